@@ -1,0 +1,109 @@
+# Flotilla's tasks. `make help` lists them; every task installs what it needs or says what is missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+E2E := PYTHONPATH=e2e:operator:runtime:cli:benchmarks $(RUN)
+PYTEST := $(VENV)/bin/pytest -q
+DOCS ?=
+QUESTION ?=
+
+.PHONY: help
+help: ## List the tasks
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml requirements/dev.txt
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	@$(VENV)/bin/uv pip install --quiet --python $(RUN) --require-hashes -r requirements/dev.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make the virtual environment from the lock file
+
+.PHONY: prerequisites
+prerequisites: setup ## Install the system packages that are missing (as root on Debian), or say which
+	@$(E2E) -m local_cluster prerequisites --install
+
+.PHONY: tools
+tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes, etcd, KWOK, Helm, CoreDNS)
+	@$(E2E) -m local_cluster build
+
+.PHONY: generate
+generate: setup ## Write the CRDs and the API reference from the pydantic models
+	@$(RUN) -m flotilla_operator.api.generate
+
+.PHONY: lock
+lock: setup ## Resolve the dependencies anew into requirements/
+	@for set in "dev --all-extras" "operator --extra operator" "runtime --extra runtime --extra index"; do \
+	  set -- $$set; name=$$1; shift; \
+	  $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	    --custom-compile-command "make lock" $$([ $$name = dev ] || echo "--constraint requirements/dev.txt") \
+	    $$@ pyproject.toml --output-file requirements/$$name.txt; done
+
+.PHONY: lock-engine
+lock-engine: setup ## Resolve the CPU engine's packages anew into e2e/engine/requirements/
+	@cd e2e/engine/requirements && for set in "engine --override overrides.txt" "models --no-deps"; do \
+	  set -- $$set; name=$$1; shift; \
+	  $(CURDIR)/$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --generate-hashes --no-annotate --custom-compile-command "make lock-engine" \
+	    $$@ $$name.in --output-file $$name.txt; done
+
+.PHONY: lint
+lint: setup ## ruff, strict types and the dependency rules of the house
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+.PHONY: format
+format: setup ## Format the code
+	@$(VENV)/bin/ruff check --fix-only --quiet .
+	@$(VENV)/bin/ruff format .
+
+.PHONY: test-unit
+test-unit: setup ## Unit tests: no server, under a minute
+	@$(PYTEST) -n 2 -m "not apiserver and not services and not cluster"
+
+.PHONY: test-apiserver
+test-apiserver: tools ## Tests against a real API server with KWOK nodes
+	@$(PYTEST) -m apiserver
+
+.PHONY: test-services
+test-services: prerequisites ## Tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
+	@$(PYTEST) -m services
+
+.PHONY: test-cluster
+test-cluster: tools ## End to end: a real kubelet, the real model
+	@$(PYTEST) -m cluster
+
+.PHONY: test
+test: tools lint test-unit test-apiserver test-services test-cluster ## Everything; installs what it needs
+
+.PHONY: cluster-up
+cluster-up: setup ## Start the local cluster (kind where Docker and kind are present, else the embedded one)
+	@$(E2E) -m local_cluster up
+
+.PHONY: cluster-down
+cluster-down: setup ## Take the local cluster down; nothing of it is left
+	@$(E2E) -m local_cluster down
+
+.PHONY: cluster-status
+cluster-status: setup ## What runs, and where the kubeconfig is
+	@$(E2E) -m local_cluster status
+
+.PHONY: demo
+demo: prerequisites ## The main job: three kinds, real documents, a real model, three answers with sources
+	@$(E2E) -m demo $(if $(DOCS),--documents "$(DOCS)") $(if $(QUESTION),--question "$(QUESTION)")
+
+.PHONY: demo-down
+demo-down: setup ## Remove the demo's namespace and the chart
+	@$(E2E) -m demo --down
+
+.PHONY: bench-retrieval-demo
+bench-retrieval-demo: prerequisites ## Is the right page among the first five? 30 questions over the demo's pages
+	@$(E2E) -m retrieval_demo

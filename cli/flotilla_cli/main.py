@@ -1,0 +1,57 @@
+"""`flotilla`, also found by kubectl as `kubectl flotilla`.
+
+flotilla ask --url URL [--token-file FILE] QUESTION    submit a task to a fleet's gateway and print the answer
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from flotilla_cli.tasks import TaskFailedError, ask
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(prog="flotilla", description="Work with Flotilla's agent fleets.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
+    asking.add_argument("question")
+    asking.add_argument("--url", required=True, help="the gateway's address, as in the fleet's status.url")
+    asking.add_argument(
+        "--token-file", type=Path, help="file with the bearer token; - reads it from standard input"
+    )
+    asking.add_argument("--timeout-seconds", type=float, default=300.0)
+    asking.set_defaults(run=run_ask)
+    return top
+
+
+def run_ask(arguments: argparse.Namespace) -> int:
+    """Print the answer and the documents it rests on; 1 when the task ends without one."""
+    headers = {}
+    if arguments.token_file is not None:
+        source = sys.stdin.read() if str(arguments.token_file) == "-" else arguments.token_file.read_text()
+        headers["Authorization"] = f"Bearer {source.strip()}"
+    try:
+        with httpx.Client(base_url=arguments.url, headers=headers, timeout=30) as client:
+            answer = ask(client, arguments.question, timeout_seconds=arguments.timeout_seconds)
+    except (TaskFailedError, httpx.HTTPError) as problem:
+        print(f"flotilla: {problem}", file=sys.stderr)
+        return 1
+    print(answer.text)
+    for document in answer.documents:
+        print(f"  source: {document}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and return the exit status."""
+    arguments = parser().parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The main job, end to end: cluster, chart, three kinds, documents, a real model, answers with sources."""

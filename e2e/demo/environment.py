@@ -1,0 +1,224 @@
+"""What the demo stands on: cluster, images, chart, claims, and the three kinds in their namespace.
+
+The end-to-end tests use the same functions, so what a newcomer sees is what is tested.
+"""
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import yaml
+
+from demo import claims
+from demo.corpus import Corpus, demo_corpus, folder_corpus
+from demo.kubectl import Kubectl
+from demo.questions import Question
+from engine.environment import ensure as ensure_engine
+from engine.models import EMBEDDER, GENERATOR, ensure_models
+from flotilla_cli.tasks import Answer, ask
+from local_cluster import cluster, images
+from local_cluster.binaries import binary
+from local_cluster.directories import directories
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "agentfleet.yaml"
+CHART = ROOT / "charts" / "flotilla"
+SYSTEM_NAMESPACE = "flotilla-system"
+DEMO_NAMESPACE = "flotilla-demo"
+READY_TIMEOUT_SECONDS = 900
+POLL_SECONDS = 2.0
+KINDS = ("modelreplicasets", "vectorindexes", "agentfleets")
+FLEET = "assistant"
+ASKER = "asker"
+CLAIM_SIZES = {"models": "2Gi", "documents": "1Gi"}
+MODEL_FOLDERS = {GENERATOR.name: "smollm2", EMBEDDER.name: "minilm"}
+
+
+class DemoError(RuntimeError):
+    """A step could not be done; the message says what to look at."""
+
+
+def documents(folder: Path | None) -> Corpus:
+    """The user's documents, or the demo's."""
+    corpus = demo_corpus() if folder is None else folder_corpus(folder.expanduser().resolve())
+    if not corpus.names:
+        raise DemoError(f"{corpus.folder} holds no HTML, Markdown, text or PDF file")
+    return corpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A cluster with the demo in it, or on its way there."""
+
+    kubectl: Kubectl
+
+    def build_images(self) -> Mapping[str, str]:
+        """Build what the cluster does not have yet; the references by name.
+
+        The CPU engine's packages are mounted from the cache, not copied into an image.
+        """
+        ensure_engine()
+        return images.ensure()
+
+    def install_chart(self, references: Mapping[str, str], *extra_values: str) -> None:
+        """Install or upgrade the chart with these images, and wait for the operator."""
+        values = ["images.pullPolicy=Never", *extra_values]
+        for name, reference in references.items():
+            repository, _, tag = reference.rpartition(":")
+            parts = {"repository": repository, "tag": tag, "digest": ""}
+            values += [f"images.{name}.{key}={value}" for key, value in parts.items()]
+        self.helm(
+            *(
+                "upgrade",
+                "--install",
+                "flotilla",
+                str(CHART),
+                "--create-namespace",
+                "--wait",
+                "--timeout",
+                "3m",
+            ),
+            *(part for value in values for part in ("--set-string", value)),
+        )
+
+    def helm(self, *arguments: str) -> str:
+        """Run helm in the operator's namespace."""
+        scope = ["--kubeconfig", str(self.kubectl.kubeconfig), "--namespace", SYSTEM_NAMESPACE]
+        command = [str(binary("helm")), *arguments, *scope]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise DemoError(f"helm: {done.stderr.strip()}")
+        return done.stdout
+
+    def fill_claims(self, corpus: Corpus, image: str) -> None:
+        """Make the namespace, which enforces restricted pod security, and its two claims.
+
+        `image` is any that has sleep, find and tar.
+        """
+        self.make_namespace()
+        with tempfile.TemporaryDirectory() as folder:
+            models = Path(folder)
+            for name, short in MODEL_FOLDERS.items():
+                (models / short).symlink_to(ensure_models() / name)
+            files = sorted(
+                str(path.relative_to(models))
+                for short in MODEL_FOLDERS.values()
+                for path in (models / short).iterdir()
+            )
+            claims.fill(
+                self.kubectl,
+                image,
+                {"models": (models, files), "documents": (corpus.folder, corpus.names)},
+                CLAIM_SIZES,
+            )
+
+    def make_namespace(self) -> None:
+        """The demo's namespace."""
+        name = self.kubectl.namespace
+        labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        self.kubectl.run("apply", "--filename", "-", stdin=json.dumps(manifest))
+
+    def apply(self, manifest: Path, revision: str | None = None) -> None:
+        """Apply the file with the three kinds; `revision` tells the index whether its documents changed."""
+        objects = [item for item in yaml.safe_load_all(manifest.read_text()) if item is not None]
+        for item in objects:
+            if revision is not None and item["kind"] == "VectorIndex":
+                item["spec"]["source"]["revision"] = revision
+        self.kubectl.apply(objects)
+
+    def wait_until_ready(self, timeout_seconds: int = READY_TIMEOUT_SECONDS) -> None:
+        """Wait for the condition Ready of every object, and tell each change of what keeps one from it."""
+        deadline = time.monotonic() + timeout_seconds
+        told: Mapping[str, str] = {}
+        while waiting := self.not_ready():
+            for name, why in waiting.items():
+                if told.get(name) != why:
+                    print(f"   {name}: {why}", flush=True)
+            told = waiting
+            if time.monotonic() > deadline:
+                lines = "\n".join(f"  {name}: {why}" for name, why in waiting.items())
+                raise DemoError(f"not ready after {timeout_seconds} s:\n{lines}")
+            time.sleep(POLL_SECONDS)
+
+    def not_ready(self) -> Mapping[str, str]:
+        """Why each object that is not ready is not, in the words of its condition Ready."""
+        found = {}
+        for item in self.kubectl.get(",".join(KINDS))["items"]:
+            status = item.get("status", {})
+            ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), None)
+            if status.get("observedGeneration") != item["metadata"]["generation"] or ready is None:
+                why = "the operator has not seen it yet"
+            elif ready["status"] != "True":
+                why = f"{ready['reason']}: {ready['message']}"
+            else:
+                continue
+            found[f"{item['kind']}/{item['metadata']['name']}"] = why
+        return found
+
+    def token(self) -> str:
+        """A token of a service account that may submit tasks to the fleet and read them."""
+        self.kubectl.apply(_asker(str(self.kubectl.namespace)))
+        return self.kubectl.run("create", "token", ASKER, "--duration=1h").strip()
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
+        """Put the questions to the fleet, one after the other."""
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        with (
+            self.kubectl.port_forward(f"service/{FLEET}-gateway", 8080) as port,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client,
+        ):
+            for question in questions:
+                yield question, ask(client, question.text)
+
+    def remove(self) -> None:
+        """Delete the demo's namespace, then the chart; the definitions stay, as they do for everybody."""
+        name = str(self.kubectl.namespace)
+        replace(self.kubectl, namespace=None).run(
+            "delete", "namespace", name, "--ignore-not-found", "--wait", timeout_seconds=300
+        )
+        self.helm("uninstall", "flotilla", "--ignore-not-found", "--wait")
+
+
+def existing() -> Environment:
+    """The cluster that runs; DemoError when there is none."""
+    if not directories().kubeconfig.exists():
+        raise DemoError("no local cluster runs: make cluster-up")
+    return Environment(
+        kubectl=Kubectl(
+            binary=binary("kubectl"), kubeconfig=directories().kubeconfig, namespace=DEMO_NAMESPACE
+        )
+    )
+
+
+def up() -> Environment:
+    """Start the local cluster, or find it running."""
+    cluster.up()
+    return existing()
+
+
+def _asker(namespace: str) -> list[dict[str, object]]:
+    name = {"name": ASKER}
+    rbac = "rbac.authorization.k8s.io"
+    rule = {
+        "apiGroups": ["flotilla.dev"],
+        "resources": ["agentfleets/tasks"],
+        "resourceNames": [FLEET],
+        "verbs": ["create", "get"],
+    }
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": name, "rules": [rule]},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": name,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ASKER},
+            "subjects": [{"kind": "ServiceAccount", "name": ASKER, "namespace": namespace}],
+        },
+    ]

@@ -1,0 +1,64 @@
+"""`python -m engine environment | models | serve`: the real engine and its models on this machine."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.environment import EngineError, ensure
+from engine.models import MODELS, copy_models, ensure_models
+from engine.serve import replace_this_process
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m engine", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("environment", help="install vLLM's CPU build into the cache, or find it there")
+    models = commands.add_parser("models", help="make the two small models")
+    models.add_argument("--to", type=Path, help="also put them under this folder")
+    serve = commands.add_parser(
+        "serve", help="serve a model on the loopback interface; further arguments go to vLLM"
+    )
+    serve.add_argument(
+        "--model", required=True, help=f"a folder, or one of {', '.join(model.name for model in MODELS)}"
+    )
+    serve.add_argument("--port", type=int, default=8000)
+    return top
+
+
+def serve(model: str, port: int, extra: Sequence[str]) -> None:
+    """Serve a folder, or one of the prepared models with the arguments it needs."""
+    engine = ensure()
+    prepared = next((candidate for candidate in MODELS if candidate.name == model), None)
+    if prepared is None:
+        replace_this_process(engine, Path(model), port, extra)
+    else:
+        folder = ensure_models() / prepared.name
+        named = ["--served-model-name", prepared.name, *prepared.serve_arguments]
+        replace_this_process(engine, folder, port, [*named, *extra])
+
+
+def main() -> int:
+    """Run one command."""
+    top = parser()
+    options, extra = top.parse_known_args()
+    if extra and options.command != "serve":
+        top.error(f"unknown arguments: {' '.join(extra)}")
+    try:
+        if options.command == "environment":
+            print(ensure().folder)
+        elif options.command == "models":
+            print(ensure_models())
+            if options.to is not None:
+                copy_models(options.to)
+        else:
+            serve(options.model, options.port, extra)
+    except EngineError as problem:
+        print(f"engine: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Runs the real engine on this machine, for tests and for a look."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.entrypoint import PACKAGES_VARIABLE
+from engine.environment import EngineError, Environment
+
+ENTRYPOINT = Path(__file__).with_name("entrypoint.py")
+START_TIMEOUT_SECONDS = 240  # 15 s on a quiet machine; two cores may be shared with a cluster that starts
+STOP_TIMEOUT_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningEngine:
+    """An engine that answers."""
+
+    url: str
+    process_id: int
+    log: Path
+
+
+def command(engine: Environment, model: Path, port: int, extra: Sequence[str]) -> list[str]:
+    """The command line that serves `model` on the loopback interface."""
+    return [
+        *(str(engine.python), str(ENTRYPOINT), "--model", str(model)),
+        *("--host", "127.0.0.1", "--port", str(port), *extra),
+    ]
+
+
+def process_environment(engine: Environment) -> dict[str, str]:
+    """This process's environment and where the packages are."""
+    return {**os.environ, PACKAGES_VARIABLE: str(engine.packages)}
+
+
+@contextmanager
+def running(
+    engine: Environment, model: Path, port: int, extra: Sequence[str], log: Path
+) -> Iterator[RunningEngine]:
+    """Serve `model` while the block runs; the engine and its children are gone after it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(engine, model, port, extra),
+            env=process_environment(engine),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_healthy(process, url, log)
+        yield RunningEngine(url=url, process_id=process.pid, log=log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.3)
+    tail = log.read_text(errors="replace")[-3000:]
+    raise EngineError(f"the engine did not become healthy; its log ends with:\n{tail}")
+
+
+def replace_this_process(engine: Environment, model: Path, port: int, extra: Sequence[str]) -> None:
+    """Become the engine, so that signals reach it and its log is ours."""
+    sys.stdout.flush()
+    line = command(engine, model, port, extra)
+    os.execve(line[0], line, process_environment(engine))

@@ -1,0 +1,42 @@
+"""How a request is refused: OpenAI's error body with the right status."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from engine_double import shapes
+
+Body = TypeVar("Body", bound=BaseModel)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class RefusedError(Exception):
+    """A request that gets an error answer: status, type, text and the parameter at fault."""
+
+    def __init__(self, status: int, kind: str, problem: str, parameter: str | None = None) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.body = shapes.error(status, kind, problem, parameter)
+
+
+@web.middleware
+async def errors_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer refusals as vLLM does, unknown paths too."""
+    try:
+        return await handler(request)
+    except RefusedError as refused:
+        return web.json_response(refused.body, status=refused.status)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as missing:
+        return web.json_response({"detail": missing.reason}, status=missing.status)
+
+
+def parsed(raw: bytes, kind: type[Body]) -> Body:
+    """A body read as `kind`; the refusal names the first field at fault."""
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as problem:
+        first: Any = problem.errors(include_url=False)[0]
+        where = ".".join(["body", *(str(part) for part in first["loc"])])
+        raise RefusedError(400, "Bad Request", f"{where}: {first['msg']}", where) from problem

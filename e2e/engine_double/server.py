@@ -1,0 +1,267 @@
+"""The double's HTTP side: vLLM's paths over the simulated engine."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from engine_double import shapes, text
+from engine_double.admin import Admin
+from engine_double.configuration import Configuration, Task
+from engine_double.engine import Engine, EventQueue
+from engine_double.faults import FaultSwitch, Hang, MetricsFault
+from engine_double.metrics import EngineMetrics, Identity
+from engine_double.refusals import Body, RefusedError, errors_answered, parsed
+from engine_double.replies import Delta, FinishedBy, Reply, Script, filler_reply, scripted
+from engine_double.simulator import Simulator
+from engine_double.work import FinishReason, Generated, Request
+
+MAX_BODY_BYTES = 64 * 1024**2
+
+
+class Server:
+    """One double: its engine, its script and its faults."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._script = Script()
+        self._script.add(list(configuration.script))
+        self._switch = FaultSwitch(configuration.faults)
+        identity = Identity(
+            model=configuration.model,
+            max_model_len=configuration.max_model_len,
+            kv_blocks=configuration.kv_blocks,
+            block_tokens=configuration.block_tokens,
+            prefix_caching=configuration.prefix_caching,
+        )
+        self._metrics = EngineMetrics(identity)
+        self._engine = Engine(Simulator(configuration.speeds(), configuration.limits()), self._metrics)
+        self._engine.set_hanging(self._switch.faults.hang is not Hang.NONE)
+        self._numbers = itertools.count(1)
+        self._admin = Admin(self._script, self._switch, self._engine)
+
+    def application(self) -> web.Application:
+        """The routes, with the engine's loop running beside them."""
+        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_answered])
+        if self._configuration.task is Task.GENERATE:
+            application.router.add_post("/v1/chat/completions", self._chat)
+            application.router.add_post("/v1/completions", self._completion)
+        else:
+            application.router.add_post("/v1/embeddings", self._embed)
+        application.router.add_get("/v1/models", self._models)
+        application.router.add_get("/health", self._health)
+        application.router.add_get("/version", self._version)
+        application.router.add_get("/metrics", self._scrape)
+        application.router.add_routes(self._admin.routes())
+        application.cleanup_ctx.append(self._engine_loop)
+        return application
+
+    async def _engine_loop(self, _application: web.Application) -> AsyncIterator[None]:
+        loop = asyncio.create_task(self._engine.run())
+        yield
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await self._accept(request, shapes.ChatRequest)
+        texts = [text.message_text(message) for message in body.messages]
+        prompt = text.rendered_chat(body.messages, body.tools or ())
+        return await self._generate(request, body, prompt, await self._scripted(texts), chat=True)
+
+    async def _completion(self, request: web.Request) -> web.StreamResponse:
+        body = await self._accept(request, shapes.CompletionRequest)
+        prompt = body.prompt if isinstance(body.prompt, str) else "".join(body.prompt)
+        return await self._generate(
+            request, body, text.padded(prompt), await self._scripted([prompt]), chat=False
+        )
+
+    async def _scripted(self, texts: list[str]) -> Reply | None:
+        entry = self._script.take(texts)
+        if entry is None:
+            return None
+        await asyncio.sleep(entry.delay_seconds)
+        if entry.status is not None:
+            raise RefusedError(entry.status, "InternalServerError", "scripted error")
+        return scripted(entry)
+
+    async def _generate(
+        self,
+        request: web.Request,
+        body: shapes.Generation,
+        prompt: str,
+        reply: Reply | None,
+        *,
+        chat: bool,
+    ) -> web.StreamResponse:
+        prompt_tokens = text.tokens_in(prompt)
+        limit = self._limit(prompt_tokens, body)
+        if reply is None:
+            reply = filler_reply(limit if body.ignore_eos else self._configuration.reply_tokens)
+        deltas = reply.deltas()
+        finished_by: FinishedBy = "tool_calls" if reply.tool_calls else "stop"
+        if len(deltas) > limit or (body.ignore_eos and len(deltas) == limit):
+            deltas, finished_by = deltas[:limit], "length"
+        number = next(self._numbers)
+        answer = shapes.Answer(
+            id=f"{'chatcmpl' if chat else 'cmpl'}-{number:016x}",
+            model=self._configuration.model,
+            created=int(time.time()),
+            chat=chat,
+            prompt_tokens=prompt_tokens,
+        )
+        work = Request(
+            id=answer.id,
+            prompt_tokens=prompt_tokens,
+            reply_tokens=len(deltas),
+            block_keys=text.block_keys(prompt + reply.text, self._configuration.block_tokens),
+            finish_reason=FinishReason.LENGTH if finished_by == "length" else FinishReason.STOP,
+        )
+        async with self._engine.request(work) as events:
+            if body.stream:
+                return await self._stream(
+                    request, answer, deltas, finished_by, events, with_usage=body.wants_usage
+                )
+            await _until_finished(events)
+        return web.json_response(shapes.whole(answer, deltas, finished_by))
+
+    async def _stream(
+        self,
+        request: web.Request,
+        answer: shapes.Answer,
+        deltas: list[Delta],
+        finished_by: FinishedBy,
+        events: EventQueue,
+        *,
+        with_usage: bool,
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        if answer.chat:
+            await response.write(shapes.event(shapes.opening(answer)))
+        cut_after = self._switch.faults.cut_streams_after_tokens
+        for number, delta in enumerate(deltas):
+            if number == cut_after:
+                _cut(request)
+                return response
+            await _until_generated(events)
+            last = number == len(deltas) - 1
+            reason = finished_by if last else None
+            chunk = shapes.token(answer, delta, reason, last=last and not with_usage)
+            await response.write(shapes.event(chunk))
+        if with_usage:
+            await response.write(shapes.event(shapes.closing(answer, len(deltas))))
+        await response.write(shapes.DONE)
+        await response.write_eof()
+        await _until_finished(events)
+        return response
+
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        body = await self._accept(request, shapes.EmbeddingRequest)
+        inputs = [body.input] if isinstance(body.input, str) else body.input
+        tokens = [max(1, text.tokens_in(one)) for one in inputs]
+        for count in tokens:
+            self._refuse_long_prompt(count)
+        answer_id = f"embd-{next(self._numbers):016x}"
+        async with AsyncExitStack() as stack:
+            queues = [
+                await stack.enter_async_context(
+                    self._engine.request(
+                        Request(id=f"{answer_id}-{place}", prompt_tokens=count, reply_tokens=0)
+                    )
+                )
+                for place, count in enumerate(tokens)
+            ]
+            for events in queues:
+                await _until_finished(events)
+        vectors = [text.embedding(one, self._configuration.embedding_dimension) for one in inputs]
+        return web.json_response(
+            shapes.embeddings(answer_id, self._configuration.model, int(time.time()), vectors, sum(tokens))
+        )
+
+    async def _accept(self, request: web.Request, kind: type[Body]) -> Body:
+        """Read a request and remember it; the faults have their turn before anything is done."""
+        raw = await request.read()
+        status = self._switch.next_request()
+        if status is not None:
+            raise RefusedError(status, "InternalServerError", "failed as told")
+        body = parsed(raw, kind)
+        self._admin.remember(request, raw)
+        model = self._configuration.model
+        if getattr(body, "model", None) not in {None, model}:
+            problem = f"The model `{getattr(body, 'model', None)}` does not exist. Valid aliases: {model}."
+            raise RefusedError(404, "NotFoundError", problem, "model")
+        return body
+
+    def _limit(self, prompt_tokens: int, body: shapes.Generation) -> int:
+        """How many tokens the reply may have; refuses what does not fit the context."""
+        longest = self._configuration.max_model_len
+        if body.limit is not None and body.limit > longest:
+            raise RefusedError(
+                400,
+                "BadRequestError",
+                f"max_tokens={body.limit} cannot be greater than max_model_len={longest}.",
+                "max_tokens",
+            )
+        self._refuse_long_prompt(prompt_tokens)
+        room = longest - prompt_tokens
+        if room == 0 or (body.limit is not None and body.limit > room):
+            raise _too_long(longest, prompt_tokens)
+        if body.limit is not None:
+            self._metrics.observe_limit(body.limit)
+        return room if body.limit is None else body.limit
+
+    def _refuse_long_prompt(self, prompt_tokens: int) -> None:
+        if prompt_tokens > self._configuration.max_model_len:
+            raise _too_long(self._configuration.max_model_len, prompt_tokens)
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        configuration = self._configuration
+        return web.json_response(
+            shapes.model_list(configuration.model, int(time.time()), configuration.max_model_len)
+        )
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        if self._switch.faults.hang is Hang.EVERYTHING:
+            await asyncio.Event().wait()
+        return web.Response()
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"version": shapes.FINGERPRINT})
+
+    async def _scrape(self, _request: web.Request) -> web.Response:
+        faults = self._switch.faults
+        if faults.metrics is MetricsFault.HANG or faults.hang is Hang.EVERYTHING:
+            await asyncio.Event().wait()
+        if faults.metrics is MetricsFault.ERROR:
+            raise RefusedError(500, "InternalServerError", "metrics fail as told")
+        rendered = self._admin.frozen_metrics or self._engine.scrape()
+        return web.Response(body=rendered, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def _too_long(longest: int, prompt_tokens: int) -> RefusedError:
+    return RefusedError(
+        400,
+        "BadRequestError",
+        f"This model's maximum context length is {longest} tokens. However, your prompt contains at least "
+        f"{prompt_tokens} input tokens. Please reduce the length of the input prompt.",
+        "input_tokens",
+    )
+
+
+async def _until_generated(events: EventQueue) -> None:
+    while not isinstance(await events.get(), Generated):
+        continue
+
+
+async def _until_finished(events: EventQueue) -> None:
+    while isinstance(await events.get(), Generated):
+        continue
+
+
+def _cut(request: web.Request) -> None:
+    """End the connection as a dying engine does, in the middle of the body."""
+    if request.transport is not None:
+        request.transport.abort()

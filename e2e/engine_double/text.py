@@ -1,0 +1,79 @@
+"""Text as the double sees it: four characters are a token, and a block's key covers all text before it.
+
+A conversation is rendered so that one turn's text begins the next one's: every message is padded to whole
+tokens, so what the simulated cache holds of a conversation is found again by its next turn.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CHARACTERS_PER_TOKEN = 4
+FILLER_WORDS = ("sail", "ing ", "the ", "wind", "and ", "tide", "far ", "out ")
+
+
+def tokens_in(text: str) -> int:
+    """How many tokens a text has."""
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def pieces(text: str) -> list[str]:
+    """The text token by token."""
+    return [text[start : start + CHARACTERS_PER_TOKEN] for start in range(0, len(text), CHARACTERS_PER_TOKEN)]
+
+
+def padded(text: str) -> str:
+    """The text filled up to whole tokens."""
+    return text.ljust(tokens_in(text) * CHARACTERS_PER_TOKEN)
+
+
+def rendered_chat(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> str:
+    """A conversation as the text that the model would be given, up to where its answer begins."""
+    lines = [padded(f"tools:{json.dumps(tools, sort_keys=True)}")] if tools else []
+    lines += [
+        padded(f"<|{message.get('role', '')}|>") + padded(message_text(message)) for message in messages
+    ]
+    return "".join(lines) + padded("<|assistant|>")
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """A message's content, given as text or as parts, and its tool calls."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    calls = "".join(
+        call["function"]["name"] + call["function"]["arguments"] for call in message.get("tool_calls") or ()
+    )
+    return str(content) + calls
+
+
+def block_keys(text: str, block_tokens: int) -> tuple[int, ...]:
+    """The keys of the blocks that a text fills; each stands for everything up to its end."""
+    size = block_tokens * CHARACTERS_PER_TOKEN
+    keys: list[int] = []
+    previous = 0
+    for start in range(0, len(text) - size + 1, size):
+        previous = hash((previous, text[start : start + size]))
+        keys.append(previous)
+    return tuple(keys)
+
+
+def filler(tokens: int) -> str:
+    """Text of so many tokens, always the same."""
+    repeats = -(-tokens // len(FILLER_WORDS))
+    return "".join((FILLER_WORDS * repeats)[:tokens])
+
+
+def embedding(text: str, dimension: int) -> list[float]:
+    """A unit vector made of the text's words: texts that share words lie close together."""
+    vector = [0.0] * dimension
+    for word in text.lower().split():
+        digest = hashlib.blake2b(word.strip(".,;:!?()\"'").encode(), digest_size=8).digest()
+        place = int.from_bytes(digest[:4], "big") % dimension
+        vector[place] += 1.0 if digest[4] & 1 else -1.0
+    length = math.sqrt(math.fsum(value * value for value in vector))
+    if length == 0.0:
+        vector[0], length = 1.0, 1.0
+    return [value / length for value in vector]

@@ -1,0 +1,67 @@
+"""Folders as repositories: their files, their hashes and the commit that stands for their content."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LARGE_SUFFIXES = {".safetensors", ".bin", ".gguf"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """One file of a repository."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+    @property
+    def large(self) -> bool:
+        """Whether the hub would keep it apart from the repository and redirect to it."""
+        return self.path.suffix in LARGE_SUFFIXES
+
+    @property
+    def blob(self) -> str:
+        """Forty digits that stand for the content in the listing."""
+        return self.sha256[:40]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All files of a repository now."""
+
+    files: dict[str, StoredFile]
+
+    @property
+    def commit(self) -> str:
+        """Forty digits that change with any file."""
+        digest = hashlib.sha1(usedforsecurity=False)
+        for name, file in sorted(self.files.items()):
+            digest.update(f"{name}\0{file.sha256}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class Repositories:
+    """Reads folders; a file is hashed again only when its size or time has changed."""
+
+    root: Path
+    _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+
+    def snapshot(self, repository: str) -> Snapshot | None:
+        """The repository's files, or None where there is no such folder."""
+        folder = (self.root / repository).resolve()
+        if not folder.is_dir() or not folder.is_relative_to(self.root.resolve()):
+            return None
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = {path.relative_to(folder).as_posix(): path for path in paths}
+        return Snapshot(files={name: self._stored(name, path) for name, path in names.items()})
+
+    def _stored(self, name: str, path: Path) -> StoredFile:
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns)
+        if key not in self._hashes:
+            with path.open("rb") as content:
+                self._hashes[key] = hashlib.file_digest(content, "sha256").hexdigest()
+        return StoredFile(name=name, path=path, size=status.st_size, sha256=self._hashes[key])

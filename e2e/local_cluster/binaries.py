@@ -1,0 +1,192 @@
+"""The cluster's programs, built once from pinned Go modules and kept under their versions.
+
+Each folder under e2e/tools is a Go module with its go.sum; the version is read from its go.mod, so
+it is written down once. Parallel callers wait for one build at a file lock. Where KUBEBUILDER_ASSETS
+is set (controller-runtime's convention for API server tests), its binaries are used instead.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cluster.directories import CHECKOUT, Directories, directories
+from local_cluster.errors import BuildFailed
+from local_cluster.progress import Progress
+
+TOOLS_DIRECTORY = CHECKOUT / "e2e" / "tools"
+ASSETS_VARIABLE = "KUBEBUILDER_ASSETS"
+BUILD_TIMEOUT_SECONDS = 3600
+OWN_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program: the package to build, the module folder that pins it, the module its version is of.
+
+    One without `pinned` is our own source and has our own version.
+    """
+
+    name: str
+    folder: str
+    package: str
+    pinned: str = ""
+    program: str = ""
+    in_assets: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """The program's own name; a second version of one program has a tool name of its own."""
+        return self.program or self.name
+
+    @property
+    def module(self) -> Path:
+        """The Go module that pins the tool and everything below it."""
+        return TOOLS_DIRECTORY / self.folder
+
+    def version(self) -> str:
+        """The pinned version, without the v."""
+        if not self.pinned:
+            return OWN_VERSION
+        pattern = rf"^\s*(?:require\s+)?{re.escape(self.pinned)} v(\S+)"
+        found = re.search(pattern, (self.module / "go.mod").read_text(), re.MULTILINE)
+        if found is None:
+            raise BuildFailed(
+                part=self.name,
+                problem=f"{self.module}/go.mod does not require {self.pinned}",
+                fix=f"Add the requirement: go get {self.pinned}@VERSION.",
+            )
+        return found.group(1)
+
+
+def _kubernetes(name: str, *, in_assets: bool = False) -> Tool:
+    return Tool(
+        name=name,
+        folder="kubernetes",
+        package=f"k8s.io/kubernetes/cmd/{name}",
+        pinned="k8s.io/kubernetes",
+        in_assets=in_assets,
+    )
+
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            name="etcd",
+            folder="etcd",
+            package="go.etcd.io/etcd/server/v3",
+            pinned="go.etcd.io/etcd/server/v3",
+            in_assets=True,
+        ),
+        _kubernetes("kube-apiserver", in_assets=True),
+        Tool(
+            name="kube-apiserver-oldest",
+            folder="kube-apiserver-oldest",
+            package="k8s.io/kubernetes/cmd/kube-apiserver",
+            pinned="k8s.io/kubernetes",
+            program="kube-apiserver",
+        ),
+        _kubernetes("kubectl", in_assets=True),
+        _kubernetes("kube-controller-manager"),
+        _kubernetes("kube-scheduler"),
+        _kubernetes("kubelet"),
+        _kubernetes("kube-proxy"),
+        Tool(
+            name="kwok",
+            folder="kwok",
+            package="sigs.k8s.io/kwok/cmd/kwok",
+            pinned="sigs.k8s.io/kwok",
+        ),
+        Tool(name="helm", folder="helm", package="helm.sh/helm/v3/cmd/helm", pinned="helm.sh/helm/v3"),
+        Tool(name="coredns", folder="coredns", package=".", pinned="github.com/coredns/coredns"),
+        Tool(
+            name="local-path-provisioner",
+            folder="local-path-provisioner",
+            package="github.com/rancher/local-path-provisioner",
+            pinned="github.com/rancher/local-path-provisioner",
+        ),
+        Tool(name="pause", folder="pause", package="."),
+    )
+}
+
+
+# What a full cluster runs or needs at hand; the oldest API server is for one test alone.
+CLUSTER_TOOLS = tuple(name for name in TOOLS if name != "kube-apiserver-oldest")
+
+
+def binary(name: str, *, progress: Progress | None = None) -> Path:
+    """The program's path; builds it first when no cached build of the pinned version is there."""
+    tool = TOOLS[name]
+    assets = os.environ.get(ASSETS_VARIABLE)
+    if tool.in_assets and assets and (Path(assets) / tool.file_name).is_file():
+        return Path(assets) / tool.file_name
+    target = _target(tool, directories())
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.parent.with_suffix(target.parent.suffix + ".lock")):
+        if not target.is_file():
+            shown = progress or Progress(out=sys.stderr)
+            with shown.step(f"build {tool.name} {tool.version()}"):
+                _build(tool, target)
+    return target
+
+
+def missing_binaries() -> tuple[str, ...]:
+    """Tools that the next start of a full cluster would have to build."""
+    return tuple(name for name in CLUSTER_TOOLS if not _target(TOOLS[name], directories()).is_file())
+
+
+def _target(tool: Tool, places: Directories) -> Path:
+    return places.binaries / f"{tool.name}-{tool.version()}" / tool.file_name
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build(tool: Tool, target: Path) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise BuildFailed(
+            part=tool.name,
+            problem="it must be built and there is no `go` on the PATH",
+            fix="Install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS.",
+        )
+    partial = target.with_suffix(".part")
+    command = [go, "build", "-trimpath", f"-ldflags={_linker_flags(tool)}", "-o", str(partial), tool.package]
+    result = subprocess.run(
+        command,
+        cwd=tool.module,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_SECONDS,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise BuildFailed(
+            part=tool.name,
+            problem=f"`go build` ended with {result.returncode}:\n{result.stderr[-2000:]}",
+            fix=f"Run it by hand: cd {tool.module} && go build {tool.package}",
+        )
+    partial.rename(target)
+
+
+def _linker_flags(tool: Tool) -> str:
+    if tool.pinned != "k8s.io/kubernetes":
+        return "-s -w"
+    version = tool.version()
+    major, minor, _ = version.split(".", 2)
+    variable = "-X k8s.io/component-base/version"
+    return f"-s -w {variable}.gitVersion=v{version} {variable}.gitMajor={major} {variable}.gitMinor={minor}"

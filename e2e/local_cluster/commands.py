@@ -1,0 +1,49 @@
+"""Run a program to its end, and say what it said when it fails."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from local_cluster.errors import LocalClusterError
+
+SHOWN_CHARACTERS = 3000
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    part: str,
+    stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_seconds: float = 1800,
+) -> str:
+    """Standard output of a program that succeeded; a LocalClusterError with its last words otherwise."""
+    command = [str(word) for word in argv]
+    result = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=timeout_seconds,
+        check=False,
+    )
+    if result.returncode != 0:
+        said = (result.stderr or result.stdout)[-SHOWN_CHARACTERS:]
+        raise LocalClusterError(
+            part=part,
+            problem=f"`{' '.join(command[:4])} …` ended with {result.returncode}:\n{said}",
+            fix="The full command was: " + " ".join(command),
+        )
+    return result.stdout
+
+
+def succeeds(argv: Sequence[str | Path], *, timeout_seconds: float = 60) -> bool:
+    """Whether a program can be run and ends with 0."""
+    try:
+        result = subprocess.run(
+            [str(word) for word in argv], capture_output=True, timeout=timeout_seconds, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return result.returncode == 0

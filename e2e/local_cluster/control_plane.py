@@ -1,0 +1,236 @@
+"""etcd and a real API server in a folder, with the rest of a control plane on request.
+
+Several run at once: each has its own ports, certificates and data. Stopped and started again with
+the same folder it is the same cluster. The API server alone can be restarted, hung and continued,
+which is what tests of an operator's resilience need.
+"""
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from local_cluster import components
+from local_cluster.access import Access
+from local_cluster.api_client import ApiClient
+from local_cluster.binaries import binary
+from local_cluster.certificates import Authority, KeyPair
+from local_cluster.kubeconfig import write_kubeconfig
+from local_cluster.kwok import Parallelism
+from local_cluster.kwok import configuration as kwok_configuration
+from local_cluster.processes import Daemon, free_port, wait_until
+
+API_SERVER_TIMEOUT_SECONDS = 60.0
+ADMINISTRATORS = "system:masters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Which parts run and where the API server is reached.
+
+    `address` is loopback for tests; the full cluster gives an address that pods can reach and
+    `port` 6443. `oldest` takes the oldest Kubernetes that Flotilla supports.
+    """
+
+    controller_manager: bool = False
+    scheduler: bool = False
+    kwok: bool = False
+    kwok_parallelism: Parallelism = field(default_factory=Parallelism)
+    address: str = "127.0.0.1"
+    port: int | None = None
+    oldest: bool = False
+    service_addresses: str = components.SERVICE_ADDRESSES
+    outlives_parent: bool = False
+    api_server_arguments: tuple[str, ...] = ()
+
+
+class ControlPlane:
+    """A control plane in `directory`; use as a context manager, or start and stop it."""
+
+    def __init__(self, directory: Path, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.authority = Authority(directory / "certificates")
+        self.kubeconfig = directory / "kubeconfig"
+        self.audit_log = directory / "audit.log"
+        self._ports = self._choose_ports()
+        self.administrator = self.authority.issue("admin", user="flotilla-admin", groups=[ADMINISTRATORS])
+        self._api_server = self._describe_api_server()
+        self.url = self._api_server.url
+        self.client = self.client_for(self.administrator)
+        self.etcd, self.api_server = self._daemons()
+        self.others = self._other_daemons()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every part that does not run; returns when the API server is ready."""
+        self.etcd.start()
+        self.start_api_server()
+        for daemon in self.others:
+            daemon.start()
+
+    def stop(self) -> None:
+        """Stop every part."""
+        for daemon in reversed(self.others):
+            daemon.stop()
+        self.stop_api_server()
+        self.etcd.stop()
+
+    def start_api_server(self) -> None:
+        """Start the API server on its port and wait until it is ready."""
+        write_kubeconfig(
+            self.kubeconfig,
+            url=self.url,
+            authority=self.authority.pair.certificate,
+            credentials=self.administrator,
+        )
+        self.api_server.start()
+        wait_until(
+            self.client.ready,
+            part="kube-apiserver",
+            timeout_seconds=API_SERVER_TIMEOUT_SECONDS,
+            daemons=[self.etcd, self.api_server],
+        )
+
+    def stop_api_server(self) -> None:
+        """End the API server; its watches end with it. It is killed: a graceful end waits for watches."""
+        self.api_server.kill()
+
+    def restart_api_server(self) -> None:
+        """End the API server and start it again on the same port over the same data."""
+        self.stop_api_server()
+        self.start_api_server()
+
+    @contextmanager
+    def hung_api_server(self) -> Iterator[None]:
+        """The API server accepts connections and answers nothing."""
+        self.api_server.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.api_server.signal(signal.SIGCONT)
+
+    def client_for(self, credentials: KeyPair) -> ApiClient:
+        """A client that is the given user."""
+        return ApiClient(self.url, authority=str(self.authority.pair.certificate), credentials=credentials)
+
+    def user(self, name: str, *, groups: Sequence[str] = ()) -> KeyPair:
+        """Credentials of a user who may do what RBAC grants to that name and those groups."""
+        file_name = "user-" + name.replace(":", "-").replace("/", "-")
+        return self.authority.issue(file_name, user=name, groups=groups)
+
+    def kubeconfig_for(self, name: str, *, groups: Sequence[str] = ()) -> Path:
+        """A kubeconfig for that user."""
+        credentials = self.user(name, groups=groups)
+        path = self.directory / f"{credentials.certificate.stem}.kubeconfig"
+        return write_kubeconfig(
+            path, url=self.url, authority=self.authority.pair.certificate, credentials=credentials
+        )
+
+    def kubectl(self, *arguments: str, manifest: str | None = None, check: bool = True) -> str:
+        """Run kubectl as administrator; see Access."""
+        return Access(kubeconfig=self.kubeconfig).kubectl(*arguments, manifest=manifest, check=check)
+
+    def audit_events(self, *, user: str | None = None) -> Iterator[dict[str, Any]]:
+        """What the API server was asked so far, oldest first; of one user, if given."""
+        if not self.audit_log.exists():
+            return
+        with self.audit_log.open() as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return
+                event = json.loads(line)
+                if user is None or event["user"].get("username") == user:
+                    yield event
+
+    def _choose_ports(self) -> dict[str, int]:
+        """Ports are kept in a file: a cluster that is started again must be found where it was."""
+        record = self.directory / "ports.json"
+        if not record.exists():
+            chosen = {
+                "etcd": free_port(),
+                "etcd_peer": free_port(),
+                "api_server": self.options.port or free_port(),
+            }
+            record.write_text(json.dumps(chosen))
+        ports: dict[str, int] = json.loads(record.read_text())
+        return ports
+
+    def _describe_api_server(self) -> components.ApiServer:
+        policy = self.directory / "audit-policy.yaml"
+        policy.write_text(components.AUDIT_POLICY)
+        address = self.options.address
+        serving = self.authority.issue(
+            "api-server",
+            user="kube-apiserver",
+            names=["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"],
+            addresses=sorted({"127.0.0.1", address, components.API_SERVICE_ADDRESS}),
+        )
+        return components.ApiServer(
+            address=address,
+            port=self._ports["api_server"],
+            advertised=None if address.startswith("127.") else address,
+            etcd_url=f"http://127.0.0.1:{self._ports['etcd']}",
+            authority=self.authority.pair,
+            serving=serving,
+            kubelet_client=self.authority.issue(
+                "kubelet-client", user="kube-apiserver-kubelet-client", groups=[ADMINISTRATORS]
+            ),
+            service_account=self.authority.service_account_key(),
+            audit_policy=policy,
+            audit_log=self.audit_log,
+            service_account_admission=self.options.controller_manager,
+            service_addresses=self.options.service_addresses,
+            extra=self.options.api_server_arguments,
+        )
+
+    def _daemon(self, name: str, argv: Sequence[str]) -> Daemon:
+        return Daemon(name, argv, directory=self.directory, dies_with_parent=not self.options.outlives_parent)
+
+    def _daemons(self) -> tuple[Daemon, Daemon]:
+        etcd = components.Etcd(
+            data=self.directory / "etcd", port=self._ports["etcd"], peer_port=self._ports["etcd_peer"]
+        )
+        api_server = "kube-apiserver-oldest" if self.options.oldest else "kube-apiserver"
+        return (
+            self._daemon("etcd", etcd.argv(binary("etcd"))),
+            self._daemon("kube-apiserver", self._api_server.argv(binary(api_server))),
+        )
+
+    def _other_daemons(self) -> tuple[Daemon, ...]:
+        daemons = []
+        if self.options.controller_manager:
+            argv = components.controller_manager_argv(
+                binary("kube-controller-manager"),
+                kubeconfig=self.kubeconfig,
+                authority=self.authority.pair,
+                service_account=self.authority.service_account_key(),
+            )
+            daemons.append(self._daemon("kube-controller-manager", argv))
+        if self.options.scheduler:
+            argv = components.scheduler_argv(binary("kube-scheduler"), kubeconfig=self.kubeconfig)
+            daemons.append(self._daemon("kube-scheduler", argv))
+        if self.options.kwok:
+            path = self.directory / "kwok.yaml"
+            path.write_text(
+                kwok_configuration(self.options.kwok_parallelism, node_address=self.options.address)
+            )
+            argv = components.kwok_argv(binary("kwok"), kubeconfig=self.kubeconfig, configuration=path)
+            daemons.append(self._daemon("kwok", argv))
+        return tuple(daemons)

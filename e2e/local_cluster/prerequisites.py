@@ -1,0 +1,145 @@
+"""What the machine must have, checked before anything starts and reported all at once."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cluster.binaries import missing_binaries
+from local_cluster.commands import run
+from local_cluster.container_runtime import CNI_PROGRAMS
+from local_cluster.directories import directories
+from local_cluster.errors import MissingPrerequisites
+
+FREE_DISK_GIB = 15
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """A program or file, and the Debian package that brings it."""
+
+    path: str
+    package: str
+
+    def present(self) -> bool:
+        """Whether the machine has it; /usr/sbin counts although it may not be on a user's PATH."""
+        if self.path.startswith("/"):
+            return Path(self.path).exists()
+        return shutil.which(self.path, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+
+
+CLUSTER_NEEDS = (
+    Need(path="containerd", package="containerd"),
+    Need(path="ctr", package="containerd"),
+    Need(path="runc", package="runc"),
+    Need(path=f"{CNI_PROGRAMS}/ptp", package="containernetworking-plugins"),
+    Need(path="buildah", package="buildah"),
+    Need(path="debootstrap", package="debootstrap"),
+    Need(path="nft", package="nftables"),
+    Need(path="ip", package="iproute2"),
+    Need(path="mount", package="mount"),
+    Need(path="setpriv", package="util-linux"),
+)
+SERVICE_NEEDS = (
+    Need(path="haproxy", package="haproxy"),
+    Need(path="redis-server", package="redis-server"),
+    Need(path="/usr/lib/x86_64-linux-gnu/libnuma.so.1", package="libnuma1"),
+    Need(path="lscpu", package="util-linux"),
+)
+DEMO_NEEDS = (Need(path="/usr/share/doc/postgresql-doc-15/html", package="postgresql-doc-15"),)
+
+ALL_NEEDS = (*CLUSTER_NEEDS, *SERVICE_NEEDS, *DEMO_NEEDS)
+
+
+def missing_packages(needs: tuple[Need, ...]) -> list[str]:
+    """Debian packages to install, each once, in the order of the needs."""
+    return list(dict.fromkeys(need.package for need in needs if not need.present()))
+
+
+def check_embedded() -> None:
+    """Raise with everything that keeps the embedded cluster from starting here."""
+    missing = []
+    if os.geteuid() != 0:
+        missing.append("root (the kubelet mounts volumes and makes networks)")
+    if not Path("/etc/debian_version").exists():
+        missing.append(
+            "Debian (the images are made from its packages); with Docker and kind any Linux will do"
+        )
+    packages = missing_packages(CLUSTER_NEEDS)
+    missing += [f"package {package}" for package in packages]
+    missing += missing_toolchain()
+    free_gib = shutil.disk_usage(existing_parent(directories().cache)).free / 1024**3
+    if free_gib < FREE_DISK_GIB:
+        missing.append(
+            f"{FREE_DISK_GIB} GiB of free disk below {directories().cache} (there are {free_gib:.0f})"
+        )
+    if missing:
+        raise MissingPrerequisites(missing=missing, fix=_fix(packages))
+
+
+def missing_toolchain() -> list[str]:
+    """Go, unless everything that it would build is in the cache."""
+    if shutil.which("go") is None and (unbuilt := missing_binaries()):
+        return [f"Go 1.24 or newer, to build {', '.join(unbuilt)} (https://go.dev/dl)"]
+    return []
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above that exists."""
+    return path if path.exists() else existing_parent(path.parent)
+
+
+def install(packages: list[str]) -> None:
+    """Install Debian packages without letting them start services."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with _services_stay_off():
+        run(["apt-get", "update"], part="apt-get", environment=environment)
+        run(
+            ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
+            part="apt-get",
+            environment=environment,
+        )
+
+
+def can_install() -> bool:
+    """Whether this user may install packages here."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+@contextmanager
+def _services_stay_off() -> Iterator[None]:
+    """Debian starts what it installs, unless this file says otherwise."""
+    ours = not POLICY.exists()
+    if ours:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if ours:
+            POLICY.unlink()
+
+
+def install_command(packages: list[str]) -> str:
+    """What a person types to install the packages."""
+    return "apt-get update && apt-get install --yes --no-install-recommends " + " ".join(packages)
+
+
+def _fix(packages: list[str]) -> str:
+    return install_command(packages) if packages else "See above."
+
+
+def docker_answers() -> bool:
+    """Whether there is a Docker engine to run kind in."""
+    if shutil.which("docker") is None:
+        return False
+    try:
+        return (
+            subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+        )
+    except subprocess.TimeoutExpired:
+        return False

@@ -1,0 +1,33 @@
+"""The demo as a fixture: brought up once, by the functions that `make demo` calls."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from demo import environment
+from demo.corpus import demo_corpus
+from demo.environment import Environment
+from demo.kubectl import Kubectl
+from local_cluster import cluster
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Environment]:
+    """The three kinds of examples/agentfleet.yaml, ready."""
+    ready = environment.up()
+    references = ready.build_images()
+    ready.install_chart(references)
+    ready.fill_claims(demo_corpus(), references["runtime"])
+    ready.apply(environment.EXAMPLE)
+    ready.wait_until_ready()
+    yield ready
+    if not os.environ.get("FLOTILLA_KEEP_CLUSTER"):
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def everywhere(demo: Environment) -> Kubectl:
+    """kubectl without a namespace of its own."""
+    return replace(demo.kubectl, namespace=None)

@@ -1,0 +1,283 @@
+"""The chart as helm renders it: values refused, files equal, rights as reviewed.
+
+What a real API server makes of it is in test_chart_on_api_server.py.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flotilla_operator.api.generate import CRDS
+from flotilla_operator.cluster.resources import NEVER_WATCHED, SECRETS
+from flotilla_operator.controllers import uninstall
+from flotilla_operator.controllers.config import OperatorConfig, parse_config
+from tests.support.chart import (
+    CHART,
+    ROOT,
+    HelmRefusedError,
+    Manifest,
+    everything,
+    helm,
+    hooks,
+    of_kind,
+    only,
+    rendered,
+)
+
+pytestmark = pytest.mark.apiserver  # helm is built with the API server's programs
+
+GOLDEN = Path(__file__).parent / "golden"
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+
+
+def config_of(manifests: list[Manifest]) -> OperatorConfig:
+    return parse_config(json.loads(only(manifests, "ConfigMap")["data"]["config.json"]))
+
+
+def container_of(manifests: list[Manifest]) -> Manifest:
+    container: Manifest
+    (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def test_helm_finds_nothing_wrong() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        pytest.param({"operator.replicas": "0"}, "/operator/replicas", id="no operator"),
+        pytest.param({"operator.replicas": '"2"'}, "/operator/replicas", id="a number as text"),
+        pytest.param({"operator.logLevel": '"loud"'}, "/operator/logLevel", id="an unknown log level"),
+        pytest.param({"operator.watchNamespaces": '"a,b"'}, "watchNamespaces", id="namespaces as one text"),
+        pytest.param({"operator.watchNamespaces": '["a", "a"]'}, "watchNamespaces", id="a namespace twice"),
+        pytest.param({"images.redis.digest": '"abc"'}, "digest", id="a digest that is none"),
+        pytest.param({"images.runtime.tag": '""'}, "/images/runtime", id="neither tag nor digest"),
+        pytest.param({"images.pullPolicy": '"Sometimes"'}, "pullPolicy", id="an unknown pull policy"),
+        pytest.param({"image.operator": "{}"}, "image", id="a misspelt section"),
+        pytest.param({"operator.replica": "2"}, "replica", id="a misspelt value"),
+        pytest.param({"labels.gpuProducts": '["a", 1]'}, "gpuProducts", id="a label that is a number"),
+    ],
+)
+def test_a_wrong_value_is_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(
+        HelmRefusedError, match="values don't meet the specifications of the schema"
+    ) as refused:
+        rendered(values)
+    assert message in str(refused.value)
+
+
+def test_every_default_stands_in_the_values_file_and_in_the_schema() -> None:
+    def paths(node: Any, path: str = "") -> set[str]:
+        if not isinstance(node, dict) or not node:
+            return {path}
+        return {found for key, value in node.items() for found in paths(value, f"{path}.{key}")}
+
+    def declared(schema: dict[str, Any], path: str = "") -> set[str]:
+        if "$ref" in schema:
+            schema = definitions[schema["$ref"].rsplit("/", 1)[1]]
+        if "properties" not in schema:
+            return {path}
+        fields = schema["properties"].items()
+        return {found for key, field in fields for found in declared(field, f"{path}.{key}")}
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    definitions = schema["definitions"]
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    leaves = declared(schema) - {".global"}
+    known = {next((leaf for leaf in leaves if path.startswith(leaf)), path) for path in paths(values)}
+    assert known == leaves
+
+
+def test_the_definitions_are_those_of_the_repository_and_kept() -> None:
+    found = {crd["metadata"]["name"]: crd for crd in of_kind(rendered(), "CustomResourceDefinition")}
+    for path in sorted((ROOT / CRDS).glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        shown = found.pop(crd["metadata"]["name"])
+        assert shown["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+        assert shown == crd
+    assert found == {}
+
+
+def test_the_definitions_can_be_left_to_somebody_else() -> None:
+    assert of_kind(rendered({"crds.install": "false"}), "CustomResourceDefinition") == []
+
+
+def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
+    config = config_of(rendered())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert config.watch_namespaces == ()
+    assert config.images.redis == f"redis@{values['images']['redis']['digest']}"
+    assert config.images.runtime == "flotilla/runtime:0.1.0"
+    assert config.labels.topology == ("topology.kubernetes.io/zone", "topology.kubernetes.io/rack")
+
+
+def test_the_operator_understands_every_value_it_is_told() -> None:
+    config = config_of(
+        rendered(
+            {
+                "operator.watchNamespaces": '["a", "b"]',
+                "operator.logLevel": '"debug"',
+                "clusterDomain": '"cluster.example"',
+                "images.pullPolicy": '"Always"',
+                "images.pullSecrets": '["registry"]',
+                "images.engine": json.dumps({"repository": "r.example/vllm", "tag": "v1", "digest": ""}),
+                "labels.gpuProducts": '["example.com/product"]',
+            }
+        )
+    )
+    assert config.watch_namespaces == ("a", "b")
+    assert config.log_level == "debug"
+    assert config.cluster_domain == "cluster.example"
+    assert (config.image_pull_policy, config.image_pull_secrets) == ("Always", ("registry",))
+    assert config.images.engine == "r.example/vllm:v1"
+    assert config.labels.gpu_products == ("example.com/product",)
+
+
+def test_upstream_images_have_a_digest() -> None:
+    images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
+    without = [name for name, image in images.items() if isinstance(image, dict) and not image.get("digest")]
+    assert without == ["operator", "runtime", "milvus"]  # our own: they have one once they are pushed
+
+
+def test_a_digest_wins_over_a_tag() -> None:
+    image = json.dumps({"repository": "r.example/operator", "tag": "v1", "digest": DIGEST})
+    assert container_of(rendered({"images.operator": image}))["image"] == f"r.example/operator@{DIGEST}"
+
+
+def test_a_changed_configuration_rolls_the_operator_and_an_unchanged_one_does_not() -> None:
+    def template(values: dict[str, str]) -> Manifest:
+        found: Manifest = only(rendered(values), "Deployment")["spec"]["template"]
+        return found
+
+    assert template({}) == template({"rbac.aggregate": "false"})
+    assert template({}) != template({"operator.logLevel": '"debug"'})
+
+
+def test_two_operators_that_do_not_leave_at_once() -> None:
+    manifests = rendered()
+    assert only(manifests, "Deployment")["spec"]["replicas"] == 2
+    budget = only(manifests, "PodDisruptionBudget")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert of_kind(rendered({"operator.replicas": "1"}), "PodDisruptionBudget") == []
+
+
+def test_probes_and_ports_are_those_of_the_operator() -> None:
+    container, defaults = container_of(rendered()), config_of(rendered())
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"health": defaults.health_port, "metrics": defaults.metrics_port}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+
+
+def test_nothing_but_probes_and_metrics_reaches_the_operator() -> None:
+    policy = only(rendered(), "NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [{"ports": [{"port": "health"}, {"port": "metrics"}]}]
+    labels = only(rendered(), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        pytest.param({}, "chart-rights-everywhere.yaml", id="all namespaces"),
+        pytest.param({"operator.watchNamespaces": '["a"]'}, "chart-rights-in-a.yaml", id="one namespace"),
+    ],
+)
+def test_the_rights_are_those_that_were_reviewed(
+    values: dict[str, str], name: str, golden: Callable[[Path, str], None]
+) -> None:
+    """A change of a right is a change of this file, and so of the review."""
+    rights = [
+        {
+            "kind": role["kind"],
+            "name": role["metadata"]["name"],
+            "namespace": role["metadata"].get("namespace", ""),
+            "rules": role["rules"],
+        }
+        for role in [*rendered(values), *hooks(values)]
+        if role["kind"] in ("Role", "ClusterRole")
+    ]
+    golden(GOLDEN / name, yaml.safe_dump(rights, sort_keys=True, width=110))
+
+
+@pytest.mark.parametrize("namespaces", ["[]", '["a"]'], ids=["all namespaces", "one namespace"])
+def test_no_right_is_a_wildcard_and_secrets_are_never_listed(namespaces: str) -> None:
+    manifests = rendered({"operator.watchNamespaces": namespaces})
+    for role in [*of_kind(manifests, "Role"), *of_kind(manifests, "ClusterRole")]:
+        for rule in role["rules"]:
+            assert "*" not in (*rule["apiGroups"], *rule["resources"])
+            assert set(rule["verbs"]) <= VERBS
+            if SECRETS.plural in rule["resources"]:
+                assert not {"list", "watch", "delete"} & set(rule["verbs"])
+    assert SECRETS in NEVER_WATCHED
+
+
+def test_with_a_list_of_namespaces_it_may_write_there_and_nowhere_else() -> None:
+    manifests = rendered({"operator.watchNamespaces": '["a", "b"]', "rbac.aggregate": "false"})
+    places = [role["metadata"].get("namespace", "") for role in of_kind(manifests, "Role")]
+    assert places == ["", "a", "b"]  # the first is the leader's, in the release's namespace
+    cluster_wide = only(manifests, "ClusterRole")["rules"]
+    assert {verb for rule in cluster_wide for verb in rule["verbs"]} == {"list", "watch"}
+    assert {name for rule in cluster_wide for name in rule["resources"]} == {
+        "nodes",
+        "pods",
+        "priorityclasses",
+    }
+    bound = [
+        (binding["metadata"].get("namespace", ""), binding["subjects"][0]["namespace"])
+        for binding in of_kind(manifests, "RoleBinding")
+    ]
+    assert bound == [("", "flotilla-system"), ("a", "flotilla-system"), ("b", "flotilla-system")]
+
+
+def test_two_releases_do_not_collide() -> None:
+    def names(release: str) -> set[tuple[str, str]]:
+        return {
+            (manifest["kind"], manifest["metadata"]["name"])
+            for manifest in everything({"crds.install": "false"}, release=release)
+        }
+
+    assert names("one") & names("two") == set()
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "kind", "arguments"),
+    [
+        pytest.param("[]", "ClusterRole", None, id="all namespaces"),
+        pytest.param('["a", "b"]', "Role", ["--namespace=a", "--namespace=b"], id="two namespaces"),
+    ],
+)
+def test_after_an_uninstall_a_job_of_few_rights_takes_the_finalizers_away(
+    namespaces: str, kind: str, arguments: list[str] | None
+) -> None:
+    after = hooks({"operator.watchNamespaces": namespaces})
+    assert {manifest["metadata"]["annotations"]["helm.sh/hook"] for manifest in after} == {"post-delete"}
+    (container,) = only(after, "Job")["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python3", "-m", uninstall.__name__]
+    assert container.get("args") == arguments
+    roles = of_kind(after, kind)
+    assert len(roles) == len(arguments or ["all"])
+    rule = {"apiGroups": ["flotilla.dev"], "resources": ["vectorindexes"], "verbs": ["list", "patch"]}
+    assert all(role["rules"] == [rule] for role in roles)
+
+
+def test_the_finalizers_can_be_left_alone() -> None:
+    assert hooks({"uninstall.removeFinalizers": "false"}) == []
+
+
+def test_metrics_can_be_announced_to_the_prometheus_operator() -> None:
+    assert of_kind(rendered(), "PodMonitor") == []
+    monitor = only(
+        rendered({"podMonitor.enabled": "true", "podMonitor.labels": '{"release": "prometheus"}'}),
+        "PodMonitor",
+    )
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics"}]

@@ -1,0 +1,188 @@
+"""What a newcomer sees: three kinds at work on a real kubelet with real models, Redis, Milvus and HAProxy.
+
+Covered here: the demo's answers, `kubectl get`, the task API from outside, Redis killed after a 201.
+Broken input and the chart's life are tested beside each kind and in test_chart*.py.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
+from demo.kubectl import Kubectl
+from demo.questions import QUESTIONS
+from flotilla_cli.tasks import ask
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+TEN_MEGABYTES = 10_000_000
+
+
+@pytest.fixture(scope="module")
+def gateway(demo: Environment) -> Iterator[httpx.Client]:
+    """A client with a token that may submit tasks."""
+    headers = {"Authorization": f"Bearer {demo.token()}"}
+    with (
+        demo.kubectl.port_forward(f"service/{FLEET}-gateway", 8080) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client,
+    ):
+        yield client
+
+
+def test_at_least_two_of_three_answers_name_the_right_page(demo: Environment) -> None:
+    right = 0
+    for question, answer in demo.ask(QUESTIONS):
+        assert answer.text.strip()
+        right += any(Path(document).name in question.right_pages for document in answer.documents)
+    assert right >= 2
+
+
+def test_one_command_lists_all_three_kinds_as_ready(demo: Environment) -> None:
+    items = demo.kubectl.get("flotilla")["items"]
+    assert sorted(item["kind"] for item in items) == [
+        "AgentFleet",
+        "ModelReplicaSet",
+        "ModelReplicaSet",
+        "VectorIndex",
+    ]
+    for item in items:
+        ready = next(c for c in item["status"]["conditions"] if c["type"] == "Ready")
+        assert ready["status"] == "True", item["metadata"]["name"]
+        assert item["status"]["observedGeneration"] == item["metadata"]["generation"]
+
+
+def test_every_document_is_accounted_for(demo: Environment) -> None:
+    status = demo.kubectl.get("vectorindex", "manual")["status"]
+    documents = status["documents"]
+    accounted = documents["indexed"] + documents.get("duplicates", 0) + documents.get("deadLettered", 0)
+    assert documents["discovered"] == accounted >= 150
+    assert status["chunks"] > documents["indexed"]
+
+
+def test_the_namespace_enforces_restricted_and_every_pod_obeys(
+    demo: Environment, everywhere: Kubectl
+) -> None:
+    namespace = everywhere.get("namespace", str(demo.kubectl.namespace))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pods = demo.kubectl.get("pods")["items"]
+    assert len(pods) >= 8
+    for pod in pods:
+        for container in pod["spec"]["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, pod["metadata"]["name"]
+
+
+def test_only_pods_that_call_the_api_server_have_its_token(demo: Environment) -> None:
+    with_token = {
+        pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        for pod in demo.kubectl.get("pods")["items"]
+        if any("projected" in volume for volume in pod["spec"]["volumes"])
+    }
+    assert with_token == {"router"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        pytest.param(b"{not json", 400, "JSON", id="not JSON"),
+        pytest.param(b'{"inputs": "?"}', 400, "inputs", id="an unknown field"),
+        pytest.param(json.dumps({"input": "x" * TEN_MEGABYTES}).encode(), 413, "", id="ten megabytes"),
+    ],
+)
+def test_a_bad_task_is_refused_with_a_problem(
+    gateway: httpx.Client, body: bytes, status: int, words: str
+) -> None:
+    response = gateway.post("/v1/tasks", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("application/problem+json")
+    assert words in response.text
+
+
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [
+        pytest.param("", 401, id="no token"),
+        pytest.param("Bearer nonsense", 401, id="a token nobody issued"),
+    ],
+)
+def test_wrong_credentials_are_refused(gateway: httpx.Client, token: str, status: int) -> None:
+    response = gateway.post("/v1/tasks", json={"input": "?"}, headers={"Authorization": token})
+    assert response.status_code == status
+
+
+def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx.Client) -> None:
+    token = demo.kubectl.run("create", "token", "default").strip()
+    response = gateway.post("/v1/tasks", json={"input": "?"}, headers={"Authorization": f"Bearer {token}"})
+    assert response.status_code == 403
+    assert "agentfleets/tasks" in response.text
+
+
+def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gateway: httpx.Client) -> None:
+    submitted = gateway.post("/v1/tasks", json={"input": QUESTIONS[0].text})
+    assert submitted.status_code == 201
+    _kill_redis(demo)
+    deadline = time.monotonic() + 240
+    task: dict[str, Any] = {}
+    while time.monotonic() < deadline and task.get("status") != "Succeeded":
+        time.sleep(1)
+        response = gateway.get(f"/v1/tasks/{submitted.json()['id']}")
+        assert response.status_code in {200, 503}, response.text
+        task = response.json() if response.status_code == 200 else task
+        assert task.get("status") not in {"Failed", "Cancelled"}, task
+    assert task.get("status") == "Succeeded"
+
+
+def _kill_redis(demo: Environment) -> None:
+    """SIGKILL from the node, as the out-of-memory killer would do it."""
+    pod = demo.kubectl.get("pod", f"{FLEET}-redis-0")
+    (container,) = pod["status"]["containerStatuses"]
+    needle = container["containerID"].removeprefix("containerd://").encode()
+    victims = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and _reads(entry / "comm").strip() == b"redis-server"
+        and needle in _reads(entry / "cgroup")
+    ]
+    assert len(victims) == 1
+    subprocess.run(["kill", "-KILL", str(victims[0])], check=True)
+
+
+def _reads(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_same_question_can_be_asked_from_the_command_line(gateway: httpx.Client) -> None:
+    answer = ask(gateway, "What is a savepoint?")
+    assert answer.documents
+
+
+def test_the_idle_operator_takes_less_than_150_mib(everywhere: Kubectl) -> None:
+    lines = everywhere.run(
+        *("get", "--raw", f"/api/v1/nodes/{_real_node(everywhere)}/proxy/metrics/resource")
+    ).splitlines()
+    used = [
+        float(line.split()[1])
+        for line in lines
+        if line.startswith("container_memory_working_set_bytes")
+        and f'namespace="{SYSTEM_NAMESPACE}"' in line
+        and 'container="operator"' in line
+    ]
+    assert len(used) == 2
+    assert max(used) < 150 * 2**20
+
+
+def _real_node(kubectl: Kubectl) -> str:
+    nodes = kubectl.get("nodes")["items"]
+    return next(
+        str(node["metadata"]["name"])
+        for node in nodes
+        if "kwok.x-k8s.io/node" not in node["metadata"].get("annotations", {})
+    )

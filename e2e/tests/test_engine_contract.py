@@ -1,0 +1,384 @@
+"""The engine double held against real vLLM: metrics, answers, streams and errors.
+
+Starts the CPU engine with SmolLM2 and with MiniLM and doubles with the same names, asks all the same things
+and compares names, types, labels and JSON keys, never values. What the double alone does is in
+test_engine_double_server.py.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.environment import Environment, ensure
+from engine.models import EMBEDDER, GENERATOR, Model, ensure_models
+from engine.serve import RunningEngine, running
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+
+E2E = Path(__file__).parents[1]
+# The double knows only some of what vLLM says about its cache.
+LABELS_OF_WHICH_SOME_ARE_ENOUGH = {"vllm:cache_config_info"}
+TOOL_CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Oslo"]}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The real engine and its double, with the same model name."""
+
+    real: httpx.Client
+    double: httpx.Client
+    model: str
+
+    def both(self, path: str, body: dict[str, Any]) -> tuple[httpx.Response, httpx.Response]:
+        """Ask both the same; the model's name is filled in."""
+        asked = {"model": self.model, **body}
+        return self.real.post(path, json=asked), self.double.post(path, json=asked)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Environment:
+    return ensure()
+
+
+@pytest.fixture(scope="module")
+def engines(
+    environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, RunningEngine]]:
+    """Both real engines, on one machine at the same time, as in the demo."""
+    models = ensure_models()
+    logs = tmp_path_factory.mktemp("engines")
+    started: dict[str, RunningEngine] = {}
+    with (
+        serving(environment, GENERATOR, models, logs) as generator,
+        serving(environment, EMBEDDER, models, logs) as embedder,
+    ):
+        started |= {GENERATOR.name: generator, EMBEDDER.name: embedder}
+        yield started
+
+
+@contextmanager
+def serving(environment: Environment, model: Model, models: Path, logs: Path) -> Iterator[RunningEngine]:
+    extra = ["--served-model-name", model.name, *model.serve_arguments]
+    log = logs / f"{model.name}.log"
+    with running(environment, models / model.name, free_port(), extra, log) as engine:
+        yield engine
+
+
+@contextmanager
+def doubling(model: Model, config: Path) -> Iterator[str]:
+    """A double that is started with the very arguments of the real engine."""
+    port = free_port()
+    config.write_text(json.dumps({"script": [{"matches": "Oslo", "times": None, "tool_calls": [TOOL_CALL]}]}))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "engine_double", "--config", str(config), "--host", "127.0.0.1"),
+            *("--port", str(port), "--model", "/models/m", "--served-model-name", model.name),
+            *model.serve_arguments,
+        ],
+        cwd=E2E,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/health")
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"{url} does not answer")
+
+
+@pytest.fixture(scope="module")
+def generators(engines: dict[str, RunningEngine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from pair(engines, GENERATOR, tmp_path_factory.mktemp("double"))
+
+
+@pytest.fixture(scope="module")
+def embedders(engines: dict[str, RunningEngine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from pair(engines, EMBEDDER, tmp_path_factory.mktemp("double"))
+
+
+def pair(engines: dict[str, RunningEngine], model: Model, folder: Path) -> Iterator[Pair]:
+    with (
+        doubling(model, folder / "double.json") as double_url,
+        httpx.Client(base_url=engines[model.name].url, timeout=120) as real,
+        httpx.Client(base_url=double_url, timeout=30) as double,
+    ):
+        yield Pair(real=real, double=double, model=model.name)
+
+
+def chat(content: str = "Say hello.", **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}], "max_tokens": 8, **more}
+
+
+def shape(value: Any) -> Any:
+    """The keys of a JSON value all the way down; lists by their first element, numbers and texts alike."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in sorted(value.items())}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "null" if value is None else "number" if isinstance(value, int | float) else "text"
+
+
+def families(client: httpx.Client) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)}
+
+
+def label_sets(family: Metric) -> dict[str, set[frozenset[str]]]:
+    """For each sample's name the names of its labels."""
+    seen: dict[str, set[frozenset[str]]] = {}
+    for sample in family.samples:
+        seen.setdefault(sample.name, set()).add(frozenset(sample.labels))
+    return seen
+
+
+def events(response: httpx.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+@pytest.mark.parametrize("name", ["generators", "embedders"])
+def test_every_metric_of_the_double_is_one_of_vllms(name: str, request: pytest.FixtureRequest) -> None:
+    both: Pair = request.getfixturevalue(name)
+    before = families(both.real)
+    if name == "generators":
+        both.both("/v1/chat/completions", chat())
+    else:
+        both.both("/v1/embeddings", {"input": "a text"})
+    after, imitated = families(both.real), families(both.double)
+    real = before | after
+    differences = [
+        f"{family.name}: vLLM has {real[family.name].type if family.name in real else 'no such metric'}"
+        for family in imitated.values()
+        if family.name not in real or family.type != real[family.name].type
+    ]
+    assert differences == []
+    for family in imitated.values():
+        wanted = label_sets(real[family.name])
+        for sample, labels in label_sets(family).items():
+            if family.name in LABELS_OF_WHICH_SOME_ARE_ENOUGH:
+                assert all(mine <= max(wanted[sample]) for mine in labels), sample
+            else:
+                assert labels == wanted[sample], sample
+
+
+def test_the_metrics_that_flotilla_reads_move_in_both(generators: Pair) -> None:
+    """A request that was served shows in the same counters of both."""
+    moving = [
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:prefix_cache_queries_total",
+        "vllm:time_to_first_token_seconds_count",
+        "vllm:e2e_request_latency_seconds_count",
+        "vllm:request_success_total",
+    ]
+    before = [totals(client) for client in (generators.real, generators.double)]
+    generators.both("/v1/chat/completions", chat("Count to three.", max_tokens=12))
+    time.sleep(0.5)
+    after = [totals(client) for client in (generators.real, generators.double)]
+    for old, new in zip(before, after, strict=True):
+        assert [name for name in moving if new[name] <= old[name]] == []
+
+
+def totals(client: httpx.Client) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for family in families(client).values():
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/v1/chat/completions", chat(), id="a chat"),
+        pytest.param("/v1/completions", {"prompt": "One, two,", "max_tokens": 4}, id="a completion"),
+    ],
+)
+def test_a_whole_answer_has_the_same_keys(generators: Pair, path: str, body: dict[str, Any]) -> None:
+    real, double = generators.both(path, body)
+    assert shape(double.json()) == shape(real.json())
+
+
+def test_embeddings_have_the_same_keys_and_length(embedders: Pair) -> None:
+    real, double = embedders.both("/v1/embeddings", {"input": ["one text", "another"]})
+    assert shape(double.json()) == shape(real.json())
+    assert {len(each.json()["data"][1]["embedding"]) for each in (real, double)} == {384}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/v1/chat/completions", chat(), id="a chat"),
+        pytest.param(
+            *("/v1/chat/completions", chat(stream_options={"include_usage": True})), id="a chat with usage"
+        ),
+        pytest.param(
+            "/v1/completions",
+            {"prompt": "One, two,", "max_tokens": 4, "stream_options": {"include_usage": True}},
+            id="a completion with usage",
+        ),
+    ],
+)
+def test_a_stream_has_the_same_first_middle_and_last_chunks(
+    generators: Pair, path: str, body: dict[str, Any]
+) -> None:
+    real, double = generators.both(path, {**body, "stream": True})
+    assert double.headers["content-type"] == real.headers["content-type"]
+    theirs, mine = events(real), events(double)
+    for place in (0, 1, -2, -1):
+        assert shape(mine[place]) == shape(theirs[place]), f"chunk {place}"
+
+
+def test_a_tool_call_has_the_same_keys_whole_and_streamed(generators: Pair) -> None:
+    choice = {"type": "function", "function": {"name": "weather"}}
+    body = chat("The weather in Oslo?", tools=[WEATHER], tool_choice=choice, max_tokens=40)
+    real, double = generators.both("/v1/chat/completions", body)
+    call = real.json()["choices"][0]["message"]["tool_calls"][0]
+    assert shape(double.json()["choices"][0]["message"]["tool_calls"][0]) == shape(call)
+    streams = generators.both("/v1/chat/completions", {**body, "stream": True})
+    theirs, mine = (
+        {
+            json.dumps(shape(call), sort_keys=True)
+            for chunk in events(each)
+            for choice in chunk["choices"]
+            for call in choice["delta"].get("tool_calls") or ()
+        }
+        for each in streams
+    )
+    assert mine == theirs
+
+
+LONG = "word " * 6000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        pytest.param("/v1/chat/completions", chat(LONG), 400, id="a prompt longer than the context"),
+        pytest.param(
+            "/v1/chat/completions", chat(max_tokens=9000), 400, id="a reply longer than the context"
+        ),
+        pytest.param("/v1/chat/completions", chat() | {"model": "other"}, 404, id="a model not served"),
+        pytest.param("/v1/chat/completions", {"max_tokens": 4}, 400, id="no messages"),
+        pytest.param("/v1/nothing", {}, 404, id="an unknown path"),
+        pytest.param("/v1/embeddings", {"input": "text"}, 404, id="embeddings of a model that talks"),
+    ],
+)
+def test_an_error_has_the_same_status_and_keys(
+    generators: Pair, path: str, body: dict[str, Any], status: int
+) -> None:
+    real, double = generators.both(path, body)
+    assert (real.status_code, double.status_code) == (status, status)
+    assert shape(double.json()) == shape(real.json())
+    if "error" in real.json():
+        assert double.json()["error"]["type"] == real.json()["error"]["type"]
+        assert double.json()["error"]["param"] == real.json()["error"]["param"]
+
+
+def test_a_text_too_long_to_embed_is_refused_by_both(embedders: Pair) -> None:
+    real, double = embedders.both("/v1/embeddings", {"input": LONG})
+    assert (real.status_code, double.status_code) == (400, 400)
+    assert shape(double.json()) == shape(real.json())
+
+
+def test_the_list_of_models_has_the_same_keys(generators: Pair) -> None:
+    real, double = generators.real.get("/v1/models"), generators.double.get("/v1/models")
+    assert shape(double.json() | {"data": [{**double.json()["data"][0]}]}) == shape(real.json())
+    assert double.json()["data"][0]["max_model_len"] == real.json()["data"][0]["max_model_len"] == 4096
+
+
+def test_the_real_model_answers_from_a_given_context(generators: Pair) -> None:
+    question = {
+        "temperature": 0,
+        "max_tokens": 40,
+        "messages": [
+            {
+                "role": "system",
+                "content": "Answer from the context. Context: max_connections determines the maximum number "
+                "of concurrent connections to the database server. The default is typically 100 connections.",
+            },
+            {"role": "user", "content": "What is the default of max_connections?"},
+        ],
+    }
+    answer = generators.real.post("/v1/chat/completions", json={"model": generators.model, **question})
+    assert "100" in answer.json()["choices"][0]["message"]["content"]
+
+
+def test_the_real_embeddings_put_related_texts_closer(embedders: Pair) -> None:
+    texts = ["a small cat", "a young kitten", "database replication"]
+    answer = embedders.real.post("/v1/embeddings", json={"model": embedders.model, "input": texts})
+    cat, kitten, database = (entry["embedding"] for entry in answer.json()["data"])
+
+    def close(one: list[float], other: list[float]) -> float:
+        return sum(a * b for a, b in zip(one, other, strict=True))
+
+    assert close(cat, kitten) > 0.5 > close(cat, database)
+
+
+def test_two_engines_on_one_machine_bind_to_no_core(engines: dict[str, RunningEngine]) -> None:
+    """Every thread of both may run on every core; bound, both would have chosen the same one."""
+    everywhere = os.sched_getaffinity(0)
+    for engine in engines.values():
+        threads = [thread for process in family(engine.process_id) for thread in threads_of(process)]
+        assert len(threads) > 10
+        assert all(affinity == everywhere for affinity in map(affinity_of, threads) if affinity)
+
+
+def family(process_id: int) -> list[int]:
+    """A process and all its descendants."""
+    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    return [process_id, *(member for child in children for member in family(int(child)))]
+
+
+def threads_of(process_id: int) -> list[int]:
+    return [int(thread.name) for thread in Path(f"/proc/{process_id}/task").iterdir()]
+
+
+def affinity_of(thread: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(thread)
+    except ProcessLookupError:
+        return set()

@@ -1,0 +1,141 @@
+"""The engine image's entry point: what it adds for a CPU, and what it leaves to the caller.
+
+The started engine is in test_engine_contract.py.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import entrypoint
+from engine.cache import built_aside, content_key, point
+from engine.environment import LOCK, EngineError, ensure
+from engine.models import MODELS
+
+ENTRYPOINT = Path(entrypoint.__file__)
+
+
+def test_a_model_given_first_and_one_given_by_name_start_the_same() -> None:
+    named = entrypoint.arguments(["--model", "/models/m", "--port", "8000"], set())
+    assert entrypoint.arguments(["/models/m", "--port", "8000"], set()) == named
+    assert named[-4:] == ["--model", "/models/m", "--port", "8000"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        pytest.param({"avx512_bf16", "avx2"}, "bfloat16", id="a processor with fast half precision"),
+        pytest.param({"avx2"}, "float32", id="an older processor"),
+    ],
+)
+def test_numbers_have_the_form_that_the_processor_is_fast_at(flags: set[str], dtype: str) -> None:
+    arguments = entrypoint.arguments(["--model", "m"], flags)
+    assert arguments[arguments.index("--dtype") + 1] == dtype
+
+
+def test_the_callers_own_value_comes_last_and_wins() -> None:
+    arguments = entrypoint.arguments(["--model", "m", "--dtype", "float16"], set())
+    assert arguments.index("float16") > arguments.index("float32")
+
+
+@pytest.mark.parametrize(
+    ("given", "alone"),
+    [
+        pytest.param(["--tensor-parallel-size", "1", "--pipeline-parallel-size=1"], True, id="one process"),
+        pytest.param(["--tensor-parallel-size", "2"], False, id="two tensor ranks"),
+        pytest.param(["--pipeline-parallel-size=2"], False, id="two stages, with an equals sign"),
+        pytest.param(["-tp", "2"], False, id="the short name"),
+    ],
+)
+def test_only_a_model_that_is_not_split_runs_in_one_process(given: list[str], alone: bool) -> None:
+    arguments = entrypoint.arguments(["--model", "m", *given], set())
+    assert (entrypoint.IN_PROCESS in arguments) is alone
+
+
+def test_what_the_pod_sets_is_kept_and_the_rest_is_filled_in() -> None:
+    given = {"VLLM_CPU_KVCACHE_SPACE": "4", "HOME": "/gone", "OMP_NUM_THREADS": "3"}
+    made = entrypoint.environment(given, "/packages", "/writable", "/scratch", threads=2)
+    assert made["VLLM_CPU_KVCACHE_SPACE"] == "4"
+    assert made["OMP_NUM_THREADS"] == "3"
+    assert made["HOME"] == "/writable"
+    assert made["PYTHONPATH"] == "/packages"
+    assert made["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        pytest.param("200000 100000", 2, id="two whole cores"),
+        pytest.param("150000 100000", 2, id="one and a half is rounded up"),
+        pytest.param("max 100000", 8, id="no limit"),
+        pytest.param("-1\n 100000\n", 8, id="no limit, as older kernels say it"),
+        pytest.param("", 8, id="nothing to read"),
+        pytest.param("1600000 100000", 8, id="more than there are"),
+        pytest.param("1000 100000", 1, id="a sliver is still one"),
+    ],
+)
+def test_threads_follow_the_containers_limit(quota: str, cores: int) -> None:
+    assert entrypoint.cpu_limit(quota, available=8) == cores
+
+
+def test_without_its_packages_it_says_where_they_belong(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ENTRYPOINT), "--model", "m"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ENGINE_PACKAGES": str(tmp_path / "none")},
+    )
+    assert done.returncode == 1
+    assert "python -m engine environment" in done.stderr
+
+
+def test_a_folder_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), built_aside(tmp_path / "made") as scratch:
+        (scratch / "half" / "way").mkdir()
+    assert list(tmp_path.iterdir()) == []
+    with built_aside(tmp_path / "made") as scratch:
+        (scratch / "whole").touch()
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["whole"]
+
+
+def test_current_is_a_relative_link_so_that_it_holds_where_it_is_mounted(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        point(tmp_path / "current", tmp_path / name)
+        assert (tmp_path / "current").readlink() == Path(name)
+
+
+def test_the_key_changes_with_the_lock_file(tmp_path: Path) -> None:
+    lock = tmp_path / "engine.txt"
+    lock.write_bytes(LOCK.read_bytes())
+    assert content_key([lock], "1") == content_key([LOCK], "1")
+    lock.write_text("other==1")
+    assert content_key([lock], "1") != content_key([LOCK], "1")
+
+
+def test_the_lock_files_pin_every_package_with_hashes_and_name_no_host() -> None:
+    for lock in LOCK.parent.glob("*.txt"):
+        if lock.name == "overrides.txt":
+            continue
+        text = lock.read_text()
+        assert "://" not in text
+        packages = [line for line in text.splitlines() if line and line[0].isalnum()]
+        assert packages
+        assert all("==" in line for line in packages)
+        assert text.count("--hash=sha256:") >= len(packages)
+
+
+def test_too_little_room_is_said_before_anything_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.environment.DISK_NEEDED_BYTES", 1 << 60)
+    with pytest.raises(EngineError, match="set FLOTILLA_CACHE to a larger disk"):
+        ensure(tmp_path)
+
+
+def test_each_model_has_a_name_of_its_own() -> None:
+    assert len({model.name for model in MODELS}) == len(MODELS)

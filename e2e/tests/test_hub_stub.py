@@ -1,0 +1,314 @@
+"""Models fetched with the real hub client from the stub: what works, and every refusal's message."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from aiohttp import web
+
+from flotilla_runtime.models.failures import EXIT_STATUS, Reason
+from flotilla_runtime.models.files import MARKER, read_marker
+from hub_stub.configuration import Configuration
+from hub_stub.repositories import Repositories
+from hub_stub.server import Hub
+
+pytestmark = pytest.mark.services
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = bytes(range(256)) * 4096  # 1 MiB, so that a cut in the middle is one
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}" * 500,
+    "1_Pooling/config.json": b"{}",
+    "model.safetensors": WEIGHTS,
+    "README.md": b"not needed",
+    "pytorch_model.bin": b"not needed either",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stub:
+    """A running stub and the folder under it."""
+
+    url: str
+    root: Path
+
+    def add(self, name: str, files: dict[str, bytes] = FILES) -> None:
+        for path, content in files.items():
+            (self.root / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name / path).write_bytes(content)
+
+    def set_faults(self, faults: dict[str, Any]) -> None:
+        urlopen(Request(f"{self.url}/admin/faults", json.dumps(faults).encode())).close()
+
+    def requests(self) -> list[str]:
+        with urlopen(f"{self.url}/admin/requests") as response:
+            seen: list[str] = json.load(response)
+        return seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """How a run of the fetcher ended."""
+
+    status: int
+    output: str
+    message: str
+    folder: Path
+
+    @property
+    def reason(self) -> str:
+        return self.message.partition(":")[0]
+
+
+CONFIGURATION = Configuration.model_validate(
+    {
+        "repositories": {
+            "org/gated": {"gated": True},
+            "org/private": {"private": True},
+            "org/tagged": {"revisions": ["main", "v1"]},
+        },
+        "tokens": {"let-in": ["org/gated", "org/private"], "stranger": []},
+    }
+)
+
+
+@pytest.fixture
+def stub(tmp_path: Path, unused_tcp_port: int) -> Iterator[Stub]:
+    root = tmp_path / "hub"
+    root.mkdir()
+    with served(Hub(Repositories(root), CONFIGURATION).application(), unused_tcp_port) as url:
+        running = Stub(url=url, root=root)
+        for name in ("org/open", "org/gated", "org/private", "org/tagged"):
+            running.add(name)
+        yield running
+
+
+@contextmanager
+def served(application: web.Application, port: int) -> Iterator[str]:
+    """Run an application on a loop of its own, so that blocking clients can talk to it."""
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(application, access_log=None)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture
+def fetch(stub: Stub, tmp_path: Path) -> Callable[..., Fetched]:
+    """Run the fetcher as the init container does, against the stub."""
+
+    def run(source: str, *arguments: str, token: str | None = None, to: Path | None = None) -> Fetched:
+        folder = to or tmp_path / "models" / source.rpartition("/")[2]
+        log = tmp_path / "termination-log"
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": stub.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_TOKEN": token or "",
+            "PYTHONPATH": str(ROOT / "runtime"),
+        }
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "flotilla_runtime.models", "--source", source, "--to", str(folder)),
+                *("--termination-log", str(log), "--attempts", "1", *arguments),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+        )
+        message = log.read_text() if log.exists() else ""
+        return Fetched(
+            status=done.returncode, output=done.stdout + done.stderr, message=message, folder=folder
+        )
+
+    return run
+
+
+def test_a_model_arrives_whole_and_without_what_no_engine_needs(
+    stub: Stub, fetch: Callable[..., Fetched]
+) -> None:
+    fetched = fetch("hf://org/open")
+    assert fetched.status == 0, fetched.output
+    assert (fetched.folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert (fetched.folder / "1_Pooling" / "config.json").exists()
+    assert not (fetched.folder / "README.md").exists()
+    assert not (fetched.folder / "pytorch_model.bin").exists()
+    marker = read_marker(fetched.folder)
+    assert marker is not None
+    assert marker.source == "hf://org/open"
+    assert set(marker.sizes) == {
+        "config.json",
+        "tokenizer.json",
+        "1_Pooling/config.json",
+        "model.safetensors",
+    }
+
+
+def test_a_second_start_asks_the_hub_nothing(stub: Stub, fetch: Callable[..., Fetched]) -> None:
+    fetch("hf://org/open")
+    before = len(stub.requests())
+    again = fetch("hf://org/open")
+    assert again.status == 0, again.output
+    assert len(stub.requests()) == before
+
+
+def test_only_a_file_that_has_become_short_is_fetched_again(
+    stub: Stub, fetch: Callable[..., Fetched]
+) -> None:
+    folder = fetch("hf://org/open").folder
+    (folder / "model.safetensors").write_bytes(b"short")
+    before = len(stub.requests())
+    again = fetch("hf://org/open")
+    assert again.status == 0, again.output
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    bodies = [line for line in stub.requests()[before:] if line.startswith("GET") and "/api/" not in line]
+    assert all("model.safetensors" in line for line in bodies)
+
+
+def test_another_revision_of_the_same_folder_is_fetched(stub: Stub, fetch: Callable[..., Fetched]) -> None:
+    folder = fetch("hf://org/tagged").folder
+    stub.add("org/tagged", {"config.json": b'{"model_type": "other"}'})
+    again = fetch("hf://org/tagged", "--revision", "v1")
+    assert again.status == 0, again.output
+    assert (folder / "config.json").read_bytes() == b'{"model_type": "other"}'
+
+
+def test_a_gated_model_opens_with_a_token_that_was_let_in(fetch: Callable[..., Fetched]) -> None:
+    assert fetch("hf://org/gated", token="let-in").status == 0
+    assert fetch("hf://org/private", token="let-in").status == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "token", "reason", "said"),
+    [
+        pytest.param(
+            "hf://org/nothing", (), None, Reason.REPOSITORY_MISSING, "spec.model.source", id="missing"
+        ),
+        pytest.param(
+            *("hf://org/nothing", (), "let-in", Reason.REPOSITORY_MISSING, "correct the name"),
+            id="missing, asked with a token",
+        ),
+        pytest.param(
+            *("hf://org/private", (), None, Reason.REPOSITORY_MISSING, "spec.model.tokenSecretRef"),
+            id="private, which looks missing",
+        ),
+        pytest.param(
+            *("hf://org/gated", (), None, Reason.UNAUTHORISED, "spec.model.tokenSecretRef"),
+            id="gated, without a token",
+        ),
+        pytest.param(
+            *("hf://org/gated", (), "stranger", Reason.UNAUTHORISED, "no access to it"),
+            id="gated, with a token that was not let in",
+        ),
+        pytest.param(
+            *("hf://org/open", (), "forged", Reason.UNAUTHORISED, "not valid"),
+            id="a token that the hub does not know",
+        ),
+        pytest.param(
+            *("hf://org/open", ("--revision", "v9"), None, Reason.REVISION_MISSING, "no revision v9"),
+            id="no such revision",
+        ),
+        pytest.param("hf://a/b/c", (), None, Reason.SOURCE_INVALID, "hf://organisation/name", id="no name"),
+    ],
+)
+def test_a_refusal_names_its_reason_and_the_field_to_mend(
+    fetch: Callable[..., Fetched],
+    source: str,
+    arguments: tuple[str, ...],
+    token: str | None,
+    reason: Reason,
+    said: str,
+) -> None:
+    fetched = fetch(source, *arguments, token=token)
+    assert fetched.reason == reason, fetched.output
+    assert fetched.status == EXIT_STATUS[reason]
+    assert said in fetched.message
+    assert "\n" not in fetched.message
+    assert not (fetched.folder / MARKER).exists()
+
+
+def test_a_repository_that_holds_no_model_is_refused(stub: Stub, fetch: Callable[..., Fetched]) -> None:
+    stub.add("org/data", {"data.parquet": b"rows"})
+    assert fetch("hf://org/data").reason == Reason.NOT_A_MODEL
+
+
+def test_a_download_that_is_cut_goes_on_where_it_stopped(stub: Stub, fetch: Callable[..., Fetched]) -> None:
+    stub.set_faults({"cut": {"file": "model.safetensors", "after_bytes": 400_000, "times": 1}})
+    fetched = fetch("hf://org/open")
+    assert fetched.status == 0, fetched.output
+    assert (fetched.folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_download_that_is_always_cut_fails_and_the_next_start_completes_it(
+    stub: Stub, fetch: Callable[..., Fetched]
+) -> None:
+    stub.set_faults({"cut": {"file": "model.safetensors", "after_bytes": 400_000}})
+    fetched = fetch("hf://org/open")
+    assert fetched.reason == Reason.DOWNLOAD_FAILED, fetched.output
+    assert not (fetched.folder / MARKER).exists()
+    stub.set_faults({})
+    again = fetch("hf://org/open")
+    assert again.status == 0, again.output
+    assert (again.folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_hub_that_is_busy_is_asked_again(stub: Stub, fetch: Callable[..., Fetched]) -> None:
+    stub.set_faults({"busy": {"times": 1, "status": 500}})
+    fetched = fetch("hf://org/open", "--attempts", "3")
+    assert fetched.status == 0, fetched.output
+    assert "attempt 1 of 3" in fetched.output, stub.requests()
+
+
+def test_a_hub_that_cannot_be_reached_is_named(
+    fetch: Callable[..., Fetched], stub: Stub, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "open").mkdir(parents=True)
+    (tmp_path / "models" / "open" / "config.json").write_text("left from before")
+    stub.set_faults({"busy": {"times": 1000, "status": 502}})
+    fetched = fetch("hf://org/open")
+    assert fetched.reason == Reason.DOWNLOAD_FAILED, fetched.output
+    assert stub.url in fetched.message
+
+
+def test_a_full_disk_is_told_from_a_broken_network(
+    stub: Stub, fetch: Callable[..., Fetched], tmp_path: Path
+) -> None:
+    """On a file system of half a megabyte, mounted for the purpose."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(small)], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        fetched = fetch("hf://org/open", to=small / "open")
+        assert fetched.reason == Reason.DISK_FULL, fetched.output
+        assert "spec.modelCache" in fetched.message
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -1,0 +1,1 @@
+"""The Flotilla operator: one reconcile loop over models, indexes and agent fleets."""

@@ -1,0 +1,1 @@
+"""The three kinds as pydantic models, from which the custom resource definitions are generated."""

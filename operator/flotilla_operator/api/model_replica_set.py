@@ -1,0 +1,664 @@
+"""ModelReplicaSet: a model served by replicas behind a router."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
+from flotilla_operator.api.common import (
+    Annotations,
+    ApiObject,
+    Count,
+    Environment,
+    ImageReference,
+    LabelKey,
+    Labels,
+    LabelValue,
+    LongText,
+    ObjectName,
+    ObjectRef,
+    PartName,
+    ResourceRequirements,
+    SecretRef,
+    ServiceOptions,
+    ShortText,
+    Status,
+    Time,
+    Tls,
+    TokenSecretRef,
+    Toleration,
+    VolumeMounts,
+    Volumes,
+)
+
+MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?$"
+SOURCE_FORM = (
+    r"self.matches('^hf://[-A-Za-z0-9._]+/[-A-Za-z0-9._]+$') || "
+    r"self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)*/?$') || self.startsWith('image://')"
+)
+
+
+class Task(StrEnum):
+    """What a model does."""
+
+    GENERATE = "Generate"
+    EMBED = "Embed"
+
+
+class KvCacheDtype(StrEnum):
+    """The type of the numbers in the KV cache."""
+
+    AUTO = "Auto"
+    FP8 = "FP8"
+    FP8_E4M3 = "FP8E4M3"
+    FP8_E5M2 = "FP8E5M2"
+
+
+class SpeculativeMethod(StrEnum):
+    """Who proposes the tokens that the model then checks."""
+
+    N_GRAM = "NGram"
+    DRAFT = "Draft"
+    EAGLE = "Eagle"
+
+
+class CacheMode(StrEnum):
+    """Where fetched models are kept."""
+
+    NONE = "None"
+    CLAIM = "Claim"
+    NODE = "Node"
+
+
+class NodeProvisioningMode(StrEnum):
+    """How nodes are asked for."""
+
+    NONE = "None"
+    PLACEHOLDERS = "Placeholders"
+
+
+class AutoscalingMode(StrEnum):
+    """Whether the autoscaler acts or only says what it would do."""
+
+    ACTIVE = "Active"
+    ADVISORY = "Advisory"
+
+
+class Model(ApiModel):
+    """What is served."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="!has(oldSelf.task) || (has(self.task) && self.task == oldSelf.task)",
+                message="spec.model.task cannot be changed; make another ModelReplicaSet for the other task",
+            )
+        )
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=MODEL_NAME)]
+    """The name that callers send as `model`."""
+    source: Annotated[
+        str,
+        Field(min_length=1, max_length=512),
+        Rule(
+            rule=SOURCE_FORM,
+            message="spec.model.source must be hf://organisation/name or pvc://claim/folder",
+        ),
+        NotYetValues(
+            values=("image://",),
+            rule="!self.startsWith('image://')",
+            message="spec.model.source image:// is not acted on by this release of Flotilla; "
+            "use hf:// or pvc://",
+            promise="mounts a model from an OCI image, so that nodes keep it like any other image",
+        ),
+    ]
+    """Where the model's files come from: `hf://organisation/name` (the Hugging Face hub) or `pvc://claim/folder`
+    (a claim in the same namespace, read-only)."""
+    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-A-Za-z0-9._/]+$")] | None = None
+    """Branch, tag or commit on the hub. Name a commit where replicas must not differ; absent: the newest
+    of the hub's main branch when a replica starts."""
+    token_secret_ref: TokenSecretRef | None = None
+    """A token of the hub, for gated and private models. The default key is `token`."""
+    task: Task = Task.GENERATE
+    """Generate or Embed. It cannot be changed."""
+
+
+class Speculative(ApiModel):
+    """Speculative decoding: cheap guesses, checked by the model in one step."""
+
+    method: SpeculativeMethod
+    """NGram looks the guess up in the prompt, Draft asks a small model, Eagle a trained head."""
+    model: LongText | None = None
+    """Source of the draft model or the head; NGram needs none."""
+    num_tokens: Annotated[int, Field(ge=1, le=16)] = 4
+    """How many tokens are guessed at a time."""
+
+
+class Adapter(ApiModel):
+    """A LoRA adapter served beside the model."""
+
+    name: PartName
+    """The name that callers send as `model`."""
+    source: LongText
+    """Where the adapter's files come from; the schemes of `model.source`."""
+
+
+class Engine(ApiModel):
+    """The vLLM engine of each replica."""
+
+    image: ImageReference | None = None
+    """The engine's image; the chart's `images.engine` where absent."""
+    max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    """How many tokens prompt and answer may have together; the model's own maximum where absent."""
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 48
+    """How many sequences one replica works on at once. The router sends it a tenth more, so that
+    it never waits for the next one."""
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
+    """Auto is the model's own type; FP8 halves the memory of a sequence."""
+    prefix_caching: bool = True
+    """Keep the KV cache of prompts, so that the next call of a conversation starts from there."""
+    chunked_prefill: bool = True
+    """Split long prompts, so that they do not hold up the answers of others."""
+    speculative: Annotated[
+        Speculative | None, NotYet("guesses tokens and checks them, for faster answers")
+    ] = None
+    """Speculative decoding."""
+    kv_offload_gib: Annotated[
+        Annotated[float, Field(ge=0, le=100_000)] | None,
+        NotYet("keeps the KV cache of idle conversations in the node's memory"),
+    ] = Field(default=None, alias="kvOffloadGiB")
+    """How much of the node's memory holds the KV cache of idle conversations."""
+    adapters: Annotated[
+        Annotated[tuple[Adapter, ...], MapList("name"), Field(max_length=64)] | None,
+        NotYet("serves LoRA adapters beside the model"),
+    ] = None
+    """LoRA adapters served beside the model."""
+    extra_args: Annotated[tuple[LongText, ...], Field(max_length=64)] = ()
+    """Further arguments of vLLM. They come last, so they win over Flotilla's own."""
+    env: Environment = ()
+    """Environment variables of the engine and of the container that fetches the model (core/v1)."""
+    resources: ResourceRequirements = ResourceRequirements()
+    """What one engine pod asks for, beside its accelerators (core/v1)."""
+
+
+class Parallelism(ApiModel):
+    """How one replica is cut into parts."""
+
+    tensor: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many accelerators of one node compute each layer together."""
+    pipeline: Annotated[
+        Annotated[int, Field(ge=1, le=16)] | None,
+        NotYet("splits the layers of one replica over several nodes"),
+    ] = None
+    """Into how many stages, each on a node of its own, the layers are split."""
+
+
+class DeviceClass(ApiModel):
+    """Accelerators by dynamic resource allocation."""
+
+    name: ObjectName
+    """The DeviceClass."""
+    attributes: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
+    """Attributes that a device must have."""
+
+
+class Accelerator(ApiModel):
+    """What a replica computes on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="has(self.resource) != has(self.deviceClass)",
+                message="spec.accelerator needs exactly one of resource and deviceClass; "
+                "leave accelerator out to serve on CPUs",
+            )
+        )
+    )
+
+    resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """The extended resource that a device plugin offers, for example `nvidia.com/gpu`."""
+    device_class: Annotated[
+        DeviceClass | None, NotYet("asks for accelerators by dynamic resource allocation")
+    ] = None
+    """The DeviceClass, where accelerators are given out by dynamic resource allocation."""
+    products: Annotated[tuple[LabelValue, ...], Field(max_length=16)] = ()
+    """Products that will do, as the nodes' labels name them; any where empty."""
+    memory_gib: Annotated[
+        Annotated[float, Field(gt=0, le=10_000)] | None,
+        NotYet("says at apply time whether model and sequences fit the accelerator"),
+    ] = Field(default=None, alias="memoryGiB")
+    """The memory of one accelerator, where nodes do not say it by a label."""
+
+
+class NodeProvisioning(ApiModel):
+    """How nodes are asked for where a node autoscaler is at work."""
+
+    mode: NodeProvisioningMode = NodeProvisioningMode.NONE
+    """Placeholders: pods of low priority, shaped like a waiting replica, make the autoscaler bring nodes."""
+    timeout_seconds: Annotated[int, Field(ge=60, le=86_400)] = 900
+    """How long placeholders wait before they are taken away."""
+
+
+class Placement(ApiModel):
+    """Where replicas go."""
+
+    pack_pipeline_within: Annotated[
+        LabelKey | None, NotYet("keeps the stages of one replica inside one domain")
+    ] = None
+    """The node label whose value all stages of one replica share, for example a rack."""
+    spread_replicas_across: Annotated[LabelKey | None, NotYet("spreads replicas over failure domains")] = None
+    """The node label over whose values replicas are spread, for example a zone."""
+    required: Annotated[bool | None, NotYet("makes packing and spreading a must")] = None
+    """Whether a replica rather waits than breaks these wishes."""
+    node_selector: Labels = Field(default_factory=dict)
+    """Labels that a node must have (core/v1)."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """Taints that engine pods put up with (core/v1)."""
+    priority_class_name: ObjectName | None = None
+    """The PriorityClass of engine pods; replicas that wait are also served in this order."""
+    node_provisioning: Annotated[
+        NodeProvisioning | None,
+        NotYet("makes a node autoscaler bring the nodes that a waiting replica needs"),
+    ] = None
+    """How nodes are asked for."""
+
+
+class Slo(ApiModel):
+    """What callers are promised."""
+
+    ttft_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    """Until the first token."""
+    tpot_seconds: Annotated[float, Field(gt=0, le=60)] | None = None
+    """For each further token."""
+    e2e_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Until the answer is complete."""
+    attainment: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """The share of requests that must keep these times."""
+    window_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
+    """The time over which the share is counted."""
+
+
+class QueueDepth(ApiModel):
+    """Scale by what waits."""
+
+    waiting_per_replica: Annotated[float, Field(gt=0, le=10_000)] = 4
+    """How many requests may wait for each replica."""
+    max_wait_seconds: Annotated[float, Field(gt=0, le=3600)] = 2
+    """How long a request may wait."""
+
+
+class Goodput(ApiModel):
+    """Scale to hold `spec.slo`."""
+
+
+class ScaleUp(ApiModel):
+    """How fast replicas are added."""
+
+    max_step: Annotated[int, Field(ge=1, le=1000)] = 8
+    """How many at once."""
+
+
+class ScaleDown(ApiModel):
+    """How fast replicas are taken away."""
+
+    quiet_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """How long demand must have been low."""
+    max_step: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many at once."""
+
+
+class Autoscaling(ApiModel):
+    """How many replicas there should be, decided by what waits and by what is promised."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="self.minReplicas <= self.maxReplicas",
+                message="spec.autoscaling.minReplicas must not be greater than maxReplicas",
+            ),
+            Rule(
+                rule="has(self.queueDepth) || has(self.goodput)",
+                message="spec.autoscaling needs queueDepth, goodput or both",
+            ),
+            Rule(
+                rule="!has(self.scaleToZeroAfterSeconds) || self.minReplicas == 0",
+                message="spec.autoscaling.scaleToZeroAfterSeconds needs minReplicas 0",
+            ),
+        )
+    )
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """The least; 0 is allowed."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    """The most."""
+    queue_depth: QueueDepth | None = None
+    """Scale by what waits."""
+    goodput: Goodput | None = None
+    """Scale to hold `spec.slo`."""
+    scale_up: ScaleUp = ScaleUp()
+    """How fast replicas are added."""
+    scale_down: ScaleDown = ScaleDown()
+    """How fast replicas are taken away."""
+    scale_to_zero_after_seconds: Annotated[int, Field(ge=1, le=604_800)] | None = None
+    """After how long without a request the last replica goes."""
+    mode: AutoscalingMode = AutoscalingMode.ACTIVE
+    """Active, or Advisory: say in the status what would be done, and do nothing."""
+
+
+class Router(ApiModel):
+    """HAProxy in front of the replicas; it keeps a conversation on the replica that knows it."""
+
+    replicas: Annotated[int, Field(ge=1, le=50)] = 2
+    """How many router pods."""
+    load_factor: Annotated[float, Field(gt=1, le=10)] = 1.25
+    """How far above the mean a replica may be loaded before conversations move on to the next one."""
+    queue_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How long a request may wait for a replica; then 503 with Retry-After."""
+    request_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """How long a replica may take over a request."""
+    max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """How many requests may wait; the next gets 429 with Retry-After."""
+    max_request_mib: Annotated[int, Field(ge=1, le=1024)] = 16
+    """How large a request may be."""
+    auth_secret_ref: SecretRef | None = None
+    """A secret whose entries are callers' keys: the entry's name is the caller, its value the bearer token. A
+    change acts without a restart. Absent: whoever reaches the service may call."""
+    tls: Annotated[Tls | None, NotYet("serves HTTPS")] = None
+    """The certificate to serve HTTPS with."""
+    service: ServiceOptions = ServiceOptions()
+    """The service `NAME-model`."""
+
+
+class Drain(ApiModel):
+    """How a replica leaves."""
+
+    deadline_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """How long its requests may still run."""
+
+
+class Update(ApiModel):
+    """How replicas are exchanged when the spec changes."""
+
+    max_surge: Annotated[int, Field(ge=0, le=100)] = 1
+    """How many replicas more than wanted there may be."""
+    max_unavailable: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many replicas fewer than wanted may be ready."""
+    progress_deadline_seconds: Annotated[int, Field(ge=60, le=86_400)] = 1800
+    """How long a new replica may take to become ready."""
+    rollback: bool = True
+    """Go back to what worked when it takes longer."""
+
+
+class DisaggregatedPool(ApiModel):
+    """One half of a set that is split by phase."""
+
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many replicas."""
+    parallelism: Parallelism = Parallelism()
+    """How each is cut into parts."""
+
+
+class Disaggregation(ApiModel):
+    """Prefill and decode on replicas of their own."""
+
+    prefill: DisaggregatedPool
+    """Replicas that read prompts."""
+    decode: DisaggregatedPool
+    """Replicas that write answers."""
+
+
+class ModelCache(ApiModel):
+    """Where models fetched from a hub are kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="(self.mode == 'Claim') == has(self.claimName)",
+                message="spec.modelCache.claimName goes with mode Claim, and mode Claim needs it",
+            )
+        )
+    )
+
+    mode: CacheMode = CacheMode.NONE
+    """None: each replica fetches anew. Claim: a claim that the replicas share. Node: a folder of the node,
+    which the namespace's pod security must allow."""
+    claim_name: ObjectName | None = None
+    """The claim, for mode Claim; replicas on several nodes need ReadWriteMany."""
+    path: Annotated[str, Field(max_length=512, pattern=r"^/[^\s]*$")] = "/var/lib/flotilla/models"
+    """The folder of the node, for mode Node."""
+
+
+class PodOptions(ApiModel):
+    """What engine pods have beside what Flotilla gives them."""
+
+    labels: Labels = Field(default_factory=dict)
+    """Further labels; Flotilla's own win."""
+    annotations: Annotations = Field(default_factory=dict)
+    """Further annotations; Flotilla's own win."""
+    service_account_name: ObjectName | None = None
+    """The pods' service account; without one they get no token."""
+    image_pull_secrets: Annotated[tuple[ObjectRef, ...], MapList("name"), Field(max_length=16)] = ()
+    """Secrets to pull the images with (core/v1)."""
+    volumes: Volumes = ()
+    """Further volumes (core/v1, passed on as they are)."""
+    volume_mounts: VolumeMounts = ()
+    """Where the engine's container mounts them (core/v1, passed on as they are)."""
+
+
+class Pricing(ApiModel):
+    """What a replica costs."""
+
+    gpu_hour_usd: Annotated[float, Field(ge=0, le=10_000)] | None = None
+    """One accelerator for an hour."""
+    input_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    """A million tokens read."""
+    output_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    """A million tokens written."""
+
+
+class ModelReplicaSetSpec(ApiModel):
+    """What is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="!has(self.autoscaling) || !has(self.autoscaling.goodput) || has(self.slo)",
+                message="spec.autoscaling.goodput holds spec.slo, which is missing",
+            )
+        )
+    )
+
+    model: Model
+    """What is served."""
+    engine: Engine = Engine()
+    """The vLLM engine of each replica."""
+    parallelism: Parallelism = Parallelism()
+    """How one replica is cut into parts."""
+    accelerator: Accelerator | None = None
+    """What a replica computes on; CPUs where absent."""
+    placement: Placement = Placement()
+    """Where replicas go."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """How many replicas; also what `kubectl scale` and autoscalers of your own set."""
+    slo: Annotated[Slo | None, NotYet("is measured, reported and held by the autoscaler")] = None
+    """What callers are promised."""
+    autoscaling: Annotated[
+        Autoscaling | None, NotYet("decides the number of replicas by what waits and by what is promised")
+    ] = None
+    """Who decides the number of replicas, and by what."""
+    router: Router = Router()
+    """HAProxy in front of the replicas."""
+    drain: Drain = Drain()
+    """How a replica leaves."""
+    update: Annotated[
+        Update | None,
+        NotYet("sets the pace of an update and goes back when it fails; now: one replica at a time"),
+    ] = None
+    """How replicas are exchanged when the spec changes."""
+    disaggregation: Annotated[
+        Disaggregation | None, NotYet("puts prefill and decode on replicas of their own")
+    ] = None
+    """Prefill and decode on replicas of their own."""
+    model_cache: ModelCache = ModelCache()
+    """Where models fetched from a hub are kept."""
+    pod: PodOptions = PodOptions()
+    """What engine pods have beside what Flotilla gives them."""
+    pricing: Annotated[Pricing | None, NotYet("puts a price on replicas and answers")] = None
+    """What a replica costs."""
+    paused: bool = False
+    """While true the operator changes nothing of this object's and only reports."""
+
+
+class GroupStatus(ApiModel):
+    """One replica."""
+
+    name: ShortText
+    """Its name, which is that of its leader pod."""
+    phase: ShortText
+    """Waiting, Gated, Binding, Loading, Ready or Draining."""
+    nodes: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
+    """The nodes of its stages."""
+    domain: LongText | None = None
+    """The topology domain that holds all of them."""
+    revision: ShortText | None = None
+    """The revision of the spec that it was made from."""
+    since_time: Time | None = None
+    """When this phase began."""
+
+
+class GroupCounts(ApiModel):
+    """Replicas by phase."""
+
+    waiting: Count = 0
+    """Without pods, since they fit nowhere."""
+    gated: Count = 0
+    """Complete and not yet let go to the scheduler."""
+    binding: Count = 0
+    """On their way to a node."""
+    loading: Count = 0
+    """Fetching and loading the model."""
+    ready: Count = 0
+    """Serving."""
+    draining: Count = 0
+    """Ending what they have."""
+
+
+class BlockedNodes(ApiModel):
+    """Nodes that cannot take a replica."""
+
+    reason: ShortText
+    """Why."""
+    nodes: Count
+    """How many."""
+
+
+class PlacementStatus(ApiModel):
+    """How replicas stand in the cluster."""
+
+    score: float | None = None
+    """Of the accelerators on nodes that hold replicas, the share in use: 1 leaves whole nodes whole."""
+    blocked: Annotated[tuple[BlockedNodes, ...], MapList("reason"), Field(max_length=16)] = ()
+    """Nodes that refuse the replica that waits longest, by reason."""
+    message: LongText | None = None
+    """The same as a sentence."""
+
+
+class CapacityStatus(ApiModel):
+    """What one replica can do."""
+
+    kv_bytes_per_token: int | None = None
+    """Memory of one token in the KV cache."""
+    sequences_per_replica: float | None = None
+    """Sequences of the usual length that fit."""
+    rate_per_replica: float | None = None
+    """Requests a second inside the promise, as learned."""
+    startup_seconds: float | None = None
+    """From the pod's creation to ready, as learned."""
+
+
+class LoadStatus(ApiModel):
+    """What is going on."""
+
+    waiting: int | None = None
+    """Requests that wait, in routers and engines."""
+    running: int | None = None
+    """Requests that replicas work on."""
+    arrival_per_second: float | None = None
+    """Requests that come."""
+    goodput_per_second: float | None = None
+    """Requests answered inside the promise."""
+    attainment: float | None = None
+    """Their share."""
+    kv_usage: float | None = None
+    """Share of the KV cache in use."""
+    sessions: int | None = None
+    """Conversations that are warm on a replica."""
+
+
+class ScalingDecision(ApiModel):
+    """One decision of the autoscaler."""
+
+    time: Time
+    """When."""
+    from_replicas: int = Field(alias="from")
+    """Replicas before."""
+    to_replicas: int = Field(alias="to")
+    """Replicas after."""
+    reason: LongText
+    """Why."""
+
+
+class AutoscalingStatus(ApiModel):
+    """Who decides the number of replicas."""
+
+    owner: ShortText | None = None
+    """Flotilla, or Replicas where `spec.replicas` counts."""
+    mode: ShortText | None = None
+    """What the autoscaler is doing."""
+    last_decisions: Annotated[tuple[ScalingDecision, ...], Field(max_length=5)] = ()
+    """The newest decisions."""
+
+
+class ModelReplicaSetStatus(Status):
+    """What there is."""
+
+    replicas: int | None = None
+    """Replicas that exist, counted by their leader pods."""
+    ready_replicas: int | None = None
+    """Those that serve."""
+    desired_replicas: int | None = None
+    """How many there should be."""
+    draining_replicas: int | None = None
+    """Those that leave."""
+    ready: ShortText | None = None
+    """Ready and desired, for the column."""
+    selector: LongText | None = None
+    """Selects the leader pods, for the scale subresource."""
+    url: LongText | None = None
+    """Where callers reach the model; OpenAI's paths lie below it."""
+    groups: Annotated[tuple[GroupStatus, ...], MapList("name"), Field(max_length=50)] = ()
+    """The replicas, those not Ready first; at most 50."""
+    group_counts: GroupCounts | None = None
+    """All replicas by phase."""
+    placement: PlacementStatus | None = None
+    """How replicas stand in the cluster."""
+    capacity: CapacityStatus | None = None
+    """What one replica can do."""
+    load: LoadStatus | None = None
+    """What is going on."""
+    autoscaling: AutoscalingStatus | None = None
+    """Who decides the number of replicas."""
+    cost_per_hour_usd: float | None = None
+    """What the replicas cost."""
+
+
+class ModelReplicaSet(ApiObject):
+    """A model served by vLLM replicas, placed on the right nodes, behind a router that keeps conversations on
+    the replica that holds their KV cache."""
+
+    spec: ModelReplicaSetSpec
+    """What is wanted."""
+    status: ModelReplicaSetStatus = ModelReplicaSetStatus()
+    """What there is."""

@@ -1,0 +1,1 @@
+"""Pure: signals, policy and memory in, a decision with its reason out."""

@@ -1,0 +1,135 @@
+"""How many agent workers a fleet needs: as many as its tasks fill.
+
+Pure. A worker runs many tasks at once and waits most of the time, so the queue says more than any CPU figure:
+wanted = ceil((waiting + in flight) / concurrency), within the bounds. More workers come at once; fewer only
+after the need has been lower for a while, and never none while a task is in flight or an effect unknown,
+because nobody would go on with it. Without figures nothing is changed: unknown is not zero.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+QUIET_SECONDS: Final = 60.0  # a worker starts in a few seconds, so a minute outlasts the pauses of a chat
+
+
+class WorkersReason(StrEnum):
+    """What decided the number."""
+
+    NO_FIGURES = "NoFigures"
+    IDLE = "Idle"
+    TASKS = "Tasks"
+    TASK_UNDER_WAY = "TaskUnderWay"
+    MINIMUM = "Minimum"
+    MAXIMUM = "Maximum"
+    QUIET_WINDOW = "QuietWindow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSignals:
+    """What the gateway reports of the queue."""
+
+    waiting: int
+    in_flight: int
+    unknown_effects: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPolicy:
+    """The fleet's `workers`."""
+
+    min_replicas: int
+    max_replicas: int
+    concurrency: int
+    quiet_seconds: float = QUIET_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """How many workers the tasks needed at one time."""
+
+    at: datetime
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMemory:
+    """The needs of the quiet window; an empty one, after a restart, only makes scaling down wait anew."""
+
+    needs: Sequence[Need] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersDecision:
+    """How many workers there are to be, and why."""
+
+    current: int
+    wanted: int
+    reason: WorkersReason
+    signals: WorkerSignals | None
+
+    @property
+    def message(self) -> str:
+        """The decision as a sentence."""
+        if self.signals is None:
+            return f"{self.wanted} workers until the gateway reports the queue"
+        return (
+            f"{self.wanted} workers for {self.signals.waiting} waiting tasks and "
+            f"{self.signals.in_flight} in flight"
+        )
+
+
+def decide(
+    signals: WorkerSignals | None,
+    policy: WorkerPolicy,
+    memory: WorkerMemory,
+    *,
+    current: int,
+    now: datetime,
+) -> tuple[WorkersDecision, WorkerMemory]:
+    """The number of workers and what to remember."""
+    if signals is None:
+        wanted = min(max(current, policy.min_replicas), policy.max_replicas)
+        return _decision(current, wanted, WorkersReason.NO_FIGURES, signals), memory
+    need, reason = _need(signals, policy)
+    window = timedelta(seconds=policy.quiet_seconds)
+    remembered = _within(memory, now - window)
+    kept = WorkerMemory(needs=(*remembered, Need(at=now, workers=need)))
+    if need >= current:
+        return _decision(current, need, reason, signals), kept
+    watched_whole_window = any(now - before.at >= window for before in memory.needs)
+    highest = max(before.workers for before in kept.needs)
+    wanted = highest if watched_whole_window else current
+    if wanted >= current:
+        held = min(current, policy.max_replicas)
+        return _decision(current, held, WorkersReason.QUIET_WINDOW, signals), kept
+    return _decision(current, wanted, reason, signals), kept
+
+
+def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersReason]:
+    """What the tasks of this moment ask for, within the bounds."""
+    tasks = signals.waiting + signals.in_flight
+    asked = -(-tasks // policy.concurrency)
+    reason = WorkersReason.TASKS if tasks else WorkersReason.IDLE
+    if asked == 0 and signals.unknown_effects:
+        asked, reason = 1, WorkersReason.TASK_UNDER_WAY
+    if asked < policy.min_replicas:
+        return policy.min_replicas, WorkersReason.MINIMUM
+    if asked > policy.max_replicas:
+        return policy.max_replicas, WorkersReason.MAXIMUM
+    return asked, reason
+
+
+def _within(memory: WorkerMemory, since: datetime) -> tuple[Need, ...]:
+    """The needs of the window and the last one before it, which was still true when the window began."""
+    inside = tuple(need for need in memory.needs if need.at > since)
+    before = tuple(need for need in memory.needs if need.at <= since)
+    return (*before[-1:], *inside)
+
+
+def _decision(
+    current: int, wanted: int, reason: WorkersReason, signals: WorkerSignals | None
+) -> WorkersDecision:
+    return WorkersDecision(current=current, wanted=wanted, reason=reason, signals=signals)

@@ -1,0 +1,1 @@
+"""Pure: sizing arithmetic shared by placement, autoscaling and planning."""

@@ -1,0 +1,1 @@
+"""I/O with the API server: caches, fenced writes, events and the leader lease."""

@@ -1,0 +1,28 @@
+"""Where a test may end the process: before and after each kind of write.
+
+They are passed in, not global: production passes `go_on`, a test passes a function that kills its own
+process at the point it was told.
+"""
+
+from enum import StrEnum
+
+
+class CrashPoint(StrEnum):
+    """The places around each kind of write."""
+
+    BEFORE_APPLY = "before-apply"
+    AFTER_APPLY = "after-apply"
+    BEFORE_CREATE = "before-create"
+    AFTER_CREATE = "after-create"
+    BEFORE_JSON_PATCH = "before-json-patch"
+    AFTER_JSON_PATCH = "after-json-patch"
+    BEFORE_DELETE = "before-delete"
+    AFTER_DELETE = "after-delete"
+    BEFORE_FINALIZERS = "before-finalizers"
+    AFTER_FINALIZERS = "after-finalizers"
+    BEFORE_STATUS = "before-status"
+    AFTER_STATUS = "after-status"
+
+
+def go_on(_point: CrashPoint) -> None:
+    """The crash points of production."""

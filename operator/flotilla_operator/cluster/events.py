@@ -1,0 +1,154 @@
+"""Kubernetes events about our objects: few, and repeats counted in a series.
+
+An event that says what one in the last minutes said is not a new event but a count on that one, written when
+the series starts and then at most once per interval. Each object has a token bucket, so a loop that fails in
+ever new words does not fill etcd either. An event that cannot be written is logged and forgotten: events
+inform, the conditions hold the truth.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from flotilla_operator.cluster.client import ApiError, Client
+from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.resources import EVENTS, FLOTILLA_GROUP
+from flotilla_operator.cluster.writes import Event, Manifest
+
+CONTROLLER: Final = f"{FLOTILLA_GROUP}/operator"
+NOTE_LIMIT: Final = 1024
+# client-go ends a series after six minutes without a repeat.
+SERIES_SECONDS: Final = 360.0
+BUCKET_SIZE: Final = 10
+REFILL_SECONDS: Final = 60.0
+OBJECTS_REMEMBERED: Final = 4096
+
+log = structlog.get_logger(__name__)
+Identity = tuple[str, str, str, str]
+
+
+@dataclass(slots=True)
+class Series:
+    """One event on the server, and how often it has repeated."""
+
+    name: str
+    count: int
+    seen_at: float
+    written_at: float
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Tokens of one object; one is spent per write."""
+
+    tokens: float
+    at: float
+
+    def spend(self, now: float) -> bool:
+        """Take a token if there is one."""
+        self.tokens = min(BUCKET_SIZE, self.tokens + (now - self.at) / REFILL_SECONDS)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Recorder:
+    """Writes events, keeping count of what was said."""
+
+    def __init__(
+        self,
+        client: Client,
+        instance: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client
+        self._instance = instance
+        self._clock = clock
+        self._now = now
+        self._series: dict[Identity, Series] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._count = 0
+
+    async def record(self, owner: Owner, event: Event) -> None:
+        """Tell of an event, or count its repeat."""
+        at = self._clock()
+        self._forget_old(at)
+        identity = (owner.uid, event.type, event.reason, event.action)
+        series = self._series.get(identity)
+        try:
+            if series is not None:
+                await self._repeat(owner, series, at)
+            elif self._may_write(owner, at):
+                self._series[identity] = await self._begin(owner, event, at)
+        except ApiError as error:
+            if error.status == 404:
+                self._series.pop(identity, None)
+            log.info("event_not_written", reason=event.reason, error=str(error))
+        except (TimeoutError, OSError) as error:
+            log.info("event_not_written", reason=event.reason, error=repr(error))
+
+    async def _begin(self, owner: Owner, event: Event, at: float) -> Series:
+        self._count += 1
+        metadata = owner.manifest["metadata"]
+        name = f"{metadata['name']}.{int(self._now().timestamp() * 1000):x}{self._count:x}"
+        await self._client.create(EVENTS, self._manifest(owner, event, name))
+        return Series(name=name, count=1, seen_at=at, written_at=at)
+
+    async def _repeat(self, owner: Owner, series: Series, at: float) -> None:
+        series.count += 1
+        series.seen_at = at
+        starts = series.count == 2
+        if not starts and at - series.written_at < SERIES_SECONDS:
+            return
+        if not self._may_write(owner, at):
+            return
+        series.written_at = at
+        patch = {"series": {"count": series.count, "lastObservedTime": self._timestamp()}}
+        namespace = owner.manifest["metadata"]["namespace"]
+        await self._client.merge_patch(EVENTS, namespace, series.name, patch)
+
+    def _manifest(self, owner: Owner, event: Event, name: str) -> Manifest:
+        metadata = owner.manifest["metadata"]
+        return {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": name, "namespace": metadata["namespace"]},
+            "eventTime": self._timestamp(),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance[:128],
+            "type": str(event.type),
+            "reason": event.reason,
+            "action": event.action,
+            "note": event.note[:NOTE_LIMIT],
+            "regarding": {
+                "apiVersion": owner.resource.api_version,
+                "kind": owner.resource.kind,
+                "namespace": metadata["namespace"],
+                "name": metadata["name"],
+                "uid": owner.uid,
+                "resourceVersion": metadata.get("resourceVersion", ""),
+            },
+        }
+
+    def _may_write(self, owner: Owner, at: float) -> bool:
+        bucket = self._buckets.setdefault(owner.uid, Bucket(tokens=BUCKET_SIZE, at=at))
+        return bucket.spend(at)
+
+    def _forget_old(self, at: float) -> None:
+        """Series that ended, and the oldest buckets when there are too many."""
+        ended = [key for key, series in self._series.items() if at - series.seen_at >= SERIES_SECONDS]
+        for key in ended:
+            del self._series[key]
+        while len(self._buckets) > OBJECTS_REMEMBERED:
+            del self._buckets[next(iter(self._buckets))]
+
+    def _timestamp(self) -> str:
+        return self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

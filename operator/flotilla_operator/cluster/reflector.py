@@ -1,0 +1,229 @@
+"""Keeps one resource's store equal to what the API server holds: list, watch, and again.
+
+A list replaces: what the store held before the list began and the list does not name is gone, which is how
+deletions in a gap are seen. A watch then follows from the list's resource version, moved on by bookmarks. It
+is taken up again where it ended after a time-out, an error or a silence; only 410 Gone, or an error that
+repeats, costs a new list. `synced` is set when the first list is complete: nothing may be planned before.
+
+kopf watches our own kinds and feeds their stores, but reports no deletions after a gap; for these `Sweeper`
+does the listing alone.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import structlog
+
+from flotilla_operator.cluster.caches import Store
+from flotilla_operator.cluster.client import ApiError, Client, error_from
+from flotilla_operator.cluster.resources import Resource
+from flotilla_operator.cluster.writes import Manifest
+
+GONE = 410
+# Watches end on their own after this, spread so that they do not all end together.
+SERVER_TIMEOUT_SECONDS = (240, 360)
+# The API server sends a bookmark about every 60 s.
+SILENCE_SECONDS = 70.0
+# Between one watch and the next, so that a server that ends them at once is not asked in a tight loop.
+BREATH_SECONDS = 1.0
+FAILURES_UNTIL_LIST = 3
+RETRY_SECONDS = (0.5, 30.0)
+
+FAILURES = (ApiError, TimeoutError, OSError, ValueError)
+
+log = structlog.get_logger(__name__)
+
+
+class Change(StrEnum):
+    """What happened to an object in the store."""
+
+    PUT = "Put"
+    REMOVED = "Removed"
+
+
+OnChange = Callable[[Resource, Manifest, Change], None]
+
+
+class Observer(Protocol):
+    """Who counts what reflectors do."""
+
+    def listed(self, resource: Resource, objects: int) -> None:
+        """A list was complete."""
+
+    def failed(self, resource: Resource, error: Exception) -> None:
+        """A list or a watch failed and will be tried again."""
+
+
+class Silent:
+    """An observer that counts nothing."""
+
+    def listed(self, resource: Resource, objects: int) -> None:
+        """Count nothing."""
+
+    def failed(self, resource: Resource, error: Exception) -> None:
+        """Count nothing."""
+
+
+def retry_delay_seconds(failures: int, draw: Callable[[float, float], float]) -> float:
+    """Full jitter over a time that doubles with every failure in a row."""
+    shortest, longest = RETRY_SECONDS
+    return draw(0.0, min(longest, shortest * 2.0 ** min(failures, 16)))
+
+
+@dataclass(slots=True, kw_only=True)
+class Mirror:
+    """A store and the resource it mirrors, in one namespace or in all."""
+
+    resource: Resource
+    store: Store
+    client: Client
+    on_change: OnChange
+    namespace: str | None = None
+    observer: Observer = field(default_factory=Silent)
+
+    async def list_anew(self) -> str:
+        """Make the store equal to a fresh list; returns the list's resource version."""
+        held_before = self.store.uids(self.namespace)
+        items, version = await self.client.list_all(self.resource, self.namespace)
+        for item in items:
+            self.put(item)
+        vanished = held_before - {item["metadata"]["uid"] for item in items}
+        for manifest in [held for held in self.store if held["metadata"]["uid"] in vanished]:
+            self.remove(manifest)
+        self.observer.listed(self.resource, len(self.store))
+        return version
+
+    def put(self, manifest: Manifest) -> None:
+        """Take an object; one that is no news wakes nobody."""
+        manifest["metadata"].pop("managedFields", None)
+        if self.store.put(manifest):
+            self.on_change(self.resource, manifest, Change.PUT)
+
+    def remove(self, manifest: Manifest) -> None:
+        """The object is gone."""
+        metadata = manifest["metadata"]
+        if self.store.remove(metadata.get("namespace", ""), metadata["name"], metadata["uid"]) is not None:
+            self.on_change(self.resource, manifest, Change.REMOVED)
+
+
+class Reflector:
+    """List and watch of one resource, for ever."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.mirror = mirror
+        self.synced = asyncio.Event()
+        self.active_at = asyncio.get_running_loop().time()
+        self._silence_seconds = silence_seconds
+        self._draw = draw
+        self._version: str | None = None
+
+    def age_seconds(self) -> float:
+        """How long ago the watch gave its last sign of life."""
+        return asyncio.get_running_loop().time() - self.active_at
+
+    async def run(self) -> None:
+        """Follow the server until cancelled."""
+        failures = 0
+        while True:
+            self._alive()
+            try:
+                await self._list_and_follow()
+                failures = 0
+                delay_seconds = self._draw(0.0, BREATH_SECONDS)
+            except FAILURES as error:
+                failures += 1
+                self._note(error)
+                if _is_gone(error) or failures % FAILURES_UNTIL_LIST == 0:
+                    self._version = None
+                delay_seconds = self._delay_seconds(error, failures)
+            await asyncio.sleep(delay_seconds)
+
+    async def _list_and_follow(self) -> None:
+        """List where there is nothing to go on from, then take a watch's changes until the server ends it."""
+        if self._version is None:
+            self._version = await self.mirror.list_anew()
+            self.synced.set()
+        try:
+            async for event in self.mirror.client.watch(
+                self.mirror.resource,
+                self.mirror.namespace,
+                self._version,
+                server_timeout_seconds=int(self._draw(*SERVER_TIMEOUT_SECONDS)),
+                silence_seconds=self._silence_seconds,
+            ):
+                self._alive()
+                self._take(event)
+        except TimeoutError:
+            log.info("watch_silent", resource=self.mirror.resource.plural, seconds=self._silence_seconds)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        manifest = event["object"]
+        match event["type"]:
+            case "ADDED" | "MODIFIED":
+                self.mirror.put(manifest)
+            case "DELETED":
+                self.mirror.remove(manifest)
+            case "ERROR":
+                raise error_from(0, manifest)
+        self._version = manifest["metadata"]["resourceVersion"]
+
+    def _alive(self) -> None:
+        self.active_at = asyncio.get_running_loop().time()
+
+    def _note(self, error: Exception) -> None:
+        self.mirror.observer.failed(self.mirror.resource, error)
+        log.warning("watch_failed", resource=self.mirror.resource.plural, error=str(error) or repr(error))
+
+    def _delay_seconds(self, error: Exception, failures: int) -> float:
+        asked = error.retry_after_seconds if isinstance(error, ApiError) else None
+        return max(asked or 0.0, retry_delay_seconds(failures, self._draw))
+
+
+class Sweeper:
+    """Lists a resource every so often, for a store that something else feeds with events."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        *,
+        interval_seconds: float,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.mirror = mirror
+        self.synced = asyncio.Event()
+        self.attempted_at = asyncio.get_running_loop().time()
+        self._interval_seconds = interval_seconds
+        self._draw = draw
+
+    async def run(self) -> None:
+        """Sweep until cancelled; the first sweep at once."""
+        failures = 0
+        while True:
+            self.attempted_at = asyncio.get_running_loop().time()
+            try:
+                await self.mirror.list_anew()
+            except FAILURES as error:
+                failures += 1
+                self.mirror.observer.failed(self.mirror.resource, error)
+                log.warning(
+                    "sweep_failed", resource=self.mirror.resource.plural, error=str(error) or repr(error)
+                )
+                await asyncio.sleep(retry_delay_seconds(failures, self._draw))
+                continue
+            failures = 0
+            self.synced.set()
+            await asyncio.sleep(self._interval_seconds * self._draw(0.9, 1.1))
+
+
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.status == GONE

@@ -1,0 +1,340 @@
+"""Carries plans out: the only code that changes anything in the cluster.
+
+What is right already is not sent: an apply is skipped when its hash stands on the live object and nothing in
+it has drifted. An existing object without our owner reference is never written. What the server refuses for
+a reason of its own (a quota, an invalid field, a name that is taken) comes back as a `Refusal` and does not
+stop the other writes; anything else raises and the reconcile is repeated.
+
+The server's answers go into the caches at once, so the next plan sees them before the watch does. `reached`
+is called before and after each kind of write, which is where tests kill the process.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
+from flotilla_operator.cluster.crash_points import CrashPoint, go_on
+from flotilla_operator.cluster.drift import drifted
+from flotilla_operator.cluster.ownership import (
+    Owner,
+    Refusal,
+    RefusalReason,
+    RefusedError,
+    refusal_reason,
+    refuse_unless_ours,
+)
+from flotilla_operator.cluster.reflector import Change, OnChange
+from flotilla_operator.cluster.resources import (
+    FLOTILLA_GROUP,
+    NEVER_WATCHED,
+    Resource,
+    resource_at,
+    resource_of,
+)
+from flotilla_operator.cluster.status import StatusLimiter, without_nulls
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, ObjectRef, Write
+
+ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
+FINALIZER_PREFIX: Final = f"{FLOTILLA_GROUP}/"
+# A secret we wrote is read again after this, since nobody tells us of its end; a sweep's interval.
+UNWATCHED_SECONDS: Final = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+def hash_of(manifest: Manifest) -> str:
+    """A short name for exactly this manifest, whatever the order of its keys."""
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Writer:
+    """Sends what a plan asks for."""
+
+    def __init__(
+        self,
+        client: Client,
+        caches: Caches,
+        limiter: StatusLimiter,
+        *,
+        on_change: OnChange,
+        reached: Callable[[CrashPoint], None] = go_on,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._caches = caches
+        self._limiter = limiter
+        self._on_change = on_change
+        self._reached = reached
+        self._clock = clock
+        self._current_until: dict[ObjectRef, float] = {}
+        self._normalised: dict[str, tuple[str, frozenset[str]]] = {}
+
+    async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
+        """Do the writes in order; returns those that were refused."""
+        refusals = []
+        for write in writes:
+            try:
+                await self._do(owner, write)
+            except RefusedError as refused:
+                refusals.append(Refusal(ref=ref_of(write), reason=refused.reason, message=refused.message))
+            except ApiError as error:
+                refusals.append(
+                    Refusal(ref=ref_of(write), reason=refusal_reason(error), message=error.message)
+                )
+        return refusals
+
+    async def write_status(self, owner: Owner, status: Mapping[str, Any]) -> float | None:
+        """Write the whole status if it is worth it; returns after how many seconds it may be, if not now."""
+        wanted = without_nulls(status)
+        wait_seconds = self._limiter.wait_seconds(owner.manifest, wanted)
+        if wait_seconds is None or wait_seconds > 0:
+            return wait_seconds
+        metadata = owner.manifest["metadata"]
+        manifest = {
+            "apiVersion": owner.resource.api_version,
+            "kind": owner.resource.kind,
+            "metadata": {"namespace": metadata["namespace"], "name": metadata["name"], "uid": owner.uid},
+            "status": wanted,
+        }
+        self._limiter.written(owner.manifest)
+        self._reached(CrashPoint.BEFORE_STATUS)
+        with self._owner_may_be_gone(owner):
+            live = await self._client.apply(
+                owner.resource, manifest, manager=STATUS_MANAGER, subresource="status"
+            )
+            self._reached(CrashPoint.AFTER_STATUS)
+            self._keep(owner.resource, live)
+        return None
+
+    async def write_finalizers(self, owner: Owner, wanted: Sequence[str]) -> None:
+        """Make the object's finalizers of ours exactly these; those of others stay."""
+        metadata = owner.manifest["metadata"]
+        held = metadata.get("finalizers") or []
+        others = [name for name in held if not name.startswith(FINALIZER_PREFIX)]
+        finalizers = [*others, *wanted]
+        if sorted(finalizers) == sorted(held):
+            return
+        self._reached(CrashPoint.BEFORE_FINALIZERS)
+        with self._owner_may_be_gone(owner):
+            live = await self._client.json_patch(
+                owner.resource,
+                metadata["namespace"],
+                metadata["name"],
+                [
+                    _same_version(metadata["resourceVersion"]),
+                    {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
+                ],
+            )
+            self._reached(CrashPoint.AFTER_FINALIZERS)
+            self._keep(owner.resource, live)
+            _tell("finalizers_written", owner.resource.ref_to(live))
+
+    @contextmanager
+    def _owner_may_be_gone(self, owner: Owner) -> Iterator[None]:
+        """The object can be deleted between the plan and the write; there is nothing more to say about it."""
+        try:
+            yield
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._evict(owner.resource, owner.resource.ref_to(owner.manifest), owner.uid)
+
+    def forget(self, uid: str) -> None:
+        """The object is gone."""
+        self._limiter.forget(uid)
+
+    async def _do(self, owner: Owner, write: Write) -> None:
+        match write:
+            case Apply():
+                await self._apply(owner, write)
+            case Create():
+                await self._create(owner, write)
+            case JsonPatch():
+                await self._json_patch(write)
+            case Delete():
+                await self._delete(write)
+
+    async def _apply(self, owner: Owner, write: Apply) -> None:
+        resource = resource_of(write.manifest)
+        wanted = write.manifest if write.retained else _owned(write.manifest, owner)
+        digest = hash_of(wanted)
+        wanted = _annotated(wanted, digest)
+        live = self._find(resource, wanted) or await self._read(resource, wanted)
+        if live is not None:
+            refuse_unless_ours(owner, live, retained=write.retained)
+            if self._is_applied(digest, wanted, live):
+                return
+            wanted = _for_this_object_only(wanted, live)
+        self._reached(CrashPoint.BEFORE_APPLY)
+        applied = await self._client.apply(resource, wanted, force=live is not None)
+        self._reached(CrashPoint.AFTER_APPLY)
+        self._remember_normalised(digest, wanted, applied)
+        self._keep(resource, applied)
+        _tell("object_applied", resource.ref_to(applied))
+
+    async def _create(self, owner: Owner, write: Create) -> None:
+        resource = resource_of(write.manifest)
+        wanted = _owned(write.manifest, owner)
+        live = self._find(resource, wanted)
+        if live is None and resource in NEVER_WATCHED:
+            live = await self._read(resource, wanted)
+        if live is not None:
+            refuse_unless_ours(owner, live, retained=False)
+            return
+        self._reached(CrashPoint.BEFORE_CREATE)
+        try:
+            created = await self._client.create(resource, wanted)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            if (live := await self._read(resource, wanted)) is None:
+                raise RefusedError(RefusalReason.CONFLICT, "the object came and went") from None
+            refuse_unless_ours(owner, live, retained=False)
+            return
+        self._reached(CrashPoint.AFTER_CREATE)
+        self._keep(resource, created)
+        _tell("object_created", resource.ref_to(created))
+
+    async def _json_patch(self, write: JsonPatch) -> None:
+        resource = resource_at(write.ref)
+        self._reached(CrashPoint.BEFORE_JSON_PATCH)
+        try:
+            live = await self._client.json_patch(
+                resource,
+                write.ref.namespace,
+                write.ref.name,
+                [_same_version(write.resource_version), *write.operations],
+            )
+        except ApiError as error:
+            if error.status == 404:
+                self._evict(resource, write.ref, None)
+                return
+            if error.status in (409, 422):
+                raise RefusedError(RefusalReason.CONFLICT, error.message) from None
+            raise
+        self._reached(CrashPoint.AFTER_JSON_PATCH)
+        self._keep(resource, live)
+        _tell("object_patched", write.ref)
+
+    async def _delete(self, write: Delete) -> None:
+        resource = resource_at(write.ref)
+        if write.grace_period_seconds is None and self._is_being_deleted(resource, write):
+            return
+        self._reached(CrashPoint.BEFORE_DELETE)
+        try:
+            answer = await self._client.delete(
+                resource,
+                write.ref.namespace,
+                write.ref.name,
+                uid=write.uid,
+                propagation=write.propagation,
+                grace_period_seconds=write.grace_period_seconds,
+            )
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            self._evict(resource, write.ref, write.uid)
+            return
+        self._reached(CrashPoint.AFTER_DELETE)
+        _tell("object_deleted", write.ref)
+        if answer.get("kind") == resource.kind and answer["metadata"].get("deletionTimestamp"):
+            self._keep(resource, answer)
+        else:
+            self._evict(resource, write.ref, write.uid)
+
+    def _is_being_deleted(self, resource: Resource, write: Delete) -> bool:
+        held = self._caches.get(resource, write.ref.namespace, write.ref.name)
+        if held is None or held["metadata"]["uid"] != write.uid:
+            return False
+        return "deletionTimestamp" in held["metadata"]
+
+    def _is_applied(self, digest: str, wanted: Manifest, live: Manifest) -> bool:
+        """Whether the live object is what we want, but for what the server is known to write its own way."""
+        metadata = live["metadata"]
+        if (metadata.get("annotations") or {}).get(ANNOTATION_APPLIED_HASH) != digest:
+            return False
+        known_digest, known_paths = self._normalised.get(metadata["uid"], ("", frozenset[str]()))
+        return drifted(wanted, live) <= (known_paths if known_digest == digest else frozenset())
+
+    def _remember_normalised(self, digest: str, wanted: Manifest, applied: Manifest) -> None:
+        """What differs in the answer itself is the server's way of writing it, and no drift."""
+        paths = drifted(wanted, applied)
+        uid = applied["metadata"]["uid"]
+        if paths:
+            self._normalised[uid] = (digest, paths)
+        else:
+            self._normalised.pop(uid, None)
+
+    def _find(self, resource: Resource, manifest: Manifest) -> Manifest | None:
+        """The object in the cache; one that no watch keeps current only for a while."""
+        ref = resource.ref_to(manifest)
+        if resource in NEVER_WATCHED and self._clock() >= self._current_until.get(ref, 0.0):
+            return None
+        return self._caches.get(resource, ref.namespace, ref.name)
+
+    async def _read(self, resource: Resource, manifest: Manifest) -> Manifest | None:
+        """The object as it is now, for the cases in which the cache may not know it yet."""
+        ref = resource.ref_to(manifest)
+        try:
+            live = await self._client.get(resource, ref.namespace, ref.name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._evict(resource, ref, None)
+            return None
+        self._keep(resource, live)
+        return live
+
+    def _keep(self, resource: Resource, live: Manifest) -> None:
+        live["metadata"].pop("managedFields", None)
+        if resource in NEVER_WATCHED:
+            self._current_until[resource.ref_to(live)] = self._clock() + UNWATCHED_SECONDS
+        if self._caches.store(resource).put(live):
+            self._on_change(resource, live, Change.PUT)
+
+    def _evict(self, resource: Resource, ref: ObjectRef, uid: str | None) -> None:
+        held = self._caches.get(resource, ref.namespace, ref.name)
+        gone = uid or (held["metadata"]["uid"] if held else None)
+        if gone is None:
+            return
+        evicted = self._caches.store(resource).remove(ref.namespace, ref.name, gone)
+        if evicted is not None:
+            self._on_change(resource, evicted, Change.REMOVED)
+
+
+def ref_of(write: Write) -> ObjectRef:
+    """The object a write is about."""
+    if isinstance(write, Apply | Create):
+        return resource_of(write.manifest).ref_to(write.manifest)
+    return write.ref
+
+
+def _tell(event: str, ref: ObjectRef) -> None:
+    log.info(event, resource=ref.plural, namespace=ref.namespace, name=ref.name)
+
+
+def _owned(manifest: Manifest, owner: Owner) -> Manifest:
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner.reference]}}
+
+
+def _annotated(manifest: Manifest, digest: str) -> Manifest:
+    metadata = manifest["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), ANNOTATION_APPLIED_HASH: digest}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _for_this_object_only(manifest: Manifest, live: Manifest) -> Manifest:
+    """The server refuses an apply whose UID is not that of the object it finds."""
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
+
+
+def _same_version(resource_version: str) -> dict[str, Any]:
+    return {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version}

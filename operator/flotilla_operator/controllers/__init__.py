@@ -1,0 +1,1 @@
+"""One controller a kind: observe, plan, apply. The only package that knows kopf."""

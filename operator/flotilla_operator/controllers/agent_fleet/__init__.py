@@ -1,0 +1,1 @@
+"""AgentFleet: observe, plan, and what it amounts to."""

@@ -1,0 +1,181 @@
+"""Gathers what a fleet's plan rests on: its references, its objects, the queue's figures, the workers'
+number.
+
+The password of a managed Redis is made here, because `plan` knows no randomness; and the secret is asked for
+only while Redis is not ready, so a settled fleet reads nothing.
+"""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec, RedisMode
+from flotilla_operator.autoscaling.workers import (
+    WorkerMemory,
+    WorkerPolicy,
+    WorkersDecision,
+    WorkerSignals,
+    decide,
+)
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import (
+    AGENT_FLEETS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NETWORK_POLICIES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SERVICES,
+    STATEFUL_SETS,
+)
+from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.agent_fleet.references import References
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.images import images_of
+from flotilla_operator.telemetry.measurements import Format, Target
+from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.labels import Owner
+from flotilla_runtime import contract
+
+PASSWORD_BYTES = 32
+MADE = (DEPLOYMENTS, STATEFUL_SETS, SERVICES, CONFIG_MAPS, NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one controller keeps between looks; all of it can be lost."""
+
+    needs: dict[str, WorkerMemory] = field(default_factory=dict)
+
+    def forget_the_gone(self, caches: Caches) -> None:
+        """Drop what is remembered of fleets that are no more."""
+        if len(self.needs) > len(caches.store(AGENT_FLEETS)):
+            alive = {fleet["metadata"]["uid"] for fleet in caches.listed(AGENT_FLEETS)}
+            self.needs = {uid: need for uid, need in self.needs.items() if uid in alive}
+
+
+def parsed(manifest: Manifest) -> AgentFleetSpec:
+    """The spec; the loop turns what pydantic finds wrong into a condition."""
+    return AgentFleet.model_validate(manifest).spec
+
+
+def owner_of(manifest: Manifest) -> Owner:
+    """The fleet as the owner of what it makes."""
+    metadata = manifest["metadata"]
+    return Owner(
+        kind=AGENT_FLEETS.kind, namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
+    )
+
+
+async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
+    """Everything the plan of this fleet rests on."""
+    owner, spec = owner_of(manifest), parsed(manifest)
+    wiring, problems = await References(manifest, spec, world).look_up()
+    new_password = await _new_password(owner, spec, world)
+    memory.forget_the_gone(world.caches)
+    # From here on nothing waits, so what is seen of the cluster is of one moment.
+    live = _live(owner, world.caches)
+    targets = tuple(_targets(owner, world.caches))
+    figures = _figures(targets, world)
+    decision, memory.needs[owner.uid] = _workers(
+        owner, spec, live, figures, memory.needs.get(owner.uid, WorkerMemory()), now
+    )
+    return Observed(
+        manifest=manifest,
+        owner=owner,
+        spec=spec,
+        images=images_of(world.config),
+        wiring=wiring,
+        problems=problems,
+        decision=decision,
+        figures=figures,
+        live=live,
+        new_password=new_password,
+        targets=targets,
+    )
+
+
+async def _new_password(owner: Owner, spec: AgentFleetSpec, world: World) -> str | None:
+    if spec.queue.redis.mode is not RedisMode.MANAGED:
+        return None
+    name = workloads.redis(owner).name
+    stateful_set = world.caches.get(STATEFUL_SETS, owner.namespace, name) or {}
+    if (stateful_set.get("status") or {}).get("readyReplicas"):
+        return None
+    secret = await world.secret(owner.namespace, name)
+    return None if secret is not None else secrets.token_urlsafe(PASSWORD_BYTES)
+
+
+def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], Manifest]:
+    """What stands at the names of the fleet's parts, ours or not."""
+    parts = (workloads.redis(owner), workloads.gateway(owner), workloads.workers(owner))
+    resources = (
+        DEPLOYMENTS,
+        STATEFUL_SETS,
+        SERVICES,
+        CONFIG_MAPS,
+        NETWORK_POLICIES,
+        PERSISTENT_VOLUME_CLAIMS,
+    )
+    return {
+        (resource.kind, part.name): manifest
+        for part in parts
+        for resource in resources
+        if (manifest := caches.get(resource, owner.namespace, part.name)) is not None
+    }
+
+
+def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:
+    """Every gateway pod tells the figures of the whole fleet; any answer will do."""
+    selector = workloads.gateway(owner).selector
+    for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name):
+        address = (pod.get("status") or {}).get("podIP")
+        labels = pod["metadata"].get("labels") or {}
+        if (
+            pod["metadata"]["namespace"] == owner.namespace
+            and address
+            and selector.items() <= labels.items()
+            and "deletionTimestamp" not in pod["metadata"]
+        ):
+            host = f"[{address}]" if ":" in address else address
+            url = f"http://{host}:{contract.PORT_METRICS}/v1/status"
+            yield Target(key=pod["metadata"]["uid"], url=url, format=Format.JSON)
+
+
+def _figures(targets: Iterable[Target], world: World) -> contract.FleetStatus | None:
+    """The newest of the gateways' answers."""
+    answers = [
+        found
+        for target in targets
+        if (found := world.measurements.latest(target.key)) is not None and found.document is not None
+    ]
+    if not answers:
+        return None
+    return contract.FleetStatus.model_validate(max(answers, key=lambda found: found.at).document)
+
+
+def _workers(
+    owner: Owner,
+    spec: AgentFleetSpec,
+    live: dict[tuple[str, str], Manifest],
+    figures: contract.FleetStatus | None,
+    memory: WorkerMemory,
+    now: datetime,
+) -> tuple[WorkersDecision, WorkerMemory]:
+    deployment = live.get((DEPLOYMENTS.kind, workloads.workers(owner).name))
+    current = int(deployment["spec"].get("replicas") or 0) if deployment else 0
+    signals = None
+    if figures is not None:
+        signals = WorkerSignals(
+            waiting=figures.waiting,
+            in_flight=figures.in_flight,
+            unknown_effects=figures.unknown_effects,
+        )
+    policy = WorkerPolicy(
+        min_replicas=spec.workers.min_replicas,
+        max_replicas=spec.workers.max_replicas,
+        concurrency=spec.workers.concurrency,
+    )
+    return decide(signals, policy, memory, current=current, now=now)

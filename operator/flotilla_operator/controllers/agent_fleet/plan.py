@@ -1,0 +1,113 @@
+"""The story of a fleet, from what was seen to what is done.
+
+held?    deleted: nothing, its children go with it and a retained claim stays; paused: look on
+redis    the password once, the claim, the server; with a Redis of the user's own, ours goes
+gateway  always: tasks are taken in while models and indexes are still on their way
+workers  once every model and index is known, as many as the tasks need
+status   what all of this amounts to
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.common import DeletionPolicy
+from flotilla_operator.cluster.caches import controller_uid
+from flotilla_operator.cluster.resources import PERSISTENT_VOLUME_CLAIMS, resource_of
+from flotilla_operator.cluster.writes import (
+    Apply,
+    Create,
+    Delete,
+    JsonPatch,
+    Manifest,
+    Plan,
+    Write,
+)
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.status import status_and_events
+from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.labels import Owner
+from flotilla_runtime import contract
+
+LOOK_AGAIN_SCALING_SECONDS = 5.0
+LOOK_AGAIN_MISSING_SECONDS = 10.0
+LOOK_AGAIN_SETTLED_SECONDS = 30.0
+
+
+def plan(observed: Observed, now: datetime) -> Plan:
+    """The next step of a fleet."""
+    if "deletionTimestamp" in observed.manifest["metadata"]:
+        return Plan()
+    status, events = status_and_events(observed, now)
+    return Plan(
+        writes=[] if observed.spec.paused else list(_writes(observed)),
+        status=status,
+        events=events,
+        look_again_seconds=_look_again(observed),
+    )
+
+
+def _writes(observed: Observed) -> Iterable[Write]:
+    owner, spec, images = observed.owner, observed.spec, observed.images
+    if spec.queue.redis.mode is RedisMode.MANAGED:
+        if observed.new_password is not None:
+            yield Create(manifest=workloads.password_secret(owner, observed.new_password))
+        yield from _claim(observed)
+        yield from map(_apply, workloads.redis_manifests(owner, spec.queue.redis, images))
+    else:
+        yield from _without_redis(observed)
+    if not observed.problems.queue:
+        yield from map(_apply, workloads.gateway_manifests(owner, spec, observed.wiring, images))
+    if observed.wiring.complete:
+        replicas = observed.decision.wanted
+        yield from map(_apply, workloads.worker_manifests(owner, spec, observed.wiring, images, replicas))
+
+
+def _claim(observed: Observed) -> Iterable[Write]:
+    """The claim; one whose deletion policy has changed first gets or loses its owner reference."""
+    owner, redis = observed.owner, observed.spec.queue.redis
+    retained = redis.deletion_policy is DeletionPolicy.RETAIN
+    wanted = workloads.claim(owner, redis)
+    live = observed.live.get((wanted["kind"], wanted["metadata"]["name"]))
+    if live is not None and _is_of(live, owner) and (controller_uid(live) is None) is not retained:
+        yield JsonPatch(
+            ref=PERSISTENT_VOLUME_CLAIMS.ref_to(live),
+            resource_version=live["metadata"]["resourceVersion"],
+            operations=[
+                {
+                    "op": "add",
+                    "path": "/metadata/ownerReferences",
+                    "value": [] if retained else [owner.reference],
+                }
+            ],
+        )
+    else:
+        yield Apply(manifest=wanted, retained=retained)
+
+
+def _is_of(claim: Manifest, owner: Owner) -> bool:
+    """Whether a claim is this fleet's, or was left for it by one of its name."""
+    labels = claim["metadata"].get("labels") or {}
+    named = (labels.get(contract.LABEL_OWNER_KIND), labels.get(contract.LABEL_OWNER_NAME))
+    return named == (owner.kind, owner.name) and controller_uid(claim) in (None, owner.uid)
+
+
+def _without_redis(observed: Observed) -> Iterable[Write]:
+    """The managed Redis goes when the fleet has another; its claim is left to its deletion policy."""
+    name = workloads.redis(observed.owner).name
+    for (kind, found), manifest in observed.live.items():
+        ours = found == name and controller_uid(manifest) == observed.owner.uid
+        if ours and kind != PERSISTENT_VOLUME_CLAIMS.kind:
+            yield Delete(ref=resource_of(manifest).ref_to(manifest), uid=manifest["metadata"]["uid"])
+
+
+def _apply(manifest: Manifest) -> Write:
+    return Apply(manifest=manifest)
+
+
+def _look_again(observed: Observed) -> float:
+    """Often enough to see a task come to a fleet without workers; more rarely where nothing can scale."""
+    workers = observed.spec.workers
+    if workers.min_replicas < workers.max_replicas and not observed.spec.paused:
+        return LOOK_AGAIN_SCALING_SECONDS
+    return LOOK_AGAIN_MISSING_SECONDS if observed.problems.any else LOOK_AGAIN_SETTLED_SECONDS

@@ -1,0 +1,48 @@
+"""Every condition of an AgentFleet and every reason it can carry."""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of an AgentFleet, beside the summary."""
+
+    MODELS_READY = "ModelsReady"
+    INDEXES_READY = "IndexesReady"
+    QUEUE_READY = "QueueReady"
+    GATEWAY_READY = "GatewayReady"
+    WORKERS_READY = "WorkersReady"
+    PAUSED = "Paused"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions."""
+
+    VALID = "Valid"
+    FIELDS_IGNORED = "FieldsIgnored"
+
+    MODELS_AVAILABLE = "ModelsAvailable"
+    MODEL_MISSING = "ModelMissing"
+    MODEL_STARTING = "ModelStarting"
+    MODEL_WRONG_TASK = "ModelWrongTask"
+
+    INDEXES_SERVED = "IndexesServed"
+    NO_INDEXES = "NoIndexes"
+    INDEX_MISSING = "IndexMissing"
+    INDEX_BUILDING = "IndexBuilding"
+
+    SECRET_MISSING = "SecretMissing"  # noqa: S105
+    SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+
+    REDIS_AVAILABLE = "RedisAvailable"
+    REDIS_STARTING = "RedisStarting"
+    REDIS_UNREACHABLE = "RedisUnreachable"
+
+    GATEWAY_AVAILABLE = "GatewayAvailable"
+    GATEWAY_STARTING = "GatewayStarting"
+
+    WORKERS_AVAILABLE = "WorkersAvailable"
+    WORKERS_STARTING = "WorkersStarting"
+    NO_TASKS = "NoTasks"
+    WAITS_FOR_MODELS_AND_INDEXES = "WaitsForModelsAndIndexes"
+
+    SPEC_PAUSED = "SpecPaused"

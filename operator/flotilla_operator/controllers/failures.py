@@ -1,0 +1,99 @@
+"""What a reconcile that could not do everything says in the status.
+
+A spec that cannot be acted on and a write that was refused are the user's to see: they become `Ready=False`
+with the reason, and Stalled when only a person can mend it. The rest of the status stays as the plan or the
+last reconcile left it.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from flotilla_operator.cluster.ownership import Refusal, RefusalReason
+from flotilla_operator.cluster.writes import Event, EventType, Manifest, Plan
+from flotilla_operator.controllers.conditions import (
+    READY,
+    RECONCILING,
+    SPEC_VALID,
+    STALLED,
+    Condition,
+    MendedBy,
+    Truth,
+    conditions_of,
+    merged,
+    transitions,
+    with_summary,
+)
+from flotilla_operator.controllers.errors import SpecError
+
+MENDED_BY_A_PERSON: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.INVALID})
+SUMMARY: Final = frozenset({READY, RECONCILING, STALLED})
+INVALID_SPEC: Final = "InvalidSpec"
+WRITES: Final = "Writes"
+
+
+def spec_error_of(error: ValidationError) -> SpecError:
+    """The first thing pydantic found wrong, as an error that names the field and the fix."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "spec"
+    return SpecError(field=field, problem=first["msg"], fix="correct the field and apply the object again")
+
+
+def plan_for_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) -> Plan:
+    """Touch nothing, and say what is wrong with the spec."""
+    invalid = Condition(
+        type=SPEC_VALID,
+        status=Truth.FALSE,
+        reason=INVALID_SPEC,
+        message=str(error),
+        mended_by=MendedBy.PERSON,
+    )
+    generation = manifest["metadata"].get("generation", 0)
+    existing = conditions_of(manifest)
+    wanted = merged(existing, with_summary([invalid]), generation=generation, now=now)
+    status = {**(manifest.get("status") or {}), "observedGeneration": generation}
+    return Plan(
+        status={**status, "conditions": _overlaid(existing, wanted)},
+        events=transitions(existing, [invalid]),
+    )
+
+
+def with_refusals(
+    manifest: Manifest, status: Mapping[str, Any] | None, refusals: Sequence[Refusal], now: datetime
+) -> Mapping[str, Any] | None:
+    """The status with what was refused in its summary; unchanged when nothing was."""
+    if not refusals:
+        return status
+    shown = min(refusals, key=lambda refusal: refusal.reason not in MENDED_BY_A_PERSON)
+    refused = Condition(
+        type=WRITES,
+        status=Truth.FALSE,
+        reason=shown.reason,
+        message=f"{shown.ref.plural}/{shown.ref.name}: {shown.message}",
+        mended_by=MendedBy.PERSON if shown.reason in MENDED_BY_A_PERSON else MendedBy.TIME,
+    )
+    summary = [condition for condition in with_summary([refused]) if condition.type in SUMMARY]
+    base = status if status is not None else manifest.get("status") or {}
+    wanted = merged(
+        conditions_of(manifest), summary, generation=manifest["metadata"].get("generation", 0), now=now
+    )
+    return {**base, "conditions": _overlaid(base.get("conditions") or (), wanted)}
+
+
+def refusal_events(manifest: Manifest, refusals: Sequence[Refusal]) -> list[Event]:
+    """A warning for each reason that the object's summary does not give already."""
+    said = {c.get("reason") for c in conditions_of(manifest) if c.get("type") == READY}
+    return [
+        Event(type=EventType.WARNING, reason=refusal.reason, note=f"{refusal.ref.name}: {refusal.message}")
+        for refusal in refusals
+        if refusal.reason not in said
+    ]
+
+
+def _overlaid(
+    below: Sequence[Mapping[str, Any]], above: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    named = {condition["type"] for condition in above}
+    return [*(condition for condition in below if condition["type"] not in named), *above]

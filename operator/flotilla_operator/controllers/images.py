@@ -1,0 +1,17 @@
+"""The operator's configuration of images, as workloads take it."""
+
+from flotilla_operator.controllers.config import OperatorConfig
+from flotilla_operator.workloads.images import Images
+
+
+def images_of(config: OperatorConfig) -> Images:
+    """The images with how they are fetched."""
+    return Images(
+        runtime=config.images.runtime,
+        haproxy=config.images.haproxy,
+        redis=config.images.redis,
+        milvus=config.images.milvus,
+        engine=config.images.engine,
+        pull_policy=config.image_pull_policy,
+        pull_secrets=config.image_pull_secrets,
+    )

@@ -1,0 +1,113 @@
+"""A ModelReplicaSet's controller: what the loop calls."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    MODEL_REPLICA_SETS,
+    NETWORK_POLICIES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    PRIORITY_CLASSES,
+    ROLE_BINDINGS,
+    ROLES,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Key,
+    Reference,
+    Resource,
+    key_of,
+)
+from flotilla_operator.cluster.writes import Manifest, Plan
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.life import pod_is_over
+from flotilla_operator.controllers.model_replica_set.memory import Memory, parsed
+from flotilla_operator.controllers.model_replica_set.observe import (
+    claim_references,
+    observe,
+    owner_of,
+)
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads.engine_pod import engines
+from flotilla_operator.workloads.router import router_service
+from flotilla_runtime import contract
+
+
+class ModelReplicaSetController:
+    """Keeps what is remembered between looks; everything else is in `observe` and `plan`."""
+
+    resource: Resource = MODEL_REPLICA_SETS
+    watches: Sequence[Resource] = (
+        PODS,
+        NODES,
+        SERVICES,
+        CONFIG_MAPS,
+        SERVICE_ACCOUNTS,
+        ROLES,
+        ROLE_BINDINGS,
+        DEPLOYMENTS,
+        POD_DISRUPTION_BUDGETS,
+        NETWORK_POLICIES,
+        PERSISTENT_VOLUME_CLAIMS,
+        PRIORITY_CLASSES,
+    )
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._memory = Memory()
+
+    def references(self, manifest: Manifest) -> Iterable[Reference]:
+        """Claims and the priority class, and the services whose names may be taken."""
+        try:
+            spec = parsed(manifest).spec
+        except ValidationError:
+            return
+        owner = owner_of(manifest)
+        for _, claim in claim_references(spec):
+            yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim)
+        if spec.placement.priority_class_name is not None:
+            yield Reference(PRIORITY_CLASSES, "", spec.placement.priority_class_name)
+        for part in (engines(owner), router_service(owner)):
+            yield Reference(SERVICES, owner.namespace, part.name)
+
+    def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
+        """The sets that lost a node, and those that wait whenever a node changes or a pod gives room back."""
+        name = manifest["metadata"]["name"]
+        if resource == NODES and caches.get(NODES, "", name) is None:
+            for pod in caches.listed(PODS):
+                if pod["spec"].get("nodeName") == name:
+                    yield from _set_of(pod)
+        if resource == NODES or (resource == PODS and pod_is_over(manifest)):
+            for candidate in caches.listed(MODEL_REPLICA_SETS):
+                if ((candidate.get("status") or {}).get("groupCounts") or {}).get("waiting"):
+                    yield key_of(MODEL_REPLICA_SETS, candidate)
+
+    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed:
+        """What the plan rests on."""
+        return await observe(manifest, world, self._memory, self._clock())
+
+    def plan(self, observed: Observed, now: datetime) -> Plan:
+        """The set's next step."""
+        done = plan(observed, now)
+        self._memory.note_promises(observed.me.owner, done, now)
+        return done
+
+    def scrape_targets(self, observed: Observed) -> Sequence[Target]:
+        """The agents of the set's routers."""
+        return observed.targets
+
+
+def _set_of(pod: Manifest) -> Iterable[Key]:
+    labels = pod["metadata"].get("labels") or {}
+    if labels.get(contract.LABEL_OWNER_KIND) == MODEL_REPLICA_SETS.kind and contract.LABEL_STAGE in labels:
+        name = labels[contract.LABEL_OWNER_NAME]
+        yield Key(MODEL_REPLICA_SETS.kind, pod["metadata"]["namespace"], name)

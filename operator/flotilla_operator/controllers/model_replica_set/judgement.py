@@ -1,0 +1,206 @@
+"""The conditions of a set: each a short chain from what is wrong to what is right.
+
+`Ready` needs every wanted replica to serve, so it is summed up with one more condition than is shown. Waiting
+for room is Reconciling: nodes come and go without anybody's help. A missing secret, a name that is taken and
+a set that no node can ever hold are Stalled: a person must act.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
+from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, Trouble
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.seen import Missing
+from flotilla_operator.controllers.model_replica_set.turnover import Turnover
+from flotilla_operator.placement import Refusal
+
+ALL_REPLICAS = "AllReplicas"
+# The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
+FOR_A_PERSON = frozenset(
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.MODEL_FETCH_FAILED,
+        Reason.ENGINE_CRASHING,
+        Reason.CONTAINER_CONFIG_ERROR,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the conditions are judged from; `live` are the groups that count."""
+
+    spec: ModelReplicaSetSpec
+    ignored: Sequence[str]
+    missing: tuple[Missing, ...]
+    names_taken: tuple[str, ...]
+    router: Manifest | None
+    live: tuple[ReplicaGroup, ...]
+    waiting: int
+    refusal: Refusal | None
+    turnover: Turnover
+
+    @property
+    def ready(self) -> int:
+        """How many groups serve."""
+        return sum(group.phase is Phase.READY for group in self.live)
+
+    @property
+    def wanted(self) -> int:
+        """How many should."""
+        return self.spec.replicas
+
+    @property
+    def trouble(self) -> tuple[ReplicaGroup, Trouble] | None:
+        """The first group that does not get on, and why."""
+        return next(((group, group.trouble) for group in self.live if group.trouble is not None), None)
+
+
+def conditions(facts: Facts) -> list[Condition]:
+    """All conditions, with the summary."""
+    shown = [spec_valid(facts), placed(facts), router_ready(facts), available(facts), progressing(facts)]
+    summary = with_summary([*shown, _all_replicas(facts)])
+    return [condition for condition in summary if condition.type != ALL_REPLICAS]
+
+
+def spec_valid(facts: Facts) -> Condition:
+    """Everything the spec names is there."""
+    if facts.missing:
+        return _wrong(
+            ConditionType.SPEC_VALID,
+            facts.missing[0].reason,
+            "; ".join(missing.message for missing in facts.missing),
+            mended_by=MendedBy.PERSON,
+        )
+    if facts.ignored:
+        names = ", ".join(facts.ignored)
+        return _right(
+            ConditionType.SPEC_VALID,
+            Reason.FIELDS_IGNORED,
+            f"this release of the operator does not know {names}; upgrade the operator, or remove them",
+        )
+    return _right(ConditionType.SPEC_VALID, Reason.VALID)
+
+
+def placed(facts: Facts) -> Condition:
+    """Every group has its place, or a sentence says why not."""
+    if facts.refusal is not None:
+        refusal = facts.refusal
+        able = refusal.fits_when_empty
+        return _wrong(
+            ConditionType.PLACED,
+            Reason.INSUFFICIENT_CAPACITY if able else Reason.NO_NODE_CAN_FIT,
+            _refused(facts, refusal),
+            mended_by=MendedBy.TIME if able else MendedBy.PERSON,
+        )
+    if facts.waiting:
+        message = f"{facts.waiting} replicas wait for what is missing" if facts.missing else "paused"
+        return _wrong(
+            ConditionType.PLACED, facts.missing[0].reason if facts.missing else Reason.PAUSED, message
+        )
+    unbound = [group for group in facts.live if group.phase is Phase.BINDING]
+    troubled = next((group.trouble for group in unbound if group.trouble is not None), None)
+    if troubled is not None and not any(group.pinned for group in unbound):
+        return _wrong(ConditionType.PLACED, Reason.UNSCHEDULABLE, troubled.message)
+    if facts.spec.accelerator is None:
+        return _right(ConditionType.PLACED, Reason.LEFT_TO_SCHEDULER)
+    return _right(ConditionType.PLACED, Reason.ALL_PLACED)
+
+
+def router_ready(facts: Facts) -> Condition:
+    """Somebody can call."""
+    if facts.names_taken:
+        names = ", ".join(facts.names_taken)
+        return _wrong(
+            ConditionType.ROUTER_READY,
+            Reason.NAME_TAKEN,
+            f"{names} exists and belongs to somebody else; delete it, or give this set another name",
+            mended_by=MendedBy.PERSON,
+        )
+    status = (facts.router or {}).get("status") or {}
+    ready, wanted = status.get("readyReplicas") or 0, facts.spec.router.replicas
+    message = f"{ready} of {wanted} router pods are ready"
+    if ready == 0:
+        return _wrong(ConditionType.ROUTER_READY, Reason.ROUTER_STARTING, message)
+    return _right(ConditionType.ROUTER_READY, Reason.ROUTER_AVAILABLE, message)
+
+
+def available(facts: Facts) -> Condition:
+    """At least one replica serves, or none is wanted."""
+    if facts.ready:
+        return _right(
+            ConditionType.AVAILABLE,
+            Reason.REPLICAS_AVAILABLE,
+            f"{facts.ready} of {facts.wanted} replicas are ready",
+        )
+    if facts.wanted == 0:
+        return _right(ConditionType.AVAILABLE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
+    return _not_ready(ConditionType.AVAILABLE, facts)
+
+
+def progressing(facts: Facts) -> Condition:
+    """What is under way; it informs and holds nothing back."""
+    if facts.spec.paused:
+        return _informs(Truth.FALSE, Reason.PAUSED, "spec.paused is true: nothing is changed")
+    turnover = facts.turnover
+    if turnover.outdated:
+        if turnover.surge and facts.refusal is not None:
+            room = (
+                f"the update waits for room for one more replica beside the {len(facts.live)} running: "
+                f"{facts.refusal.message}; make room, or lower spec.replicas by one while it runs"
+            )
+            return _informs(Truth.FALSE, Reason.UPDATE_WAITS_FOR_ROOM, room)
+        done = f"{turnover.outdated} of {len(facts.live)} replicas are still of an older revision"
+        return _informs(Truth.TRUE, Reason.UPDATING, done)
+    if facts.ready == facts.wanted == len(facts.live):
+        return _informs(Truth.FALSE, Reason.SETTLED, "")
+    return _informs(Truth.TRUE, Reason.SCALING, f"{facts.ready} of {facts.wanted} replicas are ready")
+
+
+def _all_replicas(facts: Facts) -> Condition:
+    if facts.ready >= facts.wanted and not facts.turnover.outdated:
+        return _right(ALL_REPLICAS, Reason.REPLICAS_AVAILABLE)
+    if facts.ready >= facts.wanted:
+        return _wrong(ALL_REPLICAS, Reason.UPDATING, f"{facts.turnover.outdated} replicas are outdated")
+    return _not_ready(ALL_REPLICAS, facts)
+
+
+def _not_ready(condition_type: str, facts: Facts) -> Condition:
+    reason, message = _why_not_ready(facts)
+    mended_by = MendedBy.PERSON if reason in FOR_A_PERSON else MendedBy.TIME
+    return _wrong(condition_type, reason, message, mended_by=mended_by)
+
+
+def _why_not_ready(facts: Facts) -> tuple[Reason, str]:
+    how_many = f"{facts.ready} of {facts.wanted} replicas are ready"
+    if facts.trouble is None:
+        return Reason.NO_REPLICA_READY if not facts.ready else Reason.SCALING, how_many
+    group, trouble = facts.trouble
+    return trouble.reason, f"{how_many}; {group.name}: {trouble.message}"
+
+
+def _refused(facts: Facts, refusal: Refusal) -> str:
+    group = refusal.group
+    waiting = f"{facts.waiting} replicas wait" if facts.waiting > 1 else "1 replica waits"
+    return f"{waiting} for {group.wanted} {group.accelerator} on one node: {refusal.message}"
+
+
+def _right(condition_type: str, reason: Reason, message: str = "") -> Condition:
+    return Condition(type=condition_type, status=Truth.TRUE, reason=reason, message=message)
+
+
+def _wrong(
+    condition_type: str, reason: Reason, message: str, *, mended_by: MendedBy = MendedBy.TIME
+) -> Condition:
+    return Condition(
+        type=condition_type, status=Truth.FALSE, reason=reason, message=message, mended_by=mended_by
+    )
+
+
+def _informs(status: Truth, reason: Reason, message: str) -> Condition:
+    return Condition(
+        type=ConditionType.PROGRESSING, status=status, reason=reason, message=message, counts=False
+    )

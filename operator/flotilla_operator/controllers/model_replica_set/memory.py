@@ -1,0 +1,141 @@
+"""What one controller keeps between looks; all of it can be lost, and a restart loses it.
+
+Reading thousands of pods anew on every look would be most of the operator's work, so what a pod claims and
+what a spec says is kept for as long as the object does not change. A pin that failed is remembered for a few
+minutes, so the same mistake is not made twice. And a node promised to a pod that is being created is held
+until the pod is seen: other sets are planned in that moment, and none of them may promise the same
+accelerators again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.writes import Create, Manifest, Plan
+from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
+from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
+from flotilla_operator.placement import Claim, Node
+from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
+from flotilla_operator.workloads.labels import Owner
+
+Value = TypeVar("Value")
+PROMISED_FOR = timedelta(seconds=30)  # far longer than a POST; what is older was refused or lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedSet:
+    """A set's manifest with its spec."""
+
+    manifest: Manifest
+    spec: ModelReplicaSetSpec
+
+
+def parsed(manifest: Manifest) -> ParsedSet:
+    """The set; the loop turns what pydantic finds wrong into a condition."""
+    return ParsedSet(manifest=manifest, spec=ModelReplicaSet.model_validate(manifest).spec)
+
+
+def parsed_or_none(manifest: Manifest) -> ParsedSet | None:
+    """A rival's spec; one that is broken asks for nothing."""
+    try:
+        return parsed(manifest)
+    except ValidationError:
+        return None
+
+
+class Remembered(Generic[Value]):
+    """A function of manifests, evaluated once for each version of an object."""
+
+    def __init__(self, function: Callable[[Manifest], Value]) -> None:
+        self._function = function
+        self._held: dict[str, tuple[str, Value]] = {}
+
+    def of(self, manifests: Iterable[Manifest]) -> Iterator[Value]:
+        """The values of all these objects; what is not among them is forgotten."""
+        fresh: dict[str, tuple[str, Value]] = {}
+        for manifest in manifests:
+            metadata = manifest["metadata"]
+            version = metadata.get("resourceVersion", "")
+            held = self._held.get(metadata["uid"])
+            entry = held if held and held[0] == version and version else (version, self._function(manifest))
+            fresh[metadata["uid"]] = entry
+        self._held = fresh
+        return (value for _, value in fresh.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """A node's room for a pod that is being created."""
+
+    namespace: str
+    pod_name: str
+    claim: Claim
+    at: datetime
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one controller keeps between looks; all of it can be lost."""
+
+    nodes: Remembered[Node] = field(default_factory=lambda: Remembered(node_of))
+    claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(claim_of))
+    sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
+    failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
+    promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
+
+    def note_failed_pins(self, seen: SetSeen, around: Surroundings, now: datetime) -> tuple[FailedPin, ...]:
+        """Remember the pins of this set that fail now, forget those of long ago."""
+        fresh = failed_pins(seen, around, now)
+        renewed = {pin.node for pin in fresh}
+        kept = tuple(
+            pin
+            for pin in self.failed_pins.get(seen.owner.uid, ())
+            if now - pin.at < LEFT_OUT_FOR and pin.node not in renewed
+        )
+        self.failed_pins[seen.owner.uid] = (*kept, *fresh)
+        if not self.failed_pins[seen.owner.uid]:
+            del self.failed_pins[seen.owner.uid]
+        return (*kept, *fresh)
+
+    def note_promises(self, owner: Owner, plan: Plan, now: datetime) -> None:
+        """Hold the room of the pods that this plan creates, until they are seen."""
+        promised = tuple(
+            Promise(
+                namespace=owner.namespace,
+                pod_name=write.manifest["metadata"]["name"],
+                claim=claim,
+                at=now,
+            )
+            for write in plan.writes
+            if isinstance(write, Create)
+            and pinned_node(write.manifest["spec"]) is not None
+            and (claim := claim_of(write.manifest)) is not None
+        )
+        if promised:
+            self.promises[owner.uid] = promised
+
+    def open_promises(
+        self, planned_uid: str, caches: Caches, now: datetime
+    ) -> Mapping[str, tuple[Promise, ...]]:
+        """What is promised to other sets and not seen yet; the planned set's own are settled by planning
+        it.
+        """
+        self.promises.pop(planned_uid, None)
+        held: dict[str, tuple[Promise, ...]] = {}
+        for uid, promises in self.promises.items():
+            still = tuple(
+                promise
+                for promise in promises
+                if now - promise.at < PROMISED_FOR
+                and caches.get(PODS, promise.namespace, promise.pod_name) is None
+            )
+            if still:
+                held[uid] = still
+        self.promises = held
+        return held

@@ -1,0 +1,269 @@
+"""Gathers what a plan rests on, from the caches, at one moment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import (
+    MODEL_REPLICA_SETS,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    PRIORITY_CLASSES,
+    resource_of,
+)
+from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.seen import (
+    Missing,
+    Observed,
+    RouterLoad,
+    SetSeen,
+    Surroundings,
+)
+from flotilla_operator.placement import Policy, Snapshot, Topology
+from flotilla_operator.telemetry.measurements import Format, Measurements, Target
+from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.model_replica_set import router_objects
+from flotilla_operator.workloads.model_source import ClaimSource, parse_source
+from flotilla_operator.workloads.router import routers
+from flotilla_runtime import contract
+
+
+def owner_of(manifest: Manifest) -> Owner:
+    """The set as the owner of what it makes."""
+    metadata = manifest["metadata"]
+    return Owner(
+        kind=MODEL_REPLICA_SETS.kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+    )
+
+
+def engine_pods(caches: Caches, uid: str) -> list[Manifest]:
+    """The pods that stand for the set's groups: each group's first stage."""
+    return [
+        pod
+        for pod in caches.owned(PODS, uid)
+        if (pod["metadata"].get("labels") or {}).get(contract.LABEL_STAGE) == "0"
+    ]
+
+
+async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
+    """Everything the plan of this set rests on."""
+    me_parsed = parsed(manifest)
+    missing = await missing_references(me_parsed, world)
+    # From here on nothing waits, so what is seen of the cluster is of one moment.
+    uid = manifest["metadata"]["uid"]
+    promises = memory.open_promises(uid, world.caches, now)
+    around = surroundings(world, memory, promises)
+    me = _seen(me_parsed, world.caches, memory)
+    me = replace(me, failed_pins=memory.note_failed_pins(me, around, now))
+    rivals = [
+        replace(
+            _seen(other, world.caches, memory),
+            promised=len(promises.get(other.manifest["metadata"]["uid"], ())),
+        )
+        for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
+        if other is not None and other.manifest["metadata"]["uid"] != uid and _may_wait(other, world.caches)
+    ]
+    targets = router_targets(router_pods(world.caches, me.owner))
+    return Observed(
+        me=me,
+        rivals=rivals if me.spec.accelerator is not None else (),
+        around=around,
+        existing=existing_objects(me, around, world.caches),
+        missing=missing,
+        load=router_load(targets, world.measurements),
+        targets=targets,
+    )
+
+
+def surroundings(world: World, memory: Memory, promises: Mapping[str, Sequence[Promise]]) -> Surroundings:
+    """The nodes, what is claimed on them, and the operator's own configuration."""
+    caches, config = world.caches, world.config
+    claims = [claim for claim in memory.claims.of(caches.listed(PODS)) if claim is not None]
+    claims += [promise.claim for held in promises.values() for promise in held]
+    return Surroundings(
+        snapshot=Snapshot(topology=Topology.of(memory.nodes.of(caches.listed(NODES))), claims=tuple(claims)),
+        policy=Policy(product_labels=config.labels.gpu_products),
+        images=images_of(config),
+    )
+
+
+def existing_objects(me: SetSeen, around: Surroundings, caches: Caches) -> Mapping[tuple[str, str], Manifest]:
+    """What stands at the names that ours need, by kind and name; ours or not."""
+    found: dict[tuple[str, str], Manifest] = {}
+    for wanted in router_objects(me.owner, me.spec, around.images):
+        name = wanted["metadata"]["name"]
+        live = caches.get(resource_of(wanted), me.owner.namespace, name)
+        if live is not None:
+            found[wanted["kind"], name] = live
+    return found
+
+
+async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
+    """What the spec names and the namespace lacks: secrets, their keys, claims, the priority class."""
+    namespace = seen.manifest["metadata"]["namespace"]
+    found = [
+        missing
+        for wanted in secret_references(seen.spec)
+        if (missing := await _missing_secret(wanted, namespace, world)) is not None
+    ]
+    for path, claim in claim_references(seen.spec):
+        if world.caches.get(PERSISTENT_VOLUME_CLAIMS, namespace, claim) is None:
+            found.append(
+                Missing(
+                    field=path,
+                    reason=Reason.CLAIM_MISSING,
+                    message=f"{path}: there is no PersistentVolumeClaim {claim!r} here; create it",
+                )
+            )
+    priority_class = seen.spec.placement.priority_class_name
+    if priority_class is not None and world.caches.get(PRIORITY_CLASSES, "", priority_class) is None:
+        path = "spec.placement.priorityClassName"
+        message = f"{path}: there is no PriorityClass {priority_class!r}; create it or name another"
+        found.append(Missing(field=path, reason=Reason.PRIORITY_CLASS_MISSING, message=message))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretWanted:
+    """A secret the spec names; `keys` must be in it, and none means that any entry will do."""
+
+    field: str
+    name: str
+    keys: tuple[str, ...]
+
+
+def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
+    """The secrets a set needs before its pods can start."""
+    wanted = []
+    if (token := spec.model.token_secret_ref) is not None:
+        wanted.append(SecretWanted(field="spec.model.tokenSecretRef", name=token.name, keys=(token.key,)))
+    if (auth := spec.router.auth_secret_ref) is not None:
+        wanted.append(SecretWanted(field="spec.router.authSecretRef", name=auth.name, keys=()))
+    return wanted
+
+
+def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
+    """The claims a set mounts, with the fields that name them."""
+    claims = []
+    source = parse_source(spec.model.source, spec.model.revision)
+    if isinstance(source, ClaimSource):
+        claims.append(("spec.model.source", source.claim))
+    elif spec.model_cache.mode is CacheMode.CLAIM and spec.model_cache.claim_name is not None:
+        claims.append(("spec.modelCache.claimName", spec.model_cache.claim_name))
+    return claims
+
+
+async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) -> Missing | None:
+    secret = await world.secret(namespace, wanted.name)
+    if secret is None:
+        return Missing(
+            field=wanted.field,
+            reason=Reason.SECRET_MISSING,
+            message=f"{wanted.field}: there is no Secret {wanted.name!r} in this namespace; create it",
+        )
+    absent = [key for key in wanted.keys if key not in secret.data]
+    if not absent:
+        return None
+    return Missing(
+        field=wanted.field,
+        reason=Reason.SECRET_KEY_MISSING,
+        message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
+    )
+
+
+def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
+    uid = seen.manifest["metadata"]["uid"]
+    return SetSeen(
+        manifest=seen.manifest,
+        owner=owner_of(seen.manifest),
+        spec=seen.spec,
+        pods=engine_pods(caches, uid),
+        priority=priority_of(seen.spec, caches.listed(PRIORITY_CLASSES)),
+        failed_pins=memory.failed_pins.get(uid, ()),
+    )
+
+
+def priority_of(spec: ModelReplicaSetSpec, classes: Sequence[Mapping[str, Any]]) -> int:
+    """The number behind the priority class, as admission will give it to the pods."""
+    wanted = spec.placement.priority_class_name
+    for priority_class in classes:
+        if (priority_class["metadata"]["name"] == wanted) if wanted else priority_class.get("globalDefault"):
+            return int(priority_class["value"])
+    return 0
+
+
+def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
+    """Whether a rival can have a group that waits for an accelerator: most sets are settled and cost
+    nothing.
+    """
+    metadata = seen.manifest["metadata"]
+    if seen.spec.accelerator is None or seen.spec.paused or "deletionTimestamp" in metadata:
+        return False
+    status = seen.manifest.get("status") or {}
+    judged = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    if status.get("observedGeneration") == metadata.get("generation"):
+        if judged.get(ConditionType.SPEC_VALID) == "False":
+            return False
+        if (status.get("groupCounts") or {}).get("waiting"):
+            return True
+        return len(caches.owned(PODS, metadata["uid"])) < seen.spec.replicas
+    return True
+
+
+def router_pods(caches: Caches, owner: Owner) -> list[Manifest]:
+    """The set's router pods that have an address."""
+    selector = routers(owner).selector
+    return [
+        pod
+        for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name)
+        if pod["metadata"]["namespace"] == owner.namespace
+        and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+        and (pod.get("status") or {}).get("podIP")
+    ]
+
+
+def router_targets(pods: Sequence[Manifest]) -> tuple[Target, ...]:
+    """Where each router's agent says how it is."""
+    return tuple(
+        Target(
+            key=pod["metadata"]["uid"],
+            url=f"http://{_host(pod['status']['podIP'])}:{contract.PORT_ROUTER_AGENT}/v1/status",
+            format=Format.JSON,
+        )
+        for pod in pods
+    )
+
+
+def router_load(targets: Sequence[Target], measurements: Measurements) -> RouterLoad:
+    """The sum of what the routers report; unknown when none does."""
+    statuses = [
+        contract.RouterStatus.model_validate(found.document)
+        for target in targets
+        if (found := measurements.latest(target.key)) is not None and found.document is not None
+    ]
+    if not statuses:
+        return RouterLoad()
+    by_group: dict[str, int] = {}
+    for status in statuses:
+        for server in status.servers:
+            by_group[server.name] = by_group.get(server.name, 0) + server.in_flight
+    return RouterLoad(
+        waiting=sum(status.waiting for status in statuses),
+        running=sum(status.in_flight for status in statuses),
+        by_group=by_group,
+    )
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip

@@ -1,0 +1,196 @@
+"""What a plan amounts to: the status, its conditions, and the events of what changed. Rendered from one
+value.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.cluster.writes import Event, EventType, Manifest
+from flotilla_operator.controllers.conditions import (
+    conditions_of,
+    merged,
+    timestamp,
+    transitions,
+)
+from flotilla_operator.controllers.ignored_fields import ignored_fields
+from flotilla_operator.controllers.model_replica_set.demand import Demand, Waiting
+from flotilla_operator.controllers.model_replica_set.judgement import Facts, conditions
+from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.placement import Placement, Refusal, score
+from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_selector
+from flotilla_operator.workloads.labels import selector_text
+from flotilla_operator.workloads.model_replica_set import router_deployment_name, service_url
+
+GROUPS_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A group that gets its pod in this plan."""
+
+    identity: GroupIdentity
+    pod: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What was seen and what is done about it."""
+
+    observed: Observed
+    demand: Demand
+    names_taken: tuple[str, ...]
+    placement: Placement | None = None
+    started: tuple[Started, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the first of the waiting groups does not fit."""
+        if self.placement is None or not self.waiting:
+            return None
+        owner = self.observed.me.owner
+        return self.placement.refusal_of(f"{owner.namespace}/{owner.name}", self.waiting[0].name)
+
+    def counted(self, phase: Phase) -> list[ReplicaGroup]:
+        """The groups in a phase, those that must go and are not going yet left out."""
+        return [g for g in self.demand.groups if g.phase is phase and (g.lives or phase is Phase.DRAINING)]
+
+    @property
+    def ready(self) -> int:
+        """How many groups serve."""
+        return len(self.counted(Phase.READY))
+
+
+def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], list[Event]]:
+    """The whole status, and what of it is news."""
+    manifest, spec = outcome.observed.me.manifest, outcome.observed.me.spec
+    judged = conditions(_facts(outcome))
+    before = conditions_of(manifest)
+    generation = manifest["metadata"].get("generation", 0)
+    groups = _groups(outcome, now)
+    counts = _counts(outcome)
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "replicas": sum(counts[phase] for phase in ("gated", "binding", "loading", "ready")),
+        "readyReplicas": outcome.ready,
+        "desiredReplicas": spec.replicas,
+        "drainingReplicas": counts["draining"],
+        "ready": f"{outcome.ready}/{spec.replicas}",
+        "selector": selector_text(engine_selector(outcome.observed.me.owner)),
+        "url": service_url(outcome.observed.me.owner),
+        "groups": groups[:GROUPS_SHOWN],
+        "groupCounts": counts,
+        "placement": _placement(outcome),
+        "load": _load(outcome),
+        "conditions": merged(before, judged, generation=generation, now=now),
+    }
+    return status, [*_ready_events(outcome), *transitions(before, judged)]
+
+
+def _facts(outcome: Outcome) -> Facts:
+    observed = outcome.observed
+    owner = observed.me.owner
+    return Facts(
+        spec=observed.me.spec,
+        ignored=ignored_fields(ModelReplicaSetSpec, observed.me.manifest["spec"], "spec"),
+        missing=observed.missing,
+        names_taken=outcome.names_taken,
+        router=observed.existing.get(("Deployment", router_deployment_name(owner))),
+        live=tuple(group for group in outcome.demand.groups if group.lives),
+        waiting=len(outcome.waiting),
+        refusal=outcome.refusal,
+        turnover=outcome.demand.turnover,
+    )
+
+
+def _groups(outcome: Outcome, now: datetime) -> list[dict[str, Any]]:
+    """Every group, those that are not ready first, each with the time its phase began.
+
+    A group that gets its pod in this very plan still waits: if the server refuses the pod, it keeps its name.
+    """
+    before = {
+        entry["name"]: entry
+        for entry in (outcome.observed.me.manifest.get("status") or {}).get("groups") or ()
+    }
+
+    def since(name: str, phase: Phase, began: datetime | None = None) -> str:
+        held = before.get(name)
+        if held is not None and held.get("phase") == phase and held.get("sinceTime"):
+            return str(held["sinceTime"])
+        return timestamp(began or now)
+
+    entries = [
+        {
+            "name": group.name,
+            "phase": str(group.phase),
+            "nodes": [group.node] if group.node else [],
+            "revision": group.revision,
+            "sinceTime": since(group.name, group.phase),
+        }
+        for group in outcome.demand.groups
+    ]
+    entries += [
+        {
+            "name": waiting.name,
+            "phase": str(Phase.WAITING),
+            "nodes": [],
+            "revision": outcome.demand.revision,
+            "sinceTime": since(waiting.name, Phase.WAITING, waiting.since),
+        }
+        for waiting in outcome.demand.waiting
+    ]
+    return sorted(entries, key=_place_in_list)
+
+
+def _place_in_list(entry: Mapping[str, Any]) -> tuple[bool, str, str]:
+    """Not ready first, then the oldest: of more groups than are shown, those that wait longest keep their
+    names.
+    """
+    return (entry["phase"] == Phase.READY, entry["sinceTime"], entry["name"])
+
+
+def _counts(outcome: Outcome) -> dict[str, int]:
+    counts = {phase.value.lower(): len(outcome.counted(phase)) for phase in Phase}
+    return {**counts, "waiting": len(outcome.demand.waiting)}
+
+
+def _placement(outcome: Outcome) -> dict[str, Any] | None:
+    spec, around = outcome.observed.me.spec, outcome.observed.around
+    if spec.accelerator is None or spec.accelerator.resource is None:
+        return None
+    nodes = frozenset(group.node for group in outcome.demand.groups if group.lives and group.node)
+    refusal = outcome.refusal
+    return {
+        "score": score(around.snapshot, spec.accelerator.resource, nodes).value,
+        "blocked": [
+            {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
+        ],
+        "message": refusal.message if refusal else None,
+    }
+
+
+def _load(outcome: Outcome) -> dict[str, Any] | None:
+    load = outcome.observed.load
+    if load.waiting is None:
+        return None
+    return {"waiting": load.waiting, "running": load.running}
+
+
+def _ready_events(outcome: Outcome) -> list[Event]:
+    """A group that became ready since the last status."""
+    before: Mapping[str, str] = {
+        entry["name"]: entry["phase"]
+        for entry in (outcome.observed.me.manifest.get("status") or {}).get("groups") or ()
+    }
+    newly: Sequence[ReplicaGroup] = [
+        group for group in outcome.counted(Phase.READY) if before.get(group.name) not in (None, Phase.READY)
+    ]
+    return [
+        Event(type=EventType.NORMAL, reason=EventReason.GROUP_READY, note=f"{g.name} serves from {g.node}")
+        for g in newly
+    ]

@@ -1,0 +1,199 @@
+"""The story of a set, from what was seen to what is done.
+
+held?     deleted: nothing, its children go with it; paused: look on, change nothing
+router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone
+endings   groups whose pod is over, whose node is gone, whose pin failed: their pods go
+turnover  too many, or outdated: the victim goes; too few: groups that wait
+placement the groups that fit get their pods, already pinned; without an accelerator the scheduler chooses
+status    what all of this amounts to
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.writes import Apply, Create, Delete, Event, EventType, Manifest, Plan, Write
+from flotilla_operator.controllers.model_replica_set.demand import (
+    Demand,
+    Waiting,
+    demand_of,
+    placement_groups,
+)
+from flotilla_operator.controllers.model_replica_set.life import BIND_TIMEOUT, Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.model_replica_set.turnover import Removal, RemovalReason
+from flotilla_operator.placement import Placement, place
+from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pod
+from flotilla_operator.workloads.model_replica_set import router_objects
+
+LOOK_AGAIN_MISSING_SECONDS = 10.0
+LOOK_AGAIN_WAITING_SECONDS = 60.0
+LOOK_AGAIN_SETTLED_SECONDS = 600.0
+
+
+def plan(observed: Observed, now: datetime) -> Plan:
+    """The next step of a set."""
+    me = observed.me
+    if "deletionTimestamp" in me.manifest["metadata"]:
+        return Plan()
+    demand = demand_of(me, node_names=observed.node_names, now=now, in_flight=observed.load.by_group)
+    objects, taken = _router(observed)
+    if me.spec.paused:
+        outcome = Outcome(observed=observed, demand=demand, names_taken=taken, waiting=demand.waiting)
+        status, events = status_and_events(outcome, now)
+        return Plan(status=status, events=events, look_again_seconds=LOOK_AGAIN_SETTLED_SECONDS)
+    placement = _placement(observed, demand, now)
+    started, waiting = _start(observed, demand, placement)
+    ended = [group for group in demand.groups if group.ending and group.phase is not Phase.DRAINING]
+    outcome = Outcome(
+        observed=observed,
+        demand=demand,
+        names_taken=taken,
+        placement=placement,
+        started=started,
+        waiting=waiting,
+    )
+    status, events = status_and_events(outcome, now)
+    writes: list[Write] = [
+        *(Apply(manifest=manifest) for manifest in objects),
+        *(_delete(group, observed) for group in ended),
+        *(_delete(removal.group, observed) for removal in demand.turnover.removals),
+        *(Create(manifest=one.pod) for one in started),
+    ]
+    return Plan(
+        writes=writes,
+        status=status,
+        events=[*_group_events(ended, demand.turnover.removals, started), *events],
+        look_again_seconds=_look_again(observed, demand, started, now),
+    )
+
+
+def _router(observed: Observed) -> tuple[list[Manifest], tuple[str, ...]]:
+    """The objects to apply, and the names that belong to somebody else; the writer leaves those alone."""
+    me = observed.me
+    wanted = router_objects(me.owner, me.spec, observed.around.images)
+    taken = []
+    for manifest in wanted:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        live = observed.existing.get((kind, name))
+        if live is not None and not _controlled_by(live, me.owner.uid):
+            taken.append(f"{kind} {name}")
+    return wanted, tuple(taken)
+
+
+def _controlled_by(manifest: Manifest, uid: str) -> bool:
+    return any(
+        reference.get("controller") and reference["uid"] == uid
+        for reference in manifest["metadata"].get("ownerReferences") or ()
+    )
+
+
+def _placement(observed: Observed, demand: Demand, now: datetime) -> Placement | None:
+    """Where this set's and every rival's waiting groups go; None when this set has none to place."""
+    if observed.missing or not (mine := placement_groups(observed.me, demand, observed.around, now)):
+        return None
+    others = [
+        group
+        for rival in observed.rivals
+        for group in placement_groups(
+            rival, demand_of(rival, node_names=observed.node_names, now=now), observed.around, now
+        )
+    ]
+    return place(observed.around.snapshot, [*mine, *others], observed.around.policy, now.timestamp())
+
+
+def _start(
+    observed: Observed, demand: Demand, placement: Placement | None
+) -> tuple[tuple[Started, ...], tuple[Waiting, ...]]:
+    """The groups that get their pods now, and those that go on waiting."""
+    if observed.missing:
+        return (), demand.waiting
+    me = observed.me
+    owner_name = f"{me.owner.namespace}/{me.owner.name}"
+    used_ids = {group.server_id for group in demand.groups}
+    started: list[Started] = []
+    for waiting in demand.waiting:
+        node = None
+        if me.spec.accelerator is not None:
+            binding = placement.binding_of(owner_name, waiting.name) if placement else None
+            if binding is None:
+                continue
+            node = binding.nodes[0]
+        server_id = _smallest_free(used_ids)
+        used_ids.add(server_id)
+        identity = GroupIdentity(name=waiting.name, server_id=server_id, revision=demand.revision, node=node)
+        pod = engine_pod(me.owner, me.spec, identity, observed.around.images)
+        started.append(Started(identity=identity, pod=pod))
+    names = {one.identity.name for one in started}
+    return tuple(started), tuple(w for w in demand.waiting if w.name not in names)
+
+
+def _smallest_free(used: set[int]) -> int:
+    """Routers hash on these, so they stay small, and a group that takes a lost one's place takes its keys
+    too.
+    """
+    return next(candidate for candidate in range(1, len(used) + 2) if candidate not in used)
+
+
+def _delete(group: ReplicaGroup, observed: Observed) -> Delete:
+    """A graceful end within the drain's deadline of today, unless nobody is left to be graceful."""
+    by_force = group.ending is not None and group.ending.by_force
+    grace = 0 if by_force else observed.me.spec.drain.deadline_seconds + STOP_SECONDS
+    return Delete(
+        ref=PODS.ref(observed.me.owner.namespace, group.pod_name),
+        uid=group.uid,
+        grace_period_seconds=grace,
+    )
+
+
+def _group_events(
+    ended: Sequence[ReplicaGroup], removals: Sequence[Removal], started: Sequence[Started]
+) -> list[Event]:
+    return [
+        *(
+            Event(type=EventType.WARNING, reason=e.reason, note=f"{group.name}: {e.message}")
+            for group in ended
+            if (e := group.ending) is not None
+        ),
+        *(
+            Event(type=EventType.NORMAL, reason=EventReason.GROUP_REMOVED, note=_removal_note(removal))
+            for removal in removals
+        ),
+        *(_started_event(one.identity) for one in started),
+    ]
+
+
+def _started_event(identity: GroupIdentity) -> Event:
+    if identity.node is None:
+        note = f"{identity.name} is left to the scheduler"
+        return Event(type=EventType.NORMAL, reason=EventReason.GROUP_CREATED, note=note)
+    note = f"{identity.name} goes to {identity.node}"
+    return Event(type=EventType.NORMAL, reason=EventReason.GROUP_PLACED, note=note)
+
+
+def _removal_note(removal: Removal) -> str:
+    why = {
+        RemovalReason.SCALED_DOWN: "fewer replicas are wanted",
+        RemovalReason.OUTDATED: f"its revision {removal.group.revision} is outdated",
+    }[removal.reason]
+    return f"{removal.group.name} leaves: {why}"
+
+
+def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], now: datetime) -> float:
+    """When to look even if nothing changes: at the next bind deadline, at what may appear unseen, or now
+    and then.
+    """
+    waits = [LOOK_AGAIN_SETTLED_SECONDS]
+    if observed.missing:
+        waits.append(LOOK_AGAIN_MISSING_SECONDS)
+    if demand.waiting:
+        waits.append(LOOK_AGAIN_WAITING_SECONDS)
+    if any(one.identity.node for one in started):
+        waits.append(BIND_TIMEOUT.total_seconds())
+    for group in demand.groups:
+        if group.phase is Phase.BINDING and group.ending is None and group.pinned:
+            left: timedelta = group.created_at + BIND_TIMEOUT - now
+            waits.append(max(left.total_seconds(), 1.0))
+    return min(waits)

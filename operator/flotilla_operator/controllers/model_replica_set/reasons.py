@@ -1,0 +1,64 @@
+"""Every reason that a ModelReplicaSet's conditions and events can carry.
+
+Conditions and events share words where they mean the same thing. What a person must mend and what time mends
+is said where the condition is made.
+"""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of a ModelReplicaSet, beside the summary."""
+
+    SPEC_VALID = "SpecValid"
+    PLACED = "Placed"
+    ROUTER_READY = "RouterReady"
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions."""
+
+    VALID = "Valid"
+    FIELDS_IGNORED = "FieldsIgnored"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105
+    SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    CLAIM_MISSING = "ClaimMissing"
+    PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    NAME_TAKEN = "NameTaken"
+
+    ALL_PLACED = "AllPlaced"
+    LEFT_TO_SCHEDULER = "LeftToScheduler"
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity"
+    NO_NODE_CAN_FIT = "NoNodeCanFit"
+    UNSCHEDULABLE = "Unschedulable"
+
+    ROUTER_AVAILABLE = "RouterAvailable"
+    ROUTER_STARTING = "RouterStarting"
+
+    REPLICAS_AVAILABLE = "ReplicasAvailable"
+    NO_REPLICA_READY = "NoReplicaReady"
+    SCALED_TO_ZERO = "ScaledToZero"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    MODEL_FETCH_FAILED = "ModelFetchFailed"
+    ENGINE_CRASHING = "EngineCrashing"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+
+    SETTLED = "Settled"
+    SCALING = "Scaling"
+    UPDATING = "Updating"
+    UPDATE_WAITS_FOR_ROOM = "UpdateWaitsForRoom"
+    PAUSED = "Paused"
+
+
+class EventReason(StrEnum):
+    """Reasons of events about single groups."""
+
+    GROUP_CREATED = "GroupCreated"
+    GROUP_PLACED = "GroupPlaced"
+    GROUP_READY = "GroupReady"
+    GROUP_RELEASED = "GroupReleased"
+    GROUP_LOST = "GroupLost"
+    GROUP_FAILED = "GroupFailed"
+    GROUP_REMOVED = "GroupRemoved"

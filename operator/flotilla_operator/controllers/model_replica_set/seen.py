@@ -1,0 +1,86 @@
+"""What was observed of one set, and of the cluster it lives in: the values that `plan` judges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.model_replica_set.life import Pod
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.placement import Policy, Snapshot
+from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedPin:
+    """A node on which a group of a set was pinned in vain, and what it had free then."""
+
+    node: str
+    free: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSeen:
+    """One set and its pods; what placement must know of the other sets, too.
+
+    `promised` counts the groups that have got room in this moment and whose pods are not seen yet.
+    """
+
+    manifest: Manifest
+    owner: Owner
+    spec: ModelReplicaSetSpec
+    pods: Sequence[Pod]
+    priority: int = 0
+    failed_pins: tuple[FailedPin, ...] = ()
+    promised: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """Something that the spec names and the namespace lacks."""
+
+    field: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterLoad:
+    """What the routers report together; None where a figure is not known."""
+
+    waiting: int | None = None
+    running: int | None = None
+    by_group: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is the same for every set."""
+
+    snapshot: Snapshot
+    policy: Policy
+    images: Images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything a plan rests on. `existing` holds the objects that stand where ours should, by kind and
+    name.
+    """
+
+    me: SetSeen
+    rivals: Sequence[SetSeen]
+    around: Surroundings
+    existing: Mapping[tuple[str, str], Manifest]
+    missing: tuple[Missing, ...] = ()
+    load: RouterLoad = RouterLoad()
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def node_names(self) -> frozenset[str]:
+        """The nodes there are."""
+        return frozenset(self.around.snapshot.topology.positions)

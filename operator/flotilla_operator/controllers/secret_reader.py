@@ -1,0 +1,51 @@
+"""Secrets, read one by one by name.
+
+The operator may not list or watch secrets, so it asks for the ones its objects name, and keeps an answer for
+a few seconds so that many reconciles in a row ask once. Nothing of a secret is ever logged.
+"""
+
+import base64
+import time
+from collections.abc import Callable
+from typing import Final
+
+from flotilla_operator.cluster.client import ApiError, Client
+from flotilla_operator.cluster.resources import SECRETS
+from flotilla_operator.controllers.controller import Secret
+
+FOUND_SECONDS: Final = 60.0
+MISSING_SECONDS: Final = 10.0
+
+
+class CachedSecrets:
+    """A `SecretReader` on the API server."""
+
+    def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._kept: dict[tuple[str, str], tuple[float, Secret | None]] = {}
+
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        """The secret, or None when it does not exist."""
+        now = self._clock()
+        self._kept = {place: held for place, held in self._kept.items() if now < held[0]}
+        if (kept := self._kept.get((namespace, name))) is not None:
+            return kept[1]
+        secret = await self._read(namespace, name)
+        self._kept[namespace, name] = (now + (FOUND_SECONDS if secret else MISSING_SECONDS), secret)
+        return secret
+
+    async def _read(self, namespace: str, name: str) -> Secret | None:
+        try:
+            manifest = await self._client.get(SECRETS, namespace, name)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        metadata = manifest["metadata"]
+        return Secret(
+            name=name,
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+            data={key: base64.b64decode(value) for key, value in (manifest.get("data") or {}).items()},
+        )

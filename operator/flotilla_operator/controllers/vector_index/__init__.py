@@ -1,0 +1,1 @@
+"""VectorIndex: documents become a served index, one generation at a time."""

@@ -1,0 +1,74 @@
+"""Every condition, reason and event of a VectorIndex, beside those that its builds report (`BuildReason`)."""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of a VectorIndex, beside the summary."""
+
+    SPEC_VALID = "SpecValid"
+    SOURCE_REACHABLE = "SourceReachable"
+    EMBEDDER_READY = "EmbedderReady"
+    MILVUS_READY = "MilvusReady"
+    BUILT = "Built"
+    VALIDATED = "Validated"
+    RETRIEVER_READY = "RetrieverReady"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions."""
+
+    VALID = "Valid"
+    PAUSED = "Paused"
+    NAME_TAKEN = "NameTaken"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105
+    SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+
+    CLAIM_MISSING = "ClaimMissing"
+    CONFIG_MAP_MISSING = "ConfigMapMissing"
+    SOURCE_NOT_LOOKED_AT = "SourceNotLookedAt"
+    DOCUMENTS_FOUND = "DocumentsFound"
+
+    MODEL_MISSING = "ModelMissing"
+    MODEL_INVALID = "ModelInvalid"
+    WRONG_TASK = "WrongTask"
+    MODEL_NOT_AVAILABLE = "ModelNotAvailable"
+    MODEL_AVAILABLE = "ModelAvailable"
+
+    MILVUS_STARTING = "MilvusStarting"
+    MILVUS_AVAILABLE = "MilvusAvailable"
+    MILVUS_EXTERNAL = "MilvusExternal"
+
+    WAITING = "Waiting"
+    BUILDING = "Building"
+    BUILD_FAILED = "BuildFailed"
+    REPORT_LOST = "ReportLost"
+    UP_TO_DATE = "UpToDate"
+
+    NOT_BUILT = "NotBuilt"
+    PASSED = "Passed"
+
+    RETRIEVER_STARTING = "RetrieverStarting"
+    RETRIEVER_AVAILABLE = "RetrieverAvailable"
+
+
+class EventReason(StrEnum):
+    """Reasons of events."""
+
+    BUILD_STARTED = "BuildStarted"
+    BUILD_STEP_STARTED = "BuildStepStarted"
+    GENERATION_PROMOTED = "GenerationPromoted"
+    CLEANUP_DONE = "CleanupDone"
+    CLEANUP_INCOMPLETE = "CleanupIncomplete"
+
+
+class Phase(StrEnum):
+    """`status.phase`."""
+
+    PENDING = "Pending"
+    BUILDING = "Building"
+    VALIDATING = "Validating"
+    PROMOTING = "Promoting"
+    READY = "Ready"
+    DEGRADED = "Degraded"
+    DELETING = "Deleting"

@@ -1,0 +1,80 @@
+"""What was observed of one index: the values that `plan` judges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.api.vector_index import VectorIndexSpec
+from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.vector_index.jobs import StepJob
+from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
+from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.vector_index.identity import EmbedderModel
+from flotilla_runtime.contract import RetrieverStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """Something that the spec names and the namespace lacks, and the condition it belongs to."""
+
+    condition: ConditionType
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderSeen:
+    """The ModelReplicaSet that embeds."""
+
+    spec: ModelReplicaSetSpec
+    available: bool
+    model: EmbedderModel
+
+
+class CleanupState(StrEnum):
+    """How far the removal of collections from an external Milvus is."""
+
+    NOT_NEEDED = "NotNeeded"
+    RUNNING = "Running"
+    DONE = "Done"
+    GIVEN_UP = "GivenUp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """The state, and for what was given up, what is left where and why."""
+
+    state: CleanupState
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything a plan rests on; `existing` is what stands at the names we need, ours or not."""
+
+    manifest: Manifest
+    owner: Owner
+    spec: VectorIndexSpec
+    images: Images
+    embedder: EmbedderSeen | None
+    missing: Sequence[Missing]
+    existing: Mapping[tuple[str, str], Manifest]
+    jobs: Sequence[StepJob]
+    build_config_maps: Sequence[Manifest]
+    live_build_pods: Mapping[str, str]  # run id by pod name
+    shared_workspace: bool
+    retriever_status: RetrieverStatus | None
+    targets: Sequence[Target]
+    cleanup: Cleanup = Cleanup(state=CleanupState.NOT_NEEDED)
+
+    @property
+    def deleting(self) -> bool:
+        """Whether the object is on its way out."""
+        return "deletionTimestamp" in self.manifest["metadata"]
+
+    def object(self, kind: str, name: str) -> Manifest | None:
+        """What stands at a name, if it is there."""
+        return self.existing.get((kind, name))

@@ -1,0 +1,1 @@
+"""Pure: a spec in, the Kubernetes objects it wants out."""

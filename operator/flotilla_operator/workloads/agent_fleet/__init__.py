@@ -1,0 +1,26 @@
+"""An AgentFleet's objects: its Redis, its gateway, its workers."""
+
+from flotilla_operator.workloads.agent_fleet.parts import (
+    SecretEntry,
+    Wiring,
+    gateway,
+    gateway_url,
+    redis,
+    workers,
+)
+from flotilla_operator.workloads.agent_fleet.pods import gateway_manifests, worker_manifests
+from flotilla_operator.workloads.agent_fleet.redis_server import claim, password_secret, redis_manifests
+
+__all__ = [
+    "SecretEntry",
+    "Wiring",
+    "claim",
+    "gateway",
+    "gateway_manifests",
+    "gateway_url",
+    "password_secret",
+    "redis",
+    "redis_manifests",
+    "worker_manifests",
+    "workers",
+]

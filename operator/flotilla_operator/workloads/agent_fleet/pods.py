@@ -1,0 +1,227 @@
+"""Gateway and workers: two Deployments of the runtime's image, neither with a token of Kubernetes' own."""
+
+from typing import Any
+
+from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, RedisMode
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.agent_fleet.parts import (
+    REDIS_PASSWORD_PATH,
+    SecretEntry,
+    Wiring,
+    gateway,
+    redis,
+    redis_url,
+    workers,
+)
+from flotilla_operator.workloads.hashing import stable_hash
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_runtime import contract
+
+GATEWAY_STOP_SECONDS = 30
+WORKER_STOP_SECONDS = 60  # the workers' own handover and a few seconds to write it down
+GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
+WORKER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
+
+
+def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
+    """Where the tasks stand, for gateway and workers alike."""
+    managed = spec.queue.redis.mode is RedisMode.MANAGED
+    return contract.QueueConfig(
+        fleet=f"{owner.namespace}/{owner.name}",
+        url=redis_url(owner) if managed else None,
+        password_path=REDIS_PASSWORD_PATH if managed else None,
+        max_waiting=spec.queue.max_waiting,
+        result_ttl_seconds=spec.queue.result_ttl_seconds,
+        lease_seconds=spec.recovery.lease_seconds,
+        max_attempts=spec.recovery.max_attempts,
+    )
+
+
+def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig:
+    """What the gateway is told."""
+    return contract.GatewayConfig(
+        queue=queue_config(owner, spec),
+        namespace=owner.namespace,
+        name=owner.name,
+        auth=contract.GatewayAuth(spec.gateway.auth.mode),
+        limits=_limits(spec),
+    )
+
+
+def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contract.WorkerConfig:
+    """What the workers are told."""
+    return contract.WorkerConfig(
+        queue=queue_config(owner, spec),
+        prompt=spec.agent.prompt or "",
+        models=wiring.models,
+        indexes=wiring.indexes,
+        limits=_limits(spec),
+        concurrency=spec.workers.concurrency,
+    )
+
+
+def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images) -> list[Manifest]:
+    """The task API and what stands around it."""
+    part = gateway(owner)
+    data = _config_file(gateway_config(owner, spec))
+    return [
+        objects.config_map(part, data=data),
+        objects.service(
+            part,
+            selector=part.selector,
+            ports=[objects.Port(name="http", number=contract.PORT_GATEWAY)],
+            type_=spec.gateway.service.type,
+            annotations=spec.gateway.service.annotations,
+        ),
+        objects.pod_disruption_budget(
+            part, selector=part.selector, min_available=max(0, spec.gateway.replicas - 1)
+        ),
+        objects.deployment(
+            part,
+            replicas=spec.gateway.replicas,
+            parts=_gateway_pod(owner, spec, wiring, images, data),
+        ),
+    ]
+
+
+def worker_manifests(
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, replicas: int
+) -> list[Manifest]:
+    """The workers."""
+    part = workers(owner)
+    data = _config_file(worker_config(owner, spec, wiring))
+    return [
+        objects.config_map(part, data=data),
+        objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
+    ]
+
+
+def _config_file(config: contract.GatewayConfig | contract.WorkerConfig) -> dict[str, str]:
+    """Without defaults, so that a release that adds a setting restarts nothing."""
+    return {"config.json": objects.json_text(config.model_dump(mode="json", exclude_defaults=True))}
+
+
+def _gateway_pod(
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
+) -> objects.PodParts:
+    volumes, mounts, environment = _common(gateway(owner), owner, spec)
+    if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
+        volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
+        mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
+    if spec.gateway.auth.mode is AuthMode.KUBERNETES:
+        volumes.append({"name": "cluster", "configMap": {"name": contract.CLUSTER_CA_CONFIG_MAP}})
+        mounts.append({"name": "cluster", "mountPath": contract.CLUSTER_CA_DIRECTORY, "readOnly": True})
+    container = objects.container(
+        "gateway",
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=["flotilla_runtime.gateway"],
+        env=environment,
+        ports=[_port("http", contract.PORT_GATEWAY), _port("metrics", contract.PORT_METRICS)],
+        resources=GATEWAY_RESOURCES,
+        volumeMounts=mounts,
+        **_probes(),
+    )
+    return objects.PodParts(
+        containers=[container],
+        volumes=volumes,
+        annotations=_annotations(data, wiring, environment),
+        termination_grace_seconds=GATEWAY_STOP_SECONDS,
+        image_pull_secrets=images.pull_secrets,
+    )
+
+
+def _worker_pod(
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
+) -> objects.PodParts:
+    volumes, mounts, environment = _common(workers(owner), owner, spec)
+    environment += [_from_secret(entry) for entry in wiring.model_keys]
+    container = objects.container(
+        "worker",
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=["flotilla_runtime.agent"],
+        env=environment,
+        ports=[_port("metrics", contract.PORT_METRICS)],
+        resources=spec.workers.resources.manifest() if _asks(spec) else WORKER_RESOURCES,
+        volumeMounts=mounts,
+        **_probes(),
+    )
+    return objects.PodParts(
+        containers=[container],
+        volumes=volumes,
+        annotations=_annotations(data, wiring, environment),
+        termination_grace_seconds=WORKER_STOP_SECONDS,
+        image_pull_secrets=images.pull_secrets,
+    )
+
+
+def _common(
+    part: Child, owner: Owner, spec: AgentFleetSpec
+) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
+    """Volumes, mounts and environment of every pod that reads a configuration and speaks to Redis."""
+    volume, mount = objects.config_volume(part.name)
+    volumes, mounts = [volume], [mount]
+    environment: list[Manifest] = [
+        {"name": contract.ENV_POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    ]
+    secret_ref = spec.queue.redis.url_secret_ref
+    if spec.queue.redis.mode is RedisMode.MANAGED:
+        items = [{"key": contract.REDIS_PASSWORD_KEY, "path": contract.REDIS_PASSWORD_KEY}]
+        volumes.append({"name": "redis", "secret": {"secretName": redis(owner).name, "items": items}})
+        mounts.append({"name": "redis", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True})
+    elif secret_ref is not None:
+        entry = SecretEntry(environment=contract.ENV_REDIS_URL, name=secret_ref.name, key=secret_ref.key)
+        environment.append(_from_secret(entry))
+    return volumes, mounts, environment
+
+
+def _annotations(data: dict[str, str], wiring: Wiring, environment: list[Manifest]) -> dict[str, str]:
+    """What rolls the pods: another configuration, or another version of a secret in their environment."""
+    named = {
+        source["secretKeyRef"]["name"]
+        for variable in environment
+        if "secretKeyRef" in (source := variable.get("valueFrom") or {})
+    }
+    versions = {name: wiring.secret_versions.get(name, "") for name in named}
+    return {contract.ANNOTATION_CONFIG_HASH: stable_hash({"data": data, "secrets": versions})}
+
+
+def _limits(spec: AgentFleetSpec) -> contract.TaskLimits:
+    return contract.TaskLimits(
+        max_steps=spec.limits.max_steps,
+        max_tokens=spec.limits.max_tokens,
+        max_wall_seconds=spec.limits.max_wall_seconds,
+    )
+
+
+def _asks(spec: AgentFleetSpec) -> bool:
+    return bool(spec.workers.resources.requests or spec.workers.resources.limits)
+
+
+def _from_secret(entry: SecretEntry) -> Manifest:
+    return {
+        "name": entry.environment,
+        "valueFrom": {"secretKeyRef": {"name": entry.name, "key": entry.key}},
+    }
+
+
+def _port(name: str, number: int) -> Manifest:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _probes() -> dict[str, Any]:
+    def probe(path: str, period_seconds: int) -> dict[str, Any]:
+        return {
+            "httpGet": {"path": path, "port": "metrics"},
+            "periodSeconds": period_seconds,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        }
+
+    return {
+        "startupProbe": {**probe("/healthz", 1), "failureThreshold": 60},
+        "readinessProbe": probe("/readyz", 3),
+        "livenessProbe": probe("/healthz", 10),
+    }

@@ -1,0 +1,132 @@
+"""The fleet's own Redis: one pod that keeps every task on a claim.
+
+It writes each command to its append-only file and syncs it before it answers, evicts nothing and asks for a
+password that only this fleet has. The claim carries no owner reference where it is to outlive the fleet. The
+password stands in a secret that is made once; Redis reads it from a file, so it is in no command line.
+"""
+
+import base64
+from typing import Any
+
+from flotilla_operator.api.agent_fleet import Fsync
+from flotilla_operator.api.agent_fleet import Redis as RedisSpec
+from flotilla_operator.api.common import DeletionPolicy
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.agent_fleet.parts import gateway, redis, workers
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Manifest, Owner
+from flotilla_runtime import contract
+
+DATA_DIRECTORY = "/data"
+PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
+STOP_SECONDS = 30
+RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
+FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
+
+
+def redis_configuration(spec: RedisSpec) -> str:
+    """redis.conf, as 7.0 and later read it."""
+    lines = [
+        f"port {contract.PORT_REDIS}",
+        "bind * -::*",
+        f"dir {DATA_DIRECTORY}",
+        "appendonly yes",
+        f"appendfsync {FSYNC[spec.fsync]}",
+        'save ""',
+        "maxmemory-policy noeviction",
+        f"include {contract.REDIS_SECRET_DIRECTORY}/{PASSWORD_FILE}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def password_secret(owner: Owner, password: str) -> Manifest:
+    """The secret with the password, for clients and in the form that Redis includes."""
+    entries = {contract.REDIS_PASSWORD_KEY: password, PASSWORD_FILE: f'requirepass "{password}"\n'}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": redis(owner).metadata(),
+        "type": "Opaque",
+        "data": {name: base64.b64encode(value.encode()).decode() for name, value in entries.items()},
+    }
+
+
+def claim(owner: Owner, spec: RedisSpec) -> Manifest:
+    """The claim that holds the tasks."""
+    return objects.persistent_volume_claim(
+        redis(owner),
+        size=str(spec.storage.size),
+        storage_class=spec.storage.storage_class_name,
+        owned=spec.deletion_policy is DeletionPolicy.DELETE,
+    )
+
+
+def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manifest]:
+    """Everything but the secret and the claim, which are written in ways of their own."""
+    part = redis(owner)
+    data = {"redis.conf": redis_configuration(spec)}
+    port = objects.Port(name="redis", number=contract.PORT_REDIS)
+    return [
+        objects.config_map(part, data=data),
+        objects.headless_service(part, selector=part.selector, ports=[port]),
+        objects.network_policy(
+            part,
+            selector=part.selector,
+            ingress=[
+                {
+                    "from": [
+                        {"podSelector": {"matchLabels": gateway(owner).selector}},
+                        {"podSelector": {"matchLabels": workers(owner).selector}},
+                    ],
+                    "ports": [{"protocol": "TCP", "port": contract.PORT_REDIS}],
+                }
+            ],
+        ),
+        _stateful_set(owner, images, data),
+    ]
+
+
+def _stateful_set(owner: Owner, images: Images, data: dict[str, str]) -> Manifest:
+    part = redis(owner)
+    template = {
+        "metadata": {"labels": part.labels, "annotations": objects.config_hash_annotation(data)},
+        "spec": objects.pod_spec(_pod_parts(owner, images)),
+    }
+    return objects.single_stateful_set(part, template)
+
+
+def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
+    part = redis(owner)
+    config_volume, config_mount = objects.config_volume(part.name)
+    secret_volume = {"name": "secret", "secret": {"secretName": part.name}}
+    data_volume = {"name": "data", "persistentVolumeClaim": {"claimName": part.name}}
+    password = {"name": part.name, "key": contract.REDIS_PASSWORD_KEY}
+    container = objects.container(
+        "redis",
+        images.redis,
+        pull_policy=images.pull_policy,
+        command=["redis-server", f"{contract.CONFIG_DIRECTORY}/redis.conf"],
+        env=[{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": password}}],
+        ports=[{"name": "redis", "containerPort": contract.PORT_REDIS, "protocol": "TCP"}],
+        resources=RESOURCES,
+        volumeMounts=[
+            config_mount,
+            {"name": "secret", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True},
+            {"name": "data", "mountPath": DATA_DIRECTORY},
+        ],
+        # A long append-only file is read for minutes after a crash; only answering at all is life.
+        startupProbe={**_ping(), "periodSeconds": 2, "failureThreshold": 900},
+        readinessProbe={**_ping(), "periodSeconds": 5, "failureThreshold": 2},
+        livenessProbe={"tcpSocket": {"port": "redis"}, "periodSeconds": 10, "failureThreshold": 6},
+    )
+    return objects.PodParts(
+        containers=[container],
+        volumes=[config_volume, secret_volume, data_volume],
+        termination_grace_seconds=STOP_SECONDS,
+        image_pull_secrets=images.pull_secrets,
+    )
+
+
+def _ping() -> dict[str, Any]:
+    """`-e` makes an error answer, as while the file is being read, an exit status."""
+    return {"exec": {"command": ["redis-cli", "-e", "ping"]}, "timeoutSeconds": 3}

@@ -1,0 +1,50 @@
+"""What is asked of an engine before it counts as started, and before it is stopped.
+
+A vLLM that answers /health may still fail its first request, so a pod is started only when the engine has
+produced a first token, or a first embedding: that is the startup probe, and until it passes the pod is not
+ready. After that /health decides, because it is cheap and fails when the engine's process has died. Before
+the engine is told to stop, it is waited for until it is idle; requests that are running end well and no new
+ones come, since the routers drain a pod as soon as it is being deleted.
+
+Both checks are programs (engine_scripts/) handed to the container as an argument. They need nothing but the
+`python3` that every vLLM image has, so upstream images work as they are.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+from flotilla_operator.api.model_replica_set import Task
+
+ENV_SERVED_MODEL: Final = "FLOTILLA_SERVED_MODEL"
+ENV_DRAIN_DEADLINE: Final = "FLOTILLA_DRAIN_DEADLINE_SECONDS"
+FIRST_ANSWER_TIMEOUT_SECONDS: Final = 60
+STARTUP_PERIOD_SECONDS: Final = 5
+SCRIPTS: Final = files("flotilla_operator.workloads").joinpath("engine_scripts")
+FIRST_ANSWER: Final = SCRIPTS.joinpath("first_answer.py").read_text("utf-8")
+UNTIL_IDLE: Final = SCRIPTS.joinpath("until_idle.py").read_text("utf-8")
+
+FIRST_ANSWER_REQUEST: Final[Mapping[Task, tuple[str, str]]] = {
+    Task.GENERATE: ("/v1/completions", "prompt"),
+    Task.EMBED: ("/v1/embeddings", "input"),
+}
+
+
+def probes(task: Task, *, start_within_seconds: int) -> dict[str, Any]:
+    """The three probes of an engine that serves this task."""
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    return {
+        "startupProbe": {
+            "exec": {"command": ["python3", "-c", FIRST_ANSWER, *FIRST_ANSWER_REQUEST[task]]},
+            "periodSeconds": STARTUP_PERIOD_SECONDS,
+            "timeoutSeconds": FIRST_ANSWER_TIMEOUT_SECONDS,
+            "failureThreshold": max(1, start_within_seconds // STARTUP_PERIOD_SECONDS),
+        },
+        "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {**health, "periodSeconds": 15, "timeoutSeconds": 10, "failureThreshold": 6},
+    }
+
+
+def lifecycle() -> dict[str, Any]:
+    """The hook that holds a stop back until the engine is idle or the drain's deadline has passed."""
+    return {"preStop": {"exec": {"command": ["python3", "-c", UNTIL_IDLE]}}}

@@ -1,0 +1,42 @@
+"""Returns when the engine beside it has nothing in flight, or at the drain's deadline.
+
+Idle means no request running or waiting in two looks, a second apart, and not before the routers had time to
+notice that the pod is being deleted. An engine that does not answer has nothing to wait for.
+"""
+
+import os
+import time  # noqa: TID251 (runs in the engine's container)
+import urllib.request
+
+METRICS = "http://127.0.0.1:8000/metrics"
+IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+ROUTERS_NOTICE_SECONDS = 3.0
+LOOKS = 2
+BETWEEN_LOOKS_SECONDS = 1.0
+
+
+def in_flight() -> float:
+    """Requests that run or wait in the engine."""
+    with urllib.request.urlopen(METRICS, timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] in IN_FLIGHT
+    )
+
+
+def main() -> None:
+    """Wait."""
+    end = time.monotonic() + float(os.environ["FLOTILLA_DRAIN_DEADLINE_SECONDS"])
+    idle = 0
+    try:
+        in_flight()
+        time.sleep(ROUTERS_NOTICE_SECONDS)
+        while idle < LOOKS and time.monotonic() < end:
+            idle = 0 if in_flight() else idle + 1
+            time.sleep(BETWEEN_LOOKS_SECONDS)
+    except OSError as problem:
+        print(f"the engine does not answer: {problem}")  # noqa: T201 (the kubelet's log is all there is)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""All objects of a ModelReplicaSet but its engine pods, which come and go one by one (`engine_pod`)."""
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.engine_pod import engine_selector, engines
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Manifest, Owner
+from flotilla_operator.workloads.router import router_manifests, router_service, routers
+from flotilla_runtime import contract
+
+
+def router_objects(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> list[Manifest]:
+    """What stands around the engine pods, in the order in which it is needed."""
+    part = engines(owner)
+    port = [objects.Port(name="http", number=contract.PORT_ENGINE)]
+    return [
+        objects.headless_service(part, selector=part.selector, ports=port),
+        objects.network_policy(
+            part,
+            selector=part.selector,
+            ingress=[
+                {
+                    "from": [{"podSelector": {"matchLabels": routers(owner).selector}}],
+                    "ports": [{"protocol": "TCP", "port": contract.PORT_ENGINE}],
+                }
+            ],
+        ),
+        objects.pod_disruption_budget(
+            part, selector=engine_selector(owner), min_available=max(0, spec.replicas - 1)
+        ),
+        *router_manifests(owner, spec, images),
+    ]
+
+
+def router_deployment_name(owner: Owner) -> str:
+    """The Deployment whose pods are the routers."""
+    return routers(owner).name
+
+
+def service_url(owner: Owner) -> str:
+    """Where callers find the set's model, in OpenAI's terms."""
+    return f"http://{router_service(owner).name}.{owner.namespace}.svc:{contract.PORT_ROUTER}/v1"

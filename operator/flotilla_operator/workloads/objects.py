@@ -1,0 +1,275 @@
+"""Kubernetes objects as every kind makes them: one builder a shape, no policy.
+
+Manifests are whole (server-side apply removes what is left out) and deterministic: equal input gives equal
+bytes. Services prefer dual stack. Pod templates of Deployments carry the hash of the configuration they read,
+so a changed ConfigMap rolls the pods and an unchanged one never does.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flotilla_operator.workloads.hashing import stable_hash
+from flotilla_operator.workloads.labels import Child, Manifest
+from flotilla_operator.workloads.pod_security import container_security_context, pod_security_context
+from flotilla_runtime import contract
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A named TCP port; `target` defaults to the port of the same name in the pod."""
+
+    name: str
+    number: int
+    target: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodParts:
+    """What a pod is made of, beside what every pod of ours has."""
+
+    containers: Sequence[Manifest]
+    init_containers: Sequence[Manifest] = ()
+    volumes: Sequence[Manifest] = ()
+    service_account: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    termination_grace_seconds: int = 30
+    image_pull_secrets: Sequence[str] = ()
+
+
+def container(
+    name: str,
+    image: str,
+    *,
+    pull_policy: str = "IfNotPresent",
+    **fields: Any,
+) -> Manifest:
+    """A container under restricted pod security; fields that are None or empty are left out."""
+    kept = {key: value for key, value in fields.items() if value not in (None, [], {}, ())}
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        "securityContext": container_security_context(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **kept,
+    }
+
+
+def config_volume(config_map: str) -> tuple[Manifest, Manifest]:
+    """The volume and the mount of a component's configuration at `contract.CONFIG_DIRECTORY`."""
+    return (
+        {"name": "config", "configMap": {"name": config_map}},
+        {"name": "config", "mountPath": contract.CONFIG_DIRECTORY, "readOnly": True},
+    )
+
+
+def pod_spec(parts: PodParts) -> Manifest:
+    """The pod's spec; a token is mounted only where a service account is named, for only those call the
+    API.
+    """
+    spec: Manifest = {
+        "securityContext": pod_security_context(),
+        "automountServiceAccountToken": parts.service_account is not None,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": parts.termination_grace_seconds,
+        "containers": list(parts.containers),
+    }
+    if parts.init_containers:
+        spec["initContainers"] = list(parts.init_containers)
+    if parts.volumes:
+        spec["volumes"] = list(parts.volumes)
+    if parts.service_account is not None:
+        spec["serviceAccountName"] = parts.service_account
+    if parts.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in parts.image_pull_secrets]
+    return spec
+
+
+def deployment(
+    child: Child, *, replicas: int, parts: PodParts, strategy: Manifest | None = None, spread: bool = True
+) -> Manifest:
+    """A Deployment; `spread` asks the scheduler to keep its pods on different nodes where it can."""
+    spec = pod_spec(parts)
+    if spread:
+        spec["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": child.selector},
+            }
+        ]
+    template: Manifest = {"metadata": {"labels": {**parts.labels, **child.labels}}, "spec": spec}
+    if parts.annotations:
+        template["metadata"]["annotations"] = dict(parts.annotations)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": child.metadata(),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": child.selector},
+            "strategy": strategy
+            or {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        },
+    }
+
+
+def service(
+    child: Child,
+    *,
+    selector: Mapping[str, str],
+    ports: Sequence[Port],
+    type_: str = "ClusterIP",
+    annotations: Mapping[str, str] | None = None,
+) -> Manifest:
+    """A Service of both families where the cluster has both."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child.metadata(annotations=annotations),
+        "spec": {
+            "type": str(type_),
+            "ipFamilyPolicy": "PreferDualStack",
+            "selector": dict(selector),
+            "ports": [
+                {
+                    "name": port.name,
+                    "port": port.number,
+                    "targetPort": port.name if port.target is None else port.target,
+                    "protocol": "TCP",
+                }
+                for port in ports
+            ],
+        },
+    }
+
+
+def headless_service(
+    child: Child, *, selector: Mapping[str, str], ports: Sequence[Port], publish_not_ready: bool = False
+) -> Manifest:
+    """A Service without an address of its own: names for pods, and nothing in between."""
+    manifest = service(child, selector=selector, ports=ports)
+    manifest["spec"]["clusterIP"] = "None"
+    if publish_not_ready:
+        manifest["spec"]["publishNotReadyAddresses"] = True
+    return manifest
+
+
+def config_map(child: Child, *, data: Mapping[str, str]) -> Manifest:
+    """A ConfigMap."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": child.metadata(), "data": dict(data)}
+
+
+def json_text(value: Any) -> str:
+    """A configuration file's text: sorted, so the same configuration is the same bytes."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def config_hash_annotation(data: Mapping[str, str]) -> dict[str, str]:
+    """The annotation that rolls a Deployment's pods when the files they read once at start have changed."""
+    return {contract.ANNOTATION_CONFIG_HASH: stable_hash(dict(data))}
+
+
+def service_account(child: Child) -> Manifest:
+    """A ServiceAccount whose token is mounted only by the pods that ask for it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": child.metadata(),
+        "automountServiceAccountToken": False,
+    }
+
+
+def role(child: Child, *, rules: Sequence[Manifest]) -> Manifest:
+    """A Role in the owner's namespace."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": child.metadata(),
+        "rules": list(rules),
+    }
+
+
+def role_binding(child: Child) -> Manifest:
+    """Binds the Role of the child's name to the ServiceAccount of the child's name."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": child.metadata(),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": child.name},
+        "subjects": [{"kind": "ServiceAccount", "name": child.name, "namespace": child.owner.namespace}],
+    }
+
+
+def pod_disruption_budget(child: Child, *, selector: Mapping[str, str], min_available: int) -> Manifest:
+    """An integer `minAvailable`: a percentage is counted against the custom resource's scale, which is not
+    pods.
+
+    Pods that are not ready may always be evicted, else a broken one would block a node's drain for ever.
+    """
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": child.metadata(),
+        "spec": {
+            "minAvailable": min_available,
+            "selector": {"matchLabels": dict(selector)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def network_policy(child: Child, *, selector: Mapping[str, str], ingress: Sequence[Manifest]) -> Manifest:
+    """An ingress policy for the selected pods; peers and ports as in networking.k8s.io/v1."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": child.metadata(),
+        "spec": {
+            "podSelector": {"matchLabels": dict(selector)},
+            "policyTypes": ["Ingress"],
+            "ingress": list(ingress),
+        },
+    }
+
+
+def persistent_volume_claim(
+    child: Child, *, size: str, storage_class: str | None, access_mode: str = "ReadWriteOnce", owned: bool
+) -> Manifest:
+    """A claim; one that is retained (`owned=False`) carries no owner reference and is known by its labels."""
+    spec: Manifest = {"accessModes": [access_mode], "resources": {"requests": {"storage": size}}}
+    if storage_class is not None:
+        spec["storageClassName"] = storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": child.metadata(owned=owned),
+        "spec": spec,
+    }
+
+
+def single_stateful_set(part: Child, template: Manifest) -> Manifest:
+    """A StatefulSet of one pod.
+
+    Its pods are managed in parallel: in order, a pod that never became ready would keep the mended template
+    from being rolled out.
+    """
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": part.metadata(),
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 2,
+            "podManagementPolicy": "Parallel",
+            "serviceName": part.name,
+            "selector": {"matchLabels": part.selector},
+            "template": template,
+        },
+    }

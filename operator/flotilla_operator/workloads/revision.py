@@ -1,0 +1,30 @@
+"""The revision of an engine pod's template: a hash over what the user wrote, and over nothing of ours.
+
+Fields at their default do not count, so a field that a later release adds changes no hash, and neither do the
+operator's image, its labels or the order of keys. A default that changes would change the hash of every set
+that was stored with the old one: the golden hashes of the tests fail then, and the old default must go on to
+be left out here. What acts without new pods (replicas, router, drain, update, pricing, what the set is to
+promise) is no part of a revision; the drain's deadline holds for the replicas made after it was changed.
+"""
+
+from typing import Any
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.workloads.hashing import stable_hash
+
+PARTS: dict[str, Any] = {
+    "model": True,
+    "engine": True,
+    "parallelism": True,
+    "accelerator": True,
+    "placement": {"node_selector", "tolerations", "priority_class_name"},
+    "model_cache": True,
+    "pod": True,
+}
+
+
+def revision_of(spec: ModelReplicaSetSpec) -> str:
+    """The revision that pods made from this spec carry as a label."""
+    return stable_hash(
+        spec.model_dump(mode="json", by_alias=True, include=PARTS, exclude_defaults=True, exclude_none=True)
+    )

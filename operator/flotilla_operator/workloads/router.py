@@ -1,0 +1,154 @@
+"""The router of a set: HAProxy and the agent that keeps its servers current, two pods by default.
+
+The pod has three parts. An init container renders HAProxy's files from the configuration, HAProxy starts from
+them, and the agent, which may watch pods and nothing else, adds and drains servers over the admin socket.
+Callers' keys are a mounted secret, read again by the agent when they change; so only the configuration itself
+rolls the pods.
+"""
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.engine_pod import engine_selector
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.pod_security import scratch
+from flotilla_runtime import contract
+
+COMPONENT = "router"
+KEYS_DIRECTORY = "/var/run/flotilla/keys"
+STOP_SECONDS = 30
+RUN_DIRECTORY = str(contract.RouterConfig.model_fields["run_directory"].default)
+HAPROXY_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}}
+AGENT_RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}}
+WAIT_UNTIL_DRAINED = {"preStop": {"httpGet": {"path": "/v1/drained", "port": contract.PORT_ROUTER_AGENT}}}
+
+
+def routers(owner: Owner) -> Child:
+    """The router's own objects: `NAME-router`."""
+    return Child(owner=owner, component=COMPONENT, suffix="router")
+
+
+def router_service(owner: Owner) -> Child:
+    """What callers know: `NAME-model`."""
+    return Child(owner=owner, component=COMPONENT, suffix="model")
+
+
+def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterConfig:
+    """What HAProxy and the agent are told."""
+    router = spec.router
+    return contract.RouterConfig(
+        name=owner.name,
+        namespace=owner.namespace,
+        models=(spec.model.name,),
+        task=contract.RouterTask(spec.model.task),
+        engine_selector=engine_selector(owner),
+        router_selector=routers(owner).selector,
+        max_num_seqs=spec.engine.max_num_seqs,
+        load_factor=router.load_factor,
+        max_queue=router.max_queue,
+        max_request_mib=router.max_request_mib,
+        queue_timeout_seconds=router.queue_timeout_seconds,
+        request_timeout_seconds=router.request_timeout_seconds,
+        drain_deadline_seconds=max(1, spec.drain.deadline_seconds),
+        caller_keys_directory=KEYS_DIRECTORY if router.auth_secret_ref is not None else None,
+    )
+
+
+def router_manifests(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> list[Manifest]:
+    """Everything the router is made of, in the order in which it is needed."""
+    part = routers(owner)
+    data = {"config.json": objects.json_text(router_config(owner, spec).model_dump(mode="json"))}
+    return [
+        objects.service_account(part),
+        objects.role(
+            part, rules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+        ),
+        objects.role_binding(part),
+        objects.config_map(part, data=data),
+        objects.service(
+            router_service(owner),
+            selector=part.selector,
+            ports=[objects.Port(name="http", number=contract.PORT_ROUTER)],
+            type_=spec.router.service.type,
+            annotations=spec.router.service.annotations,
+        ),
+        objects.pod_disruption_budget(
+            part, selector=part.selector, min_available=max(0, spec.router.replicas - 1)
+        ),
+        objects.deployment(part, replicas=spec.router.replicas, parts=_pod_parts(part, spec, images, data)),
+    ]
+
+
+def _pod_parts(
+    part: Child, spec: ModelReplicaSetSpec, images: Images, data: dict[str, str]
+) -> objects.PodParts:
+    config_volume, config_mount = objects.config_volume(part.name)
+    run_volumes, run_mounts = scratch({"run": RUN_DIRECTORY, "tmp": "/tmp"})  # noqa: S108
+    volumes, our_mounts = [config_volume, *run_volumes], [config_mount, *run_mounts]
+    if spec.router.auth_secret_ref is not None:
+        volumes.append({"name": "keys", "secret": {"secretName": spec.router.auth_secret_ref.name}})
+        our_mounts.append({"name": "keys", "mountPath": KEYS_DIRECTORY, "readOnly": True})
+    return objects.PodParts(
+        init_containers=[_renderer(images, our_mounts)],
+        containers=[_haproxy(images, run_mounts), _agent(images, our_mounts)],
+        volumes=volumes,
+        service_account=part.name,
+        annotations=objects.config_hash_annotation(data),
+        termination_grace_seconds=spec.drain.deadline_seconds + STOP_SECONDS,
+        image_pull_secrets=images.pull_secrets,
+    )
+
+
+def _renderer(images: Images, mounts: list[Manifest]) -> Manifest:
+    return objects.container(
+        "render",
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=["flotilla_runtime.router", "render"],
+        resources=AGENT_RESOURCES,
+        volumeMounts=mounts,
+    )
+
+
+def _haproxy(images: Images, mounts: list[Manifest]) -> Manifest:
+    return objects.container(
+        "haproxy",
+        images.haproxy,
+        pull_policy=images.pull_policy,
+        command=["haproxy", "-W", "-db", "-f", f"{RUN_DIRECTORY}/haproxy.cfg"],
+        ports=[_port("http", contract.PORT_ROUTER), _port("metrics", contract.PORT_ROUTER_METRICS)],
+        resources=HAPROXY_RESOURCES,
+        volumeMounts=mounts,
+        readinessProbe=_probe("/health", "metrics", period_seconds=2),
+        livenessProbe=_probe("/health", "metrics", period_seconds=10),
+        lifecycle=WAIT_UNTIL_DRAINED,
+    )
+
+
+def _agent(images: Images, mounts: list[Manifest]) -> Manifest:
+    return objects.container(
+        "agent",
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=["flotilla_runtime.router", "agent"],
+        env=[{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        ports=[_port("agent", contract.PORT_ROUTER_AGENT)],
+        resources=AGENT_RESOURCES,
+        volumeMounts=mounts,
+        readinessProbe=_probe("/readyz", "agent", period_seconds=2),
+        livenessProbe=_probe("/healthz", "agent", period_seconds=10),
+        lifecycle=WAIT_UNTIL_DRAINED,
+    )
+
+
+def _port(name: str, number: int) -> Manifest:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _probe(path: str, port: str, *, period_seconds: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 5,
+        "failureThreshold": 3,
+    }

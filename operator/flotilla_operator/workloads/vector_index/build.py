@@ -1,0 +1,309 @@
+"""The Jobs of a build: plan, an Indexed Job over the shards, promote; with their ConfigMap and workspace.
+
+A Job's template cannot be changed, so its name carries the id of what it runs and it is created once. No pod
+of a build holds a token: its outcome is its termination message. Only the plan sees the model's files, for
+the tokenizer; only it and the shards see the documents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flotilla_operator.api.vector_index import VectorIndexSpec
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.model_source import ClaimSource, HubSource, parse_source
+from flotilla_operator.workloads.pod_security import scratch
+from flotilla_operator.workloads.vector_index.identity import (
+    INDEX_TYPES,
+    METRICS,
+    EmbedderModel,
+    alias_name,
+    collection_name,
+    collection_prefix,
+    index_parameters,
+)
+from flotilla_operator.workloads.vector_index.milvus import milvus_connection
+from flotilla_operator.workloads.vector_index.retriever import secret_environment
+from flotilla_runtime import contract
+from flotilla_runtime.contract import BuildStep
+
+COMPONENT = "build"
+CLAIM_SCHEME = "pvc://"
+CONFIG_MAP_SCHEME = "configmap://"
+RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+TRIES = 3
+STOP_SECONDS = 10
+HUB_ENDPOINT = "HF_ENDPOINT"  # where the engine fetches its model from, the plan fetches the tokenizer from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentSource:
+    """Where the documents are: a folder of a claim, or a ConfigMap."""
+
+    claim: str | None = None
+    config_map: str | None = None
+    folder: str = ""
+
+    @property
+    def root(self) -> str:
+        """Where the build's pods find it."""
+        return f"{contract.SOURCE_DIRECTORY}/{self.folder}" if self.folder else contract.SOURCE_DIRECTORY
+
+    @property
+    def volume(self) -> Manifest:
+        """The volume, which nobody writes to."""
+        if self.claim is not None:
+            claim = {"claimName": self.claim, "readOnly": True}
+            return {"name": "source", "persistentVolumeClaim": claim}
+        return {"name": "source", "configMap": {"name": self.config_map}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedBuild:
+    """One build: its generation, its own id with the attempt, and how it is promoted."""
+
+    generation: str
+    id: str
+    promotion: str
+    shared_workspace: bool
+    attempt: int = 0
+
+    @property
+    def run(self) -> str:
+        """What its Jobs and its folder in the workspace are called by: every attempt starts over."""
+        return f"{self.id}-{self.attempt}"
+
+
+def document_source(path: str) -> DocumentSource:
+    """The source that `spec.source.path` names; the API refuses other schemes."""
+    if path.startswith(CONFIG_MAP_SCHEME):
+        return DocumentSource(config_map=path.removeprefix(CONFIG_MAP_SCHEME).strip("/"))
+    claim, _, folder = path.removeprefix(CLAIM_SCHEME).partition("/")
+    return DocumentSource(claim=claim, folder=folder.strip("/"))
+
+
+def builds(owner: Owner) -> Child:
+    """What all pods of all builds have in common."""
+    return Child(owner=owner, component=COMPONENT, suffix="build")
+
+
+def workspace_name(owner: Owner, spec: VectorIndexSpec) -> str:
+    """The claim that a build's steps share."""
+    return spec.build.workspace.claim_name or _workspace(owner).name
+
+
+def workspace_claim(owner: Owner, spec: VectorIndexSpec) -> Manifest | None:
+    """Our claim, None when the user brings one."""
+    workspace = spec.build.workspace
+    if workspace.claim_name is not None:
+        return None
+    return objects.persistent_volume_claim(
+        _workspace(owner),
+        size=str(workspace.size),
+        storage_class=workspace.storage_class_name,
+        owned=True,
+    )
+
+
+def build_config(
+    owner: Owner, spec: VectorIndexSpec, embedder: EmbedderModel, build: WantedBuild
+) -> contract.BuildConfig:
+    """What the steps are told."""
+    model = parse_source(embedder.spec.model.source, embedder.spec.model.revision)
+    on_hub = isinstance(model, HubSource)
+    return contract.BuildConfig(
+        build=build.run,
+        generation=build.generation,
+        source=contract.SourceConfig(
+            root=document_source(spec.source.path).root,
+            uri=spec.source.path,
+            include=spec.source.include,
+            exclude=spec.source.exclude,
+            max_document_mib=spec.processing.max_document_mib,
+        ),
+        chunking=contract.ChunkingConfig(
+            chunk_tokens=spec.processing.chunk_tokens, overlap_tokens=spec.processing.overlap_tokens
+        ),
+        embedder=contract.Embedder(
+            model_ref=embedder.name,
+            url=embedder.url,
+            model=embedder.spec.model.name,
+            identity=embedder.identity,
+            dimension=spec.embedding.dimension,
+            batch_size=spec.embedding.batch_size,
+            normalize=spec.embedding.normalize,
+            tokenizer_repository=model.repository if isinstance(model, HubSource) else None,
+            tokenizer_revision=embedder.spec.model.revision if on_hub else None,
+        ),
+        milvus=milvus_connection(owner, spec),
+        collection=contract.CollectionConfig(
+            name=collection_name(owner, build.generation),
+            alias=alias_name(owner),
+            prefix=collection_prefix(owner),
+            index_type=INDEX_TYPES[spec.index.type],
+            metric=METRICS[spec.index.metric],
+            parameters=index_parameters(spec),
+        ),
+        shard_documents=spec.build.shard_documents,
+        max_failed_percent=spec.build.max_failed_percent,
+        require_count_parity=spec.gate.count_parity,
+        keep_generations=spec.retention.generations,
+    )
+
+
+def build_config_map(
+    owner: Owner, spec: VectorIndexSpec, embedder: EmbedderModel, build: WantedBuild
+) -> Manifest:
+    """The ConfigMap of one attempt; the next one has another, so no pod reads what is not meant for it."""
+    text = objects.json_text(build_config(owner, spec, embedder, build).model_dump(mode="json"))
+    manifest = objects.config_map(_of_run(owner, build), data={"config.json": text})
+    manifest["metadata"]["labels"][contract.LABEL_BUILD] = build.run
+    return manifest
+
+
+def job_name(owner: Owner, step: BuildStep, build: WantedBuild) -> str:
+    """The Job's name; a promotion under other rules is another Job."""
+    match step:
+        case BuildStep.PLAN:
+            return f"{owner.name}-plan-{build.run}"
+        case BuildStep.SHARDS:
+            return f"{owner.name}-shard-{build.run}"
+        case BuildStep.PROMOTE:
+            return f"{owner.name}-promote-{build.run}-{build.promotion}"
+
+
+def build_job(
+    owner: Owner,
+    spec: VectorIndexSpec,
+    images: Images,
+    embedder: EmbedderModel,
+    build: WantedBuild,
+    step: BuildStep,
+    shards: int = 1,
+) -> Manifest:
+    """The Job of one step; `shards` counts for the step of that name."""
+    labels = {
+        **builds(owner).labels,
+        contract.LABEL_BUILD: build.run,
+        contract.LABEL_STEP: step.value,
+        contract.LABEL_GENERATION: build.generation,
+    }
+    job: Manifest = {
+        "backoffLimit": TRIES,
+        "podFailurePolicy": {"rules": _failure_rules(step)},
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": _pod_spec(owner, spec, images, embedder, build, step),
+        },
+    }
+    if step is BuildStep.SHARDS:
+        del job["backoffLimit"]
+        job |= {
+            "completionMode": "Indexed",
+            "completions": shards,
+            "parallelism": min(spec.build.parallelism, shards),
+            "backoffLimitPerIndex": TRIES,
+        }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(owner, step, build),
+            "namespace": owner.namespace,
+            "labels": labels,
+            "annotations": {contract.ANNOTATION_ATTEMPT: str(build.attempt)},
+            "ownerReferences": [owner.reference],
+        },
+        "spec": job,
+    }
+
+
+def _workspace(owner: Owner) -> Child:
+    return Child(owner=owner, component="workspace", suffix="workspace")
+
+
+def _of_run(owner: Owner, build: WantedBuild) -> Child:
+    return Child(owner=owner, component=COMPONENT, suffix=f"build-{build.run}")
+
+
+def _failure_rules(step: BuildStep) -> list[Manifest]:
+    """What waits for a person is not tried again; what the cluster did to the pod does not count."""
+    exit_codes = {"containerName": str(step), "operator": "In", "values": [contract.EXIT_PERMANENT]}
+    return [
+        {"action": "FailJob", "onExitCodes": exit_codes},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]
+
+
+def _pod_spec(
+    owner: Owner,
+    spec: VectorIndexSpec,
+    images: Images,
+    embedder: EmbedderModel,
+    build: WantedBuild,
+    step: BuildStep,
+) -> Manifest:
+    volumes, mounts = scratch({"tmp": "/tmp"})  # noqa: S108 (an emptyDir)
+    config_volume, config_mount = objects.config_volume(_of_run(owner, build).name)
+    volumes += [
+        config_volume,
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": workspace_name(owner, spec)}},
+    ]
+    mounts += [config_mount, {"name": "workspace", "mountPath": contract.WORKSPACE_DIRECTORY}]
+    args = ["flotilla_runtime.indexing", str(step)]
+    if step is not BuildStep.PROMOTE:
+        volumes.append(document_source(spec.source.path).volume)
+        mounts.append({"name": "source", "mountPath": contract.SOURCE_DIRECTORY, "readOnly": True})
+    environment = secret_environment(owner, spec, embedder.spec)
+    if step is BuildStep.PLAN:
+        environment += _hub_environment(embedder)
+        model = parse_source(embedder.spec.model.source, embedder.spec.model.revision)
+        if isinstance(model, ClaimSource):
+            claim = {"claimName": model.claim, "readOnly": True}
+            volumes.append({"name": "model", "persistentVolumeClaim": claim})
+            mounts.append({"name": "model", "mountPath": contract.TOKENIZER_DIRECTORY, "readOnly": True})
+            args += ["--tokenizer", f"{contract.TOKENIZER_DIRECTORY}/{model.folder}".rstrip("/")]
+    container = objects.container(
+        str(step),
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=args,
+        env=environment,
+        resources=spec.build.resources.manifest() if _asks(spec) else RESOURCES,
+        volumeMounts=mounts,
+    )
+    pod = objects.pod_spec(
+        objects.PodParts(
+            containers=[container],
+            volumes=volumes,
+            termination_grace_seconds=STOP_SECONDS,
+            image_pull_secrets=images.pull_secrets,
+        )
+    )
+    pod["restartPolicy"] = "Never"
+    if not build.shared_workspace:
+        pod["affinity"] = _same_node(builds(owner))
+    return pod
+
+
+def _asks(spec: VectorIndexSpec) -> bool:
+    return bool(spec.build.resources.requests or spec.build.resources.limits)
+
+
+def _hub_environment(embedder: EmbedderModel) -> Sequence[Manifest]:
+    """What lets the plan fetch the tokenizer as the engine fetches the model."""
+    environment: list[Manifest] = [
+        variable.manifest() for variable in embedder.spec.engine.env if variable.name == HUB_ENDPOINT
+    ]
+    token = embedder.spec.model.token_secret_ref
+    if token is not None:
+        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
+        environment.append({"name": contract.ENV_HUB_TOKEN, "valueFrom": reference})
+    return environment
+
+
+def _same_node(part: Child) -> Manifest:
+    """A claim that only one node can write to keeps a build's pods together."""
+    term = {"labelSelector": {"matchLabels": part.selector}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}

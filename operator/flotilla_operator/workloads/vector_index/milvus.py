@@ -1,0 +1,93 @@
+"""Milvus Lite: one pod, one claim, and nobody but builds and the retriever may speak to it.
+
+Lite knows no users, so a network policy is its only guard. The claim is one of our own and not a template's,
+so that retaining it is our decision and not the StatefulSet's.
+"""
+
+from flotilla_operator.api.common import DeletionPolicy
+from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.pod_security import scratch
+from flotilla_runtime import contract
+
+COMPONENT = "milvus"
+DATA_DIRECTORY = "/data"
+RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+STOP_SECONDS = 30
+
+
+def milvus(owner: Owner) -> Child:
+    """Milvus Lite's objects: `NAME-milvus`."""
+    return Child(owner=owner, component=COMPONENT, suffix="milvus")
+
+
+def milvus_connection(owner: Owner, spec: VectorIndexSpec) -> contract.MilvusConnection:
+    """Where builds and the retriever find Milvus."""
+    if spec.milvus.mode is MilvusMode.EXTERNAL and spec.milvus.uri is not None:
+        return contract.MilvusConnection(uri=spec.milvus.uri, database=spec.milvus.database)
+    host = f"{milvus(owner).name}.{owner.namespace}.svc"
+    return contract.MilvusConnection(uri=f"http://{host}:{contract.PORT_MILVUS}")
+
+
+def milvus_claim(owner: Owner, spec: VectorIndexSpec) -> Manifest:
+    """The claim with the index's data; with Retain it belongs to nobody and is known by its labels."""
+    return objects.persistent_volume_claim(
+        milvus(owner),
+        size=str(spec.milvus.storage.size),
+        storage_class=spec.milvus.storage.storage_class_name,
+        owned=spec.retention.deletion_policy is DeletionPolicy.DELETE,
+    )
+
+
+def milvus_objects(
+    owner: Owner, spec: VectorIndexSpec, images: Images, clients: list[Child]
+) -> list[Manifest]:
+    """Service, network policy and StatefulSet; `clients` are the parts that may connect."""
+    part = milvus(owner)
+    port = objects.Port(name="grpc", number=contract.PORT_MILVUS)
+    return [
+        objects.service(part, selector=part.selector, ports=[port]),
+        objects.network_policy(
+            part,
+            selector=part.selector,
+            ingress=[
+                {
+                    "from": [{"podSelector": {"matchLabels": client.selector}} for client in clients],
+                    "ports": [{"protocol": "TCP", "port": contract.PORT_MILVUS}],
+                }
+            ],
+        ),
+        _stateful_set(part, spec, images),
+    ]
+
+
+def _stateful_set(part: Child, spec: VectorIndexSpec, images: Images) -> Manifest:
+    volumes, mounts = scratch({"tmp": "/tmp"})  # noqa: S108 (an emptyDir)
+    pod = objects.PodParts(
+        containers=[_container(spec, images, mounts)],
+        volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": part.name}}, *volumes],
+        termination_grace_seconds=STOP_SECONDS,
+        image_pull_secrets=images.pull_secrets,
+    )
+    template = {"metadata": {"labels": part.labels}, "spec": objects.pod_spec(pod)}
+    return objects.single_stateful_set(part, template)
+
+
+def _container(spec: VectorIndexSpec, images: Images, mounts: list[Manifest]) -> Manifest:
+    probe = {"tcpSocket": {"port": "grpc"}, "periodSeconds": 5, "timeoutSeconds": 5}
+    return objects.container(
+        COMPONENT,
+        spec.milvus.image or images.milvus,
+        pull_policy=images.pull_policy,
+        command=["milvus-lite", "server", "--data-dir", DATA_DIRECTORY],
+        # "[::]" takes both families; where the machine has no IPv6, gRPC falls back to IPv4 by itself.
+        args=["--host", "[::]", "--port", str(contract.PORT_MILVUS)],
+        ports=[{"name": "grpc", "containerPort": contract.PORT_MILVUS, "protocol": "TCP"}],
+        resources=RESOURCES,
+        startupProbe={**probe, "failureThreshold": 60},
+        readinessProbe={**probe, "failureThreshold": 2},
+        livenessProbe={**probe, "periodSeconds": 20, "failureThreshold": 3},
+        volumeMounts=[{"name": "data", "mountPath": DATA_DIRECTORY}, *mounts],
+    )

@@ -1,0 +1,126 @@
+"""The retriever: a Deployment behind `NAME-retriever`."""
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.api.vector_index import VectorIndexSpec
+from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.pod_security import scratch
+from flotilla_operator.workloads.vector_index.identity import alias_name
+from flotilla_operator.workloads.vector_index.milvus import milvus_connection
+from flotilla_runtime import contract
+
+COMPONENT = "retriever"
+RESOURCES = {"requests": {"cpu": "50m", "memory": "192Mi"}}
+LEAVE_SECONDS = 5  # for which a pod goes on answering after it was told to end, while callers still know it
+
+
+def retriever(owner: Owner) -> Child:
+    """The retriever's objects: `NAME-retriever`."""
+    return Child(owner=owner, component=COMPONENT, suffix="retriever")
+
+
+def retriever_url(owner: Owner) -> str:
+    """Where questions are sent."""
+    return f"http://{retriever(owner).name}.{owner.namespace}.svc:{contract.PORT_RETRIEVER}/v1/retrieve"
+
+
+def retriever_config(owner: Owner, spec: VectorIndexSpec) -> contract.RetrieverConfig:
+    """What the retriever is told; what embeds a query it reads from the generation itself."""
+    return contract.RetrieverConfig(
+        index=owner.name,
+        milvus=milvus_connection(owner, spec),
+        alias=alias_name(owner),
+        top_k=spec.retriever.top_k,
+        deadline_milliseconds=spec.retriever.deadline_milliseconds,
+    )
+
+
+def retriever_objects(
+    owner: Owner, spec: VectorIndexSpec, images: Images, embedder: ModelReplicaSetSpec | None
+) -> list[Manifest]:
+    """ConfigMap, Service, disruption budget and Deployment."""
+    part = retriever(owner)
+    data = {"config.json": objects.json_text(retriever_config(owner, spec).model_dump(mode="json"))}
+    service = spec.retriever.service
+    return [
+        objects.config_map(part, data=data),
+        objects.service(
+            part,
+            selector=part.selector,
+            ports=[objects.Port(name="http", number=contract.PORT_RETRIEVER)],
+            type_=service.type.value,
+            annotations=service.annotations,
+        ),
+        objects.pod_disruption_budget(
+            part, selector=part.selector, min_available=max(0, spec.retriever.replicas - 1)
+        ),
+        objects.deployment(
+            part,
+            replicas=spec.retriever.replicas,
+            parts=_pod_parts(part, spec, images, data, embedder),
+        ),
+    ]
+
+
+def secret_environment(
+    owner: Owner, spec: VectorIndexSpec, embedder: ModelReplicaSetSpec | None
+) -> list[Manifest]:
+    """The variables that come from secrets: Milvus' token, and this index's key at the embedder's router."""
+    environment = []
+    token = spec.milvus.token_secret_ref
+    if token is not None:
+        environment.append(_from_secret(contract.ENV_MILVUS_TOKEN, token.name, token.key))
+    keys = embedder.router.auth_secret_ref if embedder is not None else None
+    if keys is not None:
+        environment.append(_from_secret(contract.ENV_EMBEDDER_KEY, keys.name, caller_entry(owner)))
+    return environment
+
+
+def caller_entry(owner: Owner) -> str:
+    """The entry of a router's keys that is this index's own."""
+    return f"vectorindex-{owner.name}"
+
+
+def _from_secret(variable: str, name: str, key: str) -> Manifest:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+
+
+def _pod_parts(
+    part: Child,
+    spec: VectorIndexSpec,
+    images: Images,
+    data: dict[str, str],
+    embedder: ModelReplicaSetSpec | None,
+) -> objects.PodParts:
+    config_volume, config_mount = objects.config_volume(part.name)
+    volumes, mounts = scratch({"tmp": "/tmp"})  # noqa: S108 (an emptyDir)
+    container = objects.container(
+        COMPONENT,
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=["flotilla_runtime.retrieval"],
+        env=secret_environment(part.owner, spec, embedder),
+        ports=[{"name": "http", "containerPort": contract.PORT_RETRIEVER, "protocol": "TCP"}],
+        resources=RESOURCES,
+        startupProbe=_probe("/healthz", period_seconds=2, failures=60),
+        readinessProbe=_probe("/readyz", period_seconds=2, failures=3),
+        livenessProbe=_probe("/healthz", period_seconds=10, failures=3),
+        lifecycle={"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
+        volumeMounts=[config_mount, *mounts],
+    )
+    return objects.PodParts(
+        containers=[container],
+        volumes=[config_volume, *volumes],
+        annotations=objects.config_hash_annotation(data),
+        image_pull_secrets=images.pull_secrets,
+    )
+
+
+def _probe(path: str, *, period_seconds: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }

@@ -1,0 +1,153 @@
+"""The page of what does not act yet tells the truth: what it lists nothing reads, what it does not is read.
+
+Every controller settles the objects of its kind's `full_featured_objects()`, as they are and with `paused`
+turned round, while the reads of our own code are recorded.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.base import ApiModel
+from flotilla_operator.api.kinds import KINDS, Kind
+from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.api.schema import not_yet
+from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
+from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
+from flotilla_operator.controllers.vector_index.controller import VectorIndexController
+from tests.builders import agent_fleet, model_replica_set, vector_index
+from tests.builders.api_objects import changed, smallest
+from tests.support.field_reads import FieldReads, paths_below, recorded
+from tests.support.settling import SettlingCluster
+
+NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+ROUNDS = 6
+by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+# Of a core/v1 shape that is passed on as a whole, one way of use will do.
+PASSED_ON = "spec.engine.env[].valueFrom."
+BUILDERS: dict[str, Any] = {
+    "ModelReplicaSet": model_replica_set,
+    "VectorIndex": vector_index,
+    "AgentFleet": agent_fleet,
+}
+CONTROLLERS: dict[str, Any] = {
+    "ModelReplicaSet": ModelReplicaSetController,
+    "VectorIndex": VectorIndexController,
+    "AgentFleet": AgentFleetController,
+}
+
+
+def objects_of(kind: str) -> Iterator[dict[str, Any]]:
+    for manifest in BUILDERS[kind].full_featured_objects():
+        yield manifest
+        yield changed(manifest, spec__paused=not manifest["spec"].get("paused", False))
+
+
+def surroundings() -> list[dict[str, Any]]:
+    """What the objects refer to, besides secrets."""
+    available = {"conditions": [{"type": "Available", "status": "True"}]}
+    embedder = model_replica_set.model_replica_set(
+        "minilm",
+        model={"name": "minilm", "source": "pvc://models/minilm", "task": "Embed"},
+        status=available,
+    )
+    names = ("models", "documents", "shared")
+    claims = [core("PersistentVolumeClaim", name, spec={"accessModes": ["ReadWriteMany"]}) for name in names]
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 7}
+    return [
+        embedder,
+        agent_fleet.served_model(),
+        agent_fleet.served_index(),
+        *claims,
+        core("ConfigMap", "pages", data={"a.md": "# A"}),
+        core("Node", "a", status={"allocatable": {"nvidia.com/gpu": "64", "cpu": "512", "pods": "500"}}),
+        {**priority, "metadata": {"name": "serving"}},
+    ]
+
+
+def core(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "default"}, **fields}
+
+
+def reads_of(kind: str) -> FieldReads:
+    with recorded() as found:
+        for manifest in objects_of(kind):
+            cluster = SettlingCluster(*surroundings())
+            asyncio.run(cluster.settle(CONTROLLERS[kind](), manifest, NOW, ROUNDS))
+    return found
+
+
+def fields_of(kind: Kind) -> tuple[set[str], set[str]]:
+    """The paths that are to act, and those that are refused."""
+    spec = kind.model.model_fields["spec"].annotation
+    assert isinstance(spec, type)
+    assert issubclass(spec, ApiModel)
+    refused = {unacted.path for unacted in not_yet(kind) if not unacted.values}
+    below = tuple(f"{path}{end}" for path in refused for end in (".", "[]"))
+    acting = {path for path in paths_below(spec, "spec") if not path.startswith(below)} - refused
+    return acting, refused
+
+
+def untruths(kind: Kind, read: set[str]) -> list[str]:
+    """Where the page of what does not act yet is wrong."""
+    acting, refused = fields_of(kind)
+    return [
+        *(
+            f"{path} is listed as not acted on, and read: take its NotYet away"
+            for path in sorted(refused & read)
+        ),
+        *(f"{path} is read by nothing: act on it, or mark it NotYet" for path in sorted(acting - read)),
+    ]
+
+
+@by_kind
+def test_what_is_listed_is_read_by_nothing_and_what_is_not_is_read(kind: Kind) -> None:
+    assert untruths(kind, reads_of(kind.name).of(kind.name)) == []
+
+
+@by_kind
+def test_a_page_that_is_wrong_is_noticed(kind: Kind) -> None:
+    acting, refused = fields_of(kind)
+    listed, unlisted = min(refused), min(acting)
+    assert untruths(kind, acting | {listed}) == [
+        f"{listed} is listed as not acted on, and read: take its NotYet away"
+    ]
+    assert untruths(kind, acting - {unlisted}) == [
+        f"{unlisted} is read by nothing: act on it, or mark it NotYet"
+    ]
+
+
+@by_kind
+def test_the_full_featured_objects_use_every_field_that_acts_and_no_other(kind: Kind) -> None:
+    acting, refused = fields_of(kind)
+    given = {path for manifest in BUILDERS[kind.name].full_featured_objects() for path in given_in(manifest)}
+    assert sorted(given & refused) == []
+    assert [path for path in sorted(acting - given) if not path.startswith(PASSED_ON)] == []
+
+
+def given_in(value: Any, path: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, content in value.items():
+            here = f"{path}.{key}" if path else key
+            yield here
+            yield from given_in(content, here)
+    elif isinstance(value, list):
+        for item in value:
+            yield from given_in(item, f"{path}[]")
+
+
+def test_the_recorder_sees_the_operator_and_not_the_tests() -> None:
+    from flotilla_operator.workloads.engine_pod import engine_requests
+
+    with recorded() as found:
+        spec = ModelReplicaSet.model_validate(smallest("ModelReplicaSet")).spec
+        assert spec.router.replicas == 2
+        assert found.of("ModelReplicaSet") == set()
+        engine_requests(spec)
+    read = found.of("ModelReplicaSet")
+    assert {"spec.accelerator", "spec.engine", "spec.engine.resources.limits"} <= read
+    assert "spec.router" not in read
+    assert "spec.engine.env" not in read

@@ -1,0 +1,408 @@
+"""Broken manifests on a real API server: each is refused, and the message says what to do.
+
+Here: every CEL rule, the bounds that a user is likely to meet, and every field that this release does not act
+on. What needs the cluster to be judged (no node has enough GPUs, a secret is missing) is a condition and is
+tested with the controllers.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.base import VALIDATIONS
+from flotilla_operator.api.kinds import KINDS, Kind
+from flotilla_operator.api.schema import not_yet, structural
+from local_cluster.control_plane import ControlPlane
+from local_cluster.errors import ApiError
+from tests.builders.api_objects import changed, smallest
+
+INVALID = 422
+PLURALS = {kind.name: kind.plural for kind in KINDS}
+
+
+def row(kind: str, path: str, value: Any, message: str, name: str) -> Any:
+    return pytest.param(kind, {path: value}, message, id=f"{kind}: {name}")
+
+
+def refusal(path: str) -> str:
+    return f"{path} is not acted on by this release of Flotilla; remove it"
+
+
+SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
+
+NAMES = [
+    row(SET, "metadata__name", "m" * 41, "at most 40 characters", "a name too long for its children"),
+    row(SET, "metadata__name", "7b", "must start with a letter", "a name that no Service could have"),
+    row(INDEX, "metadata__name", "my.index", "must start with a letter", "a name with a dot"),
+    row(FLEET, "metadata__name", "a" * 41, "at most 40 characters", "a fleet's name too long"),
+]
+
+MODEL_REPLICA_SETS = [
+    row(SET, "spec__model", None, "spec.model: Required value", "no model"),
+    row(SET, "spec__model__source", None, "spec.model.source: Required value", "no source"),
+    row(
+        SET,
+        "spec__model__source",
+        "s3://bucket/model",
+        "spec.model.source must be hf://organisation/name or pvc://claim/folder",
+        "a source of another scheme",
+    ),
+    row(
+        SET,
+        "spec__model__source",
+        "hf://smollm2",
+        "spec.model.source must be hf://organisation/name",
+        "a hub source without an organisation",
+    ),
+    row(
+        SET,
+        "spec__model__source",
+        "image://registry.example/model:1",
+        "spec.model.source image:// is not acted on by this release of Flotilla; use hf:// or pvc://",
+        "a model from an image",
+    ),
+    row(SET, "spec__model__task", "Translate", 'supported values: "Generate", "Embed"', "an unknown task"),
+    row(SET, "spec__parallelism__tensor", 0, "greater than or equal to 1", "tensor 0"),
+    row(SET, "spec__parallelism__tensor", 17, "less than or equal to 16", "tensor 17"),
+    row(SET, "spec__replicas", -1, "greater than or equal to 0", "fewer than no replicas"),
+    row(
+        SET,
+        "spec__accelerator",
+        {"products": ["H100"]},
+        "spec.accelerator needs exactly one of resource and deviceClass",
+        "an accelerator without a resource",
+    ),
+    row(
+        SET,
+        "spec__accelerator",
+        {"resource": "nvidia.com/gpu", "deviceClass": {"name": "gpu.nvidia.com"}},
+        "spec.accelerator needs exactly one of resource and deviceClass",
+        "resource and deviceClass",
+    ),
+    row(SET, "spec__router__loadFactor", 1, "should be greater than 1", "a load factor that bounds nothing"),
+    row(
+        SET,
+        "spec__modelCache",
+        {"mode": "Claim"},
+        "spec.modelCache.claimName goes with mode Claim",
+        "a cache on a claim without its name",
+    ),
+    row(
+        SET,
+        "spec__modelCache",
+        {"claimName": "models"},
+        "spec.modelCache.claimName goes with mode Claim",
+        "a claim for a cache of another mode",
+    ),
+    row(SET, "spec__modelCache__path", "models", "should match", "a node's folder that is not absolute"),
+    row(SET, "spec__engine__extraArgs", ["x" * 1025], "may not be more than 1024", "an endless argument"),
+    row(SET, "spec__engine__resources", {"limits": {"memory": "much"}}, "should match", "no quantity"),
+    row(
+        SET,
+        "spec__engine__env",
+        [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "Duplicate value",
+        "a variable twice",
+    ),
+    row(
+        SET,
+        "spec__pod__volumes",
+        [{"emptyDir": {}}],
+        "volumes[0].name: Required value",
+        "a volume without name",
+    ),
+]
+
+AUTOSCALING_OF_LATER_RELEASES = [
+    row(
+        SET,
+        "spec__autoscaling",
+        {"minReplicas": 3, "maxReplicas": 2, "queueDepth": {}},
+        "spec.autoscaling.minReplicas must not be greater than maxReplicas",
+        "more replicas at least than at most",
+    ),
+    row(
+        SET,
+        "spec__autoscaling",
+        {"maxReplicas": 2},
+        "spec.autoscaling needs queueDepth, goodput or both",
+        "nothing to scale by",
+    ),
+    row(
+        SET,
+        "spec__autoscaling",
+        {"maxReplicas": 2, "goodput": {}},
+        "spec.autoscaling.goodput holds spec.slo, which is missing",
+        "goodput without a promise",
+    ),
+    row(
+        SET,
+        "spec__autoscaling",
+        {"maxReplicas": 2, "queueDepth": {}, "scaleToZeroAfterSeconds": 60},
+        "spec.autoscaling.scaleToZeroAfterSeconds needs minReplicas 0",
+        "scale to zero above zero",
+    ),
+    row(SET, "spec__slo", {"attainment": 0}, "should be greater than 0", "an attainment of nothing"),
+    row(SET, "spec__slo", {"attainment": 1.1}, "less than or equal to 1", "an attainment above all"),
+]
+
+VECTOR_INDEXES = [
+    row(INDEX, "spec__embedding", None, "spec.embedding: Required value", "no embedder"),
+    row(INDEX, "spec__embedding__dimension", None, "dimension: Required value", "no dimension"),
+    row(
+        INDEX,
+        "spec__source__path",
+        "/documents",
+        "spec.source.path must be pvc://claim/folder or configmap://name",
+        "a path without a scheme",
+    ),
+    row(
+        INDEX,
+        "spec__source__path",
+        "s3://bucket/documents",
+        "spec.source.path s3:// and https:// are not acted on by this release of Flotilla",
+        "documents in an object store",
+    ),
+    row(
+        INDEX,
+        "spec__source__path",
+        "https://example.com/list.txt",
+        "spec.source.path s3:// and https:// are not acted on by this release of Flotilla",
+        "documents on the web",
+    ),
+    row(
+        INDEX,
+        "spec__milvus__mode",
+        "Standalone",
+        "spec.milvus.mode Standalone and Distributed are not acted on by this release of Flotilla",
+        "a Milvus server of its own",
+    ),
+    row(
+        INDEX,
+        "spec__milvus__mode",
+        "Distributed",
+        "spec.milvus.mode Standalone and Distributed are not acted on by this release of Flotilla",
+        "a Milvus cluster",
+    ),
+    row(
+        INDEX,
+        "spec__milvus__mode",
+        "External",
+        "spec.milvus.uri goes with mode External, and mode External needs it",
+        "an external Milvus without its address",
+    ),
+    row(
+        INDEX,
+        "spec__milvus__uri",
+        "http://milvus:19530",
+        "spec.milvus.uri goes with mode External, and mode External needs it",
+        "an address for a Milvus of our own",
+    ),
+    row(
+        INDEX,
+        "spec__processing",
+        {"chunkTokens": 32, "overlapTokens": 32},
+        "spec.processing.overlapTokens must be less than chunkTokens",
+        "chunks that never end",
+    ),
+    row(
+        INDEX,
+        "spec__processing__chunkTokens",
+        20,
+        "spec.processing.overlapTokens must be less than chunkTokens",
+        "chunks shorter than the default overlap",
+    ),
+    row(INDEX, "spec__retention__generations", 0, "greater than or equal to 1", "nothing kept"),
+]
+
+AGENT_FLEETS = [
+    row(FLEET, "spec__agent", {}, "spec.agent needs exactly one of prompt", "an agent that is nothing"),
+    row(
+        FLEET,
+        "spec__agent__entrypoint",
+        "app:main",
+        "spec.agent needs exactly one of prompt",
+        "an agent that is two things",
+    ),
+    row(FLEET, "spec__models", [], "should have at least 1 items", "no model"),
+    row(
+        FLEET, "spec__models__0__role", "Judge", "spec.models needs one with role Default", "no default model"
+    ),
+    row(
+        FLEET,
+        "spec__models__0__endpoint",
+        {"url": "https://api.example/v1", "model": "m"},
+        "each of spec.models needs exactly one of modelRef and endpoint",
+        "a model here and outside",
+    ),
+    row(
+        FLEET,
+        "spec__models",
+        [{"role": "Default", "modelRef": {"name": "a"}}, {"role": "Default", "modelRef": {"name": "b"}}],
+        "Duplicate value",
+        "two default models",
+    ),
+    row(
+        FLEET,
+        "spec__workers",
+        {"minReplicas": 3, "maxReplicas": 2},
+        "spec.workers.minReplicas must not be greater than maxReplicas",
+        "more workers at least than at most",
+    ),
+    row(
+        FLEET,
+        "spec__queue__redis__mode",
+        "External",
+        "spec.queue.redis.urlSecretRef goes with mode External, and mode External needs it",
+        "an external Redis without its address",
+    ),
+    row(
+        FLEET,
+        "spec__queue__redis__urlSecretRef",
+        {"name": "redis"},
+        "spec.queue.redis.urlSecretRef goes with mode External, and mode External needs it",
+        "an address for a Redis of our own",
+    ),
+    row(
+        FLEET,
+        "spec__gateway__auth__mode",
+        "Secret",
+        "spec.gateway.auth.secretRef goes with mode Secret, and mode Secret needs it",
+        "callers' keys without the secret",
+    ),
+    row(
+        FLEET,
+        "spec__gateway__auth__secretRef",
+        {"name": "callers"},
+        "spec.gateway.auth.secretRef goes with mode Secret, and mode Secret needs it",
+        "callers' keys that nothing reads",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "nothing"}],
+        "each of spec.tools needs exactly one of http, mcp and python",
+        "a tool that is nothing",
+    ),
+]
+
+# A value that the schema takes, for each field that this release refuses.
+NOT_YET_VALUES: dict[str, dict[str, Any]] = {
+    SET: {
+        "spec.engine.speculative": {"method": "NGram"},
+        "spec.engine.kvOffloadGiB": 8,
+        "spec.engine.adapters": [{"name": "sql", "source": "hf://org/sql"}],
+        "spec.parallelism.pipeline": 2,
+        "spec.accelerator.deviceClass": {"name": "gpu.nvidia.com"},
+        "spec.accelerator.memoryGiB": 80,
+        "spec.placement.packPipelineWithin": "topology.kubernetes.io/rack",
+        "spec.placement.spreadReplicasAcross": "topology.kubernetes.io/zone",
+        "spec.placement.required": False,
+        "spec.placement.nodeProvisioning": {},
+        "spec.slo": {},
+        "spec.autoscaling": {"maxReplicas": 2, "queueDepth": {}},
+        "spec.router.tls": {"secretRef": {"name": "tls"}},
+        "spec.update": {},
+        "spec.disaggregation": {"prefill": {}, "decode": {}},
+        "spec.pricing": {},
+    },
+    INDEX: {
+        "spec.source.schedule": "*/15 * * * *",
+        "spec.source.secretRef": {"name": "s3"},
+        "spec.source.endpoint": "https://minio.example",
+        "spec.source.region": "eu-central-1",
+        "spec.processing.deduplicate": {},
+        "spec.index.shards": 2,
+        "spec.index.replicas": 2,
+        "spec.index.partitionKey": "tenant",
+        "spec.index.hybrid": True,
+        "spec.gate.minRecallAt10": 0.95,
+        "spec.gate.goldenSetRef": {"name": "golden"},
+        "spec.gate.minNDCG": 0.5,
+        "spec.gate.maxP99Milliseconds": 100,
+        "spec.gate.sample": 200,
+        "spec.retriever.hedge": {},
+        "spec.freshness": {},
+    },
+    FLEET: {
+        "spec.agent.entrypoint": "app:main",
+        "spec.agent.graph": "app:graph",
+        "spec.image": "registry.example/agent:1",
+        "spec.models[].rateLimit": "openai",
+        "spec.tools": [{"name": "weather", "http": {"url": "https://weather.example"}}],
+        "spec.limits.maxCostUSD": 1,
+        "spec.limits.maxDepth": 2,
+        "spec.limits.maxFanOut": 5,
+        "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
+        "spec.cache": {},
+        "spec.gateway.tls": {"secretRef": {"name": "tls"}},
+        "spec.slo": {},
+    },
+}
+
+NOT_YET = [
+    row(kind, path.replace("[]", ".0").replace(".", "__"), value, refusal(path), f"not yet {path}")
+    for kind, fields in NOT_YET_VALUES.items()
+    for path, value in fields.items()
+]
+
+ROWS = [
+    *NAMES,
+    *MODEL_REPLICA_SETS,
+    *AUTOSCALING_OF_LATER_RELEASES,
+    *VECTOR_INDEXES,
+    *AGENT_FLEETS,
+    *NOT_YET,
+]
+
+
+def messages(schema: Any) -> Iterator[str]:
+    if isinstance(schema, list):
+        for item in schema:
+            yield from messages(item)
+    elif isinstance(schema, dict):
+        yield from (rule["message"] for rule in schema.get(VALIDATIONS, ()))
+        for value in schema.values():
+            yield from messages(value)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_field_that_does_not_act_has_a_row(kind: Kind) -> None:
+    refused = [unacted.path for unacted in not_yet(kind) if not unacted.values]
+    assert list(NOT_YET_VALUES[kind.name]) == refused
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_rule_has_a_row(kind: Kind) -> None:
+    expected = [row.values[2] for row in ROWS if row.values[0] == kind.name]
+    shared = [row.values[2] for row in NAMES]
+    transitions = ("spec.model.task cannot be changed",)
+    below_a_refused_field = tuple(f"{unacted.path}." for unacted in not_yet(kind) if not unacted.values)
+    untried = [
+        message
+        for message in set(messages(structural(kind)))
+        if not any(text in message for text in (*expected, *shared, *transitions))
+        and not message.startswith(below_a_refused_field)
+    ]
+    assert untried == []
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: str, kind: Kind) -> None:
+    create(kinds_installed, smallest(kind.name, namespace=namespace))
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(("kind", "values", "message"), ROWS)
+def test_refused(kinds_installed: ControlPlane, kind: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        create(kinds_installed, changed(smallest(kind), **values), options="?dryRun=All")
+    assert refused.value.status == INVALID
+    assert message in refused.value.message
+
+
+def create(plane: ControlPlane, manifest: dict[str, Any], *, options: str = "") -> None:
+    folder = f"/apis/flotilla.dev/v1alpha1/namespaces/{manifest['metadata']['namespace']}"
+    plane.client.create(f"{folder}/{PLURALS[manifest['kind']]}{options}", manifest)

@@ -1,0 +1,106 @@
+"""How many workers the queue asks for: the rules one by one, and what always holds."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flotilla_operator.autoscaling.workers import (
+    Need,
+    WorkerMemory,
+    WorkerPolicy,
+    WorkerSignals,
+    WorkersReason,
+    decide,
+)
+
+NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+POLICY = WorkerPolicy(min_replicas=0, max_replicas=5, concurrency=10)
+LONG_IDLE = WorkerMemory(needs=(Need(at=NOW - timedelta(seconds=90), workers=0),))
+
+
+def queue(waiting: int = 0, in_flight: int = 0, unknown: int = 0) -> WorkerSignals:
+    return WorkerSignals(waiting=waiting, in_flight=in_flight, unknown_effects=unknown)
+
+
+@pytest.mark.parametrize(
+    ("signals", "policy", "memory", "current", "wanted", "reason"),
+    [
+        pytest.param(queue(), POLICY, WorkerMemory(), 0, 0, WorkersReason.IDLE, id="nothing to do"),
+        pytest.param(queue(1), POLICY, WorkerMemory(), 0, 1, WorkersReason.TASKS, id="the first task"),
+        pytest.param(queue(11), POLICY, WorkerMemory(), 1, 2, WorkersReason.TASKS, id="one task too many"),
+        pytest.param(queue(15, 5), POLICY, WorkerMemory(), 1, 2, WorkersReason.TASKS, id="both count"),
+        pytest.param(queue(999), POLICY, WorkerMemory(), 1, 5, WorkersReason.MAXIMUM, id="more than allowed"),
+        pytest.param(
+            queue(),
+            WorkerPolicy(min_replicas=2, max_replicas=5, concurrency=10),
+            WorkerMemory(),
+            0,
+            2,
+            WorkersReason.MINIMUM,
+            id="always two",
+        ),
+        pytest.param(None, POLICY, LONG_IDLE, 3, 3, WorkersReason.NO_FIGURES, id="unknown changes nothing"),
+        pytest.param(
+            queue(), POLICY, WorkerMemory(), 3, 3, WorkersReason.QUIET_WINDOW, id="the memory is too short"
+        ),
+        pytest.param(queue(), POLICY, LONG_IDLE, 3, 0, WorkersReason.IDLE, id="quiet for long enough"),
+        pytest.param(
+            queue(),
+            POLICY,
+            WorkerMemory(needs=(*LONG_IDLE.needs, Need(at=NOW - timedelta(seconds=30), workers=2))),
+            3,
+            2,
+            WorkersReason.IDLE,
+            id="down to the most of the window",
+        ),
+        pytest.param(
+            queue(unknown=1), POLICY, LONG_IDLE, 2, 1, WorkersReason.TASK_UNDER_WAY, id="an unknown effect"
+        ),
+    ],
+)
+def test_the_number_and_its_reason(
+    signals: WorkerSignals | None,
+    policy: WorkerPolicy,
+    memory: WorkerMemory,
+    current: int,
+    wanted: int,
+    reason: WorkersReason,
+) -> None:
+    decision, _ = decide(signals, policy, memory, current=current, now=NOW)
+    assert (decision.wanted, decision.reason) == (wanted, reason)
+    assert str(wanted) in decision.message
+
+
+def test_every_reason_is_in_the_table_above() -> None:
+    table = test_the_number_and_its_reason.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    assert {row.values[5] for row in table} == set(WorkersReason)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120), st.floats(0.5, 40)), min_size=1, max_size=40)
+)
+def test_never_none_while_a_task_is_there_never_beyond_the_bounds_and_memory_stays_small(
+    moments: list[tuple[int, int, float]],
+) -> None:
+    memory, current, now = WorkerMemory(), 0, NOW
+    for waiting, in_flight, seconds in moments:
+        now += timedelta(seconds=seconds)
+        decision, memory = decide(queue(waiting, in_flight), POLICY, memory, current=current, now=now)
+        current = decision.wanted
+        assert 0 <= current <= 5
+        assert current > 0 or waiting + in_flight == 0
+        assert current * 10 >= min(waiting + in_flight, 50)
+        assert len(memory.needs) <= 2 + 60 / 0.5
+
+
+def test_a_fleet_at_rest_comes_to_nothing_and_stays_there() -> None:
+    memory, current, now = WorkerMemory(), 4, NOW
+    seen = []
+    for _ in range(30):
+        now += timedelta(seconds=5)
+        decision, memory = decide(queue(), POLICY, memory, current=current, now=now)
+        current = decision.wanted
+        seen.append(current)
+    assert seen == [4] * 12 + [0] * 18

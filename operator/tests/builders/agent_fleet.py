@@ -1,0 +1,113 @@
+"""AgentFleets: a small one that a row changes where it matters, and ones that use every field acted on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
+from flotilla_operator.workloads.labels import Owner
+from tests.builders.model_replica_set import merged, model_replica_set
+
+OWNER = Owner(kind="AgentFleet", namespace="default", name="support", uid="uid-support")
+
+
+def agent_fleet(
+    name: str = "support",
+    *,
+    generation: int = 1,
+    status: Mapping[str, Any] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:
+    """A fleet with one model and no index."""
+    base = {"agent": {"prompt": "Answer."}, "models": [{"role": "Default", "modelRef": {"name": "llama"}}]}
+    manifest = {
+        "apiVersion": "flotilla.dev/v1alpha1",
+        "kind": "AgentFleet",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": f"uid-{name}",
+            "generation": generation,
+            "resourceVersion": "1",
+        },
+        "spec": merged(base, spec),
+    }
+    return manifest if status is None else {**manifest, "status": dict(status)}
+
+
+def spec_of(**spec: Any) -> AgentFleetSpec:
+    """The parsed spec of such a fleet."""
+    return AgentFleet.model_validate(agent_fleet(**spec)).spec
+
+
+def served_model(name: str = "llama", *, available: bool = True, **spec: Any) -> dict[str, Any]:
+    """A ModelReplicaSet that answers, or one that is still starting."""
+    condition = {
+        "type": "Available",
+        "status": "True" if available else "False",
+        "reason": "ReplicasAvailable" if available else "NoReplicaReady",
+        "message": "1 of 1 replicas are ready" if available else "0 of 1 replicas are ready",
+    }
+    status = {"url": f"http://{name}-model.default.svc:8000/v1", "conditions": [condition]}
+    return model_replica_set(name, status=status, **spec)
+
+
+def served_index(name: str = "handbook", **status: Any) -> dict[str, Any]:
+    """A VectorIndex that serves a generation."""
+    url = f"http://{name}-retriever.default.svc:8080/v1/retrieve"
+    return {
+        "apiVersion": "flotilla.dev/v1alpha1",
+        "kind": "VectorIndex",
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "resourceVersion": "1"},
+        "spec": {},
+        "status": {"url": url, "activeGeneration": "g-1", "phase": "Ready", **status},
+    }
+
+
+def full_featured_objects() -> list[dict[str, Any]]:
+    """Fleets that together use every field this release acts on."""
+    managed = agent_fleet(
+        "full-managed",
+        agent={"prompt": "You answer questions about the handbook."},
+        models=[
+            {"role": "Default", "modelRef": {"name": "llama"}},
+            {
+                "role": "Judge",
+                "endpoint": {
+                    "url": "https://models.example/v1",
+                    "model": "gpt-large",
+                    "apiKeySecretRef": {"name": "judge", "key": "apiKey"},
+                },
+            },
+        ],
+        indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
+        limits={"maxSteps": 12, "maxTokens": 50_000, "maxWallSeconds": 120},
+        workers={
+            "minReplicas": 1,
+            "maxReplicas": 4,
+            "concurrency": 100,
+            "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "512Mi"}},
+        },
+        queue={
+            "redis": {
+                "mode": "Managed",
+                "storage": {"size": "5Gi", "storageClassName": "fast"},
+                "fsync": "EverySecond",
+                "deletionPolicy": "Delete",
+            },
+            "maxWaiting": 500,
+            "resultTTLSeconds": 3600,
+        },
+        recovery={"leaseSeconds": 10, "maxAttempts": 3},
+        gateway={
+            "replicas": 3,
+            "auth": {"mode": "Secret", "secretRef": {"name": "callers"}},
+            "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
+        },
+        paused=False,
+    )
+    external = agent_fleet(
+        "full-external",
+        queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis", "key": "address"}}},
+        gateway={"auth": {"mode": "None"}},
+    )
+    return [managed, external, agent_fleet("full-kubernetes", gateway={"auth": {"mode": "Kubernetes"}})]

@@ -1,0 +1,146 @@
+"""ModelReplicaSets: a small one that a row changes where it matters, and ones that use every field acted
+on.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Owner
+
+IMAGES = Images(
+    runtime="registry.example/flotilla-runtime@sha256:aa",
+    haproxy="registry.example/haproxy@sha256:bb",
+    redis="registry.example/redis@sha256:cc",
+    milvus="registry.example/milvus@sha256:dd",
+    engine="registry.example/vllm-openai@sha256:ee",
+)
+OWNER = Owner(kind="ModelReplicaSet", namespace="default", name="llama", uid="uid-llama")
+GPU = {"resource": "nvidia.com/gpu", "products": ["H100"]}
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with the changes laid over it, mapping by mapping."""
+    result = dict(base)
+    for key, value in changes.items():
+        held = result.get(key)
+        both = isinstance(held, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(held, value) if both else value
+    return result
+
+
+def model_replica_set(
+    name: str = "llama",
+    *,
+    namespace: str = "default",
+    generation: int = 1,
+    status: Mapping[str, Any] | None = None,
+    created: str = "2026-05-01T11:00:00Z",
+    **spec: Any,
+) -> dict[str, Any]:
+    """A set that serves a model of the hub on one CPU replica."""
+    base = {"model": {"name": "llama", "source": "hf://meta/llama"}}
+    manifest = {
+        "apiVersion": "flotilla.dev/v1alpha1",
+        "kind": "ModelReplicaSet",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{name}",
+            "generation": generation,
+            "resourceVersion": "1",
+            "creationTimestamp": created,
+        },
+        "spec": merged(base, spec),
+    }
+    return manifest if status is None else {**manifest, "status": dict(status)}
+
+
+def spec_of(**spec: Any) -> ModelReplicaSetSpec:
+    """The parsed spec of such a set."""
+    return ModelReplicaSet.model_validate(model_replica_set(**spec)).spec
+
+
+def gpu_set(**changes: Any) -> dict[str, Any]:
+    """A set of two replicas of four H100 each."""
+    return merged(
+        model_replica_set(replicas=2, accelerator=GPU, parallelism={"tensor": 4}), {"spec": changes}
+    )
+
+
+def _on_accelerators() -> dict[str, Any]:
+    return model_replica_set(
+        "full-gpu",
+        replicas=3,
+        model={
+            "name": "llama-70b",
+            "source": "hf://meta-llama/Llama-3.3-70B-Instruct",
+            "revision": "6f6073b",
+            "tokenSecretRef": {"name": "hf", "key": "hub"},
+            "task": "Generate",
+        },
+        engine={
+            "image": "registry.example/own-engine:1",
+            "maxModelLen": 32768,
+            "maxNumSeqs": 64,
+            "kvCacheDtype": "FP8E4M3",
+            "prefixCaching": False,
+            "chunkedPrefill": False,
+            "extraArgs": ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],
+            "env": [
+                {"name": "HF_ENDPOINT", "value": "https://mirror.example"},
+                {"name": "PROXY", "valueFrom": {"configMapKeyRef": {"name": "proxy", "key": "url"}}},
+            ],
+            "resources": {"requests": {"cpu": "8", "memory": "64Gi"}, "limits": {"memory": "128Gi"}},
+        },
+        parallelism={"tensor": 4},
+        accelerator={"resource": "nvidia.com/gpu", "products": ["NVIDIA-H100-80GB-HBM3"]},
+        placement={
+            "nodeSelector": {"pool": "inference"},
+            "tolerations": [
+                {
+                    "key": "nvidia.com/gpu",
+                    "operator": "Equal",
+                    "value": "present",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": 60,
+                }
+            ],
+            "priorityClassName": "serving",
+        },
+        router={
+            "replicas": 3,
+            "loadFactor": 1.5,
+            "queueTimeoutSeconds": 30,
+            "requestTimeoutSeconds": 300,
+            "maxQueue": 500,
+            "maxRequestMiB": 32,
+            "authSecretRef": {"name": "callers"},
+            "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
+        },
+        drain={"deadlineSeconds": 120},
+        modelCache={"mode": "Claim", "claimName": "models"},
+        pod={
+            "labels": {"team": "search"},
+            "annotations": {"note.example/owner": "search"},
+            "serviceAccountName": "engine",
+            "imagePullSecrets": [{"name": "registry"}],
+            "volumes": [{"name": "extra", "configMap": {"name": "extra"}}],
+            "volumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+        },
+        paused=False,
+    )
+
+
+def full_featured_objects() -> list[dict[str, Any]]:
+    """Objects that together use every field this release acts on."""
+    return [
+        _on_accelerators(),
+        model_replica_set(
+            "full-cpu",
+            model={"name": "minilm", "source": "pvc://models/minilm", "task": "Embed"},
+            engine={"maxModelLen": 256, "resources": {"limits": {"cpu": "1500m"}}},
+        ),
+        model_replica_set("full-node", modelCache={"mode": "Node", "path": "/srv/models"}, paused=True),
+    ]

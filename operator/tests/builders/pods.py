@@ -1,0 +1,75 @@
+"""Engine pods as the API server would show them, each showing only what matters to a row."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flotilla_operator.workloads.pinning import pinned
+from flotilla_runtime import contract
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def time_text(seconds_ago: float = 0) -> str:
+    return (NOW - timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def container_status(name: str = "engine", *, ready: bool = False, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "ready": ready, **fields}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def terminated(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+
+
+def engine_pod(
+    name: str = "llama-aaaaa",
+    *,
+    pin: str | None = None,
+    node: str | None = None,
+    ready: bool = False,
+    phase: str = "Pending",
+    age: float = 10,
+    deleting: bool = False,
+    revision: str = "r1",
+    server_id: int = 1,
+    owner_uid: str = "uid-llama",
+    scheduler: str = "",
+    message: str = "",
+    containers: Sequence[dict[str, Any]] = (),
+    inits: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    if scheduler:
+        conditions.append({"type": "PodScheduled", "status": "False", "message": scheduler})
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": "default",
+        "uid": f"uid-{name}",
+        "resourceVersion": "1",
+        "creationTimestamp": time_text(age),
+        "labels": {
+            contract.LABEL_GROUP: name,
+            contract.LABEL_REVISION: revision,
+            contract.LABEL_STAGE: "0",
+        },
+        "annotations": {contract.ANNOTATION_SERVER_ID: str(server_id)},
+        "ownerReferences": [{"kind": "ModelReplicaSet", "uid": owner_uid, "controller": True}],
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = time_text()
+    spec: dict[str, Any] = {"containers": [{"name": "engine"}]}
+    if pin:
+        spec["affinity"] = pinned(None, pin)
+    if node:
+        spec["nodeName"] = node
+    status: dict[str, Any] = {"phase": phase, "conditions": conditions, "message": message}
+    if containers:
+        status["containerStatuses"] = list(containers)
+    if inits:
+        status["initContainerStatuses"] = list(inits)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}

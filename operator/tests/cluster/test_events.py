@@ -1,0 +1,84 @@
+"""Events under a hand-turned clock: repeats become a series, and no object can flood the server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from flotilla_operator.cluster.events import Recorder
+from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.resources import EVENTS, MODEL_REPLICA_SETS
+from flotilla_operator.cluster.writes import Event, EventType, Manifest
+from tests.support.fake_api import FakeApi
+
+FAILED = Event(type=EventType.WARNING, reason="WriteFailed", note="the server said no")
+
+
+@dataclass
+class Bench:
+    api: FakeApi
+    owner: Owner
+    recorder: Recorder = field(init=False)
+    now: float = 0.0
+
+    def events(self) -> list[Manifest]:
+        return list(self.api.shelf(EVENTS).objects.values())
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    api = FakeApi()
+    manifest = api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "default"}})
+    async with api.running(), api.client() as client:
+        made = Bench(api, Owner(resource=MODEL_REPLICA_SETS, manifest=manifest))
+        made.recorder = Recorder(client, "operator-0", clock=lambda: made.now)
+        yield made
+
+
+async def test_an_event_names_the_object_and_who_reports() -> None:
+    async with bench() as b:
+        await b.recorder.record(b.owner, FAILED)
+        (event,) = b.events()
+        assert event["regarding"]["uid"] == b.owner.uid
+        assert event["reportingController"] == "flotilla.dev/operator"
+        assert (event["type"], event["reason"], event["action"]) == ("Warning", "WriteFailed", "Reconcile")
+
+
+async def test_a_hundred_failures_make_at_most_three_events_and_few_writes() -> None:
+    async with bench() as b:
+        for attempt in range(100):
+            b.now += min(300, 2**attempt) / 2
+            await b.recorder.record(b.owner, FAILED)
+        assert len(b.events()) <= 3
+        assert max(event["series"]["count"] for event in b.events()) > 90
+        assert len(b.api.writes()) <= 60
+
+
+async def test_a_hundred_failures_in_a_minute_make_two_writes() -> None:
+    async with bench() as b:
+        for _ in range(100):
+            b.now += 0.6
+            await b.recorder.record(b.owner, FAILED)
+        assert [request.method for request in b.api.writes()] == ["POST", "PATCH"]
+
+
+async def test_an_object_with_ever_new_reasons_runs_out_of_tokens() -> None:
+    async with bench() as b:
+        for attempt in range(100):
+            await b.recorder.record(b.owner, Event(type=EventType.NORMAL, reason=f"R{attempt}", note=""))
+        assert len(b.events()) == 10
+
+
+async def test_a_series_whose_event_expired_begins_anew() -> None:
+    async with bench() as b:
+        await b.recorder.record(b.owner, FAILED)
+        b.api.shelf(EVENTS).objects.clear()
+        await b.recorder.record(b.owner, FAILED)
+        await b.recorder.record(b.owner, FAILED)
+        assert len(b.events()) == 1
+
+
+async def test_an_event_that_cannot_be_written_fails_nothing() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: r.method == "POST", 403)
+        await b.recorder.record(b.owner, FAILED)
+        assert b.events() == []

@@ -1,0 +1,223 @@
+"""The queue under a hand-turned clock: order, one at a time, backoff, and a state machine."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from flotilla_operator.cluster.queue import Backoff, KeyedQueue
+from flotilla_operator.cluster.resources import Key
+
+A, B, C = (Key("ModelReplicaSet", "default", name) for name in "abc")
+
+
+@dataclass
+class Planned:
+    at: float
+    callback: Callable[[Key], None]
+    key: Key
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def when(self) -> float:
+        return self.at
+
+
+@dataclass
+class HandClock:
+    """A timer that moves when told to."""
+
+    now: float = 0.0
+    planned: list[Planned] = field(default_factory=list)
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[Key], None], key: Key) -> Planned:
+        self.planned.append(Planned(when, callback, key))
+        return self.planned[-1]
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        due = sorted((p for p in self.planned if p.at <= self.now), key=Planned.when)
+        self.planned = [p for p in self.planned if p.at > self.now]
+        for planned in due:
+            if not planned.cancelled:
+                planned.callback(planned.key)
+
+
+def longest(_low: float, high: float) -> float:
+    return high
+
+
+def queue_with(clock: HandClock) -> KeyedQueue:
+    return KeyedQueue(timer=clock, draw=longest)
+
+
+async def test_a_key_woken_many_times_is_held_once() -> None:
+    queue = queue_with(HandClock())
+    for key in (A, B, A, A):
+        queue.add(key)
+    assert [await queue.take(), await queue.take()] == [A, B]
+    assert len(queue) == 0
+
+
+async def test_a_key_woken_while_it_runs_comes_back_when_it_is_done() -> None:
+    queue = queue_with(HandClock())
+    queue.add(A)
+    await queue.take()
+    queue.add(A)
+    assert len(queue) == 0
+    queue.done(A)
+    assert await queue.take() == A
+
+
+async def test_different_keys_run_in_parallel_and_one_key_does_not() -> None:
+    queue = KeyedQueue(draw=longest)
+    running: set[Key] = set()
+    most = 0
+
+    async def worker() -> None:
+        nonlocal most
+        while True:
+            key = await queue.take()
+            assert key not in running
+            running.add(key)
+            most = max(most, len(running))
+            await asyncio.sleep(0.001)
+            running.discard(key)
+            queue.done(key)
+
+    workers = [asyncio.create_task(worker()) for _ in range(3)]
+    for _ in range(50):
+        for key in (A, B, C):
+            queue.add(key)
+        await asyncio.sleep(0.001)
+    assert most == 3
+    for task in workers:
+        task.cancel()
+
+
+async def test_backoff_doubles_from_one_second_to_five_minutes() -> None:
+    queue = queue_with(HandClock())
+    delays = [queue.retry(A) for _ in range(11)]
+    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+async def test_success_makes_the_next_failure_the_first() -> None:
+    queue = queue_with(HandClock())
+    for _ in range(5):
+        queue.retry(A)
+    queue.succeeded(A)
+    assert queue.retry(A) == 1
+
+
+@pytest.mark.parametrize("failures", range(1, 12))
+def test_jitter_is_full(failures: int) -> None:
+    drawn: list[tuple[float, float]] = []
+    Backoff().delay_seconds(failures, lambda low, high: drawn.append((low, high)) or low)  # type: ignore[func-returns-value]
+    assert drawn == [(0.0, min(300.0, 2.0 ** (failures - 1)))]
+
+
+async def test_a_server_that_names_a_time_is_given_that_time() -> None:
+    assert queue_with(HandClock()).retry(A, at_least_seconds=7) == 7
+
+
+async def test_a_later_look_does_not_put_off_an_earlier_one() -> None:
+    clock = HandClock()
+    queue = queue_with(clock)
+    queue.add_after(A, 5)
+    queue.add_after(A, 60)
+    clock.advance(5)
+    assert await queue.take() == A
+
+
+async def test_a_wake_up_takes_the_place_of_the_planned_look() -> None:
+    clock = HandClock()
+    queue = queue_with(clock)
+    queue.add_after(A, 5)
+    queue.add(A)
+    assert await queue.take() == A
+    queue.done(A)
+    clock.advance(10)
+    assert len(queue) == 0
+
+
+async def test_a_forgotten_key_does_not_come_back() -> None:
+    clock = HandClock()
+    queue = queue_with(clock)
+    queue.retry(A)
+    queue.forget(A)
+    clock.advance(1000)
+    assert len(queue) == 0
+
+
+async def test_waits_and_runs_are_measured() -> None:
+    clock = HandClock()
+    queue = queue_with(clock)
+    queue.add(A)
+    clock.advance(3)
+    assert queue.longest_wait_seconds() == 3
+    await queue.take()
+    clock.advance(4)
+    assert (queue.longest_wait_seconds(), queue.longest_run_seconds()) == (0, 4)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Whatever is asked in whatever order, no woken key is lost and none runs twice at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = HandClock()
+        self.queue = queue_with(self.clock)
+        self.running: list[Key] = []
+        self.owed: set[Key] = set()
+
+    @rule(key=st.sampled_from([A, B, C]))
+    def wake(self, key: Key) -> None:
+        self.queue.add(key)
+        self.owed.add(key)
+
+    @rule(key=st.sampled_from([A, B, C]), seconds=st.floats(0, 100))
+    def wake_later(self, key: Key, seconds: float) -> None:
+        self.queue.add_after(key, seconds)
+
+    @rule(key=st.sampled_from([A, B, C]))
+    def fail(self, key: Key) -> None:
+        self.queue.retry(key)
+
+    @rule(seconds=st.floats(0, 400))
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def take(self) -> None:
+        if len(self.queue):
+            key = asyncio.run(self.queue.take())
+            assert key not in self.running
+            self.running.append(key)
+            self.owed.discard(key)
+
+    @rule()
+    def finish(self) -> None:
+        if self.running:
+            self.queue.done(self.running.pop())
+
+    @invariant()
+    def holds_together(self) -> None:
+        self.queue.check()
+
+    @invariant()
+    def nothing_owed_is_lost(self) -> None:
+        waiting = set(self.queue._order) | self.queue._again
+        assert self.owed <= waiting
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=100, deadline=None)

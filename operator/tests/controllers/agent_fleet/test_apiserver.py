@@ -1,0 +1,345 @@
+"""A fleet's life through the real loop: a real API server, its controllers, and KWOK's nodes.
+
+The namespace enforces restricted pod security, so every pod of ours that appears has been accepted under it.
+KWOK plays the kubelet: gateways do not answer here, so how workers follow the queue is shown in test_plan.py
+and, with real processes, in the demo.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local_cluster.control_plane import ControlPlane
+from local_cluster.kwok import gpu_node
+from tests.builders.agent_fleet import full_featured_objects
+from tests.support.processes import OperatorProcess, operator_process
+
+pytestmark = pytest.mark.apiserver
+
+CRDS = Path(__file__).parents[4] / "crds"
+KINDS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}"
+WAIT_SECONDS = 60.0
+CHILDREN = "statefulsets,deployments,services,configmaps,secrets,networkpolicies,pdb,pods"
+
+
+def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
+    """The first answer that is not false."""
+    end = time.monotonic() + seconds
+    while True:
+        if found := what():
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s: {getattr(what, '__doc__', None) or what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def operator(
+    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    client = running_control_plane.client
+    for path in sorted(CRDS.glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        name = crd["metadata"]["name"]
+        place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        client.apply(place, crd)
+        until(lambda place=place: established(client.get(place)))
+    client.create("/api/v1/nodes", gpu_node("fleet-node", gpus=0))
+    folder = tmp_path_factory.mktemp("operator")
+    module = "tests.support.agent_fleet_operator"
+    with operator_process(folder, running_control_plane.kubeconfig, module=module) as process:
+        yield process
+    client.delete("/api/v1/nodes/fleet-node")
+
+
+def established(crd: dict[str, Any]) -> bool:
+    conditions = (crd.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+class Stage:
+    """One test's namespace, in words."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self.client = plane.client
+        self.plane = plane
+        self.namespace = namespace
+        self.kinds = KINDS.format(namespace=namespace)
+        self.fleets = f"{self.kinds}/agentfleets"
+        self.volumes: list[str] = []
+
+    def volume(self) -> None:
+        """Room for one claim of Redis."""
+        name = f"{self.namespace}-{len(self.volumes)}"
+        self.client.create(
+            "/api/v1/persistentvolumes",
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"],
+                    "capacity": {"storage": "10Gi"},
+                    "hostPath": {"path": "/tmp"},
+                    "claimRef": {"namespace": self.namespace, "name": "support-redis"},
+                },
+            },
+        )
+        self.volumes.append(name)
+
+    def model(self, name: str = "llama") -> None:
+        """A ModelReplicaSet that says that it answers."""
+        path = f"{self.kinds}/modelreplicasets"
+        model = {"name": name, "source": "hf://meta/llama"}
+        body = {
+            "apiVersion": "flotilla.dev/v1alpha1",
+            "kind": "ModelReplicaSet",
+            "metadata": {"name": name},
+            "spec": {"model": model},
+        }
+        self.client.create(path, body)
+        condition = {
+            "type": "Available",
+            "status": "True",
+            "reason": "ReplicasAvailable",
+            "message": "",
+            "lastTransitionTime": "2026-05-01T12:00:00Z",
+        }
+        url = f"http://{name}-model.{self.namespace}.svc:8000/v1"
+        self.client.merge(f"{path}/{name}/status", {"status": {"url": url, "conditions": [condition]}})
+
+    def create(self, name: str = "support", **spec: Any) -> dict[str, Any]:
+        base = {
+            "agent": {"prompt": "Answer."},
+            "models": [{"role": "Default", "modelRef": {"name": "llama"}}],
+            "gateway": {"replicas": 1},
+        }
+        return self.client.create(
+            self.fleets,
+            {
+                "apiVersion": "flotilla.dev/v1alpha1",
+                "kind": "AgentFleet",
+                "metadata": {"name": name},
+                "spec": {**base, **spec},
+            },
+        )
+
+    def change(self, **spec: Any) -> None:
+        self.client.merge(f"{self.fleets}/support", {"spec": spec})
+
+    def get(self) -> dict[str, Any]:
+        return self.client.get(f"{self.fleets}/support")
+
+    def condition(self, condition_type: str) -> dict[str, Any]:
+        conditions = (self.get().get("status") or {}).get("conditions") or []
+        found: dict[str, Any] = next(
+            (c for c in conditions if c["type"] == condition_type),
+            {"status": None, "reason": None, "message": ""},
+        )
+        return found
+
+    def wait(self, condition_type: str, status: str, reason: str | None = None) -> str:
+        """Until a condition says this; returns its message."""
+
+        def holds() -> dict[str, Any] | None:
+            found = self.condition(condition_type)
+            same = found["status"] == status and (reason is None or found["reason"] == reason)
+            return found if same else None
+
+        holds.__doc__ = f"{condition_type}={status} {reason or ''}"
+        try:
+            message: str = until(holds)["message"]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{yaml.safe_dump(self.get().get('status'))}") from None
+        return message
+
+    def child(self, path: str) -> dict[str, Any] | None:
+        """An object of the namespace, such as `apps/v1/deployments/x`, or None."""
+        group, version, plural, name = path.split("/") if path.count("/") == 3 else ("", *path.split("/"))
+        root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        place = f"{root}/namespaces/{self.namespace}/{plural}/{name}"
+        return self.client.get(place) if self.client.exists(place) else None
+
+    def secret(self, name: str, **entries: str) -> None:
+        path = f"/api/v1/namespaces/{self.namespace}/secrets"
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": entries}
+        self.client.create(path, body)
+
+    def children(self) -> list[str]:
+        selector = "flotilla.dev/owner=support,flotilla.dev/kind=AgentFleet"
+        found = self.plane.kubectl("get", CHILDREN, "-n", self.namespace, "-l", selector, "-o", "name")
+        return found.split()
+
+    def versions(self) -> dict[str, str]:
+        """The fleet's and its children's resource versions."""
+        selector = "flotilla.dev/owner=support,flotilla.dev/kind=AgentFleet"
+        columns = "custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion"
+        kinds = f"{CHILDREN},pvc"
+        found = self.plane.kubectl(
+            "get", kinds, "-n", self.namespace, "-l", selector, "-o", columns, "--no-headers"
+        )
+        lines = [line.split() for line in found.splitlines()]
+        fleet = {"fleet": self.get()["metadata"]["resourceVersion"]}
+        return {f"{kind}/{name}": version for kind, name, version in lines} | fleet
+
+
+@pytest.fixture
+def stage(
+    running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
+) -> Iterator[Stage]:
+    running_control_plane.client.merge(
+        f"/api/v1/namespaces/{running_namespace}",
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+    )
+    made = Stage(running_control_plane, running_namespace)
+    yield made
+    assert operator.running, operator.log()
+    assert '"level": "error"' not in operator.log(), operator.log()
+    for item in running_control_plane.client.get(made.fleets)["items"]:
+        running_control_plane.client.delete(f"{made.fleets}/{item['metadata']['name']}")
+    for volume in made.volumes:
+        running_control_plane.client.delete(f"/api/v1/persistentvolumes/{volume}")
+
+
+def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage: Stage) -> None:
+    stage.volume()
+    stage.create()
+    assert "no ModelReplicaSet 'llama'" in stage.wait("ModelsReady", "False", "ModelMissing")
+    stage.wait("GatewayReady", "True")
+    stage.wait("QueueReady", "True")
+    assert stage.condition("Ready")["reason"] == "ModelMissing"
+    assert stage.child("apps/v1/deployments/support-worker") is None
+
+    stage.model()
+    stage.wait("Ready", "True")
+    status = stage.get()["status"]
+    assert status["url"] == f"http://support-gateway.{stage.namespace}.svc:8080"
+    assert (status["ready"], status["workers"]) == ("2/2", {"desired": 0, "ready": 0})
+    table = stage.plane.kubectl("get", "af", "-n", stage.namespace)
+    assert "2/2" in table
+    stage.change(workers={"minReplicas": 2})
+    stage.wait("WorkersReady", "True", "WorkersAvailable")
+    until(lambda: stage.get()["status"]["ready"] == "4/4")
+
+    claim = stage.child("v1/persistentvolumeclaims/support-redis")
+    assert claim is not None
+    assert "ownerReferences" not in claim["metadata"]
+    stage.plane.kubectl("delete", "af/support", "-n", stage.namespace, "--cascade=foreground")
+    until(lambda: not stage.children())
+    kept = stage.child("v1/persistentvolumeclaims/support-redis")
+    assert kept is not None
+    assert kept["metadata"]["uid"] == claim["metadata"]["uid"]
+
+    stage.create()
+    stage.wait("Ready", "True")
+    again = stage.child("v1/persistentvolumeclaims/support-redis")
+    assert again is not None
+    assert again["metadata"]["uid"] == claim["metadata"]["uid"], "a fleet of the same name finds its tasks"
+
+
+def test_a_settled_fleet_is_written_no_more_and_what_drifts_is_mended(stage: Stage) -> None:
+    stage.volume()
+    stage.model()
+    stage.create(workers={"minReplicas": 1, "maxReplicas": 1})
+    stage.wait("Ready", "True")
+    before = until(settled_versions(stage))
+    time.sleep(12)
+    assert stage.versions() == before
+    path = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/support-gateway"
+    stage.client.merge(path, {"spec": {"replicas": 3}})
+    until(lambda: stage.client.get(path)["spec"]["replicas"] == 1)
+
+
+def settled_versions(stage: Stage) -> Callable[[], dict[str, str] | None]:
+    def settled() -> dict[str, str] | None:
+        first = stage.versions()
+        time.sleep(3)
+        return first if stage.versions() == first else None
+
+    return settled
+
+
+def test_a_service_of_the_users_own_is_left_alone_and_named(stage: Stage) -> None:
+    path = f"/api/v1/namespaces/{stage.namespace}/services"
+    theirs = stage.client.create(
+        path,
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "support-gateway"},
+            "spec": {"ports": [{"port": 80}]},
+        },
+    )
+    stage.volume()
+    stage.model()
+    stage.create()
+    message = stage.wait("Ready", "False", "NameTaken")
+    assert "support-gateway" in message
+    assert stage.condition("Stalled")["status"] == "True"
+    still = stage.client.get(f"{path}/support-gateway")
+    assert still["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
+    stage.client.delete(f"{path}/support-gateway")
+    stage.wait("Ready", "True")
+
+
+def test_a_missing_secret_is_named_and_the_fleet_goes_on_when_it_appears(stage: Stage) -> None:
+    stage.volume()
+    stage.model()
+    stage.create(gateway={"replicas": 1, "auth": {"mode": "Secret", "secretRef": {"name": "callers"}}})
+    assert "Secret 'callers'" in stage.wait("GatewayReady", "False", "SecretMissing")
+    assert stage.condition("Stalled")["status"] == "True"
+    stage.secret("callers", ann="key")
+    stage.wait("Ready", "True")
+
+
+def test_a_paused_fleet_makes_nothing_until_it_goes_on(stage: Stage) -> None:
+    stage.volume()
+    stage.model()
+    stage.create(paused=True)
+    stage.wait("Paused", "True")
+    assert stage.children() == []
+    stage.change(paused=False)
+    stage.wait("Ready", "True")
+    assert stage.condition("Paused")["status"] is None
+
+
+def test_the_password_is_made_once_and_the_claim_follows_its_policy(stage: Stage) -> None:
+    stage.volume()
+    stage.model()
+    stage.create()
+    stage.wait("Ready", "True")
+    password = stage.child("v1/secrets/support-redis")
+    assert password is not None
+    stage.change(queue={"redis": {"deletionPolicy": "Delete"}})
+
+    def owned() -> bool:
+        claim = stage.child("v1/persistentvolumeclaims/support-redis")
+        return bool(claim and claim["metadata"].get("ownerReferences"))
+
+    until(owned)
+    stage.plane.kubectl("delete", "af/support", "-n", stage.namespace, "--cascade=foreground")
+    until(lambda: not stage.children())
+    until(lambda: stage.child("v1/persistentvolumeclaims/support-redis") is None)
+    assert stage.child("v1/secrets/support-redis") is None
+
+
+def test_with_a_redis_of_the_users_own_ours_is_taken_down(stage: Stage) -> None:
+    stage.volume()
+    stage.model()
+    stage.create()
+    stage.wait("Ready", "True")
+    stage.secret("redis", url="redis://redis.example:6379")
+    stage.change(queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}})
+    until(lambda: stage.child("apps/v1/statefulsets/support-redis") is None)
+    until(lambda: stage.child("v1/services/support-redis") is None)
+    assert stage.child("v1/persistentvolumeclaims/support-redis") is not None
+    stage.wait("QueueReady", "False", "RedisUnreachable")
+
+
+@pytest.mark.parametrize("fleet", full_featured_objects(), ids=lambda fleet: fleet["metadata"]["name"])
+def test_every_field_is_taken_by_the_api_server(stage: Stage, fleet: dict[str, Any]) -> None:
+    body = {**fleet, "metadata": {"name": fleet["metadata"]["name"]}}
+    stage.client.create(f"{stage.fleets}?dryRun=All&fieldValidation=Strict", body)

@@ -1,0 +1,553 @@
+"""What a fleet's controller makes of what it sees: conditions, writes, figures; no server.
+
+The real loop against a real API server is in test_apiserver.py; objects in workloads/test_agent_fleet.py.
+"""
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.agent_fleet import AgentFleetSpec
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import AGENT_FLEETS, key_of, resource_of
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Plan
+from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
+from flotilla_operator.controllers.agent_fleet.reasons import Reason
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.status import bottleneck
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.controllers.ignored_fields import ignored_fields
+from flotilla_operator.telemetry.measurements import Measurement, Measurements
+from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_runtime import contract
+from tests.builders.agent_fleet import (
+    OWNER,
+    agent_fleet,
+    full_featured_objects,
+    served_index,
+    served_model,
+)
+
+NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+IMAGES = {name: f"registry.example/{name}" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
+IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
+
+
+class Secrets:
+    """Secrets by name; counts how often it was asked."""
+
+    def __init__(self, entries: Mapping[str, Mapping[str, str]]) -> None:
+        self.entries = entries
+        self.asked: list[str] = []
+
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        self.asked.append(name)
+        if name not in self.entries:
+            return None
+        data = {key: value.encode() for key, value in self.entries[name].items()}
+        return Secret(name=name, uid=f"uid-{name}", resource_version="7", data=data)
+
+
+class Stage:
+    """A controller with a world to look at."""
+
+    def __init__(self, *objects: dict[str, Any], **secrets: Mapping[str, str]) -> None:
+        self.now = NOW
+        self.controller = AgentFleetController(lambda: self.now)
+        self.caches = Caches.of(*objects)
+        self.measurements = Measurements()
+        self.secrets = Secrets(secrets)
+        self.world = World(
+            caches=self.caches,
+            measurements=self.measurements,
+            config=parse_config({"images": IMAGES}),
+            secrets=self.secrets,
+        )
+
+    async def look(self, fleet: dict[str, Any]) -> tuple[Observed, Plan]:
+        observed = await self.controller.observe(key_of(AGENT_FLEETS, fleet), fleet, self.world)
+        return observed, self.controller.plan(observed, self.now)
+
+    async def plan(self, fleet: dict[str, Any]) -> Plan:
+        return (await self.look(fleet))[1]
+
+    def report(self, figures: contract.FleetStatus) -> None:
+        """A gateway pod that says this."""
+        self.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": "support-gateway-1",
+                    "namespace": "default",
+                    "uid": "uid-pod",
+                    "labels": workloads.gateway(OWNER).labels,
+                },
+                "status": {"podIP": "fd00::7"},
+            }
+        )
+        document = figures.model_dump(by_alias=True)
+        self.measurements.record("uid-pod", Measurement(at=self.now, document=document))
+
+    def put(self, manifest: dict[str, Any]) -> None:
+        self.caches.store(resource_of(manifest)).put(manifest)
+
+    def run(self, kind: str, part: str, ready: int, replicas: int = 1) -> None:
+        """A Deployment or StatefulSet of the fleet with so many ready pods."""
+        self.put(
+            {
+                "apiVersion": "apps/v1",
+                "kind": kind,
+                "metadata": {
+                    "name": f"support-{part}",
+                    "namespace": "default",
+                    "uid": f"uid-{part}",
+                    "ownerReferences": [OWNER.reference],
+                },
+                "spec": {"replicas": replicas},
+                "status": {"readyReplicas": ready},
+            }
+        )
+
+    def everything_runs(self) -> None:
+        self.run("StatefulSet", "redis", 1)
+        self.run("Deployment", "gateway", 2, 2)
+        self.run("Deployment", "worker", 0, 0)
+        self.report(IDLE)
+
+
+def condition(plan: Plan, condition_type: str) -> dict[str, Any]:
+    assert plan.status is not None
+    found: dict[str, Any] = next(c for c in plan.status["conditions"] if c["type"] == condition_type)
+    return found
+
+
+def written(plan: Plan) -> list[str]:
+    return [
+        f"{write.manifest['kind']} {write.manifest['metadata']['name']}"
+        for write in plan.writes
+        if isinstance(write, Apply | Create)
+    ]
+
+
+async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> None:
+    plan = await Stage(served_model()).plan(agent_fleet())
+    assert written(plan) == [
+        "Secret support-redis",
+        "PersistentVolumeClaim support-redis",
+        "ConfigMap support-redis",
+        "Service support-redis",
+        "NetworkPolicy support-redis",
+        "StatefulSet support-redis",
+        "ConfigMap support-gateway",
+        "Service support-gateway",
+        "PodDisruptionBudget support-gateway",
+        "Deployment support-gateway",
+        "ConfigMap support-worker",
+        "Deployment support-worker",
+    ]
+    assert condition(plan, "Ready")["status"] == "False"
+    assert condition(plan, "Reconciling")["status"] == "True"
+    assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_STARTING
+    assert condition(plan, "GatewayReady")["reason"] == Reason.GATEWAY_STARTING
+
+
+async def test_a_fleet_whose_parts_run_is_ready() -> None:
+    stage = Stage(served_model(), served_index())
+    stage.everything_runs()
+    plan = await stage.plan(agent_fleet(indexes=[{"name": "h", "indexRef": {"name": "handbook"}}]))
+    assert condition(plan, "Ready")["status"] == "True"
+    assert condition(plan, "ModelsReady")["reason"] == Reason.MODELS_AVAILABLE
+    assert condition(plan, "IndexesReady")["reason"] == Reason.INDEXES_SERVED
+    assert condition(plan, "WorkersReady")["reason"] == Reason.NO_TASKS
+    assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_AVAILABLE
+    assert condition(plan, "GatewayReady")["reason"] == Reason.GATEWAY_AVAILABLE
+    assert plan.status is not None
+    assert plan.status["url"] == "http://support-gateway.default.svc:8080"
+    assert plan.status["ready"] == "3/3"
+    assert plan.status["bottleneck"] == "None"
+    assert stage.secrets.asked == []
+
+
+MISSING = [
+    pytest.param((), {}, "ModelsReady", Reason.MODEL_MISSING, "ModelReplicaSet 'llama'", False, id="model"),
+    pytest.param(
+        (served_model(model={"task": "Embed"}),),
+        {},
+        "ModelsReady",
+        Reason.MODEL_WRONG_TASK,
+        "has task Embed",
+        True,
+        id="a model that embeds",
+    ),
+    pytest.param(
+        (served_model(available=False),),
+        {},
+        "ModelsReady",
+        Reason.MODEL_STARTING,
+        "0 of 1 replicas are ready",
+        False,
+        id="a model that starts",
+    ),
+    pytest.param(
+        (served_model(router={"authSecretRef": {"name": "keys"}}),),
+        {},
+        "ModelsReady",
+        Reason.SECRET_MISSING,
+        "'keys'",
+        True,
+        id="the keys of a model",
+    ),
+    pytest.param(
+        (served_model(),),
+        {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]},
+        "IndexesReady",
+        Reason.INDEX_MISSING,
+        "VectorIndex 'handbook'",
+        False,
+        id="index",
+    ),
+    pytest.param(
+        (served_model(), served_index(activeGeneration=None, phase="Building")),
+        {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]},
+        "IndexesReady",
+        Reason.INDEX_BUILDING,
+        "serves nothing yet (Building)",
+        False,
+        id="an index that is being built",
+    ),
+    pytest.param(
+        (served_model(),),
+        {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}},
+        "GatewayReady",
+        Reason.SECRET_MISSING,
+        "Secret 'callers'",
+        True,
+        id="the callers' keys",
+    ),
+    pytest.param(
+        (served_model(),),
+        {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}},
+        "QueueReady",
+        Reason.SECRET_MISSING,
+        "spec.queue.redis.urlSecretRef",
+        True,
+        id="the address of Redis",
+    ),
+    pytest.param(
+        (),
+        {
+            "models": [
+                {
+                    "role": "Default",
+                    "endpoint": {
+                        "url": "https://m.example/v1",
+                        "model": "gpt",
+                        "apiKeySecretRef": {"name": "empty"},
+                    },
+                }
+            ]
+        },
+        "ModelsReady",
+        Reason.SECRET_KEY_MISSING,
+        "no entry 'apiKey'",
+        True,
+        id="an entry of a secret",
+    ),
+]
+
+
+@pytest.mark.parametrize(("objects", "spec", "condition_type", "reason", "says", "stalled"), MISSING)
+async def test_what_is_missing_is_named_and_says_who_mends_it(
+    objects: tuple[dict[str, Any], ...],
+    spec: dict[str, Any],
+    condition_type: str,
+    reason: Reason,
+    says: str,
+    stalled: bool,
+) -> None:
+    stage = Stage(*objects, empty={"other": "x"})
+    plan = await stage.plan(agent_fleet(**spec))
+    found = condition(plan, condition_type)
+    assert (found["status"], found["reason"]) == ("False", reason)
+    assert says in found["message"]
+    assert condition(plan, "Ready")["status"] == "False"
+    assert condition(plan, "Stalled")["status"] == str(stalled)
+    assert condition(plan, "Ready")["reason"] == reason or not stalled
+
+
+async def test_a_fleet_recovers_when_its_model_appears() -> None:
+    stage = Stage()
+    fleet = agent_fleet()
+    before = await stage.plan(fleet)
+    assert not any("worker" in name for name in written(before))
+    assert "Deployment support-gateway" in written(before)
+    stage.put(served_model())
+    after = await stage.plan(fleet)
+    assert "Deployment support-worker" in written(after)
+    assert condition(after, "ModelsReady")["status"] == "True"
+
+
+async def test_workers_that_run_are_left_alone_while_a_model_is_gone() -> None:
+    stage = Stage()
+    stage.everything_runs()
+    stage.run("Deployment", "worker", 2, 2)
+    plan = await stage.plan(agent_fleet())
+    assert not any("worker" in name for name in written(plan))
+    assert condition(plan, "ModelsReady")["status"] == "False"
+
+
+async def test_workers_follow_the_queue() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    fleet = agent_fleet(workers={"concurrency": 10, "maxReplicas": 3})
+    stage.report(IDLE.model_copy(update={"waiting": 15, "in_flight": 2}))
+    plan = await stage.plan(fleet)
+    (workers,) = [
+        write.manifest
+        for write in plan.writes
+        if isinstance(write, Apply)
+        and write.manifest["metadata"]["name"] == "support-worker"
+        and write.manifest["kind"] == "Deployment"
+    ]
+    assert workers["spec"]["replicas"] == 2
+    assert plan.status is not None
+    assert plan.status["workers"] == {"desired": 2, "ready": 0}
+    assert plan.status["tasks"]["waiting"] == 15
+    assert condition(plan, "WorkersReady")["reason"] == Reason.WORKERS_STARTING
+    assert plan.look_again_seconds == 5
+    stage.run("Deployment", "worker", 2, 2)
+    assert condition(await stage.plan(fleet), "WorkersReady")["reason"] == Reason.WORKERS_AVAILABLE
+
+
+async def test_the_password_is_made_once_and_kept_out_of_sight() -> None:
+    stage = Stage(served_model())
+    observed, plan = await stage.look(agent_fleet())
+    (created,) = [write.manifest for write in plan.writes if isinstance(write, Create)]
+    password = base64.b64decode(created["data"]["password"]).decode()
+    assert len(password) >= 40
+    assert base64.b64decode(created["data"]["password.conf"]).decode() == f'requirepass "{password}"\n'
+    assert password not in repr(observed)
+    stage.secrets.entries = {"support-redis": {"password": password}}
+    assert not any(isinstance(write, Create) for write in (await stage.plan(agent_fleet())).writes)
+
+
+def claim(**metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": "support-redis",
+            "namespace": "default",
+            "uid": "uid-claim",
+            "resourceVersion": "5",
+            "labels": workloads.redis(OWNER).labels,
+            **metadata,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("live", "policy", "patched_to"),
+    [
+        pytest.param(claim(), "Retain", None, id="kept stays kept"),
+        pytest.param(claim(), "Delete", [OWNER.reference], id="kept, to be deleted with the fleet"),
+        pytest.param(
+            claim(ownerReferences=[OWNER.reference]), "Retain", [], id="to be deleted, now to be kept"
+        ),
+        pytest.param(claim(ownerReferences=[OWNER.reference]), "Delete", None, id="deleted stays so"),
+        pytest.param(claim(labels={}), "Delete", None, id="somebody else's is refused by the writer"),
+    ],
+)
+async def test_a_changed_deletion_policy_reaches_the_claim(
+    live: dict[str, Any], policy: str, patched_to: list[dict[str, Any]] | None
+) -> None:
+    plan = await Stage(served_model(), live).plan(agent_fleet(queue={"redis": {"deletionPolicy": policy}}))
+    patches = [write for write in plan.writes if isinstance(write, JsonPatch)]
+    if patched_to is None:
+        (applied,) = [
+            write
+            for write in plan.writes
+            if isinstance(write, Apply) and write.manifest["kind"] == "PersistentVolumeClaim"
+        ]
+        assert applied.retained is (policy == "Retain")
+        assert patches == []
+    else:
+        (patch,) = patches
+        assert patch.operations[0]["value"] == patched_to
+
+
+async def test_with_a_redis_of_the_users_ours_goes_and_the_claim_stays() -> None:
+    stage = Stage(served_model(), claim(), redis={"url": "redis://elsewhere:6379"})
+    stage.everything_runs()
+    fleet = agent_fleet(queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}})
+    plan = await stage.plan(fleet)
+    assert [write.ref.plural for write in plan.writes if isinstance(write, Delete)] == ["statefulsets"]
+    assert not any("redis" in name for name in written(plan))
+    assert condition(plan, "QueueReady")["status"] == "True"
+    stage.measurements.forget("uid-pod")
+    plan = await stage.plan(fleet)
+    assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_UNREACHABLE
+
+
+async def test_a_paused_fleet_is_looked_at_and_left_alone() -> None:
+    plan = await Stage(served_model()).plan(agent_fleet(paused=True))
+    assert plan.writes == []
+    assert condition(plan, "Paused")["reason"] == Reason.SPEC_PAUSED
+
+
+async def test_a_fleet_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
+    fleet = agent_fleet()
+    fleet["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
+    assert await Stage(served_model()).plan(fleet) == Plan()
+
+
+async def test_a_field_of_a_newer_release_is_named() -> None:
+    plan = await Stage(served_model()).plan(agent_fleet(shiny=True))
+    assert condition(plan, "SpecValid")["reason"] == Reason.FIELDS_IGNORED
+    assert "spec.shiny" in condition(plan, "SpecValid")["message"]
+    assert condition(await Stage().plan(agent_fleet()), "SpecValid")["reason"] == Reason.VALID
+
+
+async def test_a_fleet_without_indexes_says_so() -> None:
+    assert condition(await Stage().plan(agent_fleet()), "IndexesReady")["reason"] == Reason.NO_INDEXES
+
+
+async def test_workers_wait_for_models_and_indexes() -> None:
+    plan = await Stage().plan(agent_fleet())
+    assert condition(plan, "WorkersReady")["reason"] == Reason.WAITS_FOR_MODELS_AND_INDEXES
+
+
+async def test_figures_become_the_status() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    stage.report(
+        IDLE.model_copy(
+            update={
+                "ended": {"Completed": 30, "ModelFailed": 8, "Cancelled": 2},
+                "recovered": 3,
+                "tokens": 12_345,
+                "p50_seconds": 1.2345,
+                "p95_seconds": 9.876,
+            }
+        )
+    )
+    plan = await stage.plan(agent_fleet())
+    assert plan.status is not None
+    assert plan.status["tasks"] == {
+        "waiting": 0,
+        "running": 0,
+        "succeeded1h": 30,
+        "failed1h": 8,
+        "recovered1h": 3,
+        "unknownEffects": 0,
+    }
+    assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
+    assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)
+    assert plan.status["tokensPerTask"] == 309
+
+
+async def test_figures_that_are_unknown_are_left_out() -> None:
+    plan = await Stage(served_model()).plan(agent_fleet())
+    assert plan.status is not None
+    assert not {"tasks", "latency", "bottleneck", "successRate"} & set(plan.status)
+
+
+@pytest.mark.parametrize(
+    ("figures", "named"),
+    [
+        pytest.param({}, "None", id="nothing waits"),
+        pytest.param({"busy_seconds": {"Queue": 1, "Model/a": 99}}, "None", id="hardly any wait"),
+        pytest.param(
+            {"waiting": 5, "busy_seconds": {"Queue": 50, "Model/a": 40, "Index/b": 10}},
+            "Model/a",
+            id="the slowest",
+        ),
+        pytest.param(
+            {"busy_seconds": {"Queue": 50, "Model/a": 10, "Index/b": 40}}, "Index/b", id="waited, not now"
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 4000, "busy_seconds": {"Queue": 50, "Model/a": 40}},
+            "Workers",
+            id="every place of every worker is taken",
+        ),
+        pytest.param({"waiting": 5}, "Workers", id="nobody has begun"),
+    ],
+)
+async def test_the_bottleneck_is_named_from_where_the_time_went(figures: dict[str, Any], named: str) -> None:
+    observed, _ = await Stage(served_model()).look(agent_fleet())
+    assert bottleneck(IDLE.model_copy(update=figures), observed) == named
+
+
+async def test_planning_again_gives_the_same_and_memory_of_the_gone_is_dropped() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    fleet = agent_fleet()
+    first = await stage.plan(fleet)
+    stage.now += timedelta(seconds=5)
+    again = await stage.plan({**fleet, "status": first.status})
+    assert again.writes == first.writes
+    assert again.status == first.status
+    assert again.events == []
+
+
+async def test_news_is_told_once() -> None:
+    stage = Stage(served_model(router={"authSecretRef": {"name": "keys"}}))
+    fleet = agent_fleet()
+    first = await stage.plan(fleet)
+    assert [event.reason for event in first.events] == [Reason.SECRET_MISSING]
+    assert (await stage.plan({**fleet, "status": first.status})).events == []
+
+
+def test_every_reason_is_in_a_test_here() -> None:
+    text = Path(__file__).read_text()
+    assert [reason.name for reason in Reason if f"Reason.{reason.name}" not in text] == []
+
+
+async def test_the_gateways_are_scraped_on_either_family() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    observed, _ = await stage.look(agent_fleet())
+    (target,) = stage.controller.scrape_targets(observed)
+    assert (target.url, target.key) == ("http://[fd00::7]:9090/v1/status", "uid-pod")
+
+
+def test_models_and_indexes_wake_the_fleet() -> None:
+    fleet = agent_fleet(indexes=[{"name": "h", "indexRef": {"name": "handbook"}}])
+    named = [(each.resource.kind, each.name) for each in AgentFleetController().references(fleet)]
+    assert named == [("ModelReplicaSet", "llama"), ("VectorIndex", "handbook")]
+
+
+async def test_a_models_address_name_and_context_reach_the_workers() -> None:
+    stage = Stage(
+        served_model(
+            model={"name": "llama-70b"},
+            engine={"maxModelLen": 32768},
+            router={"authSecretRef": {"name": "keys"}},
+        ),
+        keys={"agentfleet-support": "k"},
+    )
+    observed, _ = await stage.look(agent_fleet())
+    (model,) = observed.wiring.models
+    assert model == contract.ModelConnection(
+        role="Default",
+        name="llama",
+        url="http://llama-model.default.svc:8000/v1",
+        model="llama-70b",
+        context_tokens=32768,
+        key_environment="FLOTILLA_MODEL_KEY_DEFAULT",
+        frequency_penalty=0.5,
+    )
+    (key,) = observed.wiring.model_keys
+    assert (key.name, key.key) == ("keys", "agentfleet-support")
+    assert observed.wiring.secret_versions == {"keys": "uid-keys/7"}
+
+
+def test_nothing_of_what_we_know_is_ignored() -> None:
+    for manifest in full_featured_objects():
+        assert ignored_fields(AgentFleetSpec, manifest["spec"], "spec") == []

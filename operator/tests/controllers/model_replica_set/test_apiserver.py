@@ -1,0 +1,471 @@
+"""The set's whole life through the real loop: a real API server, scheduler, garbage collector, and KWOK's GPU
+nodes.
+
+The namespace enforces restricted pod security, so every pod of ours that appears has been accepted under it.
+KWOK plays the kubelet: containers "run", so what engines and routers really do is shown elsewhere.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flotilla_runtime import contract
+from local_cluster.control_plane import ControlPlane
+from local_cluster.kwok import gpu_node
+from tests.support.processes import OperatorProcess, operator_process
+
+pytestmark = pytest.mark.apiserver
+
+CRDS = Path(__file__).parents[4] / "crds"
+SETS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
+GPU = "nvidia.com/gpu"
+PRODUCT = "NVIDIA-H100-80GB-HBM3"
+WAIT_SECONDS = 40.0
+
+
+def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
+    """The first answer that is not false."""
+    end = time.monotonic() + seconds
+    while True:
+        if found := what():
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s: {getattr(what, '__doc__', None) or what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def operator(
+    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    for path in sorted(CRDS.glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        name = crd["metadata"]["name"]
+        place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        running_control_plane.client.apply(place, crd)
+        until(lambda place=place: established(running_control_plane.client.get(place)))
+    folder = tmp_path_factory.mktemp("operator")
+    module = "tests.support.model_replica_set_operator"
+    with operator_process(folder, running_control_plane.kubeconfig, module=module) as process:
+        yield process
+
+
+def established(crd: dict[str, Any]) -> bool:
+    conditions = (crd.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+def usable(node: dict[str, Any]) -> bool:
+    return ready(node) and not node["spec"].get("taints")
+
+
+class Stage:
+    """One test's namespace and nodes, in words."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self.client = plane.client
+        self.plane = plane
+        self.namespace = namespace
+        self.nodes: list[str] = []
+        self.sets = SETS.format(namespace=namespace)
+
+    def node(self, name: str, **shape: Any) -> str:
+        name = f"{name}-{self.namespace}"
+        self.client.create("/api/v1/nodes", gpu_node(name, labels={"stage": self.namespace}, **shape))
+        self.nodes.append(name)
+        until(lambda: usable(self.client.get(f"/api/v1/nodes/{name}")))
+        return name
+
+    def create(self, name: str = "llama", **spec: Any) -> None:
+        base = {
+            "model": {"name": "llama", "source": "hf://meta/llama"},
+            "accelerator": {"resource": GPU, "products": [PRODUCT]},
+            "parallelism": {"tensor": 4},
+            "placement": {"nodeSelector": {"stage": self.namespace}},
+            "replicas": 2,
+            "router": {"replicas": 1},
+            "drain": {"deadlineSeconds": 1},
+        }
+        self.client.create(
+            self.sets,
+            {
+                "apiVersion": "flotilla.dev/v1alpha1",
+                "kind": "ModelReplicaSet",
+                "metadata": {"name": name},
+                "spec": {**base, **spec},
+            },
+        )
+
+    def change(self, name: str = "llama", **spec: Any) -> None:
+        self.client.merge(f"{self.sets}/{name}", {"spec": spec})
+
+    def get(self, name: str = "llama") -> dict[str, Any]:
+        return self.client.get(f"{self.sets}/{name}")
+
+    def condition(self, condition_type: str, name: str = "llama") -> dict[str, Any]:
+        status = self.get(name).get("status") or {}
+        found: dict[str, Any] = next(
+            (c for c in status.get("conditions") or [] if c["type"] == condition_type),
+            {"status": None, "reason": None, "message": ""},
+        )
+        return found
+
+    def wait(self, condition_type: str, status: str, reason: str | None = None, name: str = "llama") -> str:
+        """Until a condition says this; returns its message."""
+
+        def holds() -> dict[str, Any] | None:
+            found = self.condition(condition_type, name)
+            same = found["status"] == status and (reason is None or found["reason"] == reason)
+            return found if same else None
+
+        holds.__doc__ = f"{condition_type}={status} {reason or ''}"
+        try:
+            message: str = until(holds)["message"]
+        except AssertionError as error:
+            status = yaml.safe_dump(self.get(name).get("status"))
+            raise AssertionError("\n".join([str(error), status, *self.notes()])) from None
+        return message
+
+    def pods(self, name: str = "llama") -> list[dict[str, Any]]:
+        """Engine pods that stay."""
+        selector = f"flotilla.dev/owner={name},app.kubernetes.io/component=engine"
+        found = self.client.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def events(self) -> set[str]:
+        """Reasons of what was told about the sets."""
+        return {e["reason"] for e in self.told() if e["regarding"]["kind"] == "ModelReplicaSet"}
+
+    def notes(self) -> list[str]:
+        """Everything that was told, for a test that fails."""
+        return [f"{e['regarding'].get('name')} {e['reason']}: {e.get('note')}" for e in self.told()]
+
+    def told(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.client.get(
+            f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        )["items"]
+        return found
+
+    def foreign_pod(self, name: str, node: str, gpus: int) -> None:
+        container = {
+            "name": "c",
+            "image": "none",
+            "resources": {"limits": {GPU: str(gpus)}},
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        security = {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {"nodeName": node, "containers": [container], "securityContext": security}
+        self.client.create(
+            f"/api/v1/namespaces/{self.namespace}/pods",
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec},
+        )
+
+
+def failures_of(operator: OperatorProcess) -> list[str]:
+    """Errors of ours; what kopf says of an API server that is still starting is none."""
+    lines = operator.log().splitlines()
+    return [line for line in lines if '"level": "error"' in line and '"logger": "flotilla' in line]
+
+
+@pytest.fixture
+def stage(
+    running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
+) -> Iterator[Stage]:
+    running_control_plane.client.merge(
+        f"/api/v1/namespaces/{running_namespace}",
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+    )
+    made = Stage(running_control_plane, running_namespace)
+    yield made
+    assert operator.running, operator.log()
+    assert failures_of(operator) == []
+    for item in running_control_plane.client.get(made.sets)["items"]:
+        running_control_plane.client.delete(f"{made.sets}/{item['metadata']['name']}")
+    for node in made.nodes:
+        running_control_plane.client.delete(f"/api/v1/nodes/{node}")
+
+
+def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
+    first, second = stage.node("a"), stage.node("b")
+    stage.create()
+    stage.wait("Ready", "True")
+    assert {pod["spec"]["nodeName"] for pod in stage.pods()} == {first}, "one node is filled first"
+    status = stage.get()["status"]
+    assert status["ready"] == "2/2"
+    assert status["placement"]["score"] == 1.0
+    assert status["url"] == f"http://llama-model.{stage.namespace}.svc:8000/v1"
+    ids = {pod["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for pod in stage.pods()}
+    assert ids == {"1", "2"}
+    table = stage.plane.kubectl("get", "mrs", "-n", stage.namespace)
+    assert "AllPlaced" in table
+    assert "2/2" in table
+
+    stage.plane.kubectl("scale", "mrs/llama", "--replicas=3", "-n", stage.namespace)
+    until(lambda: len(stage.pods()) == 3)
+    stage.wait("Ready", "True")
+    assert {pod["spec"]["nodeName"] for pod in stage.pods()} == {first, second}
+    stage.change(replicas=1)
+    until(lambda: len(stage.pods()) == 1)
+    stage.wait("Ready", "True")
+    until(lambda: {"GroupPlaced", "GroupReady", "GroupRemoved"} <= stage.events())
+
+    stage.plane.kubectl("delete", "mrs/llama", "-n", stage.namespace, "--cascade=foreground")
+    until(lambda: not everything_of("llama", stage), seconds=60)
+
+
+def everything_of(name: str, stage: Stage) -> list[str]:
+    kinds = "pods,services,configmaps,serviceaccounts,deployments,roles,rolebindings,networkpolicies,pdb"
+    selector = f"flotilla.dev/owner={name},flotilla.dev/kind=ModelReplicaSet"
+    found = stage.plane.kubectl("get", kinds, "-n", stage.namespace, "-l", selector, "-o", "name")
+    return found.split()
+
+
+def test_what_does_not_fit_says_so_and_is_placed_when_room_appears(stage: Stage) -> None:
+    other, small = stage.node("other", product="A100"), stage.node("small")
+    stage.foreign_pod("training", small, gpus=6)
+    stage.create(replicas=1, placement={})
+    message = stage.wait("Placed", "False", "InsufficientCapacity")
+    assert "1 InsufficientGPUs" in message
+    assert "1 ProductMismatch" in message
+    assert stage.pods() == []
+    (group,) = stage.get()["status"]["groups"]
+    assert group["phase"] == "Waiting"
+    assert stage.condition("Reconciling")["status"] == "True"
+
+    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/pods/training")
+    stage.wait("Ready", "True")
+    (pod,) = stage.pods()
+    assert pod["metadata"]["name"] == group["name"], "a group keeps its name while it waits"
+    assert pod["spec"]["nodeName"] == small != other
+
+
+def test_a_set_no_node_can_hold_is_for_a_person(stage: Stage) -> None:
+    stage.node("a")
+    stage.create(parallelism={"tensor": 16})
+    stage.wait("Placed", "False", "NoNodeCanFit")
+    assert stage.condition("Stalled")["status"] == "True"
+    stage.change(parallelism={"tensor": 4})
+    stage.wait("Ready", "True")
+
+
+def test_two_sets_at_once_get_what_there_is_and_nothing_is_promised_twice(stage: Stage) -> None:
+    stage.node("a")
+    stage.node("b")
+    for name in ("one", "two", "three"):
+        stage.create(name)
+    names = ("one", "two", "three")
+
+    def bound() -> bool:
+        pods = [pod for name in names for pod in stage.pods(name)]
+        return len(pods) == 4 and all(pod["spec"].get("nodeName") for pod in pods)
+
+    until(bound)
+    time.sleep(1)
+    assert bound()
+    assert "GroupReleased" not in stage.events()
+    waiting = [
+        g["name"] for name in names for g in stage.get(name)["status"]["groups"] if g["phase"] == "Waiting"
+    ]
+    assert len(waiting) == 2
+
+
+def test_an_update_turns_groups_over_one_at_a_time(stage: Stage) -> None:
+    stage.node("a")
+    stage.node("b")
+    stage.create()
+    stage.wait("Ready", "True")
+    before = {pod["metadata"]["uid"] for pod in stage.pods()}
+    stage.change(engine={"maxNumSeqs": 8})
+
+    def turned() -> bool:
+        serving = [pod for pod in stage.pods() if ready(pod)]
+        assert len(serving) >= 2, "an update took away what served"
+        return len(serving) == 2 and not before & {pod["metadata"]["uid"] for pod in stage.pods()}
+
+    until(turned)
+    stage.wait("Ready", "True")
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or [])
+
+
+def test_a_lost_node_takes_its_group_elsewhere(stage: Stage) -> None:
+    first = stage.node("a")
+    stage.create(replicas=1)
+    stage.wait("Ready", "True")
+    second = stage.node("b")
+    stage.client.delete(f"/api/v1/nodes/{first}")
+    until(lambda: [pod["spec"].get("nodeName") for pod in stage.pods()] == [second], seconds=10)
+    stage.wait("Ready", "True")
+    until(lambda: "GroupLost" in stage.events())
+
+
+def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
+    stage.node("a")
+    stage.create(replicas=1)
+    stage.wait("Ready", "True")
+    (pod,) = stage.pods()
+    path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}"
+    stage.client.merge(f"{path}/status", {"status": {"phase": "Failed", "reason": "Evicted"}})
+    until(lambda: [p["metadata"]["uid"] for p in stage.pods()] not in ([], [pod["metadata"]["uid"]]))
+    stage.wait("Ready", "True")
+    until(lambda: "GroupFailed" in stage.events())
+
+
+def test_a_secret_that_is_missing_and_then_appears(stage: Stage) -> None:
+    stage.node("a")
+    model = {"name": "llama", "source": "hf://meta/llama", "tokenSecretRef": {"name": "hf"}}
+    stage.create(replicas=1, model=model)
+    message = stage.wait("SpecValid", "False", "SecretMissing")
+    assert "spec.model.tokenSecretRef" in message
+    assert stage.pods() == []
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "stringData": {"token": "x"}}
+    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/secrets", secret)
+    stage.wait("Ready", "True")
+
+
+def test_a_claim_that_is_missing_and_then_appears(stage: Stage) -> None:
+    stage.node("a")
+    stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
+    stage.wait("SpecValid", "False", "ClaimMissing")
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims", claim)
+    stage.wait("SpecValid", "True")
+    until(lambda: stage.pods())
+
+
+def test_a_service_of_the_users_own_is_left_alone_until_it_goes(stage: Stage) -> None:
+    stage.node("a")
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "llama-model"},
+        "spec": {"ports": [{"port": 1234}], "selector": {"app": "mine"}},
+    }
+    services = f"/api/v1/namespaces/{stage.namespace}/services"
+    stage.client.create(services, theirs)
+    stage.create(replicas=1)
+    message = stage.wait("RouterReady", "False", "NameTaken")
+    assert "Service llama-model" in message
+    assert stage.condition("Ready")["reason"] == "NameTaken"
+    assert stage.client.get(f"{services}/llama-model")["spec"]["selector"] == {"app": "mine"}
+    stage.client.delete(f"{services}/llama-model")
+    stage.wait("Ready", "True")
+    assert stage.client.get(f"{services}/llama-model")["spec"]["ports"][0]["port"] == 8000
+
+
+def test_a_pin_that_is_not_bound_is_released_and_goes_elsewhere(stage: Stage) -> None:
+    """The scheduler refuses the node for a reason that placement does not look at: a volume of another
+    node's.
+    """
+    first, second = stage.node("a"), stage.node("b")
+    stage.foreign_pod("half", second, gpus=2)  # so that the first node, with more left over, is second choice
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"pv-{stage.namespace}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "hostPath": {"path": "/nowhere"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on(first)]}]}},
+        },
+    }
+    stage.client.create("/api/v1/persistentvolumes", volume)
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "volumeName": f"pv-{stage.namespace}",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims", claim)
+    place = f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims/models"
+    until(lambda: stage.client.get(place)["status"].get("phase") == "Bound")
+    stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
+    try:
+        (pinned,) = until(lambda: stage.pods())
+        until(lambda: "GroupReleased" in stage.events(), seconds=60)
+        stage.wait("Ready", "True")
+        (pod,) = stage.pods()
+        assert pod["metadata"]["uid"] != pinned["metadata"]["uid"]
+        assert pod["spec"]["nodeName"] == first
+    finally:
+        stage.client.delete(f"/api/v1/persistentvolumes/pv-{stage.namespace}")
+
+
+def on(node: str) -> dict[str, Any]:
+    return {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+
+
+def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
+    stage.node("a")
+    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {f"requests.{GPU}": "0"}},
+    }
+    stage.client.create(quotas, quota)
+    until(lambda: (stage.client.get(f"{quotas}/none").get("status") or {}).get("hard"))
+    stage.create(replicas=1)
+    message = stage.wait("Ready", "False", "Forbidden")
+    assert "exceeded quota" in message
+    stage.client.delete(f"{quotas}/none")
+    stage.wait("Ready", "True")
+
+
+def test_a_node_cache_in_a_restricted_namespace_says_what_the_namespace_must_allow(stage: Stage) -> None:
+    stage.node("a")
+    stage.create(replicas=1, modelCache={"mode": "Node"})
+    message = stage.wait("Ready", "False", "Forbidden")
+    assert "hostPath" in message
+
+
+def test_what_others_change_in_our_objects_is_corrected(stage: Stage) -> None:
+    stage.node("a")
+    stage.create(replicas=1)
+    stage.wait("Ready", "True")
+    router = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/llama-router"
+    service = f"/api/v1/namespaces/{stage.namespace}/services/llama-model"
+    stage.plane.kubectl("scale", "deployment/llama-router", "--replicas=4", "-n", stage.namespace)
+    stage.client.merge(service, {"metadata": {"labels": {contract.LABEL_OWNER_NAME: None}}})
+
+    def corrected() -> bool:
+        labels = stage.client.get(service)["metadata"]["labels"]
+        return stage.client.get(router)["spec"]["replicas"] == 1 and contract.LABEL_OWNER_NAME in labels
+
+    until(corrected, seconds=10)
+
+
+def test_a_settled_set_is_not_written_any_more(stage: Stage) -> None:
+    stage.node("a")
+    stage.create()
+    stage.wait("Ready", "True")
+    time.sleep(12)
+    before = stage.get()["metadata"]["resourceVersion"]
+    versions = {pod["metadata"]["name"]: pod["metadata"]["resourceVersion"] for pod in stage.pods()}
+    stage.client.merge(f"{stage.sets}/llama", {"metadata": {"annotations": {"look": "again"}}})
+    time.sleep(3)
+    assert {pod["metadata"]["name"]: pod["metadata"]["resourceVersion"] for pod in stage.pods()} == versions
+    assert int(stage.get()["metadata"]["resourceVersion"]) > int(before)
+    managers = stage.get()["metadata"]["managedFields"]
+    ours = [m for m in managers if m["manager"].startswith("flotilla")]
+    assert {(m["manager"], m["operation"], m.get("subresource")) for m in ours} >= {
+        ("flotilla-status", "Apply", "status")
+    }

@@ -1,0 +1,347 @@
+"""What is read from the caches: references that are missing, priorities, rivals, loads, and the two
+memories.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, NODES, PODS, SERVICES, Key
+from flotilla_operator.cluster.writes import Create, Plan
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
+from flotilla_operator.controllers.model_replica_set.memory import PROMISED_FOR, Memory, Remembered
+from flotilla_operator.controllers.model_replica_set.observe import observe, priority_of, router_targets
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.placement.manifests import pinned_node
+from flotilla_operator.telemetry.measurements import Measurement, Measurements
+from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.router import routers
+from flotilla_runtime import contract
+from tests.builders.model_replica_set import gpu_set, model_replica_set, spec_of
+from tests.builders.pods import NOW, engine_pod
+
+CONFIG = parse_config(
+    {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
+)
+
+
+class Secrets:
+    """Secrets by name, in every namespace."""
+
+    def __init__(self, **secrets: dict[str, bytes]) -> None:
+        self.secrets = secrets
+
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        data = self.secrets.get(name)
+        return None if data is None else Secret(name=name, uid=name, resource_version="1", data=data)
+
+
+def world(*manifests: dict[str, Any], measurements: Measurements | None = None, **secrets: Any) -> World:
+    return World(
+        caches=Caches.of(*manifests),
+        measurements=measurements or Measurements(),
+        config=CONFIG,
+        secrets=Secrets(**secrets),
+    )
+
+
+async def seen(manifest: dict[str, Any], around: World, memory: Memory | None = None) -> Observed:
+    return await observe(manifest, around, memory or Memory(), NOW)
+
+
+def node(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "uid": f"uid-{name}",
+            "resourceVersion": "1",
+            "labels": {"nvidia.com/gpu.product": "H100"},
+        },
+        "status": {
+            "allocatable": {"nvidia.com/gpu": "8", "cpu": "64", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+class TestMissingReferences:
+    async def reasons(self, around: World, **spec: Any) -> list[Reason]:
+        return [missing.reason for missing in (await seen(model_replica_set(**spec), around)).missing]
+
+    async def test_a_token_of_the_default_key(self) -> None:
+        spec = {"model": {"tokenSecretRef": {"name": "hf"}}}
+        assert await self.reasons(world(), **spec) == [Reason.SECRET_MISSING]
+        assert await self.reasons(world(hf={"other": b"x"}), **spec) == [Reason.SECRET_KEY_MISSING]
+        assert await self.reasons(world(hf={"token": b"x"}), **spec) == []
+
+    async def test_callers_keys_of_any_name(self) -> None:
+        spec = {"router": {"authSecretRef": {"name": "callers"}}}
+        assert await self.reasons(world(), **spec) == [Reason.SECRET_MISSING]
+        assert await self.reasons(world(callers={}), **spec) == []
+
+    async def test_the_claim_that_holds_the_model_and_the_one_that_caches_it(self) -> None:
+        claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "models", "namespace": "default", "uid": "c"},
+        }
+        cached = {"modelCache": {"mode": "Claim", "claimName": "models"}}
+        held = {"model": {"source": "pvc://models/llama"}}
+        for spec in (cached, held):
+            assert await self.reasons(world(), **spec) == [Reason.CLAIM_MISSING]
+            assert await self.reasons(world(claim), **spec) == []
+
+    async def test_the_priority_class(self) -> None:
+        spec = {"placement": {"priorityClassName": "serving"}}
+        assert await self.reasons(world(), **spec) == [Reason.PRIORITY_CLASS_MISSING]
+        assert await self.reasons(world(priority_class("serving", 7)), **spec) == []
+
+    async def test_several_are_all_said(self) -> None:
+        spec = {
+            "model": {"tokenSecretRef": {"name": "hf"}},
+            "router": {"authSecretRef": {"name": "callers"}},
+        }
+        assert await self.reasons(world(), **spec) == [Reason.SECRET_MISSING, Reason.SECRET_MISSING]
+
+
+def priority_class(name: str, value: int, *, default: bool = False) -> dict[str, Any]:
+    return {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name, "uid": name},
+        "value": value,
+        "globalDefault": default,
+    }
+
+
+@pytest.mark.parametrize(
+    ("named", "priority"),
+    [
+        pytest.param("serving", 100, id="the class it names"),
+        pytest.param(None, 5, id="else the cluster's default"),
+        pytest.param("absent", 0, id="a class that is not there is no other's"),
+    ],
+)
+def test_priority(named: str | None, priority: int) -> None:
+    classes = [priority_class("serving", 100), priority_class("usual", 5, default=True)]
+    spec = spec_of(placement={"priorityClassName": named} if named else {})
+    assert priority_of(spec, classes) == priority
+
+
+class TestRivals:
+    def rival(self, **fields: Any) -> dict[str, Any]:
+        manifest = gpu_set(**fields.pop("spec", {}))
+        metadata = {**manifest["metadata"], "name": "other", "uid": "uid-other"}
+        return {**manifest, "metadata": metadata, **fields}
+
+    async def found(self, rival: dict[str, Any]) -> int:
+        me = gpu_set()
+        return len((await seen(me, world(me, rival))).rivals)
+
+    async def test_a_set_that_was_never_looked_at_may_want_something(self) -> None:
+        assert await self.found(self.rival()) == 1
+
+    async def test_a_set_that_waits_does(self) -> None:
+        status = {"observedGeneration": 1, "groupCounts": {"waiting": 1}}
+        assert await self.found(self.rival(status=status)) == 1
+
+    async def test_a_set_that_lacks_pods_does(self) -> None:
+        assert await self.found(self.rival(status={"observedGeneration": 1})) == 1
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            pytest.param({"spec": {"paused": True}}, id="paused"),
+            pytest.param({"spec": {"replicas": 0}, "status": {"observedGeneration": 1}}, id="settled"),
+            pytest.param(
+                {
+                    "status": {
+                        "observedGeneration": 1,
+                        "groupCounts": {"waiting": 2},
+                        "conditions": [{"type": "SpecValid", "status": "False"}],
+                    }
+                },
+                id="held back by what is missing",
+            ),
+        ],
+    )
+    async def test_these_do_not(self, fields: dict[str, Any]) -> None:
+        assert await self.found(self.rival(**fields)) == 0
+
+    async def test_a_broken_one_does_not(self) -> None:
+        rival = self.rival()
+        rival["spec"] = {**rival["spec"], "replicas": "many"}
+        assert await self.found(rival) == 0
+
+
+class TestLoad:
+    def router_pod(self, name: str, ip: str | None) -> dict[str, Any]:
+        part = routers(Owner(kind="ModelReplicaSet", namespace="default", name="llama", uid="uid-llama"))
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "uid": name, "labels": part.labels},
+            "spec": {"containers": []},
+            "status": {"podIP": ip} if ip else {},
+        }
+
+    def status(self, waiting: int, **in_flight: int) -> dict[str, Any]:
+        servers = tuple(
+            contract.RouterServer(
+                name=name, id=index, address="a", state=contract.ServerState.READY, in_flight=count, queued=0
+            )
+            for index, (name, count) in enumerate(in_flight.items(), start=1)
+        )
+        return contract.RouterStatus(
+            name="llama",
+            synced=True,
+            draining=False,
+            live_routers=2,
+            waiting=waiting,
+            in_flight=sum(in_flight.values()),
+            max_connections_per_replica=9,
+            queue_limit=9,
+            servers=servers,
+            refused={},
+            unusable={},
+        ).model_dump(mode="json", by_alias=True)
+
+    async def test_is_the_sum_over_the_routers_that_answer(self) -> None:
+        measurements = Measurements()
+        measurements.record("r1", Measurement(at=NOW, document=self.status(2, x=1, y=3)))
+        measurements.record("r2", Measurement(at=NOW, document=self.status(1, x=4)))
+        pods = [self.router_pod(f"r{i}", f"10.0.0.{i}") for i in (1, 2, 3)]
+        found = (await seen(model_replica_set(), world(*pods, measurements=measurements))).load
+        assert (found.waiting, found.running) == (3, 8)
+        assert found.by_group == {"x": 5, "y": 3}
+
+    async def test_is_unknown_when_none_answers(self) -> None:
+        found = (await seen(model_replica_set(), world(self.router_pod("r1", "10.0.0.1")))).load
+        assert (found.waiting, found.running) == (None, None)
+
+    async def test_only_routers_with_an_address_are_asked(self) -> None:
+        pods = [self.router_pod("r1", "fd00::1"), self.router_pod("r2", None)]
+        targets = (await seen(model_replica_set(), world(*pods))).targets
+        assert [target.url for target in targets] == ["http://[fd00::1]:8405/v1/status"]
+        assert targets == router_targets(pods[:1])
+
+
+class TestMemory:
+    def test_an_object_is_read_once_a_version(self) -> None:
+        calls: list[str] = []
+        remembered = Remembered(lambda manifest: calls.append(manifest["metadata"]["uid"]) or len(calls))
+        one = {"metadata": {"uid": "a", "resourceVersion": "1"}}
+        changed = {"metadata": {"uid": "a", "resourceVersion": "2"}}
+        assert list(remembered.of([one])) == [1]
+        assert list(remembered.of([one])) == [1]
+        assert list(remembered.of([changed])) == [2]
+        assert list(remembered.of([])) == []
+        assert list(remembered.of([changed])) == [3]
+
+    async def test_a_failed_pin_is_remembered_for_five_minutes(self) -> None:
+        memory, me = Memory(), gpu_set(replicas=1)
+        late = engine_pod("llama-x", pin="a", age=31)
+        late["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "4"}}
+        found = await observe(me, world(me, node("a"), late), memory, NOW)
+        (pin,) = found.me.failed_pins
+        assert (pin.node, pin.free) == ("a", 8), "what it has free once the failed pod is gone"
+        later = await observe(me, world(me, node("a")), memory, NOW + timedelta(seconds=299))
+        assert later.me.failed_pins == (pin,)
+        long_after = await observe(me, world(me, node("a")), memory, NOW + timedelta(seconds=301))
+        assert long_after.me.failed_pins == ()
+        assert memory.failed_pins == {}
+
+
+class TestPromises:
+    """A node is promised in the plan and held while the pod is being created."""
+
+    def other(self) -> dict[str, Any]:
+        manifest = gpu_set()
+        return {**manifest, "metadata": {**manifest["metadata"], "name": "other", "uid": "uid-other"}}
+
+    async def test_hold_the_room_of_pods_that_nobody_has_seen_yet(self) -> None:
+        controller = ModelReplicaSetController(clock=lambda: NOW)
+        around = world(gpu_set(), self.other(), node("a"), node("b"))
+        mine, theirs = Key("", "", ""), Key("", "", "")
+        first = controller.plan(await controller.observe(mine, gpu_set(), around), NOW)
+        second = controller.plan(await controller.observe(theirs, self.other(), around), NOW)
+        assert [pinned_node(pod["spec"]) for pod in created(first)] == ["a", "a"]
+        assert [pinned_node(pod["spec"]) for pod in created(second)] == ["b", "b"]
+
+    async def test_are_kept_until_the_pod_is_seen_or_half_a_minute(self) -> None:
+        memory, around = Memory(), world(gpu_set(), node("a"))
+        done = plan(await observe(gpu_set(), around, memory, NOW), NOW)
+        owner = Owner(kind="ModelReplicaSet", namespace="default", name="llama", uid="uid-llama")
+        memory.note_promises(owner, done, NOW)
+        assert len(memory.open_promises("uid-other", around.caches, NOW)["uid-llama"]) == 2
+        seen_pod = {**created(done)[0]}
+        seen_pod["metadata"] = {**seen_pod["metadata"], "uid": "p", "resourceVersion": "1"}
+        around.caches.store(PODS).put(seen_pod)
+        assert len(memory.open_promises("uid-other", around.caches, NOW)["uid-llama"]) == 1
+        assert memory.open_promises("uid-other", around.caches, NOW + PROMISED_FOR) == {}
+
+    async def test_are_settled_when_their_own_set_is_planned_again(self) -> None:
+        controller = ModelReplicaSetController(clock=lambda: NOW)
+        around = world(gpu_set(), node("a"))
+        key = Key("", "", "")
+        first = controller.plan(await controller.observe(key, gpu_set(), around), NOW)
+        again = {**gpu_set(), "status": first.status}
+        second = controller.plan(await controller.observe(key, again, around), NOW)
+        assert [pod["metadata"]["name"] for pod in created(first)] == [
+            pod["metadata"]["name"] for pod in created(second)
+        ]
+
+
+def created(done: Plan) -> list[dict[str, Any]]:
+    return [write.manifest for write in done.writes if isinstance(write, Create)]
+
+
+class TestWakes:
+    def waiting_set(self) -> dict[str, Any]:
+        return {**gpu_set(), "status": {"groupCounts": {"waiting": 1}}}
+
+    def woken(self, resource: Any, manifest: dict[str, Any], *cached: dict[str, Any]) -> list[Key]:
+        controller = ModelReplicaSetController()
+        return list(controller.wakes(resource, manifest, Caches.of(*cached)))
+
+    def test_a_node_wakes_the_sets_that_wait(self) -> None:
+        key = Key("ModelReplicaSet", "default", "llama")
+        assert self.woken(NODES, node("a"), node("a"), self.waiting_set()) == [key]
+        assert self.woken(NODES, node("a"), node("a"), gpu_set()) == []
+
+    def test_a_pod_wakes_them_when_it_gives_room_back(self) -> None:
+        running, over = engine_pod(node="a", ready=True), engine_pod(node="a", phase="Failed")
+        assert self.woken(PODS, running, self.waiting_set()) == []
+        assert len(self.woken(PODS, over, self.waiting_set())) == 1
+        assert len(self.woken(PODS, engine_pod(node="a", deleting=True), self.waiting_set())) == 1
+
+    def test_a_node_that_is_gone_wakes_the_sets_that_stood_on_it(self) -> None:
+        pod = engine_pod(node="a", ready=True)
+        pod["metadata"]["labels"] |= {
+            contract.LABEL_OWNER_KIND: "ModelReplicaSet",
+            contract.LABEL_OWNER_NAME: "llama",
+            contract.LABEL_STAGE: "0",
+        }
+        assert self.woken(NODES, node("a"), pod) == [Key("ModelReplicaSet", "default", "llama")]
+        assert self.woken(NODES, node("a"), node("a"), pod) == []
+
+    def test_what_a_set_names_is_referred_to(self) -> None:
+        manifest = model_replica_set(model={"source": "pvc://models/x"})
+        references = {
+            (reference.resource, reference.name)
+            for reference in ModelReplicaSetController().references(manifest)
+        }
+        assert (SERVICES, "llama-model") in references
+        assert any(name == "models" for _, name in references)
+        assert list(ModelReplicaSetController().references({"metadata": {}, "spec": {}})) == []
+
+    def test_its_kind(self) -> None:
+        assert ModelReplicaSetController().resource == MODEL_REPLICA_SETS

@@ -1,0 +1,529 @@
+"""The next step of a set, from what is seen. The pieces have tests of their own (test_life, test_turnover,
+placement); here are the writes, the conditions, the events and the status that they amount to. The real loop:
+test_apiserver.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
+from flotilla_operator.controllers.model_replica_set.observe import owner_of
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.seen import (
+    FailedPin,
+    Missing,
+    Observed,
+    RouterLoad,
+    SetSeen,
+    Surroundings,
+)
+from flotilla_operator.placement import Snapshot
+from flotilla_operator.placement.manifests import claims_of
+from flotilla_operator.workloads.model_replica_set import router_objects
+from flotilla_operator.workloads.revision import revision_of
+from flotilla_runtime import contract
+from tests.builders.model_replica_set import IMAGES, gpu_set, model_replica_set
+from tests.builders.placement import POLICY, cluster, node, used
+from tests.builders.pods import NOW, container_status, engine_pod, terminated, time_text, waiting
+
+READY_ROUTER = {"status": {"readyReplicas": 2}}
+
+
+def seen_set(manifest: dict[str, Any], pods: Sequence[dict[str, Any]] = (), **fields: Any) -> SetSeen:
+    parsed = ModelReplicaSet.model_validate(manifest)
+    return SetSeen(manifest=manifest, owner=owner_of(manifest), spec=parsed.spec, pods=pods, **fields)
+
+
+def observed(
+    manifest: dict[str, Any],
+    pods: Sequence[dict[str, Any]] = (),
+    *,
+    snapshot: Snapshot | None = None,
+    rivals: Sequence[SetSeen] = (),
+    missing: tuple[Missing, ...] = (),
+    foreign: Sequence[str] = (),
+    router_ready: bool = True,
+    load: RouterLoad | None = None,
+    failed_pins: tuple[FailedPin, ...] = (),
+) -> Observed:
+    """A set with its pods; every object of ours stands as we want it, but for the names that are foreign."""
+    me = seen_set(manifest, pods, failed_pins=failed_pins)
+    base = snapshot or cluster(node("a"), node("b"))
+    around = Surroundings(
+        snapshot=Snapshot(topology=base.topology, claims=(*base.claims, *claims_of(pods))),
+        policy=POLICY,
+        images=IMAGES,
+    )
+    existing = {}
+    for wanted in router_objects(me.owner, me.spec, IMAGES):
+        live = wanted | (READY_ROUTER if router_ready and wanted["kind"] == "Deployment" else {})
+        if f"{wanted['kind']} {wanted['metadata']['name']}" in foreign:
+            live = {**wanted, "metadata": {**wanted["metadata"], "ownerReferences": []}}
+        existing[wanted["kind"], wanted["metadata"]["name"]] = live
+    return Observed(
+        me=me,
+        rivals=rivals,
+        around=around,
+        existing=existing,
+        missing=missing,
+        load=load or RouterLoad(),
+    )
+
+
+def revision_of_set(manifest: dict[str, Any]) -> str:
+    return revision_of(ModelReplicaSet.model_validate(manifest).spec)
+
+
+def member(manifest: dict[str, Any], name: str, **fields: Any) -> dict[str, Any]:
+    pod = engine_pod(name, revision=fields.pop("revision", revision_of_set(manifest)), **fields)
+    accelerator = manifest["spec"].get("accelerator")
+    if accelerator:
+        tensor = str(manifest["spec"]["parallelism"]["tensor"])
+        pod["spec"]["containers"][0]["resources"] = {"limits": {accelerator["resource"]: tensor}}
+    return pod
+
+
+def condition(done: Plan, condition_type: str) -> dict[str, Any]:
+    assert done.status is not None
+    found: dict[str, Any] = next(c for c in done.status["conditions"] if c["type"] == condition_type)
+    return found
+
+
+def shown(done: Plan, condition_type: str) -> tuple[str, str]:
+    found = condition(done, condition_type)
+    return found["status"], found["reason"]
+
+
+def created(done: Plan) -> list[dict[str, Any]]:
+    return [write.manifest for write in done.writes if isinstance(write, Create)]
+
+
+def deleted(done: Plan) -> list[str]:
+    return [write.ref.name for write in done.writes if isinstance(write, Delete)]
+
+
+def pin_of(pod: dict[str, Any]) -> str:
+    terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    (field,) = terms["nodeSelectorTerms"][0]["matchFields"]
+    name: str = field["values"][0]
+    return name
+
+
+def reasons(done: Plan) -> list[str]:
+    return [str(event.reason) for event in done.events]
+
+
+class TestANewSet:
+    def test_gets_its_groups_pinned_with_ids_of_their_own(self) -> None:
+        done = plan(observed(gpu_set(), router_ready=False), NOW)
+        pods = created(done)
+        assert [pin_of(pod) for pod in pods] == ["a", "a"], "one node is filled before another is begun"
+        assert [p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in pods] == ["1", "2"]
+        assert len({pod["metadata"]["name"] for pod in pods}) == 2
+        assert reasons(done) == [EventReason.GROUP_PLACED, EventReason.GROUP_PLACED]
+        assert done.look_again_seconds == 30
+
+    def test_writes_ready_false_and_reconciling_at_once(self) -> None:
+        done = plan(observed(gpu_set(), router_ready=False), NOW)
+        assert condition(done, "Ready")["status"] == "False"
+        assert condition(done, "Reconciling")["status"] == "True"
+        assert condition(done, "Stalled")["status"] == "False"
+
+    def test_without_an_accelerator_leaves_its_pods_to_the_scheduler(self) -> None:
+        done = plan(observed(model_replica_set(replicas=2)), NOW)
+        assert len(created(done)) == 2
+        assert all("affinity" not in pod["spec"] for pod in created(done))
+        assert shown(done, "Placed") == ("True", Reason.LEFT_TO_SCHEDULER)
+        assert reasons(done) == [EventReason.GROUP_CREATED] * 2
+
+    def test_that_wants_none_is_ready_with_none(self) -> None:
+        done = plan(observed(gpu_set(replicas=0)), NOW)
+        assert created(done) == []
+        assert shown(done, "Available") == ("True", Reason.SCALED_TO_ZERO)
+        assert condition(done, "Ready")["status"] == "True"
+        assert done.status is not None
+        assert done.status["ready"] == "0/0"
+
+
+class TestPlacement:
+    def test_a_group_that_does_not_fit_says_so_in_one_sentence_and_keeps_name_and_time(self) -> None:
+        snapshot = cluster(node("a"), node("b", product="A100"), claims=(used("a", 6),))
+        first = plan(observed(gpu_set(replicas=1), snapshot=snapshot), NOW)
+        assert created(first) == []
+        assert shown(first, "Placed") == ("False", Reason.INSUFFICIENT_CAPACITY)
+        assert condition(first, "Placed")["message"] == (
+            "1 replica waits for 4 nvidia.com/gpu on one node: "
+            "0/2 nodes fit: 1 InsufficientGPUs, 1 ProductMismatch"
+        )
+        assert condition(first, "Reconciling")["status"] == "True"
+        assert shown(first, "Available") == ("False", Reason.NO_REPLICA_READY)
+        assert first.status is not None
+        assert first.status["placement"]["blocked"] == [
+            {"reason": "InsufficientGPUs", "nodes": 1},
+            {"reason": "ProductMismatch", "nodes": 1},
+        ]
+        (group,) = first.status["groups"]
+        assert group["phase"] == "Waiting"
+        later = observed({**gpu_set(replicas=1), "status": first.status}, snapshot=snapshot)
+        second = plan(later, NOW + timedelta(seconds=90))
+        assert second.status is not None
+        assert second.status["groups"] == [group]
+        assert second.events == []
+
+    def test_a_group_no_node_could_ever_hold_is_for_a_person(self) -> None:
+        done = plan(observed(gpu_set(parallelism={"tensor": 16})), NOW)
+        assert shown(done, "Placed") == ("False", Reason.NO_NODE_CAN_FIT)
+        assert condition(done, "Stalled")["status"] == "True"
+
+    def test_room_that_appears_is_taken_by_the_name_that_waited(self) -> None:
+        status = {
+            "groups": [{"name": "llama-waitd", "phase": "Waiting", "nodes": [], "sinceTime": time_text(50)}]
+        }
+        done = plan(observed({**gpu_set(replicas=1), "status": status}), NOW)
+        assert [pod["metadata"]["name"] for pod in created(done)] == ["llama-waitd"]
+
+    def test_an_older_rival_is_served_first_and_nothing_is_promised_twice(self) -> None:
+        rival = {
+            **gpu_set(replicas=2),
+            "metadata": {**gpu_set()["metadata"], "name": "older", "uid": "uid-older"},
+            "status": {
+                "groups": [
+                    {"name": f"older-{i}", "phase": "Waiting", "nodes": [], "sinceTime": time_text(100)}
+                    for i in (1, 2)
+                ]
+            },
+        }
+        one_node = cluster(node("a"))
+        done = plan(observed(gpu_set(), snapshot=one_node, rivals=[seen_set(rival)]), NOW)
+        assert created(done) == []
+        theirs = plan(observed(rival, snapshot=one_node, rivals=[seen_set(gpu_set())]), NOW)
+        assert len(created(theirs)) == 2
+
+    def test_a_rival_that_is_paused_asks_for_nothing(self) -> None:
+        rival = gpu_set(paused=True)
+        rival["metadata"] = {**rival["metadata"], "name": "older", "uid": "uid-older"}
+        done = plan(observed(gpu_set(), snapshot=cluster(node("a")), rivals=[seen_set(rival)]), NOW)
+        assert len(created(done)) == 2
+
+    def test_of_more_groups_than_are_shown_the_same_ones_keep_their_names(self) -> None:
+        first = plan(observed(gpu_set(replicas=70), snapshot=cluster()), NOW)
+        again = {**gpu_set(replicas=70), "status": first.status}
+        second = plan(observed(again, snapshot=cluster()), NOW + timedelta(seconds=60))
+        assert first.status is not None
+        assert second.status is not None
+        assert len(first.status["groups"]) == 50
+        assert second.status["groups"] == first.status["groups"]
+        assert second.status["groupCounts"]["waiting"] == 70
+
+    def test_the_score_is_in_the_status(self) -> None:
+        manifest = gpu_set(replicas=1)
+        done = plan(observed(manifest, [member(manifest, "llama-a", node="a", pin="a", ready=True)]), NOW)
+        assert done.status is not None
+        assert done.status["placement"]["score"] == 0.5
+
+
+class TestAPinThatFails:
+    def test_is_released_and_planned_anew_without_that_node(self) -> None:
+        manifest = gpu_set(replicas=1)
+        late = member(manifest, "llama-late", pin="a", age=31, scheduler="0/2 nodes are available.")
+        done = plan(observed(manifest, [late]), NOW)
+        assert deleted(done) == ["llama-late"]
+        assert [pin_of(pod) for pod in created(done)] == ["b"]
+        assert created(done)[0]["metadata"]["name"] != "llama-late"
+        assert reasons(done)[0] == EventReason.GROUP_RELEASED
+
+    @pytest.mark.parametrize(
+        ("age", "free", "fits"),
+        [
+            pytest.param(60, 8, False, id="left out while nothing has changed"),
+            pytest.param(301, 8, True, id="five minutes at most"),
+            pytest.param(60, 4, True, id="until what it has free changes"),
+        ],
+    )
+    def test_leaves_its_node_out_for_a_while(self, age: int, free: int, fits: bool) -> None:
+        pin = FailedPin(node="a", free=free, at=NOW - timedelta(seconds=age))
+        done = plan(observed(gpu_set(replicas=1), snapshot=cluster(node("a")), failed_pins=(pin,)), NOW)
+        assert bool(created(done)) == fits
+
+    def test_is_looked_for_when_its_time_is_up(self) -> None:
+        manifest = gpu_set(replicas=1)
+        done = plan(observed(manifest, [member(manifest, "llama-x", pin="a", age=12)]), NOW)
+        assert done.look_again_seconds == 18
+
+
+class TestGroupsThatEnd:
+    def test_an_evicted_one_is_replaced_under_the_same_server_id_only_when_it_is_free(self) -> None:
+        manifest = gpu_set(replicas=1)
+        pod = member(manifest, "llama-x", node="a", phase="Failed", message="Evicted", server_id=1)
+        done = plan(observed(manifest, [pod]), NOW)
+        assert deleted(done) == ["llama-x"]
+        assert EventReason.GROUP_FAILED in reasons(done)
+        (new,) = created(done)
+        assert new["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] == "2"
+
+    def test_one_whose_node_is_gone_is_deleted_by_force(self) -> None:
+        manifest = gpu_set(replicas=1)
+        done = plan(observed(manifest, [member(manifest, "llama-x", node="gone", ready=True)]), NOW)
+        (delete,) = [write for write in done.writes if isinstance(write, Delete)]
+        assert delete.grace_period_seconds == 0
+        assert delete.uid == "uid-llama-x"
+        assert EventReason.GROUP_LOST in reasons(done)
+
+    def test_one_that_leaves_is_not_deleted_twice(self) -> None:
+        manifest = gpu_set(replicas=0)
+        done = plan(
+            observed(manifest, [member(manifest, "llama-x", node="a", ready=True, deleting=True)]), NOW
+        )
+        assert deleted(done) == []
+        assert done.status is not None
+        assert done.status["drainingReplicas"] == 1
+
+
+class TestScaling:
+    def test_down_takes_the_one_with_the_least_in_flight_within_the_drains_deadline(self) -> None:
+        manifest = gpu_set(replicas=1, drain={"deadlineSeconds": 100})
+        pods = [member(manifest, name, node="a", ready=True) for name in ("llama-x", "llama-y")]
+        load = RouterLoad(waiting=0, running=5, by_group={"llama-x": 1, "llama-y": 4})
+        done = plan(observed(manifest, pods, load=load), NOW)
+        (delete,) = [write for write in done.writes if isinstance(write, Delete)]
+        assert delete.ref.name == "llama-x"
+        assert delete.grace_period_seconds == 130
+        assert reasons(done) == [EventReason.GROUP_REMOVED]
+        assert done.status is not None
+        assert done.status["load"] == {"waiting": 0, "running": 5}
+
+    def test_up_adds_ids_that_are_free(self) -> None:
+        manifest = gpu_set(replicas=3)
+        pods = [member(manifest, "llama-x", node="a", ready=True, server_id=2)]
+        done = plan(observed(manifest, pods), NOW)
+        ids = [p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in created(done)]
+        assert ids == ["1", "3"]
+
+
+class TestAnUpdate:
+    def test_surges_by_one(self) -> None:
+        manifest = gpu_set()
+        pods = [member(manifest, f"llama-{i}", node="a", ready=True, revision="old") for i in "xy"]
+        done = plan(observed(manifest, pods), NOW)
+        assert len(created(done)) == 1
+        assert deleted(done) == []
+        assert shown(done, "Progressing") == ("True", Reason.UPDATING)
+        assert condition(done, "Ready")["status"] == "False"
+        assert condition(done, "Available")["status"] == "True"
+
+    def test_that_finds_no_room_says_so(self) -> None:
+        manifest = gpu_set()
+        pods = [member(manifest, f"llama-{i}", node="a", ready=True, revision="old") for i in "xy"]
+        done = plan(observed(manifest, pods, snapshot=cluster(node("a"))), NOW)
+        assert created(done) == []
+        assert shown(done, "Progressing") == ("False", Reason.UPDATE_WAITS_FOR_ROOM)
+        assert "make room" in condition(done, "Progressing")["message"]
+
+
+class TestTrouble:
+    @pytest.mark.parametrize(
+        ("pod", "reason", "words"),
+        [
+            pytest.param(
+                {"containers": [container_status(**waiting("ErrImagePull", "manifest unknown"))]},
+                Reason.IMAGE_PULL_FAILED,
+                "container engine: manifest unknown",
+                id="the image cannot be pulled",
+            ),
+            pytest.param(
+                {"containers": [container_status(lastState=terminated(1, "OSError: no such model"))]},
+                Reason.ENGINE_CRASHING,
+                "OSError: no such model",
+                id="a crash loop",
+            ),
+            pytest.param(
+                {"inits": [container_status("fetch-model", state=terminated(1, "hf://a/b does not exist"))]},
+                Reason.MODEL_FETCH_FAILED,
+                "hf://a/b does not exist",
+                id="the model cannot be fetched",
+            ),
+            pytest.param(
+                {"containers": [container_status(**waiting("CreateContainerConfigError", "no secret"))]},
+                Reason.CONTAINER_CONFIG_ERROR,
+                "no secret",
+                id="the container cannot be made",
+            ),
+        ],
+    )
+    def test_stands_in_the_conditions(self, pod: dict[str, Any], reason: Reason, words: str) -> None:
+        manifest = gpu_set(replicas=1)
+        done = plan(observed(manifest, [member(manifest, "llama-x", pin="a", node="a", **pod)]), NOW)
+        assert shown(done, "Available") == ("False", reason)
+        assert words in condition(done, "Ready")["message"]
+        assert condition(done, "Stalled")["status"] == "True"
+        assert [(event.type, event.reason) for event in done.events] == [("Warning", reason)]
+        assert condition(done, "Ready")["message"].count("llama-x") == 1
+
+    def test_of_the_scheduler_stands_under_placed(self) -> None:
+        manifest = model_replica_set()
+        pods = [member(manifest, "llama-x", scheduler="0/1 nodes are available: 1 Insufficient cpu.")]
+        done = plan(observed(manifest, pods), NOW)
+        assert shown(done, "Placed") == ("False", Reason.UNSCHEDULABLE)
+        assert "Insufficient cpu" in condition(done, "Placed")["message"]
+
+    def test_of_one_replica_keeps_the_set_available_and_not_ready(self) -> None:
+        manifest = gpu_set()
+        pods = [
+            member(manifest, "llama-x", node="a", ready=True),
+            member(
+                manifest,
+                "llama-y",
+                node="a",
+                containers=[container_status(lastState=terminated(1, "CUDA error"))],
+            ),
+        ]
+        done = plan(observed(manifest, pods), NOW)
+        assert condition(done, "Available")["status"] == "True"
+        assert condition(done, "Ready")["status"] == "False"
+        assert condition(done, "Ready")["message"].endswith("CUDA error")
+        assert shown(done, "Progressing") == ("True", Reason.SCALING)
+
+
+class TestWhatIsMissing:
+    @pytest.mark.parametrize(
+        "reason",
+        [
+            Reason.SECRET_MISSING,
+            Reason.SECRET_KEY_MISSING,
+            Reason.CLAIM_MISSING,
+            Reason.PRIORITY_CLASS_MISSING,
+        ],
+    )
+    def test_holds_new_groups_back_and_is_looked_for_soon(self, reason: Reason) -> None:
+        absent = Missing(field="spec.x", reason=reason, message="spec.x: there is no 'y'; create it")
+        done = plan(observed(gpu_set(), missing=(absent,)), NOW)
+        assert created(done) == []
+        assert shown(done, "SpecValid") == ("False", reason)
+        assert condition(done, "Stalled")["status"] == "True"
+        assert shown(done, "Placed") == ("False", reason)
+        assert done.look_again_seconds == 10
+        assert [event.reason for event in done.events] == [reason]
+
+    def test_leaves_running_groups_alone(self) -> None:
+        manifest = gpu_set(replicas=1)
+        absent = Missing(field="f", reason=Reason.SECRET_MISSING, message="m")
+        pods = [member(manifest, "llama-x", node="a", ready=True)]
+        done = plan(observed(manifest, pods, missing=(absent,)), NOW)
+        assert deleted(done) == []
+        assert condition(done, "Available")["status"] == "True"
+
+    def test_recovers_when_it_appears(self) -> None:
+        absent = Missing(field="f", reason=Reason.SECRET_MISSING, message="m")
+        before = plan(observed(gpu_set(), missing=(absent,)), NOW)
+        after = plan(observed({**gpu_set(), "status": before.status}), NOW + timedelta(seconds=10))
+        assert len(created(after)) == 2
+        assert shown(after, "SpecValid") == ("True", Reason.VALID)
+        assert Reason.VALID in reasons(after)
+
+
+class TestAnObjectOfANewerRelease:
+    def test_is_served_by_what_is_known_and_the_rest_is_named(self) -> None:
+        done = plan(observed(gpu_set(shiny=True)), NOW)
+        assert len(created(done)) == 2
+        assert shown(done, "SpecValid") == ("True", Reason.FIELDS_IGNORED)
+        assert "spec.shiny" in condition(done, "SpecValid")["message"]
+
+
+class TestNames:
+    def test_a_service_of_somebody_elses_is_said_and_held_against_the_set(self) -> None:
+        done = plan(observed(gpu_set(), foreign=["Service llama-model"]), NOW)
+        assert shown(done, "RouterReady") == ("False", Reason.NAME_TAKEN)
+        assert "Service llama-model" in condition(done, "RouterReady")["message"]
+        assert condition(done, "Stalled")["status"] == "True"
+
+
+class TestHeldSets:
+    def test_a_paused_set_is_looked_at_and_not_touched(self) -> None:
+        manifest = gpu_set(paused=True)
+        pods = [member(manifest, "llama-x", node="a", phase="Failed")]
+        done = plan(observed(manifest, pods), NOW)
+        assert done.writes == ()
+        assert shown(done, "Progressing") == ("False", Reason.PAUSED)
+        assert shown(done, "Placed") == ("False", Reason.PAUSED)
+
+    def test_a_deleted_set_is_left_to_the_garbage_collector(self) -> None:
+        manifest = gpu_set()
+        manifest["metadata"]["deletionTimestamp"] = time_text()
+        assert plan(observed(manifest), NOW) == Plan()
+
+
+class TestTheRouter:
+    def test_starting_holds_ready_back(self) -> None:
+        manifest = gpu_set(replicas=1)
+        pods = [member(manifest, "llama-x", node="a", ready=True)]
+        done = plan(observed(manifest, pods, router_ready=False), NOW)
+        assert shown(done, "RouterReady") == ("False", Reason.ROUTER_STARTING)
+        assert condition(done, "Ready")["status"] == "False"
+
+
+class TestASettledSet:
+    def settled(self) -> Observed:
+        manifest = gpu_set()
+        pods = [member(manifest, f"llama-{i}", pin="a", node="a", ready=True, server_id=i) for i in (1, 2)]
+        first = plan(observed(manifest, pods), NOW)
+        return observed({**manifest, "status": first.status}, pods)
+
+    def test_is_ready_and_shows_it(self) -> None:
+        done = plan(self.settled(), NOW)
+        assert condition(done, "Ready")["status"] == "True"
+        assert shown(done, "Progressing") == ("False", Reason.SETTLED)
+        assert shown(done, "Placed") == ("True", Reason.ALL_PLACED)
+        assert shown(done, "RouterReady") == ("True", Reason.ROUTER_AVAILABLE)
+        assert shown(done, "Available") == ("True", Reason.REPLICAS_AVAILABLE)
+        assert done.status is not None
+        assert done.status["ready"] == "2/2"
+        assert done.status["selector"].startswith("app.kubernetes.io/component=engine,")
+        assert done.status["groupCounts"] == {
+            "waiting": 0,
+            "gated": 0,
+            "binding": 0,
+            "loading": 0,
+            "ready": 2,
+            "draining": 0,
+        }
+
+    def test_has_nothing_to_do_right_after(self) -> None:
+        seen = self.settled()
+        done = plan(seen, NOW + timedelta(seconds=5))
+        assert done.status == seen.me.manifest["status"]
+        assert done.events == []
+        assert all(isinstance(write, Apply) for write in done.writes)
+        wanted = {(w.manifest["kind"], w.manifest["metadata"]["name"]): w.manifest for w in done.writes}
+        for place, manifest in wanted.items():
+            live = {key: value for key, value in seen.existing[place].items() if key != "status"}
+            assert manifest == live
+
+    def test_tells_when_a_group_became_ready(self) -> None:
+        manifest = gpu_set(replicas=1)
+        loading = member(manifest, "llama-1", pin="a", node="a")
+        before = plan(observed(manifest, [loading]), NOW)
+        ready = member(manifest, "llama-1", pin="a", node="a", ready=True)
+        after = plan(observed({**manifest, "status": before.status}, [ready]), NOW)
+        assert EventReason.GROUP_READY in reasons(after)
+        assert after.status is not None
+        assert after.status["groups"][0]["phase"] == "Ready"
+
+    def test_shows_at_most_fifty_groups_those_not_ready_first(self) -> None:
+        manifest = model_replica_set(replicas=60)
+        pods = [member(manifest, f"llama-{i:02}", node="a", ready=i != 59) for i in range(60)]
+        done = plan(observed(manifest, pods), NOW)
+        assert done.status is not None
+        assert len(done.status["groups"]) == 50
+        assert done.status["groups"][0]["name"] == "llama-59"
+
+
+def test_every_reason_appears_in_these_tests() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    members: list[Reason | EventReason] = [*Reason, *EventReason]
+    assert [m for m in members if f"{type(m).__name__}.{m.name}" not in text] == []

@@ -1,0 +1,69 @@
+"""The configuration file: what is wrong is named, and what the chart writes is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flotilla_operator.controllers.config import parse_config, read_config
+from flotilla_operator.controllers.errors import ConfigError
+
+IMAGES = {name: f"example.org/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
+
+
+def test_the_defaults_are_those_of_controller_runtime() -> None:
+    leader = parse_config({"images": IMAGES}).leader
+    assert (leader.lease_duration_seconds, leader.renew_deadline_seconds, leader.retry_period_seconds) == (
+        15,
+        10,
+        2,
+    )
+
+
+def test_keys_are_camel_case_as_in_the_chart() -> None:
+    config = parse_config(
+        {"images": IMAGES, "watchNamespaces": ["a"], "labels": {"gpuProducts": ["x"]}, "logLevel": "debug"}
+    )
+    assert (config.watch_namespaces, config.labels.gpu_products, config.log_level) == (
+        ("a",),
+        ("x",),
+        "debug",
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        pytest.param({}, "images", id="no images"),
+        pytest.param({"images": {**IMAGES, "redis": ""}}, "images.redis", id="an empty image"),
+        pytest.param({"images": IMAGES, "watchNamespace": []}, "watchNamespace", id="a key nobody knows"),
+        pytest.param(
+            {"images": IMAGES, "loop": {"workers": "many"}}, "loop.workers", id="a word for a number"
+        ),
+        pytest.param({"images": IMAGES, "loop": {"workers": 0}}, "loop.workers", id="no workers"),
+        pytest.param({"images": IMAGES, "imagePullPolicy": "Maybe"}, "imagePullPolicy", id="no such policy"),
+        pytest.param([], "(document)", id="not an object"),
+    ],
+)
+def test_a_wrong_field_is_named(document: Any, field: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_config(document)
+    assert raised.value.field == field
+    assert field in str(raised.value)
+
+
+def test_a_renewal_deadline_past_the_lease_is_refused() -> None:
+    leader = {"leaseDurationSeconds": 10, "renewDeadlineSeconds": 10}
+    with pytest.raises(ConfigError, match="renewDeadlineSeconds must be below leaseDurationSeconds"):
+        parse_config({"images": IMAGES, "leader": leader})
+
+
+def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json: No such file"):
+        read_config(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        read_config(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps({"images": IMAGES}))
+    assert read_config(tmp_path / "config.json").images.redis == "example.org/redis:1"

@@ -1,0 +1,257 @@
+"""A whole operator in a process of its own against the fake API: barrier, lease, signals, probes, recovery.
+
+The same against a real API server, with crashes, is in test_real_api_server.py.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from flotilla_operator.cluster.resources import CONFIG_MAPS, LEASES, MODEL_REPLICA_SETS, PODS
+from flotilla_operator.cluster.writes import Manifest
+from tests.support.fake_api import FakeApi, Request
+from tests.support.processes import QUICK_LEADER, OperatorProcess, operator_process
+from tests.support.waiting import until
+
+# No API server is needed, but a process a test is too slow for the unit tests.
+pytestmark = pytest.mark.apiserver
+
+
+def tiny(name: str = "m", replicas: int = 2) -> Manifest:
+    return {"metadata": {"name": name, "namespace": "default"}, "spec": {"replicas": replicas}}
+
+
+def placed(api: FakeApi, name: str = "m") -> bool:
+    manifest = api.get(MODEL_REPLICA_SETS, "default", name) or {}
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def holder(api: FakeApi) -> str:
+    lease = api.get(LEASES, "default", "flotilla-operator") or {"spec": {}}
+    return str(lease["spec"].get("holderIdentity", ""))
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    return tmp_path / "kubeconfig"
+
+
+@asynccontextmanager
+async def served(api: FakeApi, kubeconfig: Path) -> AsyncIterator[FakeApi]:
+    async with api.running():
+        kubeconfig.write_text(api.kubeconfig())  # noqa: ASYNC240 - a few bytes
+        yield api
+
+
+async def ended(operator: OperatorProcess, seconds: float = 30) -> int:
+    await until(lambda: not operator.running, seconds)
+    return operator.ended()
+
+
+async def test_an_object_is_reconciled_until_nothing_is_left_to_do(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny(replicas=3))
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig) as operator:
+            await until(lambda: placed(api), 20)
+            assert len(api.shelf(PODS).objects) == 3
+            await asyncio.sleep(1)
+            settled = len(api.writes())
+            scaled = dict(api.get(MODEL_REPLICA_SETS, "default", "m") or {})
+            metadata = {**scaled["metadata"], "generation": 2}
+            api.put(MODEL_REPLICA_SETS, {**scaled, "metadata": metadata, "spec": {"replicas": 1}})
+            await until(lambda: len(api.shelf(PODS).objects) == 1, 5)
+            assert len(api.writes()) > settled
+            assert operator.get("health", "/healzh")[0] == 404
+            for path in ("/healthz", "/readyz"):
+                assert await asyncio.to_thread(operator.get, "health", path) == (200, "ok\n")
+            _, text = await asyncio.to_thread(operator.get, "metrics", "/metrics")
+            assert 'flotilla_controller_reconcile_total{kind="ModelReplicaSet",result="success"}' in text
+            assert "flotilla_leader 1.0" in text
+
+
+async def test_nothing_is_written_before_every_cache_is_complete(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny())
+    released = False
+
+    def is_list_of_pods(request: Request) -> bool:
+        return request.path == "/api/v1/pods" and not request.is_watch and not released
+
+    api.fail(is_list_of_pods, 500, times=10_000)
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig) as operator:
+            await until(lambda: api.shelf(MODEL_REPLICA_SETS).watches, 20)
+            await asyncio.sleep(2)
+            assert api.writes(leases=True) == []
+            status, text = await asyncio.to_thread(operator.get, "health", "/readyz")
+            assert (status, text) == (503, "not listed yet: pods\n")
+            released = True
+            await until(lambda: placed(api), 40)
+
+
+async def test_an_object_deleted_in_a_gap_of_kopf_is_swept(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny("a"))
+    api.put(MODEL_REPLICA_SETS, tiny("b"))
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, loop={"sweepIntervalSeconds": 1}) as operator:
+            await until(lambda: placed(api, "a") and placed(api, "b"), 20)
+            api.remove(MODEL_REPLICA_SETS, "default", "b", silently=True)
+            api.end_watches(MODEL_REPLICA_SETS, 410)
+            await asyncio.sleep(2.5)
+            _, text = await asyncio.to_thread(operator.get, "metrics", "/metrics")
+            assert 'flotilla_cache_objects{resource="ModelReplicaSet"} 1.0' in text
+
+
+@pytest.mark.parametrize("code", [500, 410])
+async def test_a_kopf_watch_that_ends_with_an_error_is_survived_or_ends_the_process(
+    tmp_path: Path, kubeconfig: Path, code: int
+) -> None:
+    api = FakeApi()
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, leader=QUICK_LEADER) as operator:
+            await until(lambda: api.shelf(MODEL_REPLICA_SETS).watches and holder(api), 20)
+            api.end_watches(MODEL_REPLICA_SETS, code)
+            api.put(MODEL_REPLICA_SETS, tiny())
+            await until(lambda: not operator.running or placed(api), 60)
+        with operator_process(tmp_path, kubeconfig):
+            await until(lambda: placed(api), 30)
+
+
+async def test_a_silent_kopf_watch_is_left_and_the_change_seen(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, loop={"watchSilenceSeconds": 2}):
+            await until(lambda: api.shelf(MODEL_REPLICA_SETS).watches and holder(api), 20)
+            api.shelf(MODEL_REPLICA_SETS).watches.clear()
+            api.put(MODEL_REPLICA_SETS, tiny())
+            await until(lambda: placed(api), 20)
+
+
+async def test_a_leader_stopped_for_twenty_seconds_writes_nothing_when_it_goes_on(
+    tmp_path: Path, kubeconfig: Path
+) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny())
+    leader = {"leaseDurationSeconds": 15, "renewDeadlineSeconds": 10, "retryPeriodSeconds": 2}
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, leader=leader) as operator:
+            await until(lambda: placed(api), 20)
+            operator.signal(signal.SIGSTOP)
+            for index in range(50):
+                api.put(MODEL_REPLICA_SETS, tiny(f"late-{index}"))
+            await asyncio.sleep(20)
+            before = len(api.writes(leases=True))
+            operator.signal(signal.SIGCONT)
+            assert await ended(operator) == 1
+            assert len(api.writes(leases=True)) == before
+        assert operator.logged("leadership_lost")
+
+
+async def test_a_write_in_flight_when_the_leader_is_stopped_is_not_repeated(
+    tmp_path: Path, kubeconfig: Path
+) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny(replicas=200))
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, leader=QUICK_LEADER) as operator:
+            await until(lambda: len(api.shelf(PODS).objects) > 10, 20)
+            operator.signal(signal.SIGSTOP)
+            await asyncio.sleep(4)
+            before = len(api.writes(leases=True))
+            assert len(api.shelf(PODS).objects) < 200
+            operator.signal(signal.SIGCONT)
+            await ended(operator)
+            assert len(api.writes(leases=True)) == before
+
+
+async def test_sigterm_hands_the_lease_over_within_three_seconds(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    leader = {"leaseDurationSeconds": 15, "renewDeadlineSeconds": 10, "retryPeriodSeconds": 2}
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, leader=leader) as first:
+            await until(lambda: holder(api), 20)
+            with operator_process(tmp_path, kubeconfig, leader=leader) as second:
+                await until(lambda: second.logged("caches_complete"), 20)
+                before, asked_at = holder(api), time.monotonic()
+                first.signal(signal.SIGTERM)
+                await until(lambda: holder(api) not in ("", before), 10)
+                assert time.monotonic() - asked_at < 3
+                assert await ended(first) == 0
+                api.put(MODEL_REPLICA_SETS, tiny())
+                await until(lambda: placed(api), 10)
+
+
+async def test_a_follower_writes_nothing_but_has_warm_caches(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, leader=QUICK_LEADER) as leader:
+            await until(lambda: holder(api), 20)
+            with operator_process(tmp_path, kubeconfig) as follower:
+                await until(lambda: follower.logged("caches_complete"), 20)
+                leader.signal(signal.SIGSTOP)
+                api.put(MODEL_REPLICA_SETS, tiny())
+                await asyncio.sleep(1)
+                assert api.writes() == []
+                assert (await asyncio.to_thread(follower.get, "health", "/readyz"))[0] == 200
+                await until(lambda: placed(api), 10)
+
+
+async def test_an_operator_is_deleted_with_its_finalizer_taken_off(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny())
+    async with served(api, kubeconfig), api.client() as user:
+        with operator_process(tmp_path, kubeconfig):
+            await until(lambda: placed(api), 20)
+            uid = (api.get(MODEL_REPLICA_SETS, "default", "m") or {})["metadata"]["uid"]
+            await user.delete(MODEL_REPLICA_SETS, "default", "m", uid=uid)
+            await until(lambda: api.get(MODEL_REPLICA_SETS, "default", "m") is None, 10)
+            assert api.shelf(PODS).objects == {}
+
+
+async def test_a_configmap_of_the_users_own_blocks_until_it_is_gone(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(CONFIG_MAPS, {"metadata": {"name": "m-config", "namespace": "default"}, "data": {"mine": "1"}})
+    api.put(MODEL_REPLICA_SETS, tiny())
+
+    def ready_reason() -> str:
+        status = (api.get(MODEL_REPLICA_SETS, "default", "m") or {}).get("status") or {}
+        return next((c["reason"] for c in status.get("conditions", []) if c["type"] == "Ready"), "")
+
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig):
+            await until(lambda: ready_reason() == "NameTaken", 20)
+            assert (api.get(CONFIG_MAPS, "default", "m-config") or {})["data"] == {"mine": "1"}
+            api.remove(CONFIG_MAPS, "default", "m-config")
+            await until(lambda: placed(api), 10)
+
+
+async def test_only_its_namespaces_are_watched_when_some_are_named(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "other"}, "spec": {}})
+    api.put(MODEL_REPLICA_SETS, tiny())
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, watchNamespaces=["default", "second"]):
+            await until(lambda: placed(api), 20)
+            assert "status" not in (api.get(MODEL_REPLICA_SETS, "other", "m") or {})
+            lists = {r.path for r in api.requests if r.method == "GET" and "configmaps" in r.path}
+            assert lists >= {f"/api/v1/namespaces/{ns}/configmaps" for ns in ("default", "second")}
+            assert "/api/v1/configmaps" not in lists
+
+
+async def test_secrets_crds_and_namespaces_are_never_listed(tmp_path: Path, kubeconfig: Path) -> None:
+    api = FakeApi()
+    api.put(MODEL_REPLICA_SETS, tiny())
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig):
+            await until(lambda: placed(api), 20)
+    asked = {request.path for request in api.requests}
+    assert not [path for path in asked if "secrets" in path or "customresourcedefinitions" in path]
+    assert "/api/v1/namespaces" not in asked

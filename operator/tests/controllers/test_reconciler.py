@@ -1,0 +1,302 @@
+"""One reconcile in all its outcomes: the fake API behind the writer, a controller that does as it is told."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from structlog.testing import capture_logs
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.client import ApiError
+from flotilla_operator.cluster.events import Recorder
+from flotilla_operator.cluster.lease import NotLeadingError
+from flotilla_operator.cluster.queue import KeyedQueue
+from flotilla_operator.cluster.resources import (
+    CONFIG_MAPS,
+    EVENTS,
+    MODEL_REPLICA_SETS,
+    SECRETS,
+    Key,
+    Reference,
+    Resource,
+)
+from flotilla_operator.cluster.status import StatusLimiter
+from flotilla_operator.cluster.writer import Writer
+from flotilla_operator.cluster.writes import Apply, Event, EventType, Manifest, Plan
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.errors import SpecError
+from flotilla_operator.controllers.reconciler import Hands, Reconciler
+from flotilla_operator.controllers.secret_reader import CachedSecrets
+from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.telemetry.metrics import Metrics
+from flotilla_operator.telemetry.scrape import Scraper
+from tests.support.fake_api import FakeApi
+
+KEY = Key("ModelReplicaSet", "default", "m")
+
+
+class Told:
+    """A controller whose plan a test writes."""
+
+    resource: Resource = MODEL_REPLICA_SETS
+    watches: Sequence[Resource] = (CONFIG_MAPS,)
+
+    def __init__(self) -> None:
+        self.planned: Callable[[Manifest], Plan] = lambda _: Plan()
+        self.targets: Sequence[Target] = ()
+
+    def references(self, manifest: Manifest) -> Iterable[Reference]:
+        return ()
+
+    def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
+        return ()
+
+    async def observe(self, key: Key, manifest: Manifest, world: World) -> Manifest:
+        return manifest
+
+    def plan(self, observed: Manifest, now: datetime) -> Plan:
+        return self.planned(observed)
+
+    def scrape_targets(self, observed: Manifest) -> Sequence[Target]:
+        return self.targets
+
+
+@dataclass
+class Bench:
+    api: FakeApi
+    caches: Caches
+    controller: Told
+    reconciler: Reconciler = field(init=False)
+    queue: KeyedQueue = field(init=False)
+    scraper: Scraper = field(init=False)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    async def reconcile(self, plan: Plan | Exception) -> None:
+        def planned(_manifest: Manifest) -> Plan:
+            if isinstance(plan, Exception):
+                raise plan
+            return plan
+
+        self.controller.planned = planned
+        await self.reconciler.attempt(KEY)
+
+    def ready(self) -> tuple[str, str]:
+        status = (self.caches.get(MODEL_REPLICA_SETS, "default", "m") or {}).get("status") or {}
+        ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+        return ready["status"], ready["reason"]
+
+    def condition(self, name: str) -> Any:
+        status = (self.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})["status"]
+        return next((c["status"] for c in status["conditions"] if c["type"] == name), None)
+
+    def reasons(self) -> list[str]:
+        return [event["reason"] for event in self.api.shelf(EVENTS).objects.values()]
+
+    def planned_in(self) -> float | None:
+        handle = self.queue._later.get(KEY)
+        return None if handle is None else handle.when() - self.queue._timer.time()
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    api, caches, controller = FakeApi(), Caches(), Told()
+    made = Bench(api, caches, controller)
+    manifest = api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "default"}, "spec": {}})
+    caches.store(MODEL_REPLICA_SETS).put(manifest)
+    made.queue = KeyedQueue(draw=lambda _low, high: high)
+    wakes = Wakes([controller], caches, lambda _key: None)
+    async with api.running(), api.client() as client:
+        made.scraper = Scraper(Measurements())
+        images = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "x")
+        made.reconciler = Reconciler(
+            [controller],
+            World(
+                caches=caches,
+                measurements=Measurements(),
+                config=parse_config({"images": images}),
+                secrets=CachedSecrets(client),
+            ),
+            Hands(
+                queue=made.queue,
+                writer=Writer(client, caches, StatusLimiter(), on_change=wakes.changed),
+                recorder=Recorder(client, "test"),
+                scraper=made.scraper,
+                wakes=wakes,
+                metrics=made.metrics,
+            ),
+        )
+        yield made
+        await made.scraper.close()
+
+
+def config_map(name: str = "c") -> Manifest:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
+
+
+async def test_an_invalid_spec_becomes_a_condition_and_touches_nothing() -> None:
+    async with bench() as b:
+        await b.reconcile(SpecError(field="spec.model", problem="is not there", fix="name one"))
+        assert b.ready() == ("False", "InvalidSpec")
+        assert (b.condition("SpecValid"), b.condition("Stalled")) == ("False", "True")
+        assert b.planned_in() == pytest.approx(600, abs=1)
+        assert b.reasons() == ["InvalidSpec"]
+        await b.reconcile(SpecError(field="spec.model", problem="is not there", fix="name one"))
+        assert b.reasons() == ["InvalidSpec"]
+        assert len(b.api.writes()) == 2
+
+
+async def test_what_pydantic_refuses_names_the_field() -> None:
+    class Spec(BaseModel):
+        replicas: int
+
+    async with bench() as b:
+        try:
+            Spec.model_validate({"replicas": "many"})
+        except ValidationError as error:
+            await b.reconcile(error)
+        status = (b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})["status"]
+        assert "replicas: " in next(c["message"] for c in status["conditions"] if c["type"] == "SpecValid")
+
+
+async def test_a_name_that_is_taken_is_said_in_ready_and_waited_for() -> None:
+    async with bench() as b:
+        b.api.put(CONFIG_MAPS, config_map())
+        await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": []}))
+        assert b.ready() == ("False", "NameTaken")
+        assert b.condition("Stalled") == "True"
+        assert b.reasons() == ["NameTaken"]
+        assert b.queue.failures(KEY) == 0
+        assert b.planned_in() == pytest.approx(600, abs=1)
+
+
+async def test_a_quota_is_said_in_ready_and_tried_again() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: "configmaps" in r.path and r.writes, 403)
+        await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": []}))
+        assert b.ready() == ("False", "Forbidden")
+        assert b.condition("Reconciling") == "True"
+        assert b.queue.failures(KEY) == 1
+        await b.reconcile(
+            Plan(
+                writes=[Apply(manifest=config_map())],
+                status={"conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}]},
+            )
+        )
+        assert b.ready() == ("True", "Ready")
+        assert b.queue.failures(KEY) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "events"),
+    [
+        pytest.param(ApiError(status=500, message="x"), ["ReconcileFailed"], id="the server failed"),
+        pytest.param(TimeoutError(), ["ReconcileFailed"], id="it took too long"),
+        pytest.param(ZeroDivisionError(), ["ReconcileFailed"], id="our own mistake"),
+        pytest.param(ApiError(status=409, message="x"), [], id="someone else wrote first"),
+    ],
+)
+async def test_a_failure_is_repeated_with_backoff_and_told_once(error: Exception, events: list[str]) -> None:
+    async with bench() as b:
+        with capture_logs():
+            await b.reconcile(error)
+            await b.reconcile(error)
+        assert b.queue.failures(KEY) == 2
+        assert b.planned_in() == pytest.approx(1, abs=0.5)
+        assert b.reasons() == events
+
+
+async def test_a_hundred_failures_are_at_most_three_events() -> None:
+    async with bench() as b:
+        with capture_logs() as logs:
+            for _ in range(100):
+                await b.reconcile(ZeroDivisionError())
+        assert len(logs) == 100
+        assert len(b.reasons()) <= 3
+
+
+async def test_a_server_that_asks_to_wait_is_given_the_time() -> None:
+    async with bench() as b:
+        await b.reconcile(ApiError(status=429, retry_after_seconds=17))
+        assert b.planned_in() == pytest.approx(17, abs=0.5)
+
+
+async def test_a_lost_lease_goes_up_and_ends_the_process() -> None:
+    async with bench() as b:
+        with pytest.raises(NotLeadingError):
+            await b.reconcile(NotLeadingError())
+
+
+async def test_a_finalizer_goes_on_first_and_off_last() -> None:
+    async with bench() as b:
+        plan = Plan(
+            writes=[Apply(manifest=config_map())], status={"phase": "x"}, finalizers=["flotilla.dev/a"]
+        )
+        await b.reconcile(plan)
+        paths = [request.path.rsplit("/", 2)[-2:] for request in b.api.writes()]
+        assert paths == [["modelreplicasets", "m"], ["configmaps", "c"], ["m", "status"]]
+        await b.reconcile(Plan(status={"phase": "y"}, finalizers=[]))
+        assert [request.path.rsplit("/", 1)[-1] for request in b.api.writes()[3:]] == ["status", "m"]
+
+
+async def test_a_finalizer_stays_while_a_write_before_it_is_refused() -> None:
+    async with bench() as b:
+        await b.reconcile(Plan(finalizers=["flotilla.dev/a"]))
+        b.api.fail(lambda r: "configmaps" in r.path and r.writes, 422)
+        await b.reconcile(Plan(writes=[Apply(manifest=config_map())], finalizers=[]))
+        live = b.api.get(MODEL_REPLICA_SETS, "default", "m") or {}
+        assert live["metadata"]["finalizers"] == ["flotilla.dev/a"]
+
+
+async def test_figures_that_had_to_wait_are_written_later() -> None:
+    async with bench() as b:
+        await b.reconcile(Plan(status={"load": 1}))
+        await b.reconcile(Plan(status={"load": 2}, look_again_seconds=30))
+        assert b.planned_in() == pytest.approx(10, abs=0.5)
+
+
+async def test_the_plans_events_are_recorded_and_its_targets_scraped() -> None:
+    async with bench() as b:
+        b.controller.targets = [Target(key="pod", url="http://127.0.0.1:9/")]
+        await b.reconcile(Plan(events=[Event(type=EventType.NORMAL, reason="GroupPlaced", note="here")]))
+        assert b.reasons() == ["GroupPlaced"]
+        assert len(b.scraper) == 1
+
+
+async def test_an_object_that_is_gone_leaves_nothing_behind() -> None:
+    async with bench() as b:
+        b.controller.targets = [Target(key="pod", url="http://127.0.0.1:9/")]
+        await b.reconcile(Plan(look_again_seconds=60))
+        uid = (b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})["metadata"]["uid"]
+        b.caches.store(MODEL_REPLICA_SETS).remove("default", "m", uid)
+        await b.reconcile(Plan())
+        assert (len(b.scraper), b.planned_in()) == (0, None)
+        assert not b.reconciler._uids
+
+
+async def test_secrets_are_asked_for_once_a_minute_and_never_shown() -> None:
+    now = 0.0
+    api = FakeApi()
+    secret = {"metadata": {"name": "s", "namespace": "default"}, "data": {"token": "aHVzaA=="}}
+    api.put(SECRETS, secret)
+    async with api.running(), api.client() as client:
+        secrets = CachedSecrets(client, clock=lambda: now)
+        for _ in range(3):
+            found = await secrets.get("default", "s")
+        assert found is not None
+        assert found.data == {"token": b"hush"}
+        assert "hush" not in repr(found)
+        assert await secrets.get("default", "other") is None
+        assert len(api.requests) == 2
+        now = 11.0
+        await secrets.get("default", "s")
+        await secrets.get("default", "other")
+        assert [request.path.rsplit("/", 1)[-1] for request in api.requests] == ["s", "other", "other"]
+        now = 61.0
+        await secrets.get("default", "s")
+        assert len(api.requests) == 4

@@ -1,0 +1,376 @@
+"""The story of an index, step by step, on manifests alone. The real loop: test_apiserver; real builds: the
+runtime's tests and e2e.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
+from flotilla_operator.controllers.vector_index.seen import Cleanup, CleanupState
+from flotilla_runtime import contract
+from flotilla_runtime.contract import BuildReason, BuildStep, DeadLetter, StepReport
+from tests.builders.model_replica_set import model_replica_set
+from tests.builders.vector_index import vector_index
+from tests.controllers.vector_index.indexes import NOW, Stage, claim, embedder, planned, promoted
+
+
+def failed(step: BuildStep, reason: BuildReason, message: str = "it is so") -> StepReport:
+    return StepReport(step=step, reason=reason, message=message)
+
+
+def test_a_build_goes_step_by_step_and_ends_ready() -> None:
+    stage = Stage()
+    stage.step()
+    assert stage.status["phase"] == "Pending"
+    assert stage.condition("MilvusReady") == ("False", "MilvusStarting")
+    assert stage.jobs() == {}
+    stage.ready()
+    stage.step()
+    assert set(stage.jobs()) == {"plan"}
+    stage.step()
+    assert stage.status["phase"] == "Building"
+    assert stage.status["candidateGeneration"].startswith("g-")
+    stage.finish(BuildStep.PLAN, planned(shards=2))
+    stage.step()
+    assert set(stage.jobs()) == {"plan", "shards"}
+    assert stage.jobs()["shards"]["spec"]["completions"] == 2
+    stage.jobs()["shards"]["status"] = {"succeeded": 1}
+    stage.step()
+    assert stage.message("Built").startswith("1 of 2 shards are done, on one node")
+    assert stage.status["stages"] == [
+        {"name": "Plan", "done": 1, "total": 1},
+        {"name": "Index", "done": 1, "total": 2},
+        {"name": "Promote", "done": 0, "total": 1},
+    ]
+    stage.finish(BuildStep.SHARDS, StepReport(step=BuildStep.SHARDS))
+    stage.step()
+    stage.step()
+    assert stage.status["phase"] == "Validating"
+    stage.finish(BuildStep.PROMOTE, promoted())
+    stage.step()
+    assert stage.status["phase"] == "Ready"
+    assert stage.condition("Ready") == ("True", "Ready")
+    assert stage.status["documents"] == {
+        "discovered": 10,
+        "indexed": 9,
+        "duplicates": 0,
+        "deadLettered": 1,
+        "removed": 0,
+    }
+    assert (stage.status["chunks"], stage.status["gate"]["verdict"]) == (81, "Passed")
+    assert "candidateGeneration" not in stage.status
+    assert stage.events.count("GenerationPromoted") == 1
+
+
+def test_planning_after_applying_gives_no_other_build_and_the_same_status() -> None:
+    stage = Stage()
+    stage.build()
+    before = stage.status
+    jobs = set(stage.jobs())
+    plan = stage.step(NOW + timedelta(minutes=5))
+    assert not [write for write in plan.writes if isinstance(write, Create | Delete | JsonPatch)]
+    assert stage.status == before
+    assert set(stage.jobs()) == jobs
+    assert plan.events == []
+
+
+@pytest.mark.parametrize(
+    ("objects", "condition", "reason", "part"),
+    [
+        pytest.param(
+            [claim("documents")],
+            "EmbedderReady",
+            "ModelMissing",
+            "no ModelReplicaSet 'minilm'",
+            id="the model is not there",
+        ),
+        pytest.param(
+            [claim("documents"), model_replica_set("minilm")],
+            "EmbedderReady",
+            "WrongTask",
+            "has task Generate",
+            id="the model generates",
+        ),
+        pytest.param(
+            [claim("documents"), embedder(available=False)],
+            "EmbedderReady",
+            "ModelNotAvailable",
+            "not Available yet",
+            id="the model is not up yet",
+        ),
+        pytest.param(
+            [claim("documents"), embedder(router={"authSecretRef": {"name": "keys"}})],
+            "EmbedderReady",
+            "SecretMissing",
+            "no Secret 'keys'",
+            id="the model's callers need keys and there are none",
+        ),
+        pytest.param(
+            [embedder()],
+            "SourceReachable",
+            "ClaimMissing",
+            "no PersistentVolumeClaim 'documents'",
+            id="the documents' claim is not there",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_and_no_build_starts(
+    objects: list[dict[str, Any]], condition: str, reason: str, part: str
+) -> None:
+    stage = Stage(None, *objects)
+    stage.step()
+    stage.ready()
+    stage.step()
+    assert stage.condition(condition) == ("False", reason)
+    assert part in stage.message(condition)
+    assert part in stage.status["blockedBy"]
+    assert stage.jobs() == {}
+    assert stage.condition("Ready")[0] == "False"
+
+
+def test_it_goes_on_when_the_model_appears() -> None:
+    stage = Stage(None, claim("documents"))
+    stage.step()
+    stage.ready()
+    stage.step()
+    stage.put(embedder())
+    stage.step()
+    assert set(stage.jobs()) == {"plan"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "condition", "stalled"),
+    [
+        pytest.param(BuildReason.PATH_MISSING, "SourceReachable", "True", id="the folder is not there"),
+        pytest.param(BuildReason.SOURCE_EMPTY, "SourceReachable", "True", id="the folder is empty"),
+        pytest.param(BuildReason.DIMENSION_MISMATCH, "EmbedderReady", "True", id="another dimension"),
+        pytest.param(BuildReason.CHUNKS_TOO_LONG, "EmbedderReady", "True", id="chunks too long"),
+        pytest.param(BuildReason.MILVUS_UNREACHABLE, "MilvusReady", "False", id="Milvus does not answer"),
+        pytest.param(BuildReason.UNEXPECTED, "Built", "False", id="something nobody thought of"),
+    ],
+)
+def test_a_failed_plan_shows_where_it_belongs_and_is_tried_again(
+    reason: BuildReason, condition: str, stalled: str
+) -> None:
+    stage = Stage()
+    stage.step()
+    stage.ready()
+    stage.step()
+    first = stage.jobs()["plan"]["metadata"]["name"]
+    stage.finish(BuildStep.PLAN, failed(BuildStep.PLAN, reason, "mend it so"))
+    plan = stage.step(NOW + timedelta(seconds=1))
+    assert stage.condition(condition) == ("False", reason)
+    assert "mend it so" in stage.message(condition)
+    assert stage.condition("Stalled")[0] == stalled
+    assert plan.look_again_seconds == 14
+    stage.step(NOW + timedelta(seconds=16))
+    second = stage.jobs()["plan"]["metadata"]["name"]
+    assert second != first
+    assert ("Job", first) not in stage.objects
+    stage.finish(BuildStep.PLAN, failed(BuildStep.PLAN, reason))
+    assert stage.plan(NOW).look_again_seconds == 30
+
+
+def test_too_many_dead_letters_keep_what_is_live_and_wait_for_a_person() -> None:
+    stage = Stage()
+    stage.build()
+    live = stage.status["activeGeneration"]
+    stage.index["spec"]["source"]["revision"] = "2"
+    stage.step()
+    stage.step()
+    assert stage.condition("Ready")[0] == "False"
+    stage.finish(BuildStep.PLAN, planned())
+    stage.step()
+    stage.finish(BuildStep.SHARDS, StepReport(step=BuildStep.SHARDS))
+    stage.step()
+    stage.finish(BuildStep.PROMOTE, failed(BuildStep.PROMOTE, BuildReason.TOO_MANY_DEAD_LETTERS, "5 of 10"))
+    stage.step()
+    assert stage.status["phase"] == "Degraded"
+    assert stage.status["activeGeneration"] == live
+    assert stage.condition("Validated") == ("False", "TooManyDeadLetters")
+    assert stage.status["gate"]["verdict"] == "Failed"
+    assert stage.condition("RetrieverReady")[0] == "True"
+    jobs = stage.jobs()
+    stage.step(NOW + timedelta(days=1))
+    assert stage.jobs() == jobs
+    stage.index["spec"]["build"] = {"maxFailedPercent": 60}
+    stage.step()
+    stage.step()
+    assert stage.jobs()["promote"]["metadata"]["name"] != jobs["promote"]["metadata"]["name"]
+    assert stage.jobs()["shards"] == jobs["shards"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"processing": {"chunkTokens": 100}}, id="another chunk length"),
+        pytest.param({"index": {"type": "Flat"}}, id="another index type"),
+        pytest.param({"embedding": {"normalize": False}}, id="another normalisation"),
+    ],
+)
+def test_a_change_of_what_makes_vectors_builds_another_generation_aside(change: dict[str, Any]) -> None:
+    stage = Stage()
+    stage.build()
+    live = stage.status["activeGeneration"]
+    for section, fields in change.items():
+        stage.index["spec"][section] = {**stage.index["spec"].get(section, {}), **fields}
+    stage.step()
+    stage.step()
+    stage.step()
+    assert stage.status["activeGeneration"] == live
+    assert stage.status["candidateGeneration"] not in (None, live)
+    assert set(stage.jobs()) == {"plan"}
+
+
+def test_a_running_pod_of_another_build_is_waited_for() -> None:
+    stage = Stage()
+    stage.step()
+    stage.ready()
+    stage.step()
+    job = stage.jobs()["plan"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "still-running",
+            "namespace": "default",
+            "uid": "uid-still-running",
+            "labels": job["spec"]["template"]["metadata"]["labels"],
+        },
+        "status": {"phase": "Running"},
+    }
+    stage.put(pod)
+    stage.index["spec"]["source"] = {"path": "pvc://documents/elsewhere"}
+    stage.step()
+    assert stage.jobs() == {}
+    stage.step()
+    assert stage.jobs() == {}
+    pod["status"] = {"phase": "Failed"}
+    stage.step()
+    assert set(stage.jobs()) == {"plan"}
+
+
+def test_a_lost_report_starts_the_build_over() -> None:
+    stage = Stage()
+    stage.step()
+    stage.ready()
+    stage.step()
+    stage.finish(BuildStep.PLAN, None)
+    stage.objects = {place: found for place, found in stage.objects.items() if place[0] != "Pod"}
+    stage.step()
+    assert stage.condition("Built") == ("False", "ReportLost")
+    plan = stage.step(NOW + timedelta(minutes=1))
+    assert any(isinstance(write, Create) for write in plan.writes) or "plan" in stage.jobs()
+    assert stage.jobs()["plan"]["metadata"]["annotations"][contract.ANNOTATION_ATTEMPT] == "1"
+
+
+def test_a_source_without_one_good_document_goes_straight_to_the_gate() -> None:
+    stage = Stage()
+    stage.step()
+    stage.ready()
+    stage.step()
+    stage.finish(BuildStep.PLAN, planned(shards=0))
+    stage.step()
+    assert set(stage.jobs()) == {"plan", "promote"}
+
+
+def test_dead_letters_are_named_in_the_message() -> None:
+    stage = Stage()
+    stage.step()
+    stage.ready()
+    stage.step()
+    stage.finish(BuildStep.PLAN, planned(shards=0))
+    stage.step()
+    letter = DeadLetter(document="a.pdf", reason="Broken", message="cannot be opened")
+    stage.finish(BuildStep.PROMOTE, promoted().model_copy(update={"dead_letters": (letter,)}))
+    stage.step()
+    assert "a.pdf: Broken, cannot be opened" in stage.message("Built")
+
+
+def test_a_service_of_somebody_elses_is_named_and_no_build_starts() -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "handbook-retriever", "namespace": "default", "uid": "uid-theirs"},
+        "spec": {},
+    }
+    stage = Stage(None, embedder(), claim("documents"), theirs)
+    stage.plan()
+    taken = stage.plan().status or {}
+    shown = {c["type"]: (c["reason"], c["message"]) for c in taken["conditions"]}
+    assert shown["RetrieverReady"][0] == "NameTaken"
+    assert "Service handbook-retriever exists" in shown["RetrieverReady"][1]
+    assert shown["Stalled"][0] == "NameTaken"
+
+
+def test_a_paused_index_changes_nothing_but_its_status() -> None:
+    stage = Stage(vector_index(paused=True))
+    plan = stage.plan()
+    assert plan.writes == ()
+    assert plan.status is not None
+
+
+def test_the_claim_follows_the_deletion_policy() -> None:
+    stage = Stage()
+    stage.step()
+    kept = stage.objects["PersistentVolumeClaim", "handbook-milvus"]
+    assert "ownerReferences" not in kept["metadata"]
+    stage.index["spec"]["retention"] = {"deletionPolicy": "Delete"}
+    [patch] = [write for write in stage.plan().writes if isinstance(write, JsonPatch)]
+    assert patch.operations[0]["value"][0]["uid"] == "uid-handbook"
+    kept["metadata"]["ownerReferences"] = patch.operations[0]["value"]
+    assert not [write for write in stage.plan().writes if isinstance(write, JsonPatch)]
+    stage.index["spec"]["retention"] = {"deletionPolicy": "Retain"}
+    [back] = [write for write in stage.plan().writes if isinstance(write, JsonPatch)]
+    assert back.operations[0]["value"] == []
+
+
+def test_only_an_external_milvus_that_is_to_be_emptied_needs_a_finalizer() -> None:
+    external = {"mode": "External", "uri": "http://milvus.example:19530"}
+    policies = {"Delete": ("flotilla.dev/milvus",), "Retain": ()}
+    for policy, finalizers in policies.items():
+        index = vector_index(milvus=external, retention={"deletionPolicy": policy})
+        assert Stage(index).plan().finalizers == finalizers
+    assert Stage(vector_index(retention={"deletionPolicy": "Delete"})).plan().finalizers == ()
+
+
+@pytest.mark.parametrize(
+    ("cleanup", "seconds", "finalizers", "event"),
+    [
+        pytest.param(CleanupState.RUNNING, 1, None, None, id="it runs"),
+        pytest.param(CleanupState.RUNNING, 46, (), "CleanupIncomplete", id="the deadline passed"),
+        pytest.param(CleanupState.DONE, 1, (), "CleanupDone", id="it is done"),
+        pytest.param(CleanupState.GIVEN_UP, 1, (), "CleanupIncomplete", id="Milvus is gone"),
+    ],
+)
+def test_a_deleted_index_lets_go_when_it_can(
+    cleanup: CleanupState, seconds: int, finalizers: tuple[str, ...] | None, event: str | None
+) -> None:
+    stage = Stage()
+    stage.index["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
+    observed = replace(stage.observe(), cleanup=Cleanup(state=cleanup))
+    plan = stage.controller.plan(observed, NOW + timedelta(seconds=seconds))
+    assert plan.writes == ()
+    assert plan.finalizers == finalizers
+    assert [e.reason for e in plan.events] == ([event] if event else [])
+
+
+def test_what_the_retriever_says_is_live_is_what_the_status_says() -> None:
+    stage = Stage()
+    stage.build()
+    stage.index["spec"]["processing"] = {"chunkTokens": 100}
+    stage.measure({"index": "handbook", "generation": "g-other", "chunks": 7})
+    stage.step()
+    assert (stage.status["activeGeneration"], stage.status["chunks"]) == ("g-other", 7)
+
+
+def test_every_apply_of_a_settled_index_is_the_same_again() -> None:
+    stage = Stage()
+    stage.build()
+    first = [write.manifest for write in stage.plan().writes if isinstance(write, Apply)]
+    second = [write.manifest for write in stage.plan().writes if isinstance(write, Apply)]
+    assert first == second
+    assert first

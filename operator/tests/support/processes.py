@@ -1,0 +1,119 @@
+"""An operator in a process of its own, which a test may stop, continue and kill."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.tiny_controller import IMAGES
+
+ROOT = Path(__file__).parents[3]
+TINY = "tests.support.tiny_controller"
+WHOLE = "flotilla_operator.controllers"
+# For operators that are to be followed soon; on a busy machine a shorter lease is lost by itself.
+QUICK_LEADER = {"leaseDurationSeconds": 4, "renewDeadlineSeconds": 3, "retryPeriodSeconds": 0.3}
+PATIENT_LEADER = {"leaseDurationSeconds": 30, "renewDeadlineSeconds": 25, "retryPeriodSeconds": 1}
+
+
+@dataclass
+class OperatorProcess:
+    """A running operator and what it logged."""
+
+    process: "subprocess.Popen[str]"
+    log_path: Path
+    ports: dict[str, int]
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def logged(self, event: str) -> bool:
+        return f'"event": "{event}"' in self.log()
+
+    def get(self, endpoint: str, path: str) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.ports[endpoint]}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = 30) -> int:
+        return self.process.wait(seconds)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def memory_mib(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) / 1024
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def operator_process(
+    folder: Path,
+    kubeconfig: Path,
+    *,
+    module: str = TINY,
+    crash_at: str = "",
+    environment: dict[str, str] | None = None,
+    **config: Any,
+) -> Iterator[OperatorProcess]:
+    """Start an operator; it is killed at the end. The whole one reads its configuration from a file."""
+    log_path = folder / f"operator-{time.monotonic_ns()}.log"
+    ports = {"health": free_port(), "metrics": free_port()}
+    document = {
+        "images": IMAGES,
+        "healthPort": ports["health"],
+        "metricsPort": ports["metrics"],
+        "leader": PATIENT_LEADER,
+        **config,
+    }
+    config_path = folder / "config.json"
+    config_path.write_text(json.dumps(document))
+    arguments = [f"--config={config_path}"] if module == WHOLE else []
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT / "runtime")]),
+                "KUBECONFIG": str(kubeconfig),
+                "TINY_CONFIG": json.dumps(document),
+                "CRASH_AT": crash_at,
+                "POD_NAMESPACE": "default",
+                **(environment or {}),
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield OperatorProcess(process, log_path, ports)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        process.wait()

@@ -1,0 +1,138 @@
+"""A cluster in which everything goes well, to see what the controllers make of an object from first to last.
+
+Plans are carried out on manifests in memory. What is written is ready in the next round, every secret has
+every entry, every job ends well. Nothing is judged here; the controllers' own tests do that.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import Key
+from flotilla_operator.cluster.writes import Apply, Create, Delete, Manifest
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import Controller, Secret, World
+from flotilla_operator.telemetry.measurements import Measurements
+from flotilla_runtime import contract
+from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
+
+IMAGES = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/image")
+ROUND = timedelta(seconds=60)
+REPORTS = {
+    BuildStep.PLAN: {"documents": DocumentCounts(discovered=3), "shards": 2},
+    BuildStep.SHARDS: {},
+    BuildStep.PROMOTE: {"documents": DocumentCounts(discovered=3, indexed=3), "count_parity": True},
+}
+
+
+class EveryEntry(dict[str, bytes]):
+    """A secret's data with any entry that is asked for."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: str) -> bytes:
+        return b"entry"
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key]
+
+
+class EverySecret:
+    """Any secret that is asked for."""
+
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        return Secret(name=name, uid=name, resource_version="1", data=EveryEntry())
+
+
+class SettlingCluster:
+    """Manifests by kind and name, all in one namespace or in none."""
+
+    def __init__(self, *manifests: Manifest) -> None:
+        self.objects: dict[tuple[str, str], Manifest] = {}
+        for manifest in manifests:
+            self.put(manifest)
+
+    def put(self, manifest: Manifest) -> None:
+        metadata = dict(manifest["metadata"])
+        metadata.setdefault("uid", f"uid-{manifest['kind']}-{metadata['name']}")
+        metadata.setdefault("resourceVersion", "1")
+        metadata.setdefault("creationTimestamp", "2026-05-01T11:00:00Z")
+        self.objects[manifest["kind"], metadata["name"]] = {**manifest, "metadata": metadata}
+
+    async def settle(
+        self, controller: Controller[Any], manifest: Manifest, now: datetime, rounds: int
+    ) -> None:
+        """Let the controller look and act so many times."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        self.put(manifest)
+        for turn in range(rounds):
+            await self._round(controller, Key(kind, "default", name), now + turn * ROUND)
+
+    async def _round(self, controller: Controller[Any], key: Key, now: datetime) -> None:
+        current = self.objects[key.kind, key.name]
+        world = World(
+            caches=Caches.of(*self.objects.values()),
+            measurements=Measurements(),
+            config=parse_config({"images": IMAGES}),
+            secrets=EverySecret(),
+        )
+        list(controller.references(current))
+        observed = await controller.observe(key, current, world)
+        plan = controller.plan(observed, now)
+        controller.scrape_targets(observed)
+        for write in plan.writes:
+            if isinstance(write, Apply | Create):
+                self._write(write.manifest)
+            elif isinstance(write, Delete):
+                self._delete(write.uid)
+        if plan.status is not None:
+            self.objects[key.kind, key.name] = {**current, "status": dict(plan.status)}
+
+    def _write(self, manifest: Manifest) -> None:
+        if (manifest["kind"], manifest["metadata"]["name"]) not in self.objects:
+            self.put({**manifest, **_come_to_life(manifest)})
+            if manifest["kind"] == "Job":
+                self.put(_pod_of_job(self.objects["Job", manifest["metadata"]["name"]]))
+
+    def _delete(self, uid: str) -> None:
+        self.objects = {
+            place: manifest for place, manifest in self.objects.items() if manifest["metadata"]["uid"] != uid
+        }
+
+
+def _come_to_life(manifest: Manifest) -> Mapping[str, Any]:
+    """What controllers and kubelet make of an object."""
+    true = {"status": "True", "lastTransitionTime": "2026-05-01T11:30:00Z"}
+    match manifest["kind"]:
+        case "Deployment" | "StatefulSet":
+            return {"status": {"readyReplicas": manifest["spec"].get("replicas", 1)}}
+        case "PersistentVolumeClaim":
+            return {"status": {"phase": "Bound"}}
+        case "Job":
+            done = manifest["spec"].get("completions", 1)
+            return {"status": {"succeeded": done, "conditions": [{"type": "Complete", **true}]}}
+        case "Pod":
+            status = {"phase": "Running", "podIP": "10.0.0.7", "conditions": [{"type": "Ready", **true}]}
+            return {"spec": {**manifest["spec"], "nodeName": "a"}, "status": status}
+    return {}
+
+
+def _pod_of_job(job: Manifest) -> Manifest:
+    """The pod that did a job, with its report."""
+    step = BuildStep(job["metadata"]["labels"][contract.LABEL_STEP])
+    report = StepReport.model_validate({"step": step, **REPORTS[step]})
+    ended = {"exitCode": 0, "message": report.model_dump_json(exclude_defaults=True)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{job['metadata']['name']}-pod",
+            "namespace": "default",
+            "labels": job["spec"]["template"]["metadata"].get("labels", {}),
+            "ownerReferences": [{"kind": "Job", "uid": job["metadata"]["uid"], "controller": True}],
+        },
+        "spec": {},
+        "status": {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": ended}}]},
+    }

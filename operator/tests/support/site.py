@@ -1,0 +1,173 @@
+"""A namespace of a real API server and an operator with the tiny controller at work in it."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from local_cluster.control_plane import ControlPlane
+from local_cluster.errors import ApiError
+from tests.support.processes import OperatorProcess, operator_process
+
+Manifest = dict[str, Any]
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+KINDS = "/apis/flotilla.dev/v1alpha1"
+USER = "the-operator"
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def install_tiny_kind(plane: ControlPlane) -> None:
+    """Let `modelreplicasets` hold anything."""
+    plane.client.create(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "modelreplicasets.flotilla.dev"},
+            "spec": {
+                "group": "flotilla.dev",
+                "names": {"kind": "ModelReplicaSet", "plural": "modelreplicasets"},
+                "scope": "Namespaced",
+                "versions": [
+                    {
+                        "name": "v1alpha1",
+                        "served": True,
+                        "storage": True,
+                        "subresources": {"status": {}},
+                        "schema": {
+                            "openAPIV3Schema": {
+                                "type": "object",
+                                "properties": {"spec": ANYTHING, "status": ANYTHING},
+                            }
+                        },
+                    }
+                ],
+            },
+        },
+    )
+    eventually(lambda: is_served(plane))
+
+
+def is_served(plane: ControlPlane) -> bool:
+    try:
+        return bool(plane.client.get(f"{KINDS}/modelreplicasets"))
+    except ApiError:
+        return False
+
+
+class Site:
+    """One namespace of the control plane and the operator's work in it."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
+        self.plane = plane
+        self.namespace = namespace
+        self.folder = folder
+        self.kubeconfig = plane.kubeconfig_for(USER, groups=["system:masters"])
+
+    def operator(self, **options: Any) -> Any:
+        environment = {"POD_NAMESPACE": self.namespace, **options.pop("environment", {})}
+        return operator_process(
+            self.folder,
+            self.kubeconfig,
+            environment=environment,
+            watchNamespaces=[self.namespace],
+            **options,
+        )
+
+    def path(self, plural: str, name: str = "") -> str:
+        base = KINDS if plural == "modelreplicasets" else "/api/v1"
+        return f"{base}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+    def create(self, name: str, **spec: Any) -> None:
+        metadata = {"name": name, "namespace": self.namespace}
+        manifest = {
+            "apiVersion": "flotilla.dev/v1alpha1",
+            "kind": "ModelReplicaSet",
+            "metadata": metadata,
+            "spec": spec,
+        }
+        self.plane.client.create(self.path("modelreplicasets"), manifest)
+
+    def patch(self, plural: str, name: str, patch: Manifest) -> None:
+        self.plane.kubectl(
+            *(f"-n={self.namespace}", "patch", plural, name, "--type=merge", f"-p={json.dumps(patch)}")
+        )
+
+    def get(self, plural: str, name: str) -> Manifest:
+        found: Manifest = self.plane.client.get(self.path(plural, name))
+        return found
+
+    def pods(self) -> list[Manifest]:
+        listed: list[Manifest] = self.plane.client.get(self.path("pods"))["items"]
+        return listed
+
+    def settled(self, name: str, replicas: int, **data: str) -> bool:
+        """Whether the object is Ready for its newest generation, with exactly its pods, all ungated."""
+        manifest = self.get("modelreplicasets", name)
+        status = manifest.get("status") or {}
+        ready = [c for c in status.get("conditions", []) if (c["type"], c["status"]) == ("Ready", "True")]
+        mine = [pod for pod in self.pods() if pod["metadata"]["ownerReferences"][0]["name"] == name]
+        return (
+            bool(ready)
+            and ready[0]["observedGeneration"] == manifest["metadata"]["generation"]
+            and status["replicas"] == len(mine) == replicas
+            and not any(pod["spec"].get("schedulingGates") for pod in mine)
+            and self.get("configmaps", f"{name}-config").get("data", {}) == data
+        )
+
+    def asked(self, since: int = 0) -> list[Manifest]:
+        """What the operator asked the API server in this namespace, or of the whole cluster."""
+        events = list(self.plane.audit_events(user=USER))[since:]
+        return [event for event in events if event["stage"] == "ResponseComplete"]
+
+    def created_pods(self) -> list[str]:
+        return [
+            event["objectRef"].get("name") or event["requestURI"]
+            for event in self.asked()
+            if event["verb"] == "create"
+            and resource_asked(event) == "pods"
+            and event["objectRef"]["namespace"] == self.namespace
+            and event["responseStatus"]["code"] == 201
+        ]
+
+
+def killed(operator: OperatorProcess) -> bool:
+    """Whether it was ended by SIGKILL."""
+    return operator.process.poll() == -signal.SIGKILL
+
+
+SCHEDULED = {"watch", "list"}
+
+
+def unscheduled(events: list[Manifest]) -> list[str]:
+    """What is neither a lease renewal nor a watch nor a sweep; named secrets are read again like a sweep."""
+    return [
+        f"{event['verb']} {event['requestURI']}"
+        for event in events
+        if event["verb"] not in SCHEDULED
+        and resource_asked(event) != "leases"
+        and (event["verb"], resource_asked(event)) != ("get", "secrets")
+    ]
+
+
+def resource_asked(event: Manifest) -> str:
+    """The resource in an audit event; none for discovery."""
+    return str(event.get("objectRef", {}).get("resource", ""))
+
+
+def reconciles(operator: OperatorProcess) -> float:
+    """How many reconciles it has done."""
+    _, text = operator.get("metrics", "/metrics")
+    return sum(
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("flotilla_controller_reconcile_total{")
+    )

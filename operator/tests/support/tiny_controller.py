@@ -1,0 +1,154 @@
+"""A controller small enough to be checked by eye, which uses every kind of write.
+
+It keeps `spec.replicas` pods, each created gated and then ungated by a JSON patch; deletes those beyond;
+applies a ConfigMap with `spec.data`; guards itself with a finalizer; and counts its pods in the status. As a
+program it is an operator with this controller alone, which kills itself at the crash point named in
+CRASH_AT.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.crash_points import CrashPoint
+from flotilla_operator.cluster.resources import (
+    CONFIG_MAPS,
+    MODEL_REPLICA_SETS,
+    PODS,
+    Key,
+    Reference,
+    Resource,
+)
+from flotilla_operator.cluster.writer import Writer
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, Plan, Write
+from flotilla_operator.controllers.assembly import Place
+from flotilla_operator.controllers.conditions import Condition, Truth, conditions_of, merged, with_summary
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.logs import configure_logs
+from flotilla_operator.controllers.main import run_process
+from flotilla_operator.telemetry.measurements import Target
+
+FINALIZER = "flotilla.dev/tiny"
+GATE = {"name": "flotilla.dev/tiny"}
+IMAGES = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "none")
+
+
+@dataclass(frozen=True)
+class Seen:
+    manifest: Manifest
+    pods: list[Manifest]
+
+
+class TinyController:
+    resource: Resource = MODEL_REPLICA_SETS
+    watches: Sequence[Resource] = (PODS, CONFIG_MAPS)
+
+    def references(self, manifest: Manifest) -> Iterable[Reference]:
+        if name := manifest["spec"].get("configMap"):
+            yield Reference(CONFIG_MAPS, manifest["metadata"]["namespace"], name)
+
+    def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
+        return ()
+
+    async def observe(self, key: Key, manifest: Manifest, world: World) -> Seen:
+        return Seen(manifest, world.caches.owned(PODS, manifest["metadata"]["uid"]))
+
+    def scrape_targets(self, observed: Seen) -> Sequence[Target]:
+        return ()
+
+    def plan(self, observed: Seen, now: datetime) -> Plan:
+        manifest = observed.manifest
+        metadata = manifest["metadata"]
+        if "deletionTimestamp" in metadata:
+            return Plan(writes=[_delete(pod) for pod in observed.pods], finalizers=())
+        wanted = {f"{metadata['name']}-{index}" for index in range(manifest["spec"].get("replicas", 1))}
+        held = {pod["metadata"]["name"]: pod for pod in observed.pods}
+        writes: list[Write] = [Apply(manifest=_config_map(manifest))]
+        writes += [
+            Create(manifest=_pod(name, metadata["namespace"])) for name in sorted(wanted - held.keys())
+        ]
+        writes += [_delete(held[name]) for name in sorted(held.keys() - wanted)]
+        writes += [_ungate(held[name]) for name in sorted(wanted & held.keys()) if _is_gated(held[name])]
+        done = held.keys() == wanted and not any(map(_is_gated, observed.pods))
+        placed = Condition(type="Placed", status=Truth.of(done), reason="Placed" if done else "Placing")
+        conditions = merged(
+            conditions_of(manifest), with_summary([placed]), generation=metadata["generation"], now=now
+        )
+        status = {
+            "observedGeneration": metadata["generation"],
+            "replicas": len(held),
+            "conditions": conditions,
+        }
+        return Plan(writes=writes, status=status, finalizers=(FINALIZER,))
+
+
+def _config_map(manifest: Manifest) -> Manifest:
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-config", "namespace": namespace},
+        "data": manifest["spec"].get("data", {}),
+    }
+
+
+def _pod(name: str, namespace: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"containers": [{"name": "c", "image": "none"}], "schedulingGates": [GATE]},
+    }
+
+
+def _delete(pod: Manifest) -> Delete:
+    metadata = pod["metadata"]
+    ref = PODS.ref(metadata["namespace"], metadata["name"])
+    return Delete(ref=ref, uid=metadata["uid"], grace_period_seconds=0)
+
+
+def _is_gated(pod: Manifest) -> bool:
+    return bool(pod["spec"].get("schedulingGates"))
+
+
+def _ungate(pod: Manifest) -> JsonPatch:
+    metadata = pod["metadata"]
+    return JsonPatch(
+        ref=PODS.ref(metadata["namespace"], metadata["name"]),
+        resource_version=metadata["resourceVersion"],
+        operations=[{"op": "remove", "path": "/spec/schedulingGates/0"}],
+    )
+
+
+def kill_at(point: str) -> Any:
+    def reached(here: CrashPoint) -> None:
+        if here == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return reached
+
+
+def send_what_is_applied_already() -> None:
+    """The deliberate mistake: every apply is sent, though nothing changed."""
+    Writer._is_applied = lambda *_: False  # type: ignore[method-assign]
+
+
+def main() -> int:
+    if os.environ.get("NO_OP_WRITES"):
+        send_what_is_applied_already()
+    config = parse_config(json.loads(os.environ["TINY_CONFIG"]))
+    configure_logs(config.log_level)
+    place = Place.from_environment(Path(os.environ["KUBECONFIG"]))
+    return run_process([TinyController()], config, place, reached=kill_at(os.environ.get("CRASH_AT", "")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

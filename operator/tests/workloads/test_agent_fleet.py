@@ -1,0 +1,200 @@
+"""A fleet's objects as golden files, the fields that are the point by name, and their stability.
+
+That the API server takes them under restricted pod security is shown in
+controllers/agent_fleet/test_apiserver.py.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flotilla_operator.api.agent_fleet import AgentFleet
+from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
+from flotilla_operator.workloads.labels import Owner
+from flotilla_runtime import contract
+from tests.builders.agent_fleet import OWNER, agent_fleet, full_featured_objects, spec_of
+from tests.builders.model_replica_set import IMAGES
+
+GOLDEN = Path(__file__).parent / "golden"
+MANAGED, EXTERNAL, KUBERNETES = full_featured_objects()
+WIRING = Wiring(
+    models=(
+        contract.ModelConnection(
+            role="Default", name="llama", url="http://llama-model.default.svc:8000/v1", model="llama-70b"
+        ),
+    ),
+    indexes=(contract.IndexConnection(name="handbook", url="http://handbook-retriever/v1/retrieve"),),
+    model_keys=(SecretEntry(environment="FLOTILLA_MODEL_KEY_JUDGE", name="judge", key="apiKey"),),
+    secret_versions={"judge": "uid/1"},
+)
+SCENARIOS = [
+    pytest.param(agent_fleet(), id="smallest-fleet"),
+    pytest.param(MANAGED, id="every-field-with-its-own-redis"),
+    pytest.param(EXTERNAL, id="fleet-on-a-redis-of-the-users"),
+    pytest.param(KUBERNETES, id="fleet-for-kubernetes-callers"),
+]
+
+
+def rendered(manifest: dict[str, Any], wiring: Wiring = WIRING) -> list[dict[str, Any]]:
+    spec, name = AgentFleet.model_validate(manifest).spec, manifest["metadata"]["name"]
+    owner = Owner(kind="AgentFleet", namespace="default", name=name, uid=f"uid-{name}")
+    objects = [
+        *workloads.gateway_manifests(owner, spec, wiring, IMAGES),
+        *workloads.worker_manifests(owner, spec, wiring, IMAGES, 2),
+    ]
+    if spec.queue.redis.mode == "Managed":
+        secret = workloads.password_secret(owner, "example")
+        redis = workloads.redis_manifests(owner, spec.queue.redis, IMAGES)
+        objects = [secret, workloads.claim(owner, spec.queue.redis), *redis, *objects]
+    return objects
+
+
+class Readable(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Readable.add_representer(str, as_block)
+
+
+def text_of(objects: list[dict[str, Any]]) -> str:
+    return yaml.dump_all(objects, Dumper=Readable, sort_keys=True, allow_unicode=True, width=110)
+
+
+@pytest.mark.parametrize("manifest", SCENARIOS)
+def test_golden(
+    manifest: dict[str, Any], golden: Callable[[Path, str], None], request: pytest.FixtureRequest
+) -> None:
+    golden(GOLDEN / f"{request.node.callspec.id}.yaml", text_of(rendered(manifest)))
+
+
+def shuffled(value: Any, shuffler: random.Random) -> Any:
+    if isinstance(value, dict):
+        items = list(value.items())
+        shuffler.shuffle(items)
+        return {key: shuffled(item, shuffler) for key, item in items}
+    return [shuffled(item, shuffler) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("manifest", SCENARIOS)
+def test_shuffled_input_renders_the_same_bytes(manifest: dict[str, Any]) -> None:
+    expected = text_of(rendered(manifest))
+    for seed in range(20):
+        assert text_of(rendered(shuffled(manifest, random.Random(seed)))) == expected
+
+
+def templates(manifest: dict[str, Any], wiring: Wiring = WIRING) -> dict[str, dict[str, Any]]:
+    """Pod templates by component."""
+    found = [each for each in rendered(manifest, wiring) if each["kind"] in ("Deployment", "StatefulSet")]
+    return {
+        each["metadata"]["labels"]["app.kubernetes.io/component"]: each["spec"]["template"] for each in found
+    }
+
+
+@pytest.mark.parametrize("manifest", SCENARIOS)
+def test_every_pod_is_restricted_and_has_no_token(manifest: dict[str, Any]) -> None:
+    for template in templates(manifest).values():
+        spec = template["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert "serviceAccountName" not in spec
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        for container in spec["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_redis_syncs_before_it_answers_evicts_nothing_and_asks_for_the_password() -> None:
+    (config,) = [
+        each["data"]["redis.conf"]
+        for each in rendered(agent_fleet())
+        if each["kind"] == "ConfigMap" and "redis.conf" in each["data"]
+    ]
+    for line in ("appendonly yes", "appendfsync always", "maxmemory-policy noeviction", "bind * -::*"):
+        assert line in config.splitlines()
+    assert "requirepass" not in config
+    assert f"include {contract.REDIS_SECRET_DIRECTORY}/password.conf" in config
+
+
+def test_a_retained_claim_has_no_owner_and_a_claim_to_be_deleted_has() -> None:
+    kept = workloads.claim(OWNER, spec_of().queue.redis)
+    assert "ownerReferences" not in kept["metadata"]
+    assert kept["metadata"]["labels"]["flotilla.dev/owner"] == "support"
+    spec = spec_of(queue={"redis": {"deletionPolicy": "Delete"}})
+    gone = workloads.claim(OWNER, spec.queue.redis)
+    assert gone["metadata"]["ownerReferences"][0]["uid"] == "uid-support"
+
+
+def test_only_gateway_and_workers_reach_redis() -> None:
+    (policy,) = [each for each in rendered(agent_fleet()) if each["kind"] == "NetworkPolicy"]
+    peers = [peer["podSelector"]["matchLabels"] for peer in policy["spec"]["ingress"][0]["from"]]
+    assert [peer["app.kubernetes.io/component"] for peer in peers] == ["gateway", "worker"]
+    assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "redis"
+
+
+def config_of(manifest: dict[str, Any], component: str) -> dict[str, Any]:
+    (found,) = [
+        each["data"]["config.json"]
+        for each in rendered(manifest)
+        if each["kind"] == "ConfigMap"
+        and each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+    ]
+    config: dict[str, Any] = json.loads(found)
+    return config
+
+
+def test_the_runtime_reads_what_the_operator_writes() -> None:
+    worker = contract.WorkerConfig.model_validate(config_of(MANAGED, "worker"))
+    assert (worker.concurrency, worker.limits.max_steps, worker.queue.max_attempts) == (100, 12, 3)
+    assert (worker.queue.fleet, worker.models, worker.indexes) == (
+        "default/full-managed",
+        WIRING.models,
+        WIRING.indexes,
+    )
+    gateway = contract.GatewayConfig.model_validate(config_of(MANAGED, "gateway"))
+    assert (gateway.auth, gateway.queue.max_waiting) == (contract.GatewayAuth.SECRET, 500)
+    assert gateway.queue == worker.queue
+
+
+def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
+    objects = [each for each in rendered(MANAGED) if each["kind"] != "Secret"]
+    assert "example" not in text_of(objects).replace("registry.example", "").replace("lb.example", "")
+
+
+def test_pods_are_rolled_by_configuration_and_by_secrets_they_read_and_by_nothing_else() -> None:
+    before = templates(MANAGED)
+    same = templates({**MANAGED, "spec": {**MANAGED["spec"], "workers": MANAGED["spec"]["workers"]}})
+    assert same == before
+    rotated = templates(MANAGED, Wiring(**{**_fields(WIRING), "secret_versions": {"judge": "uid/2"}}))
+    assert rotated["worker"] != before["worker"]
+    assert (rotated["gateway"], rotated["redis"]) == (before["gateway"], before["redis"])
+
+
+def _fields(wiring: Wiring) -> dict[str, Any]:
+    return {name: getattr(wiring, name) for name in ("models", "indexes", "model_keys", "complete")}
+
+
+def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_where_needed() -> None:
+    volumes = {
+        name: {volume["name"] for volume in templates(manifest)["gateway"]["spec"]["volumes"]}
+        for name, manifest in (("secret", MANAGED), ("none", EXTERNAL), ("kubernetes", KUBERNETES))
+    }
+    assert volumes == {
+        "secret": {"config", "redis", "callers"},
+        "none": {"config"},
+        "kubernetes": {"config", "redis", "cluster"},
+    }
+
+
+def test_workers_have_time_to_hand_over() -> None:
+    grace = templates(agent_fleet())["worker"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace > contract.WorkerConfig.model_fields["handover_seconds"].default

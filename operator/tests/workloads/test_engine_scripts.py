@@ -1,0 +1,160 @@
+"""The two programs that run inside the engine's container, against an engine made of a few lines."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from flotilla_operator.workloads import engine_checks
+from flotilla_operator.workloads.engine_scripts import first_answer, until_idle
+from flotilla_runtime import contract
+
+
+class Engine(ThreadingHTTPServer):
+    """Answers with what the test set."""
+
+    answer: Any = None
+    status = 200
+    in_flight = 0
+    asked: dict[str, Any] | None = None
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Engine
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked = {"path": self.path, **json.loads(body)}
+        self.respond(json.dumps(self.server.answer).encode())
+
+    def do_GET(self) -> None:
+        text = (
+            "# HELP vllm:num_requests_running Number of requests.\n"
+            f'vllm:num_requests_running{{model_name="llama"}} {float(self.server.in_flight)}\n'
+            'vllm:num_requests_waiting{model_name="llama"} 0.0\n'
+            "vllm:num_requests_running_created 99.0\n"
+        )
+        self.respond(text.encode())
+
+    def respond(self, body: bytes) -> None:
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    server = Engine(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def run(
+    script: str, engine: Engine | None, *arguments: str, deadline: str = "30"
+) -> subprocess.CompletedProcess[str]:
+    port = engine.server_address[1] if engine else 1
+    text = (
+        script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        .replace("ROUTERS_NOTICE_SECONDS = 3.0", "ROUTERS_NOTICE_SECONDS = 0.1")
+        .replace("BETWEEN_LOOKS_SECONDS = 1.0", "BETWEEN_LOOKS_SECONDS = 0.1")
+    )
+    environment = {
+        **os.environ,
+        engine_checks.ENV_SERVED_MODEL: "llama",
+        engine_checks.ENV_DRAIN_DEADLINE: deadline,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", text, *arguments], env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_the_scripts_know_the_engines_port_and_fit_the_probes_time() -> None:
+    assert first_answer.ENGINE.endswith(f":{contract.PORT_ENGINE}")
+    assert f":{contract.PORT_ENGINE}/" in until_idle.METRICS
+    assert first_answer.TIMEOUT_SECONDS < engine_checks.FIRST_ANSWER_TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "asked"),
+    [
+        pytest.param(
+            ("/v1/completions", "prompt"),
+            {"choices": [{"text": "y"}]},
+            {"path": "/v1/completions", "model": "llama", "prompt": "ready?", "max_tokens": 1},
+            id="a first token",
+        ),
+        pytest.param(
+            ("/v1/embeddings", "input"),
+            {"data": [{"embedding": [0.1]}]},
+            {"path": "/v1/embeddings", "model": "llama", "input": "ready?"},
+            id="a first embedding",
+        ),
+    ],
+)
+def test_started_by_a_first_answer(
+    engine: Engine, arguments: tuple[str, ...], answer: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    engine.answer = answer
+    done = run(engine_checks.FIRST_ANSWER, engine, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert engine.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        pytest.param(500, {}, "no answer yet: HTTP Error 500", id="an engine that fails its first request"),
+        pytest.param(200, {"choices": []}, "an answer without a result", id="an empty answer"),
+    ],
+)
+def test_not_started_without_one(engine: Engine, status: int, answer: Any, words: str) -> None:
+    engine.status, engine.answer = status, answer
+    done = run(engine_checks.FIRST_ANSWER, engine, "/v1/completions", "prompt")
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_not_started_while_nothing_listens() -> None:
+    done = run(engine_checks.FIRST_ANSWER, None, "/v1/completions", "prompt")
+    assert done.returncode == 1
+    assert "no answer yet" in done.stderr
+
+
+def test_a_stop_waits_for_what_is_in_flight(engine: Engine) -> None:
+    engine.in_flight = 1
+
+    def finish() -> None:
+        engine.in_flight = 0
+
+    threading.Timer(0.8, finish).start()
+    began = time.monotonic()
+    done = run(engine_checks.UNTIL_IDLE, engine)
+    assert done.returncode == 0
+    assert time.monotonic() - began >= 0.9
+
+
+def test_a_stop_waits_no_longer_than_the_deadline(engine: Engine) -> None:
+    engine.in_flight = 1
+    began = time.monotonic()
+    assert run(engine_checks.UNTIL_IDLE, engine, deadline="1").returncode == 0
+    assert 1 <= time.monotonic() - began < 5
+
+
+def test_a_dead_engine_holds_nothing_up() -> None:
+    began = time.monotonic()
+    done = run(engine_checks.UNTIL_IDLE, None)
+    assert done.returncode == 0
+    assert "does not answer" in done.stdout
+    assert time.monotonic() - began < 5

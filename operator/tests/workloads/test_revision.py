@@ -1,0 +1,70 @@
+"""A revision changes with what the user wrote about the pods, and with nothing else.
+
+The golden hashes hold for every release: a release that changes one of them restarts its users' replicas.
+"""
+
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.workloads.revision import revision_of
+from tests.builders.model_replica_set import full_featured_objects, gpu_set, model_replica_set, spec_of
+
+GOLDEN = {
+    "smallest": "yaspgdrqvr",
+    "two replicas of four H100": "5xq5i6otsw",
+    "full-gpu": "yoompqfq47",
+    "full-cpu": "hdexurbyqd",
+    "full-node": "dr2pzatw5s",
+}
+
+
+def revision(manifest: dict[str, Any]) -> str:
+    return revision_of(ModelReplicaSet.model_validate(manifest).spec)
+
+
+def test_golden_hashes() -> None:
+    found = {
+        "smallest": revision(model_replica_set()),
+        "two replicas of four H100": revision(gpu_set()),
+        **{m["metadata"]["name"]: revision(m) for m in full_featured_objects()},
+    }
+    assert found == GOLDEN
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"model": {"revision": "v2"}}, id="another revision of the model"),
+        pytest.param({"engine": {"maxNumSeqs": 8}}, id="an engine setting"),
+        pytest.param({"engine": {"env": [{"name": "A", "value": "b"}]}}, id="an environment variable"),
+        pytest.param({"accelerator": {"resource": "nvidia.com/gpu"}}, id="an accelerator"),
+        pytest.param({"placement": {"nodeSelector": {"a": "b"}}}, id="other nodes"),
+        pytest.param({"modelCache": {"mode": "Node"}}, id="another cache"),
+        pytest.param({"pod": {"labels": {"a": "b"}}}, id="a label of the pods"),
+    ],
+)
+def test_what_changes_a_revision(spec: dict[str, Any]) -> None:
+    assert revision_of(spec_of(**spec)) != revision_of(spec_of())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"replicas": 7}, id="the number of replicas"),
+        pytest.param({"router": {"maxQueue": 3}}, id="the router"),
+        pytest.param({"drain": {"deadlineSeconds": 5}}, id="the drain"),
+        pytest.param({"paused": True}, id="a pause"),
+        pytest.param({"engine": {"maxNumSeqs": 48, "extraArgs": []}}, id="a default that is written out"),
+        pytest.param({"unknownField": 1}, id="a field this release does not know"),
+    ],
+)
+def test_what_does_not(spec: dict[str, Any]) -> None:
+    assert revision_of(spec_of(**spec)) == revision_of(spec_of())
+
+
+def test_the_order_of_keys_does_not_count() -> None:
+    one = spec_of(pod={"labels": {"a": "1", "b": "2"}})
+    other = spec_of(pod={"labels": {"b": "2", "a": "1"}})
+    assert revision_of(one) == revision_of(other)

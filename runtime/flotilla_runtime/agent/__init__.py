@@ -1,0 +1,1 @@
+"""Durable agent workers: tasks, journals, budgets and the built-in loop."""

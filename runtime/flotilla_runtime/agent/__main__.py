@@ -1,0 +1,79 @@
+"""Starts an agent worker: `python -m flotilla_runtime.agent`."""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from flotilla_runtime.agent.calls import Caller, http_client
+from flotilla_runtime.agent.run import Clock
+from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.worker import Worker
+from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, WorkerConfig
+from flotilla_runtime.logs import configure_logs
+from flotilla_runtime.serving import serving
+
+log = structlog.get_logger(__name__)
+
+
+def health_application(worker: Worker) -> Starlette:
+    """Liveness, readiness and metrics of a worker."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok" if worker.is_alive else "stuck", 200 if worker.is_alive else 503)
+
+    async def readyz(_: Request) -> Response:
+        return PlainTextResponse(
+            "ok" if worker.is_ready else "Redis has not answered", 200 if worker.is_ready else 503
+        )
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(worker.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    )
+
+
+async def work(config: WorkerConfig) -> None:
+    """Work until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    store = TaskStore(connect(config.queue), config.queue)
+    async with http_client(config) as client:
+        worker = Worker(
+            name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
+            store=store,
+            calls=Caller(client, config, environment=os.environ),
+            config=config,
+            clock=Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000),
+        )
+        async with serving(health_application(worker), config.metrics_port):
+            log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
+            await worker.run(stopping)
+            log.info("worker_stopped", worker=worker.name)
+    await store.close()
+
+
+def main() -> None:
+    """Read the configuration and work."""
+    parser = argparse.ArgumentParser(prog="flotilla_runtime.agent", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
+    options = parser.parse_args()
+    configure_logs()
+    asyncio.run(work(WorkerConfig.model_validate_json(options.config.read_bytes())))
+
+
+if __name__ == "__main__":
+    main()

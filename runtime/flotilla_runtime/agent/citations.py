@@ -1,0 +1,99 @@
+"""Which passages an answer rests on.
+
+A model that was asked to name its passages by number often does, and then its word is taken (`Markers`). A
+small one often does not; then the passages that share the most telling words with the answer are cited
+(`Overlap`): a word counts the more, the fewer of the passages have it. An answer that shares nothing with any
+passage cites nothing (`Nothing`), so nobody takes a guess for a source.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from flotilla_runtime.agent.prompts import Source
+
+MARKER: Final = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
+WORD: Final = re.compile(r"[^\W_]+(?:[-_.][^\W_]+)*")
+MOST_CITATIONS: Final = 3
+NEAR_THE_BEST: Final = 0.7  # a passage is cited too when it explains this part of what the best one does
+LEAST_SHARE: Final = 0.15  # below this part of the answer's words a passage does not count as its source
+SHORTEST_WORD: Final = 3
+
+
+class CitedBy(StrEnum):
+    """How the citations were found."""
+
+    MARKERS = "Markers"
+    OVERLAP = "Overlap"
+    NOTHING = "Nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citations:
+    """The cited sources with their numbers in the prompt, and how they were found."""
+
+    by: CitedBy
+    sources: tuple[tuple[int, Source], ...]
+
+    def documents(self) -> list[dict[str, Any]]:
+        """As they stand in a task's result."""
+        return [citation(number, source) for number, source in self.sources]
+
+
+def citation(number: int, source: Source) -> dict[str, Any]:
+    """One source as a task's result shows it; page and anchor only where there is one."""
+    passage = source.passage
+    shown: dict[str, Any] = {
+        "number": number,
+        "document": passage.document,
+        "title": passage.title,
+        "heading": passage.heading,
+        "page": passage.page,
+        "anchor": passage.anchor,
+        "passage": passage.id,
+        "index": source.index,
+        "generation": source.generation,
+        "score": passage.score,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def cite(answer: str, sources: Sequence[Source]) -> Citations:
+    """The sources an answer rests on, out of those in its prompt."""
+    numbered = dict(enumerate(sources, start=1))
+    named = [int(number) for group in MARKER.findall(answer) for number in re.findall(r"\d+", group)]
+    marked = [number for number in dict.fromkeys(named) if number in numbered]
+    if marked:
+        return Citations(by=CitedBy.MARKERS, sources=tuple((number, numbered[number]) for number in marked))
+    shared = _shares(_words(answer), [_words(_text(source)) for source in sources])
+    best = max(shared, default=0.0)
+    if best < LEAST_SHARE:
+        return Citations(by=CitedBy.NOTHING, sources=())
+    ranked = sorted(numbered, key=lambda number: (-round(shared[number - 1], 6), number))
+    close = [number for number in ranked if shared[number - 1] >= NEAR_THE_BEST * best]
+    return Citations(
+        by=CitedBy.OVERLAP, sources=tuple((number, numbered[number]) for number in close[:MOST_CITATIONS])
+    )
+
+
+def _text(source: Source) -> str:
+    return f"{source.passage.title} {source.passage.heading} {source.passage.text}"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.casefold() for word in WORD.findall(text) if len(word) >= SHORTEST_WORD)
+
+
+def _shares(answer: frozenset[str], passages: Sequence[frozenset[str]]) -> list[float]:
+    """For each passage the weighted part of the answer's words that it holds."""
+    weight = {
+        word: math.log((1 + len(passages)) / (0.5 + sum(word in passage for passage in passages)))
+        for word in answer
+    }
+    total = sum(weight.values())
+    if not total:
+        return [0.0 for _ in passages]
+    return [sum(weight[word] for word in answer & passage) / total for passage in passages]

@@ -1,0 +1,38 @@
+"""What a worker measures, in the Prometheus format; labels come from closed sets, never from a task."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+CALL_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+LAG_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class WorkerMetrics:
+    """One worker's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.running = Gauge(
+            "flotilla_worker_tasks_running", "Tasks this worker holds.", registry=self.registry
+        )
+        self.runs = Counter(
+            "flotilla_worker_runs",
+            "Runs of tasks by how they ended for this worker.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.calls = Histogram(
+            "flotilla_worker_call_duration_seconds",
+            "Calls of models and indexes.",
+            ["kind", "outcome"],
+            buckets=CALL_SECONDS,
+            registry=self.registry,
+        )
+        self.store_problems = Counter(
+            "flotilla_worker_store_problems", "Times that Redis did not answer.", registry=self.registry
+        )
+        self.loop_lag = Histogram(
+            "flotilla_worker_loop_lag_seconds",
+            "How late the event loop ran what was due.",
+            buckets=LAG_SECONDS,
+            registry=self.registry,
+        )

@@ -1,0 +1,115 @@
+"""The built-in loop's prompt: the fleet's own words, numbered passages, the question.
+
+Everything here is counted in tokens that are estimated from bytes, because a worker has no tokenizer of the
+model it calls: three bytes a token is on the careful side for prose and code in every script tried (English
+prose has about four and a half). Where the guess is still too small the model says so, and the loop tries
+again with fewer passages.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Final
+
+from flotilla_runtime.contract import Passage
+
+BYTES_PER_TOKEN: Final = 3
+MESSAGE_TOKENS: Final = 24  # what a chat template adds around two messages
+ANSWER_SHARE: Final = 16  # an answer may take this part of the context, one sixteenth
+MOST_ANSWER_TOKENS: Final = 1024
+LEAST_ANSWER_TOKENS: Final = 32
+PASSAGES_SHARE: Final = 2  # passages may take half of the context, so long questions have room
+MOST_PASSAGES_TOKENS: Final = 8192
+
+FROM_PASSAGES: Final = (
+    "Answer the question from the numbered passages only. Be short and exact. After each statement write the "
+    "number of the passage it comes from, like [1]. If the passages do not answer the question, say so."
+)
+_FRAME: Final = "Passages:\n\n{passages}Question: {question}"
+WITHOUT_PASSAGES: Final = "No passage was found for this question. Say so before you answer."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A passage and the index and generation it came from."""
+
+    index: str
+    generation: str
+    passage: Passage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """The messages of one model call; `sources` are the passages in it, by their numbers from 1."""
+
+    system: str
+    user: str
+    sources: tuple[Source, ...]
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """As the chat completions API takes them."""
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens this is, estimated with care."""
+        return MESSAGE_TOKENS + estimated_tokens(self.system) + estimated_tokens(self.user)
+
+
+def estimated_tokens(text: str) -> int:
+    """How many tokens a text will hardly exceed."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def answer_tokens(context_tokens: int) -> int:
+    """How long an answer may be in a context of this size."""
+    return min(MOST_ANSWER_TOKENS, context_tokens // ANSWER_SHARE)
+
+
+def passages_tokens(context_tokens: int, shrinks: int) -> int:
+    """The room for passages, halved each time the model found the prompt too long."""
+    return min(MOST_PASSAGES_TOKENS, context_tokens // PASSAGES_SHARE) >> shrinks
+
+
+def interleaved(by_index: Iterable[Sequence[Source]]) -> list[Source]:
+    """Best first over several indexes: by rank, since scores of different embedders do not compare."""
+    ranks = zip_longest(*by_index)
+    return [source for source in chain.from_iterable(ranks) if source is not None]
+
+
+def compose(
+    *,
+    instructions: str,
+    question: str,
+    sources: Sequence[Source],
+    context_tokens: int,
+    shrinks: int = 0,
+    retrieves: bool = True,
+) -> Prompt:
+    """The prompt with as many passages, best first, as there is room for; too long a one is passed over."""
+    rule = (FROM_PASSAGES if sources else WITHOUT_PASSAGES) if retrieves else ""
+    system = f"{instructions.strip()}\n\n{rule}".strip()
+    bare = Prompt(system=system, user=_FRAME.format(passages="", question=question), sources=())
+    left = context_tokens - answer_tokens(context_tokens) - bare.tokens
+    room = min(passages_tokens(context_tokens, shrinks), left)
+    taken: list[Source] = []
+    for source in sources:
+        needed = estimated_tokens(_numbered(len(taken) + 1, source))
+        if needed <= room:
+            taken.append(source)
+            room -= needed
+    return Prompt(system=system, user=_user(question, taken), sources=tuple(taken))
+
+
+def _user(question: str, sources: Sequence[Source]) -> str:
+    if not sources:
+        return question
+    passages = "".join(_numbered(number, source) for number, source in enumerate(sources, start=1))
+    return _FRAME.format(passages=passages, question=question)
+
+
+def _numbered(number: int, source: Source) -> str:
+    passage = source.passage
+    head = " — ".join(part for part in (passage.title, passage.heading) if part)
+    return f"[{number}] {head}\n{passage.text.strip()}\n\n"

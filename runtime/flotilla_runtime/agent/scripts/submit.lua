@@ -1,0 +1,27 @@
+-- A task comes to be, whole, or not at all. Sent twice with one id or one idempotency key it is the same task.
+local id, priority, caller, idempotency = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local max_waiting, fields = tonumber(ARGV[6]), cjson.decode(ARGV[7])
+
+local key = prefix .. 'idempotency:' .. caller .. ':' .. idempotency
+if idempotency ~= '' then
+  local known = redis.call('GET', key)
+  if known then return {'Exists', known} end
+end
+if redis.call('EXISTS', task_key(id)) == 1 then return {'Exists', id} end
+if waiting() >= max_waiting then return {'Full', ''} end
+
+local now = now_ms()
+local entry = redis.call('XADD', queue_key(priority), '*', 'task', id)
+redis.call('HSET', task_key(id), 'id', id, 'status', 'Waiting', 'priority', priority, 'caller', caller,
+  'entry', entry, 'submittedAt', text(now), 'token', '0', 'attempts', '0')
+for field, value in pairs(fields) do
+  redis.call('HSET', task_key(id), field, value)
+end
+if idempotency ~= '' then
+  redis.call('SET', key, id)
+  redis.call('HSET', task_key(id), 'idempotencyEntry', key)
+end
+append(id, {type = 'Submitted', at = now})
+redis.call('ZADD', prefix .. 'tasks', '0', id)
+redis.call('ZADD', prefix .. 'tasks-of:' .. caller, '0', id)
+return {'Created', id}

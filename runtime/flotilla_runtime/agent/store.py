@@ -1,0 +1,272 @@
+"""Tasks in Redis: every write is one script, and every script of a worker checks its token.
+
+What a client of this module may rely on: a submission is on disk before it returns (the managed Redis syncs
+before it answers); a write with a stale token changes nothing; every write may be sent again when its answer
+was lost. Reads are not fenced. redis-py's own retries are off, because only the caller knows how long a
+repetition still makes sense.
+"""
+
+import json
+import os
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+
+from flotilla_runtime.agent import journal
+from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.journal import Entry
+from flotilla_runtime.agent.loop import End
+from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.tasks import (
+    CancelOutcome,
+    Claim,
+    LoadedTask,
+    NewTask,
+    Renewal,
+    Submission,
+    SubmitOutcome,
+    TaskRecord,
+    caller_key,
+    idempotency_hash,
+)
+from flotilla_runtime.contract import ENV_REDIS_URL, Priority, QueueConfig, TaskKeys
+
+Answer = TypeVar("Answer")
+
+CONNECT_TIMEOUT_SECONDS: Final = 2.0
+ANSWER_TIMEOUT_SECONDS: Final = 5.0
+MOST_CONNECTIONS: Final = 64
+FORGET_AT_ONCE: Final = 200
+
+UNAVAILABLE: Final = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.OutOfMemoryError,
+    OSError,
+)
+
+
+class Journal(Protocol):
+    """What a task's run needs of the store; a test stops it before and after every write."""
+
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
+        """Add entries at this place; says whether the task is to be cancelled."""
+
+    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+        """End the task."""
+
+    async def release(self, claim: Claim, worker: str) -> None:
+        """Hand the task over."""
+
+
+class PasswordFile(CredentialProvider):
+    """The password in a mounted secret, read for each connection, so a changed one needs no restart."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get_credentials(self) -> tuple[str]:
+        """As redis-py wants it."""
+        return (self._path.read_text(encoding="utf-8").strip(),)
+
+
+def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) -> "Redis":
+    """A client for the fleet's Redis; nothing is sent yet."""
+    pool = BlockingConnectionPool.from_url(
+        config.url or environment[ENV_REDIS_URL],
+        credential_provider=PasswordFile(Path(config.password_path)) if config.password_path else None,
+        decode_responses=True,
+        max_connections=MOST_CONNECTIONS,
+        timeout=ANSWER_TIMEOUT_SECONDS,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=ANSWER_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=15,
+    )
+    return Redis(connection_pool=pool)
+
+
+class TaskStore:
+    """A fleet's tasks."""
+
+    def __init__(self, client: Redis, config: QueueConfig) -> None:
+        self.keys: Final = TaskKeys(config.fleet)
+        self._client = client
+        self._config = config
+        folder = files("flotilla_runtime.agent") / "scripts"
+        prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+        names = ("submit", "claim", "append", "renew", "finish", "release", "cancel", "forget")
+        self._scripts = {
+            name: client.register_script(f"{prelude}\n{(folder / f'{name}.lua').read_text(encoding='utf-8')}")
+            for name in names
+        }
+
+    @property
+    def lease_ms(self) -> int:
+        """How long a task is held without a word from its worker."""
+        return round(self._config.lease_seconds * 1000)
+
+    async def submit(self, task: NewTask) -> Submission:
+        """Take a task in: stored and in the queue, or neither."""
+        outcome, task_id = await self._run(
+            "submit",
+            task.id,
+            task.priority,
+            caller_key(task.caller),
+            idempotency_hash(task.idempotency_key),
+            self._config.max_waiting,
+            json.dumps(task.fields()),
+        )
+        return Submission(outcome=SubmitOutcome(outcome), id=task_id)
+
+    async def claim(self, worker: str, wanted: int) -> list[Claim]:
+        """Take up to so many tasks: abandoned ones first, then interactive, then batch."""
+        granted = await self._run("claim", worker, self.lease_ms, wanted)
+        return [Claim(id=task_id, token=token) for task_id, token in granted]
+
+    async def wait_for_work(self, seconds: float) -> None:
+        """Return as soon as a task is in a queue, or after this time."""
+        streams: dict[Any, Any] = {self.keys.queue(priority): "0-0" for priority in Priority}
+        await self._asked(self._client.xread(streams, count=1, block=max(1, round(seconds * 1000))))
+
+    async def load(self, task_id: str) -> LoadedTask | None:
+        """A task and its journal as they are now."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(self.keys.task(task_id))
+            pipeline.lrange(self.keys.journal(task_id), 0, -1)
+            pipeline.time()
+            fields, entries, (seconds, microseconds) = await self._asked(pipeline.execute())
+        if not fields:
+            return None
+        return LoadedTask(
+            record=TaskRecord.of(fields),
+            entries=tuple(map(journal.decode, entries)),
+            read_at=int(seconds) * 1000 + int(microseconds) // 1000,
+        )
+
+    async def records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        """The hashes of these tasks, without those that are gone."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.hgetall(self.keys.task(task_id))
+            found = await self._asked(pipeline.execute())
+        return [TaskRecord.of(fields) for fields in found if fields]
+
+    async def entries_from(self, task_id: str, place: int) -> list[Entry]:
+        """A task's journal from this place on."""
+        texts = await self._asked(self._client.lrange(self.keys.journal(task_id), place, -1))
+        return [journal.decode(text) for text in texts]
+
+    async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
+        """Task ids of one caller, or of all, newest first, from just before an id."""
+        key = self.keys.tasks if caller is None else self.keys.tasks_of(caller_key(caller))
+        start = "+" if before is None else f"({before}"
+        found = await self._asked(
+            self._client.zrange(key, start, "-", bylex=True, desc=True, offset=0, num=count)
+        )
+        return [str(task_id) for task_id in found]
+
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
+        """Add entries at this place of the journal; says whether somebody wants the task cancelled."""
+        texts = [journal.encode(entry) for entry in entries]
+        outcome, cancelled = await self._run("append", claim.id, claim.token, self.lease_ms, expected, *texts)
+        if outcome != "Written":
+            raise LeaseLostError(claim.id)
+        return bool(cancelled)
+
+    async def renew(self, claims: Iterable[Claim]) -> Renewal:
+        """Renew every lease a worker holds."""
+        pairs = [part for claim in claims for part in (claim.id, claim.token)]
+        lost, cancelled = await self._run("renew", self.lease_ms, *pairs)
+        return Renewal(lost=frozenset(lost), cancelled=frozenset(cancelled))
+
+    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+        """End the task with its result or what there is of it."""
+        shown = {"result": end.result, "partial": end.partial}
+        kept = {name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value}
+        figures = {"steps": story.steps, "tokens": story.used_tokens, "busy": story.busy_ms()}
+        outcome = await self._run(
+            "finish",
+            claim.id,
+            claim.token,
+            end.status,
+            end.reason,
+            end.message,
+            json.dumps(kept),
+            json.dumps(figures),
+        )
+        if outcome != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def release(self, claim: Claim, worker: str) -> None:
+        """Hand the task over to whoever claims next."""
+        if await self._run("release", claim.id, claim.token, worker) != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def cancel(self, task_id: str) -> CancelOutcome:
+        """End a waiting task, ask a running one to end."""
+        return CancelOutcome(await self._run("cancel", task_id))
+
+    async def forget_ended(self) -> int:
+        """Remove some of the tasks whose results have lived long enough; says how many."""
+        forgotten = await self._run("forget", self._config.result_ttl_seconds * 1000, FORGET_AT_ONCE)
+        return int(forgotten)
+
+    async def queue_lengths(self) -> tuple[int, int]:
+        """How many tasks wait, and how many are running."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for priority in Priority:
+                pipeline.xlen(self.keys.queue(priority))
+            pipeline.zcard(self.keys.leases)
+            *waiting, running = await self._asked(pipeline.execute())
+        return sum(waiting), running
+
+    async def oldest_waiting_ms(self) -> int | None:
+        """For how long the first task of the queues has waited."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.time()
+            for priority in Priority:
+                pipeline.xrange(self.keys.queue(priority), count=1)
+            (seconds, _), *heads = await self._asked(pipeline.execute())
+        since = [int(entries[0][0].split("-")[0]) for entries in heads if entries]
+        return max(0, int(seconds) * 1000 - min(since)) if since else None
+
+    async def windows(self, minutes: Sequence[int]) -> list[dict[str, int]]:
+        """What ended in each of these minutes since the epoch."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for minute in minutes:
+                pipeline.hgetall(self.keys.window(minute))
+            found = await self._asked(pipeline.execute())
+        return [{name: int(value) for name, value in window.items()} for window in found]
+
+    async def ping(self) -> None:
+        """Whether Redis answers; raises when it does not."""
+        await self._asked(self._client.ping())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        keys = [self.keys.queue(Priority.INTERACTIVE)]
+        return await self._asked(
+            self._scripts[script](keys=keys, args=[self.keys.prefix, *map(str, arguments)])
+        )
+
+    @staticmethod
+    async def _asked(answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await answer
+        except UNAVAILABLE as problem:
+            raise StoreUnavailableError(f"{type(problem).__name__}: {problem}") from problem

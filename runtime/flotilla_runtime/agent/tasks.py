@@ -1,0 +1,145 @@
+"""A task as the store keeps it: what was submitted, who holds it, how it ended."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from flotilla_runtime.agent.journal import Entry, TaskStatus
+from flotilla_runtime.contract import Priority, TaskLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task to be submitted; `caller` is the name of who asks, `limits` are already within the fleet's."""
+
+    id: str
+    input: str
+    caller: str
+    limits: TaskLimits
+    priority: Priority = Priority.INTERACTIVE
+    idempotency_key: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, str]:
+        """What of it stands in the task's hash, beside what the script adds."""
+        return {
+            "input": self.input,
+            "limits": self.limits.model_dump_json(),
+            "metadata": json.dumps(dict(self.metadata), ensure_ascii=False),
+        }
+
+
+class SubmitOutcome(StrEnum):
+    """What became of a submission."""
+
+    CREATED = "Created"
+    EXISTS = "Exists"
+    FULL = "Full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """The id is the earlier task's where the idempotency key was known, empty where the queue was full."""
+
+    outcome: SubmitOutcome
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to write to a task: void as soon as a newer token is granted."""
+
+    id: str
+    token: int
+
+
+class CancelOutcome(StrEnum):
+    """What became of a request to cancel."""
+
+    CANCELLED = "Cancelled"
+    REQUESTED = "Requested"
+    ENDED = "Ended"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What a renewal of leases found: tasks that are lost, and tasks to cancel."""
+
+    lost: frozenset[str]
+    cancelled: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """A task's hash; times are milliseconds since the epoch on Redis' clock."""
+
+    id: str
+    status: TaskStatus
+    priority: Priority
+    caller: str
+    input: str
+    limits: TaskLimits
+    metadata: Mapping[str, str]
+    submitted_at: int
+    started_at: int | None
+    ended_at: int | None
+    attempts: int
+    cancel_requested: bool
+    reason: str | None
+    message: str | None
+    result: Any
+    partial: Any
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
+        """Read the fields of a hash."""
+        return cls(
+            id=fields["id"],
+            status=TaskStatus(fields["status"]),
+            priority=Priority(fields["priority"]),
+            caller=fields["caller"],
+            input=fields["input"],
+            limits=TaskLimits.model_validate_json(fields["limits"]),
+            metadata=json.loads(fields["metadata"]),
+            submitted_at=int(fields["submittedAt"]),
+            started_at=_integer(fields.get("startedAt")),
+            ended_at=_integer(fields.get("endedAt")),
+            attempts=int(fields["attempts"]),
+            cancel_requested="cancelRequested" in fields,
+            reason=fields.get("reason"),
+            message=fields.get("message") or None,
+            result=json.loads(fields.get("result", "null")),
+            partial=json.loads(fields.get("partial", "null")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedTask:
+    """A task with its journal, and Redis' clock when they were read."""
+
+    record: TaskRecord
+    entries: tuple[Entry, ...]
+    read_at: int
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """How long the task has been running, waiting for a worker to take it over included."""
+        return max(0, self.read_at - (self.record.started_at or self.read_at)) / 1000
+
+
+def caller_key(caller: str) -> str:
+    """A caller's name as it stands in keys: of one length, without characters of its own, not readable."""
+    return hashlib.sha256(caller.encode()).hexdigest()[:32]
+
+
+def idempotency_hash(key: str | None) -> str:
+    """An idempotency key as it stands in keys; empty for none."""
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def _integer(text: str | None) -> int | None:
+    return None if text is None else int(text)

@@ -1,0 +1,235 @@
+"""A worker: one event loop that runs many tasks at once.
+
+It takes tasks while it has room, renews the leases of all of them in one script a third of a lease apart, and
+stops the runs whose lease is lost or whose task is to be cancelled. Redis may go away and come back: what is
+running goes on, writes are sent again until they are answered, and a worker that was away for too long finds
+its tokens stale and lets go. When it is told to stop it takes nothing new, hands each task over between two
+turns of its loop, and after `handover_seconds` in the middle of one.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import structlog
+
+from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.agent.journal import Entry
+from flotilla_runtime.agent.loop import Brief, Call, End
+from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.retries import STORE_RETRIES
+from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
+from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.tasks import Claim, LoadedTask
+from flotilla_runtime.contract import DEFAULT_ROLE, WorkerConfig
+
+Answer = TypeVar("Answer")
+
+CLAIM_AT_ONCE: Final = 32
+IDLE_SECONDS: Final = 1.0
+RENEWALS_PER_LEASE: Final = 3
+LAST_WORDS_SECONDS: Final = 5.0
+LAG_INTERVAL_SECONDS: Final = 0.25
+SILENT_AFTER_SECONDS: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+async def answered(write: Callable[[], Awaitable[Answer]], metrics: WorkerMetrics) -> Answer:
+    """Send a write until Redis answers it: about a minute of a Redis that is away."""
+    for failures in range(1, STORE_RETRIES.tries):
+        try:
+            return await write()
+        except StoreUnavailableError as problem:
+            metrics.store_problems.inc()
+            log.warning("store_unavailable", problem=problem.problem, failures=failures)
+            await asyncio.sleep(STORE_RETRIES.pause_seconds(failures, None, random.uniform))
+    return await write()
+
+
+class PersistentJournal:
+    """The store's journal, with each write sent until it is answered."""
+
+    def __init__(self, store: TaskStore, metrics: WorkerMetrics) -> None:
+        self._store = store
+        self._metrics = metrics
+
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
+        """Add entries at this place; says whether the task is to be cancelled."""
+        return await answered(lambda: self._store.append(claim, expected, entries), self._metrics)
+
+    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+        """End the task."""
+        await answered(lambda: self._store.finish(claim, end, story), self._metrics)
+
+    async def release(self, claim: Claim, worker: str) -> None:
+        """Hand the task over."""
+        await answered(lambda: self._store.release(claim, worker), self._metrics)
+
+
+class MeasuredCalls:
+    """Calls, with their durations by kind and outcome."""
+
+    def __init__(self, calls: Calls, metrics: WorkerMetrics, clock: Clock) -> None:
+        self._calls = calls
+        self._metrics = metrics
+        self._clock = clock
+
+    async def make(self, call: Call, session: Session) -> Reply:
+        """Make one call and measure it."""
+        started = self._clock.monotonic_seconds()
+        reply = await self._calls.make(call, session)
+        self._metrics.calls.labels(call.kind, reply.outcome).observe(
+            self._clock.monotonic_seconds() - started
+        )
+        return reply
+
+
+class Worker:
+    """Takes tasks, runs them, and lets go of them in time."""
+
+    def __init__(
+        self, *, name: str, store: TaskStore, calls: Calls, config: WorkerConfig, clock: Clock
+    ) -> None:
+        self.name: Final = name
+        self.metrics: Final = WorkerMetrics()
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._means = Means(
+            worker=name,
+            journal=PersistentJournal(store, self.metrics),
+            calls=MeasuredCalls(calls, self.metrics, clock),
+            clock=clock,
+        )
+        self._runs: dict[str, TaskRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looked_at = clock.monotonic_seconds()
+        self._answered_at: float | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker still looks for tasks; false for one that is stuck."""
+        return self._clock.monotonic_seconds() - self._looked_at < SILENT_AFTER_SECONDS
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether Redis has answered lately."""
+        return (
+            self._answered_at is not None
+            and self._clock.monotonic_seconds() - self._answered_at < SILENT_AFTER_SECONDS
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set, then hand over and return."""
+        renewing = asyncio.create_task(self._renew_leases())
+        measuring = asyncio.create_task(self._measure_lag())
+        try:
+            await self._take_tasks(stopping)
+            await self._hand_over()
+        finally:
+            for task in (renewing, measuring):
+                task.cancel()
+            await asyncio.gather(renewing, measuring, return_exceptions=True)
+
+    async def _take_tasks(self, stopping: asyncio.Event) -> None:
+        failures = 0
+        while not stopping.is_set():
+            self._looked_at = self._clock.monotonic_seconds()
+            try:
+                await self._take_some(stopping)
+                self._answered_at = self._clock.monotonic_seconds()
+                failures = 0
+            except StoreUnavailableError as problem:
+                failures += 1
+                self.metrics.store_problems.inc()
+                log.warning("store_unavailable", problem=problem.problem, failures=failures)
+                await asyncio.sleep(STORE_RETRIES.pause_seconds(failures, None, random.uniform))
+
+    async def _take_some(self, stopping: asyncio.Event) -> None:
+        """Fill the free places, or wait for a task to come or a place to become free."""
+        free = self._config.concurrency - len(self._tasks)
+        if free <= 0:
+            stopped = asyncio.create_task(stopping.wait())
+            await asyncio.wait(
+                {*self._tasks, stopped}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            stopped.cancel()
+            return
+        claims = await self._store.claim(self.name, min(free, CLAIM_AT_ONCE))
+        for claim in claims:
+            task = asyncio.create_task(self._run_one(claim), name=claim.id)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.metrics.running.set(len(self._tasks))
+        if not claims:
+            await self._store.wait_for_work(IDLE_SECONDS)
+
+    async def _run_one(self, claim: Claim) -> None:
+        """Run one claimed task; whatever goes wrong here, its lease ends and another run takes it up."""
+        try:
+            task = await answered(lambda: self._store.load(claim.id), self.metrics)
+            if task is None:
+                return
+            run = TaskRun(claim, task, self._brief(task), self._means)
+            self._runs[claim.id] = run
+            outcome = await run.run()
+            self.metrics.runs.labels(outcome).inc()
+            if outcome is RunOutcome.LOST:
+                log.warning("task_lost", task=claim.id)
+        except Exception:
+            self.metrics.runs.labels("Crashed").inc()
+            log.exception("task_run_crashed", task=claim.id)
+        finally:
+            self._runs.pop(claim.id, None)
+            self.metrics.running.set(len(self._runs))
+
+    def _brief(self, task: LoadedTask) -> Brief:
+        model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)
+        return Brief(
+            question=task.record.input,
+            instructions=self._config.prompt,
+            indexes=tuple(index.name for index in self._config.indexes),
+            model=model.name,
+            context_tokens=model.context_tokens,
+            limits=task.record.limits,
+            max_attempts=self._config.queue.max_attempts,
+        )
+
+    async def _renew_leases(self) -> None:
+        """Renew at a third of a lease; a renewal that fails is tried again at the next."""
+        while True:
+            await asyncio.sleep(self._config.queue.lease_seconds / RENEWALS_PER_LEASE)
+            held: Mapping[str, TaskRun] = dict(self._runs)
+            if not held:
+                continue
+            try:
+                renewal = await self._store.renew(run.claim for run in held.values())
+            except StoreUnavailableError as problem:
+                self.metrics.store_problems.inc()
+                log.warning("leases_not_renewed", problem=problem.problem, tasks=len(held))
+                continue
+            for task_id in renewal.lost:
+                held[task_id].interrupt(Interrupt.LOST)
+            for task_id in renewal.cancelled:
+                held[task_id].interrupt(Interrupt.CANCEL)
+
+    async def _hand_over(self) -> None:
+        for run in list(self._runs.values()):
+            run.leave_after_this_turn()
+        if self._tasks:
+            log.info("handing_over", tasks=len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=self._config.handover_seconds)
+        for run in list(self._runs.values()):
+            run.interrupt(Interrupt.LEAVE)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS_SECONDS)
+
+    async def _measure_lag(self) -> None:
+        while True:
+            due = self._clock.monotonic_seconds() + LAG_INTERVAL_SECONDS
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            self.metrics.loop_lag.observe(max(0.0, self._clock.monotonic_seconds() - due))

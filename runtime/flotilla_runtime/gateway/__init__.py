@@ -1,0 +1,1 @@
+"""The task API in front of an agent fleet."""

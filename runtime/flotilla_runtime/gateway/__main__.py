@@ -1,0 +1,114 @@
+"""Starts a gateway: `python -m flotilla_runtime.gateway`."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.agent.store import FORGET_AT_ONCE, TaskStore, connect
+from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
+from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
+from flotilla_runtime.gateway.auth import (
+    Authenticator,
+    CallerKeys,
+    FleetName,
+    KubernetesReviews,
+    NoAuthentication,
+    api_server_client,
+)
+from flotilla_runtime.gateway.metrics import GatewayMetrics
+from flotilla_runtime.gateway.service import Sources, TaskService
+from flotilla_runtime.logs import configure_logs
+from flotilla_runtime.serving import serving
+
+FORGET_EVERY_SECONDS: Final = 30.0
+LEAVE_AFTER_SECONDS: Final = 3.0  # endpoints are taken out of a Service a moment after SIGTERM
+GRACE_SECONDS: Final = 15
+
+log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def authentication(
+    config: GatewayConfig, environment: Mapping[str, str]
+) -> AsyncIterator[Authenticator]:
+    """The fleet's way of letting callers in, for as long as the block runs."""
+    match config.auth:
+        case GatewayAuth.NONE:
+            yield NoAuthentication()
+        case GatewayAuth.SECRET:
+            keys = CallerKeys(Path(config.callers_directory))
+            await keys.refresh()
+            following = asyncio.create_task(keys.follow())
+            yield keys
+            following.cancel()
+        case GatewayAuth.KUBERNETES:
+            fleet = FleetName(namespace=config.namespace, name=config.name)
+            async with api_server_client(environment, config.cluster_ca_path) as client:
+                yield KubernetesReviews(client, fleet, time.monotonic)
+
+
+async def forget_ended(store: TaskStore) -> None:
+    """Remove results that have lived long enough, for ever."""
+    while True:
+        forgotten = 0
+        with contextlib.suppress(StoreUnavailableError):
+            forgotten = await store.forget_ended()
+        await asyncio.sleep(0 if forgotten == FORGET_AT_ONCE else FORGET_EVERY_SECONDS)
+
+
+async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests under way end."""
+    told_to_stop, stopping = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    store = TaskStore(connect(config.queue, environment), config.queue)
+    sources = Sources(
+        monotonic_seconds=time.monotonic,
+        wall_ms=lambda: time.time_ns() // 1_000_000,
+        random_bits=secrets.randbits,
+    )
+    service, metrics = TaskService(store, config, sources), GatewayMetrics()
+    forgetting = asyncio.create_task(forget_ended(store))
+    async with authentication(config, environment) as authenticator:
+        api = TaskAPI(
+            service=service,
+            store=store,
+            authenticator=authenticator,
+            max_body_bytes=config.max_body_bytes,
+            stopping=stopping,
+        )
+        tasks = Measured(task_application(api), metrics, time.monotonic)
+        status = status_application(service, metrics, ready=lambda: not told_to_stop.is_set())
+        async with (
+            serving(status, config.metrics_port),
+            serving(tasks, config.port, grace_seconds=GRACE_SECONDS),
+        ):
+            log.info("gateway_started", fleet=config.queue.fleet, auth=config.auth)
+            await told_to_stop.wait()
+            await asyncio.sleep(LEAVE_AFTER_SECONDS)
+            stopping.set()
+    forgetting.cancel()
+    await store.close()
+
+
+def main() -> None:
+    """Read the configuration and serve."""
+    parser = argparse.ArgumentParser(prog="flotilla_runtime.gateway", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
+    options = parser.parse_args()
+    configure_logs()
+    asyncio.run(serve(GatewayConfig.model_validate_json(options.config.read_bytes()), os.environ))
+
+
+if __name__ == "__main__":
+    main()

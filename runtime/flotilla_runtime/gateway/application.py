@@ -1,0 +1,253 @@
+"""The task API over HTTP, and beside it, on a port of its own, what the cluster wants to know.
+
+Handlers are thin: who is it, what is wanted, ask the service, render. Authentication comes before the body is
+read. Whatever goes wrong leaves as problem details.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flotilla_runtime.agent.journal import TaskStatus
+from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.tasks import SubmitOutcome
+from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb
+from flotilla_runtime.gateway.bodies import RefusedBody, read_body
+from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
+from flotilla_runtime.gateway.metrics import GatewayMetrics
+from flotilla_runtime.gateway.openapi import openapi_document
+from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
+from flotilla_runtime.gateway.requests import parse_submission, refused
+from flotilla_runtime.gateway.service import TaskService
+from flotilla_runtime.gateway.task_ids import is_task_id
+from flotilla_runtime.gateway.views import TaskList, TaskReceipt, task_summary, task_view
+
+DEFAULT_PAGE: Final = 50
+MOST_PER_PAGE: Final = 200
+
+log = structlog.get_logger(__name__)
+
+
+class TaskAPI:
+    """The handlers of /v1/tasks."""
+
+    def __init__(
+        self,
+        *,
+        service: TaskService,
+        store: TaskStore,
+        authenticator: Authenticator,
+        max_body_bytes: int,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._service = service
+        self._store = store
+        self._authenticator = authenticator
+        self._max_body_bytes = max_body_bytes
+        self._stopping = stopping
+
+    async def submit(self, request: Request) -> Response:
+        """POST /v1/tasks."""
+        caller = await self._caller(request, Verb.CREATE)
+        submission = await self._service.submit(
+            parse_submission(await read_body(request, self._max_body_bytes)), caller
+        )
+        location = {"Location": f"/v1/tasks/{submission.id}"}
+        if submission.outcome is SubmitOutcome.CREATED:
+            receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
+            return _rendered(receipt, HTTPStatus.CREATED, location)
+        known = await self._service.load(submission.id, caller)
+        return _rendered(TaskReceipt(id=submission.id, status=known.record.status), HTTPStatus.OK, location)
+
+    async def get(self, request: Request) -> Response:
+        """GET /v1/tasks/{id}."""
+        caller = await self._caller(request, Verb.GET)
+        return _rendered(task_view(await self._service.load(request.path_params["id"], caller)))
+
+    async def list(self, request: Request) -> Response:
+        """GET /v1/tasks."""
+        caller = await self._caller(request, Verb.GET)
+        status, before, count = _page_wanted(request)
+        page = await self._service.page(caller, status=status, before=before, count=count)
+        tasks = tuple(map(task_summary, page.records))
+        return _rendered(TaskList(tasks=tasks, next_cursor=page.next_before))
+
+    async def events(self, request: Request) -> Response:
+        """GET /v1/tasks/{id}/events."""
+        caller = await self._caller(request, Verb.GET)
+        task = await self._service.load(request.path_params["id"], caller)
+        place = place_after(request.headers.get(LAST_EVENT_ID))
+        return StreamingResponse(
+            task_events(self._store, task.record.id, place, self._stopping),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/cancel."""
+        caller = await self._caller(request, Verb.CREATE)
+        task = request.path_params["id"]
+        status = await self._service.cancel(task, caller)
+        code = HTTPStatus.OK if status.is_final else HTTPStatus.ACCEPTED
+        return _rendered(TaskReceipt(id=task, status=status), code)
+
+    async def resolve(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/resolve."""
+        caller = await self._caller(request, Verb.CREATE)
+        await self._service.resolve(request.path_params["id"], caller)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def _caller(self, request: Request, verb: Verb) -> Identity:
+        return await self._authenticator.identify(request.headers.get("authorization"), verb)
+
+
+class Measured:
+    """Counts requests and their durations by route; routes are a closed set, so paths never become labels."""
+
+    def __init__(
+        self, application: ASGIApp, metrics: GatewayMetrics, monotonic_seconds: Callable[[], float]
+    ) -> None:
+        self._application = application
+        self._metrics = metrics
+        self._clock = monotonic_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and count at the first byte of the answer."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        started = self._clock()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = _route_of(scope)
+                self._metrics.requests.labels(route, str(message["status"])).inc()
+                self._metrics.duration.labels(route).observe(self._clock() - started)
+            await send(message)
+
+        await self._application(scope, receive, counted)
+
+
+def task_application(api: TaskAPI) -> Starlette:
+    """What callers reach."""
+    description = openapi_document()
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(description)
+
+    return Starlette(
+        routes=[
+            Route("/v1/tasks", api.submit, methods=["POST"]),
+            Route("/v1/tasks", api.list, methods=["GET"]),
+            Route("/v1/tasks/{id}", api.get, methods=["GET"]),
+            Route("/v1/tasks/{id}/events", api.events, methods=["GET"]),
+            Route("/v1/tasks/{id}/cancel", api.cancel, methods=["POST"]),
+            Route("/v1/tasks/{id}/resolve", api.resolve, methods=["POST"]),
+            Route("/openapi.json", openapi),
+            Route("/healthz", _healthy),
+        ],
+        exception_handlers={
+            ProblemError: _problem_response,
+            HTTPException: _http_problem_response,
+            Exception: _crash_response,
+        },
+    )
+
+
+def status_application(service: TaskService, metrics: GatewayMetrics, ready: Callable[[], bool]) -> Starlette:
+    """What the kubelet, Prometheus and the operator reach."""
+
+    async def readyz(_: Request) -> Response:
+        return PlainTextResponse("ok") if ready() else PlainTextResponse("starting or stopping", 503)
+
+    async def status(_: Request) -> Response:
+        return _rendered(await service.status())
+
+    async def exposition(_: Request) -> Response:
+        try:
+            metrics.show(await service.status())
+        except ProblemError as problem:
+            log.warning("figures_unknown", problem=problem.detail)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", _healthy),
+            Route("/readyz", readyz),
+            Route("/metrics", exposition),
+            Route("/v1/status", status),
+        ],
+        exception_handlers={ProblemError: _problem_response},
+    )
+
+
+async def _healthy(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def _problem_response(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    if error.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return RefusedBody(error)  # type: ignore[return-value]
+    return error.response()
+
+
+async def _http_problem_response(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    detail = f"{request.method} {request.url.path}: {error.detail}; the API is described at /openapi.json"
+    return ProblemError(status, "http", detail, headers=error.headers).response()
+
+
+async def _crash_response(request: Request, error: Exception) -> Response:
+    log.error("request_crashed", path=request.url.path, exc_info=error)
+    return ProblemError(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "crash", "the gateway made a mistake; its log says which"
+    ).response()
+
+
+def _rendered(
+    model: BaseModel, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(
+        model.model_dump_json(by_alias=True),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+def _page_wanted(request: Request) -> tuple[TaskStatus | None, str | None, int]:
+    """Status, cursor and length of the page, or a problem that names all that is wrong."""
+    query = request.query_params
+    problems = [
+        FieldProblem(field=name, problem="unknown parameter")
+        for name in query
+        if name not in ("status", "cursor", "limit")
+    ]
+    status, cursor, limit = query.get("status"), query.get("cursor"), query.get("limit", str(DEFAULT_PAGE))
+    if status is not None and status not in set(TaskStatus):
+        problems.append(FieldProblem(field="status", problem=f"is one of {', '.join(TaskStatus)}"))
+    if cursor is not None and not is_task_id(cursor):
+        problems.append(FieldProblem(field="cursor", problem="is the nextCursor of an earlier page"))
+    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_PER_PAGE:
+        problems.append(FieldProblem(field="limit", problem=f"is a number from 1 to {MOST_PER_PAGE}"))
+    if problems:
+        raise refused(problems)
+    return TaskStatus(status) if status else None, cursor, int(limit)
+
+
+def _route_of(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "path", "unknown"))

@@ -1,0 +1,250 @@
+"""Who may use the task API, in the three ways a fleet can ask for.
+
+`None` lets everybody in and shows everything. `Secret` takes a bearer token that is one entry of a mounted
+secret; the entry's name is the caller. `Kubernetes` asks the API server with the caller's own token, so the
+gateway needs no rights: the verb `create` on agentfleets/tasks to submit and to cancel, `get` to read, `list`
+to see the tasks of others as well. A token is never logged or kept; what is kept, for a minute at most, is
+its hash.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import httpx
+import structlog
+
+from flotilla_runtime.contract import DOMAIN
+from flotilla_runtime.gateway.problems import ProblemError, unavailable
+
+KEPT_SECONDS: Final = 60.0
+REFUSAL_KEPT_SECONDS: Final = 5.0
+MOST_KEPT: Final = 10_000
+REVIEW_TIMEOUT_SECONDS: Final = 5.0
+RETRY_AFTER_SECONDS: Final = 2
+SECRET_READ_EVERY_SECONDS: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Verb(StrEnum):
+    """What a caller wants to do to tasks."""
+
+    CREATE = "create"
+    GET = "get"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A caller that may do what it asked for; `sees_all` when the tasks of others are shown to it too."""
+
+    name: str
+    sees_all: bool = False
+
+
+class Authenticator(Protocol):
+    """Lets a caller in, or raises a ProblemError."""
+
+    async def identify(self, authorization: str | None, verb: Verb) -> Identity:
+        """Who sent this Authorization header, if it may do this."""
+
+
+class NoAuthentication:
+    """Everybody is the same caller."""
+
+    async def identify(self, authorization: str | None, verb: Verb) -> Identity:
+        """Nobody in particular."""
+        return Identity(name="anonymous", sees_all=True)
+
+
+class CallerKeys:
+    """The keys of a mounted secret, read again every second, so a change needs no restart."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._hashes: Mapping[str, bytes] = {}
+
+    async def follow(self, interval_seconds: float = SECRET_READ_EVERY_SECONDS) -> None:
+        """Read the entries now and for ever."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(interval_seconds)
+
+    async def refresh(self) -> None:
+        """Read the entries; while the directory cannot be read, those read last stay good."""
+        try:
+            hashes = await asyncio.to_thread(_key_hashes, self._directory)
+        except OSError as problem:
+            log.warning("caller_keys_unreadable", directory=str(self._directory), problem=str(problem))
+            return
+        if hashes != self._hashes:
+            log.info("caller_keys_changed", callers=sorted(hashes))
+        self._hashes = hashes
+
+    async def identify(self, authorization: str | None, verb: Verb) -> Identity:
+        """The entry whose value was sent; every entry is compared, so the time taken tells nothing."""
+        presented = _hash(_bearer_token(authorization))
+        found = [name for name, key in self._hashes.items() if hmac.compare_digest(key, presented)]
+        if not found:
+            raise _unauthorized("this key is none of the fleet's callers'")
+        return Identity(name=f"secret:{found[0]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetName:
+    """The fleet whose tasks a review is about."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    until: float
+    value: Any
+
+
+class KubernetesReviews:
+    """Asks the API server with the caller's own token who it is and what it may do."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, fleet: FleetName, monotonic_seconds: Callable[[], float]
+    ) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._clock = monotonic_seconds
+        self._kept: dict[tuple[bytes, str], _Kept] = {}
+
+    async def identify(self, authorization: str | None, verb: Verb) -> Identity:
+        """The token's user, if it may do this to the fleet's tasks."""
+        token = _bearer_token(authorization)
+        user = await self._user(token)
+        allowed, sees_all = await asyncio.gather(self._may(token, verb), self._may(token, Verb.LIST))
+        if not allowed:
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                "forbidden",
+                f"{user} may not {verb} agentfleets/tasks of {self._fleet.name} in {self._fleet.namespace}; "
+                f"give it a role with the verb {verb} on agentfleets/tasks in {DOMAIN}",
+            )
+        return Identity(name=f"kubernetes:{user}", sees_all=sees_all)
+
+    async def _user(self, token: str) -> str:
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        status = await self._review(token, "user", path, review)
+        return str(status["userInfo"]["username"])
+
+    async def _may(self, token: str, verb: Verb) -> bool:
+        attributes = {
+            "namespace": self._fleet.namespace,
+            "verb": str(verb),
+            "group": DOMAIN,
+            "resource": "agentfleets",
+            "subresource": "tasks",
+            "name": self._fleet.name,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        status = await self._review(token, str(verb), path, review)
+        return bool(status.get("allowed"))
+
+    async def _review(
+        self, token: str, about: str, path: str, review: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """The status of a review, from memory where it is fresh."""
+        key = (_hash(token), about)
+        now = self._clock()
+        if (kept := self._kept.get(key)) is not None and kept.until > now:
+            return _given(kept.value)
+        answer = await self._asked(token, path, review)
+        good = not isinstance(answer, ProblemError) and answer.get("allowed", True)
+        seconds = KEPT_SECONDS if good else REFUSAL_KEPT_SECONDS
+        self._make_room(now)
+        self._kept[key] = _Kept(until=now + seconds, value=answer)
+        return _given(answer)
+
+    async def _asked(
+        self, token: str, path: str, review: Mapping[str, Any]
+    ) -> Mapping[str, Any] | ProblemError:
+        try:
+            response = await self._client.post(
+                path, json=dict(review), headers={"Authorization": f"Bearer {token}"}
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as problem:
+            raise unavailable(
+                f"the Kubernetes API does not answer: {type(problem).__name__}", RETRY_AFTER_SECONDS
+            ) from None
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            return _unauthorized("Kubernetes does not accept this token; it may have expired")
+        if not response.is_success:
+            raise unavailable(
+                f"the Kubernetes API answered {response.status_code} to {path}", RETRY_AFTER_SECONDS
+            )
+        status: Mapping[str, Any] = response.json().get("status") or {}
+        return status
+
+    def _make_room(self, now: float) -> None:
+        if len(self._kept) < MOST_KEPT:
+            return
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.until > now}
+        while len(self._kept) >= MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+
+def api_server_client(environment: Mapping[str, str], ca_path: str) -> httpx.AsyncClient:
+    """A client of the cluster's API server, without credentials of its own."""
+    host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
+    shown = f"[{host}]" if ":" in host else host
+    return httpx.AsyncClient(
+        base_url=f"https://{shown}:{port}",
+        verify=ssl.create_default_context(cafile=ca_path),
+        timeout=REVIEW_TIMEOUT_SECONDS,
+    )
+
+
+def _given(answer: Mapping[str, Any] | ProblemError) -> Mapping[str, Any]:
+    if isinstance(answer, ProblemError):
+        raise answer
+    return answer
+
+
+def _bearer_token(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unauthorized("send the header Authorization: Bearer followed by your key or token")
+    return token.strip()
+
+
+def _unauthorized(detail: str) -> ProblemError:
+    return ProblemError(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        detail,
+        headers={"WWW-Authenticate": f'Bearer realm="{DOMAIN}"'},
+    )
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _key_hashes(directory: Path) -> dict[str, bytes]:
+    """Every entry's hash by its name; Kubernetes' own links start with two dots."""
+    entries = sorted(
+        path for path in directory.iterdir() if not path.name.startswith("..") and path.is_file()
+    )
+    keys = {path.name: path.read_text(encoding="utf-8").strip() for path in entries}
+    return {name: _hash(key) for name, key in keys.items() if key}

@@ -1,0 +1,66 @@
+"""What a gateway measures, and the fleet's figures, in the Prometheus format."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from flotilla_runtime.contract import FleetStatus
+
+REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.3, 1, 3, 10)
+
+
+class GatewayMetrics:
+    """One gateway's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "flotilla_gateway_requests",
+            "Requests of the task API by route and status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "flotilla_gateway_request_duration_seconds",
+            "How long requests took, without event streams.",
+            ["route"],
+            buckets=REQUEST_SECONDS,
+            registry=self.registry,
+        )
+        self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks in the queues.")
+        self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers hold.")
+        self._recovered = self._gauge(
+            "flotilla_fleet_tasks_recovered_1h", "Tasks of the last hour that outlived a worker."
+        )
+        self._tokens = self._gauge("flotilla_fleet_tokens_1h", "Tokens that tasks of the last hour used.")
+        self._ended = Gauge(
+            "flotilla_fleet_tasks_ended_1h",
+            "Tasks that ended in the last hour, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._seconds = Gauge(
+            "flotilla_fleet_task_seconds_1h",
+            "From submission to end, and to start, over the last hour.",
+            ["stage", "quantile"],
+            registry=self.registry,
+        )
+
+    def show(self, status: FleetStatus) -> None:
+        """Take over the fleet's figures."""
+        self._waiting.set(status.waiting)
+        self._in_flight.set(status.in_flight)
+        self._recovered.set(status.recovered)
+        self._tokens.set(status.tokens)
+        self._ended.clear()
+        for reason, count in status.ended.items():
+            self._ended.labels(reason).set(count)
+        self._seconds.clear()
+        for stage, quantile, value in (
+            ("end", "0.5", status.p50_seconds),
+            ("end", "0.95", status.p95_seconds),
+            ("start", "0.95", status.wait_p95_seconds),
+        ):
+            if value is not None:
+                self._seconds.labels(stage, quantile).set(value)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)

@@ -1,0 +1,138 @@
+"""The task API described in OpenAPI 3.1, from the same models that check and render it."""
+
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from flotilla_runtime.gateway.problems import MEDIA_TYPE
+from flotilla_runtime.gateway.requests import SubmitRequest
+from flotilla_runtime.gateway.views import TaskList, TaskReceipt, TaskView
+
+REFERENCE: Final = "#/components/schemas/{model}"
+PROBLEM: Final = {
+    "type": "object",
+    "description": "Problem details (RFC 9457).",
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+
+
+def openapi_document() -> dict[str, Any]:
+    """The whole description."""
+    _, schemas = models_json_schema(
+        [
+            (SubmitRequest, "validation"),
+            *((view, "serialization") for view in (TaskView, TaskList, TaskReceipt)),
+        ],
+        by_alias=True,
+        ref_template=REFERENCE,
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Flotilla task API", "version": "v1"},
+        "security": [{}, {"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": {**schemas["$defs"], "Problem": PROBLEM},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    task = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
+    return {
+        "/v1/tasks": {
+            "post": {
+                "operationId": "submitTask",
+                "summary": "Submit a task; the same idempotencyKey again gives the same task",
+                "requestBody": {"required": True, "content": _json("SubmitRequest")},
+                "responses": {
+                    "201": _answer("The task is stored", "TaskReceipt"),
+                    "200": _answer("It was stored before", "TaskReceipt"),
+                    **_problems(400, 401, 403, 413, 429, 503),
+                },
+            },
+            "get": {
+                "operationId": "listTasks",
+                "summary": "List tasks, newest first",
+                "parameters": [
+                    _query("status", {"$ref": REFERENCE.format(model="TaskStatus")}),
+                    _query("cursor", {"type": "string"}),
+                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+                ],
+                "responses": {"200": _answer("A page", "TaskList"), **_problems(400, 401, 403, 503)},
+            },
+        },
+        "/v1/tasks/{id}": {
+            "parameters": task,
+            "get": {
+                "operationId": "getTask",
+                "summary": "A task with result, usage and timeline",
+                "responses": {"200": _answer("The task", "TaskView"), **_problems(401, 403, 404, 503)},
+            },
+        },
+        "/v1/tasks/{id}/events": {
+            "parameters": task,
+            "get": {
+                "operationId": "taskEvents",
+                "summary": "What happens to a task, as server-sent events; resumable by Last-Event-ID",
+                "responses": {
+                    "200": {"description": "Events", "content": {"text/event-stream": {}}},
+                    **_problems(400, 401, 403, 404, 503),
+                },
+            },
+        },
+        "/v1/tasks/{id}/cancel": {
+            "parameters": task,
+            "post": {
+                "operationId": "cancelTask",
+                "summary": "End a task before its time",
+                "responses": {
+                    "200": _answer("It has ended", "TaskReceipt"),
+                    "202": _answer("It will end", "TaskReceipt"),
+                    **_problems(401, 403, 404, 409, 503),
+                },
+            },
+        },
+        "/v1/tasks/{id}/resolve": {
+            "parameters": task,
+            "post": {
+                "operationId": "resolveTask",
+                "summary": "Say what became of an effect whose outcome is unknown",
+                "responses": _problems(401, 403, 404, 409, 503),
+            },
+        },
+    }
+
+
+def _json(model: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REFERENCE.format(model=model)}}}
+
+
+def _answer(description: str, model: str) -> dict[str, Any]:
+    return {"description": description, "content": _json(model)}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    schema = {"$ref": REFERENCE.format(model="Problem")}
+    return {
+        str(status): {"description": "Refused", "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema}

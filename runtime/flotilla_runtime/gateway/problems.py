@@ -1,0 +1,80 @@
+"""What the task API says when it refuses: problem details (RFC 9457), each with what is wrong and what to do.
+
+ProblemError              status, title, detail, sometimes Retry-After and the fields that are wrong
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from flotilla_runtime.contract import DOMAIN
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldProblem:
+    """One field of a request that is wrong."""
+
+    field: str
+    problem: str
+
+
+class ProblemError(Exception):
+    """A request that is refused; `kind` ends the problem's type URI."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        kind: str,
+        detail: str,
+        *,
+        fields: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.fields = tuple(fields)
+        self.headers = dict(headers or {})
+
+    def document(self) -> dict[str, Any]:
+        """The problem as JSON."""
+        shown: dict[str, Any] = {
+            "type": f"https://{DOMAIN}/problems/{self.kind}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+        if self.fields:
+            shown["errors"] = [{"field": each.field, "problem": each.problem} for each in self.fields]
+        return shown
+
+    def response(self) -> Response:
+        """The problem as an HTTP response."""
+        return Response(
+            json.dumps(self.document(), ensure_ascii=False),
+            status_code=self.status,
+            headers=self.headers,
+            media_type=MEDIA_TYPE,
+        )
+
+
+def unavailable(detail: str, retry_after_seconds: int) -> ProblemError:
+    """Something we rest on is away; trying again will do."""
+    return ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "unavailable",
+        detail,
+        headers={"Retry-After": str(retry_after_seconds)},
+    )
+
+
+def not_found(task_id: str) -> ProblemError:
+    """No such task, or none that this caller may see: the answer is the same."""
+    return ProblemError(HTTPStatus.NOT_FOUND, "no-such-task", f"there is no task {task_id!r} of yours")

@@ -1,0 +1,137 @@
+"""`python -m flotilla_runtime.indexing plan|shards|promote`: one step of a build, in a pod of a Job.
+
+The exit status tells the Job whether another try can help: 1 yes, 3 no (a person must change something
+first), which the Job's pod failure policy turns into an immediate end. Either way the termination message
+says why.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import structlog
+
+from flotilla_runtime.contract import (
+    CONFIG_PATH,
+    ENV_EMBEDDER_KEY,
+    ENV_HUB_TOKEN,
+    ENV_MILVUS_TOKEN,
+    EXIT_PERMANENT,
+    EXIT_RETRY,
+    TERMINATION_LOG_PATH,
+    TOKENIZER_DIRECTORY,
+    BuildConfig,
+    BuildReason,
+    BuildStep,
+    StepReport,
+)
+from flotilla_runtime.indexing.embedding import EmbeddingClient
+from flotilla_runtime.indexing.errors import BuildError
+from flotilla_runtime.indexing.parsing import ParserProcess
+from flotilla_runtime.indexing.plan import run_plan
+from flotilla_runtime.indexing.promote import run_promote
+from flotilla_runtime.indexing.reporting import write_report
+from flotilla_runtime.indexing.shard import run_shard
+from flotilla_runtime.indexing.steps import StepContext, counts_text
+from flotilla_runtime.indexing.store import Store
+from flotilla_runtime.indexing.workspace import Workspace
+from flotilla_runtime.logs import configure_logs
+
+LOG = structlog.get_logger()
+EMBEDDING_TIMEOUT_SECONDS = 300.0  # a batch on a busy CPU engine
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="flotilla_runtime.indexing", description=__doc__)
+    parser.add_argument("step", type=BuildStep, choices=list(BuildStep))
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
+    parser.add_argument("--shard", type=int, default=int(os.environ.get("JOB_COMPLETION_INDEX", "0")))
+    parser.add_argument(
+        "--tokenizer", type=Path, default=Path(TOKENIZER_DIRECTORY), help="the model's folder"
+    )
+    parser.add_argument("--report", type=Path, default=Path(TERMINATION_LOG_PATH))
+    return parser.parse_args()
+
+
+async def run_step(
+    step: BuildStep,
+    config: BuildConfig,
+    *,
+    shard: int,
+    tokenizer_folder: Path,
+    environment: Mapping[str, str],
+) -> StepReport:
+    """Connect, and run one step."""
+    async with httpx.AsyncClient(timeout=httpx.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)) as http:
+        store = Store(config.milvus, environment.get(ENV_MILVUS_TOKEN))
+        context = StepContext(
+            config=config,
+            workspace=Workspace(Path(config.workspace), config.build),
+            store=store,
+            embedder=EmbeddingClient(config.embedder, http, key=environment.get(ENV_EMBEDDER_KEY)),
+            tokenizer_folder=tokenizer_folder,
+            hub_token=environment.get(ENV_HUB_TOKEN),
+        )
+        try:
+            if step is BuildStep.PLAN:
+                return await run_plan(context)
+            if step is BuildStep.PROMOTE:
+                return await asyncio.to_thread(run_promote, context, time.time())
+            parser = ParserProcess()
+            try:
+                return await run_shard(context, shard, parser)
+            finally:
+                parser.close()
+        finally:
+            store.close()
+
+
+def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, int]:
+    """The step's report and exit status, whatever happens."""
+    try:
+        config = BuildConfig.model_validate_json(options.config.read_bytes())
+        report = asyncio.run(
+            run_step(
+                step,
+                config,
+                shard=options.shard,
+                tokenizer_folder=options.tokenizer,
+                environment=os.environ,
+            )
+        )
+    except Exception as problem:
+        error = first_error(problem)
+        if isinstance(error, BuildError):
+            LOG.error("step_failed", step=step, reason=error.reason, message=error.message)
+            status = EXIT_PERMANENT if error.permanent else EXIT_RETRY
+            return StepReport(step=step, reason=error.reason, message=error.message), status
+        LOG.exception("step_failed", step=step)
+        return StepReport(step=step, reason=BuildReason.UNEXPECTED, message=repr(error)), EXIT_RETRY
+    LOG.info("step_done", step=step, counts=counts_text(report))
+    return report, 0
+
+
+def first_error(error: BaseException) -> BaseException:
+    """What a task group wrapped; several tasks may fail at once, and one says enough."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((one for one in error.exceptions if isinstance(one, BuildError)), error.exceptions[0])
+    return error
+
+
+def main() -> int:
+    """Run the step the command line names."""
+    configure_logs()
+    options = arguments()
+    report, status = attempt(options.step, options)
+    write_report(report, options.report)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

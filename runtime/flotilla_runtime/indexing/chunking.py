@@ -1,0 +1,135 @@
+"""Cuts sections into chunks of at most so many tokens, where a reader would.
+
+A cut is made at the strongest boundary in the second half of the room there is: between paragraphs, else
+between sentences, else between words. The next chunk repeats some of the last one's end, from the beginning
+of a sentence where there is one. Every character of a section that is not white space is in some chunk.
+
+A tokenizer may count a piece otherwise than it counted it inside its section, so each chunk is counted alone
+and shortened until it fits.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flotilla_runtime.contract import CHUNK_PREFIX_TOKENS, ChunkingConfig
+from flotilla_runtime.indexing.records import SEPARATOR, Chunk, ParsedDocument, Section
+from flotilla_runtime.indexing.tokenization import Tokenizer
+
+LONGEST_CHUNK_CHARACTERS = 16_000  # at four bytes each, what the collection's schema holds
+LONGEST_SPAN_CHARACTERS = 64  # some tokenizers make one token of a word of any length
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", ";")
+
+PARAGRAPH, SENTENCE, WORD, NOWHERE = 3, 2, 1, 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutter:
+    """Cuts texts with one tokenizer and one pair of limits."""
+
+    tokenizer: Tokenizer
+    chunk_tokens: int
+    overlap_tokens: int
+
+    def cut(self, text: str) -> Iterator[tuple[int, int]]:
+        """Start and end of each chunk of `text`."""
+        starts = self._starts(text)
+        strengths = [_strength(text, starts, index) for index in range(len(starts))]
+        first = 0
+        while first < len(starts):
+            end = self._end(text, starts, strengths, first)
+            yield starts[first], _position(text, starts, end)
+            if end >= len(starts):
+                return
+            first = max(self._overlap_start(strengths, first, end), first + 1)
+
+    def count(self, text: str) -> int:
+        """How many tokens `text` has alone."""
+        return len(self.tokenizer.spans(text))
+
+    def fits(self, text: str) -> bool:
+        """Whether `text` may be one chunk."""
+        return len(text) <= LONGEST_CHUNK_CHARACTERS and self.count(text) <= self.chunk_tokens
+
+    def _starts(self, text: str) -> list[int]:
+        """Where tokens start, with long ones split; the first starts with the text."""
+        starts: list[int] = []
+        for start, end in self.tokenizer.spans(text):
+            starts += range(start, end, LONGEST_SPAN_CHARACTERS)
+        # Offsets of normalising tokenizers may repeat; a text of nothing they know is still text.
+        return [0, *sorted({start for start in starts if start > 0})] if text.strip() else []
+
+    def _end(self, text: str, starts: list[int], strengths: list[int], first: int) -> int:
+        last = min(first + self.chunk_tokens, len(starts))
+        if last < len(starts):
+            earliest = first + max(1, self.chunk_tokens // 2)
+            last = max(range(earliest, last + 1), key=lambda index: (strengths[index], index))
+        while last > first + 1:
+            chunk = text[starts[first] : _position(text, starts, last)]
+            if self.fits(chunk):
+                break
+            last = max(first + 1, last - max(1, self.count(chunk) - self.chunk_tokens))
+        return last
+
+    def _overlap_start(self, strengths: list[int], first: int, end: int) -> int:
+        candidates = range(max(first + 1, end - self.overlap_tokens), end)
+        for strength in (SENTENCE, WORD):
+            for index in candidates:
+                if strengths[index] >= strength:
+                    return index
+        return end
+
+
+def _position(text: str, starts: list[int], index: int) -> int:
+    return starts[index] if index < len(starts) else len(text)
+
+
+def _strength(text: str, starts: list[int], index: int) -> int:
+    """How good a cut before the token at `index` would be."""
+    if index == 0:
+        return PARAGRAPH
+    before = text[starts[index - 1] : starts[index]]
+    said = before.rstrip()
+    gap = before[len(said) :]
+    if not gap:
+        return NOWHERE
+    if gap.count("\n") > 1:
+        return PARAGRAPH
+    return SENTENCE if "\n" in gap or said.endswith(SENTENCE_ENDS) else WORD
+
+
+def chunk_document(
+    path: str, document: ParsedDocument, chunking: ChunkingConfig, tokenizer: Tokenizer
+) -> list[Chunk]:
+    """The chunks of a document in reading order; each is embedded behind its title and headings."""
+    cutter = Cutter(
+        tokenizer=tokenizer, chunk_tokens=chunking.chunk_tokens, overlap_tokens=chunking.overlap_tokens
+    )
+    chunks: list[Chunk] = []
+    for section in document.sections:
+        prefix = _prefix(document.title, section, tokenizer)
+        for start, end in cutter.cut(section.text):
+            text = section.text[start:end].strip()
+            if not text:
+                continue
+            chunks.append(
+                Chunk(
+                    document=path,
+                    ordinal=len(chunks),
+                    title=document.title,
+                    heading=section.heading,
+                    anchor=section.anchor,
+                    page=section.page,
+                    text=text,
+                    embedded_text=f"{prefix}\n{text}",
+                )
+            )
+    return chunks
+
+
+def _prefix(title: str, section: Section, tokenizer: Tokenizer) -> str:
+    """Title and headings, each once, cut to the room that is kept for them."""
+    parts = [title, *(heading for heading in section.headings if heading != title)]
+    text = SEPARATOR.join(parts)
+    while len(spans := tokenizer.spans(text)) > CHUNK_PREFIX_TOKENS:
+        text = text[: min(spans[CHUNK_PREFIX_TOKENS][0], len(text) - 1)].rstrip()
+    return text

@@ -1,0 +1,109 @@
+"""Finds the documents below a folder, in a stable order, whatever the file system's own.
+
+A file that can be told to be hopeless without opening it (empty, too large, a name that is not text, a link
+that leads outside the source) is a dead letter at once. Names that start with two dots are skipped: they are
+how the kubelet keeps versions of a mounted ConfigMap.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flotilla_runtime.contract import BuildReason, DeadLetter, SourceConfig
+from flotilla_runtime.indexing.errors import BuildError, DocumentError, DocumentReason
+from flotilla_runtime.indexing.globs import selector
+from flotilla_runtime.indexing.records import SourceDocument
+
+BYTES_PER_MIB = 1024 * 1024
+LONGEST_PATH_BYTES = 2048  # what the collection's schema holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What lies below the source, sorted by path."""
+
+    documents: tuple[SourceDocument, ...]
+    dead_letters: tuple[DeadLetter, ...]
+
+    @property
+    def found(self) -> int:
+        """How many documents there are, good and bad."""
+        return len(self.documents) + len(self.dead_letters)
+
+
+def discover(source: SourceConfig) -> Discovery:
+    """Every wanted file below `source.root`; a missing root or one without a wanted file is a BuildError."""
+    root = Path(source.root)
+    if not root.is_dir():
+        raise BuildError(
+            BuildReason.PATH_MISSING,
+            f"source.path: there is no folder at {source.uri}; create it or correct the path",
+        )
+    wanted = selector(source.include, source.exclude)
+    documents: list[SourceDocument] = []
+    dead_letters: list[DeadLetter] = []
+    for path in _files(root, source.uri):
+        if not wanted(path):
+            continue
+        try:
+            documents.append(_examine(root, path, source.max_document_mib))
+        except DocumentError as error:
+            dead_letters.append(
+                DeadLetter(document=readable(path), reason=error.reason, message=error.message)
+            )
+    if not documents and not dead_letters:
+        patterns = ", ".join(source.include) or "**"
+        raise BuildError(
+            BuildReason.SOURCE_EMPTY,
+            f"source.path: no file below {source.uri} matches {patterns}; "
+            "add documents or correct source.include",
+        )
+    return Discovery(documents=tuple(documents), dead_letters=tuple(dead_letters))
+
+
+def readable(path: str) -> str:
+    """The path as text that can be stored, whatever bytes its name is made of."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def _files(root: Path, uri: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise BuildError(
+            BuildReason.SOURCE_UNREADABLE,
+            f"source.path: {error.filename or uri} cannot be listed ({error.strerror}); "
+            "let the pod's group read it",
+        )
+
+    found: list[str] = []
+    for folder, subfolders, names in os.walk(root, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith("..")]
+        relative = os.path.relpath(folder, root)
+        prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+        found += [prefix + name for name in names if not name.startswith("..")]
+    yield from sorted(found)
+
+
+def _examine(root: Path, path: str, max_document_mib: int) -> SourceDocument:
+    if readable(path) != path:
+        raise DocumentError(DocumentReason.BAD_NAME, "the file's name is not UTF-8; rename it")
+    if len(path.encode()) > LONGEST_PATH_BYTES:
+        raise DocumentError(DocumentReason.BAD_NAME, f"the path is longer than {LONGEST_PATH_BYTES} bytes")
+    file = root / path
+    try:
+        if not file.resolve(strict=True).is_relative_to(root.resolve()):
+            raise DocumentError(DocumentReason.OUTSIDE_SOURCE, "the link leads outside the source")
+        size_bytes = file.stat().st_size
+    except (OSError, RuntimeError) as error:
+        raise DocumentError(DocumentReason.UNREADABLE, f"the file cannot be opened: {error}") from None
+    if not file.is_file():
+        raise DocumentError(DocumentReason.UNREADABLE, "this is not a regular file")
+    if size_bytes == 0:
+        raise DocumentError(DocumentReason.EMPTY, "the file has 0 bytes")
+    if size_bytes > max_document_mib * BYTES_PER_MIB:
+        raise DocumentError(
+            DocumentReason.TOO_LARGE,
+            f"{size_bytes / BYTES_PER_MIB:.1f} MiB is more than "
+            f"processing.maxDocumentMiB = {max_document_mib}",
+        )
+    return SourceDocument(path=path, size_bytes=size_bytes)

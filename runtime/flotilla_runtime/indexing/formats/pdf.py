@@ -1,0 +1,41 @@
+"""PDF by pages, so that a passage can say on which page it stands."""
+
+import pypdfium2  # type: ignore[import-untyped]
+
+from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
+from flotilla_runtime.indexing.records import ParsedDocument, Section
+
+SOFT_HYPHENS = str.maketrans({"\ufffe": "", "\u00ad": "", "\u0002": "", "\x00": ""})
+
+
+def parse_pdf(content: bytes, name: str) -> ParsedDocument:
+    """One section a page; a file without any text (a scan) is a DocumentError."""
+    try:
+        document = pypdfium2.PdfDocument(content)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            raise DocumentError(DocumentReason.ENCRYPTED, "the PDF needs a password") from None
+        raise DocumentError(DocumentReason.BROKEN, f"the PDF cannot be opened: {error}") from None
+    try:
+        title = document.get_metadata_value("Title").strip() or name
+        sections = [section for number in range(len(document)) if (section := _page(document, number))]
+    except pypdfium2.PdfiumError as error:
+        raise DocumentError(DocumentReason.BROKEN, f"the PDF has a broken page: {error}") from None
+    finally:
+        document.close()
+    if not sections:
+        raise DocumentError(
+            DocumentReason.NO_TEXT, "the PDF holds no text; a scan needs text recognition first"
+        )
+    return ParsedDocument(title=title, sections=tuple(sections))
+
+
+def _page(document: pypdfium2.PdfDocument, number: int) -> Section | None:
+    page = document[number]
+    content = page.get_textpage()
+    try:
+        text = content.get_text_bounded().translate(SOFT_HYPHENS).replace("\r\n", "\n").strip()
+    finally:
+        content.close()
+        page.close()
+    return Section(text=text, page=number + 1) if text else None

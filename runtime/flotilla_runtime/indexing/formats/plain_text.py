@@ -1,0 +1,13 @@
+"""Plain text: one section, empty lines set paragraphs apart."""
+
+from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
+from flotilla_runtime.indexing.formats.encoding import decode
+from flotilla_runtime.indexing.records import ParsedDocument, Section
+
+
+def parse_plain_text(content: bytes, name: str) -> ParsedDocument:
+    """The whole text under the file's name."""
+    text = decode(content).replace("\r\n", "\n").strip()
+    if not text:
+        raise DocumentError(DocumentReason.NO_TEXT, "the document has no text")
+    return ParsedDocument(title=name, sections=(Section(text=text),))

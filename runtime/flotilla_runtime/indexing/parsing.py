@@ -1,0 +1,80 @@
+"""Bytes to title and sections: the format follows from the file's name, and no surprise of a parser gets out.
+
+`parse` runs in a process of its own (`ParserProcess`), because the PDF library is C++: a document that
+crashes it or keeps it busy for ever costs that document, not the build.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import PurePosixPath
+
+from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
+from flotilla_runtime.indexing.formats.html import parse_html
+from flotilla_runtime.indexing.formats.markdown import parse_markdown
+from flotilla_runtime.indexing.formats.pdf import parse_pdf
+from flotilla_runtime.indexing.formats.plain_text import parse_plain_text
+from flotilla_runtime.indexing.records import ParsedDocument
+
+Parser = Callable[[bytes, str], ParsedDocument]
+
+PARSERS: Mapping[str, Parser] = {
+    ".htm": parse_html,
+    ".html": parse_html,
+    ".xhtml": parse_html,
+    ".markdown": parse_markdown,
+    ".md": parse_markdown,
+    ".pdf": parse_pdf,
+}
+TIMEOUT_SECONDS = 120.0  # a page takes milliseconds; what takes this long will not end
+
+
+def parse(content: bytes, path: str) -> ParsedDocument:
+    """What the document at `path` says; a name of no known format is read as text."""
+    name = PurePosixPath(path)
+    try:
+        return PARSERS.get(name.suffix.lower(), parse_plain_text)(content, name.name)
+    except DocumentError:
+        raise
+    except Exception as error:
+        raise DocumentError(DocumentReason.BROKEN, f"the parser failed: {error!r}") from error
+
+
+class ParserProcess:
+    """Runs `parse` in a child that is replaced when it crashes or does not come back."""
+
+    def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS, parser: Parser = parse) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._parser = parser
+        self._pool = self._start()
+
+    @staticmethod
+    def _start() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+
+    async def parse(self, content: bytes, path: str) -> ParsedDocument:
+        """As `parse`, with DocumentErrors for a crash and for a time-out."""
+        future: Future[ParsedDocument] = self._pool.submit(self._parser, content, path)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_seconds)
+        except TimeoutError:
+            self._replace()
+            raise DocumentError(
+                DocumentReason.PARSER_TIMED_OUT, f"parsing took over {self._timeout_seconds:.0f} s"
+            ) from None
+        except BrokenProcessPool:
+            self._replace()
+            raise DocumentError(DocumentReason.PARSER_CRASHED, "the document crashes its parser") from None
+
+    def _replace(self) -> None:
+        self.close()
+        self._pool = self._start()
+
+    def close(self) -> None:
+        """End the child, whatever it is doing."""
+        children = list((self._pool._processes or {}).values())
+        for child in children:
+            child.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)

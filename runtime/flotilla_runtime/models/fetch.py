@@ -1,0 +1,127 @@
+"""Makes a folder hold a model, whole: what is there already, else what the hub has, with patience.
+
+A folder that is marked complete for the same source and revision is left as it is, even if a branch has moved
+on the hub since: replicas that start later then serve the same weights as those that run.
+"""
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flotilla_runtime.models import files, hub
+from flotilla_runtime.models.failures import SOURCE, Reason, TransientError
+from flotilla_runtime.models.hub import Listing, Repository
+
+GIB = 1024**3
+PROGRESS_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often to try, and how long to wait between two attempts: a random part of a doubling time."""
+
+    attempts: int
+    first_wait_seconds: float = 2.0
+    longest_wait_seconds: float = 60.0
+    sleep: Callable[[float], None] = time.sleep
+    jitter: Callable[[], float] = random.random
+
+    def wait_seconds(self, failed_attempts: int) -> float:
+        """The wait after so many failures."""
+        doubled: float = self.first_wait_seconds * 2.0 ** (failed_attempts - 1)
+        return min(self.longest_wait_seconds, doubled) * self.jitter()
+
+
+def ensure(repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]) -> None:
+    """Return when the folder holds the model; raises ModelError when it will not."""
+    if _complete(repository, folder):
+        say(f"{repository.source} is complete in {folder}")
+        return
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            _fetch(repository, folder, say)
+        except TransientError as failure:
+            if attempt == patience.attempts:
+                raise
+            wait = patience.wait_seconds(attempt)
+            say(f"attempt {attempt} of {patience.attempts}: {failure.problem}; again in {wait:.0f} s")
+            patience.sleep(wait)
+        else:
+            return
+
+
+def _complete(repository: Repository, folder: Path) -> bool:
+    contents = files.read_marker(folder)
+    if contents is None:
+        return False
+    same = (contents.source, contents.requested_revision) == (repository.source, repository.revision)
+    return same and not files.wrong_files(folder, contents.sizes)
+
+
+def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> None:
+    listing = hub.list_files(repository)
+    files.refuse_what_is_no_model(repository.source, listing.sizes)
+    sizes = files.needed(listing.sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.remove_marker(folder)
+    wrong = files.wrong_files(folder, sizes)
+    for name in wrong:
+        (folder / name).unlink(missing_ok=True)
+    missing_bytes = sum(sizes[name] for name in wrong)
+    _refuse_without_room(repository, folder, missing_bytes)
+    say(f"fetching {len(wrong)} of {len(sizes)} files of {repository.source}, {missing_bytes / GIB:.2f} GiB")
+    with _progress(folder, sum(sizes.values()), say):
+        hub.download(repository, listing, list(sizes), folder)
+    _confirm(repository, listing, sizes, folder)
+    say(f"{repository.source} at {listing.commit[:12]} is complete in {folder}")
+
+
+@contextmanager
+def _progress(folder: Path, total_bytes: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Say now and then how far the download is; without it a large model is half an hour of silence."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(PROGRESS_SECONDS):
+            say(f"fetched {files.bytes_in(folder) / GIB:.1f} of {total_bytes / GIB:.1f} GiB")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+def _refuse_without_room(repository: Repository, folder: Path, needed_bytes: int) -> None:
+    # What an earlier attempt left half done lies in the folder too and will be reused.
+    half_done = files.bytes_in(folder, "*.incomplete")
+    free = shutil.disk_usage(folder).free
+    if needed_bytes - half_done > free:
+        raise hub.disk_full(
+            f"{repository.source} needs {needed_bytes / GIB:.1f} GiB and {free / GIB:.1f} GiB are free"
+        )
+
+
+def _confirm(repository: Repository, listing: Listing, sizes: dict[str, int], folder: Path) -> None:
+    wrong = files.wrong_files(folder, sizes)
+    if wrong:
+        raise TransientError(
+            Reason.DOWNLOAD_FAILED,
+            field=SOURCE,
+            problem=f"{wrong[0]} of {repository.source} arrived with another size than the hub lists",
+            fix="try again; if it stays so, the mirror at HF_ENDPOINT is out of date",
+        )
+    contents = files.Contents(
+        source=repository.source,
+        requested_revision=repository.revision,
+        commit=listing.commit,
+        sizes=sizes,
+    )
+    files.write_marker(folder, contents)

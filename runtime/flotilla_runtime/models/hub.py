@@ -1,0 +1,162 @@
+"""Talks to the Hugging Face hub, or to a mirror named by HF_ENDPOINT, and names its refusals.
+
+The revision is resolved to a commit first and everything is asked for by that commit, so a push in the middle
+cannot mix two versions. huggingface_hub would accept a folder that merely exists when the hub cannot be
+reached; the sizes that the hub lists are therefore compared after every download.
+"""
+
+import errno
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from flotilla_runtime.models.failures import (
+    CACHE,
+    REVISION,
+    SOURCE,
+    TOKEN,
+    ModelError,
+    Reason,
+    TransientError,
+)
+
+METADATA_TIMEOUT_SECONDS = 30.0
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A model on the hub, as the user named it."""
+
+    name: str
+    revision: str | None
+    token: str | None = None
+
+    @property
+    def source(self) -> str:
+        """As it stands in the spec."""
+        return f"hf://{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A commit and the sizes of its files."""
+
+    commit: str
+    sizes: dict[str, int]
+
+
+def list_files(repository: Repository) -> Listing:
+    """Resolve the revision and list its files; raises ModelError."""
+    try:
+        info = HfApi(token=repository.token or False).model_info(
+            repository.name,
+            revision=repository.revision,
+            timeout=METADATA_TIMEOUT_SECONDS,
+            files_metadata=True,
+        )
+    except Exception as raised:
+        raise explained(raised, repository) from raised
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    return Listing(commit=info.sha or "", sizes=sizes)
+
+
+def download(repository: Repository, listing: Listing, names: list[str], folder: Path) -> None:
+    """Bring the named files into the folder, going on where an earlier attempt stopped; raises ModelError."""
+    try:
+        snapshot_download(
+            repository.name,
+            revision=listing.commit,
+            local_dir=folder,
+            allow_patterns=[glob.escape(name) for name in names],
+            token=repository.token or False,
+            etag_timeout=METADATA_TIMEOUT_SECONDS,
+        )
+    except Exception as raised:
+        raise explained(raised, repository) from raised
+
+
+def explained(raised: Exception, repository: Repository) -> ModelError:
+    """What the hub's client raised, as something a person can act on."""
+    return _explained_refusal(raised, repository) or _explained_trouble(raised, repository)
+
+
+def _explained_refusal(raised: Exception, repository: Repository) -> ModelError | None:
+    source = repository.source
+    if isinstance(raised, HFValidationError):
+        return ModelError(
+            Reason.SOURCE_INVALID,
+            field=SOURCE,
+            problem=f"{source} is not the name of a repository",
+            fix="write hf://organisation/name",
+        )
+    if isinstance(raised, GatedRepoError):
+        return _unauthorised(repository, f"{source} is gated")
+    if isinstance(raised, RepositoryNotFoundError):
+        hint = "" if repository.token else f", or a private one needs a token: set {TOKEN}"
+        return ModelError(
+            Reason.REPOSITORY_MISSING,
+            field=SOURCE,
+            problem=f"there is no model {source} at {constants.ENDPOINT}",
+            fix=f"correct the name{hint}",
+        )
+    if isinstance(raised, RevisionNotFoundError):
+        return ModelError(
+            Reason.REVISION_MISSING,
+            field=REVISION,
+            problem=f"{source} has no revision {repository.revision}",
+            fix="name a branch, a tag or a commit of it",
+        )
+    if isinstance(raised, DisabledRepoError):
+        return ModelError(
+            Reason.REPOSITORY_MISSING,
+            field=SOURCE,
+            problem=f"{source} has been disabled on the hub",
+            fix="choose another model",
+        )
+    if isinstance(raised, HfHubHTTPError) and raised.response.status_code in {401, 403}:
+        return _unauthorised(repository, f"the hub refused access to {source}")
+    return None
+
+
+def _unauthorised(repository: Repository, problem: str) -> ModelError:
+    if repository.token:
+        said, fix = "the token has no access to it or is not valid", "renew the token in the secret of"
+    else:
+        said, fix = "no token was sent", "accept the model's terms and name a secret with your token in"
+    return ModelError(Reason.UNAUTHORISED, field=TOKEN, problem=f"{problem} and {said}", fix=f"{fix} {TOKEN}")
+
+
+def _explained_trouble(raised: Exception, repository: Repository) -> ModelError:
+    if isinstance(raised, OSError) and raised.errno in DISK_FULL:
+        return disk_full(
+            f"the disk filled up while {repository.source} was fetched ({os.strerror(raised.errno)})"
+        )
+    first_line = str(raised).strip().partition("\n")[0] or type(raised).__name__
+    return TransientError(
+        Reason.DOWNLOAD_FAILED,
+        field=SOURCE,
+        problem=f"{repository.source} could not be fetched from {constants.ENDPOINT}: {first_line}",
+        fix="check that the pod can reach the hub (proxy, network policy, HF_ENDPOINT)",
+    )
+
+
+def disk_full(problem: str) -> ModelError:
+    """There is no room for the model."""
+    return ModelError(
+        Reason.DISK_FULL,
+        field=CACHE,
+        problem=problem,
+        fix="use a larger claim, or a node with more disk",
+    )

@@ -1,0 +1,1 @@
+"""The retriever: a question in, passages of the served index generation out."""

@@ -1,0 +1,175 @@
+"""The retriever's HTTP face.
+
+POST /v1/retrieve   a question, or a problem (RFC 9457)
+GET  /v1/status     what is live and how fast it is, for the operator
+GET  /healthz       the process runs
+GET  /readyz        a generation is live
+GET  /metrics       Prometheus
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from flotilla_runtime.contract import RetrieverConfig, RetrieveRequest, RetrieverStatus
+from flotilla_runtime.retrieval.generations import Generations
+from flotilla_runtime.retrieval.problems import Problem, ProblemError
+from flotilla_runtime.retrieval.retriever import Retriever
+
+LOG = structlog.get_logger()
+LONGEST_BODY_BYTES = 64 * 1024
+LATENCIES_KEPT = 1_000  # over which the status gives percentiles
+BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Figures:
+    """What the retriever measures about itself."""
+
+    def __init__(self, generations: Generations) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "flotilla_retriever_requests",
+            "Questions by outcome: ok, or the problem's code",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "flotilla_retriever_duration_seconds",
+            "Time to an answer",
+            buckets=BUCKETS_SECONDS,
+            registry=self.registry,
+        )
+        chunks = Gauge("flotilla_retriever_chunks", "Chunks of the live generation", registry=self.registry)
+        chunks.set_function(lambda: generations.live.chunks if generations.live else 0)
+        self.latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self.answered = 0
+
+    def answer(self, seconds: float) -> None:
+        """One question was answered."""
+        self.answered += 1
+        self.requests.labels(outcome="ok").inc()
+        self.duration.observe(seconds)
+        self.latencies.append(seconds)
+
+    def percentile_milliseconds(self, percent: int) -> float | None:
+        """Of the last answers; None when there is none."""
+        if not self.latencies:
+            return None
+        ordered = sorted(self.latencies)
+        return round(1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], 1)
+
+
+class RetrieverApplication:
+    """Routes and what they need."""
+
+    def __init__(self, config: RetrieverConfig, retriever: Retriever, generations: Generations) -> None:
+        self._config = config
+        self._retriever = retriever
+        self._generations = generations
+        self.figures = Figures(generations)
+
+    def build(self) -> Starlette:
+        """The ASGI application; it follows the alias for as long as it runs."""
+        return Starlette(
+            routes=[
+                Route("/v1/retrieve", self.retrieve, methods=["POST"]),
+                Route("/v1/status", self.status),
+                Route("/healthz", self.healthz),
+                Route("/readyz", self.readyz),
+                Route("/metrics", self.metrics),
+            ],
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(self._generations.keep_fresh())
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+    async def retrieve(self, request: Request) -> Response:
+        """POST /v1/retrieve."""
+        started = time.perf_counter()
+        try:
+            answer = await self._retriever.retrieve(
+                await _read(request),
+                top_k=self._config.top_k,
+                deadline_seconds=self._config.deadline_milliseconds / 1000,
+            )
+        except ProblemError as error:
+            self.figures.requests.labels(outcome=error.problem.code).inc()
+            LOG.warning("question_refused", code=error.problem.code, detail=error.problem.detail)
+            return error.problem.response()
+        self.figures.answer(time.perf_counter() - started)
+        return JSONResponse(answer.model_dump(mode="json", by_alias=True))
+
+    async def status(self, _: Request) -> Response:
+        """GET /v1/status."""
+        live = self._generations.live
+        status = RetrieverStatus(
+            index=self._config.index,
+            generation=live.descriptor.generation if live else None,
+            build=live.descriptor.build if live else None,
+            chunks=live.chunks if live else None,
+            embedder=live.descriptor.embedder.model_ref if live else None,
+            problem=self._generations.problem,
+            requests=self.figures.answered,
+            p50_milliseconds=self.figures.percentile_milliseconds(50),
+            p99_milliseconds=self.figures.percentile_milliseconds(99),
+        )
+        return JSONResponse(status.model_dump(mode="json", by_alias=True))
+
+    async def healthz(self, _: Request) -> Response:
+        """GET /healthz."""
+        return PlainTextResponse("ok")
+
+    async def readyz(self, _: Request) -> Response:
+        """GET /readyz."""
+        if self._generations.live is None:
+            detail = self._generations.problem or "no generation is live"
+            return Problem(
+                status=HTTPStatus.SERVICE_UNAVAILABLE, code="no-generation", detail=detail
+            ).response()
+        return PlainTextResponse("ok")
+
+    async def metrics(self, _: Request) -> Response:
+        """GET /metrics."""
+        return Response(generate_latest(self.figures.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _read(request: Request) -> RetrieveRequest:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_BODY_BYTES:
+            raise ProblemError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"at most {LONGEST_BODY_BYTES} bytes"
+            )
+    try:
+        return RetrieveRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "invalid", f"{field}: {first['msg']}") from None

@@ -1,0 +1,125 @@
+"""A question in, passages out, within the deadline, embedded by the model that made the index or not at all.
+
+With every query goes the canary, in the same request and so to the same engine: a short text whose vector
+the generation's descriptor keeps. When it comes back different, somebody has put another model behind the
+name, and the query is refused instead of answered with nonsense.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import httpx
+
+from flotilla_runtime.contract import Embedder, Passage, RetrieveRequest, RetrieveResponse
+from flotilla_runtime.indexing.embedding import EmbeddingClient, Patience, Refused, Vector, similarity
+from flotilla_runtime.indexing.errors import BuildError
+from flotilla_runtime.indexing.store import CANARY, Hit, Store
+from flotilla_runtime.retrieval.generations import Generations, LiveGeneration
+from flotilla_runtime.retrieval.problems import ProblemError
+
+CANARY_SIMILARITY = 0.98  # one model on another machine, or in another precision, stays well above
+
+
+class Retriever:
+    """Answers one index."""
+
+    def __init__(
+        self,
+        store: Store,
+        generations: Generations,
+        http: httpx.AsyncClient,
+        *,
+        key: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._generations = generations
+        self._http = http
+        self._key = key
+        self._clock = clock
+
+    async def retrieve(
+        self, request: RetrieveRequest, *, top_k: int, deadline_seconds: float
+    ) -> RetrieveResponse:
+        """The passages nearest to the query; a ProblemError when there can be no answer in time."""
+        started = self._clock()
+        live = self._generations.live
+        if live is None:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "no-generation", self._generations.problem or "no index"
+            )
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                vector = await self._embed(live, request.query, deadline_seconds)
+                hits = await self._search(live, vector, request.top_k or top_k, deadline_seconds)
+        except TimeoutError:
+            raise ProblemError(
+                HTTPStatus.GATEWAY_TIMEOUT,
+                "deadline",
+                f"no answer within {deadline_seconds * 1000:.0f} ms (spec.retriever.deadlineMilliseconds)",
+            ) from None
+        return RetrieveResponse(
+            passages=tuple(_passage(hit) for hit in hits),
+            generation=live.descriptor.generation,
+            took_milliseconds=round(1000 * (self._clock() - started), 1),
+        )
+
+    async def _embed(self, live: LiveGeneration, query: str, deadline_seconds: float) -> Vector:
+        embedder = live.descriptor.embedder
+        try:
+            vector, canary = await self._client(embedder, deadline_seconds).embed([query, CANARY])
+        except BuildError as error:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "embedder", error.message) from None
+        if isinstance(vector, Refused):
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "query-refused", f"the embedder refuses it: {vector.message}"
+            )
+        if isinstance(canary, Refused) or similarity(canary, live.descriptor.canary) < CANARY_SIMILARITY:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "wrong-model",
+                f"{embedder.model} at {embedder.url} is not the model that made generation "
+                f"{live.descriptor.generation} ({embedder.identity}); a build with the new must end first",
+            )
+        return vector
+
+    def _client(self, embedder: Embedder, deadline_seconds: float) -> EmbeddingClient:
+        return EmbeddingClient(
+            embedder,
+            self._http,
+            key=self._key,
+            patience=Patience(patience_seconds=deadline_seconds),
+            priority="Interactive",
+        )
+
+    async def _search(
+        self, live: LiveGeneration, vector: Vector, limit: int, deadline_seconds: float
+    ) -> list[Hit]:
+        try:
+            return await asyncio.to_thread(
+                self._store.search, live.collection, vector, limit, deadline_seconds
+            )
+        except BuildError as error:
+            await self._generations.refresh()
+            current = self._generations.live
+            if current is None or current.collection == live.collection:
+                raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "milvus", error.message) from None
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "generation-gone", "the index has just changed; ask again"
+            ) from None
+
+
+def _passage(hit: Hit) -> Passage:
+    fields = hit.fields
+    return Passage(
+        id=hit.id,
+        document=fields["document"],
+        title=fields["title"],
+        heading=fields["heading"],
+        anchor=fields["anchor"] or None,
+        page=fields["page"] or None,
+        text=fields["text"],
+        score=hit.score,
+    )

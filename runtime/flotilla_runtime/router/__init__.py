@@ -1,0 +1,1 @@
+"""HAProxy's configuration and the small agent that keeps its servers current."""

@@ -1,0 +1,114 @@
+"""`python -m flotilla_runtime.router render --config FILE --to DIRECTORY`, then `… agent --config FILE`.
+
+The pod these two are made for, which the operator's workloads build:
+
+- volumes: `config` (ConfigMap with config.json, at /etc/flotilla in the two containers of ours), `run`
+  (emptyDir, at /run/flotilla in all three), and with caller keys `keys` (the secret, at
+  `caller_keys_directory`, in the two containers of ours).
+- init container `render`, runtime image, args `flotilla_runtime.router render`.
+- container `haproxy`, args `haproxy -W -db -f /run/flotilla/haproxy.cfg`; ports router and metrics;
+  readiness and liveness GET /health on the metrics port.
+- container `agent`, runtime image, args `flotilla_runtime.router agent`; env POD_NAME from metadata.name;
+  liveness GET /healthz, readiness GET /readyz on the agent's port.
+- both containers: preStop httpGet /v1/drained on the agent's port; the pod's grace period is
+  `drain_deadline_seconds` and 30 more.
+- all of one user, so that they share the admin socket; read-only root file systems; no sysctl, no capability.
+- a service account that may get, list and watch pods in its namespace, its token mounted.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+
+from flotilla_runtime import contract
+from flotilla_runtime.contract import ListenFamily, RouterConfig
+from flotilla_runtime.router.admin_socket import write_run_file
+from flotilla_runtime.router.agent import RouterAgent
+from flotilla_runtime.router.agent_http import serve
+from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+from flotilla_runtime.router.files import RunFiles
+from flotilla_runtime.router.haproxy import render
+from flotilla_runtime.router.pod_watch import KubernetesAccess
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one of the two commands."""
+    options = _parser().parse_args(arguments)
+    config = RouterConfig.model_validate_json(Path(options.config).read_text("utf-8"))
+    if options.command == "render":
+        family = usable_family(config.listen_family, has_ipv6=has_ipv6())
+        write_files(
+            config.model_copy(update={"listen_family": family}), Path(options.to or config.run_directory)
+        )
+    else:
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        )
+        asyncio.run(run_agent(config, KubernetesAccess.in_pod(), own_pod=os.environ["POD_NAME"]))
+    return 0
+
+
+def usable_family(wanted: ListenFamily, *, has_ipv6: bool) -> ListenFamily:
+    """Both families become IPv4 on a node whose kernel has no IPv6, where HAProxy would not start."""
+    return ListenFamily.IPV4 if wanted is ListenFamily.DUAL and not has_ipv6 else wanted
+
+
+def has_ipv6() -> bool:
+    """Whether an IPv6 listener can be opened here."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def write_files(config: RouterConfig, directory: Path) -> None:
+    """Everything HAProxy starts from, the callers it already knows included."""
+    texts = render(config)
+    if config.caller_keys_directory is not None:
+        texts[RunFiles.KEYS_MAP] = map_text(read_caller_keys(Path(config.caller_keys_directory)))
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_run_file(RunFiles(str(directory)), name, text)
+
+
+async def run_agent(config: RouterConfig, access: KubernetesAccess, *, own_pod: str) -> None:
+    """The agent and its server until SIGTERM. HAProxy ends by its own signal, after its own preStop wait."""
+    agent = RouterAgent(config, access, own_pod=own_pod)
+    runner = await serve(agent, port=config.agent_port, family=config.listen_family)
+    task = asyncio.create_task(agent.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+    finally:
+        await runner.cleanup()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flotilla_runtime.router")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("render", "write HAProxy's files"), ("agent", "keep HAProxy's servers current")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--config", default=contract.CONFIG_PATH)
+        if name == "render":
+            command.add_argument("--to", help="the run directory, if not the configuration's own")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

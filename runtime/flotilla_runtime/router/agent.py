@@ -1,0 +1,209 @@
+"""The agent beside HAProxy: makes it know the replicas, and says what it does. Never in a request's path.
+
+Two loops and a small server. The first looks at HAProxy every 0.2 s, and at once when a pod has changed,
+and runs the plan that servers.py makes; the second reads HAProxy's request lines into metrics. Everything
+is read anew each time, so the agent keeps no state that could be wrong after a restart of either.
+
+The agent is ready once the pods of both selectors have been listed and a whole plan has been carried out,
+drains included, and as long as the last round succeeded within `STALE_SECONDS`.
+
+When its own pod is being deleted it tells HAProxy to close each connection after its answer, and GET
+/v1/drained (the preStop hook of both containers) answers when nothing is in flight or queued any more. Both
+wait for the Service to forget this pod first. The endpoint answers 409 while the pod is not being deleted.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from flotilla_runtime.contract import RouterConfig, RouterStatus
+from flotilla_runtime.router import pods
+from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError, write_run_file
+from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+from flotilla_runtime.router.files import RunFiles
+from flotilla_runtime.router.metrics import RouterMetrics
+from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
+from flotilla_runtime.router.requests import parse_request
+from flotilla_runtime.router.servers import Desired, Observed, limits, plan, rebalance, router_servers
+
+LOOK_SECONDS = 0.2
+STALE_SECONDS = 5.0
+RECONNECT_SECONDS = 0.5
+ENDPOINTS_FORGET_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One look at HAProxy: what it should know, and what it knows now that the plan has run."""
+
+    at: float
+    desired: Desired
+    observed: Observed
+    unusable: dict[str, str]
+
+
+class RouterAgent:
+    """Keeps one HAProxy current. `own_pod` is the name of the pod that both run in."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        access: KubernetesAccess,
+        *,
+        own_pod: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._own_pod = own_pod
+        self._clock = clock
+        self._files = RunFiles(config.run_directory)
+        self._socket = AdminSocket(self._files)
+        self._changed = asyncio.Event()
+        self._engines = self._watch(access, config.engine_selector)
+        self._routers = self._watch(access, config.router_selector)
+        self._last: Round | None = None
+        self._reported: Mapping[str, str] = {}
+        self._draining_since: float | None = None
+        self.metrics = RouterMetrics()
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._engines.run())
+            group.create_task(self._routers.run())
+            group.create_task(self._keep_current())
+            group.create_task(self._count_requests())
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests that come now find what they need."""
+        last = self._last
+        return last is not None and not last.desired.draining and self._clock() - last.at < STALE_SECONDS
+
+    def status(self) -> RouterStatus:
+        """What the operator scrapes."""
+        last = self._last or Round(at=0, desired=Desired(), observed=Observed(), unusable={})
+        share = limits(self._config, last.desired.live_routers)
+        return RouterStatus(
+            name=self._config.name,
+            synced=self._last is not None,
+            draining=last.desired.draining,
+            live_routers=last.desired.live_routers,
+            waiting=last.observed.waiting,
+            in_flight=last.observed.in_flight,
+            max_connections_per_replica=share.max_connections,
+            queue_limit=share.queue,
+            servers=router_servers(self._config, last.desired, last.observed),
+            refused=dict(self.metrics.refused),
+            unusable=last.unusable,
+        )
+
+    async def drained(self, *, noticed_within_seconds: float = ENDPOINTS_FORGET_SECONDS) -> bool:
+        """Waits until nothing is left to do here; False when this pod is not being deleted at all."""
+        give_up = self._clock() + noticed_within_seconds
+        while self._draining_since is None:
+            if self._clock() > give_up:
+                return False
+            await asyncio.sleep(LOOK_SECONDS)
+        deadline = self._draining_since + self._config.drain_deadline_seconds
+        settled = self._draining_since + ENDPOINTS_FORGET_SECONDS
+        while self._clock() < deadline:
+            if self._clock() > settled and self._is_idle():
+                return True
+            await asyncio.sleep(LOOK_SECONDS)
+        return True
+
+    def _is_idle(self) -> bool:
+        return self._last is not None and not (self._last.observed.in_flight or self._last.observed.waiting)
+
+    def _watch(self, access: KubernetesAccess, selector: dict[str, str]) -> PodWatch:
+        return PodWatch(
+            access, namespace=self._config.namespace, selector=selector, on_change=self._changed.set
+        )
+
+    async def _keep_current(self) -> None:
+        while True:
+            try:
+                if self._engines.synced and self._routers.synced:
+                    await self._one_round()
+            except RouterProcessError as error:
+                log.warning("haproxy_unreachable", error=str(error))
+            try:
+                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+            except TimeoutError:
+                continue
+            self._changed.clear()
+
+    async def _one_round(self) -> None:
+        replicas = pods.replicas_of(self._engines.pods.values())
+        desired = self._desired(replicas)
+        observed = await self._observe()
+        commands = plan(self._config, desired, observed)
+        if not commands and self._last is not None:
+            commands = rebalance(self._last.observed, observed)
+            self.metrics.count_rebalanced(len(commands) // 2)
+        refused = await self._socket.execute(commands)
+        self._report(commands, refused, desired.keys)
+        if commands:
+            observed = await self._observe()
+        self._last = Round(
+            at=self._clock(), desired=desired, observed=observed, unusable={**replicas.unusable}
+        )
+        self.metrics.show(self.status())
+
+    def _desired(self, replicas: pods.Replicas) -> Desired:
+        routers = self._routers.pods
+        own = routers.get(self._own_pod)
+        if self._draining_since is None and own is not None and pods.is_terminating(own):
+            self._draining_since = self._clock()
+            log.info("router_draining")
+        desired = Desired(
+            replicas=replicas.usable,
+            live_routers=pods.live_routers(routers.values(), own_name=self._own_pod),
+            draining=self._draining_since is not None,
+        )
+        return replace(desired, keys=self._keys())
+
+    def _keys(self) -> dict[str, str]:
+        if self._config.caller_keys_directory is None:
+            return {}
+        try:
+            return read_caller_keys(Path(self._config.caller_keys_directory))
+        except OSError as error:  # the kubelet was just exchanging the files
+            log.warning("caller_keys_unreadable", error=repr(error))
+            return {} if self._last is None else dict(self._last.desired.keys)
+
+    async def _observe(self) -> Observed:
+        return await self._socket.observe(with_keys=self._config.caller_keys_directory is not None)
+
+    def _report(self, commands: tuple[str, ...], refused: Mapping[str, str], keys: Mapping[str, str]) -> None:
+        """Keys stay out of the log, and a command that fails round after round is told once."""
+        if commands:
+            log.info("haproxy_updated", commands=[line for line in commands if RunFiles.KEYS_MAP not in line])
+        if any(RunFiles.KEYS_MAP in line for line in commands):
+            write_run_file(self._files, RunFiles.KEYS_MAP, map_text(keys))
+        for command, reply in refused.items():
+            if self._reported.get(command) != reply:
+                log.warning("haproxy_refused", command=command, reply=reply)
+        self._reported = refused
+
+    async def _count_requests(self) -> None:
+        """Reads the ring from its start when HAProxy is a new one, else only what is new."""
+        seen_process = 0
+        while True:
+            try:
+                process = await self._socket.process_id()
+                only_new, seen_process = process == seen_process, process
+                async for line in self._socket.request_lines(only_new=only_new):
+                    record = parse_request(line)
+                    if record is not None:
+                        self.metrics.count(record)
+            except RouterProcessError as error:
+                log.info("request_lines_ended", error=str(error))
+            await asyncio.sleep(RECONNECT_SECONDS)

@@ -1,0 +1,86 @@
+"""The router's metrics, by queue, replica and caller: counted from request records, gauged from HAProxy's
+state.
+
+HAProxy's own exporter stands beside it (PORT_ROUTER_METRICS) and knows neither callers nor reasons.
+Counters start at zero with the agent, as Prometheus expects.
+"""
+
+from collections import Counter as Tally
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from flotilla_runtime.contract import RouterStatus
+from flotilla_runtime.router.requests import RequestRecord
+
+UNKNOWN = "unknown"  # a caller without a valid key
+NO_REPLICA = "none"
+ABORTED = "aborted"  # in the place of a status that no caller has seen
+LEAST_CONNECTIONS = "LeastConnections"
+QUEUE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
+REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+
+
+class RouterMetrics:
+    """Takes records and states; the registry is what /metrics shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.refused: Tally[str] = Tally()
+        self._requests = self._counter("requests", "Requests that ended.", "caller", "replica", "status")
+        self._refused = self._counter("refused", "Requests the router answered itself.", "caller", "reason")
+        self._routed = self._counter("routed", "Requests by how their replica was chosen.", "by")
+        self._moved = self._counter("moved", "Requests whose home was passed over for another replica.")
+        self._rebalanced = self._counter("rebalanced", "Times a server's queue was balanced anew.")
+        self._queue_seconds = self._histogram("queue_seconds", "Time in a queue.", "priority", QUEUE_SECONDS)
+        self._seconds = self._histogram(
+            "request_seconds", "Time of a whole request.", "caller", REQUEST_SECONDS
+        )
+        self._waiting = self._gauge("waiting_requests", "Requests in a queue.")
+        self._queue_limit = self._gauge("queue_limit_requests", "This router's share of the queue.")
+        self._live = self._gauge("live_routers", "Routers that share the limits.")
+        self._in_flight = self._gauge("in_flight_requests", "Requests at a replica.", "replica")
+        self._queued = self._gauge("queued_requests", "Requests that wait for one replica.", "replica")
+        self._replicas = self._gauge("replicas", "Replicas by state.", "state")
+
+    def count(self, record: RequestRecord) -> None:
+        """Counts one request that has ended."""
+        caller = record.caller or UNKNOWN
+        status = ABORTED if record.aborted else str(record.status)
+        self._requests.labels(caller, record.replica or NO_REPLICA, status).inc()
+        if record.refused is not None:
+            self.refused[record.refused] += 1
+            self._refused.labels(caller, record.refused).inc()
+            return
+        if record.replica is not None:
+            self._routed.labels(record.key_source or LEAST_CONNECTIONS).inc()
+            self._moved.inc(record.moved)
+        if record.queue_seconds is not None:
+            self._queue_seconds.labels(record.priority or UNKNOWN).observe(record.queue_seconds)
+        if record.total_seconds is not None:
+            self._seconds.labels(caller).observe(record.total_seconds)
+
+    def count_rebalanced(self, servers: int) -> None:
+        """Counts the servers whose queue was sent back."""
+        self._rebalanced.inc(servers)
+
+    def show(self, status: RouterStatus) -> None:
+        """Sets the gauges; a replica that is gone leaves no line behind."""
+        self._waiting.set(status.waiting)
+        self._queue_limit.set(status.queue_limit)
+        self._live.set(status.live_routers)
+        self._in_flight.clear()
+        self._queued.clear()
+        self._replicas.clear()
+        for server in status.servers:
+            self._in_flight.labels(server.name).set(server.in_flight)
+            self._queued.labels(server.name).set(server.queued)
+            self._replicas.labels(server.state.value).inc()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"flotilla_router_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"flotilla_router_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"flotilla_router_{name}", text, (label,), registry=self.registry, buckets=buckets)

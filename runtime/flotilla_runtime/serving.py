@@ -1,0 +1,65 @@
+"""Serves an ASGI application on a port of every address family the machine has.
+
+uvicorn binds one family; a socket that takes both is handed to it instead. A server stops when its task is
+cancelled or its event is set: it finishes the requests under way first, for as long as it is given.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+
+BACKLOG = 2048
+
+
+def listening_socket(port: int) -> socket.socket:
+    """A socket that accepts IPv6 and IPv4 where there are both; port 0 takes a free one."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(
+                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+            )
+    return socket.create_server(("", port), backlog=BACKLOG)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves the process' signals alone: several may run in one process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process' own business."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    application: Any, port: int, *, grace_seconds: int = 5, started_within_seconds: float = 10
+) -> AsyncIterator[int]:
+    """Serve while the block runs; gives the port it listens on."""
+    listener = listening_socket(port)
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=grace_seconds,
+    )
+    server = Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        async with asyncio.timeout(started_within_seconds):
+            while not server.started:
+                if task.done():
+                    task.result()
+                    raise RuntimeError("the server ended before it listened")
+                await asyncio.sleep(0.01)
+        yield int(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()

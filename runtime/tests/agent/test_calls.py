@@ -1,0 +1,169 @@
+"""The calls over HTTP: what is tried again, what is not, and what the journal is told."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from flotilla_runtime.agent.calls import Caller, Session
+from flotilla_runtime.agent.journal import CallOutcome
+from flotilla_runtime.agent.loop import ModelCall, RetrieveCall
+from flotilla_runtime.agent.retries import RetryPolicy
+from flotilla_runtime.contract import (
+    IndexConnection,
+    ModelConnection,
+    Priority,
+    QueueConfig,
+    WorkerConfig,
+)
+
+CONFIG = WorkerConfig(
+    queue=QueueConfig(fleet="default/support"),
+    prompt="Answer.",
+    models=(
+        ModelConnection(
+            role="Default",
+            name="smollm2",
+            url="http://model/v1",
+            model="smol",
+            key_environment="K",
+            frequency_penalty=0.5,
+        ),
+    ),
+    indexes=(IndexConnection(name="manual", url="http://index/v1/retrieve"),),
+    retrieval_timeout_seconds=0.2,
+)
+ASK = ModelCall(
+    id="answer/1",
+    target="smollm2",
+    messages=[{"role": "user", "content": "why?"}],
+    max_tokens=64,
+    reserved_tokens=100,
+)
+LOOK = RetrieveCall(id="retrieve/manual", target="manual", query="why?")
+SESSION = Session(task_id="t1", priority=Priority.BATCH)
+ANSWER = {
+    "choices": [{"message": {"role": "assistant", "content": "Because."}}],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 3},
+}
+PASSAGES = {
+    "passages": [{"id": "p", "document": "a", "title": "A", "heading": "", "text": "t", "score": 1.0}],
+    "generation": "g-1",
+    "tookMilliseconds": 3.0,
+}
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def caller(handler: Any) -> Caller:
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    quick = RetryPolicy(tries=3, base_seconds=0.001, limit_seconds=0.002)
+    return Caller(
+        client,
+        CONFIG,
+        environment={"K": "k"},
+        model_retries=quick,
+        index_retries=quick,
+        draw=lambda low, high: high,
+    )
+
+
+async def test_a_model_is_asked_with_session_priority_and_temperature_zero() -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json=ANSWER)
+
+    reply = await caller(handler).make(ASK, SESSION)
+    assert (reply.outcome, reply.value) == (CallOutcome.SUCCEEDED, "Because.")
+    assert (reply.input_tokens, reply.output_tokens, reply.tries) == (12, 3, 1)
+    assert str(seen[0].url) == "http://model/v1/chat/completions"
+    assert seen[0].headers["X-Session-Id"] == "t1"
+    assert seen[0].headers["X-Flotilla-Priority"] == "Batch"
+    assert seen[0].headers["Authorization"] == "Bearer k"
+    body = json.loads(seen[0].content)
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("smol", 0, 64)
+    assert body["frequency_penalty"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("responses", "outcome", "tries"),
+    [
+        pytest.param([503, 200], CallOutcome.SUCCEEDED, 2, id="a model that comes back"),
+        pytest.param([429, 429, 200], CallOutcome.SUCCEEDED, 3, id="a model that is busy"),
+        pytest.param([503, 503, 503], CallOutcome.FAILED, 3, id="a model that stays away"),
+        pytest.param([404], CallOutcome.FAILED, 1, id="a model of another name"),
+        pytest.param([401], CallOutcome.FAILED, 1, id="a key that is wrong"),
+        pytest.param([None, 200], CallOutcome.SUCCEEDED, 2, id="a connection that breaks"),
+    ],
+)
+async def test_what_may_pass_is_tried_again(
+    responses: list[int | None], outcome: CallOutcome, tries: int
+) -> None:
+    left = list(responses)
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        status = left.pop(0)
+        if status is None:
+            raise httpx.ReadError("reset")
+        return httpx.Response(status, json=ANSWER)
+
+    reply = await caller(handler).make(ASK, SESSION)
+    assert (reply.outcome, reply.tries, left) == (outcome, tries, [])
+    assert (reply.problem is None) == (outcome is CallOutcome.SUCCEEDED)
+
+
+async def test_a_prompt_that_the_model_finds_too_long_is_told_apart() -> None:
+    message = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"
+    refused = httpx.Response(400, json={"error": {"message": message}})
+    reply = await caller(lambda _: refused).make(ASK, SESSION)
+    assert reply.outcome is CallOutcome.PROMPT_TOO_LONG
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"choices": []}', '{"choices": [{"message": null}]}'])
+async def test_an_answer_that_is_none_is_a_failure_with_words(body: str) -> None:
+    reply = await caller(lambda _: httpx.Response(200, text=body)).make(ASK, SESSION)
+    assert reply.outcome is CallOutcome.FAILED
+    assert "not a chat completion" in (reply.problem or "")
+
+
+async def test_an_index_gives_passages_and_its_generation() -> None:
+    reply = await caller(lambda _: httpx.Response(200, json=PASSAGES)).make(LOOK, SESSION)
+    assert (reply.outcome, reply.generation) == (CallOutcome.SUCCEEDED, "g-1")
+    assert reply.value == PASSAGES["passages"]
+
+
+async def test_a_long_question_is_cut_for_the_index() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert len(json.loads(request.content)["query"]) == 8192
+        return httpx.Response(200, json=PASSAGES)
+
+    long = RetrieveCall(id="retrieve/manual", target="manual", query="why? " * 5000)
+    assert (await caller(handler).make(long, SESSION)).outcome is CallOutcome.SUCCEEDED
+
+
+async def test_an_index_that_is_slow_times_out() -> None:
+    async def handler(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(5)
+        return httpx.Response(200, json=PASSAGES)
+
+    reply = await caller(handler).make(LOOK, SESSION)
+    assert (reply.outcome, reply.problem) == (CallOutcome.TIMED_OUT, "no answer within 0.2 s")
+
+
+async def test_an_index_that_answers_nonsense_is_a_failure() -> None:
+    reply = await caller(lambda _: httpx.Response(200, json={"hits": []})).make(LOOK, SESSION)
+    assert reply.outcome is CallOutcome.FAILED
+
+
+def test_pauses_grow_are_drawn_in_full_and_keep_to_what_the_server_asks() -> None:
+    policy = RetryPolicy(tries=9, base_seconds=1, limit_seconds=10)
+    most = [policy.pause_seconds(failures, None, lambda low, high: high) for failures in range(1, 7)]
+    assert most == [1, 2, 4, 8, 10, 10]
+    assert policy.pause_seconds(5, None, lambda low, high: low) == 0
+    assert policy.pause_seconds(1, 3.0, lambda low, high: high) == 4
+    assert policy.pause_seconds(1, 3600.0, lambda low, high: low) == 10

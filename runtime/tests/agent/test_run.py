@@ -1,0 +1,288 @@
+"""A run against a real Redis, stopped before and after every write and every call, and then resumed.
+
+What next follows from a journal is in test_loop.py; whole worker processes are in test_worker.py.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.journal import (
+    CallOutcome,
+    Done,
+    Ended,
+    Entry,
+    HandedOver,
+    Intended,
+    TaskStatus,
+)
+from flotilla_runtime.agent.loop import Brief, Call, End, RetrieveCall
+from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
+from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
+from flotilla_runtime.contract import QueueConfig, TaskLimits
+
+pytestmark = pytest.mark.services
+
+CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+
+
+class CrashError(BaseException):
+    """The process is gone, as far as the task can tell; no handler of ours may catch it."""
+
+
+@dataclass(slots=True)
+class CrashPoints:
+    """Counts the points that a run passes and crashes at one of them."""
+
+    crash_at: int | None = None
+    passed: list[str] = field(default_factory=list)
+
+    def reach(self, point: str) -> None:
+        self.passed.append(point)
+        if len(self.passed) - 1 == self.crash_at:
+            raise CrashError(point)
+
+
+class CrashingJournal:
+    """The real store, with a crash point before and after each write."""
+
+    def __init__(self, store: TaskStore, points: CrashPoints) -> None:
+        self._store = store
+        self._points = points
+
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
+        what = "+".join(f"{type(entry).__name__} {getattr(entry, 'call', '')}" for entry in entries)
+        self._points.reach(f"before {what}")
+        cancelled = await self._store.append(claim, expected, entries)
+        self._points.reach(f"after {what}")
+        return cancelled
+
+    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+        self._points.reach("before finish")
+        await self._store.finish(claim, end, story)
+        self._points.reach("after finish")
+
+    async def release(self, claim: Claim, worker: str) -> None:
+        self._points.reach("before release")
+        await self._store.release(claim, worker)
+        self._points.reach("after release")
+
+
+PASSAGE = {"id": "p1", "document": "a.html", "title": "A", "heading": "", "text": "So it is.", "score": 1.0}
+
+
+class ScriptedCalls:
+    """Replies at once, and remembers what was asked; `hold` keeps calls from ending."""
+
+    def __init__(self, points: CrashPoints | None = None, hold: asyncio.Event | None = None) -> None:
+        self.made: list[str] = []
+        self.stopped: list[str] = []
+        self._points = points or CrashPoints()
+        self._hold = hold
+
+    async def make(self, call: Call, session: Session) -> Reply:
+        self._points.reach(f"before call {call.id}")
+        self.made.append(call.id)
+        try:
+            if self._hold is not None:
+                await self._hold.wait()
+        except asyncio.CancelledError:
+            self.stopped.append(call.id)
+            raise
+        self._points.reach(f"after call {call.id}")
+        if isinstance(call, RetrieveCall):
+            return Reply(outcome=CallOutcome.SUCCEEDED, value=[PASSAGE], generation="g")
+        return Reply(outcome=CallOutcome.SUCCEEDED, value="So it is.", input_tokens=40, output_tokens=4)
+
+
+@pytest.fixture
+async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
+    config = QueueConfig(
+        fleet="default/support",
+        url=redis_server.url,
+        password_path=redis_server.password_path,
+        lease_seconds=0.05,
+    )
+    opened = TaskStore(connect(config), config)
+    yield opened
+    await opened.close()
+
+
+def brief(task: LoadedTask) -> Brief:
+    return Brief(
+        question=task.record.input,
+        instructions="Answer.",
+        indexes=("a", "b"),
+        model="m",
+        context_tokens=4096,
+        limits=task.record.limits,
+        max_attempts=5,
+    )
+
+
+async def submitted(store: TaskStore, **limits: Any) -> None:
+    limit = TaskLimits(**limits)
+    await store.submit(NewTask(id="t1", input="Is it so?", caller="ann", limits=limit))
+
+
+async def begin(store: TaskStore, journal: Any, calls: Any, worker: str = "w") -> TaskRun:
+    """Claim the one task, waiting for the lease of whoever held it before."""
+    claims = await store.claim(worker, 1)
+    for _ in range(100):
+        if claims:
+            break
+        await asyncio.sleep(0.01)
+        claims = await store.claim(worker, 1)
+    task = await store.load("t1")
+    assert task is not None
+    means = Means(worker=worker, journal=journal, calls=calls, clock=CLOCK)
+    return TaskRun(claims[0], task, brief(task), means)
+
+
+async def loaded(store: TaskStore) -> LoadedTask:
+    task = await store.load("t1")
+    assert task is not None
+    return task
+
+
+async def crash_once(store: TaskStore, points: CrashPoints) -> list[str]:
+    """Run the task until the crash; the calls that were made."""
+    calls = ScriptedCalls(points)
+    run = await begin(store, CrashingJournal(store, points), calls, "first")
+    try:
+        await run.run()
+    except* CrashError:
+        points.crash_at = None
+    return calls.made
+
+
+async def every_point(redis_server: Any) -> list[str]:
+    points = CrashPoints()
+    config = QueueConfig(
+        fleet="default/rehearsal", url=redis_server.url, password_path=redis_server.password_path
+    )
+    store = TaskStore(connect(config), config)
+    await submitted(store)
+    await crash_once(store, points)
+    await store.close()
+    return points.passed
+
+
+async def test_a_run_that_is_stopped_anywhere_is_resumed_and_repeats_nothing_that_was_done(
+    redis_server: Any,
+) -> None:
+    points = await every_point(redis_server)
+    assert len(points) == 18, points
+    for crash_at, point in enumerate(points):
+        config = QueueConfig(
+            fleet=f"default/crash-{crash_at}",
+            url=redis_server.url,
+            password_path=redis_server.password_path,
+            lease_seconds=0.05,
+        )
+        store = TaskStore(connect(config), config)
+        await submitted(store)
+        await crash_once(store, CrashPoints(crash_at=crash_at))
+        known = {entry.call for entry in (await loaded(store)).entries if isinstance(entry, Done)}
+
+        if point != "after finish":
+            calls = ScriptedCalls()
+            run = await begin(store, store, calls, "second")
+            assert await run.run() is RunOutcome.ENDED
+            assert not known & set(calls.made), point
+
+        task = await loaded(store)
+        assert task.record.status is TaskStatus.SUCCEEDED, point
+        assert task.record.result["answer"] == "So it is.", point
+        done = [entry.call for entry in task.entries if isinstance(entry, Done)]
+        assert sorted(done) == ["answer/1", "retrieve/a", "retrieve/b"], point
+        assert sum(isinstance(entry, Ended) for entry in task.entries) == 1, point
+        assert await store.queue_lengths() == (0, 0), point
+        await store.close()
+
+
+async def test_a_worker_that_was_paused_past_its_lease_writes_nothing(store: TaskStore) -> None:
+    await submitted(store)
+    hold = asyncio.Event()
+    slow = await begin(store, store, ScriptedCalls(hold=hold), "paused")
+    running = asyncio.create_task(slow.run())
+    await asyncio.sleep(0.1)
+    other = await begin(store, store, ScriptedCalls(), "other")
+    assert await other.run() is RunOutcome.ENDED
+    before = await loaded(store)
+    hold.set()
+    assert await running is RunOutcome.LOST
+    after = await loaded(store)
+    assert (after.record, after.entries) == (before.record, before.entries)
+
+
+async def test_a_cancelled_task_stops_its_calls_and_ends_cancelled(store: TaskStore) -> None:
+    await submitted(store)
+    calls = ScriptedCalls(hold=asyncio.Event())
+    run = await begin(store, store, calls)
+    running = asyncio.create_task(run.run())
+    await asyncio.sleep(0.05)
+    run.interrupt(Interrupt.CANCEL)
+    assert await running is RunOutcome.ENDED
+    assert sorted(calls.stopped) == ["retrieve/a", "retrieve/b"]
+    assert (await loaded(store)).record.reason == "Cancelled"
+
+
+async def test_a_cancel_that_comes_with_a_write_ends_the_task(store: TaskStore) -> None:
+    await submitted(store)
+    calls = ScriptedCalls()
+    run = await begin(store, store, calls)
+    await store.cancel("t1")
+    assert await run.run() is RunOutcome.ENDED
+    assert calls.made == []
+    assert (await loaded(store)).record.status is TaskStatus.CANCELLED
+
+
+async def test_a_task_whose_time_is_up_ends_with_what_it_has(store: TaskStore) -> None:
+    await submitted(store, max_wall_seconds=0.1)
+    calls = ScriptedCalls(hold=asyncio.Event())
+    run = await begin(store, store, calls)
+    assert await run.run() is RunOutcome.ENDED
+    task = await loaded(store)
+    assert task.record.reason == "Timeout"
+    assert sum(isinstance(entry, Intended) for entry in task.entries) == 2
+
+
+async def test_a_worker_that_leaves_hands_the_task_over_between_two_turns(store: TaskStore) -> None:
+    await submitted(store)
+    hold = asyncio.Event()
+    first = ScriptedCalls(hold=hold)
+    run = await begin(store, store, first)
+    running = asyncio.create_task(run.run())
+    await asyncio.sleep(0.02)
+    run.leave_after_this_turn()
+    hold.set()
+    assert await running is RunOutcome.HANDED_OVER
+    second = ScriptedCalls()
+    again = await begin(store, store, second)
+    assert await again.run() is RunOutcome.ENDED
+    assert second.made == ["answer/1"]
+    task = await loaded(store)
+    assert task.record.attempts == 1
+    assert any(isinstance(entry, HandedOver) for entry in task.entries)
+
+
+async def test_a_worker_that_must_leave_now_gives_up_its_calls_and_the_task_is_done_elsewhere(
+    store: TaskStore,
+) -> None:
+    await submitted(store)
+    run = await begin(store, store, ScriptedCalls(hold=asyncio.Event()))
+    running = asyncio.create_task(run.run())
+    await asyncio.sleep(0.02)
+    run.interrupt(Interrupt.LEAVE)
+    assert await running is RunOutcome.HANDED_OVER
+    again = await begin(store, store, ScriptedCalls())
+    assert await again.run() is RunOutcome.ENDED
+    assert (await loaded(store)).record.status is TaskStatus.SUCCEEDED

@@ -1,0 +1,271 @@
+"""The scripts against a real Redis: submission, claims, fencing, hand-over, forgetting.
+
+What a worker makes of them is in test_worker.py; the HTTP side is in the gateway's tests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.journal import (
+    CallKind,
+    CallOutcome,
+    Claimed,
+    Done,
+    Ended,
+    EndReason,
+    HandedOver,
+    Intended,
+    Submitted,
+    TaskStatus,
+)
+from flotilla_runtime.agent.loop import End
+from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.story import Story, read
+from flotilla_runtime.agent.tasks import CancelOutcome, NewTask, SubmitOutcome
+from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+
+pytestmark = pytest.mark.services
+
+
+def queue(server: Any, **settings: Any) -> QueueConfig:
+    return QueueConfig(
+        fleet="default/support",
+        url=server.url,
+        password_path=server.password_path,
+        **{"lease_seconds": 0.3, **settings},
+    )
+
+
+def open_store(server: Any, **settings: Any) -> TaskStore:
+    config = queue(server, **settings)
+    return TaskStore(connect(config), config)
+
+
+@pytest.fixture
+async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
+    opened = open_store(redis_server)
+    yield opened
+    await opened.close()
+
+
+def task(task_id: str, **fields: Any) -> NewTask:
+    return NewTask(id=task_id, input="why?", caller="ann", limits=TaskLimits(), **fields)
+
+
+def intent(call: str = "answer/1") -> Intended:
+    return Intended(at=1, call=call, kind=CallKind.MODEL, target="llama", step=1, reserved_tokens=10)
+
+
+END = End(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"})
+
+
+async def test_a_submitted_task_is_stored_whole_and_waits(store: TaskStore) -> None:
+    submitted = await store.submit(task("t1", metadata={"team": "docs"}))
+    assert (submitted.outcome, submitted.id) == (SubmitOutcome.CREATED, "t1")
+    loaded = await store.load("t1")
+    assert loaded is not None
+    assert (loaded.record.status, loaded.record.input) == (TaskStatus.WAITING, "why?")
+    assert loaded.record.metadata == {"team": "docs"}
+    assert [type(entry) for entry in loaded.entries] == [Submitted]
+    assert await store.queue_lengths() == (1, 0)
+
+
+async def test_the_same_idempotency_key_of_the_same_caller_is_the_same_task(store: TaskStore) -> None:
+    await store.submit(task("t1", idempotency_key="k"))
+    again = await store.submit(task("t2", idempotency_key="k"))
+    assert (again.outcome, again.id) == (SubmitOutcome.EXISTS, "t1")
+    other = NewTask(id="t3", input="why?", caller="bob", limits=TaskLimits(), idempotency_key="k")
+    assert (await store.submit(other)).outcome is SubmitOutcome.CREATED
+    assert await store.queue_lengths() == (2, 0)
+
+
+async def test_a_full_queue_takes_nothing_and_keeps_nothing(redis_server: Any) -> None:
+    store = open_store(redis_server, max_waiting=2)
+    outcomes = [(await store.submit(task(f"t{number}"))).outcome for number in range(3)]
+    assert outcomes == [SubmitOutcome.CREATED, SubmitOutcome.CREATED, SubmitOutcome.FULL]
+    assert await store.load("t2") is None
+    await store.close()
+
+
+async def test_interactive_tasks_are_claimed_before_batch_tasks_and_each_once(store: TaskStore) -> None:
+    await store.submit(task("slow", priority=Priority.BATCH))
+    await store.submit(task("soon"))
+    await store.submit(task("next"))
+    first = await store.claim("w1", 2)
+    second = await store.claim("w2", 5)
+    assert [claim.id for claim in first] == ["soon", "next"]
+    assert [claim.id for claim in second] == ["slow"]
+    assert await store.queue_lengths() == (0, 3)
+
+
+async def test_a_hundred_tasks_and_five_workers_at_once_give_each_task_to_one(store: TaskStore) -> None:
+    for number in range(100):
+        await store.submit(task(f"t{number:03}"))
+    granted = await asyncio.gather(*(store.claim(f"w{worker}", 30) for worker in range(5)))
+    ids = [claim.id for claims in granted for claim in claims]
+    assert sorted(ids) == [f"t{number:03}" for number in range(100)]
+
+
+async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(store: TaskStore) -> None:
+    await store.submit(task("t1"))
+    (old,) = await store.claim("w1", 1)
+    assert await store.append(old, 2, [intent()]) is False
+    await store.submit(task("t2"))
+    await asyncio.sleep(0.35)
+    (new,) = await store.claim("w2", 1)
+    assert (new.id, new.token) == ("t1", old.token + 1)
+    before = await store.load("t1")
+    with pytest.raises(LeaseLostError):
+        await store.append(old, 4, [intent("answer/9")])
+    with pytest.raises(LeaseLostError):
+        await store.finish(old, END, Story())
+    with pytest.raises(LeaseLostError):
+        await store.release(old, "w1")
+    assert (await store.renew([old])).lost == {"t1"}
+    after = await store.load("t1")
+    assert before is not None
+    assert after is not None
+    assert (after.record, after.entries) == (before.record, before.entries)
+    assert [entry.attempt for entry in after.entries if isinstance(entry, Claimed)] == [1, 2]
+
+
+async def test_a_renewed_lease_is_not_claimed(store: TaskStore) -> None:
+    await store.submit(task("t1"))
+    claims = await store.claim("w1", 1)
+    for _ in range(4):
+        await asyncio.sleep(0.15)
+        assert (await store.renew(claims)).lost == frozenset()
+        assert await store.claim("w2", 1) == []
+
+
+async def test_an_append_whose_answer_was_lost_is_not_doubled(store: TaskStore) -> None:
+    await store.submit(task("t1"))
+    (claim,) = await store.claim("w1", 1)
+    entries = [intent(), Done(at=2, call="answer/1", outcome=CallOutcome.SUCCEEDED, took_ms=1, value="so")]
+    await store.append(claim, 2, entries)
+    await store.append(claim, 2, entries)
+    loaded = await store.load("t1")
+    assert loaded is not None
+    assert list(loaded.entries[2:]) == entries
+    with pytest.raises(LeaseLostError):
+        await store.append(claim, 2, [intent("answer/2")])
+
+
+async def test_a_finish_whose_answer_was_lost_is_not_doubled(store: TaskStore) -> None:
+    await store.submit(task("t1"))
+    (claim,) = await store.claim("w1", 1)
+    await store.finish(claim, END, Story(steps=2, used_tokens=50))
+    await store.finish(claim, END, Story(steps=2, used_tokens=50))
+    loaded = await store.load("t1")
+    assert loaded is not None
+    assert (loaded.record.status, loaded.record.reason) == (TaskStatus.SUCCEEDED, "Completed")
+    assert loaded.record.result == {"answer": "so"}
+    assert [type(entry) for entry in loaded.entries] == [Submitted, Claimed, Ended]
+    minute = (loaded.record.ended_at or 0) // 60_000
+    (window,) = await store.windows([minute])
+    assert (window["reason:Completed"], window["tokens"]) == (1, 50)
+
+
+async def test_a_released_task_is_claimed_at_once_and_its_attempt_is_not_counted(store: TaskStore) -> None:
+    await store.submit(task("t1"))
+    (claim,) = await store.claim("w1", 1)
+    await store.release(claim, "w1")
+    (again,) = await store.claim("w2", 1)
+    loaded = await store.load("t1")
+    assert loaded is not None
+    assert (again.id, loaded.record.attempts) == ("t1", 1)
+    assert any(isinstance(entry, HandedOver) for entry in loaded.entries)
+    with pytest.raises(LeaseLostError):
+        await store.append(claim, 3, [intent()])
+
+
+async def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked_to_end(
+    store: TaskStore,
+) -> None:
+    await store.submit(task("waiting", priority=Priority.BATCH))
+    await store.submit(task("running"))
+    (claim,) = await store.claim("w1", 1)
+    assert await store.cancel("waiting") is CancelOutcome.CANCELLED
+    assert await store.cancel("waiting") is CancelOutcome.ENDED
+    assert await store.cancel("running") is CancelOutcome.REQUESTED
+    assert await store.cancel("nobody") is CancelOutcome.UNKNOWN
+    assert await store.queue_lengths() == (0, 1)
+    assert (await store.renew([claim])).cancelled == {"running"}
+    assert await store.append(claim, 2, [intent()]) is True
+    loaded = await store.load("waiting")
+    assert loaded is not None
+    assert read(loaded.entries).ended is not None
+
+
+async def test_waiting_for_work_ends_when_a_task_comes(store: TaskStore) -> None:
+    async def submit_soon() -> None:
+        await asyncio.sleep(0.1)
+        await store.submit(task("t1"))
+
+    await store.submit(task("t0"))
+    await store.claim("w1", 1)
+    started = asyncio.get_running_loop().time()
+    await asyncio.gather(store.wait_for_work(3), submit_soon())
+    assert 0.1 <= asyncio.get_running_loop().time() - started < 1
+    started = asyncio.get_running_loop().time()
+    await store.claim("w1", 1)
+    await store.wait_for_work(0.2)
+    assert asyncio.get_running_loop().time() - started >= 0.15
+
+
+async def test_results_are_forgotten_whole_after_their_time(redis_server: Any) -> None:
+    store = open_store(redis_server, result_ttl_seconds=0)
+    await store.submit(task("t1", idempotency_key="k"))
+    await store.submit(task("t2"))
+    (claim,) = await store.claim("w1", 1)
+    await store.finish(claim, END, Story())
+    await asyncio.sleep(0.01)
+    assert await store.forget_ended() == 1
+    assert await store.load("t1") is None
+    assert await store.ids(None, None, 10) == ["t2"]
+    assert await store.ids("ann", None, 10) == ["t2"]
+    assert (await store.submit(task("t3", idempotency_key="k"))).outcome is SubmitOutcome.CREATED
+    await store.close()
+
+
+async def test_ids_come_newest_first_and_page_by_page(store: TaskStore) -> None:
+    for number in range(5):
+        await store.submit(task(f"t{number}"))
+    assert await store.ids(None, None, 2) == ["t4", "t3"]
+    assert await store.ids("ann", "t3", 10) == ["t2", "t1", "t0"]
+    assert await store.ids("bob", None, 10) == []
+
+
+async def test_a_redis_that_is_away_is_said_to_be_away(redis_server: Any) -> None:
+    store = open_store(redis_server)
+    await store.submit(task("t1"))
+    redis_server.stop()
+    with pytest.raises(StoreUnavailableError):
+        await store.submit(task("t2"))
+    redis_server.start()
+    await store.close()
+    loaded = await store.load("t1")
+    assert loaded is not None
+    assert loaded.record.status is TaskStatus.WAITING
+    await store.close()
+
+
+async def test_all_scripts_work_on_a_redis_cluster(redis_cluster: Any) -> None:
+    store = open_store(redis_cluster, result_ttl_seconds=0)
+    await store.submit(task("t1", idempotency_key="k"))
+    await store.submit(task("t2"))
+    first, second = await store.claim("w1", 2)
+    await store.append(first, 2, [intent()])
+    await store.renew([first])
+    await store.finish(first, END, Story())
+    await store.release(second, "w1")
+    await store.submit(task("t3"))
+    await store.cancel("t3")
+    assert await store.queue_lengths() == (0, 1)
+    await asyncio.sleep(0.01)
+    assert await store.forget_ended() == 2
+    await store.close()

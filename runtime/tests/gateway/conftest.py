@@ -1,0 +1,233 @@
+"""A whole fleet on this machine: a real Redis, gateway and workers as processes, a model and an index."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from flotilla_runtime.contract import (
+    ENV_POD_NAME,
+    GatewayAuth,
+    GatewayConfig,
+    IndexConnection,
+    ModelConnection,
+    QueueConfig,
+    TaskLimits,
+    WorkerConfig,
+)
+from flotilla_runtime.serving import serving
+
+RUNTIME = Path(__file__).parents[2]
+
+
+@dataclass(slots=True)
+class Services:
+    """An index and a model; `answering` holds the model back, `asked` counts by task."""
+
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    retrieved: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    url: str = ""
+
+    async def are_asked(self, times: int = 1) -> None:
+        """Return when the model has been asked so many times."""
+        async with asyncio.timeout(20), self.news:
+            await self.news.wait_for(lambda: len(self.asked) >= times)
+
+    def application(self) -> Starlette:
+        async def retrieve(request: Request) -> Response:
+            query = (await request.json())["query"]
+            self.retrieved.append(query)
+            passage = {
+                "id": "p1",
+                "document": "routine-vacuuming.html",
+                "title": "Routine Vacuuming",
+                "heading": "",
+                "text": "VACUUM recovers or reuses disk space occupied by updated or deleted rows.",
+                "score": 0.9,
+            }
+            return JSONResponse({"passages": [passage], "generation": "g-1", "tookMilliseconds": 1.0})
+
+        async def complete(request: Request) -> Response:
+            body = await request.json()
+            async with self.news:
+                self.asked.append(request.headers["X-Session-Id"])
+                self.news.notify_all()
+            await self.answering.wait()
+            assert body["temperature"] == 0
+            return JSONResponse(
+                {
+                    "choices": [{"message": {"content": "VACUUM recovers disk space [1]."}}],
+                    "usage": {"prompt_tokens": 80, "completion_tokens": 8},
+                }
+            )
+
+        return Starlette(
+            routes=[
+                Route("/v1/retrieve", retrieve, methods=["POST"]),
+                Route("/v1/chat/completions", complete, methods=["POST"]),
+            ]
+        )
+
+
+@dataclass(slots=True)
+class Process:
+    """One of our processes, with its log."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait(10)
+
+    async def stop(self) -> int:
+        self.popen.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.popen.wait, 30)
+
+
+class Fleet:
+    """Starts and stops the parts; every part dies with the test."""
+
+    def __init__(self, folder: Path, redis: Any, services: Services, ports: list[int]) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.services = services
+        self.processes: list[Process] = []
+        self.callers = folder / "callers"
+        self.callers.mkdir()
+        self._ports = ports
+        self.gateway_url = ""
+        self.status_url = ""
+
+    @property
+    def queue(self) -> QueueConfig:
+        return QueueConfig(
+            fleet="default/support",
+            url=self.redis.url,
+            password_path=self.redis.password_path,
+            lease_seconds=2,
+            max_waiting=50,
+        )
+
+    async def start_gateway(self, auth: GatewayAuth = GatewayAuth.NONE, **fields: Any) -> Process:
+        port, metrics_port = self._ports.pop(), self._ports.pop()
+        config = GatewayConfig(
+            **{
+                "queue": self.queue,
+                "namespace": "default",
+                "name": "support",
+                "auth": auth,
+                "callers_directory": str(self.callers),
+                "port": port,
+                "metrics_port": metrics_port,
+                "limits": TaskLimits(max_wall_seconds=60),
+                **fields,
+            }
+        )
+        self.gateway_url = f"http://127.0.0.1:{port}"
+        self.status_url = f"http://127.0.0.1:{metrics_port}"
+        process = self._start("flotilla_runtime.gateway", config.model_dump_json(), {})
+        await self._ready(process, f"{self.status_url}/readyz")
+        await self._ready(process, f"{self.gateway_url}/healthz")
+        return process
+
+    async def start_worker(self, name: str, **fields: Any) -> Process:
+        port = self._ports.pop()
+        config = WorkerConfig(
+            **{
+                "queue": self.queue,
+                "prompt": "Answer.",
+                "models": (
+                    ModelConnection(role="Default", name="smol", url=f"{self.services.url}/v1", model="smol"),
+                ),
+                "indexes": (IndexConnection(name="manual", url=f"{self.services.url}/v1/retrieve"),),
+                "concurrency": 50,
+                "metrics_port": port,
+                **fields,
+            }
+        )
+        process = self._start("flotilla_runtime.agent", config.model_dump_json(), {ENV_POD_NAME: name})
+        await self._ready(process, f"http://127.0.0.1:{port}/readyz")
+        return process
+
+    def client(self, key: str | None = None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.AsyncClient(base_url=self.gateway_url, headers=headers, timeout=30)
+
+    async def submit(self, question: str = "How is space reclaimed?", **fields: Any) -> str:
+        async with self.client() as client:
+            response = await client.post("/v1/tasks", json={"input": question, **fields})
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        async with self.client() as client:
+            response = await client.get(f"/v1/tasks/{task_id}")
+        assert response.status_code == 200, response.text
+        shown: dict[str, Any] = response.json()
+        return shown
+
+    async def ended(self, task_id: str, within_seconds: float = 20) -> dict[str, Any]:
+        async with asyncio.timeout(within_seconds):
+            while True:
+                task = await self.task(task_id)
+                if task["endedAt"] is not None:
+                    return task
+                await asyncio.sleep(0.05)
+
+    def _start(self, module: str, config: str, environment: dict[str, str]) -> Process:
+        number = len(self.processes)
+        path, log = self.folder / f"config-{number}.json", self.folder / f"log-{number}.txt"
+        path.write_text(config)
+        popen = subprocess.Popen(
+            [sys.executable, "-m", module, "--config", str(path)],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(RUNTIME),
+                **environment,
+            },
+            stdout=log.open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+        process = Process(popen=popen, log=log)
+        self.processes.append(process)
+        return process
+
+    async def _ready(self, process: Process, url: str) -> None:
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while True:
+                assert process.popen.poll() is None, process.log.read_text()
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(url)).status_code == 200:
+                        return
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, redis_server: Any, free_ports: Any) -> AsyncIterator[Fleet]:
+    """A Redis, an index and a model are running; gateway and workers start on demand."""
+    services = Services()
+    services.answering.set()
+    async with serving(services.application(), 0, grace_seconds=1) as port:
+        services.url = f"http://127.0.0.1:{port}"
+        whole = Fleet(tmp_path, redis_server, services, free_ports(12))
+        yield whole
+        for process in whole.processes:
+            if process.popen.poll() is None:
+                process.kill()
+        services.answering.set()

@@ -1,0 +1,168 @@
+"""The three ways of letting callers in; the real API server is in test_kubernetes_auth.py."""
+
+import asyncio
+import json
+import logging
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flotilla_runtime.gateway.auth import (
+    CallerKeys,
+    FleetName,
+    KubernetesReviews,
+    NoAuthentication,
+    Verb,
+)
+from flotilla_runtime.gateway.problems import ProblemError
+
+FLEET = FleetName(namespace="default", name="support")
+
+
+async def refusal_of(
+    keys: CallerKeys | KubernetesReviews, authorization: str | None, verb: Verb = Verb.GET
+) -> ProblemError:
+    with pytest.raises(ProblemError) as refusal:
+        await keys.identify(authorization, verb)
+    return refusal.value
+
+
+async def test_without_authentication_everybody_sees_everything() -> None:
+    assert (await NoAuthentication().identify(None, Verb.GET)).sees_all
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer  ", "Basic YTpi", "Bearer wrong", "s3cret-a", "Bearer s3cret-a x"],
+)
+async def test_a_key_that_is_none_is_refused(tmp_path: Path, authorization: str | None) -> None:
+    (tmp_path / "ann").write_text("s3cret-a\n")
+    keys = CallerKeys(tmp_path)
+    await keys.refresh()
+    refusal = await refusal_of(keys, authorization)
+    assert refusal.status is HTTPStatus.UNAUTHORIZED
+    assert refusal.headers["WWW-Authenticate"].startswith("Bearer")
+    assert "s3cret" not in refusal.detail
+
+
+async def test_each_entry_of_the_secret_is_a_caller_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    (tmp_path / "ann").write_text("a-key\n")
+    (tmp_path / "bob").write_text("b-key")
+    (tmp_path / "nobody").write_text("\n")
+    (tmp_path / "..data").mkdir()
+    keys = CallerKeys(tmp_path)
+    await keys.refresh()
+    assert (await keys.identify("Bearer a-key", Verb.GET)).name == "secret:ann"
+    assert (await keys.identify("bearer b-key", Verb.CREATE)).name == "secret:bob"
+    assert (await refusal_of(keys, "Bearer ")).status is HTTPStatus.UNAUTHORIZED
+
+
+async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "ann").write_text("old")
+    keys = CallerKeys(tmp_path)
+    following = asyncio.create_task(keys.follow(0.01))
+    await asyncio.sleep(0.1)
+    assert (await keys.identify("Bearer old", Verb.GET)).name == "secret:ann"
+    (tmp_path / "ann").write_text("new")
+    await asyncio.sleep(0.1)
+    assert (await keys.identify("Bearer new", Verb.GET)).name == "secret:ann"
+    assert (await refusal_of(keys, "Bearer old")).status is HTTPStatus.UNAUTHORIZED
+    following.cancel()
+
+
+async def test_a_secret_that_is_not_mounted_lets_nobody_in(tmp_path: Path) -> None:
+    keys = CallerKeys(tmp_path / "missing")
+    await keys.refresh()
+    assert (await refusal_of(keys, "Bearer x")).status is HTTPStatus.UNAUTHORIZED
+
+
+class ApiServer:
+    """Knows two tokens; `down` makes it fail."""
+
+    verbs = {"t-ann": {"create", "get"}, "t-root": {"create", "get", "list"}, "t-new": {"get"}}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.down = False
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        body = json.loads(request.content)
+        attributes = body.get("spec", {}).get("resourceAttributes", {})
+        self.asked.append((token, attributes.get("verb", "who")))
+        if self.down:
+            raise httpx.ConnectError("refused")
+        if token not in self.verbs:
+            return httpx.Response(401, json={"kind": "Status"})
+        if body["kind"] == "SelfSubjectReview":
+            return httpx.Response(201, json={"status": {"userInfo": {"username": token.removeprefix("t-")}}})
+        assert attributes["resource"] == "agentfleets"
+        assert (attributes["subresource"], attributes["name"]) == ("tasks", "support")
+        return httpx.Response(201, json={"status": {"allowed": attributes["verb"] in self.verbs[token]}})
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def reviews(server: ApiServer, clock: FakeClock) -> KubernetesReviews:
+    client = httpx.AsyncClient(transport=httpx.MockTransport(server), base_url="https://kubernetes")
+    return KubernetesReviews(client, FLEET, clock)
+
+
+async def test_a_token_is_asked_about_and_the_answer_is_kept_for_a_minute() -> None:
+    server, clock = ApiServer(), FakeClock()
+    auth = reviews(server, clock)
+    identity = await auth.identify("Bearer t-ann", Verb.CREATE)
+    assert (identity.name, identity.sees_all) == ("kubernetes:ann", False)
+    assert (await auth.identify("Bearer t-root", Verb.GET)).sees_all
+    asked = len(server.asked)
+    clock.now = 59
+    await auth.identify("Bearer t-root", Verb.GET)
+    assert len(server.asked) == asked
+    clock.now = 61
+    await auth.identify("Bearer t-root", Verb.GET)
+    assert len(server.asked) > asked
+
+
+async def test_a_caller_without_the_verb_is_told_which_to_get() -> None:
+    refusal = await refusal_of(reviews(ApiServer(), FakeClock()), "Bearer t-new", Verb.CREATE)
+    assert refusal.status is HTTPStatus.FORBIDDEN
+    assert "new may not create agentfleets/tasks of support in default" in refusal.detail
+
+
+async def test_a_refusal_is_kept_for_a_few_seconds_only() -> None:
+    server, clock = ApiServer(), FakeClock()
+    auth = reviews(server, clock)
+    for _ in range(2):
+        assert (await refusal_of(auth, "Bearer expired")).status is HTTPStatus.UNAUTHORIZED
+    assert len(server.asked) == 1
+    clock.now = 6
+    await refusal_of(auth, "Bearer expired")
+    assert len(server.asked) == 2
+
+
+async def test_an_api_server_that_is_away_is_a_503_and_not_a_401() -> None:
+    server, clock = ApiServer(), FakeClock()
+    server.down = True
+    auth = reviews(server, clock)
+    refusal = await refusal_of(auth, "Bearer t-ann")
+    assert refusal.status is HTTPStatus.SERVICE_UNAVAILABLE
+    assert refusal.headers["Retry-After"] == "2"
+    server.down = False
+    assert (await auth.identify("Bearer t-ann", Verb.GET)).name == "kubernetes:ann"
+
+
+async def test_a_token_is_in_no_log_line_and_in_no_representation(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    auth = reviews(ApiServer(), FakeClock())
+    await auth.identify("Bearer t-ann", Verb.GET)
+    await refusal_of(auth, "Bearer s3cret-token")
+    assert "t-ann" not in caplog.text
+    assert "s3cret-token" not in caplog.text + repr(vars(auth))

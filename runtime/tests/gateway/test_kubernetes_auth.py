@@ -1,0 +1,99 @@
+"""Callers with tokens of a real API server, which decides by RBAC; the rules are in test_auth.py."""
+
+import time
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import pytest
+
+from flotilla_runtime.gateway.auth import FleetName, KubernetesReviews, Verb, api_server_client
+from flotilla_runtime.gateway.problems import ProblemError
+from local_cluster.control_plane import ControlPlane
+
+pytestmark = pytest.mark.apiserver
+
+
+class Callers:
+    """Service accounts of one namespace, with roles on one fleet's tasks."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self._client = plane.client
+        self._namespace = namespace
+
+    def token(self, name: str, *verbs: str, fleet: str = "support") -> str:
+        """A new account that may do this, and a token of its."""
+        core = f"/api/v1/namespaces/{self._namespace}/serviceaccounts"
+        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self._namespace}"
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+        self._client.create(core, account)
+        if verbs:
+            rule = {
+                "apiGroups": ["flotilla.dev"],
+                "resources": ["agentfleets/tasks"],
+                "resourceNames": [fleet],
+                "verbs": list(verbs),
+            }
+            api_version = "rbac.authorization.k8s.io/v1"
+            metadata = {"name": name}
+            self._client.create(
+                f"{rbac}/roles",
+                {"apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": [rule]},
+            )
+            self._client.create(
+                f"{rbac}/rolebindings",
+                {
+                    "apiVersion": api_version,
+                    "kind": "RoleBinding",
+                    "metadata": metadata,
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+                    "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self._namespace}],
+                },
+            )
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        answer = self._client.create(f"{core}/{name}/token", request)
+        return str(answer["status"]["token"])
+
+
+@pytest.fixture
+async def reviews(control_plane: ControlPlane, namespace: str) -> AsyncIterator[KubernetesReviews]:
+    address = urlsplit(control_plane.url)
+    environment = {
+        "KUBERNETES_SERVICE_HOST": str(address.hostname),
+        "KUBERNETES_SERVICE_PORT": str(address.port),
+    }
+    authority = control_plane.authority.pair.certificate
+    async with api_server_client(environment, str(authority)) as client:
+        yield KubernetesReviews(client, FleetName(namespace=namespace, name="support"), time.monotonic)
+
+
+async def test_rbac_decides_who_submits_who_reads_and_who_sees_all(
+    control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
+) -> None:
+    callers = Callers(control_plane, namespace)
+    user = callers.token("user", "create", "get")
+    identity = await reviews.identify(f"Bearer {user}", Verb.CREATE)
+    assert identity.name == f"kubernetes:system:serviceaccount:{namespace}:user"
+    assert identity.sees_all is False
+    assert (await reviews.identify(f"Bearer {user}", Verb.GET)).name == identity.name
+
+    auditor = callers.token("auditor", "get", "list")
+    assert (await reviews.identify(f"Bearer {auditor}", Verb.GET)).sees_all is True
+    await refused(reviews, auditor, Verb.CREATE, HTTPStatus.FORBIDDEN)
+
+
+async def test_who_may_nothing_here_is_refused(
+    control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
+) -> None:
+    callers = Callers(control_plane, namespace)
+    await refused(reviews, callers.token("nobody"), Verb.GET, HTTPStatus.FORBIDDEN)
+    other = callers.token("other", "create", "get", fleet="another")
+    await refused(reviews, other, Verb.CREATE, HTTPStatus.FORBIDDEN)
+    await refused(reviews, "not-a-token", Verb.GET, HTTPStatus.UNAUTHORIZED)
+
+
+async def refused(reviews: KubernetesReviews, token: str, verb: Verb, status: HTTPStatus) -> None:
+    with pytest.raises(ProblemError) as refusal:
+        await reviews.identify(f"Bearer {token}", verb)
+    assert refusal.value.status is status
+    assert token not in refusal.value.detail

@@ -1,0 +1,338 @@
+"""The task API as callers use it, against a real Redis, a gateway process and worker processes.
+
+Parsing, figures and views are in test_requests.py, authentication in test_auth.py.
+"""
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import httpx
+import pytest
+
+from flotilla_runtime.contract import FleetStatus, GatewayAuth, TaskKeys
+
+pytestmark = pytest.mark.services
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The events in a stream, with their ids."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line and not line.startswith(":")]
+        if lines:
+            fields = dict(line.split(": ", 1) for line in lines)
+            found.append({"id": int(fields["id"]), "event": fields["event"], **json.loads(fields["data"])})
+    return found
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["status"] == status
+    assert {"type", "title", "detail"} <= set(document)
+    return document
+
+
+async def test_a_question_is_answered_with_its_source(fleet: Any) -> None:
+    await fleet.start_gateway()
+    await fleet.start_worker("w1")
+    task = await fleet.ended(await fleet.submit(metadata={"team": "docs"}))
+    assert (task["status"], task["reason"]) == ("Succeeded", "Completed")
+    assert task["result"]["answer"] == "VACUUM recovers disk space [1]."
+    (citation,) = task["result"]["citations"]
+    assert (citation["document"], citation["index"], citation["generation"]) == (
+        "routine-vacuuming.html",
+        "manual",
+        "g-1",
+    )
+    assert task["usage"] == {"steps": 2, "tokens": 88, "costUSD": None}
+    assert [moment["event"] for moment in task["timeline"]] == [
+        *("Submitted", "Claimed"),
+        *("Intended", "Done", "Intended", "Done", "Ended"),
+    ]
+    assert task["metadata"] == {"team": "docs"}
+    assert fleet.services.asked == [task["id"]]
+
+
+async def test_the_same_idempotency_key_is_the_same_task(fleet: Any) -> None:
+    await fleet.start_gateway()
+    async with fleet.client() as client:
+        first = await client.post("/v1/tasks", json={"input": "a", "idempotencyKey": "k"})
+        again = await client.post("/v1/tasks", json={"input": "a", "idempotencyKey": "k"})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    assert first.headers["location"] == f"/v1/tasks/{first.json()['id']}"
+
+
+async def test_events_are_followed_to_the_end_and_resumed_from_any_place(fleet: Any) -> None:
+    await fleet.start_gateway()
+    fleet.services.answering.clear()
+    task_id = await fleet.submit()
+    async with fleet.client() as client, client.stream("GET", f"/v1/tasks/{task_id}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        text = ""
+        async for part in stream.aiter_text():
+            text += part
+            if "Submitted" in text and not fleet.processes[1:]:
+                await fleet.start_worker("w1")
+                fleet.services.answering.set()
+    whole = events_of(text)
+    assert [event["id"] for event in whole] == list(range(7))
+    assert whole[-1]["event"] == "Ended"
+    async with fleet.client() as client:
+        rest = await client.get(f"/v1/tasks/{task_id}/events", headers={"Last-Event-ID": "3"})
+        assert events_of(rest.text) == whole[4:]
+        problem(await client.get(f"/v1/tasks/{task_id}/events", headers={"Last-Event-ID": "x"}), 400)
+
+
+async def test_a_task_is_cancelled_while_it_waits_and_while_it_runs(fleet: Any) -> None:
+    await fleet.start_gateway()
+    waiting = await fleet.submit()
+    async with fleet.client() as client:
+        cancelled = await client.post(f"/v1/tasks/{waiting}/cancel")
+        assert (cancelled.status_code, cancelled.json()["status"]) == (200, "Cancelled")
+        assert (await client.post(f"/v1/tasks/{waiting}/cancel")).status_code == 200
+        fleet.services.answering.clear()
+        await fleet.start_worker("w1")
+        running = await fleet.submit()
+        await fleet.services.are_asked()
+        asked = await client.post(f"/v1/tasks/{running}/cancel")
+        assert (asked.status_code, asked.json()["status"]) == (202, "Running")
+        task = await fleet.ended(running, within_seconds=3)
+        assert (task["status"], task["reason"]) == ("Cancelled", "Cancelled")
+        assert task["partial"]["passages"][0]["document"] == "routine-vacuuming.html"
+        fleet.services.answering.set()
+        done = await fleet.ended(await fleet.submit())
+        problem(await client.post(f"/v1/tasks/{done['id']}/cancel"), 409)
+        nothing = problem(await client.post(f"/v1/tasks/{done['id']}/resolve"), 409)
+        assert nothing["type"].endswith("/nothing-unknown")
+
+
+async def test_tasks_are_listed_page_by_page_and_by_status(fleet: Any) -> None:
+    await fleet.start_gateway()
+    ids = [await fleet.submit(f"question {number}") for number in range(5)]
+    async with fleet.client() as client:
+        await client.post(f"/v1/tasks/{ids[1]}/cancel")
+        first = (await client.get("/v1/tasks", params={"limit": 3})).json()
+        assert [task["id"] for task in first["tasks"]] == ids[:1:-1]
+        second = (await client.get("/v1/tasks", params={"limit": 3, "cursor": first["nextCursor"]})).json()
+        assert [task["id"] for task in second["tasks"]] == ids[1::-1]
+        assert second["nextCursor"] is None
+        cancelled = (await client.get("/v1/tasks", params={"status": "Cancelled"})).json()
+        assert [task["id"] for task in cancelled["tasks"]] == [ids[1]]
+        wrong = await client.get("/v1/tasks", params={"status": "Gone", "limit": "0", "of": "me"})
+        assert [error["field"] for error in problem(wrong, 400)["errors"]] == ["of", "status", "limit"]
+
+
+async def test_a_full_queue_says_when_to_come_back_and_takes_tasks_again_later(fleet: Any) -> None:
+    await fleet.start_gateway()
+    for number in range(50):
+        await fleet.submit(f"question {number}")
+    async with fleet.client() as client:
+        refused = await client.post("/v1/tasks", json={"input": "one more"})
+        assert "50 tasks are waiting" in problem(refused, 429)["detail"]
+        assert int(refused.headers["retry-after"]) > 0
+        await fleet.start_worker("w1")
+        for _ in range(200):
+            response = await client.post("/v1/tasks", json={"input": "one more"})
+            if response.status_code == 201:
+                break
+            await asyncio.sleep(0.05)
+        await fleet.ended(response.json()["id"])
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["with its length announced", "in chunks"])
+async def test_a_task_of_10_mb_is_refused_without_being_read_whole(fleet: Any, announced: bool) -> None:
+    await fleet.start_gateway()
+    body = b'{"input": "' + b"x" * 10_000_000 + b'"}'
+
+    async def parts() -> Any:
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
+
+    async with fleet.client() as client:
+        content = body if announced else parts()
+        refused = await client.post("/v1/tasks", content=content)
+        assert "1048576 bytes" in problem(refused, 413)["detail"]
+        assert (await client.get("/v1/tasks")).json()["tasks"] == []
+
+
+async def test_bad_requests_are_refused_with_words_and_nothing_is_kept(fleet: Any) -> None:
+    await fleet.start_gateway()
+    async with fleet.client() as client:
+        assert "not JSON" in problem(await client.post("/v1/tasks", content=b"why?"), 400)["detail"]
+        unknown = problem(await client.post("/v1/tasks", json={"input": "a", "wish": 1}), 400)
+        assert unknown["errors"] == [{"field": "wish", "problem": "unknown field"}]
+        problem(await client.post("/v1/tasks", json={"input": "a", "limits": {"maxSteps": 99}}), 400)
+        problem(await client.get("/v1/tasks/0123456789abcdefghjkmnpqrs"), 404)
+        problem(await client.get("/v1/tasks/..%2f..%2fsecrets"), 404)
+        problem(await client.get("/v2/anything"), 404)
+        problem(await client.delete("/v1/tasks"), 405)
+        assert (await client.get("/v1/tasks")).json() == {"tasks": [], "nextCursor": None}
+        assert (await client.get("/openapi.json")).json()["openapi"] == "3.1.0"
+
+
+async def test_with_a_secret_each_caller_sees_its_own_tasks(fleet: Any) -> None:
+    (fleet.callers / "ann").write_text("a-key")
+    (fleet.callers / "bob").write_text("b-key")
+    await fleet.start_gateway(GatewayAuth.SECRET)
+    async with fleet.client("a-key") as ann, fleet.client("b-key") as bob, fleet.client("x") as stranger:
+        task_id = (await ann.post("/v1/tasks", json={"input": "a"})).json()["id"]
+        assert (await ann.get(f"/v1/tasks/{task_id}")).status_code == 200
+        for path in ("", "/events"):
+            problem(await bob.get(f"/v1/tasks/{task_id}{path}"), 404)
+        problem(await bob.post(f"/v1/tasks/{task_id}/cancel"), 404)
+        assert (await bob.get("/v1/tasks")).json()["tasks"] == []
+        assert len((await ann.get("/v1/tasks")).json()["tasks"]) == 1
+        wrong = await stranger.post("/v1/tasks", json={"input": "a"})
+        problem(wrong, 401)
+        assert wrong.headers["www-authenticate"].startswith("Bearer")
+        (fleet.callers / "carl").write_text("c-key")
+        await asyncio.sleep(1.5)
+        async with fleet.client("c-key") as carl:
+            assert (await carl.get("/v1/tasks")).status_code == 200
+
+
+async def test_a_redis_killed_right_after_the_201_still_has_the_task(fleet: Any) -> None:
+    await fleet.start_gateway()
+    task_id = await fleet.submit()
+    fleet.redis.stop(signal.SIGKILL)
+    async with fleet.client() as client:
+        away = await client.post("/v1/tasks", json={"input": "b"})
+        problem(away, 503)
+        assert away.headers["retry-after"] == "2"
+        problem(await client.get(f"/v1/tasks/{task_id}"), 503)
+    fleet.redis.start()
+    await fleet.start_worker("w1")
+    task = await fleet.ended(task_id)
+    assert task["status"] == "Succeeded"
+
+
+async def test_a_redis_killed_in_the_middle_of_a_task_loses_and_doubles_nothing(fleet: Any) -> None:
+    await fleet.start_gateway()
+    await fleet.start_worker("w1")
+    fleet.services.answering.clear()
+    task_id = await fleet.submit()
+    await fleet.services.are_asked()
+    fleet.redis.stop(signal.SIGKILL)
+    fleet.services.answering.set()
+    await asyncio.sleep(0.5)
+    fleet.redis.start()
+    task = await fleet.ended(task_id)
+    assert task["status"] == "Succeeded"
+    assert len(fleet.services.retrieved) == 1
+
+
+async def test_a_worker_killed_in_the_middle_is_replaced_and_no_finished_call_is_repeated(fleet: Any) -> None:
+    await fleet.start_gateway()
+    first = await fleet.start_worker("first")
+    fleet.services.answering.clear()
+    ids = [await fleet.submit(f"question {number}") for number in range(10)]
+    await fleet.services.are_asked(10)
+    await fleet.start_worker("second")
+    first.kill()
+    fleet.services.answering.set()
+    for task_id in ids:
+        task = await fleet.ended(task_id)
+        assert (task["status"], task["attempts"]) == ("Succeeded", 2)
+        assert {"first", "second"} == {moment["worker"] for moment in task["timeline"] if moment["worker"]}
+    assert len(fleet.services.retrieved) == 10
+    assert sorted(fleet.services.asked) == sorted(ids * 2)
+    status = await figures(fleet)
+    assert (status.recovered, status.ended) == (10, {"Completed": 10})
+
+
+async def test_a_worker_that_is_stopped_hands_over_and_leaves_at_once(fleet: Any) -> None:
+    await fleet.start_gateway()
+    first = await fleet.start_worker("first", handover_seconds=1)
+    fleet.services.answering.clear()
+    task_id = await fleet.submit()
+    await fleet.services.are_asked()
+    assert await asyncio.wait_for(first.stop(), 10) == 0
+    fleet.services.answering.set()
+    await fleet.start_worker("second")
+    task = await fleet.ended(task_id)
+    assert (task["status"], task["attempts"]) == ("Succeeded", 1)
+    assert "HandedOver" in [moment["event"] for moment in task["timeline"]]
+
+
+async def test_a_worker_that_always_dies_is_given_up_on(fleet: Any) -> None:
+    await fleet.start_gateway()
+    fleet.services.answering.clear()
+    task_id = await fleet.submit()
+    queue = fleet.queue.model_copy(update={"max_attempts": 2})
+    for attempt in range(1, 3):
+        worker = await fleet.start_worker(f"w{attempt}", queue=queue)
+        await fleet.services.are_asked(attempt)
+        worker.kill()
+    await fleet.start_worker("last", queue=queue)
+    task = await fleet.ended(task_id)
+    assert (task["status"], task["reason"]) == ("Failed", "Infrastructure")
+    assert task["partial"]["passages"]
+
+
+async def figures(fleet: Any) -> FleetStatus:
+    async with httpx.AsyncClient() as client:
+        return FleetStatus.model_validate((await client.get(f"{fleet.status_url}/v1/status")).json())
+
+
+async def test_the_figures_say_what_waits_what_runs_and_what_ended(fleet: Any) -> None:
+    await fleet.start_gateway()
+    fleet.services.answering.clear()
+    ids = [await fleet.submit(f"question {number}", priority="Batch") for number in range(3)]
+    before = await figures(fleet)
+    assert (before.waiting, before.in_flight, before.p95_seconds) == (3, 0, None)
+    assert before.oldest_waiting_seconds is not None
+    await fleet.start_worker("w1", concurrency=2)
+    await fleet.services.are_asked(2)
+    during = await figures(fleet)
+    assert (during.waiting, during.in_flight) == (1, 2)
+    fleet.services.answering.set()
+    for task_id in ids:
+        await fleet.ended(task_id)
+    after = await figures(fleet)
+    assert (after.waiting, after.in_flight, after.ended) == (0, 0, {"Completed": 3})
+    assert (after.steps, after.tokens) == (6, 264)
+    assert after.p95_seconds is not None
+    assert {"Model/smol", "Index/manual", "Queue"} <= set(after.busy_seconds)
+    async with httpx.AsyncClient() as client:
+        metrics = (await client.get(f"{fleet.status_url}/metrics")).text
+    assert 'flotilla_fleet_tasks_ended_1h{reason="Completed"} 3.0' in metrics
+    assert 'flotilla_gateway_requests_total{route="/v1/tasks",status="201"} 3.0' in metrics
+    assert not any(task_id in metrics for task_id in ids)
+
+
+async def test_many_tasks_at_once_do_not_hold_the_event_loop(fleet: Any) -> None:
+    await fleet.start_gateway(queue=fleet.queue.model_copy(update={"max_waiting": 1000}))
+    await fleet.start_worker("w1", concurrency=100)
+    fleet.services.answering.clear()
+    async with fleet.client() as client:
+        answers = await asyncio.gather(
+            *(client.post("/v1/tasks", json={"input": f"question {number}"}) for number in range(60))
+        )
+    await fleet.services.are_asked(60)
+    await asyncio.sleep(2)
+    fleet.services.answering.set()
+    for response in answers:
+        await fleet.ended(response.json()["id"], within_seconds=60)
+    worker = json.loads((fleet.folder / "config-1.json").read_text())["metrics_port"]
+    async with httpx.AsyncClient() as client:
+        metrics = (await client.get(f"http://127.0.0.1:{worker}/metrics")).text
+    lines = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    assert lines['flotilla_worker_runs_total{outcome="Ended"}'] == "60.0"
+    total = float(lines["flotilla_worker_loop_lag_seconds_count"])
+    assert float(lines['flotilla_worker_loop_lag_seconds_bucket{le="0.25"}']) >= 0.8 * total
+
+
+async def test_keys_of_a_fleet_share_one_hash_tag(fleet: Any) -> None:
+    await fleet.start_gateway()
+    await fleet.start_worker("w1")
+    await fleet.ended(await fleet.submit(idempotencyKey="k"))
+    keys = [key for key in fleet.redis.ask("keys", "*").splitlines() if key]
+    prefix = TaskKeys("default/support").prefix
+    assert keys
+    assert all(key.startswith(prefix) for key in keys)
+    assert prefix == "flotilla:{default/support}:"

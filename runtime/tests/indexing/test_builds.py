@@ -1,0 +1,212 @@
+"""Whole builds against a real Milvus Lite: first, again, changed, killed anywhere."""
+
+from pathlib import Path
+
+import pytest
+
+from flotilla_runtime.contract import BuildReason, DocumentCounts, MilvusConnection
+from flotilla_runtime.indexing.errors import BuildError
+from flotilla_runtime.indexing.store import Store
+from indexing_support.builds import Index, Killed, killer
+from indexing_support.embedder import REFUSED_WORD, EmbedderState
+from indexing_support.milvus import MilvusServer
+
+pytestmark = pytest.mark.services
+
+LONG = "\n\n".join(f"Paragraph {number} speaks of harbours, tides and ships." for number in range(40))
+
+
+def small_library(index: Index) -> None:
+    index.write("tides.md", "# Tides\n\nThe moon moves the sea twice a day.\n")
+    index.write(
+        "ships/sails.html", "<html><title>Sails</title><body><h1>Sails</h1><p>Wind fills them.</p></body>"
+    )
+    index.write("log.txt", LONG)
+
+
+async def test_a_first_build_indexes_every_document_and_swaps_the_alias(index: Index) -> None:
+    small_library(index)
+    report = await index.build("b1")
+    assert report.documents == DocumentCounts(discovered=3, indexed=3)
+    assert report.count_parity is True
+    assert report.chunks == len(index.rows())
+    assert index.live() == index.collection
+
+
+async def test_building_again_embeds_nothing(index: Index, embedder: EmbedderState) -> None:
+    small_library(index)
+    await index.build("b1")
+    before = index.rows()
+    embedder.texts.clear()
+    report = await index.build("b2")
+    assert report.documents == DocumentCounts(discovered=3, indexed=3)
+    assert index.rows() == before
+    assert embedder.texts == ["flotilla"]
+
+
+async def test_a_shortened_document_loses_its_tail_and_a_deleted_one_everything(index: Index) -> None:
+    small_library(index)
+    await index.build("b1")
+    index.write("log.txt", "Nothing happened.")
+    (index.documents / "tides.md").unlink()
+    report = await index.build("b2")
+    assert report.documents == DocumentCounts(discovered=2, indexed=2, removed=1)
+    assert sorted(index.rows().values()) == [
+        "log.txt: Nothing happened.",
+        "ships/sails.html: Wind fills them.",
+    ]
+
+
+async def test_dead_letters_are_counted_and_explained_and_the_rest_is_indexed(index: Index) -> None:
+    small_library(index)
+    index.settings["max_failed_percent"] = 90.0
+    index.write("empty.html", "")
+    index.write("broken.pdf", b"%PDF-1.7 this is not a PDF")
+    index.write("latin1.txt", "caf\xe9".encode("latin-1"))
+    index.write("refused.txt", REFUSED_WORD)
+    with (index.documents / "huge.txt").open("wb") as huge:
+        huge.truncate(100 * 1024 * 1024)
+    report = await index.build("b1")
+    assert report.documents == DocumentCounts(discovered=8, indexed=3, dead_lettered=5)
+    assert {letter.document: letter.reason for letter in report.dead_letters} == {
+        "broken.pdf": "Broken",
+        "empty.html": "Empty",
+        "huge.txt": "TooLarge",
+        "latin1.txt": "WrongEncoding",
+        "refused.txt": "EmbedderRefused",
+    }
+
+
+async def test_too_many_dead_letters_keep_the_live_index_as_it_was(index: Index) -> None:
+    small_library(index)
+    await index.build("b1")
+    before = index.rows()
+    index.write("tides.md", "")
+    with pytest.raises(BuildError) as refused:
+        await index.build("b2")
+    assert refused.value.reason is BuildReason.TOO_MANY_DEAD_LETTERS
+    assert "tides.md: Empty" in refused.value.message
+    assert index.rows() == before
+
+
+async def test_a_new_generation_is_built_aside_and_the_oldest_is_dropped(index: Index) -> None:
+    small_library(index)
+    for generation in ("g-one", "g-two", "g-three"):
+        index.generation = generation
+        index.now += 60
+        await index.plan(generation)
+        assert index.live() != index.collection
+        await index.build(generation)
+    assert index.live() == index.prefix + "g_three"
+    assert index.collections() == [index.prefix + "g_three", index.prefix + "g_two"]
+
+
+async def test_a_build_that_is_killed_at_any_point_and_run_again_gives_the_same_index(
+    index: Index, tmp_path: Path
+) -> None:
+    small_library(index)
+    await index.build("b0")
+    index.write("log.txt", LONG + "\n\nThe last line.")
+    (index.documents / "tides.md").unlink()
+    index.write("new.md", "# Fog\n\nFog hides the lighthouse.")
+    index.generation = "g-two"
+    await index.build("expected")
+    expected = index.rows()
+    points = []
+    for at in range(100):
+        index.generation = f"g-killed{at}"
+        build = f"killed-{at}"
+        try:
+            await index.build(build, killer(at))
+        except* Killed as killed:
+            points.append(str(killed.exceptions[0]))
+        else:
+            break
+        await index.build(build)
+        assert index.rows() == expected, points[-1]
+    assert {
+        "after_create_collection",
+        "after_upsert",
+        "before_finish_shard",
+        "before_swap",
+        "after_drop",
+    } <= set(points)
+
+
+async def test_an_update_in_place_that_is_killed_at_any_point_ends_the_same(index: Index) -> None:
+    index.write("log.txt", LONG)
+    index.write("old.txt", "Old news.")
+    at, ended = 0, False
+    while not ended:
+        index.write("log.txt", LONG)
+        index.write("old.txt", "Old news.")
+        await index.build(f"before-{at}")
+        index.write("log.txt", "Short now.")
+        (index.documents / "old.txt").unlink()
+        try:
+            await index.build(f"update-{at}", killer(at))
+            ended = True
+        except* Killed:
+            await index.build(f"update-{at}")
+        assert list(index.rows().values()) == ["log.txt: Short now."]
+        at += 1
+    assert at > 5
+
+
+async def test_the_index_survives_a_kill_of_milvus(index: Index, milvus: MilvusServer) -> None:
+    small_library(index)
+    await index.build("b1")
+    before = index.rows()
+    milvus.kill()
+    milvus.start()
+    assert index.rows() == before
+    store = Store(MilvusConnection(uri=milvus.uri))
+    about = store.describe(index.live() or "")
+    assert about is not None
+    assert about.build == "b1"
+    assert about.promoted_at == index.now
+
+
+async def test_a_slow_start_of_the_embedder_is_waited_for(index: Index, embedder: EmbedderState) -> None:
+    small_library(index)
+    embedder.failures += [503, 429]
+    report = await index.build("b1")
+    assert report.documents.indexed == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "part"),
+    [
+        pytest.param("path", BuildReason.PATH_MISSING, "no folder at pvc://docs", id="the path is not there"),
+        pytest.param("empty", BuildReason.SOURCE_EMPTY, "no file below pvc://docs", id="the path is empty"),
+        pytest.param(
+            "dimension", BuildReason.DIMENSION_MISMATCH, "set it to 64", id="the dimension is another"
+        ),
+        pytest.param("tokens", BuildReason.CHUNKS_TOO_LONG, "set it to 16 or less", id="chunks are too long"),
+    ],
+)
+async def test_a_plan_that_cannot_be_says_what_to_do(
+    index: Index, embedder: EmbedderState, spoil: str, reason: BuildReason, part: str
+) -> None:
+    if spoil != "empty":
+        small_library(index)
+    if spoil == "path":
+        index.documents.rename(index.folder / "elsewhere")
+    if spoil == "dimension":
+        index.dimension = 384
+    if spoil == "tokens":
+        embedder.longest_tokens = 50
+    with pytest.raises(BuildError) as refused:
+        await index.plan("b1")
+    assert refused.value.reason is reason
+    assert refused.value.permanent
+    assert part in refused.value.message
+
+
+async def test_a_promotion_without_all_markers_is_refused(index: Index) -> None:
+    small_library(index)
+    await index.plan("b1")
+    await index.shard("b1", 0)
+    with pytest.raises(BuildError, match="1 of 2 shards have no completion marker"):
+        await index.promote("b1")
+    assert index.live() is None

@@ -1,0 +1,100 @@
+"""Which files are documents, in which order, and which are hopeless at first sight."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flotilla_runtime.contract import BuildReason, SourceConfig
+from flotilla_runtime.indexing.discovery import discover
+from flotilla_runtime.indexing.errors import BuildError
+from flotilla_runtime.indexing.globs import compile_glob, selector
+
+
+def source(root: Path, *include: str, exclude: tuple[str, ...] = ()) -> SourceConfig:
+    return SourceConfig(
+        root=str(root), uri="pvc://docs", include=include, exclude=exclude, max_document_mib=1
+    )
+
+
+def write(root: Path, *paths: str) -> None:
+    for path in paths:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("text")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        pytest.param("**/*.html", "a.html", True, id="** may be no folder at all"),
+        pytest.param("**/*.html", "x/y/a.html", True, id="** may be many folders"),
+        pytest.param("*.html", "x/a.html", False, id="* stays in its folder"),
+        pytest.param("drafts/**", "drafts/x/a", True, id="a folder with all below"),
+        pytest.param("drafts/**", "draft", False, id="another name"),
+        pytest.param("a?.[ch]", "ab.c", True, id="one letter, one of a set"),
+        pytest.param("a?.[!ch]", "ab.c", False, id="none of a set"),
+        pytest.param("a.b", "aXb", False, id="a dot is a dot"),
+    ],
+)
+def test_patterns_mean_what_git_users_expect(pattern: str, path: str, matches: bool) -> None:
+    assert bool(compile_glob(pattern).fullmatch(path)) is matches
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_any_pattern_can_be_asked(pattern: str, path: str) -> None:
+    assert selector([pattern], [])(path) in (True, False)
+
+
+def test_documents_come_sorted_and_chosen(tmp_path: Path) -> None:
+    write(tmp_path, "b.html", "a/z.html", "a/notes.txt", "drafts/x.html")
+    found = discover(source(tmp_path, "**/*.html", exclude=("drafts/**",)))
+    assert [document.path for document in found.documents] == ["a/z.html", "b.html"]
+
+
+def test_a_mounted_config_map_is_seen_once(tmp_path: Path) -> None:
+    write(tmp_path, "..2026_05_01/page.md")
+    (tmp_path / "..data").symlink_to("..2026_05_01")
+    (tmp_path / "page.md").symlink_to("..data/page.md")
+    assert [document.path for document in discover(source(tmp_path)).documents] == ["page.md"]
+
+
+def test_the_hopeless_are_dead_letters_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    write(root, "good.txt")
+    (root / "empty.txt").touch()
+    with (root / "huge.txt").open("wb") as huge:
+        huge.truncate(100 * 1024 * 1024)
+    write(tmp_path, "secret.txt")
+    (root / "outside.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "dangling.txt").symlink_to("nowhere")
+    os.mkfifo(root / "pipe.txt")
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.txt")).write_text("text")
+    found = discover(source(root))
+    assert [document.path for document in found.documents] == ["good.txt"]
+    assert {letter.document: letter.reason for letter in found.dead_letters} == {
+        "caf\\xe9.txt": "BadName",
+        "dangling.txt": "Unreadable",
+        "empty.txt": "Empty",
+        "huge.txt": "TooLarge",
+        "outside.txt": "OutsideSource",
+        "pipe.txt": "Unreadable",
+    }
+    assert found.found == 7
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        pytest.param("nowhere", BuildReason.PATH_MISSING, id="no such folder"),
+        pytest.param("empty", BuildReason.SOURCE_EMPTY, id="an empty folder"),
+    ],
+)
+def test_without_documents_there_is_no_build(tmp_path: Path, root: str, reason: BuildReason) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BuildError) as refused:
+        discover(source(tmp_path / root, "**/*.md"))
+    assert refused.value.reason is reason
+    assert "pvc://docs" in refused.value.message

@@ -1,0 +1,215 @@
+"""What each parser makes of a document, and what it refuses. Whole builds: test_builds."""
+
+import io
+
+import pypdfium2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
+from flotilla_runtime.indexing.formats.encoding import decode
+from flotilla_runtime.indexing.formats.html import parse_html
+from flotilla_runtime.indexing.formats.markdown import parse_markdown
+from flotilla_runtime.indexing.parsing import ParserProcess, parse
+from flotilla_runtime.indexing.records import ParsedDocument, Section
+from indexing_support.crashing import crashing_parser
+
+PAGE = b"""<?xml version="1.0" encoding="UTF-8"?>
+<html><head><title>11.2. Index  Types</title><style>p {}</style></head><body>
+<div class="navheader"><a href="x">Prev</a></div>
+<div class="sect1" id="TYPES"><h2>11.2. Index Types</h2>
+<div class="toc"><a href="#BTREE">B-Tree</a></div>
+<p>Use <code>CREATE
+   INDEX</code>.</p>
+<div id="BTREE"><h3>B-Tree</h3><p>Sorted.</p><pre>SELECT 1
+  FROM t;</pre>
+<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>
+<ul><li>one</li><li>two</li></ul></div>
+<dl><dt id="GUC-FSYNC">fsync (boolean)</dt><dd><p>Keep it on.</p></dd></dl>
+</div><script>alert(1)</script></body></html>"""
+
+
+def pdf(pages: int) -> bytes:
+    """A PDF whose pages say which they are."""
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[%s]>>"
+        % (pages, b" ".join(b"%d 0 R" % (4 + 2 * n) for n in range(pages))),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    for number in range(pages):
+        text = b"BT /F1 12 Tf 72 700 Td (Page number %d speaks.) Tj ET" % (number + 1)
+        objects.append(
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>"
+            b"/Contents %d 0 R>>" % (5 + 2 * number)
+        )
+        objects.append(b"<</Length %d>>stream\n%s\nendstream" % (len(text), text))
+    body, offsets = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        offsets.append(len(body))
+        body += b"%d 0 obj%s endobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    return (
+        body
+        + b"xref\n0 %d\n0000000000 65535 f \n%strailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF"
+        % (
+            size,
+            table,
+            size,
+            len(body),
+        )
+    )
+
+
+def test_html_keeps_headings_anchors_code_and_tables_and_drops_navigation() -> None:
+    page = parse_html(PAGE, "types.html")
+    assert page.title == "11.2. Index Types"
+    top, tree, fsync = page.sections
+    assert top == Section(text="Use CREATE INDEX.", headings=("11.2. Index Types",), anchor="TYPES")
+    assert tree.headings == ("11.2. Index Types", "B-Tree")
+    assert tree.anchor == "BTREE"
+    assert tree.text == "Sorted.\n\nSELECT 1\n  FROM t;\n\na | b\n\n1 | 2\n\n- one\n\n- two"
+    assert (fsync.heading, fsync.anchor) == ("11.2. Index Types > B-Tree > fsync (boolean)", "GUC-FSYNC")
+
+
+def test_a_page_that_is_only_its_table_of_contents_is_still_a_page() -> None:
+    page = parse_html(b"<title>Index</title><div class=toc><p>Chapter one</p></div>", "index.html")
+    assert [section.text for section in page.sections] == ["Chapter one"]
+
+
+def test_html_that_nests_deeper_than_python_recurses_is_read() -> None:
+    deep = b"<div>" * 5000 + b"bottom" + b"</div>" * 5000
+    assert parse_html(deep, "deep.html").sections[-1].text == "bottom"
+
+
+def test_html_in_its_declared_encoding_is_read() -> None:
+    page = '<meta charset="iso-8859-1"><title>Café</title><p>Thé</p>'.encode("latin-1")
+    assert parse_html(page, "menu.html") == ParsedDocument(title="Café", sections=(Section(text="Thé"),))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "reason"),
+    [
+        pytest.param(
+            b"<html><script>x</script></html>", "a.html", DocumentReason.NO_TEXT, id="a page of scripts"
+        ),
+        pytest.param(b"   \n", "a.txt", DocumentReason.NO_TEXT, id="white space"),
+        pytest.param("caf\xe9".encode("latin-1"), "a.txt", DocumentReason.WRONG_ENCODING, id="latin-1 text"),
+        pytest.param(
+            b"<meta charset=klingon><p>x</p>", "a.html", DocumentReason.WRONG_ENCODING, id="klingon"
+        ),
+        pytest.param(b"a\x00b", "a.bin", DocumentReason.UNSUPPORTED, id="binary data"),
+        pytest.param(b"%PDF-1.4 nothing", "a.pdf", DocumentReason.BROKEN, id="a PDF cut short"),
+        pytest.param(pdf(2)[:300], "a.pdf", DocumentReason.BROKEN, id="a PDF cut in half"),
+        pytest.param(b"---\ntitle: x\n---\n", "a.md", DocumentReason.NO_TEXT, id="front matter alone"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_reason(
+    content: bytes, name: str, reason: DocumentReason
+) -> None:
+    with pytest.raises(DocumentError) as refused:
+        parse(content, name)
+    assert refused.value.reason is reason
+
+
+def test_a_pdf_says_on_which_page_a_passage_stands() -> None:
+    document = parse(pdf(2), "folder/report.pdf")
+    assert document.title == "report.pdf"
+    assert [(s.page, s.text) for s in document.sections] == [
+        (1, "Page number 1 speaks."),
+        (2, "Page number 2 speaks."),
+    ]
+
+
+def test_a_pdf_that_is_a_scan_holds_no_text() -> None:
+    scan, file = pypdfium2.PdfDocument.new(), io.BytesIO()
+    scan.new_page(100, 100)
+    scan.save(file)
+    with pytest.raises(DocumentError) as refused:
+        parse(file.getvalue(), "scan.pdf")
+    assert refused.value.reason is DocumentReason.NO_TEXT
+
+
+def test_markdown_goes_by_its_headings() -> None:
+    text = """---
+title: "The manual"
+---
+Intro with a [link](https://example.com) and ![a picture](x.png).
+
+# One #
+First.
+
+## Two: *more*
+```sh
+# not a heading
+```
+
+Under
+-----
+Last.
+<!-- a comment -->
+"""
+    document = parse_markdown(text.encode(), "manual.md")
+    assert document.title == "The manual"
+    shown = [(section.heading, section.anchor, section.text) for section in document.sections]
+    assert shown == [
+        ("", None, "Intro with a link and a picture."),
+        ("One", "one", "First."),
+        ("One > Two: *more*", "two-more", "```sh\n# not a heading\n```"),
+        ("One > Under", "under", "Last."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        pytest.param("\ufeffBOM".encode(), "BOM", id="UTF-8 with its mark"),
+        pytest.param("wide".encode("utf-16"), "wide", id="UTF-16 with its mark"),
+        pytest.param(b"plain", "plain", id="UTF-8"),
+    ],
+)
+def test_marks_say_the_encoding(content: bytes, text: str) -> None:
+    assert decode(content) == text
+
+
+def read_or_refused(content: bytes, name: str) -> ParsedDocument | DocumentReason:
+    try:
+        return parse(content, name)
+    except DocumentError as error:
+        return error.reason
+
+
+@given(st.binary(max_size=400), st.sampled_from(["a.html", "a.md", "a.txt", "a.unknown"]))
+def test_no_content_surprises_a_parser(content: bytes, name: str) -> None:
+    outcome = read_or_refused(content, name)
+    if isinstance(outcome, ParsedDocument):
+        assert outcome.sections
+        assert all(section.text.strip() for section in outcome.sections)
+    else:
+        assert outcome is not DocumentReason.BROKEN
+
+
+@given(st.text(alphabet="<>/ahdiv p=\"'h1&;\n", max_size=200))
+def test_no_markup_surprises_the_html_parser(markup: str) -> None:
+    outcome = read_or_refused(markup.encode(), "a.html")
+    assert isinstance(outcome, ParsedDocument) or outcome is DocumentReason.NO_TEXT
+
+
+async def test_a_parser_that_crashes_or_hangs_costs_its_document_alone() -> None:
+    process = ParserProcess(timeout_seconds=20, parser=crashing_parser)
+    try:
+        assert (await process.parse(b"fine", "a.txt")).title == "a.txt"
+        with pytest.raises(DocumentError) as crashed:
+            await process.parse(b"crash", "a.txt")
+        assert crashed.value.reason is DocumentReason.PARSER_CRASHED
+        assert (await process.parse(b"fine again", "a.txt")).title == "a.txt"
+        process._timeout_seconds = 0.5
+        with pytest.raises(DocumentError) as hung:
+            await process.parse(b"hang", "a.txt")
+        assert hung.value.reason is DocumentReason.PARSER_TIMED_OUT
+        process._timeout_seconds = 20
+        assert (await process.parse(b"fine at last", "a.txt")).title == "a.txt"
+    finally:
+        process.close()

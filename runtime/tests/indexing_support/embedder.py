@@ -1,0 +1,93 @@
+"""An embeddings server whose vectors follow from the words alone, with faults on demand."""
+
+import hashlib
+import json
+import math
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODEL = "words"
+DIMENSION = 64
+REFUSED_WORD = "unembeddable"
+WORD = re.compile(r"\w+")
+
+
+def vector_of(text: str, salt: str = "") -> list[float]:
+    """Texts that share words are near; `salt` makes another model of it."""
+    vector = [0.0] * DIMENSION
+    for word in WORD.findall(text.lower()):
+        digest = hashlib.sha256((salt + word).encode()).digest()
+        vector[digest[0] % DIMENSION] += 1.0 if digest[1] % 2 else -1.0
+    length = math.sqrt(sum(value * value for value in vector))
+    return [value / length for value in vector] if length else [1.0, *vector[1:]]
+
+
+@dataclass(slots=True)
+class EmbedderState:
+    """What the server was asked, and how it shall answer."""
+
+    texts: list[str] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
+    failures: list[int] = field(default_factory=list)  # statuses to give first, one a request
+    salt: str = ""
+    longest_tokens: int = 256
+    url: str = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """OpenAI's two paths."""
+
+    state: EmbedderState
+
+    def do_GET(self) -> None:
+        models = [{"id": MODEL, "object": "model", "max_model_len": self.state.longest_tokens}]
+        self._answer(200, {"object": "list", "data": models})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.state.authorizations.append(self.headers["Authorization"])
+        if self.state.failures:
+            self._answer(self.state.failures.pop(0), {"error": {"message": "told to fail"}})
+        elif body["model"] != MODEL:
+            self._answer(404, {"error": {"message": "no such model"}})
+        elif any(REFUSED_WORD in text for text in body["input"]):
+            self._answer(400, {"error": {"message": "too long for this model"}})
+        else:
+            self.state.texts += body["input"]
+            data = [
+                {"index": index, "embedding": vector_of(text, self.state.salt)}
+                for index, text in enumerate(body["input"])
+            ]
+            self._answer(200, {"object": "list", "data": data})
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving() -> Iterator[EmbedderState]:
+    """The server on a free port."""
+    state = EmbedderState()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"state": state}))
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,164 @@
+"""The retriever's HTTP face over a real Milvus Lite and the word embedder."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from flotilla_runtime.contract import MilvusConnection, RetrieverConfig
+from flotilla_runtime.indexing.store import Store
+from flotilla_runtime.retrieval.application import RetrieverApplication
+from flotilla_runtime.retrieval.generations import Generations
+from flotilla_runtime.retrieval.retriever import Retriever
+from indexing_support.builds import Index
+from indexing_support.embedder import REFUSED_WORD, EmbedderState
+from indexing_support.milvus import MilvusServer
+
+pytestmark = pytest.mark.services
+
+
+@asynccontextmanager
+async def serving(
+    index: Index, deadline_milliseconds: int = 5000
+) -> AsyncIterator[tuple[httpx.AsyncClient, Generations]]:
+    config = RetrieverConfig(
+        index="handbook",
+        milvus=MilvusConnection(uri=index.milvus_uri),
+        alias=index.alias,
+        deadline_milliseconds=deadline_milliseconds,
+    )
+    store = Store(config.milvus)
+    generations = Generations(store, index.alias)
+    async with httpx.AsyncClient() as outgoing:
+        retriever = Retriever(store, generations, outgoing, key="secret")
+        application = RetrieverApplication(config, retriever, generations).build()
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://retriever") as client:
+            await generations.refresh()
+            yield client, generations
+    store.close()
+
+
+async def ask(client: httpx.AsyncClient, query: str, **more: object) -> httpx.Response:
+    return await client.post("/v1/retrieve", json={"query": query, **more})
+
+
+def harbour(index: Index) -> None:
+    index.write(
+        "tides.md", "# Tides\n\nThe moon moves the sea twice a day.\n\n## Neap\n\nWeak tides are neap.\n"
+    )
+    index.write("sails.html", "<title>Sails</title><h1 id=top>Sails</h1><p>Wind fills the canvas.</p>")
+    index.write("fog.txt", "Fog hides the lighthouse.")
+
+
+async def test_the_passage_that_answers_comes_first_with_where_it_stands(
+    index: Index, embedder: EmbedderState
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    async with serving(index) as (client, _):
+        answer = (await ask(client, "what moves the sea", topK=2)).json()
+        sails = (await ask(client, "canvas and wind")).json()
+    assert answer["generation"] == "g-one"
+    assert len(answer["passages"]) == 2
+    first = answer["passages"][0]
+    assert (first["document"], first["title"], first["heading"], first["anchor"]) == (
+        "tides.md",
+        "Tides",
+        "Tides",
+        "tides",
+    )
+    assert first["text"] == "The moon moves the sea twice a day."
+    assert first["score"] > answer["passages"][1]["score"]
+    assert sails["passages"][0]["anchor"] == "top"
+    assert embedder.authorizations[-1] == "Bearer secret"
+
+
+async def test_it_is_ready_when_a_build_was_promoted_and_follows_the_alias(index: Index) -> None:
+    harbour(index)
+    async with serving(index) as (client, generations):
+        assert (await client.get("/readyz")).status_code == 503
+        unready = await ask(client, "fog")
+        assert unready.status_code == 503
+        assert unready.headers["content-type"] == "application/problem+json"
+        assert unready.json()["code"] == "no-generation"
+        await index.build("b1")
+        await generations.refresh()
+        assert (await client.get("/readyz")).status_code == 200
+        index.generation = "g-two"
+        await index.build("b2")
+        await generations.refresh()
+        assert (await ask(client, "fog")).json()["generation"] == "g-two"
+        status = (await client.get("/v1/status")).json()
+        metrics = (await client.get("/metrics")).text
+    assert (status["generation"], status["build"], status["chunks"], status["embedder"]) == (
+        "g-two",
+        "b2",
+        4,
+        "words",
+    )
+    assert status["requests"] == 1
+    assert 'flotilla_retriever_requests_total{outcome="no-generation"} 1.0' in metrics
+
+
+async def test_a_query_is_never_embedded_by_another_model_than_the_index(
+    index: Index, embedder: EmbedderState
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    embedder.salt = "another model under the same name"
+    async with serving(index) as (client, _):
+        answer = await ask(client, "fog")
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "wrong-model"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        pytest.param(b"what", 400, "invalid", id="not JSON"),
+        pytest.param(b'{"query": ""}', 400, "invalid", id="an empty question"),
+        pytest.param(b'{"query": "fog", "topK": 0}', 400, "invalid", id="nothing wanted"),
+        pytest.param(b"x" * 70_000, 413, "too-large", id="a body over the limit"),
+        pytest.param(
+            b'{"query": "%s"}' % REFUSED_WORD.encode(), 422, "query-refused", id="the model refuses"
+        ),
+    ],
+)
+async def test_a_bad_question_is_refused_with_a_problem(
+    index: Index, body: bytes, status: int, code: str
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    async with serving(index) as (client, _):
+        answer = await client.post("/v1/retrieve", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_what_takes_too_long_ends_at_the_deadline(index: Index, embedder: EmbedderState) -> None:
+    harbour(index)
+    await index.build("b1")
+    embedder.failures += [503] * 50
+    async with serving(index, deadline_milliseconds=200) as (client, _):
+        answer = await ask(client, "fog")
+    assert answer.status_code in (503, 504)
+    assert answer.json()["code"] in ("deadline", "embedder")
+    assert "Retry-After" in answer.headers
+
+
+async def test_it_answers_again_after_milvus_was_killed(index: Index, milvus: MilvusServer) -> None:
+    harbour(index)
+    await index.build("b1")
+    async with serving(index) as (client, generations):
+        milvus.kill()
+        assert (await ask(client, "fog")).status_code in (503, 504)
+        milvus.start()
+        deadline = time.monotonic() + 60
+        while (answer := await ask(client, "fog")).status_code != 200 and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        await generations.refresh()
+    assert answer.json()["passages"][0]["document"] == "fog.txt"
+    assert generations.problem is None

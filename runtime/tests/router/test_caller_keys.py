@@ -1,0 +1,26 @@
+"""The mounted secret → callers by the hash of their key."""
+
+from pathlib import Path
+
+from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+
+SHA256_OF_ONE = "7692C3AD3540BB803C020B3AEE66CD8887123234EA0C6E7143C0ADD73FF431ED"
+
+
+def test_a_secret_as_the_kubelet_mounts_it(tmp_path: Path) -> None:
+    data = tmp_path / "..2026_01_01"
+    data.mkdir()
+    (data / "fleet").write_bytes(b"one\n")
+    (data / "empty").write_bytes(b"\n")
+    (tmp_path / "..data").symlink_to(data.name)
+    for name in ("fleet", "empty"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    assert read_caller_keys(tmp_path) == {SHA256_OF_ONE: "fleet"}
+
+
+def test_a_secret_that_is_not_there_lets_nobody_in(tmp_path: Path) -> None:
+    assert read_caller_keys(tmp_path / "missing") == {}
+
+
+def test_the_map_is_sorted() -> None:
+    assert map_text({"B": "two", "A": "one"}) == "A one\nB two\n"

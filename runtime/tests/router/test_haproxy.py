@@ -1,0 +1,136 @@
+"""The rendered configuration: golden files, determinism, and what the real HAProxy 2.6 says of it.
+
+How HAProxy then behaves is in test_router_service.py. `--rewrite-golden` writes the golden files anew.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flotilla_runtime.contract import ListenFamily, RouterConfig, RouterTask
+from flotilla_runtime.router.__main__ import main, usable_family, write_files
+from flotilla_runtime.router.haproxy import render
+from flotilla_runtime.router.openai_errors import RefusalReason, refusals
+from router_support.builders import config
+
+GOLDEN = Path(__file__).parent / "golden"
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "generate": {},
+    "embed_without_conversations": {"task": RouterTask.EMBED, "models": ("minilm",)},
+    "callers_with_keys_and_adapters": {
+        "caller_keys_directory": "/etc/flotilla/keys",
+        "models": ("meta-llama/Llama-3.3-70B-Instruct", "sql"),
+        "load_factor": 1.5,
+    },
+    "ipv4_only_small_limits": {
+        "listen_family": ListenFamily.IPV4,
+        "max_queue": 10,
+        "max_request_mib": 1,
+        "queue_timeout_seconds": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_golden(scenario: str, golden: Callable[[Path, str], None]) -> None:
+    golden(GOLDEN / f"{scenario}.cfg", render(config(**SCENARIOS[scenario]))["haproxy.cfg"])
+
+
+def test_a_thousand_renderings_are_one() -> None:
+    scenario = SCENARIOS["callers_with_keys_and_adapters"]
+    assert len({json.dumps(render(config(**scenario))) for _ in range(1000)}) == 1
+
+
+def test_what_was_removed_from_3x_is_not_used() -> None:
+    """What HAProxy 3.x refuses or warns of, as its release notes list it: words, and sections of one name."""
+    removed = ("nbproc", "bind-process", "dispatch", "transparent", "program", "mailers", "master-worker")
+    for fields in SCENARIOS.values():
+        lines = render(config(**fields))["haproxy.cfg"].splitlines()
+        assert {line.split()[0] for line in lines if line.strip()}.isdisjoint(removed)
+        sections = [line for line in lines if line and not line.startswith(" ")]
+        assert len(set(sections)) == len(sections)
+
+
+def test_the_point_of_each_setting() -> None:
+    """What a reader of the golden file must not lose in a diff."""
+    text = render(config(queue_timeout_seconds=7, caller_keys_directory="/keys"))["haproxy.cfg"]
+    for line in (
+        "bind :::8000 v4v6",
+        "option http-buffer-request",
+        "option abortonclose",
+        "option redispatch 1",
+        "retry-on conn-failure",
+        "timeout queue 7s",
+        "tune.bufsize 65536",
+        "nbthread 1",
+        "http-request del-header Authorization",
+    ):
+        assert f"    {line}\n" in text
+
+
+def test_every_refusal_is_rendered_with_its_status_and_headers() -> None:
+    lines = render(config(max_request_mib=2, retry_after_seconds=9))["refusals.lua"].splitlines()
+    errors = refusals(max_request_mib=2, queue_timeout_seconds=60)
+    assert set(errors) == set(RefusalReason)
+    for reason, error in errors.items():
+        (line,) = (line for line in lines if line.startswith(f"    {reason.value} = "))
+        assert f"status = {error.status}," in line
+        assert ('["retry-after"] = "9"' in line) is (error.status in (429, 503))
+        assert ('["www-authenticate"] = "Bearer"' in line) is (error.status == 401)
+        text = json.loads(line.partition("body = ")[2].removesuffix(" },"))
+        assert set(json.loads(text)["error"]) == {"message", "type", "param", "code"}
+    assert "larger than 2 MiB" in errors[RefusalReason.TOO_LARGE].message
+
+
+def check(directory: Path, checked: RouterConfig) -> subprocess.CompletedProcess[str]:
+    write_files(checked, directory)
+    command = ["haproxy", "-c", "-f", str(directory / "haproxy.cfg")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_haproxy_takes_it_without_a_warning(scenario: str, tmp_path: Path) -> None:
+    fields = SCENARIOS[scenario] | {"run_directory": str(tmp_path)}
+    result = check(tmp_path, config(**fields))
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+
+
+@pytest.mark.services
+def test_haproxy_takes_a_model_of_any_name(tmp_path: Path) -> None:
+    names = ("a b", "it's", 'say "hi"', "back\\slash", "$HOME", "%[src]", "#1", "ü")
+    result = check(tmp_path, config(models=names, run_directory=str(tmp_path)))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_ipv6", "used"),
+    [
+        pytest.param(ListenFamily.DUAL, True, ListenFamily.DUAL, id="both where there are both"),
+        pytest.param(ListenFamily.DUAL, False, ListenFamily.IPV4, id="both become one where IPv6 is off"),
+        pytest.param(ListenFamily.IPV6, False, ListenFamily.IPV6, id="what was asked for alone stays"),
+    ],
+)
+def test_the_family_that_a_node_can_listen_on(
+    wanted: ListenFamily, has_ipv6: bool, used: ListenFamily
+) -> None:
+    assert usable_family(wanted, has_ipv6=has_ipv6) is used
+
+
+def test_the_command_writes_the_files(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "fleet").write_text("secret\n")
+    described = config(caller_keys_directory=str(keys), run_directory=str(tmp_path / "unused"))
+    (tmp_path / "config.json").write_text(described.model_dump_json())
+    run = tmp_path / "run"
+    assert main(["render", "--config", str(tmp_path / "config.json"), "--to", str(run)]) == 0
+    assert {path.name for path in run.iterdir()} == set(render(described))
+    digest = "2BB80D537B1DA3E38BD30361AA855686BDE0EACD7162FEF6A25FE97BF527A25B"
+    assert (run / "keys.map").read_text() == f"{digest} fleet\n"

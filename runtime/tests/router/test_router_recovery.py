@@ -1,0 +1,254 @@
+"""What a router does when something around it changes or fails: replicas, HAProxy, the agent, the API server.
+
+The real HAProxy 2.6, as in test_router_service.py, where the undisturbed router is.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from flotilla_runtime.contract import RouterStatus
+from router_support.builders import ROUTERS, pod
+from router_support.routers import Caller, Fleet, Router, fleet
+from router_support.waiting import until
+
+pytestmark = pytest.mark.services
+
+
+@asynccontextmanager
+async def two_replicas(**fields: Any) -> AsyncIterator[tuple[Fleet, Router, Caller]]:
+    async with fleet() as made:
+        await made.add("a", 1)
+        await made.add("b", 2)
+        async with Router(made.api, "router-1", engine_port=made.engine_port, **fields) as router:
+            await until(lambda: router.ready_servers() == {"a", "b"})
+            async with Caller(router) as caller:
+                yield made, router, caller
+
+
+async def get(router: Router, path: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{router.config.agent_port}{path}"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def homes(caller: Caller, count: int = 20) -> list[str]:
+    return [(await caller.post(session=str(number))).replica for number in range(count)]
+
+
+async def test_a_change_of_readiness_reaches_haproxy_within_a_second() -> None:
+    async with two_replicas() as (made, router, _):
+        for _ in range(3):
+            made.change("a", ready=False)
+            assert await until(lambda: router.ready_servers() == {"b"}, seconds=1) < 1
+            made.change("a", ready=True)
+            assert await until(lambda: router.ready_servers() == {"a", "b"}, seconds=1) < 1
+
+
+async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
+    async with two_replicas() as (made, router, caller):
+        for engine in made.engines.values():
+            engine.gate.clear()
+        async with caller.stream(**{"X-Session-Id": "talk"}) as response:
+            home = response.headers["X-Flotilla-Replica"]
+            other = {"a": "b", "b": "a"}[home]
+            assert await response.content.readline() == b"data: first\n"
+            made.change(home, drain_epoch=3)
+            await until(lambda: server(router, home).acknowledged_drain_epoch == 3)
+            assert server(router, home).state == "Draining"
+            await until(lambda: server(router, home).in_flight == 1)
+            made.engines[other].gate.set()
+            assert set(await homes(caller)) == {other}
+            made.engines[home].gate.set()
+            assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
+        await until(lambda: server(router, home).in_flight == 0)
+        made.change(home)
+        await until(lambda: router.ready_servers() == {"a", "b"})
+        assert set(await homes(caller)) == {"a", "b"}
+
+
+async def test_what_waits_for_a_draining_replica_goes_elsewhere() -> None:
+    async with two_replicas(max_num_seqs=1) as (made, router, caller):
+        for engine in made.engines.values():
+            engine.gate.clear()
+        running = [asyncio.create_task(caller.post(session=str(number))) for number in range(4)]
+        await until(lambda: router.status.in_flight == 4)
+        late = [asyncio.create_task(caller.post(session="late")) for _ in range(4)]
+        await until(lambda: router.status.waiting == 4)
+        made.change("a", terminating=True)
+        await until(lambda: router.ready_servers() == {"b"})
+        made.engines["b"].gate.set()
+        assert {answer.replica for answer in await asyncio.gather(*late)} == {"b"}
+        made.engines["a"].gate.set()
+        assert {answer.status for answer in await asyncio.gather(*running)} == {200}
+
+
+async def test_a_replica_that_is_gone_is_forgotten_and_its_id_is_free_again() -> None:
+    async with two_replicas() as (made, router, caller):
+        made.api.remove("a")
+        await made.add("c", 3)
+        made.api.put(pod("d", server_id=1, ip="127.0.1.3"))
+        await until(lambda: router.ready_servers() == {"b", "c", "d"})
+        assert set(await homes(caller, 40)) == {"b", "c", "d"}
+
+
+async def test_a_replica_that_came_back_with_another_address() -> None:
+    async with two_replicas() as (made, router, caller):
+        await made.add("a", 3)
+        made.api.put(pod("a", server_id=1, ip="127.0.1.3"))
+        await until(lambda: server(router, "a").address.startswith("127.0.1.3:"))
+        await until(lambda: router.ready_servers() == {"a", "b"})
+        assert set(await homes(caller)) == {"a", "b"}
+        assert made.engines["a"].seen
+
+
+async def test_a_replica_that_refuses_connections_costs_no_request() -> None:
+    async with two_replicas() as (made, _, caller):
+        await made.engines["a"].stop()
+        assert set(await homes(caller, 30)) == {"b"}
+
+
+async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_again() -> None:
+    async with two_replicas() as (made, router, caller):
+        for engine in made.engines.values():
+            engine.gate.clear()
+        request = asyncio.create_task(caller.post(session="x"))
+        await until(lambda: router.status.in_flight == 1)
+        home = next(engine for engine in made.engines.values() if engine.running)
+        await home.stop()
+        answer = await request
+        assert (answer.status, answer.body["error"]["code"]) == (502, "replica_failed")
+        assert sum(len(engine.seen) for engine in made.engines.values()) == 1
+
+
+async def test_haproxy_restarts() -> None:
+    async with two_replicas() as (_, router, caller):
+        before = await homes(caller)
+        await router.stop_haproxy()
+        await router.start_haproxy()
+        await until(lambda: haproxy_knows_all(router), seconds=3)
+        await answered(caller)
+        assert await homes(caller) == before
+        await until(lambda: counted_requests(router) >= 2 * len(before))
+
+
+async def test_haproxy_restarts_with_the_keys_it_had(tmp_path: Any) -> None:
+    (tmp_path / "fleet").write_text("old")
+    async with two_replicas(caller_keys_directory=str(tmp_path)) as (_, router, caller):
+        (tmp_path / "fleet").write_text("new")
+        await until(lambda: "fleet" in (router.directory / "keys.map").read_text())
+        await asyncio.sleep(0.5)
+        await router.stop_agent()
+        await router.stop_haproxy()
+        await router.start_haproxy()
+        answer = await caller.post(headers={"Authorization": "Bearer new"})
+        assert answer.body["error"]["code"] == "no_replicas"
+        assert (await caller.post(headers={"Authorization": "Bearer old"})).status == 401
+        await router.start_agent()
+        assert (await caller.post(headers={"Authorization": "Bearer new"})).status == 200
+
+
+async def test_the_agent_restarts_after_replicas_came_drained_and_went() -> None:
+    async with two_replicas() as (made, router, caller):
+        await made.add("c", 3)
+        await until(lambda: router.ready_servers() == {"a", "b", "c"})
+        await router.stop_agent()
+        assert set(await homes(caller)) == {"a", "b", "c"}
+        made.api.remove("a")
+        made.change("b", drain_epoch=9)
+        await made.add("d", 4)
+        await router.start_agent()
+        assert router.ready_servers() == {"c", "d"}
+        assert server(router, "b").acknowledged_drain_epoch == 9
+        assert set(await homes(caller)) == {"c", "d"}
+
+
+async def test_an_agent_that_has_not_seen_the_pods_is_not_ready() -> None:
+    async with fleet() as made:
+        await made.add("a", 1)
+        router = Router(made.api, "router-1", engine_port=made.engine_port)
+        async with router:
+            await router.stop_agent()
+            made.api.failing = True
+            start = asyncio.create_task(router.start_agent())
+            await asyncio.sleep(0.7)
+            assert (await get(router, "/readyz"))[0] == 503
+            assert (await get(router, "/healthz"))[0] == 200
+            assert not router.status.synced
+            made.api.failing = False
+            await start
+            assert (await get(router, "/readyz"))[0] == 200
+
+
+async def test_the_api_server_is_away() -> None:
+    async with two_replicas() as (made, router, caller):
+        made.api.failing = True
+        made.api.break_watches()
+        await asyncio.sleep(1)
+        assert set(await homes(caller)) == {"a", "b"}
+        made.api.failing = False
+        await made.add("c", 3)
+        await until(lambda: "c" in router.ready_servers())
+
+
+async def test_the_status_is_what_the_contract_says() -> None:
+    async with two_replicas() as (made, router, caller):
+        made.api.put(pod("broken", server_id=0, ip="127.0.1.9"))
+        await caller.get("/v1/nothing/at/all")
+        await caller.post(path="/other")
+        await until(lambda: "broken" in router.status.unusable and "UnknownPath" in router.status.refused)
+        status, text = await get(router, "/v1/status")
+        parsed = RouterStatus.model_validate_json(text)
+        assert (status, parsed.synced, parsed.live_routers) == (200, True, 1)
+        assert {row.name: row.address for row in parsed.servers} == {
+            "a": f"127.0.1.1:{made.engine_port}",
+            "b": f"127.0.1.2:{made.engine_port}",
+        }
+        assert set(json.loads(text)["servers"][0]) >= {"inFlight", "queued", "acknowledgedDrainEpoch"}
+
+
+async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
+    async with two_replicas() as (made, router, caller):
+        assert (await get(router, "/v1/drained"))[0] == 409
+        for engine in made.engines.values():
+            engine.gate.clear()
+        async with caller.stream() as response:
+            made.api.put(pod("router-1", labels=ROUTERS, terminating=True))
+            await until(lambda: router.status.draining)
+            waiting = asyncio.create_task(get(router, "/v1/drained"))
+            assert (await get(router, "/readyz"))[0] == 503
+            async with aiohttp.ClientSession() as session, session.get(f"{router.url}/v1/models") as models:
+                assert models.headers["Connection"] == "close"
+            await asyncio.sleep(6)
+            assert not waiting.done()
+            for engine in made.engines.values():
+                engine.gate.set()
+            assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
+            assert (await asyncio.wait_for(waiting, 2))[0] == 200
+
+
+def server(router: Router, name: str) -> Any:
+    return next(row for row in router.status.servers if row.name == name)
+
+
+def haproxy_knows_all(router: Router) -> bool:
+    return router.log.count("Server engines/a is UP/READY") == 2
+
+
+async def answered(caller: Caller) -> None:
+    for _ in range(100):
+        if (await caller.post(session="x")).status == 200:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("no request was answered within 5 s")
+
+
+def counted_requests(router: Router) -> float:
+    assert router.agent is not None
+    samples = [sample for metric in router.agent.metrics.registry.collect() for sample in metric.samples]
+    return sum(sample.value for sample in samples if sample.name == "flotilla_router_requests_total")

@@ -1,0 +1,533 @@
+"""The router as its pod runs it: the real HAProxy 2.6, the agent, engines on loopback, a small pod API.
+
+Choices made before anything runs (rendering, plans, pods) have tests of their own beside this file. Faults of
+the two containers are in test_router_recovery.py.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flotilla_runtime.contract import RouterTask
+from router_support.routers import Answer, Caller, Fleet, Router, fleet
+from router_support.waiting import until
+
+pytestmark = pytest.mark.services
+
+KEYS = 1000
+
+
+@asynccontextmanager
+async def routed(
+    made: Fleet, *names: str, blocked: bool = False, **fields: Any
+) -> AsyncIterator[tuple[Router, Caller]]:
+    for server_id, name in enumerate(names, 1):
+        await made.add(name, server_id, blocked=blocked)
+    async with Router(made.api, "router-1", engine_port=made.engine_port, **fields) as router:
+        await until(lambda: router.ready_servers() == set(names))
+        async with Caller(router) as caller:
+            yield router, caller
+
+
+def assert_openai_error(answer: Answer, status: int, code: str) -> None:
+    assert answer.status == status, answer
+    error = answer.body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    assert answer.headers["X-Request-Id"]
+
+
+async def test_a_session_stays_on_its_replica() -> None:
+    async with fleet() as made, routed(made, "a", "b", "c") as (_, caller):
+        homes = {}
+        for session in map(str, range(12)):
+            answers = [await caller.post(session=session) for _ in range(4)]
+            homes[session] = {answer.replica for answer in answers}
+            assert all(answer.body["replica"] == answer.replica for answer in answers)
+        assert all(len(replicas) == 1 for replicas in homes.values())
+        assert len(set.union(*homes.values())) == 3
+
+
+async def test_two_routers_agree_on_homes_and_use_every_replica() -> None:
+    """The second router learns of the replicas in another order, and after some of them had left."""
+    names = [f"replica-{number}" for number in range(8)]
+    async with fleet() as made, routed(made, *names[:4]) as (_, first):
+        async with Router(made.api, "router-2", engine_port=made.engine_port) as late, Caller(late) as second:
+            for name in reversed(names[4:]):
+                await made.add(name, names.index(name) + 1)
+            await until(lambda: late.ready_servers() == set(names))
+            homes = [
+                [(await caller.post(session=f"s-{key}")).replica for key in range(KEYS)]
+                for caller in (first, second)
+            ]
+        agreed = sum(one == other for one, other in zip(*homes, strict=True))
+        assert agreed >= 0.99 * KEYS
+        counts = Counter(homes[0])
+        assert set(counts) == set(names)
+        assert max(counts.values()) < 1.4 * KEYS / len(names)
+
+
+async def test_only_the_keys_of_a_lost_replica_move() -> None:
+    async with fleet() as made, routed(made, "a", "b", "c", "d") as (router, caller):
+        before = {key: (await caller.post(session=f"s-{key}")).replica for key in range(200)}
+        made.api.remove("b")
+        await until(lambda: router.ready_servers() == {"a", "c", "d"})
+        after = {key: (await caller.post(session=f"s-{key}")).replica for key in range(200)}
+        moved = [key for key in before if before[key] != after[key]]
+        assert moved == [key for key in before if before[key] == "b"]
+
+
+CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
+COMPLETIONS = "/v1/completions"
+LONG = "x" * 400_000
+
+
+def chat(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"model": "smollm2", "messages": list(messages), **fields}
+
+
+def message(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def parts(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}]
+
+
+def image_then(text: str) -> list[dict[str, Any]]:
+    return [{"type": "image_url", "image_url": {"url": "data:,abc"}}, *parts(text)]
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "first", "later"),
+    [
+        pytest.param(
+            CHAT,
+            "CacheKey",
+            lambda key: chat(message("user", "hello"), prompt_cache_key=key),
+            lambda key: chat(message("user", "else"), prompt_cache_key=key),
+            id="prompt_cache_key goes before the messages",
+        ),
+        pytest.param(
+            CHAT,
+            "Messages",
+            lambda key: chat(message("system", "be kind"), message("user", key)),
+            lambda key: chat(
+                message("system", "be kind"),
+                message("user", key),
+                message("assistant", LONG),
+                message("user", "go on"),
+            ),
+            id="a chat that has grown to 400 KB is found by its first system and user message",
+        ),
+        pytest.param(
+            CHAT,
+            "Messages",
+            lambda key: chat(message("system", parts("be kind")), message("user", image_then(key))),
+            lambda key: chat(
+                message("system", parts("be kind")), message("user", image_then(key)), message("user", LONG)
+            ),
+            id="content in parts, the text behind an image",
+        ),
+        pytest.param(
+            CHAT,
+            "Messages",
+            lambda key: chat(message("developer", "x"), message("assistant", "hi"), message("user", key)),
+            lambda key: chat(
+                message("developer", "x"),
+                message("assistant", "hi"),
+                message("user", key),
+                message("user", "b"),
+            ),
+            id="the first user message comes later",
+        ),
+        pytest.param(
+            CHAT,
+            "Messages",
+            lambda key: chat(message("user", key + LONG)),
+            lambda key: chat(message("user", key + LONG), message("assistant", "ok"), message("user", "b")),
+            id="a first message longer than the buffer counts by its beginning",
+        ),
+        pytest.param(
+            RESPONSES,
+            "PreviousResponse",
+            lambda key: {"previous_response_id": key, "input": "a"},
+            lambda key: {"previous_response_id": key, "input": "b"},
+            id="responses by the response before",
+        ),
+        pytest.param(
+            RESPONSES,
+            "Input",
+            lambda key: {"instructions": "be kind", "input": key},
+            lambda key: {"instructions": "be kind", "input": key, "tools": LONG},
+            id="responses by instructions and input",
+        ),
+        pytest.param(
+            RESPONSES,
+            "Input",
+            lambda key: {"input": [message("user", parts(key))]},
+            lambda key: {"input": [message("user", parts(key)), message("assistant", LONG)]},
+            id="responses by the first input of a list",
+        ),
+        pytest.param(
+            COMPLETIONS,
+            "Prompt",
+            lambda key: {"model": "smollm2", "prompt": key + LONG[:4096]},
+            lambda key: {"model": "smollm2", "prompt": key + LONG, "max_tokens": 9},
+            id="completions by the first 4 KiB of the prompt",
+        ),
+        pytest.param(
+            COMPLETIONS,
+            "Prompt",
+            lambda key: {"model": "smollm2", "prompt": f'say \\"{key}', "max_tokens": 1},
+            lambda key: {"model": "smollm2", "prompt": f'say \\"{key}', "max_tokens": 2},
+            id="a short prompt ends at its own quotation mark",
+        ),
+    ],
+)
+async def test_the_key_in_a_body(path: str, source: str, first: Any, later: Any) -> None:
+    async with fleet() as made, routed(made, "a", "b", "c", "d", "e") as (router, caller):
+        homes = []
+        for key in map(str, range(10)):
+            one = await caller.post(first(key), path=path)
+            again = await caller.post(later(key), path=path)
+            assert (one.status, again.status) == (200, 200)
+            assert one.replica == again.replica
+            homes.append(one.replica)
+        assert len(set(homes)) > 1
+        assert {line["key"] for line in request_lines(router)} == {source}
+
+
+async def test_a_header_goes_before_the_body() -> None:
+    async with fleet() as made, routed(made, "a", "b", "c") as (router, caller):
+        answers = [
+            await caller.post(
+                chat(message("user", str(number)), prompt_cache_key=str(number)), session="mine"
+            )
+            for number in range(9)
+        ]
+        assert len({answer.replica for answer in answers}) == 1
+        assert {line["key"] for line in request_lines(router)} == {"Header"}
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        pytest.param(chat(message("system", "be kind")), CHAT, id="a system prompt alone is no conversation"),
+        pytest.param(chat(), CHAT, id="no messages"),
+        pytest.param({"messages": "text"}, CHAT, id="messages that are no list"),
+        pytest.param({"model": "smollm2"}, COMPLETIONS, id="no prompt"),
+        pytest.param({"model": "smollm2", "input": ["a", "b"]}, "/v1/embeddings", id="another path"),
+    ],
+)
+async def test_without_a_key_the_least_loaded_replica_answers(body: Any, path: str) -> None:
+    async with fleet() as made, routed(made, "a", "b", "c", blocked=True) as (router, caller):
+        waiting = [asyncio.create_task(caller.post(body, path=path)) for _ in range(6)]
+        await until(lambda: sum(engine.running for engine in made.engines.values()) == 6)
+        assert {engine.running for engine in made.engines.values()} == {2}
+        open_gates(made)
+        await asyncio.gather(*waiting)
+        await until(lambda: counted(router, 'flotilla_router_routed_total{by="LeastConnections"}') == 6)
+
+
+async def test_bytes_that_are_not_json_are_the_engines_business() -> None:
+    async with fleet() as made, routed(made, "a") as (_, caller):
+        assert (await caller.post(data=b'{"messages": [{"role": "user", "content": "\xff\x00')).status == 200
+
+
+async def test_embeddings_have_no_home() -> None:
+    async with fleet() as made, routed(made, "a", "b", task=RouterTask.EMBED, blocked=True) as (_, caller):
+        waiting = [asyncio.create_task(caller.post(session="one", path="/v1/embeddings")) for _ in range(4)]
+        await until(lambda: sum(engine.running for engine in made.engines.values()) == 4)
+        assert {engine.running for engine in made.engines.values()} == {2}
+        open_gates(made)
+        await asyncio.gather(*waiting)
+
+
+async def test_a_home_keeps_at_most_its_share() -> None:
+    """One session with 20 requests at once: the load factor of 1.25 spreads them 5 to 7 on each of four."""
+    async with fleet() as made, routed(made, "a", "b", "c", "d", blocked=True) as (router, caller):
+        waiting = [asyncio.create_task(caller.post(session="hot")) for _ in range(20)]
+        await until(lambda: sum(engine.running for engine in made.engines.values()) == 20)
+        loads = sorted(engine.running for engine in made.engines.values())
+        assert loads[-1] <= 7
+        assert loads[0] >= 1
+        open_gates(made)
+        await asyncio.gather(*waiting)
+        await until(lambda: (counted(router, "flotilla_router_moved_total") or 0) >= 10)
+
+
+async def test_an_engine_never_gets_more_than_its_limit() -> None:
+    async with fleet() as made, routed(made, "a", "b", max_num_seqs=3, blocked=True) as (router, caller):
+        waiting = [asyncio.create_task(caller.post(session=str(number))) for number in range(30)]
+        await until(lambda: router.status.waiting == 30 - 2 * 4)
+        assert router.status.in_flight == 8
+        open_gates(made)
+        answers = await asyncio.gather(*waiting)
+        assert {answer.status for answer in answers} == {200}
+        assert {engine.most for engine in made.engines.values()} == {4}
+
+
+async def test_a_request_that_waits_moves_when_another_replica_has_room() -> None:
+    """Both full, requests queued at the one: as soon as the other is idle, they go there."""
+    async with fleet() as made, routed(made, "a", "b", max_num_seqs=1, blocked=True) as (router, caller):
+        running = [asyncio.create_task(caller.post(session=f"fill-{number}")) for number in range(4)]
+        await until(lambda: {engine.running for engine in made.engines.values()} == {2})
+        late = [asyncio.create_task(caller.post(session="late")) for _ in range(2)]
+        await until(lambda: router.status.waiting == 2)
+        queues = {server.name: server.queued for server in router.status.servers}
+        stuck = max(queues, key=lambda name: queues[name])
+        other = made.engines["b" if stuck == "a" else "a"]
+        assert queues[stuck] >= 1
+        other.gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(*late), 3)
+        assert {answer.replica for answer in answers} == {other.name}
+        open_gates(made)
+        await asyncio.gather(*running)
+        assert (counted(router, "flotilla_router_rebalanced_total") or 0) >= 1
+
+
+async def test_a_new_replica_takes_what_waits() -> None:
+    async with fleet() as made, routed(made, "a", max_num_seqs=1, blocked=True) as (router, caller):
+        waiting = [asyncio.create_task(caller.post(session=str(number))) for number in range(4)]
+        await until(lambda: router.status.waiting == 2)
+        await made.add("b", 2)
+        done, _ = await asyncio.wait(waiting, timeout=3, return_when=asyncio.FIRST_COMPLETED)
+        await until(lambda: sum(task.done() for task in waiting) == 2, seconds=3)
+        assert {task.result().replica for task in done} == {"b"}
+        open_gates(made)
+        await asyncio.gather(*waiting)
+
+
+async def test_interactive_goes_before_batch() -> None:
+    async with fleet() as made, routed(made, "a", max_num_seqs=1, blocked=True) as (router, caller):
+        engine = made.engines["a"]
+        tasks = []
+
+        async def send(name: str, body: Any = None, **headers: str) -> None:
+            before = router.status.waiting + router.status.in_flight
+            tasks.append(asyncio.create_task(caller.post(body, headers={"X-Test": name, **headers})))
+            await until(lambda: router.status.waiting + router.status.in_flight == before + 1)
+
+        await send("running-1")
+        await send("running-2")
+        await send("batch-1", **{"X-Flotilla-Priority": "Batch"})
+        await send("flex", {"model": "smollm2", "service_tier": "flex"})
+        await send("interactive-1", **{"X-Flotilla-Priority": "interactive"})
+        header_wins = {"model": "smollm2", "service_tier": "flex"}
+        await send("interactive-2", header_wins, **{"X-Flotilla-Priority": "Interactive"})
+        open_gates(made)
+        await asyncio.gather(*tasks)
+        assert engine.seen[2:4] == ["interactive-1", "interactive-2"]
+        assert engine.seen[4:] == ["batch-1", "flex"]
+
+
+async def test_a_full_queue_answers_429() -> None:
+    limits = {"max_num_seqs": 1, "max_queue": 3, "retry_after_seconds": 7}
+    async with fleet() as made, routed(made, "a", blocked=True, **limits) as (router, caller):
+        waiting = [asyncio.create_task(caller.post(session=str(number))) for number in range(5)]
+        await until(lambda: router.status.waiting == 3)
+        refused = await caller.post(session="too-much")
+        assert_openai_error(refused, 429, "queue_full")
+        assert refused.headers["Retry-After"] == "7"
+        open_gates(made)
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+        await until(lambda: router.status.refused == {"QueueFull": 1})
+
+
+async def test_a_request_that_waited_too_long_answers_503() -> None:
+    limits = {"max_num_seqs": 1, "queue_timeout_seconds": 1}
+    async with fleet() as made, routed(made, "a", blocked=True, **limits) as (router, caller):
+        running = [asyncio.create_task(caller.post(session=str(number))) for number in range(2)]
+        await until(lambda: router.status.in_flight == 2)
+        late = await caller.post(session="late")
+        assert_openai_error(late, 503, "queue_timeout")
+        assert late.headers["Retry-After"] == "5"
+        open_gates(made)
+        await asyncio.gather(*running)
+        await until(lambda: router.status.refused == {"QueueTimeout": 1})
+
+
+async def test_no_replica_answers_503_at_once() -> None:
+    async with fleet() as made, routed(made) as (router, caller):
+        answer = await asyncio.wait_for(caller.post(session="a"), 1)
+        assert_openai_error(answer, 503, "no_replicas")
+        assert answer.headers["Retry-After"] == "5"
+        await until(lambda: router.status.refused == {"NoReplicas": 1})
+
+
+async def test_a_replica_that_only_drains_is_none() -> None:
+    async with fleet() as made, routed(made, "a") as (router, caller):
+        made.change("a", drain_epoch=1)
+        await until(lambda: not router.ready_servers())
+        assert_openai_error(await caller.post(session="a"), 503, "no_replicas")
+
+
+async def test_limits_follow_the_number_of_routers() -> None:
+    limits = {"max_num_seqs": 48, "max_queue": 100}
+    async with fleet() as made, routed(made, "a", **limits) as (router, _):
+        assert (router.status.max_connections_per_replica, router.status.queue_limit) == (53, 100)
+        async with Router(made.api, "router-2", engine_port=made.engine_port, **limits) as second:
+            await until(lambda: router.status.queue_limit == second.status.queue_limit == 50)
+            assert router.status.max_connections_per_replica == 27
+        made.api.remove("router-2")
+        await until(lambda: router.status.queue_limit == 100)
+
+
+async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "fleet").write_text("first-key\n")
+    async with fleet() as made, routed(made, "a", caller_keys_directory=str(keys)) as (router, caller):
+
+        async def status_with(header: str | None) -> int:
+            headers = {} if header is None else {"Authorization": header}
+            return (await caller.post(headers=headers)).status
+
+        for refused in (None, "", "Bearer", "Bearer wrong", "Basic first-key", "bearer first-keys"):
+            assert await status_with(refused) == 401, refused
+        assert await status_with("Bearer first-key") == 200
+        (keys / "build").write_text("second-key")
+        (keys / "fleet").unlink()
+        for _ in range(40):
+            await asyncio.sleep(0.05)
+            if await status_with("Bearer first-key") == 401:
+                break
+        assert await status_with("Bearer second-key") == 200
+        assert await status_with("Bearer first-key") == 401
+        answer = await caller.post()
+        assert_openai_error(answer, 401, "invalid_api_key")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert all("Authorization" not in headers for headers in made.engines["a"].headers)
+        assert "New worker" in router.log
+        assert router.log.count("New worker") == 1
+        assert "first-key" not in router.log + (router.directory / "keys.map").read_text()
+        callers = {line["caller"] for line in request_lines(router) if line["status"] == "200"}
+        assert callers == {"fleet", "build"}
+
+
+async def test_models_are_listed_with_no_replica_at_all() -> None:
+    names = ("meta-llama/Llama-3.3", 'it\'s "sql"')
+    async with fleet() as made, routed(made, models=names) as (_, caller):
+        listed = await caller.get("/v1/models")
+        assert [model["id"] for model in listed.body["data"]] == list(names)
+        assert (await caller.get("/v1/models/meta-llama/Llama-3.3")).body["id"] == names[0]
+        assert (await caller.get("/v1/models/meta-llama%2FLlama-3.3")).body["owned_by"] == "demo/smol"
+        assert_openai_error(await caller.get("/v1/models/other"), 404, "model_not_found")
+        assert (await caller.get("/health")).status == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/load_lora_adapter", "/v2/models", "/", "/v1", "/sleep"])
+async def test_other_paths_are_not_passed_on(path: str) -> None:
+    async with fleet() as made, routed(made, "a") as (_, caller):
+        assert_openai_error(await caller.post(path=path), 404, "unknown_url")
+        assert made.engines["a"].seen == []
+
+
+async def test_a_body_that_is_too_large_is_refused() -> None:
+    async with fleet() as made, routed(made, "a", max_request_mib=1) as (_, caller):
+        mebibyte = 1024 * 1024
+        assert (await caller.post(data=b"x" * mebibyte)).body["bytes"] == mebibyte
+        assert_openai_error(await caller.post(data=b"x" * (mebibyte + 1)), 413, "request_too_large")
+        assert len(made.engines["a"].seen) == 1
+
+
+async def test_a_long_body_without_a_length_is_refused() -> None:
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * 1024
+
+    async with fleet() as made, routed(made, "a") as (_, caller):
+        assert (await caller.post(data=chunks(20))).body["bytes"] == 20 * 1024
+        assert_openai_error(await caller.post(data=chunks(200)), 411, "length_required")
+
+
+async def test_a_refused_caller_reads_the_answer_however_long_its_body() -> None:
+    """With a client that stops reading when it cannot write on, as OpenAI's own does."""
+    async with fleet() as made, routed(made) as (router, _), httpx.AsyncClient() as client:
+        url = f"{router.url}/v1/chat/completions"
+        for size, status in ((400_000, 503), (20_000_000, 413)):
+            for _ in range(5):
+                answer = await client.post(url, content=b"x" * size)
+                assert answer.status_code == status
+                assert answer.json()["error"]["message"]
+
+
+async def test_request_ids_are_kept_or_made() -> None:
+    async with fleet() as made, routed(made, "a") as (_, caller):
+        kept = await caller.post(headers={"X-Request-Id": "mine-1"})
+        made_up = await caller.post()
+        replaced = await caller.post(headers={"X-Request-Id": 'evil"\\ id'})
+        assert kept.headers["X-Request-Id"] == "mine-1"
+        assert len({made_up.headers["X-Request-Id"], replaced.headers["X-Request-Id"], "mine-1"}) == 3
+        assert '"' not in replaced.headers["X-Request-Id"]
+        sent = [headers["X-Request-Id"] for headers in made.engines["a"].headers]
+        assert sent == [answer.headers["X-Request-Id"] for answer in (kept, made_up, replaced)]
+
+
+async def test_a_caller_that_leaves_frees_its_place() -> None:
+    async with fleet() as made, routed(made, "a", max_num_seqs=1, blocked=True) as (router, caller):
+        running = [asyncio.create_task(caller.post(session=str(number))) for number in range(2)]
+        await until(lambda: router.status.in_flight == 2)
+        queued = asyncio.create_task(caller.post(session="late"))
+        await until(lambda: router.status.waiting == 1)
+        queued.cancel()
+        await until(lambda: (router.status.in_flight, router.status.waiting) == (2, 0), seconds=3)
+        for task in running:
+            task.cancel()
+        await until(lambda: router.status.in_flight == 0, seconds=3)
+        assert made.engines["a"].cancelled == 2
+        assert len(made.engines["a"].seen) == 2
+
+
+async def test_a_caller_that_leaves_in_the_middle_of_a_stream_ends_it_at_the_engine() -> None:
+    async with fleet() as made, routed(made, "a", blocked=True) as (router, caller):
+        async with caller.stream() as response:
+            assert await response.content.readline() == b"data: first\n"
+            assert made.engines["a"].running == 1
+        await until(lambda: made.engines["a"].cancelled == 1, seconds=3)
+        await until(lambda: router.status.in_flight == 0)
+
+
+async def test_a_slow_request_is_cut_off() -> None:
+    async with fleet() as made, routed(made, "a", client_timeout_seconds=1) as (router, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = (await asyncio.wait_for(reader.read(), 4)).decode()
+        assert answer.startswith("HTTP/1.1 408 ")
+        assert json.loads(answer.split("\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
+        assert made.engines["a"].seen == []
+
+
+async def test_metrics_of_haproxy_itself() -> None:
+    async with fleet() as made, routed(made, "a") as (router, caller):
+        await caller.post()
+        url = f"http://127.0.0.1:{router.config.metrics_port}"
+        async with caller._session.get(f"{url}/metrics") as response:
+            assert 'haproxy_server_max_queue{proxy="engines",server="a"}' in await response.text()
+        async with caller._session.get(f"{url}/other") as response:
+            assert response.status == 404
+
+
+def open_gates(made: Fleet) -> None:
+    for engine in made.engines.values():
+        engine.gate.set()
+
+
+def request_lines(router: Router) -> list[dict[str, str]]:
+    return [json.loads(line) for line in router.log.splitlines() if line.startswith("{")]
+
+
+def counted(router: Router, sample: str) -> float | None:
+    assert router.agent is not None
+    name, _, labels = sample.partition("{")
+    wanted = dict(part.split("=") for part in labels.rstrip("}").replace('"', "").split(",") if part)
+    return router.agent.metrics.registry.get_sample_value(name, wanted)
