@@ -18,10 +18,12 @@ from typing import Any, Final
 
 import structlog
 
+from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.drift import drifted
+from flotilla_operator.cluster.kept_images import with_kept_images
 from flotilla_operator.cluster.ownership import (
     Owner,
     Refusal,
@@ -165,9 +167,10 @@ class Writer:
     async def _apply(self, owner: Owner, write: Apply) -> None:
         resource = resource_of(write.manifest)
         wanted = write.manifest if write.retained else _owned(write.manifest, owner)
+        live = self._find(resource, wanted) or await self._read(resource, wanted)
+        wanted = with_kept_images(wanted, live, refresh=refresh_of(owner.manifest))
         digest = hash_of(wanted)
         wanted = _annotated(wanted, digest)
-        live = self._find(resource, wanted) or await self._read(resource, wanted)
         if live is not None:
             refuse_unless_ours(owner, live, retained=write.retained)
             if self._is_applied(digest, wanted, live):

@@ -5,10 +5,13 @@ operator's image, its labels or the order of keys. A default that changes would 
 that was stored with the old one: the golden hashes of the tests fail then, and the old default must go on to
 be left out here. What acts without new pods (replicas, router, drain, update, pricing, what the set is to
 promise) is no part of a revision; the drain's deadline holds for the replicas made after it was changed.
+New pods for an unchanged spec, say with a newer chart's engine image, are asked for by the annotation
+flotilla.dev/refresh.
 """
 
 from typing import Any
 
+from flotilla_operator.api.annotations import ANNOTATION_REFRESH
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads.hashing import stable_hash
 
@@ -23,8 +26,11 @@ PARTS: dict[str, Any] = {
 }
 
 
-def revision_of(spec: ModelReplicaSetSpec) -> str:
-    """The revision that pods made from this spec carry as a label."""
-    return stable_hash(
-        spec.model_dump(mode="json", by_alias=True, include=PARTS, exclude_defaults=True, exclude_none=True)
+def revision_of(spec: ModelReplicaSetSpec, *, refresh: str = "") -> str:
+    """The revision that pods made from this spec carry as a label; `refresh` is what the user's annotation
+    says.
+    """
+    written = spec.model_dump(
+        mode="json", by_alias=True, include=PARTS, exclude_defaults=True, exclude_none=True
     )
+    return stable_hash({**written, ANNOTATION_REFRESH: refresh} if refresh else written)

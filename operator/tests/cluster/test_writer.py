@@ -81,7 +81,10 @@ def deployment(replicas: int = 2, **labels: str) -> Manifest:
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "m-router", "namespace": "default", "labels": labels},
-        "spec": {"replicas": replicas},
+        "spec": {
+            "replicas": replicas,
+            "template": {"spec": {"containers": [{"name": "haproxy", "image": "h:1"}]}},
+        },
     }
 
 
@@ -114,7 +117,7 @@ async def test_drift_in_the_live_object_is_corrected_though_the_hash_is_unchange
     async with bench() as b:
         await b.write(Apply(manifest=deployment(2)))
         scaled = dict(b.api.get(DEPLOYMENTS, "default", "m-router") or {})
-        scaled = {**scaled, "metadata": {**scaled["metadata"]}, "spec": {"replicas": 7}}
+        scaled = {**scaled, "metadata": {**scaled["metadata"]}, "spec": {**scaled["spec"], "replicas": 7}}
         b.caches.store(DEPLOYMENTS).put(b.api.put(DEPLOYMENTS, scaled))
         await b.write(Apply(manifest=deployment(2)))
         live = b.api.get(DEPLOYMENTS, "default", "m-router")
@@ -131,7 +134,10 @@ async def test_a_value_that_the_server_writes_its_own_way_is_not_sent_for_ever()
             b.writer._normalised[uid] = (digest, frozenset({path}))
         live = b.api.get(DEPLOYMENTS, "default", "m-router") or {}
         b.caches.store(DEPLOYMENTS).put(
-            b.api.put(DEPLOYMENTS, {**live, "metadata": {**live["metadata"]}, "spec": {"replicas": "2.0"}})
+            b.api.put(
+                DEPLOYMENTS,
+                {**live, "metadata": {**live["metadata"]}, "spec": {**live["spec"], "replicas": "2.0"}},
+            )
         )
         await b.write(Apply(manifest=deployment(2)))
         assert b.sent() == ["PATCH"]

@@ -64,6 +64,11 @@ def test_what_does_not(spec: dict[str, Any]) -> None:
     assert revision_of(spec_of(**spec)) == revision_of(spec_of())
 
 
+def test_a_refresh_is_another_revision_and_none_is_the_same() -> None:
+    assert revision_of(spec_of(), refresh="") == revision_of(spec_of())
+    assert len({revision_of(spec_of(), refresh=value) for value in ("", "monday", "tuesday")}) == 3
+
+
 def test_the_order_of_keys_does_not_count() -> None:
     one = spec_of(pod={"labels": {"a": "1", "b": "2"}})
     other = spec_of(pod={"labels": {"b": "2", "a": "1"}})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
@@ -53,7 +54,7 @@ def demand_of(
         group_of(pod, node_names=node_names, now=now, in_flight=known.get(pod["metadata"]["name"]))
         for pod in seen.pods
     )
-    revision = revision_of(seen.spec)
+    revision = revision_of(seen.spec, refresh=refresh_of(seen.manifest))
     turnover = decide(groups, wanted=seen.spec.replicas, revision=revision)
     return Demand(
         revision=revision,

@@ -1,0 +1,254 @@
+"""Mistakes that users make, on the cluster with the real kubelet: each is told in words, and nothing is lost.
+
+Every test makes its own objects beside the demo's and takes them away. What a task's body or a caller's
+credentials can have wrong is in test_demo.py, and what the schema refuses in the tests of the API.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from demo import claims
+from demo.environment import EXAMPLE, Environment
+from demo.kubectl import KubectlError
+from flotilla_cli.tasks import ask
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+WAIT_SECONDS = 300.0
+MEBIBYTE = 2**20
+GUIDE = "# Leave\n\nEvery employee has thirty-one days of leave a year. Ask your manager early.\n"
+
+
+class Site:
+    """The demo's namespace, and what a test made in it."""
+
+    def __init__(self, demo: Environment) -> None:
+        self.demo = demo
+        self.kubectl = demo.kubectl
+        self.made: list[tuple[str, str]] = []
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        """Apply an object that goes with the test."""
+        self.made.append((manifest["kind"].lower(), manifest["metadata"]["name"]))
+        self.kubectl.apply([manifest])
+
+    def remove(self, kind: str, name: str) -> None:
+        """Delete an object and wait until it is gone."""
+        self.kubectl.run("delete", kind, name, "--ignore-not-found", "--wait", timeout_seconds=200)
+
+    def condition(self, kind: str, name: str, condition_type: str) -> dict[str, Any]:
+        """One condition of an object; empty where it has none yet."""
+        item = self.kubectl.get(kind, name)
+        status = item.get("status") or {}
+        if status.get("observedGeneration") != item["metadata"]["generation"]:
+            return {}
+        return next((c for c in status.get("conditions", ()) if c["type"] == condition_type), {})
+
+    def wait(self, kind: str, name: str, condition_type: str, status: str, reason: str | None = None) -> str:
+        """Until a condition says this; returns its message."""
+
+        def holds() -> dict[str, Any] | None:
+            found = self.condition(kind, name, condition_type)
+            return found if found.get("status") == status and reason in (None, found["reason"]) else None
+
+        try:
+            message: str = until(holds)["message"]
+        except AssertionError as error:
+            status_now = yaml.safe_dump(self.kubectl.get(kind, name).get("status"))
+            raise AssertionError(
+                f"{kind}/{name} {condition_type}={status} {reason}: {error}\n{status_now}"
+            ) from None
+        return message
+
+
+def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
+    """The first answer that is not false."""
+    end = time.monotonic() + seconds
+    while True:
+        if found := what():
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(1)
+
+
+@pytest.fixture
+def site(demo: Environment) -> Iterator[Site]:
+    made_here = Site(demo)
+    yield made_here
+    for kind, name in reversed(made_here.made):
+        made_here.remove(kind, name)
+
+
+def example(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    """The example's first object of this kind under another name, with parts of its spec replaced."""
+    objects = yaml.safe_load_all(EXAMPLE.read_text())
+    found: dict[str, Any] = deepcopy(next(item for item in objects if item["kind"] == kind))
+    found["metadata"]["name"] = name
+    found["spec"].update(spec)
+    return found
+
+
+def replica_set(name: str, **spec: Any) -> dict[str, Any]:
+    """A set like the example's smollm2."""
+    return example("ModelReplicaSet", name, **spec)
+
+
+def index(name: str, path: str) -> dict[str, Any]:
+    """An index like the example's over another folder; dead letters are let through."""
+    found = example("VectorIndex", name)
+    found["spec"]["source"]["path"] = path
+    found["spec"]["build"]["maxFailedPercent"] = 100
+    return found
+
+
+def fleet(name: str, model: str, **spec: Any) -> dict[str, Any]:
+    """A fleet without indexes over one model."""
+    return example(
+        "AgentFleet", name, models=[{"role": "Default", "modelRef": {"name": model}}], indexes=[], **spec
+    )
+
+
+def fill(site: Site, claim: str, folder: Path) -> None:
+    """Make the claim hold exactly what the folder holds, empty folders too."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.iterdir())
+    pods = site.kubectl.get("pods")["items"]
+    image = next(
+        container["image"]
+        for pod in pods
+        for container in pod["spec"]["containers"]
+        if container["name"] == "retriever"
+    )
+    claims.fill(site.kubectl, image, {claim: (folder, names)}, {claim: "1Gi"})
+
+
+@pytest.fixture
+def documents(site: Site) -> str:
+    """The name of a claim of the test's own."""
+    site.made.append(("persistentvolumeclaim", "mistakes"))
+    return "mistakes"
+
+
+def test_a_model_folder_that_does_not_exist_is_named_and_the_set_recovers(site: Site) -> None:
+    site.apply(
+        replica_set("typo", model={"name": "typo", "source": "pvc://models/smollm", "task": "Generate"})
+    )
+    message = site.wait("modelreplicaset", "typo", "Available", "False", "ModelFetchFailed")
+    assert "smollm" in message
+    mended = {"spec": {"model": {"source": "pvc://models/smollm2"}}}
+    site.kubectl.run("patch", "modelreplicaset", "typo", "--type=merge", f"--patch={json.dumps(mended)}")
+    site.wait("modelreplicaset", "typo", "Ready", "True")
+
+
+def test_a_claim_that_does_not_exist_is_named(site: Site) -> None:
+    site.apply(
+        replica_set("nowhere", model={"name": "m", "source": "pvc://no-such-claim/m", "task": "Generate"})
+    )
+    assert "no-such-claim" in site.wait("modelreplicaset", "nowhere", "SpecValid", "False", "ClaimMissing")
+
+
+def test_an_index_over_a_missing_or_empty_folder_says_which_and_is_built_once_it_is_filled(
+    site: Site, documents: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    fill(site, documents, tmp_path)
+    site.apply(index("early", f"pvc://{documents}/missing"))
+    assert "missing" in site.wait("vectorindex", "early", "SourceReachable", "False", "PathMissing")
+    moved = {"spec": {"source": {"path": f"pvc://{documents}/empty"}}}
+    site.kubectl.run("patch", "vectorindex", "early", "--type=merge", f"--patch={json.dumps(moved)}")
+    site.wait("vectorindex", "early", "SourceReachable", "False", "SourceEmpty")
+    (tmp_path / "empty" / "guide.md").write_text(GUIDE)
+    fill(site, documents, tmp_path)
+    site.wait("vectorindex", "early", "Ready", "True")
+    assert site.kubectl.get("vectorindex", "early")["status"]["documents"]["indexed"] == 1
+
+
+def test_documents_that_cannot_be_read_are_counted_and_named_and_the_rest_is_served(
+    site: Site, documents: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "guide.md").write_text(GUIDE)
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7\n" + b"\x00\xff" * 500)
+    (folder / "nothing.txt").write_bytes(b"")
+    (folder / "huge.txt").write_bytes(b"a sentence about leave. " * (100 * MEBIBYTE // 24))
+    fill(site, documents, tmp_path)
+    site.apply(index("mixed", f"pvc://{documents}/mixed"))
+    site.wait("vectorindex", "mixed", "Ready", "True")
+    status = site.kubectl.get("vectorindex", "mixed")["status"]
+    assert status["documents"] == {"discovered": 4, "indexed": 1, "duplicates": 0, "deadLettered": 3}
+    message = site.condition("vectorindex", "mixed", "Built")["message"]
+    assert [name for name in ("broken.pdf", "nothing.txt", "huge.txt") if name not in message] == []
+
+
+def test_a_fleet_without_its_model_says_so_at_once_and_answers_when_the_model_appears(site: Site) -> None:
+    site.apply(fleet("orphan", "later"))
+    with pytest.raises(KubectlError, match="timed out"):
+        site.kubectl.run("wait", "--for=condition=Ready", "agentfleet/orphan", "--timeout=5s")
+    assert "'later'" in site.wait("agentfleet", "orphan", "ModelsReady", "False", "ModelMissing")
+    site.apply(replica_set("later"))
+    site.kubectl.run(
+        *("wait", "--for=condition=Ready", "agentfleet/orphan", f"--timeout={WAIT_SECONDS:.0f}s"),
+        timeout_seconds=WAIT_SECONDS + 30,
+    )
+    token = site.kubectl.run("create", "token", "default").strip()
+    site.kubectl.run(
+        *("create", "rolebinding", "orphan-callers", "--clusterrole=edit"),
+        f"--serviceaccount={site.kubectl.namespace}:default",
+    )
+    site.made.append(("rolebinding", "orphan-callers"))
+    with (
+        site.kubectl.port_forward("service/orphan-gateway", 8080) as port,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=60
+        ) as client,
+    ):
+        until(lambda: client.get("/v1/tasks/none").status_code == 404, seconds=60)
+        assert ask(client, "Say hello.").text.strip()
+
+
+def test_a_secret_that_is_missing_is_named_and_waited_for(site: Site) -> None:
+    site.apply(
+        fleet(
+            "keyless",
+            "smollm2",
+            gateway={"replicas": 1, "auth": {"mode": "Secret", "secretRef": {"name": "callers"}}},
+        )
+    )
+    assert "'callers'" in site.wait("agentfleet", "keyless", "GatewayReady", "False", "SecretMissing")
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "callers"},
+        "stringData": {"me": "a-key-of-mine"},
+    }
+    site.apply(secret)
+    site.wait("agentfleet", "keyless", "Ready", "True")
+    with site.kubectl.port_forward("service/keyless-gateway", 8080) as port:
+        place = f"http://127.0.0.1:{port}/v1/tasks/none"
+        until(lambda: httpx.get(place, headers={"Authorization": "Bearer a-key-of-mine"}).status_code == 404)
+        assert httpx.get(place, headers={"Authorization": "Bearer another"}).status_code == 401
+
+
+def test_a_service_of_the_users_own_is_left_alone_and_its_name_taken_once_it_is_free(site: Site) -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "taken-model"},
+        "spec": {"ports": [{"port": 1234}], "selector": {"app": "theirs"}},
+    }
+    site.apply(theirs)
+    before = site.kubectl.get("service", "taken-model")
+    site.apply(replica_set("taken", replicas=0))
+    assert "Service taken-model" in site.wait("modelreplicaset", "taken", "RouterReady", "False", "NameTaken")
+    assert site.kubectl.get("service", "taken-model") == before
+    site.remove("service", "taken-model")
+    site.wait("modelreplicaset", "taken", "Ready", "True")
+    assert site.kubectl.get("service", "taken-model")["spec"]["ports"][0]["port"] == 8000
