@@ -4,8 +4,9 @@
     ├── SpecError        a person must change the object: SpecValid=False, Stalled
     └── ConfigError      the operator's own configuration is wrong: the process ends
 
-`observe` and `plan` may raise `SpecError`; the loop turns it into conditions and looks again when the object
-changes. Any other exception is a failed reconcile: it is logged, counted and repeated with backoff.
+`observe` and `plan` may raise `SpecError`, or pydantic's `ValidationError` of the kind's own model; the loop
+turns it into conditions and looks again when the object changes. Any other exception is a failed reconcile:
+it is logged, counted and repeated with backoff.
 """
 
 

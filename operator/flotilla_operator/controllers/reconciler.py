@@ -130,6 +130,9 @@ class Reconciler:
             observed = await controller.observe(key, manifest, self._world)
             plan = controller.plan(observed, self._now())
         except ValidationError as error:
+            # Only the kind's own model speaks of the user's object; any other is a failure of ours.
+            if error.title != key.kind:
+                raise
             return plan_for_invalid_spec(manifest, spec_error_of(error), self._now())
         except SpecError as error:
             return plan_for_invalid_spec(manifest, error, self._now())

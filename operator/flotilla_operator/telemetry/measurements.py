@@ -4,11 +4,18 @@ Unknown is None: a target that was never reached, or not for three intervals, ha
 one is kept too, because some proofs (a drained engine is idle) need two in a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+log = structlog.get_logger(__name__)
 
 
 class Format(StrEnum):
@@ -64,10 +71,30 @@ class Measurements:
 
     _latest: dict[str, Measurement] = field(default_factory=dict)
     _previous: dict[str, Measurement] = field(default_factory=dict)
+    _unreadable: set[str] = field(default_factory=set)
 
     def latest(self, key: str) -> Measurement | None:
         """The newest measurement that is not stale, or None for unknown."""
         return self._latest.get(key)
+
+    def answers(self, targets: Iterable[Target], model: type[Answer]) -> list[Answer]:
+        """What these targets answered last, the newest first; an answer that cannot be read is unknown.
+
+        A pod of an older or newer release, or one that is not ours at all, must not stop anybody's
+        reconcile. It is said once in the log, until the target answers properly.
+        """
+        found = []
+        for target in targets:
+            measurement = self._latest.get(target.key)
+            if measurement is None or measurement.document is None:
+                continue
+            try:
+                found.append((measurement.at, model.model_validate(measurement.document)))
+            except ValidationError as error:
+                self._note_unreadable(target, model, error)
+            else:
+                self._unreadable.discard(target.key)
+        return [answer for _, answer in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
     def previous(self, key: str) -> Measurement | None:
         """The one before it."""
@@ -83,3 +110,17 @@ class Measurements:
         """The target is gone or its measurement stale: unknown from now on."""
         self._latest.pop(key, None)
         self._previous.pop(key, None)
+        self._unreadable.discard(key)
+
+    def _note_unreadable(self, target: Target, model: type[BaseModel], error: ValidationError) -> None:
+        if target.key in self._unreadable:
+            return
+        self._unreadable.add(target.key)
+        first = error.errors(include_url=False, include_input=False)[0]
+        log.warning(
+            "answer_unreadable",
+            url=target.url,
+            expected=model.__name__,
+            field=".".join(str(part) for part in first["loc"]),
+            error=first["msg"],
+        )

@@ -36,6 +36,7 @@ from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
+from flotilla_runtime import contract
 from tests.support.fake_api import FakeApi
 
 KEY = Key("ModelReplicaSet", "default", "m")
@@ -152,16 +153,28 @@ async def test_an_invalid_spec_becomes_a_condition_and_touches_nothing() -> None
 
 
 async def test_what_pydantic_refuses_names_the_field() -> None:
-    class Spec(BaseModel):
+    class ModelReplicaSet(BaseModel):
         replicas: int
 
     async with bench() as b:
-        try:
-            Spec.model_validate({"replicas": "many"})
-        except ValidationError as error:
-            await b.reconcile(error)
+        await b.reconcile(validation_error(ModelReplicaSet, {"replicas": "many"}))
         status = (b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})["status"]
         assert "replicas: " in next(c["message"] for c in status["conditions"] if c["type"] == "SpecValid")
+
+
+async def test_what_pydantic_refuses_of_anything_else_is_a_failure_and_no_fault_of_the_spec() -> None:
+    async with bench() as b:
+        with capture_logs():
+            await b.reconcile(validation_error(contract.RouterStatus, {"waiting": "many"}))
+        assert b.reasons() == ["ReconcileFailed"]
+        assert b.queue.failures(KEY) == 1
+        assert "status" not in (b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})
+
+
+def validation_error(model: type[BaseModel], content: Manifest) -> ValidationError:
+    with pytest.raises(ValidationError) as raised:
+        model.model_validate(content)
+    return raised.value
 
 
 async def test_a_name_that_is_taken_is_said_in_ready_and_waited_for() -> None:

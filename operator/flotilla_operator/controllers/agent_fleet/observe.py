@@ -146,14 +146,7 @@ def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:
 
 def _figures(targets: Iterable[Target], world: World) -> contract.FleetStatus | None:
     """The newest of the gateways' answers."""
-    answers = [
-        found
-        for target in targets
-        if (found := world.measurements.latest(target.key)) is not None and found.document is not None
-    ]
-    if not answers:
-        return None
-    return contract.FleetStatus.model_validate(max(answers, key=lambda found: found.at).document)
+    return next(iter(world.measurements.answers(targets, contract.FleetStatus)), None)
 
 
 def _workers(

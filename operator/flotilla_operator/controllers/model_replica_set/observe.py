@@ -247,11 +247,7 @@ def router_targets(pods: Sequence[Manifest]) -> tuple[Target, ...]:
 
 def router_load(targets: Sequence[Target], measurements: Measurements) -> RouterLoad:
     """The sum of what the routers report; unknown when none does."""
-    statuses = [
-        contract.RouterStatus.model_validate(found.document)
-        for target in targets
-        if (found := measurements.latest(target.key)) is not None and found.document is not None
-    ]
+    statuses = measurements.answers(targets, contract.RouterStatus)
     if not statuses:
         return RouterLoad()
     by_group: dict[str, int] = {}

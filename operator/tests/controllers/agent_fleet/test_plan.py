@@ -157,6 +157,17 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
     assert condition(plan, "GatewayReady")["reason"] == Reason.GATEWAY_STARTING
 
 
+async def test_an_answer_of_a_gateway_that_cannot_be_read_is_unknown_figures() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    stage.measurements.record("uid-pod", Measurement(at=NOW, document={"waiting": "many"}))
+    observed, plan = await stage.look(agent_fleet())
+    assert observed.figures is None
+    assert plan.status is not None
+    assert "tasks" not in plan.status
+    assert condition(plan, "SpecValid")["status"] == "True"
+
+
 async def test_a_fleet_whose_parts_run_is_ready() -> None:
     stage = Stage(served_model(), served_index())
     stage.everything_runs()

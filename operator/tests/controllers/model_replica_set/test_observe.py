@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, NODES, PODS, SERVICES, Key
@@ -226,6 +227,23 @@ class TestLoad:
     async def test_is_unknown_when_none_answers(self) -> None:
         found = (await seen(model_replica_set(), world(self.router_pod("r1", "10.0.0.1")))).load
         assert (found.waiting, found.running) == (None, None)
+
+    async def test_an_answer_that_cannot_be_read_is_unknown_and_said_once(self) -> None:
+        measurements = Measurements()
+        measurements.record("r1", Measurement(at=NOW, document={"waiting": "many"}))
+        measurements.record("r2", Measurement(at=NOW, document=self.status(1, x=4)))
+        around = world(*(self.router_pod(f"r{i}", f"10.0.0.{i}") for i in (1, 2)), measurements=measurements)
+        with capture_logs() as logs:
+            found = [(await seen(model_replica_set(), around)).load for _ in range(3)]
+            assert [load.waiting for load in found] == [1, 1, 1]
+            assert [(entry["event"], entry["url"]) for entry in logs] == [
+                ("answer_unreadable", "http://10.0.0.1:8405/v1/status")
+            ]
+            measurements.record("r1", Measurement(at=NOW, document=self.status(2)))
+            assert (await seen(model_replica_set(), around)).load.waiting == 3
+            measurements.record("r1", Measurement(at=NOW, document=["something", "else"]))
+            assert (await seen(model_replica_set(), around)).load.waiting == 1
+        assert len(logs) == 2
 
     async def test_only_routers_with_an_address_are_asked(self) -> None:
         pods = [self.router_pod("r1", "fd00::1"), self.router_pod("r2", None)]
