@@ -1,7 +1,8 @@
 """Bytes to title and sections: the format follows from the file's name, and no surprise of a parser gets out.
 
 `parse` runs in a process of its own (`ParserProcess`), because the PDF library is C++: a document that
-crashes it or keeps it busy for ever costs that document, not the build.
+crashes it or keeps it busy for ever costs that document, not the build and not its neighbour: one document is
+in the child at a time, and the time it is given starts when its turn comes.
 """
 
 import asyncio
@@ -49,6 +50,7 @@ class ParserProcess:
         self._timeout_seconds = timeout_seconds
         self._parser = parser
         self._pool = self._start()
+        self._turn = asyncio.Lock()
 
     @staticmethod
     def _start() -> ProcessPoolExecutor:
@@ -56,6 +58,10 @@ class ParserProcess:
 
     async def parse(self, content: bytes, path: str) -> ParsedDocument:
         """As `parse`, with DocumentErrors for a crash and for a time-out."""
+        async with self._turn:
+            return await self._parse_alone(content, path)
+
+    async def _parse_alone(self, content: bytes, path: str) -> ParsedDocument:
         future: Future[ParsedDocument] = self._pool.submit(self._parser, content, path)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_seconds)

@@ -1,5 +1,6 @@
 """What each parser makes of a document, and what it refuses. Whole builds: test_builds."""
 
+import asyncio
 import io
 
 import pypdfium2
@@ -213,3 +214,30 @@ async def test_a_parser_that_crashes_or_hangs_costs_its_document_alone() -> None
         assert (await process.parse(b"fine at last", "a.txt")).title == "a.txt"
     finally:
         process.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"crash", DocumentReason.PARSER_CRASHED, id="one crashes"),
+        pytest.param(b"hang", DocumentReason.PARSER_TIMED_OUT, id="one hangs"),
+    ],
+)
+async def test_neighbours_of_a_document_that_ends_the_parser_are_parsed(
+    content: bytes, reason: DocumentReason
+) -> None:
+    process = ParserProcess(timeout_seconds=20, parser=crashing_parser)
+    try:
+        await process.parse(b"the child has started", "a.txt")
+        process._timeout_seconds = 20 if content == b"crash" else 10
+        outcomes = await asyncio.gather(
+            process.parse(b"before", "before.txt"),
+            process.parse(content, "bad.txt"),
+            process.parse(b"after", "after.txt"),
+            process.parse(b"last", "last.txt"),
+            return_exceptions=True,
+        )
+    finally:
+        process.close()
+    shown = [one.title if isinstance(one, ParsedDocument) else getattr(one, "reason", one) for one in outcomes]
+    assert shown == ["before.txt", reason, "after.txt", "last.txt"]

@@ -28,9 +28,9 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     server.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def parser() -> Iterator[ParserProcess]:
-    """The process that parses."""
+    """The process that parses; its lock belongs to one event loop, and every test has its own."""
     process = ParserProcess()
     yield process
     process.close()
