@@ -1,0 +1,136 @@
+"""A release's life where pods are real: an upgrade, a namespace that goes with all it holds, an uninstall.
+
+The tests are in this order because each takes something away; what needs the demo comes before them.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
+from demo.kubectl import Kubectl
+from local_cluster import images
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+RELABELLED = Path(__file__).parents[1] / "images" / "relabelled"
+WAIT_SECONDS = 240.0
+LEASE = "flotilla-operator"
+
+
+def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
+    """The first answer that is not false."""
+    end = time.monotonic() + seconds
+    while True:
+        if found := what():
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(1)
+
+
+def running(kubectl: Kubectl) -> dict[str, str]:
+    """Names and UIDs of the pods that are to run for ever."""
+    return {
+        pod["metadata"]["name"]: pod["metadata"]["uid"]
+        for pod in kubectl.get("pods")["items"]
+        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+def of(pods: dict[str, str], *parts: str) -> dict[str, str]:
+    """Those whose name begins with one of these."""
+    return {name: uid for name, uid in pods.items() if name.startswith(parts)}
+
+
+def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
+    demo: Environment, everywhere: Kubectl
+) -> None:
+    before = running(demo.kubectl)
+    old_operators = {pod["metadata"]["name"] for pod in operators(everywhere)}
+    next_release = {
+        name: images.build_and_import(
+            name=name,
+            dockerfile=RELABELLED / "Dockerfile",
+            context=RELABELLED,
+            arguments={"BASE_IMAGE": reference, "RELEASE": "next"},
+        )
+        for name, reference in demo.build_images().items()
+    }
+    demo.install_chart(next_release)
+    until(lambda: leads(everywhere) and leads(everywhere) not in old_operators)
+    demo.wait_until_ready()
+    refresh = ("annotate", "agentfleet", FLEET, "flotilla.dev/refresh=now", "--overwrite")
+    demo.kubectl.run(*refresh)
+    clients = (f"{FLEET}-gateway", f"{FLEET}-worker")
+
+    def renewed() -> bool:
+        pods = of(running(demo.kubectl), *clients)
+        return len(pods) == len(of(before, *clients)) and not set(pods.values()) & set(before.values())
+
+    until(renewed)
+    demo.wait_until_ready()
+    after, models = running(demo.kubectl), ("minilm", "smollm2", "manual")
+    assert of(after, *models) == of(before, *models) != {}
+
+
+def operators(everywhere: Kubectl) -> list[dict[str, Any]]:
+    """The operator's pods."""
+    selector = "--selector=app.kubernetes.io/component=operator"
+    found: list[dict[str, Any]] = everywhere.get("pods", "--namespace", SYSTEM_NAMESPACE, selector)["items"]
+    return found
+
+
+def leads(everywhere: Kubectl) -> str:
+    """The name of the pod that leads; empty while none does."""
+    lease = everywhere.get("lease", LEASE, "--namespace", SYSTEM_NAMESPACE)
+    holder = lease["spec"].get("holderIdentity") or ""
+    return next(
+        (pod["metadata"]["name"] for pod in operators(everywhere) if pod["metadata"]["name"] in holder), ""
+    )
+
+
+def test_a_namespace_that_is_deleted_is_empty_within_a_minute_and_goes(
+    demo: Environment, everywhere: Kubectl
+) -> None:
+    """With all three kinds at work and the default drain of five minutes.
+
+    How soon the emptied namespace itself goes is Kubernetes' own: its controller may look again only after
+    half of the longest grace period.
+    """
+    name = str(demo.kubectl.namespace)
+    started = time.monotonic()
+    everywhere.run("delete", "namespace", name, "--wait=false")
+    kinds = "pods,persistentvolumeclaims,services,jobs,modelreplicasets,vectorindexes,agentfleets"
+    until(lambda: everywhere.get(kinds, "--namespace", name)["items"] == [], seconds=60)
+    print(f"empty after {time.monotonic() - started:.0f} s")
+    everywhere.run("wait", "--for=delete", f"namespace/{name}", "--timeout=240s", timeout_seconds=250)
+    print(f"gone after {time.monotonic() - started:.0f} s")
+
+
+def test_what_is_left_after_an_uninstall_can_be_deleted(demo: Environment, everywhere: Kubectl) -> None:
+    """An index in a Milvus outside has a finalizer of ours; the chart's last Job takes it away."""
+    index = {
+        "apiVersion": "flotilla.dev/v1alpha1",
+        "kind": "VectorIndex",
+        "metadata": {"name": "outside", "namespace": "default"},
+        "spec": {
+            "milvus": {"mode": "External", "uri": "http://milvus.nowhere.svc:19530"},
+            "source": {"path": "pvc://documents"},
+            "embedding": {"modelRef": {"name": "none"}, "dimension": 384},
+            "retention": {"deletionPolicy": "Delete"},
+        },
+    }
+    everywhere.apply([index])
+    place = ("vectorindex", "outside", "--namespace", "default")
+    until(lambda: everywhere.get(*place)["metadata"].get("finalizers"))
+    demo.helm("uninstall", "flotilla", "--wait")
+    until(lambda: not everywhere.get(*place)["metadata"].get("finalizers"))
+    everywhere.run("delete", *place, "--wait", timeout_seconds=60)
+    left = everywhere.run(
+        "get", "all,serviceaccounts,roles,rolebindings", "--namespace", SYSTEM_NAMESPACE, "--output=name"
+    )
+    assert [one for one in left.split() if one != "serviceaccount/default"] == []
+    assert "agentfleets.flotilla.dev" in everywhere.run("get", "customresourcedefinitions", "--output=name")
