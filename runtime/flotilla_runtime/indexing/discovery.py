@@ -1,12 +1,15 @@
 """Finds the documents below a folder, in a stable order, whatever the file system's own.
 
 A file that can be told to be hopeless without opening it (empty, too large, a name that is not text, a link
-that leads outside the source) is a dead letter at once. Names that start with two dots are skipped: they are
-how the kubelet keeps versions of a mounted ConfigMap.
+that leads outside the source) is a dead letter at once. So is a link to a folder: following it could go in
+circles, and leaving it out would lose documents without a word.
+
+Names that start with two dots are skipped: they are how the kubelet keeps versions of a mounted ConfigMap.
+So is `lost+found` at the top, which every ext4 volume has and only root may list.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from flotilla_runtime.indexing.records import SourceDocument
 
 BYTES_PER_MIB = 1024 * 1024
 LONGEST_PATH_BYTES = 2048  # what the collection's schema holds
+LOST_AND_FOUND = "lost+found"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +44,19 @@ def discover(source: SourceConfig) -> Discovery:
             BuildReason.PATH_MISSING,
             f"source.path: there is no folder at {source.uri}; create it or correct the path",
         )
-    wanted = selector(source.include, source.exclude)
+    wanted, allowed = selector(source.include, source.exclude), selector((), source.exclude)
+    found = _found(root, source.uri)
     documents: list[SourceDocument] = []
-    dead_letters: list[DeadLetter] = []
-    for path in _files(root, source.uri):
+    dead_letters = [
+        DeadLetter(
+            document=readable(path),
+            reason=DocumentReason.UNREADABLE,
+            message="this is a link to a folder, which is not followed; copy the folder or exclude the link",
+        )
+        for path in found.linked_folders
+        if allowed(path) and allowed(f"{path}/")
+    ]
+    for path in found.files:
         if not wanted(path):
             continue
         try:
@@ -67,7 +80,15 @@ def readable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
-def _files(root: Path, uri: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Paths below the source, sorted."""
+
+    files: Sequence[str]
+    linked_folders: Sequence[str]
+
+
+def _found(root: Path, uri: str) -> _Found:
     def refuse(error: OSError) -> None:
         raise BuildError(
             BuildReason.SOURCE_UNREADABLE,
@@ -75,13 +96,17 @@ def _files(root: Path, uri: str) -> Iterator[str]:
             "let the pod's group read it",
         )
 
-    found: list[str] = []
+    files: list[str] = []
+    links: list[str] = []
     for folder, subfolders, names in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith("..")]
         relative = os.path.relpath(folder, root)
         prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
-        found += [prefix + name for name in names if not name.startswith("..")]
-    yield from sorted(found)
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith("..") and prefix + name != LOST_AND_FOUND
+        ]
+        files += [prefix + name for name in names if not name.startswith("..")]
+        links += [prefix + name for name in subfolders if Path(folder, name).is_symlink()]
+    return _Found(files=sorted(files), linked_folders=sorted(links))
 
 
 def _examine(root: Path, path: str, max_document_mib: int) -> SourceDocument:

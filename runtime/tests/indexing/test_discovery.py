@@ -85,6 +85,32 @@ def test_the_hopeless_are_dead_letters_at_once(tmp_path: Path) -> None:
     assert found.found == 7
 
 
+def test_lost_and_found_at_the_top_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "page.md", "lost+found/inode", "deep/lost+found/page.md")
+    list_folder = os.scandir
+
+    def as_a_user(folder: str) -> object:  # a test that runs as root may list everything
+        if str(folder) == str(tmp_path / "lost+found"):
+            raise PermissionError(13, "Permission denied", folder)
+        return list_folder(folder)
+
+    monkeypatch.setattr(os, "scandir", as_a_user)
+    found = discover(source(tmp_path))
+    assert [document.path for document in found.documents] == ["deep/lost+found/page.md", "page.md"]
+
+
+def test_a_link_to_a_folder_is_a_dead_letter_unless_it_is_excluded(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    write(root, "manual/page.md")
+    (root / "latest").symlink_to("manual")
+    (root / "round").symlink_to(".")
+    found = discover(source(root, "**/*.md", exclude=("round/**",)))
+    assert [document.path for document in found.documents] == ["manual/page.md"]
+    [letter] = found.dead_letters
+    assert (letter.document, letter.reason) == ("latest", "Unreadable")
+    assert "link to a folder" in letter.message
+
+
 @pytest.mark.parametrize(
     ("root", "reason"),
     [

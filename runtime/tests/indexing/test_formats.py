@@ -239,5 +239,7 @@ async def test_neighbours_of_a_document_that_ends_the_parser_are_parsed(
         )
     finally:
         process.close()
-    shown = [one.title if isinstance(one, ParsedDocument) else getattr(one, "reason", one) for one in outcomes]
-    assert shown == ["before.txt", reason, "after.txt", "last.txt"]
+    reasons = [outcome.reason if isinstance(outcome, DocumentError) else None for outcome in outcomes]
+    assert reasons == [None, reason, None, None]
+    titles = [outcome.title for outcome in outcomes if isinstance(outcome, ParsedDocument)]
+    assert titles == ["before.txt", "after.txt", "last.txt"]
