@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +22,7 @@ from flotilla_runtime.indexing.records import SourceDocument
 PLAN_FILE = "plan.json"
 TOKENIZER_FILE = "tokenizer.json"
 DISCOVERY = "discovery"
+RecordType = TypeVar("RecordType", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -99,8 +101,7 @@ class Workspace:
 
     def shard(self, number: int) -> list[SourceDocument]:
         """The documents of a shard."""
-        lines = (self._folder / "shards" / f"{number:05d}.jsonl").read_text(encoding="utf-8").splitlines()
-        planned = [PlannedDocument.model_validate_json(line) for line in lines]
+        planned = _read_lines(self._folder / "shards" / f"{number:05d}.jsonl", PlannedDocument)
         return [SourceDocument(path=document.path, size_bytes=document.size_bytes) for document in planned]
 
     def finish_shard(self, number: int, result: ShardResult) -> None:
@@ -119,11 +120,7 @@ class Workspace:
     def dead_letters(self) -> list[DeadLetter]:
         """Every dead letter of the build, by document."""
         files = sorted((self._folder / "dead-letters").glob("*.jsonl"))
-        letters = [
-            DeadLetter.model_validate_json(line)
-            for file in files
-            for line in file.read_text(encoding="utf-8").splitlines()
-        ]
+        letters = [letter for file in files for letter in _read_lines(file, DeadLetter)]
         return sorted(letters, key=lambda letter: letter.document)
 
     def remove_other_builds(self, keep: int) -> None:
@@ -132,6 +129,11 @@ class Workspace:
         others.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in others[keep:]:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_lines(file: Path, record: type[RecordType]) -> list[RecordType]:
+    """The records of a file; only a line feed ends one, since names may hold every other kind of line end."""
+    return [record.model_validate_json(line) for line in file.read_bytes().split(b"\n") if line]
 
 
 def _write_lines(file: Path, records: Iterable[BaseModel]) -> None:
