@@ -1,9 +1,9 @@
 """Kubernetes events about our objects: few, and repeats counted in a series.
 
-An event that says what one in the last minutes said is not a new event but a count on that one, written when
-the series starts and then at most once per interval. Each object has a token bucket, so a loop that fails in
-ever new words does not fill etcd either. An event that cannot be written is logged and forgotten: events
-inform, the conditions hold the truth.
+An event of the same reason and subject as one in the last minutes is not a new event but a count on that
+one, written when the series starts and then at most once per interval. Each object has a token bucket, so a
+loop that fails in ever new words does not fill etcd either. An event that cannot be written is logged and
+forgotten: events inform, the conditions hold the truth.
 """
 
 import time
@@ -28,7 +28,7 @@ REFILL_SECONDS: Final = 60.0
 OBJECTS_REMEMBERED: Final = 4096
 
 log = structlog.get_logger(__name__)
-Identity = tuple[str, str, str, str]
+Identity = tuple[str, str, str, str, str]
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Recorder:
         """Tell of an event, or count its repeat."""
         at = self._clock()
         self._forget_old(at)
-        identity = (owner.uid, event.type, event.reason, event.action)
+        identity = (owner.uid, event.type, event.reason, event.action, event.subject)
         series = self._series.get(identity)
         try:
             if series is not None:

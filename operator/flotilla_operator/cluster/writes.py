@@ -75,11 +75,16 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """An events.k8s.io event about the reconciled object; repeats become a series."""
+    """An events.k8s.io event about the reconciled object; repeats become a series.
+
+    `subject` is what of the object it tells of (a group, a step, a condition type): the same news of two
+    subjects are two events.
+    """
 
     type: EventType
     reason: str
     note: str
+    subject: str = ""
     action: str = "Reconcile"
 
 
@@ -89,7 +94,8 @@ class Plan:
 
     `status` is the whole wanted status (None leaves it alone), `finalizers` the whole wanted list of the
     reconciled object (None leaves it alone), `look_again_seconds` the time to the next look when nothing
-    changes.
+    changes. `rests_on` names the writes that something said in advance rests on, by the event's subject or
+    the condition's type: when one of them is refused, that event is not told and that condition is False.
     """
 
     writes: Sequence[Write] = ()
@@ -97,3 +103,4 @@ class Plan:
     finalizers: Sequence[str] | None = None
     events: Sequence[Event] = field(default=())
     look_again_seconds: float | None = None
+    rests_on: Mapping[str, frozenset[ObjectRef]] = field(default_factory=dict)

@@ -110,9 +110,8 @@ def transitions(existing: Sequence[Mapping[str, Any]], wanted: Sequence[Conditio
         ):
             continue
         event_type = EventType.WARNING if needs_a_person else EventType.NORMAL
-        events.append(
-            Event(type=event_type, reason=condition.reason, note=condition.message or condition.type)
-        )
+        note = condition.message or condition.type
+        events.append(Event(type=event_type, reason=condition.reason, note=note, subject=condition.type))
     return events
 
 

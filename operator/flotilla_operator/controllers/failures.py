@@ -6,6 +6,7 @@ last reconcile left it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -60,33 +61,55 @@ def plan_for_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) -
     )
 
 
-def with_refusals(
-    manifest: Manifest, status: Mapping[str, Any] | None, refusals: Sequence[Refusal], now: datetime
-) -> Mapping[str, Any] | None:
-    """The status with what was refused in its summary; unchanged when nothing was."""
+def as_far_as_it_came(manifest: Manifest, plan: Plan, refusals: Sequence[Refusal], now: datetime) -> Plan:
+    """The plan with what was refused in its status and events, and without what then is not so."""
     if not refusals:
-        return status
+        return plan
+    by_ref = {refusal.ref: refusal for refusal in refusals}
+    unfounded = {
+        subject: by_ref[ref] for subject, refs in plan.rests_on.items() for ref in refs if ref in by_ref
+    }
+    base = plan.status if plan.status is not None else manifest.get("status") or {}
+    below: Sequence[Mapping[str, Any]] = base.get("conditions") or ()
     shown = min(refusals, key=lambda refusal: refusal.reason not in MENDED_BY_A_PERSON)
-    refused = Condition(
-        type=WRITES,
-        status=Truth.FALSE,
-        reason=shown.reason,
-        message=f"{shown.ref.plural}/{shown.ref.name}: {shown.message}",
-        mended_by=MendedBy.PERSON if shown.reason in MENDED_BY_A_PERSON else MendedBy.TIME,
-    )
-    summary = [condition for condition in with_summary([refused]) if condition.type in SUMMARY]
-    base = status if status is not None else manifest.get("status") or {}
+    summary = [c for c in with_summary([_refused(WRITES, shown)]) if c.type in SUMMARY]
+    told = {condition["type"] for condition in below}
     wanted = merged(
-        conditions_of(manifest), summary, generation=manifest["metadata"].get("generation", 0), now=now
+        conditions_of(manifest),
+        [*(_refused(subject, by) for subject, by in unfounded.items() if subject in told), *summary],
+        generation=manifest["metadata"].get("generation", 0),
+        now=now,
     )
-    return {**base, "conditions": _overlaid(base.get("conditions") or (), wanted)}
+    return replace(
+        plan,
+        status={**base, "conditions": _overlaid(below, wanted)},
+        events=[
+            *(event for event in plan.events if event.subject not in unfounded),
+            *_refusal_events(manifest, refusals),
+        ],
+    )
 
 
-def refusal_events(manifest: Manifest, refusals: Sequence[Refusal]) -> list[Event]:
+def _refused(condition_type: str, refusal: Refusal) -> Condition:
+    return Condition(
+        type=condition_type,
+        status=Truth.FALSE,
+        reason=refusal.reason,
+        message=f"{refusal.ref.plural}/{refusal.ref.name}: {refusal.message}",
+        mended_by=MendedBy.PERSON if refusal.reason in MENDED_BY_A_PERSON else MendedBy.TIME,
+    )
+
+
+def _refusal_events(manifest: Manifest, refusals: Sequence[Refusal]) -> list[Event]:
     """A warning for each reason that the object's summary does not give already."""
     said = {c.get("reason") for c in conditions_of(manifest) if c.get("type") == READY}
     return [
-        Event(type=EventType.WARNING, reason=refusal.reason, note=f"{refusal.ref.name}: {refusal.message}")
+        Event(
+            type=EventType.WARNING,
+            reason=refusal.reason,
+            note=f"{refusal.ref.name}: {refusal.message}",
+            subject=refusal.ref.plural,
+        )
         for refusal in refusals
         if refusal.reason not in said
     ]

@@ -27,10 +27,9 @@ from flotilla_operator.controllers.conditions import STALLED, is_true
 from flotilla_operator.controllers.controller import Controller, World
 from flotilla_operator.controllers.errors import SpecError
 from flotilla_operator.controllers.failures import (
+    as_far_as_it_came,
     plan_for_invalid_spec,
-    refusal_events,
     spec_error_of,
-    with_refusals,
 )
 from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.telemetry.metrics import Metrics
@@ -149,13 +148,13 @@ class Reconciler:
         if plan.finalizers is not None and not takes_off:
             await writer.write_finalizers(owner, plan.finalizers)
         refusals = await writer.carry_out(owner, plan.writes)
-        status = with_refusals(owner.manifest, plan.status, refusals, self._now())
-        wait_seconds = await writer.write_status(owner, status) if status is not None else None
+        done = as_far_as_it_came(owner.manifest, plan, refusals, self._now())
+        wait_seconds = await writer.write_status(owner, done.status) if done.status is not None else None
         if wait_seconds:
             self._hands.queue.add_after(_key(owner), wait_seconds)
         if plan.finalizers is not None and takes_off and not refusals:
             await writer.write_finalizers(owner, plan.finalizers)
-        for event in (*plan.events, *refusal_events(owner.manifest, refusals)):
+        for event in done.events:
             await self._hands.recorder.record(owner, event)
         return refusals
 

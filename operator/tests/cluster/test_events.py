@@ -61,6 +61,27 @@ async def test_a_hundred_failures_in_a_minute_make_two_writes() -> None:
         assert [request.method for request in b.api.writes()] == ["POST", "PATCH"]
 
 
+async def test_the_same_news_of_two_subjects_are_two_events_and_of_one_are_a_series() -> None:
+    def lost(group: str) -> Event:
+        note = f"{group}: node n no longer exists"
+        return Event(type=EventType.WARNING, reason="GroupLost", note=note, subject=group)
+
+    async with bench() as b:
+        for group in ("a", "b", "a"):
+            b.now += 60
+            await b.recorder.record(b.owner, lost(group))
+        assert [event["note"][0] for event in b.events()] == ["a", "b"]
+        assert [event.get("series", {}).get("count") for event in b.events()] == [2, None]
+
+
+async def test_a_hundred_subjects_share_the_object_s_tokens() -> None:
+    async with bench() as b:
+        for attempt in range(100):
+            event = Event(type=EventType.WARNING, reason="GroupLost", note="", subject=f"group-{attempt}")
+            await b.recorder.record(b.owner, event)
+        assert len(b.events()) == 10
+
+
 async def test_an_object_with_ever_new_reasons_runs_out_of_tokens() -> None:
     async with bench() as b:
         for attempt in range(100):

@@ -19,6 +19,7 @@ from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
     EVENTS,
     MODEL_REPLICA_SETS,
+    PODS,
     SECRETS,
     Key,
     Reference,
@@ -26,7 +27,7 @@ from flotilla_operator.cluster.resources import (
 )
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
-from flotilla_operator.cluster.writes import Apply, Event, EventType, Manifest, Plan
+from flotilla_operator.cluster.writes import Apply, Create, Event, EventType, Manifest, Plan
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.errors import SpecError
@@ -203,6 +204,44 @@ async def test_a_quota_is_said_in_ready_and_tried_again() -> None:
         )
         assert b.ready() == ("True", "Ready")
         assert b.queue.failures(KEY) == 0
+
+
+async def test_what_rests_on_a_refused_write_is_not_said() -> None:
+    refused, done = PODS.ref("default", "refused"), PODS.ref("default", "done")
+    plan = Plan(
+        writes=[Create(manifest=pod("refused")), Create(manifest=pod("done"))],
+        status={
+            "conditions": [
+                {"type": "Placed", "status": "True", "reason": "AllPlaced"},
+                {"type": "RouterReady", "status": "True", "reason": "RouterAvailable"},
+            ]
+        },
+        events=[
+            Event(type=EventType.NORMAL, reason="GroupPlaced", note="refused goes to n", subject="g-1"),
+            Event(type=EventType.NORMAL, reason="GroupPlaced", note="done goes to n", subject="g-2"),
+            Event(type=EventType.NORMAL, reason="AllPlaced", note="", subject="Placed"),
+        ],
+        rests_on={
+            "g-1": frozenset({refused}),
+            "g-2": frozenset({done}),
+            "Placed": frozenset({refused, done}),
+        },
+    )
+    async with bench() as b:
+        b.api.fail(
+            lambda r: r.writes and (r.body or {}).get("metadata", {}).get("name") == "refused", 403, times=2
+        )
+        for _ in range(2):
+            await b.reconcile(plan)
+        assert b.condition("Placed") == "False"
+        assert b.condition("RouterReady") == "True"
+        notes = [event["note"] for event in b.api.shelf(EVENTS).objects.values()]
+        assert notes[0] == "done goes to n"
+        assert [note.partition(":")[0] for note in notes[1:]] == ["refused"]
+
+
+def pod(name: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": {}}
 
 
 @pytest.mark.parametrize(

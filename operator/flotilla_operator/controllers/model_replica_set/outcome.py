@@ -191,6 +191,11 @@ def _ready_events(outcome: Outcome) -> list[Event]:
         group for group in outcome.counted(Phase.READY) if before.get(group.name) not in (None, Phase.READY)
     ]
     return [
-        Event(type=EventType.NORMAL, reason=EventReason.GROUP_READY, note=f"{g.name} serves from {g.node}")
-        for g in newly
+        Event(
+            type=EventType.NORMAL,
+            reason=EventReason.GROUP_READY,
+            note=f"{group.name} serves from {group.node}",
+            subject=group.name,
+        )
+        for group in newly
     ]

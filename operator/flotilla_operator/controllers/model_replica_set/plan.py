@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from flotilla_operator.cluster.resources import PODS
-from flotilla_operator.cluster.writes import Apply, Create, Delete, Event, EventType, Manifest, Plan, Write
+from flotilla_operator.cluster.writes import (
+    Apply,
+    Create,
+    Delete,
+    Event,
+    EventType,
+    Manifest,
+    ObjectRef,
+    Plan,
+    Write,
+)
 from flotilla_operator.controllers.model_replica_set.demand import (
     Demand,
     Waiting,
@@ -21,7 +31,7 @@ from flotilla_operator.controllers.model_replica_set.demand import (
 )
 from flotilla_operator.controllers.model_replica_set.life import BIND_TIMEOUT, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.turnover import Removal, RemovalReason
 from flotilla_operator.placement import Placement, place
@@ -67,6 +77,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         status=status,
         events=[*_group_events(ended, demand.turnover.removals, started), *events],
         look_again_seconds=_look_again(observed, demand, started, now),
+        rests_on=_rests_on(observed, demand.turnover.removals, started),
     )
 
 
@@ -153,12 +164,22 @@ def _group_events(
 ) -> list[Event]:
     return [
         *(
-            Event(type=EventType.WARNING, reason=e.reason, note=f"{group.name}: {e.message}")
+            Event(
+                type=EventType.WARNING,
+                reason=e.reason,
+                note=f"{group.name}: {e.message}",
+                subject=group.name,
+            )
             for group in ended
             if (e := group.ending) is not None
         ),
         *(
-            Event(type=EventType.NORMAL, reason=EventReason.GROUP_REMOVED, note=_removal_note(removal))
+            Event(
+                type=EventType.NORMAL,
+                reason=EventReason.GROUP_REMOVED,
+                note=_removal_note(removal),
+                subject=removal.group.name,
+            )
             for removal in removals
         ),
         *(_started_event(one.identity) for one in started),
@@ -167,10 +188,21 @@ def _group_events(
 
 def _started_event(identity: GroupIdentity) -> Event:
     if identity.node is None:
-        note = f"{identity.name} is left to the scheduler"
-        return Event(type=EventType.NORMAL, reason=EventReason.GROUP_CREATED, note=note)
-    note = f"{identity.name} goes to {identity.node}"
-    return Event(type=EventType.NORMAL, reason=EventReason.GROUP_PLACED, note=note)
+        reason, note = EventReason.GROUP_CREATED, f"{identity.name} is left to the scheduler"
+    else:
+        reason, note = EventReason.GROUP_PLACED, f"{identity.name} goes to {identity.node}"
+    return Event(type=EventType.NORMAL, reason=reason, note=note, subject=identity.name)
+
+
+def _rests_on(
+    observed: Observed, removals: Sequence[Removal], started: Sequence[Started]
+) -> dict[str, frozenset[ObjectRef]]:
+    """A group is placed or removed when its pod could be written, and all are placed when every pod could."""
+    namespace = observed.me.owner.namespace
+    created = {one.identity.name: PODS.ref_to(one.pod) for one in started}
+    deleted = {removal.group.name: PODS.ref(namespace, removal.group.pod_name) for removal in removals}
+    single = {name: frozenset({ref}) for name, ref in (*created.items(), *deleted.items())}
+    return {**single, ConditionType.PLACED: frozenset(created.values())}
 
 
 def _removal_note(removal: Removal) -> str:

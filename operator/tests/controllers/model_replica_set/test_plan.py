@@ -127,6 +127,10 @@ class TestANewSet:
         assert [p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in pods] == ["1", "2"]
         assert len({pod["metadata"]["name"] for pod in pods}) == 2
         assert reasons(done) == [EventReason.GROUP_PLACED, EventReason.GROUP_PLACED]
+        names = {pod["metadata"]["labels"][contract.LABEL_GROUP] for pod in pods}
+        assert {event.subject for event in done.events} == names
+        assert {ref.name for ref in done.rests_on["Placed"]} == {pod["metadata"]["name"] for pod in pods}
+        assert done.rests_on.keys() == {"Placed", *names}
         assert done.look_again_seconds == 30
 
     def test_writes_ready_false_and_reconciling_at_once(self) -> None:
