@@ -97,7 +97,8 @@ cluster-status: setup ## What runs, and where the kubeconfig is
 	@$(E2E) -m local_cluster status
 
 .PHONY: demo
-demo: prerequisites ## The main job: three kinds, real documents, a real model, three answers with sources
+demo: setup ## The main job: three kinds, real documents, a real model, three answers with sources
+	@$(E2E) -m local_cluster prerequisites --demo --install
 	@$(E2E) -m demo $(if $(DOCS),--documents "$(DOCS)") $(if $(QUESTION),--question "$(QUESTION)")
 
 .PHONY: demo-down

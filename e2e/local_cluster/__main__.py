@@ -6,6 +6,7 @@ import time
 
 from local_cluster import cluster, prerequisites
 from local_cluster.binaries import TOOLS, binary
+from local_cluster.embedded import EmbeddedCluster
 from local_cluster.errors import LocalClusterError
 from local_cluster.progress import Progress
 
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(command=_build)
     needs = commands.add_parser("prerequisites", help="what the machine lacks")
     needs.add_argument("--install", action="store_true", help="install it (root on Debian)")
+    needs.add_argument("--demo", action="store_true", help="for the demo alone, not for the tests")
     needs.set_defaults(command=_prerequisites)
     return parser
 
@@ -71,11 +73,14 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _prerequisites(arguments: argparse.Namespace) -> int:
-    packages = prerequisites.missing_packages(prerequisites.ALL_NEEDS)
+    required, welcome = prerequisites.TEST_NEEDS, prerequisites.DOCUMENTS
+    if arguments.demo:
+        required = prerequisites.demo_needs(embedded=isinstance(cluster.local_cluster(), EmbeddedCluster))
+    packages = prerequisites.missing_packages((*required, *welcome))
     if packages and arguments.install and prerequisites.can_install():
         print(f"Installing {' '.join(packages)}")
         prerequisites.install(packages)
-        packages = prerequisites.missing_packages(prerequisites.ALL_NEEDS)
+    packages = prerequisites.missing_packages(required)
     toolchain = prerequisites.missing_toolchain()
     for line in toolchain:
         print(f"Missing: {line}")

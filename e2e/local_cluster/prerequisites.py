@@ -20,7 +20,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """A program or file, and the Debian package that brings it."""
+    """A program, or a file where the path is absolute (it may hold a *), and its Debian package."""
 
     path: str
     package: str
@@ -28,7 +28,7 @@ class Need:
     def present(self) -> bool:
         """Whether the machine has it; /usr/sbin counts although it may not be on a user's PATH."""
         if self.path.startswith("/"):
-            return Path(self.path).exists()
+            return any(Path("/").glob(self.path.removeprefix("/")))
         return shutil.which(self.path, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
@@ -47,12 +47,18 @@ CLUSTER_NEEDS = (
 SERVICE_NEEDS = (
     Need(path="haproxy", package="haproxy"),
     Need(path="redis-server", package="redis-server"),
-    Need(path="/usr/lib/x86_64-linux-gnu/libnuma.so.1", package="libnuma1"),
+    Need(path="/usr/lib/*/libnuma.so.1", package="libnuma1"),
     Need(path="lscpu", package="util-linux"),
 )
-DEMO_NEEDS = (Need(path="/usr/share/doc/postgresql-doc-15/html", package="postgresql-doc-15"),)
+DOCUMENTS: tuple[Need, ...] = (
+    Need(path="/usr/share/doc/postgresql-doc-15/html", package="postgresql-doc-15"),
+)
+TEST_NEEDS: tuple[Need, ...] = (*CLUSTER_NEEDS, *SERVICE_NEEDS, *DOCUMENTS)
 
-ALL_NEEDS = (*CLUSTER_NEEDS, *SERVICE_NEEDS, *DEMO_NEEDS)
+
+def demo_needs(*, embedded: bool) -> tuple[Need, ...]:
+    """What the demo cannot do without; with kind, Docker brings the rest, and any documents will do."""
+    return CLUSTER_NEEDS if embedded else ()
 
 
 def missing_packages(needs: tuple[Need, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""examples/agentfleet-hf.yaml on the cluster with a stand-in for the hub: models fetched, index, an answer."""
+"""examples/agentfleet-hf.yaml on the cluster, with a stand-in for the hub that the models come from."""
 
 import tempfile
 from collections.abc import Iterator

@@ -39,6 +39,21 @@ def test_everything_missing_is_named_at_once_with_the_command(monkeypatch: pytes
     assert refusal.value.fix.endswith("apt-get install --yes --no-install-recommends first second")
 
 
+def test_a_demo_needs_no_package_where_docker_brings_the_cluster_and_no_manual_anywhere() -> None:
+    assert prerequisites.demo_needs(embedded=False) == ()
+    needed = prerequisites.demo_needs(embedded=True)
+    assert set(needed) < set(prerequisites.TEST_NEEDS)
+    assert not set(needed) & set(prerequisites.DOCUMENTS)
+
+
+def test_a_file_may_be_in_one_of_several_folders(tmp_path: Path) -> None:
+    (tmp_path / "aarch64-linux-gnu").mkdir()
+    need = Need(path=f"{tmp_path}/*/libnuma.so.1", package="libnuma1")
+    assert not need.present()
+    (tmp_path / "aarch64-linux-gnu" / "libnuma.so.1").touch()
+    assert need.present()
+
+
 def test_every_tool_has_a_pinned_version_and_checksums() -> None:
     for tool in TOOLS.values():
         assert tool.version()[0].isdigit()
