@@ -68,6 +68,8 @@ class Environment:
     def install_chart(self, references: Mapping[str, str], *extra_values: str) -> None:
         """Install or upgrade the chart with these images, and wait for the operator."""
         values = ["images.pullPolicy=Never", *extra_values]
+        if "engine" in references:  # the local one is for CPUs, and stands in where a set asks for GPUs
+            references = {**references, "engineCPU": references["engine"]}
         for name, reference in references.items():
             repository, _, tag = reference.rpartition(":")
             parts = {"repository": repository, "tag": tag, "digest": ""}

@@ -149,7 +149,8 @@ class Engine(ApiModel):
     """The vLLM engine of each replica."""
 
     image: ImageReference | None = None
-    """The engine's image; the chart's `images.engine` where absent."""
+    """The engine's image. Where absent, the chart's `images.engine`, or without an accelerator its
+    `images.engineCPU`."""
     max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
     """How many tokens prompt and answer may have together; the model's own maximum where absent."""
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 48

@@ -26,13 +26,17 @@ class Section(BaseModel):
 
 
 class Images(Section):
-    """The images of the pods we make, each with its digest where there is one."""
+    """The images of the pods we make, each with its digest where there is one.
+
+    `engine_cpu` is for replicas without an accelerator; without it they get `engine`.
+    """
 
     runtime: Image
     haproxy: Image
     redis: Image
     milvus: Image
     engine: Image
+    engine_cpu: Annotated[Image | None, Field(alias="engineCPU")] = None
 
 
 class Labels(Section):

@@ -12,6 +12,7 @@ def images_of(config: OperatorConfig) -> Images:
         redis=config.images.redis,
         milvus=config.images.milvus,
         engine=config.images.engine,
+        engine_cpu=config.images.engine_cpu or config.images.engine,
         pull_policy=config.image_pull_policy,
         pull_secrets=config.image_pull_secrets,
     )

@@ -140,7 +140,7 @@ def _engine(
 ) -> Manifest:
     return container(
         CONTAINER,
-        spec.engine.image or images.engine,
+        spec.engine.image or (images.engine_cpu if spec.accelerator is None else images.engine),
         pull_policy=images.pull_policy,
         args=engine_arguments(spec, source.path),
         env=_environment(spec),

@@ -15,6 +15,7 @@ IMAGES = Images(
     redis="registry.example/redis@sha256:cc",
     milvus="registry.example/milvus@sha256:dd",
     engine="registry.example/vllm-openai@sha256:ee",
+    engine_cpu="registry.example/vllm-openai-cpu@sha256:ff",
 )
 OWNER = Owner(kind="ModelReplicaSet", namespace="default", name="llama", uid="uid-llama")
 GPU = {"resource": "nvidia.com/gpu", "products": ["H100"]}

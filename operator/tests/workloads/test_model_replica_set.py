@@ -195,6 +195,18 @@ def test_cpu_engines_share_cores_without_binding(resources: dict[str, Any], thre
     assert variables.get("OMP_NUM_THREADS") == threads
 
 
+@pytest.mark.parametrize(
+    ("spec", "image"),
+    [
+        pytest.param({}, IMAGES.engine_cpu, id="vLLM's build for CUDA ends at once without a GPU"),
+        pytest.param({"accelerator": {"resource": "nvidia.com/gpu"}}, IMAGES.engine, id="on accelerators"),
+        pytest.param({"engine": {"image": "own:1"}}, "own:1", id="the user's own"),
+    ],
+)
+def test_an_engine_is_built_for_what_it_runs_on(spec: dict[str, Any], image: str) -> None:
+    assert engine_of(**spec)["image"] == image
+
+
 def test_gpu_engines_are_left_to_the_device() -> None:
     variables = environment(engine_of(accelerator={"resource": "nvidia.com/gpu"}))
     assert "VLLM_CPU_OMP_THREADS_BIND" not in variables
