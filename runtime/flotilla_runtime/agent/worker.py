@@ -174,18 +174,30 @@ class Worker:
             task = await answered(lambda: self._store.load(claim.id), self.metrics)
             if task is None:
                 return
-            run = TaskRun(claim, task, self._brief(task), self._means)
-            self._runs[claim.id] = run
-            outcome = await run.run()
-            self.metrics.runs.labels(outcome).inc()
-            if outcome is RunOutcome.LOST:
-                log.warning("task_lost", task=claim.id)
+            await self._run_loaded(TaskRun(claim, task, self._brief(task), self._means))
         except Exception:
             self.metrics.runs.labels("Crashed").inc()
             log.exception("task_run_crashed", task=claim.id)
+
+    async def _run_loaded(self, run: TaskRun) -> None:
+        """Run with its lease renewed.
+
+        The worker may hold the task already: when Redis was away for longer than a lease, a claim may come
+        before the next renewal. The earlier run's token is stale then.
+        """
+        task_id = run.claim.id
+        if (earlier := self._runs.get(task_id)) is not None:
+            earlier.interrupt(Interrupt.LOST)
+        self._runs[task_id] = run
+        try:
+            outcome = await run.run()
         finally:
-            self._runs.pop(claim.id, None)
+            if self._runs.get(task_id) is run:
+                del self._runs[task_id]
             self.metrics.running.set(len(self._runs))
+        self.metrics.runs.labels(outcome).inc()
+        if outcome is RunOutcome.LOST:
+            log.warning("task_lost", task=task_id)
 
     def _brief(self, task: LoadedTask) -> Brief:
         model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)

@@ -1,0 +1,134 @@
+"""A worker in this process against a real Redis that goes away and comes back.
+
+Single runs are in test_run.py; whole worker processes are in the gateway's tests.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.loop import Call
+from flotilla_runtime.agent.run import Clock
+from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
+from flotilla_runtime.agent.worker import Worker
+from flotilla_runtime.contract import ModelConnection, QueueConfig, TaskLimits, WorkerConfig
+from router_support.waiting import until
+
+pytestmark = pytest.mark.services
+
+LEASE_SECONDS = 2.0
+CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+
+
+@dataclass(slots=True)
+class HeldModel:
+    """A model that answers the first so many calls; `asked` counts all of them."""
+
+    asked: int = 0
+    answers: int = 0
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def make(self, call: Call, session: Session) -> Reply:
+        assert call.kind is CallKind.MODEL
+        self.asked += 1
+        number = self.asked
+        async with self.news:
+            await self.news.wait_for(lambda: self.answers >= number)
+        return Reply(outcome=CallOutcome.SUCCEEDED, value="So it is.", input_tokens=40, output_tokens=4)
+
+    async def answer(self, calls: int) -> None:
+        async with self.news:
+            self.answers = calls
+            self.news.notify_all()
+
+
+class LateRenewals(TaskStore):
+    """A store whose renewals fail until the worker has claimed for the second time."""
+
+    granted = 0
+
+    async def claim(self, worker: str, wanted: int) -> list[Claim]:
+        claims = await super().claim(worker, wanted)
+        self.granted += len(claims)
+        return claims
+
+    async def renew(self, claims: Iterable[Claim]) -> Renewal:
+        if self.granted < 2:
+            raise StoreUnavailableError("not yet")
+        return await super().renew(claims)
+
+
+async def ended(store: TaskStore, task_id: str, seconds: float = 30) -> LoadedTask:
+    """The task when it has ended; a Redis that is away meanwhile is asked again."""
+    async with asyncio.timeout(seconds):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                task = await store.load(task_id)
+                if task is not None and task.record.status.is_final:
+                    return task
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def working(store: TaskStore, queue: QueueConfig, calls: Any) -> AsyncIterator[Worker]:
+    config = WorkerConfig(
+        queue=queue,
+        prompt="Answer.",
+        models=(ModelConnection(role="Default", name="m", url="http://model/v1", model="m"),),
+        handover_seconds=0.1,
+    )
+    worker = Worker(name="w1", store=store, calls=calls, config=config, clock=CLOCK)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping))
+    try:
+        yield worker
+    finally:
+        stopping.set()
+        await running
+
+
+def queue_of(redis_server: Any, lease_seconds: float = LEASE_SECONDS) -> QueueConfig:
+    return QueueConfig(
+        fleet="default/support",
+        url=redis_server.url,
+        password_path=redis_server.password_path,
+        lease_seconds=lease_seconds,
+    )
+
+
+def task_of(task_id: str, **limits: Any) -> NewTask:
+    return NewTask(id=task_id, input="Is it so?", caller="ann", limits=TaskLimits(**limits))
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["and ends it", "and can still be cancelled"])
+async def test_a_worker_that_takes_over_its_own_task_after_an_outage_goes_on_holding_it(
+    redis_server: Any, cancelled: bool
+) -> None:
+    queue, model = queue_of(redis_server), HeldModel()
+    store = LateRenewals(connect(queue), queue)
+    await store.submit(task_of("t1"))
+    async with working(store, queue, model):
+        await until(lambda: model.asked == 1, seconds=30)
+        redis_server.stop()
+        await asyncio.sleep(1.2 * LEASE_SECONDS)
+        redis_server.start()
+        await until(lambda: model.asked == 2, seconds=30)
+        await model.answer(1)
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        if cancelled:
+            await store.cancel("t1")
+        else:
+            await model.answer(2)
+        task = await ended(store, "t1")
+    expected = TaskStatus.CANCELLED if cancelled else TaskStatus.SUCCEEDED
+    assert (task.record.status, task.record.attempts, model.asked) == (expected, 2, 2)
+    await store.close()
