@@ -4,6 +4,7 @@ What a real API server makes of it is in test_chart_on_api_server.py.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,21 @@ def test_upstream_images_have_a_digest() -> None:
     without = [name for name, image in images.items() if isinstance(image, dict) and not image.get("digest")]
     # Our own have one once they are pushed; for engineCPU, its upstream's could not be looked up here.
     assert without == ["operator", "runtime", "milvus", "engineCPU"]
+
+
+def test_the_images_that_the_guide_builds_are_those_that_the_chart_asks_for() -> None:
+    guide = (ROOT / "docs" / "install.md").read_text()
+    images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
+    named = re.findall(r"--set images\.(\w+)\.repository=\$REGISTRY/(\S+)", guide)
+    built = re.findall(r"docker build .*--tag \$REGISTRY/(\S+):(\S+) \S+$", guide, re.MULTILINE)
+    assert [(name, images[value]["tag"]) for value, name in named] == built
+    assert {value for value, _ in named} == {value for value in images if is_ours(images[value])}
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"docker build --target (\S+)", guide)) <= set(stages)
+
+
+def is_ours(image: Any) -> bool:
+    return isinstance(image, dict) and image["repository"].startswith("flotilla/")
 
 
 def test_a_digest_wins_over_a_tag() -> None:
