@@ -39,6 +39,7 @@ from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, 
 from flotilla_operator.workloads.model_replica_set import router_objects
 
 LOOK_AGAIN_MISSING_SECONDS = 10.0
+LOOK_AGAIN_LOADED_SECONDS = 10.0  # as often as figures may be written
 LOOK_AGAIN_WAITING_SECONDS = 60.0
 LOOK_AGAIN_SETTLED_SECONDS = 600.0
 
@@ -53,7 +54,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if me.spec.paused:
         outcome = Outcome(observed=observed, demand=demand, names_taken=taken, waiting=demand.waiting)
         status, events = status_and_events(outcome, now)
-        return Plan(status=status, events=events, look_again_seconds=LOOK_AGAIN_SETTLED_SECONDS)
+        return Plan(status=status, events=events, look_again_seconds=_look_again(observed, demand, (), now))
     placement = _placement(observed, demand, now)
     started, waiting = _start(observed, demand, placement)
     ended = [group for group in demand.groups if group.ending and group.phase is not Phase.DRAINING]
@@ -214,10 +215,12 @@ def _removal_note(removal: Removal) -> str:
 
 
 def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], now: datetime) -> float:
-    """When to look even if nothing changes: at the next bind deadline, at what may appear unseen, or now
-    and then.
+    """When to look even if nothing changes: at the next bind deadline, at what may appear unseen, at what
+    the routers say of their load, or now and then.
     """
     waits = [LOOK_AGAIN_SETTLED_SECONDS]
+    if observed.targets:
+        waits.append(LOOK_AGAIN_LOADED_SECONDS)
     if observed.missing:
         waits.append(LOOK_AGAIN_MISSING_SECONDS)
     if demand.waiting:

@@ -4,6 +4,7 @@ test_apiserver.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
 )
 from flotilla_operator.placement import Snapshot
 from flotilla_operator.placement.manifests import claims_of
+from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.model_replica_set import router_objects
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
@@ -507,6 +509,19 @@ class TestASettledSet:
         for place, manifest in wanted.items():
             live = {key: value for key, value in seen.existing[place].items() if key != "status"}
             assert manifest == live
+
+    @pytest.mark.parametrize("paused", [False, True])
+    def test_asks_its_routers_for_the_load_every_ten_seconds(self, paused: bool) -> None:
+        quiet = self.settled()
+        spec = quiet.me.spec.model_copy(update={"paused": paused})
+        quiet = replace(quiet, me=replace(quiet.me, spec=spec))
+        assert plan(quiet, NOW).look_again_seconds == 600
+        target = Target(key="router", url="http://10.0.0.1:8405/v1/status")
+        loaded = replace(quiet, targets=(target,), load=RouterLoad(waiting=7, running=2))
+        done = plan(loaded, NOW)
+        assert done.look_again_seconds == 10
+        assert done.status is not None
+        assert done.status["load"] == {"waiting": 7, "running": 2}
 
     def test_tells_when_a_group_became_ready(self) -> None:
         manifest = gpu_set(replicas=1)
