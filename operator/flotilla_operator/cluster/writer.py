@@ -117,7 +117,10 @@ class Writer:
         return None
 
     async def write_finalizers(self, owner: Owner, wanted: Sequence[str]) -> None:
-        """Make the object's finalizers of ours exactly these; those of others stay."""
+        """Make the object's finalizers of ours exactly these; those of others stay.
+
+        A failed test on the version comes back as 422 and says that somebody else wrote: a conflict.
+        """
         metadata = owner.manifest["metadata"]
         held = metadata.get("finalizers") or []
         others = [name for name in held if not name.startswith(FINALIZER_PREFIX)]
@@ -125,7 +128,7 @@ class Writer:
         if sorted(finalizers) == sorted(held):
             return
         self._reached(CrashPoint.BEFORE_FINALIZERS)
-        with self._owner_may_be_gone(owner):
+        with self._owner_may_be_gone(owner), _stale_version_is_a_conflict():
             live = await self._client.json_patch(
                 owner.resource,
                 metadata["namespace"],
@@ -311,6 +314,16 @@ class Writer:
         evicted = self._caches.store(resource).remove(ref.namespace, ref.name, gone)
         if evicted is not None:
             self._on_change(resource, evicted, Change.REMOVED)
+
+
+@contextmanager
+def _stale_version_is_a_conflict() -> Iterator[None]:
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 422:
+            raise
+        raise ApiError(status=409, reason="Conflict", message=error.message) from error
 
 
 def ref_of(write: Write) -> ObjectRef:

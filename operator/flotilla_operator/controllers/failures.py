@@ -42,6 +42,15 @@ def spec_error_of(error: ValidationError) -> SpecError:
     return SpecError(field=field, problem=first["msg"], fix="correct the field and apply the object again")
 
 
+def status_at_first(manifest: Manifest, now: datetime) -> Mapping[str, Any]:
+    """What stands in an object's status until its first reconcile came through."""
+    message = "the operator has begun to work on it"
+    begun = Condition(type=WRITES, status=Truth.UNKNOWN, reason=RECONCILING, message=message)
+    summary = [condition for condition in with_summary([begun]) if condition.type in SUMMARY]
+    wanted = merged((), summary, generation=manifest["metadata"].get("generation", 0), now=now)
+    return {**(manifest.get("status") or {}), "conditions": wanted}
+
+
 def plan_for_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) -> Plan:
     """Touch nothing, and say what is wrong with the spec."""
     invalid = Condition(

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,16 +20,17 @@ from flotilla_operator.cluster.events import Recorder
 from flotilla_operator.cluster.lease import NotLeadingError
 from flotilla_operator.cluster.ownership import Owner, Refusal, RefusalReason
 from flotilla_operator.cluster.queue import KeyedQueue
-from flotilla_operator.cluster.resources import Key, Reference, resource_at
+from flotilla_operator.cluster.resources import Key, Reference, Resource, resource_at
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX, Writer
 from flotilla_operator.cluster.writes import Event, EventType, Manifest, Plan
-from flotilla_operator.controllers.conditions import STALLED, is_true
+from flotilla_operator.controllers.conditions import STALLED, conditions_of, is_true
 from flotilla_operator.controllers.controller import Controller, World
 from flotilla_operator.controllers.errors import SpecError
 from flotilla_operator.controllers.failures import (
     as_far_as_it_came,
     plan_for_invalid_spec,
     spec_error_of,
+    status_at_first,
 )
 from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.telemetry.metrics import Metrics
@@ -41,7 +42,7 @@ TERMINATING_LOOK_SECONDS: Final = 30.0
 # These wait for something that wakes the key or for a person; the others are repeated with backoff.
 NOT_REPEATED: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.NAMESPACE_TERMINATING})
 # Someone else wrote the object meanwhile: no failure, only a reason to look again.
-CONFLICTS: Final = frozenset({409, 422})
+CONFLICT: Final = 409
 
 log = structlog.get_logger(__name__)
 
@@ -113,16 +114,34 @@ class Reconciler:
 
     async def _reconcile(self, key: Key) -> list[Refusal]:
         controller = self._controllers[key.kind]
+        await self._begin(key, controller.resource)
         manifest = self._world.caches.get(controller.resource, key.namespace, key.name)
         if manifest is None:
             self._forget(key)
             return []
-        self._uids[key] = manifest["metadata"]["uid"]
         owner = Owner(resource=controller.resource, manifest=manifest)
         plan = await self._plan(key, controller, manifest)
         refusals = await self._carry_out(owner, plan)
         self._look_again(key, owner, plan, refusals)
         return refusals
+
+    async def _begin(self, key: Key, resource: Resource) -> None:
+        """Give a new object its conditions before anything can fail: an absent Ready reads as done."""
+        manifest = self._world.caches.get(resource, key.namespace, key.name)
+        if manifest is None or self._uids.get(key) == manifest["metadata"]["uid"]:
+            return
+        if not conditions_of(manifest) and "deletionTimestamp" not in manifest["metadata"]:
+            owner = Owner(resource=resource, manifest=manifest)
+            await self._hands.writer.write_status(owner, status_at_first(manifest, self._now()))
+        self._uids[key] = manifest["metadata"]["uid"]
+
+    def _newest(self, owner: Owner) -> Owner:
+        """The object after a write of ours: its next write must name the version it has now."""
+        metadata = owner.manifest["metadata"]
+        held = self._world.caches.get(owner.resource, metadata["namespace"], metadata["name"])
+        if held is None or held["metadata"]["uid"] != owner.uid:
+            return owner
+        return replace(owner, manifest=held)
 
     async def _plan(self, key: Key, controller: Controller[Any], manifest: Manifest) -> Plan:
         try:
@@ -153,7 +172,7 @@ class Reconciler:
         if wait_seconds:
             self._hands.queue.add_after(_key(owner), wait_seconds)
         if plan.finalizers is not None and takes_off and not refusals:
-            await writer.write_finalizers(owner, plan.finalizers)
+            await writer.write_finalizers(self._newest(owner), plan.finalizers)
         for event in done.events:
             await self._hands.recorder.record(owner, event)
         return refusals
@@ -180,7 +199,7 @@ class Reconciler:
     async def _failed(self, key: Key, error: Exception) -> None:
         asked = error.retry_after_seconds if isinstance(error, ApiError) else None
         delay_seconds = self._hands.queue.retry(key, asked or 0.0)
-        if isinstance(error, ApiError) and error.status in CONFLICTS:
+        if isinstance(error, ApiError) and error.status == CONFLICT:
             log.info("reconcile_conflict", key=_name(key), error=str(error))
             return
         expected = isinstance(error, ApiError | TimeoutError | OSError)

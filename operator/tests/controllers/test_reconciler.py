@@ -41,6 +41,7 @@ from flotilla_runtime import contract
 from tests.support.fake_api import FakeApi
 
 KEY = Key("ModelReplicaSet", "default", "m")
+READY = {"type": "Ready", "status": "True", "reason": "Ready"}
 
 
 class Told:
@@ -150,7 +151,11 @@ async def test_an_invalid_spec_becomes_a_condition_and_touches_nothing() -> None
         assert b.reasons() == ["InvalidSpec"]
         await b.reconcile(SpecError(field="spec.model", problem="is not there", fix="name one"))
         assert b.reasons() == ["InvalidSpec"]
-        assert len(b.api.writes()) == 2
+        assert [request.path.rsplit("/", 1)[-1] for request in b.api.writes()] == [
+            "status",
+            "status",
+            "events",
+        ]
 
 
 async def test_what_pydantic_refuses_names_the_field() -> None:
@@ -169,7 +174,8 @@ async def test_what_pydantic_refuses_of_anything_else_is_a_failure_and_no_fault_
             await b.reconcile(validation_error(contract.RouterStatus, {"waiting": "many"}))
         assert b.reasons() == ["ReconcileFailed"]
         assert b.queue.failures(KEY) == 1
-        assert "status" not in (b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})
+        assert b.ready() == ("Unknown", "Reconciling")
+        assert b.condition("SpecValid") is None
 
 
 def validation_error(model: type[BaseModel], content: Manifest) -> ValidationError:
@@ -291,9 +297,11 @@ async def test_a_finalizer_goes_on_first_and_off_last() -> None:
         )
         await b.reconcile(plan)
         paths = [request.path.rsplit("/", 2)[-2:] for request in b.api.writes()]
-        assert paths == [["modelreplicasets", "m"], ["configmaps", "c"], ["m", "status"]]
+        first = ["m", "status"]
+        assert paths == [first, ["modelreplicasets", "m"], ["configmaps", "c"], ["m", "status"]]
         await b.reconcile(Plan(status={"phase": "y"}, finalizers=[]))
-        assert [request.path.rsplit("/", 1)[-1] for request in b.api.writes()[3:]] == ["status", "m"]
+        assert [request.path.rsplit("/", 1)[-1] for request in b.api.writes()[4:]] == ["status", "m"]
+        assert (b.api.get(MODEL_REPLICA_SETS, "default", "m") or {})["metadata"]["finalizers"] == []
 
 
 async def test_a_finalizer_stays_while_a_write_before_it_is_refused() -> None:
@@ -303,6 +311,53 @@ async def test_a_finalizer_stays_while_a_write_before_it_is_refused() -> None:
         await b.reconcile(Plan(writes=[Apply(manifest=config_map())], finalizers=[]))
         live = b.api.get(MODEL_REPLICA_SETS, "default", "m") or {}
         assert live["metadata"]["finalizers"] == ["flotilla.dev/a"]
+
+
+async def test_an_object_whose_children_fail_says_that_it_is_not_ready_yet() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: "configmaps" in r.path and r.writes, 500, times=2)
+        with capture_logs():
+            for _ in range(2):
+                await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": [READY]}))
+        assert b.ready() == ("Unknown", "Reconciling")
+        assert (b.condition("Reconciling"), b.condition("Stalled")) == ("True", "False")
+        assert len(written_statuses(b)) == 1, "once for a new object, not at every attempt"
+        await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": [READY]}))
+        assert b.ready() == ("True", "Ready")
+        await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": [READY]}))
+        assert len(written_statuses(b)) == 2
+
+
+async def test_an_object_that_vanishes_at_its_first_status_is_left() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: r.path.endswith("/status"), 404)
+        await b.reconcile(Plan(writes=[Apply(manifest=config_map())]))
+        assert [request.path.rsplit("/", 1)[-1] for request in b.api.writes()] == ["status"]
+
+
+async def test_a_status_that_the_server_refuses_is_a_failure_and_is_told() -> None:
+    async with bench() as b:
+        await b.reconcile(Plan())
+        b.api.fail(lambda r: r.path.endswith("/status"), 422)
+        with capture_logs() as logs:
+            await b.reconcile(Plan(status={"phase": "x"}))
+        assert [entry["event"] for entry in logs] == ["reconcile_failed"]
+        assert b.reasons() == ["ReconcileFailed"]
+
+
+async def test_a_finalizer_on_an_object_that_moved_on_is_a_conflict() -> None:
+    async with bench() as b:
+        await b.reconcile(Plan())
+        b.api.fail(lambda r: r.method == "PATCH" and r.path.endswith("/m"), 422, reason="Invalid")
+        with capture_logs() as logs:
+            await b.reconcile(Plan(finalizers=["flotilla.dev/a"]))
+        assert [entry["event"] for entry in logs] == ["reconcile_conflict"]
+        assert b.reasons() == []
+        assert b.queue.failures(KEY) == 1
+
+
+def written_statuses(b: Bench) -> list[str]:
+    return [request.path for request in b.api.writes() if request.path.endswith("/status")]
 
 
 async def test_figures_that_had_to_wait_are_written_later() -> None:

@@ -7,7 +7,6 @@ and, with real processes, in the demo.
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,24 +15,14 @@ import yaml
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import gpu_node
 from tests.builders.agent_fleet import full_featured_objects
-from tests.support.processes import OperatorProcess, operator_process
+from tests.support.kinds import kind_operator
+from tests.support.processes import OperatorProcess
+from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
-CRDS = Path(__file__).parents[4] / "crds"
 KINDS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}"
-WAIT_SECONDS = 60.0
 CHILDREN = "statefulsets,deployments,services,configmaps,secrets,networkpolicies,pdb,pods"
-
-
-def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
-    """The first answer that is not false."""
-    end = time.monotonic() + seconds
-    while True:
-        if found := what():
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s: {getattr(what, '__doc__', None) or what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +30,13 @@ def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     client = running_control_plane.client
-    for path in sorted(CRDS.glob("*.yaml")):
-        crd = yaml.safe_load(path.read_text())
-        name = crd["metadata"]["name"]
-        place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-        client.apply(place, crd)
-        until(lambda place=place: established(client.get(place)))
     client.create("/api/v1/nodes", gpu_node("fleet-node", gpus=0))
-    folder = tmp_path_factory.mktemp("operator")
-    module = "tests.support.agent_fleet_operator"
-    with operator_process(folder, running_control_plane.kubeconfig, module=module) as process:
-        yield process
-    client.delete("/api/v1/nodes/fleet-node")
-
-
-def established(crd: dict[str, Any]) -> bool:
-    conditions = (crd.get("status") or {}).get("conditions") or []
-    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+    try:
+        folder = tmp_path_factory.mktemp("operator")
+        with kind_operator(running_control_plane, folder, "agent_fleet_operator") as process:
+            yield process
+    finally:
+        client.delete("/api/v1/nodes/fleet-node")
 
 
 class Stage:
@@ -151,7 +130,7 @@ class Stage:
 
         holds.__doc__ = f"{condition_type}={status} {reason or ''}"
         try:
-            message: str = until(holds)["message"]
+            message: str = eventually(holds)["message"]
         except AssertionError as error:
             raise AssertionError(f"{error}\n{yaml.safe_dump(self.get().get('status'))}") from None
         return message
@@ -195,13 +174,16 @@ def stage(
         {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
     )
     made = Stage(running_control_plane, running_namespace)
-    yield made
-    assert operator.running, operator.log()
-    assert '"level": "error"' not in operator.log(), operator.log()
-    for item in running_control_plane.client.get(made.fleets)["items"]:
-        running_control_plane.client.delete(f"{made.fleets}/{item['metadata']['name']}")
-    for volume in made.volumes:
-        running_control_plane.client.delete(f"/api/v1/persistentvolumes/{volume}")
+    began = len(operator.log())
+    try:
+        yield made
+        assert operator.running, operator.log()
+        assert operator.failures(since=began) == []
+    finally:
+        for item in running_control_plane.client.get(made.fleets)["items"]:
+            running_control_plane.client.delete(f"{made.fleets}/{item['metadata']['name']}")
+        for volume in made.volumes:
+            running_control_plane.client.delete(f"/api/v1/persistentvolumes/{volume}")
 
 
 def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage: Stage) -> None:
@@ -222,13 +204,13 @@ def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage
     assert "2/2" in table
     stage.change(workers={"minReplicas": 2})
     stage.wait("WorkersReady", "True", "WorkersAvailable")
-    until(lambda: stage.get()["status"]["ready"] == "4/4")
+    eventually(lambda: stage.get()["status"]["ready"] == "4/4")
 
     claim = stage.child("v1/persistentvolumeclaims/support-redis")
     assert claim is not None
     assert "ownerReferences" not in claim["metadata"]
     stage.plane.kubectl("delete", "af/support", "-n", stage.namespace, "--cascade=foreground")
-    until(lambda: not stage.children())
+    eventually(lambda: not stage.children())
     kept = stage.child("v1/persistentvolumeclaims/support-redis")
     assert kept is not None
     assert kept["metadata"]["uid"] == claim["metadata"]["uid"]
@@ -245,12 +227,12 @@ def test_a_settled_fleet_is_written_no_more_and_what_drifts_is_mended(stage: Sta
     stage.model()
     stage.create(workers={"minReplicas": 1, "maxReplicas": 1})
     stage.wait("Ready", "True")
-    before = until(settled_versions(stage))
+    before = eventually(settled_versions(stage))
     time.sleep(12)
     assert stage.versions() == before
     path = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/support-gateway"
     stage.client.merge(path, {"spec": {"replicas": 3}})
-    until(lambda: stage.client.get(path)["spec"]["replicas"] == 1)
+    eventually(lambda: stage.client.get(path)["spec"]["replicas"] == 1)
 
 
 def settled_versions(stage: Stage) -> Callable[[], dict[str, str] | None]:
@@ -319,10 +301,10 @@ def test_the_password_is_made_once_and_the_claim_follows_its_policy(stage: Stage
         claim = stage.child("v1/persistentvolumeclaims/support-redis")
         return bool(claim and claim["metadata"].get("ownerReferences"))
 
-    until(owned)
+    eventually(owned)
     stage.plane.kubectl("delete", "af/support", "-n", stage.namespace, "--cascade=foreground")
-    until(lambda: not stage.children())
-    until(lambda: stage.child("v1/persistentvolumeclaims/support-redis") is None)
+    eventually(lambda: not stage.children())
+    eventually(lambda: stage.child("v1/persistentvolumeclaims/support-redis") is None)
     assert stage.child("v1/secrets/support-redis") is None
 
 
@@ -333,8 +315,8 @@ def test_with_a_redis_of_the_users_own_ours_is_taken_down(stage: Stage) -> None:
     stage.wait("Ready", "True")
     stage.secret("redis", url="redis://redis.example:6379")
     stage.change(queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}})
-    until(lambda: stage.child("apps/v1/statefulsets/support-redis") is None)
-    until(lambda: stage.child("v1/services/support-redis") is None)
+    eventually(lambda: stage.child("apps/v1/statefulsets/support-redis") is None)
+    eventually(lambda: stage.child("v1/services/support-redis") is None)
     assert stage.child("v1/persistentvolumeclaims/support-redis") is not None
     stage.wait("QueueReady", "False", "RedisUnreachable")
 

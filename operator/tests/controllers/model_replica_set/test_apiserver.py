@@ -6,8 +6,7 @@ KWOK plays the kubelet: containers "run", so what engines and routers really do 
 """
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,46 +15,24 @@ import yaml
 from flotilla_runtime import contract
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import gpu_node
-from tests.support.processes import OperatorProcess, operator_process
+from tests.support.kinds import kind_operator
+from tests.support.processes import OperatorProcess
+from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
-CRDS = Path(__file__).parents[4] / "crds"
 SETS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
 GPU = "nvidia.com/gpu"
 PRODUCT = "NVIDIA-H100-80GB-HBM3"
-WAIT_SECONDS = 40.0
-
-
-def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
-    """The first answer that is not false."""
-    end = time.monotonic() + seconds
-    while True:
-        if found := what():
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s: {getattr(what, '__doc__', None) or what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
 def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    for path in sorted(CRDS.glob("*.yaml")):
-        crd = yaml.safe_load(path.read_text())
-        name = crd["metadata"]["name"]
-        place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-        running_control_plane.client.apply(place, crd)
-        until(lambda place=place: established(running_control_plane.client.get(place)))
     folder = tmp_path_factory.mktemp("operator")
-    module = "tests.support.model_replica_set_operator"
-    with operator_process(folder, running_control_plane.kubeconfig, module=module) as process:
+    with kind_operator(running_control_plane, folder, "model_replica_set_operator") as process:
         yield process
-
-
-def established(crd: dict[str, Any]) -> bool:
-    conditions = (crd.get("status") or {}).get("conditions") or []
-    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
 def usable(node: dict[str, Any]) -> bool:
@@ -76,7 +53,7 @@ class Stage:
         name = f"{name}-{self.namespace}"
         self.client.create("/api/v1/nodes", gpu_node(name, labels={"stage": self.namespace}, **shape))
         self.nodes.append(name)
-        until(lambda: usable(self.client.get(f"/api/v1/nodes/{name}")))
+        eventually(lambda: usable(self.client.get(f"/api/v1/nodes/{name}")))
         return name
 
     def create(self, name: str = "llama", **spec: Any) -> None:
@@ -123,7 +100,7 @@ class Stage:
 
         holds.__doc__ = f"{condition_type}={status} {reason or ''}"
         try:
-            message: str = until(holds)["message"]
+            message: str = eventually(holds)["message"]
         except AssertionError as error:
             status = yaml.safe_dump(self.get(name).get("status"))
             raise AssertionError("\n".join([str(error), status, *self.notes()])) from None
@@ -164,12 +141,6 @@ class Stage:
         )
 
 
-def failures_of(operator: OperatorProcess) -> list[str]:
-    """Errors of ours; what kopf says of an API server that is still starting is none."""
-    lines = operator.log().splitlines()
-    return [line for line in lines if '"level": "error"' in line and '"logger": "flotilla' in line]
-
-
 @pytest.fixture
 def stage(
     running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
@@ -179,13 +150,16 @@ def stage(
         {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
     )
     made = Stage(running_control_plane, running_namespace)
-    yield made
-    assert operator.running, operator.log()
-    assert failures_of(operator) == []
-    for item in running_control_plane.client.get(made.sets)["items"]:
-        running_control_plane.client.delete(f"{made.sets}/{item['metadata']['name']}")
-    for node in made.nodes:
-        running_control_plane.client.delete(f"/api/v1/nodes/{node}")
+    began = len(operator.log())
+    try:
+        yield made
+        assert operator.running, operator.log()
+        assert operator.failures(since=began) == []
+    finally:
+        for item in running_control_plane.client.get(made.sets)["items"]:
+            running_control_plane.client.delete(f"{made.sets}/{item['metadata']['name']}")
+        for node in made.nodes:
+            running_control_plane.client.delete(f"/api/v1/nodes/{node}")
 
 
 def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
@@ -204,16 +178,16 @@ def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
     assert "2/2" in table
 
     stage.plane.kubectl("scale", "mrs/llama", "--replicas=3", "-n", stage.namespace)
-    until(lambda: len(stage.pods()) == 3)
+    eventually(lambda: len(stage.pods()) == 3)
     stage.wait("Ready", "True")
     assert {pod["spec"]["nodeName"] for pod in stage.pods()} == {first, second}
     stage.change(replicas=1)
-    until(lambda: len(stage.pods()) == 1)
+    eventually(lambda: len(stage.pods()) == 1)
     stage.wait("Ready", "True")
-    until(lambda: {"GroupPlaced", "GroupReady", "GroupRemoved"} <= stage.events())
+    eventually(lambda: {"GroupPlaced", "GroupReady", "GroupRemoved"} <= stage.events())
 
     stage.plane.kubectl("delete", "mrs/llama", "-n", stage.namespace, "--cascade=foreground")
-    until(lambda: not everything_of("llama", stage), seconds=60)
+    eventually(lambda: not everything_of("llama", stage))
 
 
 def everything_of(name: str, stage: Stage) -> list[str]:
@@ -262,7 +236,7 @@ def test_two_sets_at_once_get_what_there_is_and_nothing_is_promised_twice(stage:
         pods = [pod for name in names for pod in stage.pods(name)]
         return len(pods) == 4 and all(pod["spec"].get("nodeName") for pod in pods)
 
-    until(bound)
+    eventually(bound)
     time.sleep(1)
     assert bound()
     assert "GroupReleased" not in stage.events()
@@ -285,7 +259,7 @@ def test_an_update_turns_groups_over_one_at_a_time(stage: Stage) -> None:
         assert len(serving) >= 2, "an update took away what served"
         return len(serving) == 2 and not before & {pod["metadata"]["uid"] for pod in stage.pods()}
 
-    until(turned)
+    eventually(turned)
     stage.wait("Ready", "True")
 
 
@@ -299,9 +273,9 @@ def test_a_lost_node_takes_its_group_elsewhere(stage: Stage) -> None:
     stage.wait("Ready", "True")
     second = stage.node("b")
     stage.client.delete(f"/api/v1/nodes/{first}")
-    until(lambda: [pod["spec"].get("nodeName") for pod in stage.pods()] == [second], seconds=10)
+    eventually(lambda: [pod["spec"].get("nodeName") for pod in stage.pods()] == [second])
     stage.wait("Ready", "True")
-    until(lambda: "GroupLost" in stage.events())
+    eventually(lambda: "GroupLost" in stage.events())
 
 
 def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
@@ -311,9 +285,9 @@ def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
     (pod,) = stage.pods()
     path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}"
     stage.client.merge(f"{path}/status", {"status": {"phase": "Failed", "reason": "Evicted"}})
-    until(lambda: [p["metadata"]["uid"] for p in stage.pods()] not in ([], [pod["metadata"]["uid"]]))
+    eventually(lambda: [p["metadata"]["uid"] for p in stage.pods()] not in ([], [pod["metadata"]["uid"]]))
     stage.wait("Ready", "True")
-    until(lambda: "GroupFailed" in stage.events())
+    eventually(lambda: "GroupFailed" in stage.events())
 
 
 def test_a_secret_that_is_missing_and_then_appears(stage: Stage) -> None:
@@ -340,7 +314,7 @@ def test_a_claim_that_is_missing_and_then_appears(stage: Stage) -> None:
     }
     stage.client.create(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims", claim)
     stage.wait("SpecValid", "True")
-    until(lambda: stage.pods())
+    eventually(lambda: stage.pods())
 
 
 def test_a_service_of_the_users_own_is_left_alone_until_it_goes(stage: Stage) -> None:
@@ -395,11 +369,11 @@ def test_a_pin_that_is_not_bound_is_released_and_goes_elsewhere(stage: Stage) ->
     }
     stage.client.create(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims", claim)
     place = f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims/models"
-    until(lambda: stage.client.get(place)["status"].get("phase") == "Bound")
+    eventually(lambda: stage.client.get(place)["status"].get("phase") == "Bound")
     stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
     try:
-        (pinned,) = until(lambda: stage.pods())
-        until(lambda: "GroupReleased" in stage.events(), seconds=60)
+        (pinned,) = eventually(lambda: stage.pods())
+        eventually(lambda: "GroupReleased" in stage.events())
         stage.wait("Ready", "True")
         (pod,) = stage.pods()
         assert pod["metadata"]["uid"] != pinned["metadata"]["uid"]
@@ -422,7 +396,7 @@ def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
         "spec": {"hard": {f"requests.{GPU}": "0"}},
     }
     stage.client.create(quotas, quota)
-    until(lambda: (stage.client.get(f"{quotas}/none").get("status") or {}).get("hard"))
+    eventually(lambda: (stage.client.get(f"{quotas}/none").get("status") or {}).get("hard"))
     stage.create(replicas=1)
     message = stage.wait("Ready", "False", "Forbidden")
     assert "exceeded quota" in message
@@ -450,7 +424,7 @@ def test_what_others_change_in_our_objects_is_corrected(stage: Stage) -> None:
         labels = stage.client.get(service)["metadata"]["labels"]
         return stage.client.get(router)["spec"]["replicas"] == 1 and contract.LABEL_OWNER_NAME in labels
 
-    until(corrected, seconds=10)
+    eventually(corrected)
 
 
 def test_a_settled_set_is_not_written_any_more(stage: Stage) -> None:
