@@ -1,5 +1,6 @@
 """The objects of an index as golden files, what is the point of each by name, and their stability."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,28 @@ def test_only_the_plan_sees_the_model_and_the_promotion_no_documents() -> None:
     }
     assert volumes["plan"] - volumes["shards"] == {"model"}
     assert volumes["shards"] - volumes["promote"] == {"source"}
+
+
+def test_the_plan_is_told_which_job_it_belongs_to() -> None:
+    plan, *others = (m for m in rendered(vector_index(), embedder()) if m["kind"] == "Job")
+    container = plan["spec"]["template"]["spec"]["containers"][0]
+    [variable] = [one for one in container["env"] if one["name"] == "JOB_UID"]
+    field = variable["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field == "metadata.labels['batch.kubernetes.io/controller-uid']"
+    assert container["args"][2:4] == ["--job", "$(JOB_UID)"]
+    assert not any("--job" in one["spec"]["template"]["spec"]["containers"][0]["args"] for one in others)
+
+
+def test_indexes_that_share_a_workspace_claim_have_a_folder_each() -> None:
+    names = ("a", "b")
+    folders = set()
+    for name in names:
+        build = {"workspace": {"claimName": "shared"}}
+        objects = rendered(vector_index(name, build=build), embedder())
+        [config] = [m for m in objects if m["kind"] == "ConfigMap" and "-build-" in m["metadata"]["name"]]
+        folders.add(json.loads(config["data"]["config.json"])["workspace"])
+    assert len(folders) == len(names)
+    assert all(folder.startswith("/workspace/") for folder in folders)
 
 
 def test_pods_stay_together_unless_the_workspace_is_shared() -> None:

@@ -55,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tokenizer", type=Path, default=Path(TOKENIZER_DIRECTORY), help="the model's folder"
     )
+    parser.add_argument("--job", default="", help="the UID of the Job that this pod belongs to")
     parser.add_argument("--report", type=Path, default=Path(TERMINATION_LOG_PATH))
     return parser.parse_args()
 
@@ -64,6 +65,7 @@ async def run_step(
     config: BuildConfig,
     *,
     shard: int,
+    job: str,
     tokenizer_folder: Path,
     environment: Mapping[str, str],
 ) -> StepReport:
@@ -77,6 +79,7 @@ async def run_step(
             embedder=EmbeddingClient(config.embedder, http, key=environment.get(ENV_EMBEDDER_KEY)),
             tokenizer_folder=tokenizer_folder,
             hub_token=environment.get(ENV_HUB_TOKEN),
+            job=job,
         )
         try:
             if step is BuildStep.PLAN:
@@ -101,6 +104,7 @@ def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, i
                 step,
                 config,
                 shard=options.shard,
+                job=options.job,
                 tokenizer_folder=options.tokenizer,
                 environment=os.environ,
             )

@@ -2,6 +2,9 @@
 
 Everything that a person may have got wrong is found here, before a single document is read: a missing path,
 an empty source, another model, another dimension, chunks longer than the model takes.
+
+A plan is kept for the pods of the Job that made it and for nobody else: a build of the same name may have
+been here before, over documents that have changed since, so another Job clears its folder and looks again.
 """
 
 from collections.abc import Sequence
@@ -26,10 +29,13 @@ from flotilla_runtime.indexing.workspace import DISCOVERY, BuildPlan
 
 
 async def run_plan(context: StepContext) -> StepReport:
-    """Plan the build, or say why it cannot be; a plan that was made is kept, so a rerun changes nothing."""
+    """Plan the build, or say why it cannot be; what this Job planned is kept, so a rerun changes nothing."""
     config, workspace = context.config, context.workspace
     plan = workspace.plan()
-    if plan is None:
+    if plan is None or plan.job != context.job:
+        context.crash_point("before_clear")
+        workspace.clear()
+        context.crash_point("after_clear")
         found = discover(config.source)
         canary = await _try_embedder(context)
         content = find_tokenizer(config.embedder, context.tokenizer_folder, context.hub_token)
@@ -44,6 +50,7 @@ async def run_plan(context: StepContext) -> StepReport:
             dead_lettered=len(found.dead_letters),
             shards=len(shards),
             tokenizer=make_tokenizer(content).name,
+            job=context.job,
         )
         workspace.write_plan(plan, content, shards)
         context.crash_point("after_write_plan")

@@ -21,7 +21,10 @@ def no_crash(point: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """The step's configuration and what it reaches outside; `crash_point` is called around every write."""
+    """The step's configuration and what it reaches outside; `crash_point` is called around every write.
+
+    `job` is the UID of the Job that the step's pod belongs to, the same for every pod of it.
+    """
 
     config: BuildConfig
     workspace: Workspace
@@ -29,6 +32,7 @@ class StepContext:
     embedder: EmbeddingClient
     tokenizer_folder: Path
     hub_token: str | None = None
+    job: str = ""
     crash_point: CrashPoint = no_crash
 
 

@@ -37,12 +37,13 @@ class PlannedDocument(_Record):
 
 
 class BuildPlan(_Record):
-    """What the plan step found."""
+    """What the plan step found; `job` is the UID of the Job it was made by."""
 
     discovered: int
     dead_lettered: int
     shards: int
     tokenizer: str
+    job: str = ""
 
 
 class ShardResult(_Record):
@@ -62,6 +63,12 @@ class Workspace:
     def __init__(self, root: Path, build: str) -> None:
         self._builds = root / "builds"
         self._folder = self._builds / build
+
+    def clear(self) -> None:
+        """Remove what is here of this build; the plan first, so that no half of it is ever taken for one."""
+        (self._folder / PLAN_FILE).unlink(missing_ok=True)
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
 
     def write_plan(
         self, plan: BuildPlan, tokenizer: str | None, shards: Sequence[Sequence[SourceDocument]]

@@ -153,6 +153,48 @@ async def test_an_update_in_place_that_is_killed_at_any_point_ends_the_same(inde
     assert at > 5
 
 
+async def test_a_build_that_returns_under_its_old_name_reads_the_documents_anew(index: Index) -> None:
+    small_library(index)
+    await index.build("a")
+    index.write("tides.md", "# Tides\n\nThe sun moves the sea as well.\n")
+    (index.documents / "log.txt").unlink()
+    index.job = "job-2"
+    report = await index.build("a")
+    assert report.documents == DocumentCounts(discovered=2, indexed=2, removed=1)
+    assert "tides.md: The sun moves the sea as well." in index.rows().values()
+
+
+async def test_another_pod_of_the_plans_job_keeps_the_plan_and_what_is_done(index: Index) -> None:
+    small_library(index)
+    await index.plan("a")
+    await index.shard("a", 0)
+    index.write("late.txt", "This came too late.")
+    await index.plan("a")
+    await index.shard("a", 1)
+    report = await index.promote("a")
+    assert report.documents == DocumentCounts(discovered=3, indexed=3)
+
+
+async def test_a_plan_that_is_killed_while_it_clears_leaves_nothing_of_the_old_one(index: Index) -> None:
+    small_library(index)
+    at, ended = 0, False
+    while not ended:
+        index.job = f"old-{at}"
+        await index.build("a")
+        index.write("new.txt", f"Only the {at} has this.")
+        index.job = f"new-{at}"
+        try:
+            await index.plan("a", killer(at))
+            ended = True
+        except Killed:
+            await index.plan("a")
+        with pytest.raises(BuildError, match="2 of 2 shards have no completion marker"):
+            await index.promote("a")
+        (index.documents / "new.txt").unlink()
+        at += 1
+    assert at > 4
+
+
 async def test_the_index_survives_a_kill_of_milvus(index: Index, milvus: MilvusServer) -> None:
     small_library(index)
     await index.build("b1")

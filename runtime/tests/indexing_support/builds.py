@@ -56,6 +56,7 @@ class Index:
     dimension: int = DIMENSION
     settings: dict[str, Any] = field(default_factory=dict)
     now: float = 1_000.0
+    job: str = "job-1"
 
     @property
     def prefix(self) -> str:
@@ -115,6 +116,7 @@ class Index:
                 ),
                 tokenizer_folder=self.folder / "model",
                 crash_point=crash,
+                job=self.job,
             )
             try:
                 return await run(context)

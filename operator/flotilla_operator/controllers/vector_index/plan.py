@@ -170,7 +170,9 @@ def _build(
         return BuildSteps(writes=older, look_again_seconds=max(wait, 1.0))
     if observed.missing or taken or not _ready_for(observed):
         return BuildSteps(look_again_seconds=MISSING_LOOK_SECONDS)
-    if any(run != progress.build.run for run in observed.live_build_pods.values()):
+    # A build may return under the name it had, so before a plan no pod of any build may be left.
+    planning = progress.step is BuildStep.PLAN
+    if any(planning or run != progress.build.run for run in observed.live_build_pods.values()):
         return BuildSteps(look_again_seconds=STRAYS_LOOK_SECONDS)
     # The new attempt stands before the old one goes, or nobody would know how many there were.
     return BuildSteps(writes=[*_start(observed, progress), *older], events=[_started(progress)])

@@ -1,7 +1,9 @@
 """How far the wanted build is: one value out of a closed set, from its Jobs alone.
 
-Every attempt starts over under a run id of its own, since what a failed one left in the workspace cannot be
-trusted; it is cheap, because documents that are in the index unchanged are not embedded again.
+Every attempt starts over, since what an earlier one left in the workspace cannot be trusted: it has a run id
+of its own, and where an id returns (the spec went back to what it was, and the Jobs that counted its attempts
+are gone), the plan is another Job's and clears what is there. That is cheap, because documents that are in the
+index unchanged are not embedded again.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,9 @@
 A Job's template cannot be changed, so its name carries the id of what it runs and it is created once. No pod
 of a build holds a token: its outcome is its termination message. Only the plan sees the model's files, for
 the tokenizer; only it and the shards see the documents.
+
+A name may return, when the spec goes back to what it was. The plan is told the UID of its Job, so it can tell
+what an earlier Job of the same name left in the workspace from what a pod before it did.
 """
 
 from collections.abc import Sequence
@@ -34,6 +37,8 @@ CONFIG_MAP_SCHEME = "configmap://"
 RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}}
 TRIES = 3
 STOP_SECONDS = 10
+JOB_UID = "JOB_UID"
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # the Job controller's, on every pod of a Job
 HUB_ENDPOINT = "HF_ENDPOINT"  # where the engine fetches its model from, the plan fetches the tokenizer from
 
 
@@ -149,6 +154,7 @@ def build_config(
         max_failed_percent=spec.build.max_failed_percent,
         require_count_parity=spec.gate.count_parity,
         keep_generations=spec.retention.generations,
+        workspace=f"{contract.WORKSPACE_DIRECTORY}/{alias_name(owner)}",  # the claim may serve other indexes
     )
 
 
@@ -257,7 +263,8 @@ def _pod_spec(
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIRECTORY, "readOnly": True})
     environment = secret_environment(owner, spec, embedder.spec)
     if step is BuildStep.PLAN:
-        environment += _hub_environment(embedder)
+        environment += [_job_uid(), *_hub_environment(embedder)]
+        args += ["--job", f"$({JOB_UID})"]
         model = parse_source(embedder.spec.model.source, embedder.spec.model.revision)
         if isinstance(model, ClaimSource):
             claim = {"claimName": model.claim, "readOnly": True}
@@ -289,6 +296,11 @@ def _pod_spec(
 
 def _asks(spec: VectorIndexSpec) -> bool:
     return bool(spec.build.resources.requests or spec.build.resources.limits)
+
+
+def _job_uid() -> Manifest:
+    field = {"apiVersion": "v1", "fieldPath": f"metadata.labels['{JOB_UID_LABEL}']"}
+    return {"name": JOB_UID, "valueFrom": {"fieldRef": field}}
 
 
 def _hub_environment(embedder: EmbedderModel) -> Sequence[Manifest]:

@@ -253,6 +253,36 @@ def test_a_running_pod_of_another_build_is_waited_for() -> None:
     assert set(stage.jobs()) == {"plan"}
 
 
+def test_a_build_that_returns_waits_for_the_pods_it_had() -> None:
+    stage = Stage()
+    stage.step()
+    stage.ready()
+    stage.step()
+    first = stage.jobs()["plan"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "of-the-first-time",
+            "namespace": "default",
+            "uid": "uid-first",
+            "labels": first["spec"]["template"]["metadata"]["labels"],
+        },
+        "status": {"phase": "Running"},
+    }
+    stage.put(pod)
+    source = dict(stage.index["spec"]["source"])
+    stage.index["spec"]["source"] = {**source, "revision": "another"}
+    stage.step()
+    assert stage.jobs() == {}
+    stage.index["spec"]["source"] = source
+    stage.step()
+    assert stage.jobs() == {}
+    pod["status"] = {"phase": "Failed"}
+    stage.step()
+    assert stage.jobs()["plan"]["metadata"]["name"] == first["metadata"]["name"]
+
+
 def test_a_lost_report_starts_the_build_over() -> None:
     stage = Stage()
     stage.step()
