@@ -22,6 +22,7 @@ from flotilla_operator.cluster.resources import Key, Reference, Resource
 from flotilla_operator.cluster.writes import Manifest, Plan
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.workloads.hashing import keyed_hash
 
 Observed = TypeVar("Observed")
 
@@ -34,6 +35,13 @@ class Secret:
     uid: str
     resource_version: str
     data: Mapping[str, bytes] = field(repr=False)
+
+    def version(self, key: str) -> str:
+        """What changes when this entry's value does, and not when another entry is added beside it.
+
+        Keyed by the UID, which only those may read who may read the secret.
+        """
+        return keyed_hash(self.data[key], key=self.uid)
 
 
 class SecretReader(Protocol):

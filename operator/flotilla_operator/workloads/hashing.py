@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import json
 from typing import Any
 
@@ -11,5 +12,13 @@ def stable_hash(value: Any, *, length: int = 10) -> str:
     does.
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    digest = hashlib.sha256(canonical.encode()).digest()
+    return _name_safe(hashlib.sha256(canonical.encode()).digest(), length)
+
+
+def keyed_hash(value: bytes, *, key: str, length: int = 16) -> str:
+    """A short hash of a secret value, fit to be shown: without the key nobody can try values against it."""
+    return _name_safe(hmac.digest(key.encode(), value, "sha256"), length)
+
+
+def _name_safe(digest: bytes, length: int) -> str:
     return base64.b32encode(digest).decode().lower()[:length]

@@ -8,6 +8,7 @@ so a changed ConfigMap rolls the pods and an unchanged one never does.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from flotilla_operator.workloads.hashing import stable_hash
@@ -171,9 +172,14 @@ def json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
-def config_hash_annotation(data: Mapping[str, str]) -> dict[str, str]:
-    """The annotation that rolls a Deployment's pods when the files they read once at start have changed."""
-    return {contract.ANNOTATION_CONFIG_HASH: stable_hash(dict(data))}
+def config_hash_annotation(
+    data: Mapping[str, str], secret_versions: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """The annotation that rolls a Deployment's pods when what they read once at start has changed: files, and
+    entries of secrets in their environment.
+    """
+    secrets = {"secrets": dict(secret_versions)} if secret_versions else {}
+    return {contract.ANNOTATION_CONFIG_HASH: stable_hash({**data, **secrets})}
 
 
 def service_account(child: Child) -> Manifest:

@@ -14,6 +14,7 @@ from flotilla_operator.controllers.agent_fleet.seen import Problem, Problems
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
+from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_runtime import contract
 
 UNSTATED_CONTEXT_TOKENS = 4096  # a model that says nothing of its context is asked for no more than this
@@ -29,7 +30,7 @@ class Found:
     models: list[contract.ModelConnection] = field(default_factory=list)
     indexes: list[contract.IndexConnection] = field(default_factory=list)
     keys: list[SecretEntry] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by secret and entry
     model_problems: list[Problem] = field(default_factory=list)
     index_problems: list[Problem] = field(default_factory=list)
     queue_problems: list[Problem] = field(default_factory=list)
@@ -60,7 +61,7 @@ class References:
             models=tuple(found.models),
             indexes=tuple(found.indexes),
             model_keys=tuple(found.keys),
-            secret_versions=found.versions,
+            secret_versions={name: stable_hash(entries) for name, entries in found.versions.items()},
             complete=known and not found.queue_problems,
         )
         return wiring, Problems(
@@ -210,7 +211,7 @@ class References:
                 )
             )
             return False
-        self._found.versions[name] = f"{secret.uid}/{secret.resource_version}"
+        self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True
 
     async def _secret(self, field_path: str, name: str, problems: list[Problem]) -> Secret | None:

@@ -1,6 +1,10 @@
-"""What the spec names and the namespace lacks: secrets and their entries, claims, ConfigMaps, the model."""
+"""What the spec names and the namespace lacks: secrets and their entries, claims, ConfigMaps, the model.
+
+The entries that are there are looked at once, so their versions come along.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -17,11 +21,25 @@ from flotilla_operator.workloads.model_replica_set import service_url
 from flotilla_operator.workloads.vector_index.build import document_source
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.retriever import caller_entry
+from flotilla_runtime import contract
 
 
-async def missing_references(owner: Owner, spec: VectorIndexSpec, world: World) -> list[Missing]:
-    """All of it, each with the condition it belongs to."""
-    return [*await _missing_secrets(owner, spec, world), *_missing_objects(owner, spec, world.caches)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What is missing, each with the condition it belongs to, and the versions of the entries that are not,
+    by the environment variable that takes them.
+    """
+
+    missing: list[Missing] = field(default_factory=list)
+    secret_versions: dict[str, str] = field(default_factory=dict)
+
+
+async def references_seen(owner: Owner, spec: VectorIndexSpec, world: World) -> References:
+    """What became of everything that the spec names."""
+    seen = References()
+    await _look_at_secrets(seen, owner, spec, world)
+    seen.missing.extend(_missing_objects(owner, spec, world.caches))
+    return seen
 
 
 def embedder_of(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> EmbedderSeen | None:
@@ -45,36 +63,54 @@ def embedder_of(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Embedder
     )
 
 
-async def _missing_secrets(owner: Owner, spec: VectorIndexSpec, world: World) -> list[Missing]:
-    found = []
+async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec, world: World) -> None:
     token = spec.milvus.token_secret_ref
     if token is not None:
-        field = "spec.milvus.tokenSecretRef"
-        found.append(
-            await _missing_entry(world, owner, ConditionType.MILVUS_READY, field, token.name, token.key)
+        entry = _Entry(
+            variable=contract.ENV_MILVUS_TOKEN,
+            condition=ConditionType.MILVUS_READY,
+            field="spec.milvus.tokenSecretRef",
+            name=token.name,
+            key=token.key,
         )
+        await _look_at_entry(seen, owner, world, entry)
     embedder = embedder_of(owner, spec, world.caches)
     keys = embedder.spec.router.auth_secret_ref if embedder is not None else None
     if keys is not None:
-        field = f"spec.embedding.modelRef: callers of {spec.embedding.model_ref.name} need a key"
-        entry = caller_entry(owner)
-        found.append(
-            await _missing_entry(world, owner, ConditionType.EMBEDDER_READY, field, keys.name, entry)
+        entry = _Entry(
+            variable=contract.ENV_EMBEDDER_KEY,
+            condition=ConditionType.EMBEDDER_READY,
+            field=f"spec.embedding.modelRef: callers of {spec.embedding.model_ref.name} need a key",
+            name=keys.name,
+            key=caller_entry(owner),
         )
-    return [missing for missing in found if missing is not None]
+        await _look_at_entry(seen, owner, world, entry)
 
 
-async def _missing_entry(
-    world: World, owner: Owner, condition: ConditionType, field: str, name: str, key: str
-) -> Missing | None:
-    secret = await world.secret(owner.namespace, name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """An entry of a secret that the spec asks for, and the variable that takes its value."""
+
+    variable: str
+    condition: ConditionType
+    field: str
+    name: str
+    key: str
+
+
+async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _Entry) -> None:
+    secret = await world.secret(owner.namespace, entry.name)
     if secret is None:
-        message = f"{field}: there is no Secret {name!r} in this namespace; create it"
-        return Missing(condition=condition, reason=Reason.SECRET_MISSING, message=message)
-    if key not in secret.data:
-        message = f"{field}: the Secret {name!r} has no entry {key!r}; add it"
-        return Missing(condition=condition, reason=Reason.SECRET_KEY_MISSING, message=message)
-    return None
+        reason = Reason.SECRET_MISSING
+        problem = f"there is no Secret {entry.name!r} in this namespace; create it"
+    elif entry.key not in secret.data:
+        reason = Reason.SECRET_KEY_MISSING
+        problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
+    else:
+        seen.secret_versions[entry.variable] = secret.version(entry.key)
+        return
+    message = f"{entry.field}: {problem}"
+    seen.missing.append(Missing(condition=entry.condition, reason=reason, message=message))
 
 
 def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[Missing]:

@@ -1,5 +1,8 @@
 """The objects of an index that stand for as long as it does; a build's Jobs come and go beside them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen
@@ -18,12 +21,20 @@ def claims_of(owner: Owner, spec: VectorIndexSpec) -> list[Manifest]:
 
 
 def standing_objects(
-    owner: Owner, spec: VectorIndexSpec, images: Images, embedder: EmbedderSeen | None
+    owner: Owner,
+    spec: VectorIndexSpec,
+    images: Images,
+    embedder: EmbedderSeen | None,
+    secret_versions: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Manifest]:
-    """Milvus Lite, where it is ours, and the retriever, in the order in which they are needed."""
+    """Milvus Lite, where it is ours, and the retriever, in the order in which they are needed.
+
+    `secret_versions` decides about the retriever's pods alone; where only names matter, there are none.
+    """
     lite = (
         milvus_objects(owner, spec, images, [builds(owner), retriever(owner)])
         if spec.milvus.mode is MilvusMode.LITE
         else []
     )
-    return [*lite, *retriever_objects(owner, spec, images, embedder.spec if embedder else None)]
+    model = embedder.spec if embedder else None
+    return [*lite, *retriever_objects(owner, spec, images, model, secret_versions)]

@@ -22,7 +22,7 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains
 from flotilla_operator.controllers.vector_index.jobs import StepJob, pod_is_over, step_job
-from flotilla_operator.controllers.vector_index.missing import embedder_of, missing_references
+from flotilla_operator.controllers.vector_index.missing import embedder_of, references_seen
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.seen import (
     Cleanup,
@@ -78,7 +78,7 @@ def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
 async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Observed:
     """Everything the plan of this index rests on."""
     owner, spec = owner_of(manifest), parsed(manifest)
-    missing = await missing_references(owner, spec, world)
+    seen = await references_seen(owner, spec, world)
     cleanup = await _cleanup(manifest, owner, spec, world, cleanups)
     caches = world.caches
     embedder = embedder_of(owner, spec, caches)
@@ -90,7 +90,8 @@ async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Obser
         spec=spec,
         images=images_of(world.config),
         embedder=embedder,
-        missing=missing,
+        missing=seen.missing,
+        secret_versions=seen.secret_versions,
         existing=_existing(owner, spec, images_of(world.config), embedder, caches),
         jobs=_jobs(owner, caches),
         build_config_maps=[

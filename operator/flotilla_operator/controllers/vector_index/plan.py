@@ -122,7 +122,7 @@ def _standing(observed: Observed) -> list[Write]:
     for claim in claims_of(owner, spec):
         writes += _claim_writes(observed, claim)
     embedder = observed.embedder
-    objects = standing_objects(owner, spec, observed.images, embedder)
+    objects = standing_objects(owner, spec, observed.images, embedder, observed.secret_versions)
     return [*writes, *(Apply(manifest=manifest) for manifest in objects)]
 
 

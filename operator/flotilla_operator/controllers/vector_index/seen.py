@@ -61,6 +61,7 @@ class Observed:
     images: Images
     embedder: EmbedderSeen | None
     missing: Sequence[Missing]
+    secret_versions: Mapping[str, str]  # by the variable that takes the entry's value
     existing: Mapping[tuple[str, str], Manifest]
     jobs: Sequence[StepJob]
     build_config_maps: Sequence[Manifest]

@@ -1,4 +1,9 @@
-"""The retriever: a Deployment behind `NAME-retriever`."""
+"""The retriever: a Deployment behind `NAME-retriever`.
+
+Its secrets come by environment, which a pod reads once; so another value of one rolls the pods.
+"""
+
+from collections.abc import Mapping
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import VectorIndexSpec
@@ -37,9 +42,13 @@ def retriever_config(owner: Owner, spec: VectorIndexSpec) -> contract.RetrieverC
 
 
 def retriever_objects(
-    owner: Owner, spec: VectorIndexSpec, images: Images, embedder: ModelReplicaSetSpec | None
+    owner: Owner,
+    spec: VectorIndexSpec,
+    images: Images,
+    embedder: ModelReplicaSetSpec | None,
+    secret_versions: Mapping[str, str],
 ) -> list[Manifest]:
-    """ConfigMap, Service, disruption budget and Deployment."""
+    """ConfigMap, Service, disruption budget and Deployment; `secret_versions` by environment variable."""
     part = retriever(owner)
     data = {"config.json": objects.json_text(retriever_config(owner, spec).model_dump(mode="json"))}
     service = spec.retriever.service
@@ -58,7 +67,12 @@ def retriever_objects(
         objects.deployment(
             part,
             replicas=spec.retriever.replicas,
-            parts=_pod_parts(part, spec, images, data, embedder),
+            parts=_pod_parts(
+                part,
+                images,
+                secret_environment(owner, spec, embedder),
+                objects.config_hash_annotation(data, secret_versions),
+            ),
         ),
     ]
 
@@ -87,11 +101,7 @@ def _from_secret(variable: str, name: str, key: str) -> Manifest:
 
 
 def _pod_parts(
-    part: Child,
-    spec: VectorIndexSpec,
-    images: Images,
-    data: dict[str, str],
-    embedder: ModelReplicaSetSpec | None,
+    part: Child, images: Images, environment: list[Manifest], annotations: dict[str, str]
 ) -> objects.PodParts:
     config_volume, config_mount = objects.config_volume(part.name)
     volumes, mounts = scratch({"tmp": "/tmp"})  # noqa: S108 (an emptyDir)
@@ -100,7 +110,7 @@ def _pod_parts(
         images.runtime,
         pull_policy=images.pull_policy,
         args=["flotilla_runtime.retrieval"],
-        env=secret_environment(part.owner, spec, embedder),
+        env=environment,
         ports=[{"name": "http", "containerPort": contract.PORT_RETRIEVER, "protocol": "TCP"}],
         resources=RESOURCES,
         startupProbe=_probe("/healthz", period_seconds=2, failures=60),
@@ -112,7 +122,7 @@ def _pod_parts(
     return objects.PodParts(
         containers=[container],
         volumes=[config_volume, *volumes],
-        annotations=objects.config_hash_annotation(data),
+        annotations=annotations,
         image_pull_secrets=images.pull_secrets,
     )
 

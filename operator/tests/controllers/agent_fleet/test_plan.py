@@ -556,7 +556,7 @@ async def test_a_models_address_name_and_context_reach_the_workers() -> None:
     )
     (key,) = observed.wiring.model_keys
     assert (key.name, key.key) == ("keys", "agentfleet-support")
-    assert observed.wiring.secret_versions == {"keys": "uid-keys/7"}
+    assert list(observed.wiring.secret_versions) == ["keys"]
 
 
 def test_nothing_of_what_we_know_is_ignored() -> None:
