@@ -73,9 +73,12 @@ class CallerKeys:
         self._hashes: Mapping[str, bytes] = {}
 
     async def follow(self, interval_seconds: float = SECRET_READ_EVERY_SECONDS) -> None:
-        """Read the entries now and for ever."""
+        """Read the entries now and for ever: were this to end, a revoked key would stay good."""
         while True:
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("caller_keys_not_read", directory=str(self._directory))
             await asyncio.sleep(interval_seconds)
 
     async def refresh(self) -> None:
@@ -91,7 +94,7 @@ class CallerKeys:
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
         """The entry whose value was sent; every entry is compared, so the time taken tells nothing."""
-        presented = _hash(_bearer_token(authorization))
+        presented = _hash(_bearer_token(authorization).encode("latin-1"))  # as HTTP headers are decoded
         found = [name for name, key in self._hashes.items() if hmac.compare_digest(key, presented)]
         if not found:
             raise _unauthorized("this key is none of the fleet's callers'")
@@ -126,6 +129,8 @@ class KubernetesReviews:
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
         """The token's user, if it may do this to the fleet's tasks."""
         token = _bearer_token(authorization)
+        if not (token.isascii() and token.isprintable()):
+            raise _unauthorized("this is no token of Kubernetes'")
         user = await self._user(token)
         allowed, sees_all = await asyncio.gather(self._may(token, verb), self._may(token, Verb.LIST))
         if not allowed:
@@ -165,7 +170,7 @@ class KubernetesReviews:
         self, token: str, about: str, path: str, review: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """The status of a review, from memory where it is fresh."""
-        key = (_hash(token), about)
+        key = (_hash(token.encode()), about)
         now = self._clock()
         if (kept := self._kept.get(key)) is not None and kept.until > now:
             return _given(kept.value)
@@ -222,10 +227,12 @@ def _given(answer: Mapping[str, Any] | ProblemError) -> Mapping[str, Any]:
 
 
 def _bearer_token(authorization: str | None) -> str:
-    scheme, _, token = (authorization or "").strip().partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    """The token as it came; only a header's own white space is taken off, since a key may end in any byte."""
+    scheme, _, rest = (authorization or "").strip(" \t").partition(" ")
+    token = rest.strip(" \t")
+    if scheme.lower() != "bearer" or not token:
         raise _unauthorized("send the header Authorization: Bearer followed by your key or token")
-    return token.strip()
+    return token
 
 
 def _unauthorized(detail: str) -> ProblemError:
@@ -237,14 +244,14 @@ def _unauthorized(detail: str) -> ProblemError:
     )
 
 
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+def _hash(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
 
 
 def _key_hashes(directory: Path) -> dict[str, bytes]:
-    """Every entry's hash by its name; Kubernetes' own links start with two dots."""
+    """Every entry's hash by its name, whatever its bytes; Kubernetes' own links start with two dots."""
     entries = sorted(
         path for path in directory.iterdir() if not path.name.startswith("..") and path.is_file()
     )
-    keys = {path.name: path.read_text(encoding="utf-8").strip() for path in entries}
+    keys = {path.name: path.read_bytes().strip() for path in entries}
     return {name: _hash(key) for name, key in keys.items() if key}

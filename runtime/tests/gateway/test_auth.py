@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
 from flotilla_runtime.gateway.auth import (
     CallerKeys,
@@ -17,6 +18,7 @@ from flotilla_runtime.gateway.auth import (
     Verb,
 )
 from flotilla_runtime.gateway.problems import ProblemError
+from router_support.waiting import until
 
 FLEET = FleetName(namespace="default", name="support")
 
@@ -59,17 +61,65 @@ async def test_each_entry_of_the_secret_is_a_caller_and_an_empty_one_is_none(tmp
     assert (await refusal_of(keys, "Bearer ")).status is HTTPStatus.UNAUTHORIZED
 
 
+async def test_a_key_may_be_of_any_bytes_and_troubles_no_other(tmp_path: Path) -> None:
+    (tmp_path / "ann").write_bytes(b"a-key")
+    (tmp_path / "bob").write_bytes(b"\xff\xfe\x00key\n")
+    (tmp_path / "eve").write_bytes("clé à".encode())
+    keys = CallerKeys(tmp_path)
+    await keys.refresh()
+    for name, key in (("ann", b"a-key"), ("bob", b"\xff\xfe\x00key"), ("eve", "clé à".encode())):
+        header = b"Bearer " + key
+        assert (await keys.identify(header.decode("latin-1"), Verb.GET)).name == f"secret:{name}"
+
+
+async def accepted(keys: CallerKeys, key: str) -> bool:
+    try:
+        await keys.identify(f"Bearer {key}", Verb.GET)
+    except ProblemError:
+        return False
+    return True
+
+
+async def comes_to_accept(keys: CallerKeys, key: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if await accepted(keys, key):
+                return
+            await asyncio.sleep(0.01)
+
+
 async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> None:
     (tmp_path / "ann").write_text("old")
     keys = CallerKeys(tmp_path)
     following = asyncio.create_task(keys.follow(0.01))
-    await asyncio.sleep(0.1)
-    assert (await keys.identify("Bearer old", Verb.GET)).name == "secret:ann"
+    await comes_to_accept(keys, "old")
     (tmp_path / "ann").write_text("new")
-    await asyncio.sleep(0.1)
-    assert (await keys.identify("Bearer new", Verb.GET)).name == "secret:ann"
-    assert (await refusal_of(keys, "Bearer old")).status is HTTPStatus.UNAUTHORIZED
+    await comes_to_accept(keys, "new")
+    assert not await accepted(keys, "old")
     following.cancel()
+
+
+class StumblingKeys(CallerKeys):
+    """Keys whose second reading goes wrong in a way nobody thought of."""
+
+    readings = 0
+
+    async def refresh(self) -> None:
+        self.readings += 1
+        if self.readings == 2:
+            raise RuntimeError("unthought of")
+        await super().refresh()
+
+
+async def test_a_reading_that_goes_wrong_is_logged_and_is_not_the_last(tmp_path: Path) -> None:
+    keys = StumblingKeys(tmp_path)
+    with structlog.testing.capture_logs() as logged:
+        following = asyncio.create_task(keys.follow(0.01))
+        await until(lambda: keys.readings >= 3, seconds=30)
+        (tmp_path / "ann").write_text("key")
+        await comes_to_accept(keys, "key")
+        following.cancel()
+    assert "caller_keys_not_read" in [line["event"] for line in logged]
 
 
 async def test_a_secret_that_is_not_mounted_lets_nobody_in(tmp_path: Path) -> None:
@@ -135,6 +185,13 @@ async def test_a_caller_without_the_verb_is_told_which_to_get() -> None:
     refusal = await refusal_of(reviews(ApiServer(), FakeClock()), "Bearer t-new", Verb.CREATE)
     assert refusal.status is HTTPStatus.FORBIDDEN
     assert "new may not create agentfleets/tasks of support in default" in refusal.detail
+
+
+@pytest.mark.parametrize("token", ["é", "t-ann\u00a0", "t\tann", "t\x7f"])
+async def test_a_token_that_no_api_server_gives_is_refused_without_being_asked_about(token: str) -> None:
+    server = ApiServer()
+    refusal = await refusal_of(reviews(server, FakeClock()), f"Bearer {token}")
+    assert (refusal.status, server.asked) == (HTTPStatus.UNAUTHORIZED, [])
 
 
 async def test_a_refusal_is_kept_for_a_few_seconds_only() -> None:
