@@ -21,7 +21,7 @@ from redis.credentials import CredentialProvider
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
-from flotilla_runtime.agent.journal import Entry
+from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.loop import End
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import (
@@ -163,10 +163,13 @@ class TaskStore:
             found = await self._asked(pipeline.execute())
         return [TaskRecord.of(fields) for fields in found if fields]
 
-    async def entries_from(self, task_id: str, place: int) -> list[Entry]:
-        """A task's journal from this place on."""
-        texts = await self._asked(self._client.lrange(self.keys.journal(task_id), place, -1))
-        return [journal.decode(text) for text in texts]
+    async def progress(self, task_id: str, place: int) -> tuple[TaskStatus | None, list[Entry]]:
+        """Where a task stands, None when it has been forgotten, and its journal from this place on."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hget(self.keys.task(task_id), "status")
+            pipeline.lrange(self.keys.journal(task_id), place, -1)
+            status, texts = await self._asked(pipeline.execute())
+        return TaskStatus(status) if status else None, [journal.decode(text) for text in texts]
 
     async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
         """Task ids of one caller, or of all, newest first, from just before an id."""

@@ -88,6 +88,8 @@ class TaskAPI:
         caller = await self._caller(request, Verb.GET)
         task = await self._service.load(request.path_params["id"], caller)
         place = place_after(request.headers.get(LAST_EVENT_ID))
+        if task.record.status.is_final and place >= len(task.entries):
+            return Response(status_code=HTTPStatus.NO_CONTENT)
         return StreamingResponse(
             task_events(self._store, task.record.id, place, self._stopping),
             media_type="text/event-stream",

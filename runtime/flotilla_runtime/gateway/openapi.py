@@ -91,6 +91,7 @@ def _paths() -> dict[str, Any]:
                 "summary": "What happens to a task, as server-sent events; resumable by Last-Event-ID",
                 "responses": {
                     "200": {"description": "Events", "content": {"text/event-stream": {}}},
+                    "204": {"description": "The task has ended and this client has seen all of it"},
                     **_problems(400, 401, 403, 404, 503),
                 },
             },

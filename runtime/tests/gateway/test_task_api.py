@@ -88,6 +88,30 @@ async def test_events_are_followed_to_the_end_and_resumed_from_any_place(fleet: 
         problem(await client.get(f"/v1/tasks/{task_id}/events", headers={"Last-Event-ID": "x"}), 400)
 
 
+async def test_a_browser_that_has_seen_the_end_is_told_not_to_come_back(fleet: Any) -> None:
+    """An EventSource connects again after every end, with the id of the last event it has seen."""
+    await fleet.start_gateway()
+    await fleet.start_worker("w1")
+    task_id = (await fleet.ended(await fleet.submit()))["id"]
+    async with fleet.client() as client:
+        seen = events_of((await client.get(f"/v1/tasks/{task_id}/events")).text)
+        for last in (seen[-1]["id"], 999):
+            again = await client.get(f"/v1/tasks/{task_id}/events", headers={"Last-Event-ID": str(last)})
+            assert (again.status_code, again.content) == (204, b"")
+
+
+async def test_a_stream_ends_when_its_task_is_forgotten(fleet: Any) -> None:
+    await fleet.start_gateway()
+    task_id = await fleet.submit()
+    keys = TaskKeys(fleet.queue.fleet)
+    async with fleet.client() as client, client.stream("GET", f"/v1/tasks/{task_id}/events") as stream:
+        lines = stream.aiter_lines()
+        assert "id: 0" in [await anext(lines), await anext(lines)]
+        fleet.redis.ask("del", keys.task(task_id), keys.journal(task_id))
+        async with asyncio.timeout(30):
+            assert not any("event:" in line for line in [line async for line in lines])
+
+
 async def test_a_task_is_cancelled_while_it_waits_and_while_it_runs(fleet: Any) -> None:
     await fleet.start_gateway()
     waiting = await fleet.submit()
