@@ -11,7 +11,6 @@ is called before and after each kind of write, which is where tests kill the pro
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -45,8 +44,6 @@ from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, M
 
 ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
 FINALIZER_PREFIX: Final = f"{FLOTILLA_GROUP}/"
-# A secret we wrote is read again after this, since nobody tells us of its end; a sweep's interval.
-UNWATCHED_SECONDS: Final = 300.0
 
 log = structlog.get_logger(__name__)
 
@@ -68,15 +65,12 @@ class Writer:
         *,
         on_change: OnChange,
         reached: Callable[[CrashPoint], None] = go_on,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._caches = caches
         self._limiter = limiter
         self._on_change = on_change
         self._reached = reached
-        self._clock = clock
-        self._current_until: dict[ObjectRef, float] = {}
         self._normalised: dict[str, tuple[str, frozenset[str]]] = {}
 
     async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
@@ -280,10 +274,8 @@ class Writer:
             self._normalised.pop(uid, None)
 
     def _find(self, resource: Resource, manifest: Manifest) -> Manifest | None:
-        """The object in the cache; one that no watch keeps current only for a while."""
+        """The object in the cache, where one that no watch keeps current never is."""
         ref = resource.ref_to(manifest)
-        if resource in NEVER_WATCHED and self._clock() >= self._current_until.get(ref, 0.0):
-            return None
         return self._caches.get(resource, ref.namespace, ref.name)
 
     async def _read(self, resource: Resource, manifest: Manifest) -> Manifest | None:
@@ -302,7 +294,7 @@ class Writer:
     def _keep(self, resource: Resource, live: Manifest) -> None:
         live["metadata"].pop("managedFields", None)
         if resource in NEVER_WATCHED:
-            self._current_until[resource.ref_to(live)] = self._clock() + UNWATCHED_SECONDS
+            return
         if self._caches.store(resource).put(live):
             self._on_change(resource, live, Change.PUT)
 

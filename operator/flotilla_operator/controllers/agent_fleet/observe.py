@@ -1,14 +1,14 @@
 """Gathers what a fleet's plan rests on: its references, its objects, the queue's figures, the workers'
 number.
 
-The password of a managed Redis is made here, because `plan` knows no randomness; and the secret is asked for
-only while Redis is not ready, so a settled fleet reads nothing.
+The password of a managed Redis is made here, because `plan` knows no randomness. Its secret is asked for
+while Redis is not ready, and once per sweep after that, since no watch tells of its end.
 """
 
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec, RedisMode
 from flotilla_operator.autoscaling.workers import (
@@ -18,7 +18,7 @@ from flotilla_operator.autoscaling.workers import (
     WorkerSignals,
     decide,
 )
-from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.cluster.resources import (
     AGENT_FLEETS,
     CONFIG_MAPS,
@@ -40,7 +40,19 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
 
 PASSWORD_BYTES = 32
-MADE = (DEPLOYMENTS, STATEFUL_SETS, SERVICES, CONFIG_MAPS, NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordSeen:
+    """When a fleet's password was asked for last, and what came of it.
+
+    `lost_at` says since when a Redis of the fleet has been without it. A password that is missing because it
+    is being made is not lost: the answer may be older than our own write.
+    """
+
+    at: datetime
+    missing: bool = False
+    lost_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -48,12 +60,14 @@ class Memory:
     """What one controller keeps between looks; all of it can be lost."""
 
     needs: dict[str, WorkerMemory] = field(default_factory=dict)
+    passwords: dict[str, PasswordSeen] = field(default_factory=dict)
 
     def forget_the_gone(self, caches: Caches) -> None:
         """Drop what is remembered of fleets that are no more."""
         if len(self.needs) > len(caches.store(AGENT_FLEETS)):
             alive = {fleet["metadata"]["uid"] for fleet in caches.listed(AGENT_FLEETS)}
             self.needs = {uid: need for uid, need in self.needs.items() if uid in alive}
+            self.passwords = {uid: seen for uid, seen in self.passwords.items() if uid in alive}
 
 
 def parsed(manifest: Manifest) -> AgentFleetSpec:
@@ -73,7 +87,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     """Everything the plan of this fleet rests on."""
     owner, spec = owner_of(manifest), parsed(manifest)
     wiring, problems = await References(manifest, spec, world).look_up()
-    new_password = await _new_password(owner, spec, world)
+    new_password = await _new_password(owner, spec, world, memory, now)
+    seen = memory.passwords.get(owner.uid)
     memory.forget_the_gone(world.caches)
     # From here on nothing waits, so what is seen of the cluster is of one moment.
     live = _live(owner, world.caches)
@@ -93,19 +108,34 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         figures=figures,
         live=live,
         new_password=new_password,
+        password_lost_at=seen.lost_at if seen is not None else None,
         targets=targets,
     )
 
 
-async def _new_password(owner: Owner, spec: AgentFleetSpec, world: World) -> str | None:
+async def _new_password(
+    owner: Owner, spec: AgentFleetSpec, world: World, memory: Memory, now: datetime
+) -> str | None:
     if spec.queue.redis.mode is not RedisMode.MANAGED:
+        memory.passwords.pop(owner.uid, None)
         return None
     name = workloads.redis(owner).name
-    stateful_set = world.caches.get(STATEFUL_SETS, owner.namespace, name) or {}
-    if (stateful_set.get("status") or {}).get("readyReplicas"):
+    stateful_set = world.caches.get(STATEFUL_SETS, owner.namespace, name)
+    ready = stateful_set is not None and (stateful_set.get("status") or {}).get("readyReplicas")
+    before = memory.passwords.get(owner.uid)
+    interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
+    if ready and before is not None and not before.missing and now - before.at < interval:
         return None
-    secret = await world.secret(owner.namespace, name)
-    return None if secret is not None else secrets.token_urlsafe(PASSWORD_BYTES)
+    if await world.secret(owner.namespace, name) is not None:
+        memory.passwords[owner.uid] = PasswordSeen(at=now)
+        return None
+    if before is not None and before.missing:
+        lost_at = before.lost_at
+    else:
+        ours = stateful_set is not None and controller_uid(stateful_set) == owner.uid
+        lost_at = now if ours else None
+    memory.passwords[owner.uid] = PasswordSeen(at=now, missing=True, lost_at=lost_at)
+    return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
 def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], Manifest]:

@@ -1,7 +1,8 @@
 """The story of a fleet, from what was seen to what is done.
 
 held?    deleted: nothing, its children go with it and a retained claim stays; paused: look on
-redis    the password once, the claim, the server; with a Redis of the user's own, ours goes
+redis    the password once, the claim, the server; with a Redis of the user's own, ours goes;
+         a password that was lost is made anew once every pod with the old one is being replaced
 gateway  always: tasks are taken in while models and indexes are still on their way
 workers  once every model and index is known, as many as the tasks need
 status   what all of this amounts to
@@ -9,11 +10,17 @@ status   what all of this amounts to
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 
 from flotilla_operator.api.agent_fleet import RedisMode
 from flotilla_operator.api.common import DeletionPolicy
 from flotilla_operator.cluster.caches import controller_uid
-from flotilla_operator.cluster.resources import PERSISTENT_VOLUME_CLAIMS, resource_of
+from flotilla_operator.cluster.resources import (
+    DEPLOYMENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    STATEFUL_SETS,
+    resource_of,
+)
 from flotilla_operator.cluster.writes import (
     Apply,
     Create,
@@ -25,10 +32,12 @@ from flotilla_operator.cluster.writes import (
 )
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.status import status_and_events
+from flotilla_operator.controllers.conditions import timestamp
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
 
+ANNOTATION_PASSWORD_MADE = f"{contract.DOMAIN}/password-made"
 LOOK_AGAIN_SCALING_SECONDS = 5.0
 LOOK_AGAIN_MISSING_SECONDS = 10.0
 LOOK_AGAIN_SETTLED_SECONDS = 30.0
@@ -49,18 +58,38 @@ def plan(observed: Observed, now: datetime) -> Plan:
 
 def _writes(observed: Observed) -> Iterable[Write]:
     owner, spec, images = observed.owner, observed.spec, observed.images
+    apply = partial(_apply, password_made=_password_made(observed))
+    new_password = []
+    if observed.new_password is not None:
+        new_password = [Create(manifest=workloads.password_secret(owner, observed.new_password))]
     if spec.queue.redis.mode is RedisMode.MANAGED:
-        if observed.new_password is not None:
-            yield Create(manifest=workloads.password_secret(owner, observed.new_password))
+        if observed.password_lost_at is None:
+            yield from new_password
         yield from _claim(observed)
-        yield from map(_apply, workloads.redis_manifests(owner, spec.queue.redis, images))
+        yield from map(apply, workloads.redis_manifests(owner, spec.queue.redis, images))
     else:
         yield from _without_redis(observed)
     if not observed.problems.queue:
-        yield from map(_apply, workloads.gateway_manifests(owner, spec, observed.wiring, images))
+        yield from map(apply, workloads.gateway_manifests(owner, spec, observed.wiring, images))
     if observed.wiring.complete:
         replicas = observed.decision.wanted
-        yield from map(_apply, workloads.worker_manifests(owner, spec, observed.wiring, images, replicas))
+        yield from map(apply, workloads.worker_manifests(owner, spec, observed.wiring, images, replicas))
+    # Made last, so a crash before it finds the password missing again, and none after it an old Redis.
+    if observed.password_lost_at is not None:
+        yield from new_password
+
+
+def _password_made(observed: Observed) -> str | None:
+    """When the password was made that the pods have, if it is not the first one: Redis' own pods tell."""
+    if observed.password_lost_at is not None:
+        return timestamp(observed.password_lost_at)
+    if observed.spec.queue.redis.mode is not RedisMode.MANAGED:
+        return None
+    live = observed.live.get((STATEFUL_SETS.kind, workloads.redis(observed.owner).name), {})
+    template = (live.get("spec") or {}).get("template") or {}
+    annotations = (template.get("metadata") or {}).get("annotations") or {}
+    made: str | None = annotations.get(ANNOTATION_PASSWORD_MADE)
+    return made
 
 
 def _claim(observed: Observed) -> Iterable[Write]:
@@ -101,8 +130,15 @@ def _without_redis(observed: Observed) -> Iterable[Write]:
             yield Delete(ref=resource_of(manifest).ref_to(manifest), uid=manifest["metadata"]["uid"])
 
 
-def _apply(manifest: Manifest) -> Write:
-    return Apply(manifest=manifest)
+def _apply(manifest: Manifest, *, password_made: str | None) -> Write:
+    """What speaks to Redis starts again when its password is another; the first one is no change."""
+    if password_made is None or manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
+        return Apply(manifest=manifest)
+    template = manifest["spec"]["template"]
+    metadata = template.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), ANNOTATION_PASSWORD_MADE: password_made}
+    rolled = {**template, "metadata": {**metadata, "annotations": annotations}}
+    return Apply(manifest={**manifest, "spec": {**manifest["spec"], "template": rolled}})
 
 
 def _look_again(observed: Observed) -> float:

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     REDIS_AVAILABLE = "RedisAvailable"
     REDIS_STARTING = "RedisStarting"
     REDIS_UNREACHABLE = "RedisUnreachable"
+    PASSWORD_LOST = "PasswordLost"  # noqa: S105
 
     GATEWAY_AVAILABLE = "GatewayAvailable"
     GATEWAY_STARTING = "GatewayStarting"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.autoscaling.workers import WorkersDecision
@@ -44,7 +45,8 @@ class Observed:
     """One look at a fleet.
 
     `live` holds what stands at the names of the fleet's objects, by kind and name. `new_password` is there
-    when the password of the managed Redis must be made.
+    when the password of the managed Redis must be made; `password_lost_at` too when a Redis was there before,
+    which goes on with a password that nobody else has.
     """
 
     manifest: Manifest
@@ -57,6 +59,7 @@ class Observed:
     figures: contract.FleetStatus | None = None
     live: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
     new_password: str | None = field(default=None, repr=False)
+    password_lost_at: datetime | None = None
     targets: tuple[Target, ...] = ()
 
     def ready_replicas(self, kind: str, name: str) -> int:

@@ -115,6 +115,7 @@ class Stage:
         )
 
     def everything_runs(self) -> None:
+        self.secrets.entries = {"support-redis": {"password": "hush"}, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
         self.run("Deployment", "gateway", 2, 2)
         self.run("Deployment", "worker", 0, 0)
@@ -182,7 +183,7 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert plan.status["url"] == "http://support-gateway.default.svc:8080"
     assert plan.status["ready"] == "3/3"
     assert plan.status["bottleneck"] == "None"
-    assert stage.secrets.asked == []
+    assert stage.secrets.asked == ["support-redis"]
 
 
 MISSING = [
@@ -346,6 +347,67 @@ async def test_the_password_is_made_once_and_kept_out_of_sight() -> None:
     assert password not in repr(observed)
     stage.secrets.entries = {"support-redis": {"password": password}}
     assert not any(isinstance(write, Create) for write in (await stage.plan(agent_fleet())).writes)
+
+
+async def test_a_settled_fleet_asks_for_its_password_once_a_sweep() -> None:
+    stage = Stage(served_model(), agent_fleet())
+    stage.everything_runs()
+    for _ in range(61):
+        await stage.plan(agent_fleet())
+        stage.now += timedelta(seconds=5)
+    assert stage.secrets.asked == ["support-redis", "support-redis"]
+
+
+def rolled(plan: Plan) -> dict[str, str | None]:
+    """What the pods of each part say of their password."""
+    return {
+        write.manifest["metadata"]["name"]: write.manifest["spec"]["template"]["metadata"]["annotations"].get(
+            "flotilla.dev/password-made"
+        )
+        for write in plan.writes
+        if isinstance(write, Apply) and write.manifest["kind"] in ("Deployment", "StatefulSet")
+    }
+
+
+async def test_a_password_that_was_deleted_is_made_anew_and_everything_that_has_it_starts_again() -> None:
+    stage = Stage(served_model(), agent_fleet())
+    stage.everything_runs()
+    assert set(rolled(await stage.plan(agent_fleet())).values()) == {None}
+    stage.secrets.entries = {}
+    stage.now += timedelta(seconds=300)
+    plan = await stage.plan(agent_fleet())
+    assert condition(plan, "QueueReady")["reason"] == Reason.PASSWORD_LOST
+    assert "support-redis" in condition(plan, "QueueReady")["message"]
+    assert set(rolled(plan)) == {"support-redis", "support-gateway", "support-worker"}
+    assert set(rolled(plan).values()) == {"2026-05-01T12:05:00Z"}
+    assert isinstance(plan.writes[-1], Create), "a crash before it finds the password missing again"
+    stage.now += timedelta(seconds=5)
+    assert set(rolled(await stage.plan(agent_fleet())).values()) == {"2026-05-01T12:05:00Z"}
+
+    stage.secrets.entries = {"support-redis": {"password": "new"}}
+    redis = next(
+        w.manifest for w in plan.writes if isinstance(w, Apply) and w.manifest["kind"] == "StatefulSet"
+    )
+    status = {"readyReplicas": 1}
+    metadata = {**redis["metadata"], "uid": "uid-redis", "ownerReferences": [OWNER.reference]}
+    stage.put({**redis, "metadata": metadata, "status": status})
+    for minutes in (1, 60):
+        stage.now += timedelta(minutes=minutes)
+        after = await stage.plan(agent_fleet())
+        assert set(rolled(after).values()) == {"2026-05-01T12:05:00Z"}
+        assert condition(after, "QueueReady")["reason"] == Reason.REDIS_AVAILABLE
+        assert not any(isinstance(write, Create) for write in after.writes)
+
+
+async def test_a_password_that_is_being_made_is_not_lost() -> None:
+    stage = Stage(served_model(), agent_fleet())
+    first = await stage.plan(agent_fleet())
+    assert any(isinstance(write, Create) for write in first.writes)
+    stage.run("StatefulSet", "redis", 0)
+    stage.now += timedelta(seconds=1)
+    second = await stage.plan(agent_fleet())
+    assert condition(second, "QueueReady")["reason"] == Reason.REDIS_STARTING
+    assert set(rolled(second).values()) == {None}
 
 
 def claim(**metadata: Any) -> dict[str, Any]:
