@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import BaseModel
+
 from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_operator.workloads.labels import Child, Manifest
 from flotilla_operator.workloads.pod_security import container_security_context, pod_security_context
@@ -170,6 +172,15 @@ def config_map(child: Child, *, data: Mapping[str, str]) -> Manifest:
 def json_text(value: Any) -> str:
     """A configuration file's text: sorted, so the same configuration is the same bytes."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def config_file(config: BaseModel) -> dict[str, str]:
+    """A component's configuration as its ConfigMap's data, without what is at its default.
+
+    So a release that adds a setting restarts nothing, and a pod that keeps an older image meets no key it does
+    not know.
+    """
+    return {"config.json": json_text(config.model_dump(mode="json", exclude_defaults=True))}
 
 
 def config_hash_annotation(

@@ -57,7 +57,7 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
 def router_manifests(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> list[Manifest]:
     """Everything the router is made of, in the order in which it is needed."""
     part = routers(owner)
-    data = {"config.json": objects.json_text(router_config(owner, spec).model_dump(mode="json"))}
+    data = objects.config_file(router_config(owner, spec))
     return [
         objects.service_account(part),
         objects.role(

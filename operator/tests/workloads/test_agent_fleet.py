@@ -125,6 +125,18 @@ def test_redis_syncs_before_it_answers_evicts_nothing_and_asks_for_the_password(
     assert f"include {contract.REDIS_SECRET_DIRECTORY}/password.conf" in config
 
 
+@pytest.mark.parametrize(
+    ("size", "bytes_"),
+    [("1Gi", 429_496_729), ("500Mi", 209_715_200), ("10G", 4_000_000_000), ("1", 1)],
+)
+def test_redis_holds_less_than_its_claim_has_room_for(size: str, bytes_: int) -> None:
+    spec = spec_of(queue={"redis": {"storage": {"size": size}}})
+    config, *_ = workloads.redis_manifests(OWNER, spec.queue.redis, IMAGES)
+    assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
+    container = templates(agent_fleet())["redis"]["spec"]["containers"][0]
+    assert "limits" not in container["resources"], "a limit of memory would have to be above maxmemory"
+
+
 def test_a_retained_claim_has_no_owner_and_a_claim_to_be_deleted_has() -> None:
     kept = workloads.claim(OWNER, spec_of().queue.redis)
     assert "ownerReferences" not in kept["metadata"]

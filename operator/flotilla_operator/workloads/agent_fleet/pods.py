@@ -64,7 +64,7 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
 def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images) -> list[Manifest]:
     """The task API and what stands around it."""
     part = gateway(owner)
-    data = _config_file(gateway_config(owner, spec))
+    data = objects.config_file(gateway_config(owner, spec))
     return [
         objects.config_map(part, data=data),
         objects.service(
@@ -90,16 +90,11 @@ def worker_manifests(
 ) -> list[Manifest]:
     """The workers."""
     part = workers(owner)
-    data = _config_file(worker_config(owner, spec, wiring))
+    data = objects.config_file(worker_config(owner, spec, wiring))
     return [
         objects.config_map(part, data=data),
         objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
     ]
-
-
-def _config_file(config: contract.GatewayConfig | contract.WorkerConfig) -> dict[str, str]:
-    """Without defaults, so that a release that adds a setting restarts nothing."""
-    return {"config.json": objects.json_text(config.model_dump(mode="json", exclude_defaults=True))}
 
 
 def _gateway_pod(

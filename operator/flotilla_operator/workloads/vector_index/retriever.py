@@ -50,7 +50,7 @@ def retriever_objects(
 ) -> list[Manifest]:
     """ConfigMap, Service, disruption budget and Deployment; `secret_versions` by environment variable."""
     part = retriever(owner)
-    data = {"config.json": objects.json_text(retriever_config(owner, spec).model_dump(mode="json"))}
+    data = objects.config_file(retriever_config(owner, spec))
     service = spec.retriever.service
     return [
         objects.config_map(part, data=data),
