@@ -62,7 +62,7 @@ def engine() -> Iterator[Engine]:
 
 
 def run(
-    script: str, engine: Engine | None, *arguments: str, deadline: str = "30"
+    script: str, engine: Engine | None, *arguments: str, deadline: str = "30", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     port = engine.server_address[1] if engine else 1
     text = (
@@ -74,6 +74,7 @@ def run(
         **os.environ,
         engine_checks.ENV_SERVED_MODEL: "llama",
         engine_checks.ENV_DRAIN_DEADLINE: deadline,
+        **variables,
     }
     return subprocess.run(
         [sys.executable, "-c", text, *arguments], env=environment, capture_output=True, text=True, timeout=30
@@ -150,6 +151,16 @@ def test_a_stop_waits_no_longer_than_the_deadline(engine: Engine) -> None:
     began = time.monotonic()
     assert run(engine_checks.UNTIL_IDLE, engine, deadline="1").returncode == 0
     assert 1 <= time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_in_the_engines_environment_is_not_asked(engine: Engine, variable: str) -> None:
+    nobody = {"NO_PROXY": "", "no_proxy": "", variable: "http://127.0.0.1:9"}
+    engine.answer = {"choices": [{"text": "y"}]}
+    started = run(engine_checks.FIRST_ANSWER, engine, "/v1/completions", "prompt", **nobody)
+    assert (started.returncode, started.stderr) == (0, "")
+    stopped = run(engine_checks.UNTIL_IDLE, engine, **nobody)
+    assert (stopped.returncode, stopped.stdout) == (0, "")
 
 
 def test_a_dead_engine_holds_nothing_up() -> None:

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 
 ENGINE = "http://127.0.0.1:8000"
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the engine's env names
 TIMEOUT_SECONDS = 55
 
 
@@ -21,7 +22,7 @@ def main() -> None:
         ENGINE + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+        with DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:
             found = json.load(answer)
     except (OSError, ValueError) as problem:
         sys.exit(f"no answer yet: {problem}")

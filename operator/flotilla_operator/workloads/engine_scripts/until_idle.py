@@ -9,6 +9,7 @@ import time  # noqa: TID251 (runs in the engine's container)
 import urllib.request
 
 METRICS = "http://127.0.0.1:8000/metrics"
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the engine's env names
 IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 ROUTERS_NOTICE_SECONDS = 3.0
 LOOKS = 2
@@ -17,7 +18,7 @@ BETWEEN_LOOKS_SECONDS = 1.0
 
 def in_flight() -> float:
     """Requests that run or wait in the engine."""
-    with urllib.request.urlopen(METRICS, timeout=5) as answer:
+    with DIRECT.open(METRICS, timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return sum(
         float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] in IN_FLIGHT
