@@ -1,7 +1,8 @@
 """Removes an index's collections from a Milvus of somebody else's, when the index goes with its data.
 
 It runs inside the operator (a namespace that terminates takes no new Job), over Milvus' HTTP interface, which
-needs no further library. It ends at a deadline, whatever Milvus does, and says what it left.
+needs no further library. It ends at a deadline, whatever Milvus does or answers, and says what it left:
+nothing that stands at that address may keep the index, or its namespace, from going.
 """
 
 import asyncio
@@ -38,8 +39,10 @@ async def remove(remains: Remains) -> Cleanup:
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             await _remove(remains)
-    except (CleanupError, aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-        why = str(error) or type(error).__name__
+    except Exception as error:
+        why = (
+            str(error) if isinstance(error, CleanupError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        )
         return Cleanup(
             state=CleanupState.GIVEN_UP,
             message=f"the collections {remains.prefix}* are left in {remains.uri} "
@@ -57,6 +60,8 @@ async def _remove(remains: Remains) -> None:
             async with session.post(url, json={"dbName": remains.database, **body}) as answer:
                 answer.raise_for_status()
                 content = await answer.json(content_type=None)
+            if not isinstance(content, Mapping) or "code" not in content:
+                raise CleanupError(f"{path}: this is not how Milvus answers")
             if content["code"] not in (0, 200, *NOT_FOUND):
                 raise CleanupError(f"{path}: {content.get('message') or content['code']}")
             return content.get("data")

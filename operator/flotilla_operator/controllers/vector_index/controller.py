@@ -27,7 +27,7 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups
 from flotilla_operator.controllers.vector_index.observe import observe, owner_of, parsed, references_of
 from flotilla_operator.controllers.vector_index.plan import plan
-from flotilla_operator.controllers.vector_index.seen import Observed
+from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.vector_index.milvus import milvus
 from flotilla_operator.workloads.vector_index.retriever import retriever
@@ -68,14 +68,14 @@ class VectorIndexController:
         """Nothing beyond what it owns and names; pods of its Jobs carry its labels."""
         return ()
 
-    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed:
+    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed | Leaving:
         """What the plan rests on."""
         return await observe(manifest, world, self._cleanups)
 
-    def plan(self, observed: Observed, now: datetime) -> Plan:
+    def plan(self, observed: Observed | Leaving, now: datetime) -> Plan:
         """The index's next step."""
         return plan(observed, now)
 
-    def scrape_targets(self, observed: Observed) -> Sequence[Target]:
+    def scrape_targets(self, observed: Observed | Leaving) -> Sequence[Target]:
         """The retriever's pods."""
         return observed.targets

@@ -1,11 +1,12 @@
 """Gathers what a plan rests on, from the caches, and secrets by name."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
-from flotilla_operator.api.common import DeletionPolicy
-from flotilla_operator.api.vector_index import MilvusMode, VectorIndex, VectorIndexSpec
+from flotilla_operator.api.common import DeletionPolicy, TokenSecretRef
+from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, VectorIndexSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
@@ -28,6 +29,7 @@ from flotilla_operator.controllers.vector_index.seen import (
     Cleanup,
     CleanupState,
     EmbedderSeen,
+    Leaving,
     Observed,
 )
 from flotilla_operator.telemetry.measurements import Format, Measurements, Target
@@ -75,11 +77,18 @@ def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
         yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, spec.build.workspace.claim_name)
 
 
-async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Observed:
+async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Observed | Leaving:
     """Everything the plan of this index rests on."""
-    owner, spec = owner_of(manifest), parsed(manifest)
+    owner = owner_of(manifest)
+    if "deletionTimestamp" not in manifest["metadata"]:
+        cleanups.forget(owner.uid)
+        return await _observe(manifest, owner, world)
+    return Leaving(manifest=manifest, owner=owner, cleanup=await _cleanup(manifest, owner, world, cleanups))
+
+
+async def _observe(manifest: Manifest, owner: Owner, world: World) -> Observed:
+    spec = parsed(manifest)
     seen = await references_seen(owner, spec, world)
-    cleanup = await _cleanup(manifest, owner, spec, world, cleanups)
     caches = world.caches
     embedder = embedder_of(owner, spec, caches)
     targets = _targets(owner, caches)
@@ -107,32 +116,53 @@ async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Obser
         shared_workspace=_shared_workspace(owner, spec, caches),
         retriever_status=_retriever_status(targets, world.measurements),
         targets=targets,
-        cleanup=cleanup,
     )
 
 
-async def _cleanup(
-    manifest: Manifest, owner: Owner, spec: VectorIndexSpec, world: World, cleanups: Cleanups
-) -> Cleanup:
-    metadata = manifest["metadata"]
-    if "deletionTimestamp" not in metadata or FINALIZER not in (metadata.get("finalizers") or ()):
+async def _cleanup(manifest: Manifest, owner: Owner, world: World, cleanups: Cleanups) -> Cleanup:
+    """How far the removal is; what keeps it from starting is told, and tried again until the deadline."""
+    if FINALIZER not in (manifest["metadata"].get("finalizers") or ()):
         cleanups.forget(owner.uid)
         return Cleanup(state=CleanupState.NOT_NEEDED)
-    if not leaves_something_outside(spec) or spec.milvus.uri is None:
+    try:
+        remains = await _remains(manifest, owner, world)
+    except Exception as error:
+        why = f"the collections were not removed ({type(error).__name__}: {error}); drop them by hand"
+        return Cleanup(state=CleanupState.RUNNING, message=why)
+    if remains is None:
         return Cleanup(state=CleanupState.NOT_NEEDED)
-    token = spec.milvus.token_secret_ref
+    return cleanups.state(owner.uid, remains)
+
+
+async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | None:
+    """What is to be removed, whatever else of the spec cannot be read; None when nothing is."""
+    spec = _mapping(manifest.get("spec"))
+    there, retention = _mapping(spec.get("milvus")), _mapping(spec.get("retention"))
+    policy = retention.get("deletionPolicy")
+    if there.get("mode") != MilvusMode.EXTERNAL or "uri" not in there or policy != DeletionPolicy.DELETE:
+        return None
+    named = there.get("tokenSecretRef")
+    token = TokenSecretRef.model_validate(named) if named is not None else None
     secret = await world.secret(owner.namespace, token.name) if token is not None else None
     content = secret.data.get(token.key) if secret is not None and token is not None else None
-    return cleanups.state(
-        owner.uid,
-        Remains(
-            uri=spec.milvus.uri,
-            database=spec.milvus.database,
-            token=content.decode() if content is not None else None,
-            alias=alias_name(owner),
-            prefix=collection_prefix(owner),
-        ),
+    return Remains(
+        uri=str(there["uri"]),
+        database=str(there.get("database", Milvus.model_fields["database"].default)),
+        token=_text(content) if content is not None else None,
+        alias=alias_name(owner),
+        prefix=collection_prefix(owner),
     )
+
+
+def _text(token: bytes) -> str:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        raise ValueError("the token of spec.milvus.tokenSecretRef is not UTF-8") from None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _existing(

@@ -17,7 +17,7 @@ from flotilla_operator.controllers.conditions import (
 from flotilla_operator.controllers.vector_index.judgement import Facts, conditions
 from flotilla_operator.controllers.vector_index.progress import Progress, Stage
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, EventReason, Phase
-from flotilla_operator.controllers.vector_index.seen import Observed
+from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.workloads.vector_index.retriever import retriever_url
 from flotilla_runtime.contract import BuildReason, BuildStep, DocumentCounts, StepReport
 
@@ -87,10 +87,15 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
     return {key: value for key, value in status.items() if value is not None}, news
 
 
+def leaving_status(leaving: Leaving) -> dict[str, Any]:
+    """The status as it stood, in the phase Deleting."""
+    before = leaving.manifest.get("status") or {}
+    generation = leaving.manifest["metadata"].get("generation", 0)
+    return {**before, "observedGeneration": generation, "phase": str(Phase.DELETING)}
+
+
 def phase_of(outcome: Outcome, judged: Sequence[Condition]) -> Phase:
-    """One word for the whole."""
-    if outcome.observed.deleting:
-        return Phase.DELETING
+    """One word for the whole; an index that leaves has `leaving_status`."""
     progress = outcome.progress
     right = {condition.type for condition in judged if condition.status is Truth.TRUE}
     if outcome.promoted:

@@ -1,10 +1,10 @@
 """The story of an index, from what was seen to what is done.
 
-deleted?   nothing but the collections in a Milvus of somebody else's; the rest goes with its owner paused?
-look on, change nothing standing   claims, Milvus Lite, the retriever; a name that is taken is left alone
-build      Jobs of other builds go first; then the next step of the wanted build, one at a time; what failed
-is
-           tried again after a pause, while the generation that is live stays live
+deleted?   nothing but the collections in a Milvus of somebody else's; the rest goes with its owner
+paused?    look on, change nothing
+standing   claims, Milvus Lite, the retriever; a name that is taken is left alone
+build      Jobs of other builds go first; then the next step of the wanted build, one at a time; what
+           failed is tried again after a pause, while the generation that is live stays live
 status     what all of this amounts to
 """
 
@@ -31,10 +31,10 @@ from flotilla_operator.controllers.vector_index.jobs import StepJob
 from flotilla_operator.controllers.vector_index.judgement import Facts, embedder_ready, milvus_ready
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.observe import FINALIZER, leaves_something_outside
-from flotilla_operator.controllers.vector_index.outcome import Outcome, status_and_events
+from flotilla_operator.controllers.vector_index.outcome import Outcome, leaving_status, status_and_events
 from flotilla_operator.controllers.vector_index.progress import Progress, Stage, progress_of
 from flotilla_operator.controllers.vector_index.reasons import EventReason
-from flotilla_operator.controllers.vector_index.seen import CleanupState, Observed
+from flotilla_operator.controllers.vector_index.seen import CleanupState, Leaving, Observed
 from flotilla_operator.workloads.vector_index.build import WantedBuild, build_config_map, build_job
 from flotilla_operator.workloads.vector_index.identity import build_id, generation_id, promotion_id
 from flotilla_operator.workloads.vector_index.milvus import milvus
@@ -57,9 +57,9 @@ class BuildSteps:
     look_again_seconds: float = SETTLED_LOOK_SECONDS
 
 
-def plan(observed: Observed, now: datetime) -> Plan:
+def plan(observed: Observed | Leaving, now: datetime) -> Plan:
     """The next step of an index."""
-    if observed.deleting:
+    if isinstance(observed, Leaving):
         return _farewell(observed, now)
     wanted = wanted_build(observed)
     progress = progress_of(wanted, observed.jobs) if wanted is not None else None
@@ -230,18 +230,24 @@ def _started(progress: Progress) -> Event:
     return Event(type=EventType.NORMAL, reason=EventReason.BUILD_STEP_STARTED, note=note)
 
 
-def _farewell(observed: Observed, now: datetime) -> Plan:
-    """Let go as soon as nothing is left outside, or at the deadline, and say what is."""
-    cleanup = observed.cleanup
-    deleted_at = parsed_timestamp(observed.manifest["metadata"]["deletionTimestamp"])
-    if cleanup.state is CleanupState.RUNNING and now < deleted_at + CLEANUP_DEADLINE:
-        return Plan(look_again_seconds=CLEANUP_LOOK_SECONDS)
+def _farewell(leaving: Leaving, now: datetime) -> Plan:
+    """Let go as soon as nothing is left outside, or at the deadline, and say what is.
+
+    What lets go writes no status: a server that refuses it, for a spec it would not take today, must not keep
+    the index.
+    """
+    cleanup = leaving.cleanup
+    metadata = leaving.manifest["metadata"]
     if cleanup.state is CleanupState.NOT_NEEDED:
-        return Plan(finalizers=())
+        held = FINALIZER in (metadata.get("finalizers") or ())
+        return Plan(finalizers=(), status=None if held else leaving_status(leaving))
     if cleanup.state is CleanupState.DONE:
-        note = f"the collections of {observed.owner.name} are removed"
+        note = f"the collections of {leaving.owner.name} are removed"
         event = Event(type=EventType.NORMAL, reason=EventReason.CLEANUP_DONE, note=note)
         return Plan(finalizers=(), events=[event])
+    deadline = parsed_timestamp(metadata["deletionTimestamp"]) + CLEANUP_DEADLINE
+    if cleanup.state is CleanupState.RUNNING and now < deadline:
+        return Plan(status=leaving_status(leaving), look_again_seconds=CLEANUP_LOOK_SECONDS)
     note = cleanup.message or "the collections were not removed in time; drop them by hand"
     event = Event(type=EventType.WARNING, reason=EventReason.CLEANUP_INCOMPLETE, note=note)
     return Plan(finalizers=(), events=[event])

@@ -2,8 +2,8 @@
 
 Every attempt starts over, since what an earlier one left in the workspace cannot be trusted: it has a run id
 of its own, and where an id returns (the spec went back to what it was, and the Jobs that counted its attempts
-are gone), the plan is another Job's and clears what is there. That is cheap, because documents that are in the
-index unchanged are not embedded again.
+are gone), the plan is another Job's and clears what is there. That is cheap, because documents that are in
+the index unchanged are not embedded again.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,8 @@
-"""What was observed of one index: the values that `plan` judges."""
+"""What was observed of one index: the values that `plan` judges.
+
+An index on its way out is another value: nothing of its spec is needed but where its collections are, and a
+spec that cannot be read must not keep it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +49,7 @@ class CleanupState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """The state, and for what was given up, what is left where and why."""
+    """The state, and what is left where and why, or what stands in the way so far."""
 
     state: CleanupState
     message: str = ""
@@ -69,13 +73,17 @@ class Observed:
     shared_workspace: bool
     retriever_status: RetrieverStatus | None
     targets: Sequence[Target]
-    cleanup: Cleanup = Cleanup(state=CleanupState.NOT_NEEDED)
-
-    @property
-    def deleting(self) -> bool:
-        """Whether the object is on its way out."""
-        return "deletionTimestamp" in self.manifest["metadata"]
 
     def object(self, kind: str, name: str) -> Manifest | None:
         """What stands at a name, if it is there."""
         return self.existing.get((kind, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """An index that is being deleted; nobody is asked for figures any more."""
+
+    manifest: Manifest
+    owner: Owner
+    cleanup: Cleanup
+    targets: Sequence[Target] = ()

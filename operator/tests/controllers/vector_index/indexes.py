@@ -12,7 +12,7 @@ from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.vector_index.controller import VectorIndexController
-from flotilla_operator.controllers.vector_index.seen import Observed
+from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
 from tests.builders.model_replica_set import model_replica_set
@@ -75,11 +75,14 @@ class Stage:
         for manifest in manifests:
             self.objects[manifest["kind"], manifest["metadata"]["name"]] = manifest
 
-    def observe(self) -> Observed:
+    def observe(self) -> Observed | Leaving:
+        return asyncio.run(self.observing())
+
+    async def observing(self) -> Observed | Leaving:
         caches = Caches.of(self.index, *self.objects.values())
         world = World(caches=caches, measurements=self.measurements, config=CONFIG, secrets=self.secrets)
         name = self.index["metadata"]["name"]
-        return asyncio.run(self.controller.observe(Key("VectorIndex", "default", name), self.index, world))
+        return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world)
 
     def plan(self, now: datetime = NOW) -> Plan:
         return self.controller.plan(self.observe(), now)

@@ -1,0 +1,131 @@
+"""The farewell of an index against servers that answer anything but what Milvus would, or nothing."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.controllers.vector_index import cleanup
+from flotilla_operator.controllers.vector_index.cleanup import Remains, remove
+from flotilla_operator.controllers.vector_index.plan import plan
+from flotilla_operator.controllers.vector_index.seen import CleanupState, Leaving
+from tests.builders.vector_index import vector_index
+from tests.controllers.vector_index.indexes import NOW, Stage
+
+MINUTE = timedelta(minutes=1)
+
+
+@asynccontextmanager
+async def server(body: bytes | None) -> AsyncIterator[str]:
+    """Answers every request with 200 and this body; with None it accepts and never answers."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        if body is not None:
+            head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for writer in writers:
+            writer.close()
+        listening.close()
+
+
+def remains(uri: str) -> Remains:
+    return Remains(uri=uri, database="default", token=None, alias="a", prefix="flotilla_a_g_")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b'"ok"', id="a string"),
+        pytest.param(b"<html>", id="a page"),
+        pytest.param(b"\xff", id="no text at all"),
+        pytest.param(b'{"code": 0, "data": [1]}', id="collections that are numbers"),
+    ],
+)
+async def test_an_answer_that_is_not_milvus_is_reported_as_what_was_left(body: bytes) -> None:
+    async with server(body) as uri:
+        done = await remove(remains(uri))
+    assert done.state is CleanupState.GIVEN_UP
+    assert "the collections flotilla_a_g_* are left in" in done.message
+    assert "drop them by hand" in done.message
+
+
+async def test_a_milvus_that_never_answers_is_given_up_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cleanup, "DEADLINE_SECONDS", 0.2)
+    async with server(None) as uri:
+        done = await remove(remains(uri))
+    assert done.state is CleanupState.GIVEN_UP
+    assert "TimeoutError" in done.message
+
+
+def leaving_index(uri: str, **spec: Any) -> dict[str, Any]:
+    external = {"mode": "External", "uri": uri, "tokenSecretRef": {"name": "milvus"}}
+    index = vector_index(milvus=external, retention={"deletionPolicy": "Delete"})
+    index["metadata"] |= {
+        "deletionTimestamp": NOW.isoformat(),
+        "finalizers": ["flotilla.dev/milvus"],
+    }
+    index["spec"] |= spec
+    return index
+
+
+async def farewell(stage: Stage) -> Leaving:
+    """Observed until the removal has ended."""
+    async with asyncio.timeout(30):
+        while True:
+            leaving = await stage.observing()
+            assert isinstance(leaving, Leaving)
+            if leaving.cleanup.state is not CleanupState.RUNNING:
+                return leaving
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"source": 7}, id="a source that is a number"),
+        pytest.param({"embedding": None, "retriever": []}, id="parts that are missing"),
+    ],
+)
+async def test_a_spec_that_cannot_be_read_keeps_no_index(spec: dict[str, Any]) -> None:
+    async with server(json.dumps({"code": 0, "data": []}).encode()) as uri:
+        leaving = await farewell(Stage(leaving_index(uri, **spec)))
+    assert leaving.cleanup.state is CleanupState.DONE
+    assert plan(leaving, NOW).finalizers == ()
+
+
+def test_a_spec_without_a_readable_milvus_leaves_nothing_to_do() -> None:
+    stage = Stage(leaving_index("http://milvus.example", milvus="gone", retention=None))
+    assert stage.plan().finalizers == ()
+
+
+def test_a_token_that_is_not_text_is_waited_for_until_the_deadline() -> None:
+    stage = Stage(leaving_index("http://milvus.example"), milvus={"token": b"\xff\xfe"})
+    waiting = stage.plan(NOW)
+    assert waiting.finalizers is None
+    assert waiting.look_again_seconds == 1.0
+    assert waiting.status is not None
+    assert waiting.status["phase"] == "Deleting"
+    over = stage.plan(NOW + MINUTE)
+    assert over.finalizers == ()
+    [event] = over.events
+    assert event.reason == "CleanupIncomplete"
+    assert "not UTF-8" in event.note
