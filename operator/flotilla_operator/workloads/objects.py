@@ -177,8 +177,7 @@ def json_text(value: Any) -> str:
 def config_file(config: BaseModel) -> dict[str, str]:
     """A component's configuration as its ConfigMap's data, without what is at its default.
 
-    So a release that adds a setting restarts nothing, and a pod of an older image meets no key that it does not
-    know.
+    So a release that adds a setting restarts nothing, and a pod of an older image meets no unknown key.
     """
     return {"config.json": json_text(config.model_dump(mode="json", exclude_defaults=True))}
 
