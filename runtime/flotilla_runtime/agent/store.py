@@ -8,6 +8,7 @@ repetition still makes sense.
 
 import json
 import os
+import re
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -55,6 +56,9 @@ UNAVAILABLE: Final = (
     redis.exceptions.OutOfMemoryError,
     OSError,
 )
+# Error codes that redis-py has no class for: Redis cannot save, a script holds it, replicas are missing, it
+# is starting. In a pipeline redis-py puts words of its own in front of them.
+UNAVAILABLE_CODE: Final = re.compile(r"(?:^|caused error: \(['\"])(?:MISCONF|BUSY|NOREPLICAS|LOADING)\b")
 
 
 class Journal(Protocol):
@@ -273,3 +277,7 @@ class TaskStore:
             return await answer
         except UNAVAILABLE as problem:
             raise StoreUnavailableError(f"{type(problem).__name__}: {problem}") from problem
+        except redis.exceptions.ResponseError as problem:
+            if UNAVAILABLE_CODE.search(str(problem)) is None:
+                raise
+            raise StoreUnavailableError(str(problem)) from problem

@@ -212,22 +212,26 @@ class Worker:
         )
 
     async def _renew_leases(self) -> None:
-        """Renew at a third of a lease; a renewal that fails is tried again at the next."""
+        """Renew at a third of a lease; a renewal that fails, however it does, is tried again at the next."""
         while True:
             await asyncio.sleep(self._config.queue.lease_seconds / RENEWALS_PER_LEASE)
             held: Mapping[str, TaskRun] = dict(self._runs)
             if not held:
                 continue
             try:
-                renewal = await self._store.renew(run.claim for run in held.values())
+                await self._renew(held)
             except StoreUnavailableError as problem:
                 self.metrics.store_problems.inc()
                 log.warning("leases_not_renewed", problem=problem.problem, tasks=len(held))
-                continue
-            for task_id in renewal.lost:
-                held[task_id].interrupt(Interrupt.LOST)
-            for task_id in renewal.cancelled:
-                held[task_id].interrupt(Interrupt.CANCEL)
+            except Exception:
+                log.exception("leases_not_renewed", tasks=len(held))
+
+    async def _renew(self, held: Mapping[str, TaskRun]) -> None:
+        renewal = await self._store.renew(run.claim for run in held.values())
+        for task_id in renewal.lost:
+            held[task_id].interrupt(Interrupt.LOST)
+        for task_id in renewal.cancelled:
+            held[task_id].interrupt(Interrupt.CANCEL)
 
     async def _hand_over(self) -> None:
         for run in list(self._runs.values()):

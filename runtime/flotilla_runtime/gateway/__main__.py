@@ -57,13 +57,17 @@ async def authentication(
                 yield KubernetesReviews(client, fleet, time.monotonic)
 
 
-async def forget_ended(store: TaskStore) -> None:
-    """Remove results that have lived long enough, for ever."""
+async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SECONDS) -> None:
+    """Remove results that have lived long enough, for ever: were this to end, Redis would fill up."""
     while True:
         forgotten = 0
-        with contextlib.suppress(StoreUnavailableError):
+        try:
             forgotten = await store.forget_ended()
-        await asyncio.sleep(0 if forgotten == FORGET_AT_ONCE else FORGET_EVERY_SECONDS)
+        except StoreUnavailableError as problem:
+            log.warning("results_not_forgotten", problem=problem.problem)
+        except Exception:
+            log.exception("results_not_forgotten")
+        await asyncio.sleep(0 if forgotten == FORGET_AT_ONCE else every_seconds)
 
 
 async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:

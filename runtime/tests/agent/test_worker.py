@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import structlog
 
 from flotilla_runtime.agent.calls import Reply, Session
 from flotilla_runtime.agent.errors import StoreUnavailableError
@@ -131,4 +132,29 @@ async def test_a_worker_that_takes_over_its_own_task_after_an_outage_goes_on_hol
         task = await ended(store, "t1")
     expected = TaskStatus.CANCELLED if cancelled else TaskStatus.SUCCEEDED
     assert (task.record.status, task.record.attempts, model.asked) == (expected, 2, 2)
+    await store.close()
+
+
+class StumblingStore(TaskStore):
+    """A store whose first renewal goes wrong in a way nobody thought of."""
+
+    renewals = 0
+
+    async def renew(self, claims: Iterable[Claim]) -> Renewal:
+        self.renewals += 1
+        if self.renewals == 1:
+            raise RuntimeError("unthought of")
+        return await super().renew(claims)
+
+
+async def test_a_renewal_that_goes_wrong_is_logged_and_is_not_the_last(redis_server: Any) -> None:
+    queue, model = queue_of(redis_server), HeldModel()
+    store = StumblingStore(connect(queue), queue)
+    await store.submit(task_of("t1"))
+    with structlog.testing.capture_logs() as logged:
+        async with working(store, queue, model):
+            await until(lambda: store.renewals >= 3, seconds=30)
+            await model.answer(9)
+            assert (await ended(store, "t1")).record.status is TaskStatus.SUCCEEDED
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["leases_not_renewed"]
     await store.close()

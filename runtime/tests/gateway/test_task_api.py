@@ -220,6 +220,18 @@ async def test_with_a_secret_each_caller_sees_its_own_tasks(fleet: Any) -> None:
             assert (await carl.get("/v1/tasks")).status_code == 200
 
 
+async def test_a_redis_that_is_full_refuses_tasks_with_503_and_takes_them_again_later(fleet: Any) -> None:
+    await fleet.start_gateway()
+    fleet.redis.ask("config", "set", "maxmemory", "1")
+    async with fleet.client() as client:
+        full = await client.post("/v1/tasks", json={"input": "b"})
+        problem(full, 503)
+        assert full.headers["retry-after"] == "2"
+    fleet.redis.ask("config", "set", "maxmemory", "0")
+    await fleet.start_worker("w1")
+    assert (await fleet.ended(await fleet.submit()))["status"] == "Succeeded"
+
+
 async def test_a_redis_killed_right_after_the_201_still_has_the_task(fleet: Any) -> None:
     await fleet.start_gateway()
     task_id = await fleet.submit()

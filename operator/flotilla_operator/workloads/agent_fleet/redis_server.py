@@ -1,8 +1,10 @@
 """The fleet's own Redis: one pod that keeps every task on a claim.
 
 It writes each command to its append-only file and syncs it before it answers, evicts nothing and asks for a
-password that only this fleet has. The claim carries no owner reference where it is to outlive the fleet. The
-password stands in a secret that is made once; Redis reads it from a file, so it is in no command line.
+password that only this fleet has. It holds less than its claim has room for: a Redis at its limit refuses to
+take more and says so, one whose disk is full ends. The claim carries no owner reference where it is to
+outlive the fleet. The password stands in a secret that is made once; Redis reads it from a file, so it is in
+no command line.
 """
 
 import base64
@@ -11,6 +13,7 @@ from typing import Any
 from flotilla_operator.api.agent_fleet import Fsync
 from flotilla_operator.api.agent_fleet import Redis as RedisSpec
 from flotilla_operator.api.common import DeletionPolicy
+from flotilla_operator.placement.quantities import quantity
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import gateway, redis, workers
 from flotilla_operator.workloads.images import Images
@@ -20,6 +23,8 @@ from flotilla_runtime import contract
 DATA_DIRECTORY = "/data"
 PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
 STOP_SECONDS = 30
+# The file grows to twice what it was before it is rewritten, and lies on the disk twice meanwhile.
+MEMORY_PERCENT_OF_CLAIM = 40
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
 
@@ -33,10 +38,16 @@ def redis_configuration(spec: RedisSpec) -> str:
         "appendonly yes",
         f"appendfsync {FSYNC[spec.fsync]}",
         'save ""',
+        f"maxmemory {memory_bytes(spec)}",
         "maxmemory-policy noeviction",
         f"include {contract.REDIS_SECRET_DIRECTORY}/{PASSWORD_FILE}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def memory_bytes(spec: RedisSpec) -> int:
+    """What Redis may hold; never zero, which would mean no limit. The container itself has none."""
+    return max(1, int(quantity(spec.storage.size)) * MEMORY_PERCENT_OF_CLAIM // 100)
 
 
 def password_secret(owner: Owner, password: str) -> Manifest:
