@@ -7,8 +7,9 @@ missing folder is tried again too, but a person must fill it.
 
 from dataclasses import dataclass
 
-from flotilla_operator.api.vector_index import MilvusMode
+from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
+from flotilla_operator.controllers.ignored_fields import ignored_fields
 from flotilla_operator.controllers.vector_index.progress import Progress, Stage
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
 from flotilla_operator.controllers.vector_index.seen import Missing, Observed
@@ -74,6 +75,7 @@ def conditions(facts: Facts) -> list[Condition]:
     """All conditions, with the summary."""
     return with_summary(
         [
+            spec_valid(facts),
             source_reachable(facts),
             embedder_ready(facts),
             milvus_ready(facts),
@@ -82,6 +84,15 @@ def conditions(facts: Facts) -> list[Condition]:
             retriever_ready(facts),
         ]
     )
+
+
+def spec_valid(facts: Facts) -> Condition:
+    """The spec can be acted on; what a newer release added to it is named and left out."""
+    if ignored := ignored_fields(VectorIndexSpec, facts.observed.manifest["spec"], "spec"):
+        names = ", ".join(ignored)
+        message = f"this operator does not know and leaves out {names}; upgrade it to act on them"
+        return _right(ConditionType.SPEC_VALID, Reason.FIELDS_IGNORED, message)
+    return _right(ConditionType.SPEC_VALID, Reason.VALID)
 
 
 def source_reachable(facts: Facts) -> Condition:

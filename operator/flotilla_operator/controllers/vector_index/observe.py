@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flotilla_operator.api.common import DeletionPolicy, TokenSecretRef
 from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, VectorIndexSpec
-from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
     JOBS,
@@ -37,6 +37,7 @@ from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.vector_index.build import builds, document_source
 from flotilla_operator.workloads.vector_index.identity import alias_name, collection_prefix
+from flotilla_operator.workloads.vector_index.milvus import milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever
 from flotilla_runtime import contract
 
@@ -102,6 +103,7 @@ async def _observe(manifest: Manifest, owner: Owner, world: World) -> Observed:
         missing=seen.missing,
         secret_versions=seen.secret_versions,
         existing=_existing(owner, spec, images_of(world.config), embedder, caches),
+        unused_milvus=_unused_milvus(owner, spec, images_of(world.config), caches),
         jobs=_jobs(owner, caches),
         build_config_maps=[
             config_map
@@ -176,6 +178,14 @@ def _existing(
     names = [(resource_of(manifest), manifest["metadata"]["name"]) for manifest in wanted]
     live = {(resource.kind, name): caches.get(resource, owner.namespace, name) for resource, name in names}
     return {place: manifest for place, manifest in live.items() if manifest is not None}
+
+
+def _unused_milvus(owner: Owner, spec: VectorIndexSpec, images: Images, caches: Caches) -> list[Manifest]:
+    if spec.milvus.mode is MilvusMode.LITE:
+        return []
+    lite = milvus_objects(owner, spec, images, clients=[])
+    found = (caches.get(resource_of(one), owner.namespace, one["metadata"]["name"]) for one in lite)
+    return [manifest for manifest in found if manifest is not None and controller_uid(manifest) == owner.uid]
 
 
 def _jobs(owner: Owner, caches: Caches) -> list[StepJob]:

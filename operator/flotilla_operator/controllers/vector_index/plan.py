@@ -2,7 +2,8 @@
 
 deleted?   nothing but the collections in a Milvus of somebody else's; the rest goes with its owner
 paused?    look on, change nothing
-standing   claims, Milvus Lite, the retriever; a name that is taken is left alone
+standing   claims, Milvus Lite, the retriever; a name that is taken is left alone, and Milvus Lite goes when
+           the index is live on another Milvus
 build      Jobs of other builds go first; then the next step of the wanted build, one at a time; what
            failed is tried again after a pause, while the generation that is live stays live
 status     what all of this amounts to
@@ -14,7 +15,13 @@ from datetime import datetime, timedelta
 
 from flotilla_operator.api.common import DeletionPolicy
 from flotilla_operator.cluster.caches import controller_uid
-from flotilla_operator.cluster.resources import CONFIG_MAPS, JOBS, PERSISTENT_VOLUME_CLAIMS
+from flotilla_operator.cluster.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    JOBS,
+    PERSISTENT_VOLUME_CLAIMS,
+    resource_of,
+)
 from flotilla_operator.cluster.writes import (
     Apply,
     Create,
@@ -38,6 +45,7 @@ from flotilla_operator.controllers.vector_index.seen import CleanupState, Leavin
 from flotilla_operator.workloads.vector_index.build import WantedBuild, build_config_map, build_job
 from flotilla_operator.workloads.vector_index.identity import build_id, generation_id, promotion_id
 from flotilla_operator.workloads.vector_index.milvus import milvus
+from flotilla_operator.workloads.vector_index.retriever import retriever
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep
 
@@ -76,7 +84,7 @@ def plan(observed: Observed | Leaving, now: datetime) -> Plan:
     steps = _build(observed, progress, taken, now)
     finalizers = (FINALIZER,) if leaves_something_outside(observed.spec) else ()
     return Plan(
-        writes=[*_standing(observed), *steps.writes],
+        writes=[*_standing(observed), *_without_lite(observed, progress), *steps.writes],
         status=status,
         finalizers=finalizers,
         events=[*steps.events, *events],
@@ -124,6 +132,28 @@ def _standing(observed: Observed) -> list[Write]:
     embedder = observed.embedder
     objects = standing_objects(owner, spec, observed.images, embedder, observed.secret_versions)
     return [*writes, *(Apply(manifest=manifest) for manifest in objects)]
+
+
+def _without_lite(observed: Observed, progress: Progress | None) -> list[Write]:
+    """Milvus Lite goes when the index is live elsewhere; its claim is left to its deletion policy.
+
+    Until the last retriever that reads it is gone, it serves the generation that was live before.
+    """
+    live = progress is not None and progress.stage is Stage.DONE
+    if not live or not _retriever_rolled_out(observed):
+        return []
+    return [
+        Delete(ref=resource_of(manifest).ref_to(manifest), uid=manifest["metadata"]["uid"])
+        for manifest in observed.unused_milvus
+    ]
+
+
+def _retriever_rolled_out(observed: Observed) -> bool:
+    """Whether every retriever pod is of the newest template, and one is ready."""
+    deployment = observed.object(DEPLOYMENTS.kind, retriever(observed.owner).name)
+    status = (deployment or {}).get("status") or {}
+    updated = status.get("updatedReplicas") or 0
+    return bool(status.get("readyReplicas")) and 0 < updated == status.get("replicas")
 
 
 def _claim_writes(observed: Observed, claim: Manifest) -> list[Write]:

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     """Reasons of conditions."""
 
     VALID = "Valid"
+    FIELDS_IGNORED = "FieldsIgnored"
     PAUSED = "Paused"
     NAME_TAKEN = "NameTaken"
     SECRET_MISSING = "SecretMissing"  # noqa: S105

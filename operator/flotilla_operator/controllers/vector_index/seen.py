@@ -57,7 +57,10 @@ class Cleanup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything a plan rests on; `existing` is what stands at the names we need, ours or not."""
+    """Everything a plan rests on; `existing` is what stands at the names we need, ours or not.
+
+    `unused_milvus` is what is left of Milvus Lite while the spec names a Milvus of somebody else's.
+    """
 
     manifest: Manifest
     owner: Owner
@@ -67,6 +70,7 @@ class Observed:
     missing: Sequence[Missing]
     secret_versions: Mapping[str, str]  # by the variable that takes the entry's value
     existing: Mapping[tuple[str, str], Manifest]
+    unused_milvus: Sequence[Manifest]
     jobs: Sequence[StepJob]
     build_config_maps: Sequence[Manifest]
     live_build_pods: Mapping[str, str]  # run id by pod name

@@ -336,6 +336,17 @@ def test_a_service_of_somebody_elses_is_named_and_no_build_starts() -> None:
     assert shown["Stalled"][0] == "NameTaken"
 
 
+def test_fields_of_a_newer_release_are_named_and_keep_nothing_from_being_done() -> None:
+    stage = Stage(vector_index(processing={"chunkTokens": 100, "ocr": True}))
+    stage.build()
+    assert stage.condition("SpecValid") == ("True", "FieldsIgnored")
+    assert "spec.processing.ocr" in stage.message("SpecValid")
+    assert stage.condition("Ready")[0] == "True"
+    del stage.index["spec"]["processing"]["ocr"]
+    stage.step()
+    assert stage.condition("SpecValid") == ("True", "Valid")
+
+
 def test_a_paused_index_changes_nothing_but_its_status() -> None:
     stage = Stage(vector_index(paused=True))
     plan = stage.plan()
@@ -386,6 +397,49 @@ def test_a_deleted_index_lets_go_when_it_can(
     assert plan.writes == ()
     assert plan.finalizers == finalizers
     assert [e.reason for e in plan.events] == ([event] if event else [])
+
+
+def test_milvus_lite_goes_when_the_index_is_live_on_another_milvus() -> None:
+    stage = Stage()
+    stage.build()
+    stage.index["spec"]["milvus"] = {"mode": "External", "uri": "http://milvus.example:19530"}
+    lite = {(kind, "handbook-milvus") for kind in ("Service", "NetworkPolicy", "StatefulSet")}
+    stage.step()
+    stage.step()
+    for step, report in (
+        (BuildStep.PLAN, planned()),
+        (BuildStep.SHARDS, StepReport(step=BuildStep.SHARDS)),
+        (BuildStep.PROMOTE, promoted()),
+    ):
+        assert lite <= set(stage.objects), "the old generation is served while the new one is built"
+        stage.finish(step, report)
+        stage.step()
+    retriever = stage.objects["Deployment", "handbook-retriever"]
+    retriever["status"] = {"readyReplicas": 1, "updatedReplicas": 1, "replicas": 2}
+    stage.step()
+    assert lite <= set(stage.objects), "an old retriever still reads it"
+    retriever = stage.objects["Deployment", "handbook-retriever"]
+    retriever["status"] = {"readyReplicas": 1, "updatedReplicas": 1, "replicas": 1}
+    stage.step()
+    assert not lite & set(stage.objects)
+    assert ("PersistentVolumeClaim", "handbook-milvus") in stage.objects
+    assert stage.condition("Ready")[0] == "True"
+
+
+def test_a_milvus_lite_of_somebody_elses_name_is_not_ours_to_delete() -> None:
+    external = {"mode": "External", "uri": "http://milvus.example:19530"}
+    stage = Stage(vector_index(milvus=external))
+    metadata = {"name": "handbook-milvus", "namespace": "default", "uid": "uid-theirs"}
+    stage.put({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}})
+    stage.build()
+    stage.objects["Deployment", "handbook-retriever"]["status"] = {
+        "readyReplicas": 1,
+        "updatedReplicas": 1,
+        "replicas": 1,
+    }
+    stage.step()
+    assert stage.status["phase"] == "Ready"
+    assert ("Service", "handbook-milvus") in stage.objects
 
 
 def test_what_the_retriever_says_is_live_is_what_the_status_says() -> None:
