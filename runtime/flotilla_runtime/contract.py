@@ -452,10 +452,11 @@ class ModelConnection(_Section):
 
 
 class IndexConnection(_Section):
-    """An index a fleet retrieves from; `url` is that of POST /v1/retrieve."""
+    """An index a fleet retrieves from; `url` is that of POST /v1/retrieve, the deadline the index's own."""
 
     name: str
     url: str
+    deadline_milliseconds: int = 500
 
 
 class WorkerConfig(_Section):
@@ -467,7 +468,6 @@ class WorkerConfig(_Section):
     indexes: tuple[IndexConnection, ...] = ()
     limits: TaskLimits = TaskLimits()
     concurrency: int = 200
-    retrieval_timeout_seconds: float = 5
     model_timeout_seconds: float = 300
     handover_seconds: float = 45  # how long calls may still run after SIGTERM
     metrics_port: int = PORT_METRICS

@@ -14,11 +14,16 @@ import pytest
 import yaml
 
 from flotilla_operator.api.agent_fleet import AgentFleet
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.agent_fleet.references import References
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
 from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
-from tests.builders.agent_fleet import OWNER, agent_fleet, full_featured_objects, spec_of
+from tests.builders.agent_fleet import OWNER, agent_fleet, full_featured_objects, served_index, spec_of
 from tests.builders.model_replica_set import IMAGES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,7 +34,11 @@ WIRING = Wiring(
             role="Default", name="llama", url="http://llama-model.default.svc:8000/v1", model="llama-70b"
         ),
     ),
-    indexes=(contract.IndexConnection(name="handbook", url="http://handbook-retriever/v1/retrieve"),),
+    indexes=(
+        contract.IndexConnection(
+            name="handbook", url="http://handbook-retriever/v1/retrieve", deadline_milliseconds=10_000
+        ),
+    ),
     model_keys=(SecretEntry(environment="FLOTILLA_MODEL_KEY_JUDGE", name="judge", key="apiKey"),),
     secret_versions={"judge": "uid/1"},
 )
@@ -175,6 +184,31 @@ def test_the_runtime_reads_what_the_operator_writes() -> None:
     gateway = contract.GatewayConfig.model_validate(config_of(MANAGED, "gateway"))
     assert (gateway.auth, gateway.queue.max_waiting) == (contract.GatewayAuth.SECRET, 500)
     assert gateway.queue == worker.queue
+
+
+@pytest.mark.parametrize(
+    ("retriever", "milliseconds"), [({"deadlineMilliseconds": 10_000}, 10_000), ({}, 500), (None, 500)]
+)
+async def test_workers_are_told_how_long_an_index_may_take(
+    retriever: dict[str, Any] | None, milliseconds: int
+) -> None:
+    index = {**served_index(), "spec": {} if retriever is None else {"retriever": retriever}}
+    fleet = agent_fleet(indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}])
+    images = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")
+    world = World(
+        caches=Caches.of(index),
+        measurements=Measurements(),
+        config=parse_config({"images": images}),
+        secrets=NoSecrets(),
+    )
+    spec = AgentFleet.model_validate(fleet).spec
+    wiring, _ = await References(fleet, spec, world).look_up()
+    assert [each.deadline_milliseconds for each in wiring.indexes] == [milliseconds]
+
+
+class NoSecrets:
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        return None
 
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:

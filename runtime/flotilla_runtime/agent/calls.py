@@ -29,6 +29,7 @@ MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 LONGEST_QUERY: Final = 8192  # characters that RetrieveRequest takes
 SHOWN_PROBLEM: Final = 300  # characters of a foreign error that go into a journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index that is late says so itself, and its words should arrive
 TOO_LONG_SIGNS: Final = ("context length", "context_length", "maximum context", "too long", "max_model_len")
 
 
@@ -69,7 +70,6 @@ class Caller:
         self._client = client
         self._models = {model.name: model for model in config.models}
         self._indexes = {index.name: index for index in config.indexes}
-        self._config = config
         self._draw = draw
         self._model_retries = model_retries
         self._index_retries = index_retries
@@ -85,11 +85,12 @@ class Caller:
 
     async def _retrieve(self, call: RetrieveCall) -> Reply:
         request = RetrieveRequest(query=call.query[:LONGEST_QUERY])
-        limit = self._config.retrieval_timeout_seconds
+        index = self._indexes[call.target]
+        limit = index.deadline_milliseconds / 1000 + BEYOND_DEADLINE_SECONDS
         try:
             async with asyncio.timeout(limit):
                 response, tries = await self._posted(
-                    self._indexes[call.target].url,
+                    index.url,
                     request.model_dump(by_alias=True, exclude_none=True),
                     {},
                     self._index_retries,

@@ -33,8 +33,10 @@ CONFIG = WorkerConfig(
             frequency_penalty=0.5,
         ),
     ),
-    indexes=(IndexConnection(name="manual", url="http://index/v1/retrieve"),),
-    retrieval_timeout_seconds=0.2,
+    indexes=(
+        IndexConnection(name="manual", url="http://index/v1/retrieve"),
+        IndexConnection(name="slow", url="http://slow/v1/retrieve", deadline_milliseconds=10_000),
+    ),
 )
 ASK = ModelCall(
     id="answer/1",
@@ -146,13 +148,24 @@ async def test_a_long_question_is_cut_for_the_index() -> None:
     assert (await caller(handler).make(long, SESSION)).outcome is CallOutcome.SUCCEEDED
 
 
-async def test_an_index_that_is_slow_times_out() -> None:
+async def test_an_index_has_its_own_deadline_and_a_second() -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
         return httpx.Response(200, json=PASSAGES)
 
+    started = asyncio.get_running_loop().time()
     reply = await caller(handler).make(LOOK, SESSION)
-    assert (reply.outcome, reply.problem) == (CallOutcome.TIMED_OUT, "no answer within 0.2 s")
+    assert (reply.outcome, reply.problem) == (CallOutcome.TIMED_OUT, "no answer within 1.5 s")
+    assert asyncio.get_running_loop().time() - started >= 1.5
+
+
+async def test_an_index_that_may_take_longer_is_waited_for() -> None:
+    async def handler(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(6)
+        return httpx.Response(200, json=PASSAGES)
+
+    slow = RetrieveCall(id="retrieve/slow", target="slow", query="why?")
+    assert (await caller(handler).make(slow, SESSION)).outcome is CallOutcome.SUCCEEDED
 
 
 async def test_an_index_that_answers_nonsense_is_a_failure() -> None:

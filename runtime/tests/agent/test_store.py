@@ -316,9 +316,7 @@ async def test_a_redis_that_answers_with_a_trouble_of_its_own_is_away_and_comes_
     async with trouble(redis_server) as said:
         with pytest.raises(StoreUnavailableError, match=said):
             await store.submit(task("t2"))
-        if (
-            trouble is not full
-        ):  # a claim begins by taking the task off the queue, so Redis lets it
+        if trouble is not full:  # a claim begins by taking the task off the queue, so Redis lets it
             with pytest.raises(StoreUnavailableError, match=said):
                 await store.claim("w1", 1)
         if trouble is busy:

@@ -155,7 +155,11 @@ class Fleet:
                 "models": (
                     ModelConnection(role="Default", name="smol", url=f"{self.services.url}/v1", model="smol"),
                 ),
-                "indexes": (IndexConnection(name="manual", url=f"{self.services.url}/v1/retrieve"),),
+                "indexes": (
+                    IndexConnection(
+                        name="manual", url=f"{self.services.url}/v1/retrieve", deadline_milliseconds=20_000
+                    ),
+                ),
                 "concurrency": 50,
                 "metrics_port": port,
                 **fields,

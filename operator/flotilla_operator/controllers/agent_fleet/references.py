@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, FleetModel, RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
+from flotilla_operator.api.vector_index import Retriever
 from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, VECTOR_INDEXES
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
@@ -174,7 +175,11 @@ class References:
                 )
             )
         if url is not None:
-            self._found.indexes.append(contract.IndexConnection(name=name, url=url))
+            retriever = manifest["spec"].get("retriever") or {}
+            deadline = retriever.get("deadlineMilliseconds", Retriever().deadline_milliseconds)
+            self._found.indexes.append(
+                contract.IndexConnection(name=name, url=url, deadline_milliseconds=deadline)
+            )
 
     async def _redis(self) -> None:
         redis = self._spec.queue.redis
