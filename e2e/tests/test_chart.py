@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flotilla_operator.api.generate import CRDS
-from flotilla_operator.cluster.resources import NEVER_WATCHED, SECRETS
+from flotilla_operator.cluster.resources import ALL, NEVER_WATCHED, SECRETS
 from flotilla_operator.controllers import uninstall
 from flotilla_operator.controllers.config import OperatorConfig, parse_config
 from tests.support.chart import (
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.apiserver  # helm is built with the API server's progra
 GOLDEN = Path(__file__).parent / "golden"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+READING = {"get", "list", "watch"}
 
 
 def config_of(manifests: list[Manifest]) -> OperatorConfig:
@@ -242,18 +243,31 @@ def test_with_a_list_of_namespaces_it_may_write_there_and_nowhere_else() -> None
     manifests = rendered({"operator.watchNamespaces": '["a", "b"]', "rbac.aggregate": "false"})
     places = [role["metadata"].get("namespace", "") for role in of_kind(manifests, "Role")]
     assert places == ["", "a", "b"]  # the first is the leader's, in the release's namespace
-    cluster_wide = only(manifests, "ClusterRole")["rules"]
-    assert {verb for rule in cluster_wide for verb in rule["verbs"]} == {"list", "watch"}
-    assert {name for rule in cluster_wide for name in rule["resources"]} == {
-        "nodes",
-        "pods",
-        "priorityclasses",
-    }
+    writes = {right for right in rights(only(manifests, "ClusterRole")) if right[1] not in READING}
+    assert writes == {("vectorindexes", "patch")}  # or no index could be released once its Role is gone
     bound = [
         (binding["metadata"].get("namespace", ""), binding["subjects"][0]["namespace"])
         for binding in of_kind(manifests, "RoleBinding")
     ]
     assert bound == [("", "flotilla-system"), ("a", "flotilla-system"), ("b", "flotilla-system")]
+
+
+def test_what_is_watched_outlives_the_role_of_a_deleted_namespace() -> None:
+    manifests = rendered({"operator.watchNamespaces": '["a"]', "rbac.aggregate": "false"})
+    (in_a,) = [role for role in of_kind(manifests, "Role") if role["metadata"].get("namespace") == "a"]
+    assert {right for right in rights(in_a) if right[1] in READING} == {("secrets", "get")}
+    watched = {(resource.plural, "watch") for resource in ALL if resource not in NEVER_WATCHED}
+    assert watched <= rights(only(manifests, "ClusterRole"))
+
+
+def test_who_may_change_a_claims_owner_may_delete_the_claim() -> None:
+    """Or Retain and Delete could not be exchanged where OwnerReferencesPermissionEnforcement is on."""
+    manifests = rendered({"rbac.aggregate": "false"})
+    assert ("persistentvolumeclaims", "delete") in rights(only(manifests, "ClusterRole"))
+
+
+def rights(role: Manifest) -> set[tuple[str, str]]:
+    return {(name, verb) for rule in role["rules"] for name in rule["resources"] for verb in rule["verbs"]}
 
 
 def test_two_releases_do_not_collide() -> None:

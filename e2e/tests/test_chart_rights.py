@@ -47,6 +47,7 @@ UNUSED_HERE = {
     Right("flotilla.dev", "modelreplicasets/finalizers", "update"),
     Right("flotilla.dev", "vectorindexes/finalizers", "update"),
     Right("flotilla.dev", "agentfleets/finalizers", "update"),
+    Right("", "persistentvolumeclaims", "delete"),
     # What is created by POST is read when another one of its name was in the way.
     Right("", "pods", "get"),
     Right("batch", "jobs", "get"),
