@@ -65,8 +65,9 @@ class Mirrors:
             for resource in sorted(watched, key=lambda resource: resource.plural)
             for mirror in mirrors_of(resource)
         ]
-        for reflector in reflectors:
-            metrics.watch_age(reflector.mirror.resource, reflector.age_seconds)
+        for resource in watched:
+            ages = [r.age_seconds for r in reflectors if r.mirror.resource == resource]
+            metrics.watch_age(resource, ages)
         sweepers = [
             Sweeper(mirror, interval_seconds=config.loop.sweep_interval_seconds)
             for resource in sorted(ours, key=lambda resource: resource.plural)

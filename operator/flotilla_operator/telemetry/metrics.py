@@ -4,7 +4,7 @@ Labels come from closed sets (kinds, resources, results), never from an object's
 what the queue, the reflectors and the scraper report to; they know nothing of Prometheus.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -51,7 +51,9 @@ class Metrics:
             "flotilla_cache_errors", "Lists or watches that failed.", "resource"
         )
         self._age = self._gauge(
-            "flotilla_cache_age_seconds", "Since the last sign of life of a watch.", "resource"
+            "flotilla_cache_age_seconds",
+            "Since the last sign of life of the quietest watch.",
+            "resource",
         )
         self._scrapes = self._counter("flotilla_scrapes", "Scrapes by result: success, error.", "result")
 
@@ -87,9 +89,9 @@ class Metrics:
         """A scrape ended."""
         self._scrapes.labels("success" if succeeded else "error").inc()
 
-    def watch_age(self, resource: OfKind, age_seconds: Callable[[], float]) -> None:
-        """Ask for a watch's age whenever somebody reads the metrics."""
-        self._age.labels(resource.kind).set_function(age_seconds)
+    def watch_age(self, resource: OfKind, ages_seconds: Sequence[Callable[[], float]]) -> None:
+        """Ask for the age of the oldest of a resource's watches whenever somebody reads the metrics."""
+        self._age.labels(resource.kind).set_function(lambda: max(age() for age in ages_seconds))
 
     def depth_is(self, depth: Callable[[], int]) -> None:
         """Ask for the queue's depth whenever somebody reads the metrics."""
