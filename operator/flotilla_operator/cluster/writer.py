@@ -71,7 +71,7 @@ class Writer:
         self._limiter = limiter
         self._on_change = on_change
         self._reached = reached
-        self._normalised: dict[str, tuple[str, frozenset[str]]] = {}
+        self._normalised: dict[str, dict[ObjectRef, tuple[str, frozenset[str]]]] = {}
 
     async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
         """Do the writes in order; returns those that were refused."""
@@ -149,6 +149,7 @@ class Writer:
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._limiter.forget(uid)
+        self._normalised.pop(uid, None)
 
     async def _do(self, owner: Owner, write: Write) -> None:
         match write:
@@ -170,13 +171,13 @@ class Writer:
         wanted = _annotated(wanted, digest)
         if live is not None:
             refuse_unless_ours(owner, live, retained=write.retained)
-            if self._is_applied(digest, wanted, live):
+            if self._is_applied(owner, digest, wanted, live):
                 return
             wanted = _for_this_object_only(wanted, live)
         self._reached(CrashPoint.BEFORE_APPLY)
         applied = await self._client.apply(resource, wanted, force=live is not None)
         self._reached(CrashPoint.AFTER_APPLY)
-        self._remember_normalised(digest, wanted, applied)
+        self._remember_normalised(owner, digest, wanted, applied)
         self._keep(resource, applied)
         _tell("object_applied", resource.ref_to(applied))
 
@@ -256,22 +257,23 @@ class Writer:
             return False
         return "deletionTimestamp" in held["metadata"]
 
-    def _is_applied(self, digest: str, wanted: Manifest, live: Manifest) -> bool:
+    def _is_applied(self, owner: Owner, digest: str, wanted: Manifest, live: Manifest) -> bool:
         """Whether the live object is what we want, but for what the server is known to write its own way."""
         metadata = live["metadata"]
         if (metadata.get("annotations") or {}).get(ANNOTATION_APPLIED_HASH) != digest:
             return False
-        known_digest, known_paths = self._normalised.get(metadata["uid"], ("", frozenset[str]()))
+        known = self._normalised.get(owner.uid, {})
+        known_digest, known_paths = known.get(resource_of(wanted).ref_to(wanted), ("", frozenset[str]()))
         return drifted(wanted, live) <= (known_paths if known_digest == digest else frozenset())
 
-    def _remember_normalised(self, digest: str, wanted: Manifest, applied: Manifest) -> None:
+    def _remember_normalised(self, owner: Owner, digest: str, wanted: Manifest, applied: Manifest) -> None:
         """What differs in the answer itself is the server's way of writing it, and no drift."""
         paths = drifted(wanted, applied)
-        uid = applied["metadata"]["uid"]
+        ref = resource_of(wanted).ref_to(wanted)
         if paths:
-            self._normalised[uid] = (digest, paths)
+            self._normalised.setdefault(owner.uid, {})[ref] = (digest, paths)
         else:
-            self._normalised.pop(uid, None)
+            self._normalised.get(owner.uid, {}).pop(ref, None)
 
     def _find(self, resource: Resource, manifest: Manifest) -> Manifest | None:
         """The object in the cache, where one that no watch keeps current never is."""

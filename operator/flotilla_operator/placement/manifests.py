@@ -3,7 +3,7 @@
 The raw dictionaries are read as they are, without a client's models: thousands of pods pass through here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flotilla_operator.placement.groups import Claim
@@ -92,11 +92,6 @@ def claim_of(pod: Manifest) -> Claim | None:
         return None
     node = pod["spec"].get("nodeName") or pinned_node(pod["spec"])
     return Claim(node=node, requests=pod_requests(pod["spec"])) if node else None
-
-
-def claims_of(pods: Iterable[Manifest]) -> tuple[Claim, ...]:
-    """The claims of all pods that hold anything."""
-    return tuple(claim for pod in pods if (claim := claim_of(pod)) is not None)
 
 
 def _requests(container: Manifest) -> dict[str, int]:

@@ -1,10 +1,9 @@
 """What was measured last, and where to measure: the values between the scraper and the controllers.
 
-Unknown is None: a target that was never reached, or not for three intervals, has no measurement. The previous
-one is kept too, because some proofs (a drained engine is idle) need two in a row.
+Unknown is None: a target that was never reached, or not for three intervals, has no measurement.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -21,56 +20,32 @@ log = structlog.get_logger(__name__)
 class Format(StrEnum):
     """How a target answers."""
 
-    PROMETHEUS = "Prometheus"
     JSON = "JSON"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One endpoint; `key` names it in `Measurements`, for example a pod's UID or the URL itself.
-
-    `metrics` are the names worth keeping of Prometheus text; None keeps all.
-    """
+    """One endpoint; `key` names it in `Measurements`, for example a pod's UID."""
 
     key: str
     url: str
-    format: Format = Format.PROMETHEUS
+    format: Format = Format.JSON
     interval_seconds: float = 5.0
-    metrics: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One line of Prometheus text."""
-
-    labels: Mapping[str, str]
-    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One answer: `samples` by metric name for Prometheus text, `document` for JSON."""
+    """One answer."""
 
     at: datetime
-    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
-    document: Any = None
-
-    def total(self, name: str, **labels: str) -> float | None:
-        """The sum of a metric's samples that carry these labels; None when there is none."""
-        matching = [
-            sample.value
-            for sample in self.samples.get(name, ())
-            if all(sample.labels.get(label) == value for label, value in labels.items())
-        ]
-        return sum(matching) if matching else None
+    document: Any
 
 
 @dataclass(slots=True)
 class Measurements:
-    """The two latest measurements of every target."""
+    """The latest measurement of every target."""
 
     _latest: dict[str, Measurement] = field(default_factory=dict)
-    _previous: dict[str, Measurement] = field(default_factory=dict)
     _unreadable: set[str] = field(default_factory=set)
 
     def latest(self, key: str) -> Measurement | None:
@@ -86,7 +61,7 @@ class Measurements:
         found = []
         for target in targets:
             measurement = self._latest.get(target.key)
-            if measurement is None or measurement.document is None:
+            if measurement is None:
                 continue
             try:
                 found.append((measurement.at, model.model_validate(measurement.document)))
@@ -96,20 +71,13 @@ class Measurements:
                 self._unreadable.discard(target.key)
         return [answer for _, answer in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
-    def previous(self, key: str) -> Measurement | None:
-        """The one before it."""
-        return self._previous.get(key)
-
     def record(self, key: str, measurement: Measurement) -> None:
         """Take a new measurement."""
-        if (held := self._latest.get(key)) is not None:
-            self._previous[key] = held
         self._latest[key] = measurement
 
     def forget(self, key: str) -> None:
         """The target is gone or its measurement stale: unknown from now on."""
         self._latest.pop(key, None)
-        self._previous.pop(key, None)
         self._unreadable.discard(key)
 
     def _note_unreadable(self, target: Target, model: type[BaseModel], error: ValidationError) -> None:

@@ -18,8 +18,7 @@ from typing import Final, Protocol
 import aiohttp
 import structlog
 
-from flotilla_operator.telemetry.exposition import parse_exposition
-from flotilla_operator.telemetry.measurements import Format, Measurement, Measurements, Target
+from flotilla_operator.telemetry.measurements import Measurement, Measurements, Target
 
 INTERVALS_UNTIL_UNKNOWN: Final = 3
 BODY_LIMIT_BYTES: Final = 4 * 2**20
@@ -133,10 +132,7 @@ class Scraper:
         async with self._open, self._session.get(target.url) as response:
             response.raise_for_status()
             body = await _read_limited(response)
-        at = self._now()
-        if target.format is Format.JSON:
-            return Measurement(at=at, document=json.loads(body))
-        return Measurement(at=at, samples=parse_exposition(body.decode(), target.metrics))
+        return Measurement(at=self._now(), document=json.loads(body))
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

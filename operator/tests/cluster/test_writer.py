@@ -127,10 +127,10 @@ async def test_drift_in_the_live_object_is_corrected_though_the_hash_is_unchange
 async def test_a_value_that_the_server_writes_its_own_way_is_not_sent_for_ever() -> None:
     async with bench() as b:
         await b.write(Apply(manifest=deployment(2)))
-        uid = (b.api.get(DEPLOYMENTS, "default", "m-router") or {})["metadata"]["uid"]
+        ref = DEPLOYMENTS.ref("default", "m-router")
         for path in (".spec.replicas",):
             digest = b.api.writes()[0].body["metadata"]["annotations"]["flotilla.dev/applied-hash"]
-            b.writer._normalised[uid] = (digest, frozenset({path}))
+            b.writer._normalised[b.owner.uid] = {ref: (digest, frozenset({path}))}
         live = b.api.get(DEPLOYMENTS, "default", "m-router") or {}
         b.caches.store(DEPLOYMENTS).put(
             b.api.put(
@@ -140,6 +140,8 @@ async def test_a_value_that_the_server_writes_its_own_way_is_not_sent_for_ever()
         )
         await b.write(Apply(manifest=deployment(2)))
         assert b.sent() == ["PATCH"]
+        b.writer.forget(b.owner.uid)
+        assert b.writer._normalised == {}
 
 
 @pytest.mark.parametrize("in_cache", [True, False], ids=["seen by the cache", "not yet seen by the cache"])

@@ -1,17 +1,16 @@
 """Scraping against a server that fails: what is known, what is unknown, and who is told."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import generate_latest
 
-from flotilla_operator.telemetry.exposition import parse_exposition
-from flotilla_operator.telemetry.measurements import Format, Measurements, Sample, Target
+from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 from tests.support.waiting import until
@@ -21,7 +20,7 @@ from tests.support.waiting import until
 class Endpoint:
     """A server whose answer a test changes as it goes."""
 
-    body: str = 'vllm:num_requests_waiting{model_name="m"} 3.0\n'
+    body: str = '{"waiting": 3}'
     status: int = 200
     hang: bool = False
     asked: int = 0
@@ -73,12 +72,11 @@ async def test_a_target_becomes_known_and_its_owner_is_told_once() -> None:
         assert measurements.latest("pod") is None
         scraper.set_targets("set", [target(endpoint)])
         await until(lambda: endpoint.asked > 5)
-        latest, previous = measurements.latest("pod"), measurements.previous("pod")
-        assert latest is not None
-        assert previous is not None
-        assert latest.total("vllm:num_requests_waiting", model_name="m") == 3
-        assert latest.total("vllm:num_requests_running") is None
-        assert latest.at > previous.at
+        first = measurements.latest("pod")
+        assert first is not None
+        assert first.document == {"waiting": 3}
+        endpoint.body = '{"waiting": 4}'
+        await until(lambda: measurements.latest("pod").document == {"waiting": 4})  # type: ignore[union-attr]
         assert endpoint.told == ["set"]
 
 
@@ -120,51 +118,19 @@ async def test_no_more_requests_are_open_than_allowed() -> None:
         assert endpoint.most_open <= 4
 
 
-async def test_json_is_kept_as_a_document() -> None:
-    async with scraping() as (endpoint, scraper, measurements):
-        endpoint.body = '{"held": 2}'
-        scraper.set_targets("set", [target(endpoint, format=Format.JSON)])
-        await until(lambda: measurements.latest("pod"))
-        latest = measurements.latest("pod")
-        assert latest is not None
-        assert latest.document == {"held": 2}
-
-
 async def test_an_answer_without_end_is_not_read() -> None:
     async with scraping() as (endpoint, scraper, measurements):
-        endpoint.body = "a_metric 1\n" * 500_000
+        endpoint.body = f'{{"waiting": "{"many" * 2_000_000}"}}'
         scraper.set_targets("set", [target(endpoint)])
         await until(lambda: endpoint.asked > 2)
         assert measurements.latest("pod") is None
 
 
-def test_what_the_official_library_writes_is_read_back() -> None:
-    registry = CollectorRegistry()
-    Gauge("queue", "", ["path"], registry=registry).labels('a "b"\\c\nd').set(1.5)
-    Counter("requests", "", registry=registry).inc(7)
-    samples = parse_exposition(generate_latest(registry).decode())
-    assert samples["queue"] == [Sample(labels={"path": 'a "b"\\c\nd'}, value=1.5)]
-    assert samples["requests_total"][0].value == 7
-
-
-def test_only_the_wanted_metrics_are_kept() -> None:
-    text = '# HELP a x\na 1\nb{x="1"} 2 1700000000\na_bucket{le="+Inf"} 3\nc NaN\n'
-    assert parse_exposition(text, {"b"}) == {"b": [Sample(labels={"x": "1"}, value=2)]}
-
-
-@pytest.mark.parametrize("line", ["{", "a", 'a{b="c" 1', "a one"])
-def test_a_broken_line_is_an_error(line: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - any of them
-        parse_exposition(line)
-
-
-def test_a_thousand_pods_are_read_fast_enough() -> None:
-    buckets = "\n".join(f'vllm:e2e_bucket{{le="{le}",model_name="m"}} {le}' for le in range(1000))
-    text = f'vllm:num_requests_waiting{{model_name="m"}} 3\n{buckets}\n'
-    started = time.perf_counter()
-    for _ in range(100):
-        parse_exposition(text, {"vllm:num_requests_waiting"})
-    assert time.perf_counter() - started < 0.5
+def test_the_age_of_a_cache_is_that_of_its_oldest_watch() -> None:
+    metrics = Metrics()
+    ages = [lambda: 3.0, lambda: 70.0, lambda: 5.0]
+    metrics.watch_age(PODS, ages)
+    assert 'flotilla_cache_age_seconds{resource="Pod"} 70.0' in generate_latest(metrics.registry).decode()
 
 
 def test_metrics_have_the_names_of_controller_runtime() -> None:

@@ -34,7 +34,7 @@ from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
-from flotilla_operator.telemetry.measurements import Format, Target
+from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
@@ -171,7 +171,7 @@ def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:
         ):
             host = f"[{address}]" if ":" in address else address
             url = f"http://{host}:{contract.PORT_METRICS}/v1/status"
-            yield Target(key=pod["metadata"]["uid"], url=url, format=Format.JSON)
+            yield Target(key=pod["metadata"]["uid"], url=url)
 
 
 def _figures(targets: Iterable[Target], world: World) -> contract.FleetStatus | None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.cluster.writes import Create, Manifest, Plan
 from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
@@ -88,6 +88,13 @@ class Memory:
     sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
+
+    def forget_the_gone(self, caches: Caches) -> None:
+        """Drop what is remembered of sets that are no more."""
+        if not self.failed_pins:
+            return
+        alive = {manifest["metadata"]["uid"] for manifest in caches.listed(MODEL_REPLICA_SETS)}
+        self.failed_pins = {uid: pins for uid, pins in self.failed_pins.items() if uid in alive}
 
     def note_failed_pins(self, seen: SetSeen, around: Surroundings, now: datetime) -> tuple[FailedPin, ...]:
         """Remember the pins of this set that fail now, forget those of long ago."""

@@ -28,7 +28,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     Surroundings,
 )
 from flotilla_operator.placement import Policy, Snapshot, Topology
-from flotilla_operator.telemetry.measurements import Format, Measurements, Target
+from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import router_objects
 from flotilla_operator.workloads.model_source import ClaimSource, parse_source
@@ -62,6 +62,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     missing = await missing_references(me_parsed, world)
     # From here on nothing waits, so what is seen of the cluster is of one moment.
     uid = manifest["metadata"]["uid"]
+    memory.forget_the_gone(world.caches)
     promises = memory.open_promises(uid, world.caches, now)
     around = surroundings(world, memory, promises)
     me = _seen(me_parsed, world.caches, memory)
@@ -239,7 +240,6 @@ def router_targets(pods: Sequence[Manifest]) -> tuple[Target, ...]:
         Target(
             key=pod["metadata"]["uid"],
             url=f"http://{_host(pod['status']['podIP'])}:{contract.PORT_ROUTER_AGENT}/v1/status",
-            format=Format.JSON,
         )
         for pod in pods
     )

@@ -67,7 +67,7 @@ def node(name: str) -> dict[str, Any]:
             "labels": {"nvidia.com/gpu.product": "H100"},
         },
         "status": {
-            "allocatable": {"nvidia.com/gpu": "8", "cpu": "64", "pods": "110"},
+            "allocatable": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "512Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }
@@ -273,6 +273,12 @@ class TestMemory:
         assert (pin.node, pin.free) == ("a", 8), "what it has free once the failed pod is gone"
         later = await observe(me, world(me, node("a")), memory, NOW + timedelta(seconds=299))
         assert later.me.failed_pins == (pin,)
+        other = {**me, "metadata": {**me["metadata"], "name": "other", "uid": "uid-other"}}
+        await observe(other, world(me, other), memory, NOW)
+        assert memory.failed_pins.keys() == {"uid-llama"}
+        await observe(other, world(other), memory, NOW)
+        assert memory.failed_pins == {}, "the set is gone"
+        memory.failed_pins["uid-llama"] = (pin,)
         long_after = await observe(me, world(me, node("a")), memory, NOW + timedelta(seconds=301))
         assert long_after.me.failed_pins == ()
         assert memory.failed_pins == {}

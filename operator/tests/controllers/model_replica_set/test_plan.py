@@ -25,7 +25,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     Surroundings,
 )
 from flotilla_operator.placement import Snapshot
-from flotilla_operator.placement.manifests import claims_of
+from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.model_replica_set import router_objects
 from flotilla_operator.workloads.revision import revision_of
@@ -57,8 +57,9 @@ def observed(
     """A set with its pods; every object of ours stands as we want it, but for the names that are foreign."""
     me = seen_set(manifest, pods, failed_pins=failed_pins)
     base = snapshot or cluster(node("a"), node("b"))
+    claims = [claim for pod in pods if (claim := claim_of(pod)) is not None]
     around = Surroundings(
-        snapshot=Snapshot(topology=base.topology, claims=(*base.claims, *claims_of(pods))),
+        snapshot=Snapshot(topology=base.topology, claims=(*base.claims, *claims)),
         policy=POLICY,
         images=IMAGES,
     )
