@@ -221,6 +221,15 @@ def test_accelerators_are_limits_of_the_engine() -> None:
     assert container["resources"] == {"requests": {"cpu": "4"}, "limits": {"amd.com/gpu": "8"}}
 
 
+@pytest.mark.parametrize(("manifest", "node"), SCENARIOS)
+def test_all_but_the_engine_ask_for_what_a_quota_counts(manifest: dict[str, Any], node: str | None) -> None:
+    """The engine's requests are the user's."""
+    for spec in pod_specs(manifest):
+        for container in [*spec["containers"], *spec["initContainers"]]:
+            if container["name"] != "engine":
+                assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+
+
 def test_ready_means_a_first_answer_and_not_only_health() -> None:
     generate, embed = engine_of(), engine_of(model={"task": "Embed"})
     assert generate["startupProbe"]["exec"]["command"][-2:] == ["/v1/completions", "prompt"]

@@ -132,6 +132,12 @@ def test_every_pod_is_restricted_and_holds_no_token() -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_every_container_asks_for_what_a_quota_counts() -> None:
+    for pod in pods_of(rendered(vector_index(), embedder())):
+        for container in pod["containers"]:
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+
+
 def test_documents_and_model_are_only_read() -> None:
     for pod in pods_of(rendered(vector_index(), embedder())):
         for volume in pod.get("volumes", ()):
