@@ -2,14 +2,15 @@
 
 It takes tasks while it has room, renews the leases of all of them in one script a third of a lease apart, and
 stops the runs whose lease is lost or whose task is to be cancelled. Redis may go away and come back: what is
-running goes on, writes are sent again until they are answered, and a worker that was away for too long finds
-its tokens stale and lets go. When it is told to stop it takes nothing new, hands each task over between two
-turns of its loop, and after `handover_seconds` in the middle of one.
+running goes on, a result is sent again for as long as its task may run, and a worker that was away for too
+long finds its tokens stale and lets go. When it is told to stop it takes nothing new, hands each task over
+between two turns of its loop, and after `handover_seconds` in the middle of one.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import structlog
@@ -19,7 +20,7 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry
 from flotilla_runtime.agent.loop import Brief, Call, End
 from flotilla_runtime.agent.metrics import WorkerMetrics
-from flotilla_runtime.agent.retries import STORE_RETRIES
+from flotilla_runtime.agent.retries import STORE_PAUSES, Pauses
 from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.story import Story
@@ -31,6 +32,7 @@ Answer = TypeVar("Answer")
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
 RENEWALS_PER_LEASE: Final = 3
+LEAST_PATIENCE_SECONDS: Final = 60.0  # so that a task whose time is over can still be ended
 LAST_WORDS_SECONDS: Final = 5.0
 LAG_INTERVAL_SECONDS: Final = 0.25
 SILENT_AFTER_SECONDS: Final = 30.0
@@ -38,36 +40,49 @@ SILENT_AFTER_SECONDS: Final = 30.0
 log = structlog.get_logger(__name__)
 
 
-async def answered(write: Callable[[], Awaitable[Answer]], metrics: WorkerMetrics) -> Answer:
-    """Send a write until Redis answers it: about a minute of a Redis that is away."""
-    for failures in range(1, STORE_RETRIES.tries):
-        try:
-            return await write()
-        except StoreUnavailableError as problem:
-            metrics.store_problems.inc()
-            log.warning("store_unavailable", problem=problem.problem, failures=failures)
-            await asyncio.sleep(STORE_RETRIES.pause_seconds(failures, None, random.uniform))
-    return await write()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long Redis is asked again: as long as the task may still run, and a minute in any case."""
+
+    metrics: WorkerMetrics
+    clock: Clock
+    task_ends_at: float = 0.0
+    pauses: Pauses = STORE_PAUSES
+
+    async def answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask Redis until it answers."""
+        gives_up_at = max(self.task_ends_at, self.clock.monotonic_seconds() + LEAST_PATIENCE_SECONDS)
+        failures = 0
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailableError as problem:
+                failures += 1
+                self.metrics.store_problems.inc()
+                log.warning("store_unavailable", problem=problem.problem, failures=failures)
+                if self.clock.monotonic_seconds() >= gives_up_at:
+                    raise
+            await asyncio.sleep(self.pauses.pause_seconds(failures, None, random.uniform))
 
 
 class PersistentJournal:
     """The store's journal, with each write sent until it is answered."""
 
-    def __init__(self, store: TaskStore, metrics: WorkerMetrics) -> None:
+    def __init__(self, store: TaskStore, patience: Patience) -> None:
         self._store = store
-        self._metrics = metrics
+        self._patience = patience
 
     async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
         """Add entries at this place; says whether the task is to be cancelled."""
-        return await answered(lambda: self._store.append(claim, expected, entries), self._metrics)
+        return await self._patience.answered(lambda: self._store.append(claim, expected, entries))
 
     async def finish(self, claim: Claim, end: End, story: Story) -> None:
         """End the task."""
-        await answered(lambda: self._store.finish(claim, end, story), self._metrics)
+        await self._patience.answered(lambda: self._store.finish(claim, end, story))
 
     async def release(self, claim: Claim, worker: str) -> None:
         """Hand the task over."""
-        await answered(lambda: self._store.release(claim, worker), self._metrics)
+        await self._patience.answered(lambda: self._store.release(claim, worker))
 
 
 class MeasuredCalls:
@@ -99,12 +114,8 @@ class Worker:
         self._store = store
         self._config = config
         self._clock = clock
-        self._means = Means(
-            worker=name,
-            journal=PersistentJournal(store, self.metrics),
-            calls=MeasuredCalls(calls, self.metrics, clock),
-            clock=clock,
-        )
+        self._calls = MeasuredCalls(calls, self.metrics, clock)
+        self._patience = Patience(metrics=self.metrics, clock=clock)
         self._runs: dict[str, TaskRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_at = clock.monotonic_seconds()
@@ -140,6 +151,8 @@ class Worker:
         while not stopping.is_set():
             self._looked_at = self._clock.monotonic_seconds()
             try:
+                if failures:  # before a claim can take from this worker what it still holds
+                    await self._renew(dict(self._runs))
                 await self._take_some(stopping)
                 self._answered_at = self._clock.monotonic_seconds()
                 failures = 0
@@ -147,7 +160,7 @@ class Worker:
                 failures += 1
                 self.metrics.store_problems.inc()
                 log.warning("store_unavailable", problem=problem.problem, failures=failures)
-                await asyncio.sleep(STORE_RETRIES.pause_seconds(failures, None, random.uniform))
+                await asyncio.sleep(STORE_PAUSES.pause_seconds(failures, None, random.uniform))
 
     async def _take_some(self, stopping: asyncio.Event) -> None:
         """Fill the free places, or wait for a task to come or a place to become free."""
@@ -171,10 +184,10 @@ class Worker:
     async def _run_one(self, claim: Claim) -> None:
         """Run one claimed task; whatever goes wrong here, its lease ends and another run takes it up."""
         try:
-            task = await answered(lambda: self._store.load(claim.id), self.metrics)
+            task = await self._patience.answered(lambda: self._store.load(claim.id))
             if task is None:
                 return
-            await self._run_loaded(TaskRun(claim, task, self._brief(task), self._means))
+            await self._run_loaded(TaskRun(claim, task, self._brief(task), self._means(task)))
         except Exception:
             self.metrics.runs.labels("Crashed").inc()
             log.exception("task_run_crashed", task=claim.id)
@@ -198,6 +211,16 @@ class Worker:
         self.metrics.runs.labels(outcome).inc()
         if outcome is RunOutcome.LOST:
             log.warning("task_lost", task=task_id)
+
+    def _means(self, task: LoadedTask) -> Means:
+        left_seconds = task.record.limits.max_wall_seconds - task.elapsed_seconds
+        ends_at = self._clock.monotonic_seconds() + left_seconds
+        return Means(
+            worker=self.name,
+            journal=PersistentJournal(self._store, replace(self._patience, task_ends_at=ends_at)),
+            calls=self._calls,
+            clock=self._clock,
+        )
 
     def _brief(self, task: LoadedTask) -> Brief:
         model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)

@@ -178,5 +178,6 @@ def test_pauses_grow_are_drawn_in_full_and_keep_to_what_the_server_asks() -> Non
     most = [policy.pause_seconds(failures, None, lambda low, high: high) for failures in range(1, 7)]
     assert most == [1, 2, 4, 8, 10, 10]
     assert policy.pause_seconds(5, None, lambda low, high: low) == 0
+    assert policy.pause_seconds(5000, None, lambda low, high: high) == 10
     assert policy.pause_seconds(1, 3.0, lambda low, high: high) == 4
     assert policy.pause_seconds(1, 3600.0, lambda low, high: low) == 10

@@ -17,10 +17,12 @@ from flotilla_runtime.agent.calls import Reply, Session
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.loop import Call
+from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.retries import Pauses
 from flotilla_runtime.agent.run import Clock
 from flotilla_runtime.agent.store import TaskStore, connect
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
-from flotilla_runtime.agent.worker import Worker
+from flotilla_runtime.agent.worker import Patience, Worker
 from flotilla_runtime.contract import ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from router_support.waiting import until
 
@@ -53,7 +55,7 @@ class HeldModel:
 
 
 class LateRenewals(TaskStore):
-    """A store whose renewals fail until the worker has claimed for the second time."""
+    """A store whose renewals come to nothing until the worker has claimed for the second time."""
 
     granted = 0
 
@@ -64,7 +66,7 @@ class LateRenewals(TaskStore):
 
     async def renew(self, claims: Iterable[Claim]) -> Renewal:
         if self.granted < 2:
-            raise StoreUnavailableError("not yet")
+            return Renewal(lost=frozenset(), cancelled=frozenset())
         return await super().renew(claims)
 
 
@@ -158,3 +160,67 @@ async def test_a_renewal_that_goes_wrong_is_logged_and_is_not_the_last(redis_ser
             assert (await ended(store, "t1")).record.status is TaskStatus.SUCCEEDED
     assert [line["event"] for line in logged if line["log_level"] == "error"] == ["leases_not_renewed"]
     await store.close()
+
+
+async def test_an_answer_that_came_in_an_outage_longer_than_the_lease_is_written_after_it(
+    redis_server: Any,
+) -> None:
+    queue, model = queue_of(redis_server), HeldModel()
+    store = TaskStore(connect(queue), queue)
+    await store.submit(task_of("t1"))
+    async with working(store, queue, model):
+        await until(lambda: model.asked == 1, seconds=30)
+        redis_server.stop()
+        await model.answer(9)
+        await asyncio.sleep(1.5 * LEASE_SECONDS)
+        redis_server.start()
+        task = await ended(store, "t1")
+    assert (task.record.status, task.record.attempts, model.asked) == (TaskStatus.SUCCEEDED, 1, 1)
+    await store.close()
+
+
+@dataclass(slots=True)
+class Outage:
+    """A Redis that is away for so many seconds, and a clock that a question moves by ten."""
+
+    seconds: float
+    now: float = 0.0
+    asked: int = 0
+
+    async def ask(self) -> str:
+        self.asked += 1
+        self.now += 10
+        if self.now <= self.seconds:
+            raise StoreUnavailableError("away")
+        return "written"
+
+    def patience(self, task_ends_at: float) -> Patience:
+        return Patience(
+            metrics=WorkerMetrics(),
+            clock=Clock(monotonic_seconds=lambda: self.now, wall_ms=lambda: 0),
+            task_ends_at=task_ends_at,
+            pauses=Pauses(base_seconds=0, limit_seconds=0),
+        )
+
+
+@pytest.mark.parametrize(
+    ("away_seconds", "task_ends_at", "is_written"),
+    [
+        pytest.param(590, 600, True, id="an outage of ten minutes in a task of ten"),
+        pytest.param(12_000, 604_800, True, id="an outage of hours in a task of a week"),
+        pytest.param(600, 300, False, id="a task that is over before Redis is back"),
+        pytest.param(50, 0, True, id="a minute for a task whose time is over"),
+        pytest.param(90, 0, False, id="and no more than that"),
+    ],
+)
+async def test_a_result_is_sent_for_as_long_as_its_task_may_run(
+    away_seconds: float, task_ends_at: float, is_written: bool
+) -> None:
+    outage = Outage(seconds=away_seconds)
+    sending = outage.patience(task_ends_at).answered(outage.ask)
+    if is_written:
+        assert await sending == "written"
+    else:
+        with pytest.raises(StoreUnavailableError):
+            await sending
+        assert outage.now <= max(task_ends_at, 60) + 10
