@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import grpc  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pymilvus import MilvusClient, MilvusException  # type: ignore[import-untyped]
 
@@ -29,6 +30,7 @@ DESCRIPTOR: Final = "flotilla.descriptor"
 ALIAS_NOT_FOUND: Final = frozenset({100, 1600})  # Milvus Lite's code, and Milvus'
 NOT_LOADED: Final = 101
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+READ_TIMEOUT_SECONDS: Final = 30.0  # of one call; a Milvus that accepts and says nothing is away
 # The client's own ping every 10 s makes Milvus Lite hang up on a connection that is idle for half a minute.
 KEEPALIVE: Final = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
 ROWS_A_PAGE: Final = 1_000
@@ -91,7 +93,8 @@ class Store:
     def _errors(self) -> Iterator[None]:
         """Milvus' errors as ours: whether it is away or wrong for good cannot be told, so try again.
 
-        A connection that broke comes back by itself, some seconds after Milvus does.
+        A connection that broke comes back by itself, some seconds after Milvus does. Codes that pymilvus does
+        not try again (a deadline, a permission) come out of it as gRPC's own errors.
         """
         try:
             yield
@@ -99,6 +102,11 @@ class Store:
             raise BuildError(
                 BuildReason.MILVUS_UNREACHABLE, f"Milvus said no ({error.code}): {error.message}"
             ) from error
+        except grpc.RpcError as error:
+            said = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)
+            raise BuildError(BuildReason.MILVUS_UNREACHABLE, f"Milvus did not answer ({said})") from error
+        except grpc.FutureTimeoutError as error:
+            raise BuildError(BuildReason.MILVUS_UNREACHABLE, "Milvus did not answer in time") from error
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -108,12 +116,13 @@ class Store:
     def collections(self, prefix: str) -> list[str]:
         """The collections whose names start with `prefix`, by name."""
         with self._errors():
-            return sorted(name for name in self._client.list_collections() if name.startswith(prefix))
+            found = self._client.list_collections(timeout=READ_TIMEOUT_SECONDS)
+            return sorted(name for name in found if name.startswith(prefix))
 
     def create(self, collection: CollectionConfig, descriptor: Descriptor) -> None:
         """Create the collection with its index; one that is there already is left alone."""
         with self._errors():
-            if self._client.has_collection(collection.name):
+            if self._client.has_collection(collection.name, timeout=READ_TIMEOUT_SECONDS):
                 self._client.load_collection(collection.name)
                 return
             index = self._client.prepare_index_params()
@@ -137,7 +146,7 @@ class Store:
     def describe(self, collection: str) -> Descriptor | None:
         """The descriptor of a collection, None when it is not one of ours."""
         with self._errors():
-            found = self._client.describe_collection(collection)
+            found = self._client.describe_collection(collection, timeout=READ_TIMEOUT_SECONDS)
         for text in (found.get("properties", {}).get(DESCRIPTOR), found.get("description")):
             try:
                 return Descriptor.model_validate_json(text or "")
@@ -156,7 +165,7 @@ class Store:
         """The collection an alias leads to, None when there is no such alias."""
         with self._errors():
             try:
-                found = self._client.describe_alias(alias)
+                found = self._client.describe_alias(alias, timeout=READ_TIMEOUT_SECONDS)
             except MilvusException as error:
                 if error.code in ALIAS_NOT_FOUND:
                     return None
@@ -270,7 +279,11 @@ class Store:
     def _count(self, collection: str, condition: str) -> int:
         def count() -> Any:
             return self._client.query(
-                collection, filter=condition, output_fields=["count(*)"], consistency_level="Strong"
+                collection,
+                filter=condition,
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                timeout=READ_TIMEOUT_SECONDS,
             )
 
         with self._errors():
@@ -285,6 +298,7 @@ class Store:
                 filter=condition,
                 output_fields=fields,
                 consistency_level="Strong",
+                timeout=READ_TIMEOUT_SECONDS,
             )
 
         with self._errors():

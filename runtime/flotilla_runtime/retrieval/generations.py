@@ -36,12 +36,16 @@ class Generations:
         self.problem: str | None = "the index has not been looked up yet"
 
     async def refresh(self) -> None:
-        """Resolve the alias; when Milvus is away the last answer stays."""
+        """Resolve the alias; when that fails, however it does, the last answer stays."""
         try:
             live = await asyncio.to_thread(self._resolve)
         except BuildError as error:
             self.problem = error.message
             LOG.warning("alias_unresolved", problem=error.message)
+            return
+        except Exception as error:  # whatever it is, the alias is to be followed again when it is over
+            self.problem = f"the alias could not be looked up: {error!r}"
+            LOG.exception("alias_unresolved")
             return
         if live is not None and (
             self.live is None or live.descriptor.generation != self.live.descriptor.generation
