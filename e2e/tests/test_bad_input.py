@@ -183,7 +183,8 @@ def test_documents_that_cannot_be_read_are_counted_and_named_and_the_rest_is_ser
     site.apply(index("mixed", f"pvc://{documents}/mixed"))
     site.wait("vectorindex", "mixed", "Ready", "True")
     status = site.kubectl.get("vectorindex", "mixed")["status"]
-    assert status["documents"] == {"discovered": 4, "indexed": 1, "duplicates": 0, "deadLettered": 3}
+    counts = status["documents"]
+    assert (counts["discovered"], counts["indexed"], counts["deadLettered"]) == (4, 1, 3)
     message = site.condition("vectorindex", "mixed", "Built")["message"]
     assert [name for name in ("broken.pdf", "nothing.txt", "huge.txt") if name not in message] == []
 
