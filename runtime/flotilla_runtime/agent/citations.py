@@ -1,9 +1,10 @@
 """Which passages an answer rests on.
 
-A model that was asked to name its passages by number often does, and then its word is taken (`Markers`). A
-small one often does not; then the passages that share the most telling words with the answer are cited
-(`Overlap`): a word counts the more, the fewer of the passages have it. An answer that shares nothing with any
-passage cites nothing (`Nothing`), so nobody takes a guess for a source.
+A model that was asked to name its passages by number often does, and then its word is taken (`Markers`); a
+number in code, or the index of an array, is no such word. A small model often does not; then the passages
+that share the most telling words with the answer are cited (`Overlap`): a word counts the more, the fewer of
+the passages have it. An answer that shares nothing with any passage cites nothing (`Nothing`), so nobody
+takes a guess for a source.
 """
 
 import math
@@ -16,6 +17,9 @@ from typing import Any, Final
 from flotilla_runtime.agent.prompts import Source
 
 MARKER: Final = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
+FENCED_CODE: Final = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
+CODE_SPAN: Final = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
+INDEX: Final = re.compile(r"(?<=\w)(?:\[[^\[\]\n]*\])+")
 WORD: Final = re.compile(r"[^\W_]+(?:[-_.][^\W_]+)*")
 MOST_CITATIONS: Final = 3
 NEAR_THE_BEST: Final = 0.7  # a passage is cited too when it explains this part of what the best one does
@@ -64,7 +68,7 @@ def citation(number: int, source: Source) -> dict[str, Any]:
 def cite(answer: str, sources: Sequence[Source]) -> Citations:
     """The sources an answer rests on, out of those in its prompt."""
     numbered = dict(enumerate(sources, start=1))
-    named = [int(number) for group in MARKER.findall(answer) for number in re.findall(r"\d+", group)]
+    named = [int(number) for group in MARKER.findall(_prose(answer)) for number in re.findall(r"\d+", group)]
     marked = [number for number in dict.fromkeys(named) if number in numbered]
     if marked:
         return Citations(by=CitedBy.MARKERS, sources=tuple((number, numbered[number]) for number in marked))
@@ -77,6 +81,13 @@ def cite(answer: str, sources: Sequence[Source]) -> Citations:
     return Citations(
         by=CitedBy.OVERLAP, sources=tuple((number, numbered[number]) for number in close[:MOST_CITATIONS])
     )
+
+
+def _prose(answer: str) -> str:
+    """The answer without code and indexes, which only look like markers."""
+    for code in (FENCED_CODE, CODE_SPAN, INDEX):
+        answer = code.sub(" ", answer)
+    return answer
 
 
 def _text(source: Source) -> str:

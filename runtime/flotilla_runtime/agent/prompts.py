@@ -88,8 +88,7 @@ def compose(
     retrieves: bool = True,
 ) -> Prompt:
     """The prompt with as many passages, best first, as there is room for; too long a one is passed over."""
-    rule = (FROM_PASSAGES if sources else WITHOUT_PASSAGES) if retrieves else ""
-    system = f"{instructions.strip()}\n\n{rule}".strip()
+    system = _system(instructions, FROM_PASSAGES if retrieves else "")
     bare = Prompt(system=system, user=_FRAME.format(passages="", question=question), sources=())
     left = context_tokens - answer_tokens(context_tokens) - bare.tokens
     room = min(passages_tokens(context_tokens, shrinks), left)
@@ -99,7 +98,13 @@ def compose(
         if needed <= room:
             taken.append(source)
             room -= needed
+    if retrieves and not taken:
+        system = _system(instructions, WITHOUT_PASSAGES)
     return Prompt(system=system, user=_user(question, taken), sources=tuple(taken))
+
+
+def _system(instructions: str, rule: str) -> str:
+    return f"{instructions.strip()}\n\n{rule}".strip()
 
 
 def _user(question: str, sources: Sequence[Source]) -> str:

@@ -39,7 +39,15 @@ from flotilla_runtime.agent.loop import (
     next_action,
     retrieve_id,
 )
-from flotilla_runtime.agent.prompts import Source, answer_tokens, compose, estimated_tokens, interleaved
+from flotilla_runtime.agent.prompts import (
+    FROM_PASSAGES,
+    WITHOUT_PASSAGES,
+    Source,
+    answer_tokens,
+    compose,
+    estimated_tokens,
+    interleaved,
+)
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.contract import Passage, TaskLimits
 
@@ -448,6 +456,22 @@ def test_a_prompt_with_passages_leaves_room_for_the_answer(
         assert f"[{number}] {taken.passage.title}" in prompt.user
 
 
+def test_a_model_is_told_of_passages_only_when_there_are_some() -> None:
+    def system(*texts: str, retrieves: bool = True) -> str:
+        return compose(
+            instructions="Be kind.",
+            question="why?",
+            sources=[source(number, text) for number, text in enumerate(texts)],
+            context_tokens=1024,
+            retrieves=retrieves,
+        ).system
+
+    assert system("short", "word " * 2000) == f"Be kind.\n\n{FROM_PASSAGES}"
+    assert system("word " * 2000) == f"Be kind.\n\n{WITHOUT_PASSAGES}", "the one passage does not fit"
+    assert system() == f"Be kind.\n\n{WITHOUT_PASSAGES}"
+    assert system(retrieves=False) == "Be kind."
+
+
 def test_tokens_are_estimated_from_bytes() -> None:
     assert estimated_tokens("") == 0
     assert estimated_tokens("four") == 2
@@ -474,6 +498,15 @@ INDEX = source(2, "CREATE INDEX CONCURRENTLY builds the index without taking loc
     [
         pytest.param("Use it [2].", CitedBy.MARKERS, [2], id="a marker is taken at its word"),
         pytest.param("Both [2, 1].", CitedBy.MARKERS, [2, 1], id="two numbers in one marker"),
+        pytest.param("Use `pay_by_quarter[1]`.", CitedBy.NOTHING, [], id="a number in a code span"),
+        pytest.param("Use ``a ` [1]`` [2].", CitedBy.MARKERS, [2], id="a code span that holds a backtick"),
+        pytest.param("Use pay_by_quarter[1].", CitedBy.NOTHING, [], id="the index of an array"),
+        pytest.param("Use matrix[1][2].", CitedBy.NOTHING, [], id="two indexes of an array"),
+        pytest.param("Thus:\n```sql\nSELECT x [1];\n```\nso [2].", CitedBy.MARKERS, [2], id="fenced code"),
+        pytest.param("Thus:\n~~~\na [1]\n~~~\n", CitedBy.NOTHING, [], id="code fenced by tildes"),
+        pytest.param("Thus [2]:\n```\na [1]", CitedBy.MARKERS, [2], id="fenced code that was cut off"),
+        pytest.param("It is so.[1][2]", CitedBy.MARKERS, [1, 2], id="markers behind a full stop"),
+        pytest.param("A lone ` and [1].", CitedBy.MARKERS, [1], id="a backtick that opens nothing"),
         pytest.param("See [7].", CitedBy.NOTHING, [], id="a number that no passage has"),
         pytest.param("The VACUUM command reclaims storage.", CitedBy.OVERLAP, [1], id="the words of one"),
         pytest.param("Create it with CONCURRENTLY.", CitedBy.OVERLAP, [2], id="the words of the other"),
