@@ -80,11 +80,9 @@ class Writer:
             try:
                 await self._do(owner, write)
             except RefusedError as refused:
-                refusals.append(Refusal(ref=ref_of(write), reason=refused.reason, message=refused.message))
+                refusals.append(_refusal(write, refused.reason, refused.message))
             except ApiError as error:
-                refusals.append(
-                    Refusal(ref=ref_of(write), reason=refusal_reason(error), message=error.message)
-                )
+                refusals.append(_refusal(write, refusal_reason(error), error.message))
         return refusals
 
     async def write_status(self, owner: Owner, status: Mapping[str, Any]) -> float | None:
@@ -325,6 +323,12 @@ def ref_of(write: Write) -> ObjectRef:
     if isinstance(write, Apply | Create):
         return resource_of(write.manifest).ref_to(write.manifest)
     return write.ref
+
+
+def _refusal(write: Write, reason: RefusalReason, message: str) -> Refusal:
+    """What was refused, in the words of the server and with the field that the user can change."""
+    field = write.field if isinstance(write, Apply) else ""
+    return Refusal(ref=ref_of(write), reason=reason, message=f"{field}: {message}" if field else message)
 
 
 def _tell(event: str, ref: ObjectRef) -> None:

@@ -30,11 +30,12 @@ class Apply:
 
     The live object must carry our controller owner reference (by UID) or not exist; else the write is
     refused and reported as `NameTaken`. A `retained` object carries no owner reference and is recognised by
-    its labels.
+    its labels. `field` is the user's field that asks for it, where Kubernetes may refuse a change of it.
     """
 
     manifest: Manifest
     retained: bool = False
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -298,6 +298,14 @@ async def test_a_refusal_does_not_stop_the_other_writes(
         assert b.api.get(PODS, "default", "b") is not None
 
 
+async def test_a_refusal_names_the_field_that_asked_for_the_object() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: r.method == "PATCH", 422)
+        write = Apply(manifest=deployment(), field="spec.queue.redis.storage")
+        (refusal,) = await b.writer.carry_out(b.owner, [write])
+        assert refusal.message == "spec.queue.redis.storage: a fault"
+
+
 async def test_a_server_that_asks_to_wait_is_obeyed_by_the_caller() -> None:
     async with bench() as b:
         b.api.fail(lambda r: r.method == "POST", 429, retry_after=7)

@@ -111,7 +111,7 @@ def _claim(observed: Observed) -> Iterable[Write]:
             ],
         )
     else:
-        yield Apply(manifest=wanted, retained=retained)
+        yield Apply(manifest=wanted, retained=retained, field="spec.queue.redis.storage")
 
 
 def _is_of(claim: Manifest, owner: Owner) -> bool:
