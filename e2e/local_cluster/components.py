@@ -2,7 +2,8 @@
 
 The flags that surprise: kubelets are reached by address, because nothing resolves a node's name;
 etcd does not wait for the disk, because nothing here must survive the machine; leader election is
-off, because there is one of each, and the client limits are raised, because it is alone.
+off, because there is one of each, and the client limits are raised, because it is alone; claims are
+looked at every second, because a volume that comes after its claim is bound only then.
 """
 
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def controller_manager_argv(
         "--allocate-node-cidrs=false",
         "--leader-elect=false",
         "--secure-port=0",
+        "--pvclaimbinder-sync-period=1s",
         f"--kube-api-qps={CLIENT_QPS}",
         f"--kube-api-burst={CLIENT_QPS}",
     ]

@@ -10,7 +10,7 @@ from flotilla_operator.api.kinds import KINDS, Kind
 from flotilla_operator.api.schema import structural
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.pytest_plugin import StartControlPlane, create_namespace
-from tests.api.conftest import CRD_PATH, install_kinds
+from tests.support.kinds import CRD_PATH, install_kinds
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 

@@ -15,18 +15,18 @@ import pytest
 from flotilla_operator.cluster.crash_points import CrashPoint
 from local_cluster.control_plane import ControlPlane
 from local_cluster.pytest_plugin import create_namespace
-from tests.support.processes import QUICK_LEADER
+from tests.support.processes import USUAL_LEADER
 from tests.support.site import (
     USER,
     Site,
-    eventually,
     install_tiny_kind,
     killed,
     reconciles,
     unscheduled,
 )
+from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,13 @@ def site(plane: ControlPlane, here: str, tmp_path: Path) -> Site:
 
 @pytest.mark.parametrize("point", list(CrashPoint))
 def test_a_crash_at_any_write_loses_and_doubles_nothing(site: Site, point: CrashPoint) -> None:
-    with site.operator(crash_at=point, leader=QUICK_LEADER) as doomed:
+    with site.operator(crash_at=point) as doomed:
         site.create("m", replicas=3, data={"a": "1"})
         if point in (CrashPoint.BEFORE_DELETE, CrashPoint.AFTER_DELETE):
             eventually(lambda: site.settled("m", 3, a="1"))
             site.patch("modelreplicasets", "m", {"spec": {"replicas": 2}})
         eventually(lambda: killed(doomed))
+    site.forget_leader()
     replicas = site.get("modelreplicasets", "m")["spec"]["replicas"]
     with site.operator():
         eventually(lambda: site.settled("m", replicas, a="1"))
@@ -74,19 +75,20 @@ def test_a_restart_of_the_api_server_is_survived(site: Site) -> None:
         eventually(lambda: site.settled("before", 1))
         site.plane.restart_api_server()
         site.create("after", replicas=2)
-        eventually(lambda: site.settled("after", 2), 60)
+        eventually(lambda: site.settled("after", 2))
         site.patch("modelreplicasets", "before", {"spec": {"replicas": 2}})
-        eventually(lambda: site.settled("before", 2), 60)
+        eventually(lambda: site.settled("before", 2))
         assert operator.running
         assert len(site.created_pods()) == 4
 
 
 def test_an_api_server_that_hangs_costs_the_lease_and_a_new_process_goes_on(site: Site) -> None:
-    with site.operator(leader=QUICK_LEADER) as operator:
+    with site.operator(leader=USUAL_LEADER) as operator:
         site.create("m", replicas=1)
         eventually(lambda: site.settled("m", 1))
         with site.plane.hung_api_server():
-            assert operator.ended(30) == 1
+            assert operator.ended() == 1
+    site.forget_leader()
     site.patch("modelreplicasets", "m", {"spec": {"replicas": 2}})
     with site.operator():
         eventually(lambda: site.settled("m", 2))
@@ -112,21 +114,20 @@ def test_kubectl_wait_waits_from_the_first_moment(site: Site) -> None:
     with site.operator():
         site.create("m", replicas=1)
         site.plane.kubectl(
-            *(f"-n={site.namespace}", "wait", "--for=condition=Ready", "modelreplicaset/m", "--timeout=30s")
+            *(f"-n={site.namespace}", "wait", "--for=condition=Ready", "modelreplicaset/m", "--timeout=180s")
         )
         assert site.settled("m", 1)
 
 
 def test_a_stopped_leader_is_followed_and_writes_nothing_when_it_goes_on(site: Site) -> None:
-    with site.operator(leader=QUICK_LEADER) as first:
+    with site.operator() as first:
         site.create("m", replicas=1)
         eventually(lambda: site.settled("m", 1))
-        with site.operator(leader=QUICK_LEADER) as second:
+        with site.operator() as second:
             eventually(lambda: second.logged("caches_complete"))
             first.signal(signal.SIGSTOP)
             site.patch("modelreplicasets", "m", {"spec": {"replicas": 3}})
             eventually(lambda: site.settled("m", 3))
-            time.sleep(5)
             first.signal(signal.SIGCONT)
             assert first.ended() == 1
             assert second.running
@@ -143,9 +144,9 @@ def test_the_managers_and_the_drift_are_seen_by_the_server_as_meant(site: Site) 
         assert '"manager": "flotilla"' in managed
         assert '"operation": "Apply"' in managed
         site.patch("configmaps", "m-config", {"data": {"a": "changed", "theirs": "kept"}})
-        eventually(lambda: site.get("configmaps", "m-config")["data"]["a"] == "1", 10)
+        eventually(lambda: site.get("configmaps", "m-config")["data"]["a"] == "1")
         site.patch("modelreplicasets", "m", {"spec": {"data": {"a": "1", "b": None}}})
-        eventually(lambda: "b" not in site.get("configmaps", "m-config")["data"], 10)
+        eventually(lambda: "b" not in site.get("configmaps", "m-config")["data"])
         assert site.get("configmaps", "m-config")["data"]["theirs"] == "kept"
 
 
@@ -155,15 +156,15 @@ def test_a_terminating_namespace_is_left_in_peace(site: Site) -> None:
         eventually(lambda: site.settled("m", 1))
         site.plane.kubectl("delete", "namespace", site.namespace, "--wait=false")
         site.patch("modelreplicasets", "m", {"spec": {"replicas": 2}})
-        eventually(lambda: "NamespaceTerminating" in operator.log(), 20)
+        eventually(lambda: "NamespaceTerminating" in operator.log())
+        time.sleep(5)
         refused = [
             event
             for event in site.asked()
             if event["responseStatus"]["code"] == 403
             and event.get("objectRef", {}).get("namespace") == site.namespace
         ]
-        time.sleep(5)
-        assert len(refused) < 5
+        assert 0 < len(refused) < 5
         assert operator.running
 
 
@@ -179,8 +180,8 @@ def test_settled_objects_cost_nothing_but_renewals_watches_and_sweeps(
         for name in names:
             site.create(name, replicas=1, data={"a": "1"})
         for name in names:
-            eventually(partial(site.settled, name, 1, a="1"), 60)
-        time.sleep(3)
+            eventually(partial(site.settled, name, 1, a="1"))
+        eventually(site.quiet)
         since = len(list(site.plane.audit_events(user=USER)))
         reconciles_before = reconciles(operator)
         deadline = time.monotonic() + seconds
@@ -194,8 +195,7 @@ def test_settled_objects_cost_nothing_but_renewals_watches_and_sweeps(
                 "--overwrite",
             )
             time.sleep(2)
-        forced = reconciles(operator) - reconciles_before
-        assert forced >= 50
+        eventually(lambda: reconciles(operator) - reconciles_before >= 50)
         assert operator.memory_mib() < 150
         found = unscheduled(site.asked(since))
         assert bool(found) is bool(mistake), found[:10]

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local_cluster.processes import free_port
 from tests.support.tiny_controller import IMAGES
+from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 TINY = "tests.support.tiny_controller"
 WHOLE = "flotilla_operator.controllers"
-# For operators that are to be followed soon; on a busy machine a shorter lease is lost by itself.
-QUICK_LEADER = {"leaseDurationSeconds": 4, "renewDeadlineSeconds": 3, "retryPeriodSeconds": 0.3}
+ANSWERS_WITHIN_SECONDS = 60
+# As an installation has it. On a machine that stalls for so long it is lost by itself.
+USUAL_LEADER = {"leaseDurationSeconds": 15, "renewDeadlineSeconds": 10, "retryPeriodSeconds": 2}
 PATIENT_LEADER = {"leaseDurationSeconds": 30, "renewDeadlineSeconds": 25, "retryPeriodSeconds": 1}
 
 
@@ -40,18 +42,26 @@ class OperatorProcess:
     def logged(self, event: str) -> bool:
         return f'"event": "{event}"' in self.log()
 
+    def failures(self, since: int = 0) -> list[str]:
+        """Errors of ours after so much of the log; what kopf says of a server that is starting is none."""
+        lines = self.log()[since:].splitlines()
+        return [line for line in lines if '"level": "error"' in line and '"logger": "flotilla' in line]
+
     def get(self, endpoint: str, path: str) -> tuple[int, str]:
+        """Status and text; the status is 0 where nothing answers."""
         url = f"http://127.0.0.1:{self.ports[endpoint]}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=ANSWERS_WITHIN_SECONDS) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = 30) -> int:
+    def ended(self, seconds: float = DEADLINE_SECONDS) -> int:
         return self.process.wait(seconds)
 
     @property
@@ -63,12 +73,6 @@ class OperatorProcess:
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found
         return int(found[1]) / 1024
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -1,10 +1,28 @@
-"""Waiting in tests: for a condition, never for a time."""
+"""Waiting in tests: for a condition, never for a time.
+
+The deadline is far beyond what a slow and busy machine needs, and below the five minutes of a sweep, so what
+only a sweep would mend is not taken for what a watch saw. Only a test that fails waits for so long.
+"""
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import Any
+
+DEADLINE_SECONDS = 180.0
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
+    """The condition's first answer that is not false; a condition's docstring says what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        what = condition.__doc__ or getattr(condition, "__qualname__", repr(condition))
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+    return found
+
+
+async def until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
     """Return once the condition holds; fail after so many seconds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for is in another process or a fake

@@ -238,7 +238,7 @@ def test_a_settled_fleet_is_written_no_more_and_what_drifts_is_mended(stage: Sta
 def settled_versions(stage: Stage) -> Callable[[], dict[str, str] | None]:
     def settled() -> dict[str, str] | None:
         first = stage.versions()
-        time.sleep(3)
+        time.sleep(12)  # figures of the status are written every ten seconds
         return first if stage.versions() == first else None
 
     return settled

@@ -17,6 +17,7 @@ from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import gpu_node
 from tests.support.kinds import kind_operator
 from tests.support.processes import OperatorProcess
+from tests.support.site import reconciles
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
@@ -47,6 +48,7 @@ class Stage:
         self.plane = plane
         self.namespace = namespace
         self.nodes: list[str] = []
+        self.volumes: list[str] = []
         self.sets = SETS.format(namespace=namespace)
 
     def node(self, name: str, **shape: Any) -> str:
@@ -116,6 +118,13 @@ class Stage:
         """Reasons of what was told about the sets."""
         return {e["reason"] for e in self.told() if e["regarding"]["kind"] == "ModelReplicaSet"}
 
+    def tells(self, *reasons: str) -> None:
+        """Until all of these were told."""
+        try:
+            eventually(lambda: set(reasons) <= self.events())
+        except AssertionError as error:
+            raise AssertionError("\n".join([f"{error}: {reasons}", *self.notes()])) from None
+
     def notes(self) -> list[str]:
         """Everything that was told, for a test that fails."""
         return [f"{e['regarding'].get('name')} {e['reason']}: {e.get('note')}" for e in self.told()]
@@ -140,6 +149,32 @@ class Stage:
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec},
         )
 
+    def claim_on(self, node: str) -> None:
+        """The claim `models`, bound to a volume that only this node has."""
+        name = f"pv-{self.namespace}"
+        spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+        volume = {
+            **spec,
+            "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/nowhere"},
+            "claimRef": {"namespace": self.namespace, "name": "models"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on(node)]}]}},
+        }
+        volumes = "/api/v1/persistentvolumes"
+        kind = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
+        self.client.create(volumes, {**kind, "spec": volume})
+        self.volumes.append(name)
+        eventually(lambda: self.phase(f"{volumes}/{name}") == "Available")
+        claim = {**spec, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}}
+        claims = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims"
+        kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}}
+        self.client.create(claims, {**kind, "spec": claim})
+        eventually(lambda: self.phase(f"{claims}/models") == "Bound")
+
+    def phase(self, path: str) -> str | None:
+        found: str | None = (self.client.get(path).get("status") or {}).get("phase")
+        return found
+
 
 @pytest.fixture
 def stage(
@@ -160,6 +195,8 @@ def stage(
             running_control_plane.client.delete(f"{made.sets}/{item['metadata']['name']}")
         for node in made.nodes:
             running_control_plane.client.delete(f"/api/v1/nodes/{node}")
+        for volume in made.volumes:
+            running_control_plane.client.delete(f"/api/v1/persistentvolumes/{volume}")
 
 
 def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
@@ -184,10 +221,19 @@ def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
     stage.change(replicas=1)
     eventually(lambda: len(stage.pods()) == 1)
     stage.wait("Ready", "True")
-    eventually(lambda: {"GroupPlaced", "GroupReady", "GroupRemoved"} <= stage.events())
 
     stage.plane.kubectl("delete", "mrs/llama", "-n", stage.namespace, "--cascade=foreground")
     eventually(lambda: not everything_of("llama", stage))
+
+
+def test_a_group_that_comes_and_goes_is_told(stage: Stage) -> None:
+    stage.node("a")
+    stage.create(replicas=1)
+    stage.wait("Ready", "True")
+    stage.tells("GroupPlaced", "GroupReady")
+    stage.change(replicas=0)
+    stage.tells("GroupRemoved")
+    eventually(lambda: not stage.pods())
 
 
 def everything_of(name: str, stage: Stage) -> list[str]:
@@ -236,14 +282,17 @@ def test_two_sets_at_once_get_what_there_is_and_nothing_is_promised_twice(stage:
         pods = [pod for name in names for pod in stage.pods(name)]
         return len(pods) == 4 and all(pod["spec"].get("nodeName") for pod in pods)
 
+    def two_wait() -> bool:
+        statuses = [stage.get(name).get("status") or {} for name in names]
+        phases = [group["phase"] for status in statuses for group in status.get("groups", [])]
+        return len(phases) == 6 and phases.count("Waiting") == 2
+
     eventually(bound)
+    eventually(two_wait)
     time.sleep(1)
     assert bound()
+    assert two_wait()
     assert "GroupReleased" not in stage.events()
-    waiting = [
-        g["name"] for name in names for g in stage.get(name)["status"]["groups"] if g["phase"] == "Waiting"
-    ]
-    assert len(waiting) == 2
 
 
 def test_an_update_turns_groups_over_one_at_a_time(stage: Stage) -> None:
@@ -275,7 +324,7 @@ def test_a_lost_node_takes_its_group_elsewhere(stage: Stage) -> None:
     stage.client.delete(f"/api/v1/nodes/{first}")
     eventually(lambda: [pod["spec"].get("nodeName") for pod in stage.pods()] == [second])
     stage.wait("Ready", "True")
-    eventually(lambda: "GroupLost" in stage.events())
+    stage.tells("GroupLost")
 
 
 def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
@@ -287,7 +336,7 @@ def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
     stage.client.merge(f"{path}/status", {"status": {"phase": "Failed", "reason": "Evicted"}})
     eventually(lambda: [p["metadata"]["uid"] for p in stage.pods()] not in ([], [pod["metadata"]["uid"]]))
     stage.wait("Ready", "True")
-    eventually(lambda: "GroupFailed" in stage.events())
+    stage.tells("GroupFailed")
 
 
 def test_a_secret_that_is_missing_and_then_appears(stage: Stage) -> None:
@@ -343,43 +392,14 @@ def test_a_pin_that_is_not_bound_is_released_and_goes_elsewhere(stage: Stage) ->
     """
     first, second = stage.node("a"), stage.node("b")
     stage.foreign_pod("half", second, gpus=2)  # so that the first node, with more left over, is second choice
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"pv-{stage.namespace}"},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "",
-            "hostPath": {"path": "/nowhere"},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on(first)]}]}},
-        },
-    }
-    stage.client.create("/api/v1/persistentvolumes", volume)
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "",
-            "volumeName": f"pv-{stage.namespace}",
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
-    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims", claim)
-    place = f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims/models"
-    eventually(lambda: stage.client.get(place)["status"].get("phase") == "Bound")
+    stage.claim_on(first)
     stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
-    try:
-        (pinned,) = eventually(lambda: stage.pods())
-        eventually(lambda: "GroupReleased" in stage.events())
-        stage.wait("Ready", "True")
-        (pod,) = stage.pods()
-        assert pod["metadata"]["uid"] != pinned["metadata"]["uid"]
-        assert pod["spec"]["nodeName"] == first
-    finally:
-        stage.client.delete(f"/api/v1/persistentvolumes/pv-{stage.namespace}")
+    (pinned,) = eventually(lambda: stage.pods())
+    stage.tells("GroupReleased")
+    stage.wait("Ready", "True")
+    (pod,) = stage.pods()
+    assert pod["metadata"]["uid"] != pinned["metadata"]["uid"]
+    assert pod["spec"]["nodeName"] == first
 
 
 def on(node: str) -> dict[str, Any]:
@@ -427,17 +447,27 @@ def test_what_others_change_in_our_objects_is_corrected(stage: Stage) -> None:
     eventually(corrected)
 
 
-def test_a_settled_set_is_not_written_any_more(stage: Stage) -> None:
+def test_a_settled_set_is_not_written_any_more(stage: Stage, operator: OperatorProcess) -> None:
     stage.node("a")
     stage.create()
     stage.wait("Ready", "True")
-    time.sleep(12)
-    before = stage.get()["metadata"]["resourceVersion"]
-    versions = {pod["metadata"]["name"]: pod["metadata"]["resourceVersion"] for pod in stage.pods()}
-    stage.client.merge(f"{stage.sets}/llama", {"metadata": {"annotations": {"look": "again"}}})
+
+    def versions() -> dict[str, str]:
+        found = [stage.get(), *stage.pods()]
+        return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in found}
+
+    def settled() -> bool:
+        before = versions()
+        time.sleep(12)  # figures of the status are written every ten seconds
+        return versions() == before
+
+    eventually(settled)
+    before, done = versions(), reconciles(operator)
+    look = {"metadata": {"annotations": {"look": "again"}}}
+    looked = stage.client.merge(f"{stage.sets}/llama", look)
+    eventually(lambda: reconciles(operator) > done)
     time.sleep(3)
-    assert {pod["metadata"]["name"]: pod["metadata"]["resourceVersion"] for pod in stage.pods()} == versions
-    assert int(stage.get()["metadata"]["resourceVersion"]) > int(before)
+    assert versions() == {**before, "llama": looked["metadata"]["resourceVersion"]}
     managers = stage.get()["metadata"]["managedFields"]
     ours = [m for m in managers if m["manager"].startswith("flotilla")]
     assert {(m["manager"], m["operation"], m.get("subresource")) for m in ours} >= {
