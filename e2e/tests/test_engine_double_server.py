@@ -77,6 +77,13 @@ async def sample(client: Client, name: str, **labels: str) -> float:
     return values[0]
 
 
+async def shows(client: Client, name: str, value: float, **labels: str) -> None:
+    """Return once the metric has the value."""
+    async with asyncio.timeout(60):
+        while await sample(client, name, **labels) != value:  # noqa: ASYNC110 - it is in the server
+            await asyncio.sleep(0.01)
+
+
 async def test_a_reply_has_the_length_that_the_caller_allows(doubles: Doubles) -> None:
     client = await doubles.start(reply_tokens=20)
     _, whole = await ask(client, chat())
@@ -190,11 +197,10 @@ async def test_embeddings_are_unit_vectors_in_the_order_asked(doubles: Doubles) 
 
 
 async def test_a_full_batch_shows_in_running_and_waiting(doubles: Doubles) -> None:
-    client = await doubles.start(max_num_seqs=2, decode_step_seconds=0.02)
+    client = await doubles.start(max_num_seqs=2, decode_step_seconds=0.05)
     asked = [asyncio.create_task(ask(client, chat(max_tokens=20))) for _ in range(5)]
-    await asyncio.sleep(0.2)
+    await shows(client, "vllm:num_requests_waiting", 3)
     assert await sample(client, "vllm:num_requests_running") == 2
-    assert await sample(client, "vllm:num_requests_waiting") == 3
     assert await sample(client, "vllm:kv_cache_usage_perc") > 0
     await asyncio.gather(*asked)
     assert await sample(client, "vllm:num_requests_running") == 0
@@ -217,15 +223,11 @@ async def test_the_next_turn_of_a_conversation_hits_the_cache(doubles: Doubles) 
 async def test_a_caller_who_goes_away_frees_the_engine(doubles: Doubles) -> None:
     server = TestServer(Server(Configuration(model="m", decode_step_seconds=0.01)).application())
     async with TestClient(server) as client:
-        with pytest.raises(asyncio.TimeoutError):
-            await client.post(
-                "/v1/chat/completions",
-                json=chat(max_tokens=5000, ignore_eos=True),
-                timeout=ClientTimeout(total=0.1),
-            )
-        await asyncio.sleep(0.1)
+        asking = asyncio.create_task(ask(client, chat(max_tokens=5000, ignore_eos=True)))
+        await shows(client, "vllm:num_requests_running", 1)
+        asking.cancel()
+        await shows(client, "vllm:request_success_total", 1, finished_reason="abort")
         assert await sample(client, "vllm:num_requests_running") == 0
-        assert await sample(client, "vllm:request_success_total", finished_reason="abort") == 1
 
 
 async def test_failures_come_as_told_and_then_stop(doubles: Doubles) -> None:
@@ -249,7 +251,7 @@ async def test_a_hanging_engine_answers_health_and_goes_on_where_it_stopped(doub
     async with client.get("/health") as response:
         assert response.status == 200
     await ask(client, {}, "/admin/faults")
-    status, _ = await asyncio.wait_for(asked, 5)
+    status, _ = await asyncio.wait_for(asked, 60)
     assert status == 200
 
 
@@ -309,10 +311,10 @@ async def test_the_program_starts_late_crashes_on_demand_and_stops_on_sigterm(
                 if crash:
                     with pytest.raises(ClientConnectionError):
                         await session.post(f"{url}/admin/crash")
-                    assert await asyncio.wait_for(process.wait(), 5) == 139
+                    assert await asyncio.wait_for(process.wait(), 60) == 139
                 else:
                     process.terminate()
-                    assert await asyncio.wait_for(process.wait(), 10) == 0
+                    assert await asyncio.wait_for(process.wait(), 60) == 0
         finally:
             if process.returncode is None:
                 process.kill()
@@ -320,7 +322,7 @@ async def test_the_program_starts_late_crashes_on_demand_and_stops_on_sigterm(
 
 
 async def _until_healthy(session: ClientSession, url: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             try:
                 async with session.get(f"{url}/health"):

@@ -5,7 +5,7 @@ A whole process that is stopped for 20 s, and the hand-over on SIGTERM, are in t
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import Callable
 
 import pytest
 
@@ -14,21 +14,46 @@ from flotilla_operator.cluster.lease import Fence, LeaderLease, LeaseSettings, N
 from flotilla_operator.cluster.resources import CONFIG_MAPS, LEASES
 from flotilla_operator.cluster.writes import Manifest
 from tests.support.fake_api import FakeApi, Request
+from tests.support.waiting import until
 
-RENEW_DEADLINE = 0.4
+RENEW_DEADLINE = 2.0
+LEASE_DURATION = 10
+LONG_ENOUGH = 60.0
 
 
-def lease_of(client: Client, identity: str) -> tuple[LeaderLease, Fence]:
-    fence = Fence(RENEW_DEADLINE)
+class Clock:
+    """A clock that stands until a test moves it, so a machine that stalls changes nothing."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lease_of(
+    client: Client, identity: str, clock: Callable[[], float] = time.monotonic
+) -> tuple[LeaderLease, Fence]:
+    fence = Fence(RENEW_DEADLINE, clock=clock)
     settings = LeaseSettings(
         namespace="flotilla",
         name="leader",
         identity=identity,
-        lease_duration_seconds=1,
+        lease_duration_seconds=LEASE_DURATION,
         renew_deadline_seconds=RENEW_DEADLINE,
         retry_period_seconds=0.1,
     )
-    return LeaderLease(client, fence, settings), fence
+    return LeaderLease(client, fence, settings, clock=clock), fence
+
+
+async def two_more(api: FakeApi, method: str) -> None:
+    """Until two more requests of the kind came; the one before the last has been answered by then."""
+    before = asked(api, method)
+    await until(lambda: asked(api, method) >= before + 2)
+
+
+def asked(api: FakeApi, method: str) -> int:
+    return sum(request.method == method for request in api.requests)
 
 
 def stored(api: FakeApi) -> Manifest:
@@ -41,35 +66,40 @@ def is_renewal(request: Request) -> bool:
     return request.method == "PUT"
 
 
-async def test_the_first_takes_the_lease_and_the_second_waits() -> None:
+async def test_the_first_takes_the_lease_and_the_second_waits_while_it_is_renewed() -> None:
     api = FakeApi()
     async with api.running(), api.client() as client:
-        first, fence = lease_of(client, "a")
+        first, fence = lease_of(client, "a", Clock())
         await first.acquire()
         assert fence.leading
         assert stored(api)["spec"]["holderIdentity"] == "a"
         assert stored(api)["spec"]["leaseTransitions"] == 0
-        second, other_fence = lease_of(client, "b")
-        holding = asyncio.create_task(first.hold())
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(second.acquire(), 1.5)
+        clock = Clock()
+        second, other_fence = lease_of(client, "b", clock)
+        holding, waiting = asyncio.create_task(first.hold()), asyncio.create_task(second.acquire())
+        for _ in range(3):
+            await two_more(api, "PUT")
+            await two_more(api, "GET")
+            clock.now += 0.9 * LEASE_DURATION
+        await two_more(api, "GET")
+        assert not waiting.done()
         assert not other_fence.leading
+        waiting.cancel()
         holding.cancel()
 
 
-async def test_a_released_lease_moves_at_once_and_counts_the_transition() -> None:
+async def test_a_released_lease_moves_before_it_expires_and_counts_the_transition() -> None:
     api = FakeApi()
     async with api.running(), api.client() as client:
         first, fence = lease_of(client, "a")
         await first.acquire()
-        second, _ = lease_of(client, "b")
+        second, _ = lease_of(client, "b", Clock())
         waiting = asyncio.create_task(second.acquire())
-        await asyncio.sleep(0.2)
-        started = time.monotonic()
+        await two_more(api, "GET")
+        assert not waiting.done()
         await first.release()
         assert not fence.leading
-        await asyncio.wait_for(waiting, 1)
-        assert time.monotonic() - started < 0.5
+        await asyncio.wait_for(waiting, LONG_ENOUGH)
         assert stored(api)["spec"]["holderIdentity"] == "b"
         assert stored(api)["spec"]["leaseTransitions"] == 1
         assert stored(api)["spec"]["renewTime"].endswith("Z")
@@ -81,10 +111,15 @@ async def test_an_expired_lease_is_taken_after_its_duration_by_our_own_clock() -
         dead, _ = lease_of(client, "a")
         await dead.acquire()
         stored(api)["spec"]["renewTime"] = "2001-01-01T00:00:00.000000Z"
-        second, _ = lease_of(client, "b")
-        started = time.monotonic()
-        await asyncio.wait_for(second.acquire(), 3)
-        assert 1.0 <= time.monotonic() - started < 2
+        clock = Clock()
+        second, _ = lease_of(client, "b", clock)
+        waiting = asyncio.create_task(second.acquire())
+        await two_more(api, "GET")
+        clock.now = LEASE_DURATION - 0.1
+        await two_more(api, "GET")
+        assert not waiting.done()
+        clock.now = LEASE_DURATION
+        await asyncio.wait_for(waiting, LONG_ENOUGH)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +130,7 @@ async def test_an_expired_lease_is_taken_after_its_duration_by_our_own_clock() -
         pytest.param(lambda api: api.fail(is_renewal, 429, times=99), id="renewals are refused with 429"),
     ],
 )
-async def test_renewals_that_fail_lose_the_lease_within_the_deadline(fault) -> None:  # type: ignore[no-untyped-def]
+async def test_renewals_that_fail_lose_the_lease_before_another_may_take_it(fault) -> None:  # type: ignore[no-untyped-def]
     api = FakeApi()
     async with api.running(), api.client() as client:
         lease, fence = lease_of(client, "a")
@@ -103,8 +138,8 @@ async def test_renewals_that_fail_lose_the_lease_within_the_deadline(fault) -> N
         fault(api)
         started = time.monotonic()
         with pytest.raises(NotLeadingError):
-            await asyncio.wait_for(lease.hold(), 5)
-        assert time.monotonic() - started < RENEW_DEADLINE + 0.2
+            await asyncio.wait_for(lease.hold(), LONG_ENOUGH)
+        assert time.monotonic() - started < LEASE_DURATION, "others begin after the lease's duration"
         assert not fence.leading
 
 
@@ -119,29 +154,33 @@ async def test_a_client_that_raises_anything_at_all_is_a_failed_renewal() -> Non
         await lease.acquire()
         lease._client = Broken()  # type: ignore[assignment]
         with pytest.raises(NotLeadingError):
-            await asyncio.wait_for(lease.hold(), 5)
+            await asyncio.wait_for(lease.hold(), LONG_ENOUGH)
 
 
 async def test_one_failed_renewal_is_made_good_by_the_next() -> None:
     api = FakeApi()
     async with api.running(), api.client() as client:
-        lease, fence = lease_of(client, "a")
+        clock = Clock()
+        lease, fence = lease_of(client, "a", clock)
         await lease.acquire()
+        clock.now = 0.9 * RENEW_DEADLINE
         api.fail(is_renewal, 500)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(lease.hold(), 2 * RENEW_DEADLINE)
-        assert fence.leading
+        holding = asyncio.create_task(lease.hold())
+        await two_more(api, "PUT")
+        await until(lambda: fence.remaining_seconds() > RENEW_DEADLINE / 2)
+        assert not holding.done()
+        holding.cancel()
 
 
 async def test_a_lease_that_another_took_is_lost_at_once() -> None:
     api = FakeApi()
     async with api.running(), api.client() as client:
-        lease, fence = lease_of(client, "a")
+        lease, fence = lease_of(client, "a", Clock())
         await lease.acquire()
         taken = stored(api)
         api.put(LEASES, {**taken, "spec": {**taken["spec"], "holderIdentity": "b"}})
         with pytest.raises(NotLeadingError):
-            await asyncio.wait_for(lease.hold(), RENEW_DEADLINE)
+            await asyncio.wait_for(lease.hold(), LONG_ENOUGH)
         assert not fence.leading
 
 
@@ -150,7 +189,7 @@ async def test_a_lease_that_hangs_while_it_is_sought_is_asked_again() -> None:
     async with api.running(), api.client() as client:
         api.hang(lambda request: request.method == "GET")
         lease, _ = lease_of(client, "a")
-        await asyncio.wait_for(lease.acquire(), 2)
+        await asyncio.wait_for(lease.acquire(), LONG_ENOUGH)
 
 
 async def test_a_write_without_the_lease_never_reaches_the_server() -> None:
