@@ -7,13 +7,13 @@ test_engine_double_server.py.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.environment import Environment, ensure
 from engine.models import EMBEDDER, GENERATOR, Model, ensure_models
 from engine.serve import RunningEngine, running
+from local_cluster.processes import free_port
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
@@ -107,18 +109,11 @@ def doubling(model: Model, config: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        process.wait(60)
 
 
 def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             httpx.get(f"{url}/health")
@@ -216,10 +211,14 @@ def test_the_metrics_that_flotilla_reads_move_in_both(generators: Pair) -> None:
     ]
     before = [totals(client) for client in (generators.real, generators.double)]
     generators.both("/v1/chat/completions", chat("Count to three.", max_tokens=12))
-    time.sleep(0.5)
-    after = [totals(client) for client in (generators.real, generators.double)]
-    for old, new in zip(before, after, strict=True):
-        assert [name for name in moving if new[name] <= old[name]] == []
+    for client, old in zip((generators.real, generators.double), before, strict=True):
+        eventually(partial(moved, client, old, moving))
+
+
+def moved(client: httpx.Client, old: dict[str, float], names: list[str]) -> bool:
+    """Whether all of these counters went up."""
+    new = totals(client)
+    return [name for name in names if new[name] <= old[name]] == []
 
 
 def totals(client: httpx.Client) -> dict[str, float]:

@@ -19,7 +19,7 @@ from local_cluster.embedded import EmbeddedCluster
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.takes_cluster_down,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif("FLOTILLA_KEEP_CLUSTER" in os.environ, reason="FLOTILLA_KEEP_CLUSTER is set"),
     pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6"),
 ]
@@ -78,7 +78,7 @@ def dual(forwarding_before: str) -> Iterator[Access]:
         },
     }
     access.kubectl("apply", "-f", "-", manifest=yaml.safe_dump_all([*pods, service]))
-    access.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    access.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=180s")
     yield access
     cluster.down()
 

@@ -87,6 +87,6 @@ def test_the_server_answers_under_restricted_security(
 ) -> None:
     pod = server_pod(name, references[name], command, port)
     full_cluster.kubectl("-n", restricted, "apply", "-f", "-", manifest=yaml.safe_dump(pod))
-    full_cluster.kubectl("-n", restricted, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    full_cluster.kubectl("-n", restricted, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s")
     user = full_cluster.kubectl("-n", restricted, "exec", name, "--", "id", "-u")
     assert user.strip() == "65532"

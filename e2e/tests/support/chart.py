@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "flotilla"
 RELEASE = "flotilla"
 NAMESPACE = "flotilla-system"
-HELM_TIMEOUT_SECONDS = 120
+HELM_TIMEOUT_SECONDS = 300
 HOOK = "helm.sh/hook"
 
 Manifest = dict[str, Any]
