@@ -30,10 +30,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run_ask(arguments: argparse.Namespace) -> int:
     """Print the answer and the documents it rests on; 1 when the task ends without one."""
-    headers = {}
-    if arguments.token_file is not None:
-        source = sys.stdin.read() if str(arguments.token_file) == "-" else arguments.token_file.read_text()
-        headers["Authorization"] = f"Bearer {source.strip()}"
+    try:
+        headers = credentials(arguments.token_file)
+    except (OSError, UnicodeDecodeError) as problem:
+        print(f"flotilla: --token-file {arguments.token_file} cannot be read: {problem}", file=sys.stderr)
+        return 1
     try:
         with httpx.Client(base_url=arguments.url, headers=headers, timeout=30) as client:
             answer = ask(client, arguments.question, timeout_seconds=arguments.timeout_seconds)
@@ -41,9 +42,17 @@ def run_ask(arguments: argparse.Namespace) -> int:
         print(f"flotilla: {problem}", file=sys.stderr)
         return 1
     print(answer.text)
-    for document in answer.documents:
-        print(f"  source: {document}")
+    for source in answer.sources:
+        print(f"  source: {source}")
     return 0
+
+
+def credentials(token_file: Path | None) -> dict[str, str]:
+    """The header that proves who asks; none without a token."""
+    if token_file is None:
+        return {}
+    token = sys.stdin.read() if str(token_file) == "-" else token_file.read_text(encoding="utf-8")
+    return {"Authorization": f"Bearer {token.strip()}"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

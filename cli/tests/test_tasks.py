@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,32 +11,67 @@ from flotilla_cli.main import main
 from flotilla_cli.tasks import TaskFailedError, ask
 
 
-def gateway(*answers: tuple[int, object]) -> httpx.Client:
-    """A client whose gateway gives `answers` one after the other."""
-    script: Iterator[tuple[int, object]] = iter(answers)
+class Gateway:
+    """Gives `answers` one after the other, and notes the keys of submissions."""
 
-    def reply(request: httpx.Request) -> httpx.Response:
-        status, body = next(script)
+    def __init__(self, *answers: tuple[int, object]) -> None:
+        self.keys: list[str] = []
+        self._answers: Iterator[tuple[int, object]] = iter(answers)
+        self.client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(self._reply))
+
+    def _reply(self, request: httpx.Request) -> httpx.Response:
+        status, body = next(self._answers)
         if request.method == "POST":
-            assert json.loads(request.content) == {"input": "why?"}
+            submission = json.loads(request.content)
+            assert submission["input"] == "why?"
+            self.keys.append(submission["idempotencyKey"])
+        else:
+            assert request.url.path == "/v1/tasks/t1"
         return httpx.Response(status, json=body)
 
-    return httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(reply))
+
+class Clock:
+    """Moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
-SUCCEEDED = {
-    "id": "t1",
-    "status": "Succeeded",
-    "result": {"answer": "Because.", "citations": [{"document": "b"}, {"document": "a"}, {"document": "b"}]},
-}
+WAITING = (201, {"id": "t1", "status": "Waiting"})
+RUNNING = (200, {"id": "t1", "status": "Running"})
+AWAY = (503, {"detail": "the fleet's task store does not answer"})
+CITATIONS = [{"document": "b"}, {"document": "a.pdf", "page": 7}, {"document": "b"}, {"document": "a.pdf"}]
+SUCCEEDED = (
+    200,
+    {"id": "t1", "status": "Succeeded", "result": {"answer": "Because.", "citations": CITATIONS}},
+)
 
 
-def test_an_answer_names_each_document_once_in_the_order_of_citation() -> None:
-    client = gateway(
-        (201, {"id": "t1", "status": "Queued"}), (200, {"id": "t1", "status": "Running"}), (200, SUCCEEDED)
-    )
-    answer = ask(client, "why?", clock=iter([0.0, 1.0, 2.0, 3.0]).__next__, sleep=lambda _: None)
-    assert (answer.text, answer.documents, answer.seconds) == ("Because.", ("b", "a"), 3.0)
+def test_an_answer_names_each_source_once_in_the_order_of_citation() -> None:
+    clock = Clock()
+    answer = ask(Gateway(WAITING, RUNNING, SUCCEEDED).client, "why?", clock=clock, sleep=clock.sleep)
+    assert (answer.text, answer.documents, answer.seconds) == ("Because.", ("b", "a.pdf"), 0.5)
+    assert [str(source) for source in answer.sources] == ["b", "a.pdf, page 7", "a.pdf"]
+
+
+def test_a_gateway_that_is_away_for_a_while_is_asked_again_and_the_task_stays_one() -> None:
+    clock, gateway = Clock(), Gateway(AWAY, AWAY, WAITING, AWAY, RUNNING, AWAY, SUCCEEDED)
+    assert ask(gateway.client, "why?", clock=clock, sleep=clock.sleep).text == "Because."
+    assert len(gateway.keys) == 3
+    assert len(set(gateway.keys)) == 1
+
+
+def test_each_question_has_a_key_of_its_own() -> None:
+    clock, gateway = Clock(), Gateway(WAITING, SUCCEEDED, WAITING, SUCCEEDED)
+    for _ in range(2):
+        ask(gateway.client, "why?", clock=clock, sleep=clock.sleep)
+    assert len(set(gateway.keys)) == 2
 
 
 @pytest.mark.parametrize(
@@ -44,21 +80,38 @@ def test_an_answer_names_each_document_once_in_the_order_of_citation() -> None:
         pytest.param([(401, {"detail": "no token"})], "answered 401: no token", id="refused at the gateway"),
         pytest.param(
             [(201, {"id": "t1", "status": "Failed", "reason": "MaxSteps"})],
-            "ended Failed: MaxSteps",
+            "ended Failed: MaxSteps$",
             id="ended badly",
         ),
-        pytest.param([(201, {"id": "t1", "status": "Running"})], "still Running after 5 s", id="not in time"),
+        pytest.param(
+            [
+                WAITING,
+                (200, {"id": "t1", "status": "Failed", "reason": "ToolFailed", "message": "no index: 503"}),
+            ],
+            "ended Failed: ToolFailed: no index: 503$",
+            id="ended badly, with words",
+        ),
+        pytest.param([WAITING, *[RUNNING] * 99], "still Running after 5 s", id="not in time"),
+        pytest.param([WAITING, *[AWAY] * 99], "answered 503: the fleet's task store", id="away for too long"),
     ],
 )
 def test_a_task_without_an_answer_says_why(answers: list[tuple[int, object]], message: str) -> None:
+    clock = Clock()
     with pytest.raises(TaskFailedError, match=message):
-        ask(
-            gateway(*answers),
-            "why?",
-            timeout_seconds=5,
-            clock=iter([0.0, 6.0]).__next__,
-            sleep=lambda _: None,
-        )
+        ask(Gateway(*answers).client, "why?", timeout_seconds=5, clock=clock, sleep=clock.sleep)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "no text"])
+def test_a_token_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["ask", "--url", "http://gateway", "--token-file", str(path), "why?"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"flotilla: --token-file {path} cannot be read: ")
+    assert told.count("\n") == 1
 
 
 def test_the_command_needs_the_gateways_address(capsys: pytest.CaptureFixture[str]) -> None:

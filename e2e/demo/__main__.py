@@ -47,9 +47,9 @@ def arguments() -> argparse.Namespace:
 def show(question: Question, answer: Answer) -> None:
     """Print one answer with the pages it rests on."""
     print(f"\nQ  {question.text}\nA  {answer.text.strip()}")
-    for document in answer.documents:
-        mark = "  (the right page)" if Path(document).name in question.right_pages else ""
-        print(f"   source: {document}{mark}")
+    for source in answer.sources:
+        mark = "  (the right page)" if Path(source.document).name in question.right_pages else ""
+        print(f"   source: {source}{mark}")
     print(f"   {answer.seconds:.1f} s")
 
 
