@@ -69,6 +69,7 @@ class RouterAgent:
         self._routers = self._watch(access, config.router_selector)
         self._last: Round | None = None
         self._reported: Mapping[str, str] = {}
+        self._done: tuple[str, ...] = ()
         self._draining_since: float | None = None
         self.metrics = RouterMetrics()
 
@@ -183,14 +184,17 @@ class RouterAgent:
         return await self._socket.observe(with_keys=self._config.caller_keys_directory is not None)
 
     def _report(self, commands: tuple[str, ...], refused: Mapping[str, str], keys: Mapping[str, str]) -> None:
-        """Keys stay out of the log, and a command that fails round after round is told once."""
-        if commands:
-            log.info("haproxy_updated", commands=[line for line in commands if RunFiles.KEYS_MAP not in line])
+        """Keys stay out of the log, and what is tried round after round is told once."""
+        done = tuple(line for line in commands if line not in refused)
+        if done and done != self._done:
+            log.info("haproxy_updated", commands=[line for line in done if RunFiles.KEYS_MAP not in line])
+        self._done = done
         if any(RunFiles.KEYS_MAP in line for line in commands):
             write_run_file(self._files, RunFiles.KEYS_MAP, map_text(keys))
         for command, reply in refused.items():
             if self._reported.get(command) != reply:
-                log.warning("haproxy_refused", command=command, reply=reply)
+                shown = "a caller's key" if RunFiles.KEYS_MAP in command else command
+                log.warning("haproxy_refused", command=shown, reply=reply)
         self._reported = refused
 
     async def _count_requests(self) -> None:

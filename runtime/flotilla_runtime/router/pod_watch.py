@@ -27,6 +27,7 @@ REQUEST_SECONDS = 30.0
 LINE_BYTES = 4 * 1024 * 1024  # the largest pod the API server can store has 1.5 MiB
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 15.0
+UNREADABLE = (LookupError, TypeError, AttributeError)  # JSON of another shape than the API's
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +112,10 @@ class PodWatch:
         if self._version is None:
             await self._list(session)
         async for event in self._events(session):
-            self._take(event)
+            try:
+                self._take(event)
+            except UNREADABLE as error:
+                raise StaleVersion(f"an event that cannot be read: {error!r}") from error
 
     async def _list(self, session: aiohttp.ClientSession) -> None:
         pods: dict[str, Mapping[str, Any]] = {}
@@ -123,12 +127,15 @@ class PodWatch:
             ) as response:
                 _check(response)
                 page = await response.json()
-            pods |= {pod["metadata"]["name"]: pod for pod in page.get("items") or ()}
-            metadata = page["metadata"]
-            if not metadata.get("continue"):
+            try:
+                pods |= {pod["metadata"]["name"]: pod for pod in page.get("items") or ()}
+                version, more = page["metadata"]["resourceVersion"], page["metadata"].get("continue")
+            except UNREADABLE as error:
+                raise ValueError(f"a list that cannot be read: {error!r}") from error
+            if not more:
                 break
-            query["continue"] = metadata["continue"]
-        self.pods, self._version, self.synced = pods, metadata["resourceVersion"], True
+            query["continue"] = more
+        self.pods, self._version, self.synced = pods, version, True
         self._on_change()
 
     async def _events(self, session: aiohttp.ClientSession) -> AsyncIterator[Mapping[str, Any]]:
@@ -144,19 +151,21 @@ class PodWatch:
             self._path, params=query, headers=self._access.headers(), timeout=timeout
         ) as response:
             _check(response)
-            async for line in response.content:
-                yield json.loads(line)
+            try:
+                async for line in response.content:
+                    yield json.loads(line)
+            except ValueError as error:
+                raise StaleVersion(f"an event that cannot be read: {error}") from error
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, body = event["type"], event["object"]
         if kind == "ERROR":
             raise StaleVersion(f"{body.get('code')}: {body.get('message')}")
-        name = body["metadata"].get("name")
         self._version = body["metadata"]["resourceVersion"]
         if kind in ("ADDED", "MODIFIED"):
-            self.pods[name] = body
+            self.pods[body["metadata"]["name"]] = body
         elif kind == "DELETED":
-            self.pods.pop(name, None)
+            self.pods.pop(body["metadata"]["name"], None)
         else:
             return
         self._on_change()

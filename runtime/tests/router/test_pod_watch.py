@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
+import pytest
+
+from flotilla_runtime.router.pod_watch import LINE_BYTES, KubernetesAccess, PodWatch
 from router_support.builders import ENGINES, ROUTERS, pod
 from router_support.fake_pods import FakePods
 from router_support.waiting import until
@@ -76,6 +78,40 @@ async def test_an_error_other_than_410_lists_again_too() -> None:
         await until(lambda: api.lists == 2)
         api.put(pod("a"))
         await until(lambda: "a" in watch.pods)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not JSON",
+        "[]",
+        "null",
+        "{}",
+        '{"type": "ADDED", "object": null}',
+        '{"type": "ADDED", "object": {}}',
+        '{"type": "MODIFIED", "object": {"metadata": {"resourceVersion": "999"}}}',
+        '{"type": "DELETED", "object": {"metadata": {"name": "b"}}}',
+        f'{{"type": "ADDED", "object": "{"x" * LINE_BYTES}',
+    ],
+    ids=lambda line: line[:60],
+)
+async def test_an_event_that_cannot_be_read_lists_again(line: str) -> None:
+    async with FakePods() as api:
+        api.put(pod("a"), pod("b"))
+        async with watching(api) as watch:
+            api.remove("b", unseen=True)
+            api.say(line)
+            await until(lambda: list(watch.pods) == ["a"])
+            assert api.lists == 2
+
+
+async def test_a_list_that_cannot_be_read_is_asked_for_again() -> None:
+    async with FakePods() as api:
+        api.put(pod("a"))
+        api.odd_lists = [None, [], {}, {"metadata": {}, "items": [{}]}]
+        async with watching(api) as watch:
+            assert list(watch.pods) == ["a"]
+            assert api.lists == 5
 
 
 async def test_a_silent_watch_is_taken_for_dead() -> None:

@@ -1,6 +1,7 @@
 """The part of the Kubernetes API that the agent uses: pods by label, listed and watched.
 
-Its faults: `break_watches` cuts, `say_error` says 410 or 500, `silent` says nothing, `failing` answers 500.
+Its faults: `break_watches` cuts, `say_error` says 410 or 500, `say` says anything, `silent` says nothing,
+`failing` answers 500, `odd_lists` are given out before any other.
 """
 
 import asyncio
@@ -18,11 +19,12 @@ class FakePods:
         self.version = 100
         self.lists = 0
         self.history: list[tuple[int, dict[str, Any]]] = []
-        self.watches: list[asyncio.Queue[dict[str, Any] | None]] = []
+        self.watches: list[asyncio.Queue[dict[str, Any] | str | None]] = []
         self.watched_from: list[str] = []
         self.selectors: list[str] = []
         self.silent = False
         self.failing = False
+        self.odd_lists: list[Any] = []
         self.page_size = 500
         self.url = ""
         self._runner: web.AppRunner | None = None
@@ -61,6 +63,11 @@ class FakePods:
     def say_error(self, code: int) -> None:
         self._tell({"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "told to"}})
 
+    def say(self, line: str) -> None:
+        """This line and nothing else, whatever it means."""
+        for queue in self.watches:
+            queue.put_nowait(line)
+
     def say_bookmark(self) -> None:
         self.version += 10
         metadata = {"resourceVersion": str(self.version)}
@@ -85,6 +92,8 @@ class FakePods:
 
     def _list(self, request: web.Request) -> web.Response:
         self.lists += 1
+        if self.odd_lists:
+            return web.json_response(self.odd_lists.pop(0))
         self.selectors.append(request.query["labelSelector"])
         chosen = [pod for pod in self.pods.values() if selects(request.query["labelSelector"], pod)]
         start = int(request.query.get("continue", "0"))
@@ -96,7 +105,7 @@ class FakePods:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        queue: asyncio.Queue[dict[str, Any] | str | None] = asyncio.Queue()
         for version, event in self.history:
             if version > int(request.query["resourceVersion"]):
                 queue.put_nowait(event)
@@ -104,6 +113,9 @@ class FakePods:
         try:
             while (event := await queue.get()) is not None:
                 if self.silent:
+                    continue
+                if isinstance(event, str):
+                    await response.write(event.encode() + b"\n")
                     continue
                 selector = request.query["labelSelector"]
                 if event["type"] in ("ERROR", "BOOKMARK") or selects(selector, event["object"]):
