@@ -3,14 +3,19 @@
 With every query goes the canary, in the same request and so to the same engine: a short text whose vector
 the generation's descriptor keeps. When it comes back different, somebody has put another model behind the
 name, and the query is refused instead of answered with nonsense.
+
+A question that is longer than the model takes is asked by its beginning: an agent that hands on its whole
+task gets passages for it, and the log says how much of it was used.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 
 import httpx
+import structlog
 
 from flotilla_runtime.contract import Embedder, Passage, RetrieveRequest, RetrieveResponse
 from flotilla_runtime.indexing.embedding import EmbeddingClient, Patience, Refused, Vector, similarity
@@ -19,6 +24,12 @@ from flotilla_runtime.indexing.store import CANARY, Hit, Store
 from flotilla_runtime.retrieval.generations import Generations, LiveGeneration
 from flotilla_runtime.retrieval.problems import ProblemError
 
+LOG = structlog.get_logger()
+# What engines say of a text that is too long: vLLM, and others that speak OpenAI's interface.
+TOO_LONG = re.compile(
+    r"context length|reduce the length|too long|must have less than \d+ tokens", re.IGNORECASE
+)
+MOST_HALVINGS = 6  # from the longest question that is taken to what any model takes
 CANARY_SIMILARITY = 0.98  # one model on another machine, or in another precision, stays well above
 
 
@@ -69,7 +80,7 @@ class Retriever:
     async def _embed(self, live: LiveGeneration, query: str, deadline_seconds: float) -> Vector:
         embedder = live.descriptor.embedder
         try:
-            vector, canary = await self._client(embedder, deadline_seconds).embed([query, CANARY])
+            vector, canary = await self._embed_what_fits(embedder, query, deadline_seconds)
         except BuildError as error:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "embedder", error.message) from None
         if isinstance(vector, Refused):
@@ -84,6 +95,21 @@ class Retriever:
                 f"{live.descriptor.generation} ({embedder.identity}); a build with the new must end first",
             )
         return vector
+
+    async def _embed_what_fits(
+        self, embedder: Embedder, query: str, deadline_seconds: float
+    ) -> tuple[Vector | Refused, Vector | Refused]:
+        """The query's vector and the canary's; half of the query, and half again, while it is too long."""
+        client, asked = self._client(embedder, deadline_seconds), query
+        for _ in range(MOST_HALVINGS + 1):
+            vector, canary = await client.embed([asked, CANARY])
+            half = asked[: len(asked) // 2].rstrip()
+            if not (isinstance(vector, Refused) and TOO_LONG.search(vector.message) and half):
+                break
+            asked = half
+        if len(asked) < len(query) and not isinstance(vector, Refused):
+            LOG.warning("query_shortened", characters=len(query), embedded=len(asked))
+        return vector, canary
 
     def _client(self, embedder: Embedder, deadline_seconds: float) -> EmbeddingClient:
         return EmbeddingClient(

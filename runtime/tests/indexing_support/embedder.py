@@ -27,6 +27,21 @@ def vector_of(text: str, salt: str = "") -> list[float]:
     return [value / length for value in vector] if length else [1.0, *vector[1:]]
 
 
+def tokens_of(text: str) -> int:
+    """A word is a token."""
+    return len(WORD.findall(text))
+
+
+def too_long(longest: int, tokens: int) -> Any:
+    """What vLLM says of a text that is longer than its model takes; its own shape is shown by e2e."""
+    message = (
+        f"This model's maximum context length is {longest} tokens. However, your prompt contains {tokens} "
+        "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of "
+        "the input prompt."
+    )
+    return {"error": {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
+
+
 @dataclass(slots=True)
 class EmbedderState:
     """What the server was asked, and how it shall answer."""
@@ -37,6 +52,24 @@ class EmbedderState:
     salt: str = ""
     longest_tokens: int = 256
     url: str = ""
+    answered_at_most: int | None = None  # texts; the next request waits until it is let go
+    holding: threading.Event = field(default_factory=threading.Event)
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+
+    def hold_after(self, texts: int) -> None:
+        """Answer so many more texts, then nothing until `let_go`."""
+        self.answered_at_most = len(self.texts) + texts
+
+    def let_go(self) -> None:
+        """Answer again."""
+        self.answered_at_most = None
+        self.may_go_on.set()
+
+    def wait_while_held(self) -> None:
+        """What a request does first."""
+        if self.answered_at_most is not None and len(self.texts) >= self.answered_at_most:
+            self.holding.set()
+            self.may_go_on.wait(300)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,13 +83,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.state.wait_while_held()
         self.state.authorizations.append(self.headers["Authorization"])
         if self.state.failures:
             self._answer(self.state.failures.pop(0), {"error": {"message": "told to fail"}})
         elif body["model"] != MODEL:
             self._answer(404, {"error": {"message": "no such model"}})
         elif any(REFUSED_WORD in text for text in body["input"]):
-            self._answer(400, {"error": {"message": "too long for this model"}})
+            self._answer(400, {"error": {"message": "this text is not for this model"}})
+        elif (longest := max(map(tokens_of, body["input"]))) > self.state.longest_tokens:
+            self._answer(400, too_long(self.state.longest_tokens, longest))
         else:
             self.state.texts += body["input"]
             data = [
@@ -88,6 +124,7 @@ def serving() -> Iterator[EmbedderState]:
     try:
         yield state
     finally:
+        state.let_go()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -138,6 +138,26 @@ async def test_a_bad_question_is_refused_with_a_problem(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+async def test_a_question_that_is_too_long_is_asked_by_its_beginning(
+    index: Index, embedder: EmbedderState, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    question = "Which fog hides the lighthouse? " + "The weather report goes on and on. " * 200
+    embedder.texts.clear()
+    async with serving(index) as (client, _):
+        answer = await ask(client, question)
+    assert answer.status_code == 200
+    assert answer.json()["passages"]
+    asked, canary = embedder.texts[-2:]
+    assert question.startswith(asked)
+    assert len(asked) > 500
+    assert canary == "flotilla", "the canary goes with the question that is answered"
+    log = capsys.readouterr().out
+    assert "query_shortened" in log
+    assert "weather" not in log
+
+
 async def test_what_takes_too_long_ends_at_the_deadline(index: Index, embedder: EmbedderState) -> None:
     harbour(index)
     await index.build("b1")
