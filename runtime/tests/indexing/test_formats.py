@@ -175,6 +175,22 @@ def test_marks_say_the_encoding(content: bytes, text: str) -> None:
     assert decode(content) == text
 
 
+def test_what_follows_a_definition_list_is_not_about_its_last_term() -> None:
+    page = b"""<h2 id="logging">Logging</h2><p>Before.</p>
+<dl><dt id="level">level</dt><dd>How much.
+  <dl><dt id="debug">debug</dt><dd>All.</dd></dl>
+  <p>More on levels.</p></dd></dl>
+<p>After.</p><dl><dt>plain</dt><dd>No anchor.</dd></dl><p>Last.</p>"""
+    shown = [(section.heading, section.anchor, section.text) for section in parse(page, "a.html").sections]
+    assert shown == [
+        ("Logging", "logging", "Before."),
+        ("Logging > level", "level", "How much."),
+        ("Logging > debug", "debug", "All."),
+        ("Logging > level", "level", "More on levels."),
+        ("Logging", "logging", "After.\n\nplain\n\nNo anchor.\n\nLast."),
+    ]
+
+
 def read_or_refused(content: bytes, name: str) -> ParsedDocument | DocumentReason:
     try:
         return parse(content, name)

@@ -86,6 +86,14 @@ def _title(tree: LexborHTMLParser) -> str:
     return SPACE.sub(" ", node.text()).strip() if node else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where in the page's structure a text stands."""
+
+    headings: tuple[tuple[int, str], ...]
+    anchor: str | None
+
+
 @dataclass(slots=True)
 class _Walk:
     """One pass over a tree: text gathers into blocks, blocks into sections."""
@@ -97,6 +105,7 @@ class _Walk:
     anchor: str | None = None
     pending_anchor: str | None = None
     verbatim: int = 0
+    lists: list[_Place] = field(default_factory=list)  # where each open definition list began
 
     def over(self, root: LexborNode | None) -> None:
         """Walk the whole tree below `root`."""
@@ -130,7 +139,9 @@ class _Walk:
             self.text.append(" | " if "".join(self.text).strip() else "")
         elif tag in BLOCKS:
             self._end_block()
-        if tag == "pre":
+        if tag == "dl":
+            self.lists.append(_Place(headings=tuple(self.headings), anchor=self.anchor))
+        elif tag == "pre":
             self.verbatim += 1
         elif tag == "li":
             self.text.append("- ")
@@ -144,6 +155,8 @@ class _Walk:
             self._end_block()
         if tag == "pre":
             self.verbatim -= 1
+        elif tag == "dl":
+            self._end_list()
 
     def _add(self, text: str) -> None:
         self.text.append(text if self.verbatim else SPACE.sub(" ", text))
@@ -165,6 +178,13 @@ class _Walk:
             self.headings.pop()
         if heading:
             self.headings.append((level, heading))
+
+    def _end_list(self) -> None:
+        """What follows a definition list is not about its last term."""
+        before = self.lists.pop()
+        if self.headings and self.headings[-1][0] == TERM_LEVEL:
+            self._end_section()
+            self.headings, self.anchor = list(before.headings), before.anchor
 
     def _end_section(self) -> None:
         self._end_block()
