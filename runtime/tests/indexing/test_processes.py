@@ -15,7 +15,7 @@ import pytest
 from flotilla_runtime.contract import MilvusConnection, RetrieverConfig, StepReport
 from indexing_support.builds import Index
 from indexing_support.embedder import EmbedderState
-from indexing_support.milvus import free_port
+from local_cluster.processes import free_port
 
 pytestmark = pytest.mark.services
 
@@ -54,14 +54,12 @@ def test_a_killed_shard_is_run_again_and_the_index_is_whole(index: Index, embedd
         index.write(f"{number:03d}.txt", f"Ship number {number} sails at dawn. " * 20)
     assert run(index, "plan")[1].shards == 2
     assert run(index, "shards", 0)[0] == 0
-    before = len(embedder.texts)
+    embedder.hold_after(40)
     with started(index, "shards", shard=1) as process:
-        deadline = time.monotonic() + 60
-        while len(embedder.texts) < before + 40:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert embedder.holding.wait(120)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+    embedder.let_go()
     assert run(index, "promote")[1].reason == "WorkspaceIncomplete"
     assert index.live() is None
     assert run(index, "shards", 1)[0] == 0
@@ -94,7 +92,7 @@ def test_the_retriever_serves_until_it_is_told_to_end(index: Index) -> None:
     )
     (index.folder / "retriever.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "flotilla_runtime.retrieval"]
-    arguments = ["--config", str(index.folder / "retriever.json"), "--host", "127.0.0.1"]
+    arguments = ["--config", str(index.folder / "retriever.json")]
     process = subprocess.Popen([*command, *arguments], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"

@@ -6,11 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+from local_cluster.processes import free_port
 
 
 class MilvusServer:
