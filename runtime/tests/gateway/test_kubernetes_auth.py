@@ -1,8 +1,11 @@
 """Callers with tokens of a real API server, which decides by RBAC; the rules are in test_auth.py."""
 
+import asyncio
+import shlex
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +15,8 @@ from flotilla_runtime.gateway.problems import ProblemError
 from local_cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.apiserver
+
+ROOT = Path(__file__).parents[3]
 
 
 class Callers:
@@ -90,6 +95,25 @@ async def test_who_may_nothing_here_is_refused(
     other = callers.token("other", "create", "get", fleet="another")
     await refused(reviews, other, Verb.CREATE, HTTPStatus.FORBIDDEN)
     await refused(reviews, "not-a-token", Verb.GET, HTTPStatus.UNAUTHORIZED)
+
+
+async def test_the_account_of_the_documentation_may_submit_and_read(
+    control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
+) -> None:
+    plane = control_plane
+    await asyncio.to_thread(plane.kubectl, "apply", "--server-side", f"--filename={ROOT / 'crds'}")
+    await asyncio.to_thread(plane.kubectl, "wait", "--for=condition=Established", "crd", "--all")
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("kubectl create")]
+    making, (_, *token) = commands[:-1], commands[-1][: commands[-1].index("|")]
+    for _, *arguments in making:
+        there = [part.replace("default:", f"{namespace}:") for part in arguments]
+        there = [part.replace("=assistant", "=support") for part in there]
+        await asyncio.to_thread(plane.kubectl, *there, f"--namespace={namespace}")
+    given = await asyncio.to_thread(plane.kubectl, *token, f"--namespace={namespace}")
+    identity = await reviews.identify(f"Bearer {given.strip()}", Verb.CREATE)
+    assert identity.name == f"kubernetes:system:serviceaccount:{namespace}:asker"
+    assert not (await reviews.identify(f"Bearer {given.strip()}", Verb.GET)).sees_all
 
 
 async def refused(reviews: KubernetesReviews, token: str, verb: Verb, status: HTTPStatus) -> None:
