@@ -213,7 +213,7 @@ def change(site: Site) -> None:
     jobs = site.names("jobs")
     site.patch("vectorindex", "manual", {"processing": {"chunkTokens": 128}})
     until(lambda: not jobs & {name for name in site.names("jobs") if "manual" in name}, "another build")
-    milvus = {"mode": "External", "uri": "http://127.0.0.1:9"}
+    milvus = {"mode": "External", "uri": "http://127.0.0.1:9", "storage": None}
     site.patch("vectorindex", "manual", {"milvus": milvus, "retention": {"deletionPolicy": "Delete"}})
     until(lambda: site.shown("vi/manual", ".metadata.finalizers"), "a finalizer")
     until(lambda: site.shown("mrs/llama-70b", ".status.replicas") == "0", "no replica")

@@ -19,6 +19,8 @@ QUANTITY = (
     r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
 HTTP_URL = r"^https?://[^\s/]+(/[^\s]*)?$"
+# As CEL writes a pattern. A folder's name may hold a space, as on many a share; no control character.
+CLAIM_FOLDER = r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\x00-\\x1f\\x7f]+)*/?$"
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 PartName = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]

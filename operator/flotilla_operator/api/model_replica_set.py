@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
 from flotilla_operator.api.common import (
+    CLAIM_FOLDER,
     Annotations,
     ApiObject,
     Count,
@@ -34,8 +35,8 @@ from flotilla_operator.api.common import (
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?$"
 SOURCE_FORM = (
-    r"self.matches('^hf://[-A-Za-z0-9._]+/[-A-Za-z0-9._]+$') || "
-    r"self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)*/?$') || self.startsWith('image://')"
+    "self.matches('^hf://[-A-Za-z0-9._]+/[-A-Za-z0-9._]+$') || "
+    f"self.matches('{CLAIM_FOLDER}') || self.startsWith('image://')"
 )
 
 
@@ -93,7 +94,13 @@ class Model(ApiModel):
             Rule(
                 rule="!has(oldSelf.task) || (has(self.task) && self.task == oldSelf.task)",
                 message="spec.model.task cannot be changed; make another ModelReplicaSet for the other task",
-            )
+            ),
+            Rule(
+                rule="!self.source.startsWith('pvc://') || "
+                "(!has(self.revision) && !has(self.tokenSecretRef))",
+                message="spec.model.revision and tokenSecretRef are for hf:// sources; remove them, since "
+                "files on a claim are taken as they are",
+            ),
         )
     )
 

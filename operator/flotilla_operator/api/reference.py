@@ -5,12 +5,12 @@ Fields that this release refuses stand on a page of their own, so that the other
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from flotilla_operator.api.base import VALIDATIONS
 from flotilla_operator.api.kinds import GROUP, VERSION, Kind
 from flotilla_operator.api.schema import JsonSchema, not_yet, structural
 
+NOT_ACTED_ON = "not acted on by this release"
 GENERATED = "Written by `make generate` from the models in `operator/flotilla_operator/api`."
 
 
@@ -29,11 +29,7 @@ def kind_page(kind: Kind) -> str:
         lines += ["", f"## {part}", "", "| field | type | default | |", "|---|---|---|---|"]
         lines += _rows(schema["properties"][part], part, refused)
     lines += ["", "## Refused when applied", ""]
-    lines += [
-        f"- {message}"
-        for message in dict.fromkeys(_messages(schema))
-        if "is not acted on by this release" not in message
-    ]
+    lines += [f"- {message}" for message in dict.fromkeys(_messages(schema, refused))]
     return "\n".join(lines) + "\n"
 
 
@@ -101,12 +97,16 @@ def _bounds(field: JsonSchema) -> str:
     return f" {opening}{low}, {high}{closing}"
 
 
-def _messages(schema: Any) -> Iterator[str]:
-    if isinstance(schema, list):
-        for item in schema:
-            yield from _messages(item)
-    elif isinstance(schema, dict):
-        yield from (rule["message"] for rule in schema.get(VALIDATIONS, ()))
-        for key, value in schema.items():
-            if key != VALIDATIONS:
-                yield from _messages(value)
+def _messages(schema: JsonSchema, refused: set[str], path: str = "") -> Iterator[str]:
+    """The rules' sentences, but for those about what does not act yet: that has a page of its own."""
+    about_refused = tuple(f"{field}." for field in refused)
+    for message in (rule["message"] for rule in schema.get(VALIDATIONS, ())):
+        if NOT_ACTED_ON not in message and not message.startswith(about_refused):
+            yield message
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}" if path else name
+        if here not in refused:
+            yield from _messages(field, refused, here)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from _messages(schema[key], refused, f"{path}[]")

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
 from flotilla_operator.api.common import (
+    CLAIM_FOLDER,
     ApiObject,
     Count,
     DeletionPolicy,
@@ -26,9 +27,10 @@ from flotilla_operator.api.common import (
     TokenSecretRef,
 )
 
+CONFIG_MAP_FORM = r"^configmap://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/?$"
 PATH_FORM = (
-    r"self.matches('^(pvc|configmap)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)*/?$') || "
-    r"self.startsWith('s3://') || self.startsWith('https://')"
+    f"self.matches('{CLAIM_FOLDER}') || self.matches('{CONFIG_MAP_FORM}') || "
+    "self.startsWith('s3://') || self.startsWith('https://')"
 )
 
 
@@ -65,7 +67,19 @@ class Milvus(ApiModel):
             Rule(
                 rule="(self.mode == 'External') == has(self.uri)",
                 message="spec.milvus.uri goes with mode External, and mode External needs it",
-            )
+            ),
+            Rule(
+                rule="self.mode == 'External' || (self.database == 'default' && !has(self.tokenSecretRef))",
+                message="spec.milvus.database and tokenSecretRef are for mode External; remove them, since "
+                "Milvus Lite has one database and no users",
+            ),
+            Rule(
+                rule="self.mode != 'External' || (!has(self.image) && "
+                f"string(self.storage.size) == '{Storage.model_fields['size'].default}' && "
+                "!has(self.storage.storageClassName))",
+                message="spec.milvus.image and storage are for mode Lite; remove them, since Flotilla makes "
+                "no Milvus in mode External",
+            ),
         )
     )
 
@@ -102,7 +116,8 @@ class Source(ApiModel):
         Field(min_length=1, max_length=1024),
         Rule(
             rule=PATH_FORM,
-            message="spec.source.path must be pvc://claim/folder or configmap://name",
+            message="spec.source.path must be pvc://claim/folder or configmap://name; a ConfigMap is read "
+            "whole and has no folders: choose its entries with spec.source.include",
         ),
         NotYetValues(
             values=("s3://", "https://"),

@@ -26,8 +26,8 @@ LEADER_STAGE = "0"
 CONTAINER = "engine"
 STOP_SECONDS = 30  # what an engine gets to end after its drain
 START_WITHIN_SECONDS = 1800  # loading 140 GB of weights from a cold disk takes about twenty minutes
-# What fetches or checks the model has ended when the engine starts, so this adds nothing to what the engine asks
-# for; without it, a namespace with a quota on requests refuses the pod.
+# What fetches or checks the model has ended when the engine starts, so this adds nothing to what the engine
+# asks for; without it, a namespace with a quota on requests refuses the pod.
 MODEL_RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 ROOT_USER_ID = 0
 HOME = "/home/flotilla"

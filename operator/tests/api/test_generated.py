@@ -14,6 +14,7 @@ import pytest
 
 from flotilla_operator.api.generate import CHART_CRDS, CRDS, ROOT, generated, stale, write
 from flotilla_operator.api.kinds import KINDS, Kind
+from flotilla_operator.api.reference import kind_page
 from flotilla_operator.api.schema import definition, not_yet, structural
 
 CLIENT_SIDE_APPLY_LIMIT_BYTES = 256 * 1024
@@ -154,3 +155,10 @@ def test_columns_show_fields_of_their_type(kind: Kind) -> None:
         if path.startswith(("metadata", "status.conditions")):
             continue
         assert known[path]["type"] == column["type"], column["name"]
+
+
+@by_kind
+def test_the_reference_tells_no_rule_of_what_is_refused_anyway(kind: Kind) -> None:
+    _, told = kind_page(kind).split("## Refused when applied")
+    assert "not acted on" not in told
+    assert [field.path for field in not_yet(kind) if not field.values and f"{field.path}." in told] == []

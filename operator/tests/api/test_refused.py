@@ -30,6 +30,7 @@ def refusal(path: str) -> str:
 
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
+MILVUS_OUTSIDE = {"mode": "External", "uri": "http://milvus:19530"}
 
 NAMES = [
     row(SET, "metadata__name", "m" * 41, "at most 40 characters", "a name too long for its children"),
@@ -61,6 +62,27 @@ MODEL_REPLICA_SETS = [
         "image://registry.example/model:1",
         "spec.model.source image:// is not acted on by this release of Flotilla; use hf:// or pvc://",
         "a model from an image",
+    ),
+    row(
+        SET,
+        "spec__model__source",
+        "pvc://models/a\tb",
+        "spec.model.source must be hf://organisation/name or pvc://claim/folder",
+        "a control character in a folder's name",
+    ),
+    row(
+        SET,
+        "spec__model__revision",
+        "main",
+        "spec.model.revision and tokenSecretRef are for hf:// sources",
+        "a revision of files on a claim",
+    ),
+    row(
+        SET,
+        "spec__model__tokenSecretRef",
+        {"name": "hf"},
+        "spec.model.revision and tokenSecretRef are for hf:// sources",
+        "a hub's token for files on a claim",
     ),
     row(SET, "spec__model__task", "Translate", 'supported values: "Generate", "Embed"', "an unknown task"),
     row(SET, "spec__parallelism__tensor", 0, "greater than or equal to 1", "tensor 0"),
@@ -160,6 +182,20 @@ VECTOR_INDEXES = [
     row(
         INDEX,
         "spec__source__path",
+        "configmap://house-rules/leave.md",
+        "a ConfigMap is read whole and has no folders: choose its entries with spec.source.include",
+        "one entry of a ConfigMap",
+    ),
+    row(
+        INDEX,
+        "spec__source__path",
+        "pvc://documents//handbook",
+        "spec.source.path must be pvc://claim/folder or configmap://name",
+        "a folder without a name",
+    ),
+    row(
+        INDEX,
+        "spec__source__path",
         "s3://bucket/documents",
         "spec.source.path s3:// and https:// are not acted on by this release of Flotilla",
         "documents in an object store",
@@ -198,6 +234,41 @@ VECTOR_INDEXES = [
         "http://milvus:19530",
         "spec.milvus.uri goes with mode External, and mode External needs it",
         "an address for a Milvus of our own",
+    ),
+    row(
+        INDEX,
+        "spec__milvus__database",
+        "books",
+        "spec.milvus.database and tokenSecretRef are for mode External",
+        "a database in Milvus Lite",
+    ),
+    row(
+        INDEX,
+        "spec__milvus__tokenSecretRef",
+        {"name": "milvus"},
+        "spec.milvus.database and tokenSecretRef are for mode External",
+        "a token for Milvus Lite",
+    ),
+    row(
+        INDEX,
+        "spec__milvus",
+        {**MILVUS_OUTSIDE, "image": "registry.example/milvus:1"},
+        "spec.milvus.image and storage are for mode Lite",
+        "an image for a Milvus outside",
+    ),
+    row(
+        INDEX,
+        "spec__milvus",
+        {**MILVUS_OUTSIDE, "storage": {"size": "20Gi"}},
+        "spec.milvus.image and storage are for mode Lite",
+        "a claim for a Milvus outside",
+    ),
+    row(
+        INDEX,
+        "spec__milvus",
+        {**MILVUS_OUTSIDE, "storage": {"storageClassName": "fast"}},
+        "spec.milvus.image and storage are for mode Lite",
+        "a storage class for a Milvus outside",
     ),
     row(
         INDEX,
@@ -392,6 +463,30 @@ def test_every_rule_has_a_row(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: str, kind: Kind) -> None:
     create(kinds_installed, smallest(kind.name, namespace=namespace))
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        pytest.param(SET, {"spec__model__source": "pvc://models/My Models/m"}, id="a model behind a space"),
+        pytest.param(INDEX, {"spec__source__path": "pvc://docs/My Folder/"}, id="documents behind a space"),
+        pytest.param(INDEX, {"spec__source__path": "configmap://house-rules"}, id="a ConfigMap"),
+        pytest.param(INDEX, {"spec__milvus": MILVUS_OUTSIDE}, id="a Milvus outside, the rest by default"),
+        pytest.param(
+            INDEX,
+            {"spec__milvus": {**MILVUS_OUTSIDE, "database": "books", "tokenSecretRef": {"name": "milvus"}}},
+            id="a Milvus outside with all that is its own",
+        ),
+        pytest.param(
+            INDEX,
+            {"spec__milvus": {"image": "own:1", "storage": {"size": "20Gi", "storageClassName": "fast"}}},
+            id="a Milvus Lite with all that is its own",
+        ),
+    ],
+)
+def test_taken(kinds_installed: ControlPlane, kind: str, values: dict[str, Any]) -> None:
+    create(kinds_installed, changed(smallest(kind), **values), options="?dryRun=All")
 
 
 @pytest.mark.apiserver

@@ -86,6 +86,7 @@ def test_what_may_change(
 def test_defaults_are_stored_and_null_means_absent(kinds_installed: ControlPlane, namespace: str) -> None:
     manifest = changed(
         smallest("ModelReplicaSet", namespace=namespace),
+        spec__model__source="hf://org/private",
         spec__model__tokenSecretRef={"name": "hf"},
         spec__engine={"maxNumSeqs": 8},
     )
