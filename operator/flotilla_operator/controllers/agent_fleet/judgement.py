@@ -77,8 +77,8 @@ def queue_ready(observed: Observed) -> Condition:
     part, gateway = workloads.redis(observed.owner), workloads.gateway(observed.owner)
     if observed.password_lost_at is not None:
         message = (
-            f"the Secret {part.name} with the password of Redis was gone; it is made anew, and Redis and its "
-            "clients start again with it"
+            f"the Secret {part.name} with the password of Redis was missing; it is made anew, and Redis and "
+            "its clients start again with it"
         )
         return _wrong(ConditionType.QUEUE_READY, [Problem(reason=Reason.PASSWORD_LOST, message=message)])
     if observed.spec.queue.redis.mode is RedisMode.MANAGED:

@@ -40,15 +40,13 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
 
 PASSWORD_BYTES = 32
+# That a secret is missing may have been read before we made it; after this long it is so.
+ANSWER_AGE = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordSeen:
-    """When a fleet's password was asked for last, and what came of it.
-
-    `lost_at` says since when a Redis of the fleet has been without it. A password that is missing because it
-    is being made is not lost: the answer may be older than our own write.
-    """
+    """When a fleet's password was seen, or asked to be made, and since when a Redis has been without it."""
 
     at: datetime
     missing: bool = False
@@ -129,11 +127,10 @@ async def _new_password(
     if await world.secret(owner.namespace, name) is not None:
         memory.passwords[owner.uid] = PasswordSeen(at=now)
         return None
-    if before is not None and before.missing:
-        lost_at = before.lost_at
-    else:
-        ours = stateful_set is not None and controller_uid(stateful_set) == owner.uid
-        lost_at = now if ours else None
+    if before is not None and before.missing and before.lost_at is None and now - before.at < ANSWER_AGE:
+        return None
+    ours = stateful_set is not None and controller_uid(stateful_set) == owner.uid
+    lost_at = (before.lost_at if before is not None else None) or (now if ours else None)
     memory.passwords[owner.uid] = PasswordSeen(at=now, missing=True, lost_at=lost_at)
     return secrets.token_urlsafe(PASSWORD_BYTES)
 

@@ -408,6 +408,11 @@ async def test_a_password_that_is_being_made_is_not_lost() -> None:
     second = await stage.plan(agent_fleet())
     assert condition(second, "QueueReady")["reason"] == Reason.REDIS_STARTING
     assert set(rolled(second).values()) == {None}
+    assert not any(isinstance(write, Create) for write in second.writes), "the answer may be older than it"
+    stage.now += timedelta(seconds=20)
+    third = await stage.plan(agent_fleet())
+    assert condition(third, "QueueReady")["reason"] == Reason.PASSWORD_LOST, "or nobody could make it"
+    assert isinstance(third.writes[-1], Create)
 
 
 def claim(**metadata: Any) -> dict[str, Any]:

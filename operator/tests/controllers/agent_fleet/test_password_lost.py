@@ -1,0 +1,95 @@
+"""The password of a fleet's Redis is deleted while everything runs: a real API server, KWOK's nodes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local_cluster.control_plane import ControlPlane
+from local_cluster.kwok import gpu_node
+from tests.builders.api_objects import changed, smallest
+from tests.support.kinds import install_kinds
+from tests.support.processes import PATIENT_LEADER, WHOLE, OperatorProcess, operator_process
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
+
+FLEETS = "/apis/flotilla.dev/v1alpha1/namespaces/{}/agentfleets"
+MADE = "flotilla.dev/password-made"
+
+
+@pytest.fixture(scope="module")
+def operator(
+    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """The operator with quick sweeps, since only a sweep notices a secret that is gone."""
+    plane = running_control_plane
+    install_kinds(plane)
+    plane.client.create("/api/v1/nodes", gpu_node("password-node", gpus=0))
+    options: dict[str, Any] = {
+        "leader": {**PATIENT_LEADER, "leaseName": "password-lost"},
+        "loop": {"sweepIntervalSeconds": 10},
+    }
+    folder = tmp_path_factory.mktemp("operator")
+    try:
+        with operator_process(folder, plane.kubeconfig, module=WHOLE, **options) as process:
+            yield process
+    finally:
+        plane.client.delete("/api/v1/nodes/password-node")
+
+
+@pytest.fixture
+def volume(running_control_plane: ControlPlane, running_namespace: str) -> Iterator[None]:
+    path = "/api/v1/persistentvolumes"
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "10Gi"},
+        "hostPath": {"path": "/tmp"},
+        "claimRef": {"namespace": running_namespace, "name": "x-redis"},
+    }
+    body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": running_namespace}}
+    running_control_plane.client.create(path, {**body, "spec": spec})
+    yield
+    running_control_plane.client.delete(f"{path}/{running_namespace}")
+
+
+@pytest.mark.usefixtures("volume")
+def test_a_deleted_password_is_made_anew_and_reaches_everybody(
+    running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
+) -> None:
+    client, core = running_control_plane.client, f"/api/v1/namespaces/{running_namespace}"
+    fleets = FLEETS.format(running_namespace)
+    secret = f"{core}/secrets/x-redis"
+
+    def queue() -> str:
+        conditions = (client.get(f"{fleets}/x").get("status") or {}).get("conditions") or []
+        return next((str(c["reason"]) for c in conditions if c["type"] == "QueueReady"), "")
+
+    def pods() -> dict[str, str | None]:
+        """By UID, when the password was made that a pod of Redis or of the gateway was started with."""
+        return {
+            pod["metadata"]["uid"]: pod["metadata"]["annotations"].get(MADE)
+            for pod in client.get(f"{core}/pods")["items"]
+            if "deletionTimestamp" not in pod["metadata"]
+        }
+
+    client.create(fleets, changed(smallest("AgentFleet", name="x", namespace=running_namespace)))
+    eventually(lambda: queue() == "RedisAvailable" and len(pods()) == 3)
+    assert set(pods().values()) == {None}
+    first, before = client.get(secret), pods()
+    client.delete(secret)
+    eventually(
+        lambda: client.exists(secret) and client.get(secret)["metadata"]["uid"] != first["metadata"]["uid"]
+    )
+    assert client.get(secret)["data"]["password"] != first["data"]["password"]
+
+    def started_anew() -> bool:
+        """Redis and both gateways run with the new password"""
+        now = pods()
+        return len(now) == 3 and not now.keys() & before.keys() and None not in now.values()
+
+    eventually(started_anew)
+    eventually(lambda: queue() == "RedisAvailable")
+    settled = pods()
+    assert len(set(settled.values())) == 1, "one loss, one restart"
+    assert operator.failures() == []
