@@ -117,7 +117,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.watch_namespaces == ()
     assert config.images.redis == f"redis@{values['images']['redis']['digest']}"
     assert config.images.runtime == "flotilla/runtime:0.1.0"
-    assert config.labels.topology == ("topology.kubernetes.io/zone", "topology.kubernetes.io/rack")
+    assert config.labels.gpu_products == tuple(values["labels"]["gpuProducts"])
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -126,7 +126,6 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
             {
                 "operator.watchNamespaces": '["a", "b"]',
                 "operator.logLevel": '"debug"',
-                "clusterDomain": '"cluster.example"',
                 "images.pullPolicy": '"Always"',
                 "images.pullSecrets": '["registry"]',
                 "images.engine": json.dumps({"repository": "r.example/vllm", "tag": "v1", "digest": ""}),
@@ -137,7 +136,6 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     )
     assert config.watch_namespaces == ("a", "b")
     assert config.log_level == "debug"
-    assert config.cluster_domain == "cluster.example"
     assert (config.image_pull_policy, config.image_pull_secrets) == ("Always", ("registry",))
     assert (config.images.engine, config.images.engine_cpu) == ("r.example/vllm:v1", "r.example/cpu:v1")
     assert config.labels.gpu_products == ("example.com/product",)

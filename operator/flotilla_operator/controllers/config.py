@@ -40,11 +40,9 @@ class Images(Section):
 
 
 class Labels(Section):
-    """The node labels that say what a node is and where it stands."""
+    """The node labels that say what a node is."""
 
     gpu_products: tuple[str, ...] = ("nvidia.com/gpu.product", "amd.com/gpu.product-name")
-    gpu_memory: tuple[str, ...] = ("nvidia.com/gpu.memory",)
-    topology: tuple[str, ...] = ("topology.kubernetes.io/zone", "topology.kubernetes.io/rack")
 
 
 class Leader(Section):
@@ -88,7 +86,6 @@ class OperatorConfig(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     watch_namespaces: tuple[str, ...] = ()
-    cluster_domain: str = "cluster.local"
     labels: Labels = Labels()
     leader: Leader = Leader()
     loop: Loop = Loop()
