@@ -90,7 +90,7 @@ def check_embedded() -> None:
 def missing_toolchain() -> list[str]:
     """Go, unless everything that it would build is in the cache."""
     if shutil.which("go") is None and (unbuilt := missing_binaries()):
-        return [f"Go 1.24 or newer, to build {', '.join(unbuilt)} (https://go.dev/dl)"]
+        return [f"Go 1.26 or newer, to build {', '.join(unbuilt)} (https://go.dev/dl)"]
     return []
 
 
