@@ -6,6 +6,9 @@ of a sentence where there is one. Every character of a section that is not white
 
 A tokenizer may count a piece otherwise than it counted it inside its section, so each chunk is counted alone
 and shortened until it fits.
+
+A section of many megabytes is first cut into portions, at the ends of paragraphs: a tokenizer makes an object
+of every token, and a whole book of them would not fit into a pod.
 """
 
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from flotilla_runtime.indexing.records import SEPARATOR, Chunk, ParsedDocument, 
 from flotilla_runtime.indexing.tokenization import Tokenizer
 
 LONGEST_CHUNK_CHARACTERS = 16_000  # at four bytes each, what the collection's schema holds
+PORTION_CHARACTERS = 256 * 1024  # tokenised at once; most documents are shorter and one portion
 LONGEST_SPAN_CHARACTERS = 64  # some tokenizers make one token of a word of any length
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", ";")
 
@@ -29,9 +33,15 @@ class Cutter:
     tokenizer: Tokenizer
     chunk_tokens: int
     overlap_tokens: int
+    portion_characters: int = PORTION_CHARACTERS
 
     def cut(self, text: str) -> Iterator[tuple[int, int]]:
         """Start and end of each chunk of `text`."""
+        for first, last in _portions(text, self.portion_characters):
+            for start, end in self._cut_portion(text[first:last]):
+                yield first + start, first + end
+
+    def _cut_portion(self, text: str) -> Iterator[tuple[int, int]]:
         starts = self._starts(text)
         strengths = [_strength(text, starts, index) for index in range(len(starts))]
         first = 0
@@ -79,6 +89,18 @@ class Cutter:
         return end
 
 
+def _portions(text: str, longest: int) -> Iterator[tuple[int, int]]:
+    """Start and end of stretches of at most `longest` characters, cut where the text allows it best."""
+    start = 0
+    while len(text) - start > longest:
+        earliest, latest = start + longest // 2, start + longest
+        found = (text.rfind(mark, earliest, latest) + len(mark) for mark in ("\n\n", "\n", " "))
+        end = next((end for end in found if end > earliest), latest)
+        yield start, end
+        start = end
+    yield start, len(text)
+
+
 def _position(text: str, starts: list[int], index: int) -> int:
     return starts[index] if index < len(starts) else len(text)
 
@@ -120,7 +142,7 @@ def chunk_document(
                     anchor=section.anchor,
                     page=section.page,
                     text=text,
-                    embedded_text=f"{prefix}\n{text}",
+                    prefix=prefix,
                 )
             )
     return chunks

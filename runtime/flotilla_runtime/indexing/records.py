@@ -58,7 +58,7 @@ class ParsedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What is embedded and found: `text` is shown, `embedded_text` is that behind its title and heading."""
+    """What is embedded and found: `text` is shown, and embedded behind `prefix`, its title and headings."""
 
     document: str
     ordinal: int
@@ -67,7 +67,12 @@ class Chunk:
     anchor: str | None
     page: int | None
     text: str
-    embedded_text: str
+    prefix: str
+
+    @property
+    def embedded_text(self) -> str:
+        """What the embedder is given."""
+        return f"{self.prefix}\n{self.text}"
 
     @property
     def id(self) -> str:

@@ -3,11 +3,11 @@
 A change here is a change of COLLECTION_SCHEMA_VERSION in the contract, so that every index builds anew.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pymilvus import DataType, MilvusClient  # type: ignore[import-untyped]
 
-from flotilla_runtime.indexing.embedding import Vector
 from flotilla_runtime.indexing.records import Chunk, document_id
 
 LONGEST_VARCHAR_BYTES: Final = 65_535
@@ -33,7 +33,7 @@ def schema_of(dimension: int, description: str) -> Any:
     return fields
 
 
-def row_of(chunk: Chunk, vector: Vector, content_hash: str, total: int) -> dict[str, Any]:
+def row_of(chunk: Chunk, vector: Sequence[float], content_hash: str, total: int) -> dict[str, Any]:
     """A chunk as it is stored; `total` is how many its document has."""
     return {
         "id": chunk.id,
@@ -47,7 +47,7 @@ def row_of(chunk: Chunk, vector: Vector, content_hash: str, total: int) -> dict[
         "anchor": _shortened(chunk.anchor or ""),
         "page": chunk.page or 0,
         "text": chunk.text,
-        "vector": vector,
+        "vector": list(vector),
     }
 
 

@@ -193,7 +193,7 @@ class Store:
                 self._client.drop_alias(alias)
 
     def upsert(
-        self, collection: str, content_hash: str, total: int, rows: Sequence[tuple[Chunk, Vector]]
+        self, collection: str, content_hash: str, total: int, rows: Sequence[tuple[Chunk, Sequence[float]]]
     ) -> None:
         """Write chunks of one document; `total` is how many it has."""
         with self._errors():

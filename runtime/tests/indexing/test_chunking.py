@@ -1,6 +1,7 @@
 """Chunks: nothing is lost, nothing is too long, and cuts are where a reader would cut."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flotilla_runtime.contract import CHUNK_PREFIX_TOKENS, ChunkingConfig
-from flotilla_runtime.indexing.chunking import LONGEST_CHUNK_CHARACTERS, Cutter, chunk_document
+from flotilla_runtime.indexing.chunking import (
+    LONGEST_CHUNK_CHARACTERS,
+    PORTION_CHARACTERS,
+    Cutter,
+    _portions,
+    chunk_document,
+)
 from flotilla_runtime.indexing.records import ParsedDocument, Section, chunk_id, document_id
 from flotilla_runtime.indexing.tokenization import ModelTokenizer, PlainTokenizer, Tokenizer, make_tokenizer
 
@@ -64,21 +71,52 @@ def cutter(tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int = 0) -> 
     return Cutter(tokenizer=tokenizer, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
 
 
-@given(TEXTS, TOKENIZERS, st.integers(16, 60), st.integers(0, 15))
-@example("a" * 5000, WORD_PIECE, 16, 4)
-@example("\u3000\n x", PlainTokenizer(), 16, 0)
+@given(TEXTS, TOKENIZERS, st.integers(16, 60), st.integers(0, 15), st.sampled_from([40, 200, 10_000]))
+@example("a" * 5000, WORD_PIECE, 16, 4, 1000)
+@example("\u3000\n x", PlainTokenizer(), 16, 0, 1000)
 def test_every_token_is_in_some_chunk_and_no_chunk_is_too_long(
-    text: str, tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int
+    text: str, tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int, portion: int
 ) -> None:
     covered = 0
-    for start, end in cutter(tokenizer, chunk_tokens, overlap_tokens).cut(text):
-        assert start <= covered, f"{text[covered:start]!r} is in no chunk"
+    cuts = replace(cutter(tokenizer, chunk_tokens, overlap_tokens), portion_characters=portion).cut(text)
+    for start, end in cuts:
+        assert not text[covered:start].strip(), f"{text[covered:start]!r} is in no chunk"
         assert end > covered, "every chunk brings something new"
         covered = end
         chunk = text[start:end]
         assert len(tokenizer.spans(chunk)) <= chunk_tokens or end - start == 1
         assert len(chunk) <= LONGEST_CHUNK_CHARACTERS
     assert not text[covered:].strip()
+
+
+class Recorder(PlainTokenizer):
+    """Notes how long the texts are that it is given."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        self.longest = max(self.longest, len(text))
+        return super().spans(text)
+
+
+def test_a_long_text_is_tokenised_in_portions_that_end_with_a_paragraph() -> None:
+    paragraph = "The moon moves the sea twice a day, and the wind fills the sails. " * 20
+    text = "\n\n".join([paragraph] * 1000)
+    recorder = Recorder()
+    chunks = list(cutter(recorder, 200).cut(text))
+    assert recorder.longest <= PORTION_CHARACTERS < len(text)
+    *portions, _ = _portions(text, PORTION_CHARACTERS)
+    assert len(portions) == len(text) // PORTION_CHARACTERS
+    assert all(text[:end].endswith("\n\n") for _, end in portions)
+    assert sum(end - start for start, end in chunks) == len(text)
+
+
+def test_a_text_of_one_portion_is_cut_as_ever() -> None:
+    text = "Paragraphs are short.\n\nSome are of two sentences. This is the second.\n\n" * 200
+    assert len(text) < PORTION_CHARACTERS
+    whole = cutter(PlainTokenizer(), 60, 8)
+    assert list(whole.cut(text)) == list(whole._cut_portion(text))
 
 
 def test_a_cut_is_made_between_paragraphs_rather_than_sentences() -> None:
