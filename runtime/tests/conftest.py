@@ -6,32 +6,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-
-def ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [int(listener.getsockname()[1]) for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return found
-
-
-@pytest.fixture
-def free_ports() -> Callable[[int], list[int]]:
-    """Gives so many free ports."""
-    return ports
+from local_cluster.processes import free_port
 
 
 class RedisServer:
     """A real redis-server with the settings of the managed one; it can be killed and started again."""
 
     def __init__(self, folder: Path, *extra: str) -> None:
-        (self.port,) = ports(1)
+        self.port = free_port()
         self.password = "correct horse"
         self._folder = folder
         self._extra = extra
@@ -62,7 +49,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             ["redis-server", *arguments, *self._extra], stdout=log, stderr=subprocess.STDOUT
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not self._answers():
             assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()
             time.sleep(0.02)
@@ -108,7 +95,7 @@ def redis_cluster(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path, "--cluster-enabled", "yes")
     server.start()
     server.ask("cluster", "addslotsrange", "0", "16383")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while "cluster_state:ok" not in server.ask("cluster", "info"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

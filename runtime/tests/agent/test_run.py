@@ -27,6 +27,7 @@ from flotilla_runtime.agent.store import TaskStore, connect
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
+from router_support.waiting import until
 
 pytestmark = pytest.mark.services
 
@@ -135,11 +136,10 @@ async def submitted(store: TaskStore, **limits: Any) -> None:
 async def begin(store: TaskStore, journal: Any, calls: Any, worker: str = "w") -> TaskRun:
     """Claim the one task, waiting for the lease of whoever held it before."""
     claims = await store.claim(worker, 1)
-    for _ in range(100):
-        if claims:
-            break
-        await asyncio.sleep(0.01)
-        claims = await store.claim(worker, 1)
+    async with asyncio.timeout(30):
+        while not claims:
+            await asyncio.sleep(0.01)
+            claims = await store.claim(worker, 1)
     task = await store.load("t1")
     assert task is not None
     means = Means(worker=worker, journal=journal, calls=calls, clock=CLOCK)
@@ -211,9 +211,10 @@ async def test_a_run_that_is_stopped_anywhere_is_resumed_and_repeats_nothing_tha
 async def test_a_worker_that_was_paused_past_its_lease_writes_nothing(store: TaskStore) -> None:
     await submitted(store)
     hold = asyncio.Event()
-    slow = await begin(store, store, ScriptedCalls(hold=hold), "paused")
+    held = ScriptedCalls(hold=hold)
+    slow = await begin(store, store, held, "paused")
     running = asyncio.create_task(slow.run())
-    await asyncio.sleep(0.1)
+    await until(lambda: len(held.made) == 2)
     other = await begin(store, store, ScriptedCalls(), "other")
     assert await other.run() is RunOutcome.ENDED
     before = await loaded(store)
@@ -228,7 +229,7 @@ async def test_a_cancelled_task_stops_its_calls_and_ends_cancelled(store: TaskSt
     calls = ScriptedCalls(hold=asyncio.Event())
     run = await begin(store, store, calls)
     running = asyncio.create_task(run.run())
-    await asyncio.sleep(0.05)
+    await until(lambda: len(calls.made) == 2)
     run.interrupt(Interrupt.CANCEL)
     assert await running is RunOutcome.ENDED
     assert sorted(calls.stopped) == ["retrieve/a", "retrieve/b"]
@@ -246,7 +247,7 @@ async def test_a_cancel_that_comes_with_a_write_ends_the_task(store: TaskStore) 
 
 
 async def test_a_task_whose_time_is_up_ends_with_what_it_has(store: TaskStore) -> None:
-    await submitted(store, max_wall_seconds=0.1)
+    await submitted(store, max_wall_seconds=3)
     calls = ScriptedCalls(hold=asyncio.Event())
     run = await begin(store, store, calls)
     assert await run.run() is RunOutcome.ENDED
@@ -261,7 +262,7 @@ async def test_a_worker_that_leaves_hands_the_task_over_between_two_turns(store:
     first = ScriptedCalls(hold=hold)
     run = await begin(store, store, first)
     running = asyncio.create_task(run.run())
-    await asyncio.sleep(0.02)
+    await until(lambda: len(first.made) == 2)
     run.leave_after_this_turn()
     hold.set()
     assert await running is RunOutcome.HANDED_OVER
@@ -278,9 +279,10 @@ async def test_a_worker_that_must_leave_now_gives_up_its_calls_and_the_task_is_d
     store: TaskStore,
 ) -> None:
     await submitted(store)
-    run = await begin(store, store, ScriptedCalls(hold=asyncio.Event()))
+    calls = ScriptedCalls(hold=asyncio.Event())
+    run = await begin(store, store, calls)
     running = asyncio.create_task(run.run())
-    await asyncio.sleep(0.02)
+    await until(lambda: len(calls.made) == 2)
     run.interrupt(Interrupt.LEAVE)
     assert await running is RunOutcome.HANDED_OVER
     again = await begin(store, store, ScriptedCalls())

@@ -291,7 +291,7 @@ async def unable_to_save(server: Any) -> AsyncIterator[str]:
     in_the_way.mkdir()
     server.ask("config", "set", "save", "3600 1")
     server.ask("bgsave")
-    await until(lambda: "rdb_last_bgsave_status:err" in server.ask("info", "persistence"), seconds=30)
+    await until(lambda: "rdb_last_bgsave_status:err" in server.ask("info", "persistence"))
     yield "MISCONF"
     server.ask("config", "set", "save", "")
     in_the_way.rmdir()
@@ -301,7 +301,7 @@ async def unable_to_save(server: Any) -> AsyncIterator[str]:
 async def busy(server: Any) -> AsyncIterator[str]:
     server.ask("config", "set", "busy-reply-threshold", "10")
     running = asyncio.create_task(asyncio.to_thread(server.ask, "eval", "while true do end", "0"))
-    await until(lambda: server.ask("ping").startswith("BUSY"), seconds=30)
+    await until(lambda: server.ask("ping").startswith("BUSY"))
     yield "BUSY"
     server.ask("script", "kill")
     await running

@@ -120,11 +120,11 @@ async def test_a_worker_that_takes_over_its_own_task_after_an_outage_goes_on_hol
     store = LateRenewals(connect(queue), queue)
     await store.submit(task_of("t1"))
     async with working(store, queue, model):
-        await until(lambda: model.asked == 1, seconds=30)
+        await until(lambda: model.asked == 1)
         redis_server.stop()
         await asyncio.sleep(1.2 * LEASE_SECONDS)
         redis_server.start()
-        await until(lambda: model.asked == 2, seconds=30)
+        await until(lambda: model.asked == 2)
         await model.answer(1)
         await asyncio.sleep(2 * LEASE_SECONDS)
         if cancelled:
@@ -155,7 +155,7 @@ async def test_a_renewal_that_goes_wrong_is_logged_and_is_not_the_last(redis_ser
     await store.submit(task_of("t1"))
     with structlog.testing.capture_logs() as logged:
         async with working(store, queue, model):
-            await until(lambda: store.renewals >= 3, seconds=30)
+            await until(lambda: store.renewals >= 3)
             await model.answer(9)
             assert (await ended(store, "t1")).record.status is TaskStatus.SUCCEEDED
     assert [line["event"] for line in logged if line["log_level"] == "error"] == ["leases_not_renewed"]
@@ -169,7 +169,7 @@ async def test_an_answer_that_came_in_an_outage_longer_than_the_lease_is_written
     store = TaskStore(connect(queue), queue)
     await store.submit(task_of("t1"))
     async with working(store, queue, model):
-        await until(lambda: model.asked == 1, seconds=30)
+        await until(lambda: model.asked == 1)
         redis_server.stop()
         await model.answer(9)
         await asyncio.sleep(1.5 * LEASE_SECONDS)

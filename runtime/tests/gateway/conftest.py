@@ -29,6 +29,7 @@ from flotilla_runtime.contract import (
     WorkerConfig,
 )
 from flotilla_runtime.serving import serving
+from free_ports import free_ports
 
 RUNTIME = Path(__file__).parents[2]
 
@@ -45,7 +46,7 @@ class Services:
 
     async def are_asked(self, times: int = 1) -> None:
         """Return when the model has been asked so many times."""
-        async with asyncio.timeout(20), self.news:
+        async with asyncio.timeout(60), self.news:
             await self.news.wait_for(lambda: len(self.asked) >= times)
 
     def application(self) -> Starlette:
@@ -186,7 +187,7 @@ class Fleet:
         shown: dict[str, Any] = response.json()
         return shown
 
-    async def ended(self, task_id: str, within_seconds: float = 20) -> dict[str, Any]:
+    async def ended(self, task_id: str, within_seconds: float = 60) -> dict[str, Any]:
         async with asyncio.timeout(within_seconds):
             while True:
                 task = await self.task(task_id)
@@ -213,7 +214,7 @@ class Fleet:
         return process
 
     async def _ready(self, process: Process, url: str) -> None:
-        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        async with asyncio.timeout(60), httpx.AsyncClient() as client:
             while True:
                 assert process.popen.poll() is None, process.log.read_text()
                 with contextlib.suppress(httpx.HTTPError):
@@ -223,7 +224,7 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path, redis_server: Any, free_ports: Any) -> AsyncIterator[Fleet]:
+async def fleet(tmp_path: Path, redis_server: Any) -> AsyncIterator[Fleet]:
     """A Redis, an index and a model are running; gateway and workers start on demand."""
     services = Services()
     services.answering.set()

@@ -18,7 +18,7 @@ from flotilla_runtime.gateway.auth import (
     Verb,
 )
 from flotilla_runtime.gateway.problems import ProblemError
-from router_support.waiting import until
+from router_support.waiting import until, until_told
 
 FLEET = FleetName(namespace="default", name="support")
 
@@ -81,11 +81,7 @@ async def accepted(keys: CallerKeys, key: str) -> bool:
 
 
 async def comes_to_accept(keys: CallerKeys, key: str) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            if await accepted(keys, key):
-                return
-            await asyncio.sleep(0.01)
+    await until_told(lambda: accepted(keys, key))
 
 
 async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> None:
@@ -115,7 +111,7 @@ async def test_a_reading_that_goes_wrong_is_logged_and_is_not_the_last(tmp_path:
     keys = StumblingKeys(tmp_path)
     with structlog.testing.capture_logs() as logged:
         following = asyncio.create_task(keys.follow(0.01))
-        await until(lambda: keys.readings >= 3, seconds=30)
+        await until(lambda: keys.readings >= 3)
         (tmp_path / "ann").write_text("key")
         await comes_to_accept(keys, "key")
         following.cancel()

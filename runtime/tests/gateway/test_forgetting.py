@@ -42,7 +42,7 @@ async def test_a_sweep_that_goes_wrong_is_logged_and_is_not_the_last(redis_serve
     await store.cancel("t1")
     with structlog.testing.capture_logs() as logged:
         sweeping = asyncio.create_task(forget_ended(store, every_seconds=0.01))
-        await until(lambda: store.sweeps > 3 or sweeping.done(), seconds=30)
+        await until(lambda: store.sweeps > 3 or sweeping.done())
         sweeping.cancel()
     assert [line["log_level"] for line in logged] == ["warning", "error"]
     assert await store.load("t1") is None

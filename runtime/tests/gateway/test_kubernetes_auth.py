@@ -12,7 +12,9 @@ import pytest
 
 from flotilla_runtime.gateway.auth import FleetName, KubernetesReviews, Verb, api_server_client
 from flotilla_runtime.gateway.problems import ProblemError
+from local_cluster.api_client import ApiClient
 from local_cluster.control_plane import ControlPlane
+from local_cluster.processes import wait_until
 
 pytestmark = pytest.mark.apiserver
 
@@ -55,9 +57,30 @@ class Callers:
                     "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self._namespace}],
                 },
             )
+            wait_until_allowed(self._client, self._namespace, name, *verbs, fleet=fleet)
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         answer = self._client.create(f"{core}/{name}/token", request)
         return str(answer["status"]["token"])
+
+
+def wait_until_allowed(
+    client: ApiClient, namespace: str, account: str, *verbs: str, fleet: str = "support"
+) -> None:
+    """The API server has seen the roles that were just made; it learns of them by a watch of its own."""
+
+    def allowed(verb: str) -> bool:
+        attributes = {
+            **{"namespace": namespace, "verb": verb, "name": fleet},
+            **{"group": "flotilla.dev", "resource": "agentfleets", "subresource": "tasks"},
+        }
+        user = f"system:serviceaccount:{namespace}:{account}"
+        api_version = "authorization.k8s.io/v1"
+        kind = {"apiVersion": api_version, "kind": "SubjectAccessReview"}
+        spec = {"user": user, "resourceAttributes": attributes}
+        answer = client.create(f"/apis/{api_version}/subjectaccessreviews", {**kind, "spec": spec})
+        return bool(answer["status"]["allowed"])
+
+    wait_until(lambda: all(map(allowed, verbs)), part=f"rights of {account}", timeout_seconds=120)
 
 
 @pytest.fixture
@@ -111,6 +134,7 @@ async def test_the_account_of_the_documentation_may_submit_and_read(
         there = [part.replace("=assistant", "=support") for part in there]
         await asyncio.to_thread(plane.kubectl, *there, f"--namespace={namespace}")
     given = await asyncio.to_thread(plane.kubectl, *token, f"--namespace={namespace}")
+    await asyncio.to_thread(wait_until_allowed, plane.client, namespace, "asker", "create", "get")
     identity = await reviews.identify(f"Bearer {given.strip()}", Verb.CREATE)
     assert identity.name == f"kubernetes:system:serviceaccount:{namespace}:asker"
     assert not (await reviews.identify(f"Bearer {given.strip()}", Verb.GET)).sees_all

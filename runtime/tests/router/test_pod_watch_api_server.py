@@ -108,7 +108,7 @@ async def test_it_goes_on_after_the_api_server_was_restarted(
         assert states(watch) == {"a": "Ready"}
         with plane.client_for(plane.administrator) as client:
             create(plane, namespace, pod("b", server_id=2), client=client)
-        await until(lambda: states(watch) == {"a": "Ready", "b": "Ready"}, seconds=30)
+        await until(lambda: states(watch) == {"a": "Ready", "b": "Ready"})
 
 
 async def test_a_version_the_server_has_forgotten_lists_again(
@@ -119,7 +119,7 @@ async def test_a_version_the_server_has_forgotten_lists_again(
     watch._version = "1"
     task = asyncio.create_task(watch.run())
     try:
-        await until(lambda: states(watch) == {"a": "Ready"}, seconds=30)
+        await until(lambda: states(watch) == {"a": "Ready"})
     finally:
         task.cancel()
 

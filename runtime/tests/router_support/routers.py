@@ -5,7 +5,6 @@ Engines listen on addresses of 127.0.0.0/8 with one port, as pods do with addres
 
 import asyncio
 import contextlib
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -22,19 +21,11 @@ from flotilla_runtime.router.agent import RouterAgent
 from flotilla_runtime.router.agent_http import serve
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.pod_watch import KubernetesAccess
+from free_ports import free_ports
+from local_cluster.processes import free_port
 from router_support.builders import ROUTERS, config, pod
 from router_support.fake_pods import FakePods
 from router_support.waiting import until
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for held in sockets:
-        held.bind(("0.0.0.0", 0))
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
 
 
 @dataclass
@@ -169,7 +160,7 @@ class Fleet:
 
     def __init__(self, api: FakePods) -> None:
         self.api = api
-        self.engine_port = free_ports(1)[0]
+        self.engine_port = free_port()
         self.engines: dict[str, Engine] = {}
 
     async def add(self, name: str, server_id: int, *, blocked: bool = False, **fields: Any) -> Engine:
