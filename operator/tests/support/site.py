@@ -150,8 +150,8 @@ def killed(operator: OperatorProcess) -> bool:
     return operator.process.poll() == -signal.SIGKILL
 
 
-# What a minute may ask of the same thing by schedule: a watch begins anew, a sweep lists its resource (some
-# twice, for the watch too), and one of two replaced caches of a secret is filled. Reconciles are many more.
+# How often a minute may list the same resource (sweeps, watches that begin anew) and read the same secret
+# (kept for a minute). The reconciles that these tests force do it far more often, if they do it at all.
 SCHEDULED_AT_MOST = 5
 
 

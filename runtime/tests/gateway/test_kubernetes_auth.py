@@ -70,8 +70,12 @@ def wait_until_allowed(
 
     def allowed(verb: str) -> bool:
         attributes = {
-            **{"namespace": namespace, "verb": verb, "name": fleet},
-            **{"group": "flotilla.dev", "resource": "agentfleets", "subresource": "tasks"},
+            "namespace": namespace,
+            "verb": verb,
+            "name": fleet,
+            "group": "flotilla.dev",
+            "resource": "agentfleets",
+            "subresource": "tasks",
         }
         user = f"system:serviceaccount:{namespace}:{account}"
         api_version = "authorization.k8s.io/v1"
