@@ -127,8 +127,8 @@ async def test_who_may_nothing_here_is_refused(
 async def test_the_account_of_the_documentation_may_submit_and_read(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:
-    plane = control_plane
-    await asyncio.to_thread(plane.kubectl, "apply", "--server-side", f"--filename={ROOT / 'crds'}")
+    plane, apply = control_plane, ("apply", "--server-side", "--force-conflicts")
+    await asyncio.to_thread(plane.kubectl, *apply, f"--filename={ROOT / 'crds'}")
     await asyncio.to_thread(plane.kubectl, "wait", "--for=condition=Established", "crd", "--all")
     text = (ROOT / "docs" / "tasks.md").read_text()
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("kubectl create")]
