@@ -91,6 +91,7 @@ SECRETS: Final = _core("Secret", "secrets")
 PERSISTENT_VOLUME_CLAIMS: Final = _core("PersistentVolumeClaim", "persistentvolumeclaims")
 SERVICE_ACCOUNTS: Final = _core("ServiceAccount", "serviceaccounts")
 NODES: Final = _core("Node", "nodes", namespaced=False)
+NAMESPACES: Final = _core("Namespace", "namespaces", namespaced=False)
 DEPLOYMENTS: Final = _in_group("apps", "Deployment", "deployments")
 STATEFUL_SETS: Final = _in_group("apps", "StatefulSet", "statefulsets")
 JOBS: Final = _in_group("batch", "Job", "jobs")
@@ -113,6 +114,7 @@ ALL: Final = (
     PERSISTENT_VOLUME_CLAIMS,
     SERVICE_ACCOUNTS,
     NODES,
+    NAMESPACES,
     DEPLOYMENTS,
     STATEFUL_SETS,
     JOBS,

@@ -1,8 +1,8 @@
 """Which resources are kept in the caches, where, and by what.
 
-kopf watches our own kinds and a sweeper lists them now and then; a reflector does both for everything else
-that a controller names. With a list of namespaces to watch, namespaced resources are watched in those alone,
-but for pods.
+kopf watches our own kinds and a sweeper lists them now and then; a reflector does both for namespaces and for
+everything that a controller names. With a list of namespaces to watch, namespaced resources are watched in
+those alone, but for pods.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any, Final
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import Client
 from flotilla_operator.cluster.reflector import Mirror, Reflector, Sweeper
-from flotilla_operator.cluster.resources import NEVER_WATCHED, PODS, Resource
+from flotilla_operator.cluster.resources import NAMESPACES, NEVER_WATCHED, PODS, Resource
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller
@@ -42,7 +42,8 @@ class Mirrors:
     ) -> "Mirrors":
         """A sweeper for each of our kinds, which kopf watches, and a reflector for everything else."""
         ours = {controller.resource for controller in controllers}
-        watched = {resource for controller in controllers for resource in controller.watches} - ours
+        named = {resource for controller in controllers for resource in controller.watches}
+        watched = (named | {NAMESPACES}) - ours
         if forbidden := watched & NEVER_WATCHED:
             raise ValueError(f"never listed or watched: {sorted(r.plural for r in forbidden)}")
 

@@ -22,7 +22,7 @@ from flotilla_operator.cluster.ownership import Owner, Refusal, RefusalReason
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.resources import Key, Reference, Resource, resource_at
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX, Writer
-from flotilla_operator.cluster.writes import Event, EventType, Manifest, Plan
+from flotilla_operator.cluster.writes import Delete, Event, EventType, Manifest, Plan
 from flotilla_operator.controllers.conditions import STALLED, conditions_of, is_true
 from flotilla_operator.controllers.controller import Controller, World
 from flotilla_operator.controllers.errors import SpecError
@@ -32,6 +32,7 @@ from flotilla_operator.controllers.failures import (
     spec_error_of,
     status_at_first,
 )
+from flotilla_operator.controllers.leaving import namespace_leaves, without_a_drain
 from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
@@ -121,6 +122,8 @@ class Reconciler:
             return []
         owner = Owner(resource=controller.resource, manifest=manifest)
         plan = await self._plan(key, controller, manifest)
+        if namespace_leaves(self._world.caches, key.namespace):
+            plan = _on_leaving(plan, manifest, without_a_drain(self._world.caches, key))
         refusals = await self._carry_out(owner, plan)
         self._look_again(key, owner, plan, refusals)
         return refusals
@@ -227,6 +230,13 @@ class Reconciler:
         self._hands.queue.forget(key)
         if (uid := self._uids.pop(key, None)) is not None:
             self._hands.writer.forget(uid)
+
+
+def _on_leaving(plan: Plan, manifest: Manifest, deletes: Sequence[Delete]) -> Plan:
+    """What is still to be done in a namespace that is being deleted; an object's own farewell goes on."""
+    if "deletionTimestamp" in manifest["metadata"]:
+        return replace(plan, writes=deletes)
+    return Plan(writes=deletes, look_again_seconds=TERMINATING_LOOK_SECONDS)
 
 
 def key_named(name: str) -> Key:

@@ -1,8 +1,9 @@
 """Which keys a change wakes.
 
 An object wakes its owner, found by owner reference or, for grandchildren such as a Deployment's pods, by the
-labels that name it. A change of one of our own objects wakes itself and whoever refers to it. References are
-kept both ways, so a change costs a look-up and not a walk over all objects.
+labels that name it. A namespace that is being deleted wakes what is in it. A change of one of our own objects
+wakes itself and whoever refers to it. References are kept both ways, so a change costs a look-up and not a
+walk over all objects.
 """
 
 from collections import defaultdict
@@ -14,9 +15,10 @@ import structlog
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.ownership import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 from flotilla_operator.cluster.reflector import Change
-from flotilla_operator.cluster.resources import FLOTILLA_GROUP, Key, Reference, Resource, key_of
+from flotilla_operator.cluster.resources import FLOTILLA_GROUP, NAMESPACES, Key, Reference, Resource, key_of
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.controller import Controller
+from flotilla_operator.controllers.leaving import keys_in
 
 Answer = TypeVar("Answer")
 
@@ -64,6 +66,8 @@ class Wakes:
             Reference(resource, metadata.get("namespace", ""), metadata["name"]), set()
         )
         woken.update(self._further(resource, manifest))
+        if resource == NAMESPACES:
+            woken.update(keys_in(self._caches, manifest))
         for key in woken:
             self._wake(key)
 

@@ -19,6 +19,7 @@ from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
     EVENTS,
     MODEL_REPLICA_SETS,
+    NAMESPACES,
     PODS,
     SECRETS,
     Key,
@@ -156,6 +157,26 @@ async def test_an_invalid_spec_becomes_a_condition_and_touches_nothing() -> None
             "status",
             "events",
         ]
+
+
+async def test_in_a_namespace_that_is_being_deleted_pods_go_without_a_drain_and_nothing_is_made() -> None:
+    async with bench() as b:
+        going = {
+            "name": "default",
+            "uid": "n",
+            "resourceVersion": "1",
+            "deletionTimestamp": "2026-05-01T12:00:00Z",
+        }
+        b.caches.store(NAMESPACES).put({"apiVersion": "v1", "kind": "Namespace", "metadata": going})
+        labels = {"flotilla.dev/kind": "ModelReplicaSet", "flotilla.dev/owner": "m"}
+        pod = b.api.put(
+            PODS, {"metadata": {"name": "m-0", "namespace": "default", "labels": labels}, "spec": {}}
+        )
+        b.caches.store(PODS).put(pod)
+        await b.reconcile(Plan(writes=[Create(manifest=config_map())], status={}))
+        (request,) = [request for request in b.api.writes() if "status" not in request.path]
+        assert (request.method, request.path.rsplit("/", 1)[-1]) == ("DELETE", "m-0")
+        assert request.body["gracePeriodSeconds"] == 1
 
 
 async def test_what_pydantic_refuses_names_the_field() -> None:
