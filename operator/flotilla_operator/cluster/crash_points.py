@@ -22,6 +22,10 @@ class CrashPoint(StrEnum):
     AFTER_FINALIZERS = "after-finalizers"
     BEFORE_STATUS = "before-status"
     AFTER_STATUS = "after-status"
+    BEFORE_EVENT = "before-event"
+    AFTER_EVENT = "after-event"
+    BEFORE_LEASE = "before-lease"
+    AFTER_LEASE = "after-lease"
 
 
 def go_on(_point: CrashPoint) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from flotilla_operator.cluster.client import ApiError, Client
+from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.resources import EVENTS, FLOTILLA_GROUP
 from flotilla_operator.cluster.writes import Event, Manifest
@@ -68,11 +69,13 @@ class Recorder:
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reached: Callable[[CrashPoint], None] = go_on,
     ) -> None:
         self._client = client
         self._instance = instance
         self._clock = clock
         self._now = now
+        self._reached = reached
         self._series: dict[Identity, Series] = {}
         self._buckets: dict[str, Bucket] = {}
         self._count = 0
@@ -99,7 +102,9 @@ class Recorder:
         self._count += 1
         metadata = owner.manifest["metadata"]
         name = f"{metadata['name']}.{int(self._now().timestamp() * 1000):x}{self._count:x}"
+        self._reached(CrashPoint.BEFORE_EVENT)
         await self._client.create(EVENTS, self._manifest(owner, event, name))
+        self._reached(CrashPoint.AFTER_EVENT)
         return Series(name=name, count=1, seen_at=at, written_at=at)
 
     async def _repeat(self, owner: Owner, series: Series, at: float) -> None:
@@ -113,7 +118,9 @@ class Recorder:
         series.written_at = at
         patch = {"series": {"count": series.count, "lastObservedTime": self._timestamp()}}
         namespace = owner.manifest["metadata"]["namespace"]
+        self._reached(CrashPoint.BEFORE_EVENT)
         await self._client.merge_patch(EVENTS, namespace, series.name, patch)
+        self._reached(CrashPoint.AFTER_EVENT)
 
     def _manifest(self, owner: Owner, event: Event, name: str) -> Manifest:
         metadata = owner.manifest["metadata"]

@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from flotilla_operator.cluster.client import ApiError, Client
+from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.resources import LEASES
 from flotilla_operator.cluster.writes import Manifest
 
@@ -86,12 +87,14 @@ class LeaderLease:
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reached: Callable[[CrashPoint], None] = go_on,
     ) -> None:
         self._client = client
         self._fence = fence
         self._settings = settings
         self._clock = clock
         self._now = now
+        self._reached = reached
         self._lease: Manifest | None = None
         self._seen: tuple[str, float] = ("", 0.0)
 
@@ -133,7 +136,7 @@ class LeaderLease:
         self._lease = None
         try:
             async with asyncio.timeout(self._settings.retry_period_seconds / 2):
-                await self._client.replace(LEASES, free)
+                await self._write(free)
             log.info("lease_released", identity=self._settings.identity)
         except Exception as error:
             log.warning("lease_not_released", error=str(error) or repr(error))
@@ -142,11 +145,11 @@ class LeaderLease:
         sent_at = self._clock()
         held = await self._read()
         if held is None:
-            self._lease = await self._client.create(LEASES, self._written(None))
+            self._lease = await self._write(self._written(None))
         elif self._is_held(held):
             return False
         else:
-            self._lease = await self._client.replace(LEASES, self._written(held))
+            self._lease = await self._write(self._written(held))
         self._fence.renewed(sent_at)
         return True
 
@@ -155,7 +158,7 @@ class LeaderLease:
             raise NotLeadingError("there is no lease to renew")
         sent_at = self._clock()
         try:
-            self._lease = await self._client.replace(LEASES, self._written(self._lease))
+            self._lease = await self._write(self._written(self._lease))
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -170,6 +173,15 @@ class LeaderLease:
             raise NotLeadingError("another holds the lease")
         self._lease = held
         await self._renew()
+
+    async def _write(self, lease: Manifest) -> Manifest:
+        """Create the lease, or replace the one whose version it names."""
+        self._reached(CrashPoint.BEFORE_LEASE)
+        named = "resourceVersion" in lease["metadata"]
+        send = self._client.replace if named else self._client.create
+        written = await send(LEASES, lease)
+        self._reached(CrashPoint.AFTER_LEASE)
+        return written
 
     async def _read(self) -> Manifest | None:
         try:

@@ -97,7 +97,7 @@ async def assemble(
     hands = Hands(
         queue=queue,
         writer=Writer(client, caches, limiter, on_change=wakes.changed, reached=reached),
-        recorder=Recorder(client, place.identity),
+        recorder=Recorder(client, place.identity, reached=reached),
         scraper=scraper,
         wakes=wakes,
         metrics=metrics,
@@ -111,7 +111,7 @@ async def assemble(
         mirrors=mirrors,
         kopf=_kopf(controllers, config, place, mirrors),
         fence=fence,
-        lease=LeaderLease(lease_client, fence, _lease_settings(config, place)),
+        lease=LeaderLease(lease_client, fence, _lease_settings(config, place), reached=reached),
         reconciler=Reconciler(controllers, world, hands),
         health=health,
     )

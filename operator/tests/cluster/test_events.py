@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.events import Recorder
 from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.resources import EVENTS, MODEL_REPLICA_SETS
@@ -19,6 +20,7 @@ class Bench:
     owner: Owner
     recorder: Recorder = field(init=False)
     now: float = 0.0
+    reached: list[CrashPoint] = field(default_factory=list)
 
     def events(self) -> list[Manifest]:
         return list(self.api.shelf(EVENTS).objects.values())
@@ -30,7 +32,7 @@ async def bench() -> AsyncIterator[Bench]:
     manifest = api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "default"}})
     async with api.running(), api.client() as client:
         made = Bench(api, Owner(resource=MODEL_REPLICA_SETS, manifest=manifest))
-        made.recorder = Recorder(client, "operator-0", clock=lambda: made.now)
+        made.recorder = Recorder(client, "operator-0", clock=lambda: made.now, reached=made.reached.append)
         yield made
 
 
@@ -41,6 +43,13 @@ async def test_an_event_names_the_object_and_who_reports() -> None:
         assert event["regarding"]["uid"] == b.owner.uid
         assert event["reportingController"] == "flotilla.dev/operator"
         assert (event["type"], event["reason"], event["action"]) == ("Warning", "WriteFailed", "Reconcile")
+
+
+async def test_the_crash_points_surround_a_new_event_and_a_repeat() -> None:
+    async with bench() as b:
+        for _ in range(2):
+            await b.recorder.record(b.owner, FAILED)
+        assert b.reached == [CrashPoint.BEFORE_EVENT, CrashPoint.AFTER_EVENT] * 2
 
 
 async def test_a_hundred_failures_make_at_most_three_events_and_few_writes() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from flotilla_operator.cluster.client import ApiError, Client
+from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.lease import Fence, LeaderLease, LeaseSettings, NotLeadingError
 from flotilla_operator.cluster.resources import CONFIG_MAPS, LEASES
 from flotilla_operator.cluster.writes import Manifest
@@ -32,7 +33,10 @@ class Clock:
 
 
 def lease_of(
-    client: Client, identity: str, clock: Callable[[], float] = time.monotonic
+    client: Client,
+    identity: str,
+    clock: Callable[[], float] = time.monotonic,
+    reached: Callable[[CrashPoint], None] = go_on,
 ) -> tuple[LeaderLease, Fence]:
     fence = Fence(RENEW_DEADLINE, clock=clock)
     settings = LeaseSettings(
@@ -43,7 +47,7 @@ def lease_of(
         renew_deadline_seconds=RENEW_DEADLINE,
         retry_period_seconds=0.1,
     )
-    return LeaderLease(client, fence, settings, clock=clock), fence
+    return LeaderLease(client, fence, settings, clock=clock, reached=reached), fence
 
 
 async def two_more(api: FakeApi, method: str) -> None:
@@ -103,6 +107,22 @@ async def test_a_released_lease_moves_before_it_expires_and_counts_the_transitio
         assert stored(api)["spec"]["holderIdentity"] == "b"
         assert stored(api)["spec"]["leaseTransitions"] == 1
         assert stored(api)["spec"]["renewTime"].endswith("Z")
+
+
+async def test_the_crash_points_surround_each_write_of_the_lease() -> None:
+    api, reached = FakeApi(), list[CrashPoint]()
+    around = [CrashPoint.BEFORE_LEASE, CrashPoint.AFTER_LEASE]
+    async with api.running(), api.client() as client:
+        lease, _ = lease_of(client, "a", Clock(), reached.append)
+        await lease.acquire()
+        assert reached == around
+        holding = asyncio.create_task(lease.hold())
+        await until(lambda: len(reached) >= 4)
+        holding.cancel()
+        renewed = len(reached) // 2
+        await lease.release()
+        assert reached == around * (renewed + 1)
+        assert len(api.writes(leases=True)) == renewed + 1
 
 
 async def test_an_expired_lease_is_taken_after_its_duration_by_our_own_clock() -> None:

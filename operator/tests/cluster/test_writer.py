@@ -30,6 +30,14 @@ from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, Write
 from tests.support.fake_api import FakeApi
 
+# Events and the lease are not the writer's; test_events and test_lease have them.
+OF_OTHERS = (
+    CrashPoint.BEFORE_EVENT,
+    CrashPoint.AFTER_EVENT,
+    CrashPoint.BEFORE_LEASE,
+    CrashPoint.AFTER_LEASE,
+)
+
 
 @dataclass
 class Bench:
@@ -387,4 +395,4 @@ async def test_every_crash_point_is_reached_by_some_write() -> None:
         )
         await b.writer.write_finalizers(b.owner, ["flotilla.dev/x"])
         await b.status(phase="Ready")
-        assert b.reached == list(CrashPoint)
+        assert b.reached == [point for point in CrashPoint if point not in OF_OTHERS]

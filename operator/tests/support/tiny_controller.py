@@ -1,9 +1,9 @@
 """A controller small enough to be checked by eye, which uses every kind of write.
 
 It keeps `spec.replicas` pods, each created gated and then ungated by a JSON patch; deletes those beyond;
-applies a ConfigMap with `spec.data`; guards itself with a finalizer; and counts its pods in the status. As a
-program it is an operator with this controller alone, which kills itself at the crash point named in
-CRASH_AT.
+applies a ConfigMap with `spec.data`; guards itself with a finalizer; counts its pods in the status; and tells
+in an event when all are placed. As a program it is an operator with this controller alone, which kills itself
+at the crash point named in CRASH_AT.
 """
 
 import json
@@ -29,7 +29,14 @@ from flotilla_operator.cluster.resources import (
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, Plan, Write
 from flotilla_operator.controllers.assembly import Place
-from flotilla_operator.controllers.conditions import Condition, Truth, conditions_of, merged, with_summary
+from flotilla_operator.controllers.conditions import (
+    Condition,
+    Truth,
+    conditions_of,
+    merged,
+    transitions,
+    with_summary,
+)
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.logs import configure_logs
@@ -79,15 +86,15 @@ class TinyController:
         writes += [_ungate(held[name]) for name in sorted(wanted & held.keys()) if _is_gated(held[name])]
         done = held.keys() == wanted and not any(map(_is_gated, observed.pods))
         placed = Condition(type="Placed", status=Truth.of(done), reason="Placed" if done else "Placing")
-        conditions = merged(
-            conditions_of(manifest), with_summary([placed]), generation=metadata["generation"], now=now
-        )
+        before = conditions_of(manifest)
+        conditions = merged(before, with_summary([placed]), generation=metadata["generation"], now=now)
         status = {
             "observedGeneration": metadata["generation"],
             "replicas": len(held),
             "conditions": conditions,
         }
-        return Plan(writes=writes, status=status, finalizers=(FINALIZER,))
+        events = transitions(before, [placed])
+        return Plan(writes=writes, status=status, finalizers=(FINALIZER,), events=events)
 
 
 def _config_map(manifest: Manifest) -> Manifest:
