@@ -194,4 +194,11 @@ def _promotion_event(outcome: Outcome) -> list[Event]:
     if not outcome.promoted or outcome.before.get("activeGeneration") == outcome.wanted_generation:
         return []
     note = f"generation {outcome.wanted_generation} is live"
-    return [Event(type=EventType.NORMAL, reason=EventReason.GENERATION_PROMOTED, note=note)]
+    return [
+        Event(
+            type=EventType.NORMAL,
+            reason=EventReason.GENERATION_PROMOTED,
+            note=note,
+            subject=outcome.wanted_generation or "",
+        )
+    ]

@@ -255,9 +255,19 @@ def _start(observed: Observed, progress: Progress) -> list[Write]:
 def _started(progress: Progress) -> Event:
     if progress.step is BuildStep.PLAN:
         note = f"build {progress.build.run} of generation {progress.build.generation}"
-        return Event(type=EventType.NORMAL, reason=EventReason.BUILD_STARTED, note=note)
+        return Event(
+            type=EventType.NORMAL,
+            reason=EventReason.BUILD_STARTED,
+            note=note,
+            subject=progress.build.run,
+        )
     note = f"the {progress.step} step of build {progress.build.run}"
-    return Event(type=EventType.NORMAL, reason=EventReason.BUILD_STEP_STARTED, note=note)
+    return Event(
+        type=EventType.NORMAL,
+        reason=EventReason.BUILD_STEP_STARTED,
+        note=note,
+        subject=f"{progress.build.run}/{progress.step}",
+    )
 
 
 def _farewell(leaving: Leaving, now: datetime) -> Plan:

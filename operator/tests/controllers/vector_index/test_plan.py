@@ -65,6 +65,28 @@ def test_a_build_goes_step_by_step_and_ends_ready() -> None:
     assert stage.events.count("GenerationPromoted") == 1
 
 
+def test_each_step_of_each_build_is_an_event_of_its_own() -> None:
+    stage = Stage()
+    told = list(stage.step().events)
+    stage.ready()
+    told += stage.step().events
+    stage.finish(BuildStep.PLAN, planned(shards=2))
+    told += stage.step().events
+    stage.finish(BuildStep.SHARDS, StepReport(step=BuildStep.SHARDS))
+    told += stage.step().events
+    stage.finish(BuildStep.PROMOTE, promoted())
+    told += stage.step().events
+    run = stage.jobs()["plan"]["metadata"]["labels"][contract.LABEL_BUILD]
+    generation = stage.status["activeGeneration"]
+    ours = ("BuildStarted", "BuildStepStarted", "GenerationPromoted")
+    assert [(event.reason, event.subject) for event in told if event.reason in ours] == [
+        ("BuildStarted", run),
+        ("BuildStepStarted", f"{run}/{BuildStep.SHARDS}"),
+        ("BuildStepStarted", f"{run}/{BuildStep.PROMOTE}"),
+        ("GenerationPromoted", generation),
+    ]
+
+
 def test_planning_after_applying_gives_no_other_build_and_the_same_status() -> None:
     stage = Stage()
     stage.build()
