@@ -6,7 +6,6 @@ Unknown is None: a target that was never reached, or not for three intervals, ha
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import structlog
@@ -17,19 +16,12 @@ Answer = TypeVar("Answer", bound=BaseModel)
 log = structlog.get_logger(__name__)
 
 
-class Format(StrEnum):
-    """How a target answers."""
-
-    JSON = "JSON"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One endpoint; `key` names it in `Measurements`, for example a pod's UID."""
+    """One endpoint that answers in JSON; `key` names it in `Measurements`, for example a pod's UID."""
 
     key: str
     url: str
-    format: Format = Format.JSON
     interval_seconds: float = 5.0
 
 

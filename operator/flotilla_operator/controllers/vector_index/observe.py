@@ -32,7 +32,7 @@ from flotilla_operator.controllers.vector_index.seen import (
     Leaving,
     Observed,
 )
-from flotilla_operator.telemetry.measurements import Format, Measurements, Target
+from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.vector_index.build import builds, document_source
@@ -221,7 +221,7 @@ def _targets(owner: Owner, caches: Caches) -> list[Target]:
         if ip:
             host = f"[{ip}]" if ":" in ip else ip
             url = f"http://{host}:{contract.PORT_RETRIEVER}/v1/status"
-            targets.append(Target(key=pod["metadata"]["uid"], url=url, format=Format.JSON))
+            targets.append(Target(key=pod["metadata"]["uid"], url=url))
     return targets
 
 
