@@ -163,14 +163,15 @@ def _claim_writes(observed: Observed, claim: Manifest) -> list[Write]:
     if name != milvus(observed.owner).name:
         return [Apply(manifest=claim)]
     retained = observed.spec.retention.deletion_policy is DeletionPolicy.RETAIN
+    apply = Apply(manifest=claim, retained=retained, field="spec.milvus.storage")
     if live is None:
-        return [Apply(manifest=claim, retained=retained)]
+        return [apply]
     held = controller_uid(live)
     if held is None and not retained and _is_kept_claim(observed, live):
         return [_owner_references(observed, live, [observed.owner.reference])]
     if held == observed.owner.uid and retained:
         return [_owner_references(observed, live, [])]
-    return [Apply(manifest=claim, retained=retained)]
+    return [apply]
 
 
 def _owner_references(observed: Observed, live: Manifest, references: list[Manifest]) -> JsonPatch:

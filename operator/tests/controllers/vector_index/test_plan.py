@@ -391,6 +391,17 @@ def test_the_claim_follows_the_deletion_policy() -> None:
     assert back.operations[0]["value"] == []
 
 
+def test_a_refusal_of_milvus_claim_names_the_field_that_asks_for_it() -> None:
+    stage = Stage()
+    for _ in range(2):
+        fields = {
+            write.manifest["metadata"]["name"]: write.field
+            for write in stage.step().writes
+            if isinstance(write, Apply) and write.manifest["kind"] == "PersistentVolumeClaim"
+        }
+        assert fields["handbook-milvus"] == "spec.milvus.storage"
+
+
 def test_only_an_external_milvus_that_is_to_be_emptied_needs_a_finalizer() -> None:
     external = {"mode": "External", "uri": "http://milvus.example:19530"}
     policies = {"Delete": ("flotilla.dev/milvus",), "Retain": ()}
