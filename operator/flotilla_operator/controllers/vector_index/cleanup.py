@@ -6,7 +6,7 @@ nothing that stands at that address may keep the index, or its namespace, from g
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,11 @@ class Cleanups:
         if task is None:
             task = self._tasks[uid] = asyncio.create_task(remove(remains))
         return task.result() if task.done() else Cleanup(state=CleanupState.RUNNING)
+
+    def keep_only(self, uids: Set[str]) -> None:
+        """Forget the removals of indexes that are gone."""
+        for uid in self._tasks.keys() - uids:
+            self.forget(uid)
 
     def forget(self, uid: str) -> None:
         """The index has no finalizer of ours any more."""

@@ -81,6 +81,7 @@ def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
 async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Observed | Leaving:
     """Everything the plan of this index rests on."""
     owner = owner_of(manifest)
+    cleanups.keep_only(world.caches.store(VECTOR_INDEXES).uids())
     if "deletionTimestamp" not in manifest["metadata"]:
         cleanups.forget(owner.uid)
         return await _observe(manifest, owner, world)

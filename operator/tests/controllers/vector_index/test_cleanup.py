@@ -5,16 +5,18 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from flotilla_operator.controllers.vector_index import cleanup
-from flotilla_operator.controllers.vector_index.cleanup import Remains, remove
+from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains, remove
 from flotilla_operator.controllers.vector_index.plan import plan
 from flotilla_operator.controllers.vector_index.seen import CleanupState, Leaving
 from tests.builders.vector_index import vector_index
 from tests.controllers.vector_index.indexes import NOW, Stage
+from tests.support.waiting import until
 
 MINUTE = timedelta(minutes=1)
 
@@ -110,6 +112,21 @@ async def test_a_spec_that_cannot_be_read_keeps_no_index(spec: dict[str, Any]) -
         leaving = await farewell(Stage(leaving_index(uri, **spec)))
     assert leaving.cleanup.state is CleanupState.DONE
     assert plan(leaving, NOW).finalizers == ()
+
+
+async def test_a_removal_is_forgotten_at_the_next_look_at_an_index_after_its_own_is_gone() -> None:
+    cleanups = Cleanups()
+    async with server(json.dumps({"code": 0, "data": []}).encode()) as uri:
+        for uid in ("gone", "there"):
+            await until(partial(removed, cleanups, uid, remains(uri)))
+        cleanups.keep_only({"there"})
+        assert cleanups.state("there", remains(uri)).state is CleanupState.DONE
+        assert cleanups.state("gone", remains(uri)).state is CleanupState.RUNNING
+        await until(partial(removed, cleanups, "gone", remains(uri)))
+
+
+def removed(cleanups: Cleanups, uid: str, what: Remains) -> bool:
+    return cleanups.state(uid, what).state is CleanupState.DONE
 
 
 def test_a_spec_without_a_readable_milvus_leaves_nothing_to_do() -> None:
