@@ -5,8 +5,7 @@ credentials can have wrong is in test_demo.py, and what the schema refuses in th
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from demo import claims
 from demo.environment import EXAMPLE, Environment
 from demo.kubectl import KubectlError
 from flotilla_cli.tasks import ask
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -60,23 +60,13 @@ class Site:
             return found if found.get("status") == status and reason in (None, found["reason"]) else None
 
         try:
-            message: str = until(holds)["message"]
+            message: str = eventually(holds, WAIT_SECONDS)["message"]
         except AssertionError as error:
             status_now = yaml.safe_dump(self.kubectl.get(kind, name).get("status"))
             raise AssertionError(
                 f"{kind}/{name} {condition_type}={status} {reason}: {error}\n{status_now}"
             ) from None
         return message
-
-
-def until(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
-    """The first answer that is not false."""
-    end = time.monotonic() + seconds
-    while True:
-        if found := what():
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(1)
 
 
 @pytest.fixture
@@ -211,7 +201,7 @@ def test_a_fleet_without_its_model_says_so_at_once_and_answers_when_the_model_ap
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=60
         ) as client,
     ):
-        until(lambda: client.get("/v1/tasks/none").status_code == 404, seconds=60)
+        eventually(lambda: client.get("/v1/tasks/none").status_code == 404)
         assert ask(client, "Say hello.").text.strip()
 
 
@@ -234,7 +224,9 @@ def test_a_secret_that_is_missing_is_named_and_waited_for(site: Site) -> None:
     site.wait("agentfleet", "keyless", "Ready", "True")
     with site.kubectl.port_forward("service/keyless-gateway", 8080) as port:
         place = f"http://127.0.0.1:{port}/v1/tasks/none"
-        until(lambda: httpx.get(place, headers={"Authorization": "Bearer a-key-of-mine"}).status_code == 404)
+        eventually(
+            lambda: httpx.get(place, headers={"Authorization": "Bearer a-key-of-mine"}).status_code == 404
+        )
         assert httpx.get(place, headers={"Authorization": "Bearer another"}).status_code == 401
 
 

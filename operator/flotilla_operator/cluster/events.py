@@ -24,7 +24,8 @@ CONTROLLER: Final = f"{FLOTILLA_GROUP}/operator"
 NOTE_LIMIT: Final = 1024
 # client-go ends a series after six minutes without a repeat.
 SERIES_SECONDS: Final = 360.0
-BUCKET_SIZE: Final = 10
+# The burst that client-go allows one object; a set of several groups tells of each.
+BUCKET_SIZE: Final = 25
 REFILL_SECONDS: Final = 60.0
 OBJECTS_REMEMBERED: Final = 4096
 
