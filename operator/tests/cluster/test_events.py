@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from flotilla_operator.cluster.crash_points import CrashPoint
-from flotilla_operator.cluster.events import Recorder
+from flotilla_operator.cluster.events import BUCKET_SIZE, Recorder
 from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.resources import EVENTS, MODEL_REPLICA_SETS
 from flotilla_operator.cluster.writes import Event, EventType, Manifest
@@ -88,14 +88,14 @@ async def test_a_hundred_subjects_share_the_object_s_tokens() -> None:
         for attempt in range(100):
             event = Event(type=EventType.WARNING, reason="GroupLost", note="", subject=f"group-{attempt}")
             await b.recorder.record(b.owner, event)
-        assert len(b.events()) == 10
+        assert len(b.events()) == BUCKET_SIZE
 
 
 async def test_an_object_with_ever_new_reasons_runs_out_of_tokens() -> None:
     async with bench() as b:
         for attempt in range(100):
             await b.recorder.record(b.owner, Event(type=EventType.NORMAL, reason=f"R{attempt}", note=""))
-        assert len(b.events()) == 10
+        assert len(b.events()) == BUCKET_SIZE
 
 
 async def test_a_series_whose_event_expired_begins_anew() -> None:
