@@ -71,7 +71,7 @@ EXIT_RETRY: Final = 1  # a step failed and another try may help
 EXIT_PERMANENT: Final = 3  # a step failed until a person changes something
 
 # What a change of our own code means for generations: each is part of a generation's id.
-PARSER_VERSION: Final = 1
+PARSER_VERSION: Final = 2
 CHUNKER_VERSION: Final = 1
 COLLECTION_SCHEMA_VERSION: Final = 1
 CHUNK_PREFIX_TOKENS: Final = 32  # room for title and heading in front of a chunk's own tokens

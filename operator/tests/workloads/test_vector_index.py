@@ -213,7 +213,7 @@ def test_ids_are_the_same_from_release_to_release() -> None:
     assert alias_name(OWNER) == "flotilla_default_handbook_" + GOLDEN_ALIAS
 
 
-GOLDEN_IDS = ("g-sdt7vpph", "e4s3vf", "sren")
+GOLDEN_IDS = ("g-3wnswzhn", "lc43ds", "vee4")
 GOLDEN_ALIAS = "nuzsbm"
 
 
