@@ -21,6 +21,7 @@ QUANTITY = (
 HTTP_URL = r"^https?://[^\s/]+(/[^\s]*)?$"
 # As CEL writes a pattern. A folder's name may hold a space, as on many a share; no control character.
 CLAIM_FOLDER = r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\x00-\\x1f\\x7f]+)*/?$"
+NO_FOLDER_ABOVE = "!(self.startsWith('pvc://') && self.matches('/[.][.](/|$)'))"
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 PartName = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
 from flotilla_operator.api.common import (
     CLAIM_FOLDER,
+    NO_FOLDER_ABOVE,
     Annotations,
     ApiObject,
     Count,
@@ -112,6 +113,10 @@ class Model(ApiModel):
         Rule(
             rule=SOURCE_FORM,
             message="spec.model.source must be hf://organisation/name or pvc://claim/folder",
+        ),
+        Rule(
+            rule=NO_FOLDER_ABOVE,
+            message="spec.model.source must not lead upwards; name the folder without ..",
         ),
         NotYetValues(
             values=("image://",),

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
 from flotilla_operator.api.common import (
     CLAIM_FOLDER,
+    NO_FOLDER_ABOVE,
     ApiObject,
     Count,
     DeletionPolicy,
@@ -118,6 +119,10 @@ class Source(ApiModel):
             rule=PATH_FORM,
             message="spec.source.path must be pvc://claim/folder or configmap://name; a ConfigMap is read "
             "whole and has no folders: choose its entries with spec.source.include",
+        ),
+        Rule(
+            rule=NO_FOLDER_ABOVE,
+            message="spec.source.path must not lead upwards; name the folder without ..",
         ),
         NotYetValues(
             values=("s3://", "https://"),

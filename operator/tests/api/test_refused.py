@@ -72,6 +72,13 @@ MODEL_REPLICA_SETS = [
     ),
     row(
         SET,
+        "spec__model__source",
+        "pvc://models/../other",
+        "spec.model.source must not lead upwards; name the folder without ..",
+        "a model's folder that leads upwards",
+    ),
+    row(
+        SET,
         "spec__model__revision",
         "main",
         "spec.model.revision and tokenSecretRef are for hf:// sources",
@@ -192,6 +199,13 @@ VECTOR_INDEXES = [
         "pvc://documents//handbook",
         "spec.source.path must be pvc://claim/folder or configmap://name",
         "a folder without a name",
+    ),
+    row(
+        INDEX,
+        "spec__source__path",
+        "pvc://documents/handbook/..",
+        "spec.source.path must not lead upwards; name the folder without ..",
+        "a folder that leads upwards",
     ),
     row(
         INDEX,
@@ -471,6 +485,7 @@ def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: 
     [
         pytest.param(SET, {"spec__model__source": "pvc://models/My Models/m"}, id="a model behind a space"),
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/My Folder/"}, id="documents behind a space"),
+        pytest.param(INDEX, {"spec__source__path": "pvc://docs/..old/v1..2"}, id="dots within a name"),
         pytest.param(INDEX, {"spec__source__path": "configmap://house-rules"}, id="a ConfigMap"),
         pytest.param(INDEX, {"spec__milvus": MILVUS_OUTSIDE}, id="a Milvus outside, the rest by default"),
         pytest.param(
