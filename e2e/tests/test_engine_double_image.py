@@ -1,0 +1,47 @@
+"""The engine double in a pod: the set, the probes and the router take it for vLLM."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import yaml
+
+from demo.environment import EXAMPLE, ROOT, Environment
+from local_cluster import images
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+DOUBLE = ROOT / "e2e" / "engine_double"
+
+
+@pytest.fixture
+def served(demo: Environment) -> Iterator[str]:
+    """The name of a set like the example's whose engine is the double."""
+    image = images.build_and_import(
+        name="engine-double",
+        dockerfile=DOUBLE / "Dockerfile",
+        context=DOUBLE,
+        arguments={"RUNTIME_IMAGE": demo.build_images()["runtime"]},
+    )
+    manifest = next(yaml.safe_load_all(EXAMPLE.read_text()))
+    manifest["metadata"]["name"] = name = "double"
+    manifest["spec"]["engine"]["image"] = image
+    demo.kubectl.apply([manifest])
+    yield name
+    demo.kubectl.run("delete", "modelreplicaset", name, "--wait")
+
+
+def test_a_set_whose_engine_is_the_double_is_ready_and_answers_through_its_router(
+    demo: Environment, served: str
+) -> None:
+    demo.kubectl.run(
+        *("wait", "--for=condition=Ready", f"modelreplicaset/{served}", "--timeout=240s"), timeout_seconds=250
+    )
+    with demo.kubectl.port_forward(f"service/{served}-model", 8000) as port:
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json={"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8},
+            timeout=60,
+        )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"]
