@@ -11,7 +11,7 @@ from typing import Final
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.ownership import LABEL_OWNER_KIND, LABEL_OWNER_NAME
-from flotilla_operator.cluster.resources import NAMESPACES, OUR_KINDS, PODS, Key, key_of
+from flotilla_operator.cluster.resources import NAMESPACES, PODS, Key, Resource, key_of
 from flotilla_operator.cluster.writes import Delete, Manifest
 
 GRACE_SECONDS: Final = 1
@@ -23,11 +23,11 @@ def namespace_leaves(caches: Caches, namespace: str) -> bool:
     return found is not None and "deletionTimestamp" in found["metadata"]
 
 
-def keys_in(caches: Caches, namespace: Manifest) -> Iterable[Key]:
-    """Our objects in a namespace that is being deleted; none while it stays."""
+def keys_in(caches: Caches, namespace: Manifest, kinds: Iterable[Resource]) -> Iterable[Key]:
+    """The objects of these kinds in a namespace that is being deleted; none while it stays."""
     if "deletionTimestamp" not in namespace["metadata"]:
         return
-    for resource in OUR_KINDS:
+    for resource in kinds:
         for manifest in caches.listed(resource, namespace["metadata"]["name"]):
             yield key_of(resource, manifest)
 

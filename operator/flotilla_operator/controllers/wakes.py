@@ -67,7 +67,7 @@ class Wakes:
         )
         woken.update(self._further(resource, manifest))
         if resource == NAMESPACES:
-            woken.update(keys_in(self._caches, manifest))
+            woken.update(keys_in(self._caches, manifest, self._by_resource))
         for key in woken:
             self._wake(key)
 

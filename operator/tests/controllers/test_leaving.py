@@ -9,6 +9,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.reflector import Change
 from flotilla_operator.cluster.resources import NAMESPACES, Key
 from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.leaving import namespace_leaves, without_a_drain
 from flotilla_operator.controllers.wakes import Wakes
 
@@ -59,9 +60,10 @@ def test_only_the_objects_own_pods_go_and_each_is_told_once() -> None:
 
 
 def test_its_end_wakes_what_is_in_it_and_nothing_else() -> None:
-    caches = Caches.of(fleet("one"), fleet("two"), fleet("far", where="home"))
+    another_operators = {**fleet("set"), "kind": "ModelReplicaSet"}
+    caches = Caches.of(fleet("one"), fleet("two"), fleet("far", where="home"), another_operators)
     woken: list[Key] = []
-    wakes = Wakes([], caches, woken.append)
+    wakes = Wakes([AgentFleetController()], caches, woken.append)
     wakes.changed(NAMESPACES, namespace("team"), Change.PUT)
     assert woken == []
     wakes.changed(NAMESPACES, namespace("team", deletionTimestamp=NOW), Change.PUT)
