@@ -32,12 +32,19 @@ def keys_in(caches: Caches, namespace: Manifest, kinds: Iterable[Resource]) -> I
             yield key_of(resource, manifest)
 
 
-def without_a_drain(caches: Caches, key: Key) -> list[Delete]:
-    """The deletes of all pods that belong to the object and have more than a second left."""
-    return [
-        Delete(ref=PODS.ref_to(pod), uid=pod["metadata"]["uid"], grace_period_seconds=GRACE_SECONDS)
+def without_a_drain(caches: Caches, key: Key, uid: str) -> list[Delete]:
+    """The deletes of all pods that belong to the object, its own and its Deployments', unless they go at once
+    already.
+    """
+    grandchildren = [
+        pod
         for pod in caches.by_label(PODS, LABEL_OWNER_NAME, key.name)
         if pod["metadata"]["namespace"] == key.namespace
         and pod["metadata"]["labels"].get(LABEL_OWNER_KIND) == key.kind
-        and pod["metadata"].get("deletionGracePeriodSeconds", GRACE_SECONDS + 1) > GRACE_SECONDS
+    ]
+    pods = {pod["metadata"]["uid"]: pod for pod in (*caches.owned(PODS, uid), *grandchildren)}
+    return [
+        Delete(ref=PODS.ref_to(pod), uid=pod_uid, grace_period_seconds=GRACE_SECONDS)
+        for pod_uid, pod in pods.items()
+        if pod["metadata"].get("deletionGracePeriodSeconds", GRACE_SECONDS + 1) > GRACE_SECONDS
     ]

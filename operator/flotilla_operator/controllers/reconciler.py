@@ -123,7 +123,7 @@ class Reconciler:
         owner = Owner(resource=controller.resource, manifest=manifest)
         plan = await self._plan(key, controller, manifest)
         if namespace_leaves(self._world.caches, key.namespace):
-            plan = _on_leaving(plan, manifest, without_a_drain(self._world.caches, key))
+            plan = _on_leaving(plan, manifest, without_a_drain(self._world.caches, key, owner.uid))
         refusals = await self._carry_out(owner, plan)
         self._look_again(key, owner, plan, refusals)
         return refusals

@@ -47,14 +47,16 @@ def test_when_a_namespace_leaves(held: list[Manifest], *, leaves: bool) -> None:
 def test_only_the_objects_own_pods_go_and_each_is_told_once() -> None:
     caches = Caches.of(
         pod("runs"),
+        pod("child", owner="", ownerReferences=[{"uid": "team-assistant", "controller": True}]),
         pod("drains", deletionTimestamp=NOW, deletionGracePeriodSeconds=330),
         pod("told", deletionTimestamp=NOW, deletionGracePeriodSeconds=1),
         pod("anothers", owner="other"),
         pod("elsewhere", where="home"),
     )
-    deletes = without_a_drain(caches, KEY)
+    deletes = without_a_drain(caches, KEY, "team-assistant")
     assert {(one.ref.name, one.uid, one.grace_period_seconds) for one in deletes} == {
         ("runs", "team-runs", 1),
+        ("child", "team-child", 1),
         ("drains", "team-drains", 1),
     }
 
