@@ -10,7 +10,6 @@ The last line is one JSON object.
 import argparse
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -40,6 +40,7 @@ from flotilla_runtime.indexing.store import Store
 from flotilla_runtime.retrieval.application import RetrieverApplication
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.retriever import Retriever
+from local_cluster.processes import free_port
 from retrieval_demo.pairs import PAIRS, Pair
 
 FIRST = 5
@@ -61,12 +62,6 @@ class Found:
         """The place of the first right page, from 1."""
         places = [place for place, page in enumerate(self.documents, 1) if page in self.pair.pages]
         return min(places, default=None)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -128,12 +123,12 @@ def build_config(documents: Path, folder: Path, engine_url: str, milvus_uri: str
 
 async def build(config: BuildConfig, model: Path) -> int:
     """All steps of the build; the number of chunks."""
-    plan = await run_step(BuildStep.PLAN, config, shard=0, tokenizer_folder=model, environment={})
+    step = partial(run_step, config=config, job="bench", tokenizer_folder=model, environment={})
+    plan = await step(BuildStep.PLAN, shard=0)
     print(f"tokenizer: {plan.tokenizer}")
     for number in range(plan.shards):
-        await run_step(BuildStep.SHARDS, config, shard=number, tokenizer_folder=model, environment={})
-    done = await run_step(BuildStep.PROMOTE, config, shard=0, tokenizer_folder=model, environment={})
-    return done.chunks
+        await step(BuildStep.SHARDS, shard=number)
+    return (await step(BuildStep.PROMOTE, shard=0)).chunks
 
 
 async def ask(config: BuildConfig) -> list[Found]:
