@@ -10,6 +10,7 @@ The last line is one JSON object.
 import argparse
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import tempfile
