@@ -23,6 +23,12 @@ REFUSED_BY_THE_API_SERVER = ("$ref", "$defs", "uniqueItems", "prefixItems", "con
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
+@pytest.fixture(scope="module")
+def texts() -> dict[Path, str]:
+    """Everything that is generated, by its place in the repository."""
+    return generated()
+
+
 def schemas(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     yield path, schema
     for name, field in schema.get("properties", {}).items():
@@ -56,16 +62,15 @@ def test_a_file_that_was_edited_is_stale_and_so_is_one_that_nothing_writes(tmp_p
     assert stale(tmp_path) == [edited, leftover]
 
 
-def test_the_chart_carries_the_same_definitions() -> None:
-    texts = generated()
+def test_the_chart_carries_the_same_definitions(texts: dict[Path, str]) -> None:
     for kind in KINDS:
         name = f"flotilla.dev_{kind.plural}.yaml"
         assert texts[CRDS / name] == texts[CHART_CRDS / name]
         assert len(texts[CRDS / name].encode()) < CLIENT_SIDE_APPLY_LIMIT_BYTES
 
 
-def test_generating_twice_gives_the_same_bytes() -> None:
-    assert generated() == generated()
+def test_generating_twice_gives_the_same_bytes(texts: dict[Path, str]) -> None:
+    assert generated() == texts
 
 
 @by_kind
