@@ -67,7 +67,7 @@ format: setup ## Format the code
 
 .PHONY: test-unit
 test-unit: setup ## Unit tests: no server, under a minute
-	@$(PYTEST) -n 4 -m "not apiserver and not services and not cluster"
+	@$(PYTEST) -n 2 -m "not apiserver and not services and not cluster"
 
 .PHONY: test-apiserver
 test-apiserver: tools ## Tests against a real API server with KWOK nodes
