@@ -66,7 +66,7 @@ format: setup ## Format the code
 	@$(VENV)/bin/ruff format .
 
 .PHONY: test-unit
-test-unit: setup ## Unit tests: no server, under a minute
+test-unit: setup ## Unit tests: no server, about a minute
 	@$(PYTEST) -n 2 -m "not apiserver and not services and not cluster"
 
 .PHONY: test-apiserver
