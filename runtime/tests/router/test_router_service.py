@@ -56,20 +56,24 @@ async def test_a_session_stays_on_its_replica() -> None:
 
 
 async def test_two_routers_agree_on_homes_and_use_every_replica() -> None:
-    """The second router learns of the replicas in another order, and after some of them had left."""
+    """The second router learns of the replicas in another order, and the first one is restarted."""
     names = [f"replica-{number}" for number in range(8)]
-    async with fleet() as made, routed(made, *names[:4]) as (_, first):
+    async with fleet() as made, routed(made, *names[:4]) as (early, first):
         async with Router(made.api, "router-2", engine_port=made.engine_port) as late, Caller(late) as second:
             for name in reversed(names[4:]):
                 await made.add(name, names.index(name) + 1)
             await until(lambda: late.ready_servers() == set(names))
-            homes = [
-                [(await caller.post(session=f"s-{key}")).replica for key in range(KEYS)]
-                for caller in (first, second)
-            ]
-        agreed = sum(one == other for one, other in zip(*homes, strict=True))
+
+            async def homes(caller: Caller) -> list[str]:
+                return [(await caller.post(session=f"s-{key}")).replica for key in range(KEYS)]
+
+            told = [await homes(first), await homes(second)]
+            await early.restart()
+            await until(lambda: early.ready_servers() == set(names))
+            told.append(await homes(first))
+        agreed = sum(len(set(replicas)) == 1 for replicas in zip(*told, strict=True))
         assert agreed >= 0.99 * KEYS
-        counts = Counter(homes[0])
+        counts = Counter(told[0])
         assert set(counts) == set(names)
         assert max(counts.values()) < 1.4 * KEYS / len(names)
 
@@ -505,6 +509,21 @@ async def test_a_slow_request_is_cut_off() -> None:
         assert answer.startswith("HTTP/1.1 408 ")
         assert json.loads(answer.split("\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
         assert made.engines["a"].seen == []
+
+
+async def test_headers_of_two_megabytes_are_refused_and_disturb_nobody() -> None:
+    """HAProxy's parser refuses them before there is a request, in words of its own."""
+    async with fleet() as made, routed(made, "a", blocked=True) as (router, caller):
+        other = asyncio.create_task(caller.post(session="other"))
+        await until(lambda: router.status.in_flight == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 2_000_000)
+        answer = (await asyncio.wait_for(reader.read(8192), 30)).decode()
+        writer.close()
+        assert answer.startswith("HTTP/1.1 400 ")
+        open_gates(made)
+        assert (await other).status == 200
+        assert len(made.engines["a"].seen) == 1
 
 
 async def test_metrics_of_haproxy_itself() -> None:

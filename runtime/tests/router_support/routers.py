@@ -142,6 +142,13 @@ class Router:
             await self._runner.cleanup()
             self._runner = None
 
+    async def restart(self) -> None:
+        """Both containers, as when the pod's node starts again: neither remembers anything."""
+        await self.stop_agent()
+        await self.stop_haproxy()
+        await self.start_haproxy()
+        await self.start_agent()
+
     @property
     def status(self) -> Any:
         assert self.agent is not None
