@@ -301,7 +301,8 @@ class RouterConfig(_Section):
     selector finds the set's router pods: limits are per process, so each agent divides by the number alive.
     `caller_keys_directory` is where the secret of callers' keys is mounted; None lets everyone in.
     `run_directory` is an emptyDir that HAProxy and the agent share. `drain_deadline_seconds` is how long a
-    router pod that is being deleted waits for its streams; the pod's grace period must be longer.
+    router pod that is being deleted waits for its streams; the pod's grace period must be longer. The two
+    `promised_…` are the times that answers are counted against.
     """
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
@@ -320,6 +321,8 @@ class RouterConfig(_Section):
     client_timeout_seconds: int = Field(default=30, ge=1)
     retry_after_seconds: int = Field(default=5, ge=1)
     drain_deadline_seconds: int = Field(default=300, ge=1)
+    promised_first_byte_seconds: float | None = None
+    promised_total_seconds: float | None = None
     caller_keys_directory: str | None = None
     run_directory: str = "/run/flotilla"
     listen_family: ListenFamily = ListenFamily.DUAL
@@ -341,7 +344,10 @@ class RouterServer(_WireModel):
     """One replica as one router sees it.
 
     `acknowledged_drain_epoch` is the epoch of the drain this router has applied: it sends the replica nothing
-    new, and `in_flight` is all that is left of it here.
+    new, and `in_flight` is all that is left of it here. `idle_looks` counts how often in a row, since that
+    drain began, the engine itself had nothing running or waiting. `answers`, `failed` (500 and above) and
+    `kept` (within the promised times) are those of the last half hour, `sessions` the conversations of the
+    last ten minutes.
     """
 
     name: str
@@ -351,6 +357,11 @@ class RouterServer(_WireModel):
     in_flight: int
     queued: int
     acknowledged_drain_epoch: int | None = None
+    idle_looks: int = 0
+    answers: int = 0
+    failed: int = 0
+    kept: int = 0
+    sessions: int = 0
 
 
 class RouterStatus(_WireModel):

@@ -1,8 +1,9 @@
 """The agent beside HAProxy: makes it know the replicas, and says what it does. Never in a request's path.
 
-Two loops and a small server. The first looks at HAProxy every 0.2 s, and at once when a pod has changed,
-and runs the plan that servers.py makes; the second reads HAProxy's request lines into metrics. Everything
-is read anew each time, so the agent keeps no state that could be wrong after a restart of either.
+Three loops and a small server. The first looks at HAProxy every 0.2 s, and at once when a pod has changed,
+and runs the plan that servers.py makes; the second reads HAProxy's request lines into metrics and tallies;
+the third asks engines that drain whether they are idle. What the first goes by is read anew each time, so the
+agent keeps no state that could be wrong after a restart of either.
 
 The agent is ready once the pods of both selectors have been listed and a whole plan has been carried out,
 drains included, and as long as the last round succeeded within `STALE_SECONDS`.
@@ -20,15 +21,18 @@ from pathlib import Path
 
 import structlog
 
-from flotilla_runtime.contract import RouterConfig, RouterStatus
+from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus
 from flotilla_runtime.router import pods
 from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError, write_run_file
 from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+from flotilla_runtime.router.engine_looks import EngineLooks
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
+from flotilla_runtime.router.pods import Replica
 from flotilla_runtime.router.requests import parse_request
 from flotilla_runtime.router.servers import Desired, Observed, limits, plan, rebalance, router_servers
+from flotilla_runtime.router.tallies import Promise, Tallies
 
 LOOK_SECONDS = 0.2
 STALE_SECONDS = 5.0
@@ -71,6 +75,13 @@ class RouterAgent:
         self._reported: Mapping[str, str] = {}
         self._done: tuple[str, ...] = ()
         self._draining_since: float | None = None
+        self._looks = EngineLooks(self._replicas, port=config.engine_port)
+        self._tallies = Tallies(
+            Promise(
+                first_byte_seconds=config.promised_first_byte_seconds,
+                total_seconds=config.promised_total_seconds,
+            )
+        )
         self.metrics = RouterMetrics()
 
     async def run(self) -> None:
@@ -80,6 +91,7 @@ class RouterAgent:
             group.create_task(self._routers.run())
             group.create_task(self._keep_current())
             group.create_task(self._count_requests())
+            group.create_task(self._looks.run())
 
     @property
     def ready(self) -> bool:
@@ -91,6 +103,7 @@ class RouterAgent:
         """What the operator scrapes."""
         last = self._last or Round(at=0, desired=Desired(), observed=Observed(), unusable={})
         share = limits(self._config, last.desired.live_routers)
+        servers = router_servers(self._config, last.desired, last.observed)
         return RouterStatus(
             name=self._config.name,
             synced=self._last is not None,
@@ -100,10 +113,25 @@ class RouterAgent:
             in_flight=last.observed.in_flight,
             max_connections_per_replica=share.max_connections,
             queue_limit=share.queue,
-            servers=router_servers(self._config, last.desired, last.observed),
+            servers=tuple(self._with_tally(server) for server in servers),
             refused=dict(self.metrics.refused),
             unusable=last.unusable,
         )
+
+    def _with_tally(self, server: RouterServer) -> RouterServer:
+        tally = self._tallies.of(server.name, self._clock())
+        return server.model_copy(
+            update={
+                "idle_looks": self._looks.idle(server.name, server.acknowledged_drain_epoch),
+                "answers": tally.answers,
+                "failed": tally.failed,
+                "kept": tally.kept,
+                "sessions": tally.sessions,
+            }
+        )
+
+    def _replicas(self) -> tuple[Replica, ...]:
+        return () if self._last is None else self._last.desired.replicas
 
     async def drained(self, *, noticed_within_seconds: float = ENDPOINTS_FORGET_SECONDS) -> bool:
         """Waits until nothing is left to do here; False when this pod is not being deleted at all."""
@@ -156,6 +184,7 @@ class RouterAgent:
         self._last = Round(
             at=self._clock(), desired=desired, observed=observed, unusable={**replicas.unusable}
         )
+        self._tallies.keep_only(replica.name for replica in replicas.usable)
         self.metrics.show(self.status())
 
     def _desired(self, replicas: pods.Replicas) -> Desired:
@@ -208,6 +237,7 @@ class RouterAgent:
                     record = parse_request(line)
                     if record is not None:
                         self.metrics.count(record)
+                        self._tallies.count(record, self._clock())
             except RouterProcessError as error:
                 log.info("request_lines_ended", error=str(error))
             await asyncio.sleep(RECONNECT_SECONDS)

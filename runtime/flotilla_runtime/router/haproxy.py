@@ -54,6 +54,7 @@ REQUEST_LINE = {
     "caller": "%[var(txn.caller),json(utf8s)]",
     "priority": "%[var(txn.priority),json(utf8s)]",
     "key": "%[var(txn.key_source),json(utf8s)]",
+    "conversation": "%[var(txn.key)]",
     "moved": "%[var(txn.moved),json(utf8s)]",
     "refused": "%[var(txn.refused),json(utf8s)]",
     "replica": "%s",

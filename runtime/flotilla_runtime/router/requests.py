@@ -17,12 +17,13 @@ class RequestRecord:
 
     `key_source` is where the conversation's key was found, None for least connections; `moved` says that the
     key's home was passed over for another replica; `aborted`, that the caller left. `first_byte_seconds` is
-    the replica's time to its headers.
+    the replica's time to its headers, `conversation` the hash of the conversation's key.
     """
 
     caller: str | None
     priority: str | None
     key_source: str | None
+    conversation: str | None
     moved: bool
     refused: str | None
     replica: str | None
@@ -50,6 +51,7 @@ def _record(fields: dict[str, str]) -> RequestRecord:
         caller=_text(fields["caller"]),
         priority=_text(fields["priority"]),
         key_source=_text(fields["key"]),
+        conversation=_text(fields["conversation"]),
         moved=fields["moved"] == "1",
         refused=refused,
         replica=None if fields["replica"].startswith(NOT_A_SERVER) else _text(fields["replica"]),

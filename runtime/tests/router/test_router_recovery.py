@@ -65,13 +65,16 @@ async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
             await until(lambda: server(router, home).acknowledged_drain_epoch == 3)
             assert server(router, home).state == "Draining"
             await until(lambda: server(router, home).in_flight == 1)
+            assert server(router, home).idle_looks == 0
             made.engines[other].gate.set()
             assert set(await homes(caller)) == {other}
             made.engines[home].gate.set()
             assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
         await until(lambda: server(router, home).in_flight == 0)
+        await until(lambda: server(router, home).idle_looks >= 2)
         made.change(home)
         await until(lambda: router.ready_servers() == {"a", "b"})
+        assert server(router, home).idle_looks == 0
         assert set(await homes(caller)) == {"a", "b"}
 
 
@@ -213,6 +216,16 @@ async def test_the_status_is_what_the_contract_says() -> None:
             "b": f"127.0.1.2:{made.engine_port}",
         }
         assert set(json.loads(text)["servers"][0]) >= {"inFlight", "queued", "acknowledgedDrainEpoch"}
+
+
+async def test_the_status_counts_answers_and_conversations_by_replica() -> None:
+    async with two_replicas(promised_total_seconds=60.0) as (_, router, caller):
+        used = await homes(caller, 12)
+        used += await homes(caller, 12)
+        await until(lambda: sum(row.answers for row in router.status.servers) == 24)
+        for row in router.status.servers:
+            assert (row.answers, row.sessions) == (used.count(row.name), used.count(row.name) / 2)
+            assert (row.failed, row.kept) == (0, row.answers)
 
 
 async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:

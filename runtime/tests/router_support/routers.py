@@ -45,6 +45,7 @@ class Engine:
 
     async def start(self) -> None:
         app = web.Application(client_max_size=64 * 1024**2)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self.runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self.runner.setup()
@@ -53,6 +54,12 @@ class Engine:
     async def stop(self) -> None:
         if self.runner is not None:
             await self.runner.cleanup()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            text=f'vllm:num_requests_running{{engine="0"}} {self.running}.0\n'
+            'vllm:num_requests_waiting{engine="0"} 0.0\n'
+        )
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
