@@ -30,7 +30,7 @@ prerequisites: setup ## Install the system packages that are missing (as root on
 	@$(E2E) -m local_cluster prerequisites --install
 
 .PHONY: tools
-tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes, etcd, KWOK, Helm, CoreDNS)
+tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes, etcd, KWOK, Karpenter, Helm, CoreDNS)
 	@$(E2E) -m local_cluster build
 
 .PHONY: generate

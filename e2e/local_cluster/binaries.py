@@ -6,6 +6,7 @@ is set (controller-runtime's convention for API server tests), its binaries are 
 """
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -104,6 +105,12 @@ TOOLS: Mapping[str, Tool] = {
             package="sigs.k8s.io/kwok/cmd/kwok",
             pinned="sigs.k8s.io/kwok",
         ),
+        Tool(
+            name="karpenter-kwok",
+            folder="karpenter-kwok",
+            package="sigs.k8s.io/karpenter/kwok",
+            pinned="sigs.k8s.io/karpenter",
+        ),
         Tool(name="helm", folder="helm", package="helm.sh/helm/v3/cmd/helm", pinned="helm.sh/helm/v3"),
         Tool(name="coredns", folder="coredns", package=".", pinned="github.com/coredns/coredns"),
         Tool(
@@ -117,8 +124,9 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-# What a full cluster runs or needs at hand; the oldest API server is for one test alone.
-CLUSTER_TOOLS = tuple(name for name in TOOLS if name != "kube-apiserver-oldest")
+# What a full cluster runs or needs at hand; the others are for single tests, which build them when they run.
+FOR_SINGLE_TESTS = frozenset({"kube-apiserver-oldest", "karpenter-kwok"})
+CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 
 def binary(name: str, *, progress: Progress | None = None) -> Path:
@@ -144,6 +152,26 @@ def missing_binaries() -> tuple[str, ...]:
     return tuple(name for name in CLUSTER_TOOLS if not _target(TOOLS[name], directories()).is_file())
 
 
+def module_directory(tool: Tool) -> Path:
+    """The source of the tool's pinned module in Go's cache: manifests that belong to a program lie there."""
+    go = _go(tool)
+    result = subprocess.run(
+        [go, "mod", "download", "-json", tool.pinned],
+        cwd=tool.module,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_SECONDS,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise BuildFailed(
+            part=tool.name,
+            problem=f"`go mod download` ended with {result.returncode}:\n{result.stderr[-2000:]}",
+            fix=f"Run it by hand: cd {tool.module} && go mod download {tool.pinned}",
+        )
+    return Path(json.loads(result.stdout)["Dir"])
+
+
 def _target(tool: Tool, places: Directories) -> Path:
     return places.binaries / f"{tool.name}-{tool.version()}" / tool.file_name
 
@@ -155,7 +183,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(tool: Tool, target: Path) -> None:
+def _go(tool: Tool) -> str:
     go = shutil.which("go")
     if go is None:
         raise BuildFailed(
@@ -163,6 +191,11 @@ def _build(tool: Tool, target: Path) -> None:
             problem="it must be built and there is no `go` on the PATH",
             fix="Install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS.",
         )
+    return go
+
+
+def _build(tool: Tool, target: Path) -> None:
+    go = _go(tool)
     partial = target.with_suffix(".part")
     command = [go, "build", "-trimpath", f"-ldflags={_linker_flags(tool)}", "-o", str(partial), tool.package]
     result = subprocess.run(
