@@ -113,7 +113,7 @@ def main() -> int:
 
     snapshot = Snapshot(topology=Topology.of(of), claims=tuple(claims()))
     placed = place(snapshot, waiting, POLICY, NOW)
-    placed.check(snapshot, waiting)
+    placed.check(snapshot, waiting, POLICY)
     result = {
         **vars(options),
         "bound": len(placed.bindings),

@@ -15,7 +15,7 @@ import yaml
 from flotilla_operator.api.generate import CRDS
 from flotilla_operator.cluster.resources import ALL, NEVER_WATCHED, SECRETS
 from flotilla_operator.controllers import uninstall
-from flotilla_operator.controllers.config import OperatorConfig, parse_config
+from flotilla_operator.controllers.config import Labels, OperatorConfig, parse_config
 from tests.support.chart import (
     CHART,
     ROOT,
@@ -118,6 +118,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.images.redis == f"redis@{values['images']['redis']['digest']}"
     assert config.images.runtime == "flotilla/runtime:0.1.0"
     assert config.labels.gpu_products == tuple(values["labels"]["gpuProducts"])
+    assert config.labels == Labels(), "the operator's own defaults are the chart's"
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -131,6 +132,8 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "images.engine": json.dumps({"repository": "r.example/vllm", "tag": "v1", "digest": ""}),
                 "images.engineCPU": json.dumps({"repository": "r.example/cpu", "tag": "v1", "digest": ""}),
                 "labels.gpuProducts": '["example.com/product"]',
+                "labels.topologyLevels": '["example.com/row"]',
+                "labels.interconnect": '""',
             }
         )
     )
@@ -139,6 +142,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert (config.image_pull_policy, config.image_pull_secrets) == ("Always", ("registry",))
     assert (config.images.engine, config.images.engine_cpu) == ("r.example/vllm:v1", "r.example/cpu:v1")
     assert config.labels.gpu_products == ("example.com/product",)
+    assert (config.labels.topology_levels, config.labels.interconnect) == (("example.com/row",), "")
 
 
 def test_upstream_images_have_a_digest() -> None:

@@ -8,13 +8,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from flotilla_operator.controllers.errors import ConfigError
+from flotilla_operator.placement.groups import RACK, ZONE
+from flotilla_operator.placement.topology import HOSTNAME
 
 Seconds = Annotated[float, Field(gt=0)]
 Image = Annotated[str, Field(min_length=1)]
+Label = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -40,9 +43,25 @@ class Images(Section):
 
 
 class Labels(Section):
-    """The node labels that say what a node is."""
+    """The node labels that say what a node is, and where: levels from wide to narrow, and the domain of a
+    fast interconnect, empty where there is none.
+    """
 
-    gpu_products: tuple[str, ...] = ("nvidia.com/gpu.product", "amd.com/gpu.product-name")
+    gpu_products: tuple[str, ...] = (
+        "nvidia.com/gpu.product",
+        "amd.com/gpu.product-name",
+        "cloud.google.com/gke-accelerator",
+    )
+    topology_levels: Annotated[tuple[Label, ...], Field(min_length=1)] = (ZONE, RACK, HOSTNAME)
+    interconnect: str = "nvidia.com/gpu.clique"
+
+    @field_validator("topology_levels")
+    @classmethod
+    def _each_level_once(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
+        """A level twice would be wider than itself."""
+        if len(set(levels)) != len(levels):
+            raise ValueError("topologyLevels must name each label once, from wide to narrow")
+        return levels
 
 
 class Leader(Section):

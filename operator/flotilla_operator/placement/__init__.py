@@ -1,13 +1,15 @@
 """Pure: nodes and replica groups in, bindings with their explanation out."""
 
-from flotilla_operator.placement.groups import Claim, Group, Policy, Snapshot
-from flotilla_operator.placement.outcome import Binding, Placement, Refusal, RefusalReason, Score, score
+from flotilla_operator.placement.groups import Claim, Group, Policy, Snapshot, Standing
+from flotilla_operator.placement.outcome import Binding, Placement, Refusal, RefusalReason
 from flotilla_operator.placement.plan import place
+from flotilla_operator.placement.score import Domain, Score, score
 from flotilla_operator.placement.topology import Node, Taint, Toleration, Topology
 
 __all__ = [
     "Binding",
     "Claim",
+    "Domain",
     "Group",
     "Node",
     "Placement",
@@ -16,6 +18,7 @@ __all__ = [
     "RefusalReason",
     "Score",
     "Snapshot",
+    "Standing",
     "Taint",
     "Toleration",
     "Topology",

@@ -5,10 +5,11 @@ shape, so a plan asks them once a shape. The last ones look at what is free and 
 plan.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from flotilla_operator.placement.groups import Group, Loads, Policy
+from flotilla_operator.placement.groups import Group, Policy
+from flotilla_operator.placement.loads import Loads, times_in
 from flotilla_operator.placement.outcome import RefusalReason
 from flotilla_operator.placement.quantities import Amounts
 from flotilla_operator.placement.topology import Node, Toleration
@@ -22,12 +23,15 @@ class Shape:
     tolerations: tuple[Toleration, ...]
     products: frozenset[str]
     left_out: frozenset[str]
+    must_labels: frozenset[str]
 
     @classmethod
     def of(cls, group: Group) -> "Shape":
         """The shape of a group."""
         selector = tuple(sorted(group.node_selector.items()))
-        return cls(selector, group.tolerations, group.products, group.left_out)
+        musts = ((group.must_pack, group.pack_within), (group.must_spread, group.spread_across))
+        labels = frozenset(label for must, label in musts if must and label is not None)
+        return cls(selector, group.tolerations, group.products, group.left_out, labels)
 
 
 NodeCheck = Callable[[Node, Shape, Policy], RefusalReason | None]
@@ -65,12 +69,23 @@ def product_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason 
     return None if fits else RefusalReason.PRODUCT_MISMATCH
 
 
+def topology_label_missing(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+    """The node does not say in which domain it lies, and the group must know."""
+    fits = all(node.label(label) is not None for label in shape.must_labels)
+    return None if fits else RefusalReason.TOPOLOGY_LABEL_MISSING
+
+
 def bind_timed_out(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
     """The group was pinned here in vain a short while ago."""
     return RefusalReason.BIND_TIMED_OUT if node.name in shape.left_out else None
 
 
-LASTING_CHECKS: tuple[NodeCheck, ...] = (selector_mismatch, taint_not_tolerated, product_mismatch)
+LASTING_CHECKS: tuple[NodeCheck, ...] = (
+    selector_mismatch,
+    taint_not_tolerated,
+    product_mismatch,
+    topology_label_missing,
+)
 NODE_CHECKS: tuple[NodeCheck, ...] = (not_ready, cordoned, *LASTING_CHECKS, bind_timed_out)
 
 
@@ -91,7 +106,6 @@ def insufficient(loads: Loads, position: int, group: Group) -> RefusalReason | N
     return RefusalReason.INSUFFICIENT_RESOURCES
 
 
-def could_hold(node: Node, requests: Amounts) -> bool:
-    """Whether the node would have enough if nothing ran on it."""
-    allocatable: Mapping[str, int] = node.allocatable
-    return all(value <= allocatable.get(resource, 0) for resource, value in requests.items())
+def stages_when_empty(node: Node, requests: Amounts) -> int:
+    """How many stages the node could take if nothing ran on it."""
+    return times_in(node.allocatable, requests)

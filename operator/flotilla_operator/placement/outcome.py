@@ -1,77 +1,84 @@
-"""What placement says: bindings, refusals counted by reason, and the score. Values that explain
-themselves.
-"""
+"""What placement says: bindings, and refusals counted by reason. Values that explain themselves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flotilla_operator.placement.groups import Group, Loads, Snapshot
+from flotilla_operator.placement.groups import Group, Policy, Snapshot
+from flotilla_operator.placement.loads import Loads
+from flotilla_operator.placement.score import Domain, Score
 
 
 class RefusalReason(StrEnum):
-    """Why a node cannot take a group; a node is counted under the first that holds, in this order."""
+    """Why a node cannot take a group; a node is counted under the first that holds, in this order.
+
+    The last three say that the node has room for a stage, but the group as a whole does not fit.
+    """
 
     NODE_NOT_READY = "NodeNotReady"
     CORDONED = "Cordoned"
     SELECTOR_MISMATCH = "SelectorMismatch"
     TAINT_NOT_TOLERATED = "TaintNotTolerated"
     PRODUCT_MISMATCH = "ProductMismatch"
+    TOPOLOGY_LABEL_MISSING = "TopologyLabelMissing"
     BIND_TIMED_OUT = "BindTimedOut"
     INSUFFICIENT_GPUS = "InsufficientGPUs"
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     KEPT_FOR_OLDER_GROUP = "KeptForOlderGroup"
+    SPREAD_EXCEEDED = "SpreadExceeded"
+    NO_DOMAIN_WITH_ROOM = "NoDomainWithRoom"
+    TOO_FEW_FOR_ALL_STAGES = "TooFewForAllStages"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A group and the node of each of its stages, in order."""
+    """A group, the node of each of its stages in order, the narrowest domain that holds them all, and how
+    good that is.
+    """
 
     group: Group
     nodes: tuple[str, ...]
+    domain: Domain | None
+    score: Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """A group that does not fit now: nodes counted per reason, and whether it would fit if nothing ran at
     all.
+
+    `stages_with_room` counts the stages that would find room one by one, `stages_in_one_domain` those in the
+    best of the domains that the group must not leave.
     """
 
     group: Group
     nodes_total: int
     counts: Mapping[RefusalReason, int]
     fits_when_empty: bool
+    stages_with_room: int = 0
+    stages_in_one_domain: int = 0
 
     @property
     def message(self) -> str:
         """One sentence, the commonest reason first."""
         if not self.nodes_total:
             return "0/0 nodes fit: the cluster has no nodes"
-        return f"0/{self.nodes_total} nodes fit: " + ", ".join(
-            f"{nodes} {reason}" for reason, nodes in self.by_count
-        )
+        counted = ", ".join(f"{nodes} {reason}" for reason, nodes in self.by_count)
+        return f"0/{self.nodes_total} nodes fit: {counted}{self._of_stages}"
 
     @property
     def by_count(self) -> list[tuple[RefusalReason, int]]:
         """The counts, largest first, equal ones by name."""
         return sorted(self.counts.items(), key=lambda entry: (-entry[1], entry[0]))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How whole the nodes are left: of the accelerators on the nodes that hold replicas, the share in use.
-
-    1.0 says that every node that is used is used up, so all that is free lies on untouched nodes, where the
-    largest group can have it.
-    """
-
-    used: int
-    allocatable: int
-
     @property
-    def value(self) -> float | None:
-        """The share, None when no node holds a replica."""
-        return round(min(self.used / self.allocatable, 1.0), 2) if self.allocatable else None
+    def _of_stages(self) -> str:
+        if self.group.stages == 1:
+            return ""
+        room = f"; room for {self.stages_with_room} of {self.group.stages} stages"
+        if RefusalReason.NO_DOMAIN_WITH_ROOM not in self.counts:
+            return room
+        return f"{room}, but for {self.stages_in_one_domain} within one {self.group.pack_within}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +96,17 @@ class Placement:
         """Why a group does not fit."""
         return next((r for r in self.refusals if (r.group.owner, r.group.name) == (owner, name)), None)
 
-    def check(self, snapshot: Snapshot, waiting: Sequence[Group]) -> None:
-        """Assert what must hold of any placement, whatever the policy."""
+    def check(self, snapshot: Snapshot, waiting: Sequence[Group], policy: Policy) -> None:
+        """Assert what must hold of any placement."""
         outcomes: list[Binding | Refusal] = [*self.bindings, *self.refusals]
         decided = sorted((outcome.group.owner, outcome.group.name) for outcome in outcomes)
         assert decided == sorted((group.owner, group.name) for group in waiting), "a group is lost or doubled"
         loads = Loads(snapshot)
         for binding in self.bindings:
+            _check_whole(binding, snapshot, policy)
             for node in binding.nodes:
                 position = snapshot.topology.positions[node]
-                assert not loads.lacks(position, binding.group.requests), f"{node} is given away twice"
+                assert loads.holds(position, binding.group.requests), f"{node} is given away twice"
                 loads.take(position, binding.group.requests)
         for refusal in self.refusals:
             assert sum(refusal.counts.values()) == refusal.nodes_total, (
@@ -106,10 +114,11 @@ class Placement:
             )
 
 
-def score(snapshot: Snapshot, accelerator: str, nodes: frozenset[str]) -> Score:
-    """The score of the replicas that stand on these nodes."""
-    loads = Loads(snapshot)
-    positions = [snapshot.topology.positions[node] for node in nodes if node in snapshot.topology.positions]
-    allocatable = sum(snapshot.topology.nodes[p].allocatable.get(accelerator, 0) for p in positions)
-    free = sum(max(loads.free(position, accelerator), 0) for position in positions)
-    return Score(used=allocatable - free, allocatable=allocatable)
+def _check_whole(binding: Binding, snapshot: Snapshot, policy: Policy) -> None:
+    group, topology = binding.group, snapshot.topology
+    assert len(binding.nodes) == group.stages, f"{group.name} is placed in part"
+    if group.must_pack and group.pack_within is not None:
+        path = policy.path(group.pack_within)
+        domains = {topology.nodes[topology.positions[node]].domain(path) for node in binding.nodes}
+        assert len(domains) == 1, f"{group.name} lies in several domains of {group.pack_within}"
+        assert None not in domains, f"{group.name} lies outside all domains of {group.pack_within}"

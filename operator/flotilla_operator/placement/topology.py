@@ -1,14 +1,20 @@
 """The nodes as placement sees them: built once per generation of nodes, shared, never changed.
 
 What a plan takes from a node lives beside the topology, in `Loads`, addressed by the node's position; so many
-plans can share one topology and none disturbs another. Levels above the node (rack, zone) belong here too.
+plans can share one topology and none disturbs another. Racks, zones and whatever else a label says are
+partitions of the nodes, found when first asked for and kept.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from flotilla_operator.placement.quantities import Amounts
+
+HOSTNAME = "kubernetes.io/hostname"
+Path = tuple[
+    str, ...
+]  # label keys from wide to narrow; the last one is the level, the others tell its names apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +60,36 @@ class Node:
     cordoned: bool = False
     ready: bool = True
 
+    def label(self, key: str) -> str | None:
+        """A label's value; every node is a host of its own, whether or not a label says so."""
+        return self.labels.get(key) or (self.name if key == HOSTNAME else None)
+
+    def domain(self, path: Path) -> str | None:
+        """The name of the node's domain at the end of a path, None when the node does not say it.
+
+        Racks of two zones may have one name, so the names of the levels above belong to it.
+        """
+        if self.label(path[-1]) is None:
+            return None
+        return "/".join(self.label(key) or "" for key in path)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The nodes by domain: the domain of each position, None for nodes outside of all, and the reverse."""
+
+    of: tuple[str | None, ...]
+    members: Mapping[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
     """Every node, by name; equal sets of nodes give equal topologies, in whatever order they came."""
 
     nodes: tuple[Node, ...]
+    _partitions: dict[tuple[Path, ...], Partition] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, nodes: Iterable[Node]) -> "Topology":
@@ -70,6 +100,26 @@ class Topology:
     def positions(self) -> Mapping[str, int]:
         """Where each node stands in `nodes`."""
         return {node.name: position for position, node in enumerate(self.nodes)}
+
+    def partition(self, *paths: Path) -> Partition:
+        """The nodes by the domains that they have on all of these paths together; without a path, all nodes
+        are one domain.
+        """
+        if (known := self._partitions.get(paths)) is None:
+            known = self._partitions[paths] = self._parted(paths)
+        return known
+
+    def _parted(self, paths: tuple[Path, ...]) -> Partition:
+        of: list[str | None] = []
+        members: dict[str, list[int]] = {}
+        for position, node in enumerate(self.nodes):
+            names = [node.domain(path) for path in paths]
+            known = [name for name in names if name is not None]
+            domain = " ".join(known) if len(known) == len(names) else None
+            of.append(domain)
+            if domain is not None:
+                members.setdefault(domain, []).append(position)
+        return Partition(tuple(of), {domain: tuple(members[domain]) for domain in sorted(members)})
 
     def check(self) -> None:
         """Assert that names are unique and in order."""

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping
 
-from flotilla_operator.placement import Claim, Group, Node, Policy, Snapshot, Taint, Toleration, Topology
+from flotilla_operator.placement import (
+    Claim,
+    Group,
+    Node,
+    Policy,
+    Snapshot,
+    Standing,
+    Taint,
+    Toleration,
+    Topology,
+)
 
 GPU = "nvidia.com/gpu"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
@@ -43,6 +53,10 @@ def group(
     tolerations: tuple[Toleration, ...] = (),
     left_out: frozenset[str] = frozenset(),
     cores: int = 1,
+    stages: int = 1,
+    pack_within: str | None = None,
+    spread_across: str | None = None,
+    required: bool = False,
 ) -> Group:
     return Group(
         owner=owner,
@@ -55,6 +69,10 @@ def group(
         tolerations=tolerations,
         products=products,
         left_out=left_out,
+        stages=stages,
+        pack_within=pack_within,
+        spread_across=spread_across,
+        required=required,
     )
 
 
@@ -62,5 +80,5 @@ def used(name: str, gpus: int) -> Claim:
     return Claim(node=name, requests={GPU: gpus, "pods": 1})
 
 
-def cluster(*nodes: Node, claims: tuple[Claim, ...] = ()) -> Snapshot:
-    return Snapshot(topology=Topology.of(nodes), claims=claims)
+def cluster(*nodes: Node, claims: tuple[Claim, ...] = (), standing: tuple[Standing, ...] = ()) -> Snapshot:
+    return Snapshot(topology=Topology.of(nodes), claims=claims, standing=standing)

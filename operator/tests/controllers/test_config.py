@@ -32,6 +32,13 @@ def test_keys_are_camel_case_as_in_the_chart() -> None:
     )
 
 
+def test_the_levels_and_the_interconnect_are_configuration() -> None:
+    labels = {"topologyLevels": ["row", "kubernetes.io/hostname"], "interconnect": ""}
+    config = parse_config({"images": IMAGES, "labels": labels})
+    assert config.labels.topology_levels == ("row", "kubernetes.io/hostname")
+    assert config.labels.interconnect == ""
+
+
 @pytest.mark.parametrize(
     ("document", "field"),
     [
@@ -43,6 +50,11 @@ def test_keys_are_camel_case_as_in_the_chart() -> None:
         ),
         pytest.param({"images": IMAGES, "loop": {"workers": 0}}, "loop.workers", id="no workers"),
         pytest.param({"images": IMAGES, "imagePullPolicy": "Maybe"}, "imagePullPolicy", id="no such policy"),
+        pytest.param(
+            {"images": IMAGES, "labels": {"topologyLevels": ["zone", "zone"]}},
+            "labels.topologyLevels",
+            id="a level twice",
+        ),
         pytest.param([], "(document)", id="not an object"),
     ],
 )

@@ -5,7 +5,18 @@ Properties over any cluster: test_properties.py; reading nodes and pods of the A
 
 import pytest
 
-from flotilla_operator.placement import Group, Node, RefusalReason, Snapshot, Taint, Toleration, place, score
+from flotilla_operator.placement import (
+    Group,
+    Node,
+    RefusalReason,
+    Snapshot,
+    Standing,
+    Taint,
+    Toleration,
+    place,
+    score,
+)
+from flotilla_operator.placement.groups import ZONE
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
 
 
@@ -134,9 +145,56 @@ def test_each_reason_is_said(reason: RefusalReason, the_node: Node, the_group: G
     assert dict(refusal.counts) == {reason: 1}
 
 
+@pytest.mark.parametrize(
+    ("snapshot", "the_group", "sentence", "reason"),
+    [
+        pytest.param(
+            cluster(node("a"), node("b", labels={ZONE: "x"})),
+            group("g", gpus=4, stages=4, pack_within=ZONE, required=True),
+            "0/2 nodes fit: 1 TooFewForAllStages, 1 TopologyLabelMissing; room for 2 of 4 stages",
+            RefusalReason.TOPOLOGY_LABEL_MISSING,
+            id="a node that does not say its zone cannot be in one",
+        ),
+        pytest.param(
+            cluster(node("a", labels={ZONE: "x"}), node("b", labels={ZONE: "y"}), node("c", gpus=1)),
+            group("g", gpus=8, stages=2, pack_within=ZONE, required=True),
+            "0/3 nodes fit: 2 NoDomainWithRoom, 1 TopologyLabelMissing; room for 2 of 2 stages, but for 1 "
+            "within one topology.kubernetes.io/zone",
+            RefusalReason.NO_DOMAIN_WITH_ROOM,
+            id="enough GPUs, but not in one zone",
+        ),
+        pytest.param(
+            cluster(node("a"), node("b", gpus=4)),
+            group("g", gpus=8, stages=2),
+            "0/2 nodes fit: 1 InsufficientGPUs, 1 TooFewForAllStages; room for 1 of 2 stages",
+            RefusalReason.TOO_FEW_FOR_ALL_STAGES,
+            id="room for one stage of two",
+        ),
+        pytest.param(
+            cluster(
+                node("a", labels={ZONE: "x"}),
+                node("b", labels={ZONE: "y"}, cordoned=True),
+                standing=(Standing(owner="default/llama", nodes=("a",)),),
+            ),
+            group("g", spread_across=ZONE, required=True),
+            "0/2 nodes fit: 1 Cordoned, 1 SpreadExceeded",
+            RefusalReason.SPREAD_EXCEEDED,
+            id="another replica in this zone would be one too many",
+        ),
+    ],
+)
+def test_each_reason_of_a_group_is_said(
+    snapshot: Snapshot, the_group: Group, sentence: str, reason: RefusalReason
+) -> None:
+    (refusal,) = place(snapshot, [the_group], POLICY, 0).refusals
+    assert refusal.message == sentence
+    assert reason in refusal.counts
+
+
 def test_every_reason_is_covered_here() -> None:
     parametrized = test_each_reason_is_said.pytestmark[0].args[1]
-    shown = {row.values[0] for row in parametrized} | {RefusalReason.KEPT_FOR_OLDER_GROUP}
+    of_groups = {row.values[-1] for row in test_each_reason_of_a_group_is_said.pytestmark[0].args[1]}
+    shown = {row.values[0] for row in parametrized} | of_groups | {RefusalReason.KEPT_FOR_OLDER_GROUP}
     assert shown == set(RefusalReason)
 
 
@@ -170,6 +228,6 @@ def test_a_cluster_without_nodes_is_said_so() -> None:
 
 def test_the_score_is_the_share_of_used_gpus_on_used_nodes() -> None:
     snapshot = cluster(node("a"), node("b"), node("c"), claims=(used("a", 8), used("b", 4)))
-    assert score(snapshot, GPU, frozenset({"a"})).value == 1.0
-    assert score(snapshot, GPU, frozenset({"a", "b"})).value == 0.75
-    assert score(snapshot, GPU, frozenset()).value is None
+    assert score(snapshot, POLICY, GPU, [("a",)]).value == 1.0
+    assert score(snapshot, POLICY, GPU, [("a",), ("b",), ("b",)]).value == 0.75
+    assert score(snapshot, POLICY, GPU, []).value is None

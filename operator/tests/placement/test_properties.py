@@ -51,7 +51,7 @@ def test_no_gpu_is_given_twice_and_no_group_is_lost(
     snapshot: Snapshot, waiting: list[Group], now: int
 ) -> None:
     snapshot.topology.check()
-    place(snapshot, waiting, POLICY, now).check(snapshot, waiting)
+    place(snapshot, waiting, POLICY, now).check(snapshot, waiting, POLICY)
 
 
 @given(snapshots, groups, times, st.randoms(use_true_random=False))

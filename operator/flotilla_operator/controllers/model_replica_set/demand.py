@@ -17,7 +17,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover, decide
 from flotilla_operator.placement import Group
-from flotilla_operator.placement.groups import Loads
+from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
 from flotilla_operator.workloads.hashing import stable_hash

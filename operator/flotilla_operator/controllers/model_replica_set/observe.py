@@ -94,7 +94,11 @@ def surroundings(world: World, memory: Memory, promises: Mapping[str, Sequence[P
     claims += [promise.claim for held in promises.values() for promise in held]
     return Surroundings(
         snapshot=Snapshot(topology=Topology.of(memory.nodes.of(caches.listed(NODES))), claims=tuple(claims)),
-        policy=Policy(product_labels=config.labels.gpu_products),
+        policy=Policy(
+            product_labels=config.labels.gpu_products,
+            topology_levels=config.labels.topology_levels,
+            interconnect_label=config.labels.interconnect or None,
+        ),
         images=images_of(config),
     )
 

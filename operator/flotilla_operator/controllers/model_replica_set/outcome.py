@@ -163,10 +163,10 @@ def _placement(outcome: Outcome) -> dict[str, Any] | None:
     spec, around = outcome.observed.me.spec, outcome.observed.around
     if spec.accelerator is None or spec.accelerator.resource is None:
         return None
-    nodes = frozenset(group.node for group in outcome.demand.groups if group.lives and group.node)
+    nodes = [(group.node,) for group in outcome.demand.groups if group.lives and group.node]
     refusal = outcome.refusal
     return {
-        "score": score(around.snapshot, spec.accelerator.resource, nodes).value,
+        "score": score(around.snapshot, around.policy, spec.accelerator.resource, nodes).value,
         "blocked": [
             {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
         ],
