@@ -6,11 +6,11 @@ then there is nothing to interrupt, and the new image may be the cure. Until the
 annotation flotilla.dev/images, not those of the live template: an image that somebody else set is drift.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from flotilla_operator.cluster.hashing import hash_of
 from flotilla_operator.cluster.resources import FLOTILLA_GROUP
 from flotilla_operator.cluster.writes import Manifest
 
@@ -79,5 +79,4 @@ def _with_images(manifest: Manifest, images: Mapping[str, str]) -> Manifest:
 def _template_hash(manifest: Manifest, refresh: str) -> str:
     """A short name for the pod template but for its images."""
     blank = _with_images(manifest, dict.fromkeys(_images(manifest), ""))
-    canonical = json.dumps([blank["spec"]["template"], refresh], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hash_of([blank["spec"]["template"], refresh])

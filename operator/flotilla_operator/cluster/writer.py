@@ -9,8 +9,6 @@ The server's answers go into the caches at once, so the next plan sees them befo
 is called before and after each kind of write, which is where tests kill the process.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,6 +20,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.drift import drifted
+from flotilla_operator.cluster.hashing import hash_of
 from flotilla_operator.cluster.kept_images import with_kept_images
 from flotilla_operator.cluster.ownership import (
     Owner,
@@ -46,12 +45,6 @@ ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
 FINALIZER_PREFIX: Final = f"{FLOTILLA_GROUP}/"
 
 log = structlog.get_logger(__name__)
-
-
-def hash_of(manifest: Manifest) -> str:
-    """A short name for exactly this manifest, whatever the order of its keys."""
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class Writer:
