@@ -234,6 +234,7 @@ def test_a_gated_model_opens_with_a_token_that_was_let_in(fetch: Callable[..., F
             id="no such revision",
         ),
         pytest.param("hf://a/b/c", (), None, Reason.SOURCE_INVALID, "hf://organisation/name", id="no name"),
+        pytest.param("hf://../..", (), None, Reason.SOURCE_INVALID, "hf://organisation/name", id="upwards"),
     ],
 )
 def test_a_refusal_names_its_reason_and_the_field_to_mend(

@@ -35,8 +35,9 @@ from flotilla_operator.api.common import (
 )
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?$"
+HUB_NAME = "[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?"  # as the hub has them: neither `.` nor `..` is one
 SOURCE_FORM = (
-    "self.matches('^hf://[-A-Za-z0-9._]+/[-A-Za-z0-9._]+$') || "
+    f"self.matches('^hf://{HUB_NAME}/{HUB_NAME}$') || "
     f"self.matches('{CLAIM_FOLDER}') || self.startsWith('image://')"
 )
 
@@ -128,7 +129,17 @@ class Model(ApiModel):
     ]
     """Where the model's files come from: `hf://organisation/name` (the Hugging Face hub) or `pvc://claim/folder`
     (a claim in the same namespace, read-only)."""
-    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-A-Za-z0-9._/]+$")] | None = None
+    revision: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=128, pattern=r"^[-A-Za-z0-9._/]+$"),
+            Rule(
+                rule="!self.contains('..')",
+                message="spec.model.revision must not hold ..; name a branch, a tag or a commit",
+            ),
+        ]
+        | None
+    ) = None
     """Branch, tag or commit on the hub. Name a commit where replicas must not differ; absent: the newest
     of the hub's main branch when a replica starts."""
     token_secret_ref: TokenSecretRef | None = None

@@ -48,7 +48,9 @@ class ClaimSource:
 
 
 def parse_source(source: str, revision: str | None) -> HubSource | ClaimSource:
-    """The source that a URI names; the API refuses other schemes before they come here."""
+    """The source that a URI names; what raises here the API has refused before."""
+    if ".." in (*source.split("/"), *(revision or "").split("/")):
+        raise ValueError(f"{source!r} at revision {revision!r} leads upwards")
     if source.startswith(HUB_SCHEME):
         return HubSource(repository=source.removeprefix(HUB_SCHEME).strip("/"), revision=revision)
     if source.startswith(CLAIM_SCHEME):

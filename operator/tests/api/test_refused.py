@@ -56,6 +56,23 @@ MODEL_REPLICA_SETS = [
         "spec.model.source must be hf://organisation/name",
         "a hub source without an organisation",
     ),
+    *(
+        row(
+            SET,
+            "spec__model__source",
+            f"hf://{names}",
+            "spec.model.source must be hf://organisation/name",
+            f"a hub source {names}",
+        )
+        for names in ("../..", "./model", "org/..", "org/.", "org/.model")
+    ),
+    row(
+        SET,
+        "spec__model",
+        {"name": "m", "source": "hf://org/model", "revision": "a/../../other--model"},
+        "spec.model.revision must not hold ..; name a branch, a tag or a commit",
+        "a revision that leads upwards",
+    ),
     row(
         SET,
         "spec__model__source",
