@@ -1,0 +1,193 @@
+"""Whether a model fits, what lacks and what would fit; the sentences stand here word by word."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flotilla_operator.capacity import (
+    Accelerator,
+    FitReason,
+    Parallel,
+    Wanted,
+    divides_heads,
+    fit,
+    longest,
+    remedies,
+    shape_of,
+    smallest,
+)
+from flotilla_operator.capacity.explain import explained
+from flotilla_operator.capacity.fit import GIB
+from tests.builders.model_configs import (
+    DEEPSEEK_V3,
+    LLAMA_8B,
+    LLAMA_70B,
+    MINILM,
+    PUBLISHED,
+    QWEN2_7B,
+    SMOLLM2,
+)
+
+H100 = Accelerator(memory_gib=80)
+H200 = Accelerator(memory_gib=141)
+T4 = Accelerator(memory_gib=16)
+SHAPES = [shape_of(config) for config, _ in PUBLISHED.values()]
+
+
+def sentence(
+    config: dict[str, Any], accelerator: Accelerator, wanted: Wanted, *, tensor: int, pipeline: int = 1
+) -> str:
+    shape, parallel = shape_of(config), Parallel(tensor=tensor, pipeline=pipeline)
+    verdict = fit(shape, accelerator, wanted, parallel)
+    assert not verdict.fits
+    return explained(shape, accelerator, wanted, verdict, remedies(shape, accelerator, wanted, parallel, 8))
+
+
+@pytest.mark.parametrize(
+    ("config", "accelerator", "length", "parallel", "reason"),
+    [
+        pytest.param(LLAMA_8B, H100, 131072, (1, 1), "Fits", id="8B on one H100, all its length"),
+        pytest.param(LLAMA_8B, T4, 8192, (1, 1), "WeightsTooLarge", id="8B on one T4"),
+        pytest.param(LLAMA_8B, T4, 8192, (2, 1), "Fits", id="8B on two T4"),
+        pytest.param(LLAMA_70B, H100, 32768, (1, 1), "WeightsTooLarge", id="70B on one H100"),
+        pytest.param(LLAMA_70B, H100, 131072, (2, 1), "SequenceTooLong", id="70B on two, all its length"),
+        pytest.param(LLAMA_70B, H100, 8192, (2, 1), "Fits", id="70B on two, short"),
+        pytest.param(LLAMA_70B, H100, 131072, (2, 2), "Fits", id="70B on two stages of two"),
+        pytest.param(QWEN2_7B, H100, 4096, (8, 1), "TensorDoesNotDivideHeads", id="28 heads on eight"),
+        pytest.param(
+            QWEN2_7B, H100, 4096, (7, 1), "TensorDoesNotDivideHeads", id="28 heads on seven, but 4 KV heads"
+        ),
+        pytest.param(SMOLLM2, H100, 4096, (1, 31), "MoreStagesThanLayers", id="31 stages of 30 layers"),
+        pytest.param(MINILM, T4, 512, (1, 1), "Fits", id="an encoder"),
+    ],
+)
+def test_verdicts(
+    config: dict[str, Any], accelerator: Accelerator, length: int, parallel: tuple[int, int], reason: str
+) -> None:
+    tensor, pipeline = parallel
+    wanted = Wanted(max_model_len=length)
+    verdict = fit(shape_of(config), accelerator, wanted, Parallel(tensor=tensor, pipeline=pipeline))
+    assert verdict.reason is FitReason(reason)
+    assert verdict.fits == (verdict.reason is FitReason.FITS)
+
+
+@pytest.mark.parametrize(
+    ("config", "accelerator", "length", "expected"),
+    [
+        pytest.param(LLAMA_8B, H100, 8192, (1, 1), id="8B on one H100"),
+        pytest.param(LLAMA_8B, T4, 8192, (2, 1), id="8B on two T4"),
+        pytest.param(LLAMA_70B, H100, 131072, (4, 1), id="70B on four H100, three do not divide 64 heads"),
+        pytest.param(LLAMA_70B, T4, 8192, (8, 2), id="70B on T4: two nodes of eight"),
+        pytest.param(DEEPSEEK_V3, H100, 32768, (8, 2), id="DeepSeek V3 on two nodes of H100"),
+        pytest.param(DEEPSEEK_V3, H200, 32768, (8, 1), id="DeepSeek V3 on one node of H200"),
+        pytest.param(DEEPSEEK_V3, T4, 32768, (8, 7), id="any number of stages up to the API's sixteen"),
+    ],
+)
+def test_the_smallest_parallelism(
+    config: dict[str, Any], accelerator: Accelerator, length: int, expected: tuple[int, int]
+) -> None:
+    found = smallest(shape_of(config), accelerator, Wanted(max_model_len=length), per_node=8)
+    assert found is not None
+    assert (found.tensor, found.pipeline) == expected
+
+
+def test_nothing_is_small_enough_for_a_model_that_no_sixteen_stages_hold() -> None:
+    assert smallest(shape_of(DEEPSEEK_V3), Accelerator(memory_gib=6), Wanted(max_model_len=1024), 8) is None
+
+
+def test_a_model_that_does_not_fit_says_what_lacks_and_what_would_fit() -> None:
+    assert sentence(LLAMA_70B, H100, Wanted(max_model_len=131072), tensor=2) == (
+        "65.7 GiB of weights and 20.0 GiB of KV cache for one sequence of 131072 tokens do not fit: each "
+        "80 GiB accelerator has 71.6 GiB for both, so 14.1 GiB lack on each; what would fit: tensor 4, or "
+        "maxModelLen 37888"
+    )
+
+
+def test_an_eight_bit_cache_is_proposed_where_it_would_do() -> None:
+    assert sentence(LLAMA_70B, H100, Wanted(max_model_len=65536), tensor=2).endswith(
+        "what would fit: tensor 4, or maxModelLen 37888, or kvCacheDtype FP8"
+    )
+
+
+def test_weights_alone_that_do_not_fit_are_helped_by_parallelism_only() -> None:
+    assert sentence(LLAMA_70B, T4, Wanted(max_model_len=8192), tensor=4).endswith(
+        "so 20.8 GiB lack on each; what would fit: tensor 8 with pipeline 2"
+    )
+
+
+def test_a_model_that_nothing_holds_says_so() -> None:
+    assert sentence(DEEPSEEK_V3, Accelerator(memory_gib=6), Wanted(max_model_len=1024), tensor=8).endswith(
+        "no parallelism inside one node makes it fit 6 GiB accelerators; choose larger ones, or a smaller or "
+        "quantised model"
+    )
+
+
+def test_a_tensor_that_does_not_divide_the_heads_names_those_that_do() -> None:
+    assert sentence(QWEN2_7B, H100, Wanted(max_model_len=4096), tensor=8) == (
+        "tensor 8 does not divide the model's 28 attention heads and 4 KV heads; set "
+        "spec.parallelism.tensor to one of 1, 2, 4"
+    )
+
+
+def test_more_stages_than_layers_is_said() -> None:
+    assert sentence(SMOLLM2, H100, Wanted(max_model_len=64), tensor=1, pipeline=31) == (
+        "pipeline 31 is more than the model's 30 layers; set spec.parallelism.pipeline to at most 30"
+    )
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(SHAPES), st.floats(1, 300), st.integers(16, 200_000), st.integers(1, 8), st.integers(1, 8)
+)
+def test_more_memory_shorter_sequences_and_more_accelerators_never_hurt(
+    shape: Any, memory: float, length: int, tensor: int, pipeline: int
+) -> None:
+    parallel, wanted = Parallel(tensor=tensor, pipeline=pipeline), Wanted(max_model_len=length)
+    here = fit(shape, Accelerator(memory_gib=memory), wanted, parallel)
+    better = [
+        fit(shape, Accelerator(memory_gib=memory + 1), wanted, parallel),
+        fit(shape, Accelerator(memory_gib=memory), Wanted(max_model_len=length - 1), parallel),
+        fit(shape, Accelerator(memory_gib=memory), wanted, Parallel(tensor=tensor, pipeline=pipeline + 1)),
+    ]
+    if divides_heads(shape, 2 * tensor):
+        doubled = Parallel(tensor=2 * tensor, pipeline=pipeline)
+        better.append(fit(shape, Accelerator(memory_gib=memory), wanted, doubled))
+    for other in better:
+        assert other.lacking_bytes <= here.lacking_bytes + 1
+        assert min(other.kv_bytes, other.weight_bytes, other.sequence_bytes, other.lacking_bytes) >= 0
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(SHAPES), st.floats(1, 300), st.integers(16, 200_000), st.integers(1, 8))
+def test_what_is_proposed_fits(shape: Any, memory: float, length: int, tensor: int) -> None:
+    accelerator, wanted = Accelerator(memory_gib=memory), Wanted(max_model_len=length)
+    parallel = Parallel(tensor=tensor)
+    found = remedies(shape, accelerator, wanted, parallel, per_node=8)
+    if found.parallel is not None:
+        assert fit(shape, accelerator, wanted, found.parallel).fits
+    if found.max_model_len is not None:
+        assert found.max_model_len <= length
+        assert fit(shape, accelerator, Wanted(max_model_len=found.max_model_len), parallel).fits
+    if found.fp8_cache:
+        assert fit(shape, accelerator, Wanted(max_model_len=length, kv_number_bytes=1), parallel).fits
+
+
+def test_the_longest_sequence_fills_what_is_left() -> None:
+    shape = shape_of(LLAMA_70B)
+    parallel = Parallel(tensor=2)
+    found = longest(shape, H100, Wanted(max_model_len=131072), parallel)
+    assert found is not None
+    assert fit(shape, H100, Wanted(max_model_len=found), parallel).fits
+    assert not fit(shape, H100, Wanted(max_model_len=found + 1024), parallel).fits
+
+
+def test_every_reason_is_given_by_some_row() -> None:
+    rows = [*test_verdicts.pytestmark[0].args[1]]  # type: ignore[attr-defined]
+    assert {row.values[4] for row in rows} == {str(reason) for reason in FitReason}
+
+
+def test_an_accelerator_keeps_a_share_and_working_memory_for_the_engine() -> None:
+    assert H100.for_model_bytes / GIB == pytest.approx(80 * 0.92 - 2)
+    assert Accelerator(memory_gib=1).for_model_bytes == 0
