@@ -108,3 +108,7 @@ demo-down: setup ## Remove the demo's namespace and the chart
 .PHONY: bench-retrieval-demo
 bench-retrieval-demo: prerequisites ## Is the right page among the first five? 30 questions over the demo's pages
 	@$(E2E) -m retrieval_demo
+
+.PHONY: bench-scale
+bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
+	@$(E2E) -m scale

@@ -85,16 +85,19 @@ class KeyedQueue:
         *,
         timer: Timer | None = None,
         backoff: Backoff | None = None,
+        spacing_seconds: float = 0.0,
         draw: Callable[[float, float], float] = random.uniform,
         observer: Observer | None = None,
     ) -> None:
         self._timer: Timer = timer or asyncio.get_running_loop()
         self._backoff = backoff or Backoff()
+        self._spacing_seconds = spacing_seconds
         self._draw = draw
         self._observer: Observer = observer or Silent()
         self._order: deque[Key] = deque()
         self._waiting_since: dict[Key, float] = {}
         self._running_since: dict[Key, float] = {}
+        self._begun_at: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._later: dict[Key, Handle] = {}
         self._failures: dict[Key, int] = {}
@@ -106,8 +109,11 @@ class KeyedQueue:
 
     def add(self, key: Key) -> None:
         """Reconcile this key as soon as possible."""
-        if (planned := self._later.pop(key, None)) is not None:
-            planned.cancel()
+        held_seconds = self._held_seconds(key)
+        if held_seconds > 0 and key not in self._running_since:
+            self.add_after(key, held_seconds)
+            return
+        self._unplan(key)
         if key in self._running_since:
             self._again.add(key)
         elif key not in self._waiting_since:
@@ -147,8 +153,8 @@ class KeyedQueue:
     def forget(self, key: Key) -> None:
         """The object is gone: nothing is to come back."""
         self._failures.pop(key, None)
-        if (planned := self._later.pop(key, None)) is not None:
-            planned.cancel()
+        self._begun_at.pop(key, None)
+        self._unplan(key)
 
     async def take(self) -> Key:
         """The key that waited longest; `done` must follow."""
@@ -158,7 +164,7 @@ class KeyedQueue:
         key = self._order.popleft()
         now = self.taken_at = self._timer.time()
         self._observer.taken(key, now - self._waiting_since.pop(key))
-        self._running_since[key] = now
+        self._running_since[key] = self._begun_at[key] = now
         return key
 
     def done(self, key: Key) -> None:
@@ -182,6 +188,14 @@ class KeyedQueue:
         assert not self._waiting_since.keys() & self._running_since.keys(), "a key waits while it runs"
         assert self._again <= self._running_since.keys(), "a key comes back that does not run"
         assert not self._later.keys() & self._waiting_since.keys(), "a key waits and will come later"
+
+    def _held_seconds(self, key: Key) -> float:
+        begun_at = self._begun_at.get(key)
+        return 0.0 if begun_at is None else begun_at + self._spacing_seconds - self._timer.time()
+
+    def _unplan(self, key: Key) -> None:
+        if (planned := self._later.pop(key, None)) is not None:
+            planned.cancel()
 
     def _due(self, key: Key) -> None:
         self._later.pop(key, None)

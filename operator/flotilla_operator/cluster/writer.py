@@ -9,8 +9,10 @@ The server's answers go into the caches at once, so the next plan sees them befo
 is called before and after each kind of write, which is where tests kill the process.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, Final
 
 import structlog
@@ -43,6 +45,7 @@ from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, M
 
 ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
 FINALIZER_PREFIX: Final = f"{FLOTILLA_GROUP}/"
+WRITES_AT_ONCE: Final = 8  # of one object; several are reconciled at once, and all share the client's pool
 
 log = structlog.get_logger(__name__)
 
@@ -65,18 +68,43 @@ class Writer:
         self._on_change = on_change
         self._reached = reached
         self._normalised: dict[str, dict[ObjectRef, tuple[str, frozenset[str]]]] = {}
+        self._found_right: dict[str, dict[ObjectRef, tuple[str, str]]] = {}
 
     async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
-        """Do the writes in order; returns those that were refused."""
-        refusals = []
-        for write in writes:
-            try:
-                await self._do(owner, write)
-            except RefusedError as refused:
-                refusals.append(_refusal(write, refused.reason, refused.message))
-            except ApiError as error:
-                refusals.append(_refusal(write, refusal_reason(error), error.message))
+        """Do the writes, neighbours of one kind at once and the kinds in order; returns those that were
+        refused.
+        """
+        refusals: list[Refusal] = []
+        for _, neighbours in groupby(writes, key=type):
+            refusals += await self._together(owner, list(neighbours))
         return refusals
+
+    async def _together(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
+        """Carry out writes that do not wait for each other; the first unexpected error ends them all."""
+        waiting = iter(enumerate(writes))
+        refusals: dict[int, Refusal] = {}
+
+        async def work() -> None:
+            for position, write in waiting:
+                if (refusal := await self._try(owner, write)) is not None:
+                    refusals[position] = refusal
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(WRITES_AT_ONCE, len(writes))):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [refusals[position] for position in sorted(refusals)]
+
+    async def _try(self, owner: Owner, write: Write) -> Refusal | None:
+        try:
+            await self._do(owner, write)
+        except RefusedError as refused:
+            return _refusal(write, refused.reason, refused.message)
+        except ApiError as error:
+            return _refusal(write, refusal_reason(error), error.message)
+        return None
 
     async def write_status(self, owner: Owner, status: Mapping[str, Any]) -> float | None:
         """Write the whole status if it is worth it; returns after how many seconds it may be, if not now."""
@@ -141,6 +169,7 @@ class Writer:
         """The object is gone."""
         self._limiter.forget(uid)
         self._normalised.pop(uid, None)
+        self._found_right.pop(uid, None)
 
     async def _do(self, owner: Owner, write: Write) -> None:
         match write:
@@ -253,9 +282,16 @@ class Writer:
         metadata = live["metadata"]
         if (metadata.get("annotations") or {}).get(ANNOTATION_APPLIED_HASH) != digest:
             return False
-        known = self._normalised.get(owner.uid, {})
-        known_digest, known_paths = known.get(resource_of(wanted).ref_to(wanted), ("", frozenset[str]()))
-        return drifted(wanted, live) <= (known_paths if known_digest == digest else frozenset())
+        ref = resource_of(wanted).ref_to(wanted)
+        found_right = self._found_right.setdefault(owner.uid, {})
+        version = (digest, metadata["resourceVersion"])
+        if found_right.get(ref) == version:
+            return True
+        known_digest, known_paths = self._normalised.get(owner.uid, {}).get(ref, ("", frozenset[str]()))
+        if not drifted(wanted, live) <= (known_paths if known_digest == digest else frozenset()):
+            return False
+        found_right[ref] = version
+        return True
 
     def _remember_normalised(self, owner: Owner, digest: str, wanted: Manifest, applied: Manifest) -> None:
         """What differs in the answer itself is the server's way of writing it, and no drift."""

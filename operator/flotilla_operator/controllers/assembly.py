@@ -36,6 +36,9 @@ from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 
+# Shorter than a person notices, long enough for the many changes that one reconcile sets off.
+SPACING_SECONDS = 0.25
+
 log = structlog.get_logger(__name__)
 
 
@@ -121,7 +124,7 @@ def _queue(config: OperatorConfig, metrics: Metrics) -> KeyedQueue:
     backoff = Backoff(
         base_seconds=config.loop.backoff_base_seconds, limit_seconds=config.loop.backoff_limit_seconds
     )
-    queue = KeyedQueue(backoff=backoff, observer=metrics)
+    queue = KeyedQueue(backoff=backoff, spacing_seconds=SPACING_SECONDS, observer=metrics)
     metrics.depth_is(lambda: len(queue))
     return queue
 

@@ -56,8 +56,8 @@ def longest(_low: float, high: float) -> float:
     return high
 
 
-def queue_with(clock: HandClock) -> KeyedQueue:
-    return KeyedQueue(timer=clock, draw=longest)
+def queue_with(clock: HandClock, *, spacing_seconds: float = 0.0) -> KeyedQueue:
+    return KeyedQueue(timer=clock, draw=longest, spacing_seconds=spacing_seconds)
 
 
 async def test_a_key_woken_many_times_is_held_once() -> None:
@@ -172,10 +172,12 @@ async def test_waits_and_runs_are_measured() -> None:
 class QueueMachine(RuleBasedStateMachine):
     """Whatever is asked in whatever order, no woken key is lost and none runs twice at once."""
 
+    spacing_seconds = 0.0
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = HandClock()
-        self.queue = queue_with(self.clock)
+        self.queue = queue_with(self.clock, spacing_seconds=self.spacing_seconds)
         self.running: list[Key] = []
         self.owed: set[Key] = set()
 
@@ -216,8 +218,49 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_owed_is_lost(self) -> None:
         waiting = set(self.queue._order) | self.queue._again
+        if self.spacing_seconds:
+            waiting |= self.queue._later.keys()
         assert self.owed <= waiting
 
 
+class SpacedQueueMachine(QueueMachine):
+    """The same with a time between two beginnings of a key."""
+
+    spacing_seconds = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun_at: dict[Key, float] = {}
+
+    @invariant()
+    def beginnings_are_apart(self) -> None:
+        for key, at in self.queue._begun_at.items():
+            before = self.begun_at.get(key)
+            assert before is None or before == at or at - before >= self.spacing_seconds - 1e-6
+            self.begun_at[key] = at
+
+
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=100, deadline=None)
+TestQueueMachine.settings = settings(max_examples=60, deadline=None)
+TestSpacedQueueMachine = SpacedQueueMachine.TestCase
+TestSpacedQueueMachine.settings = settings(max_examples=60, deadline=None)
+
+
+def test_what_changes_again_and_again_is_looked_at_now_and_once_more_when_the_time_is_over() -> None:
+    async def scenario() -> None:
+        clock = HandClock()
+        queue = queue_with(clock, spacing_seconds=0.5)
+        queue.add(A)
+        assert await queue.take() == A
+        queue.add(A)
+        queue.done(A)
+        for _ in range(100):
+            queue.add(A)
+        assert not len(queue)
+        clock.advance(0.5)
+        assert await queue.take() == A
+        queue.done(A)
+        clock.advance(10)
+        assert not len(queue)
+
+    asyncio.run(scenario())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import ApiError
@@ -28,7 +29,7 @@ from flotilla_operator.cluster.resources import (
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, Write
-from tests.support.fake_api import FakeApi
+from tests.support.fake_api import FakeApi, Fault, Request, status_document
 
 # Events and the lease are not the writer's; test_events and test_lease have them.
 OF_OTHERS = (
@@ -304,6 +305,23 @@ async def test_a_refusal_does_not_stop_the_other_writes(
         b.api.fail(lambda r: r.method == "POST", status, causes=causes)
         assert await b.write(Create(manifest=pod("a")), Create(manifest=pod("b"))) == [reason]
         assert b.api.get(PODS, "default", "b") is not None
+
+
+async def test_pods_are_posted_at_once_and_one_that_is_refused_late_stops_none() -> None:
+    async with bench() as b:
+
+        async def refused_once_the_others_are_there() -> web.Response:
+            while not all(b.api.get(PODS, "default", name) for name in ("m-1", "m-2")):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            return web.json_response(status_document(403, "Forbidden", "quota"), status=403)
+
+        def is_first(request: Request) -> bool:
+            return request.method == "POST" and request.body["metadata"]["name"] == "m-0"
+
+        b.api.faults.append(Fault(is_first, refused_once_the_others_are_there))
+        async with asyncio.timeout(10):
+            refused = await b.write(*(Create(manifest=pod(f"m-{index}")) for index in range(3)))
+        assert refused == [RefusalReason.FORBIDDEN]
 
 
 async def test_a_refusal_names_the_field_that_asked_for_the_object() -> None:

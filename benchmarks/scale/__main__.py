@@ -1,0 +1,156 @@
+"""`make bench-scale`: a thousand pods through the operator and through a bare client, side by side.
+
+On 130 KWOK nodes of eight accelerators: 500 groups of two pods in 25 sets, then 1,000 groups of one pod. Each
+pair of runs is the operator, from the first set's POST, and the bare client with the very pods that the
+operator made, ungated, from its first POST; both until a watcher of its own has seen the last pod bound. The
+order within a pair alternates and the medians are compared. Then the sets grow from 500 pods to 1,000,
+shrink, and go to zero. What the operator asked of the API server is read from the audit log.
+
+The last line is one JSON object: times in seconds, memory in MiB.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scale.site import NAMESPACE, SETS, Manifest, Site, Workload, as_created, site, wait_for
+from tests.support.processes import WHOLE, OperatorProcess, operator_process
+
+
+@dataclass(slots=True)
+class Runs:
+    """The times of one workload's pairs."""
+
+    operator_seconds: list[float] = field(default_factory=list)
+    raw_seconds: list[float] = field(default_factory=list)
+    requests_per_pod: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """The operator's median over the bare client's."""
+        return statistics.median(self.operator_seconds) / statistics.median(self.raw_seconds)
+
+
+@contextmanager
+def operator(place: Site) -> Iterator[OperatorProcess]:
+    """The whole operator, ready to lead."""
+    with operator_process(
+        place.folder, place.kubeconfig, module=WHOLE, watchNamespaces=[NAMESPACE]
+    ) as process:
+        wait_for(lambda: process.get("health", "/readyz")[0] == 200, "a ready operator")
+        yield process
+
+
+def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list[Manifest]:
+    """Create the sets; the pods that came of it."""
+    before = place.requests_of_operator(0)
+    with place.watching(workload.pods) as watch:
+        started = time.monotonic()
+        for manifest in workload.manifests():
+            place.plane.client.create(SETS, manifest)
+        seconds = watch.bound_at() - started
+    requests = place.requests_of_operator(before)
+    print(f"operator: {seconds:.1f} s, {requests / workload.pods:.2f} requests a pod", flush=True)
+    if runs is not None:
+        runs.operator_seconds.append(seconds)
+        runs.requests_per_pod.append(requests / workload.pods)
+    return as_created(place.engine_pods())
+
+
+def through_bare_client(place: Site, pods: list[Manifest], runs: Runs) -> None:
+    """POST the same pods."""
+    path = place.folder / "pods.json"
+    path.write_text(json.dumps(pods))
+    command = [sys.executable, "-m", "scale.raw_client", f"--kubeconfig={place.plane.kubeconfig}"]
+    with place.watching(len(pods)) as watch:
+        done = subprocess.run([*command, f"--pods={path}"], check=True, capture_output=True, text=True)
+        seconds = watch.bound_at() - json.loads(done.stdout)["started_at"]
+    print(f"bare client: {seconds:.1f} s", flush=True)
+    runs.raw_seconds.append(seconds)
+
+
+def alternate(place: Site, workload: Workload, pairs: int) -> Runs:
+    """A run of the operator that gives the pods and is not counted, then pairs in alternating order."""
+    runs = Runs()
+    pods = through_operator(place, workload, None)
+    place.clear()
+    for index in range(pairs):
+        for operator_goes in (True, False) if index % 2 == 0 else (False, True):
+            if operator_goes:
+                through_operator(place, workload, runs)
+            else:
+                through_bare_client(place, pods, runs)
+            place.clear()
+    return runs
+
+
+def grow_and_shrink(place: Site, workload: Workload) -> dict[str, float]:
+    """Half the groups, all of them, half, none: seconds for each step."""
+    small = Workload(sets=workload.sets, groups=workload.groups // 2, stages=workload.stages)
+    seconds = {}
+    for manifest in small.manifests():
+        place.plane.client.create(SETS, manifest)
+    wait_for(lambda: place.bound() == small.pods, "half the pods")
+    for name, groups in (("up", workload.groups), ("down", small.groups), ("to_zero", 0)):
+        started = time.monotonic()
+        for set_name in workload.set_names():
+            place.plane.client.merge(f"{SETS}/{set_name}", {"spec": {"replicas": groups // workload.sets}})
+        wanted = groups * workload.stages
+        wait_for(lambda wanted=wanted: place.bound() == wanted, f"{wanted} pods")
+        seconds[name] = round(time.monotonic() - started, 1)
+    place.clear()
+    return seconds
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=130)
+    parser.add_argument("--sets", type=int, default=25)
+    parser.add_argument("--pods", type=int, default=1000)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--only", choices=["one", "two"])
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="flotilla-scale-") as folder,
+        site(Path(folder), nodes=options.nodes) as place,
+        operator(place) as process,
+    ):
+        result = {"pods": options.pods, **_measure(place, process, options)}
+    print(json.dumps(result))
+    return 0
+
+
+def _measure(place: Site, process: OperatorProcess, options: argparse.Namespace) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    if options.only != "one":
+        two = Workload(sets=options.sets, groups=options.pods // 2, stages=2)
+        runs = alternate(place, two, options.pairs)
+        result |= {
+            "seconds": round(statistics.median(runs.operator_seconds), 2),
+            "raw_client_seconds": round(statistics.median(runs.raw_seconds), 2),
+            "ratio": round(runs.ratio, 2),
+            "api_requests_per_pod": round(statistics.median(runs.requests_per_pod), 2),
+        }
+    if options.only != "two":
+        one = Workload(sets=options.sets, groups=options.pods, stages=1)
+        runs = alternate(place, one, options.pairs)
+        result |= {
+            "one_pod_groups_ratio": round(runs.ratio, 2),
+            "one_pod_groups_requests_per_pod": round(statistics.median(runs.requests_per_pod), 2),
+            "scaling_seconds": grow_and_shrink(place, one),
+        }
+    return {**result, "operator_mib": round(process.memory_mib(), 1)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

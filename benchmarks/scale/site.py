@@ -1,0 +1,181 @@
+"""The cluster that both sides work on: KWOK nodes of eight accelerators, a namespace, the sets.
+
+One site serves all runs. Between two of them everything in the namespace is deleted and seen to be gone.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_cluster.control_plane import ControlPlane, Options
+from local_cluster.kwok import GPU_RESOURCE, Parallelism, create_nodes, gpu_nodes
+from tests.support.kinds import install_kinds
+
+NAMESPACE = "scale"
+OPERATOR_USER = "the-operator"
+SETS = f"/apis/flotilla.dev/v1alpha1/namespaces/{NAMESPACE}/modelreplicasets"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+ENGINES = "?labelSelector=app.kubernetes.io/component=engine"
+GONE_WITHIN_SECONDS = 300
+PLAYED_AT_ONCE = 32
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """`sets` sets of `groups` groups in all, each of `stages` pods with one accelerator."""
+
+    sets: int
+    groups: int
+    stages: int
+
+    @property
+    def pods(self) -> int:
+        """How many pods that is."""
+        return self.groups * self.stages
+
+    def set_names(self) -> list[str]:
+        """A name for each set."""
+        return [f"model-{index:02}" for index in range(self.sets)]
+
+    def manifests(self) -> list[Manifest]:
+        """The sets, each with its share of the groups."""
+        return [self._manifest(name) for name in self.set_names()]
+
+    def _manifest(self, name: str) -> Manifest:
+        return {
+            "apiVersion": "flotilla.dev/v1alpha1",
+            "kind": "ModelReplicaSet",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "model": {"name": "model", "source": "hf://example/model"},
+                "accelerator": {"resource": GPU_RESOURCE},
+                "parallelism": {"tensor": 1, **({"pipeline": self.stages} if self.stages > 1 else {})},
+                "replicas": self.groups // self.sets,
+                "router": {"replicas": 1},
+                "drain": {"deadlineSeconds": 1},
+            },
+        }
+
+
+class Site:
+    """The control plane with its nodes and namespace."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane = plane
+        self.folder = folder
+        self.kubeconfig = plane.kubeconfig_for(OPERATOR_USER, groups=["system:masters"])
+
+    def engine_pods(self) -> list[Manifest]:
+        """The engine pods there are."""
+        items: list[Manifest] = self.plane.client.get(PODS + ENGINES)["items"]
+        return items
+
+    def bound(self) -> int:
+        """How many of them have a node and stay."""
+        return sum(
+            bool(pod["spec"].get("nodeName")) and "deletionTimestamp" not in pod["metadata"]
+            for pod in self.engine_pods()
+        )
+
+    def clear(self) -> None:
+        """Delete every set and pod, and wait until none is left."""
+        client = self.plane.client
+        client.request("DELETE", SETS)
+        client.request("DELETE", f"{PODS}?gracePeriodSeconds=0")
+        wait_for(
+            lambda: not client.get(SETS)["items"] and not client.get(PODS)["items"], "an empty namespace"
+        )
+
+    @contextmanager
+    def watching(self, count: int) -> Iterator["Watch"]:
+        """A watcher that waits for so many bound pods."""
+        command = [sys.executable, "-m", "scale.watcher", f"--kubeconfig={self.plane.kubeconfig}"]
+        command += [f"--namespace={NAMESPACE}", f"--count={count}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline().strip() == "watching", "the watcher did not start"
+                yield Watch(process)
+            finally:
+                process.kill()
+
+    def requests_of_operator(self, since: int) -> int:
+        """How many requests the operator made after the audit log had so many lines of it."""
+        return sum(1 for _ in self.plane.audit_events(user=OPERATOR_USER)) - since
+
+
+class Watch:
+    """A watcher at work."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def bound_at(self) -> float:
+        """Monotonic seconds at which the last pod was bound."""
+        output, _ = self._process.communicate(timeout=600)
+        at: float = json.loads(output.splitlines()[-1])["bound_at"]
+        return at
+
+
+@contextmanager
+def site(folder: Path, *, nodes: int) -> Iterator[Site]:
+    """A control plane with scheduler, controller manager and so many KWOK nodes, all of them ready."""
+    options = Options(
+        controller_manager=True,
+        scheduler=True,
+        kwok=True,
+        kwok_parallelism=Parallelism(pods=PLAYED_AT_ONCE),
+    )
+    with ControlPlane(folder / "control-plane", options) as plane:
+        create_nodes(plane.client, list(gpu_nodes(nodes)))
+        install_kinds(plane)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+        plane.client.create("/api/v1/namespaces", namespace)
+        wait_for(lambda: all(map(_ready, plane.client.get("/api/v1/nodes")["items"])), "ready nodes")
+        account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
+        wait_for(lambda: plane.client.exists(account), "the namespace's service account")
+        yield Site(plane, folder)
+
+
+def as_created(pods: Sequence[Manifest]) -> list[Manifest]:
+    """Manifests that make the same pods again: nothing of the server's, no owner, no gate, no node."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                key: value
+                for key, value in pod["metadata"].items()
+                if key in ("name", "namespace", "labels", "annotations")
+            },
+            "spec": {
+                key: value
+                for key, value in pod["spec"].items()
+                if key not in ("nodeName", "schedulingGates", "serviceAccount", "priority")
+            },
+        }
+        for pod in pods
+    ]
+
+
+def wait_for(holds: Any, what: str, *, seconds: float = GONE_WITHIN_SECONDS) -> None:
+    """Until it holds; the requests of this wait are few."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.5)
+
+
+def _ready(node: Manifest) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not (node["spec"].get("taints"))
