@@ -1,6 +1,7 @@
 """`python -m engine_double --config FILE --port N`; takes vLLM's arguments too: one pod spec starts both."""
 
 import asyncio
+import os
 import signal
 import sys
 
@@ -9,6 +10,7 @@ from aiohttp import web
 from engine_double.configuration import Configuration, parse
 from engine_double.server import Server
 
+KEY_VARIABLE = "VLLM_API_KEY"  # vLLM's own name
 SHUTDOWN_SECONDS = 5.0
 
 
@@ -25,7 +27,7 @@ async def serve(configuration: Configuration, host: str | None, port: int) -> No
     except TimeoutError:
         pass
     runner = web.AppRunner(
-        Server(configuration).application(),
+        Server(configuration, key=os.environ.get(KEY_VARIABLE)).application(),
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_SECONDS,

@@ -1,15 +1,20 @@
 """How a request is refused: OpenAI's error body with the right status."""
 
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from pydantic import BaseModel, ValidationError
 
 from engine_double import shapes
 
 Body = TypeVar("Body", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+GUARDED = ("/v1", "/v2")
 
 
 class RefusedError(Exception):
@@ -30,6 +35,20 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
         return web.json_response(refused.body, status=refused.status)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as missing:
         return web.json_response({"detail": missing.reason}, status=missing.status)
+
+
+def asking_for(key: str) -> Middleware:
+    """Lets only requests with this key through to the paths that vLLM guards."""
+
+    @web.middleware
+    async def asked(request: web.Request, handler: Handler) -> web.StreamResponse:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        right = scheme.lower() == "bearer" and secrets.compare_digest(given.encode(), key.encode())
+        if request.path.startswith(GUARDED) and not right:
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        return await handler(request)
+
+    return asked
 
 
 def parsed(raw: bytes, kind: type[Body]) -> Body:

@@ -14,7 +14,7 @@ from engine_double.configuration import Configuration, Task
 from engine_double.engine import Engine, EventQueue
 from engine_double.faults import FaultSwitch, Hang, MetricsFault
 from engine_double.metrics import EngineMetrics, Identity
-from engine_double.refusals import Body, RefusedError, errors_answered, parsed
+from engine_double.refusals import Body, RefusedError, asking_for, errors_answered, parsed
 from engine_double.replies import Delta, FinishedBy, Reply, Script, filler_reply, scripted
 from engine_double.simulator import Simulator
 from engine_double.work import FinishReason, Generated, Request
@@ -25,8 +25,9 @@ MAX_BODY_BYTES = 64 * 1024**2
 class Server:
     """One double: its engine, its script and its faults."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, *, key: str | None = None) -> None:
         self._configuration = configuration
+        self._guards = [asking_for(key)] if key else []
         self._script = Script()
         self._script.add(list(configuration.script))
         self._switch = FaultSwitch(configuration.faults)
@@ -45,7 +46,9 @@ class Server:
 
     def application(self) -> web.Application:
         """The routes, with the engine's loop running beside them."""
-        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_answered])
+        application = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[errors_answered, *self._guards]
+        )
         if self._configuration.task is Task.GENERATE:
             application.router.add_post("/v1/chat/completions", self._chat)
             application.router.add_post("/v1/completions", self._completion)

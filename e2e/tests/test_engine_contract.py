@@ -30,6 +30,8 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
+KEY = "the-engines-key"
+WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 E2E = Path(__file__).parents[1]
 # The double knows only some of what vLLM says about its cache.
 LABELS_OF_WHICH_SOME_ARE_ENOUGH = {"vllm:cache_config_info"}
@@ -62,8 +64,11 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def environment() -> Environment:
-    return ensure()
+def environment() -> Iterator[Environment]:
+    """All engines are started with a key, as in pods of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_API_KEY", KEY)
+        yield ensure()
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +142,8 @@ def embedders(engines: dict[str, RunningEngine], tmp_path_factory: pytest.TempPa
 def pair(engines: dict[str, RunningEngine], model: Model, folder: Path) -> Iterator[Pair]:
     with (
         doubling(model, folder / "double.json") as double_url,
-        httpx.Client(base_url=engines[model.name].url, timeout=120) as real,
-        httpx.Client(base_url=double_url, timeout=30) as double,
+        httpx.Client(base_url=engines[model.name].url, timeout=120, headers=WITH_KEY) as real,
+        httpx.Client(base_url=double_url, timeout=30, headers=WITH_KEY) as double,
     ):
         yield Pair(real=real, double=double, model=model.name)
 
@@ -316,6 +321,20 @@ def test_an_error_has_the_same_status_and_keys(
     if "error" in real.json():
         assert double.json()["error"]["type"] == real.json()["error"]["type"]
         assert double.json()["error"]["param"] == real.json()["error"]["param"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/v1/models", 401, id="what is OpenAI's is guarded"),
+        pytest.param("/health", 200, id="the probes' path is open"),
+        pytest.param("/metrics", 200, id="the metrics are open"),
+    ],
+)
+def test_without_the_key_nothing_is_answered(generators: Pair, path: str, status: int) -> None:
+    for headers in ({"Authorization": ""}, {"Authorization": "Bearer other"}):
+        for client in (generators.real, generators.double):
+            assert client.get(path, headers=headers).status_code == status
 
 
 def test_a_text_too_long_to_embed_is_refused_by_both(embedders: Pair) -> None:

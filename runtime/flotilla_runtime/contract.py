@@ -32,6 +32,8 @@ ANNOTATION_SERVER_ID: Final = f"{DOMAIN}/server-id"
 ANNOTATION_DRAIN_EPOCH: Final = f"{DOMAIN}/drain-epoch"
 ANNOTATION_CONFIG_HASH: Final = f"{DOMAIN}/config-hash"
 
+ENV_ENGINE_KEY: Final = "VLLM_API_KEY"  # vLLM's own name, in its pods and in the routers
+
 CONFIG_DIRECTORY: Final = "/etc/flotilla"
 CONFIG_PATH: Final = f"{CONFIG_DIRECTORY}/config.json"
 
@@ -300,6 +302,8 @@ class RouterConfig(_Section):
     set; pods whose LABEL_STAGE is not "0" are passed over, since only a group's leader serves. The router
     selector finds the set's router pods: limits are per process, so each agent divides by the number alive.
     `caller_keys_directory` is where the secret of callers' keys is mounted; None lets everyone in.
+    `engine_key_environment` names the environment variable of HAProxy that holds the key the engines ask for;
+    None passes on what the caller sent.
     `run_directory` is an emptyDir that HAProxy and the agent share. `drain_deadline_seconds` is how long a
     router pod that is being deleted waits for its streams; the pod's grace period must be longer. The two
     `promised_…` are the times that answers are counted against.
@@ -324,6 +328,7 @@ class RouterConfig(_Section):
     promised_first_byte_seconds: float | None = None
     promised_total_seconds: float | None = None
     caller_keys_directory: str | None = None
+    engine_key_environment: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
     run_directory: str = "/run/flotilla"
     listen_family: ListenFamily = ListenFamily.DUAL
     port: int = PORT_ROUTER

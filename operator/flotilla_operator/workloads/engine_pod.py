@@ -15,6 +15,7 @@ from flotilla_operator.placement.quantities import CPU, quantity
 from flotilla_operator.workloads import model_source
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SERVED_MODEL, lifecycle, probes
+from flotilla_operator.workloads.engine_key import engine_key_variable
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
@@ -64,7 +65,7 @@ def engine_pod(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity,
     source = model_source.parse_source(spec.model.source, spec.model.revision)
     scratch_volumes, scratch_mounts = scratch(SCRATCH)
     parts = PodParts(
-        containers=[_engine(spec, source, images, scratch_mounts)],
+        containers=[_engine(owner, spec, source, images, scratch_mounts)],
         init_containers=[_model_container(spec, source, images)],
         volumes=[
             *scratch_volumes,
@@ -132,6 +133,7 @@ def _scheduling(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity
 
 
 def _engine(
+    owner: Owner,
     spec: ModelReplicaSetSpec,
     source: model_source.HubSource | model_source.ClaimSource,
     images: Images,
@@ -142,7 +144,7 @@ def _engine(
         spec.engine.image or (images.engine_cpu if spec.accelerator is None else images.engine),
         pull_policy=images.pull_policy,
         args=engine_arguments(spec, source.path),
-        env=_environment(spec),
+        env=_environment(owner, spec),
         ports=[{"name": "http", "containerPort": contract.PORT_ENGINE, "protocol": "TCP"}],
         resources=engine_requests(spec),
         volumeMounts=[
@@ -156,7 +158,7 @@ def _engine(
     )
 
 
-def _environment(spec: ModelReplicaSetSpec) -> list[Manifest]:
+def _environment(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:
     """Ours, overridden by the user's where names are the same.
 
     `USER` because some libraries ask for the user's name and a numeric user has no entry in the image.
@@ -172,7 +174,8 @@ def _environment(spec: ModelReplicaSetSpec) -> list[Manifest]:
         ENV_DRAIN_DEADLINE: str(spec.drain.deadline_seconds),
         **_cpu_environment(spec),
     }
-    return merged_environment([{"name": name, "value": value} for name, value in ours.items()], spec)
+    variables: list[Manifest] = [{"name": name, "value": value} for name, value in ours.items()]
+    return merged_environment([*variables, engine_key_variable(owner)], spec)
 
 
 def merged_environment(ours: Sequence[Manifest], spec: ModelReplicaSetSpec) -> list[Manifest]:

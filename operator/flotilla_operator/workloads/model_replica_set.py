@@ -9,8 +9,13 @@ from flotilla_operator.workloads.router import router_manifests, router_service,
 from flotilla_runtime import contract
 
 
-def router_objects(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> list[Manifest]:
-    """What stands around the engine pods, in the order in which it is needed."""
+def router_objects(
+    owner: Owner, spec: ModelReplicaSetSpec, images: Images, *, key_made_anew: str = ""
+) -> list[Manifest]:
+    """What stands around the engine pods, in the order in which it is needed.
+
+    `key_made_anew` is the time of the engines' key, where it is not their first one.
+    """
     part = engines(owner)
     port = [objects.Port(name="http", number=contract.PORT_ENGINE)]
     return [
@@ -28,7 +33,7 @@ def router_objects(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> l
         objects.pod_disruption_budget(
             part, selector=engine_selector(owner), min_available=max(0, spec.replicas - 1)
         ),
-        *router_manifests(owner, spec, images),
+        *router_manifests(owner, spec, images, key_made_anew=key_made_anew),
     ]
 
 

@@ -3,17 +3,21 @@
 The pod has three parts. An init container renders HAProxy's files from the configuration, HAProxy starts from
 them, and the agent, which may watch pods and nothing else, adds and drains servers over the admin socket.
 Callers' keys are a mounted secret, read again by the agent when they change; so only the configuration itself
-rolls the pods.
+rolls the pods, and a key of the engines' that was made anew.
 """
+
+from dataclasses import replace
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.engine_key import asks_for_our_key, engine_key_variable
 from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_runtime import contract
 
+ANNOTATION_ENGINE_KEY_MADE = f"{contract.DOMAIN}/engine-key-made"
 COMPONENT = "router"
 KEYS_DIRECTORY = "/var/run/flotilla/keys"
 STOP_SECONDS = 30
@@ -51,13 +55,20 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
         request_timeout_seconds=router.request_timeout_seconds,
         drain_deadline_seconds=max(1, spec.drain.deadline_seconds),
         caller_keys_directory=KEYS_DIRECTORY if router.auth_secret_ref is not None else None,
+        engine_key_environment=contract.ENV_ENGINE_KEY if asks_for_our_key(spec) else None,
     )
 
 
-def router_manifests(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> list[Manifest]:
+def router_manifests(
+    owner: Owner, spec: ModelReplicaSetSpec, images: Images, *, key_made_anew: str = ""
+) -> list[Manifest]:
     """Everything the router is made of, in the order in which it is needed."""
     part = routers(owner)
     data = objects.config_file(router_config(owner, spec))
+    parts = _pod_parts(part, spec, images, data)
+    if key_made_anew:
+        annotations = {**parts.annotations, ANNOTATION_ENGINE_KEY_MADE: key_made_anew}
+        parts = replace(parts, annotations=annotations)
     return [
         objects.service_account(part),
         objects.role(
@@ -75,8 +86,18 @@ def router_manifests(owner: Owner, spec: ModelReplicaSetSpec, images: Images) ->
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.router.replicas - 1)
         ),
-        objects.deployment(part, replicas=spec.router.replicas, parts=_pod_parts(part, spec, images, data)),
+        objects.deployment(part, replicas=spec.router.replicas, parts=parts),
     ]
+
+
+def sends_engine_key(deployment: Manifest) -> bool:
+    """Whether the routers of this Deployment were made with the engines' key."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return any(
+        variable["name"] == contract.ENV_ENGINE_KEY
+        for container in containers
+        for variable in container.get("env") or ()
+    )
 
 
 def _pod_parts(
@@ -90,7 +111,7 @@ def _pod_parts(
         our_mounts.append({"name": "keys", "mountPath": KEYS_DIRECTORY, "readOnly": True})
     return objects.PodParts(
         init_containers=[_renderer(images, our_mounts)],
-        containers=[_haproxy(images, run_mounts), _agent(images, our_mounts)],
+        containers=[_haproxy(part.owner, spec, images, run_mounts), _agent(images, our_mounts)],
         volumes=volumes,
         service_account=part.name,
         annotations=objects.config_hash_annotation(data),
@@ -110,12 +131,13 @@ def _renderer(images: Images, mounts: list[Manifest]) -> Manifest:
     )
 
 
-def _haproxy(images: Images, mounts: list[Manifest]) -> Manifest:
+def _haproxy(owner: Owner, spec: ModelReplicaSetSpec, images: Images, mounts: list[Manifest]) -> Manifest:
     return objects.container(
         "haproxy",
         images.haproxy,
         pull_policy=images.pull_policy,
         command=["haproxy", "-W", "-db", "-f", f"{RUN_DIRECTORY}/haproxy.cfg"],
+        env=[engine_key_variable(owner)] if asks_for_our_key(spec) else [],
         ports=[_port("http", contract.PORT_ROUTER), _port("metrics", contract.PORT_ROUTER_METRICS)],
         resources=HAPROXY_RESOURCES,
         volumeMounts=mounts,

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from engine.environment import ensure
 from engine.models import EMBEDDER, GENERATOR, ensure_models
 from engine.serve import running
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
+from flotilla_runtime import contract
 from local_cluster.processes import free_port
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 
@@ -30,8 +32,9 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
     ],
 )
 def test_our_arguments_start_it_and_our_checks_see_it(
-    folder: str, task: str, max_model_len: int, tmp_path: Path
+    folder: str, task: str, max_model_len: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(contract.ENV_ENGINE_KEY, "the-engines-key")
     spec = spec_of(
         model={"name": f"our/{folder}", "task": task, "source": "pvc://m"},
         engine={"maxModelLen": max_model_len, "maxNumSeqs": 4},
@@ -45,6 +48,8 @@ def test_our_arguments_start_it_and_our_checks_see_it(
         run = in_container(container, port)
         assert run(container["startupProbe"]["exec"]["command"]) == ""
         assert run(container["lifecycle"]["preStop"]["exec"]["command"]) == ""
+        past_the_router = httpx.get(f"http://127.0.0.1:{port}/v1/models")
+        assert past_the_router.status_code == 401
 
 
 def in_container(container: dict[str, Any], port: int) -> Callable[[list[str]], str]:

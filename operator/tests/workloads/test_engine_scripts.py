@@ -24,6 +24,7 @@ class Engine(ThreadingHTTPServer):
     status = 200
     in_flight = 0
     asked: dict[str, Any] | None = None
+    authorization: str | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.authorization = self.headers["Authorization"]
         self.server.asked = {"path": self.path, **json.loads(body)}
         self.respond(json.dumps(self.server.answer).encode())
 
@@ -111,6 +113,14 @@ def test_started_by_a_first_answer(
     done = run(engine_checks.FIRST_ANSWER, engine, *arguments)
     assert done.returncode == 0, done.stderr
     assert engine.asked == asked
+    assert engine.authorization is None
+
+
+def test_the_first_answer_is_asked_for_with_the_engines_key(engine: Engine) -> None:
+    engine.answer = {"choices": [{"text": "y"}]}
+    done = run(engine_checks.FIRST_ANSWER, engine, "/v1/completions", "prompt", VLLM_API_KEY="secret")
+    assert done.returncode == 0, done.stderr
+    assert engine.authorization == "Bearer secret"
 
 
 @pytest.mark.parametrize(

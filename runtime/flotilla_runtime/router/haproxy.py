@@ -14,6 +14,9 @@ Choices that surprise:
   request that meets that moment is lost; a server with idle connections cannot be deleted either. A
   connection inside the cluster costs less than a millisecond.
 - Refusals are answered by a Lua service that first reads the rest of the body (router.lua says why).
+- The engines' key is read from HAProxy's environment at its start, so it stands in no file and in no answer
+  of the admin socket's maps. A replica that refuses it (its key is of another making) is a 503 to the caller,
+  whose own key was right.
 - Only a connection that failed is tried again elsewhere. Were a request sent again because the engine died
   on it, one poisonous request would kill a replica a retry.
 - Bodies are buffered up to 64 KiB, so a slow client holds no slot of an engine until that much has arrived.
@@ -77,7 +80,7 @@ def render(config: RouterConfig) -> dict[str, str]:
         _callers(config, files),
         _engines(config),
     )
-    errors = {_error_file(error): error.body for error in _haproxy_errors(config)}
+    errors = {_error_file(error): error.body for error in (*_haproxy_errors(config), _unauthorized(config))}
     return {
         files.CONFIG: "\n".join("\n".join(section) + "\n" for section in sections),
         files.REFUSALS: _lua_table(config),
@@ -134,6 +137,13 @@ def _haproxy_errors(config: RouterConfig) -> Iterable[OpenAIError]:
         queue_timeout_seconds=config.queue_timeout_seconds,
         request_timeout_seconds=config.request_timeout_seconds,
     ).values()
+
+
+def _unauthorized(config: RouterConfig) -> OpenAIError:
+    errors = refusals(
+        max_request_mib=config.max_request_mib, queue_timeout_seconds=config.queue_timeout_seconds
+    )
+    return errors[RefusalReason.REPLICA_UNAUTHORIZED]
 
 
 def _bind(config: RouterConfig, port: int) -> str:
@@ -329,6 +339,21 @@ def _engines(config: RouterConfig) -> Iterable[str]:
         "    retry-on conn-failure",
         "    option redispatch 1",
         *(keyed if config.task is RouterTask.GENERATE else ()),
+        *_engine_key(config),
         f"    http-response set-header {contract.HEADER_REPLICA} %s",
         "    http-response del-header Server",
+    )
+
+
+def _engine_key(config: RouterConfig) -> Iterable[str]:
+    if config.engine_key_environment is None:
+        return ()
+    error = _unauthorized(config)
+    file = RunFiles(config.run_directory).path(_error_file(error))
+    return (
+        f'    http-request set-header Authorization "Bearer ${{{config.engine_key_environment}}}"',
+        f"    http-response set-var(txn.refused) str({RefusalReason.REPLICA_UNAUTHORIZED.value}) "
+        "if { status 401 }",
+        f"    http-response return status {error.status} content-type application/json file {file} "
+        f"hdr Retry-After {config.retry_after_seconds} if {{ status 401 }}",
     )

@@ -21,6 +21,7 @@ class RefusalReason(StrEnum):
     LENGTH_REQUIRED = "LengthRequired"
     UNKNOWN_PATH = "UnknownPath"
     UNKNOWN_MODEL = "UnknownModel"
+    REPLICA_UNAUTHORIZED = "ReplicaUnauthorized"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,15 @@ def refusals(*, max_request_mib: int, queue_timeout_seconds: int) -> dict[Refusa
             type="invalid_request_error",
             code="model_not_found",
             message="There is no model of that name here. GET /v1/models lists them.",
+        ),
+        RefusalReason.REPLICA_UNAUTHORIZED: OpenAIError(
+            status=503,
+            type="server_error",
+            code="replica_unauthorized",
+            message=(
+                "The replica does not know the router's key, which is being exchanged. Try again after the "
+                "seconds in Retry-After."
+            ),
         ),
     }
 

@@ -26,6 +26,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "caller_keys_directory": "/etc/flotilla/keys",
         "models": ("meta-llama/Llama-3.3-70B-Instruct", "sql"),
         "load_factor": 1.5,
+        "engine_key_environment": "VLLM_API_KEY",
     },
     "ipv4_only_small_limits": {
         "listen_family": ListenFamily.IPV4,

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterTask
 from router_support.routers import Answer, Caller, Fleet, Router, fleet
 from router_support.waiting import until, until_told
@@ -22,6 +23,7 @@ from router_support.waiting import until, until_told
 pytestmark = pytest.mark.services
 
 KEYS = 1000
+ENGINE_KEY = "the-engines-key"
 
 
 @asynccontextmanager
@@ -30,7 +32,9 @@ async def routed(
 ) -> AsyncIterator[tuple[Router, Caller]]:
     for server_id, name in enumerate(names, 1):
         await made.add(name, server_id, blocked=blocked)
-    async with Router(made.api, "router-1", engine_port=made.engine_port, **fields) as router:
+    router = Router(made.api, "router-1", engine_port=made.engine_port, **fields)
+    router.environment = {contract.ENV_ENGINE_KEY: ENGINE_KEY}
+    async with router:
         await until(lambda: router.ready_servers() == set(names))
         async with Caller(router) as caller:
             yield router, caller
@@ -416,6 +420,50 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
         assert "first-key" not in router.log + (router.directory / "keys.map").read_text()
         callers = {line["caller"] for line in request_lines(router) if line["status"] == "200"}
         assert callers == {"fleet", "build"}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(None, id="a caller without a key"),
+        pytest.param("Bearer mine", id="a caller with its own"),
+    ],
+)
+async def test_the_router_has_the_key_that_engines_ask_for(sent: str | None) -> None:
+    headers = {} if sent is None else {"Authorization": sent}
+    async with (
+        fleet() as made,
+        routed(made, "a", engine_key_environment=contract.ENV_ENGINE_KEY) as (
+            router,
+            caller,
+        ),
+    ):
+        engine = made.engines["a"]
+        engine.key = ENGINE_KEY
+        async with httpx.AsyncClient() as past_the_router:
+            url = f"http://{engine.ip}:{engine.port}/v1/chat/completions"
+            assert (await past_the_router.post(url, json={}, headers=headers)).status_code == 401
+        assert (await caller.post(headers=headers)).status == 200
+        assert engine.headers[-1].getall("Authorization") == [f"Bearer {ENGINE_KEY}"]
+        assert ENGINE_KEY not in router.log
+        assert all(
+            ENGINE_KEY not in path.read_text() for path in router.directory.iterdir() if path.is_file()
+        )
+
+
+async def test_a_replica_that_has_another_key_is_not_the_callers_fault() -> None:
+    async with (
+        fleet() as made,
+        routed(made, "a", engine_key_environment=contract.ENV_ENGINE_KEY) as (
+            router,
+            caller,
+        ),
+    ):
+        made.engines["a"].key = "made anew"
+        answer = await caller.post()
+        assert_openai_error(answer, 503, "replica_unauthorized")
+        assert answer.headers["Retry-After"] == "5"
+        await until(lambda: router.status.refused == {"ReplicaUnauthorized": 1})
 
 
 async def test_models_are_listed_with_no_replica_at_all() -> None:

@@ -5,6 +5,7 @@ Engines listen on addresses of 127.0.0.0/8 with one port, as pods do with addres
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Engine:
     running: int = 0
     most: int = 0
     cancelled: int = 0
+    key: str | None = None
     runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -63,6 +65,8 @@ class Engine:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
         self.seen.append(request.headers.get("X-Test", ""))
         self.headers.append(CIMultiDict(request.headers))
         self.running += 1
@@ -95,6 +99,7 @@ class Router:
         self.name = name
         self._directory = tempfile.TemporaryDirectory(prefix="flotilla-router-")
         self.directory = Path(self._directory.name)
+        self.environment: dict[str, str] = {}
         port, metrics_port, agent_port = free_ports(3)
         self.config: RouterConfig = config(
             run_directory=self._directory.name,
@@ -124,7 +129,9 @@ class Router:
     async def start_haproxy(self) -> None:
         command = ("haproxy", "-W", "-db", "-f", str(self.directory / RunFiles.CONFIG))
         with (self.directory / "haproxy.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdout=log, stderr=log, env={**os.environ, **self.environment}
+            )
         await until((self.directory / RunFiles.ADMIN_SOCKET).exists)
 
     async def stop_haproxy(self) -> None:

@@ -54,7 +54,8 @@ def demand_of(
         group_of(pod, node_names=node_names, now=now, in_flight=known.get(pod["metadata"]["name"]))
         for pod in seen.pods
     )
-    revision = revision_of(seen.spec, refresh=refresh_of(seen.manifest))
+    refresh = " ".join(filter(None, (refresh_of(seen.manifest), seen.key_made_anew)))
+    revision = revision_of(seen.spec, refresh=refresh)
     turnover = decide(groups, wanted=seen.spec.replicas, revision=revision)
     return Demand(
         revision=revision,

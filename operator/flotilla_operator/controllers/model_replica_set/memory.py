@@ -19,6 +19,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.cluster.writes import Create, Manifest, Plan
 from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
+from flotilla_operator.controllers.model_replica_set.engine_key import KeyMade
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
 from flotilla_operator.placement import Claim, Node
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
@@ -86,14 +87,18 @@ class Memory:
     nodes: Remembered[Node] = field(default_factory=lambda: Remembered(node_of))
     claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(claim_of))
     sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
+    keys_made: dict[str, KeyMade] = field(default_factory=dict)
+    keys_made_anew: dict[str, str] = field(default_factory=dict)
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
 
     def forget_the_gone(self, caches: Caches) -> None:
         """Drop what is remembered of sets that are no more."""
-        if not self.failed_pins:
+        if not self.failed_pins and len(self.keys_made_anew) <= len(caches.store(MODEL_REPLICA_SETS)):
             return
         alive = {manifest["metadata"]["uid"] for manifest in caches.listed(MODEL_REPLICA_SETS)}
+        self.keys_made = {uid: made for uid, made in self.keys_made.items() if uid in alive}
+        self.keys_made_anew = {uid: made for uid, made in self.keys_made_anew.items() if uid in alive}
         self.failed_pins = {uid: pins for uid, pins in self.failed_pins.items() if uid in alive}
 
     def note_failed_pins(self, seen: SetSeen, around: Surroundings, now: datetime) -> tuple[FailedPin, ...]:
@@ -121,6 +126,7 @@ class Memory:
             )
             for write in plan.writes
             if isinstance(write, Create)
+            and write.manifest["kind"] == PODS.kind
             and pinned_node(write.manifest["spec"]) is not None
             and (claim := claim_of(write.manifest)) is not None
         )

@@ -18,6 +18,7 @@ from flotilla_operator.cluster.resources import (
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import (
@@ -60,8 +61,10 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     """Everything the plan of this set rests on."""
     me_parsed = parsed(manifest)
     missing = await missing_references(me_parsed, world)
-    # From here on nothing waits, so what is seen of the cluster is of one moment.
     uid = manifest["metadata"]["uid"]
+    key = await engine_key_of(owner_of(manifest), me_parsed.spec, world, memory.keys_made, now)
+    memory.keys_made_anew[uid] = key.made_anew
+    # From here on nothing waits, so what is seen of the cluster is of one moment.
     memory.forget_the_gone(world.caches)
     promises = memory.open_promises(uid, world.caches, now)
     around = surroundings(world, memory, promises)
@@ -84,6 +87,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         missing=missing,
         load=router_load(targets, world.measurements),
         targets=targets,
+        engine_key=key,
     )
 
 
@@ -196,6 +200,7 @@ def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
         pods=engine_pods(caches, uid),
         priority=priority_of(seen.spec, caches.listed(PRIORITY_CLASSES)),
         failed_pins=memory.failed_pins.get(uid, ()),
+        key_made_anew=memory.keys_made_anew.get(uid, ""),
     )
 
 

@@ -35,6 +35,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import ConditionTyp
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.turnover import Removal, RemovalReason
 from flotilla_operator.placement import Placement, place
+from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pod
 from flotilla_operator.workloads.model_replica_set import router_objects
 
@@ -68,6 +69,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     )
     status, events = status_and_events(outcome, now)
     writes: list[Write] = [
+        *_engine_key(observed),
         *(Apply(manifest=manifest) for manifest in objects),
         *(_delete(group, observed) for group in ended),
         *(_delete(removal.group, observed) for removal in demand.turnover.removals),
@@ -76,7 +78,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     return Plan(
         writes=writes,
         status=status,
-        events=[*_group_events(ended, demand.turnover.removals, started), *events],
+        events=[*_key_events(observed), *_group_events(ended, demand.turnover.removals, started), *events],
         look_again_seconds=_look_again(observed, demand, started, now),
         rests_on=_rests_on(observed, demand.turnover.removals, started),
     )
@@ -85,7 +87,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
 def _router(observed: Observed) -> tuple[list[Manifest], tuple[str, ...]]:
     """The objects to apply, and the names that belong to somebody else; the writer leaves those alone."""
     me = observed.me
-    wanted = router_objects(me.owner, me.spec, observed.around.images)
+    wanted = router_objects(me.owner, me.spec, observed.around.images, key_made_anew=me.key_made_anew)
     taken = []
     for manifest in wanted:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -93,6 +95,25 @@ def _router(observed: Observed) -> tuple[list[Manifest], tuple[str, ...]]:
         if live is not None and not _controlled_by(live, me.owner.uid):
             taken.append(f"{kind} {name}")
     return wanted, tuple(taken)
+
+
+def _engine_key(observed: Observed) -> list[Write]:
+    """The key first, for both sides of it are started with it."""
+    key, owner = observed.engine_key, observed.me.owner
+    if key.new is None:
+        return []
+    return [Create(manifest=engine_key_secret(owner, key.new, made_anew=key.made_anew))]
+
+
+def _key_events(observed: Observed) -> list[Event]:
+    key = observed.engine_key
+    if key.new is None or not key.made_anew:
+        return []
+    note = (
+        f"the Secret {engine_key(observed.me.owner).name} was missing; its key is made anew, and routers and "
+        "replicas are replaced; until then calls may be answered with 503"
+    )
+    return [Event(type=EventType.WARNING, reason=EventReason.ENGINE_KEY_LOST, note=note)]
 
 
 def _controlled_by(manifest: Manifest, uid: str) -> bool:

@@ -62,3 +62,4 @@ class EventReason(StrEnum):
     GROUP_LOST = "GroupLost"
     GROUP_FAILED = "GroupFailed"
     GROUP_REMOVED = "GroupRemoved"
+    ENGINE_KEY_LOST = "EngineKeyLost"

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.life import Pod
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.placement import Policy, Snapshot
@@ -28,6 +29,7 @@ class SetSeen:
     """One set and its pods; what placement must know of the other sets, too.
 
     `promised` counts the groups that have got room in this moment and whose pods are not seen yet.
+    `key_made_anew` is the time of the engines' key, where it is not their first one.
     """
 
     manifest: Manifest
@@ -37,6 +39,7 @@ class SetSeen:
     priority: int = 0
     failed_pins: tuple[FailedPin, ...] = ()
     promised: int = 0
+    key_made_anew: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,7 @@ class Observed:
     missing: tuple[Missing, ...] = ()
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()
+    engine_key: EngineKey = field(default_factory=EngineKey)
 
     @property
     def node_names(self) -> frozenset[str]:

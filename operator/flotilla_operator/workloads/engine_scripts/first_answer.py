@@ -18,8 +18,11 @@ def main() -> None:
     body: dict[str, object] = {"model": os.environ["FLOTILLA_SERVED_MODEL"], field: "ready?"}
     if field == "prompt":
         body["max_tokens"] = 1
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("VLLM_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(  # noqa: S310 (the address is a constant)
-        ENGINE + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        ENGINE + path, json.dumps(body).encode(), headers
     )
     try:
         with DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:

@@ -210,6 +210,10 @@ def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
     assert status["url"] == f"http://llama-model.{stage.namespace}.svc:8000/v1"
     ids = {pod["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for pod in stage.pods()}
     assert ids == {"1", "2"}
+    secrets = f"/api/v1/namespaces/{stage.namespace}/secrets"
+    key = stage.client.get(f"{secrets}/llama-engine-key")
+    assert {"key", "madeAnew"} == set(key["data"])
+    assert [owner["name"] for owner in key["metadata"]["ownerReferences"]] == ["llama"]
     table = stage.plane.kubectl("get", "mrs", "-n", stage.namespace)
     assert "AllPlaced" in table
     assert "2/2" in table

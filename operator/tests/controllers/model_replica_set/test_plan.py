@@ -13,6 +13,7 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
+from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
@@ -541,6 +542,33 @@ class TestASettledSet:
         assert done.status is not None
         assert len(done.status["groups"]) == 50
         assert done.status["groups"][0]["name"] == "llama-59"
+
+
+class TestTheEnginesKey:
+    def test_is_written_before_what_is_started_with_it(self) -> None:
+        seen = replace(observed(model_replica_set()), engine_key=EngineKey(new="k"))
+        done = plan(seen, NOW)
+        first = done.writes[0]
+        assert isinstance(first, Create)
+        assert first.manifest["metadata"]["name"] == "llama-engine-key"
+        assert EventReason.ENGINE_KEY_LOST not in reasons(done)
+        assert "k" not in repr(seen.engine_key)
+
+    def test_that_was_lost_replaces_engines_and_routers(self) -> None:
+        manifest = gpu_set(replicas=1)
+        before = observed(manifest, [member(manifest, "llama-1", pin="a", node="a", ready=True)])
+        key = EngineKey(new="k", made_anew="2026-05-01T12:00:00Z")
+        me = replace(before.me, key_made_anew=key.made_anew)
+        done = plan(replace(before, me=me, engine_key=key), NOW)
+        assert EventReason.ENGINE_KEY_LOST in reasons(done)
+        assert shown(done, "Progressing") == ("True", Reason.UPDATING)
+        (deployment,) = (
+            write.manifest
+            for write in done.writes
+            if isinstance(write, Apply) and write.manifest["kind"] == "Deployment"
+        )
+        made = deployment["spec"]["template"]["metadata"]["annotations"]["flotilla.dev/engine-key-made"]
+        assert made == key.made_anew
 
 
 def test_every_reason_appears_in_these_tests() -> None:

@@ -1,0 +1,75 @@
+"""When the engines' key is made, and when it is judged to be lost."""
+
+from datetime import timedelta
+from typing import Any
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.controllers.model_replica_set.engine_key import ANSWER_AGE, EngineKey, engine_key_of
+from flotilla_operator.telemetry.measurements import Measurements
+from flotilla_operator.workloads.router import router_manifests
+from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
+from tests.builders.pods import NOW
+
+CONFIG = parse_config(
+    {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
+)
+LATER = NOW + ANSWER_AGE + timedelta(seconds=1)
+
+
+class Secrets:
+    """The set's secret, or none."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] | None = None
+
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        assert (namespace, name) == ("default", "llama-engine-key")
+        return None if self.data is None else Secret(name=name, uid="u", resource_version="1", data=self.data)
+
+
+def world(secrets: Secrets, *manifests: dict[str, Any]) -> World:
+    return World(caches=Caches.of(*manifests), measurements=Measurements(), config=CONFIG, secrets=secrets)
+
+
+def routers(**spec: Any) -> dict[str, Any]:
+    (found,) = (m for m in router_manifests(OWNER, spec_of(**spec), IMAGES) if m["kind"] == "Deployment")
+    return {**found, "metadata": {**found["metadata"], "uid": "uid-routers"}}
+
+
+async def test_the_first_key_restarts_nothing() -> None:
+    """Neither in a new set nor in one whose routers are of a release without keys."""
+    without = routers(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
+    for around in (world(Secrets()), world(Secrets(), without)):
+        key = await engine_key_of(OWNER, spec_of(), around, {}, NOW)
+        assert key.new is not None
+        assert len(key.new) > 40
+        assert key.made_anew == ""
+
+
+async def test_an_old_answer_makes_no_second_key() -> None:
+    around, made = world(Secrets(), routers()), {}
+    first = await engine_key_of(OWNER, spec_of(), world(Secrets()), made, NOW)
+    assert first.new is not None
+    again = await engine_key_of(OWNER, spec_of(), around, made, NOW + timedelta(seconds=9))
+    assert again == EngineKey()
+    refused = await engine_key_of(OWNER, spec_of(), around, made, LATER)
+    assert (refused.new is not None, refused.made_anew) == (True, "")
+
+
+async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
+    secrets, made = Secrets(), {}
+    around = world(secrets, routers())
+    key = await engine_key_of(OWNER, spec_of(), around, made, NOW)
+    assert key.new is not None
+    assert key.made_anew == "2026-05-01T12:00:00Z"
+    assert (await engine_key_of(OWNER, spec_of(), around, made, LATER)).made_anew == key.made_anew
+    secrets.data = {"key": b"k", "madeAnew": key.made_anew.encode()}
+    restarted = await engine_key_of(OWNER, spec_of(), around, {}, LATER)
+    assert restarted == EngineKey(made_anew=key.made_anew)
+
+
+async def test_a_key_of_the_users_own_is_left_to_the_user() -> None:
+    spec = spec_of(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
+    assert await engine_key_of(OWNER, spec, world(Secrets()), {}, NOW) == EngineKey()
