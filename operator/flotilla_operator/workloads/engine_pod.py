@@ -234,6 +234,13 @@ def _model_container(
     return manifest
 
 
+def claim_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """The volumes of an engine pod that may stand in one zone alone."""
+    source = model_source.parse_source(spec.model.source, spec.model.revision)
+    volumes = [_models_volume(spec, source), *spec.pod.volumes]
+    return [volume for volume in volumes if "persistentVolumeClaim" in volume]
+
+
 def _models_volume(
     spec: ModelReplicaSetSpec, source: model_source.HubSource | model_source.ClaimSource
 ) -> Manifest:

@@ -67,6 +67,7 @@ class Surroundings:
     snapshot: Snapshot
     policy: Policy
     images: Images
+    placeholder_priority_class: str = "flotilla-placeholder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ class Observed:
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()
     engine_key: EngineKey = field(default_factory=EngineKey)
+    placeholders: Sequence[Pod] = ()
 
     @property
     def node_names(self) -> frozenset[str]:
