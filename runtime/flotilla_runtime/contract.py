@@ -320,6 +320,7 @@ class RouterConfig(_Section):
     set; pods whose LABEL_STAGE is not "0" are passed over, since only a group's leader serves. The router
     selector finds the set's router pods: limits are per process, so each agent divides by the number alive.
     `caller_keys_directory` is where the secret of callers' keys is mounted; None lets everyone in.
+    `hold_at_zero` makes a request that finds no replica wait for one, up to the queue's time and length.
     `engine_key_environment` names the environment variable of HAProxy that holds the key the engines ask for;
     None passes on what the caller sent.
     `run_directory` is an emptyDir that HAProxy and the agent share. `drain_deadline_seconds` is how long a
@@ -346,6 +347,7 @@ class RouterConfig(_Section):
     promised_first_byte_seconds: float | None = None
     promised_total_seconds: float | None = None
     caller_keys_directory: str | None = None
+    hold_at_zero: bool = False
     engine_key_environment: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
     run_directory: str = "/run/flotilla"
     listen_family: ListenFamily = ListenFamily.DUAL
@@ -391,8 +393,9 @@ class RouterStatus(_WireModel):
     """Answer of GET /v1/status on PORT_ROUTER_AGENT, which the operator scrapes from every router pod.
 
     `synced` says that every replica's state has been applied at least once since HAProxy started. `waiting`
-    is every request in a queue, `in_flight` those a replica works on. `refused` counts by reason since the
-    agent started. `unusable` are pods that cannot be servers, each with the problem.
+    is every request in a queue, `held` those that wait for a first replica, `in_flight` those a replica works
+    on. `idle_seconds` is how long there has been none of them, the agent's start at the earliest. `refused`
+    counts by reason since then. `unusable` are pods that cannot be servers, each with the problem.
     """
 
     name: str
@@ -400,7 +403,9 @@ class RouterStatus(_WireModel):
     draining: bool
     live_routers: int
     waiting: int
+    held: int = 0
     in_flight: int
+    idle_seconds: float = 0
     max_connections_per_replica: int
     queue_limit: int
     servers: tuple[RouterServer, ...]

@@ -11,6 +11,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from flotilla_runtime.router.files import RunFiles
@@ -67,13 +68,20 @@ class AdminSocket:
                 refused[command] = reply
         return refused
 
-    async def observe(self, *, with_keys: bool) -> Observed:
+    async def observe(self, *, with_keys: bool, with_held: bool = False) -> Observed:
         """What HAProxy holds now."""
         state = await self.send(f"show servers state {BACKEND}")
         statistics = await self.send(f"show stat {BACKEND} {BACKEND_AND_SERVERS} -1")
         control = await self.send(f"show map {self._files.path(RunFiles.CONTROL_MAP)}")
         keys = await self.send(f"show map {self._files.path(RunFiles.KEYS_MAP)}") if with_keys else ""
-        return parse_observed(state, statistics, control, keys)
+        observed = parse_observed(state, statistics, control, keys)
+        return replace(observed, held=await self._held()) if with_held else observed
+
+    async def _held(self) -> int:
+        reply = await self.send("flotilla held")
+        if not reply.isdecimal():
+            raise UnexpectedReply(f"flotilla held: {reply[:200]!r}")
+        return int(reply)
 
     async def process_id(self) -> int:
         """Tells one HAProxy worker from the next."""

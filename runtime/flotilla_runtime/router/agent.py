@@ -30,7 +30,7 @@ from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
 from flotilla_runtime.router.pods import Replica
-from flotilla_runtime.router.requests import parse_request
+from flotilla_runtime.router.requests import RequestRecord, parse_request
 from flotilla_runtime.router.servers import Desired, Observed, limits, plan, rebalance, router_servers
 from flotilla_runtime.router.tallies import Promise, Tallies
 
@@ -82,6 +82,7 @@ class RouterAgent:
                 total_seconds=config.promised_total_seconds,
             )
         )
+        self._busy_at = clock()
         self.metrics = RouterMetrics()
 
     async def run(self) -> None:
@@ -110,7 +111,9 @@ class RouterAgent:
             draining=last.desired.draining,
             live_routers=last.desired.live_routers,
             waiting=last.observed.waiting,
+            held=last.observed.held,
             in_flight=last.observed.in_flight,
+            idle_seconds=self._clock() - self._busy_at,
             max_connections_per_replica=share.max_connections,
             queue_limit=share.queue,
             servers=tuple(self._with_tally(server) for server in servers),
@@ -149,7 +152,7 @@ class RouterAgent:
         return True
 
     def _is_idle(self) -> bool:
-        return self._last is not None and not (self._last.observed.in_flight or self._last.observed.waiting)
+        return self._last is not None and not self._last.observed.busy
 
     def _watch(self, access: KubernetesAccess, selector: dict[str, str]) -> PodWatch:
         return PodWatch(
@@ -185,6 +188,8 @@ class RouterAgent:
             at=self._clock(), desired=desired, observed=observed, unusable={**replicas.unusable}
         )
         self._tallies.keep_only(replica.name for replica in replicas.usable)
+        if observed.busy:
+            self._busy_at = self._clock()
         self.metrics.show(self.status())
 
     def _desired(self, replicas: pods.Replicas) -> Desired:
@@ -210,7 +215,9 @@ class RouterAgent:
             return {} if self._last is None else dict(self._last.desired.keys)
 
     async def _observe(self) -> Observed:
-        return await self._socket.observe(with_keys=self._config.caller_keys_directory is not None)
+        return await self._socket.observe(
+            with_keys=self._config.caller_keys_directory is not None, with_held=self._config.hold_at_zero
+        )
 
     def _report(self, commands: tuple[str, ...], refused: Mapping[str, str], keys: Mapping[str, str]) -> None:
         """Keys stay out of the log, and what is tried round after round is told once."""
@@ -236,8 +243,13 @@ class RouterAgent:
                 async for line in self._socket.request_lines(only_new=only_new):
                     record = parse_request(line)
                     if record is not None:
-                        self.metrics.count(record)
+                        self._count(record)
                         self._tallies.count(record, self._clock())
             except RouterProcessError as error:
                 log.info("request_lines_ended", error=str(error))
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _count(self, record: RequestRecord) -> None:
+        self.metrics.count(record)
+        if record.refused is None:
+            self._busy_at = self._clock()

@@ -253,9 +253,9 @@ def _callers(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         "",
         *_priority(),
         "",
-        *_refuse(RefusalReason.NO_REPLICAS, f"if {{ nbsrv({BACKEND}) eq 0 }}"),
         "    http-request set-var(txn.queue_limit) str(queue_limit),"
         f"map_str({files.path(files.CONTROL_MAP)},{config.max_queue}),add(0)",
+        *_without_replicas(config),
         *_refuse(RefusalReason.QUEUE_FULL, f"if {{ queue({BACKEND}),sub(txn.queue_limit) ge 0 }}"),
         "",
         *_conversation(config, files),
@@ -317,6 +317,17 @@ def _priority() -> Iterable[str]:
     )
 
 
+def _without_replicas(config: RouterConfig) -> Iterable[str]:
+    condition = f"if {{ nbsrv({BACKEND}) eq 0 }}"
+    if not config.hold_at_zero:
+        return _refuse(RefusalReason.NO_REPLICAS, condition)
+    return (
+        f"    http-request set-var(txn.hold_seconds) int({config.queue_timeout_seconds}) {condition}",
+        f"    http-request lua.flotilla_hold {condition}",
+        "    http-request use-service lua.flotilla_refuse if { var(txn.refused) -m found }",
+    )
+
+
 def _conversation(config: RouterConfig, files: RunFiles) -> Iterable[str]:
     if config.task is RouterTask.EMBED:
         return ()
@@ -338,8 +349,8 @@ def _engines(config: RouterConfig) -> Iterable[str]:
         "    retries 3",
         "    retry-on conn-failure",
         "    option redispatch 1",
-        *(keyed if config.task is RouterTask.GENERATE else ()),
         *_engine_key(config),
+        *(keyed if config.task is RouterTask.GENERATE else ()),
         f"    http-response set-header {contract.HEADER_REPLICA} %s",
         "    http-response del-header Server",
     )

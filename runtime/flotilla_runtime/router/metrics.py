@@ -36,6 +36,7 @@ class RouterMetrics:
             "request_seconds", "Time of a whole request.", "caller", REQUEST_SECONDS
         )
         self._waiting = self._gauge("waiting_requests", "Requests in a queue.")
+        self._held = self._gauge("held_requests", "Requests that wait for a first replica.")
         self._queue_limit = self._gauge("queue_limit_requests", "This router's share of the queue.")
         self._live = self._gauge("live_routers", "Routers that share the limits.")
         self._in_flight = self._gauge("in_flight_requests", "Requests at a replica.", "replica")
@@ -66,6 +67,7 @@ class RouterMetrics:
     def show(self, status: RouterStatus) -> None:
         """Sets the gauges; a replica that is gone leaves no line behind."""
         self._waiting.set(status.waiting)
+        self._held.set(status.held)
         self._queue_limit.set(status.queue_limit)
         self._live.set(status.live_routers)
         self._in_flight.clear()

@@ -1,8 +1,8 @@
 -- What HAProxy's own rules cannot say: which conversation a request belongs to, which replica is its home, and
 -- how to refuse a request so that the caller reads the answer.
 --
--- Both actions run once a request, never wait, and fail open: a request that gets no key or no replica from here
--- goes to the least loaded one. HAProxy runs one thread (haproxy.py), so nothing changes between the choice made
+-- The first two actions run once a request, never wait, and fail open: a request that gets no key or no replica from
+-- here goes to the least loaded one. The third waits where there is no replica at all. HAProxy runs one thread (haproxy.py), so nothing changes between the choice made
 -- here and the connection that follows from it.
 --
 -- Why not `balance hash`: it lets a request wait at its own full server while others are idle, offers no least
@@ -176,6 +176,46 @@ core.register_action("flotilla_pick", { "http-req" }, function(txn)
         txn:set_var("txn.moved", chosen == home and 0 or 1)
     end
 end, 0)
+
+local HOLD_LOOK_MILLISECONDS = 100
+local GONE_SECONDS = 2 -- far longer than a look: an action whose caller has left is ended without a word
+
+local held = {} -- the time of each held request's last look
+
+local function count_held()
+    local count, now = 0, core.now().sec
+    for request, looked in pairs(held) do
+        if now - looked > GONE_SECONDS then
+            held[request] = nil
+        else
+            count = count + 1
+        end
+    end
+    return count
+end
+
+-- Waits for a replica, as long as a request may wait in the queue; says why in txn.refused when none came.
+core.register_action("flotilla_hold", { "http-req" }, function(txn)
+    if count_held() >= (txn:get_var("txn.queue_limit") or 0) then
+        txn:set_var("txn.refused", "QueueFull")
+        return
+    end
+    local request = {}
+    local give_up = core.now().sec + txn:get_var("txn.hold_seconds")
+    while tonumber(txn.f:nbsrv("engines")) == 0 do
+        if core.now().sec > give_up then
+            txn:set_var("txn.refused", "QueueTimeout")
+            break
+        end
+        held[request] = core.now().sec
+        core.msleep(HOLD_LOOK_MILLISECONDS)
+    end
+    held[request] = nil
+end, 0)
+
+core.register_cli({ "flotilla", "held" }, "flotilla held : requests that wait for a first replica", function(applet)
+    applet:send(count_held() .. "\n")
+end)
 
 local DRAINED_BYTES = 64 * 1024 * 1024
 local PIECE_BYTES = 65536

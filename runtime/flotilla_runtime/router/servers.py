@@ -49,17 +49,23 @@ class ObservedServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """HAProxy's state at one moment; `unassigned` wait for whichever server has room first."""
+    """HAProxy's state at one moment; `unassigned` wait for any server with room, `held` for a first one."""
 
     servers: tuple[ObservedServer, ...] = ()
     control: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     unassigned: int = 0
+    held: int = 0
 
     @property
     def waiting(self) -> int:
         """Every request in a queue."""
         return self.unassigned + sum(server.queued for server in self.servers)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is here."""
+        return bool(self.in_flight or self.waiting or self.held)
 
     @property
     def in_flight(self) -> int:

@@ -4,6 +4,7 @@ How HAProxy then behaves is in test_router_service.py. `--rewrite-golden` writes
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_runtime import contract
 from flotilla_runtime.contract import ListenFamily, RouterConfig, RouterTask
 from flotilla_runtime.router.__main__ import main, usable_family, write_files
 from flotilla_runtime.router.haproxy import render
@@ -28,6 +30,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "load_factor": 1.5,
         "engine_key_environment": "VLLM_API_KEY",
     },
+    "held_at_zero": {"hold_at_zero": True},
     "ipv4_only_small_limits": {
         "listen_family": ListenFamily.IPV4,
         "max_queue": 10,
@@ -91,7 +94,8 @@ def test_every_refusal_is_rendered_with_its_status_and_headers() -> None:
 def check(directory: Path, checked: RouterConfig) -> subprocess.CompletedProcess[str]:
     write_files(checked, directory)
     command = ["haproxy", "-c", "-f", str(directory / "haproxy.cfg")]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, contract.ENV_ENGINE_KEY: "key"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.mark.services
