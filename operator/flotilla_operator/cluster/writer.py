@@ -232,7 +232,7 @@ class Writer:
                 resource,
                 write.ref.namespace,
                 write.ref.name,
-                [_same_version(write.resource_version), *write.operations],
+                [*write.guards, *write.operations],
             )
         except ApiError as error:
             if error.status == 404:

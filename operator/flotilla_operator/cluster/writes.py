@@ -47,11 +47,24 @@ class Create:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonPatch:
-    """A JSON patch (RFC 6902) guarded by a test on `resource_version`."""
+    """A JSON patch (RFC 6902) guarded by a test on `resource_version`, or, where what else changes in the
+    object does not matter, on its `uid`.
+    """
 
     ref: ObjectRef
-    resource_version: str
     operations: Sequence[Mapping[str, Any]]
+    resource_version: str | None = None
+    uid: str | None = None
+
+    @property
+    def guards(self) -> list[Mapping[str, Any]]:
+        """The tests that the patch begins with."""
+        tested = {"resourceVersion": self.resource_version, "uid": self.uid}
+        return [
+            {"op": "test", "path": f"/metadata/{name}", "value": value}
+            for name, value in tested.items()
+            if value is not None
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

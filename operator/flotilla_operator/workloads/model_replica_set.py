@@ -2,7 +2,7 @@
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.engine_pod import engine_selector, engines
+from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.router import router_manifests, router_service, routers
@@ -10,12 +10,20 @@ from flotilla_runtime import contract
 
 
 def router_objects(
-    owner: Owner, spec: ModelReplicaSetSpec, images: Images, *, key_made_anew: str = ""
+    owner: Owner,
+    spec: ModelReplicaSetSpec,
+    images: Images,
+    *,
+    key_made_anew: str = "",
+    draining: int = 0,
 ) -> list[Manifest]:
     """What stands around the engine pods, in the order in which it is needed.
 
-    `key_made_anew` is the time of the engines' key, where it is not their first one.
+    `key_made_anew` is the time of the engines' key, where it is not their first one. The disruption budget
+    counts pods of whole groups and lets one pod be evicted at a time, whose group then goes with it; groups
+    that drain are still healthy and must not make up for those that serve.
     """
+    groups, stages = spec.replicas + draining, spec.parallelism.pipeline or 1
     part = engines(owner)
     port = [objects.Port(name="http", number=contract.PORT_ENGINE)]
     return [
@@ -31,7 +39,7 @@ def router_objects(
             ],
         ),
         objects.pod_disruption_budget(
-            part, selector=engine_selector(owner), min_available=max(0, spec.replicas - 1)
+            part, selector=part.selector, min_available=max(0, groups * stages - 1)
         ),
         *router_manifests(owner, spec, images, key_made_anew=key_made_anew),
     ]

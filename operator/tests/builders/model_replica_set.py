@@ -109,7 +109,6 @@ def _on_accelerators() -> dict[str, Any]:
                 }
             ],
             "priorityClassName": "serving",
-            "nodeProvisioning": {"mode": "Placeholders", "timeoutSeconds": 600},
         },
         router={
             "replicas": 3,

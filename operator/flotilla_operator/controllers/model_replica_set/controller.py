@@ -35,6 +35,7 @@ from flotilla_operator.controllers.model_replica_set.observe import (
     owner_of,
 )
 from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.engine_pod import engines
@@ -80,15 +81,17 @@ class ModelReplicaSetController:
             yield Reference(SERVICES, owner.namespace, part.name)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """The sets that lost a node, and those that wait whenever a node changes or a pod gives room back."""
+        """The sets on a node that is gone or is to be emptied, and, whenever a node changes or a pod gives
+        room back, those that wait, drain or move.
+        """
         name = manifest["metadata"]["name"]
-        if resource == NODES and caches.get(NODES, "", name) is None:
+        if resource == NODES and (caches.get(NODES, "", name) is None or _is_to_be_emptied(manifest)):
             for pod in caches.listed(PODS):
                 if pod["spec"].get("nodeName") == name:
                     yield from _set_of(pod)
         if resource == NODES or (resource == PODS and pod_is_over(manifest)):
             for candidate in caches.listed(MODEL_REPLICA_SETS):
-                if ((candidate.get("status") or {}).get("groupCounts") or {}).get("waiting"):
+                if _is_unsettled(candidate):
                     yield key_of(MODEL_REPLICA_SETS, candidate)
 
     async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed:
@@ -104,6 +107,22 @@ class ModelReplicaSetController:
     def scrape_targets(self, observed: Observed) -> Sequence[Target]:
         """The agents of the set's routers."""
         return observed.targets
+
+
+def _is_to_be_emptied(node: Manifest) -> bool:
+    spec = node.get("spec") or {}
+    return bool(spec.get("unschedulable")) or any(
+        taint["effect"] == "NoExecute" for taint in spec.get("taints") or ()
+    )
+
+
+def _is_unsettled(manifest: Manifest) -> bool:
+    status = manifest.get("status") or {}
+    counts = status.get("groupCounts") or {}
+    if counts.get("waiting") or counts.get("draining"):
+        return True
+    reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions") or ()}
+    return reasons.get(ConditionType.PROGRESSING) == Reason.EMPTYING_NODES
 
 
 def _set_of(pod: Manifest) -> Iterable[Key]:

@@ -5,8 +5,7 @@ older or more urgent is served first, whichever set is planned first. A group th
 the time it began to wait in the set's status.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,8 +13,13 @@ from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
-from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
-from flotilla_operator.controllers.model_replica_set.turnover import Turnover, decide
+from flotilla_operator.controllers.model_replica_set.seen import (
+    FailedPin,
+    RouterLoad,
+    SetSeen,
+    Surroundings,
+)
+from flotilla_operator.controllers.model_replica_set.turnover import Goal, Turnover, decide
 from flotilla_operator.placement import Group
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
@@ -46,22 +50,51 @@ class Demand:
 
 
 def demand_of(
-    seen: SetSeen, *, node_names: frozenset[str], now: datetime, in_flight: Mapping[str, int] | None = None
+    seen: SetSeen, around: Surroundings, now: datetime, *, load: RouterLoad | None = None
 ) -> Demand:
-    """The set's groups, judged, and the groups it waits for."""
-    known = in_flight or {}
+    """The set's groups, judged, and the groups it waits for; `load` is known of the set that is planned."""
+    node_names = frozenset(around.snapshot.topology.positions)
     groups = tuple(
-        group_of(pod, node_names=node_names, now=now, in_flight=known.get(pod["metadata"]["name"]))
+        _with_surroundings(group_of(pod, node_names=node_names, now=now), seen, around, load)
         for pod in seen.pods
     )
     refresh = " ".join(filter(None, (refresh_of(seen.manifest), seen.key_made_anew)))
     revision = revision_of(seen.spec, refresh=refresh)
-    turnover = decide(groups, wanted=seen.spec.replicas, revision=revision)
+    turnover = decide(groups, Goal(wanted=seen.spec.replicas, revision=revision))
     return Demand(
         revision=revision,
         groups=groups,
         turnover=turnover,
         waiting=_waiting(seen, groups, turnover.wanted_new, now),
+    )
+
+
+def _with_surroundings(
+    group: ReplicaGroup, seen: SetSeen, around: Surroundings, load: RouterLoad | None
+) -> ReplicaGroup:
+    """What the routers and the node add to what the pods say."""
+    group = replace(group, node_leaves=_leaves(group.node, seen, around))
+    if load is None:
+        return group
+    return replace(
+        group,
+        in_flight=load.by_group.get(group.name),
+        sessions=load.sessions.get(group.name),
+        others_on_node=around.claims_on.get(group.node or "", 1) - 1,
+    )
+
+
+def _leaves(node_name: str | None, seen: SetSeen, around: Surroundings) -> bool:
+    """Whether a node is to be emptied: cordoned, or with a taint that drives the set's pods away."""
+    topology = around.snapshot.topology
+    position = topology.positions.get(node_name or "")
+    if position is None:
+        return False
+    node = topology.nodes[position]
+    tolerations = [toleration_of(toleration.manifest()) for toleration in seen.spec.placement.tolerations]
+    return node.cordoned or any(
+        taint.effect == "NoExecute" and not any(toleration.tolerates(taint) for toleration in tolerations)
+        for taint in node.taints
     )
 
 
@@ -131,7 +164,7 @@ def failed_pins(seen: SetSeen, around: Surroundings, now: datetime) -> tuple[Fai
     accelerator = seen.spec.accelerator
     if accelerator is None or accelerator.resource is None:
         return ()
-    demand = demand_of(seen, node_names=frozenset(around.snapshot.topology.positions), now=now)
+    demand = demand_of(seen, around, now)
     released = [group.node for group in demand.groups if group.node in _just_released(demand)]
     found = []
     for node in sorted(_just_released(demand)):

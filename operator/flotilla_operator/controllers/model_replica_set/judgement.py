@@ -12,7 +12,6 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, Trouble
-from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
@@ -43,7 +42,6 @@ class Facts:
     waiting: int
     refusal: Refusal | None
     turnover: Turnover
-    asking: Asking | None = None
 
     @property
     def ready(self) -> int:
@@ -92,8 +90,6 @@ def placed(facts: Facts) -> Condition:
     if facts.refusal is not None:
         refusal = facts.refusal
         able = refusal.fits_when_empty
-        if facts.asking is not None and facts.asking.shape is not None:
-            return _nodes_asked_for(facts, refusal, facts.asking)
         return _wrong(
             ConditionType.PLACED,
             Reason.INSUFFICIENT_CAPACITY if able else Reason.NO_NODE_CAN_FIT,
@@ -112,17 +108,6 @@ def placed(facts: Facts) -> Condition:
     if facts.spec.accelerator is None:
         return _right(ConditionType.PLACED, Reason.LEFT_TO_SCHEDULER)
     return _right(ConditionType.PLACED, Reason.ALL_PLACED)
-
-
-def _nodes_asked_for(facts: Facts, refusal: Refusal, asking: Asking) -> Condition:
-    """A node that is to come is no matter for a person, until it has not come."""
-    in_vain = asking.pausing and not refusal.fits_when_empty
-    return _wrong(
-        ConditionType.PLACED,
-        asking.reason,
-        f"{_refused(facts, refusal)}; {asking.message}",
-        mended_by=MendedBy.PERSON if in_vain else MendedBy.TIME,
-    )
 
 
 def router_ready(facts: Facts) -> Condition:
@@ -158,18 +143,25 @@ def available(facts: Facts) -> Condition:
 
 def progressing(facts: Facts) -> Condition:
     """What is under way; it informs and holds nothing back."""
-    if facts.spec.paused:
-        return _informs(Truth.FALSE, Reason.PAUSED, "spec.paused is true: nothing is changed")
     turnover = facts.turnover
+    updated = f"{turnover.updated} of {facts.wanted} replicas are of the new revision"
+    if facts.spec.paused:
+        held = "spec.paused is true: nothing is changed"
+        if turnover.outdated:
+            return _informs(Truth.FALSE, Reason.UPDATE_PAUSED, f"{held}; {updated}")
+        return _informs(Truth.FALSE, Reason.PAUSED, held)
+    if turnover.surge and facts.refusal is not None:
+        what = "update" if turnover.outdated else "move away from nodes that leave"
+        room = (
+            f"the {what} waits for room for one more replica beside the {len(facts.live)} running: "
+            f"{facts.refusal.message}; make room, or set spec.update.maxUnavailable to 1"
+        )
+        return _informs(Truth.FALSE, Reason.UPDATE_WAITS_FOR_ROOM, room)
     if turnover.outdated:
-        if turnover.surge and facts.refusal is not None:
-            room = (
-                f"the update waits for room for one more replica beside the {len(facts.live)} running: "
-                f"{facts.refusal.message}; make room, or lower spec.replicas by one while it runs"
-            )
-            return _informs(Truth.FALSE, Reason.UPDATE_WAITS_FOR_ROOM, room)
-        done = f"{turnover.outdated} of {len(facts.live)} replicas are still of an older revision"
-        return _informs(Truth.TRUE, Reason.UPDATING, done)
+        return _informs(Truth.TRUE, Reason.UPDATING, f"{updated}, {turnover.outdated} are of an older one")
+    if turnover.moving:
+        moving = f"{turnover.moving} replicas move away from nodes that are cordoned or tainted"
+        return _informs(Truth.TRUE, Reason.EMPTYING_NODES, moving)
     if facts.ready == facts.wanted == len(facts.live):
         return _informs(Truth.FALSE, Reason.SETTLED, "")
     return _informs(Truth.TRUE, Reason.SCALING, f"{facts.ready} of {facts.wanted} replicas are ready")

@@ -1,7 +1,7 @@
 """The life of a group, read from its pod: one file decides the phase, what troubles it and whether it must
 go.
 
-    Waiting (no pod) → Binding → Loading → Ready → Draining → gone
+    Waiting (no pod) → Binding → Loading → Ready ⇄ Draining → gone
 
 A phase is never kept anywhere, it is read anew each time; so nothing can disagree with the cluster. What ends
 a group is a visible chain of checks; what only troubles one (an image that cannot be pulled, a crash loop) is
@@ -71,11 +71,28 @@ class ReplicaGroup:
     trouble: Trouble | None = None
     ending: Ending | None = None
     in_flight: int | None = None
+    sessions: int | None = None
+    ready: bool = False
+    started: bool = False
+    going: bool = False
+    drain_epoch: int | None = None
+    node_leaves: bool = False
+    others_on_node: int = 0
 
     @property
     def lives(self) -> bool:
         """Whether it counts as a replica: it neither leaves nor has to."""
         return self.phase is not Phase.DRAINING and self.ending is None
+
+    @property
+    def may_return(self) -> bool:
+        """Whether it drains and could serve on: no pod of it is deleted yet."""
+        return self.drain_epoch is not None and not self.going and self.ending is None
+
+    @property
+    def may_have_requests(self) -> bool:
+        """Whether routers may have sent it requests, so that it must drain before it goes."""
+        return self.ready or self.started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +161,23 @@ def group_of(
         trouble=trouble_of(pod),
         ending=next((ending for check in ENDS_WHEN if (ending := check(seen))), None),
         in_flight=in_flight,
+        ready=is_true(dict(pod), "Ready"),
+        started=engine_started(pod),
+        going="deletionTimestamp" in metadata,
+        drain_epoch=drain_epoch_of(pod),
     )
+
+
+def drain_epoch_of(pod: Pod) -> int | None:
+    """The epoch of the drain that this pod is in; 0 where the annotation is not one of ours."""
+    text = (pod["metadata"].get("annotations") or {}).get(contract.ANNOTATION_DRAIN_EPOCH)
+    return None if text is None else int(text) if text.isdecimal() else 0
+
+
+def engine_started(pod: Pod) -> bool:
+    """Whether the engine has given a first answer since it was last started, ready or not."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any(container.get("started") for container in containers)
 
 
 def pod_is_over(pod: Pod) -> bool:
@@ -154,7 +187,7 @@ def pod_is_over(pod: Pod) -> bool:
 
 def phase_of(pod: Pod) -> Phase:
     """The phase, from what the API server holds."""
-    if "deletionTimestamp" in pod["metadata"]:
+    if "deletionTimestamp" in pod["metadata"] or drain_epoch_of(pod) is not None:
         return Phase.DRAINING
     if pod["spec"].get("schedulingGates"):
         return Phase.GATED

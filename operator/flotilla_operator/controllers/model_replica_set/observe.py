@@ -18,7 +18,9 @@ from flotilla_operator.cluster.resources import (
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
+from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import (
@@ -29,13 +31,16 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     Surroundings,
 )
 from flotilla_operator.placement import Policy, Snapshot, Topology
+from flotilla_operator.placement.manifests import FINISHED
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import router_objects
 from flotilla_operator.workloads.model_source import ClaimSource, parse_source
-from flotilla_operator.workloads.placeholder import is_placeholder
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
+
+ROUTER_INTERVAL_SECONDS = 5.0
+DRAINING_INTERVAL_SECONDS = 1.0
 
 
 def owner_of(manifest: Manifest) -> Owner:
@@ -79,7 +84,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
         if other is not None and other.manifest["metadata"]["uid"] != uid and _may_wait(other, world.caches)
     ]
-    targets = router_targets(router_pods(world.caches, me.owner))
+    pods = router_pods(world.caches, me.owner)
+    targets = router_targets(pods, often=any(drain_epoch_of(pod) is not None for pod in me.pods))
     return Observed(
         me=me,
         rivals=rivals if me.spec.accelerator is not None else (),
@@ -89,7 +95,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         load=router_load(targets, world.measurements),
         targets=targets,
         engine_key=key,
-        placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
+        routers=routers_seen(pods, targets, world.measurements),
     )
 
 
@@ -106,7 +112,6 @@ def surroundings(world: World, memory: Memory, promises: Mapping[str, Sequence[P
             interconnect_label=config.labels.interconnect or None,
         ),
         images=images_of(config),
-        placeholder_priority_class=config.placeholder_priority_class,
     )
 
 
@@ -230,12 +235,12 @@ def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
             return False
         if (status.get("groupCounts") or {}).get("waiting"):
             return True
-        return len(engine_pods(caches, metadata["uid"])) < seen.spec.replicas
+        return len(caches.owned(PODS, metadata["uid"])) < seen.spec.replicas
     return True
 
 
 def router_pods(caches: Caches, owner: Owner) -> list[Manifest]:
-    """The set's router pods that have an address."""
+    """The set's router pods that can have requests in flight: those with an address that are not over."""
     selector = routers(owner).selector
     return [
         pod
@@ -243,17 +248,32 @@ def router_pods(caches: Caches, owner: Owner) -> list[Manifest]:
         if pod["metadata"]["namespace"] == owner.namespace
         and selector.items() <= (pod["metadata"].get("labels") or {}).items()
         and (pod.get("status") or {}).get("podIP")
+        and pod["status"].get("phase") not in FINISHED
     ]
 
 
-def router_targets(pods: Sequence[Manifest]) -> tuple[Target, ...]:
-    """Where each router's agent says how it is."""
+def router_targets(pods: Sequence[Manifest], *, often: bool = False) -> tuple[Target, ...]:
+    """Where each router's agent says how it is; asked often while a drain waits for the answers."""
     return tuple(
         Target(
             key=pod["metadata"]["uid"],
             url=f"http://{_host(pod['status']['podIP'])}:{contract.PORT_ROUTER_AGENT}/v1/status",
+            interval_seconds=DRAINING_INTERVAL_SECONDS if often else ROUTER_INTERVAL_SECONDS,
         )
         for pod in pods
+    )
+
+
+def routers_seen(
+    pods: Sequence[Manifest], targets: Sequence[Target], measurements: Measurements
+) -> tuple[RouterSeen, ...]:
+    """Every router with what it said last; one that says nothing is there all the same."""
+    return tuple(
+        RouterSeen(
+            name=pod["metadata"]["name"],
+            status=next(iter(measurements.answers([target], contract.RouterStatus)), None),
+        )
+        for pod, target in zip(pods, targets, strict=True)
     )
 
 
@@ -263,13 +283,16 @@ def router_load(targets: Sequence[Target], measurements: Measurements) -> Router
     if not statuses:
         return RouterLoad()
     by_group: dict[str, int] = {}
+    sessions: dict[str, int] = {}
     for status in statuses:
         for server in status.servers:
             by_group[server.name] = by_group.get(server.name, 0) + server.in_flight
+            sessions[server.name] = sessions.get(server.name, 0) + server.sessions
     return RouterLoad(
         waiting=sum(status.waiting for status in statuses),
         running=sum(status.in_flight for status in statuses),
         by_group=by_group,
+        sessions=sessions,
     )
 
 

@@ -1,11 +1,10 @@
 """The story of a set, from what was seen to what is done.
 
-held?     deleted: nothing, its children go with it; paused: look on, change nothing, ask for no nodes
+held?     deleted: nothing, its children go with it; paused: look on, change nothing
 router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone
 endings   groups whose pod is over, whose node is gone, whose pin failed: their pods go
-turnover  too many, or outdated: the victim goes; too few: groups that wait
+turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
 placement the groups that fit get their pods, already pinned; without an accelerator the scheduler chooses
-nodes     for groups that fit nowhere placeholders make a node autoscaler bring some, where the user wishes it
 status    what all of this amounts to
 """
 
@@ -30,16 +29,11 @@ from flotilla_operator.controllers.model_replica_set.demand import (
     demand_of,
     placement_groups,
 )
+from flotilla_operator.controllers.model_replica_set.leaving import steps
 from flotilla_operator.controllers.model_replica_set.life import BIND_TIMEOUT, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
-from flotilla_operator.controllers.model_replica_set.placeholders import (
-    ask_for_nodes,
-    due_seconds,
-    placeholder_writes,
-)
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
-from flotilla_operator.controllers.model_replica_set.turnover import Removal, RemovalReason
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pod
@@ -56,14 +50,16 @@ def plan(observed: Observed, now: datetime) -> Plan:
     me = observed.me
     if "deletionTimestamp" in me.manifest["metadata"]:
         return Plan()
-    demand = demand_of(me, node_names=observed.node_names, now=now, in_flight=observed.load.by_group)
-    objects, taken = _router(observed)
+    demand = demand_of(me, observed.around, now, load=observed.load)
+    objects, taken = _router(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
-        return _look_on(observed, demand, taken, now)
+        outcome = Outcome(observed=observed, demand=demand, names_taken=taken, waiting=demand.waiting)
+        status, events = status_and_events(outcome, now)
+        return Plan(status=status, events=events, look_again_seconds=_look_again(observed, demand, (), now))
     placement = _placement(observed, demand, now)
     started, waiting = _start(observed, demand, placement)
-    ended = [group for group in demand.groups if group.ending and group.phase is not Phase.DRAINING]
-    asking = ask_for_nodes(observed, demand, placement, len(started), now)
+    ended = [group for group in demand.groups if group.ending and not group.going]
+    leaving = steps(demand.turnover, observed, now)
     outcome = Outcome(
         observed=observed,
         demand=demand,
@@ -71,42 +67,30 @@ def plan(observed: Observed, now: datetime) -> Plan:
         placement=placement,
         started=started,
         waiting=waiting,
-        asking=asking,
     )
     status, events = status_and_events(outcome, now)
     writes: list[Write] = [
         *_engine_key(observed),
         *(Apply(manifest=manifest) for manifest in objects),
         *(_delete(group, observed) for group in ended),
-        *(_delete(removal.group, observed) for removal in demand.turnover.removals),
+        *leaving.writes,
         *(Create(manifest=one.pod) for one in started),
-        *placeholder_writes(asking, observed, now),
     ]
     return Plan(
         writes=writes,
         status=status,
-        events=[*_key_events(observed), *_group_events(ended, demand.turnover.removals, started), *events],
-        look_again_seconds=min(_look_again(observed, demand, started, now), due_seconds(asking)),
-        rests_on=_rests_on(observed, demand.turnover.removals, started),
+        events=[*_key_events(observed), *_group_events(ended, started), *leaving.events, *events],
+        look_again_seconds=min(_look_again(observed, demand, started, now), leaving.look_again_seconds),
+        rests_on={**_rests_on(started), **leaving.rests_on},
     )
 
 
-def _look_on(observed: Observed, demand: Demand, names_taken: tuple[str, ...], now: datetime) -> Plan:
-    """A paused set: told of and left alone, but it asks for no nodes, for those cost something."""
-    outcome = Outcome(observed=observed, demand=demand, names_taken=names_taken, waiting=demand.waiting)
-    status, events = status_and_events(outcome, now)
-    return Plan(
-        writes=placeholder_writes(ask_for_nodes(observed, demand, None, 0, now), observed, now),
-        status=status,
-        events=events,
-        look_again_seconds=_look_again(observed, demand, (), now),
-    )
-
-
-def _router(observed: Observed) -> tuple[list[Manifest], tuple[str, ...]]:
+def _router(observed: Observed, *, draining: int) -> tuple[list[Manifest], tuple[str, ...]]:
     """The objects to apply, and the names that belong to somebody else; the writer leaves those alone."""
     me = observed.me
-    wanted = router_objects(me.owner, me.spec, observed.around.images, key_made_anew=me.key_made_anew)
+    wanted = router_objects(
+        me.owner, me.spec, observed.around.images, key_made_anew=me.key_made_anew, draining=draining
+    )
     taken = []
     for manifest in wanted:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -149,9 +133,7 @@ def _placement(observed: Observed, demand: Demand, now: datetime) -> Placement |
     others = [
         group
         for rival in observed.rivals
-        for group in placement_groups(
-            rival, demand_of(rival, node_names=observed.node_names, now=now), observed.around, now
-        )
+        for group in placement_groups(rival, demand_of(rival, observed.around, now), observed.around, now)
     ]
     return place(observed.around.snapshot, [*mine, *others], observed.around.policy, now.timestamp())
 
@@ -190,9 +172,9 @@ def _smallest_free(used: set[int]) -> int:
 
 
 def _delete(group: ReplicaGroup, observed: Observed) -> Delete:
-    """A graceful end within the drain's deadline of today, unless nobody is left to be graceful."""
+    """The end of a group that cannot go on: graceful, unless nobody is left to be graceful."""
     by_force = group.ending is not None and group.ending.by_force
-    grace = 0 if by_force else observed.me.spec.drain.deadline_seconds + STOP_SECONDS
+    grace = 0 if by_force else STOP_SECONDS
     return Delete(
         ref=PODS.ref(observed.me.owner.namespace, group.pod_name),
         uid=group.uid,
@@ -200,9 +182,7 @@ def _delete(group: ReplicaGroup, observed: Observed) -> Delete:
     )
 
 
-def _group_events(
-    ended: Sequence[ReplicaGroup], removals: Sequence[Removal], started: Sequence[Started]
-) -> list[Event]:
+def _group_events(ended: Sequence[ReplicaGroup], started: Sequence[Started]) -> list[Event]:
     return [
         *(
             Event(
@@ -213,15 +193,6 @@ def _group_events(
             )
             for group in ended
             if (e := group.ending) is not None
-        ),
-        *(
-            Event(
-                type=EventType.NORMAL,
-                reason=EventReason.GROUP_REMOVED,
-                note=_removal_note(removal),
-                subject=removal.group.name,
-            )
-            for removal in removals
         ),
         *(_started_event(one.identity) for one in started),
     ]
@@ -235,23 +206,11 @@ def _started_event(identity: GroupIdentity) -> Event:
     return Event(type=EventType.NORMAL, reason=reason, note=note, subject=identity.name)
 
 
-def _rests_on(
-    observed: Observed, removals: Sequence[Removal], started: Sequence[Started]
-) -> dict[str, frozenset[ObjectRef]]:
-    """A group is placed or removed when its pod could be written, and all are placed when every pod could."""
-    namespace = observed.me.owner.namespace
+def _rests_on(started: Sequence[Started]) -> dict[str, frozenset[ObjectRef]]:
+    """A group is placed when its pod could be written, and all are placed when every pod could."""
     created = {one.identity.name: PODS.ref_to(one.pod) for one in started}
-    deleted = {removal.group.name: PODS.ref(namespace, removal.group.pod_name) for removal in removals}
-    single = {name: frozenset({ref}) for name, ref in (*created.items(), *deleted.items())}
+    single = {name: frozenset({ref}) for name, ref in created.items()}
     return {**single, ConditionType.PLACED: frozenset(created.values())}
-
-
-def _removal_note(removal: Removal) -> str:
-    why = {
-        RemovalReason.SCALED_DOWN: "fewer replicas are wanted",
-        RemovalReason.OUTDATED: f"its revision {removal.group.revision} is outdated",
-    }[removal.reason]
-    return f"{removal.group.name} leaves: {why}"
 
 
 def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], now: datetime) -> float:

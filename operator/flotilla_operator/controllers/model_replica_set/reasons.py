@@ -33,8 +33,6 @@ class Reason(StrEnum):
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     NO_NODE_CAN_FIT = "NoNodeCanFit"
     UNSCHEDULABLE = "Unschedulable"
-    NODES_REQUESTED = "NodesRequested"
-    NODE_PROVISIONING_TIMED_OUT = "NodeProvisioningTimedOut"
 
     ROUTER_AVAILABLE = "RouterAvailable"
     ROUTER_STARTING = "RouterStarting"
@@ -51,6 +49,8 @@ class Reason(StrEnum):
     SCALING = "Scaling"
     UPDATING = "Updating"
     UPDATE_WAITS_FOR_ROOM = "UpdateWaitsForRoom"
+    UPDATE_PAUSED = "UpdatePaused"
+    EMPTYING_NODES = "EmptyingNodes"
     PAUSED = "Paused"
 
 
@@ -63,5 +63,7 @@ class EventReason(StrEnum):
     GROUP_RELEASED = "GroupReleased"
     GROUP_LOST = "GroupLost"
     GROUP_FAILED = "GroupFailed"
+    GROUP_DRAINING = "GroupDraining"
+    GROUP_RETURNED = "GroupReturned"
     GROUP_REMOVED = "GroupRemoved"
     ENGINE_KEY_LOST = "EngineKeyLost"

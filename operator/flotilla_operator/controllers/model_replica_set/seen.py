@@ -1,11 +1,14 @@
 """What was observed of one set, and of the cluster it lives in: the values that `plan` judges."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.life import Pod
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
@@ -58,16 +61,21 @@ class RouterLoad:
     waiting: int | None = None
     running: int | None = None
     by_group: Mapping[str, int] = field(default_factory=dict)
+    sessions: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What is the same for every set."""
 
     snapshot: Snapshot
     policy: Policy
     images: Images
-    placeholder_priority_class: str = "flotilla-placeholder"
+
+    @cached_property
+    def claims_on(self) -> Mapping[str, int]:
+        """How many pods hold something of each node."""
+        return Counter(claim.node for claim in self.snapshot.claims)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +92,7 @@ class Observed:
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()
     engine_key: EngineKey = field(default_factory=EngineKey)
-    placeholders: Sequence[Pod] = ()
+    routers: tuple[RouterSeen, ...] = ()
 
     @property
     def node_names(self) -> frozenset[str]:

@@ -1,20 +1,24 @@
-"""How many groups to create and which to remove: a pure decision over groups, the wanted number and the
-revision.
+"""Which groups come and which leave: a pure decision over groups, the wanted number, the revision and the
+pace.
 
-Without a change of revision it is plain scaling. With one, groups are turned over one at a time: one of the
-new revision is added beside the others, and when it is ready one of the old revision leaves, so the number
-that serves never falls below what is wanted. A group of the old revision that is not ready serves nobody and
-leaves at once, which is how a set with a broken revision gets to a good one. The victim is the group that is
-not ready, then the one with the fewest requests in flight (unknown counts as none), then the youngest.
+Scaling, an update and nodes that are to be emptied are one thing here: groups that should be replaced stand
+beside groups that should stay, and within the pace one makes way for the other. What serves never falls below
+`wanted − max_unavailable`, and what exists (groups that drain included, for they hold their accelerators)
+is never more than `wanted + max_surge`. A group that leaves drains first (draining.py), and may come back as
+long as no pod of it is deleted: it does when it is wanted after all, those with the most sessions first,
+before a new one is created.
+
+The victim is the group that is not ready, then the one with the fewest sessions (unknown counts as none),
+then the one whose node has the fewest other claims, so that whole nodes become free, then the youngest.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
 
-SURGE = 1
+MOVED_AT_ONCE = 1  # from nodes that are to be emptied, groups move one after another
 
 
 class RemovalReason(StrEnum):
@@ -22,6 +26,15 @@ class RemovalReason(StrEnum):
 
     SCALED_DOWN = "ScaledDown"
     OUTDATED = "Outdated"
+    NODE_LEAVES = "NodeLeaves"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How many more than wanted there may be, and how many fewer may serve."""
+
+    max_surge: int = 1
+    max_unavailable: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +47,18 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turnover:
-    """What to do now: `create` groups are wanted in place of missing ones, `surge` beside the ones being
-    updated.
+    """What to do now: `create` groups are wanted in place of missing ones, `surge` beside the ones that are
+    replaced, and `returning` stop draining. `updated` are of the wanted revision and stay, `outdated` are of
+    another one, `moving` on nodes that are to be emptied.
     """
 
-    create: int
-    surge: int
-    removals: tuple[Removal, ...]
-    outdated: int
+    create: int = 0
+    surge: int = 0
+    removals: tuple[Removal, ...] = ()
+    returning: tuple[ReplicaGroup, ...] = ()
+    updated: int = 0
+    outdated: int = 0
+    moving: int = 0
 
     @property
     def wanted_new(self) -> int:
@@ -49,40 +66,109 @@ class Turnover:
         return self.create + self.surge
 
 
-def decide(groups: Sequence[ReplicaGroup], *, wanted: int, revision: str) -> Turnover:
-    """The next step towards `wanted` groups of `revision`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What there should be; with the pace, everything that a step is judged by."""
+
+    wanted: int
+    revision: str
+    pace: Pace = Pace()
+
+    @property
+    def floor(self) -> int:
+        """How many must serve."""
+        return max(0, self.wanted - self.pace.max_unavailable)
+
+    def is_met_by(self, group: ReplicaGroup) -> bool:
+        """Whether this group may stay as it is."""
+        return group.revision == self.revision and not group.node_leaves
+
+    def reason_against(self, group: ReplicaGroup) -> RemovalReason:
+        """Why this group leaves."""
+        if group.revision != self.revision:
+            return RemovalReason.OUTDATED
+        return RemovalReason.NODE_LEAVES if group.node_leaves else RemovalReason.SCALED_DOWN
+
+
+def decide(groups: Sequence[ReplicaGroup], goal: Goal) -> Turnover:
+    """The next step towards the goal."""
+    draining = [group for group in groups if group.may_return]
     live = [group for group in groups if group.lives]
-    fresh = [group for group in live if group.revision == revision]
-    stale = [group for group in live if group.revision != revision]
-    ready_fresh = sum(group.phase is Phase.READY for group in fresh)
+    returning = _returning(live, draining, goal)
+    live = [*live, *returning]
+    draining = _without(draining, returning)
 
-    kept_stale, outdated = _split(
-        [group for group in stale if group.phase is Phase.READY], keep=max(0, wanted - ready_fresh)
-    )
-    outdated = [*(group for group in stale if group.phase is not Phase.READY), *outdated]
-    kept_fresh, surplus = _split(fresh, keep=wanted)
-
-    missing = max(0, wanted - len(kept_stale) - len(kept_fresh))
-    starting = len(kept_fresh) - sum(group.phase is Phase.READY for group in kept_fresh)
-    can_surge = kept_stale and not missing and not starting and len(kept_fresh) < wanted
+    begun = _leaving(live, draining, goal)
+    staying = _without(live, begun)
+    occupying = len(staying) + len(draining) + sum(group.may_have_requests for group in begun)
+    room = max(0, goal.wanted + goal.pace.max_surge - occupying)
+    create = min(max(0, goal.wanted - len(staying)), room)
+    leaving = [*draining, *begun]
     return Turnover(
-        create=missing,
-        surge=SURGE if can_surge else 0,
-        removals=(
-            *(Removal(group=group, reason=RemovalReason.SCALED_DOWN) for group in surplus),
-            *(Removal(group=group, reason=RemovalReason.OUTDATED) for group in outdated),
-        ),
-        outdated=len(stale),
+        create=create,
+        surge=_surge(staying, goal, create=create, room=room - create),
+        removals=tuple(Removal(group=group, reason=goal.reason_against(group)) for group in leaving),
+        returning=tuple(returning),
+        updated=sum(goal.is_met_by(group) for group in staying),
+        outdated=sum(group.revision != goal.revision for group in (*live, *draining)),
+        moving=sum(group.node_leaves and group.revision == goal.revision for group in (*live, *draining)),
     )
 
 
-def victim_order(group: ReplicaGroup) -> tuple[bool, int, float, str]:
-    """The order in which groups leave."""
-    return (group.phase is Phase.READY, group.in_flight or 0, -group.created_at.timestamp(), group.name)
+def victim_order(group: ReplicaGroup) -> tuple[bool, int, int, float, str]:
+    """The order in which groups leave; the reverse is the order in which they come back."""
+    sessions = (group.sessions or 0) + (group.in_flight or 0)
+    return (group.ready, sessions, group.others_on_node, -group.created_at.timestamp(), group.name)
 
 
-def _split(groups: Sequence[ReplicaGroup], *, keep: int) -> tuple[list[ReplicaGroup], list[ReplicaGroup]]:
-    """The ones to keep, and those that leave because there are more."""
-    leaving_first = sorted(groups, key=victim_order)
-    excess = max(0, len(leaving_first) - keep)
-    return leaving_first[excess:], leaving_first[:excess]
+def _returning(
+    live: Sequence[ReplicaGroup], draining: Sequence[ReplicaGroup], goal: Goal
+) -> list[ReplicaGroup]:
+    """Groups that drain and are wanted after all, or that must serve on because others have failed."""
+    coming_back_first = sorted(draining, key=victim_order, reverse=True)
+    fresh = sum(goal.is_met_by(group) for group in live)
+    good = [group for group in coming_back_first if goal.is_met_by(group)]
+    returning = good[: max(0, goal.wanted - fresh)]
+    serving = sum(group.ready for group in (*live, *returning))
+    others = [group for group in _without(coming_back_first, returning) if group.ready]
+    return [*returning, *others[: max(0, goal.floor - serving)]]
+
+
+def _leaving(
+    live: Sequence[ReplicaGroup], draining: Sequence[ReplicaGroup], goal: Goal
+) -> list[ReplicaGroup]:
+    """The groups that begin to leave now."""
+    first_to_go = sorted(live, key=victim_order)
+    fresh = [group for group in first_to_go if goal.is_met_by(group)]
+    surplus = fresh[: max(0, len(fresh) - goal.wanted)]
+    replaced = [group for group in first_to_go if not goal.is_met_by(group)]
+    useless = [group for group in replaced if not group.ready]
+    serving = sum(group.ready for group in _without(live, surplus))
+    spare = max(0, serving - goal.floor)
+    on_the_move = sum(group.revision == goal.revision and group.node_leaves for group in draining)
+    chosen: list[ReplicaGroup] = []
+    for group in replaced:
+        moves_only = group.revision == goal.revision
+        if not group.ready or len(chosen) == spare or (moves_only and on_the_move >= MOVED_AT_ONCE):
+            continue
+        on_the_move += moves_only
+        chosen.append(group)
+    return [*surplus, *useless, *chosen]
+
+
+def _surge(staying: Sequence[ReplicaGroup], goal: Goal, *, create: int, room: int) -> int:
+    """How many groups to add beside those that are still to be replaced."""
+    fresh = [group for group in staying if goal.is_met_by(group)]
+    replaced = [group for group in staying if not goal.is_met_by(group)]
+    if not replaced:
+        return 0
+    surge = min(max(0, goal.wanted - len(fresh) - create), room)
+    if all(group.revision == goal.revision for group in replaced):
+        starting = create + sum(not group.ready for group in fresh)
+        return min(surge, max(0, MOVED_AT_ONCE - starting))
+    return surge
+
+
+def _without(groups: Sequence[ReplicaGroup], others: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
+    names = {group.name for group in others}
+    return [group for group in groups if group.name not in names]

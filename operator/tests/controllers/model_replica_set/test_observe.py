@@ -342,6 +342,11 @@ class TestWakes:
         key = Key("ModelReplicaSet", "default", "llama")
         assert self.woken(NODES, node("a"), node("a"), self.waiting_set()) == [key]
         assert self.woken(NODES, node("a"), node("a"), gpu_set()) == []
+        drains = {**gpu_set(), "status": {"groupCounts": {"draining": 1}}}
+        assert self.woken(NODES, node("a"), node("a"), drains) == [key]
+        reason = {"type": "Progressing", "reason": "EmptyingNodes"}
+        moves = {**gpu_set(), "status": {"conditions": [reason]}}
+        assert self.woken(NODES, node("a"), node("a"), moves) == [key]
 
     def test_a_pod_wakes_them_when_it_gives_room_back(self) -> None:
         running, over = engine_pod(node="a", ready=True), engine_pod(node="a", phase="Failed")
@@ -358,6 +363,10 @@ class TestWakes:
         }
         assert self.woken(NODES, node("a"), pod) == [Key("ModelReplicaSet", "default", "llama")]
         assert self.woken(NODES, node("a"), node("a"), pod) == []
+        cordoned = {**node("a"), "spec": {"unschedulable": True}}
+        assert len(self.woken(NODES, cordoned, cordoned, pod)) == 1
+        tainted = {**node("a"), "spec": {"taints": [{"key": "x", "effect": "NoExecute"}]}}
+        assert len(self.woken(NODES, tainted, tainted, pod)) == 1
 
     def test_what_a_set_names_is_referred_to(self) -> None:
         manifest = model_replica_set(model={"source": "pvc://models/x"})
