@@ -6,7 +6,7 @@ not what it would write.
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -37,9 +37,8 @@ def generated() -> Mapping[Path, str]:
     return files
 
 
-def stale(root: Path) -> list[Path]:
-    """Generated files that are missing or differ, and files beside them that nothing generates."""
-    wanted = generated()
+def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:
+    """Wanted files that are missing or differ, and files beside them that nothing generates."""
     differing = [path for path, text in wanted.items() if _text(root / path) != text]
     folders = {path.parent for path in wanted}
     left_over = [
@@ -51,21 +50,21 @@ def stale(root: Path) -> list[Path]:
     return sorted([*differing, *left_over])
 
 
-def write(root: Path) -> None:
-    """Write every generated file."""
-    for path, text in generated().items():
+def write(root: Path, wanted: Mapping[Path, str]) -> None:
+    """Write every file."""
+    for path, text in wanted.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files, or with `--check` name those that are stale."""
     parser = argparse.ArgumentParser(description="Write the CRDs and the API reference from the models.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail when a file is stale")
-    if not parser.parse_args().check:
-        write(ROOT)
+    if not parser.parse_args(arguments).check:
+        write(ROOT, generated())
         return 0
-    behind = stale(ROOT)
+    behind = stale(ROOT, generated())
     for path in behind:
         sys.stderr.write(f"{path} is stale; run make generate\n")
     return 1 if behind else 0

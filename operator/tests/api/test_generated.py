@@ -4,15 +4,14 @@ That the API server does take it is shown in test_install.py; here the habits ar
 insist on, or only with a message that nobody understands.
 """
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flotilla_operator.api.generate import CHART_CRDS, CRDS, ROOT, generated, stale, write
+from flotilla_operator.api import generate
+from flotilla_operator.api.generate import CHART_CRDS, CRDS, generated, main, stale, write
 from flotilla_operator.api.kinds import KINDS, Kind
 from flotilla_operator.api.reference import kind_page
 from flotilla_operator.api.schema import definition, not_yet, structural
@@ -43,23 +42,34 @@ def fields(kind: Kind) -> list[tuple[str, dict[str, Any]]]:
     return [entry for part in ("spec", "status") for entry in schemas(root[part], part)]
 
 
-def test_the_files_in_the_repository_are_what_the_models_say() -> None:
-    assert stale(ROOT) == [], "run make generate"
+def test_the_files_in_the_repository_are_what_the_models_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (main(["--check"]), capsys.readouterr().err) == (0, ""), "run make generate"
 
 
-def test_the_command_checks_without_writing() -> None:
-    command = [sys.executable, "-m", "flotilla_operator.api.generate", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_command_checks_without_writing(
+    texts: dict[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "generated", lambda: texts)
+    assert main(["--check"]) == 1
+    assert f"{CRDS}/flotilla.dev_agentfleets.yaml is stale; run make generate" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main([]) == 0
+    assert main(["--check"]) == 0
 
 
-def test_a_file_that_was_edited_is_stale_and_so_is_one_that_nothing_writes(tmp_path: Path) -> None:
-    write(tmp_path)
-    assert stale(tmp_path) == []
+def test_a_file_that_was_edited_is_stale_and_so_is_one_that_nothing_writes(
+    texts: dict[Path, str], tmp_path: Path
+) -> None:
+    write(tmp_path, texts)
+    assert stale(tmp_path, texts) == []
     edited, leftover = CRDS / "flotilla.dev_agentfleets.yaml", CRDS / "flotilla.dev_old.yaml"
     (tmp_path / edited).write_text("edited")
     (tmp_path / leftover).write_text("left over")
-    assert stale(tmp_path) == [edited, leftover]
+    assert stale(tmp_path, texts) == [edited, leftover]
 
 
 def test_the_chart_carries_the_same_definitions(texts: dict[Path, str]) -> None:

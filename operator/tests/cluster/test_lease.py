@@ -18,6 +18,7 @@ from tests.support.fake_api import FakeApi, Request
 from tests.support.waiting import until
 
 RENEW_DEADLINE = 2.0
+SHORT_DEADLINE = 0.3  # where a test waits for it to pass
 LEASE_DURATION = 10
 LONG_ENOUGH = 60.0
 
@@ -37,14 +38,15 @@ def lease_of(
     identity: str,
     clock: Callable[[], float] = time.monotonic,
     reached: Callable[[CrashPoint], None] = go_on,
+    renew_deadline: float = RENEW_DEADLINE,
 ) -> tuple[LeaderLease, Fence]:
-    fence = Fence(RENEW_DEADLINE, clock=clock)
+    fence = Fence(renew_deadline, clock=clock)
     settings = LeaseSettings(
         namespace="flotilla",
         name="leader",
         identity=identity,
         lease_duration_seconds=LEASE_DURATION,
-        renew_deadline_seconds=RENEW_DEADLINE,
+        renew_deadline_seconds=renew_deadline,
         retry_period_seconds=0.1,
     )
     return LeaderLease(client, fence, settings, clock=clock, reached=reached), fence
@@ -153,7 +155,7 @@ async def test_an_expired_lease_is_taken_after_its_duration_by_our_own_clock() -
 async def test_renewals_that_fail_lose_the_lease_before_another_may_take_it(fault) -> None:  # type: ignore[no-untyped-def]
     api = FakeApi()
     async with api.running(), api.client() as client:
-        lease, fence = lease_of(client, "a")
+        lease, fence = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
         await lease.acquire()
         fault(api)
         started = time.monotonic()
@@ -170,7 +172,7 @@ async def test_a_client_that_raises_anything_at_all_is_a_failed_renewal() -> Non
 
     api = FakeApi()
     async with api.running(), api.client() as client:
-        lease, _ = lease_of(client, "a")
+        lease, _ = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
         await lease.acquire()
         lease._client = Broken()  # type: ignore[assignment]
         with pytest.raises(NotLeadingError):
@@ -208,7 +210,7 @@ async def test_a_lease_that_hangs_while_it_is_sought_is_asked_again() -> None:
     api = FakeApi()
     async with api.running(), api.client() as client:
         api.hang(lambda request: request.method == "GET")
-        lease, _ = lease_of(client, "a")
+        lease, _ = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
         await asyncio.wait_for(lease.acquire(), LONG_ENOUGH)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from flotilla_operator.api.agent_fleet import AgentFleet
 from flotilla_operator.cluster.caches import Caches
@@ -25,6 +24,7 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import OWNER, agent_fleet, full_featured_objects, served_index, spec_of
 from tests.builders.model_replica_set import IMAGES
+from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
 MANAGED, EXTERNAL, KUBERNETES = full_featured_objects()
@@ -64,42 +64,18 @@ def rendered(manifest: dict[str, Any], wiring: Wiring = WIRING) -> list[dict[str
     return objects
 
 
-class Readable(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-Readable.add_representer(str, as_block)
-
-
-def text_of(objects: list[dict[str, Any]]) -> str:
-    return yaml.dump_all(objects, Dumper=Readable, sort_keys=True, allow_unicode=True, width=110)
-
-
 @pytest.mark.parametrize("manifest", SCENARIOS)
 def test_golden(
     manifest: dict[str, Any], golden: Callable[[Path, str], None], request: pytest.FixtureRequest
 ) -> None:
-    golden(GOLDEN / f"{request.node.callspec.id}.yaml", text_of(rendered(manifest)))
-
-
-def shuffled(value: Any, shuffler: random.Random) -> Any:
-    if isinstance(value, dict):
-        items = list(value.items())
-        shuffler.shuffle(items)
-        return {key: shuffled(item, shuffler) for key, item in items}
-    return [shuffled(item, shuffler) for item in value] if isinstance(value, list) else value
+    golden(GOLDEN / f"{request.node.callspec.id}.yaml", yaml_of(rendered(manifest)))
 
 
 @pytest.mark.parametrize("manifest", SCENARIOS)
 def test_shuffled_input_renders_the_same_bytes(manifest: dict[str, Any]) -> None:
-    expected = text_of(rendered(manifest))
+    expected = json_of(rendered(manifest))
     for seed in range(20):
-        assert text_of(rendered(shuffled(manifest, random.Random(seed)))) == expected
+        assert json_of(rendered(shuffled(manifest, random.Random(seed)))) == expected
 
 
 def templates(manifest: dict[str, Any], wiring: Wiring = WIRING) -> dict[str, dict[str, Any]]:
@@ -213,7 +189,7 @@ class NoSecrets:
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
     objects = [each for each in rendered(MANAGED) if each["kind"] != "Secret"]
-    assert "example" not in text_of(objects).replace("registry.example", "").replace("lb.example", "")
+    assert "example" not in yaml_of(objects).replace("registry.example", "").replace("lb.example", "")
 
 
 def test_pods_are_rolled_by_configuration_and_by_secrets_they_read_and_by_nothing_else() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
@@ -20,6 +19,7 @@ from flotilla_operator.workloads.model_replica_set import router_objects, servic
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import IMAGES, OWNER, full_featured_objects, model_replica_set, spec_of
+from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
 FULL_GPU, FULL_CPU, FULL_NODE = full_featured_objects()
@@ -45,24 +45,6 @@ def rendered(manifest: dict[str, Any], node: str | None) -> list[dict[str, Any]]
     return [*router_objects(owner, spec, IMAGES), engine_pod(owner, spec, identity, IMAGES)]
 
 
-class Readable(yaml.SafeDumper):
-    """Every value written out, texts of several lines as they are."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-Readable.add_representer(str, as_block)
-
-
-def text_of(objects: list[dict[str, Any]]) -> str:
-    return yaml.dump_all(objects, Dumper=Readable, sort_keys=True, allow_unicode=True, width=110)
-
-
 @pytest.mark.parametrize(("manifest", "node"), SCENARIOS)
 def test_golden(
     manifest: dict[str, Any],
@@ -70,25 +52,15 @@ def test_golden(
     golden: Callable[[Path, str], None],
     request: pytest.FixtureRequest,
 ) -> None:
-    golden(GOLDEN / f"{request.node.callspec.id}.yaml", text_of(rendered(manifest, node)))
-
-
-def shuffled(value: Any, shuffler: random.Random) -> Any:
-    if isinstance(value, dict):
-        items = list(value.items())
-        shuffler.shuffle(items)
-        return {key: shuffled(item, shuffler) for key, item in items}
-    if isinstance(value, list):
-        return [shuffled(item, shuffler) for item in value]
-    return value
+    golden(GOLDEN / f"{request.node.callspec.id}.yaml", yaml_of(rendered(manifest, node)))
 
 
 @pytest.mark.parametrize(("manifest", "node"), SCENARIOS)
 def test_shuffled_input_renders_the_same_bytes(manifest: dict[str, Any], node: str | None) -> None:
-    expected = text_of(rendered(manifest, node))
+    expected = json_of(rendered(manifest, node))
     for seed in range(20):
         again = shuffled(manifest, random.Random(seed))
-        assert text_of(rendered(again, node)) == expected
+        assert json_of(rendered(again, node)) == expected
 
 
 def pod_of(**spec: Any) -> dict[str, Any]:

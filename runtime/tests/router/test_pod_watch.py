@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flotilla_runtime.router import pod_watch
 from flotilla_runtime.router.pod_watch import LINE_BYTES, KubernetesAccess, PodWatch
 from router_support.builders import ENGINES, ROUTERS, pod
 from router_support.fake_pods import FakePods
@@ -105,7 +106,8 @@ async def test_an_event_that_cannot_be_read_lists_again(line: str) -> None:
             assert api.lists == 2
 
 
-async def test_a_list_that_cannot_be_read_is_asked_for_again() -> None:
+async def test_a_list_that_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_watch, "FIRST_PAUSE_SECONDS", 0.001)
     async with FakePods() as api:
         api.put(pod("a"))
         api.odd_lists = [None, [], {}, {"metadata": {}, "items": [{}]}]
