@@ -155,8 +155,11 @@ time.sleep(60)
         assert parent.stdout.readline() == "started\n"
         pid = recorded_pid(tmp_path / "sleeper.pid")
         assert pid is not None
+        name = Path(f"/proc/{pid}/comm")
+        deadline = time.monotonic() + 60
+        while name.read_text() != "sleep\n" and time.monotonic() < deadline:
+            time.sleep(0.01)  # before that it has not yet asked to end with its parent
         parent.kill()
-    deadline = time.monotonic() + 60
     while start_ticks(pid) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert start_ticks(pid) is None
