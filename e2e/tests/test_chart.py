@@ -145,6 +145,15 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert (config.labels.topology_levels, config.labels.interconnect) == (("example.com/row",), "")
 
 
+def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autoscalers_ignore() -> None:
+    manifests = rendered()
+    priority_class = only(manifests, "PriorityClass")
+    assert config_of(manifests).placeholder_priority_class == priority_class["metadata"]["name"]
+    assert -10 < priority_class["value"] < 0
+    assert priority_class["preemptionPolicy"] == "Never"
+    assert not priority_class["globalDefault"]
+
+
 def test_upstream_images_have_a_digest() -> None:
     images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
     without = [name for name, image in images.items() if isinstance(image, dict) and not image.get("digest")]

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 from aiohttp import web
 
+from flotilla_runtime.contract import ModelFacts
 from flotilla_runtime.models.failures import EXIT_STATUS, Reason
 from flotilla_runtime.models.files import MARKER, read_marker
 from hub_stub.configuration import Configuration
@@ -120,7 +121,13 @@ def served(application: web.Application, port: int) -> Iterator[str]:
 def fetch(stub: Stub, tmp_path: Path) -> Callable[..., Fetched]:
     """Run the fetcher as the init container does, against the stub."""
 
-    def run(source: str, *arguments: str, token: str | None = None, to: Path | None = None) -> Fetched:
+    def run(
+        source: str,
+        *arguments: str,
+        token: str | None = None,
+        to: Path | None = None,
+        module: str = "flotilla_runtime.models",
+    ) -> Fetched:
         folder = to or tmp_path / "models" / source.rpartition("/")[2]
         log = tmp_path / "termination-log"
         environment = {
@@ -132,7 +139,7 @@ def fetch(stub: Stub, tmp_path: Path) -> Callable[..., Fetched]:
         }
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "flotilla_runtime.models", "--source", source, "--to", str(folder)),
+                *(sys.executable, "-m", module, "--source", source, "--to", str(folder)),
                 *("--termination-log", str(log), "--attempts", "1", *arguments),
             ],
             check=False,
@@ -313,3 +320,27 @@ def test_a_full_disk_is_told_from_a_broken_network(
         assert "spec.modelCache" in fetched.message
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+FACTS = "flotilla_runtime.models.facts"
+
+
+def test_a_models_size_is_told_before_any_weight_is_fetched(
+    stub: Stub, fetch: Callable[..., Fetched]
+) -> None:
+    told = fetch("hf://org/open", module=FACTS)
+    facts = ModelFacts.model_validate_json(told.message)
+    assert facts == ModelFacts(config={"model_type": "llama"}, file_bytes=len(WEIGHTS))
+    assert not told.folder.exists()
+    assert not [line for line in stub.requests() if "model.safetensors" in line]
+
+
+def test_a_hub_that_does_not_answer_holds_no_pod_back(stub: Stub, fetch: Callable[..., Fetched]) -> None:
+    stub.set_faults({"busy": {"times": 1000, "status": 502}})
+    told = fetch("hf://org/open", module=FACTS)
+    assert (told.status, told.message) == (0, ""), told.output
+
+
+def test_a_gated_models_size_is_told_to_those_who_are_let_in(fetch: Callable[..., Fetched]) -> None:
+    assert fetch("hf://org/gated", module=FACTS).message == ""
+    assert fetch("hf://org/gated", module=FACTS, token="let-in").message != ""

@@ -9,7 +9,7 @@ stand in it, only the names of the environment variables or files that hold them
 from enum import StrEnum
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 DOMAIN: Final = "flotilla.dev"
@@ -84,6 +84,24 @@ class _Section(BaseModel):
     """A part of a configuration file; keys this version does not know are left to the version that does."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+# Models: what an engine pod's init containers say of the model ----------------------------------------------
+
+MODEL_FACTS_CONTAINER: Final = "read-model-facts"
+
+
+class ModelFacts(_Section):
+    """What a model's files say of it, left as the termination message of the container that read them.
+
+    `config` holds the fields of its config.json that memory follows from, lists of names counted.
+    `file_bytes` is the size of its weight files together, `stored_bytes` that of one number in them; None
+    where it is not known.
+    """
+
+    config: dict[str, JsonValue]
+    file_bytes: int | None = None
+    stored_bytes: float | None = None
 
 
 class BuildStep(StrEnum):

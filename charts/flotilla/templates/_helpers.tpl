@@ -17,6 +17,11 @@ app.kubernetes.io/component: operator
 {{- if contains "flotilla" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-flotilla{{ end }}-operator
 {{- end -}}
 
+{{- /* Cluster-wide, like the ClusterRoles: releases in several namespaces must not collide. */ -}}
+{{- define "flotilla.placeholderPriorityClass" -}}
+{{ .Release.Namespace }}-{{ include "flotilla.name" . }}-placeholder
+{{- end -}}
+
 {{- define "flotilla.image" -}}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}
 {{- end -}}

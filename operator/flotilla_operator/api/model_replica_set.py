@@ -262,7 +262,7 @@ class NodeProvisioning(ApiModel):
     mode: NodeProvisioningMode = NodeProvisioningMode.NONE
     """Placeholders: pods of low priority, shaped like a waiting replica, make the autoscaler bring nodes."""
     timeout_seconds: Annotated[int, Field(ge=60, le=86_400)] = 900
-    """How long placeholders wait before they are taken away."""
+    """How long placeholders may be there for a replica that does not fit before they are taken away."""
 
 
 class Placement(ApiModel):
@@ -282,10 +282,7 @@ class Placement(ApiModel):
     """Taints that engine pods put up with (core/v1)."""
     priority_class_name: ObjectName | None = None
     """The PriorityClass of engine pods; replicas that wait are also served in this order."""
-    node_provisioning: Annotated[
-        NodeProvisioning | None,
-        NotYet("makes a node autoscaler bring the nodes that a waiting replica needs"),
-    ] = None
+    node_provisioning: NodeProvisioning | None = None
     """How nodes are asked for."""
 
 
@@ -578,6 +575,21 @@ class BlockedNodes(ApiModel):
     """How many."""
 
 
+class NodeProvisioningStatus(ApiModel):
+    """What is asked of the node autoscaler for replicas that wait."""
+
+    placeholders: Count = 0
+    """Placeholder pods."""
+    bound: Count = 0
+    """Those that have a node."""
+    timeouts: Count = 0
+    """How often in a row it was given up."""
+    last_timeout: LongText | None = None
+    """What had not come then."""
+    retry_time: Time | None = None
+    """When it is asked again."""
+
+
 class PlacementStatus(ApiModel):
     """How replicas stand in the cluster."""
 
@@ -587,6 +599,8 @@ class PlacementStatus(ApiModel):
     """Nodes that refuse the replica that waits longest, by reason."""
     message: LongText | None = None
     """The same as a sentence."""
+    node_provisioning: NodeProvisioningStatus | None = None
+    """The nodes that are asked for."""
 
 
 class CapacityStatus(ApiModel):

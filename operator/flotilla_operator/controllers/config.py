@@ -109,6 +109,7 @@ class OperatorConfig(Section):
     leader: Leader = Leader()
     loop: Loop = Loop()
     scraping: Scraping = Scraping()
+    placeholder_priority_class: Annotated[str, Field(min_length=1)] = "flotilla-placeholder"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9090
     log_level: Literal["debug", "info", "warning", "error"] = "info"

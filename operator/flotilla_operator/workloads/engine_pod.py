@@ -18,6 +18,7 @@ from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SE
 from flotilla_operator.workloads.engine_key import engine_key_variable
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.model_facts import facts_first
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_operator.workloads.pinning import pinned
 from flotilla_operator.workloads.pod_security import scratch
@@ -66,7 +67,7 @@ def engine_pod(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity,
     scratch_volumes, scratch_mounts = scratch(SCRATCH)
     parts = PodParts(
         containers=[_engine(owner, spec, source, images, scratch_mounts)],
-        init_containers=[_model_container(spec, source, images)],
+        init_containers=facts_first(_model_container(spec, source, images)),
         volumes=[
             *scratch_volumes,
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
@@ -231,6 +232,13 @@ def _model_container(
             "runAsNonRoot": False,
         }
     return manifest
+
+
+def claim_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """The volumes of an engine pod that may stand in one zone alone."""
+    source = model_source.parse_source(spec.model.source, spec.model.revision)
+    volumes = [_models_volume(spec, source), *spec.pod.volumes]
+    return [volume for volume in volumes if "persistentVolumeClaim" in volume]
 
 
 def _models_volume(

@@ -401,7 +401,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.placement.packPipelineWithin": "topology.kubernetes.io/rack",
         "spec.placement.spreadReplicasAcross": "topology.kubernetes.io/zone",
         "spec.placement.required": False,
-        "spec.placement.nodeProvisioning": {},
         "spec.slo": {},
         "spec.autoscaling": {"maxReplicas": 2, "queueDepth": {}},
         "spec.router.tls": {"secretRef": {"name": "tls"}},

@@ -109,6 +109,7 @@ def _on_accelerators() -> dict[str, Any]:
                 }
             ],
             "priorityClassName": "serving",
+            "nodeProvisioning": {"mode": "Placeholders", "timeoutSeconds": 600},
         },
         router={
             "replicas": 3,

@@ -101,10 +101,22 @@ def test_every_container_is_restricted(manifest: dict[str, Any], node: str | Non
 
 def test_only_the_fetcher_of_a_node_cache_is_root_and_without_capabilities() -> None:
     pod = pod_of(modelCache={"mode": "Node"})
-    fetcher = pod["spec"]["initContainers"][0]["securityContext"]
-    assert fetcher["runAsUser"] == 0
-    assert fetcher["capabilities"] == {"drop": ["ALL"]}
+    for fetcher in pod["spec"]["initContainers"]:
+        assert fetcher["securityContext"]["runAsUser"] == 0
+        assert fetcher["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert "runAsUser" not in pod["spec"]["containers"][0]["securityContext"]
+
+
+def test_a_models_size_is_read_before_it_is_fetched_with_all_that_lets_the_fetcher_in() -> None:
+    facts, fetcher = pod_of(model={"tokenSecretRef": {"name": "hf"}})["spec"]["initContainers"]
+    assert facts["args"] == ["flotilla_runtime.models.facts", *fetcher["args"][1:]]
+    assert {**facts, "name": "", "args": []} == {**fetcher, "name": "", "args": []}
+    assert "HF_TOKEN" in environment(facts)
+
+
+def test_a_model_on_a_claim_is_checked_and_read_at_once() -> None:
+    (only,) = pod_of(model={"source": "pvc://models/llama"})["spec"]["initContainers"]
+    assert "--verify" in only["args"]
 
 
 def test_the_users_arguments_come_last() -> None:
@@ -113,7 +125,7 @@ def test_the_users_arguments_come_last() -> None:
 
 def test_the_users_environment_wins_and_reaches_the_fetcher() -> None:
     pod = pod_of(engine={"env": [{"name": "HF_HUB_OFFLINE", "value": "0"}, {"name": "P", "value": "q"}]})
-    engine, fetcher = pod["spec"]["containers"][0], pod["spec"]["initContainers"][0]
+    engine, fetcher = pod["spec"]["containers"][0], pod["spec"]["initContainers"][-1]
     names = [variable["name"] for variable in engine["env"]]
     assert len(names) == len(set(names))
     assert environment(engine)["HF_HUB_OFFLINE"] == "0"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flotilla_runtime.models import files
+from flotilla_runtime.models import facts, files
 from flotilla_runtime.models.failures import EXIT_STATUS, SOURCE, ModelError, Reason
 
 SCHEME = "hf://"
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModelError as failure:
         report(failure, options.termination_log)
         return EXIT_STATUS[failure.reason]
+    facts.leave(facts.of_folder(options.verify or options.to), options.termination_log)
     return 0
 
 

@@ -12,6 +12,7 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, Trouble
+from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
@@ -42,6 +43,7 @@ class Facts:
     waiting: int
     refusal: Refusal | None
     turnover: Turnover
+    asking: Asking | None = None
 
     @property
     def ready(self) -> int:
@@ -90,6 +92,8 @@ def placed(facts: Facts) -> Condition:
     if facts.refusal is not None:
         refusal = facts.refusal
         able = refusal.fits_when_empty
+        if facts.asking is not None and facts.asking.shape is not None:
+            return _nodes_asked_for(facts, refusal, facts.asking)
         return _wrong(
             ConditionType.PLACED,
             Reason.INSUFFICIENT_CAPACITY if able else Reason.NO_NODE_CAN_FIT,
@@ -108,6 +112,17 @@ def placed(facts: Facts) -> Condition:
     if facts.spec.accelerator is None:
         return _right(ConditionType.PLACED, Reason.LEFT_TO_SCHEDULER)
     return _right(ConditionType.PLACED, Reason.ALL_PLACED)
+
+
+def _nodes_asked_for(facts: Facts, refusal: Refusal, asking: Asking) -> Condition:
+    """A node that is to come is no matter for a person, until it has not come."""
+    in_vain = asking.pausing and not refusal.fits_when_empty
+    return _wrong(
+        ConditionType.PLACED,
+        asking.reason,
+        f"{_refused(facts, refusal)}; {asking.message}",
+        mended_by=MendedBy.PERSON if in_vain else MendedBy.TIME,
+    )
 
 
 def router_ready(facts: Facts) -> Condition:

@@ -24,6 +24,7 @@ from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetS
 from flotilla_operator.placement import Claim, Node
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
 from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.placeholder import is_placeholder
 
 Value = TypeVar("Value")
 PROMISED_FOR = timedelta(seconds=30)  # far longer than a POST; what is older was refused or lost
@@ -48,6 +49,11 @@ def parsed_or_none(manifest: Manifest) -> ParsedSet | None:
         return parsed(manifest)
     except ValidationError:
         return None
+
+
+def lasting_claim(pod: Manifest) -> Claim | None:
+    """What a pod holds against replicas; a placeholder holds nothing, since replicas preempt it."""
+    return None if is_placeholder(pod) else claim_of(pod)
 
 
 class Remembered(Generic[Value]):
@@ -85,7 +91,7 @@ class Memory:
     """What one controller keeps between looks; all of it can be lost."""
 
     nodes: Remembered[Node] = field(default_factory=lambda: Remembered(node_of))
-    claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(claim_of))
+    claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(lasting_claim))
     sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
     keys_made: dict[str, KeyMade] = field(default_factory=dict)
     keys_made_anew: dict[str, str] = field(default_factory=dict)

@@ -36,6 +36,7 @@ from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import router_objects
 from flotilla_operator.workloads.model_source import ClaimSource, parse_source
+from flotilla_operator.workloads.placeholder import is_placeholder
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
 
@@ -95,6 +96,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         load=router_load(targets, world.measurements),
         targets=targets,
         engine_key=key,
+        placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
         routers=routers_seen(pods, targets, world.measurements),
     )
 
@@ -112,6 +114,7 @@ def surroundings(world: World, memory: Memory, promises: Mapping[str, Sequence[P
             interconnect_label=config.labels.interconnect or None,
         ),
         images=images_of(config),
+        placeholder_priority_class=config.placeholder_priority_class,
     )
 
 
@@ -235,7 +238,7 @@ def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
             return False
         if (status.get("groupCounts") or {}).get("waiting"):
             return True
-        return len(caches.owned(PODS, metadata["uid"])) < seen.spec.replicas
+        return len(engine_pods(caches, metadata["uid"])) < seen.spec.replicas
     return True
 
 

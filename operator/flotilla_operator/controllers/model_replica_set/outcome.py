@@ -19,6 +19,7 @@ from flotilla_operator.controllers.ignored_fields import ignored_fields
 from flotilla_operator.controllers.model_replica_set.demand import Demand, Waiting
 from flotilla_operator.controllers.model_replica_set.judgement import Facts, conditions
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.placement import Placement, Refusal, score
@@ -47,6 +48,7 @@ class Outcome:
     placement: Placement | None = None
     started: tuple[Started, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    asking: Asking | None = None
 
     @property
     def refusal(self) -> Refusal | None:
@@ -105,6 +107,7 @@ def _facts(outcome: Outcome) -> Facts:
         waiting=len(outcome.waiting),
         refusal=outcome.refusal,
         turnover=outcome.demand.turnover,
+        asking=outcome.asking,
     )
 
 
@@ -171,6 +174,7 @@ def _placement(outcome: Outcome) -> dict[str, Any] | None:
             {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
         ],
         "message": refusal.message if refusal else None,
+        "nodeProvisioning": outcome.asking.status if outcome.asking else None,
     }
 
 

@@ -1,10 +1,11 @@
 """The story of a set, from what was seen to what is done.
 
-held?     deleted: nothing, its children go with it; paused: look on, change nothing
+held?     deleted: nothing, its children go with it; paused: look on, change nothing, ask for no nodes
 router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone
 endings   groups whose pod is over, whose node is gone, whose pin failed: their pods go
 turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
 placement the groups that fit get their pods, already pinned; without an accelerator the scheduler chooses
+nodes     for groups that fit nowhere placeholders make a node autoscaler bring some, where the user wishes it
 status    what all of this amounts to
 """
 
@@ -32,6 +33,11 @@ from flotilla_operator.controllers.model_replica_set.demand import (
 from flotilla_operator.controllers.model_replica_set.leaving import steps
 from flotilla_operator.controllers.model_replica_set.life import BIND_TIMEOUT, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
+from flotilla_operator.controllers.model_replica_set.placeholders import (
+    ask_for_nodes,
+    due_seconds,
+    placeholder_writes,
+)
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.placement import Placement, place
@@ -53,13 +59,12 @@ def plan(observed: Observed, now: datetime) -> Plan:
     demand = demand_of(me, observed.around, now, load=observed.load)
     objects, taken = _router(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
-        outcome = Outcome(observed=observed, demand=demand, names_taken=taken, waiting=demand.waiting)
-        status, events = status_and_events(outcome, now)
-        return Plan(status=status, events=events, look_again_seconds=_look_again(observed, demand, (), now))
+        return _look_on(observed, demand, taken, now)
     placement = _placement(observed, demand, now)
     started, waiting = _start(observed, demand, placement)
     ended = [group for group in demand.groups if group.ending and not group.going]
     leaving = steps(demand.turnover, observed, now)
+    asking = ask_for_nodes(observed, demand, placement, len(started), now)
     outcome = Outcome(
         observed=observed,
         demand=demand,
@@ -67,6 +72,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         placement=placement,
         started=started,
         waiting=waiting,
+        asking=asking,
     )
     status, events = status_and_events(outcome, now)
     writes: list[Write] = [
@@ -75,13 +81,28 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *(_delete(group, observed) for group in ended),
         *leaving.writes,
         *(Create(manifest=one.pod) for one in started),
+        *placeholder_writes(asking, observed, now),
     ]
     return Plan(
         writes=writes,
         status=status,
         events=[*_key_events(observed), *_group_events(ended, started), *leaving.events, *events],
-        look_again_seconds=min(_look_again(observed, demand, started, now), leaving.look_again_seconds),
+        look_again_seconds=min(
+            _look_again(observed, demand, started, now), leaving.look_again_seconds, due_seconds(asking)
+        ),
         rests_on={**_rests_on(started), **leaving.rests_on},
+    )
+
+
+def _look_on(observed: Observed, demand: Demand, names_taken: tuple[str, ...], now: datetime) -> Plan:
+    """A paused set: told of and left alone, but it asks for no nodes, for those cost something."""
+    outcome = Outcome(observed=observed, demand=demand, names_taken=names_taken, waiting=demand.waiting)
+    status, events = status_and_events(outcome, now)
+    return Plan(
+        writes=placeholder_writes(ask_for_nodes(observed, demand, None, 0, now), observed, now),
+        status=status,
+        events=events,
+        look_again_seconds=_look_again(observed, demand, (), now),
     )
 
 

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     NO_NODE_CAN_FIT = "NoNodeCanFit"
     UNSCHEDULABLE = "Unschedulable"
+    NODES_REQUESTED = "NodesRequested"
+    NODE_PROVISIONING_TIMED_OUT = "NodeProvisioningTimedOut"
 
     ROUTER_AVAILABLE = "RouterAvailable"
     ROUTER_STARTING = "RouterStarting"

@@ -71,6 +71,7 @@ class Surroundings:
     snapshot: Snapshot
     policy: Policy
     images: Images
+    placeholder_priority_class: str = "flotilla-placeholder"
 
     @cached_property
     def claims_on(self) -> Mapping[str, int]:
@@ -92,6 +93,7 @@ class Observed:
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()
     engine_key: EngineKey = field(default_factory=EngineKey)
+    placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()
 
     @property

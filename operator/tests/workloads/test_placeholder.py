@@ -1,0 +1,87 @@
+"""Placeholder pods: asking for what an engine pod asks for, and in nobody's way."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from flotilla_operator.placement.manifests import pod_requests
+from flotilla_operator.workloads.engine_pod import GroupIdentity, claim_volumes, engine_pod
+from flotilla_operator.workloads.placeholder import (
+    Dress,
+    Place,
+    Shape,
+    is_placeholder,
+    place_of,
+    placeholder_pod,
+    shape_hash_of,
+)
+from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
+
+GOLDEN = Path(__file__).parent / "golden"
+SPEC = spec_of(
+    model={"source": "pvc://models/llama"},
+    engine={"resources": {"requests": {"cpu": "7500m", "memory": "64Gi"}, "limits": {"memory": "128Gi"}}},
+    accelerator={"resource": "nvidia.com/gpu", "products": ["H100", "H200"]},
+    parallelism={"tensor": 8},
+)
+ENGINE = engine_pod(OWNER, SPEC, GroupIdentity(name="any", server_id=1, revision="r", node=None), IMAGES)
+SHAPE = Shape(
+    requests=pod_requests(ENGINE["spec"]),
+    node_selector={"pool": "inference"},
+    tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    products=frozenset({"H200", "H100"}),
+    product_labels=("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator"),
+    claims=claim_volumes(SPEC),
+)
+DRESS = Dress(
+    images=replace(IMAGES, pull_secrets=("registry",)),
+    priority_class="flotilla-placeholder",
+    labels={"team": "search"},
+)
+PLACE = Place(slot=3, stage=1)
+
+
+def test_the_whole_pod(golden: Callable[[Path, str], None]) -> None:
+    strict = replace(
+        SHAPE,
+        stages=2,
+        pack_within="topology.kubernetes.io/zone",
+        spread_across="topology.kubernetes.io/zone",
+    )
+    pod = placeholder_pod(OWNER, "llama-placeholder-a", PLACE, strict, DRESS)
+    golden(GOLDEN / "placeholder.yaml", yaml.safe_dump(pod, sort_keys=True))
+
+
+def test_it_asks_for_what_the_engine_asks_for() -> None:
+    pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS)
+    assert pod_requests(pod["spec"]) == pod_requests(ENGINE["spec"])
+    assert pod["spec"]["volumes"] == [v for v in ENGINE["spec"]["volumes"] if "persistentVolumeClaim" in v]
+
+
+def test_it_is_recognised_and_says_where_it_stands() -> None:
+    pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS)
+    assert is_placeholder(pod)
+    assert not is_placeholder(ENGINE)
+    assert place_of(pod) == PLACE
+    assert shape_hash_of(pod) == SHAPE.hash
+    assert shape_hash_of(ENGINE) == ""
+
+
+def test_the_users_labels_do_not_make_it_anothers() -> None:
+    dress = replace(DRESS, labels={"app.kubernetes.io/component": "engine", "flotilla.dev/placeholder": "7"})
+    pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, dress)
+    assert place_of(pod) == PLACE
+    assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "placeholder"
+
+
+def test_a_wish_that_nodes_are_chosen_by_is_another_shape() -> None:
+    assert replace(SHAPE, products=frozenset({"H100", "H200"})).hash == SHAPE.hash
+    others = [
+        replace(SHAPE, requests={**SHAPE.requests, "cpu": 1}),
+        replace(SHAPE, node_selector={}),
+        replace(SHAPE, products=frozenset()),
+        replace(SHAPE, pack_within="topology.kubernetes.io/zone"),
+    ]
+    assert len({SHAPE.hash, *(other.hash for other in others)}) == 5
