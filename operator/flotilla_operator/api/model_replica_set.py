@@ -249,11 +249,9 @@ class Accelerator(ApiModel):
     """The DeviceClass, where accelerators are given out by dynamic resource allocation."""
     products: Annotated[tuple[LabelValue, ...], Field(max_length=16)] = ()
     """Products that will do, as the nodes' labels name them; any where empty."""
-    memory_gib: Annotated[
-        Annotated[float, Field(gt=0, le=10_000)] | None,
-        NotYet("says at apply time whether model and sequences fit the accelerator"),
-    ] = Field(default=None, alias="memoryGiB")
-    """The memory of one accelerator, where nodes do not say it by a label."""
+    memory_gib: Annotated[float, Field(gt=0, le=10_000)] | None = Field(default=None, alias="memoryGiB")
+    """The memory of one accelerator; what the nodes' label `nvidia.com/gpu.memory` says where absent. A model
+    that does not fit is a condition, with what would fit."""
 
 
 class NodeProvisioning(ApiModel):
@@ -603,17 +601,74 @@ class PlacementStatus(ApiModel):
     """The nodes that are asked for."""
 
 
+class ModelSize(ApiModel):
+    """What a model's own files say of its memory, kept for when no replica is there to say it again."""
+
+    source: Annotated[str, Field(max_length=512)]
+    """The `spec.model.source` that was read."""
+    revision: Annotated[str, Field(max_length=128)] | None = None
+    """The `spec.model.revision` that was read."""
+    weight_bytes: int
+    """The weights, loaded, on all accelerators of a replica together."""
+    weights_from: ShortText
+    """Files (their sizes) or Config (counted from config.json, within about 1 %)."""
+    table_bytes: int
+    """One embedding table, part of the weights."""
+    layers: int
+    """Layers, with a KV cache or without."""
+    attention_heads: int
+    """Attention heads; `parallelism.tensor` must divide them."""
+    kv_heads: int
+    """Heads whose keys and values are kept; 1 with latent attention, 0 for an encoder."""
+    kv_numbers: int
+    """Numbers that one layer keeps of one token for one of these heads."""
+    full_layers: int
+    """Layers that keep every token."""
+    sliding_layers: int = 0
+    """Layers that keep the last `slidingWindow` tokens."""
+    sliding_window: int | None = None
+    """How many tokens those keep."""
+    number_bytes: float
+    """Bytes of one number in the KV cache, unless `engine.kvCacheDtype` says otherwise."""
+    max_model_len: int | None = None
+    """The longest sequence the model was made for."""
+
+
+class Startup(ApiModel):
+    """How long one replica took to serve."""
+
+    group: ShortText
+    """The replica."""
+    revision: ShortText
+    """The revision it was made from."""
+    ready_time: Time
+    """When it was ready."""
+    seconds: float
+    """From its pod's creation to then."""
+
+
 class CapacityStatus(ApiModel):
-    """What one replica can do."""
+    """What one replica can do; docs/capacity.md has the arithmetic. What is not known is absent."""
 
     kv_bytes_per_token: int | None = None
-    """Memory of one token in the KV cache."""
+    """Memory of one token in the KV cache, all accelerators of a replica together."""
+    weights_gib: float | None = Field(default=None, alias="weightsGiB")
+    """The model's weights, all accelerators of a replica together."""
+    accelerator_gib: float | None = Field(default=None, alias="acceleratorGiB")
+    """The memory of one accelerator that this is counted with: `accelerator.memoryGiB`, or what the nodes
+    say."""
+    sequence_tokens: int | None = None
+    """The length that `sequencesPerReplica` is counted with: the longest that the engine takes."""
     sequences_per_replica: float | None = None
-    """Sequences of the usual length that fit."""
+    """Sequences of that length that fit the KV cache at once, sharing nothing."""
     rate_per_replica: float | None = None
     """Requests a second inside the promise, as learned."""
     startup_seconds: float | None = None
-    """From the pod's creation to ready, as learned."""
+    """From a pod's creation to its first answer: the median of `startups`."""
+    startups: Annotated[tuple[Startup, ...], MapList("group"), Field(max_length=5)] = ()
+    """The newest starts."""
+    model: ModelSize | None = None
+    """What the model's own files say."""
 
 
 class LoadStatus(ApiModel):

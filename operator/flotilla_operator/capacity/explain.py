@@ -15,7 +15,7 @@ def explained(
 ) -> str:
     """Why a model does not fit, and what to change in the set's spec."""
     if verdict.reason is FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS:
-        return _heads(shape, verdict.parallel)
+        return heads_not_divided(shape, verdict.parallel)
     if verdict.reason is FitReason.MORE_STAGES_THAN_LAYERS:
         return (
             f"pipeline {verdict.parallel.pipeline} is more than the model's {shape.layers} layers; "
@@ -29,7 +29,8 @@ def explained(
     )
 
 
-def _heads(shape: ModelShape, parallel: Parallel) -> str:
+def heads_not_divided(shape: ModelShape, parallel: Parallel) -> str:
+    """Which tensor parallelism the model's heads allow."""
     able = ", ".join(str(tensor) for tensor in range(1, 17) if divides_heads(shape, tensor))
     return (
         f"tensor {parallel.tensor} does not divide the model's {shape.attention_heads} attention heads and "

@@ -19,7 +19,7 @@ PARTS: dict[str, Any] = {
     "model": True,
     "engine": True,
     "parallelism": True,
-    "accelerator": True,
+    "accelerator": {"resource", "device_class", "products"},
     "placement": {"node_selector", "tolerations", "priority_class_name"},
     "model_cache": True,
     "pod": True,

@@ -397,7 +397,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.engine.adapters": [{"name": "sql", "source": "hf://org/sql"}],
         "spec.parallelism.pipeline": 2,
         "spec.accelerator.deviceClass": {"name": "gpu.nvidia.com"},
-        "spec.accelerator.memoryGiB": 80,
         "spec.placement.packPipelineWithin": "topology.kubernetes.io/rack",
         "spec.placement.spreadReplicasAcross": "topology.kubernetes.io/zone",
         "spec.placement.required": False,

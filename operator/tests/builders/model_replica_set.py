@@ -96,7 +96,11 @@ def _on_accelerators() -> dict[str, Any]:
             "resources": {"requests": {"cpu": "8", "memory": "64Gi"}, "limits": {"memory": "128Gi"}},
         },
         parallelism={"tensor": 4},
-        accelerator={"resource": "nvidia.com/gpu", "products": ["NVIDIA-H100-80GB-HBM3"]},
+        accelerator={
+            "resource": "nvidia.com/gpu",
+            "products": ["NVIDIA-H100-80GB-HBM3"],
+            "memoryGiB": 80,
+        },
         placement={
             "nodeSelector": {"pool": "inference"},
             "tolerations": [

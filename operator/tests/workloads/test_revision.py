@@ -9,7 +9,13 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.workloads.revision import revision_of
-from tests.builders.model_replica_set import full_featured_objects, gpu_set, model_replica_set, spec_of
+from tests.builders.model_replica_set import (
+    full_featured_objects,
+    gpu_set,
+    merged,
+    model_replica_set,
+    spec_of,
+)
 
 GOLDEN = {
     "smallest": "yaspgdrqvr",
@@ -56,12 +62,14 @@ def test_what_changes_a_revision(spec: dict[str, Any]) -> None:
         pytest.param({"router": {"maxQueue": 3}}, id="the router"),
         pytest.param({"drain": {"deadlineSeconds": 5}}, id="the drain"),
         pytest.param({"paused": True}, id="a pause"),
+        pytest.param({"accelerator": {"memoryGiB": 80}}, id="what an accelerator has"),
         pytest.param({"engine": {"maxNumSeqs": 48, "extraArgs": []}}, id="a default that is written out"),
         pytest.param({"unknownField": 1}, id="a field this release does not know"),
     ],
 )
 def test_what_does_not(spec: dict[str, Any]) -> None:
-    assert revision_of(spec_of(**spec)) == revision_of(spec_of())
+    gpu = {"accelerator": {"resource": "nvidia.com/gpu"}}
+    assert revision_of(spec_of(**merged(gpu, spec))) == revision_of(spec_of(**gpu))
 
 
 def test_a_refresh_is_another_revision_and_none_is_the_same() -> None:

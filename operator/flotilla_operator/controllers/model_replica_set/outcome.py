@@ -22,6 +22,7 @@ from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaG
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.model_replica_set.startups import capacity_status
 from flotilla_operator.placement import Placement, Refusal, score
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_selector
 from flotilla_operator.workloads.labels import selector_text
@@ -88,6 +89,7 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
         "groups": groups[:GROUPS_SHOWN],
         "groupCounts": counts,
         "placement": _placement(outcome),
+        "capacity": capacity_status(outcome.observed),
         "load": _load(outcome),
         "conditions": merged(before, judged, generation=generation, now=now),
     }

@@ -40,6 +40,7 @@ from flotilla_operator.controllers.model_replica_set.placeholders import (
 )
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.model_replica_set.sizing import sized
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pod
@@ -57,6 +58,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if "deletionTimestamp" in me.manifest["metadata"]:
         return Plan()
     demand = demand_of(me, observed.around, now, load=observed.load)
+    observed = sized(observed, demand)
     objects, taken = _router(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
         return _look_on(observed, demand, taken, now)

@@ -26,6 +26,8 @@ class Reason(StrEnum):
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     CLAIM_MISSING = "ClaimMissing"
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
+    TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
     NAME_TAKEN = "NameTaken"
 
     ALL_PLACED = "AllPlaced"

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.capacity import ModelShape
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
@@ -55,6 +56,17 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """What is known of the memory of one replica; None where it is not known."""
+
+    shape: ModelShape | None = None
+    kv_bytes_per_token: int | None = None
+    accelerator_gib: float | None = None
+    sequence_tokens: int | None = None
+    sequences: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterLoad:
     """What the routers report together; None where a figure is not known."""
 
@@ -95,6 +107,7 @@ class Observed:
     engine_key: EngineKey = field(default_factory=EngineKey)
     placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()
+    sizing: Sizing = field(default_factory=Sizing)
 
     @property
     def node_names(self) -> frozenset[str]:

@@ -1,0 +1,47 @@
+"""What one accelerator of a set has: from the spec, or from the nodes that could hold a replica.
+
+Nodes say it in a label where NVIDIA's feature discovery runs. Where they differ, or one of them says nothing,
+nothing is known: a guess would refuse a model that fits.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.controllers.model_replica_set.seen import Surroundings
+from flotilla_operator.placement import Node
+
+MEMORY_LABEL = "nvidia.com/gpu.memory"  # in MiB
+MIB_PER_GIB = 1024
+USUAL_PER_NODE = 8  # where no node says how many accelerators one can have
+
+
+def memory_gib_of(spec: ModelReplicaSetSpec, around: Surroundings) -> float | None:
+    """The memory of one accelerator, None where it is not known."""
+    if spec.accelerator is None:
+        return None
+    if spec.accelerator.memory_gib is not None:
+        return spec.accelerator.memory_gib
+    return _labelled_gib([node for node, count in _chosen(spec, around) if count >= spec.parallelism.tensor])
+
+
+def most_on_a_node(spec: ModelReplicaSetSpec, around: Surroundings) -> int:
+    """How many accelerators one node has at most."""
+    return max((count for _, count in _chosen(spec, around)), default=0) or USUAL_PER_NODE
+
+
+def _chosen(spec: ModelReplicaSetSpec, around: Surroundings) -> Iterator[tuple[Node, int]]:
+    """The nodes that the set's own wishes lead to, each with its accelerators."""
+    if spec.accelerator is None or spec.accelerator.resource is None:
+        return
+    products, wishes = spec.accelerator.products, spec.placement.node_selector.items()
+    for node in around.snapshot.topology.nodes:
+        count = node.allocatable.get(spec.accelerator.resource, 0)
+        named = any(node.labels.get(label) in products for label in around.policy.product_labels)
+        if count and (named or not products) and wishes <= node.labels.items():
+            yield node, count
+
+
+def _labelled_gib(nodes: Sequence[Node]) -> float | None:
+    said = {node.labels.get(MEMORY_LABEL, "") for node in nodes}
+    only = next(iter(said), "")
+    return int(only) / MIB_PER_GIB if len(said) == 1 and only.isdecimal() and int(only) else None
