@@ -111,6 +111,10 @@ demo-down: setup ## Remove the demo's namespace and the chart
 bench-retrieval-demo: prerequisites ## Is the right page among the first five? 30 questions over the demo's pages
 	@$(E2E) -m retrieval_demo
 
+.PHONY: bench-placement
+bench-placement: setup ## Plan 15,000 groups on 640 nodes; small clusters against an exact solver
+	@$(E2E) -m placement
+
 .PHONY: bench-scale
 bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
 	@$(E2E) -m scale

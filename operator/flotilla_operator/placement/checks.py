@@ -98,9 +98,9 @@ def first_reason(
 
 def insufficient(loads: Loads, position: int, group: Group) -> RefusalReason | None:
     """Too few accelerators are free, or too little of something else."""
-    lacking = loads.lacks(position, group.requests)
-    if not lacking:
+    if loads.holds(position, group.requests):
         return None
+    lacking = loads.lacks(position, group.requests)
     if group.accelerator in lacking:
         return RefusalReason.INSUFFICIENT_GPUS
     return RefusalReason.INSUFFICIENT_RESOURCES

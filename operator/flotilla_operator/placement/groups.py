@@ -103,8 +103,10 @@ class Policy:
     interconnect_label: str | None = None
 
     def path(self, label: str) -> Path:
-        """The levels from the widest to this label; a label that is no level stands alone."""
-        if label not in self.topology_levels:
+        """The levels from the widest to this label; a label that is no level stands alone, and so does the
+        node, whose name nobody shares.
+        """
+        if label not in self.topology_levels or label == HOSTNAME:
             return (label,)
         return self.topology_levels[: self.topology_levels.index(label) + 1]
 

@@ -2,25 +2,22 @@
 least, inside the domain that lacks the least.
 """
 
-from flotilla_operator.placement.checks import Shape
 from flotilla_operator.placement.groups import Group
-from flotilla_operator.placement.ledger import Ledger
-from flotilla_operator.placement.scopes import bounds
+from flotilla_operator.placement.ledger import Ledger, rooms_in
 
 
 def keep_nodes(ledger: Ledger, group: Group) -> bool:
     """Keep nodes for the group; False when no domain has enough of them that nobody older waits for."""
-    reasons = ledger.reasons(Shape.of(group))
+    kind = ledger.kind(group)
     able = {
         position: rooms
-        for position, rooms in ledger.empty_rooms(group).items()
-        if reasons[position] is None and position not in ledger.kept_for
+        for position, rooms in kind.empty_rooms.items()
+        if kind.reasons[position] is None and position not in ledger.kept_for
     }
-    partition = ledger.topology.partition(*bounds(group, ledger.policy))
     best: tuple[int, list[int]] | None = None
-    for members in partition.members.values():
+    for members in kind.domains.values():
         positions = [position for position in members if position in able]
-        if ledger.rooms_in(positions, able) < group.stages:
+        if rooms_in(positions, able) < group.stages:
             continue
         found = _least_lacking(ledger, group, positions, able)
         if best is None or found < best:

@@ -1,11 +1,12 @@
 """What one plan has given away and keeps so far, and what it has found out about nodes.
 
-The checks of a shape hold for the whole plan, so they are asked once; and since a plan only gives away, a
-group that does not fit once will not fit later, nor will its like.
+Groups that ask alike are of one kind: what is against each node, and what it could hold if nothing ran, is
+found out once for a kind and holds for the whole plan. What is done can be undone, down to a mark.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from flotilla_operator.placement.checks import (
     LASTING_CHECKS,
@@ -20,6 +21,9 @@ from flotilla_operator.placement.outcome import RefusalReason
 from flotilla_operator.placement.scopes import bounds
 from flotilla_operator.placement.spread import Spread
 from flotilla_operator.placement.topology import Topology
+
+Positions = tuple[int, ...]  # the node of each stage
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,38 @@ class Asked:
         )
 
 
+class Kind:
+    """What holds of every group that asks alike; two kinds are equal when they are the same object."""
+
+    def __init__(self, shape: Shape, group: Group, topology: Topology, policy: Policy) -> None:
+        self._shape = shape
+        self._requests = group.requests
+        self._stages = group.stages
+        self._topology = topology
+        self._policy = policy
+        self.domains = topology.partition(*bounds(group, policy)).members
+
+    @cached_property
+    def reasons(self) -> list[RefusalReason | None]:
+        """What is against each node as such."""
+        return [first_reason(NODE_CHECKS, node, self._shape, self._policy) for node in self._topology.nodes]
+
+    @cached_property
+    def empty_rooms(self) -> Mapping[int, int]:
+        """How many stages each node could take if nothing ran at all and nothing passing were wrong."""
+        return {
+            position: rooms
+            for position, node in enumerate(self._topology.nodes)
+            if (rooms := stages_when_empty(node, self._requests))
+            and first_reason(LASTING_CHECKS, node, self._shape, self._policy) is None
+        }
+
+    @cached_property
+    def fits_when_empty(self) -> bool:
+        """Whether such a group could ever be placed here."""
+        return any(rooms_in(members, self.empty_rooms) >= self._stages for members in self.domains.values())
+
+
 class Ledger:
     """The state of one plan."""
 
@@ -55,58 +91,78 @@ class Ledger:
         self.loads = Loads(snapshot)
         self.spread = Spread(snapshot, policy)
         self.kept_for: dict[int, Group] = {}
-        self._reasons: dict[Shape, list[RefusalReason | None]] = {}
-        self._empty: dict[Asked, dict[int, int]] = {}
+        self.bound: dict[Key, tuple[Group, Positions]] = {}
+        self._bound_at: dict[int, dict[Key, Group]] = {}
+        self._done: list[tuple[Group, Positions, bool]] = []
+        self._kinds: dict[Asked, Kind] = {}
+        self._kind_of: dict[Key, Kind] = {}
 
-    def reasons(self, shape: Shape) -> list[RefusalReason | None]:
-        """What is against each node as such."""
-        if (known := self._reasons.get(shape)) is None:
-            known = self._reasons[shape] = [
-                first_reason(NODE_CHECKS, node, shape, self.policy) for node in self.topology.nodes
-            ]
+    def kind(self, group: Group) -> Kind:
+        """The kind of a group."""
+        key = (group.owner, group.name)
+        if (known := self._kind_of.get(key)) is None:
+            asked = Asked.by(group)
+            if (known := self._kinds.get(asked)) is None:
+                known = self._kinds[asked] = Kind(asked.shape, group, self.topology, self.policy)
+            self._kind_of[key] = known
         return known
 
-    def open_to(self, group: Group) -> Iterable[int]:
+    def open_to(self, group: Group) -> Iterator[int]:
         """The nodes that could take a stage now, the fullest first."""
-        reasons, loads, kept = self.reasons(Shape.of(group)), self.loads, self.kept_for
+        reasons, loads, kept = self.kind(group).reasons, self.loads, self.kept_for
         for position in loads.fullest_first(group.accelerator, group.wanted):
-            if reasons[position] is None and loads.holds(position, group.requests):
-                keeper = kept.get(position)
-                if keeper is None or keeper is group:
-                    yield position
+            if (
+                reasons[position] is None
+                and kept.get(position, group) is group
+                and loads.holds(position, group.requests)
+            ):
+                yield position
 
-    def empty_rooms(self, group: Group) -> dict[int, int]:
-        """How many stages each node could take if nothing ran at all and nothing passing were wrong."""
-        asked = Asked.by(group)
-        if (known := self._empty.get(asked)) is None:
-            known = self._empty[asked] = {
-                position: rooms
-                for position, node in enumerate(self.topology.nodes)
-                if (rooms := stages_when_empty(node, group.requests))
-                and first_reason(LASTING_CHECKS, node, asked.shape, self.policy) is None
-            }
-        return known
+    def bound_at(self, position: int) -> Iterable[Group]:
+        """The groups that this plan has put on a node."""
+        return self._bound_at.get(position, {}).values()
 
-    def fits_when_empty(self, group: Group) -> bool:
-        """Whether the group could ever be placed here."""
-        return any(
-            self.rooms_in(members, self.empty_rooms(group)) >= group.stages
-            for members in self.topology.partition(*bounds(group, self.policy)).members.values()
-        )
-
-    @staticmethod
-    def rooms_in(members: Iterable[int], rooms: dict[int, int]) -> int:
-        """How many stages a domain could take."""
-        return sum(rooms.get(position, 0) for position in members)
-
-    def take(self, group: Group, positions: Sequence[int]) -> None:
+    def take(self, group: Group, positions: Positions) -> None:
         """Give a node to each stage."""
+        self._done.append((group, positions, True))
+        self._take(group, positions)
+
+    def give_back(self, group: Group) -> None:
+        """Take a group off its nodes."""
+        positions = self.bound[group.owner, group.name][1]
+        self._done.append((group, positions, False))
+        self._give_back(group, positions)
+
+    def mark(self) -> int:
+        """How far things have got."""
+        return len(self._done)
+
+    def undo_to(self, mark: int) -> None:
+        """Undo all that was done since the mark."""
+        while len(self._done) > mark:
+            group, positions, taken = self._done.pop()
+            if taken:
+                self._give_back(group, positions)
+            else:
+                self._take(group, positions)
+
+    def _take(self, group: Group, positions: Positions) -> None:
+        key = (group.owner, group.name)
+        self.bound[key] = (group, positions)
         for position in positions:
             self.loads.take(position, group.requests)
+            self._bound_at.setdefault(position, {})[key] = group
         self.spread.add(group.owner, positions)
 
-    def give_back(self, group: Group, positions: Sequence[int]) -> None:
-        """Undo what was given."""
+    def _give_back(self, group: Group, positions: Positions) -> None:
+        key = (group.owner, group.name)
+        del self.bound[key]
         for position in positions:
             self.loads.take(position, group.requests, -1)
+            self._bound_at[position].pop(key, None)
         self.spread.remove(group.owner, positions)
+
+
+def rooms_in(members: Iterable[int], rooms: Mapping[int, int]) -> int:
+    """How many stages a domain could take."""
+    return sum(rooms[position] for position in members if position in rooms)

@@ -49,7 +49,10 @@ class Loads:
     def holds(self, position: int, requests: Amounts) -> bool:
         """Whether the node has enough left."""
         free = self._free[position]
-        return all(value <= free.get(resource, 0) for resource, value in requests.items())
+        for resource, value in requests.items():  # noqa: SIM110 (asked most often of all: twice as fast)
+            if value > free.get(resource, 0):
+                return False
+        return True
 
     def room(self, position: int, requests: Amounts) -> int:
         """How many times the node could give this amount."""
@@ -60,6 +63,10 @@ class Loads:
         buckets = self._of(resource)
         for amount in sorted(amount for amount in buckets if amount >= at_least):
             yield from buckets[amount]
+
+    def total(self, resource: str) -> int:
+        """What is left on all nodes together."""
+        return sum(amount * len(nodes) for amount, nodes in self._of(resource).items() if amount > 0)
 
     def _of(self, resource: str) -> Buckets:
         if (known := self._buckets.get(resource)) is None:

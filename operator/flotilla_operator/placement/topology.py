@@ -71,7 +71,7 @@ class Node:
         """
         if self.label(path[-1]) is None:
             return None
-        return "/".join(self.label(key) or "" for key in path)
+        return "/".join(self.label(key) or "" for key in path).lstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

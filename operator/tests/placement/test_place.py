@@ -36,9 +36,33 @@ def bindings(snapshot: Snapshot, *groups: Group, now: float = 0) -> dict[str, st
         ),
         pytest.param(
             cluster(node("a"), node("b")),
-            [group("small", gpus=2), group("large", gpus=8, since=1)],
+            [group("small", gpus=2), group("large", gpus=8, since=60)],
             {"small": "a", "large": "b"},
             id="equal nodes are taken by name",
+        ),
+        pytest.param(
+            cluster(node("a")),
+            [group("small", gpus=2), group("large", gpus=8, since=59)],
+            {"large": "a"},
+            id="of those that came within a minute the largest is served first",
+        ),
+        pytest.param(
+            cluster(node("a")),
+            [group("small", gpus=2), group("large", gpus=8, since=60)],
+            {"small": "a"},
+            id="a minute earlier is earlier, whatever the size",
+        ),
+        pytest.param(
+            cluster(node("a", gpus=4), node("b", gpus=4, labels={"pool": "fast"})),
+            [group("any", gpus=4), group("choosy", gpus=4, since=60, selector={"pool": "fast"})],
+            {"any": "a", "choosy": "b"},
+            id="both fit, the first by name",
+        ),
+        pytest.param(
+            cluster(node("a", gpus=4, labels={"pool": "fast"}), node("b", gpus=4)),
+            [group("any", gpus=4), group("choosy", gpus=4, since=60, selector={"pool": "fast"})],
+            {"any": "b", "choosy": "a"},
+            id="who is planned moves for one that fits nowhere else",
         ),
         pytest.param(
             cluster(node("a"), claims=(used("a", 4),)),

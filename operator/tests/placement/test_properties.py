@@ -1,15 +1,19 @@
 """What holds of any cluster and any queue.
 
-No GPU twice, a group whole or not at all, input order changes nothing, and the first group in turn is refused
-only when it truly fits nowhere.
+No GPU twice, a group whole or not at all, what must be packed or spread is, input order changes nothing, and
+when the plan ends no group fits that was refused, unless room is kept for an older one. Groups of several
+nodes never lock each other out.
 """
 
 import random
+from collections.abc import Mapping
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flotilla_operator.placement import Group, Snapshot, place
+from flotilla_operator.placement import Claim, Group, Snapshot, Standing, place
+from flotilla_operator.placement.groups import RACK, ZONE
+from flotilla_operator.placement.plan import turn
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
 
 NAMES = [f"n{i}" for i in range(6)]
@@ -23,6 +27,11 @@ nodes = st.lists(
         cordoned=st.booleans(),
         ready=st.booleans(),
         cores=st.integers(0, 8),
+        labels=st.builds(
+            lambda zone, rack: {k: v for k, v in ((ZONE, zone), (RACK, rack)) if v},
+            st.sampled_from([None, "x", "y"]),
+            st.sampled_from([None, "r0", "r1"]),
+        ),
     ),
     max_size=6,
     unique_by=lambda n: n.name,
@@ -37,12 +46,24 @@ groups = st.lists(
         priority=st.sampled_from([-5, 0, 0, 100]),
         products=st.sampled_from([frozenset(), frozenset({"H100"})]),
         left_out=st.sampled_from([frozenset(), frozenset({"n0"})]),
+        stages=st.sampled_from([1, 1, 2, 3]),
+        pack_within=st.sampled_from([None, RACK, ZONE, "row"]),
+        spread_across=st.sampled_from([None, None, ZONE]),
+        required=st.booleans(),
     ),
     max_size=8,
     unique_by=lambda g: g.name,
 )
-snapshots = st.builds(lambda ns, cs: cluster(*ns, claims=cs), nodes, claims)
+standing = st.lists(
+    st.builds(
+        lambda names: Standing(owner="default/llama", nodes=tuple(names)),
+        st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),
+    ),
+    max_size=3,
+).map(tuple)
+snapshots = st.builds(lambda ns, cs, sd: cluster(*ns, claims=cs, standing=sd), nodes, claims, standing)
 times = st.integers(0, 2000)
+YOUNG = 0  # a time at which no group of the queue has aged
 
 
 @given(snapshots, groups, times)
@@ -66,34 +87,78 @@ def test_input_order_changes_nothing(
     )
     for sequence in (shuffled_nodes, shuffled_claims, shuffled_groups):
         shuffler.shuffle(sequence)
-    again = cluster(*shuffled_nodes, claims=tuple(shuffled_claims))
+    again = cluster(*shuffled_nodes, claims=tuple(shuffled_claims), standing=snapshot.standing[::-1])
     assert place(again, shuffled_groups, POLICY, now) == before
 
 
+@given(snapshots, groups)
+def test_no_waiting_group_fits_when_the_plan_ends(snapshot: Snapshot, waiting: list[Group]) -> None:
+    placement = place(snapshot, waiting, POLICY, YOUNG)
+    free = {n.name: dict(n.allocatable) for n in snapshot.topology.nodes}
+    held = [(claim.node, claim.requests) for claim in snapshot.claims]
+    held += [(name, b.group.requests) for b in placement.bindings for name in b.nodes]
+    for name, requests in held:
+        for resource in requests if name in free else ():
+            free[name][resource] -= requests[resource]
+    for refused in (refusal.group for refusal in placement.refusals if not refusal.group.must_spread):
+        rooms = {
+            n.name: stages_that_fit(free[n.name], refused)
+            for n in snapshot.topology.nodes
+            if n.ready
+            and not n.cordoned
+            and n.name not in refused.left_out
+            and (not refused.products or n.labels.get("nvidia.com/gpu.product") in refused.products)
+        }
+        domains: dict[object, int] = {}
+        for name, room in rooms.items():
+            labels = snapshot.topology.nodes[snapshot.topology.positions[name]].labels
+            if not refused.must_pack:
+                domains["anywhere"] = domains.get("anywhere", 0) + room
+            elif refused.pack_within in labels:
+                above = labels.get(ZONE) if refused.pack_within == RACK else None
+                domain = (above, labels[refused.pack_within])
+                domains[domain] = domains.get(domain, 0) + room
+        assert max(domains.values(), default=0) < refused.stages, f"{refused.name} fits {rooms}"
+
+
+def stages_that_fit(free: Mapping[str, int], group: Group) -> int:
+    return min(max(free.get(resource, 0), 0) // value for resource, value in group.requests.items())
+
+
 @given(snapshots, groups, times)
-def test_the_first_in_turn_is_refused_only_when_no_node_could_take_it(
+def test_a_group_alone_takes_the_node_with_the_least_left_over(
     snapshot: Snapshot, waiting: list[Group], now: int
 ) -> None:
-    if not waiting:
+    first = min(waiting, key=turn, default=None)
+    if first is None or first.stages > 1 or first.spread_across:
         return
-    first = min(waiting, key=lambda g: (-g.priority, g.waiting_since_seconds, g.owner, g.name))
     free = {n.name: n.allocatable[GPU] for n in snapshot.topology.nodes}
-    cores = {n.name: n.allocatable["cpu"] for n in snapshot.topology.nodes}
     for claim in snapshot.claims:
         if claim.node in free:
             free[claim.node] -= claim.requests[GPU]
-    could = {
-        n.name
-        for n in snapshot.topology.nodes
-        if n.ready
-        and not n.cordoned
-        and n.name not in first.left_out
-        and free[n.name] >= first.wanted
-        and cores[n.name] >= first.requests["cpu"]
-        and (not first.products or n.labels.get("nvidia.com/gpu.product") in first.products)
-    }
-    binding = place(snapshot, waiting, POLICY, now).binding_of(first.owner, first.name)
-    assert (binding is not None) == bool(could)
-    if binding is not None:
-        assert binding.nodes[0] in could
-        assert free[binding.nodes[0]] == min(free[name] for name in could), "not the least left over"
+    alone = place(snapshot, [first], POLICY, now)
+    for binding in alone.bindings:
+        others = [
+            place(cluster(n, claims=snapshot.claims), [first], POLICY, now) for n in snapshot.topology.nodes
+        ]
+        able = [other.bindings[0].nodes[0] for other in others if other.bindings]
+        assert free[binding.nodes[0]] == min(free[name] for name in able)
+
+
+@given(st.integers(2, 6), st.randoms(use_true_random=False))
+def test_groups_of_two_nodes_never_lock_each_other_out(count: int, shuffler: random.Random) -> None:
+    topology = cluster(*(node(f"n{i}", labels={RACK: f"r{i % 3}"}) for i in range(2 * (count - 1)))).topology
+    arriving = [
+        group(f"g{i}", owner=f"team-{i % 3}/s", gpus=8, stages=2, since=shuffler.uniform(0, 2000))
+        for i in range(count)
+    ]
+    shuffler.shuffle(arriving)
+    waiting: list[Group] = []
+    claims: tuple[Claim, ...] = ()
+    for arrived in arriving:
+        waiting.append(arrived)
+        placement = place(Snapshot(topology=topology, claims=claims), waiting, POLICY, 2000)
+        claims += tuple(used(name, 8) for binding in placement.bindings for name in binding.nodes)
+        waiting = [refusal.group for refusal in placement.refusals]
+    assert len({claim.node for claim in claims}) == len(claims) == 2 * (count - 1)
+    assert len(waiting) == 1

@@ -1,0 +1,1 @@
+"""Placement on a large cluster, against an exact solver, and against deadlock."""

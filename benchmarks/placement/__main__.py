@@ -1,0 +1,105 @@
+"""What placement costs and how much it finds room for.
+
+    PYTHONPATH=benchmarks:operator:runtime python -m placement
+
+One plan of 15,000 groups on 640 nodes of eight accelerators in four zones; one group more on that cluster;
+small clusters against an exact solver; groups that could lock each other out. Everything is drawn from seeds.
+The last line of the output is one JSON object.
+"""
+
+import json
+import random
+import statistics
+import sys
+import time
+
+from flotilla_operator.placement import Placement, Snapshot, place
+from flotilla_operator.placement.groups import RACK
+from placement.clusters import (
+    GPUS_PER_NODE,
+    POLICY,
+    busy,
+    claims_of,
+    free_accelerators,
+    group,
+    large_nodes,
+    queue,
+)
+from placement.deadlock import violations
+from placement.exact import shares
+
+SEED = 7
+GROUPS, NODES, ZONES, NODES_PER_RACK, BUSY = 15_000, 640, 4, 20, 0.30
+SHORT_WAIT_SECONDS, LONG_WAIT_SECONDS = 500, 5000  # none has aged; most have
+SMALL_CLUSTERS, DEADLOCK_ORDERS, REPEATS = 500, 100, 21
+ONE_ARRIVAL_SECONDS = 0.0
+MORE_GROUPS = ((1, 1), (8, 1), (4, 2), (8, 2))  # tensor and stages
+
+
+def plan(snapshot: Snapshot, longest_wait_seconds: float) -> tuple[Placement, float]:
+    """One plan of the large queue, checked, and the seconds it took."""
+    waiting = queue(GROUPS, longest_wait_seconds, random.Random(SEED))
+    began = time.perf_counter()
+    placement = place(snapshot, waiting, POLICY, 0)
+    took = time.perf_counter() - began
+    placement.check(snapshot, waiting, POLICY)
+    return placement, took
+
+
+def fits_still(snapshot: Snapshot, placement: Placement) -> int:
+    """Refused groups that would find room when all is done; none of them has a must."""
+    after = Snapshot(topology=snapshot.topology, claims=(*snapshot.claims, *claims_of(placement.bindings)))
+    free = free_accelerators(after).values()
+    return sum(
+        sum(left // refusal.group.wanted for left in free) >= refusal.group.stages
+        for refusal in placement.refusals
+    )
+
+
+def one_more_milliseconds(snapshot: Snapshot, placement: Placement) -> float:
+    """The slowest kind of group, median of its repeats, on the cluster with half of the plan carried out."""
+    half = placement.bindings[: len(placement.bindings) // 2]
+    fuller = Snapshot(topology=snapshot.topology, claims=(*snapshot.claims, *claims_of(half)))
+    medians = []
+    for tensor, stages in MORE_GROUPS:
+        one = group("one", tensor=tensor, stages=stages, since=0, pack_within=RACK)
+        took = []
+        for _ in range(REPEATS):
+            began = time.perf_counter()
+            place(fuller, [one], POLICY, 0)
+            took.append(1000 * (time.perf_counter() - began))
+        medians.append(statistics.median(took))
+    return max(medians)
+
+
+def main() -> int:
+    """Measures all of it."""
+    topology = large_nodes(NODES, ZONES, NODES_PER_RACK)
+    snapshot = Snapshot(topology=topology, claims=busy(topology, BUSY, random.Random(SEED)))
+    placement, took = plan(snapshot, SHORT_WAIT_SECONDS)
+    _, took_aged = plan(snapshot, LONG_WAIT_SECONDS)
+    assert not fits_still(snapshot, placement), "a waiting group fits"
+    together = shares(SMALL_CLUSTERS, SEED, ONE_ARRIVAL_SECONDS)
+    apart = shares(SMALL_CLUSTERS, SEED, SHORT_WAIT_SECONDS)
+    result = {
+        "groups": GROUPS,
+        "nodes": NODES,
+        "plan_seconds": round(took, 2),
+        "plan_seconds_most_aged": round(took_aged, 2),
+        "admitted_groups": len(placement.bindings),
+        "admitted_gpus": sum(binding.group.accelerators for binding in placement.bindings),
+        "free_gpus": NODES * GPUS_PER_NODE - round(BUSY * NODES * GPUS_PER_NODE),
+        "share_of_exact": round(together.exact, 4),
+        "share_of_exact_random_ages": round(apart.exact, 4),
+        "share_of_exact_in_turn": round(apart.in_turn, 4),
+        "one_group_milliseconds": round(one_more_milliseconds(snapshot, placement), 1),
+        "deadlock_orders": DEADLOCK_ORDERS,
+        "deadlock_violations": violations(DEADLOCK_ORDERS, SEED),
+    }
+    print(f"{result['admitted_groups']} of {GROUPS} groups bound in {result['plan_seconds']} s")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
