@@ -338,8 +338,10 @@ class Autoscaling(ApiModel):
                 message="spec.autoscaling.minReplicas must not be greater than maxReplicas",
             ),
             Rule(
-                rule="has(self.queueDepth) || has(self.goodput)",
-                message="spec.autoscaling needs queueDepth, goodput or both",
+                rule="self.minReplicas == 0",
+                message="spec.autoscaling.minReplicas must be 0 in this release of Flotilla, which only "
+                "wakes a set from zero and puts it back; for a fixed number remove autoscaling and set "
+                "spec.replicas",
             ),
             Rule(
                 rule="!has(self.scaleToZeroAfterSeconds) || self.minReplicas == 0",
@@ -349,20 +351,23 @@ class Autoscaling(ApiModel):
     )
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """The least; 0 is allowed."""
+    """The least. With 0, requests are held while there is no replica, and wake the first one. This release
+    acts on 0 alone."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
-    """The most."""
-    queue_depth: QueueDepth | None = None
+    """The most. This release goes no further than one."""
+    queue_depth: Annotated[QueueDepth | None, NotYet("scales by what waits")] = None
     """Scale by what waits."""
-    goodput: Goodput | None = None
+    goodput: Annotated[Goodput | None, NotYet("scales to hold `spec.slo`")] = None
     """Scale to hold `spec.slo`."""
-    scale_up: ScaleUp = ScaleUp()
+    scale_up: Annotated[ScaleUp | None, NotYet("says how fast replicas are added")] = None
     """How fast replicas are added."""
-    scale_down: ScaleDown = ScaleDown()
+    scale_down: Annotated[ScaleDown | None, NotYet("says how fast replicas are taken away")] = None
     """How fast replicas are taken away."""
     scale_to_zero_after_seconds: Annotated[int, Field(ge=1, le=604_800)] | None = None
-    """After how long without a request the last replica goes."""
-    mode: AutoscalingMode = AutoscalingMode.ACTIVE
+    """After how long without a request the last replica goes; where absent, one that was woken stays."""
+    mode: Annotated[
+        AutoscalingMode | None, NotYet("with Advisory, says what would be done and does nothing")
+    ] = None
     """Active, or Advisory: say in the status what would be done, and do nothing."""
 
 
@@ -503,10 +508,8 @@ class ModelReplicaSetSpec(ApiModel):
     """How many replicas; also what `kubectl scale` and autoscalers of your own set."""
     slo: Annotated[Slo | None, NotYet("is measured, reported and held by the autoscaler")] = None
     """What callers are promised."""
-    autoscaling: Annotated[
-        Autoscaling | None, NotYet("decides the number of replicas by what waits and by what is promised")
-    ] = None
-    """Who decides the number of replicas, and by what."""
+    autoscaling: Autoscaling | None = None
+    """Decides the number of replicas in the place of `replicas`."""
     router: Router = Router()
     """HAProxy in front of the replicas."""
     drain: Drain = Drain()

@@ -55,6 +55,7 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
         request_timeout_seconds=router.request_timeout_seconds,
         drain_deadline_seconds=max(1, spec.drain.deadline_seconds),
         caller_keys_directory=KEYS_DIRECTORY if router.auth_secret_ref is not None else None,
+        hold_at_zero=spec.autoscaling is not None and spec.autoscaling.min_replicas == 0,
         engine_key_environment=contract.ENV_ENGINE_KEY if asks_for_our_key(spec) else None,
     )
 

@@ -160,11 +160,11 @@ MODEL_REPLICA_SETS = [
     ),
 ]
 
-AUTOSCALING_OF_LATER_RELEASES = [
+AUTOSCALING = [
     row(
         SET,
         "spec__autoscaling",
-        {"minReplicas": 3, "maxReplicas": 2, "queueDepth": {}},
+        {"minReplicas": 3, "maxReplicas": 2},
         "spec.autoscaling.minReplicas must not be greater than maxReplicas",
         "more replicas at least than at most",
     ),
@@ -172,8 +172,8 @@ AUTOSCALING_OF_LATER_RELEASES = [
         SET,
         "spec__autoscaling",
         {"maxReplicas": 2},
-        "spec.autoscaling needs queueDepth, goodput or both",
-        "nothing to scale by",
+        "spec.autoscaling.minReplicas must be 0 in this release of Flotilla",
+        "a least number that nothing holds yet",
     ),
     row(
         SET,
@@ -185,7 +185,7 @@ AUTOSCALING_OF_LATER_RELEASES = [
     row(
         SET,
         "spec__autoscaling",
-        {"maxReplicas": 2, "queueDepth": {}, "scaleToZeroAfterSeconds": 60},
+        {"maxReplicas": 2, "scaleToZeroAfterSeconds": 60},
         "spec.autoscaling.scaleToZeroAfterSeconds needs minReplicas 0",
         "scale to zero above zero",
     ),
@@ -401,7 +401,11 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.placement.spreadReplicasAcross": "topology.kubernetes.io/zone",
         "spec.placement.required": False,
         "spec.slo": {},
-        "spec.autoscaling": {"maxReplicas": 2, "queueDepth": {}},
+        "spec.autoscaling.queueDepth": {},
+        "spec.autoscaling.goodput": {},
+        "spec.autoscaling.scaleUp": {},
+        "spec.autoscaling.scaleDown": {},
+        "spec.autoscaling.mode": "Active",
         "spec.router.tls": {"secretRef": {"name": "tls"}},
         "spec.update": {},
         "spec.disaggregation": {"prefill": {}, "decode": {}},
@@ -441,8 +445,20 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     },
 }
 
+FIELDS_BESIDE = {"spec.autoscaling": {"minReplicas": 0, "maxReplicas": 1}}
+
+
+def not_yet_row(kind: str, path: str, value: Any) -> Any:
+    """The field alone, or with those that its parent needs."""
+    parent, _, name = path.rpartition(".")
+    message, words = refusal(path), f"not yet {path}"
+    if parent in FIELDS_BESIDE:
+        return row(kind, parent.replace(".", "__"), {**FIELDS_BESIDE[parent], name: value}, message, words)
+    return row(kind, path.replace("[]", ".0").replace(".", "__"), value, message, words)
+
+
 NOT_YET = [
-    row(kind, path.replace("[]", ".0").replace(".", "__"), value, refusal(path), f"not yet {path}")
+    not_yet_row(kind, path, value)
     for kind, fields in NOT_YET_VALUES.items()
     for path, value in fields.items()
 ]
@@ -450,7 +466,7 @@ NOT_YET = [
 ROWS = [
     *NAMES,
     *MODEL_REPLICA_SETS,
-    *AUTOSCALING_OF_LATER_RELEASES,
+    *AUTOSCALING,
     *VECTOR_INDEXES,
     *AGENT_FLEETS,
     *NOT_YET,
@@ -499,6 +515,11 @@ def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: 
     ("kind", "values"),
     [
         pytest.param(SET, {"spec__model__source": "pvc://models/My Models/m"}, id="a model behind a space"),
+        pytest.param(
+            SET,
+            {"spec__autoscaling": {"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 60}},
+            id="a set that may go to zero",
+        ),
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/My Folder/"}, id="documents behind a space"),
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/..old/v1..2"}, id="dots within a name"),
         pytest.param(INDEX, {"spec__source__path": "configmap://house-rules"}, id="a ConfigMap"),

@@ -147,6 +147,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "full-cpu",
             model={"name": "minilm", "source": "pvc://models/minilm", "task": "Embed"},
             engine={"maxModelLen": 256, "resources": {"limits": {"cpu": "1500m"}}},
+            autoscaling={"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 600},
         ),
         model_replica_set("full-node", modelCache={"mode": "Node", "path": "/srv/models"}, paused=True),
     ]

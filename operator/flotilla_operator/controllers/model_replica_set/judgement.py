@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, Trouble
@@ -44,6 +45,7 @@ class Facts:
     refusal: Refusal | None
     turnover: Turnover
     asking: Asking | None = None
+    scaling: ZeroDecision | None = None
 
     @property
     def ready(self) -> int:
@@ -64,6 +66,8 @@ class Facts:
 def conditions(facts: Facts) -> list[Condition]:
     """All conditions, with the summary."""
     shown = [spec_valid(facts), placed(facts), router_ready(facts), available(facts), progressing(facts)]
+    if facts.scaling is not None:
+        shown.append(_scaling_active(facts.scaling))
     summary = with_summary([*shown, _all_replicas(facts)])
     return [condition for condition in summary if condition.type != ALL_REPLICAS]
 
@@ -152,7 +156,8 @@ def available(facts: Facts) -> Condition:
             f"{facts.ready} of {facts.wanted} replicas are ready",
         )
     if facts.wanted == 0:
-        return _right(ConditionType.AVAILABLE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
+        why = "spec.replicas is 0" if facts.scaling is None else "the next request wakes a replica"
+        return _right(ConditionType.AVAILABLE, Reason.SCALED_TO_ZERO, why)
     return _not_ready(ConditionType.AVAILABLE, facts)
 
 
@@ -180,6 +185,19 @@ def progressing(facts: Facts) -> Condition:
     if facts.ready == facts.wanted == len(facts.live):
         return _informs(Truth.FALSE, Reason.SETTLED, "")
     return _informs(Truth.TRUE, Reason.SCALING, f"{facts.ready} of {facts.wanted} replicas are ready")
+
+
+def _scaling_active(scaling: ZeroDecision) -> Condition:
+    """Who decides the number; without autoscaling there is nothing to say."""
+    known = scaling.reason is not ZeroReason.NO_FIGURES
+    return Condition(
+        type=ConditionType.SCALING_ACTIVE,
+        status=Truth.of(known),
+        reason=Reason.REPLICAS_IGNORED if known else Reason.NO_FIGURES,
+        message=f"spec.autoscaling decides the number of replicas and spec.replicas is ignored: "
+        f"{scaling.wanted} wanted, {scaling.reason}",
+        counts=False,
+    )
 
 
 def _all_replicas(facts: Facts) -> Condition:

@@ -8,7 +8,7 @@ accelerators again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.cluster.writes import Create, Manifest, Plan
 from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
 from flotilla_operator.controllers.model_replica_set.engine_key import KeyMade
+from flotilla_operator.controllers.model_replica_set.scaling import as_decided_last
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
 from flotilla_operator.placement import Claim, Node
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
@@ -46,7 +47,8 @@ def parsed(manifest: Manifest) -> ParsedSet:
 def parsed_or_none(manifest: Manifest) -> ParsedSet | None:
     """A rival's spec; one that is broken asks for nothing."""
     try:
-        return parsed(manifest)
+        seen = parsed(manifest)
+        return replace(seen, spec=as_decided_last(manifest, seen.spec))
     except ValidationError:
         return None
 

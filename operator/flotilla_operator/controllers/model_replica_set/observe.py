@@ -23,6 +23,11 @@ from flotilla_operator.controllers.model_replica_set.engine_key import engine_ke
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.scaling import (
+    scaling_of,
+    with_replicas,
+    zero_signals,
+)
 from flotilla_operator.controllers.model_replica_set.seen import (
     Missing,
     Observed,
@@ -75,6 +80,13 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     memory.forget_the_gone(world.caches)
     promises = memory.open_promises(uid, world.caches, now)
     around = surroundings(world, memory, promises)
+    pods = router_pods(world.caches, owner_of(manifest))
+    engines = engine_pods(world.caches, uid)
+    often = me_parsed.spec.autoscaling is not None or any(drain_epoch_of(pod) is not None for pod in engines)
+    targets = router_targets(pods, often=often)
+    load = router_load(targets, world.measurements)
+    scaling = scaling_of(manifest, me_parsed.spec, zero_signals(load, engines, now))
+    me_parsed = replace(me_parsed, spec=with_replicas(me_parsed.spec, scaling))
     me = _seen(me_parsed, world.caches, memory)
     me = replace(me, failed_pins=memory.note_failed_pins(me, around, now))
     rivals = [
@@ -85,15 +97,14 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
         if other is not None and other.manifest["metadata"]["uid"] != uid and _may_wait(other, world.caches)
     ]
-    pods = router_pods(world.caches, me.owner)
-    targets = router_targets(pods, often=any(drain_epoch_of(pod) is not None for pod in me.pods))
     return Observed(
         me=me,
         rivals=rivals if me.spec.accelerator is not None else (),
         around=around,
         existing=existing_objects(me, around, world.caches),
         missing=missing,
-        load=router_load(targets, world.measurements),
+        load=load,
+        scaling=scaling,
         targets=targets,
         engine_key=key,
         placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
@@ -292,9 +303,10 @@ def router_load(targets: Sequence[Target], measurements: Measurements) -> Router
             by_group[server.name] = by_group.get(server.name, 0) + server.in_flight
             sessions[server.name] = sessions.get(server.name, 0) + server.sessions
     return RouterLoad(
-        waiting=sum(status.waiting for status in statuses),
+        waiting=sum(status.waiting + status.held for status in statuses),
         running=sum(status.in_flight for status in statuses),
         by_group=by_group,
+        idle_seconds=min(s.idle_seconds for s in statuses) if len(statuses) == len(targets) else None,
         sessions=sessions,
     )
 

@@ -21,6 +21,7 @@ from flotilla_operator.controllers.model_replica_set.judgement import Facts, con
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.scaling import scaling_status
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.startups import capacity_status
 from flotilla_operator.placement import Placement, Refusal, score
@@ -91,6 +92,7 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
         "placement": _placement(outcome),
         "capacity": capacity_status(outcome.observed),
         "load": _load(outcome),
+        "autoscaling": scaling_status(manifest, outcome.observed.scaling, now),
         "conditions": merged(before, judged, generation=generation, now=now),
     }
     return status, [*_ready_events(outcome), *transitions(before, judged)]
@@ -110,6 +112,7 @@ def _facts(outcome: Outcome) -> Facts:
         refusal=outcome.refusal,
         turnover=outcome.demand.turnover,
         asking=outcome.asking,
+        scaling=observed.scaling,
     )
 
 

@@ -48,6 +48,7 @@ from flotilla_operator.workloads.model_replica_set import router_objects
 
 LOOK_AGAIN_MISSING_SECONDS = 10.0
 LOOK_AGAIN_LOADED_SECONDS = 10.0  # as often as figures may be written
+LOOK_AGAIN_AT_ZERO_SECONDS = 1.0  # somebody may wait for the first replica
 LOOK_AGAIN_WAITING_SECONDS = 60.0
 LOOK_AGAIN_SETTLED_SECONDS = 600.0
 
@@ -243,6 +244,8 @@ def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], 
     waits = [LOOK_AGAIN_SETTLED_SECONDS]
     if observed.targets:
         waits.append(LOOK_AGAIN_LOADED_SECONDS)
+    if observed.scaling is not None and not observed.scaling.wanted:
+        waits.append(LOOK_AGAIN_AT_ZERO_SECONDS)
     if observed.missing:
         waits.append(LOOK_AGAIN_MISSING_SECONDS)
     if demand.waiting:

@@ -15,6 +15,7 @@ class ConditionType(StrEnum):
     ROUTER_READY = "RouterReady"
     AVAILABLE = "Available"
     PROGRESSING = "Progressing"
+    SCALING_ACTIVE = "ScalingActive"
 
 
 class Reason(StrEnum):
@@ -48,6 +49,9 @@ class Reason(StrEnum):
     MODEL_FETCH_FAILED = "ModelFetchFailed"
     ENGINE_CRASHING = "EngineCrashing"
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+
+    REPLICAS_IGNORED = "ReplicasIgnored"
+    NO_FIGURES = "NoFigures"
 
     SETTLED = "Settled"
     SCALING = "Scaling"

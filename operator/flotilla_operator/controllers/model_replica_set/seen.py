@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.autoscaling.from_zero import ZeroDecision
 from flotilla_operator.capacity import ModelShape
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
@@ -74,6 +75,7 @@ class RouterLoad:
     running: int | None = None
     by_group: Mapping[str, int] = field(default_factory=dict)
     sessions: Mapping[str, int] = field(default_factory=dict)
+    idle_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class Observed:
     missing: tuple[Missing, ...] = ()
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()
+    scaling: ZeroDecision | None = None
     engine_key: EngineKey = field(default_factory=EngineKey)
     placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()

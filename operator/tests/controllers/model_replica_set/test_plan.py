@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason, ZeroSignals
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Plan
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.scaling import with_replicas
 from flotilla_operator.controllers.model_replica_set.seen import (
     FailedPin,
     Missing,
@@ -637,6 +639,69 @@ class TestASettledSet:
         assert done.status is not None
         assert len(done.status["groups"]) == 50
         assert done.status["groups"][0]["name"] == "llama-59"
+
+
+class TestASetThatMayGoToZero:
+    manifest = model_replica_set(
+        replicas=3, autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 60}
+    )
+
+    def decided(self, reason: ZeroReason, current: int, wanted: int) -> ZeroDecision:
+        signals = ZeroSignals(requests=1, idle_seconds=5.0, ready_seconds=None)
+        return ZeroDecision(
+            current=current,
+            wanted=wanted,
+            reason=reason,
+            signals=None if reason is ZeroReason.NO_FIGURES else signals,
+        )
+
+    def planned(self, decision: ZeroDecision, manifest: dict[str, Any] | None = None) -> Plan:
+        seen = observed(manifest or self.manifest)
+        me = replace(seen.me, spec=with_replicas(seen.me.spec, decision))
+        return plan(replace(seen, me=me, scaling=decision), NOW)
+
+    def test_has_no_pods_at_zero_whatever_spec_replicas_says(self) -> None:
+        done = self.planned(self.decided(ZeroReason.NO_REQUEST, 0, 0))
+        assert created(done) == []
+        assert shown(done, "Available") == ("True", Reason.SCALED_TO_ZERO)
+        assert "the next request wakes a replica" in condition(done, "Available")["message"]
+        assert shown(done, "ScalingActive") == ("True", Reason.REPLICAS_IGNORED)
+        assert shown(done, "Ready")[0] == "True"
+        assert done.look_again_seconds == 1
+
+    def test_is_woken_by_a_held_request_and_says_so(self) -> None:
+        done = self.planned(self.decided(ZeroReason.HELD, 0, 1))
+        assert len(created(done)) == 1
+        assert done.status is not None
+        assert done.status["desiredReplicas"] == 1
+        (said,) = done.status["autoscaling"]["lastDecisions"]
+        assert (said["from"], said["to"]) == (0, 1)
+        assert said["reason"] == "Held: 1 requests in the routers, idle for 5 s"
+
+    def test_keeps_the_last_five_decisions(self) -> None:
+        manifest = self.manifest
+        for number in range(7):
+            wanted = (number + 1) % 2
+            done = self.planned(self.decided(ZeroReason.HELD, 1 - wanted, wanted), manifest)
+            manifest = {**manifest, "status": done.status}
+        assert [entry["to"] for entry in manifest["status"]["autoscaling"]["lastDecisions"]] == [
+            1,
+            0,
+            1,
+            0,
+            1,
+        ]
+
+    def test_says_when_nothing_is_known(self) -> None:
+        done = self.planned(self.decided(ZeroReason.NO_FIGURES, 0, 0))
+        assert shown(done, "ScalingActive") == ("False", Reason.NO_FIGURES)
+        assert shown(done, "Ready")[0] == "True"
+
+    def test_a_set_with_a_number_of_its_own_has_no_such_condition(self) -> None:
+        done = plan(observed(gpu_set()), NOW)
+        assert done.status is not None
+        assert "ScalingActive" not in {entry["type"] for entry in done.status["conditions"]}
+        assert done.status["autoscaling"] is None
 
 
 class TestTheEnginesKey:

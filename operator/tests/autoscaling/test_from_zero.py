@@ -1,0 +1,88 @@
+"""The first rule of autoscaling: none or one. How requests are held: runtime's test_router_hold.py."""
+
+from typing import Any
+
+import pytest
+
+from flotilla_operator.autoscaling.from_zero import ZeroPolicy, ZeroReason, ZeroSignals, decide
+
+AFTER = 300.0
+
+
+def signals(**fields: Any) -> ZeroSignals:
+    return ZeroSignals(**{"requests": 0, "idle_seconds": 1000.0, "ready_seconds": 1000.0, **fields})
+
+
+def policy(**fields: Any) -> ZeroPolicy:
+    base = {"min_replicas": 0, "max_replicas": 4, "scale_to_zero_after_seconds": AFTER}
+    return ZeroPolicy(**{**base, **fields})
+
+
+ROWS = [
+    pytest.param(0, signals(requests=1), policy(), 1, ZeroReason.HELD, id="a held request wakes the set"),
+    pytest.param(0, signals(), policy(), 0, ZeroReason.NO_REQUEST, id="nobody asks"),
+    pytest.param(
+        0,
+        signals(requests=1, idle_seconds=None),
+        policy(),
+        1,
+        ZeroReason.HELD,
+        id="one router that holds is enough, whatever the other does",
+    ),
+    pytest.param(0, None, policy(), 0, ZeroReason.NO_FIGURES, id="unknown wakes nothing"),
+    pytest.param(1, None, policy(), 1, ZeroReason.NO_FIGURES, id="unknown is not idle"),
+    pytest.param(
+        1,
+        signals(idle_seconds=None),
+        policy(),
+        1,
+        ZeroReason.NO_FIGURES,
+        id="a router that says nothing may be busy",
+    ),
+    pytest.param(1, signals(requests=3), policy(), 1, ZeroReason.BUSY, id="busy"),
+    pytest.param(
+        1, signals(idle_seconds=299.0), policy(), 1, ZeroReason.QUIET, id="idle, and not for long enough"
+    ),
+    pytest.param(1, signals(idle_seconds=300.0), policy(), 0, ZeroReason.IDLE, id="idle for long enough"),
+    pytest.param(
+        1,
+        signals(ready_seconds=None),
+        policy(),
+        1,
+        ZeroReason.STARTING,
+        id="a replica that still loads is kept, even if its caller gave up",
+    ),
+    pytest.param(
+        1,
+        signals(ready_seconds=299.0),
+        policy(),
+        1,
+        ZeroReason.STARTING,
+        id="a replica that was woken has the same time to be asked again",
+    ),
+    pytest.param(
+        1,
+        signals(),
+        policy(scale_to_zero_after_seconds=None),
+        1,
+        ZeroReason.NEVER_TO_ZERO,
+        id="without a time it stays",
+    ),
+    pytest.param(5, signals(), policy(), 0, ZeroReason.IDLE, id="all go at once"),
+    pytest.param(
+        0, signals(), policy(min_replicas=2), 2, ZeroReason.NO_REQUEST, id="never below the least number"
+    ),
+]
+
+
+@pytest.mark.parametrize(("current", "seen", "wish", "wanted", "reason"), ROWS)
+def test_decision(
+    current: int, seen: ZeroSignals | None, wish: ZeroPolicy, wanted: int, reason: ZeroReason
+) -> None:
+    decision = decide(seen, wish, current=current)
+    assert (decision.wanted, decision.reason) == (wanted, reason)
+    assert decision.message
+
+
+def test_every_reason_has_a_row() -> None:
+    assert {row.values[4] for row in ROWS} == set(ZeroReason)
