@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -35,6 +36,11 @@ WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 E2E = Path(__file__).parents[1]
 # The double knows only some of what vLLM says about its cache.
 LABELS_OF_WHICH_SOME_ARE_ENOUGH = {"vllm:cache_config_info"}
+SERVED_IN_THE_EXAMPLE = next(yaml.safe_load_all((E2E.parent / "examples/agentfleet.yaml").read_text()))
+EXAMPLE = replace(
+    GENERATOR,
+    serve_arguments=(*GENERATOR.serve_arguments, *SERVED_IN_THE_EXAMPLE["spec"]["engine"]["extraArgs"]),
+)
 TOOL_CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
 WEATHER = {
     "type": "function",
@@ -80,10 +86,10 @@ def engines(
     logs = tmp_path_factory.mktemp("engines")
     started: dict[str, RunningEngine] = {}
     with (
-        serving(environment, GENERATOR, models, logs) as generator,
+        serving(environment, EXAMPLE, models, logs) as generator,
         serving(environment, EMBEDDER, models, logs) as embedder,
     ):
-        started |= {GENERATOR.name: generator, EMBEDDER.name: embedder}
+        started |= {EXAMPLE.name: generator, EMBEDDER.name: embedder}
         yield started
 
 
@@ -131,7 +137,7 @@ def wait_for(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def generators(engines: dict[str, RunningEngine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair(engines, GENERATOR, tmp_path_factory.mktemp("double"))
+    yield from pair(engines, EXAMPLE, tmp_path_factory.mktemp("double"))
 
 
 @pytest.fixture(scope="module")
@@ -364,6 +370,19 @@ def test_the_real_model_answers_from_a_given_context(generators: Pair) -> None:
     }
     answer = generators.real.post("/v1/chat/completions", json={"model": generators.model, **question})
     assert "100" in answer.json()["choices"][0]["message"]["content"]
+
+
+def test_the_examples_engine_keeps_its_model_from_repeating_itself(generators: Pair) -> None:
+    """Its callers need not ask for it, and may ask for something else."""
+
+    def answer(**asked: float) -> str:
+        question = chat("Name twenty fruits, one a line.", temperature=0, max_tokens=120, **asked)
+        reply = generators.real.post("/v1/chat/completions", json={"model": generators.model, **question})
+        text: str = reply.json()["choices"][0]["message"]["content"]
+        return text
+
+    assert answer() == answer(frequency_penalty=0.5)
+    assert answer() != answer(frequency_penalty=0)
 
 
 def test_the_real_embeddings_put_related_texts_closer(embedders: Pair) -> None:

@@ -478,7 +478,6 @@ class ModelConnection(_Section):
     """A model a fleet calls: `url` ends in /v1, `context_tokens` is what prompt and answer may hold.
 
     `key_environment` names the environment variable that holds its API key, where it asks for one.
-    `frequency_penalty` keeps small models from saying one sentence for ever; not every API outside takes it.
     """
 
     role: str
@@ -487,7 +486,6 @@ class ModelConnection(_Section):
     model: str
     context_tokens: int = 4096
     key_environment: str | None = None
-    frequency_penalty: float | None = None
 
 
 class IndexConnection(_Section):

@@ -118,8 +118,6 @@ class Caller:
             "max_tokens": call.max_tokens,
             "temperature": 0,
         }
-        if model.frequency_penalty is not None:
-            body["frequency_penalty"] = model.frequency_penalty
         headers = {
             HEADER_SESSION: session.task_id,
             HEADER_PRIORITY: session.priority,

@@ -30,7 +30,6 @@ CONFIG = WorkerConfig(
             url="http://model/v1",
             model="smol",
             key_environment="K",
-            frequency_penalty=0.5,
         ),
     ),
     indexes=(
@@ -89,7 +88,6 @@ async def test_a_model_is_asked_with_session_priority_and_temperature_zero() -> 
     assert seen[0].headers["Authorization"] == "Bearer k"
     body = json.loads(seen[0].content)
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("smol", 0, 64)
-    assert body["frequency_penalty"] == 0.5
 
 
 @pytest.mark.parametrize(

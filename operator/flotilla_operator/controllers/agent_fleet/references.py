@@ -20,9 +20,6 @@ from flotilla_runtime import contract
 
 UNSTATED_CONTEXT_TOKENS = 4096  # a model that says nothing of its context is asked for no more than this
 
-# SmolLM2 repeated one sentence to the end of its answer in half of the trials; with this in none of them.
-FREQUENCY_PENALTY = 0.5
-
 
 @dataclass(slots=True)
 class Found:
@@ -148,7 +145,6 @@ class References:
                 model=spec.model.name,
                 context_tokens=spec.engine.max_model_len or UNSTATED_CONTEXT_TOKENS,
                 key_environment=variable,
-                frequency_penalty=FREQUENCY_PENALTY,
             )
         )
 
