@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 from local_cluster.control_plane import ControlPlane
-from local_cluster.kwok import gpu_node
 from local_cluster.pytest_plugin import create_namespace
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import install_kinds
-from tests.support.processes import PATIENT_LEADER, WHOLE, OperatorProcess, operator_process
+from tests.support.kinds import whole_operator
+from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
@@ -31,17 +30,9 @@ OBJECTS = ("modelreplicaset/m", "vectorindex/i", "agentfleet/f")
 def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    """The operator as it ships, beside a node whose pods KWOK runs."""
-    plane = running_control_plane
-    install_kinds(plane)
-    plane.client.create("/api/v1/nodes", gpu_node("deletion-node", gpus=8))
-    leader = {**PATIENT_LEADER, "leaseName": "all-kinds-deletion"}
     folder = tmp_path_factory.mktemp("operator")
-    try:
-        with operator_process(folder, plane.kubeconfig, module=WHOLE, leader=leader) as process:
-            yield process
-    finally:
-        plane.client.delete("/api/v1/nodes/deletion-node")
+    with whole_operator(running_control_plane, folder, "all-kinds-deletion", gpus=8) as process:
+        yield process
 
 
 @pytest.fixture

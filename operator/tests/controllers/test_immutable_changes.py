@@ -13,10 +13,9 @@ import pytest
 from flotilla_operator.api.kinds import KINDS
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
-from local_cluster.kwok import gpu_node
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import install_kinds
-from tests.support.processes import PATIENT_LEADER, WHOLE, OperatorProcess, operator_process
+from tests.support.kinds import whole_operator
+from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
@@ -34,16 +33,9 @@ PATHS = {
 def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    plane = running_control_plane
-    install_kinds(plane)
-    plane.client.create("/api/v1/nodes", gpu_node("changes-node", gpus=0))
-    leader = {**PATIENT_LEADER, "leaseName": "immutable-changes"}
     folder = tmp_path_factory.mktemp("operator")
-    try:
-        with operator_process(folder, plane.kubeconfig, module=WHOLE, leader=leader) as process:
-            yield process
-    finally:
-        plane.client.delete("/api/v1/nodes/changes-node")
+    with whole_operator(running_control_plane, folder, "immutable-changes") as process:
+        yield process
 
 
 class Stage:

@@ -13,9 +13,8 @@ import pytest
 import yaml
 
 from local_cluster.control_plane import ControlPlane
-from local_cluster.kwok import gpu_node
 from tests.builders.agent_fleet import full_featured_objects
-from tests.support.kinds import kind_operator
+from tests.support.kinds import enforce_restricted, kind_operator, kwok_node, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
@@ -29,14 +28,9 @@ CHILDREN = "statefulsets,deployments,services,configmaps,secrets,networkpolicies
 def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    client = running_control_plane.client
-    client.create("/api/v1/nodes", gpu_node("fleet-node", gpus=0))
-    try:
-        folder = tmp_path_factory.mktemp("operator")
-        with kind_operator(running_control_plane, folder, "agent_fleet_operator") as process:
-            yield process
-    finally:
-        client.delete("/api/v1/nodes/fleet-node")
+    plane, folder = running_control_plane, tmp_path_factory.mktemp("operator")
+    with kwok_node(plane, "fleet-node", gpus=0), kind_operator(plane, folder, "AgentFleet") as process:
+        yield process
 
 
 class Stage:
@@ -169,16 +163,11 @@ class Stage:
 def stage(
     running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
 ) -> Iterator[Stage]:
-    running_control_plane.client.merge(
-        f"/api/v1/namespaces/{running_namespace}",
-        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
-    )
+    enforce_restricted(running_control_plane, running_namespace)
     made = Stage(running_control_plane, running_namespace)
-    began = len(operator.log())
     try:
-        yield made
-        assert operator.running, operator.log()
-        assert operator.failures(since=began) == []
+        with no_failures(operator):
+            yield made
     finally:
         for item in running_control_plane.client.get(made.fleets)["items"]:
             running_control_plane.client.delete(f"{made.fleets}/{item['metadata']['name']}")

@@ -1,20 +1,19 @@
 """The password of a fleet's Redis is deleted while everything runs: a real API server, KWOK's nodes."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from local_cluster.control_plane import ControlPlane
-from local_cluster.kwok import gpu_node
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import install_kinds
-from tests.support.processes import PATIENT_LEADER, WHOLE, OperatorProcess, operator_process
+from tests.support.kinds import whole_operator
+from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
 
 FLEETS = "/apis/flotilla.dev/v1alpha1/namespaces/{}/agentfleets"
+QUICK_SWEEPS = {"sweepIntervalSeconds": 10}  # only a sweep notices a secret that is gone
 MADE = "flotilla.dev/password-made"
 
 
@@ -22,20 +21,9 @@ MADE = "flotilla.dev/password-made"
 def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    """The operator with quick sweeps, since only a sweep notices a secret that is gone."""
-    plane = running_control_plane
-    install_kinds(plane)
-    plane.client.create("/api/v1/nodes", gpu_node("password-node", gpus=0))
-    options: dict[str, Any] = {
-        "leader": {**PATIENT_LEADER, "leaseName": "password-lost"},
-        "loop": {"sweepIntervalSeconds": 10},
-    }
     folder = tmp_path_factory.mktemp("operator")
-    try:
-        with operator_process(folder, plane.kubeconfig, module=WHOLE, **options) as process:
-            yield process
-    finally:
-        plane.client.delete("/api/v1/nodes/password-node")
+    with whole_operator(running_control_plane, folder, "password-lost", loop=QUICK_SWEEPS) as process:
+        yield process
 
 
 @pytest.fixture

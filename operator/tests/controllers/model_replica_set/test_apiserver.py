@@ -15,7 +15,7 @@ import yaml
 from flotilla_runtime import contract
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import gpu_node
-from tests.support.kinds import kind_operator
+from tests.support.kinds import enforce_restricted, kind_operator, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.site import reconciles
 from tests.support.waiting import eventually
@@ -32,7 +32,7 @@ def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     folder = tmp_path_factory.mktemp("operator")
-    with kind_operator(running_control_plane, folder, "model_replica_set_operator") as process:
+    with kind_operator(running_control_plane, folder, "ModelReplicaSet") as process:
         yield process
 
 
@@ -180,16 +180,11 @@ class Stage:
 def stage(
     running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
 ) -> Iterator[Stage]:
-    running_control_plane.client.merge(
-        f"/api/v1/namespaces/{running_namespace}",
-        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
-    )
+    enforce_restricted(running_control_plane, running_namespace)
     made = Stage(running_control_plane, running_namespace)
-    began = len(operator.log())
     try:
-        yield made
-        assert operator.running, operator.log()
-        assert operator.failures(since=began) == []
+        with no_failures(operator):
+            yield made
     finally:
         for item in running_control_plane.client.get(made.sets)["items"]:
             running_control_plane.client.delete(f"{made.sets}/{item['metadata']['name']}")

@@ -39,7 +39,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module", autouse=True)
 def operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    with kind_operator(plane, tmp_path_factory.mktemp("operator"), "model_replica_set_operator") as process:
+    with kind_operator(plane, tmp_path_factory.mktemp("operator"), "ModelReplicaSet") as process:
         yield process
 
 

@@ -18,7 +18,7 @@ from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.vector_index import full_featured_objects
 from tests.controllers.vector_index.indexes import planned, promoted
-from tests.support.kinds import kind_operator
+from tests.support.kinds import enforce_restricted, kind_operator, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
@@ -33,7 +33,7 @@ def operator(
     running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     folder = tmp_path_factory.mktemp("operator")
-    with kind_operator(running_control_plane, folder, "vector_index_operator") as process:
+    with kind_operator(running_control_plane, folder, "VectorIndex") as process:
         yield process
 
 
@@ -162,15 +162,10 @@ class Stage:
 def stage(
     running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess
 ) -> Iterator[Stage]:
-    running_control_plane.client.merge(
-        f"/api/v1/namespaces/{running_namespace}",
-        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
-    )
+    enforce_restricted(running_control_plane, running_namespace)
     made = Stage(running_control_plane, running_namespace)
-    began = len(operator.log())
-    yield made
-    assert operator.running, operator.log()
-    assert operator.failures(since=began) == []
+    with no_failures(operator):
+        yield made
 
 
 def test_an_index_is_built_served_and_leaves_only_its_claim(stage: Stage) -> None:
