@@ -16,6 +16,7 @@ from flotilla_operator.api.generate import CRDS
 from flotilla_operator.cluster.resources import ALL, NEVER_WATCHED, SECRETS
 from flotilla_operator.controllers import uninstall
 from flotilla_operator.controllers.config import Labels, OperatorConfig, parse_config
+from flotilla_operator.workloads.placeholder import PRIORITY
 from tests.support.chart import (
     CHART,
     ROOT,
@@ -149,7 +150,7 @@ def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autos
     manifests = rendered()
     priority_class = only(manifests, "PriorityClass")
     assert config_of(manifests).placeholder_priority_class == priority_class["metadata"]["name"]
-    assert -10 < priority_class["value"] < 0
+    assert -10 < priority_class["value"] == PRIORITY < 0
     assert priority_class["preemptionPolicy"] == "Never"
     assert not priority_class["globalDefault"]
 

@@ -21,6 +21,7 @@ from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_runtime import contract
 
 COMPONENT = "placeholder"
+PRIORITY = -5  # of the chart's PriorityClass
 LABEL_SLOT = f"{contract.DOMAIN}/placeholder"
 ANNOTATION_STAGE = f"{contract.DOMAIN}/placeholder-stage"
 ANNOTATION_SHAPE = f"{contract.DOMAIN}/placeholder-shape"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
@@ -22,6 +21,7 @@ from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
+from flotilla_operator.controllers.model_replica_set.priority import priority_of, wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.scaling import (
     scaling_of,
@@ -157,11 +157,8 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
                     message=f"{path}: there is no PersistentVolumeClaim {claim!r} here; create it",
                 )
             )
-    priority_class = seen.spec.placement.priority_class_name
-    if priority_class is not None and world.caches.get(PRIORITY_CLASSES, "", priority_class) is None:
-        path = "spec.placement.priorityClassName"
-        message = f"{path}: there is no PriorityClass {priority_class!r}; create it or name another"
-        found.append(Missing(field=path, reason=Reason.PRIORITY_CLASS_MISSING, message=message))
+    if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
+        found.append(wrong)
     return tuple(found)
 
 
@@ -224,15 +221,6 @@ def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
         failed_pins=memory.failed_pins.get(uid, ()),
         key_made_anew=memory.keys_made_anew.get(uid, ""),
     )
-
-
-def priority_of(spec: ModelReplicaSetSpec, classes: Sequence[Mapping[str, Any]]) -> int:
-    """The number behind the priority class, as admission will give it to the pods."""
-    wanted = spec.placement.priority_class_name
-    for priority_class in classes:
-        if (priority_class["metadata"]["name"] == wanted) if wanted else priority_class.get("globalDefault"):
-            return int(priority_class["value"])
-    return 0
 
 
 def _may_wait(seen: ParsedSet, caches: Caches) -> bool:

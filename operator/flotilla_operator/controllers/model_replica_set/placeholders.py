@@ -155,11 +155,14 @@ def _name(me: SetSeen, place: Place, now: datetime) -> str:
 def _shape(group: Group, me: SetSeen, around: Surroundings) -> Shape:
     return Shape(
         requests=group.requests,
+        stages=group.stages,
         node_selector=group.node_selector,
         tolerations=[toleration.manifest() for toleration in me.spec.placement.tolerations],
         products=group.products,
         product_labels=around.policy.product_labels,
         claims=claim_volumes(me.spec),
+        pack_within=group.pack_within if group.must_pack else None,
+        spread_across=group.spread_across if group.must_spread else None,
     )
 
 

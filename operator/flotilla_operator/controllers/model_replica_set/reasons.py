@@ -29,6 +29,7 @@ class Reason(StrEnum):
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
+    CANNOT_PREEMPT = "CannotPreempt"
     NAME_TAKEN = "NameTaken"
 
     ALL_PLACED = "AllPlaced"

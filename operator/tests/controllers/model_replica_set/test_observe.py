@@ -15,8 +15,9 @@ from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
 from flotilla_operator.controllers.model_replica_set.memory import PROMISED_FOR, Memory, Remembered
-from flotilla_operator.controllers.model_replica_set.observe import observe, priority_of, router_targets
+from flotilla_operator.controllers.model_replica_set.observe import observe, router_targets
 from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.placement.manifests import pinned_node
@@ -104,6 +105,16 @@ class TestMissingReferences:
         spec = {"placement": {"priorityClassName": "serving"}}
         assert await self.reasons(world(), **spec) == [Reason.PRIORITY_CLASS_MISSING]
         assert await self.reasons(world(priority_class("serving", 7)), **spec) == []
+
+    async def test_a_priority_class_that_cannot_preempt_placeholders(self) -> None:
+        asks = {"placement": {"priorityClassName": "low", "nodeProvisioning": {"mode": "Placeholders"}}}
+        quiet = {"placement": {"priorityClassName": "low"}}
+        low = world(priority_class("low", -5))
+        never = world({**priority_class("low", 7), "preemptionPolicy": "Never"})
+        for found in (low, never):
+            assert await self.reasons(found, **asks) == [Reason.CANNOT_PREEMPT]
+            assert await self.reasons(found, **quiet) == []
+        assert await self.reasons(world(priority_class("low", -4)), **asks) == []
 
     async def test_several_are_all_said(self) -> None:
         spec = {

@@ -503,6 +503,7 @@ class TestWhatIsMissing:
             Reason.SECRET_KEY_MISSING,
             Reason.CLAIM_MISSING,
             Reason.PRIORITY_CLASS_MISSING,
+            Reason.CANNOT_PREEMPT,
         ],
     )
     def test_holds_new_groups_back_and_is_looked_for_soon(self, reason: Reason) -> None:

@@ -1,0 +1,62 @@
+"""What a set's PriorityClass means for it: whether it is there, its number, and whether it makes room.
+
+Replicas that ask for nodes preempt the placeholders that asked for them; a class that is below theirs, or
+that preempts nobody, would leave both waiting for ever.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, NodeProvisioningMode
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.seen import Missing
+from flotilla_operator.workloads.placeholder import PRIORITY
+
+PriorityClass = Mapping[str, Any]
+FIELD = "spec.placement.priorityClassName"
+FIX = (
+    f"with spec.placement.nodeProvisioning replicas preempt placeholders of priority {PRIORITY}: name a "
+    "class that preempts and is above it"
+)
+
+
+def class_of(spec: ModelReplicaSetSpec, classes: Sequence[PriorityClass]) -> PriorityClass | None:
+    """The class that the pods get: the one that is named, else the cluster's default."""
+    wanted = spec.placement.priority_class_name
+    return next(
+        (
+            found
+            for found in classes
+            if (found["metadata"]["name"] == wanted if wanted else found.get("globalDefault"))
+        ),
+        None,
+    )
+
+
+def priority_of(spec: ModelReplicaSetSpec, classes: Sequence[PriorityClass]) -> int:
+    """The number behind the priority class, as admission will give it to the pods."""
+    found = class_of(spec, classes)
+    return int(found["value"]) if found is not None else 0
+
+
+def wrong_class(spec: ModelReplicaSetSpec, classes: Sequence[PriorityClass]) -> Missing | None:
+    """What is wrong with the class, if anything is."""
+    found = class_of(spec, classes)
+    if found is None:
+        named = spec.placement.priority_class_name
+        missing = f"{FIELD}: there is no PriorityClass {named!r}; create it or name another"
+        return _wrong(Reason.PRIORITY_CLASS_MISSING, missing) if named else None
+    wish = spec.placement.node_provisioning
+    if wish is None or wish.mode is NodeProvisioningMode.NONE:
+        return None
+    name = found["metadata"]["name"]
+    if found.get("preemptionPolicy") == "Never":
+        return _wrong(Reason.CANNOT_PREEMPT, f"{FIELD}: PriorityClass {name!r} preempts nobody; {FIX}")
+    if int(found["value"]) <= PRIORITY:
+        low = f"{FIELD}: PriorityClass {name!r} has the value {found['value']}; {FIX}"
+        return _wrong(Reason.CANNOT_PREEMPT, low)
+    return None
+
+
+def _wrong(reason: Reason, message: str) -> Missing:
+    return Missing(field=FIELD, reason=reason, message=message)
