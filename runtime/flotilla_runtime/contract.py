@@ -104,6 +104,31 @@ class ModelFacts(_Section):
     stored_bytes: float | None = None
 
 
+class FilesRole(StrEnum):
+    """What files are to an engine."""
+
+    MODEL = "Model"
+    GUESSER = "Guesser"
+    ADAPTER = "Adapter"
+
+
+class EngineFiles(_Section):
+    """Files that must be there before an engine starts, and the field of the ModelReplicaSet that asks for
+    them. With a `source` on the hub they are fetched; without one they lie in the folder already.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+    role: FilesRole
+    field: str
+    folder: str
+    source: str | None = None
+    revision: str | None = None
+    highest_rank: int | None = None
+
+
 class BuildStep(StrEnum):
     """The steps of a build, in order; each is a Job."""
 

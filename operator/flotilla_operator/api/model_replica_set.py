@@ -36,10 +36,9 @@ from flotilla_operator.api.common import (
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?$"
 HUB_NAME = "[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?"  # as the hub has them: neither `.` nor `..` is one
-SOURCE_FORM = (
-    f"self.matches('^hf://{HUB_NAME}/{HUB_NAME}$') || "
-    f"self.matches('{CLAIM_FOLDER}') || self.startsWith('image://')"
-)
+HUB_OR_CLAIM = f"self.matches('^hf://{HUB_NAME}/{HUB_NAME}$') || self.matches('{CLAIM_FOLDER}')"
+SOURCE_FORM = f"{HUB_OR_CLAIM} || self.startsWith('image://')"
+RevisionText = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-A-Za-z0-9._/]+$")]
 
 
 class Task(StrEnum):
@@ -131,8 +130,7 @@ class Model(ApiModel):
     (a claim in the same namespace, read-only)."""
     revision: (
         Annotated[
-            str,
-            Field(min_length=1, max_length=128, pattern=r"^[-A-Za-z0-9._/]+$"),
+            RevisionText,
             Rule(
                 rule="!self.contains('..')",
                 message="spec.model.revision must not hold ..; name a branch, a tag or a commit",
@@ -151,10 +149,35 @@ class Model(ApiModel):
 class Speculative(ApiModel):
     """Speculative decoding: cheap guesses, checked by the model in one step."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="(self.method == 'NGram') != has(self.model)",
+                message="spec.engine.speculative.model is the source of what guesses: methods Draft and "
+                "Eagle need it, and NGram, which looks in the prompt, takes none",
+            )
+        )
+    )
+
     method: SpeculativeMethod
     """NGram looks the guess up in the prompt, Draft asks a small model, Eagle a trained head."""
-    model: LongText | None = None
-    """Source of the draft model or the head; NGram needs none."""
+    model: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=512),
+            Rule(
+                rule=HUB_OR_CLAIM,
+                message="spec.engine.speculative.model must be hf://organisation/name or pvc://claim/folder",
+            ),
+            Rule(
+                rule=NO_FOLDER_ABOVE,
+                message="spec.engine.speculative.model must not lead upwards; name the folder without ..",
+            ),
+        ]
+        | None
+    ) = None
+    """Source of the draft model or the head, `hf://organisation/name` or `pvc://claim/folder`; NGram needs
+    none."""
     num_tokens: Annotated[int, Field(ge=1, le=16)] = 4
     """How many tokens are guessed at a time."""
 
@@ -162,14 +185,65 @@ class Speculative(ApiModel):
 class Adapter(ApiModel):
     """A LoRA adapter served beside the model."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="!self.source.startsWith('pvc://') || !has(self.revision)",
+                message="spec.engine.adapters[].revision is for hf:// sources; remove it, since files on a "
+                "claim are taken as they are",
+            )
+        )
+    )
+
     name: PartName
     """The name that callers send as `model`."""
-    source: LongText
-    """Where the adapter's files come from; the schemes of `model.source`."""
+    source: Annotated[
+        str,
+        Field(min_length=1, max_length=512),
+        Rule(
+            rule=HUB_OR_CLAIM,
+            message="spec.engine.adapters[].source must be hf://organisation/name or pvc://claim/folder",
+        ),
+        Rule(
+            rule=NO_FOLDER_ABOVE,
+            message="spec.engine.adapters[].source must not lead upwards; name the folder without ..",
+        ),
+    ]
+    """Where the adapter's files come from, in PEFT's form: `hf://organisation/name` or `pvc://claim/folder`."""
+    revision: (
+        Annotated[
+            RevisionText,
+            Rule(
+                rule="!self.contains('..')",
+                message="spec.engine.adapters[].revision must not hold ..; name a branch, a tag or a commit",
+            ),
+        ]
+        | None
+    ) = None
+    """Branch, tag or commit on the hub; absent: the newest when a replica starts."""
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    """The adapter's rank, `r` in its `adapter_config.json`, or more; the highest of all decides how much
+    memory the engine keeps for adapters."""
 
 
 class Engine(ApiModel):
     """The vLLM engine of each replica."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="self.chunkedPrefill || has(self.maxModelLen) || self.maxNumSeqs * "
+                "(has(self.speculative) && has(self.adapters) ? 1 + self.speculative.numTokens : 1) <= 2048",
+                message="spec.engine.chunkedPrefill false with more than 2048 sequences (with adapters: "
+                "sequences and guessed tokens) needs spec.engine.maxModelLen, since a batch must hold both",
+            ),
+            Rule(
+                rule="!has(self.speculative) || !has(self.maxModelLen) || "
+                "self.maxModelLen > self.speculative.numTokens",
+                message="spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens",
+            ),
+        )
+    )
 
     image: ImageReference | None = None
     """The engine's image. Where absent, the chart's `images.engine`, or without an accelerator its
@@ -185,20 +259,13 @@ class Engine(ApiModel):
     """Keep the KV cache of prompts, so that the next call of a conversation starts from there."""
     chunked_prefill: bool = True
     """Split long prompts, so that they do not hold up the answers of others."""
-    speculative: Annotated[
-        Speculative | None, NotYet("guesses tokens and checks them, for faster answers")
-    ] = None
+    speculative: Speculative | None = None
     """Speculative decoding."""
-    kv_offload_gib: Annotated[
-        Annotated[float, Field(ge=0, le=100_000)] | None,
-        NotYet("keeps the KV cache of idle conversations in the node's memory"),
-    ] = Field(default=None, alias="kvOffloadGiB")
-    """How much of the node's memory holds the KV cache of idle conversations."""
-    adapters: Annotated[
-        Annotated[tuple[Adapter, ...], MapList("name"), Field(max_length=64)] | None,
-        NotYet("serves LoRA adapters beside the model"),
-    ] = None
-    """LoRA adapters served beside the model."""
+    kv_offload_gib: Annotated[float, Field(ge=0, le=100_000)] = Field(default=0, alias="kvOffloadGiB")
+    """How much of the node's memory holds the KV cache of idle conversations, for all accelerators of a pod
+    together. The pod's memory limit must leave room for it."""
+    adapters: Annotated[tuple[Adapter, ...], MapList("name"), Field(max_length=64)] = ()
+    """LoRA adapters served beside the model; callers choose one by sending its name as `model`."""
     extra_args: Annotated[tuple[LongText, ...], Field(max_length=64)] = ()
     """Further arguments of vLLM. They come last, so they win over Flotilla's own."""
     env: Environment = ()
@@ -490,7 +557,36 @@ class ModelReplicaSetSpec(ApiModel):
             Rule(
                 rule="!has(self.autoscaling) || !has(self.autoscaling.goodput) || has(self.slo)",
                 message="spec.autoscaling.goodput holds spec.slo, which is missing",
-            )
+            ),
+            Rule(
+                rule="!has(self.engine.adapters) || "
+                "!self.engine.adapters.exists(adapter, adapter.name == self.model.name)",
+                message="spec.engine.adapters[].name must differ from spec.model.name, for both are what "
+                "callers send as model",
+            ),
+            Rule(
+                rule="!has(self.engine.kvOffloadGiB) || self.engine.kvOffloadGiB == 0.0 || "
+                "has(self.accelerator)",
+                message="spec.engine.kvOffloadGiB moves the KV cache from an accelerator to the node's "
+                "memory; remove it, or set spec.accelerator",
+            ),
+            Rule(
+                rule="!has(self.model.task) || self.model.task != 'Embed' || !has(self.engine.speculative)",
+                message="spec.engine.speculative guesses the tokens of an answer, and a model of task Embed "
+                "writes none; remove it",
+            ),
+            Rule(
+                rule="!has(self.model.task) || self.model.task != 'Embed' || !has(self.engine.kvOffloadGiB) "
+                "|| self.engine.kvOffloadGiB == 0.0",
+                message="spec.engine.kvOffloadGiB keeps conversations, and a model of task Embed has none; "
+                "remove it",
+            ),
+            Rule(
+                rule="!has(self.accelerator) || !has(self.accelerator.resource) || "
+                "self.accelerator.resource != 'amd.com/gpu' || !has(self.engine.kvCacheDtype) || "
+                "self.engine.kvCacheDtype != 'FP8E5M2'",
+                message="spec.engine.kvCacheDtype FP8E5M2 is not for AMD accelerators; use FP8",
+            ),
         )
     )
 

@@ -1,9 +1,21 @@
 """The command line of vLLM that a spec asks for, apart from the pod that carries it.
 
-Only what the spec says is written out: what is left to vLLM's defaults stays theirs.
+Only what the spec says is written out: what is left to vLLM's defaults stays theirs. Every setting has a row
+in docs/engine.md, which says what an engine on CPUs makes of it.
 """
 
-from flotilla_operator.api.model_replica_set import KvCacheDtype, ModelReplicaSetSpec, Task
+import json
+from collections.abc import Sequence
+
+from flotilla_operator.api.model_replica_set import (
+    Adapter,
+    KvCacheDtype,
+    ModelReplicaSetSpec,
+    Speculative,
+    SpeculativeMethod,
+    Task,
+)
+from flotilla_operator.workloads.model_source import adapter_of, guesser_of
 from flotilla_runtime import contract
 
 KV_CACHE_DTYPES = {
@@ -11,6 +23,15 @@ KV_CACHE_DTYPES = {
     KvCacheDtype.FP8_E4M3: "fp8_e4m3",
     KvCacheDtype.FP8_E5M2: "fp8_e5m2",
 }
+SPECULATIVE_METHODS = {
+    SpeculativeMethod.N_GRAM: "ngram",
+    SpeculativeMethod.DRAFT: "draft_model",
+    SpeculativeMethod.EAGLE: "eagle",
+}
+EAGLE_3 = "eagle3"
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has room sizes for
+ADAPTERS_AT_ONCE = 8  # of one batch: each takes memory beside the weights, whether it is asked for or not
+BATCHED_TOKENS = 2048  # of one batch, the least that vLLM takes by itself for an engine behind an API
 
 
 def engine_arguments(spec: ModelReplicaSetSpec, model_path: str) -> list[str]:
@@ -29,6 +50,13 @@ def engine_arguments(spec: ModelReplicaSetSpec, model_path: str) -> list[str]:
         arguments += ["--runner", "pooling"]
     arguments += _switch("prefix-caching", engine.prefix_caching, spec.model.task)
     arguments += _switch("chunked-prefill", engine.chunked_prefill, spec.model.task)
+    if engine.speculative is not None:
+        arguments += ["--speculative-config", _speculative(spec, engine.speculative)]
+    if engine.kv_offload_gib:
+        arguments += ["--kv-offloading-size", f"{engine.kv_offload_gib:.12g}"]
+    if engine.adapters:
+        arguments += _adapters(engine.adapters)
+    arguments += _room_for_a_batch(spec)
     return [*arguments, *engine.extra_args]
 
 
@@ -37,3 +65,39 @@ def _switch(name: str, on: bool, task: Task) -> list[str]:
     if on:
         return [f"--enable-{name}"] if task is Task.GENERATE else []
     return [f"--no-enable-{name}"]
+
+
+def _speculative(spec: ModelReplicaSetSpec, speculative: Speculative) -> str:
+    """Eagle's third generation is another method to vLLM, and its heads are known by their name."""
+    method = SPECULATIVE_METHODS[speculative.method]
+    guesser = guesser_of(spec)
+    if speculative.method is SpeculativeMethod.EAGLE and EAGLE_3 in (speculative.model or "").lower():
+        method = EAGLE_3
+    config = {"method": method, "num_speculative_tokens": speculative.num_tokens}
+    return json.dumps(config if guesser is None else {**config, "model": guesser.path})
+
+
+def _adapters(adapters: Sequence[Adapter]) -> list[str]:
+    """All stay in the node's memory, so that none is read from disk again while requests wait for it."""
+    highest = max(adapter.rank for adapter in adapters)
+    return [
+        "--enable-lora",
+        *("--max-lora-rank", str(next(rank for rank in ADAPTER_RANKS if rank >= highest))),
+        *("--max-loras", str(min(len(adapters), ADAPTERS_AT_ONCE))),
+        *("--max-cpu-loras", str(len(adapters))),
+        "--lora-modules",
+        *(json.dumps({"name": adapter.name, "path": adapter_of(adapter).path}) for adapter in adapters),
+    ]
+
+
+def _room_for_a_batch(spec: ModelReplicaSetSpec) -> list[str]:
+    """The tokens of a batch, where vLLM's own figure may be less than it asks for: one for each sequence,
+    with adapters also one for each guess, and without chunks a whole prompt.
+    """
+    engine = spec.engine
+    each = 1 + (engine.speculative.num_tokens if engine.speculative is not None and engine.adapters else 0)
+    needed = engine.max_num_seqs * each
+    if needed <= BATCHED_TOKENS:
+        return []
+    prompt = 0 if engine.chunked_prefill else engine.max_model_len or 0
+    return ["--max-num-batched-tokens", str(max(needed, prompt))]

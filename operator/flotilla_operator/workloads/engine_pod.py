@@ -5,17 +5,15 @@ late (the server's id in the routers) is an annotation. The template's hash cove
 nothing of ours: a new release of the operator changes how new pods look and restarts none.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
-from flotilla_operator.placement.quantities import CPU, quantity
-from flotilla_operator.workloads import model_source
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.workloads import model_files, model_source
 from flotilla_operator.workloads.engine_arguments import engine_arguments
-from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SERVED_MODEL, lifecycle, probes
-from flotilla_operator.workloads.engine_key import engine_key_variable
+from flotilla_operator.workloads.engine_checks import lifecycle, probes
+from flotilla_operator.workloads.engine_environment import HOME, engine_environment
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
 from flotilla_operator.workloads.model_facts import facts_first
@@ -29,11 +27,6 @@ LEADER_STAGE = "0"
 CONTAINER = "engine"
 STOP_SECONDS = 30  # what an engine gets to end after its drain
 START_WITHIN_SECONDS = 1800  # loading 140 GB of weights from a cold disk takes about twenty minutes
-# What fetches or checks the model has ended when the engine starts, so this adds nothing to what the engine
-# asks for; without it, a namespace with a quota on requests refuses the pod.
-MODEL_RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
-ROOT_USER_ID = 0
-HOME = "/home/flotilla"
 SCRATCH = {"home": HOME, "tmp": "/tmp"}  # noqa: S108 (an emptyDir of the pod's own)
 DO_NOT_DISRUPT = {
     "karpenter.sh/do-not-disrupt": "true",
@@ -63,15 +56,14 @@ def engine_selector(owner: Owner) -> dict[str, str]:
 
 def engine_pod(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, images: Images) -> Manifest:
     """The pod of a group of one stage."""
-    source = model_source.parse_source(spec.model.source, spec.model.revision)
     scratch_volumes, scratch_mounts = scratch(SCRATCH)
     parts = PodParts(
-        containers=[_engine(owner, spec, source, images, scratch_mounts)],
-        init_containers=facts_first(_model_container(spec, source, images)),
+        containers=[_engine(owner, spec, images, scratch_mounts)],
+        init_containers=facts_first(model_files.model_container(spec, images)),
         volumes=[
             *scratch_volumes,
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
-            _models_volume(spec, source),
+            *model_files.model_volumes(spec),
             *spec.pod.volumes,
         ],
         service_account=spec.pod.service_account_name,
@@ -134,24 +126,20 @@ def _scheduling(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity
 
 
 def _engine(
-    owner: Owner,
-    spec: ModelReplicaSetSpec,
-    source: model_source.HubSource | model_source.ClaimSource,
-    images: Images,
-    scratch_mounts: Sequence[Manifest],
+    owner: Owner, spec: ModelReplicaSetSpec, images: Images, scratch_mounts: Sequence[Manifest]
 ) -> Manifest:
     return container(
         CONTAINER,
         spec.engine.image or (images.engine_cpu if spec.accelerator is None else images.engine),
         pull_policy=images.pull_policy,
-        args=engine_arguments(spec, source.path),
-        env=_environment(owner, spec),
+        args=engine_arguments(spec, model_source.model_of(spec).path),
+        env=engine_environment(owner, spec),
         ports=[{"name": "http", "containerPort": contract.PORT_ENGINE, "protocol": "TCP"}],
         resources=engine_requests(spec),
         volumeMounts=[
             *scratch_mounts,
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
-            {"name": model_source.VOLUME, "mountPath": model_source.MODELS_DIRECTORY, "readOnly": True},
+            *model_files.model_mounts(spec),
             *spec.pod.volume_mounts,
         ],
         lifecycle=lifecycle(),
@@ -159,99 +147,7 @@ def _engine(
     )
 
 
-def _environment(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:
-    """Ours, overridden by the user's where names are the same.
-
-    `USER` because some libraries ask for the user's name and a numeric user has no entry in the image.
-    """
-    ours = {
-        "HOME": HOME,
-        "USER": "flotilla",
-        "XDG_CACHE_HOME": f"{HOME}/.cache",
-        "HF_HOME": f"{HOME}/.cache/huggingface",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        ENV_SERVED_MODEL: spec.model.name,
-        ENV_DRAIN_DEADLINE: str(spec.drain.deadline_seconds),
-        **_cpu_environment(spec),
-    }
-    variables: list[Manifest] = [{"name": name, "value": value} for name, value in ours.items()]
-    return merged_environment([*variables, engine_key_variable(owner)], spec)
-
-
-def merged_environment(ours: Sequence[Manifest], spec: ModelReplicaSetSpec) -> list[Manifest]:
-    """Environment variables with the user's last, each name once."""
-    theirs = [variable.manifest() for variable in spec.engine.env]
-    names = {variable["name"] for variable in theirs}
-    return [*(variable for variable in ours if variable["name"] not in names), *theirs]
-
-
-def _cpu_environment(spec: ModelReplicaSetSpec) -> dict[str, str]:
-    """On CPUs: engines that bind threads to cores would all choose the same ones, so none binds.
-
-    A limit says how many threads are of use; a request says nothing about what an engine may use.
-    """
-    if spec.accelerator is not None:
-        return {}
-    environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    limit = engine_requests(spec).get("limits", {}).get(CPU)
-    if limit is not None:
-        environment["OMP_NUM_THREADS"] = str(max(1, math.ceil(quantity(limit))))
-    return environment
-
-
-def _model_container(
-    spec: ModelReplicaSetSpec, source: model_source.HubSource | model_source.ClaimSource, images: Images
-) -> Manifest:
-    """Fetches the model, or checks the one on the claim; proxies and mirrors reach it through the
-    engine's env.
-    """
-    fetches = isinstance(source, model_source.HubSource)
-    ours: list[Manifest] = []
-    if fetches and spec.model.token_secret_ref is not None:
-        secret = spec.model.token_secret_ref
-        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
-        ours.append({"name": contract.ENV_HUB_TOKEN, "valueFrom": reference})
-    mount: Manifest = {"name": model_source.VOLUME, "mountPath": model_source.MODELS_DIRECTORY}
-    if not fetches:
-        mount["readOnly"] = True
-    manifest = container(
-        model_source.FETCHER if fetches else model_source.VERIFIER,
-        images.runtime,
-        pull_policy=images.pull_policy,
-        args=model_source.init_arguments(source),
-        env=merged_environment(ours, spec),
-        resources=MODEL_RESOURCES,
-        volumeMounts=[mount, {"name": "tmp", "mountPath": SCRATCH["tmp"]}],
-    )
-    if fetches and spec.model_cache.mode is CacheMode.NODE:
-        # The kubelet makes the folder for root; without capabilities root can do no more than own it.
-        manifest["securityContext"] = {
-            **manifest["securityContext"],
-            "runAsUser": ROOT_USER_ID,
-            "runAsNonRoot": False,
-        }
-    return manifest
-
-
 def claim_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
     """The volumes of an engine pod that may stand in one zone alone."""
-    source = model_source.parse_source(spec.model.source, spec.model.revision)
-    volumes = [_models_volume(spec, source), *spec.pod.volumes]
+    volumes = [*model_files.model_volumes(spec), *spec.pod.volumes]
     return [volume for volume in volumes if "persistentVolumeClaim" in volume]
-
-
-def _models_volume(
-    spec: ModelReplicaSetSpec, source: model_source.HubSource | model_source.ClaimSource
-) -> Manifest:
-    if isinstance(source, model_source.ClaimSource):
-        return model_source.claim_volume(source.claim, read_only=True)
-    cache = spec.model_cache
-    if cache.mode is CacheMode.CLAIM and cache.claim_name is not None:
-        return model_source.claim_volume(cache.claim_name, read_only=False)
-    if cache.mode is CacheMode.NODE:
-        return {
-            "name": model_source.VOLUME,
-            "hostPath": {"path": cache.path, "type": "DirectoryOrCreate"},
-        }
-    return {"name": model_source.VOLUME, "emptyDir": {}}

@@ -1,21 +1,18 @@
-"""How a model's files come into an engine pod.
+"""Where the files that an engine reads come from, and where it finds them.
 
-A source is one of two things. `hf://organisation/name` is fetched by an init container into the cache: an
-emptyDir, a claim that replicas share, or a folder of the node. `pvc://claim/path` lies there already; an init
-container then checks that it is whole, so a wrong path is a sentence in the pod's status and not a stack
-trace of the engine. The engine itself reads the files read-only and never speaks to the hub.
+A source is one of two things. `hf://organisation/name` is fetched into the cache: an emptyDir, a claim that
+replicas share, or a folder of the node. `pvc://claim/path` lies there already. The model has a source, and so
+have the model that guesses for it and its adapters. How they come into the pod: model_files.
 """
 
 from dataclasses import dataclass
 
-from flotilla_operator.workloads.labels import Manifest
+from flotilla_operator.api.model_replica_set import Adapter, ModelReplicaSetSpec
 
 HUB_SCHEME = "hf://"
 CLAIM_SCHEME = "pvc://"
 MODELS_DIRECTORY = "/models"
-VOLUME = "models"
-FETCHER = "fetch-model"
-VERIFIER = "verify-model"
+CLAIMS_DIRECTORY = "/claims"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +21,11 @@ class HubSource:
 
     repository: str
     revision: str | None
+
+    @property
+    def uri(self) -> str:
+        """As it stands in the spec."""
+        return f"{HUB_SCHEME}{self.repository}"
 
     @property
     def path(self) -> str:
@@ -44,7 +46,13 @@ class ClaimSource:
     @property
     def path(self) -> str:
         """Where the engine finds it."""
-        return f"{MODELS_DIRECTORY}/{self.folder}" if self.folder else MODELS_DIRECTORY
+        mounted = claim_directory(self.claim)
+        return f"{mounted}/{self.folder}" if self.folder else mounted
+
+
+def claim_directory(claim: str) -> str:
+    """Where a claim is mounted."""
+    return f"{CLAIMS_DIRECTORY}/{claim}"
 
 
 def parse_source(source: str, revision: str | None) -> HubSource | ClaimSource:
@@ -59,23 +67,19 @@ def parse_source(source: str, revision: str | None) -> HubSource | ClaimSource:
     raise ValueError(f"{source!r} starts with neither {HUB_SCHEME} nor {CLAIM_SCHEME}")
 
 
-def init_arguments(source: HubSource | ClaimSource) -> list[str]:
-    """The arguments of the runtime image's model fetcher."""
-    if isinstance(source, ClaimSource):
-        return ["flotilla_runtime.models", "--verify", source.path]
-    arguments = [
-        "flotilla_runtime.models",
-        "--source",
-        f"{HUB_SCHEME}{source.repository}",
-        "--to",
-        source.path,
-    ]
-    return [*arguments, "--revision", source.revision] if source.revision else arguments
+def model_of(spec: ModelReplicaSetSpec) -> HubSource | ClaimSource:
+    """The source of the model itself."""
+    return parse_source(spec.model.source, spec.model.revision)
 
 
-def claim_volume(claim: str, *, read_only: bool) -> Manifest:
-    """The models volume on a claim."""
-    volume: Manifest = {"claimName": claim}
-    if read_only:
-        volume["readOnly"] = True
-    return {"name": VOLUME, "persistentVolumeClaim": volume}
+def guesser_of(spec: ModelReplicaSetSpec) -> HubSource | ClaimSource | None:
+    """The source of what guesses for the model, where guessing needs files."""
+    speculative = spec.engine.speculative
+    if speculative is None or speculative.model is None:
+        return None
+    return parse_source(speculative.model, None)
+
+
+def adapter_of(adapter: Adapter) -> HubSource | ClaimSource:
+    """The source of an adapter."""
+    return parse_source(adapter.source, adapter.revision)

@@ -43,7 +43,7 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
     return contract.RouterConfig(
         name=owner.name,
         namespace=owner.namespace,
-        models=(spec.model.name,),
+        models=(spec.model.name, *(adapter.name for adapter in spec.engine.adapters)),
         task=contract.RouterTask(spec.model.task),
         engine_selector=engine_selector(owner),
         router_selector=routers(owner).selector,

@@ -54,7 +54,7 @@ def surroundings() -> list[dict[str, Any]]:
         model={"name": "minilm", "source": "pvc://models/minilm", "task": "Embed"},
         status=available,
     )
-    names = ("models", "documents", "shared")
+    names = ("models", "heads", "documents", "shared")
     claims = [core("PersistentVolumeClaim", name, spec={"accessModes": ["ReadWriteMany"]}) for name in names]
     priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 7}
     return [

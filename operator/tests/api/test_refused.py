@@ -22,7 +22,11 @@ PLURALS = {kind.name: kind.plural for kind in KINDS}
 
 
 def row(kind: str, path: str, value: Any, message: str, name: str) -> Any:
-    return pytest.param(kind, {path: value}, message, id=f"{kind}: {name}")
+    return row_of(kind, {path: value}, message, name)
+
+
+def row_of(kind: str, changes: dict[str, Any], message: str, name: str) -> Any:
+    return pytest.param(kind, changes, message, id=f"{kind}: {name}")
 
 
 def refusal(path: str) -> str:
@@ -142,6 +146,122 @@ MODEL_REPLICA_SETS = [
         "a claim for a cache of another mode",
     ),
     row(SET, "spec__modelCache__path", "models", "should match", "a node's folder that is not absolute"),
+    row(
+        SET,
+        "spec__engine__speculative",
+        {"method": "Draft"},
+        "methods Draft and Eagle need it, and NGram, which looks in the prompt, takes none",
+        "a draft without a model",
+    ),
+    row(
+        SET,
+        "spec__engine__speculative",
+        {"method": "NGram", "model": "hf://acme/small"},
+        "methods Draft and Eagle need it, and NGram, which looks in the prompt, takes none",
+        "a lookup with a model",
+    ),
+    row(
+        SET,
+        "spec__engine__speculative",
+        {"method": "Draft", "model": "acme/small"},
+        "spec.engine.speculative.model must be hf://organisation/name or pvc://claim/folder",
+        "a draft without a scheme",
+    ),
+    row(
+        SET,
+        "spec__engine__speculative",
+        {"method": "Draft", "model": "pvc://models/../small"},
+        "spec.engine.speculative.model must not lead upwards",
+        "a draft that leads upwards",
+    ),
+    row(
+        SET,
+        "spec__engine__speculative",
+        {"method": "NGram", "numTokens": 0},
+        "greater than or equal to 1",
+        "a guess of no token",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "sql", "source": "image://registry.example/sql:1"}],
+        "spec.engine.adapters[].source must be hf://organisation/name or pvc://claim/folder",
+        "an adapter from an image",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "sql", "source": "pvc://models/../sql"}],
+        "spec.engine.adapters[].source must not lead upwards",
+        "an adapter that leads upwards",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "sql", "source": "pvc://models/sql", "revision": "v1"}],
+        "spec.engine.adapters[].revision is for hf:// sources",
+        "a revision of an adapter on a claim",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "sql", "source": "hf://acme/sql", "revision": "a/../b"}],
+        "spec.engine.adapters[].revision must not hold ..",
+        "an adapter's revision that leads upwards",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "sql", "source": "hf://acme/sql", "rank": 513}],
+        "less than or equal to 512",
+        "an adapter of a rank that no engine has room for",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "m", "source": "hf://acme/sql"}],
+        "spec.engine.adapters[].name must differ from spec.model.name",
+        "an adapter with the model's name",
+    ),
+    row(
+        SET,
+        "spec__engine__adapters",
+        [{"name": "sql", "source": "hf://acme/sql"}, {"name": "sql", "source": "hf://acme/other"}],
+        "Duplicate value",
+        "two adapters of one name",
+    ),
+    row(
+        SET,
+        "spec__engine__kvOffloadGiB",
+        4,
+        "spec.engine.kvOffloadGiB moves the KV cache from an accelerator to the node's memory; remove it",
+        "a KV cache that is in the node's memory already",
+    ),
+    row_of(
+        SET,
+        {
+            "spec__model__task": "Embed",
+            "spec__accelerator": {"resource": "nvidia.com/gpu"},
+            "spec__engine__kvOffloadGiB": 4,
+        },
+        "spec.engine.kvOffloadGiB keeps conversations, and a model of task Embed has none",
+        "an embedder that keeps conversations",
+    ),
+    row_of(
+        SET,
+        {"spec__model__task": "Embed", "spec__engine__speculative": {"method": "NGram"}},
+        "spec.engine.speculative guesses the tokens of an answer, and a model of task Embed writes none",
+        "an embedder that guesses",
+    ),
+    row_of(
+        SET,
+        {
+            "spec__accelerator": {"resource": "amd.com/gpu"},
+            "spec__engine__kvCacheDtype": "FP8E5M2",
+        },
+        "spec.engine.kvCacheDtype FP8E5M2 is not for AMD accelerators; use FP8",
+        "a type of number that AMD's accelerators lack",
+    ),
     row(SET, "spec__engine__extraArgs", ["x" * 1025], "may not be more than 1024", "an endless argument"),
     row(SET, "spec__engine__resources", {"limits": {"memory": "much"}}, "should match", "no quantity"),
     row(
@@ -392,9 +512,6 @@ AGENT_FLEETS = [
 # A value that the schema takes, for each field that this release refuses.
 NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     SET: {
-        "spec.engine.speculative": {"method": "NGram"},
-        "spec.engine.kvOffloadGiB": 8,
-        "spec.engine.adapters": [{"name": "sql", "source": "hf://org/sql"}],
         "spec.parallelism.pipeline": 2,
         "spec.accelerator.deviceClass": {"name": "gpu.nvidia.com"},
         "spec.placement.packPipelineWithin": "topology.kubernetes.io/rack",

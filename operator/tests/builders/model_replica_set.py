@@ -150,4 +150,16 @@ def full_featured_objects() -> list[dict[str, Any]]:
             autoscaling={"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 600},
         ),
         model_replica_set("full-node", modelCache={"mode": "Node", "path": "/srv/models"}, paused=True),
+        model_replica_set(
+            "full-engine",
+            engine={
+                "speculative": {"method": "Eagle", "model": "pvc://heads/eagle3-llama", "numTokens": 3},
+                "kvOffloadGiB": 32,
+                "adapters": [
+                    {"name": "sql", "source": "hf://acme/sql-lora", "revision": "v1", "rank": 32},
+                    {"name": "mail", "source": "pvc://heads/mail"},
+                ],
+            },
+            accelerator=GPU,
+        ),
     ]

@@ -22,13 +22,14 @@ from tests.builders.model_replica_set import IMAGES, OWNER, full_featured_object
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-FULL_GPU, FULL_CPU, FULL_NODE = full_featured_objects()
+FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE = full_featured_objects()
 
 SCENARIOS = [
     pytest.param(model_replica_set(), None, id="smallest-set"),
     pytest.param(FULL_GPU, "gpu-7", id="every-field-on-gpus"),
     pytest.param(FULL_CPU, None, id="embedder-from-a-claim-on-cpus"),
     pytest.param(FULL_NODE, None, id="models-cached-on-the-node"),
+    pytest.param(FULL_ENGINE, "gpu-7", id="every-setting-of-the-engine"),
 ]
 
 
@@ -270,6 +271,12 @@ def test_the_routers_configuration_is_what_the_runtime_reads() -> None:
     assert read.load_factor == 1.5
     assert read.caller_keys_directory is not None
     assert read.engine_selector[contract.LABEL_STAGE] == "0"
+
+
+def test_adapters_are_models_at_the_router() -> None:
+    (config,) = [m for m in rendered(FULL_ENGINE, None) if m["kind"] == "ConfigMap"]
+    read = contract.RouterConfig.model_validate_json(config["data"]["config.json"])
+    assert read.models == ("llama", "sql", "mail")
 
 
 def test_a_changed_configuration_rolls_the_routers_and_a_new_image_alone_their_pods() -> None:

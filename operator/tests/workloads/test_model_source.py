@@ -10,8 +10,8 @@ from flotilla_operator.workloads.model_source import parse_source
     [
         pytest.param("hf://org/model", None, "/models/org--model", id="from the hub"),
         pytest.param("hf://org/model", "v1", "/models/org--model@v1", id="a revision beside the others"),
-        pytest.param("pvc://claim/a/b/", None, "/models/a/b", id="a folder on a claim"),
-        pytest.param("pvc://claim", None, "/models", id="a whole claim"),
+        pytest.param("pvc://claim/a/b/", None, "/claims/claim/a/b", id="a folder on a claim"),
+        pytest.param("pvc://claim", None, "/claims/claim", id="a whole claim"),
         pytest.param("hf://org/a..b", "v1..2", "/models/org--a..b@v1..2", id="two dots within a name"),
     ],
 )

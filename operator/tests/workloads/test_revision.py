@@ -23,6 +23,7 @@ GOLDEN = {
     "full-gpu": "yoompqfq47",
     "full-cpu": "hdexurbyqd",
     "full-node": "dr2pzatw5s",
+    "full-engine": "fyc67tg6jr",
 }
 
 

@@ -25,6 +25,7 @@ from flotilla_runtime import contract
 from flotilla_runtime.models import files
 from flotilla_runtime.models.config_fields import CONFIG_FIELDS
 from flotilla_runtime.models.failures import ModelError
+from flotilla_runtime.models.shapes import MODEL
 
 SCHEME = "hf://"
 # Of the types in a safetensors header only the width matters; a type that is not listed says nothing.
@@ -35,7 +36,7 @@ HEADER_LIMIT_BYTES = 100_000_000  # the format's own
 def of_folder(folder: Path) -> contract.ModelFacts | None:
     """What the files in a folder say, None where they cannot be read."""
     try:
-        config = json.loads((folder / files.CONFIGURATION).read_text("utf-8"))
+        config = json.loads((folder / MODEL.configuration).read_text("utf-8"))
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         weights = weight_files(sizes)
         stored = stored_bytes(folder / max(weights, key=lambda name: weights[name])) if weights else None
@@ -52,8 +53,8 @@ def of_repository(name: str, revision: str | None, token: str | None) -> contrac
     try:
         listing = hub.list_files(repository)
         with tempfile.TemporaryDirectory() as scratch:
-            hub.download(repository, listing, [files.CONFIGURATION], Path(scratch))
-            config = json.loads((Path(scratch) / files.CONFIGURATION).read_text("utf-8"))
+            hub.download(repository, listing, [MODEL.configuration], Path(scratch))
+            config = json.loads((Path(scratch) / MODEL.configuration).read_text("utf-8"))
     except (ModelError, OSError, ValueError):
         return None
     return facts_of(config, sum(weight_files(listing.sizes).values()) or None, None)
@@ -61,7 +62,7 @@ def of_repository(name: str, revision: str | None, token: str | None) -> contrac
 
 def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
     """The files that an engine loads into memory."""
-    return {name: size for name, size in files.needed(sizes).items() if fnmatch(name, files.WEIGHTS)}
+    return {name: size for name, size in files.needed(sizes).items() if fnmatch(name, MODEL.weights)}
 
 
 def stored_bytes(path: Path) -> float | None:

@@ -21,6 +21,8 @@ class Reason(StrEnum):
     REVISION_MISSING = "RevisionMissing"
     UNAUTHORISED = "Unauthorised"
     NOT_A_MODEL = "NotAModel"
+    NOT_AN_ADAPTER = "NotAnAdapter"
+    RANK_TOO_HIGH = "RankTooHigh"
     DOWNLOAD_FAILED = "DownloadFailed"
     DISK_FULL = "DiskFull"
     FOLDER_MISSING = "FolderMissing"
@@ -33,7 +35,7 @@ EXIT_STATUS = {reason: number for number, reason in enumerate(Reason, start=10)}
 
 
 class ModelError(Exception):
-    """The model cannot be served; `field` of the ModelReplicaSet is where to mend it."""
+    """The files cannot be served; `field` of the ModelReplicaSet is where to mend it."""
 
     def __init__(self, reason: Reason, *, field: str, problem: str, fix: str) -> None:
         super().__init__(f"{reason}: {problem}; {fix} ({field})")

@@ -1,7 +1,8 @@
-"""Makes a folder hold a model, whole: what is there already, else what the hub has, with patience.
+"""Makes a folder hold a repository, whole: what is there already, else what the hub has, with patience.
 
 A folder that is marked complete for the same source and revision is left as it is, even if a branch has moved
-on the hub since: replicas that start later then serve the same weights as those that run.
+on the hub since: replicas that start later then serve the same weights as those that run. Of several that
+want the same folder at once, one fetches and the others wait.
 """
 
 import random
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flotilla_runtime.models import files, hub
-from flotilla_runtime.models.failures import SOURCE, Reason, TransientError
+from flotilla_runtime.models import files, hub, lock
+from flotilla_runtime.models.failures import Reason, TransientError
 from flotilla_runtime.models.hub import Listing, Repository
 
 GIB = 1024**3
@@ -38,10 +39,18 @@ class Patience:
 
 
 def ensure(repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]) -> None:
-    """Return when the folder holds the model; raises ModelError when it will not."""
+    """Return when the folder holds the repository; raises ModelError when it will not."""
+    if not _complete(repository, folder):
+        with lock.held(folder, say):
+            _fetch_patiently(repository, folder, patience, say)
+    say(f"{repository.source} is complete in {folder}")
+
+
+def _fetch_patiently(
+    repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]
+) -> None:
     if _complete(repository, folder):
-        say(f"{repository.source} is complete in {folder}")
-        return
+        return  # by another replica, while this one waited
     for attempt in range(1, patience.attempts + 1):
         try:
             _fetch(repository, folder, say)
@@ -65,8 +74,8 @@ def _complete(repository: Repository, folder: Path) -> bool:
 
 def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> None:
     listing = hub.list_files(repository)
-    files.refuse_what_is_no_model(repository.source, listing.sizes)
-    sizes = files.needed(listing.sizes)
+    files.refuse_what_does_not_fit(repository.source, listing.sizes, repository.shape, repository.field)
+    sizes = files.needed(listing.sizes, repository.shape)
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_marker(folder)
     wrong = files.wrong_files(folder, sizes)
@@ -78,7 +87,7 @@ def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> 
     with _progress(folder, sum(sizes.values()), say):
         hub.download(repository, listing, list(sizes), folder)
     _confirm(repository, listing, sizes, folder)
-    say(f"{repository.source} at {listing.commit[:12]} is complete in {folder}")
+    say(f"fetched {repository.source} at {listing.commit[:12]}")
 
 
 @contextmanager
@@ -114,7 +123,7 @@ def _confirm(repository: Repository, listing: Listing, sizes: dict[str, int], fo
     if wrong:
         raise TransientError(
             Reason.DOWNLOAD_FAILED,
-            field=SOURCE,
+            field=repository.field,
             problem=f"{wrong[0]} of {repository.source} arrived with another size than the hub lists",
             fix="try again; if it stays so, the mirror at HF_ENDPOINT is out of date",
         )

@@ -1,4 +1,4 @@
-"""Which files of a model an engine needs, and whether a folder holds them whole.
+"""Which files an engine needs, and whether a folder holds them whole.
 
 A marker file, written last, lists every file with its size. A folder without it may be half a download; with
 it the sizes are compared once more, because a disk that filled up or a copy that was cut leaves a marker
@@ -13,21 +13,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from flotilla_runtime.models.failures import SOURCE, ModelError, Reason
+from flotilla_runtime.models.shapes import ADAPTER, MODEL, Shape
 
 MARKER = ".flotilla-model.json"
-CONFIGURATION = "config.json"
-WEIGHTS = "*.safetensors"
-NEEDED = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 # The same weights in other forms, for other programs.
 FOR_OTHERS = ("original/*", "onnx/*", "openvino/*", "coreml/*", ".*")
 # Mistral's own form of weights that lie beside it under the usual name as well.
 SECOND_COPY = "consolidated*.safetensors"
-ANY_WEIGHTS = (WEIGHTS, "*.bin", "*.pt", "*.gguf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A complete model: where it came from, which commit it is, and the size of every file."""
+    """A complete folder: where it came from, which commit it is, and the size of every file."""
 
     source: str
     requested_revision: str | None
@@ -40,33 +37,35 @@ class Contents:
         return sum(self.sizes.values())
 
 
-def needed(sizes: Mapping[str, int]) -> dict[str, int]:
+def needed(sizes: Mapping[str, int], shape: Shape = MODEL) -> dict[str, int]:
     """The files of a repository that an engine opens."""
     chosen = {
         name: size
         for name, size in sizes.items()
-        if any(fnmatch(name, pattern) for pattern in NEEDED)
+        if any(fnmatch(name, pattern) for pattern in shape.needed)
         and not any(fnmatch(name, pattern) for pattern in FOR_OTHERS)
     }
-    usual = [name for name in chosen if fnmatch(name, WEIGHTS) and not fnmatch(name, SECOND_COPY)]
+    usual = [name for name in chosen if fnmatch(name, shape.weights) and not fnmatch(name, SECOND_COPY)]
     if usual:
         chosen = {name: size for name, size in chosen.items() if not fnmatch(name, SECOND_COPY)}
     return chosen
 
 
-def refuse_what_is_no_model(source: str, sizes: Mapping[str, int]) -> None:
+def refuse_what_does_not_fit(
+    source: str, sizes: Mapping[str, int], shape: Shape = MODEL, field: str = SOURCE
+) -> None:
     """An engine could not load a repository without configuration or safetensors."""
-    if CONFIGURATION not in sizes:
-        missing = f"no {CONFIGURATION}"
-    elif not any(fnmatch(name, WEIGHTS) for name in sizes):
+    if shape.configuration not in sizes:
+        missing = f"no {shape.configuration}"
+    elif not any(fnmatch(name, shape.weights) for name in sizes):
         missing = "no safetensors file"
     else:
         return
     raise ModelError(
-        Reason.NOT_A_MODEL,
-        field=SOURCE,
+        shape.refused_as,
+        field=field,
         problem=f"{source} holds {missing}",
-        fix="name a repository with a model in the safetensors form",
+        fix=f"name a repository with {shape.noun} in the safetensors form",
     )
 
 
@@ -122,64 +121,81 @@ def remove_marker(folder: Path) -> None:
     (folder / MARKER).unlink(missing_ok=True)
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, shape: Shape = MODEL, field: str = SOURCE) -> None:
     """Refuse a folder that the user filled and an engine could not load."""
     if not folder.is_dir():
         raise ModelError(
             Reason.FOLDER_MISSING,
-            field=SOURCE,
+            field=field,
             problem=f"there is no folder {folder.name} on the claim",
-            fix="correct the path after the claim's name, or copy the model there",
+            fix=f"correct the path after the claim's name, or copy {shape.noun} there",
         )
-    names = _names(folder)
+    names = _names(folder, field)
     if not names:
         raise ModelError(
             Reason.FOLDER_EMPTY,
-            field=SOURCE,
+            field=field,
             problem=f"the folder {folder.name} is empty",
-            fix="copy the model's files there",
+            fix=f"copy the files of {shape.noun} there",
         )
-    if CONFIGURATION not in names or not any(fnmatch(n, p) for n in names for p in ANY_WEIGHTS):
-        missing = CONFIGURATION if CONFIGURATION not in names else "weights (safetensors)"
+    if shape.configuration not in names or not any(fnmatch(n, p) for n in names for p in shape.any_weights):
+        missing = shape.configuration if shape.configuration not in names else "weights (safetensors)"
         raise ModelError(
-            Reason.NOT_A_MODEL,
-            field=SOURCE,
+            shape.refused_as,
+            field=field,
             problem=f"the folder {folder.name} has no {missing}",
-            fix=f"name the folder that directly holds the model's {CONFIGURATION} and weights",
+            fix=f"name the folder that directly holds {shape.configuration} and weights",
         )
-    _verify_readable(folder, names)
-    _verify_sizes(folder)
+    for name in names:
+        if not os.access(folder / name, os.R_OK):
+            raise _unreadable(folder, name, field)
+    _verify_sizes(folder, field)
 
 
-def _names(folder: Path) -> list[str]:
+def verify_rank(folder: Path, highest: int, field: str) -> None:
+    """Refuse an adapter for which the engine keeps too little room; it would say so only by a stack trace."""
+    try:
+        config = json.loads((folder / ADAPTER.configuration).read_text())
+        ranks = [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as unreadable:
+        raise ModelError(
+            Reason.NOT_AN_ADAPTER,
+            field=field,
+            problem=f"{ADAPTER.configuration} in {folder.name} names no rank r",
+            fix="name an adapter in PEFT's form",
+        ) from unreadable
+    if max(ranks) > highest:
+        raise ModelError(
+            Reason.RANK_TOO_HIGH,
+            field=f"{field}.rank",
+            problem=f"the adapter in {folder.name} has rank {max(ranks)}, and rank is {highest}",
+            fix=f"set rank: {max(ranks)}",
+        )
+
+
+def _names(folder: Path, field: str) -> list[str]:
     try:
         return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except PermissionError as denied:
-        raise _unreadable(folder, folder.name) from denied
+        raise _unreadable(folder, folder.name, field) from denied
 
 
-def _verify_readable(folder: Path, names: list[str]) -> None:
-    for name in names:
-        if not os.access(folder / name, os.R_OK):
-            raise _unreadable(folder, name)
-
-
-def _unreadable(folder: Path, name: str) -> ModelError:
+def _unreadable(folder: Path, name: str, field: str) -> ModelError:
     return ModelError(
         Reason.FOLDER_UNREADABLE,
-        field=SOURCE,
+        field=field,
         problem=f"{name} in {folder.name} cannot be read by user {os.getuid()}, group {os.getgid()}",
         fix="make the files readable for that group or for all",
     )
 
 
-def _verify_sizes(folder: Path) -> None:
+def _verify_sizes(folder: Path, field: str) -> None:
     contents = read_marker(folder)
     wrong = wrong_files(folder, contents.sizes) if contents else []
     if wrong:
         raise ModelError(
             Reason.INCOMPLETE,
-            field=SOURCE,
+            field=field,
             problem=f"{wrong[0]} in {folder.name} is missing or has another size than when it was fetched"
             + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""),
             fix=f"copy it again, or delete {MARKER} if the files were changed on purpose",

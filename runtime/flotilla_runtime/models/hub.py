@@ -30,6 +30,7 @@ from flotilla_runtime.models.failures import (
     Reason,
     TransientError,
 )
+from flotilla_runtime.models.shapes import MODEL, Shape
 
 METADATA_TIMEOUT_SECONDS = 30.0
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,11 +38,13 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A model on the hub, as the user named it."""
+    """A repository on the hub, as the user named it in a field."""
 
     name: str
     revision: str | None
     token: str | None = None
+    field: str = SOURCE
+    shape: Shape = MODEL
 
     @property
     def source(self) -> str:
@@ -97,7 +100,7 @@ def _explained_refusal(raised: Exception, repository: Repository) -> ModelError 
     if isinstance(raised, HFValidationError):
         return ModelError(
             Reason.SOURCE_INVALID,
-            field=SOURCE,
+            field=repository.field,
             problem=f"{source} is not the name of a repository",
             fix="write hf://organisation/name",
         )
@@ -107,21 +110,21 @@ def _explained_refusal(raised: Exception, repository: Repository) -> ModelError 
         hint = "" if repository.token else f", or a private one needs a token: set {TOKEN}"
         return ModelError(
             Reason.REPOSITORY_MISSING,
-            field=SOURCE,
-            problem=f"there is no model {source} at {constants.ENDPOINT}",
+            field=repository.field,
+            problem=f"there is no repository {source} at {constants.ENDPOINT}",
             fix=f"correct the name{hint}",
         )
     if isinstance(raised, RevisionNotFoundError):
         return ModelError(
             Reason.REVISION_MISSING,
-            field=REVISION,
+            field=REVISION if repository.field == SOURCE else repository.field,
             problem=f"{source} has no revision {repository.revision}",
             fix="name a branch, a tag or a commit of it",
         )
     if isinstance(raised, DisabledRepoError):
         return ModelError(
             Reason.REPOSITORY_MISSING,
-            field=SOURCE,
+            field=repository.field,
             problem=f"{source} has been disabled on the hub",
             fix="choose another model",
         )
@@ -146,7 +149,7 @@ def _explained_trouble(raised: Exception, repository: Repository) -> ModelError:
     first_line = str(raised).strip().partition("\n")[0] or type(raised).__name__
     return TransientError(
         Reason.DOWNLOAD_FAILED,
-        field=SOURCE,
+        field=repository.field,
         problem=f"{repository.source} could not be fetched from {constants.ENDPOINT}: {first_line}",
         fix="check that the pod can reach the hub (proxy, network policy, HF_ENDPOINT)",
     )

@@ -69,7 +69,7 @@ def test_weights_that_exist_in_one_form_only_are_needed() -> None:
 )
 def test_a_repository_without_a_model_is_refused(sizes: dict[str, int], missing: str) -> None:
     with pytest.raises(ModelError, match=f"hf://a/b holds no {missing}") as refused:
-        files.refuse_what_is_no_model("hf://a/b", sizes)
+        files.refuse_what_does_not_fit("hf://a/b", sizes)
     assert refused.value.reason is Reason.NOT_A_MODEL
 
 

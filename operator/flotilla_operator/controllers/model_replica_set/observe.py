@@ -39,8 +39,9 @@ from flotilla_operator.placement import Policy, Snapshot, Topology
 from flotilla_operator.placement.manifests import FINISHED
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_replica_set import router_objects
-from flotilla_operator.workloads.model_source import ClaimSource, parse_source
+from flotilla_operator.workloads.model_source import ClaimSource
 from flotilla_operator.workloads.placeholder import is_placeholder
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
@@ -183,11 +184,10 @@ def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
 
 def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
     """The claims a set mounts, with the fields that name them."""
-    claims = []
-    source = parse_source(spec.model.source, spec.model.revision)
-    if isinstance(source, ClaimSource):
-        claims.append(("spec.model.source", source.claim))
-    elif spec.model_cache.mode is CacheMode.CLAIM and spec.model_cache.claim_name is not None:
+    wanted = wanted_files(spec)
+    claims = [(each.field, each.source.claim) for each in wanted if isinstance(each.source, ClaimSource)]
+    fetches = len(claims) < len(wanted)
+    if fetches and spec.model_cache.mode is CacheMode.CLAIM and spec.model_cache.claim_name is not None:
         claims.append(("spec.modelCache.claimName", spec.model_cache.claim_name))
     return claims
 

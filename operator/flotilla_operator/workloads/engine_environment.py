@@ -1,0 +1,53 @@
+"""The environment variables of an engine pod's containers: ours, overridden by the user's."""
+
+import math
+from collections.abc import Sequence
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.placement.quantities import CPU, quantity
+from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SERVED_MODEL
+from flotilla_operator.workloads.engine_key import engine_key_variable
+from flotilla_operator.workloads.labels import Manifest, Owner
+
+HOME = "/home/flotilla"
+
+
+def engine_environment(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """Ours, overridden by the user's where names are the same.
+
+    `USER` because some libraries ask for the user's name and a numeric user has no entry in the image.
+    """
+    ours = {
+        "HOME": HOME,
+        "USER": "flotilla",
+        "XDG_CACHE_HOME": f"{HOME}/.cache",
+        "HF_HOME": f"{HOME}/.cache/huggingface",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        ENV_SERVED_MODEL: spec.model.name,
+        ENV_DRAIN_DEADLINE: str(spec.drain.deadline_seconds),
+        **_cpu_environment(spec),
+    }
+    variables: list[Manifest] = [{"name": name, "value": value} for name, value in ours.items()]
+    return merged_environment([*variables, engine_key_variable(owner)], spec)
+
+
+def merged_environment(ours: Sequence[Manifest], spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """Environment variables with the user's last, each name once."""
+    theirs = [variable.manifest() for variable in spec.engine.env]
+    names = {variable["name"] for variable in theirs}
+    return [*(variable for variable in ours if variable["name"] not in names), *theirs]
+
+
+def _cpu_environment(spec: ModelReplicaSetSpec) -> dict[str, str]:
+    """On CPUs: engines that bind threads to cores would all choose the same ones, so none binds.
+
+    A limit says how many threads are of use; a request says nothing about what an engine may use.
+    """
+    if spec.accelerator is not None:
+        return {}
+    environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    limit = spec.engine.resources.limits.get(CPU)
+    if limit is not None:
+        environment["OMP_NUM_THREADS"] = str(max(1, math.ceil(quantity(limit))))
+    return environment

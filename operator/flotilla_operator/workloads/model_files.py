@@ -1,0 +1,166 @@
+"""How the files that an engine reads come into its pod: the volumes, and the container that fills or checks
+them before the engine starts.
+
+What lies on a claim is checked too, so a wrong path is a sentence in the pod's status and not a stack trace
+of the engine. The engine itself reads the files read-only and never speaks to the hub.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
+from flotilla_operator.workloads.engine_environment import merged_environment
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.labels import Manifest
+from flotilla_operator.workloads.model_source import (
+    MODELS_DIRECTORY,
+    ClaimSource,
+    HubSource,
+    adapter_of,
+    claim_directory,
+    guesser_of,
+    model_of,
+)
+from flotilla_operator.workloads.objects import container
+from flotilla_runtime import contract
+
+CACHE_VOLUME = "models"
+FETCHER = "fetch-model"
+VERIFIER = "verify-model"
+ROOT_USER_ID = 0
+# What fetches or checks the model has ended when the engine starts, so this adds nothing to what the engine
+# asks for; without it, a namespace with a quota on requests refuses the pod.
+RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedFiles:
+    """One thing that the engine reads: where it comes from, and the field that says so."""
+
+    role: contract.FilesRole
+    field: str
+    source: HubSource | ClaimSource
+    highest_rank: int | None = None
+
+
+def wanted_files(spec: ModelReplicaSetSpec) -> tuple[WantedFiles, ...]:
+    """Everything that the engine reads, the model first."""
+    wanted = [
+        WantedFiles(role=contract.FilesRole.MODEL, field="spec.model.source", source=model_of(spec)),
+    ]
+    if (guesser := guesser_of(spec)) is not None:
+        field = "spec.engine.speculative.model"
+        wanted.append(WantedFiles(role=contract.FilesRole.GUESSER, field=field, source=guesser))
+    wanted += [
+        WantedFiles(
+            role=contract.FilesRole.ADAPTER,
+            field=f"spec.engine.adapters[{adapter.name}]",
+            source=adapter_of(adapter),
+            highest_rank=adapter.rank,
+        )
+        for adapter in spec.engine.adapters
+    ]
+    return tuple(wanted)
+
+
+def model_container(spec: ModelReplicaSetSpec, images: Images) -> Manifest:
+    """Fetches what comes from a hub and checks what lies on claims; proxies and mirrors reach it through the
+    engine's env.
+    """
+    fetches = _fetches(spec)
+    ours: list[Manifest] = []
+    if fetches and spec.model.token_secret_ref is not None:
+        secret = spec.model.token_secret_ref
+        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+        ours.append({"name": contract.ENV_HUB_TOKEN, "valueFrom": reference})
+    manifest = container(
+        FETCHER if fetches else VERIFIER,
+        images.runtime,
+        pull_policy=images.pull_policy,
+        args=_arguments(wanted_files(spec)),
+        env=merged_environment(ours, spec),
+        resources=RESOURCES,
+        volumeMounts=[*_mounts(spec, fills_the_cache=True), {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+    )
+    if fetches and spec.model_cache.mode is CacheMode.NODE:
+        # The kubelet makes the folder for root; without capabilities root can do no more than own it.
+        manifest["securityContext"] = {
+            **manifest["securityContext"],
+            "runAsUser": ROOT_USER_ID,
+            "runAsNonRoot": False,
+        }
+    return manifest
+
+
+def model_mounts(spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """Where the engine finds everything, read-only."""
+    return _mounts(spec, fills_the_cache=False)
+
+
+def model_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """The cache, where anything is fetched, and each claim once: a claim that is also the cache is one
+    volume, mounted twice.
+    """
+    volumes = [_cache_volume(spec)] if _fetches(spec) else []
+    for claim, volume in _claim_volumes(spec).items():
+        if volume != CACHE_VOLUME:
+            reference = {"claimName": claim, "readOnly": True}
+            volumes.append({"name": volume, "persistentVolumeClaim": reference})
+    return volumes
+
+
+def _fetches(spec: ModelReplicaSetSpec) -> bool:
+    return any(isinstance(wanted.source, HubSource) for wanted in wanted_files(spec))
+
+
+def _arguments(wanted: Sequence[WantedFiles]) -> list[str]:
+    """The arguments of the runtime image's model fetcher: the model in words, the rest as JSON."""
+    model, *others = wanted
+    arguments = ["flotilla_runtime.models"]
+    if isinstance(model.source, HubSource):
+        arguments += ["--source", model.source.uri, "--to", model.source.path]
+        arguments += ["--revision", model.source.revision] if model.source.revision else []
+    else:
+        arguments += ["--verify", model.source.path]
+    for other in others:
+        arguments += ["--also", _described(other).model_dump_json(by_alias=True, exclude_none=True)]
+    return arguments
+
+
+def _described(wanted: WantedFiles) -> contract.EngineFiles:
+    hub = wanted.source if isinstance(wanted.source, HubSource) else None
+    return contract.EngineFiles(
+        role=wanted.role,
+        field=wanted.field,
+        folder=wanted.source.path,
+        source=hub.uri if hub else None,
+        revision=hub.revision if hub else None,
+        highest_rank=wanted.highest_rank,
+    )
+
+
+def _mounts(spec: ModelReplicaSetSpec, *, fills_the_cache: bool) -> list[Manifest]:
+    mounts: list[Manifest] = []
+    if _fetches(spec):
+        cache: Manifest = {"name": CACHE_VOLUME, "mountPath": MODELS_DIRECTORY}
+        mounts.append(cache if fills_the_cache else {**cache, "readOnly": True})
+    return mounts + [
+        {"name": volume, "mountPath": claim_directory(claim), "readOnly": True}
+        for claim, volume in _claim_volumes(spec).items()
+    ]
+
+
+def _claim_volumes(spec: ModelReplicaSetSpec) -> dict[str, str]:
+    """The claims that hold files, each with its volume, in the order in which the spec names them."""
+    claims = {w.source.claim: None for w in wanted_files(spec) if isinstance(w.source, ClaimSource)}
+    cache = spec.model_cache.claim_name if _fetches(spec) else None
+    return {claim: CACHE_VOLUME if claim == cache else f"files-{index}" for index, claim in enumerate(claims)}
+
+
+def _cache_volume(spec: ModelReplicaSetSpec) -> Manifest:
+    cache = spec.model_cache
+    if cache.mode is CacheMode.CLAIM and cache.claim_name is not None:
+        return {"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": cache.claim_name}}
+    if cache.mode is CacheMode.NODE:
+        return {"name": CACHE_VOLUME, "hostPath": {"path": cache.path, "type": "DirectoryOrCreate"}}
+    return {"name": CACHE_VOLUME, "emptyDir": {}}

@@ -1,0 +1,108 @@
+"""The files that engine settings name, made from the small model of the tests: an adapter and an Eagle head.
+
+Both are written as safetensors by hand: eight bytes with the length of a JSON header, it, and the numbers.
+"""
+
+import json
+import random
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Tensors = Mapping[str, tuple[str, list[int], bytes]]
+ADAPTER_RANK = 8
+
+
+def write_adapter(folder: Path, model: Path, *, strength: float = 0.5) -> None:
+    """An adapter in PEFT's form whose weights change what the model says."""
+    config = json.loads((model / "config.json").read_text())
+    width, chance = config["hidden_size"], random.Random(7)
+    tensors: dict[str, tuple[str, list[int], bytes]] = {}
+    for layer in range(config["num_hidden_layers"]):
+        for half, shape in (("A", [ADAPTER_RANK, width]), ("B", [width, ADAPTER_RANK])):
+            numbers = [chance.gauss(0, strength) for _ in range(ADAPTER_RANK * width)]
+            name = f"base_model.model.model.layers.{layer}.self_attn.o_proj.lora_{half}.weight"
+            tensors[name] = ("F32", shape, struct.pack(f"<{len(numbers)}f", *numbers))
+    folder.mkdir(parents=True)
+    write_tensors(folder / "adapter_model.safetensors", tensors)
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": ADAPTER_RANK,
+        "lora_alpha": ADAPTER_RANK,
+        "target_modules": ["o_proj"],
+        "bias": "none",
+        "base_model_name_or_path": model.name,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def write_eagle_head(folder: Path, model: Path) -> None:
+    """A head of one layer, the model's first, behind a projection that knows nothing: it runs, and guesses
+    badly.
+    """
+    config = json.loads((model / "config.json").read_text())
+    width = config["hidden_size"]
+    (weights,) = model.glob("*.safetensors")
+    first = {
+        name.removeprefix("model."): tensor
+        for name, tensor in read_tensors(weights).items()
+        if name.startswith("model.layers.0.")
+    }
+    projection = ("BF16", [width, 2 * width], bytes(2 * width * 2 * width))
+    folder.mkdir(parents=True)
+    write_tensors(folder / "model.safetensors", {**first, "fc.weight": projection})
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+
+
+def read_tensors(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """Every tensor of a file: its type, its shape and its bytes."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    return {
+        name: (
+            told["dtype"],
+            told["shape"],
+            content[8 + length + told["data_offsets"][0] : 8 + length + told["data_offsets"][1]],
+        )
+        for name, told in header.items()
+    }
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """A safetensors file."""
+    header, end = {}, 0
+    for name, (dtype, shape, content) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(content)]}
+        end += len(content)
+    described = json.dumps({**header, "__metadata__": {"format": "pt"}}).encode()
+    parts = [struct.pack("<Q", len(described)), described, *(content for _, _, content in tensors.values())]
+    path.write_bytes(b"".join(parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFiles:
+    """A folder that stands for the pod's `/models` and `/claims`."""
+
+    root: Path
+
+    @classmethod
+    def made(cls, root: Path, generator: Path, embedder: Path) -> "EngineFiles":
+        """On the claim `m`: the models `llama` and `minilm`, the draft `small`, the head `eagle` and the
+        adapter `sql`.
+        """
+        claim = root / "claims" / "m"
+        claim.mkdir(parents=True)
+        for name, target in (("llama", generator), ("small", generator), ("minilm", embedder)):
+            (claim / name).symlink_to(target)
+        write_eagle_head(claim / "eagle", generator)
+        write_adapter(claim / "sql", generator)
+        return cls(root=root)
+
+    def arguments(self, rendered: list[str]) -> list[str]:
+        """The rendered command line with paths that exist here."""
+        return [argument.replace("/claims/", f"{self.root}/claims/") for argument in rendered]

@@ -1,0 +1,43 @@
+"""What must lie in a folder so that an engine can load it: a model, or an adapter to one."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from flotilla_runtime.contract import FilesRole
+from flotilla_runtime.models.failures import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The files of one kind of thing, as patterns.
+
+    Of a hub's repository the `needed` ones are fetched, and `weights` must be among them; a folder that the
+    user filled may hold its weights in any form that the engine reads.
+    """
+
+    noun: str
+    configuration: str
+    needed: tuple[str, ...]
+    weights: str
+    any_weights: tuple[str, ...]
+    refused_as: Reason
+
+
+MODEL: Final = Shape(
+    noun="a model",
+    configuration="config.json",
+    needed=("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt"),
+    weights="*.safetensors",
+    any_weights=("*.safetensors", "*.bin", "*.pt", "*.gguf"),
+    refused_as=Reason.NOT_A_MODEL,
+)
+# Repositories of adapters often hold every checkpoint of their training, in folders.
+ADAPTER: Final = Shape(
+    noun="a LoRA adapter",
+    configuration="adapter_config.json",
+    needed=("adapter_config.json", "adapter_model.safetensors"),
+    weights="adapter_model.safetensors",
+    any_weights=("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt"),
+    refused_as=Reason.NOT_AN_ADAPTER,
+)
+SHAPES: Final = {FilesRole.MODEL: MODEL, FilesRole.GUESSER: MODEL, FilesRole.ADAPTER: ADAPTER}
