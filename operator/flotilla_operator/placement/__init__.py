@@ -3,6 +3,7 @@
 from flotilla_operator.placement.groups import Claim, Group, Policy, Snapshot, Standing
 from flotilla_operator.placement.outcome import Binding, Placement, Refusal, RefusalReason
 from flotilla_operator.placement.plan import place
+from flotilla_operator.placement.rebalance import Move, Rebalancing, Settled, rebalance
 from flotilla_operator.placement.score import Domain, Score, score
 from flotilla_operator.placement.topology import Node, Taint, Toleration, Topology
 
@@ -11,17 +12,21 @@ __all__ = [
     "Claim",
     "Domain",
     "Group",
+    "Move",
     "Node",
     "Placement",
     "Policy",
+    "Rebalancing",
     "Refusal",
     "RefusalReason",
     "Score",
+    "Settled",
     "Snapshot",
     "Standing",
     "Taint",
     "Toleration",
     "Topology",
     "place",
+    "rebalance",
     "score",
 ]

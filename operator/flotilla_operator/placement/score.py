@@ -5,13 +5,14 @@ groups of one stage, `spread` without a wish for it. They weigh in the order of 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flotilla_operator.placement.groups import Policy, Snapshot
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.topology import Topology
 
+Positions = Sequence[int]  # the node of each stage
 PACKING_WEIGHT, FRAGMENTATION_WEIGHT, SPREAD_WEIGHT = 4, 2, 1
 
 
@@ -36,6 +37,11 @@ class Score:
 
     @property
     def value(self) -> float | None:
+        """The weighed parts as a status shows them."""
+        return None if self.exact is None else round(self.exact, 2)
+
+    @property
+    def exact(self) -> float | None:
         """The parts that are known, weighed; None when nothing is placed."""
         weighed = [
             (self.packing, PACKING_WEIGHT),
@@ -45,7 +51,16 @@ class Score:
         known = [(part, weight) for part, weight in weighed if part is not None]
         if not known:
             return None
-        return round(sum(part * weight for part, weight in known) / sum(weight for _, weight in known), 2)
+        return sum(part * weight for part, weight in known) / sum(weight for _, weight in known)
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """The groups of one owner: the nodes of each, and what they have in common."""
+
+    groups: Sequence[Positions]
+    accelerator: str
+    spread_across: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +71,30 @@ class Scorer:
     loads: Loads
     policy: Policy
 
-    def of(
-        self, groups: Sequence[Sequence[int]], accelerator: str, spread_across: str | None = None
-    ) -> Score:
+    def of(self, groups: Sequence[Positions], accelerator: str, spread_across: str | None = None) -> Score:
         """The score of groups of one owner."""
+        return self.of_many([Like(groups, accelerator, spread_across)])
+
+    def of_many(self, owners: Sequence[Like]) -> Score:
+        """The score of the groups of several owners together; each counts by its replicas."""
+        used = allocatable = 0
+        spreads: list[tuple[float, int]] = []
+        for accelerator in dict.fromkeys(like.accelerator for like in owners):
+            more = self._in_use(
+                [like.groups for like in owners if like.accelerator == accelerator], accelerator
+            )
+            used, allocatable = used + more[0], allocatable + more[1]
+        for like in owners:
+            if like.spread_across is not None:
+                spreads += self._spread(like.groups, like.spread_across)
+        replicas = sum(count for _, count in spreads)
         return Score(
-            packing=self._packing(groups),
-            fragmentation=self._fragmentation(groups, accelerator),
-            spread=None if spread_across is None else self._spread(groups, spread_across),
+            packing=self._packing([positions for like in owners for positions in like.groups]),
+            fragmentation=used / allocatable if allocatable else None,
+            spread=sum(share * count for share, count in spreads) / replicas if replicas else None,
         )
 
-    def domain(self, positions: Sequence[int]) -> Domain | None:
+    def domain(self, positions: Positions) -> Domain | None:
         """The narrowest domain that holds all of these nodes; a fast interconnect is narrower than any level
         but the node.
         """
@@ -79,11 +107,11 @@ class Scorer:
                 return Domain(path[-1], name)
         return None
 
-    def _packing(self, groups: Sequence[Sequence[int]]) -> float | None:
+    def _packing(self, groups: Sequence[Positions]) -> float | None:
         shares = [self._closeness(positions) for positions in groups if len(positions) > 1]
         return sum(shares) / len(shares) if shares else None
 
-    def _closeness(self, positions: Sequence[int]) -> float:
+    def _closeness(self, positions: Positions) -> float:
         domain = self.domain(positions)
         if domain is None:
             return 0.0
@@ -92,15 +120,17 @@ class Scorer:
         levels = self.policy.topology_levels
         return (levels.index(domain.level) + 1) / len(levels)
 
-    def _fragmentation(self, groups: Sequence[Sequence[int]], accelerator: str) -> float | None:
+    def _in_use(self, groups: Iterable[Sequence[Positions]], accelerator: str) -> tuple[int, int]:
+        """Of the accelerators on the nodes of these groups, how many are in use, and how many there are."""
         used = allocatable = 0
-        for position in {position for positions in groups for position in positions}:
+        for position in {position for ours in groups for positions in ours for position in positions}:
             there = self.topology.nodes[position].allocatable.get(accelerator, 0)
             allocatable += there
             used += there - min(max(self.loads.free(position, accelerator), 0), there)
-        return used / allocatable if allocatable else None
+        return used, allocatable
 
-    def _spread(self, groups: Sequence[Sequence[int]], label: str) -> float | None:
+    def _spread(self, groups: Sequence[Positions], label: str) -> list[tuple[float, int]]:
+        """How evenly replicas lie, and how many they are; nothing where none lies in a domain."""
         partition = self.topology.partition(self.policy.path(label))
         counts = Counter(
             domain
@@ -108,11 +138,11 @@ class Scorer:
             for domain in {partition.of[position] for position in positions}
             if domain is not None
         )
-        replicas, domains = sum(counts.values()), len(partition.members)
+        replicas = sum(counts.values())
         if not replicas:
-            return None
-        even = -(-replicas // domains)
-        return 1 - sum(max(count - even, 0) for count in counts.values()) / replicas
+            return []
+        even = -(-replicas // len(partition.members))
+        return [(1 - sum(max(count - even, 0) for count in counts.values()) / replicas, replicas)]
 
 
 def score(
