@@ -14,7 +14,7 @@ from flotilla_operator.api.kinds import KINDS
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import whole_operator
+from tests.support.kinds import create_volume_for, whole_operator
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
@@ -87,21 +87,9 @@ class Stage:
 @pytest.fixture
 def volumes(running_control_plane: ControlPlane, running_namespace: str) -> Iterator[None]:
     """A volume that nobody can grow, for the claim of Redis."""
-    path = "/api/v1/persistentvolumes"
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": running_namespace},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "capacity": {"storage": "10Gi"},
-            "hostPath": {"path": "/tmp"},
-            "claimRef": {"namespace": running_namespace, "name": "x-redis"},
-        },
-    }
-    running_control_plane.client.create(path, volume)
+    path = create_volume_for(running_control_plane, running_namespace, "x-redis", name=running_namespace)
     yield
-    running_control_plane.client.delete(f"{path}/{running_namespace}")
+    running_control_plane.client.delete(path)
 
 
 @dataclass(frozen=True, kw_only=True)

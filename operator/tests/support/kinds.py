@@ -12,6 +12,7 @@ from local_cluster.kwok import gpu_node
 from tests.support.processes import PATIENT_LEADER, ROOT, WHOLE, OperatorProcess, operator_process
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+VOLUMES = "/api/v1/persistentvolumes"
 ONE_KIND = "tests.support.kind_operator"
 ESTABLISHED_WITHIN_SECONDS = 180
 
@@ -82,3 +83,16 @@ def no_failures(operator: OperatorProcess) -> Iterator[None]:
     yield
     assert operator.running, operator.log()
     assert operator.failures(since=began) == []
+
+
+def create_volume_for(plane: ControlPlane, namespace: str, claim: str, *, name: str) -> str:
+    """A volume of 10 GiB, of no class that could grow it, for one claim; returns its path."""
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "10Gi"},
+        "hostPath": {"path": "/tmp"},
+        "claimRef": {"namespace": namespace, "name": claim},
+    }
+    body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+    plane.client.create(VOLUMES, body)
+    return f"{VOLUMES}/{name}"

@@ -14,7 +14,7 @@ import yaml
 
 from local_cluster.control_plane import ControlPlane
 from tests.builders.agent_fleet import full_featured_objects
-from tests.support.kinds import enforce_restricted, kind_operator, kwok_node, no_failures
+from tests.support.kinds import create_volume_for, enforce_restricted, kind_operator, kwok_node, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
@@ -47,21 +47,8 @@ class Stage:
     def volume(self) -> None:
         """Room for one claim of Redis."""
         name = f"{self.namespace}-{len(self.volumes)}"
-        self.client.create(
-            "/api/v1/persistentvolumes",
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": name},
-                "spec": {
-                    "accessModes": ["ReadWriteOnce"],
-                    "capacity": {"storage": "10Gi"},
-                    "hostPath": {"path": "/tmp"},
-                    "claimRef": {"namespace": self.namespace, "name": "support-redis"},
-                },
-            },
-        )
-        self.volumes.append(name)
+        path = create_volume_for(self.plane, self.namespace, "support-redis", name=name)
+        self.volumes.append(path)
 
     def model(self, name: str = "llama") -> None:
         """A ModelReplicaSet that says that it answers."""
@@ -172,7 +159,7 @@ def stage(
         for item in running_control_plane.client.get(made.fleets)["items"]:
             running_control_plane.client.delete(f"{made.fleets}/{item['metadata']['name']}")
         for volume in made.volumes:
-            running_control_plane.client.delete(f"/api/v1/persistentvolumes/{volume}")
+            running_control_plane.client.delete(volume)
 
 
 def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from local_cluster.control_plane import ControlPlane
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import whole_operator
+from tests.support.kinds import create_volume_for, whole_operator
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
@@ -28,17 +28,9 @@ def operator(
 
 @pytest.fixture
 def volume(running_control_plane: ControlPlane, running_namespace: str) -> Iterator[None]:
-    path = "/api/v1/persistentvolumes"
-    spec = {
-        "accessModes": ["ReadWriteOnce"],
-        "capacity": {"storage": "10Gi"},
-        "hostPath": {"path": "/tmp"},
-        "claimRef": {"namespace": running_namespace, "name": "x-redis"},
-    }
-    body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": running_namespace}}
-    running_control_plane.client.create(path, {**body, "spec": spec})
+    path = create_volume_for(running_control_plane, running_namespace, "x-redis", name=running_namespace)
     yield
-    running_control_plane.client.delete(f"{path}/{running_namespace}")
+    running_control_plane.client.delete(path)
 
 
 @pytest.mark.usefixtures("volume")

@@ -98,9 +98,7 @@ def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(
         return found
 
     with (
-        kind_operator(
-            running_control_plane, tmp_path_factory.mktemp("operator"), "model_replica_set_operator"
-        ),
+        kind_operator(running_control_plane, tmp_path_factory.mktemp("operator"), "ModelReplicaSet"),
         node_of_its_own(running_control_plane, namespace),
     ):
         spec = {
