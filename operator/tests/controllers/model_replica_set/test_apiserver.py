@@ -15,6 +15,7 @@ import yaml
 from flotilla_runtime import contract
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import gpu_node
+from tests.builders.model_configs import LLAMA_70B
 from tests.support.kinds import enforce_restricted, kind_operator, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.site import reconciles
@@ -472,3 +473,46 @@ def test_a_settled_set_is_not_written_any_more(stage: Stage, operator: OperatorP
     assert {(m["manager"], m["operation"], m.get("subresource")) for m in ours} >= {
         ("flotilla-status", "Apply", "status")
     }
+
+
+def report_facts(stage: Stage, pod: dict[str, Any], facts: contract.ModelFacts) -> None:
+    """What the kubelet would report of a container that ended with these facts."""
+    ended = {"exitCode": 0, "message": facts.model_dump_json(exclude_none=True)}
+    status = {
+        "name": contract.MODEL_FACTS_CONTAINER,
+        "state": {"terminated": ended},
+        "image": "none",
+        "imageID": "none",
+        "ready": True,
+        "restartCount": 0,
+    }
+    path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}/status"
+    stage.client.merge(path, {"status": {"initContainerStatuses": [status]}})
+
+
+def test_what_a_pod_says_of_its_model_is_kept_and_stops_an_update_that_cannot_fit(stage: Stage) -> None:
+    stage.node("a")
+    gpu = {"resource": GPU, "products": [PRODUCT], "memoryGiB": 80}
+    stage.create(replicas=1, accelerator=gpu, engine={"maxModelLen": 32768})
+    stage.wait("Ready", "True")
+    (pod,) = stage.pods()
+    report_facts(stage, pod, contract.ModelFacts(config=LLAMA_70B, file_bytes=141_107_497_872))
+
+    def capacity() -> dict[str, Any]:
+        found: dict[str, Any] = stage.get()["status"].get("capacity") or {}
+        return found
+
+    eventually(lambda: capacity().get("sequencesPerReplica"))
+    assert capacity()["sequencesPerReplica"] == 15.5
+    assert (capacity()["kvBytesPerToken"], capacity()["weightsGiB"]) == (327_680, 131.42)
+    assert capacity()["startupSeconds"] == capacity()["startups"][0]["seconds"] >= 0
+
+    stage.change(parallelism={"tensor": 1})
+    message = stage.wait("SpecValid", "False", "ModelDoesNotFit")
+    assert "69.8 GiB lack" in message
+    assert message.endswith("what would fit: tensor 2")
+    assert [kept["metadata"]["name"] for kept in stage.pods()] == [pod["metadata"]["name"]]
+    assert stage.condition("Available")["status"] == "True"
+
+    stage.change(parallelism={"tensor": 4})
+    stage.wait("Ready", "True")
