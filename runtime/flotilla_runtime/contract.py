@@ -44,6 +44,7 @@ HEADER_REQUEST: Final = "X-Request-Id"
 
 PORT_ENGINE: Final = 8000
 PORT_ROUTER: Final = 8000
+PORT_ROUTER_INTERNAL: Final = 8001
 PORT_ROUTER_METRICS: Final = 8404
 PORT_ROUTER_AGENT: Final = 8405
 PORT_GATEWAY: Final = 8080
@@ -323,6 +324,10 @@ class RetrieverStatus(_WireModel):
     p99_milliseconds: float | None = None
 
 
+TLS_FILE: Final = "tls.pem"
+TLS_KEY_FILE: Final = "tls.pem.key"  # HAProxy looks for it beside the certificate
+
+
 class RouterTask(StrEnum):
     """What the set's model does; embeddings have no conversation, so they are not kept on a replica."""
 
@@ -345,6 +350,8 @@ class RouterConfig(_Section):
     set; pods whose LABEL_STAGE is not "0" are passed over, since only a group's leader serves. The router
     selector finds the set's router pods: limits are per process, so each agent divides by the number alive.
     `caller_keys_directory` is where the secret of callers' keys is mounted; None lets everyone in.
+    `tls_directory` is where the certificate and its key are mounted, as TLS_FILE and TLS_KEY_FILE: then
+    `port` speaks HTTPS, and `internal_port` speaks HTTP to Flotilla's own pods.
     `hold_at_zero` makes a request that finds no replica wait for one, up to the queue's time and length.
     `engine_key_environment` names the environment variable of HAProxy that holds the key the engines ask for;
     None passes on what the caller sent.
@@ -372,11 +379,13 @@ class RouterConfig(_Section):
     promised_first_byte_seconds: float | None = None
     promised_total_seconds: float | None = None
     caller_keys_directory: str | None = None
+    tls_directory: str | None = None
     hold_at_zero: bool = False
     engine_key_environment: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
     run_directory: str = "/run/flotilla"
     listen_family: ListenFamily = ListenFamily.DUAL
     port: int = PORT_ROUTER
+    internal_port: int = PORT_ROUTER_INTERNAL
     metrics_port: int = PORT_ROUTER_METRICS
     agent_port: int = PORT_ROUTER_AGENT
     engine_port: int = PORT_ENGINE

@@ -456,8 +456,9 @@ class Router(ApiModel):
     auth_secret_ref: SecretRef | None = None
     """A secret whose entries are callers' keys: the entry's name is the caller, its value the bearer token. A
     change acts without a restart. Absent: whoever reaches the service may call."""
-    tls: Annotated[Tls | None, NotYet("serves HTTPS")] = None
-    """The certificate to serve HTTPS with."""
+    tls: Tls | None = None
+    """The certificate to serve HTTPS with, TLS 1.2 at least. Flotilla's own fleets and builds then call the
+    service `NAME-model-internal`."""
     service: ServiceOptions = ServiceOptions()
     """The service `NAME-model`."""
 

@@ -5,7 +5,12 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Manifest, Owner
-from flotilla_operator.workloads.router import router_manifests, router_service, routers
+from flotilla_operator.workloads.router import (
+    internal_service,
+    router_manifests,
+    router_service,
+    routers,
+)
 from flotilla_runtime import contract
 
 
@@ -50,6 +55,14 @@ def router_deployment_name(owner: Owner) -> str:
     return routers(owner).name
 
 
-def service_url(owner: Owner) -> str:
+def service_url(owner: Owner, spec: ModelReplicaSetSpec) -> str:
     """Where callers find the set's model, in OpenAI's terms."""
-    return f"http://{router_service(owner).name}.{owner.namespace}.svc:{contract.PORT_ROUTER}/v1"
+    scheme = "http" if spec.router.tls is None else "https"
+    return f"{scheme}://{router_service(owner).name}.{owner.namespace}.svc:{contract.PORT_ROUTER}/v1"
+
+
+def internal_url(owner: Owner, spec: ModelReplicaSetSpec) -> str:
+    """Where Flotilla's own pods find it: they know no authority that signed the user's certificate."""
+    if spec.router.tls is None:
+        return service_url(owner, spec)
+    return f"http://{internal_service(owner).name}.{owner.namespace}.svc:{contract.PORT_ROUTER_INTERNAL}/v1"

@@ -19,6 +19,7 @@ from flotilla_runtime import contract
 
 ANNOTATION_ENGINE_KEY_MADE = f"{contract.DOMAIN}/engine-key-made"
 COMPONENT = "router"
+TLS_DIRECTORY = "/var/run/flotilla/tls"
 KEYS_DIRECTORY = "/var/run/flotilla/keys"
 STOP_SECONDS = 30
 RUN_DIRECTORY = str(contract.RouterConfig.model_fields["run_directory"].default)
@@ -35,6 +36,11 @@ def routers(owner: Owner) -> Child:
 def router_service(owner: Owner) -> Child:
     """What callers know: `NAME-model`."""
     return Child(owner=owner, component=COMPONENT, suffix="model")
+
+
+def internal_service(owner: Owner) -> Child:
+    """Where Flotilla's own pods call a set that serves HTTPS: `NAME-model-internal`."""
+    return Child(owner=owner, component=COMPONENT, suffix="model-internal")
 
 
 def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterConfig:
@@ -54,6 +60,7 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
         queue_timeout_seconds=router.queue_timeout_seconds,
         request_timeout_seconds=router.request_timeout_seconds,
         drain_deadline_seconds=max(1, spec.drain.deadline_seconds),
+        tls_directory=TLS_DIRECTORY if router.tls is not None else None,
         caller_keys_directory=KEYS_DIRECTORY if router.auth_secret_ref is not None else None,
         hold_at_zero=spec.autoscaling is not None and spec.autoscaling.min_replicas == 0,
         engine_key_environment=contract.ENV_ENGINE_KEY if asks_for_our_key(spec) else None,
@@ -84,10 +91,36 @@ def router_manifests(
             type_=spec.router.service.type,
             annotations=spec.router.service.annotations,
         ),
+        *(_internal(owner) if spec.router.tls is not None else ()),
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.router.replicas - 1)
         ),
         objects.deployment(part, replicas=spec.router.replicas, parts=parts),
+    ]
+
+
+def _internal(owner: Owner) -> list[Manifest]:
+    """Plain HTTP for Flotilla's own pods of this namespace, beside HTTPS for all others."""
+    part, internal = routers(owner), internal_service(owner)
+    ours = {"matchLabels": {contract.LABEL_MANAGED_BY: contract.MANAGED_BY}}
+    for_all = (contract.PORT_ROUTER, contract.PORT_ROUTER_METRICS, contract.PORT_ROUTER_AGENT)
+    return [
+        objects.service(
+            internal,
+            selector=part.selector,
+            ports=[objects.Port(name="internal", number=contract.PORT_ROUTER_INTERNAL)],
+        ),
+        objects.network_policy(
+            internal,
+            selector=part.selector,
+            ingress=[
+                {"ports": [{"protocol": "TCP", "port": port} for port in for_all]},
+                {
+                    "from": [{"podSelector": ours}],
+                    "ports": [{"protocol": "TCP", "port": contract.PORT_ROUTER_INTERNAL}],
+                },
+            ],
+        ),
     ]
 
 
@@ -110,6 +143,10 @@ def _pod_parts(
     if spec.router.auth_secret_ref is not None:
         volumes.append({"name": "keys", "secret": {"secretName": spec.router.auth_secret_ref.name}})
         our_mounts.append({"name": "keys", "mountPath": KEYS_DIRECTORY, "readOnly": True})
+    if spec.router.tls is not None:
+        volumes.append(_certificate(spec.router.tls.secret_ref.name))
+        mount = {"name": "tls", "mountPath": TLS_DIRECTORY, "readOnly": True}
+        our_mounts, run_mounts = [*our_mounts, mount], [*run_mounts, mount]
     return objects.PodParts(
         init_containers=[_renderer(images, our_mounts)],
         containers=[_haproxy(part.owner, spec, images, run_mounts), _agent(images, our_mounts)],
@@ -119,6 +156,14 @@ def _pod_parts(
         termination_grace_seconds=spec.drain.deadline_seconds + STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )
+
+
+def _certificate(secret: str) -> Manifest:
+    items = [
+        {"key": "tls.crt", "path": contract.TLS_FILE},
+        {"key": "tls.key", "path": contract.TLS_KEY_FILE},
+    ]
+    return {"name": "tls", "secret": {"secretName": secret, "items": items}}
 
 
 def _renderer(images: Images, mounts: list[Manifest]) -> Manifest:
@@ -139,7 +184,11 @@ def _haproxy(owner: Owner, spec: ModelReplicaSetSpec, images: Images, mounts: li
         pull_policy=images.pull_policy,
         command=["haproxy", "-W", "-db", "-f", f"{RUN_DIRECTORY}/haproxy.cfg"],
         env=[engine_key_variable(owner)] if asks_for_our_key(spec) else [],
-        ports=[_port("http", contract.PORT_ROUTER), _port("metrics", contract.PORT_ROUTER_METRICS)],
+        ports=[
+            _port("http", contract.PORT_ROUTER),
+            *([_port("internal", contract.PORT_ROUTER_INTERNAL)] if spec.router.tls is not None else []),
+            _port("metrics", contract.PORT_ROUTER_METRICS),
+        ],
         resources=HAPROXY_RESOURCES,
         volumeMounts=mounts,
         readinessProbe=_probe("/health", "metrics", period_seconds=2),

@@ -523,7 +523,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.autoscaling.scaleUp": {},
         "spec.autoscaling.scaleDown": {},
         "spec.autoscaling.mode": "Active",
-        "spec.router.tls": {"secretRef": {"name": "tls"}},
         "spec.update": {},
         "spec.disaggregation": {"prefill": {}, "decode": {}},
         "spec.pricing": {},

@@ -123,6 +123,7 @@ def _on_accelerators() -> dict[str, Any]:
             "maxQueue": 500,
             "maxRequestMiB": 32,
             "authSecretRef": {"name": "callers"},
+            "tls": {"secretRef": {"name": "tls"}},
             "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
         },
         drain={"deadlineSeconds": 120},

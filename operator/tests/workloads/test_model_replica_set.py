@@ -15,7 +15,7 @@ import pytest
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
 from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.model_replica_set import router_objects, service_url
+from flotilla_operator.workloads.model_replica_set import internal_url, router_objects, service_url
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import IMAGES, OWNER, full_featured_objects, model_replica_set, spec_of
@@ -292,4 +292,8 @@ def test_a_changed_configuration_rolls_the_routers_and_a_new_image_alone_their_p
 
 
 def test_the_url_names_the_service() -> None:
-    assert service_url(OWNER) == "http://llama-model.default.svc:8000/v1"
+    plain, secured = spec_of(), spec_of(router={"tls": {"secretRef": {"name": "tls"}}})
+    assert service_url(OWNER, plain) == "http://llama-model.default.svc:8000/v1"
+    assert internal_url(OWNER, plain) == service_url(OWNER, plain)
+    assert service_url(OWNER, secured) == "https://llama-model.default.svc:8000/v1"
+    assert internal_url(OWNER, secured) == "http://llama-model-internal.default.svc:8001/v1"

@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
+from flotilla_runtime.router.certificate import Certificate, fingerprint_shown
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.haproxy import BACKEND, REQUEST_RING
 from flotilla_runtime.router.servers import AdminState, Observed, ObservedServer
@@ -23,6 +26,8 @@ BACKEND_AND_SERVERS = 6  # `show stat` takes the sum of 2 for backends and 4 for
 FORCED_MAINTENANCE = 0x01
 FORCED_DRAIN = 0x08
 LINE_BYTES = 1024 * 1024
+
+log = structlog.get_logger(__name__)
 
 # What HAProxy says when it did as told; silence is consent too.
 GOOD_REPLIES = ("New server registered.", "Server deleted.")
@@ -47,6 +52,10 @@ class AdminSocket:
 
     async def send(self, command: str) -> str:
         """One command and its reply."""
+        return await self._send(command, command)
+
+    async def _send(self, command: str, shown: str) -> str:
+        """`shown` is what an error may tell of the command."""
         try:
             async with asyncio.timeout(REPLY_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._path)
@@ -57,7 +66,7 @@ class AdminSocket:
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
-            raise RouterProcessError(f"admin socket {self._path}: {error!r} for {command!r}") from error
+            raise RouterProcessError(f"admin socket {self._path}: {error!r} for {shown!r}") from error
 
     async def execute(self, commands: Iterable[str]) -> dict[str, str]:
         """Runs the commands in order; returns the replies of those that failed, by command."""
@@ -82,6 +91,19 @@ class AdminSocket:
         if not reply.isdecimal():
             raise UnexpectedReply(f"flotilla held: {reply[:200]!r}")
         return int(reply)
+
+    async def renew_certificate(self, path: str, certificate: Certificate) -> str | None:
+        """Hands over a pair that HAProxy does not have; what it says of one that it refuses, else None."""
+        if fingerprint_shown(await self.send(f"show ssl cert {path}")) == certificate.fingerprint:
+            return None
+        replies = [await self._send(f"set ssl cert {path} <<\n{certificate.pem}\n", f"set ssl cert {path}")]
+        if "Transaction" in replies[0]:
+            replies.append(await self.send(f"commit ssl cert {path}"))
+        if fingerprint_shown(await self.send(f"show ssl cert {path}")) == certificate.fingerprint:
+            log.info("certificate_renewed", fingerprint=certificate.fingerprint)
+            return None
+        await self.send(f"abort ssl cert {path}")
+        return " ".join(replies)
 
     async def process_id(self) -> int:
         """Tells one HAProxy worker from the next."""

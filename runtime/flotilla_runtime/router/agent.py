@@ -25,8 +25,10 @@ from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus
 from flotilla_runtime.router import pods
 from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError, write_run_file
 from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
 from flotilla_runtime.router.engine_looks import EngineLooks
 from flotilla_runtime.router.files import RunFiles
+from flotilla_runtime.router.haproxy import certificate_path
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
 from flotilla_runtime.router.pods import Replica
@@ -83,6 +85,7 @@ class RouterAgent:
             )
         )
         self._busy_at = clock()
+        self._certificate_problem: str | None = None
         self.metrics = RouterMetrics()
 
     async def run(self) -> None:
@@ -181,6 +184,7 @@ class RouterAgent:
             commands = rebalance(self._last.observed, observed)
             self.metrics.count_rebalanced(len(commands) // 2)
         refused = await self._socket.execute(commands)
+        await self._renew_certificate()
         self._report(commands, refused, desired.keys)
         if commands:
             observed = await self._observe()
@@ -218,6 +222,21 @@ class RouterAgent:
         return await self._socket.observe(
             with_keys=self._config.caller_keys_directory is not None, with_held=self._config.hold_at_zero
         )
+
+    async def _renew_certificate(self) -> None:
+        """Level-triggered, too: what HAProxy has is compared with the files, which the kubelet exchanges."""
+        directory = self._config.tls_directory
+        if directory is None:
+            return
+        try:
+            certificate = read_certificate(Path(directory))
+        except CertificateUnreadable as error:
+            problem: str | None = str(error)
+        else:
+            problem = await self._socket.renew_certificate(certificate_path(directory), certificate)
+        if problem is not None and problem != self._certificate_problem:
+            log.warning("certificate_refused", problem=problem)
+        self._certificate_problem = problem
 
     def _report(self, commands: tuple[str, ...], refused: Mapping[str, str], keys: Mapping[str, str]) -> None:
         """Keys stay out of the log, and what is tried round after round is told once."""

@@ -156,6 +156,19 @@ def _bind(config: RouterConfig, port: int) -> str:
             return f"    bind :::{port} v6only"
 
 
+def _listeners(config: RouterConfig) -> Iterable[str]:
+    if config.tls_directory is None:
+        return (_bind(config, config.port),)
+    certificate = certificate_path(config.tls_directory)
+    tls = f"ssl crt {certificate} ssl-min-ver TLSv1.2 alpn http/1.1"
+    return (f"{_bind(config, config.port)} {tls}", _bind(config, config.internal_port))
+
+
+def certificate_path(tls_directory: str) -> str:
+    """The certificate's file, which is also its name on the admin socket."""
+    return f"{tls_directory}/{contract.TLS_FILE}"
+
+
 def _global(config: RouterConfig, files: RunFiles) -> Iterable[str]:
     return (
         "global",
@@ -222,7 +235,7 @@ def _callers(config: RouterConfig, files: RunFiles) -> Iterable[str]:
     line = ",".join(f'"{key}":"{value}"' for key, value in REQUEST_LINE.items())
     return (
         f"frontend {FRONTEND}",
-        _bind(config, config.port),
+        *_listeners(config),
         "    log global",
         f"    log-format '{{{line}}}'",
         "    option http-buffer-request",

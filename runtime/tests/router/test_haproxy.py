@@ -18,6 +18,7 @@ from flotilla_runtime.router.__main__ import main, usable_family, write_files
 from flotilla_runtime.router.haproxy import render
 from flotilla_runtime.router.openai_errors import RefusalReason, refusals
 from router_support.builders import config
+from router_support.certificates import write_pair
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,6 +31,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "load_factor": 1.5,
         "engine_key_environment": "VLLM_API_KEY",
     },
+    "https": {"tls_directory": "/var/run/flotilla/tls", "hold_at_zero": True},
     "held_at_zero": {"hold_at_zero": True},
     "ipv4_only_small_limits": {
         "listen_family": ListenFamily.IPV4,
@@ -102,6 +104,9 @@ def check(directory: Path, checked: RouterConfig) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_haproxy_takes_it_without_a_warning(scenario: str, tmp_path: Path) -> None:
     fields = SCENARIOS[scenario] | {"run_directory": str(tmp_path)}
+    if "tls_directory" in fields:
+        write_pair(tmp_path)
+        fields |= {"tls_directory": str(tmp_path)}
     result = check(tmp_path, config(**fields))
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stderr

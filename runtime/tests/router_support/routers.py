@@ -100,12 +100,13 @@ class Router:
         self._directory = tempfile.TemporaryDirectory(prefix="flotilla-router-")
         self.directory = Path(self._directory.name)
         self.environment: dict[str, str] = {}
-        port, metrics_port, agent_port = free_ports(3)
+        port, metrics_port, agent_port, internal_port = free_ports(4)
         self.config: RouterConfig = config(
             run_directory=self._directory.name,
             port=port,
             metrics_port=metrics_port,
             agent_port=agent_port,
+            internal_port=internal_port,
             **fields,
         )
         self.url = f"http://127.0.0.1:{port}"

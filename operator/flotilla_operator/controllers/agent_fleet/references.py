@@ -16,6 +16,8 @@ from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
 from flotilla_operator.workloads.hashing import stable_hash
+from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_runtime import contract
 
 UNSTATED_CONTEXT_TOKENS = 4096  # a model that says nothing of its context is asked for no more than this
@@ -127,6 +129,14 @@ class References:
         if url is None:
             problems.append(_starting(f"{field_path}: ModelReplicaSet {name!r} has no address yet"))
             return
+        if spec.router.tls is not None:
+            owner = Owner(
+                kind=MODEL_REPLICA_SETS.kind,
+                namespace=self._namespace,
+                name=name,
+                uid=manifest["metadata"]["uid"],
+            )
+            url = internal_url(owner, spec)
         if not is_true(manifest, "Available"):
             problems.append(
                 _starting(f"{field_path}: {name!r} is not available: {_why(manifest, 'Available')}")

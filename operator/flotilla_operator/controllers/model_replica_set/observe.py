@@ -179,6 +179,12 @@ def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
         wanted.append(SecretWanted(field="spec.model.tokenSecretRef", name=token.name, keys=(token.key,)))
     if (auth := spec.router.auth_secret_ref) is not None:
         wanted.append(SecretWanted(field="spec.router.authSecretRef", name=auth.name, keys=()))
+    if (tls := spec.router.tls) is not None:
+        wanted.append(
+            SecretWanted(
+                field="spec.router.tls.secretRef", name=tls.secret_ref.name, keys=("tls.crt", "tls.key")
+            )
+        )
     return wanted
 
 

@@ -17,7 +17,7 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, Missing
 from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.model_replica_set import service_url
+from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.vector_index.build import document_source
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.retriever import caller_entry
@@ -59,7 +59,7 @@ def embedder_of(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Embedder
     return EmbedderSeen(
         spec=model_spec,
         available=is_true(manifest, "Available"),
-        model=EmbedderModel(name=name, url=service_url(model_owner), spec=model_spec),
+        model=EmbedderModel(name=name, url=internal_url(model_owner, model_spec), spec=model_spec),
     )
 
 

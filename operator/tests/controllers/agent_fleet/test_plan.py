@@ -625,6 +625,13 @@ async def test_a_models_address_name_and_context_reach_the_workers() -> None:
     assert list(observed.wiring.secret_versions) == ["keys"]
 
 
+async def test_a_model_that_serves_https_is_called_inside_the_cluster() -> None:
+    stage = Stage(served_model(router={"tls": {"secretRef": {"name": "tls"}}}))
+    observed, _ = await stage.look(agent_fleet())
+    (model,) = observed.wiring.models
+    assert model.url == "http://llama-model-internal.default.svc:8001/v1"
+
+
 def test_nothing_of_what_we_know_is_ignored() -> None:
     for manifest in full_featured_objects():
         assert ignored_fields(AgentFleetSpec, manifest["spec"], "spec") == []
