@@ -114,7 +114,7 @@ def _served(spec: ModelReplicaSetSpec, shape: ModelShape, memory_gib: float | No
         accelerator = Accelerator(memory_gib=memory_gib, utilization=share)
     return Served(
         shape=shape,
-        parallel=Parallel(tensor=spec.parallelism.tensor),
+        parallel=Parallel(tensor=spec.parallelism.tensor, pipeline=spec.parallelism.pipeline or 1),
         accelerator=accelerator,
         wanted=Wanted(max_model_len=length, kv_number_bytes=number_bytes) if length else None,
         number_bytes=number_bytes,

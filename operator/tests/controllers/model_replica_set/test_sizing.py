@@ -110,6 +110,12 @@ def test_a_set_says_what_one_replica_holds() -> None:
             {"sequencesPerReplica": None},
             id="a share that is no number",
         ),
+        pytest.param(
+            {"engine": {"maxModelLen": 8192}, "parallelism": {"pipeline": 2}},
+            LLAMA_8B,
+            {"kvBytesPerToken": 131_072, "sequencesPerReplica": 128.2},
+            id="two stages, each with half of the layers and one table",
+        ),
         pytest.param({}, MINILM, {"kvBytesPerToken": 0, "sequencesPerReplica": None}, id="an encoder"),
         pytest.param(
             {}, {"model_type": "llama"}, {"model": None, "acceleratorGiB": 80}, id="a config that lacks"
