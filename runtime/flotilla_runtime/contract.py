@@ -29,6 +29,8 @@ LABEL_REVISION: Final = f"{DOMAIN}/revision"
 LABEL_GENERATION: Final = f"{DOMAIN}/generation"
 
 ANNOTATION_SERVER_ID: Final = f"{DOMAIN}/server-id"
+ANNOTATION_STAGES: Final = f"{DOMAIN}/stages"  # on a pod of a group of several: how many they are
+ANNOTATION_GATE_LIFTED: Final = f"{DOMAIN}/gate-lifted-at"
 ANNOTATION_DRAIN_EPOCH: Final = f"{DOMAIN}/drain-epoch"
 ANNOTATION_CONFIG_HASH: Final = f"{DOMAIN}/config-hash"
 
@@ -43,6 +45,7 @@ HEADER_REPLICA: Final = "X-Flotilla-Replica"
 HEADER_REQUEST: Final = "X-Request-Id"
 
 PORT_ENGINE: Final = 8000
+PORT_ENGINE_RANKS: Final = 29501  # where the stages of a group meet
 PORT_ROUTER: Final = 8000
 PORT_ROUTER_INTERNAL: Final = 8001
 PORT_ROUTER_METRICS: Final = 8404

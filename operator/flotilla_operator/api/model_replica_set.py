@@ -279,11 +279,9 @@ class Parallelism(ApiModel):
 
     tensor: Annotated[int, Field(ge=1, le=16)] = 1
     """How many accelerators of one node compute each layer together."""
-    pipeline: Annotated[
-        Annotated[int, Field(ge=1, le=16)] | None,
-        NotYet("splits the layers of one replica over several nodes"),
-    ] = None
-    """Into how many stages, each on a node of its own, the layers are split."""
+    pipeline: Annotated[int, Field(ge=1, le=16)] = 1
+    """Into how many stages the layers are split. Each is a pod with `tensor` accelerators of one node; all of
+    them are placed together, and start and end together."""
 
 
 class DeviceClass(ApiModel):
@@ -333,13 +331,11 @@ class NodeProvisioning(ApiModel):
 class Placement(ApiModel):
     """Where replicas go."""
 
-    pack_pipeline_within: Annotated[
-        LabelKey | None, NotYet("keeps the stages of one replica inside one domain")
-    ] = None
+    pack_pipeline_within: LabelKey | None = None
     """The node label whose value all stages of one replica share, for example a rack."""
-    spread_replicas_across: Annotated[LabelKey | None, NotYet("spreads replicas over failure domains")] = None
+    spread_replicas_across: LabelKey | None = None
     """The node label over whose values replicas are spread, for example a zone."""
-    required: Annotated[bool | None, NotYet("makes packing and spreading a must")] = None
+    required: bool = False
     """Whether a replica rather waits than breaks these wishes."""
     node_selector: Labels = Field(default_factory=dict)
     """Labels that a node must have (core/v1)."""
@@ -771,6 +767,19 @@ class CapacityStatus(ApiModel):
     """What the model's own files say."""
 
 
+class BackoffStatus(ApiModel):
+    """Why no replica is made for a while."""
+
+    failures: int
+    """How many replicas failed in a row."""
+    failed_time: Time
+    """When the last one did."""
+    until_time: Time
+    """Before this time no replica is made."""
+    message: LongText | None = None
+    """Which replica failed, and why."""
+
+
 class LoadStatus(ApiModel):
     """What is going on."""
 
@@ -837,6 +846,8 @@ class ModelReplicaSetStatus(Status):
     """All replicas by phase."""
     placement: PlacementStatus | None = None
     """How replicas stand in the cluster."""
+    backoff: BackoffStatus | None = None
+    """What failed lately; absent when all is well again."""
     capacity: CapacityStatus | None = None
     """What one replica can do."""
     load: LoadStatus | None = None

@@ -16,6 +16,7 @@ from flotilla_operator.api.model_replica_set import (
     Task,
 )
 from flotilla_operator.workloads.model_source import adapter_of, guesser_of
+from flotilla_operator.workloads.stages import Stage
 from flotilla_runtime import contract
 
 KV_CACHE_DTYPES = {
@@ -34,8 +35,10 @@ ADAPTERS_AT_ONCE = 8  # of one batch: each takes memory beside the weights, whet
 BATCHED_TOKENS = 2048  # of one batch, the least that vLLM takes by itself for an engine behind an API
 
 
-def engine_arguments(spec: ModelReplicaSetSpec, model_path: str) -> list[str]:
-    """vLLM's arguments. The user's come last, and the last one of a name wins."""
+def engine_arguments(spec: ModelReplicaSetSpec, model_path: str, stage: Stage | None = None) -> list[str]:
+    """vLLM's arguments, of one stage where there are several. Of a name given twice the last one wins, and
+    the user's come last.
+    """
     engine = spec.engine
     arguments = ["--model", model_path, "--served-model-name", spec.model.name]
     arguments += ["--host", "::", "--port", str(contract.PORT_ENGINE)]
@@ -44,6 +47,8 @@ def engine_arguments(spec: ModelReplicaSetSpec, model_path: str) -> list[str]:
     arguments += ["--max-num-seqs", str(engine.max_num_seqs)]
     if spec.parallelism.tensor > 1:
         arguments += ["--tensor-parallel-size", str(spec.parallelism.tensor)]
+    if stage is not None and stage.count > 1:
+        arguments += _one_of_several(stage)
     if engine.kv_cache_dtype is not KvCacheDtype.AUTO:
         arguments += ["--kv-cache-dtype", KV_CACHE_DTYPES[engine.kv_cache_dtype]]
     if spec.model.task is Task.EMBED:
@@ -58,6 +63,14 @@ def engine_arguments(spec: ModelReplicaSetSpec, model_path: str) -> list[str]:
         arguments += _adapters(engine.adapters)
     arguments += _room_for_a_batch(spec)
     return [*arguments, *engine.extra_args]
+
+
+def _one_of_several(stage: Stage) -> list[str]:
+    """vLLM's own mode for several nodes: each stage is a node, and only the leader serves."""
+    arguments = ["--pipeline-parallel-size", str(stage.count), "--distributed-executor-backend", "mp"]
+    arguments += ["--nnodes", str(stage.count), "--node-rank", str(stage.number)]
+    arguments += ["--master-addr", stage.leader_address, "--master-port", str(contract.PORT_ENGINE_RANKS)]
+    return arguments if stage.leads else [*arguments, "--headless"]
 
 
 def _switch(name: str, on: bool, task: Task) -> list[str]:

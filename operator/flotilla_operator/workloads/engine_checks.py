@@ -45,6 +45,9 @@ def probes(task: Task, *, start_within_seconds: int) -> dict[str, Any]:
     }
 
 
-def lifecycle() -> dict[str, Any]:
-    """The hook that holds a stop back until the engine is idle or the drain's deadline has passed."""
-    return {"preStop": {"exec": {"command": ["python3", "-c", UNTIL_IDLE]}}}
+def lifecycle(leader: str | None = None) -> dict[str, Any]:
+    """The hook that holds a stop back until the engine is idle or the drain's deadline has passed; for a
+    stage behind a leader, until the leader is.
+    """
+    command = ["python3", "-c", UNTIL_IDLE, *((leader,) if leader else ())]
+    return {"preStop": {"exec": {"command": command}}}

@@ -8,11 +8,12 @@ from flotilla_operator.placement.quantities import CPU, quantity
 from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SERVED_MODEL
 from flotilla_operator.workloads.engine_key import engine_key_variable
 from flotilla_operator.workloads.labels import Manifest, Owner
+from flotilla_operator.workloads.stages import Stage
 
 HOME = "/home/flotilla"
 
 
-def engine_environment(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:
+def engine_environment(owner: Owner, spec: ModelReplicaSetSpec, stage: Stage) -> list[Manifest]:
     """Ours, overridden by the user's where names are the same.
 
     `USER` because some libraries ask for the user's name and a numeric user has no entry in the image.
@@ -29,6 +30,9 @@ def engine_environment(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest
         **_cpu_environment(spec),
     }
     variables: list[Manifest] = [{"name": name, "value": value} for name, value in ours.items()]
+    if stage.count > 1:
+        address = {"fieldRef": {"fieldPath": "status.podIP"}}
+        variables.append({"name": "VLLM_HOST_IP", "valueFrom": address})
     return merged_environment([*variables, engine_key_variable(owner)], spec)
 
 

@@ -14,12 +14,14 @@ from flotilla_operator.workloads import model_files, model_source
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.engine_checks import lifecycle, probes
 from flotilla_operator.workloads.engine_environment import HOME, engine_environment
+from flotilla_operator.workloads.gate import gates
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
 from flotilla_operator.workloads.model_facts import facts_first
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_operator.workloads.pinning import pinned
 from flotilla_operator.workloads.pod_security import scratch
+from flotilla_operator.workloads.stages import Stage
 from flotilla_runtime import contract
 
 COMPONENT = "engine"
@@ -36,12 +38,14 @@ DO_NOT_DISRUPT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupIdentity:
-    """What tells one group from the others; `node` is None where the scheduler chooses."""
+    """What tells one group from the others; `nodes`, one for each stage, is empty where the scheduler
+    chooses.
+    """
 
     name: str
     server_id: int
     revision: str
-    node: str | None
+    nodes: tuple[str, ...] = ()
 
 
 def engines(owner: Owner) -> Child:
@@ -54,11 +58,37 @@ def engine_selector(owner: Owner) -> dict[str, str]:
     return {**engines(owner).selector, contract.LABEL_STAGE: LEADER_STAGE}
 
 
-def engine_pod(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, images: Images) -> Manifest:
-    """The pod of a group of one stage."""
+def stages_of(spec: ModelReplicaSetSpec) -> int:
+    """How many pods a group has."""
+    return spec.parallelism.pipeline
+
+
+def stage_of(owner: Owner, spec: ModelReplicaSetSpec, group: str, number: int) -> Stage:
+    """One stage of a group."""
+    return Stage(
+        group=group,
+        number=number,
+        count=stages_of(spec),
+        service=engines(owner).name,
+        namespace=owner.namespace,
+    )
+
+
+def engine_pods(
+    owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, images: Images
+) -> list[Manifest]:
+    """The pods of a group, the leader's first."""
+    return [engine_pod(owner, spec, identity, images, number) for number in range(stages_of(spec))]
+
+
+def engine_pod(
+    owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, images: Images, number: int = 0
+) -> Manifest:
+    """The pod of one stage of a group."""
+    stage = stage_of(owner, spec, identity.name, number)
     scratch_volumes, scratch_mounts = scratch(SCRATCH)
     parts = PodParts(
-        containers=[_engine(owner, spec, images, scratch_mounts)],
+        containers=[_engine(owner, spec, images, stage, scratch_mounts)],
         init_containers=facts_first(model_files.model_container(spec, images)),
         volumes=[
             *scratch_volumes,
@@ -76,8 +106,8 @@ def engine_pod(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity,
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(owner, spec, identity),
-        "spec": {**pod_spec(parts), **_scheduling(owner, spec, identity)},
+        "metadata": _metadata(owner, spec, identity, stage),
+        "spec": {**pod_spec(parts), **_scheduling(spec, identity, stage)},
     }
 
 
@@ -92,48 +122,56 @@ def engine_requests(spec: ModelReplicaSetSpec) -> dict[str, Any]:
     return resources
 
 
-def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity) -> Manifest:
+def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage) -> Manifest:
     part = engines(owner)
+    stages = {contract.ANNOTATION_STAGES: str(stage.count)} if stage.count > 1 else {}
     return {
         **part.metadata(),
-        "name": identity.name,
+        "name": stage.pod_name,
         "labels": {
             **spec.pod.labels,
             **part.labels,
             contract.LABEL_GROUP: identity.name,
-            contract.LABEL_STAGE: LEADER_STAGE,
+            contract.LABEL_STAGE: str(stage.number),
             contract.LABEL_REVISION: identity.revision,
         },
         "annotations": {
             **spec.pod.annotations,
             **DO_NOT_DISRUPT,
             contract.ANNOTATION_SERVER_ID: str(identity.server_id),
+            **stages,
         },
     }
 
 
-def _scheduling(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity) -> Manifest:
-    wishes: Manifest = {"hostname": identity.name, "subdomain": engines(owner).name}
+def _scheduling(spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage) -> Manifest:
+    wishes: Manifest = {"hostname": stage.pod_name, "subdomain": stage.service}
     if spec.placement.node_selector:
         wishes["nodeSelector"] = dict(spec.placement.node_selector)
     if spec.placement.tolerations:
         wishes["tolerations"] = [toleration.manifest() for toleration in spec.placement.tolerations]
     if spec.placement.priority_class_name is not None:
         wishes["priorityClassName"] = spec.placement.priority_class_name
-    if identity.node is not None:
-        wishes["affinity"] = pinned(None, identity.node)
+    if identity.nodes:
+        wishes["affinity"] = pinned(None, identity.nodes[stage.number])
+    if stage.count > 1:
+        wishes["schedulingGates"] = gates()
     return wishes
 
 
 def _engine(
-    owner: Owner, spec: ModelReplicaSetSpec, images: Images, scratch_mounts: Sequence[Manifest]
+    owner: Owner,
+    spec: ModelReplicaSetSpec,
+    images: Images,
+    stage: Stage,
+    scratch_mounts: Sequence[Manifest],
 ) -> Manifest:
     return container(
         CONTAINER,
         spec.engine.image or (images.engine_cpu if spec.accelerator is None else images.engine),
         pull_policy=images.pull_policy,
-        args=engine_arguments(spec, model_source.model_of(spec).path),
-        env=engine_environment(owner, spec),
+        args=engine_arguments(spec, model_source.model_of(spec).path, stage),
+        env=engine_environment(owner, spec, stage),
         ports=[{"name": "http", "containerPort": contract.PORT_ENGINE, "protocol": "TCP"}],
         resources=engine_requests(spec),
         volumeMounts=[
@@ -142,8 +180,8 @@ def _engine(
             *model_files.model_mounts(spec),
             *spec.pod.volume_mounts,
         ],
-        lifecycle=lifecycle(),
-        **probes(spec.model.task, start_within_seconds=START_WITHIN_SECONDS),
+        lifecycle=lifecycle(None if stage.leads else stage.leader_address),
+        **(probes(spec.model.task, start_within_seconds=START_WITHIN_SECONDS) if stage.leads else {}),
     )
 
 

@@ -2,7 +2,7 @@
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.engine_pod import engines
+from flotilla_operator.workloads.engine_pod import engines, stages_of
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.router import (
@@ -28,11 +28,11 @@ def router_objects(
     counts pods of whole groups and lets one pod be evicted at a time, whose group then goes with it; groups
     that drain are still healthy and must not make up for those that serve.
     """
-    groups, stages = spec.replicas + draining, spec.parallelism.pipeline or 1
+    groups, stages = spec.replicas + draining, stages_of(spec)
     part = engines(owner)
     port = [objects.Port(name="http", number=contract.PORT_ENGINE)]
     return [
-        objects.headless_service(part, selector=part.selector, ports=port),
+        objects.headless_service(part, selector=part.selector, ports=port, publish_not_ready=stages > 1),
         objects.network_policy(
             part,
             selector=part.selector,
@@ -40,7 +40,8 @@ def router_objects(
                 {
                     "from": [{"podSelector": {"matchLabels": routers(owner).selector}}],
                     "ports": [{"protocol": "TCP", "port": contract.PORT_ENGINE}],
-                }
+                },
+                *_among_stages(owner, spec),
             ],
         ),
         objects.pod_disruption_budget(
@@ -48,6 +49,13 @@ def router_objects(
         ),
         *router_manifests(owner, spec, images, key_made_anew=key_made_anew),
     ]
+
+
+def _among_stages(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:
+    """The stages of a group talk to each other on ports that they choose."""
+    if stages_of(spec) == 1:
+        return []
+    return [{"from": [{"podSelector": {"matchLabels": engines(owner).selector}}]}]
 
 
 def router_deployment_name(owner: Owner) -> str:

@@ -512,11 +512,7 @@ AGENT_FLEETS = [
 # A value that the schema takes, for each field that this release refuses.
 NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     SET: {
-        "spec.parallelism.pipeline": 2,
         "spec.accelerator.deviceClass": {"name": "gpu.nvidia.com"},
-        "spec.placement.packPipelineWithin": "topology.kubernetes.io/rack",
-        "spec.placement.spreadReplicasAcross": "topology.kubernetes.io/zone",
-        "spec.placement.required": False,
         "spec.slo": {},
         "spec.autoscaling.queueDepth": {},
         "spec.autoscaling.goodput": {},

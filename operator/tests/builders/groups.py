@@ -3,8 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
-from tests.builders.pods import NOW
+from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
+from tests.builders.pods import NOW, engine_pod
 
 
 def member(
@@ -13,13 +13,10 @@ def member(
     return ReplicaGroup(
         **{
             "name": name,
-            "pod_name": name,
-            "uid": name,
-            "pinned": False,
+            "members": (Member(stage=0, pod=engine_pod(name, node="a")),),
             "phase": phase,
             "revision": revision,
             "server_id": 1,
-            "node": "a",
             "created_at": NOW - timedelta(seconds=age),
             "ready": phase is Phase.READY,
             **fields,

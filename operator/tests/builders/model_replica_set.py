@@ -140,6 +140,20 @@ def _on_accelerators() -> dict[str, Any]:
     )
 
 
+def _over_several_nodes() -> dict[str, Any]:
+    return model_replica_set(
+        "full-stages",
+        replicas=2,
+        accelerator=GPU,
+        parallelism={"tensor": 8, "pipeline": 2},
+        placement={
+            "packPipelineWithin": "topology.kubernetes.io/rack",
+            "spreadReplicasAcross": "topology.kubernetes.io/zone",
+            "required": True,
+        },
+    )
+
+
 def full_featured_objects() -> list[dict[str, Any]]:
     """Objects that together use every field this release acts on."""
     return [
@@ -163,4 +177,5 @@ def full_featured_objects() -> list[dict[str, Any]]:
             },
             accelerator=GPU,
         ),
+        _over_several_nodes(),
     ]

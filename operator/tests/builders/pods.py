@@ -1,9 +1,10 @@
 """Engine pods as the API server would show them, each showing only what matters to a row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flotilla_operator.workloads.gate import gates
 from flotilla_operator.workloads.pinning import pinned
 from flotilla_runtime import contract
 
@@ -42,6 +43,12 @@ def engine_pod(
     message: str = "",
     containers: Sequence[dict[str, Any]] = (),
     inits: Sequence[dict[str, Any]] = (),
+    group: str | None = None,
+    stage: int = 0,
+    stages: int = 1,
+    gated: bool = False,
+    lifted: float | None = None,
+    requests: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     if scheduler:
@@ -53,23 +60,46 @@ def engine_pod(
         "resourceVersion": "1",
         "creationTimestamp": time_text(age),
         "labels": {
-            contract.LABEL_GROUP: name,
+            contract.LABEL_GROUP: group or name,
             contract.LABEL_REVISION: revision,
-            contract.LABEL_STAGE: "0",
+            contract.LABEL_STAGE: str(stage),
         },
         "annotations": {contract.ANNOTATION_SERVER_ID: str(server_id)},
         "ownerReferences": [{"kind": "ModelReplicaSet", "uid": owner_uid, "controller": True}],
     }
+    if stages > 1:
+        metadata["annotations"][contract.ANNOTATION_STAGES] = str(stages)
+    if lifted is not None:
+        metadata["annotations"][contract.ANNOTATION_GATE_LIFTED] = time_text(lifted)
     if deleting:
         metadata["deletionTimestamp"] = time_text()
-    spec: dict[str, Any] = {"containers": [{"name": "engine"}]}
-    if pin:
-        spec["affinity"] = pinned(None, pin)
-    if node:
-        spec["nodeName"] = node
+    spec = _spec(pin, node, gated=gated, requests=requests)
     status: dict[str, Any] = {"phase": phase, "conditions": conditions, "message": message}
     if containers:
         status["containerStatuses"] = list(containers)
     if inits:
         status["initContainerStatuses"] = list(inits)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+
+
+def _spec(
+    pin: str | None, node: str | None, *, gated: bool, requests: Mapping[str, str] | None
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {"containers": [{"name": "engine"}]}
+    if requests:
+        spec["containers"][0]["resources"] = {"requests": dict(requests)}
+    if gated:
+        spec["schedulingGates"] = gates()
+    if pin:
+        spec["affinity"] = pinned(None, pin)
+    if node:
+        spec["nodeName"] = node
+    return spec
+
+
+def stage_pod(
+    stage: int = 0, *, group: str = "llama-aaaaa", stages: int = 2, **fields: Any
+) -> dict[str, Any]:
+    """The pod of one stage of a group of several."""
+    name = group if stage == 0 else f"{group}-{stage}"
+    return engine_pod(name, group=group, stage=stage, stages=stages, **fields)

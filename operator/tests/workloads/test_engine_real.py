@@ -39,7 +39,7 @@ def test_our_arguments_start_it_and_our_checks_see_it(
         model={"name": f"our/{folder}", "task": task, "source": "pvc://m"},
         engine={"maxModelLen": max_model_len, "maxNumSeqs": 4},
     )
-    identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r", node=None)
+    identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r")
     container: dict[str, Any] = engine_pod(OWNER, spec, identity, IMAGES)["spec"]["containers"][0]
     port = free_port()
     # Later arguments win, so these only move the engine to the test's own folder and port.

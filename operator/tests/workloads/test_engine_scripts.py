@@ -156,6 +156,17 @@ def test_a_stop_waits_for_what_is_in_flight(engine: Engine) -> None:
     assert time.monotonic() - began >= 0.9
 
 
+def test_a_stage_waits_for_its_leader(engine: Engine) -> None:
+    engine.in_flight = 1
+    port = engine.server_address[1]
+    script = engine_checks.UNTIL_IDLE.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    began = time.monotonic()
+    assert run(script, None, "localhost", deadline="1").returncode == 0
+    assert time.monotonic() - began >= 1
+    stopped = run(script, None, "nowhere.invalid", deadline="1")
+    assert "does not answer" in stopped.stdout, "it is not the engine beside it that is asked"
+
+
 def test_a_stop_waits_no_longer_than_the_deadline(engine: Engine) -> None:
     engine.in_flight = 1
     began = time.monotonic()

@@ -14,7 +14,7 @@ ON_CLAIM = {"name": "mail", "source": "pvc://heads/mail"}
 
 
 def pod_of(**spec: Any) -> dict[str, Any]:
-    identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r", node=None)
+    identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r")
     pod: dict[str, Any] = engine_pod(OWNER, spec_of(**spec), identity, IMAGES)["spec"]
     return pod
 

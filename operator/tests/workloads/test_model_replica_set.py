@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
+from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, engine_pods
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import internal_url, router_objects, service_url
 from flotilla_operator.workloads.revision import revision_of
@@ -22,14 +22,15 @@ from tests.builders.model_replica_set import IMAGES, OWNER, full_featured_object
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE = full_featured_objects()
+FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE, FULL_STAGES = full_featured_objects()
 
 SCENARIOS = [
-    pytest.param(model_replica_set(), None, id="smallest-set"),
-    pytest.param(FULL_GPU, "gpu-7", id="every-field-on-gpus"),
-    pytest.param(FULL_CPU, None, id="embedder-from-a-claim-on-cpus"),
-    pytest.param(FULL_NODE, None, id="models-cached-on-the-node"),
-    pytest.param(FULL_ENGINE, "gpu-7", id="every-setting-of-the-engine"),
+    pytest.param(model_replica_set(), (), id="smallest-set"),
+    pytest.param(FULL_GPU, ("gpu-7",), id="every-field-on-gpus"),
+    pytest.param(FULL_CPU, (), id="embedder-from-a-claim-on-cpus"),
+    pytest.param(FULL_NODE, (), id="models-cached-on-the-node"),
+    pytest.param(FULL_ENGINE, ("gpu-7",), id="every-setting-of-the-engine"),
+    pytest.param(FULL_STAGES, ("gpu-7", "gpu-8"), id="two-stages-on-two-nodes"),
 ]
 
 
@@ -40,33 +41,33 @@ def owner_of(manifest: dict[str, Any]) -> Owner:
     )
 
 
-def rendered(manifest: dict[str, Any], node: str | None) -> list[dict[str, Any]]:
+def rendered(manifest: dict[str, Any], nodes: tuple[str, ...]) -> list[dict[str, Any]]:
     owner, spec = owner_of(manifest), ModelReplicaSet.model_validate(manifest).spec
-    identity = GroupIdentity(name=f"{owner.name}-abcde", server_id=1, revision=revision_of(spec), node=node)
-    return [*router_objects(owner, spec, IMAGES), engine_pod(owner, spec, identity, IMAGES)]
+    identity = GroupIdentity(name=f"{owner.name}-abcde", server_id=1, revision=revision_of(spec), nodes=nodes)
+    return [*router_objects(owner, spec, IMAGES), *engine_pods(owner, spec, identity, IMAGES)]
 
 
-@pytest.mark.parametrize(("manifest", "node"), SCENARIOS)
+@pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS)
 def test_golden(
     manifest: dict[str, Any],
-    node: str | None,
+    nodes: tuple[str, ...],
     golden: Callable[[Path, str], None],
     request: pytest.FixtureRequest,
 ) -> None:
-    golden(GOLDEN / f"{request.node.callspec.id}.yaml", yaml_of(rendered(manifest, node)))
+    golden(GOLDEN / f"{request.node.callspec.id}.yaml", yaml_of(rendered(manifest, nodes)))
 
 
-@pytest.mark.parametrize(("manifest", "node"), SCENARIOS)
-def test_shuffled_input_renders_the_same_bytes(manifest: dict[str, Any], node: str | None) -> None:
-    expected = json_of(rendered(manifest, node))
+@pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS)
+def test_shuffled_input_renders_the_same_bytes(manifest: dict[str, Any], nodes: tuple[str, ...]) -> None:
+    expected = json_of(rendered(manifest, nodes))
     for seed in range(20):
         again = shuffled(manifest, random.Random(seed))
-        assert json_of(rendered(again, node)) == expected
+        assert json_of(rendered(again, nodes)) == expected
 
 
 def pod_of(**spec: Any) -> dict[str, Any]:
     parsed = spec_of(**spec)
-    identity = GroupIdentity(name="llama-abcde", server_id=3, revision="r", node=spec.pop("node", None))
+    identity = GroupIdentity(name="llama-abcde", server_id=3, revision="r", nodes=spec.pop("nodes", ()))
     return engine_pod(OWNER, parsed, identity, IMAGES)
 
 
@@ -87,8 +88,8 @@ def pod_specs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [specs[m["kind"]](m) for m in rendered(manifest, None) if m["kind"] in specs]
 
 
-@pytest.mark.parametrize(("manifest", "node"), SCENARIOS[:3])
-def test_every_container_is_restricted(manifest: dict[str, Any], node: str | None) -> None:
+@pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS[:3])
+def test_every_container_is_restricted(manifest: dict[str, Any], nodes: tuple[str, ...]) -> None:
     for spec in pod_specs(manifest):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -206,8 +207,10 @@ def test_accelerators_are_limits_of_the_engine() -> None:
     assert container["resources"] == {"requests": {"cpu": "4"}, "limits": {"amd.com/gpu": "8"}}
 
 
-@pytest.mark.parametrize(("manifest", "node"), SCENARIOS)
-def test_all_but_the_engine_ask_for_what_a_quota_counts(manifest: dict[str, Any], node: str | None) -> None:
+@pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS)
+def test_all_but_the_engine_ask_for_what_a_quota_counts(
+    manifest: dict[str, Any], nodes: tuple[str, ...]
+) -> None:
     """The engine's requests are the user's."""
     for spec in pod_specs(manifest):
         for container in [*spec["containers"], *spec["initContainers"]]:

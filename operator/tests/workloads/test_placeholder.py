@@ -26,7 +26,7 @@ SPEC = spec_of(
     accelerator={"resource": "nvidia.com/gpu", "products": ["H100", "H200"]},
     parallelism={"tensor": 8},
 )
-ENGINE = engine_pod(OWNER, SPEC, GroupIdentity(name="any", server_id=1, revision="r", node=None), IMAGES)
+ENGINE = engine_pod(OWNER, SPEC, GroupIdentity(name="any", server_id=1, revision="r"), IMAGES)
 SHAPE = Shape(
     requests=pod_requests(ENGINE["spec"]),
     node_selector={"pool": "inference"},

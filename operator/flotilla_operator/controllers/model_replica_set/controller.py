@@ -42,6 +42,8 @@ from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.router import router_service
 from flotilla_runtime import contract
 
+UNSETTLED = ("waiting", "gated", "binding", "draining")
+
 
 class ModelReplicaSetController:
     """Keeps what is remembered between looks; everything else is in `observe` and `plan`."""
@@ -82,7 +84,7 @@ class ModelReplicaSetController:
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
         """The sets on a node that is gone or is to be emptied, and, whenever a node changes or a pod gives
-        room back, those that wait, drain or move.
+        room back, those that wait, drain or move, or whose groups are not bound yet.
         """
         name = manifest["metadata"]["name"]
         if resource == NODES and (caches.get(NODES, "", name) is None or _is_to_be_emptied(manifest)):
@@ -119,7 +121,7 @@ def _is_to_be_emptied(node: Manifest) -> bool:
 def _is_unsettled(manifest: Manifest) -> bool:
     status = manifest.get("status") or {}
     counts = status.get("groupCounts") or {}
-    if counts.get("waiting") or counts.get("draining"):
+    if any(counts.get(phase) for phase in UNSETTLED):
         return True
     reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions") or ()}
     return reasons.get(ConditionType.PROGRESSING) == Reason.EMPTYING_NODES

@@ -5,14 +5,16 @@ older or more urgent is served first, whichever set is planned first. A group th
 the time it began to wait in the set's status.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.controllers.conditions import parsed_timestamp
-from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.backoff import Backoff, backoff_of
+from flotilla_operator.controllers.model_replica_set.endings import ending_of
+from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of, pods_by_group
 from flotilla_operator.controllers.model_replica_set.seen import (
     FailedPin,
     RouterLoad,
@@ -20,10 +22,9 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     Surroundings,
 )
 from flotilla_operator.controllers.model_replica_set.turnover import Goal, Turnover, decide
-from flotilla_operator.placement import Group
-from flotilla_operator.placement.loads import Loads
+from flotilla_operator.placement import Group, Standing
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
+from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, stages_of
 from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_operator.workloads.revision import revision_of
 
@@ -47,17 +48,14 @@ class Demand:
     groups: tuple[ReplicaGroup, ...]
     turnover: Turnover
     waiting: tuple[Waiting, ...]
+    backoff: Backoff | None
 
 
 def demand_of(
     seen: SetSeen, around: Surroundings, now: datetime, *, load: RouterLoad | None = None
 ) -> Demand:
     """The set's groups, judged, and the groups it waits for; `load` is known of the set that is planned."""
-    node_names = frozenset(around.snapshot.topology.positions)
-    groups = tuple(
-        _with_surroundings(group_of(pod, node_names=node_names, now=now), seen, around, load)
-        for pod in seen.pods
-    )
+    groups = judged_groups(seen, around, now, load)
     refresh = " ".join(filter(None, (refresh_of(seen.manifest), seen.key_made_anew)))
     revision = revision_of(seen.spec, refresh=refresh)
     turnover = decide(groups, Goal(wanted=seen.spec.replicas, revision=revision))
@@ -66,6 +64,18 @@ def demand_of(
         groups=groups,
         turnover=turnover,
         waiting=_waiting(seen, groups, turnover.wanted_new, now),
+        backoff=backoff_of(seen.manifest, groups, now),
+    )
+
+
+def judged_groups(
+    seen: SetSeen, around: Surroundings, now: datetime, load: RouterLoad | None = None
+) -> tuple[ReplicaGroup, ...]:
+    """The set's groups, and which of them must go."""
+    groups = (group_of(pods) for pods in pods_by_group(seen.pods).values())
+    return tuple(
+        _with_surroundings(replace(group, ending=ending_of(group, around, now)), seen, around, load)
+        for group in groups
     )
 
 
@@ -73,24 +83,21 @@ def _with_surroundings(
     group: ReplicaGroup, seen: SetSeen, around: Surroundings, load: RouterLoad | None
 ) -> ReplicaGroup:
     """What the routers and the node add to what the pods say."""
-    group = replace(group, node_leaves=_leaves(group.node, seen, around))
+    group = replace(group, node_leaves=any(_leaves(node, seen, around) for node in group.nodes))
     if load is None:
         return group
     return replace(
         group,
         in_flight=load.by_group.get(group.name),
         sessions=load.sessions.get(group.name),
-        others_on_node=around.claims_on.get(group.node or "", 1) - 1,
+        others_on_nodes=sum(around.claims_on.get(node, 0) for node in set(group.nodes)) - len(group.nodes),
     )
 
 
-def _leaves(node_name: str | None, seen: SetSeen, around: Surroundings) -> bool:
+def _leaves(node_name: str, seen: SetSeen, around: Surroundings) -> bool:
     """Whether a node is to be emptied: cordoned, or with a taint that drives the set's pods away."""
-    topology = around.snapshot.topology
-    position = topology.positions.get(node_name or "")
-    if position is None:
+    if (node := around.node(node_name)) is None:
         return False
-    node = topology.nodes[position]
     tolerations = [toleration_of(toleration.manifest()) for toleration in seen.spec.placement.tolerations]
     return node.cordoned or any(
         taint.effect == "NoExecute" and not any(toleration.tolerates(taint) for toleration in tolerations)
@@ -100,18 +107,16 @@ def _leaves(node_name: str | None, seen: SetSeen, around: Surroundings) -> bool:
 
 def placement_groups(seen: SetSeen, demand: Demand, around: Surroundings, now: datetime) -> list[Group]:
     """The waiting groups as placement takes them; none for a set without an accelerator, or one that is
-    held.
+    held or backs off.
     """
-    accelerator = seen.spec.accelerator
+    accelerator, placement = seen.spec.accelerator, seen.spec.placement
     if not demand.waiting or accelerator is None or accelerator.resource is None or seen.spec.paused:
         return []
-    pod = engine_pod(
-        seen.owner,
-        seen.spec,
-        GroupIdentity(name="any", server_id=0, revision=demand.revision, node=None),
-        around.images,
-    )["spec"]
-    left_out = left_out_nodes(seen, around, now) | _just_released(demand)
+    if demand.backoff is not None and demand.backoff.holds(now):
+        return []
+    identity = GroupIdentity(name="any", server_id=0, revision=demand.revision)
+    pod = engine_pod(seen.owner, seen.spec, identity, around.images)["spec"]
+    left_out = left_out_nodes(seen, around, now) | _just_released(demand.groups)
     return [
         Group(
             owner=f"{seen.owner.namespace}/{seen.owner.name}",
@@ -119,13 +124,25 @@ def placement_groups(seen: SetSeen, demand: Demand, around: Surroundings, now: d
             accelerator=accelerator.resource,
             requests=pod_requests(pod),
             waiting_since_seconds=waiting.since.timestamp(),
+            stages=stages_of(seen.spec),
             priority=seen.priority,
             node_selector=pod.get("nodeSelector") or {},
             tolerations=tuple(toleration_of(t) for t in pod.get("tolerations") or ()),
             products=frozenset(accelerator.products),
             left_out=left_out,
+            pack_within=placement.pack_pipeline_within,
+            spread_across=placement.spread_replicas_across,
+            required=placement.required,
         )
         for waiting in demand.waiting[seen.promised :]
+    ]
+
+
+def standing_groups(seen: SetSeen, demand: Demand) -> list[Standing]:
+    """Where the set's replicas are, for those that wish to be spread."""
+    owner = f"{seen.owner.namespace}/{seen.owner.name}"
+    return [
+        Standing(owner=owner, nodes=group.nodes) for group in demand.groups if group.lives and group.nodes
     ]
 
 
@@ -138,25 +155,8 @@ def left_out_nodes(seen: SetSeen, around: Surroundings, now: datetime) -> frozen
     return frozenset(
         failed.node
         for failed in seen.failed_pins
-        if now - failed.at < LEFT_OUT_FOR and free_on(around, failed.node, resource) == failed.free
+        if now - failed.at < LEFT_OUT_FOR and around.free(failed.node, resource) == failed.free
     )
-
-
-def _just_released(demand: Demand) -> frozenset[str]:
-    """The nodes of pins that fail in this very plan, whose pods still count."""
-    return frozenset(
-        group.node
-        for group in demand.groups
-        if group.node is not None
-        and group.ending is not None
-        and group.ending.reason is EventReason.GROUP_RELEASED
-    )
-
-
-def free_on(around: Surroundings, node: str, resource: str) -> int | None:
-    """What a node has free of a resource, None when the node is gone."""
-    position = around.snapshot.topology.positions.get(node)
-    return None if position is None else Loads(around.snapshot).free(position, resource)
 
 
 def failed_pins(seen: SetSeen, around: Surroundings, now: datetime) -> tuple[FailedPin, ...]:
@@ -164,15 +164,20 @@ def failed_pins(seen: SetSeen, around: Surroundings, now: datetime) -> tuple[Fai
     accelerator = seen.spec.accelerator
     if accelerator is None or accelerator.resource is None:
         return ()
-    demand = demand_of(seen, around, now)
-    released = [group.node for group in demand.groups if group.node in _just_released(demand)]
+    groups = judged_groups(seen, around, now)
+    leaving = [node for group in groups if group.ending and group.ending.failed_nodes for node in group.nodes]
     found = []
-    for node in sorted(_just_released(demand)):
-        free = free_on(around, node, accelerator.resource)
+    for node in sorted(_just_released(groups)):
+        free = around.free(node, accelerator.resource)
         if free is not None:
-            ours = released.count(node) * seen.spec.parallelism.tensor
+            ours = leaving.count(node) * seen.spec.parallelism.tensor
             found.append(FailedPin(node=node, free=free + ours, at=now))
     return tuple(found)
+
+
+def _just_released(groups: Sequence[ReplicaGroup]) -> frozenset[str]:
+    """The nodes of pins that fail in this very plan, whose pods still count."""
+    return frozenset(node for group in groups if group.ending for node in group.ending.failed_nodes)
 
 
 def _waiting(

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
 from flotilla_operator.cluster.writes import Manifest
-from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
-from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, Trouble
+from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, timestamp, with_summary
+from flotilla_operator.controllers.model_replica_set.backoff import Backoff
+from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
 from flotilla_operator.placement import Refusal
 
@@ -44,6 +46,7 @@ class Facts:
     waiting: int
     refusal: Refusal | None
     turnover: Turnover
+    backoff: Backoff | None
     asking: Asking | None = None
     scaling: ZeroDecision | None = None
 
@@ -93,6 +96,8 @@ def spec_valid(facts: Facts) -> Condition:
 
 def placed(facts: Facts) -> Condition:
     """Every group has its place, or a sentence says why not."""
+    if facts.backoff is not None:
+        return _wrong(ConditionType.PLACED, Reason.BACKING_OFF, _backing_off(facts, facts.backoff))
     if facts.refusal is not None:
         refusal = facts.refusal
         able = refusal.fits_when_empty
@@ -220,6 +225,12 @@ def _why_not_ready(facts: Facts) -> tuple[Reason, str]:
         return Reason.NO_REPLICA_READY if not facts.ready else Reason.SCALING, how_many
     group, trouble = facts.trouble
     return trouble.reason, f"{how_many}; {group.name}: {trouble.message}"
+
+
+def _backing_off(facts: Facts, backoff: Backoff) -> str:
+    waiting = f"{facts.waiting} replicas wait" if facts.waiting > 1 else "1 replica waits"
+    until = timestamp(backoff.until)
+    return f"{waiting} until {until} after {backoff.failures} failures in a row; {backoff.message}"
 
 
 def _refused(facts: Facts, refusal: Refusal) -> str:

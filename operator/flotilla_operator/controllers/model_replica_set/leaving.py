@@ -76,19 +76,23 @@ def _step(
         return _annotated(group, observed, [{"op": "add", "path": ANNOTATION_PATH, "value": epoch}])
     return [
         Delete(
-            ref=PODS.ref(observed.me.owner.namespace, group.pod_name),
-            uid=group.uid,
+            ref=PODS.ref(observed.me.owner.namespace, member.pod_name),
+            uid=member.uid,
             grace_period_seconds=STOP_SECONDS,
         )
+        for member in group.staying
     ]
 
 
 def _annotated(
     group: ReplicaGroup, observed: Observed, operations: Sequence[Mapping[str, str]]
 ) -> list[JsonPatch]:
-    """The kubelet writes a pod's status all the time, so the patch is for this pod and not for a version."""
-    ref = PODS.ref(observed.me.owner.namespace, group.pod_name)
-    return [JsonPatch(ref=ref, uid=group.uid, operations=operations)]
+    """The kubelet writes a pod's status all the time, so the patch is for this pod and not for a version.
+
+    Routers know a group by its leader, so the drain is written there alone and begins or ends at once.
+    """
+    ref = PODS.ref(observed.me.owner.namespace, group.leader.pod_name)
+    return [JsonPatch(ref=ref, uid=group.leader.uid, operations=operations)]
 
 
 def _told(removal: Removal, judged: Drained) -> Event:

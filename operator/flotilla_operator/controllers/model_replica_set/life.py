@@ -1,34 +1,31 @@
-"""The life of a group, read from its pod: one file decides the phase, what troubles it and whether it must
-go.
+"""The life of a group, read from the pods of all its stages: one file decides the phase.
 
-    Waiting (no pod) → Binding → Loading → Ready ⇄ Draining → gone
+    Waiting (no pods) → Gated (groups of several pods) → Binding → Loading → Ready ⇄ Draining → gone
 
-A phase is never kept anywhere, it is read anew each time; so nothing can disagree with the cluster. What ends
-a group is a visible chain of checks; what only troubles one (an image that cannot be pulled, a crash loop) is
-left to the kubelet's own retries and said in a condition with the container's last words.
+A phase is never kept anywhere, it is read anew each time; so nothing can disagree with the cluster. A group
+is as far as the member that is furthest behind, and it leaves with the first member that leaves. What ends a
+group stands in `endings`; what only troubles one (an image that cannot be pulled, a crash loop of a single
+pod) is left to the kubelet's own retries and said in a condition with the container's last words (`trouble`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from flotilla_operator.controllers.conditions import is_true, parsed_timestamp
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble, trouble_of
 from flotilla_operator.placement.manifests import FINISHED, pinned_node
+from flotilla_operator.workloads.gate import is_gated
 from flotilla_runtime import contract
 
 Pod = Mapping[str, Any]
 
-BIND_TIMEOUT = timedelta(seconds=30)
-IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-LAST_WORDS_LIMIT = 400
-
 
 class Phase(StrEnum):
-    """Where a group stands in its life."""
+    """Where a group stands in its life, furthest behind first; Draining is beside the others."""
 
     WAITING = "Waiting"
     GATED = "Gated"
@@ -38,36 +35,86 @@ class Phase(StrEnum):
     DRAINING = "Draining"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """Why a group's pod does not get on, in the words of the kubelet or of the container itself."""
-
-    reason: Reason
-    message: str
+FURTHEST_BEHIND_FIRST = (Phase.GATED, Phase.BINDING, Phase.LOADING, Phase.READY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Why a group must go, and whether its pod is beyond a graceful stop."""
+    """Why a group must go, and how: by force where nobody is left to stop, and with the drain's deadline
+    where the engine still works. `failed_nodes` are those on which its pods were pinned in vain.
+    """
 
     reason: EventReason
     message: str
     by_force: bool = False
+    drains: bool = False
+    failed_nodes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """The pod of one stage."""
+
+    stage: int
+    pod: Pod
+
+    @property
+    def pod_name(self) -> str:
+        """Its name."""
+        return str(self.pod["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        """Its UID."""
+        return str(self.pod["metadata"]["uid"])
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is being deleted already."""
+        return "deletionTimestamp" in self.pod["metadata"]
+
+    @property
+    def phase(self) -> Phase:
+        """How far this pod is."""
+        return phase_of(self.pod)
+
+    @property
+    def bound_to(self) -> str | None:
+        """The node that the scheduler has given it to."""
+        return self.pod["spec"].get("nodeName") or None
+
+    @property
+    def pin(self) -> str | None:
+        """The node that it is pinned to."""
+        return pinned_node(self.pod["spec"])
+
+    @property
+    def node(self) -> str | None:
+        """Where it stands, or is to stand."""
+        return self.bound_to or self.pin
+
+    @property
+    def may_bind_since(self) -> datetime | None:
+        """Since when the scheduler may bind it: since its gate was lifted, or it was created without one."""
+        lifted = (self.pod["metadata"].get("annotations") or {}).get(contract.ANNOTATION_GATE_LIFTED)
+        if lifted:
+            return parsed_timestamp(lifted)
+        return None if is_gated(self.pod["spec"]) else created_at(self.pod)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaGroup:
-    """One replica as its pod shows it."""
+    """One replica as its pods show it; `members` in the order of their stages, of which there should be
+    `stages`.
+    """
 
     name: str
-    pod_name: str
-    uid: str
+    members: tuple[Member, ...]
     phase: Phase
-    pinned: bool
     revision: str
     server_id: int
-    node: str | None
     created_at: datetime
+    stages: int = 1
     trouble: Trouble | None = None
     ending: Ending | None = None
     in_flight: int | None = None
@@ -77,7 +124,7 @@ class ReplicaGroup:
     going: bool = False
     drain_epoch: int | None = None
     node_leaves: bool = False
-    others_on_node: int = 0
+    others_on_nodes: int = 0
 
     @property
     def lives(self) -> bool:
@@ -94,77 +141,58 @@ class ReplicaGroup:
         """Whether routers may have sent it requests, so that it must drain before it goes."""
         return self.ready or self.started
 
+    @property
+    def whole(self) -> bool:
+        """Whether every stage has its pod."""
+        return len(self.members) >= self.stages
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A pod with what judging it takes."""
+    @property
+    def pinned(self) -> bool:
+        """Whether we chose its nodes."""
+        return any(member.pin is not None for member in self.members)
 
-    pod: Pod
-    node_names: frozenset[str]
-    now: datetime
+    @property
+    def leader(self) -> Member:
+        """The pod that answers for the group; of a group that is not whole, the first one left."""
+        return self.members[0]
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes of its stages, in order, as far as they are known."""
+        return tuple(member.node for member in self.members if member.node is not None)
 
-Check = Callable[[Seen], Ending | None]
+    @property
+    def staying(self) -> tuple[Member, ...]:
+        """The members that nobody has deleted yet."""
+        return tuple(member for member in self.members if not member.leaves)
 
-
-def pod_over(seen: Seen) -> Ending | None:
-    """Preempted, evicted by the kubelet, or finished otherwise: such a pod never runs again."""
-    status = seen.pod.get("status") or {}
-    if status.get("phase") not in FINISHED:
-        return None
-    why = status.get("message") or status.get("reason") or "its containers have ended"
-    return Ending(reason=EventReason.GROUP_FAILED, message=f"the pod is over: {why}")
-
-
-def node_gone(seen: Seen) -> Ending | None:
-    """The node was taken away; nobody will confirm the end of its pods."""
-    node = seen.pod["spec"].get("nodeName")
-    if not node or node in seen.node_names:
-        return None
-    return Ending(reason=EventReason.GROUP_LOST, message=f"node {node} no longer exists", by_force=True)
-
-
-def not_bound_in_time(seen: Seen) -> Ending | None:
-    """Somebody else took the room; a pin cannot be moved, so the pod makes way for a new one elsewhere."""
-    pin = pinned_node(seen.pod["spec"])
-    if seen.pod["spec"].get("nodeName") or pin is None:
-        return None
-    if seen.now - created_at(seen.pod) < BIND_TIMEOUT:
-        return None
-    why = _scheduler_message(seen.pod) or "the scheduler said nothing"
-    return Ending(
-        reason=EventReason.GROUP_RELEASED,
-        message=f"not bound to {pin} within {BIND_TIMEOUT.seconds} s: {why}",
-    )
+    @property
+    def may_bind_since(self) -> datetime | None:
+        """Since when the first of its pods that may be bound waits, or waited, for it."""
+        times = [since for member in self.members if (since := member.may_bind_since) is not None]
+        return min(times, default=None)
 
 
-ENDS_WHEN: tuple[Check, ...] = (pod_over, node_gone, not_bound_in_time)
-
-
-def group_of(
-    pod: Pod, *, node_names: frozenset[str], now: datetime, in_flight: int | None = None
-) -> ReplicaGroup:
-    """The group that a leader pod stands for."""
-    seen = Seen(pod=pod, node_names=node_names, now=now)
-    metadata = pod["metadata"]
-    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+def group_of(pods: Sequence[Pod]) -> ReplicaGroup:
+    """The group that these pods are, not yet judged."""
+    members = tuple(sorted((_member(pod) for pod in pods), key=lambda member: (member.stage, member.uid)))
+    leader = members[0].pod
+    first = leader["metadata"]
+    labels, annotations = first.get("labels") or {}, first.get("annotations") or {}
+    troubles = (trouble_of(member.pod) for member in members)
     return ReplicaGroup(
-        name=labels.get(contract.LABEL_GROUP, metadata["name"]),
-        pod_name=metadata["name"],
-        uid=metadata["uid"],
-        phase=phase_of(pod),
-        pinned=pinned_node(pod["spec"]) is not None,
+        name=group_name(leader),
+        members=members,
+        phase=_phase(members),
         revision=labels.get(contract.LABEL_REVISION, ""),
         server_id=int(annotations.get(contract.ANNOTATION_SERVER_ID, "0")),
-        node=pod["spec"].get("nodeName") or pinned_node(pod["spec"]),
-        created_at=created_at(pod),
-        trouble=trouble_of(pod),
-        ending=next((ending for check in ENDS_WHEN if (ending := check(seen))), None),
-        in_flight=in_flight,
-        ready=is_true(dict(pod), "Ready"),
-        started=engine_started(pod),
-        going="deletionTimestamp" in metadata,
-        drain_epoch=drain_epoch_of(pod),
+        created_at=min(created_at(member.pod) for member in members),
+        stages=int(annotations.get(contract.ANNOTATION_STAGES, "1")),
+        trouble=next((trouble for trouble in troubles if trouble is not None), None),
+        ready=all(is_true(dict(member.pod), "Ready") for member in members),
+        started=engine_started(leader),
+        going=any(member.leaves for member in members),
+        drain_epoch=drain_epoch_of(leader),
     )
 
 
@@ -180,13 +208,27 @@ def engine_started(pod: Pod) -> bool:
     return any(container.get("started") for container in containers)
 
 
+def pods_by_group(pods: Iterable[Pod]) -> Mapping[str, list[Pod]]:
+    """The pods of each group."""
+    found: dict[str, list[Pod]] = {}
+    for pod in pods:
+        found.setdefault(group_name(pod), []).append(pod)
+    return found
+
+
+def group_name(pod: Pod) -> str:
+    """The group that a pod belongs to."""
+    metadata = pod["metadata"]
+    return str((metadata.get("labels") or {}).get(contract.LABEL_GROUP, metadata["name"]))
+
+
 def pod_is_over(pod: Pod) -> bool:
     """Whether a pod gives back what it held, or is about to."""
     return "deletionTimestamp" in pod["metadata"] or (pod.get("status") or {}).get("phase") in FINISHED
 
 
 def phase_of(pod: Pod) -> Phase:
-    """The phase, from what the API server holds."""
+    """How far one pod is, from what the API server holds."""
     if "deletionTimestamp" in pod["metadata"] or drain_epoch_of(pod) is not None:
         return Phase.DRAINING
     if pod["spec"].get("schedulingGates"):
@@ -196,54 +238,18 @@ def phase_of(pod: Pod) -> Phase:
     return Phase.READY if is_true(dict(pod), "Ready") else Phase.LOADING
 
 
-def trouble_of(pod: Pod) -> Trouble | None:
-    """The first thing that keeps the pod's containers from getting on, init containers first."""
-    status = pod.get("status") or {}
-    if not pod["spec"].get("nodeName"):
-        message = _scheduler_message(pod)
-        return Trouble(reason=Reason.UNSCHEDULABLE, message=message) if message else None
-    for container in status.get("initContainerStatuses") or ():
-        if found := _container_trouble(container, Reason.MODEL_FETCH_FAILED):
-            return found
-    for container in status.get("containerStatuses") or ():
-        if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
-            return found
-    return None
-
-
 def created_at(pod: Pod) -> datetime:
     """When the pod was created."""
     return parsed_timestamp(pod["metadata"]["creationTimestamp"])
 
 
-def _container_trouble(container: Mapping[str, Any], crashing: Reason) -> Trouble | None:
-    name, state = container["name"], container.get("state") or {}
-    waiting = state.get("waiting") or {}
-    said = waiting.get("message") or waiting.get("reason") or ""
-    if waiting.get("reason") in IMAGE_REASONS:
-        return Trouble(reason=Reason.IMAGE_PULL_FAILED, message=f"container {name}: {said}")
-    if waiting.get("reason") in CONFIG_REASONS:
-        return Trouble(reason=Reason.CONTAINER_CONFIG_ERROR, message=f"container {name}: {said}")
-    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
-    if ended is None or ended.get("exitCode") == 0:
-        return None
-    return Trouble(
-        reason=crashing,
-        message=f"container {name} ended with code {ended.get('exitCode')}: {last_words(ended)}",
-    )
+def _phase(members: Sequence[Member]) -> Phase:
+    phases = {member.phase for member in members}
+    if Phase.DRAINING in phases:
+        return Phase.DRAINING
+    return next(phase for phase in FURTHEST_BEHIND_FIRST if phase in phases)
 
 
-def last_words(ended: Mapping[str, Any]) -> str:
-    """The last line that a container left, for that is where programs say why they end."""
-    lines: Sequence[str] = [
-        line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()
-    ]
-    words = lines[-1] if lines else (ended.get("reason") or "it left no message")
-    return words[:LAST_WORDS_LIMIT]
-
-
-def _scheduler_message(pod: Pod) -> str:
-    for condition in (pod.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message") or condition.get("reason") or "")
-    return ""
+def _member(pod: Pod) -> Member:
+    labels = pod["metadata"].get("labels") or {}
+    return Member(stage=int(labels.get(contract.LABEL_STAGE, "0")), pod=pod)

@@ -20,6 +20,7 @@ from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.cluster.writes import Create, Manifest, Plan
 from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
 from flotilla_operator.controllers.model_replica_set.engine_key import KeyMade
+from flotilla_operator.controllers.model_replica_set.life import group_name
 from flotilla_operator.controllers.model_replica_set.scaling import as_decided_last
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
 from flotilla_operator.placement import Claim, Node
@@ -83,6 +84,7 @@ class Promise:
     """A node's room for a pod that is being created."""
 
     namespace: str
+    group_name: str
     pod_name: str
     claim: Claim
     at: datetime
@@ -128,6 +130,7 @@ class Memory:
         promised = tuple(
             Promise(
                 namespace=owner.namespace,
+                group_name=group_name(write.manifest),
                 pod_name=write.manifest["metadata"]["name"],
                 claim=claim,
                 at=now,

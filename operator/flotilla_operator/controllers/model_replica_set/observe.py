@@ -38,6 +38,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
 from flotilla_operator.placement import Policy, Snapshot, Topology
 from flotilla_operator.placement.manifests import FINISHED
 from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_replica_set import router_objects
@@ -62,11 +63,11 @@ def owner_of(manifest: Manifest) -> Owner:
 
 
 def engine_pods(caches: Caches, uid: str) -> list[Manifest]:
-    """The pods that stand for the set's groups: each group's first stage."""
+    """The pods of the set's groups, of all stages."""
     return [
         pod
         for pod in caches.owned(PODS, uid)
-        if (pod["metadata"].get("labels") or {}).get(contract.LABEL_STAGE) == "0"
+        if contract.LABEL_STAGE in (pod["metadata"].get("labels") or {})
     ]
 
 
@@ -93,7 +94,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     rivals = [
         replace(
             _seen(other, world.caches, memory),
-            promised=len(promises.get(other.manifest["metadata"]["uid"], ())),
+            promised=len({p.group_name for p in promises.get(other.manifest["metadata"]["uid"], ())}),
         )
         for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
         if other is not None and other.manifest["metadata"]["uid"] != uid and _may_wait(other, world.caches)
@@ -243,7 +244,7 @@ def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
             return False
         if (status.get("groupCounts") or {}).get("waiting"):
             return True
-        return len(engine_pods(caches, metadata["uid"])) < seen.spec.replicas
+        return len(engine_pods(caches, metadata["uid"])) < seen.spec.replicas * stages_of(seen.spec)
     return True
 
 

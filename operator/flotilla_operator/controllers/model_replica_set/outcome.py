@@ -16,6 +16,7 @@ from flotilla_operator.controllers.conditions import (
     transitions,
 )
 from flotilla_operator.controllers.ignored_fields import ignored_fields
+from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.demand import Demand, Waiting
 from flotilla_operator.controllers.model_replica_set.judgement import Facts, conditions
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
@@ -24,7 +25,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.scaling import scaling_status
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.startups import capacity_status
-from flotilla_operator.placement import Placement, Refusal, score
+from flotilla_operator.placement import Placement, Refusal
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_selector
 from flotilla_operator.workloads.labels import selector_text
 from flotilla_operator.workloads.model_replica_set import router_deployment_name, service_url
@@ -34,10 +35,10 @@ GROUPS_SHOWN = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A group that gets its pod in this plan."""
+    """A group that gets its pods in this plan."""
 
     identity: GroupIdentity
-    pod: Manifest
+    pods: tuple[Manifest, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Outcome:
 def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], list[Event]]:
     """The whole status, and what of it is news."""
     manifest, spec = outcome.observed.me.manifest, outcome.observed.me.spec
-    judged = conditions(_facts(outcome))
+    judged = conditions(_facts(outcome, now))
     before = conditions_of(manifest)
     generation = manifest["metadata"].get("generation", 0)
     groups = _groups(outcome, now)
@@ -91,6 +92,7 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
         "groupCounts": counts,
         "placement": _placement(outcome),
         "capacity": capacity_status(outcome.observed),
+        "backoff": outcome.demand.backoff.manifest() if outcome.demand.backoff else None,
         "load": _load(outcome),
         "autoscaling": scaling_status(manifest, outcome.observed.scaling, now),
         "conditions": merged(before, judged, generation=generation, now=now),
@@ -98,7 +100,7 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
     return status, [*_ready_events(outcome), *transitions(before, judged)]
 
 
-def _facts(outcome: Outcome) -> Facts:
+def _facts(outcome: Outcome, now: datetime) -> Facts:
     observed = outcome.observed
     owner = observed.me.owner
     return Facts(
@@ -111,9 +113,15 @@ def _facts(outcome: Outcome) -> Facts:
         waiting=len(outcome.waiting),
         refusal=outcome.refusal,
         turnover=outcome.demand.turnover,
+        backoff=_backoff(outcome, now),
         asking=outcome.asking,
         scaling=observed.scaling,
     )
+
+
+def _backoff(outcome: Outcome, now: datetime) -> Backoff | None:
+    backoff = outcome.demand.backoff
+    return backoff if backoff is not None and outcome.waiting and backoff.holds(now) else None
 
 
 def _groups(outcome: Outcome, now: datetime) -> list[dict[str, Any]]:
@@ -136,7 +144,8 @@ def _groups(outcome: Outcome, now: datetime) -> list[dict[str, Any]]:
         {
             "name": group.name,
             "phase": str(group.phase),
-            "nodes": [group.node] if group.node else [],
+            "nodes": list(group.nodes),
+            "domain": _domain(outcome, group),
             "revision": group.revision,
             "sinceTime": since(group.name, group.phase),
         }
@@ -155,6 +164,14 @@ def _groups(outcome: Outcome, now: datetime) -> list[dict[str, Any]]:
     return sorted(entries, key=_place_in_list)
 
 
+def _domain(outcome: Outcome, group: ReplicaGroup) -> str | None:
+    """The domain of a group of several stages: the level's label, and the names from the widest level on."""
+    if group.stages == 1 or len(group.nodes) < group.stages:
+        return None
+    domain = outcome.observed.around.domain(group.nodes)
+    return None if domain is None else f"{domain.level}={domain.name}"
+
+
 def _place_in_list(entry: Mapping[str, Any]) -> tuple[bool, str, str]:
     """Not ready first, then the oldest: of more groups than are shown, those that wait longest keep their
     names.
@@ -171,10 +188,10 @@ def _placement(outcome: Outcome) -> dict[str, Any] | None:
     spec, around = outcome.observed.me.spec, outcome.observed.around
     if spec.accelerator is None or spec.accelerator.resource is None:
         return None
-    nodes = [(group.node,) for group in outcome.demand.groups if group.lives and group.node]
+    nodes = [group.nodes for group in outcome.demand.groups if group.lives]
     refusal = outcome.refusal
     return {
-        "score": score(around.snapshot, around.policy, spec.accelerator.resource, nodes).value,
+        "score": around.score(nodes, spec.accelerator.resource, spec.placement.spread_replicas_across).value,
         "blocked": [
             {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
         ],
@@ -203,7 +220,7 @@ def _ready_events(outcome: Outcome) -> list[Event]:
         Event(
             type=EventType.NORMAL,
             reason=EventReason.GROUP_READY,
-            note=f"{group.name} serves from {group.node}",
+            note=f"{group.name} serves from {', '.join(group.nodes)}",
             subject=group.name,
         )
         for group in newly

@@ -2,7 +2,8 @@
 
 held?     deleted: nothing, its children go with it; paused: look on, change nothing, ask for no nodes
 router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone
-endings   groups whose pod is over, whose node is gone, whose pin failed: their pods go
+endings   groups of which a pod is over, a node is gone, a pin failed: all their pods go
+gates     groups that exist whole and whose nodes are still to be had: their gates are lifted
 turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
 placement the groups that fit get their pods, already pinned; without an accelerator the scheduler chooses
 nodes     for groups that fit nowhere placeholders make a node autoscaler bring some, where the user wishes it
@@ -10,6 +11,7 @@ status    what all of this amounts to
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flotilla_operator.cluster.resources import PODS
@@ -19,6 +21,7 @@ from flotilla_operator.cluster.writes import (
     Delete,
     Event,
     EventType,
+    JsonPatch,
     Manifest,
     ObjectRef,
     Plan,
@@ -29,9 +32,11 @@ from flotilla_operator.controllers.model_replica_set.demand import (
     Waiting,
     demand_of,
     placement_groups,
+    standing_groups,
 )
+from flotilla_operator.controllers.model_replica_set.endings import BIND_TIMEOUT
 from flotilla_operator.controllers.model_replica_set.leaving import steps
-from flotilla_operator.controllers.model_replica_set.life import BIND_TIMEOUT, Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
 from flotilla_operator.controllers.model_replica_set.placeholders import (
     ask_for_nodes,
@@ -43,7 +48,8 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.sizing import sized
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
-from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pod
+from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pods
+from flotilla_operator.workloads.gate import is_gated, lifting
 from flotilla_operator.workloads.model_replica_set import router_objects
 
 LOOK_AGAIN_MISSING_SECONDS = 10.0
@@ -64,8 +70,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if me.spec.paused:
         return _look_on(observed, demand, taken, now)
     placement = _placement(observed, demand, now)
-    started, waiting = _start(observed, demand, placement)
-    ended = [group for group in demand.groups if group.ending and not group.going]
+    started, waiting = _start(observed, demand, placement, now)
+    ended = [group for group in demand.groups if group.ending and group.staying]
     leaving = steps(demand.turnover, observed, now)
     asking = ask_for_nodes(observed, demand, placement, len(started), now)
     outcome = Outcome(
@@ -81,9 +87,10 @@ def plan(observed: Observed, now: datetime) -> Plan:
     writes: list[Write] = [
         *_engine_key(observed),
         *(Apply(manifest=manifest) for manifest in objects),
-        *(_delete(group, observed) for group in ended),
+        *(_delete(group, member, observed) for group in ended for member in group.staying),
         *leaving.writes,
-        *(Create(manifest=one.pod) for one in started),
+        *_lifts(demand, now),
+        *(Create(manifest=pod) for one in started for pod in one.pods),
         *placeholder_writes(asking, observed, now),
     ]
     return Plan(
@@ -154,36 +161,39 @@ def _placement(observed: Observed, demand: Demand, now: datetime) -> Placement |
     """Where this set's and every rival's waiting groups go; None when this set has none to place."""
     if observed.missing or not (mine := placement_groups(observed.me, demand, observed.around, now)):
         return None
-    others = [
-        group
-        for rival in observed.rivals
-        for group in placement_groups(rival, demand_of(rival, observed.around, now), observed.around, now)
-    ]
-    return place(observed.around.snapshot, [*mine, *others], observed.around.policy, now.timestamp())
+    waiting, standing = list(mine), standing_groups(observed.me, demand)
+    for rival in observed.rivals:
+        theirs = demand_of(rival, observed.around, now)
+        waiting += placement_groups(rival, theirs, observed.around, now)
+        standing += standing_groups(rival, theirs)
+    snapshot = replace(observed.around.snapshot, standing=standing)
+    return place(snapshot, waiting, observed.around.policy, now.timestamp())
 
 
 def _start(
-    observed: Observed, demand: Demand, placement: Placement | None
+    observed: Observed, demand: Demand, placement: Placement | None, now: datetime
 ) -> tuple[tuple[Started, ...], tuple[Waiting, ...]]:
     """The groups that get their pods now, and those that go on waiting."""
-    if observed.missing:
-        return (), demand.waiting
     me = observed.me
+    if observed.missing or (demand.backoff is not None and demand.backoff.holds(now)):
+        return (), demand.waiting
     owner_name = f"{me.owner.namespace}/{me.owner.name}"
     used_ids = {group.server_id for group in demand.groups}
     started: list[Started] = []
     for waiting in demand.waiting:
-        node = None
+        nodes: tuple[str, ...] = ()
         if me.spec.accelerator is not None:
             binding = placement.binding_of(owner_name, waiting.name) if placement else None
             if binding is None:
                 continue
-            node = binding.nodes[0]
+            nodes = binding.nodes
         server_id = _smallest_free(used_ids)
         used_ids.add(server_id)
-        identity = GroupIdentity(name=waiting.name, server_id=server_id, revision=demand.revision, node=node)
-        pod = engine_pod(me.owner, me.spec, identity, observed.around.images)
-        started.append(Started(identity=identity, pod=pod))
+        identity = GroupIdentity(
+            name=waiting.name, server_id=server_id, revision=demand.revision, nodes=nodes
+        )
+        pods = engine_pods(me.owner, me.spec, identity, observed.around.images)
+        started.append(Started(identity=identity, pods=tuple(pods)))
     names = {one.identity.name for one in started}
     return tuple(started), tuple(w for w in demand.waiting if w.name not in names)
 
@@ -195,15 +205,37 @@ def _smallest_free(used: set[int]) -> int:
     return next(candidate for candidate in range(1, len(used) + 2) if candidate not in used)
 
 
-def _delete(group: ReplicaGroup, observed: Observed) -> Delete:
-    """The end of a group that cannot go on: graceful, unless nobody is left to be graceful."""
-    by_force = group.ending is not None and group.ending.by_force
-    grace = 0 if by_force else STOP_SECONDS
+def _delete(group: ReplicaGroup, member: Member, observed: Observed) -> Delete:
+    """The end of a pod whose group cannot go on: graceful, unless nobody is left to be graceful."""
+    grace, ending = STOP_SECONDS, group.ending
+    if ending is not None and ending.drains:
+        grace += observed.me.spec.drain.deadline_seconds
+    if ending is not None and ending.by_force and observed.around.node(member.bound_to) is None:
+        grace = 0
     return Delete(
-        ref=PODS.ref(observed.me.owner.namespace, group.pod_name),
-        uid=group.uid,
+        ref=PODS.ref(observed.me.owner.namespace, member.pod_name),
+        uid=member.uid,
         grace_period_seconds=grace,
     )
+
+
+def _lifts(demand: Demand, now: datetime) -> list[JsonPatch]:
+    """The gates of the groups that exist whole. Those whose nodes are not to be had any more have an ending.
+
+    A group that is to leave keeps its gates: it holds nothing and never will.
+    """
+    leaving = {removal.group.name for removal in demand.turnover.removals}
+    return [
+        JsonPatch(
+            ref=PODS.ref(member.pod["metadata"]["namespace"], member.pod_name),
+            resource_version=member.pod["metadata"]["resourceVersion"],
+            operations=lifting(member.pod, now),
+        )
+        for group in demand.groups
+        if group.phase is Phase.GATED and group.lives and group.whole and group.name not in leaving
+        for member in group.members
+        if is_gated(member.pod["spec"])
+    ]
 
 
 def _group_events(ended: Sequence[ReplicaGroup], started: Sequence[Started]) -> list[Event]:
@@ -223,18 +255,17 @@ def _group_events(ended: Sequence[ReplicaGroup], started: Sequence[Started]) -> 
 
 
 def _started_event(identity: GroupIdentity) -> Event:
-    if identity.node is None:
+    if not identity.nodes:
         reason, note = EventReason.GROUP_CREATED, f"{identity.name} is left to the scheduler"
     else:
-        reason, note = EventReason.GROUP_PLACED, f"{identity.name} goes to {identity.node}"
+        reason, note = EventReason.GROUP_PLACED, f"{identity.name} goes to {', '.join(identity.nodes)}"
     return Event(type=EventType.NORMAL, reason=reason, note=note, subject=identity.name)
 
 
 def _rests_on(started: Sequence[Started]) -> dict[str, frozenset[ObjectRef]]:
     """A group is placed when its pod could be written, and all are placed when every pod could."""
-    created = {one.identity.name: PODS.ref_to(one.pod) for one in started}
-    single = {name: frozenset({ref}) for name, ref in created.items()}
-    return {**single, ConditionType.PLACED: frozenset(created.values())}
+    created = {one.identity.name: frozenset(PODS.ref_to(pod) for pod in one.pods) for one in started}
+    return {**created, ConditionType.PLACED: frozenset().union(*created.values())}
 
 
 def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], now: datetime) -> float:
@@ -250,10 +281,14 @@ def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], 
         waits.append(LOOK_AGAIN_MISSING_SECONDS)
     if demand.waiting:
         waits.append(LOOK_AGAIN_WAITING_SECONDS)
-    if any(one.identity.node for one in started):
+    if demand.backoff is not None and demand.backoff.holds(now):
+        waits.append(max((demand.backoff.until - now).total_seconds(), 1.0))
+    if any(one.identity.nodes for one in started):
         waits.append(BIND_TIMEOUT.total_seconds())
     for group in demand.groups:
-        if group.phase is Phase.BINDING and group.ending is None and group.pinned:
-            left: timedelta = group.created_at + BIND_TIMEOUT - now
+        since = group.may_bind_since
+        unbound = group.phase in (Phase.GATED, Phase.BINDING)
+        if unbound and group.ending is None and group.pinned and since is not None:
+            left: timedelta = since + BIND_TIMEOUT - now
             waits.append(max(left.total_seconds(), 1.0))
     return min(waits)

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     NO_NODE_CAN_FIT = "NoNodeCanFit"
     UNSCHEDULABLE = "Unschedulable"
+    BACKING_OFF = "BackingOff"
     NODES_REQUESTED = "NodesRequested"
     NODE_PROVISIONING_TIMED_OUT = "NodeProvisioningTimedOut"
 
@@ -72,6 +73,7 @@ class EventReason(StrEnum):
     GROUP_RELEASED = "GroupReleased"
     GROUP_LOST = "GroupLost"
     GROUP_FAILED = "GroupFailed"
+    GROUP_INCOMPLETE = "GroupIncomplete"
     GROUP_DRAINING = "GroupDraining"
     GROUP_RETURNED = "GroupReturned"
     GROUP_REMOVED = "GroupRemoved"

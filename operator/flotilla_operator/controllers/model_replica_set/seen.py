@@ -14,7 +14,9 @@ from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.life import Pod
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.placement import Policy, Snapshot
+from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
+from flotilla_operator.placement.loads import Loads
+from flotilla_operator.placement.score import Scorer
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
@@ -88,6 +90,34 @@ class Surroundings:
     placeholder_priority_class: str = "flotilla-placeholder"
 
     @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.snapshot.topology, Loads(self.snapshot), self.policy)
+
+    def score(self, groups: Sequence[Sequence[str]], accelerator: str, spread_across: str | None) -> Score:
+        """How good it is where these groups lie, each given by the nodes of its stages."""
+        known = [positions for nodes in groups if (positions := self._positions(nodes))]
+        return self._scorer.of(known, accelerator, spread_across)
+
+    def domain(self, nodes: Sequence[str]) -> Domain | None:
+        """The narrowest domain that holds all of these nodes."""
+        positions = self._positions(nodes)
+        return self._scorer.domain(positions) if positions else None
+
+    def node(self, name: str | None) -> Node | None:
+        """The node of this name, while it exists."""
+        position = self.snapshot.topology.positions.get(name or "")
+        return None if position is None else self.snapshot.topology.nodes[position]
+
+    def free(self, node: str, resource: str) -> int | None:
+        """What a node has free of a resource, all claims taken off; None when the node is gone."""
+        position = self.snapshot.topology.positions.get(node)
+        return None if position is None else self._scorer.loads.free(position, resource)
+
+    def _positions(self, nodes: Sequence[str]) -> list[int]:
+        positions = self.snapshot.topology.positions
+        return [positions[node] for node in nodes if node in positions]
+
+    @cached_property
     def claims_on(self) -> Mapping[str, int]:
         """How many pods hold something of each node."""
         return Counter(claim.node for claim in self.snapshot.claims)
@@ -111,8 +141,3 @@ class Observed:
     placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()
     sizing: Sizing = field(default_factory=Sizing)
-
-    @property
-    def node_names(self) -> frozenset[str]:
-        """The nodes there are."""
-        return frozenset(self.around.snapshot.topology.positions)

@@ -9,7 +9,7 @@ long as no pod of it is deleted: it does when it is wanted after all, those with
 before a new one is created.
 
 The victim is the group that is not ready, then the one with the fewest sessions (unknown counts as none),
-then the one whose node has the fewest other claims, so that whole nodes become free, then the youngest.
+then the one whose nodes have the fewest other claims, so that whole nodes become free, then the youngest.
 """
 
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ def decide(groups: Sequence[ReplicaGroup], goal: Goal) -> Turnover:
 def victim_order(group: ReplicaGroup) -> tuple[bool, int, int, float, str]:
     """The order in which groups leave; the reverse is the order in which they come back."""
     sessions = (group.sessions or 0) + (group.in_flight or 0)
-    return (group.ready, sessions, group.others_on_node, -group.created_at.timestamp(), group.name)
+    return (group.ready, sessions, group.others_on_nodes, -group.created_at.timestamp(), group.name)
 
 
 def _returning(

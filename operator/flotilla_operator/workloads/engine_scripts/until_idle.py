@@ -1,10 +1,13 @@
-"""Returns when the engine beside it has nothing in flight, or at the drain's deadline.
+"""Returns when the engine has nothing in flight, or at the drain's deadline: `until_idle.py [LEADER]`.
+
+Without an argument it is the engine beside it; a stage of a larger group names its leader.
 
 Idle means no request running or waiting in two looks, a second apart, and not before the routers had time to
 notice that the pod is being deleted. An engine that does not answer has nothing to wait for.
 """
 
 import os
+import sys
 import time  # noqa: TID251 (runs in the engine's container)
 import urllib.request
 
@@ -16,9 +19,9 @@ LOOKS = 2
 BETWEEN_LOOKS_SECONDS = 1.0
 
 
-def in_flight() -> float:
+def in_flight(metrics: str) -> float:
     """Requests that run or wait in the engine."""
-    with DIRECT.open(METRICS, timeout=5) as answer:
+    with DIRECT.open(metrics, timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return sum(
         float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] in IN_FLIGHT
@@ -28,12 +31,13 @@ def in_flight() -> float:
 def main() -> None:
     """Wait."""
     end = time.monotonic() + float(os.environ["FLOTILLA_DRAIN_DEADLINE_SECONDS"])
+    metrics = METRICS.replace("127.0.0.1", sys.argv[1]) if len(sys.argv) > 1 else METRICS
     idle = 0
     try:
-        in_flight()
+        in_flight(metrics)
         time.sleep(ROUTERS_NOTICE_SECONDS)
         while idle < LOOKS and time.monotonic() < end:
-            idle = 0 if in_flight() else idle + 1
+            idle = 0 if in_flight(metrics) else idle + 1
             time.sleep(BETWEEN_LOOKS_SECONDS)
     except OSError as problem:
         print(f"the engine does not answer: {problem}")  # noqa: T201 (the kubelet's log is all there is)

@@ -1,26 +1,40 @@
-"""What a pod says about its group: the phase, what troubles it, and what ends it. What is done about it:
+"""What pods say about their group: the phase, what troubles it, and what ends it. What is done about it:
 test_plan.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.model_replica_set.life import (
-    Ending,
-    Phase,
-    ReplicaGroup,
-    Trouble,
-    group_of,
-)
+from flotilla_operator.controllers.model_replica_set.endings import ending_of
+from flotilla_operator.controllers.model_replica_set.life import Ending, Phase, ReplicaGroup, group_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from tests.builders.pods import NOW, container_status, engine_pod, terminated, waiting
+from flotilla_operator.controllers.model_replica_set.seen import Surroundings
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble
+from flotilla_operator.placement import Claim, Snapshot, Taint, Topology
+from flotilla_operator.placement.manifests import claim_of
+from tests.builders.model_replica_set import IMAGES
+from tests.builders.placement import GPU, POLICY, node, used
+from tests.builders.pods import NOW, container_status, engine_pod, stage_pod, terminated, waiting
 
-NODES = frozenset({"a", "b"})
+FOUR = {GPU: "4"}
+TAINTED = Taint(key="team", value="search", effect="NoExecute")
+NODES = (
+    node("a"),
+    node("b"),
+    node("cordoned", cordoned=True),
+    node("not-ready", ready=False),
+    node("tainted", taints=(TAINTED,)),
+)
 
 
-def seen(pod: dict[str, Any]) -> ReplicaGroup:
-    return group_of(pod, node_names=NODES, now=NOW)
+def seen(*pods: dict[str, Any], claims: tuple[Claim, ...] = ()) -> ReplicaGroup:
+    ours = tuple(claim for pod in pods if (claim := claim_of(pod)) is not None)
+    snapshot = Snapshot(topology=Topology.of(NODES), claims=(*claims, *ours))
+    around = Surroundings(snapshot=snapshot, policy=POLICY, images=IMAGES)
+    group = group_of(pods)
+    return replace(group, ending=ending_of(group, around, NOW))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +66,7 @@ def test_a_gated_pod_is_gated() -> None:
             Ending(
                 reason=EventReason.GROUP_RELEASED,
                 message="not bound to a within 30 s: 0/2 nodes are available: 1 Insufficient nvidia.com/gpu.",
+                failed_nodes=frozenset({"a"}),
             ),
             id="a pinned pod that is not bound makes way",
         ),
@@ -59,7 +74,11 @@ def test_a_gated_pod_is_gated() -> None:
         pytest.param(engine_pod(pin="a", node="a", age=9999), None, id="a bound pod may load for long"),
         pytest.param(
             engine_pod(node="gone", ready=True),
-            Ending(reason=EventReason.GROUP_LOST, message="node gone no longer exists", by_force=True),
+            Ending(
+                reason=EventReason.GROUP_LOST,
+                message="node gone no longer exists",
+                by_force=True,
+            ),
             id="the node is gone",
         ),
         pytest.param(
@@ -168,3 +187,171 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
 )
 def test_what_troubles_a_group(pod: dict[str, Any], trouble: Trouble | None) -> None:
     assert seen(pod).trouble == trouble
+
+
+PAIR = {"pin": "a", "node": "a", "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("pods", "phase"),
+    [
+        pytest.param(
+            [stage_pod(0, pin="a", gated=True), stage_pod(1, pin="b", gated=True)],
+            Phase.GATED,
+            id="all gated",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", node="a"), stage_pod(1, pin="b", gated=True)],
+            Phase.GATED,
+            id="one gate lifted, one not yet",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, pin="b", lifted=3)], Phase.BINDING, id="one is not bound"
+        ),
+        pytest.param([stage_pod(0, **PAIR), stage_pod(1, pin="b", node="b")], Phase.LOADING, id="one loads"),
+        pytest.param([stage_pod(1, **PAIR), stage_pod(0, **PAIR)], Phase.READY, id="all are ready"),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True)], Phase.DRAINING, id="one leaves"
+        ),
+    ],
+)
+def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, Any]], phase: Phase) -> None:
+    group = seen(*pods)
+    assert group.phase is phase
+    assert [member.stage for member in group.members] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "message"),
+    [
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, **PAIR, phase="Failed", message="Evicted.")],
+            EventReason.GROUP_FAILED,
+            "pod llama-aaaaa-1 is over: Evicted.",
+            id="a member is evicted",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, node="gone", ready=True)],
+            EventReason.GROUP_LOST,
+            "node gone no longer exists",
+            id="the node of one is gone",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR, deleting=True), stage_pod(1, **PAIR)],
+            EventReason.GROUP_FAILED,
+            "pod llama-aaaaa was deleted or evicted",
+            id="one is being deleted",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR, stages=3)],
+            EventReason.GROUP_FAILED,
+            "the pod of stage 1, 2 is gone",
+            id="two of three are gone",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", gated=True)],
+            EventReason.GROUP_INCOMPLETE,
+            "stage 1 could not be created",
+            id="the last pod was refused",
+        ),
+        pytest.param(
+            [
+                stage_pod(0, **PAIR),
+                stage_pod(
+                    1,
+                    **PAIR,
+                    containers=[
+                        container_status(ready=True, restartCount=1, lastState=terminated(1, "NCCL error"))
+                    ],
+                ),
+            ],
+            EventReason.GROUP_FAILED,
+            "pod llama-aaaaa-1: container engine ended with code 1: NCCL error",
+            id="an engine was restarted by the kubelet",
+        ),
+        pytest.param(
+            [
+                stage_pod(
+                    0, **PAIR, containers=[container_status(state=terminated(137, reason="OOMKilled"))]
+                ),
+                stage_pod(1, **PAIR),
+            ],
+            EventReason.GROUP_FAILED,
+            "pod llama-aaaaa: container engine ended with code 137: OOMKilled",
+            id="an engine has ended",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, pin="b", lifted=31, scheduler="Insufficient nvidia.com/gpu")],
+            EventReason.GROUP_RELEASED,
+            "not bound to b within 30 s: Insufficient nvidia.com/gpu",
+            id="half of it holds accelerators for 31 seconds",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", lifted=31, node="a"), stage_pod(1, pin="b", gated=True)],
+            EventReason.GROUP_RELEASED,
+            "not bound to b within 30 s: the scheduler said nothing",
+            id="the second gate was never lifted",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", gated=True), stage_pod(1, pin="gone", gated=True)],
+            EventReason.GROUP_RELEASED,
+            "not bound to gone: the node no longer exists",
+            id="a node went before its pod was bound",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", lifted=1), stage_pod(1, pin="cordoned", lifted=1)],
+            EventReason.GROUP_RELEASED,
+            "not bound to cordoned: the node was cordoned",
+            id="a node was cordoned",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", lifted=1), stage_pod(1, pin="not-ready", lifted=1)],
+            EventReason.GROUP_RELEASED,
+            "not bound to not-ready: the node is not ready",
+            id="a node is not ready any more",
+        ),
+        pytest.param(
+            [engine_pod(pin="tainted")],
+            EventReason.GROUP_RELEASED,
+            "not bound to tainted: the node has the taint team",
+            id="a node was tainted under a single pod",
+        ),
+    ],
+)
+def test_a_group_ends_with_any_of_its_members(
+    pods: list[dict[str, Any]], reason: EventReason, message: str
+) -> None:
+    ending = seen(*pods).ending
+    assert ending is not None
+    assert (ending.reason, ending.message) == (reason, message)
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [
+        pytest.param(
+            [stage_pod(0, pin="a", gated=True, age=90), stage_pod(1, pin="b", gated=True)], id="gated"
+        ),
+        pytest.param([stage_pod(0, pin="a", lifted=29, age=90), stage_pod(1, pin="b", node="b")], id="29 s"),
+        pytest.param([stage_pod(i, **PAIR, deleting=True) for i in (0, 1)], id="leaving as a whole"),
+        pytest.param([stage_pod(0, **PAIR, deleting=True)], id="leaving, and one is gone already"),
+        pytest.param([stage_pod(0, node="cordoned", pin="cordoned"), stage_pod(1, **PAIR)], id="bound there"),
+        pytest.param(
+            [engine_pod(**PAIR, containers=[container_status(ready=True, restartCount=3)])],
+            id="a single engine may be restarted",
+        ),
+    ],
+)
+def test_a_group_goes_on(pods: list[dict[str, Any]]) -> None:
+    assert seen(*pods).ending is None
+
+
+def test_a_gated_group_whose_room_others_took_is_released() -> None:
+    pods = [stage_pod(i, pin=name, gated=True, requests=FOUR) for i, name in enumerate("ab")]
+    assert seen(*pods, claims=(used("b", 4),)).ending is None
+    ending = seen(*pods, claims=(used("b", 5),)).ending
+    assert ending is not None
+    assert ending.reason is EventReason.GROUP_RELEASED
+    assert ending.message == f"not bound to b: other pods took its {GPU}"
+    lifted = [stage_pod(i, pin=name, lifted=1, requests=FOUR) for i, name in enumerate("ab")]
+    assert seen(*lifted, claims=(used("b", 5),)).ending is None, "the scheduler has its time"

@@ -10,7 +10,7 @@ import pytest
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.karpenter import create_node_pool, karpenter
 from local_cluster.pytest_plugin import create_namespace
-from tests.controllers.model_replica_set.test_apiserver import GPU, PRODUCT, Stage
+from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage
 from tests.support.kinds import kind_operator
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually

@@ -59,7 +59,7 @@ def leaving(turnover: Turnover) -> str:
             [member("a", in_flight=3), member("b", in_flight=1)], 1, (0, 0), "b", id="open ones count too"
         ),
         pytest.param(
-            [member("a", others_on_node=2), member("b", others_on_node=1)],
+            [member("a", others_on_nodes=2), member("b", others_on_nodes=1)],
             1,
             (0, 0),
             "b",

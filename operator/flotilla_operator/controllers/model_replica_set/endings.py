@@ -1,0 +1,171 @@
+"""What ends a group: a visible chain of checks over its pods and its nodes.
+
+A group lives and dies as one: processes that computed together cannot be joined by a new one, so a member
+that is deleted, evicted, over, lost or restarted takes the others with it. Before its pods are bound a group
+is given up as soon as one of its nodes is not to be had any more, or another pod has taken the room; nothing
+is lost by that, and half a group would hold accelerators for nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from flotilla_operator.controllers.model_replica_set.life import Ending, Member, Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.seen import Surroundings
+from flotilla_operator.controllers.model_replica_set.trouble import how_it_ended, scheduler_message
+from flotilla_operator.placement.manifests import FINISHED, pod_requests, toleration_of
+from flotilla_operator.workloads.engine_pod import CONTAINER
+
+BIND_TIMEOUT = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A group with what judging it takes."""
+
+    group: ReplicaGroup
+    around: Surroundings
+    now: datetime
+
+
+Check = Callable[[Seen], Ending | None]
+
+
+def pod_over(seen: Seen) -> Ending | None:
+    """Preempted, evicted by the kubelet, or finished otherwise: such a pod never runs again."""
+    for member in seen.group.members:
+        status = member.pod.get("status") or {}
+        if status.get("phase") in FINISHED:
+            why = status.get("message") or status.get("reason") or "its containers have ended"
+            return Ending(
+                reason=EventReason.GROUP_FAILED,
+                message=f"{_the_pod(seen, member)} is over: {why}",
+            )
+    return None
+
+
+def node_gone(seen: Seen) -> Ending | None:
+    """The node was taken away; nobody will confirm the end of its pods."""
+    for member in seen.group.members:
+        if member.bound_to is not None and seen.around.node(member.bound_to) is None:
+            return Ending(
+                reason=EventReason.GROUP_LOST,
+                message=f"node {member.bound_to} no longer exists",
+                by_force=True,
+            )
+    return None
+
+
+def member_leaves(seen: Seen) -> Ending | None:
+    """Somebody deleted or evicted one pod; the engine as a whole gets the time to drain."""
+    leaving = [member for member in seen.group.members if member.leaves]
+    if not leaving or not seen.group.staying:
+        return None
+    return Ending(
+        reason=EventReason.GROUP_FAILED,
+        message=f"pod {leaving[0].pod_name} was deleted or evicted",
+        drains=True,
+    )
+
+
+def member_missing(seen: Seen) -> Ending | None:
+    """A pod was deleted and is gone, or was never accepted."""
+    group = seen.group
+    if group.whole or group.going:
+        return None
+    held = {member.stage for member in group.members}
+    absent = ", ".join(str(stage) for stage in range(group.stages) if stage not in held)
+    if group.phase is Phase.GATED:
+        return Ending(reason=EventReason.GROUP_INCOMPLETE, message=f"stage {absent} could not be created")
+    return Ending(reason=EventReason.GROUP_FAILED, message=f"the pod of stage {absent} is gone")
+
+
+def engine_ended(seen: Seen) -> Ending | None:
+    """In a group of several, an engine that starts anew finds nobody to compute with."""
+    if seen.group.stages == 1:
+        return None
+    for member in seen.group.members:
+        for container in (member.pod.get("status") or {}).get("containerStatuses") or ():
+            ended = container.get("restartCount") or (container.get("state") or {}).get("terminated")
+            if container["name"] == CONTAINER and ended:
+                words = how_it_ended(container) or f"container {CONTAINER} was restarted"
+                return Ending(reason=EventReason.GROUP_FAILED, message=f"pod {member.pod_name}: {words}")
+    return None
+
+
+def node_not_to_be_had(seen: Seen) -> Ending | None:
+    """A node went, or turned pods like this one away, before the pod was bound."""
+    for member in seen.group.members:
+        if member.bound_to is None and member.pin is not None and (why := _turned_away(seen, member)):
+            return Ending(
+                reason=EventReason.GROUP_RELEASED,
+                message=f"not bound to {member.pin}: the node {why}",
+            )
+    return None
+
+
+def room_taken(seen: Seen) -> Ending | None:
+    """Other pods took the room while the group was gated; once it is not, the scheduler has its time."""
+    for member in seen.group.members:
+        if member.phase is not Phase.GATED or member.pin is None:
+            continue
+        requests = pod_requests(member.pod["spec"])
+        short = sorted(resource for resource in requests if (seen.around.free(member.pin, resource) or 0) < 0)
+        if short:
+            return Ending(
+                reason=EventReason.GROUP_RELEASED,
+                message=f"not bound to {member.pin}: other pods took its {', '.join(short)}",
+            )
+    return None
+
+
+def not_bound_in_time(seen: Seen) -> Ending | None:
+    """Somebody else took the room; a pin cannot be moved, so the group makes way for a new one elsewhere."""
+    since = seen.group.may_bind_since
+    late = [m for m in seen.group.members if m.bound_to is None and m.pin is not None]
+    if not late or since is None or seen.now - since < BIND_TIMEOUT:
+        return None
+    why = scheduler_message(late[0].pod) or "the scheduler said nothing"
+    return Ending(
+        reason=EventReason.GROUP_RELEASED,
+        message=f"not bound to {late[0].pin} within {BIND_TIMEOUT.seconds} s: {why}",
+        failed_nodes=frozenset(m.pin for m in late if m.pin is not None),
+    )
+
+
+ENDS_WHEN: tuple[Check, ...] = (
+    pod_over,
+    node_gone,
+    member_leaves,
+    member_missing,
+    engine_ended,
+    node_not_to_be_had,
+    room_taken,
+    not_bound_in_time,
+)
+
+
+def ending_of(group: ReplicaGroup, around: Surroundings, now: datetime) -> Ending | None:
+    """Why a group must go, None when it need not."""
+    seen = Seen(group=group, around=around, now=now)
+    return next((ending for check in ENDS_WHEN if (ending := check(seen))), None)
+
+
+def _turned_away(seen: Seen, member: Member) -> str | None:
+    node = seen.around.node(member.pin)
+    if node is None:
+        return "no longer exists"
+    if not node.ready:
+        return "is not ready"
+    if node.cordoned:
+        return "was cordoned"
+    tolerations = [toleration_of(t) for t in member.pod["spec"].get("tolerations") or ()]
+    for taint in node.taints:
+        if taint.keeps_away and not any(t.tolerates(taint) for t in tolerations):
+            return f"has the taint {taint.key}"
+    return None
+
+
+def _the_pod(seen: Seen, member: Member) -> str:
+    return "the pod" if seen.group.stages == 1 else f"pod {member.pod_name}"

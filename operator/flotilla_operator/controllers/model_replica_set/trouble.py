@@ -1,0 +1,74 @@
+"""Why a pod does not get on, in the words of the kubelet, the scheduler or the container itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+
+IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+LAST_WORDS_LIMIT = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What keeps a group's pod from getting on."""
+
+    reason: Reason
+    message: str
+
+
+def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
+    """The first thing that keeps the pod's containers from getting on, init containers first."""
+    status = pod.get("status") or {}
+    if pod["spec"].get("schedulingGates"):
+        return None
+    if not pod["spec"].get("nodeName"):
+        message = scheduler_message(pod)
+        return Trouble(reason=Reason.UNSCHEDULABLE, message=message) if message else None
+    for container in status.get("initContainerStatuses") or ():
+        if found := _container_trouble(container, Reason.MODEL_FETCH_FAILED):
+            return found
+    for container in status.get("containerStatuses") or ():
+        if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
+            return found
+    return None
+
+
+def scheduler_message(pod: Mapping[str, Any]) -> str:
+    """What the scheduler says of a pod that it has not bound."""
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason") or "")
+    return ""
+
+
+def how_it_ended(container: Mapping[str, Any]) -> str | None:
+    """The end of a container that has not ended well, with its last words; None for one that has not."""
+    state = container.get("state") or {}
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
+    if ended is None or ended.get("exitCode") == 0:
+        return None
+    return f"container {container['name']} ended with code {ended.get('exitCode')}: {last_words(ended)}"
+
+
+def last_words(ended: Mapping[str, Any]) -> str:
+    """The last line that a container left, for that is where programs say why they end."""
+    lines: Sequence[str] = [
+        line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()
+    ]
+    words = lines[-1] if lines else (ended.get("reason") or "it left no message")
+    return words[:LAST_WORDS_LIMIT]
+
+
+def _container_trouble(container: Mapping[str, Any], crashing: Reason) -> Trouble | None:
+    name, state = container["name"], container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    said = waiting.get("message") or waiting.get("reason") or ""
+    if waiting.get("reason") in IMAGE_REASONS:
+        return Trouble(reason=Reason.IMAGE_PULL_FAILED, message=f"container {name}: {said}")
+    if waiting.get("reason") in CONFIG_REASONS:
+        return Trouble(reason=Reason.CONTAINER_CONFIG_ERROR, message=f"container {name}: {said}")
+    words = how_it_ended(container)
+    return None if words is None else Trouble(reason=crashing, message=words)

@@ -1,0 +1,33 @@
+"""The stages of a group: which one a pod is, and how the pods of one group find each other.
+
+The leader's pod is called like its group, so what is said of a group can be looked up by its name; the others
+add their number. All have names in the set's headless service, from their first moment on.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Stage `number` of `count` of a group; `service` is the headless service that gives its pods names."""
+
+    group: str
+    number: int
+    count: int
+    service: str
+    namespace: str
+
+    @property
+    def leads(self) -> bool:
+        """Whether it answers for the group."""
+        return self.number == 0
+
+    @property
+    def pod_name(self) -> str:
+        """The name of its pod."""
+        return self.group if self.leads else f"{self.group}-{self.number}"
+
+    @property
+    def leader_address(self) -> str:
+        """Where the others meet the leader."""
+        return f"{self.group}.{self.service}.{self.namespace}.svc"

@@ -1,0 +1,161 @@
+"""The scene of a set's tests on a real API server: a namespace, its nodes, and what is asked of them."""
+
+from typing import Any
+
+import yaml
+
+from local_cluster.control_plane import ControlPlane
+from local_cluster.kwok import gpu_node
+from tests.support.waiting import eventually
+
+SETS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
+GPU = "nvidia.com/gpu"
+PRODUCT = "NVIDIA-H100-80GB-HBM3"
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or [])
+
+
+def usable(node: dict[str, Any]) -> bool:
+    return ready(node) and not node["spec"].get("taints")
+
+
+class Stage:
+    """One test's namespace and nodes, in words."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self.client = plane.client
+        self.plane = plane
+        self.namespace = namespace
+        self.nodes: list[str] = []
+        self.volumes: list[str] = []
+        self.sets = SETS.format(namespace=namespace)
+
+    def node(self, name: str, **shape: Any) -> str:
+        name = f"{name}-{self.namespace}"
+        self.client.create("/api/v1/nodes", gpu_node(name, labels={"stage": self.namespace}, **shape))
+        self.nodes.append(name)
+        eventually(lambda: usable(self.client.get(f"/api/v1/nodes/{name}")))
+        return name
+
+    def create(self, name: str = "llama", **spec: Any) -> None:
+        base = {
+            "model": {"name": "llama", "source": "hf://meta/llama"},
+            "accelerator": {"resource": GPU, "products": [PRODUCT]},
+            "parallelism": {"tensor": 4},
+            "placement": {"nodeSelector": {"stage": self.namespace}},
+            "replicas": 2,
+            "router": {"replicas": 1},
+            "drain": {"deadlineSeconds": 1},
+        }
+        self.client.create(
+            self.sets,
+            {
+                "apiVersion": "flotilla.dev/v1alpha1",
+                "kind": "ModelReplicaSet",
+                "metadata": {"name": name},
+                "spec": {**base, **spec},
+            },
+        )
+
+    def change(self, name: str = "llama", **spec: Any) -> None:
+        self.client.merge(f"{self.sets}/{name}", {"spec": spec})
+
+    def get(self, name: str = "llama") -> dict[str, Any]:
+        return self.client.get(f"{self.sets}/{name}")
+
+    def condition(self, condition_type: str, name: str = "llama") -> dict[str, Any]:
+        status = self.get(name).get("status") or {}
+        found: dict[str, Any] = next(
+            (c for c in status.get("conditions") or [] if c["type"] == condition_type),
+            {"status": None, "reason": None, "message": ""},
+        )
+        return found
+
+    def wait(self, condition_type: str, status: str, reason: str | None = None, name: str = "llama") -> str:
+        """Until a condition says this; returns its message."""
+
+        def holds() -> dict[str, Any] | None:
+            found = self.condition(condition_type, name)
+            same = found["status"] == status and (reason is None or found["reason"] == reason)
+            return found if same else None
+
+        holds.__doc__ = f"{condition_type}={status} {reason or ''}"
+        try:
+            message: str = eventually(holds)["message"]
+        except AssertionError as error:
+            status = yaml.safe_dump(self.get(name).get("status"))
+            raise AssertionError("\n".join([str(error), status, *self.notes()])) from None
+        return message
+
+    def pods(self, name: str = "llama") -> list[dict[str, Any]]:
+        """Engine pods that stay."""
+        selector = f"flotilla.dev/owner={name},app.kubernetes.io/component=engine"
+        found = self.client.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def events(self) -> set[str]:
+        """Reasons of what was told about the sets."""
+        return {e["reason"] for e in self.told() if e["regarding"]["kind"] == "ModelReplicaSet"}
+
+    def tells(self, *reasons: str) -> None:
+        """Until all of these were told."""
+        try:
+            eventually(lambda: set(reasons) <= self.events())
+        except AssertionError as error:
+            raise AssertionError("\n".join([f"{error}: {reasons}", *self.notes()])) from None
+
+    def notes(self) -> list[str]:
+        """Everything that was told, for a test that fails."""
+        return [f"{e['regarding'].get('name')} {e['reason']}: {e.get('note')}" for e in self.told()]
+
+    def told(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.client.get(
+            f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        )["items"]
+        return found
+
+    def foreign_pod(self, name: str, node: str, gpus: int) -> None:
+        container = {
+            "name": "c",
+            "image": "none",
+            "resources": {"limits": {GPU: str(gpus)}},
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        security = {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {"nodeName": node, "containers": [container], "securityContext": security}
+        self.client.create(
+            f"/api/v1/namespaces/{self.namespace}/pods",
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec},
+        )
+
+    def claim_on(self, node: str) -> None:
+        """The claim `models`, bound to a volume that only this node has."""
+        name = f"pv-{self.namespace}"
+        spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+        volume = {
+            **spec,
+            "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/nowhere"},
+            "claimRef": {"namespace": self.namespace, "name": "models"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on(node)]}]}},
+        }
+        volumes = "/api/v1/persistentvolumes"
+        kind = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
+        self.client.create(volumes, {**kind, "spec": volume})
+        self.volumes.append(name)
+        eventually(lambda: self.phase(f"{volumes}/{name}") == "Available")
+        claim = {**spec, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}}
+        claims = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims"
+        kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}}
+        self.client.create(claims, {**kind, "spec": claim})
+        eventually(lambda: self.phase(f"{claims}/models") == "Bound")
+
+    def phase(self, path: str) -> str | None:
+        found: str | None = (self.client.get(path).get("status") or {}).get("phase")
+        return found
+
+
+def on(node: str) -> dict[str, Any]:
+    return {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}

@@ -1,0 +1,248 @@
+"""Groups of several stages in the next step of a set: created behind a gate, let go together, ended together,
+tried again with backoff. What ends a group: test_life; single pods: test_plan; the real scheduler:
+test_groups_apiserver.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.cluster.ownership import Refusal, RefusalReason
+from flotilla_operator.cluster.writes import Delete, JsonPatch, Plan
+from flotilla_operator.controllers.failures import as_far_as_it_came
+from flotilla_operator.controllers.model_replica_set.backoff import Backoff
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.workloads.gate import GATE
+from flotilla_runtime import contract
+from tests.builders.model_replica_set import gpu_set
+from tests.builders.placement import GPU, cluster, node, used
+from tests.builders.pods import NOW, container_status, stage_pod, terminated, time_text
+from tests.controllers.model_replica_set.test_plan import (
+    condition,
+    created,
+    deleted,
+    observed,
+    pin_of,
+    reasons,
+    revision_of_set,
+    shown,
+)
+
+FOUR = {GPU: "4"}
+TWO_NODES = cluster(node("a", gpus=4), node("b", gpus=4))
+
+
+def pairs(replicas: int = 1, **changes: Any) -> dict[str, Any]:
+    """A set of groups of two stages with four accelerators each."""
+    return gpu_set(replicas=replicas, parallelism={"tensor": 4, "pipeline": 2}, **changes)
+
+
+def members(manifest: dict[str, Any], group: str = "llama-aaaaa", **fields: Any) -> list[dict[str, Any]]:
+    """Both pods of a group, on or pinned to nodes a and b."""
+    where = {"node": True} | fields
+    bound = where.pop("node")
+    return [
+        stage_pod(
+            stage,
+            group=group,
+            revision=revision_of_set(manifest),
+            pin=name,
+            node=name if bound else None,
+            requests=FOUR,
+            **where,
+        )
+        for stage, name in enumerate("ab")
+    ]
+
+
+def lifted(done: Plan) -> list[JsonPatch]:
+    return [write for write in done.writes if isinstance(write, JsonPatch)]
+
+
+class TestAGroupOfTwoStages:
+    def test_is_created_whole_pinned_and_gated(self) -> None:
+        done = plan(observed(pairs(), snapshot=TWO_NODES), NOW)
+        leader, second = created(done)
+        name = leader["metadata"]["name"]
+        assert second["metadata"]["name"] == f"{name}-1"
+        assert [pin_of(pod) for pod in (leader, second)] == ["a", "b"]
+        assert [pod["spec"]["schedulingGates"] for pod in (leader, second)] == [[{"name": GATE}]] * 2
+        assert [pod["metadata"]["labels"][contract.LABEL_GROUP] for pod in (leader, second)] == [name] * 2
+        assert [pod["metadata"]["labels"][contract.LABEL_STAGE] for pod in (leader, second)] == ["0", "1"]
+        assert {p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in (leader, second)} == {
+            "1"
+        }
+        assert [event.note for event in done.events] == [f"{name} goes to a, b"]
+        assert len(done.rests_on[name]) == len(done.rests_on["Placed"]) == 2
+
+    def test_that_has_room_for_one_stage_only_has_no_pods(self) -> None:
+        done = plan(observed(pairs(), snapshot=cluster(node("a", gpus=4), node("b", gpus=2))), NOW)
+        assert created(done) == []
+        assert shown(done, "Placed") == ("False", Reason.NO_NODE_CAN_FIT)
+
+    def test_is_let_go_when_all_of_it_exists(self) -> None:
+        manifest = pairs()
+        pods = members(manifest, node=False, gated=True)
+        done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
+        assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa", "llama-aaaaa-1"]
+        assert lifted(done)[0].resource_version == "1"
+        assert lifted(done)[0].operations == [
+            {"op": "test", "path": "/spec/schedulingGates/0/name", "value": GATE},
+            {"op": "remove", "path": "/spec/schedulingGates/0"},
+            {"op": "add", "path": "/metadata/annotations/flotilla.dev~1gate-lifted-at", "value": time_text()},
+        ]
+        assert deleted(done) == []
+        assert done.status is not None
+        assert done.status["groupCounts"]["gated"] == 1
+        assert done.status["groups"][0]["nodes"] == ["a", "b"]
+
+    def test_keeps_the_gates_of_others(self) -> None:
+        manifest = pairs()
+        pods = members(manifest, node=False, gated=True)
+        pods[0]["spec"]["schedulingGates"].insert(0, {"name": "example.com/quota"})
+        done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
+        assert lifted(done)[0].operations[1] == {"op": "remove", "path": "/spec/schedulingGates/1"}
+
+    def test_of_which_one_gate_is_lifted_already_gets_the_other_lifted(self) -> None:
+        manifest = pairs()
+        first, _ = members(manifest, node=False, lifted=2)
+        _, second = members(manifest, node=False, gated=True)
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa-1"]
+        assert done.look_again_seconds == 28
+
+    def test_whose_room_was_taken_behind_the_gate_is_released_and_placed_elsewhere(self) -> None:
+        manifest = pairs()
+        pods = members(manifest, node=False, gated=True)
+        taken = cluster(*(node(name, gpus=4) for name in "abcd"), claims=(used("b", 1),))
+        done = plan(observed(manifest, pods, snapshot=taken), NOW)
+        assert lifted(done) == []
+        assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
+        assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
+        assert reasons(done)[0] == EventReason.GROUP_RELEASED
+
+    def test_half_bound_for_too_long_gives_its_accelerators_back_and_leaves_the_node_out(self) -> None:
+        manifest = pairs()
+        first, _ = members(manifest, lifted=31)
+        _, second = members(manifest, node=False, lifted=31)
+        snapshot = cluster(*(node(name, gpus=4) for name in "abcd"))
+        done = plan(observed(manifest, [first, second], snapshot=snapshot), NOW)
+        assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
+        assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
+
+    def test_leaves_with_all_its_pods_after_a_drain_that_its_leader_carries(self) -> None:
+        manifest = pairs(replicas=0)
+        pods = members(manifest, ready=True)
+        begun = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
+        assert [patch.ref.name for patch in lifted(begun)] == ["llama-aaaaa"]
+        assert deleted(begun) == []
+        epoch = str(int((NOW - timedelta(seconds=301)).timestamp() * 1000))
+        pods[0]["metadata"]["annotations"][contract.ANNOTATION_DRAIN_EPOCH] = epoch
+        done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
+        assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
+
+    def test_of_which_a_pod_is_deleted_by_somebody_goes_whole_and_drains(self) -> None:
+        manifest = pairs(drain={"deadlineSeconds": 100})
+        first, second = members(manifest, ready=True)
+        second["metadata"]["deletionTimestamp"] = time_text()
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        (delete,) = [write for write in done.writes if isinstance(write, Delete)]
+        assert (delete.ref.name, delete.grace_period_seconds) == ("llama-aaaaa", 130)
+        assert reasons(done)[0] == EventReason.GROUP_FAILED
+
+    def test_on_a_lost_node_is_forced_only_there(self) -> None:
+        manifest = pairs()
+        pods = members(manifest, ready=True)
+        done = plan(observed(manifest, pods, snapshot=cluster(node("a", gpus=4))), NOW)
+        graces = [write.grace_period_seconds for write in done.writes if isinstance(write, Delete)]
+        assert graces == [30, 0]
+
+    def test_is_one_replica_in_the_status(self) -> None:
+        labels = {"topology.kubernetes.io/zone": "eu-1", "topology.kubernetes.io/rack": "r3"}
+        snapshot = cluster(node("a", gpus=4, labels=labels), node("b", gpus=4, labels=labels))
+        manifest = pairs()
+        done = plan(observed(manifest, members(manifest, ready=True), snapshot=snapshot), NOW)
+        assert done.status is not None
+        assert (done.status["replicas"], done.status["ready"]) == (1, "1/1")
+        (group,) = done.status["groups"]
+        assert group["domain"] == "topology.kubernetes.io/rack=eu-1/r3"
+        assert condition(done, "Ready")["status"] == "True"
+
+
+def crashed(manifest: dict[str, Any], group: str) -> list[dict[str, Any]]:
+    first, second = members(manifest, group)
+    ended = container_status(restartCount=1, lastState=terminated(1, "NCCL error"))
+    second["status"]["containerStatuses"] = [ended]
+    return [first, second]
+
+
+def backing_off(failures: int, seconds_ago: float) -> dict[str, Any]:
+    failed_at = NOW - timedelta(seconds=seconds_ago)
+    held = Backoff(failures=failures, failed_at=failed_at, message="llama-x: NCCL error")
+    return {"status": {"backoff": held.manifest()}}
+
+
+class TestBackoff:
+    def test_the_first_failure_costs_nothing_and_each_further_one_twice_as_much(self) -> None:
+        manifest, now, waits = pairs(), NOW, []
+        for turn in range(8):
+            seen = observed(manifest, crashed(manifest, f"llama-{turn}"), snapshot=TWO_NODES)
+            failed = plan(seen, now)
+            assert reasons(failed)[0] == EventReason.GROUP_FAILED
+            assert failed.status is not None
+            manifest = {**manifest, "status": failed.status}
+            waited = 0
+            while not created(done := plan(observed(manifest, snapshot=TWO_NODES), now)):
+                assert done.look_again_seconds is not None
+                step = round(done.look_again_seconds)
+                now, waited = now + timedelta(seconds=step), waited + step
+            waits.append(waited)
+        assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+
+    def test_is_said_with_the_reason(self) -> None:
+        manifest = pairs() | backing_off(failures=2, seconds_ago=3)
+        done = plan(observed(manifest, snapshot=TWO_NODES), NOW)
+        assert created(done) == []
+        assert shown(done, "Placed") == ("False", Reason.BACKING_OFF)
+        assert condition(done, "Placed")["message"] == (
+            "1 replica waits until 2026-05-01T12:00:07Z after 2 failures in a row; llama-x: NCCL error"
+        )
+        assert done.look_again_seconds == 7
+        assert done.status is not None
+        assert done.status["backoff"] == manifest["status"]["backoff"]
+
+    @pytest.mark.parametrize(
+        ("age", "ready", "forgotten"),
+        [
+            pytest.param(599, True, False, id="ten minutes are not over"),
+            pytest.param(601, False, False, id="what followed does not serve yet"),
+            pytest.param(601, True, True, id="all is well again"),
+        ],
+    )
+    def test_is_forgotten(self, age: int, ready: bool, forgotten: bool) -> None:
+        manifest = pairs() | backing_off(failures=3, seconds_ago=age)
+        done = plan(observed(manifest, members(manifest, ready=ready), snapshot=TWO_NODES), NOW)
+        assert done.status is not None
+        assert (done.status["backoff"] is None) == forgotten
+
+    def test_a_quota_that_refuses_the_last_pod_leaves_none_and_its_words_stay(self) -> None:
+        words = 'pods "llama-x-1" is forbidden: exceeded quota: gpus, requested: 4, used: 4, limited: 4'
+        manifest = pairs() | backing_off(failures=1, seconds_ago=3)
+        tried = plan(observed(manifest, snapshot=TWO_NODES), NOW)
+        name = created(tried)[0]["metadata"]["name"]
+        (second,) = (ref for ref in tried.rests_on[name] if ref.name.endswith("-1"))
+        refusal = Refusal(ref=second, reason=RefusalReason.FORBIDDEN, message=words)
+        manifest["status"] = as_far_as_it_came(manifest, tried, [refusal], NOW).status
+
+        half = members(manifest, name, node=False, gated=True)[:1]
+        again = plan(observed(manifest, half, snapshot=TWO_NODES), NOW)
+        assert (lifted(again), created(again), deleted(again)) == ([], [], [name])
+        assert reasons(again)[0] == EventReason.GROUP_INCOMPLETE
+        assert words in condition(again, "Placed")["message"]
+        assert again.status is not None
+        assert again.status["backoff"]["failures"] == 2
+        later = plan(observed({**manifest, "status": again.status}, half, snapshot=TWO_NODES), NOW)
+        assert later.status is not None
+        assert later.status["backoff"] == again.status["backoff"], "one failure is counted once"

@@ -1,0 +1,192 @@
+"""Groups of two stages through the real loop: a real API server and scheduler, KWOK's GPU nodes.
+
+Each node has room for one stage, so a group needs two of them. What a group does when a member fails in other
+ways: test_life and test_groups.
+"""
+
+import time
+from typing import Any
+
+import pytest
+
+from flotilla_operator.workloads.gate import GATE
+from flotilla_runtime import contract
+from tests.controllers.model_replica_set.stage import GPU, Stage
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+
+PAIR = {"tensor": 4, "pipeline": 2}
+BIND_TIMEOUT_SECONDS = 30
+
+
+def bound(stage: Stage, name: str = "llama") -> dict[str, str]:
+    """The nodes of the engine pods that have one."""
+    pods = stage.pods(name)
+    return {p["metadata"]["name"]: p["spec"]["nodeName"] for p in pods if p["spec"].get("nodeName")}
+
+
+def uids(stage: Stage) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in stage.pods()}
+
+
+def seconds_with_half_a_group(stage: Stage, names: tuple[str, ...], watched_seconds: float) -> float:
+    """The longest time during which a group held accelerators with one pod only."""
+    since: dict[str, float] = {}
+    longest, end = 0.0, time.monotonic() + watched_seconds
+    while (now := time.monotonic()) < end:
+        held: dict[str, int] = {}
+        for pod in (pod for name in names for pod in stage.pods(name)):
+            if pod["spec"].get("nodeName"):
+                group = pod["metadata"]["labels"][contract.LABEL_GROUP]
+                held[group] = held.get(group, 0) + 1
+        halves = {group for group, count in held.items() if count == 1}
+        since = {group: since.get(group, now) for group in halves}
+        longest = max([longest, *(now - began for began in since.values())])
+        time.sleep(0.05)
+    return longest
+
+
+def quota(stage: Stage, name: str, gpus: int) -> str:
+    """A quota that is in force."""
+    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": name},
+        "spec": {"hard": {f"requests.{GPU}": str(gpus)}},
+    }
+    stage.client.create(quotas, manifest)
+    eventually(lambda: (stage.client.get(f"{quotas}/{name}").get("status") or {}).get("hard"))
+    return f"{quotas}/{name}"
+
+
+def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> None:
+    nodes = {stage.node(name, gpus=4, rack="r1") for name in "ab"}
+    stage.node("c", gpus=4, rack="r2")
+    stage.create(replicas=1, parallelism=PAIR)
+    stage.wait("Ready", "True")
+    held = bound(stage)
+    assert set(held.values()) == nodes, "the narrowest domain that has room"
+    status = stage.get()["status"]
+    (group,) = status["groups"]
+    assert sorted(held) == [group["name"], f"{group['name']}-1"]
+    assert group["nodes"] == [held[name] for name in sorted(held)]
+    assert group["domain"].startswith("topology.kubernetes.io/rack=")
+    assert (status["replicas"], status["ready"]) == (1, "1/1")
+    assert any(f"{group['name']} goes to {', '.join(group['nodes'])}" in note for note in stage.notes())
+    assert all("schedulingGates" not in pod["spec"] for pod in stage.pods())
+    selected = stage.client.get(
+        f"/api/v1/namespaces/{stage.namespace}/pods?labelSelector={status['selector']}"
+    )["items"]
+    assert [pod["metadata"]["name"] for pod in selected] == [group["name"]], "the scale counts leaders"
+    service = stage.client.get(f"/api/v1/namespaces/{stage.namespace}/services/llama-engine")
+    assert service["spec"]["publishNotReadyAddresses"]
+
+
+def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None:
+    for name in "ab":
+        stage.node(name, gpus=4)
+    path = quota(stage, "one-pod", gpus=4)
+    stage.create(replicas=1, parallelism=PAIR)
+    message = stage.wait("Placed", "False", "BackingOff")
+    assert "exceeded quota" in message
+    ends = time.monotonic() + 12
+    while time.monotonic() < ends:
+        assert bound(stage) == {}
+        gates = [gate["name"] for pod in stage.pods() for gate in pod["spec"].get("schedulingGates") or ()]
+        assert gates == [GATE] * len(stage.pods())
+        time.sleep(0.05)
+    assert "exceeded quota" in stage.condition("Placed")["message"]
+    assert stage.get()["status"]["backoff"]["failures"] >= 2
+    stage.client.delete(path)
+    stage.wait("Ready", "True")
+
+
+def test_of_three_groups_on_the_nodes_of_two_two_run_and_the_third_says_why(stage: Stage) -> None:
+    for name in "abcd":
+        stage.node(name, gpus=4)
+    names = ("one", "two", "three")
+    for name in names:
+        stage.create(name, replicas=1, parallelism=PAIR)
+    assert seconds_with_half_a_group(stage, names, watched_seconds=8) < 5
+
+    def two_run() -> bool:
+        return sorted(len(bound(stage, name)) for name in names) == [0, 2, 2]
+
+    eventually(two_run)
+    (waits,) = (name for name in names if not bound(stage, name))
+    message = stage.wait("Placed", "False", "InsufficientCapacity", waits)
+    assert "4 InsufficientGPUs" in message
+    assert stage.pods(waits) == []
+    assert "GroupReleased" not in stage.events()
+
+
+def test_a_killed_member_takes_its_group_with_it(stage: Stage) -> None:
+    for name in "ab":
+        stage.node(name, gpus=4)
+    stage.create(replicas=1, parallelism=PAIR)
+    stage.wait("Ready", "True")
+    before = uids(stage)
+    (second,) = (name for name in bound(stage) if name.endswith("-1"))
+    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/pods/{second}")
+    eventually(lambda: len(uids(stage)) == 2 and not uids(stage) & before)
+    stage.wait("Ready", "True")
+    stage.tells("GroupFailed")
+
+
+def test_an_engine_that_the_kubelet_restarts_takes_its_group_with_it(stage: Stage) -> None:
+    for name in "ab":
+        stage.node(name, gpus=4)
+    stage.create(replicas=1, parallelism=PAIR)
+    stage.wait("Ready", "True")
+    before = uids(stage)
+    (second,) = (pod for pod in stage.pods() if pod["metadata"]["name"].endswith("-1"))
+    statuses: list[dict[str, Any]] = second["status"]["containerStatuses"]
+    statuses[0]["restartCount"] = 1
+    path = f"/api/v1/namespaces/{stage.namespace}/pods/{second['metadata']['name']}/status"
+    stage.client.merge(path, {"status": {"containerStatuses": statuses}})
+    eventually(lambda: len(uids(stage)) == 2 and not uids(stage) & before)
+    stage.wait("Ready", "True")
+
+
+def half_a_group_that_cannot_be_bound(stage: Stage) -> str:
+    """One pod is bound, the other never will be: its volume is on another node. Returns its node."""
+    first = stage.node("a", gpus=4)
+    stage.node("b", gpus=4)
+    stage.claim_on(first)
+    stage.create(replicas=1, parallelism=PAIR, model={"name": "llama", "source": "pvc://models/llama"})
+    eventually(lambda: list(bound(stage).values()) == [first])
+    return f"b-{stage.namespace}"
+
+
+def test_half_a_group_gives_its_accelerators_back_at_the_deadline(stage: Stage) -> None:
+    half_a_group_that_cannot_be_bound(stage)
+    half = seconds_with_half_a_group(stage, ("llama",), watched_seconds=BIND_TIMEOUT_SECONDS + 10)
+    assert BIND_TIMEOUT_SECONDS - 5 < half < BIND_TIMEOUT_SECONDS + 5
+    stage.tells("GroupReleased")
+    assert bound(stage) == {}
+    message = stage.wait("Placed", "False", "InsufficientCapacity")
+    assert "BindTimedOut" in message
+
+
+def test_half_a_group_is_released_as_soon_as_its_other_node_is_cordoned(stage: Stage) -> None:
+    other = half_a_group_that_cannot_be_bound(stage)
+    began = time.monotonic()
+    stage.client.merge(f"/api/v1/nodes/{other}", {"spec": {"unschedulable": True}})
+    eventually(lambda: bound(stage) == {})
+    assert time.monotonic() - began < BIND_TIMEOUT_SECONDS - 10
+    message = stage.wait("Placed", "False", "InsufficientCapacity")
+    assert "1 Cordoned" in message
+
+
+def test_a_pod_that_takes_a_node_behind_the_gate_never_leaves_half_a_group(stage: Stage) -> None:
+    for name in "abc":
+        stage.node(name, gpus=4)
+    stage.create(replicas=1, parallelism=PAIR)
+    pods = eventually(lambda: found if len(found := stage.pods()) == 2 else None)
+    terms = pods[1]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    taken = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
+    stage.foreign_pod("training", taken, gpus=4)
+    assert seconds_with_half_a_group(stage, ("llama",), watched_seconds=5) < 5
+    eventually(lambda: len(bound(stage)) == 2)
