@@ -23,7 +23,7 @@ from flotilla_operator.controllers.model_replica_set.engine_key import KeyMade
 from flotilla_operator.controllers.model_replica_set.life import group_name
 from flotilla_operator.controllers.model_replica_set.scaling import as_decided_last
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
-from flotilla_operator.placement import Claim, Node
+from flotilla_operator.placement import Claim, Node, Topology
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.placeholder import is_placeholder
@@ -95,12 +95,20 @@ class Memory:
     """What one controller keeps between looks; all of it can be lost."""
 
     nodes: Remembered[Node] = field(default_factory=lambda: Remembered(node_of))
+    topology: Topology = field(default_factory=lambda: Topology.of(()))
     claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(lasting_claim))
     sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
     keys_made: dict[str, KeyMade] = field(default_factory=dict)
     keys_made_anew: dict[str, str] = field(default_factory=dict)
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
+
+    def topology_of(self, nodes: Iterable[Manifest]) -> Topology:
+        """The nodes: one value as long as none of them changes, so what plans find out about it stays."""
+        seen = Topology.of(self.nodes.of(nodes))
+        if seen != self.topology:
+            self.topology = seen
+        return self.topology
 
     def forget_the_gone(self, caches: Caches) -> None:
         """Drop what is remembered of sets that are no more."""

@@ -35,7 +35,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
-from flotilla_operator.placement import Policy, Snapshot, Topology
+from flotilla_operator.placement import Policy, Snapshot
 from flotilla_operator.placement.manifests import FINISHED
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.engine_pod import stages_of
@@ -120,7 +120,7 @@ def surroundings(world: World, memory: Memory, promises: Mapping[str, Sequence[P
     claims = [claim for claim in memory.claims.of(caches.listed(PODS)) if claim is not None]
     claims += [promise.claim for held in promises.values() for promise in held]
     return Surroundings(
-        snapshot=Snapshot(topology=Topology.of(memory.nodes.of(caches.listed(NODES))), claims=tuple(claims)),
+        snapshot=Snapshot(topology=memory.topology_of(caches.listed(NODES)), claims=tuple(claims)),
         policy=Policy(
             product_labels=config.labels.gpu_products,
             topology_levels=config.labels.topology_levels,

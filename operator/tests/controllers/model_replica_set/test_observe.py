@@ -275,6 +275,14 @@ class TestMemory:
         assert list(remembered.of([])) == []
         assert list(remembered.of([changed])) == [3]
 
+    def test_the_topology_is_one_value_until_a_node_changes(self) -> None:
+        memory = Memory()
+        before = memory.topology_of([node("b"), node("a")])
+        assert memory.topology_of([node("a"), node("b")]) is before
+        cordoned = {**node("a"), "spec": {"unschedulable": True}}
+        after = memory.topology_of([cordoned, node("b")])
+        assert [seen.cordoned for seen in after.nodes] == [True, False]
+
     async def test_a_failed_pin_is_remembered_for_five_minutes(self) -> None:
         memory, me = Memory(), gpu_set(replicas=1)
         late = engine_pod("llama-x", pin="a", age=31)
