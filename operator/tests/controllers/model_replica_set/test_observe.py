@@ -279,7 +279,8 @@ class TestMemory:
         memory = Memory()
         before = memory.topology_of([node("b"), node("a")])
         assert memory.topology_of([node("a"), node("b")]) is before
-        cordoned = {**node("a"), "spec": {"unschedulable": True}}
+        newer = {**node("a")["metadata"], "resourceVersion": "2"}
+        cordoned = {**node("a"), "metadata": newer, "spec": {"unschedulable": True}}
         after = memory.topology_of([cordoned, node("b")])
         assert [seen.cordoned for seen in after.nodes] == [True, False]
 
