@@ -50,13 +50,13 @@ class Pool(Stage):
         labels = {"stage": self.namespace, f"{GPU}.product": PRODUCT}
         create_node_pool(self.plane, self.namespace, gpus=8 * nodes, labels=labels)
 
-    def asks(self, **spec: Any) -> None:
-        """A set of replicas of eight GPUs that asks for nodes."""
+    def asks(self, *, replicas: int, stages: int) -> None:
+        """A set that asks for nodes; each stage takes all eight GPUs of one."""
         wishes = {
             "nodeSelector": {"stage": self.namespace},
             "nodeProvisioning": {"mode": "Placeholders", "timeoutSeconds": TIMEOUT_SECONDS},
         }
-        self.create(parallelism={"tensor": 8}, placement=wishes, **spec)
+        self.create(replicas=replicas, parallelism={"tensor": 8, "pipeline": stages}, placement=wishes)
 
     def placeholders(self) -> list[dict[str, Any]]:
         selector = "app.kubernetes.io/component=placeholder"
@@ -85,29 +85,30 @@ def pool(plane: ControlPlane) -> Iterator[Pool]:
 def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool) -> None:
     own = pool.node("own")
     pool.limited_to(nodes=8)
-    pool.asks(replicas=3)
+    pool.asks(replicas=2, stages=2)
     pool.wait("Ready", "True")
-    assert len(pool.in_use()) == 3
-    assert pool.in_use() - {own} == pool.brought(), "two nodes came and no more"
+    assert len(pool.in_use()) == 4
+    assert pool.in_use() - {own} == pool.brought(), "three nodes came and no more"
     eventually(lambda: not pool.placeholders())
 
-    pool.change(replicas=2)
+    pool.change(replicas=1)
     eventually(lambda: len(pool.pods()) == 2)
     eventually(lambda: pool.brought() == pool.in_use() - {own})
-    assert pool.condition("Ready")["status"] == "True"
+    assert pool.condition("Available")["status"] == "True"
 
     pool.change(replicas=0)
     eventually(lambda: not pool.brought())
 
 
-def test_a_pool_at_its_limit_leaves_no_placeholder_and_says_so(pool: Pool) -> None:
-    pool.limited_to(nodes=1)
-    pool.asks(replicas=2)
+def test_a_pool_at_its_limit_leaves_no_half_replica_and_no_placeholder_and_says_so(pool: Pool) -> None:
+    pool.limited_to(nodes=3)
+    pool.asks(replicas=2, stages=2)
     pool.wait("Available", "True")
-    eventually(lambda: len(pool.placeholders()) == 1)
+    eventually(lambda: len(pool.brought()) == 3 and len(pool.placeholders()) == 2)
     message = pool.wait("Placed", "False", "NodeProvisioningTimedOut")
-    assert "1 replica waits for 8 nvidia.com/gpu on one node" in message
-    assert f"1 of 1 placeholder pods found no node within {TIMEOUT_SECONDS} s" in message
+    assert f"1 of 2 placeholder pods found no node within {TIMEOUT_SECONDS} s" in message
     eventually(lambda: not pool.placeholders())
-    assert pool.brought() == pool.in_use(), "the replica that fits goes on"
+    eventually(lambda: pool.brought() == pool.in_use())
+    assert len(pool.pods()) == len(pool.in_use()) == 2, "one replica, whole"
+    assert len({pod["metadata"]["labels"]["flotilla.dev/group"] for pod in pool.pods()}) == 1
     assert pool.get()["status"]["placement"]["nodeProvisioning"]["timeouts"] == 1
