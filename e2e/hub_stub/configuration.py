@@ -30,6 +30,15 @@ class Cut(BaseModel):
     """How often; for ever where it is absent."""
 
 
+class Stall(BaseModel):
+    """A download stands still when a file has been sent this far, until other faults are set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    after_bytes: Annotated[int, Field(ge=0)]
+
+
 class Busy(BaseModel):
     """The hub answers with an error."""
 
@@ -45,6 +54,7 @@ class Faults(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cut: Cut | None = None
+    stall: Stall | None = None
     busy: Busy | None = None
 
 

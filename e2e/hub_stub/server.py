@@ -1,5 +1,6 @@
 """The stub's paths, with the headers by which the hub's client tells refusals apart."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
@@ -28,6 +29,7 @@ class Hub:
     def __init__(self, repositories: Repositories, configuration: Configuration) -> None:
         self._repositories = repositories
         self._configuration = configuration
+        self._faults_changed = asyncio.Event()
         self._set(configuration.faults)
         self.requests: list[str] = []
 
@@ -123,9 +125,18 @@ class Hub:
             content.seek(start)
             while piece := content.read(min(PIECE_BYTES, max(0, (end or file.size) - content.tell()))):
                 await response.write(piece)
+                await self._stand_still(file, content.tell())
         if end is not None and request.transport is not None:
             request.transport.close()
         return response
+
+    async def _stand_still(self, file: StoredFile, sent: int) -> None:
+        """Only for requests that come to this place from before it: what goes on behind it is served."""
+        stall = self._faults.stall
+        if stall is None or stall.file != file.name or not 0 <= sent - stall.after_bytes < PIECE_BYTES:
+            return
+        while self._faults.stall == stall:
+            await self._faults_changed.wait()
 
     def _cut_at(self, file: StoredFile) -> int | None:
         cut = self._faults.cut
@@ -171,6 +182,8 @@ class Hub:
 
     def _set(self, faults: Faults) -> None:
         self._faults = faults
+        self._faults_changed.set()
+        self._faults_changed = asyncio.Event()
         self._busy_left = faults.busy.times if faults.busy else 0
         self._cuts_left = faults.cut.times if faults.cut else 0
 

@@ -262,6 +262,32 @@ MODEL_REPLICA_SETS = [
         "spec.engine.kvCacheDtype FP8E5M2 is not for AMD accelerators; use FP8",
         "a type of number that AMD's accelerators lack",
     ),
+    row(
+        SET,
+        "spec__engine",
+        {"chunkedPrefill": False, "maxNumSeqs": 2049},
+        "needs spec.engine.maxModelLen, since a batch must hold both",
+        "whole prompts of any length beside thousands of sequences",
+    ),
+    row(
+        SET,
+        "spec__engine",
+        {
+            "chunkedPrefill": False,
+            "maxNumSeqs": 1000,
+            "speculative": {"method": "NGram", "numTokens": 2},
+            "adapters": [{"name": "sql", "source": "hf://acme/sql"}],
+        },
+        "needs spec.engine.maxModelLen, since a batch must hold both",
+        "whole prompts of any length beside thousands of guesses",
+    ),
+    row(
+        SET,
+        "spec__engine",
+        {"maxModelLen": 16, "speculative": {"method": "NGram", "numTokens": 16}},
+        "spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens",
+        "guesses longer than any answer",
+    ),
     row(SET, "spec__engine__extraArgs", ["x" * 1025], "may not be more than 1024", "an endless argument"),
     row(SET, "spec__engine__resources", {"limits": {"memory": "much"}}, "should match", "no quantity"),
     row(

@@ -25,7 +25,9 @@ from tests.workloads.engine_settings import ADAPTER, SETTINGS, Setting
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
 GENERATES = {"model": {"name": "m", "source": "pvc://m/llama"}}
-COUNTING = "one, two, three, four, " * 60
+COUNTING = (
+    "one, two, three, four, " * 40
+).strip()  # more than two blocks of the cache, less than maxModelLen
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
@@ -85,14 +87,14 @@ def test_a_prompt_is_found_again(name: str, hits: bool, files: EngineFiles, tmp_
 def test_prompts_are_not_split(files: EngineFiles, tmp_path: Path) -> None:
     """That they are split without the setting is vLLM's own log's word, too."""
     with serving(BY_NAME["chunkedPrefill: false"], files, tmp_path / "log") as engine:
-        assert answer(engine).startswith(" one, two")
+        assert answer(engine).startswith(" one, two, three, four")
         assert "Chunked prefill is enabled" not in engine.log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize("name", ["speculative: NGram", "speculative: Draft", "speculative: Eagle"])
 def test_guesses_are_made_and_change_nothing(name: str, files: EngineFiles, tmp_path: Path) -> None:
     with serving(BY_NAME[name], files, tmp_path / "log") as engine:
-        assert answer(engine).startswith("one, two, three, four") or answer(engine).startswith(" one, two")
+        assert answer(engine).startswith(" one, two, three, four")
         assert total(engine, "vllm:spec_decode_num_draft_tokens_total") > 0
 
 

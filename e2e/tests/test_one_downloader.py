@@ -1,0 +1,159 @@
+"""Of replicas that start at once on a node, one downloads: real fetchers, one cache, and a hub that counts.
+
+The hub's client, the processes and the lock are real, and one downloader is killed in the middle.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from flotilla_runtime.models.files import read_marker
+from local_cluster.processes import free_port
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+WRITTEN_AT_ONCE = 10 << 20  # by the hub's client, so of less nothing would be on the disk
+WEIGHTS = bytes(range(256)) * 64 * 1024  # 16 MiB
+STALLED = {"stall": {"file": "model.safetensors", "after_bytes": WRITTEN_AT_ONCE}}
+WAITS = "another replica fills"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stub:
+    """A hub that counts what it is asked."""
+
+    url: str
+
+    def set_faults(self, faults: dict[str, Any]) -> None:
+        urlopen(Request(f"{self.url}/admin/faults", json.dumps(faults).encode())).close()
+
+    def downloads(self) -> int:
+        """How often the weights themselves were asked for."""
+        with urlopen(f"{self.url}/admin/requests") as response:
+            seen: list[str] = json.load(response)
+        return sum(line == "GET /large/org/model/model.safetensors" for line in seen)
+
+    def answers(self) -> bool:
+        """The hub is up."""
+        try:
+            urlopen(f"{self.url}/admin/requests").close()
+        except URLError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetcher:
+    """The fetcher of one replica, and what it says."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def said(self, words: str) -> bool:
+        """A line of the fetcher's."""
+        return words in self.log.read_text()
+
+    def ended_well(self) -> bool:
+        return self.process.wait(120) == 0
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Stub]:
+    model = tmp_path / "hub" / "org" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(WEIGHTS)
+    port = free_port()
+    command = [sys.executable, "-m", "hub_stub", "--root", str(tmp_path / "hub"), "--host", "127.0.0.1"]
+    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT / "e2e")
+    try:
+        running = Stub(url=f"http://127.0.0.1:{port}")
+        eventually(running.answers)
+        yield running
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+@pytest.fixture
+def fetch(stub: Stub, tmp_path: Path) -> Iterator[Callable[[str], Fetcher]]:
+    """Starts the fetcher of a replica, as the init container does; all share the folder `cache`."""
+    started: list[Fetcher] = []
+
+    def start(replica: str) -> Fetcher:
+        folder = tmp_path / "cache" / "model"
+        log = tmp_path / f"{replica}.log"
+        arguments = ["--source", "hf://org/model", "--to", str(folder), "--termination-log", os.devnull]
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": stub.url,
+            "HF_HOME": str(tmp_path / replica),
+            "HF_HUB_DOWNLOAD_TIMEOUT": "300",  # or a fetcher that stalls would ask again by itself
+            "PYTHONPATH": str(ROOT / "runtime"),
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flotilla_runtime.models", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        started.append(Fetcher(process=process, log=log))
+        return started[-1]
+
+    yield start
+    for fetcher in started:
+        if fetcher.process.poll() is None:
+            fetcher.process.kill()
+            fetcher.process.wait(60)
+
+
+def test_of_two_replicas_one_downloads_and_both_are_ready(
+    stub: Stub, fetch: Callable[[str], Fetcher], tmp_path: Path
+) -> None:
+    stub.set_faults(STALLED)
+    first = fetch("first")
+    eventually(lambda: stub.downloads() == 1)
+    second = fetch("second")
+    eventually(partial(second.said, WAITS))
+    stub.set_faults({})
+    assert first.ended_well()
+    assert second.ended_well()
+    assert stub.downloads() == 1
+    assert (tmp_path / "cache" / "model" / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_downloader_that_is_killed_is_followed_by_one_that_goes_on(
+    stub: Stub, fetch: Callable[[str], Fetcher], tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache" / "model"
+    stub.set_faults(STALLED)
+    first = fetch("first")
+    eventually(partial(half_there, folder))
+    second = fetch("second")
+    eventually(partial(second.said, WAITS))
+    first.process.send_signal(signal.SIGKILL)
+    assert first.process.wait(60) == -signal.SIGKILL
+    assert read_marker(folder) is None
+    # The stall holds: only a download that goes on behind it can end.
+    assert second.ended_well(), second.log.read_text()
+    assert stub.downloads() == 2
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def half_there(folder: Path) -> bool:
+    """The first part of the weights lies in the folder."""
+    return any(path.stat().st_size >= WRITTEN_AT_ONCE for path in folder.rglob("*.incomplete"))
