@@ -25,9 +25,9 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-WRITTEN_AT_ONCE = 10 << 20  # by the hub's client, so of less nothing would be on the disk
-WEIGHTS = bytes(range(256)) * 64 * 1024  # 16 MiB
-STALLED = {"stall": {"file": "model.safetensors", "after_bytes": WRITTEN_AT_ONCE}}
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
+STALLED = {"stall": {"file": SECOND, "after_bytes": len(WEIGHTS) // 2}}
 WAITS = "another replica fills"
 
 
@@ -40,11 +40,11 @@ class Stub:
     def set_faults(self, faults: dict[str, Any]) -> None:
         urlopen(Request(f"{self.url}/admin/faults", json.dumps(faults).encode())).close()
 
-    def downloads(self) -> int:
-        """How often the weights themselves were asked for."""
+    def downloads(self, file: str) -> int:
+        """How often the content of a file was asked for."""
         with urlopen(f"{self.url}/admin/requests") as response:
             seen: list[str] = json.load(response)
-        return sum(line == "GET /large/org/model/model.safetensors" for line in seen)
+        return sum(line == f"GET /large/org/model/{file}" for line in seen)
 
     def answers(self) -> bool:
         """The hub is up."""
@@ -75,7 +75,8 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     model = tmp_path / "hub" / "org" / "model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(WEIGHTS)
+    (model / FIRST).write_bytes(WEIGHTS)
+    (model / SECOND).write_bytes(WEIGHTS)
     port = free_port()
     command = [sys.executable, "-m", "hub_stub", "--root", str(tmp_path / "hub"), "--host", "127.0.0.1"]
     process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT / "e2e")
@@ -126,34 +127,36 @@ def test_of_two_replicas_one_downloads_and_both_are_ready(
 ) -> None:
     stub.set_faults(STALLED)
     first = fetch("first")
-    eventually(lambda: stub.downloads() == 1)
+    eventually(lambda: stub.downloads(SECOND) == 1)
     second = fetch("second")
     eventually(partial(second.said, WAITS))
     stub.set_faults({})
     assert first.ended_well()
     assert second.ended_well()
-    assert stub.downloads() == 1
-    assert (tmp_path / "cache" / "model" / "model.safetensors").read_bytes() == WEIGHTS
+    assert (stub.downloads(FIRST), stub.downloads(SECOND)) == (1, 1)
+    assert (tmp_path / "cache" / "model" / SECOND).read_bytes() == WEIGHTS
 
 
 def test_a_downloader_that_is_killed_is_followed_by_one_that_goes_on(
     stub: Stub, fetch: Callable[[str], Fetcher], tmp_path: Path
 ) -> None:
+    """With the files that are whole; of the one that was cut, nothing is left lying about."""
     folder = tmp_path / "cache" / "model"
     stub.set_faults(STALLED)
     first = fetch("first")
-    eventually(partial(half_there, folder))
+    eventually(partial(first_there_and_second_begun, folder))
     second = fetch("second")
     eventually(partial(second.said, WAITS))
     first.process.send_signal(signal.SIGKILL)
     assert first.process.wait(60) == -signal.SIGKILL
     assert read_marker(folder) is None
-    # The stall holds: only a download that goes on behind it can end.
+    stub.set_faults({})
     assert second.ended_well(), second.log.read_text()
-    assert stub.downloads() == 2
-    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert (stub.downloads(FIRST), stub.downloads(SECOND)) == (1, 2)
+    assert [(folder / name).read_bytes() == WEIGHTS for name in (FIRST, SECOND)] == [True, True]
+    assert list(folder.rglob("*.incomplete")) == []
 
 
-def half_there(folder: Path) -> bool:
-    """The first part of the weights lies in the folder."""
-    return any(path.stat().st_size >= WRITTEN_AT_ONCE for path in folder.rglob("*.incomplete"))
+def first_there_and_second_begun(folder: Path) -> bool:
+    """One file is whole, another is on its way."""
+    return (folder / FIRST).exists() and any(folder.rglob("*.incomplete"))

@@ -41,7 +41,9 @@ class Patience:
 def ensure(repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]) -> None:
     """Return when the folder holds the repository; raises ModelError when it will not."""
     if not _complete(repository, folder):
-        with lock.held(folder, say):
+        with lock.held(folder, say) as alone:
+            if alone:
+                files.remove_unfinished(folder)
             _fetch_patiently(repository, folder, patience, say)
     say(f"{repository.source} is complete in {folder}")
 
@@ -109,10 +111,8 @@ def _progress(folder: Path, total_bytes: int, say: Callable[[str], None]) -> Ite
 
 
 def _refuse_without_room(repository: Repository, folder: Path, needed_bytes: int) -> None:
-    # What an earlier attempt left half done lies in the folder too and will be reused.
-    half_done = files.bytes_in(folder, "*.incomplete")
     free = shutil.disk_usage(folder).free
-    if needed_bytes - half_done > free:
+    if needed_bytes > free:
         raise hub.disk_full(
             f"{repository.source} needs {needed_bytes / GIB:.1f} GiB and {free / GIB:.1f} GiB are free"
         )

@@ -74,9 +74,17 @@ def wrong_files(folder: Path, sizes: Mapping[str, int]) -> list[str]:
     return [name for name, size in sizes.items() if _size(folder / name) != size]
 
 
-def bytes_in(folder: Path, pattern: str = "*") -> int:
+def bytes_in(folder: Path) -> int:
     """The size of all files below a folder that may change while it is read."""
-    return sum(_size(path) or 0 for path in folder.rglob(pattern) if path.is_file())
+    return sum(_size(path) or 0 for path in folder.rglob("*") if path.is_file())
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a downloader that was killed left of single files: the hub's client begins such a file anew
+    under another name, so the old one would take room for ever.
+    """
+    for path in folder.rglob("*.incomplete"):
+        path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int | None:

@@ -76,7 +76,7 @@ def list_files(repository: Repository) -> Listing:
 
 
 def download(repository: Repository, listing: Listing, names: list[str], folder: Path) -> None:
-    """Bring the named files into the folder, going on where an earlier attempt stopped; raises ModelError."""
+    """Bring the named files into the folder, those that are there already left alone; raises ModelError."""
     try:
         snapshot_download(
             repository.name,

@@ -1,7 +1,8 @@
 """One downloader a folder: replicas that start at once on a node, or share a claim, fetch a model once.
 
 The lock is the kernel's own on a file beside the folder. It goes with the process that holds it, however that
-ends, so a downloader that was killed leaves no lock behind, and the next one goes on with what it left.
+ends, so a downloader that was killed leaves no lock behind, and the next one goes on with the files that it
+left whole.
 """
 
 import fcntl
@@ -18,13 +19,14 @@ SAY_SECONDS = 30.0
 @contextmanager
 def held(
     folder: Path, say: Callable[[str], None], *, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[None]:
-    """Hold the folder's lock while the block runs; who must wait says so now and then."""
+) -> Iterator[bool]:
+    """Hold the folder's lock while the block runs; who must wait says so now and then. False where the file
+    system has no locks, so that others may be at work in the folder.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = _opened(folder.parent / f".{folder.name}.lock")
     try:
-        _acquire(file, folder, say, sleep)
-        yield
+        yield _acquire(file, folder, say, sleep)
     finally:
         os.close(file)
 
@@ -37,7 +39,7 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDONLY)
 
 
-def _acquire(file: int, folder: Path, say: Callable[[str], None], sleep: Callable[[float], None]) -> None:
+def _acquire(file: int, folder: Path, say: Callable[[str], None], sleep: Callable[[float], None]) -> bool:
     waited, said_at = 0.0, 0.0
     while True:
         try:
@@ -50,6 +52,6 @@ def _acquire(file: int, folder: Path, say: Callable[[str], None], sleep: Callabl
             waited += LOOK_SECONDS
         except OSError as refused:
             say(f"no lock on {folder.parent} ({refused.strerror}); replicas may fetch the same files twice")
-            return
+            return False
         else:
-            return
+            return True

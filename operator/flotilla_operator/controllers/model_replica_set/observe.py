@@ -19,6 +19,7 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
+from flotilla_operator.controllers.model_replica_set.engine_room import no_room_to_offload
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.priority import priority_of, wrong_class
@@ -161,6 +162,8 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
             )
     if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
         found.append(wrong)
+    if (no_room := no_room_to_offload(seen.spec)) is not None:
+        found.append(no_room)
     return tuple(found)
 
 

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     CLAIM_MISSING = "ClaimMissing"
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
     CANNOT_PREEMPT = "CannotPreempt"
