@@ -1,8 +1,8 @@
 """Why a node cannot take a group: a visible chain of checks, in the order in which reasons are counted.
 
 The first ones look at the node and at what the group asks of nodes; they hold for every group of the same
-shape, so a plan asks them once a shape. The last ones look at what is free and kept at this point of the
-plan.
+shape, so a plan asks them once a shape. Next come the nodes that this very group leaves out. The last ones
+look at what is free and kept at this point of the plan.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,6 @@ class Shape:
     node_selector: tuple[tuple[str, str], ...]
     tolerations: tuple[Toleration, ...]
     products: frozenset[str]
-    left_out: frozenset[str]
     must_labels: frozenset[str]
 
     @classmethod
@@ -31,7 +30,7 @@ class Shape:
         selector = tuple(sorted(group.node_selector.items()))
         musts = ((group.must_pack, group.pack_within), (group.must_spread, group.spread_across))
         labels = frozenset(label for must, label in musts if must and label is not None)
-        return cls(selector, group.tolerations, group.products, group.left_out, labels)
+        return cls(selector, group.tolerations, group.products, labels)
 
 
 NodeCheck = Callable[[Node, Shape, Policy], RefusalReason | None]
@@ -75,18 +74,13 @@ def topology_label_missing(node: Node, shape: Shape, policy: Policy) -> RefusalR
     return None if fits else RefusalReason.TOPOLOGY_LABEL_MISSING
 
 
-def bind_timed_out(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """The group was pinned here in vain a short while ago."""
-    return RefusalReason.BIND_TIMED_OUT if node.name in shape.left_out else None
-
-
 LASTING_CHECKS: tuple[NodeCheck, ...] = (
     selector_mismatch,
     taint_not_tolerated,
     product_mismatch,
     topology_label_missing,
 )
-NODE_CHECKS: tuple[NodeCheck, ...] = (not_ready, cordoned, *LASTING_CHECKS, bind_timed_out)
+NODE_CHECKS: tuple[NodeCheck, ...] = (not_ready, cordoned, *LASTING_CHECKS)
 
 
 def first_reason(

@@ -31,6 +31,7 @@ class Asked:
     """What makes two groups alike to placement."""
 
     shape: Shape
+    left_out: frozenset[str]
     accelerator: str
     requests: tuple[tuple[str, int], ...]
     stages: int
@@ -42,6 +43,7 @@ class Asked:
         """What this group asks."""
         return cls(
             Shape.of(group),
+            group.left_out,
             group.accelerator,
             tuple(sorted(group.requests.items())),
             group.stages,
@@ -53,33 +55,32 @@ class Asked:
 class Kind:
     """What holds of every group that asks alike; two kinds are equal when they are the same object."""
 
-    def __init__(self, shape: Shape, group: Group, topology: Topology, policy: Policy) -> None:
-        self._shape = shape
-        self._requests = group.requests
-        self._stages = group.stages
-        self._topology = topology
-        self._policy = policy
-        self.domains = topology.partition(*bounds(group, policy)).members
+    def __init__(self, asked: Asked, group: Group, ledger: "Ledger") -> None:
+        self._asked = asked
+        self._ledger = ledger
+        self.domains = ledger.topology.partition(*bounds(group, ledger.policy)).members
 
     @cached_property
     def reasons(self) -> list[RefusalReason | None]:
-        """What is against each node as such."""
-        return [first_reason(NODE_CHECKS, node, self._shape, self._policy) for node in self._topology.nodes]
+        """What is against each node before anything is given away."""
+        reasons = list(self._ledger.reasons(self._asked.shape))
+        for name in self._asked.left_out:
+            position = self._ledger.topology.positions.get(name)
+            if position is not None and reasons[position] is None:
+                reasons[position] = RefusalReason.BIND_TIMED_OUT
+        return reasons
 
     @cached_property
     def empty_rooms(self) -> Mapping[int, int]:
         """How many stages each node could take if nothing ran at all and nothing passing were wrong."""
-        return {
-            position: rooms
-            for position, node in enumerate(self._topology.nodes)
-            if (rooms := stages_when_empty(node, self._requests))
-            and first_reason(LASTING_CHECKS, node, self._shape, self._policy) is None
-        }
+        return self._ledger.empty_rooms(self._asked)
 
     @cached_property
     def fits_when_empty(self) -> bool:
         """Whether such a group could ever be placed here."""
-        return any(rooms_in(members, self.empty_rooms) >= self._stages for members in self.domains.values())
+        return any(
+            rooms_in(members, self.empty_rooms) >= self._asked.stages for members in self.domains.values()
+        )
 
 
 class Ledger:
@@ -94,6 +95,8 @@ class Ledger:
         self.bound: dict[Key, tuple[Group, Positions]] = {}
         self._bound_at: dict[int, dict[Key, Group]] = {}
         self._done: list[tuple[Group, Positions, bool]] = []
+        self._of_shape: dict[Shape, list[RefusalReason | None]] = {}
+        self._empty: dict[tuple[Shape, tuple[tuple[str, int], ...]], Mapping[int, int]] = {}
         self._kinds: dict[Asked, Kind] = {}
         self._kind_of: dict[Key, Kind] = {}
 
@@ -103,8 +106,29 @@ class Ledger:
         if (known := self._kind_of.get(key)) is None:
             asked = Asked.by(group)
             if (known := self._kinds.get(asked)) is None:
-                known = self._kinds[asked] = Kind(asked.shape, group, self.topology, self.policy)
+                known = self._kinds[asked] = Kind(asked, group, self)
             self._kind_of[key] = known
+        return known
+
+    def reasons(self, shape: Shape) -> list[RefusalReason | None]:
+        """What is against each node as such, whoever asks."""
+        if (known := self._of_shape.get(shape)) is None:
+            known = self._of_shape[shape] = [
+                first_reason(NODE_CHECKS, node, shape, self.policy) for node in self.topology.nodes
+            ]
+        return known
+
+    def empty_rooms(self, asked: Asked) -> Mapping[int, int]:
+        """What nodes could take when empty, whichever of them are left out."""
+        key = (asked.shape, asked.requests)
+        if (known := self._empty.get(key)) is None:
+            requests = dict(asked.requests)
+            known = self._empty[key] = {
+                position: rooms
+                for position, node in enumerate(self.topology.nodes)
+                if (rooms := stages_when_empty(node, requests))
+                and first_reason(LASTING_CHECKS, node, asked.shape, self.policy) is None
+            }
         return known
 
     def open_to(self, group: Group) -> Iterator[int]:

@@ -6,13 +6,14 @@ good as another. The work is bounded, so a crowded cluster costs no more than a 
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from flotilla_operator.placement.choice import choose
 from flotilla_operator.placement.groups import Group
 from flotilla_operator.placement.ledger import Ledger, Positions
 
 TARGETS = 12  # nodes on which room is tried to be made for one group
-ATTEMPTS = 500  # targets tried in one plan
+ATTEMPTS = 100  # targets tried in one plan
 DEPTH = 1  # who must move may make others move, so often
 
 
@@ -54,7 +55,7 @@ class Repair:
                 and ledger.kept_for.get(position, group) is group
             ]
             able.sort(key=lambda p: (-(free(p, group.accelerator) % group.wanted), p))
-            for first in [p for p in able if self._movable(p, group)][:TARGETS]:
+            for first in islice((p for p in able if self._movable(p, group)), TARGETS):
                 yield [first, *(position for position in able if position != first)]
 
     def _movable(self, position: int, group: Group) -> list[Group]:
