@@ -49,7 +49,7 @@ def write_eagle_head(folder: Path, model: Path) -> None:
     first = {
         name.removeprefix("model."): tensor
         for name, tensor in read_tensors(weights).items()
-        if name.startswith("model.layers.0.")
+        if name.startswith("model.layers.0.") and "input_layernorm" not in name  # as heads have it
     }
     projection = ("BF16", [width, 2 * width], bytes(2 * width * 2 * width))
     folder.mkdir(parents=True)
