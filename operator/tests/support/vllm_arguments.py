@@ -16,6 +16,13 @@ READ = (
     "max_model_len",
     "max_num_seqs",
     "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "distributed_executor_backend",
+    "nnodes",
+    "node_rank",
+    "master_addr",
+    "master_port",
+    "headless",
     "kv_cache_dtype",
     "kv_offloading_size",
     "enable_prefix_caching",
@@ -46,7 +53,8 @@ def main() -> None:
             answer["read"] = {name: getattr(read, name) for name in READ}
             answer["read"]["lora_modules"] = {m.name: m.path for m in read.lora_modules or ()}
             made = AsyncEngineArgs.from_cli_args(read)
-            made.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+            context = UsageContext.OPENAI_API_SERVER
+            made.create_engine_config(usage_context=context, headless=read.headless)
         except SystemExit as refused:
             answer["problem"] = f"the parser ended with {refused.code}; its words are on standard error"
         except Exception as refused:

@@ -21,6 +21,8 @@ from engine.models import EMBEDDER, GENERATOR, ensure_models
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.model_source import model_of
+from flotilla_operator.workloads.stages import Stage
+from flotilla_runtime import contract
 from tests.builders.model_replica_set import spec_of
 from tests.support.engine_files import EngineFiles
 from tests.workloads.engine_settings import SETTINGS, Setting
@@ -31,7 +33,7 @@ WORKER = Path(__file__).parents[1] / "support" / "vllm_arguments.py"
 MODEL = {"name": "m", "source": "pvc://m/llama"}
 DTYPES = {"Auto": "auto", "FP8": "fp8", "FP8E4M3": "fp8_e4m3", "FP8E5M2": "fp8_e5m2"}
 METHODS = {"NGram": "ngram", "Draft": "draft_model", "Eagle": "eagle"}
-Ask = Callable[[ModelReplicaSetSpec], dict[str, Any]]
+Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     assert process.stdout is not None
     asked, answered = process.stdin, process.stdout
 
-    def about(spec: ModelReplicaSetSpec) -> dict[str, Any]:
-        arguments = files.arguments(engine_arguments(spec, model_of(spec).path))
+    def about(spec: ModelReplicaSetSpec, stage: Stage | None = None) -> dict[str, Any]:
+        arguments = files.arguments(engine_arguments(spec, model_of(spec).path, stage))
         asked.write(json.dumps(arguments) + "\n")
         asked.flush()
         answer = json.loads(answered.readline())
@@ -138,6 +140,17 @@ def test_many_adapters_stay_in_memory_and_few_share_a_batch(ask: Ask) -> None:
     adapters = [{"name": f"a{number}", "source": "pvc://m/sql", "rank": number} for number in range(1, 65)]
     read = check(ask, spec_of(model=MODEL, engine={"adapters": adapters, "maxModelLen": 256}))
     assert (read["max_loras"], read["max_cpu_loras"], read["max_lora_rank"]) == (8, 64, 64)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_each_stage_of_a_group_joins_the_others(ask: Ask, number: int) -> None:
+    stage = Stage(group="llama-abcde", number=number, count=2, service="llama-engine", namespace="default")
+    read = ask(spec_of(model=MODEL, parallelism={"tensor": 2, "pipeline": 2}), stage)
+    assert (read["tensor_parallel_size"], read["pipeline_parallel_size"], read["nnodes"]) == (2, 2, 2)
+    assert (read["node_rank"], read["headless"]) == (number, number > 0)
+    assert read["distributed_executor_backend"] == "mp"
+    assert read["master_addr"] == "llama-abcde.llama-engine.default.svc"
+    assert read["master_port"] == contract.PORT_ENGINE_RANKS
 
 
 def test_names_of_folders_may_hold_what_separates_arguments(ask: Ask) -> None:

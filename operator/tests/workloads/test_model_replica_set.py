@@ -267,7 +267,7 @@ def test_only_the_sets_routers_reach_its_engines() -> None:
 
 
 def test_the_routers_configuration_is_what_the_runtime_reads() -> None:
-    (config,) = [m for m in rendered(FULL_GPU, None) if m["kind"] == "ConfigMap"]
+    (config,) = [m for m in rendered(FULL_GPU, ()) if m["kind"] == "ConfigMap"]
     read = contract.RouterConfig.model_validate_json(config["data"]["config.json"])
     assert read.models == ("llama-70b",)
     assert read.max_queue == 500
@@ -277,7 +277,7 @@ def test_the_routers_configuration_is_what_the_runtime_reads() -> None:
 
 
 def test_adapters_are_models_at_the_router() -> None:
-    (config,) = [m for m in rendered(FULL_ENGINE, None) if m["kind"] == "ConfigMap"]
+    (config,) = [m for m in rendered(FULL_ENGINE, ()) if m["kind"] == "ConfigMap"]
     read = contract.RouterConfig.model_validate_json(config["data"]["config.json"])
     assert read.models == ("llama", "sql", "mail")
 
