@@ -115,6 +115,11 @@ bench-retrieval-demo: prerequisites ## Is the right page among the first five? 3
 bench-placement: setup ## Plan 15,000 groups on 640 nodes; small clusters against an exact solver
 	@$(E2E) -m placement
 
+TRACE ?= ../shared/data/mooncake_conversation_trace.jsonl
+.PHONY: bench-router
+bench-router: setup ## What the router adds to a request, and prefix hits on a trace (TRACE=file) beside plain balancing
+	@$(E2E) -m router --trace $(TRACE) $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
 	@$(E2E) -m scale

@@ -1,0 +1,1 @@
+"""What the router costs, and what its choice of replica is worth."""

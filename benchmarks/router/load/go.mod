@@ -1,0 +1,3 @@
+module flotilla.dev/benchmarks/router/load
+
+go 1.24
