@@ -145,8 +145,8 @@ def test_many_adapters_stay_in_memory_and_few_share_a_batch(ask: Ask) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_stage_of_a_group_joins_the_others(ask: Ask, number: int) -> None:
     stage = Stage(group="llama-abcde", number=number, count=2, service="llama-engine", namespace="default")
-    read = ask(spec_of(model=MODEL, parallelism={"tensor": 2, "pipeline": 2}), stage)
-    assert (read["tensor_parallel_size"], read["pipeline_parallel_size"], read["nnodes"]) == (2, 2, 2)
+    read = ask(spec_of(model=MODEL, parallelism={"tensor": 3, "pipeline": 2}), stage)
+    assert (read["tensor_parallel_size"], read["pipeline_parallel_size"], read["nnodes"]) == (3, 2, 2)
     assert (read["node_rank"], read["headless"]) == (number, number > 0)
     assert read["distributed_executor_backend"] == "mp"
     assert read["master_addr"] == "llama-abcde.llama-engine.default.svc"
