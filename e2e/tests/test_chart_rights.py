@@ -50,6 +50,9 @@ UNUSED_HERE = {
     # What is created by POST is read when another one of its name was in the way.
     Right("", "pods", "get"),
     Right("batch", "jobs", "get"),
+    Right("apps", "controllerrevisions", "get"),
+    # A revision's record goes when a later one has proved good.
+    Right("apps", "controllerrevisions", "delete"),
 }
 
 
@@ -204,7 +207,7 @@ def begin(site: Site) -> None:
 
 def change(site: Site) -> None:
     """What takes things away or hands them over."""
-    site.kubectl("scale", "mrs/llama-70b", "--replicas=0")
+    site.patch("mrs", "llama-70b", {"replicas": 0, "drain": {"deadlineSeconds": 1}})
     site.patch("agentfleet", "assistant", {"queue": {"redis": {"deletionPolicy": "Retain"}}})
     until(lambda: not site.shown("pvc/assistant-redis", ".metadata.ownerReferences"), "a claim set free")
     redis = {"mode": "External", "urlSecretRef": {"name": "redis"}}
@@ -216,7 +219,8 @@ def change(site: Site) -> None:
     milvus = {"mode": "External", "uri": "http://127.0.0.1:9", "storage": None}
     site.patch("vectorindex", "manual", {"milvus": milvus, "retention": {"deletionPolicy": "Delete"}})
     until(lambda: site.shown("vi/manual", ".metadata.finalizers"), "a finalizer")
-    until(lambda: site.shown("mrs/llama-70b", ".status.replicas") == "0", "no replica")
+    pods = "llama-70b,app.kubernetes.io/component=engine"
+    until(lambda: not site.kubectl("get", "pods", "-l", f"flotilla.dev/owner={pods}", "-o", "name"), "no pod")
 
 
 def claim(name: str) -> str:

@@ -351,14 +351,19 @@ class Slo(ApiModel):
     """What callers are promised."""
 
     ttft_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
-    """Until the first token."""
-    tpot_seconds: Annotated[float, Field(gt=0, le=60)] | None = None
+    """Until the answer begins, at the replica: its time in a queue is not the replica's."""
+    tpot_seconds: Annotated[
+        Annotated[float, Field(gt=0, le=60)] | None, NotYet("is counted among the promised times")
+    ] = None
     """For each further token."""
     e2e_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """Until the answer is complete."""
     attainment: Annotated[float, Field(gt=0, le=1)] = 0.95
     """The share of requests that must keep these times."""
-    window_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
+    window_seconds: Annotated[
+        Annotated[int, Field(ge=10, le=86_400)] | None,
+        NotYet("sets the time over which the share is counted"),
+    ] = None
     """The time over which the share is counted."""
 
 
@@ -467,16 +472,28 @@ class Drain(ApiModel):
 
 
 class Update(ApiModel):
-    """How replicas are exchanged when the spec changes."""
+    """How replicas are exchanged when the spec changes, or their node is to be emptied."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="self.maxSurge + self.maxUnavailable > 0",
+                message="spec.update.maxSurge and maxUnavailable must not both be 0; "
+                "no replica could be exchanged",
+            )
+        )
+    )
 
     max_surge: Annotated[int, Field(ge=0, le=100)] = 1
     """How many replicas more than wanted there may be."""
     max_unavailable: Annotated[int, Field(ge=0, le=100)] = 0
     """How many replicas fewer than wanted may be ready."""
     progress_deadline_seconds: Annotated[int, Field(ge=60, le=86_400)] = 1800
-    """How long a new replica may take to become ready."""
+    """How long an update may go without getting on before it has failed. Waiting for room does not count."""
     rollback: bool = True
-    """Go back to what worked when it takes longer."""
+    """Go back to the last good revision when an update fails: when it does not get on, when over at least
+    50 requests it misses `slo.attainment` and the old revision does not, or, without `slo`, when more than
+    5 % of them end with 5xx."""
 
 
 class DisaggregatedPool(ApiModel):
@@ -599,18 +616,15 @@ class ModelReplicaSetSpec(ApiModel):
     """Where replicas go."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """How many replicas; also what `kubectl scale` and autoscalers of your own set."""
-    slo: Annotated[Slo | None, NotYet("is measured, reported and held by the autoscaler")] = None
-    """What callers are promised."""
+    slo: Slo | None = None
+    """What callers are promised. An update that breaks it while the old revision keeps it is taken back."""
     autoscaling: Autoscaling | None = None
     """Decides the number of replicas in the place of `replicas`."""
     router: Router = Router()
     """HAProxy in front of the replicas."""
     drain: Drain = Drain()
     """How a replica leaves."""
-    update: Annotated[
-        Update | None,
-        NotYet("sets the pace of an update and goes back when it fails; now: one replica at a time"),
-    ] = None
+    update: Update = Update()
     """How replicas are exchanged when the spec changes."""
     disaggregation: Annotated[
         Disaggregation | None, NotYet("puts prefill and decode on replicas of their own")
@@ -743,6 +757,25 @@ class Startup(ApiModel):
     """From its pod's creation to then."""
 
 
+class RolloutStatus(ApiModel):
+    """How the newest revision does, and what runs if it has failed."""
+
+    revision: ShortText = ""
+    """The revision that the spec asks for."""
+    good_revision: ShortText | None = None
+    """The last revision that every replica ran, ready."""
+    failed_revision: ShortText | None = None
+    """The revision that failed, while the last good one runs instead."""
+    message: LongText | None = None
+    """Why it failed."""
+    ready_replicas: Count = 0
+    """Replicas of the newest revision that serve."""
+    outdated_replicas: Count = 0
+    """Replicas of others."""
+    progress_time: Time | None = None
+    """When the update got on last; absent when there is none."""
+
+
 class CapacityStatus(ApiModel):
     """What one replica can do; docs/capacity.md has the arithmetic. What is not known is absent."""
 
@@ -852,6 +885,8 @@ class ModelReplicaSetStatus(Status):
     """What one replica can do."""
     load: LoadStatus | None = None
     """What is going on."""
+    rollout: RolloutStatus | None = None
+    """The newest revision and the last good one."""
     autoscaling: AutoscalingStatus | None = None
     """Who decides the number of replicas."""
     cost_per_hour_usd: float | None = None

@@ -94,6 +94,7 @@ NODES: Final = _core("Node", "nodes", namespaced=False)
 NAMESPACES: Final = _core("Namespace", "namespaces", namespaced=False)
 DEPLOYMENTS: Final = _in_group("apps", "Deployment", "deployments")
 STATEFUL_SETS: Final = _in_group("apps", "StatefulSet", "statefulsets")
+CONTROLLER_REVISIONS: Final = _in_group("apps", "ControllerRevision", "controllerrevisions")
 JOBS: Final = _in_group("batch", "Job", "jobs")
 POD_DISRUPTION_BUDGETS: Final = _in_group("policy", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICIES: Final = _in_group("networking.k8s.io", "NetworkPolicy", "networkpolicies")
@@ -117,6 +118,7 @@ ALL: Final = (
     NAMESPACES,
     DEPLOYMENTS,
     STATEFUL_SETS,
+    CONTROLLER_REVISIONS,
     JOBS,
     POD_DISRUPTION_BUDGETS,
     NETWORK_POLICIES,

@@ -80,7 +80,9 @@ class Scraper:
         return len(self._watched)
 
     def set_targets(self, owner: str, targets: Sequence[Target]) -> None:
-        """From now on scrape exactly these for this owner; a target keeps its rhythm when nothing changed."""
+        """From now on scrape exactly these for this owner; a target keeps its rhythm when nothing changed,
+        and its last measurement when only the rhythm did.
+        """
         wanted = {target.key: target for target in targets}
         for key in self._by_owner.get(owner, set()) - wanted.keys():
             self._stop(key)
@@ -89,7 +91,7 @@ class Scraper:
             if held is not None and held.target == target and held.owner == owner:
                 continue
             if held is not None:
-                self._stop(key)
+                self._stop(key, forget=held.target.url != target.url or held.owner != owner)
             task = asyncio.create_task(self._follow(owner, target), name=f"scrape {target.url}")
             self._watched[key] = Watched(target, owner, task)
             self._by_owner.setdefault(owner, set()).add(key)
@@ -100,14 +102,15 @@ class Scraper:
             self._stop(key)
         await self._session.close()
 
-    def _stop(self, key: str) -> None:
+    def _stop(self, key: str, *, forget: bool = True) -> None:
         watched = self._watched.pop(key)
         watched.task.cancel()
         owned = self._by_owner[watched.owner]
         owned.discard(key)
         if not owned:
             del self._by_owner[watched.owner]
-        self._measurements.forget(key)
+        if forget:
+            self._measurements.forget(key)
 
     async def _follow(self, owner: str, target: Target) -> None:
         failures = 0

@@ -9,6 +9,7 @@ New pods for an unchanged spec, say with a newer chart's engine image, are asked
 flotilla.dev/refresh.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from flotilla_operator.api.annotations import ANNOTATION_REFRESH
@@ -33,4 +34,23 @@ def revision_of(spec: ModelReplicaSetSpec, *, refresh: str = "") -> str:
     written = spec.model_dump(
         mode="json", by_alias=True, include=PARTS, exclude_defaults=True, exclude_none=True
     )
-    return stable_hash({**written, ANNOTATION_REFRESH: refresh} if refresh else written)
+    # A part of which only what does not count is set, as a wish for nodes in placement, is dumped empty.
+    counts = {part: value for part, value in written.items() if value}
+    return stable_hash({**counts, ANNOTATION_REFRESH: refresh} if refresh else counts)
+
+
+def recorded_parts(spec: ModelReplicaSetSpec) -> dict[str, Any]:
+    """What of a spec makes a revision, in full: defaults too, for a later release may have others."""
+    return spec.model_dump(mode="json", by_alias=True, include=PARTS, exclude_none=True)
+
+
+def with_recorded_parts(spec: ModelReplicaSetSpec, recorded: Mapping[str, Any]) -> ModelReplicaSetSpec:
+    """The spec with what makes a revision taken from a record, and all else as it is."""
+    written = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    replaced = recorded_parts(spec)
+    for part in {*replaced, *recorded}:
+        theirs = replaced.get(part, {})
+        held = written.pop(part, {})
+        if part in recorded:
+            written[part] = {**{key: held[key] for key in held if key not in theirs}, **recorded[part]}
+    return ModelReplicaSetSpec.model_validate(written)

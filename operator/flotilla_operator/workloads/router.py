@@ -60,6 +60,8 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
         queue_timeout_seconds=router.queue_timeout_seconds,
         request_timeout_seconds=router.request_timeout_seconds,
         drain_deadline_seconds=max(1, spec.drain.deadline_seconds),
+        promised_first_byte_seconds=None if spec.slo is None else spec.slo.ttft_seconds,
+        promised_total_seconds=None if spec.slo is None else spec.slo.e2e_seconds,
         tls_directory=TLS_DIRECTORY if router.tls is not None else None,
         caller_keys_directory=KEYS_DIRECTORY if router.auth_secret_ref is not None else None,
         hold_at_zero=spec.autoscaling is not None and spec.autoscaling.min_replicas == 0,

@@ -44,6 +44,13 @@ NAMES = [
 ]
 
 MODEL_REPLICA_SETS = [
+    row(
+        SET,
+        "spec__update",
+        {"maxSurge": 0, "maxUnavailable": 0},
+        "spec.update.maxSurge and maxUnavailable must not both be 0",
+        "an update that could exchange nothing",
+    ),
     row(SET, "spec__model", None, "spec.model: Required value", "no model"),
     row(SET, "spec__model__source", None, "spec.model.source: Required value", "no source"),
     row(
@@ -539,13 +546,13 @@ AGENT_FLEETS = [
 NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     SET: {
         "spec.accelerator.deviceClass": {"name": "gpu.nvidia.com"},
-        "spec.slo": {},
+        "spec.slo.tpotSeconds": 0.05,
+        "spec.slo.windowSeconds": 300,
         "spec.autoscaling.queueDepth": {},
         "spec.autoscaling.goodput": {},
         "spec.autoscaling.scaleUp": {},
         "spec.autoscaling.scaleDown": {},
         "spec.autoscaling.mode": "Active",
-        "spec.update": {},
         "spec.disaggregation": {"prefill": {}, "decode": {}},
         "spec.pricing": {},
     },

@@ -127,6 +127,8 @@ def _on_accelerators() -> dict[str, Any]:
             "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
         },
         drain={"deadlineSeconds": 120},
+        slo={"ttftSeconds": 2, "e2eSeconds": 30, "attainment": 0.9},
+        update={"maxSurge": 2, "maxUnavailable": 1, "progressDeadlineSeconds": 900, "rollback": True},
         modelCache={"mode": "Claim", "claimName": "models"},
         pod={
             "labels": {"team": "search"},

@@ -51,7 +51,7 @@ def without_images(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     ("manifests", "golden"),
     [
         pytest.param(routers(model_replica_set.model_replica_set()), "xre2zifv5e", id="router"),
-        pytest.param(routers(FULL_SET), "qom55jyv4m", id="router, every field"),
+        pytest.param(routers(FULL_SET), "n2f3jvof4k", id="router, every field"),
         pytest.param(retrievers(vector_index.vector_index()), "3jwceo2gmp", id="retriever"),
         pytest.param(retrievers(FULL_INDEX), "2xctdq3hrm", id="retriever, every field"),
         pytest.param(databases(vector_index.vector_index()), "wxoyqktjww", id="Milvus Lite"),

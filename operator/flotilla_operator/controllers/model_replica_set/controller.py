@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
     DEPLOYMENTS,
     MODEL_REPLICA_SETS,
     NETWORK_POLICIES,
@@ -58,6 +59,7 @@ class ModelReplicaSetController:
         ROLES,
         ROLE_BINDINGS,
         DEPLOYMENTS,
+        CONTROLLER_REVISIONS,
         POD_DISRUPTION_BUDGETS,
         NETWORK_POLICIES,
         PERSISTENT_VOLUME_CLAIMS,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff, backoff_of
 from flotilla_operator.controllers.model_replica_set.endings import ending_of
@@ -21,12 +20,11 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
-from flotilla_operator.controllers.model_replica_set.turnover import Goal, Turnover, decide
+from flotilla_operator.controllers.model_replica_set.turnover import Goal, Pace, Turnover, decide
 from flotilla_operator.placement import Group, Standing
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, stages_of
 from flotilla_operator.workloads.hashing import stable_hash
-from flotilla_operator.workloads.revision import revision_of
 
 LEFT_OUT_FOR = timedelta(minutes=5)
 SUFFIX_LENGTH = 5
@@ -56,9 +54,9 @@ def demand_of(
 ) -> Demand:
     """The set's groups, judged, and the groups it waits for; `load` is known of the set that is planned."""
     groups = judged_groups(seen, around, now, load)
-    refresh = " ".join(filter(None, (refresh_of(seen.manifest), seen.key_made_anew)))
-    revision = revision_of(seen.spec, refresh=refresh)
-    turnover = decide(groups, Goal(wanted=seen.spec.replicas, revision=revision))
+    revision, update = seen.revision, seen.spec.update
+    pace = Pace(max_surge=update.max_surge, max_unavailable=update.max_unavailable)
+    turnover = decide(groups, Goal(wanted=seen.spec.replicas, revision=revision, pace=pace))
     return Demand(
         revision=revision,
         groups=groups,

@@ -16,6 +16,7 @@ from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.controllers.model_replica_set.trouble import Trouble
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
@@ -47,6 +48,7 @@ class Facts:
     refusal: Refusal | None
     turnover: Turnover
     backoff: Backoff | None
+    rollout: Rollout
     asking: Asking | None = None
     scaling: ZeroDecision | None = None
 
@@ -175,6 +177,8 @@ def progressing(facts: Facts) -> Condition:
         if turnover.outdated:
             return _informs(Truth.FALSE, Reason.UPDATE_PAUSED, f"{held}; {updated}")
         return _informs(Truth.FALSE, Reason.PAUSED, held)
+    if facts.rollout.message:
+        return _informs(Truth.FALSE, *_failed_rollout(facts.rollout))
     if turnover.surge and facts.refusal is not None:
         what = "update" if turnover.outdated else "move away from nodes that leave"
         room = (
@@ -205,7 +209,18 @@ def _scaling_active(scaling: ZeroDecision) -> Condition:
     )
 
 
+def _failed_rollout(rollout: Rollout) -> tuple[Reason, str]:
+    why = f"revision {rollout.revision} has failed: {rollout.message}"
+    if not rollout.failed:
+        return Reason.PROGRESS_DEADLINE_EXCEEDED, f"{why}; correct the spec"
+    fix = "change the spec to try again, or set spec.update.rollback to false to keep it"
+    return Reason.ROLLED_BACK, f"{why}; revision {rollout.good} goes on running; {fix}"
+
+
 def _all_replicas(facts: Facts) -> Condition:
+    if facts.rollout.failed:
+        reason, message = _failed_rollout(facts.rollout)
+        return _wrong(ALL_REPLICAS, reason, message, mended_by=MendedBy.PERSON)
     if facts.ready >= facts.wanted and not facts.turnover.outdated:
         return _right(ALL_REPLICAS, Reason.REPLICAS_AVAILABLE)
     if facts.ready >= facts.wanted:

@@ -24,6 +24,8 @@ from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.priority import priority_of, wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.records import records_of, restored
+from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.controllers.model_replica_set.scaling import (
     scaling_of,
     with_replicas,
@@ -112,6 +114,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         engine_key=key,
         placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
         routers=routers_seen(pods, targets, world.measurements),
+        records=records_of(world.caches, uid),
     )
 
 
@@ -222,7 +225,7 @@ async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) ->
 
 def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
     uid = seen.manifest["metadata"]["uid"]
-    return SetSeen(
+    found = SetSeen(
         manifest=seen.manifest,
         owner=owner_of(seen.manifest),
         spec=seen.spec,
@@ -231,6 +234,8 @@ def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
         failed_pins=memory.failed_pins.get(uid, ()),
         key_made_anew=memory.keys_made_anew.get(uid, ""),
     )
+    spec, rolled_back = restored(seen.spec, seen.manifest, found.spec_revision, caches)
+    return replace(found, spec=spec, rolled_back=rolled_back)
 
 
 def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
@@ -296,16 +301,20 @@ def router_load(targets: Sequence[Target], measurements: Measurements) -> Router
         return RouterLoad()
     by_group: dict[str, int] = {}
     sessions: dict[str, int] = {}
+    answers: dict[str, Answers] = {}
     for status in statuses:
         for server in status.servers:
             by_group[server.name] = by_group.get(server.name, 0) + server.in_flight
             sessions[server.name] = sessions.get(server.name, 0) + server.sessions
+            told = Answers(count=server.answers, failed=server.failed, kept=server.kept)
+            answers[server.name] = answers.get(server.name, Answers()) + told
     return RouterLoad(
         waiting=sum(status.waiting + status.held for status in statuses),
         running=sum(status.in_flight for status in statuses),
         by_group=by_group,
         idle_seconds=min(s.idle_seconds for s in statuses) if len(statuses) == len(targets) else None,
         sessions=sessions,
+        answers=answers,
     )
 
 

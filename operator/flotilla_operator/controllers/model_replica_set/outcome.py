@@ -22,6 +22,7 @@ from flotilla_operator.controllers.model_replica_set.judgement import Facts, con
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.scaling import scaling_status
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.startups import capacity_status
@@ -47,6 +48,7 @@ class Outcome:
 
     observed: Observed
     demand: Demand
+    rollout: Rollout
     names_taken: tuple[str, ...]
     placement: Placement | None = None
     started: tuple[Started, ...] = ()
@@ -94,6 +96,7 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
         "capacity": capacity_status(outcome.observed),
         "backoff": outcome.demand.backoff.manifest() if outcome.demand.backoff else None,
         "load": _load(outcome),
+        "rollout": outcome.rollout.status,
         "autoscaling": scaling_status(manifest, outcome.observed.scaling, now),
         "conditions": merged(before, judged, generation=generation, now=now),
     }
@@ -114,6 +117,7 @@ def _facts(outcome: Outcome, now: datetime) -> Facts:
         refusal=outcome.refusal,
         turnover=outcome.demand.turnover,
         backoff=_backoff(outcome, now),
+        rollout=outcome.rollout,
         asking=outcome.asking,
         scaling=observed.scaling,
     )

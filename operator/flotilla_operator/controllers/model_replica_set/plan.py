@@ -44,6 +44,8 @@ from flotilla_operator.controllers.model_replica_set.placeholders import (
     placeholder_writes,
 )
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
+from flotilla_operator.controllers.model_replica_set.revisions import record_revisions, rollout_of
+from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.sizing import sized
 from flotilla_operator.placement import Placement, place
@@ -66,9 +68,10 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return Plan()
     demand = demand_of(me, observed.around, now, load=observed.load)
     observed = sized(observed, demand)
+    rollout = rollout_of(observed, demand, now)
     objects, taken = _router(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
-        return _look_on(observed, demand, taken, now)
+        return _look_on(observed, demand, rollout, taken, now)
     placement = _placement(observed, demand, now)
     started, waiting = _start(observed, demand, placement, now)
     ended = [group for group in demand.groups if group.ending and group.staying]
@@ -77,6 +80,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     outcome = Outcome(
         observed=observed,
         demand=demand,
+        rollout=rollout,
         names_taken=taken,
         placement=placement,
         started=started,
@@ -87,6 +91,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     writes: list[Write] = [
         *_engine_key(observed),
         *(Apply(manifest=manifest) for manifest in objects),
+        *record_revisions(observed, demand, rollout),
         *(_delete(group, member, observed) for group in ended for member in group.staying),
         *leaving.writes,
         *_lifts(demand, now),
@@ -104,9 +109,13 @@ def plan(observed: Observed, now: datetime) -> Plan:
     )
 
 
-def _look_on(observed: Observed, demand: Demand, names_taken: tuple[str, ...], now: datetime) -> Plan:
+def _look_on(
+    observed: Observed, demand: Demand, rollout: Rollout, names_taken: tuple[str, ...], now: datetime
+) -> Plan:
     """A paused set: told of and left alone, but it asks for no nodes, for those cost something."""
-    outcome = Outcome(observed=observed, demand=demand, names_taken=names_taken, waiting=demand.waiting)
+    outcome = Outcome(
+        observed=observed, demand=demand, rollout=rollout, names_taken=names_taken, waiting=demand.waiting
+    )
     status, events = status_and_events(outcome, now)
     return Plan(
         writes=placeholder_writes(ask_for_nodes(observed, demand, None, 0, now), observed, now),

@@ -60,6 +60,8 @@ class Reason(StrEnum):
     SCALING = "Scaling"
     UPDATING = "Updating"
     UPDATE_WAITS_FOR_ROOM = "UpdateWaitsForRoom"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    ROLLED_BACK = "RolledBack"
     UPDATE_PAUSED = "UpdatePaused"
     EMPTYING_NODES = "EmptyingNodes"
     PAUSED = "Paused"

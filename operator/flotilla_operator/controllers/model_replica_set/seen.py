@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
 from flotilla_operator.capacity import ModelShape
@@ -14,12 +15,15 @@ from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.life import Pod
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack
+from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.score import Scorer
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.revision import revision_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,20 @@ class SetSeen:
     failed_pins: tuple[FailedPin, ...] = ()
     promised: int = 0
     key_made_anew: str = ""
+    rolled_back: RolledBack | None = None
+
+    @property
+    def spec_revision(self) -> str:
+        """The revision that the user's spec asks for."""
+        if self.rolled_back is not None:
+            return self.rolled_back.failed
+        refresh = " ".join(filter(None, (refresh_of(self.manifest), self.key_made_anew)))
+        return revision_of(self.spec, refresh=refresh)
+
+    @property
+    def revision(self) -> str:
+        """The revision to run."""
+        return self.spec_revision if self.rolled_back is None else self.rolled_back.good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +96,7 @@ class RouterLoad:
     by_group: Mapping[str, int] = field(default_factory=dict)
     sessions: Mapping[str, int] = field(default_factory=dict)
     idle_seconds: float | None = None
+    answers: Mapping[str, Answers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +160,4 @@ class Observed:
     placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()
     sizing: Sizing = field(default_factory=Sizing)
+    records: Mapping[str, Record] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.records import Record
 from flotilla_operator.controllers.model_replica_set.scaling import with_replicas
 from flotilla_operator.controllers.model_replica_set.seen import (
     FailedPin,
@@ -80,6 +81,7 @@ def observed(
         existing=existing,
         missing=missing,
         load=load or RouterLoad(),
+        records={me.revision: Record(name="record", uid="uid-record")},
     )
 
 
@@ -107,8 +109,13 @@ def shown(done: Plan, condition_type: str) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
+def creates(done: Plan, kind: str) -> list[dict[str, Any]]:
+    made = [write.manifest for write in done.writes if isinstance(write, Create)]
+    return [manifest for manifest in made if manifest["kind"] == kind]
+
+
 def created(done: Plan) -> list[dict[str, Any]]:
-    return [write.manifest for write in done.writes if isinstance(write, Create)]
+    return creates(done, "Pod")
 
 
 def deleted(done: Plan) -> list[str]:
@@ -396,6 +403,44 @@ class TestAnUpdate:
         done = plan(observed(manifest, pods), NOW)
         assert shown(done, "Progressing") == ("False", Reason.UPDATE_PAUSED)
         assert "0 of 2 replicas are of the new revision" in condition(done, "Progressing")["message"]
+
+    def test_that_does_not_get_on_is_taken_back_and_says_why(self) -> None:
+        manifest = gpu_set()
+        pods = [member(manifest, f"llama-{i}", node="a", ready=True, revision="old") for i in "xy"]
+        crash = [container_status(lastState=terminated(1, "no such option"))]
+        pods.append(member(manifest, "llama-z", node="b", containers=crash))
+        rollout = {
+            "revision": revision_of_set(manifest),
+            "goodRevision": "old",
+            "outdatedReplicas": 2,
+            "progressTime": time_text(1800),
+        }
+        done = plan(observed({**manifest, "status": {"rollout": rollout}}, pods), NOW)
+        assert shown(done, "Progressing") == ("False", Reason.ROLLED_BACK)
+        assert "no such option" in condition(done, "Progressing")["message"]
+        assert shown(done, "Ready") == ("False", Reason.ROLLED_BACK)
+        assert condition(done, "Stalled")["status"] == "True"
+        assert condition(done, "Available")["status"] == "True"
+        assert done.status is not None
+        assert done.status["rollout"]["failedRevision"] == revision_of_set(manifest)
+
+    def test_that_may_not_be_taken_back_only_says_so(self) -> None:
+        manifest = gpu_set(update={"rollback": False})
+        pods = [member(manifest, "llama-x", node="a", ready=True, revision="old")]
+        revision = revision_of_set(manifest)
+        rollout = {"revision": revision, "outdatedReplicas": 1, "progressTime": time_text(1800)}
+        done = plan(observed({**manifest, "status": {"rollout": rollout}}, pods), NOW)
+        assert shown(done, "Progressing") == ("False", Reason.PROGRESS_DEADLINE_EXCEEDED)
+
+    def test_has_its_revision_put_on_record_and_what_nothing_needs_dropped(self) -> None:
+        manifest = gpu_set()
+        pods = [member(manifest, "llama-x", node="a", ready=True, revision="old")]
+        records = {name: Record(name=f"llama-{name}", uid=f"uid-{name}") for name in ("old", "older")}
+        done = plan(replace(observed(manifest, pods), records=records), NOW)
+        (kept,) = creates(done, "ControllerRevision")
+        assert kept["metadata"]["name"] == f"llama-{revision_of_set(manifest)}"
+        assert kept["data"]["parallelism"]["tensor"] == 4
+        assert deleted(done) == ["llama-older"]
 
 
 class TestANodeThatLeaves:

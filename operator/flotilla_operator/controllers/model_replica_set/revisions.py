@@ -1,0 +1,46 @@
+"""What a plan makes of revisions: the judgement of the newest one, and the records that must be kept."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from flotilla_operator.cluster.writes import Write
+from flotilla_operator.controllers.conditions import conditions_of
+from flotilla_operator.controllers.model_replica_set.demand import Demand
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.records import record_writes
+from flotilla_operator.controllers.model_replica_set.rollout import Evidence, Rollout, judged
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+
+
+def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
+    """What is to be remembered of the revisions; while the set is held, no time passes for them."""
+    me = observed.me
+    before = Rollout.of_status(me.manifest.get("status") or {})
+    if me.spec.paused:
+        return replace(before, progress_at=before.progress_at and now)
+    evidence = Evidence(
+        revision=me.spec_revision,
+        wanted=me.spec.replicas,
+        groups=demand.groups,
+        update=me.spec.update,
+        attainment=None if me.spec.slo is None else me.spec.slo.attainment,
+        answers=observed.load.answers,
+        waits_for_room=any(
+            held["type"] == ConditionType.PLACED and held["reason"] == Reason.INSUFFICIENT_CAPACITY
+            for held in conditions_of(me.manifest)
+        ),
+    )
+    return judged(before, evidence, now)
+
+
+def record_revisions(observed: Observed, demand: Demand, rollout: Rollout) -> list[Write]:
+    """Put the running revision on record, and drop what neither a group nor a way back needs."""
+    needed = {rollout.good, rollout.failed, rollout.revision, *(group.revision for group in demand.groups)}
+    return record_writes(
+        observed.me.owner,
+        observed.me.spec,
+        demand.revision,
+        number=observed.me.manifest["metadata"].get("generation", 1),
+        held=observed.records,
+        needed=frozenset(needed),
+    )

@@ -1,0 +1,149 @@
+"""Whether a revision is good, from its groups, their answers and the time; what is done about it is in
+test_plan and test_records.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.model_replica_set import Update
+from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.rollout import (
+    Answers,
+    Evidence,
+    Fault,
+    Rollout,
+    fault_of,
+    judged,
+)
+from tests.builders.groups import member
+from tests.builders.pods import NOW
+
+DEADLINE = 900
+LATE = NOW + timedelta(seconds=DEADLINE)
+UPDATE = Update(progress_deadline_seconds=DEADLINE)
+
+
+def old(name: str, **fields: Any) -> ReplicaGroup:
+    return member(name, revision="old", **fields)
+
+
+def seen(*groups: ReplicaGroup, wanted: int = 2, update: Update = UPDATE, **fields: Any) -> Evidence:
+    return Evidence(revision="new", wanted=wanted, groups=groups, update=update, **fields)
+
+
+def begun(**fields: Any) -> Rollout:
+    held = {"revision": "new", "good": "old", "outdated": 2, "progress_at": NOW}
+    return Rollout(**(held | fields))
+
+
+LOADING = member("n", Phase.LOADING)
+
+
+def test_a_first_revision_becomes_good_when_every_replica_of_it_serves() -> None:
+    first = judged(Rollout(), seen(member("a"), member("b", Phase.LOADING)), NOW)
+    assert (first.revision, first.good, first.progress_at) == ("new", "", NOW)
+    done = judged(first, seen(member("a"), member("b")), LATE)
+    assert (done.good, done.failed, done.progress_at) == ("new", "", None)
+
+
+def test_it_is_not_good_while_old_ones_are_there() -> None:
+    assert judged(begun(), seen(member("a"), member("b"), old("c")), NOW).good == "old"
+
+
+@pytest.mark.parametrize(
+    ("groups", "fields", "fails"),
+    [
+        pytest.param((old("a"), old("b"), LOADING), {}, True, id="nothing got on"),
+        pytest.param((old("a"), member("m"), LOADING), {}, False, id="another one became ready"),
+        pytest.param((old("a"), LOADING), {}, False, id="an old one left"),
+        pytest.param((old("a"), old("b")), {"waits_for_room": True}, False, id="it waits for room"),
+        pytest.param(
+            (old("a"), old("b", phase=Phase.DRAINING), LOADING), {}, False, id="an old one still drains"
+        ),
+        pytest.param((old("a"), old("b")), {}, True, id="its groups come and go"),
+    ],
+)
+def test_it_fails_when_it_does_not_get_on(
+    groups: tuple[ReplicaGroup, ...], fields: dict[str, Any], fails: bool
+) -> None:
+    found = judged(begun(), seen(*groups, **fields), LATE)
+    assert (found.failed == "new") == fails
+    assert bool(found.message) == fails
+    assert judged(begun(), seen(*groups, **fields), LATE - timedelta(seconds=1)).failed == ""
+
+
+GOOD = Answers(count=100, failed=0, kept=99)
+BAD = Answers(count=100, failed=9, kept=50)
+
+
+@pytest.mark.parametrize(
+    ("new", "before", "attainment", "fault"),
+    [
+        pytest.param(BAD, GOOD, 0.95, Fault.MISSES_SLO, id="it misses the SLO and the old one keeps it"),
+        pytest.param(BAD, BAD, 0.95, None, id="both miss it, so it is not the revision"),
+        pytest.param(BAD, Answers(), 0.95, None, id="nobody knows how the old one did"),
+        pytest.param(GOOD, BAD, 0.95, None, id="it is better"),
+        pytest.param(
+            Answers(count=49, failed=49, kept=0), GOOD, 0.95, None, id="fewer than 50 answers say nothing"
+        ),
+        pytest.param(Answers(count=50, failed=0, kept=40), GOOD, 0.95, Fault.MISSES_SLO, id="50 are enough"),
+        pytest.param(BAD, GOOD, None, Fault.FAILED_ANSWERS, id="without an SLO: more than 5 % are 5xx"),
+        pytest.param(BAD, BAD, None, Fault.FAILED_ANSWERS, id="however the old one does"),
+        pytest.param(
+            Answers(count=100, failed=5, kept=95), GOOD, None, None, id="5 % are allowed without an SLO"
+        ),
+    ],
+)
+def test_it_fails_when_its_answers_are_bad(
+    new: Answers, before: Answers, attainment: float | None, fault: Fault | None
+) -> None:
+    evidence = seen(old("a"), old("b"), member("n"), answers={"a": before, "n": new}, attainment=attainment)
+    assert fault_of(begun(), evidence, NOW) is fault
+    assert (judged(begun(), evidence, NOW).failed == "new") == (fault is not None)
+
+
+def test_the_message_says_what_was_measured() -> None:
+    evidence = seen(old("a"), member("n"), answers={"a": GOOD, "n": BAD}, attainment=0.95)
+    assert judged(begun(), evidence, NOW).message == (
+        "50% of its 100 answers kept spec.slo, 99% of the old revision's did"
+    )
+    bad = judged(begun(), replace(evidence, attainment=None), NOW)
+    assert bad.message == "9% of its 100 answers were 5xx"
+
+
+def test_a_revision_that_was_good_once_is_not_taken_back() -> None:
+    evidence = seen(member("a"), LOADING, answers={"a": BAD})
+    assert judged(begun(good="new"), evidence, LATE + timedelta(days=1)).failed == ""
+
+
+def test_what_failed_stays_failed_until_the_spec_changes() -> None:
+    failed = begun(failed="new", message="it crashed")
+    assert judged(failed, seen(old("a"), old("b")), LATE) == failed
+    other = replace(seen(old("a"), old("b")), revision="newer")
+    assert (judged(failed, other, LATE).failed, judged(failed, other, LATE).progress_at) == ("", LATE)
+
+
+def test_without_rollback_it_only_says_so_and_trying_again_is_a_change_of_that_field() -> None:
+    keep = Update(progress_deadline_seconds=DEADLINE, rollback=False)
+    found = judged(begun(), seen(old("a"), old("b"), LOADING, update=keep), LATE)
+    assert (found.failed, bool(found.message)) == ("", True)
+    again = judged(begun(failed="new", message="x"), seen(old("a"), old("b"), update=keep), LATE)
+    assert (again.failed, again.message, again.progress_at) == ("", "", LATE)
+
+
+def test_the_first_revision_has_nothing_to_go_back_to() -> None:
+    found = judged(begun(good="", outdated=0), seen(LOADING, wanted=1), LATE)
+    assert (found.failed, bool(found.message)) == ("", True)
+
+
+def test_a_set_of_none_proves_nothing() -> None:
+    assert judged(begun(), seen(wanted=0), NOW).good == "old"
+
+
+def test_what_is_remembered_comes_back_from_the_status() -> None:
+    held = begun(failed="new", message="it crashed", ready=1)
+    assert Rollout.of_status({"rollout": held.status}) == held
+    assert Rollout.of_status({}) == Rollout()
