@@ -445,7 +445,8 @@ class Router(ApiModel):
     replicas: Annotated[int, Field(ge=1, le=50)] = 2
     """How many router pods."""
     load_factor: Annotated[float, Field(gt=1, le=10)] = 1.25
-    """How far above the mean a replica may be loaded before conversations move on to the next one."""
+    """How far above the mean a replica may be loaded before conversations move on to the next one; one that
+    runs less than a quarter of what it may keeps its own."""
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a request may wait for a replica; then 503 with Retry-After."""
     request_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600

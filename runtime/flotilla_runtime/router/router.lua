@@ -120,6 +120,8 @@ local function score(key, id)
     return (mixed ~ (mixed >> 31)) >> 1
 end
 
+local QUARTER = 4
+
 local parsed_text, parsed = nil, {}
 
 -- "replica=id,replica=id,…" ("-" for none), as the agent writes it when the servers change.
@@ -144,7 +146,9 @@ local function load_of(txn, name)
 end
 
 -- The key's home is the server with the highest score. It is passed over for the next one when it is full and
--- another is not, or when it has more than its share: load factor times the average, this request counted.
+-- another is not, or when it has more than its share: load factor times the average, this request counted. A server
+-- that runs less than a quarter of what it may is never passed over: its batch has room, and of two requests on an
+-- idle set one would always lose its cache.
 core.register_action("flotilla_pick", { "http-req" }, function(txn)
     local servers = ready_servers(txn:get_var("txn.servers") or "")
     local key = txn:get_var("txn.key")
@@ -156,7 +160,8 @@ core.register_action("flotilla_pick", { "http-req" }, function(txn)
             room = room or open
             total = total + connections + queued
             candidates[#candidates + 1] =
-                { name = server.name, score = score(key, server.id), load = connections + queued, open = open }
+                { name = server.name, score = score(key, server.id), load = connections + queued, open = open,
+                  quarter = math.ceil((connections + free) / QUARTER) }
         end
     end
     local factor_percent = txn:get_var("txn.load_factor_percent")
@@ -166,7 +171,7 @@ core.register_action("flotilla_pick", { "http-req" }, function(txn)
         if home == nil or candidate.score > home.score then
             home = candidate
         end
-        local allowed = candidate.load < share and (candidate.open or not room)
+        local allowed = candidate.load < math.max(share, candidate.quarter) and (candidate.open or not room)
         if allowed and (chosen == nil or candidate.score > chosen.score) then
             chosen = candidate
         end
