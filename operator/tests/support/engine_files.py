@@ -15,15 +15,19 @@ Tensors = Mapping[str, tuple[str, list[int], bytes]]
 ADAPTER_RANK = 8
 
 
-def write_adapter(folder: Path, model: Path, *, strength: float = 0.5) -> None:
-    """An adapter in PEFT's form whose weights change what the model says."""
+OF_LLAMA = "model.layers.{layer}.self_attn.o_proj"
+OF_BERT = "encoder.layer.{layer}.attention.output.dense"
+
+
+def write_adapter(folder: Path, model: Path, module: str, *, strength: float = 0.5) -> None:
+    """An adapter in PEFT's form to one module of each layer, whose weights change what the model says."""
     config = json.loads((model / "config.json").read_text())
     width, chance = config["hidden_size"], random.Random(7)
     tensors: dict[str, tuple[str, list[int], bytes]] = {}
     for layer in range(config["num_hidden_layers"]):
         for half, shape in (("A", [ADAPTER_RANK, width]), ("B", [width, ADAPTER_RANK])):
             numbers = [chance.gauss(0, strength) for _ in range(ADAPTER_RANK * width)]
-            name = f"base_model.model.model.layers.{layer}.self_attn.o_proj.lora_{half}.weight"
+            name = f"base_model.model.{module.format(layer=layer)}.lora_{half}.weight"
             tensors[name] = ("F32", shape, struct.pack(f"<{len(numbers)}f", *numbers))
     folder.mkdir(parents=True)
     write_tensors(folder / "adapter_model.safetensors", tensors)
@@ -32,7 +36,7 @@ def write_adapter(folder: Path, model: Path, *, strength: float = 0.5) -> None:
         "task_type": "CAUSAL_LM",
         "r": ADAPTER_RANK,
         "lora_alpha": ADAPTER_RANK,
-        "target_modules": ["o_proj"],
+        "target_modules": [module.rpartition(".")[2]],
         "bias": "none",
         "base_model_name_or_path": model.name,
     }
@@ -92,15 +96,16 @@ class EngineFiles:
 
     @classmethod
     def made(cls, root: Path, generator: Path, embedder: Path) -> "EngineFiles":
-        """On the claim `m`: the models `llama` and `minilm`, the draft `small`, the head `eagle` and the
-        adapter `sql`.
+        """On the claim `m`: the models `llama` and `minilm`, the draft `small`, the head `eagle`, the adapter
+        `sql` to the one and `legal` to the other.
         """
         claim = root / "claims" / "m"
         claim.mkdir(parents=True)
         for name, target in (("llama", generator), ("small", generator), ("minilm", embedder)):
             (claim / name).symlink_to(target)
         write_eagle_head(claim / "eagle", generator)
-        write_adapter(claim / "sql", generator)
+        write_adapter(claim / "sql", generator, OF_LLAMA)
+        write_adapter(claim / "legal", embedder, OF_BERT)
         return cls(root=root)
 
     def arguments(self, rendered: list[str]) -> list[str]:

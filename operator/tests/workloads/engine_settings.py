@@ -18,6 +18,7 @@ class Setting:
 GPU = {"accelerator": {"resource": "nvidia.com/gpu"}}
 EMBEDDER = {"model": {"name": "m", "source": "pvc://m/minilm", "task": "Embed"}}
 ADAPTER = {"name": "sql", "source": "pvc://m/sql", "rank": 8}
+EMBEDDER_ADAPTER = {"name": "legal", "source": "pvc://m/legal", "rank": 8}
 DRAFT = {"method": "Draft", "model": "pvc://m/small", "numTokens": 3}
 
 SETTINGS = (
@@ -39,8 +40,7 @@ SETTINGS = (
     Setting(name="adapters", engine={"adapters": [ADAPTER]}),
     Setting(
         name="adapters, task: Embed",
-        engine={"adapters": [ADAPTER]},
+        engine={"adapters": [EMBEDDER_ADAPTER], "maxModelLen": 256},  # the model takes no more
         rest=EMBEDDER,
-        refusal="does not support LoRA yet",
     ),
 )

@@ -89,7 +89,7 @@ def expected(spec: ModelReplicaSetSpec) -> dict[str, Any]:
         "kv_cache_dtype": DTYPES[engine.kv_cache_dtype],
         "kv_offloading_size": engine.kv_offload_gib or None,
         "enable_lora": bool(engine.adapters) or None,
-        "lora_modules": {adapter.name: "/claims/m/sql" for adapter in engine.adapters},
+        "lora_modules": {a.name: a.source.replace("pvc://", "/claims/") for a in engine.adapters},
         "speculative_config": None,
     }
     for name, on in (("prefix_caching", engine.prefix_caching), ("chunked_prefill", engine.chunked_prefill)):

@@ -20,7 +20,7 @@ from flotilla_operator.workloads.model_source import model_of
 from local_cluster.processes import free_port
 from tests.builders.model_replica_set import spec_of
 from tests.support.engine_files import EngineFiles
-from tests.workloads.engine_settings import ADAPTER, SETTINGS, Setting
+from tests.workloads.engine_settings import ADAPTER, EMBEDDER_ADAPTER, SETTINGS, Setting
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -57,6 +57,16 @@ def answer(engine: RunningEngine, model: str = "m", prompt: str = COUNTING) -> s
     with urlopen(request, timeout=120) as response:
         text: str = json.load(response)["choices"][0]["text"]
     return text
+
+
+def embedding(engine: RunningEngine, model: str) -> list[float]:
+    body = {"model": model, "input": "a contract of sale"}
+    request = Request(
+        f"{engine.url}/v1/embeddings", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urlopen(request, timeout=120) as response:
+        numbers: list[float] = json.load(response)["data"][0]["embedding"]
+    return numbers
 
 
 def total(engine: RunningEngine, metric: str) -> float:
@@ -118,6 +128,13 @@ def test_an_adapter_is_a_model_of_its_own(files: EngineFiles, tmp_path: Path) ->
             listed = {model["id"]: model["parent"] for model in json.load(response)["data"]}
         assert listed == {"m": None, ADAPTER["name"]: "m"}
         assert answer(engine, ADAPTER["name"]) != answer(engine)
+
+
+def test_an_adapter_embeds_in_its_own_way(files: EngineFiles, tmp_path: Path) -> None:
+    with serving(BY_NAME["adapters, task: Embed"], files, tmp_path / "log") as engine:
+        with_adapter, without = embedding(engine, EMBEDDER_ADAPTER["name"]), embedding(engine, "m")
+        assert len(with_adapter) == len(without)
+        assert max(abs(a - b) for a, b in zip(with_adapter, without, strict=True)) > 0.01
 
 
 @pytest.mark.parametrize(
