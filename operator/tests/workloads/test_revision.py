@@ -24,7 +24,7 @@ GOLDEN = {
     "full-cpu": "hdexurbyqd",
     "full-node": "dr2pzatw5s",
     "full-engine": "fyc67tg6jr",
-    "full-stages": "t64ldfon6z",
+    "full-stages": "z43qxlyhqi",
 }
 
 
