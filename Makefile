@@ -120,6 +120,10 @@ TRACE ?= ../shared/data/mooncake_conversation_trace.jsonl
 bench-router: setup ## What the router adds to a request, and prefix hits on a trace (TRACE=file) beside plain balancing
 	@$(E2E) -m router --trace $(TRACE) $(ARGS)
 
+.PHONY: bench-streams
+bench-streams: tools ## 200 open streams while the set scales, rolls, and loses a pod and a node
+	@$(E2E) -m streams
+
 .PHONY: bench-scale
 bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
 	@$(E2E) -m scale

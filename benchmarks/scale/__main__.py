@@ -16,14 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scale.site import NAMESPACE, SETS, Manifest, Site, Workload, as_created, site, wait_for
-from tests.support.processes import WHOLE, OperatorProcess, operator_process
+from cluster_site import Manifest, ready_operator, wait_for
+from scale.site import NAMESPACE, SETS, Site, Workload, as_created, site
+from tests.support.processes import OperatorProcess
 
 
 @dataclass(slots=True)
@@ -38,16 +38,6 @@ class Runs:
     def ratio(self) -> float:
         """The operator's median over the bare client's."""
         return statistics.median(self.operator_seconds) / statistics.median(self.raw_seconds)
-
-
-@contextmanager
-def operator(place: Site) -> Iterator[OperatorProcess]:
-    """The whole operator, ready to lead."""
-    with operator_process(
-        place.folder, place.kubeconfig, module=WHOLE, watchNamespaces=[NAMESPACE]
-    ) as process:
-        wait_for(lambda: process.get("health", "/readyz")[0] == 200, "a ready operator")
-        yield process
 
 
 def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list[Manifest]:
@@ -105,10 +95,14 @@ def grow_and_shrink(place: Site, workload: Workload) -> dict[str, float]:
         for set_name in workload.set_names():
             place.plane.client.merge(f"{SETS}/{set_name}", {"spec": {"replicas": groups // workload.sets}})
         wanted = groups * workload.stages
-        wait_for(lambda wanted=wanted: place.bound() == wanted, f"{wanted} pods")
+        wait_for(partial(_has_bound, place, wanted), f"{wanted} pods")
         seconds[name] = round(time.monotonic() - started, 1)
     place.clear()
     return seconds
+
+
+def _has_bound(place: Site, wanted: int) -> bool:
+    return place.bound() == wanted
 
 
 def main() -> int:
@@ -123,7 +117,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="flotilla-scale-") as folder,
         site(Path(folder), nodes=options.nodes) as place,
-        operator(place) as process,
+        ready_operator(place.folder, place.kubeconfig, NAMESPACE) as process,
     ):
         result = {"pods": options.pods, **_measure(place, process, options)}
     print(json.dumps(result))

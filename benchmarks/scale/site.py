@@ -6,26 +6,21 @@ One site serves all runs. Between two of them everything in the namespace is del
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cluster_site import Manifest, control_plane, wait_for
 from local_cluster.control_plane import ControlPlane, Options
-from local_cluster.kwok import GPU_RESOURCE, Parallelism, create_nodes, gpu_nodes
-from tests.support.kinds import install_kinds
+from local_cluster.kwok import GPU_RESOURCE, Parallelism, gpu_nodes
 
 NAMESPACE = "scale"
 OPERATOR_USER = "the-operator"
 SETS = f"/apis/flotilla.dev/v1alpha1/namespaces/{NAMESPACE}/modelreplicasets"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 ENGINES = "?labelSelector=app.kubernetes.io/component=engine"
-GONE_WITHIN_SECONDS = 300
 PLAYED_AT_ONCE = 32
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,14 +129,7 @@ def site(folder: Path, *, nodes: int) -> Iterator[Site]:
         kwok=True,
         kwok_parallelism=Parallelism(pods=PLAYED_AT_ONCE),
     )
-    with ControlPlane(folder / "control-plane", options) as plane:
-        create_nodes(plane.client, list(gpu_nodes(nodes)))
-        install_kinds(plane)
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        plane.client.create("/api/v1/namespaces", namespace)
-        wait_for(lambda: all(map(_ready, plane.client.get("/api/v1/nodes")["items"])), "ready nodes")
-        account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
-        wait_for(lambda: plane.client.exists(account), "the namespace's service account")
+    with control_plane(folder, options, nodes=list(gpu_nodes(nodes)), namespace=NAMESPACE) as plane:
         yield Site(plane, folder)
 
 
@@ -164,18 +152,3 @@ def as_created(pods: Sequence[Manifest]) -> list[Manifest]:
         }
         for pod in pods
     ]
-
-
-def wait_for(holds: Any, what: str, *, seconds: float = GONE_WITHIN_SECONDS) -> None:
-    """Until it holds; the requests of this wait are few."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.5)
-
-
-def _ready(node: Manifest) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return ready and not (node["spec"].get("taints"))

@@ -40,6 +40,7 @@ class Options:
     scheduler: bool = False
     kwok: bool = False
     kwok_parallelism: Parallelism = field(default_factory=Parallelism)
+    kwok_stages: str = ""
     address: str = "127.0.0.1"
     port: int | None = None
     oldest: bool = False
@@ -229,7 +230,11 @@ class ControlPlane:
         if self.options.kwok:
             path = self.directory / "kwok.yaml"
             path.write_text(
-                kwok_configuration(self.options.kwok_parallelism, node_address=self.options.address)
+                kwok_configuration(
+                    self.options.kwok_parallelism,
+                    node_address=self.options.address,
+                    stages=self.options.kwok_stages,
+                )
             )
             argv = components.kwok_argv(binary("kwok"), kubeconfig=self.kubeconfig, configuration=path)
             daemons.append(self._daemon("kwok", argv))

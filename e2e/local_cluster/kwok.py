@@ -26,8 +26,8 @@ class Parallelism:
     leases: int = 8
 
 
-def configuration(parallelism: Parallelism, *, node_address: str) -> str:
-    """KWOK's config file."""
+def configuration(parallelism: Parallelism, *, node_address: str, stages: str = "") -> str:
+    """KWOK's config file. `stages` are YAML documents that replace its own life of the kinds they name."""
     options = {
         "cidr": POD_ADDRESSES,
         "nodeIP": node_address,
@@ -43,7 +43,8 @@ def configuration(parallelism: Parallelism, *, node_address: str) -> str:
         "kind": "KwokConfiguration",
         "options": options,
     }
-    return yaml.safe_dump(document, sort_keys=True)
+    text = yaml.safe_dump(document, sort_keys=True)
+    return f"{text}---\n{stages}" if stages else text
 
 
 def gpu_node(

@@ -1,0 +1,239 @@
+"""`make bench-streams`: 200 open streams through everything that a set goes through.
+
+The set scales from four replicas to two, with a new operator in the middle, is updated to a new revision, has
+one pod killed, the nodes of a replica and of a router drained, a drain called off, and its routers rolled;
+meanwhile callers keep the streams open, each 10 to 30 s long. API server, scheduler, controllers, operator,
+HAProxy and its agents are the real programs, the engines are doubles, and kubelet.py does what kubelets do.
+
+A stream that does not come whole is counted in the phase in which it ended; in the phase of the kill, those
+of the killed pod should end with an error that a client can tell. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster_site import Manifest, wait_for
+from streams.load import Outcome
+from streams.site import MODEL, NAMESPACE, Site, group_of, node_of, revision_of, site
+
+STREAMS = 200
+SETTLES_SECONDS = 3.0
+ENDS_WITHIN_SECONDS = 240.0
+
+Record = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Load:
+    """The callers at work."""
+
+    process: "subprocess.Popen[str]"
+    path: Path
+
+    def records(self) -> list[Record]:
+        """The streams that have ended so far."""
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def finish(self) -> None:
+        """Open no more, and read the open ones to their end."""
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(ENDS_WITHIN_SECONDS) != 0:
+            raise RuntimeError("the callers failed")
+
+
+@dataclass(slots=True)
+class Phases:
+    """When each phase began, and what was killed."""
+
+    began: dict[str, float] = field(default_factory=dict)
+    killed: str = ""
+
+    def begin(self, name: str) -> None:
+        """From now on."""
+        now = time.monotonic()
+        if self.began:
+            print(f"{now - max(self.began.values()):.0f} s", flush=True)
+        print(f"{name} …", flush=True)
+        self.began[name] = now
+
+    def of(self, record: Record) -> str:
+        """The phase in which a stream ended."""
+        return max(
+            (name for name, at in self.began.items() if at <= record["ended_at"]), key=self.began.__getitem__
+        )
+
+
+@contextmanager
+def load(place: Site, folder: Path, streams: int) -> Iterator[Load]:
+    """So many open streams."""
+    path = folder / "streams.jsonl"
+    command = [sys.executable, "-m", "streams.load", f"--kubeconfig={place.plane.kubeconfig}"]
+    command += [f"--namespace={NAMESPACE}", f"--model={MODEL}", f"--streams={streams}", f"--to={path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "open":
+                raise RuntimeError("the callers did not get their streams open")
+            yield Load(process, path)
+        finally:
+            process.kill()
+
+
+def scale_down(place: Site) -> None:
+    """Four replicas become two, and the operator that began it is not the one that ends it."""
+    place.change(replicas=2)
+    wait_for(lambda: len(place.draining()) == 2, "two drains", every_seconds=0.2)
+    place.restart_operator()
+    place.wait_for_engines(2)
+
+
+def update(place: Site) -> None:
+    """Both replicas become those of another revision."""
+    old = {revision_of(pod) for pod in place.engines()}
+    place.change(engine={"env": [{"name": "ROLLED", "value": "1"}]})
+    place.wait_for_engines(2, lambda pod: revision_of(pod) not in old)
+
+
+def kill(place: Site) -> str:
+    """One replica dies with its streams; returns its name."""
+    victim = max(place.ready("engine"), key=place.in_flight)
+    place.kill(victim)
+    place.wait_for_engines(2)
+    return group_of(victim)
+
+
+def drain_nodes(place: Site) -> None:
+    """The nodes of a replica and of a router are drained, one after the other, and come back."""
+    for component in ("engine", "router"):
+        node = node_of(place.ready(component)[0])
+        place.kubectl("drain", node, "--delete-emptydir-data", "--timeout=240s")
+        place.wait_for_engines(2, partial(_is_elsewhere, node))
+        wait_for(lambda: len(place.ready("router")) == 2, "two routers")
+        place.kubectl("uncordon", node)
+
+
+def _is_elsewhere(node: str, pod: Manifest) -> bool:
+    return node_of(pod) != node
+
+
+def cancel_drain(place: Site, callers: Load) -> bool:
+    """A replica begins to drain and is wanted after all; whether it serves again."""
+    place.change(replicas=1)
+    wait_for(lambda: bool(place.draining()), "a drain", every_seconds=0.2)
+    victim = place.draining()[0]
+    wait_for(
+        lambda: _draining_everywhere(place, group_of(victim)), "routers that drain it", every_seconds=0.2
+    )
+    place.change(replicas=2)
+    place.wait_for_engines(2)
+    returned = time.monotonic()
+    same = victim["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in place.ready("engine")}
+
+    def serves() -> bool:
+        return any(
+            record["replica"] == group_of(victim) and record["began_at"] > returned
+            for record in callers.records()
+        )
+
+    wait_for(serves, "a new stream of the replica that came back")
+    return same
+
+
+def roll_routers(place: Site) -> None:
+    """Both router pods are exchanged for new ones."""
+    old = {pod["metadata"]["uid"] for pod in place.ready("router")}
+    place.change(router={"queueTimeoutSeconds": 61})
+
+    def rolled() -> bool:
+        ready = place.ready("router")
+        return len(place.routers()) == 2 == len(ready) and not old & {pod["metadata"]["uid"] for pod in ready}
+
+    wait_for(rolled, "two new routers")
+
+
+def run(place: Site, callers: Load) -> tuple[Phases, bool]:
+    """All phases; they, and whether the drain that was called off left its replica serving."""
+    phases = Phases()
+    phases.begin("before")
+    for name, step in (("scale_down", scale_down), ("update", update)):
+        phases.begin(name)
+        step(place)
+        time.sleep(SETTLES_SECONDS)
+    phases.begin("kill")
+    phases.killed = kill(place)
+    time.sleep(SETTLES_SECONDS)
+    phases.begin("node_drain")
+    drain_nodes(place)
+    time.sleep(SETTLES_SECONDS)
+    phases.begin("cancelled_drain")
+    serves = cancel_drain(place, callers)
+    phases.begin("router_roll")
+    roll_routers(place)
+    phases.begin("end")
+    callers.finish()
+    return phases, serves
+
+
+def result(streams: int, records: list[Record], phases: Phases) -> dict[str, Any]:
+    """The figures."""
+    broken: Counter[str] = Counter()
+    told: Counter[str] = Counter()
+    unclean = 0
+    for record in records:
+        if record["outcome"] == Outcome.WHOLE:
+            continue
+        phase = phases.of(record)
+        unclean += record["outcome"] == Outcome.UNCLEAN
+        if phase == "kill" and record["replica"] == phases.killed:
+            told[record["problem"]] += 1
+        else:
+            broken[phase] += 1
+            print(f"broken in {phase}: {json.dumps(record)}", flush=True)
+    print(f"the killed replica's streams ended with: {dict(told)}", flush=True)
+    return {
+        "streams": streams,
+        **{f"broken_by_{phase}": broken[phase] for phase in phases.began},
+        "ended_by_kill": told.total(),
+        "unclean_ends": unclean,
+        "whole": sum(record["outcome"] == Outcome.WHOLE for record in records),
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=STREAMS)
+    parser.add_argument("--drain-seconds", type=int, default=120, help="1 breaks streams, to see it counted")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="flotilla-streams-") as name, site(Path(name)) as place:
+        place.create(replicas=4, drain_seconds=options.drain_seconds)
+        with load(place, Path(name), options.streams) as callers:
+            phases, serves = run(place, callers)
+            found = result(options.streams, callers.records(), phases)
+    seconds = round(time.monotonic() - began)
+    print(json.dumps({**found, "cancelled_drain_serves": serves, "seconds": seconds}))
+    return 0
+
+
+def _draining_everywhere(place: Site, group: str) -> bool:
+    statuses = place.statuses()
+    servers = [server for status in statuses for server in status.servers if server.name == group]
+    return len(servers) == len(statuses) and all(server.acknowledged_drain_epoch for server in servers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

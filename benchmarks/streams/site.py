@@ -1,0 +1,169 @@
+"""The set under test: four nodes with one accelerator each, a model of up to four replicas, two routers."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster_site import Manifest, control_plane, ready_operator, wait_for
+from flotilla_runtime import contract
+from flotilla_runtime.contract import RouterStatus
+from local_cluster.binaries import binary
+from local_cluster.control_plane import ControlPlane, Options
+from local_cluster.kwok import GPU_RESOURCE, gpu_nodes
+from streams.kubelet import Kubelets, kubelets
+from tests.support.processes import OperatorProcess
+
+NAMESPACE = "streams"
+NAME = "chat"
+MODEL = "double"
+SET = f"/apis/flotilla.dev/v1alpha1/namespaces/{NAMESPACE}/modelreplicasets"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+STAGES = Path(__file__).with_name("pod-stages.yaml")
+NODES_THAT_CARRY = 4
+
+
+@dataclass(slots=True)
+class Site:
+    """The cluster with the set in it."""
+
+    plane: ControlPlane
+    kubelets: Kubelets
+    start_operator: Callable[[], AbstractContextManager[OperatorProcess]]
+    operator: ExitStack = field(default_factory=ExitStack)
+
+    def restart_operator(self) -> None:
+        """End the operator, if one runs, and start another."""
+        self.operator.close()
+        self.operator.enter_context(self.start_operator())
+
+    def create(self, *, replicas: int, drain_seconds: int) -> None:
+        """Create the set and wait until it serves."""
+        self.plane.client.create(SET, _manifest(replicas, drain_seconds))
+        self.wait_for_engines(replicas)
+        wait_for(lambda: len(self.ready("router")) == 2, "two routers")
+
+    def change(self, **spec: Any) -> None:
+        """Change the set's spec."""
+        self.plane.client.merge(f"{SET}/{NAME}", {"spec": spec})
+
+    def engines(self) -> list[Manifest]:
+        """The engine pods there are."""
+        return self._pods("engine")
+
+    def routers(self) -> list[Manifest]:
+        """The router pods there are."""
+        return self._pods("router")
+
+    def ready(self, component: str) -> list[Manifest]:
+        """The pods that are ready, stay and drain not."""
+        return [pod for pod in self._pods(component) if _serves(pod)]
+
+    def draining(self) -> list[Manifest]:
+        """The engine pods that are in a drain and not deleted."""
+        return [pod for pod in self.engines() if _drains(pod) and "deletionTimestamp" not in pod["metadata"]]
+
+    def wait_for_engines(self, count: int, such: Callable[[Manifest], bool] = lambda _pod: True) -> None:
+        """Until so many engine pods, and no others, are there, ready and such."""
+        wait_for(
+            lambda: len(self.engines()) == count and sum(map(such, self.ready("engine"))) == count,
+            f"{count} engines",
+            every_seconds=1,
+        )
+
+    def statuses(self) -> list[RouterStatus]:
+        """What the ready routers say."""
+        return [_status(pod["status"]["podIP"]) for pod in self.ready("router")]
+
+    def in_flight(self, pod: Manifest) -> int:
+        """The open streams of one engine pod."""
+        servers = [server for status in self.statuses() for server in status.servers]
+        return sum(server.in_flight for server in servers if server.name == group_of(pod))
+
+    def kill(self, pod: Manifest) -> None:
+        """The engine dies, and its pod is deleted without waiting."""
+        name = pod["metadata"]["name"]
+        self.kubelets.life_of(name).kill()
+        self.kubectl("delete", "pod", name, f"--namespace={NAMESPACE}", "--force", "--grace-period=0")
+
+    def kubectl(self, *arguments: str) -> None:
+        """kubectl, loud."""
+        command = [str(binary("kubectl")), f"--kubeconfig={self.plane.kubeconfig}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+
+    def _pods(self, component: str) -> list[Manifest]:
+        selector = f"?labelSelector={contract.LABEL_COMPONENT}={component}"
+        items: list[Manifest] = self.plane.client.get(PODS + selector)["items"]
+        return items
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[Site]:
+    """The control plane, kubelets and an operator."""
+    options = Options(controller_manager=True, scheduler=True, kwok=True, kwok_stages=STAGES.read_text())
+    nodes = list(gpu_nodes(NODES_THAT_CARRY, gpus=1))
+    with (
+        control_plane(folder, options, nodes=nodes, namespace=NAMESPACE) as plane,
+        kubelets(plane, NAMESPACE, folder / "pods") as players,
+    ):
+        place = Site(plane, players, partial(ready_operator, folder, plane.kubeconfig, NAMESPACE))
+        with place.operator:
+            place.restart_operator()
+            yield place
+
+
+def group_of(pod: Manifest) -> str:
+    """The group that an engine pod stands for, which is the server's name at the routers."""
+    group: str = pod["metadata"]["labels"][contract.LABEL_GROUP]
+    return group
+
+
+def revision_of(pod: Manifest) -> str:
+    """The revision of an engine pod."""
+    revision: str = pod["metadata"]["labels"][contract.LABEL_REVISION]
+    return revision
+
+
+def node_of(pod: Manifest) -> str:
+    """The node of a pod that is bound."""
+    node: str = pod["spec"]["nodeName"]
+    return node
+
+
+def _manifest(replicas: int, drain_seconds: int) -> Manifest:
+    return {
+        "apiVersion": "flotilla.dev/v1alpha1",
+        "kind": "ModelReplicaSet",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"name": MODEL, "source": "hf://example/model"},
+            "accelerator": {"resource": GPU_RESOURCE},
+            "engine": {"maxNumSeqs": 256, "maxModelLen": 8192},
+            "replicas": replicas,
+            "router": {"replicas": 2},
+            "drain": {"deadlineSeconds": drain_seconds},
+        },
+    }
+
+
+def _drains(pod: Manifest) -> bool:
+    return contract.ANNOTATION_DRAIN_EPOCH in (pod["metadata"].get("annotations") or {})
+
+
+def _serves(pod: Manifest) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"] and not _drains(pod)
+
+
+def _status(address: str) -> RouterStatus:
+    url = f"http://{address}:{contract.PORT_ROUTER_AGENT}/v1/status"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return RouterStatus.model_validate(json.load(answer))
