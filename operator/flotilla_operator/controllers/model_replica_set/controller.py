@@ -30,13 +30,10 @@ from flotilla_operator.cluster.writes import Manifest, Plan
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.model_replica_set.life import pod_is_over
 from flotilla_operator.controllers.model_replica_set.memory import Memory, parsed
-from flotilla_operator.controllers.model_replica_set.observe import (
-    claim_references,
-    observe,
-    owner_of,
-)
+from flotilla_operator.controllers.model_replica_set.observe import observe, owner_of
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.references import claim_references
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.engine_pod import engines

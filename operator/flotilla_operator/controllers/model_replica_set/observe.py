@@ -1,15 +1,13 @@
 """Gathers what a plan rests on, from the caches, at one moment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
-from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import (
     MODEL_REPLICA_SETS,
     NODES,
-    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     PRIORITY_CLASSES,
     resource_of,
@@ -19,12 +17,12 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
-from flotilla_operator.controllers.model_replica_set.engine_room import no_room_to_offload
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
-from flotilla_operator.controllers.model_replica_set.priority import priority_of, wrong_class
-from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.priority import priority_of
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType
 from flotilla_operator.controllers.model_replica_set.records import records_of, restored
+from flotilla_operator.controllers.model_replica_set.references import missing_references
 from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.controllers.model_replica_set.scaling import (
     scaling_of,
@@ -32,7 +30,6 @@ from flotilla_operator.controllers.model_replica_set.scaling import (
     zero_signals,
 )
 from flotilla_operator.controllers.model_replica_set.seen import (
-    Missing,
     Observed,
     RouterLoad,
     SetSeen,
@@ -43,9 +40,7 @@ from flotilla_operator.placement.manifests import FINISHED
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_replica_set import router_objects
-from flotilla_operator.workloads.model_source import ClaimSource
 from flotilla_operator.workloads.placeholder import is_placeholder
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
@@ -144,83 +139,6 @@ def existing_objects(me: SetSeen, around: Surroundings, caches: Caches) -> Mappi
         if live is not None:
             found[wanted["kind"], name] = live
     return found
-
-
-async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
-    """What the spec names and the namespace lacks: secrets, their keys, claims, the priority class."""
-    namespace = seen.manifest["metadata"]["namespace"]
-    found = [
-        missing
-        for wanted in secret_references(seen.spec)
-        if (missing := await _missing_secret(wanted, namespace, world)) is not None
-    ]
-    for path, claim in claim_references(seen.spec):
-        if world.caches.get(PERSISTENT_VOLUME_CLAIMS, namespace, claim) is None:
-            found.append(
-                Missing(
-                    field=path,
-                    reason=Reason.CLAIM_MISSING,
-                    message=f"{path}: there is no PersistentVolumeClaim {claim!r} here; create it",
-                )
-            )
-    if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
-        found.append(wrong)
-    if (no_room := no_room_to_offload(seen.spec)) is not None:
-        found.append(no_room)
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretWanted:
-    """A secret the spec names; `keys` must be in it, and none means that any entry will do."""
-
-    field: str
-    name: str
-    keys: tuple[str, ...]
-
-
-def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
-    """The secrets a set needs before its pods can start."""
-    wanted = []
-    if (token := spec.model.token_secret_ref) is not None:
-        wanted.append(SecretWanted(field="spec.model.tokenSecretRef", name=token.name, keys=(token.key,)))
-    if (auth := spec.router.auth_secret_ref) is not None:
-        wanted.append(SecretWanted(field="spec.router.authSecretRef", name=auth.name, keys=()))
-    if (tls := spec.router.tls) is not None:
-        wanted.append(
-            SecretWanted(
-                field="spec.router.tls.secretRef", name=tls.secret_ref.name, keys=("tls.crt", "tls.key")
-            )
-        )
-    return wanted
-
-
-def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
-    """The claims a set mounts, with the fields that name them."""
-    wanted = wanted_files(spec)
-    claims = [(each.field, each.source.claim) for each in wanted if isinstance(each.source, ClaimSource)]
-    fetches = len(claims) < len(wanted)
-    if fetches and spec.model_cache.mode is CacheMode.CLAIM and spec.model_cache.claim_name is not None:
-        claims.append(("spec.modelCache.claimName", spec.model_cache.claim_name))
-    return claims
-
-
-async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) -> Missing | None:
-    secret = await world.secret(namespace, wanted.name)
-    if secret is None:
-        return Missing(
-            field=wanted.field,
-            reason=Reason.SECRET_MISSING,
-            message=f"{wanted.field}: there is no Secret {wanted.name!r} in this namespace; create it",
-        )
-    absent = [key for key in wanted.keys if key not in secret.data]
-    if not absent:
-        return None
-    return Missing(
-        field=wanted.field,
-        reason=Reason.SECRET_KEY_MISSING,
-        message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
-    )
 
 
 def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
