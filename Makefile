@@ -77,7 +77,7 @@ test-apiserver: tools ## Tests against a real API server with KWOK nodes
 
 .PHONY: test-services
 test-services: prerequisites ## Tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
-	@$(PYTEST) -m services
+	@$(PYTEST) -n 2 --dist loadfile -m services
 
 .PHONY: test-cluster
 test-cluster: tools ## End to end: a real kubelet, the real model

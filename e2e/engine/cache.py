@@ -5,6 +5,7 @@ or outdated folder is never mistaken for the wanted one. A folder appears under 
 after it is complete.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -28,6 +29,15 @@ def content_key(files: Iterable[Path], layout: str) -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Whoever else would make `folder` waits until the block has ended; then it is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

