@@ -101,10 +101,11 @@ def scale_down(place: Site) -> None:
 
 
 def update(place: Site) -> None:
-    """Both replicas become those of another revision."""
+    """Both replicas become those of another revision, and the routers, which must know it, roll too."""
     old = {revision_of(pod) for pod in place.engines()}
-    place.change(engine={"env": [{"name": "ROLLED", "value": "1"}]})
+    place.change(engine={"maxNumSeqs": 240})
     place.wait_for_engines(2, lambda pod: revision_of(pod) not in old)
+    place.wait_for_routers()
 
 
 def kill(place: Site) -> str:
@@ -121,7 +122,7 @@ def drain_nodes(place: Site) -> None:
         node = node_of(place.ready(component)[0])
         place.kubectl("drain", node, "--delete-emptydir-data", "--timeout=240s")
         place.wait_for_engines(2, partial(_is_elsewhere, node))
-        wait_for(lambda: len(place.ready("router")) == 2, "two routers")
+        place.wait_for_routers()
         place.kubectl("uncordon", node)
 
 
@@ -156,12 +157,7 @@ def roll_routers(place: Site) -> None:
     """Both router pods are exchanged for new ones."""
     old = {pod["metadata"]["uid"] for pod in place.ready("router")}
     place.change(router={"queueTimeoutSeconds": 61})
-
-    def rolled() -> bool:
-        ready = place.ready("router")
-        return len(place.routers()) == 2 == len(ready) and not old & {pod["metadata"]["uid"] for pod in ready}
-
-    wait_for(rolled, "two new routers")
+    place.wait_for_routers(without=old)
 
 
 def run(place: Site, callers: Load) -> tuple[Phases, bool]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ SET = f"/apis/flotilla.dev/v1alpha1/namespaces/{NAMESPACE}/modelreplicasets"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 STAGES = Path(__file__).with_name("pod-stages.yaml")
 NODES_THAT_CARRY = 4
+ROUTERS = 2
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class Site:
         """Create the set and wait until it serves."""
         self.plane.client.create(SET, _manifest(replicas, drain_seconds))
         self.wait_for_engines(replicas)
-        wait_for(lambda: len(self.ready("router")) == 2, "two routers")
+        self.wait_for_routers()
 
     def change(self, **spec: Any) -> None:
         """Change the set's spec."""
@@ -55,10 +57,6 @@ class Site:
     def engines(self) -> list[Manifest]:
         """The engine pods there are."""
         return self._pods("engine")
-
-    def routers(self) -> list[Manifest]:
-        """The router pods there are."""
-        return self._pods("router")
 
     def ready(self, component: str) -> list[Manifest]:
         """The pods that are ready, stay and drain not."""
@@ -75,6 +73,15 @@ class Site:
             f"{count} engines",
             every_seconds=1,
         )
+
+    def wait_for_routers(self, *, without: AbstractSet[str] = frozenset()) -> None:
+        """Until two router pods, and no others, are there and ready, none with one of these uids."""
+
+        def stand() -> bool:
+            ready = {pod["metadata"]["uid"] for pod in self.ready("router")}
+            return len(self._pods("router")) == len(ready) == ROUTERS and not ready & without
+
+        wait_for(stand, "the routers", every_seconds=1)
 
     def statuses(self) -> list[RouterStatus]:
         """What the ready routers say."""
@@ -147,7 +154,7 @@ def _manifest(replicas: int, drain_seconds: int) -> Manifest:
             "accelerator": {"resource": GPU_RESOURCE},
             "engine": {"maxNumSeqs": 256, "maxModelLen": 8192},
             "replicas": replicas,
-            "router": {"replicas": 2},
+            "router": {"replicas": ROUTERS},
             "drain": {"deadlineSeconds": drain_seconds},
         },
     }
