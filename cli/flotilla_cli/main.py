@@ -1,21 +1,24 @@
 """`flotilla`, also found by kubectl as `kubectl flotilla`.
 
 flotilla ask --url URL [--token-file FILE] QUESTION    submit a task to a fleet's gateway and print the answer
+flotilla rebalance NAME [--apply]                      show, or carry out, the moves that place a set better
 """
 
 import argparse
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 
+from flotilla_cli.rebalance import RebalanceError, asked, kubectl_of, table
 from flotilla_cli.tasks import TaskFailedError, ask
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(prog="flotilla", description="Work with Flotilla's agent fleets.")
+    top = argparse.ArgumentParser(prog="flotilla", description="Work with Flotilla.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
     asking.add_argument("question")
@@ -25,6 +28,17 @@ def parser() -> argparse.ArgumentParser:
     )
     asking.add_argument("--timeout-seconds", type=float, default=300.0)
     asking.set_defaults(run=run_ask)
+    moving = commands.add_parser(
+        "rebalance", help="show, or carry out, the moves of replicas that raise a set's placement score"
+    )
+    moving.add_argument("name", help="the ModelReplicaSet")
+    moving.add_argument("--namespace", "-n")
+    moving.add_argument("--context", help="of the kubeconfig; kubectl's own default otherwise")
+    moving.add_argument(
+        "--apply", action="store_true", help="carry the moves out, one drained replica at a time, and wait"
+    )
+    moving.add_argument("--timeout-seconds", type=float, default=3600.0)
+    moving.set_defaults(run=run_rebalance)
     return top
 
 
@@ -45,6 +59,29 @@ def run_ask(arguments: argparse.Namespace) -> int:
     for source in answer.sources:
         print(f"  source: {source}")
     return 0
+
+
+def run_rebalance(arguments: argparse.Namespace) -> int:
+    """Print the moves, and with --apply each step of theirs; 1 when the operator refuses or stops."""
+    value = f"{'apply' if arguments.apply else 'show'}:{uuid.uuid4().hex[:8]}"
+    good, shown = False, ""
+    try:
+        for progress in asked(
+            kubectl_of(arguments.context),
+            arguments.name,
+            value,
+            namespace=arguments.namespace,
+            timeout_seconds=arguments.timeout_seconds,
+        ):
+            now = table(progress.moves)
+            if now and not shown:
+                print(now)
+            print(f"{progress.phase}: {progress.message}")
+            good, shown = progress.good, shown or now
+    except RebalanceError as problem:
+        print(f"flotilla: {problem}", file=sys.stderr)
+        return 1
+    return 0 if good else 1
 
 
 def credentials(token_file: Path | None) -> dict[str, str]:

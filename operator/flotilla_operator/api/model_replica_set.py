@@ -699,6 +699,42 @@ class NodeProvisioningStatus(ApiModel):
     """When it is asked again."""
 
 
+class PlacementMove(ApiModel):
+    """One replica to other nodes."""
+
+    group: ShortText
+    """The replica that would be replaced."""
+    from_nodes: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
+    """The nodes of its stages."""
+    to_nodes: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
+    """Those of the replica that takes its place."""
+    step: Count = 0
+    """Moves of one step belong together."""
+    gain: float = 0
+    """What the whole step adds to the score."""
+    accelerators_restarted: Count = 0
+    """The accelerators of the replica: they load the model anew."""
+    sessions_lost: Count | None = None
+    """Conversations of the last ten minutes that lose their warm replica, where routers say how many."""
+    phase: ShortText
+    """Proposed, Moving or Done."""
+    drains_first: bool = False
+    """Whether the replica leaves before the other comes, for want of room beside it."""
+
+
+class RebalanceStatus(ApiModel):
+    """What has become of `flotilla.dev/rebalance`."""
+
+    asked: ShortText
+    """The annotation's value that this answers; each value is answered once."""
+    phase: ShortText
+    """Waiting, Shown, Moving, Done, Stopped or Refused."""
+    message: LongText | None = None
+    """The same as a sentence."""
+    planned_time: Time | None = None
+    """When the moves were planned."""
+
+
 class PlacementStatus(ApiModel):
     """How replicas stand in the cluster."""
 
@@ -710,6 +746,10 @@ class PlacementStatus(ApiModel):
     """The same as a sentence."""
     node_provisioning: NodeProvisioningStatus | None = None
     """The nodes that are asked for."""
+    rebalance: RebalanceStatus | None = None
+    """What has become of `flotilla.dev/rebalance`."""
+    moves: Annotated[tuple[PlacementMove, ...], MapList("group"), Field(max_length=64)] = ()
+    """The moves that would raise the score, in their order, as `flotilla.dev/rebalance` asks for them."""
 
 
 class ModelSize(ApiModel):

@@ -123,7 +123,7 @@ def _is_unsettled(manifest: Manifest) -> bool:
     if any(counts.get(phase) for phase in UNSETTLED):
         return True
     reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions") or ()}
-    return reasons.get(ConditionType.PROGRESSING) == Reason.EMPTYING_NODES
+    return reasons.get(ConditionType.PROGRESSING) in (Reason.EMPTYING_NODES, Reason.REBALANCING)
 
 
 def _set_of(pod: Manifest) -> Iterable[Key]:

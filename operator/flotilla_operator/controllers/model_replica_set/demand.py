@@ -14,6 +14,7 @@ from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff, backoff_of
 from flotilla_operator.controllers.model_replica_set.endings import ending_of
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of, pods_by_group
+from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
 from flotilla_operator.controllers.model_replica_set.seen import (
     FailedPin,
     RouterLoad,
@@ -40,13 +41,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """A set's groups and what is wanted beside them."""
+    """A set's groups and what is wanted beside them; `move` is the move that is being carried out."""
 
     revision: str
     groups: tuple[ReplicaGroup, ...]
     turnover: Turnover
     waiting: tuple[Waiting, ...]
     backoff: Backoff | None
+    move: Move | None = None
 
 
 def demand_of(
@@ -56,6 +58,11 @@ def demand_of(
     groups = judged_groups(seen, around, now, load)
     revision, update = seen.revision, seen.spec.update
     pace = Pace(max_surge=update.max_surge, max_unavailable=update.max_unavailable)
+    move = move_under_way(seen, groups)
+    if move is not None:
+        groups = tuple(replace(group, moved=group.name == move.group) for group in groups)
+        if move.drains_first:
+            pace = Pace(max_surge=0, max_unavailable=max(1, update.max_unavailable))
     turnover = decide(groups, Goal(wanted=seen.spec.replicas, revision=revision, pace=pace))
     return Demand(
         revision=revision,
@@ -63,7 +70,15 @@ def demand_of(
         turnover=turnover,
         waiting=_waiting(seen, groups, turnover.wanted_new, now),
         backoff=backoff_of(seen.manifest, groups, now),
+        move=move,
     )
+
+
+def move_under_way(seen: SetSeen, groups: Sequence[ReplicaGroup]) -> Move | None:
+    """The move that is being carried out; none while an update is, which comes first."""
+    if any(group.revision != seen.revision for group in groups):
+        return None
+    return Rebalance.of(seen.manifest).current
 
 
 def judged_groups(
@@ -105,35 +120,53 @@ def _leaves(node_name: str, seen: SetSeen, around: Surroundings) -> bool:
 
 def placement_groups(seen: SetSeen, demand: Demand, around: Surroundings, now: datetime) -> list[Group]:
     """The waiting groups as placement takes them; none for a set without an accelerator, or one that is
-    held or backs off.
+    held or backs off. While a move is carried out, the first of them goes where the move says or nowhere.
     """
-    accelerator, placement = seen.spec.accelerator, seen.spec.placement
-    if not demand.waiting or accelerator is None or accelerator.resource is None or seen.spec.paused:
+    if not demand.waiting or seen.spec.paused:
         return []
     if demand.backoff is not None and demand.backoff.holds(now):
         return []
-    identity = GroupIdentity(name="any", server_id=0, revision=demand.revision)
-    pod = engine_pod(seen.owner, seen.spec, identity, around.images)["spec"]
-    left_out = left_out_nodes(seen, around, now) | _just_released(demand.groups)
-    return [
-        Group(
-            owner=f"{seen.owner.namespace}/{seen.owner.name}",
-            name=waiting.name,
-            accelerator=accelerator.resource,
-            requests=pod_requests(pod),
-            waiting_since_seconds=waiting.since.timestamp(),
-            stages=stages_of(seen.spec),
-            priority=seen.priority,
-            node_selector=pod.get("nodeSelector") or {},
-            tolerations=tuple(toleration_of(t) for t in pod.get("tolerations") or ()),
-            products=frozenset(accelerator.products),
-            left_out=left_out,
-            pack_within=placement.pack_pipeline_within,
-            spread_across=placement.spread_replicas_across,
-            required=placement.required,
-        )
+    asked = group_asked(seen, demand, around, now)
+    if asked is None:
+        return []
+    waiting = [
+        replace(asked, name=waiting.name, waiting_since_seconds=waiting.since.timestamp())
         for waiting in demand.waiting[seen.promised :]
     ]
+    if demand.move is not None and not seen.promised:
+        waiting[0] = only_on(waiting[0], demand.move.to_nodes, around)
+    return waiting
+
+
+def only_on(group: Group, nodes: Sequence[str], around: Surroundings) -> Group:
+    """The group with every other node left out."""
+    others = around.snapshot.topology.positions.keys() - set(nodes)
+    return replace(group, left_out=group.left_out | others)
+
+
+def group_asked(seen: SetSeen, demand: Demand, around: Surroundings, now: datetime) -> Group | None:
+    """What a replica of the set asks of placement; None without an accelerator."""
+    accelerator, placement = seen.spec.accelerator, seen.spec.placement
+    if accelerator is None or accelerator.resource is None:
+        return None
+    identity = GroupIdentity(name="any", server_id=0, revision=demand.revision)
+    pod = engine_pod(seen.owner, seen.spec, identity, around.images)["spec"]
+    return Group(
+        owner=f"{seen.owner.namespace}/{seen.owner.name}",
+        name=identity.name,
+        accelerator=accelerator.resource,
+        requests=pod_requests(pod),
+        waiting_since_seconds=now.timestamp(),
+        stages=stages_of(seen.spec),
+        priority=seen.priority,
+        node_selector=pod.get("nodeSelector") or {},
+        tolerations=tuple(toleration_of(t) for t in pod.get("tolerations") or ()),
+        products=frozenset(accelerator.products),
+        left_out=left_out_nodes(seen, around, now) | _just_released(demand.groups),
+        pack_within=placement.pack_pipeline_within,
+        spread_across=placement.spread_replicas_across,
+        required=placement.required,
+    )
 
 
 def standing_groups(seen: SetSeen, demand: Demand) -> list[Standing]:

@@ -14,6 +14,7 @@ from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, timestamp, with_summary
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.moves import Move
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
@@ -50,6 +51,7 @@ class Facts:
     backoff: Backoff | None
     rollout: Rollout
     asking: Asking | None = None
+    move: Move | None = None
     scaling: ZeroDecision | None = None
 
     @property
@@ -179,6 +181,9 @@ def progressing(facts: Facts) -> Condition:
         return _informs(Truth.FALSE, Reason.PAUSED, held)
     if facts.rollout.message:
         return _informs(Truth.FALSE, *_failed_rollout(facts.rollout))
+    if facts.move is not None:
+        way = f"from {', '.join(facts.move.from_nodes)} to {', '.join(facts.move.to_nodes)}"
+        return _informs(Truth.TRUE, Reason.REBALANCING, f"{facts.move.group} moves {way}")
     if turnover.surge and facts.refusal is not None:
         what = "update" if turnover.outdated else "move away from nodes that leave"
         room = (

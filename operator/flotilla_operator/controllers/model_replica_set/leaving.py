@@ -26,6 +26,7 @@ WHY = {
     RemovalReason.SCALED_DOWN: "fewer replicas are wanted",
     RemovalReason.OUTDATED: "its revision is outdated",
     RemovalReason.NODE_LEAVES: "its node is cordoned or tainted",
+    RemovalReason.REBALANCED: "flotilla.dev/rebalance moves it",
 }
 
 

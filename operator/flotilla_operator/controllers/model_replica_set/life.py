@@ -124,6 +124,7 @@ class ReplicaGroup:
     going: bool = False
     drain_epoch: int | None = None
     node_leaves: bool = False
+    moved: bool = False
     others_on_nodes: int = 0
 
     @property
@@ -140,6 +141,11 @@ class ReplicaGroup:
     def may_have_requests(self) -> bool:
         """Whether routers may have sent it requests, so that it must drain before it goes."""
         return self.ready or self.started
+
+    @property
+    def must_move(self) -> bool:
+        """Whether another group is to take its place elsewhere."""
+        return self.node_leaves or self.moved
 
     @property
     def whole(self) -> bool:

@@ -17,8 +17,9 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
-from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of
+from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
+from flotilla_operator.controllers.model_replica_set.moves import nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType
 from flotilla_operator.controllers.model_replica_set.records import records_of, restored
@@ -35,8 +36,8 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
-from flotilla_operator.placement import Policy, Snapshot
-from flotilla_operator.placement.manifests import FINISHED
+from flotilla_operator.placement import Claim, Policy, Snapshot
+from flotilla_operator.placement.manifests import FINISHED, pod_requests
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.labels import Owner
@@ -79,7 +80,12 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     # From here on nothing waits, so what is seen of the cluster is of one moment.
     memory.forget_the_gone(world.caches)
     promises = memory.open_promises(uid, world.caches, now)
-    around = surroundings(world, memory, promises)
+    others = [
+        other
+        for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
+        if other is not None and other.manifest["metadata"]["uid"] != uid
+    ]
+    around = surroundings(world, memory, promises, reserved(others, world.caches))
     pods = router_pods(world.caches, owner_of(manifest))
     engines = engine_pods(world.caches, uid)
     often = me_parsed.spec.autoscaling is not None or any(drain_epoch_of(pod) is not None for pod in engines)
@@ -94,8 +100,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
             _seen(other, world.caches, memory),
             promised=len({p.group_name for p in promises.get(other.manifest["metadata"]["uid"], ())}),
         )
-        for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
-        if other is not None and other.manifest["metadata"]["uid"] != uid and _may_wait(other, world.caches)
+        for other in others
+        if _may_wait(other, world.caches)
     ]
     return Observed(
         me=me,
@@ -113,10 +119,24 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     )
 
 
-def surroundings(world: World, memory: Memory, promises: Mapping[str, Sequence[Promise]]) -> Surroundings:
+def reserved(others: Sequence[ParsedSet], caches: Caches) -> list[Claim]:
+    """What other sets' moves hold: room for a replica that has no pods yet, as its like have it."""
+    claims = []
+    for other in others:
+        pods = engine_pods(caches, other.manifest["metadata"]["uid"])
+        names = {group_name(pod) for pod in pods}
+        nodes = nodes_to_reserve(other.manifest, names, other.spec.replicas) if pods else ()
+        claims += [Claim(node=node, requests=pod_requests(pods[0]["spec"])) for node in nodes]
+    return claims
+
+
+def surroundings(
+    world: World, memory: Memory, promises: Mapping[str, Sequence[Promise]], reservations: Sequence[Claim]
+) -> Surroundings:
     """The nodes, what is claimed on them, and the operator's own configuration."""
     caches, config = world.caches, world.config
     claims = [claim for claim in memory.claims.of(caches.listed(PODS)) if claim is not None]
+    claims += reservations
     claims += [promise.claim for held in promises.values() for promise in held]
     return Surroundings(
         snapshot=Snapshot(topology=memory.topology_of(caches.listed(NODES)), claims=tuple(claims)),

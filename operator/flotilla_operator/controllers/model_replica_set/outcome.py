@@ -20,6 +20,7 @@ from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.demand import Demand, Waiting
 from flotilla_operator.controllers.model_replica_set.judgement import Facts, conditions
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
@@ -54,6 +55,7 @@ class Outcome:
     started: tuple[Started, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     asking: Asking | None = None
+    rebalance: Rebalance | None = None
 
     @property
     def refusal(self) -> Refusal | None:
@@ -62,6 +64,13 @@ class Outcome:
             return None
         owner = self.observed.me.owner
         return self.placement.refusal_of(f"{owner.namespace}/{owner.name}", self.waiting[0].name)
+
+    @property
+    def move(self) -> Move | None:
+        """The move of a rebalancing that is being carried out, or is called off in this plan."""
+        current = self.rebalance.current if self.rebalance else None
+        called_off = any(group.moved for group in self.demand.groups)
+        return current or (self.demand.move if called_off else None)
 
     def counted(self, phase: Phase) -> list[ReplicaGroup]:
         """The groups in a phase, those that must go and are not going yet left out."""
@@ -119,6 +128,7 @@ def _facts(outcome: Outcome, now: datetime) -> Facts:
         backoff=_backoff(outcome, now),
         rollout=outcome.rollout,
         asking=outcome.asking,
+        move=outcome.move,
         scaling=observed.scaling,
     )
 
@@ -201,6 +211,7 @@ def _placement(outcome: Outcome) -> dict[str, Any] | None:
         ],
         "message": refusal.message if refusal else None,
         "nodeProvisioning": outcome.asking.status if outcome.asking else None,
+        **(outcome.rebalance or Rebalance.of(outcome.observed.me.manifest)).status,
     }
 
 

@@ -12,7 +12,7 @@ status    what all of this amounts to
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from flotilla_operator.cluster.resources import PODS
 from flotilla_operator.cluster.writes import (
@@ -34,9 +34,9 @@ from flotilla_operator.controllers.model_replica_set.demand import (
     placement_groups,
     standing_groups,
 )
-from flotilla_operator.controllers.model_replica_set.endings import BIND_TIMEOUT
 from flotilla_operator.controllers.model_replica_set.leaving import steps
 from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.looks import look_again
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
 from flotilla_operator.controllers.model_replica_set.placeholders import (
     ask_for_nodes,
@@ -44,6 +44,7 @@ from flotilla_operator.controllers.model_replica_set.placeholders import (
     placeholder_writes,
 )
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
+from flotilla_operator.controllers.model_replica_set.rebalancing import rebalancing
 from flotilla_operator.controllers.model_replica_set.revisions import record_revisions, rollout_of
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Observed
@@ -53,12 +54,6 @@ from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pods
 from flotilla_operator.workloads.gate import is_gated, lifting
 from flotilla_operator.workloads.model_replica_set import router_objects
-
-LOOK_AGAIN_MISSING_SECONDS = 10.0
-LOOK_AGAIN_LOADED_SECONDS = 10.0  # as often as figures may be written
-LOOK_AGAIN_AT_ZERO_SECONDS = 1.0  # somebody may wait for the first replica
-LOOK_AGAIN_WAITING_SECONDS = 60.0
-LOOK_AGAIN_SETTLED_SECONDS = 600.0
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -77,6 +72,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     ended = [group for group in demand.groups if group.ending and group.staying]
     leaving = steps(demand.turnover, observed, now)
     asking = ask_for_nodes(observed, demand, placement, len(started), now)
+    moves = rebalancing(observed, demand, placement, now)
     outcome = Outcome(
         observed=observed,
         demand=demand,
@@ -86,6 +82,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         started=started,
         waiting=waiting,
         asking=asking,
+        rebalance=moves.after,
     )
     status, events = status_and_events(outcome, now)
     writes: list[Write] = [
@@ -101,9 +98,18 @@ def plan(observed: Observed, now: datetime) -> Plan:
     return Plan(
         writes=writes,
         status=status,
-        events=[*_key_events(observed), *_group_events(ended, started), *leaving.events, *events],
+        events=[
+            *_key_events(observed),
+            *_group_events(ended, started),
+            *leaving.events,
+            *moves.events,
+            *events,
+        ],
         look_again_seconds=min(
-            _look_again(observed, demand, started, now), leaving.look_again_seconds, due_seconds(asking)
+            look_again(observed, demand, started, now),
+            leaving.look_again_seconds,
+            due_seconds(asking),
+            moves.look_again_seconds,
         ),
         rests_on={**_rests_on(started), **leaving.rests_on},
     )
@@ -121,7 +127,7 @@ def _look_on(
         writes=placeholder_writes(ask_for_nodes(observed, demand, None, 0, now), observed, now),
         status=status,
         events=events,
-        look_again_seconds=_look_again(observed, demand, (), now),
+        look_again_seconds=look_again(observed, demand, (), now),
     )
 
 
@@ -275,29 +281,3 @@ def _rests_on(started: Sequence[Started]) -> dict[str, frozenset[ObjectRef]]:
     """A group is placed when its pod could be written, and all are placed when every pod could."""
     created = {one.identity.name: frozenset(PODS.ref_to(pod) for pod in one.pods) for one in started}
     return {**created, ConditionType.PLACED: frozenset().union(*created.values())}
-
-
-def _look_again(observed: Observed, demand: Demand, started: Sequence[Started], now: datetime) -> float:
-    """When to look even if nothing changes: at the next bind deadline, at what may appear unseen, at what
-    the routers say of their load, or now and then.
-    """
-    waits = [LOOK_AGAIN_SETTLED_SECONDS]
-    if observed.targets:
-        waits.append(LOOK_AGAIN_LOADED_SECONDS)
-    if observed.scaling is not None and not observed.scaling.wanted:
-        waits.append(LOOK_AGAIN_AT_ZERO_SECONDS)
-    if observed.missing:
-        waits.append(LOOK_AGAIN_MISSING_SECONDS)
-    if demand.waiting:
-        waits.append(LOOK_AGAIN_WAITING_SECONDS)
-    if demand.backoff is not None and demand.backoff.holds(now):
-        waits.append(max((demand.backoff.until - now).total_seconds(), 1.0))
-    if any(one.identity.nodes for one in started):
-        waits.append(BIND_TIMEOUT.total_seconds())
-    for group in demand.groups:
-        since = group.may_bind_since
-        unbound = group.phase in (Phase.GATED, Phase.BINDING)
-        if unbound and group.ending is None and group.pinned and since is not None:
-            left: timedelta = since + BIND_TIMEOUT - now
-            waits.append(max(left.total_seconds(), 1.0))
-    return min(waits)

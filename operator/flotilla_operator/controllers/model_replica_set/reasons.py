@@ -64,6 +64,7 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     UPDATE_PAUSED = "UpdatePaused"
     EMPTYING_NODES = "EmptyingNodes"
+    REBALANCING = "Rebalancing"
     PAUSED = "Paused"
 
 
@@ -80,4 +81,7 @@ class EventReason(StrEnum):
     GROUP_DRAINING = "GroupDraining"
     GROUP_RETURNED = "GroupReturned"
     GROUP_REMOVED = "GroupRemoved"
+    GROUP_MOVES = "GroupMoves"
+    REBALANCED = "Rebalanced"
+    REBALANCE_STOPPED = "RebalanceStopped"
     ENGINE_KEY_LOST = "EngineKeyLost"

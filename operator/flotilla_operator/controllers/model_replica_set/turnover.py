@@ -1,12 +1,12 @@
 """Which groups come and which leave: a pure decision over groups, the wanted number, the revision and the
 pace.
 
-Scaling, an update and nodes that are to be emptied are one thing here: groups that should be replaced stand
-beside groups that should stay, and within the pace one makes way for the other. What serves never falls below
-`wanted − max_unavailable`, and what exists (groups that drain included, for they hold their accelerators)
-is never more than `wanted + max_surge`. A group that leaves drains first (draining.py), and may come back as
-long as no pod of it is deleted: it does when it is wanted after all, those with the most sessions first,
-before a new one is created.
+Scaling, an update, a rebalancing and nodes that are to be emptied are one thing here: groups that should be
+replaced stand beside groups that should stay, and within the pace one makes way for the other. What serves
+never falls below `wanted − max_unavailable`, and what exists (groups that drain included, for they hold their
+accelerators) is never more than `wanted + max_surge`. A group that leaves drains first (draining.py), and may
+come back as long as no pod of it is deleted: it does when it is wanted after all, those with the most
+sessions first, before a new one is created.
 
 The victim is the group that is not ready, then the one with the fewest sessions (unknown counts as none),
 then the one whose nodes have the fewest other claims, so that whole nodes become free, then the youngest.
@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
 
-MOVED_AT_ONCE = 1  # from nodes that are to be emptied, groups move one after another
+MOVED_AT_ONCE = 1  # groups that change their nodes only move one after another
 
 
 class RemovalReason(StrEnum):
@@ -27,6 +27,7 @@ class RemovalReason(StrEnum):
     SCALED_DOWN = "ScaledDown"
     OUTDATED = "Outdated"
     NODE_LEAVES = "NodeLeaves"
+    REBALANCED = "Rebalanced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +82,15 @@ class Goal:
 
     def is_met_by(self, group: ReplicaGroup) -> bool:
         """Whether this group may stay as it is."""
-        return group.revision == self.revision and not group.node_leaves
+        return group.revision == self.revision and not group.must_move
 
     def reason_against(self, group: ReplicaGroup) -> RemovalReason:
         """Why this group leaves."""
         if group.revision != self.revision:
             return RemovalReason.OUTDATED
-        return RemovalReason.NODE_LEAVES if group.node_leaves else RemovalReason.SCALED_DOWN
+        if group.node_leaves:
+            return RemovalReason.NODE_LEAVES
+        return RemovalReason.REBALANCED if group.moved else RemovalReason.SCALED_DOWN
 
 
 def decide(groups: Sequence[ReplicaGroup], goal: Goal) -> Turnover:
@@ -145,7 +148,7 @@ def _leaving(
     useless = [group for group in replaced if not group.ready]
     serving = sum(group.ready for group in _without(live, surplus))
     spare = max(0, serving - goal.floor)
-    on_the_move = sum(group.revision == goal.revision and group.node_leaves for group in draining)
+    on_the_move = sum(group.revision == goal.revision and group.must_move for group in draining)
     chosen: list[ReplicaGroup] = []
     for group in replaced:
         moves_only = group.revision == goal.revision

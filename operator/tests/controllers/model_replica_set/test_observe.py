@@ -154,6 +154,18 @@ class TestRivals:
         metadata = {**manifest["metadata"], "name": "other", "uid": "uid-other"}
         return {**manifest, "metadata": metadata, **fields}
 
+    async def test_the_room_that_a_move_of_theirs_needs_is_taken_until_its_replica_is_there(self) -> None:
+        told = {"asked": "apply", "phase": "Moving"}
+        move = {"group": "x", "fromNodes": ["a"], "toNodes": ["b"], "phase": "Moving"}
+        other = self.rival(status={"placement": {"rebalance": told, "moves": [move]}})
+        other["metadata"]["annotations"] = {"flotilla.dev/rebalance": "apply"}
+        gpus = {"nvidia.com/gpu": "4"}
+        pods = [engine_pod(name, node="a", owner_uid="uid-other", requests=gpus) for name in ("x", "y", "z")]
+        for here, reserved in ((pods[:2], ["b"]), (pods, [])):
+            claims = (await seen(gpu_set(), world(other, *here))).around.snapshot.claims
+            assert [claim.node for claim in claims if claim.node != "a"] == reserved
+            assert {claim.requests["nvidia.com/gpu"] for claim in claims} == {4}
+
     async def found(self, rival: dict[str, Any]) -> int:
         me = gpu_set()
         return len((await seen(me, world(me, rival))).rivals)

@@ -85,6 +85,12 @@ def leaving(turnover: Turnover) -> str:
         pytest.param([old("a"), old("b"), old("c")], 1, (0, 0), "a b", id="scaled down while updating"),
         pytest.param([moving("a"), member("b")], 2, (0, 1), "", id="a node that leaves: another comes first"),
         pytest.param(
+            [member("a", moved=True), member("b")], 2, (0, 1), "", id="a rebalancing: another comes first"
+        ),
+        pytest.param(
+            [member("a", moved=True), member("b"), member("c")], 2, (0, 0), "a", id="and the moved one goes"
+        ),
+        pytest.param(
             [moving("a"), moving("b"), member("c")], 2, (0, 0), "a", id="then one moves, and not the other"
         ),
         pytest.param(
@@ -160,7 +166,9 @@ def test_a_drain_is_called_off(groups: list[ReplicaGroup], wanted: int, returnin
 def test_each_removal_says_why() -> None:
     groups = [old("a"), moving("m"), *(member(name) for name in "bcd")]
     turnover = decide(groups, Goal(wanted=2, revision="new"))
-    assert {removal.reason for removal in turnover.removals} == set(RemovalReason)
+    moved = decide([member("a", moved=True), member("b")], Goal(wanted=1, revision="new"))
+    reasons = {removal.reason for removal in (*turnover.removals, *moved.removals)}
+    assert reasons == set(RemovalReason)
 
 
 def test_the_groups_are_counted_for_the_status() -> None:

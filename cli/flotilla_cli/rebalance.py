@@ -1,0 +1,130 @@
+"""Asks the operator which moves of replicas would raise a set's placement score, and to carry them out.
+
+The annotation flotilla.dev/rebalance asks and the set's status answers, so whoever may change the set may do
+this; kubectl reads and writes both, with the user's own context and credentials.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
+
+RESOURCE = "modelreplicasets.flotilla.dev"
+ENDED = frozenset({"Shown", "Done", "Stopped", "Refused"})
+GOOD = frozenset({"Shown", "Done"})
+POLL_SECONDS = 1.0
+HEADINGS = ("STEP", "REPLICA", "FROM", "TO", "GAIN", "ACCELERATORS RESTARTED", "SESSIONS LOST", "PHASE")
+
+Kubectl = Callable[[Sequence[str]], str]
+
+
+class RebalanceError(RuntimeError):
+    """The set could not be asked, or did not answer in time; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the set's status says of one question."""
+
+    phase: str
+    message: str
+    moves: tuple[dict[str, Any], ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.phase in ENDED
+
+    @property
+    def good(self) -> bool:
+        """Whether it is what was asked for."""
+        return self.phase in GOOD
+
+
+def kubectl_of(context: str | None) -> Kubectl:
+    """The user's kubectl."""
+    chosen = [] if context is None else ["--context", context]
+
+    def run(arguments: Sequence[str]) -> str:
+        try:
+            done = subprocess.run(  # noqa: S603
+                ["kubectl", *chosen, *arguments],  # noqa: S607
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        except FileNotFoundError:
+            raise RebalanceError("there is no kubectl on the PATH; install it") from None
+        except subprocess.CalledProcessError as failed:
+            raise RebalanceError(failed.stderr.strip() or f"kubectl ended with {failed.returncode}") from None
+        return done.stdout
+
+    return run
+
+
+def asked(
+    kubectl: Kubectl,
+    name: str,
+    value: str,
+    *,
+    namespace: str | None = None,
+    timeout_seconds: float = 3600,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Progress]:
+    """Ask a set, and tell whenever its answer changes, until it is the last one."""
+    where = [] if namespace is None else ["--namespace", namespace]
+    started = clock()
+    kubectl(["annotate", RESOURCE, name, *where, "--overwrite", f"{ANNOTATION_REBALANCE}={value}"])
+    last: Progress | None = None
+    while last is None or not last.ended:
+        found = progress_of(json.loads(kubectl(["get", RESOURCE, name, *where, "--output", "json"])), value)
+        if found is not None and found != last:
+            yield found
+            last = found
+        elif clock() - started > timeout_seconds:
+            state = "the operator has not answered" if last is None else f"{last.phase}: {last.message}"
+            raise RebalanceError(f"{name} is not through after {timeout_seconds:.0f} s; {state}")
+        else:
+            sleep(POLL_SECONDS)
+
+
+def progress_of(manifest: dict[str, Any], value: str) -> Progress | None:
+    """What the status says of this question; None as long as it is about another one."""
+    placement = (manifest.get("status") or {}).get("placement") or {}
+    told = placement.get("rebalance") or {}
+    if told.get("asked") != value:
+        return None
+    return Progress(
+        phase=told["phase"], message=told.get("message") or "", moves=tuple(placement.get("moves") or ())
+    )
+
+
+def table(moves: Sequence[dict[str, Any]]) -> str:
+    """The moves in columns; nothing for none."""
+    if not moves:
+        return ""
+    rows = [HEADINGS, *(_row(move) for move in moves)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _row(move: dict[str, Any]) -> tuple[str, ...]:
+    sessions = move.get("sessionsLost")
+    return (
+        str(move.get("step", "")),
+        move["group"],
+        ",".join(move["fromNodes"]),
+        ",".join(move["toNodes"]),
+        f"+{move['gain']:.2f}",
+        str(move["acceleratorsRestarted"]),
+        "unknown" if sessions is None else str(sessions),
+        move["phase"],
+    )

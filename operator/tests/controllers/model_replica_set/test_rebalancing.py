@@ -1,0 +1,228 @@
+"""What flotilla.dev/rebalance shows and does, step by step, from what is seen; the moves that are worth it
+are in placement's tests, the real loop in test_rebalancing_apiserver.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
+from flotilla_operator.cluster.writes import Plan
+from flotilla_operator.controllers.model_replica_set.moves import nodes_to_reserve
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.placement import Claim
+from tests.builders.model_replica_set import gpu_set
+from tests.builders.placement import cluster, node, used
+from tests.builders.pods import NOW, time_text
+from tests.controllers.model_replica_set.test_plan import (
+    created,
+    deleted,
+    drained,
+    member,
+    observed,
+    patched,
+    pin_of,
+    reasons,
+    shown,
+)
+
+HALVES = ("llama-a", "a"), ("llama-b", "b")
+
+
+def asked(value: str, **spec: Any) -> dict[str, Any]:
+    manifest = gpu_set(**{"replicas": 2, **spec})
+    manifest["metadata"] = {**manifest["metadata"], "annotations": {ANNOTATION_REBALANCE: value}}
+    return manifest
+
+
+def serving(manifest: dict[str, Any], *places: tuple[str, str]) -> list[dict[str, Any]]:
+    return [
+        member(manifest, name, node=at, pin=at, ready=True, server_id=number)
+        for number, (name, at) in enumerate(places, start=1)
+    ]
+
+
+def after(manifest: dict[str, Any], done: Plan) -> dict[str, Any]:
+    """The set with the status that this plan wrote."""
+    return {**manifest, "status": done.status}
+
+
+def told(done: Plan) -> dict[str, Any]:
+    assert done.status is not None
+    found: dict[str, Any] = done.status["placement"]
+    return found
+
+
+def phases(done: Plan) -> tuple[str, list[tuple[str, str]]]:
+    placement = told(done)
+    return placement["rebalance"]["phase"], [(m["group"], m["phase"]) for m in placement["moves"]]
+
+
+def begun(manifest: dict[str, Any], pods: Sequence[dict[str, Any]], claims: tuple[Claim, ...] = ()) -> Plan:
+    return plan(observed(manifest, pods, snapshot=cluster(node("a"), node("b"), claims=claims)), NOW)
+
+
+def test_without_the_annotation_nothing_is_said() -> None:
+    manifest = gpu_set()
+    placement = told(plan(observed(manifest, serving(manifest, *HALVES)), NOW))
+    assert (placement["rebalance"], placement["moves"]) == (None, [])
+
+
+def test_show_lists_the_moves_with_their_cost_and_changes_nothing() -> None:
+    manifest = asked("show")
+    done = plan(observed(manifest, serving(manifest, *HALVES)), NOW)
+    assert told(done)["rebalance"] == {
+        "asked": "show",
+        "phase": "Shown",
+        "message": "1 move would raise the score from 0.5 to 1.0",
+        "plannedTime": time_text(),
+    }
+    assert told(done)["moves"] == [
+        {
+            "group": "llama-a",
+            "fromNodes": ["a"],
+            "toNodes": ["b"],
+            "step": 1,
+            "gain": 0.5,
+            "acceleratorsRestarted": 4,
+            "sessionsLost": None,
+            "phase": "Proposed",
+            "drainsFirst": False,
+        }
+    ]
+    assert (created(done), deleted(done), patched(done)) == ([], [], [])
+    later = plan(observed(after(manifest, done), serving(manifest, *HALVES)), NOW)
+    assert (told(later), later.events) == (told(done), [])
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "phase", "message"),
+    [
+        pytest.param("show", (("x", "a"), ("y", "a")), "Shown", "no move would raise", id="nothing to show"),
+        pytest.param("apply", (("x", "a"), ("y", "a")), "Done", "no move would raise", id="nothing to do"),
+        pytest.param("show", HALVES[:1], "Waiting", "every replica is ready", id="shown when it is settled"),
+        pytest.param("apply", HALVES[:1], "Waiting", "every replica is ready", id="done when it is settled"),
+        pytest.param("yes", HALVES, "Refused", "neither show nor apply", id="a word that means nothing"),
+        pytest.param("apply:2", HALVES, "Moving", "move 1 of 1: llama-a from a to b", id="asked anew"),
+    ],
+)
+def test_the_answer(value: str, places: Sequence[tuple[str, str]], phase: str, message: str) -> None:
+    manifest = asked(value)
+    rebalance = told(plan(observed(manifest, serving(manifest, *places)), NOW))["rebalance"]
+    assert rebalance["phase"] == phase
+    assert message in rebalance["message"]
+
+
+def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> None:
+    manifest = asked("apply")
+    halves = serving(manifest, *HALVES)
+    first = begun(manifest, halves)
+    assert phases(first) == ("Moving", [("llama-a", "Moving")])
+    assert reasons(first) == [EventReason.GROUP_MOVES]
+    assert created(first) == [], "a move is in the status before anything is done about it"
+    assert first.look_again_seconds == 1
+
+    second = begun(after(manifest, first), halves)
+    assert [pin_of(pod) for pod in created(second)] == ["b"]
+    assert patched(second) == []
+    assert shown(second, "Progressing") == ("True", Reason.REBALANCING)
+    assert shown(second, "Ready")[0] == "True"
+    assert second.look_again_seconds <= 30
+
+    loading = [*halves, member(manifest, "llama-c", pin="b", node="b", server_id=3)]
+    third = begun(after(manifest, second), loading)
+    assert (created(third), patched(third), deleted(third)) == ([], [], [])
+
+    ready = [*halves, *serving(manifest, ("llama-c", "b"))]
+    fourth = begun(after(manifest, third), ready)
+    assert [patch.ref.name for patch in patched(fourth)] == ["llama-a"], "it drains"
+    assert EventReason.GROUP_DRAINING in reasons(fourth)
+
+    gone = serving(manifest, ("llama-b", "b"), ("llama-c", "b"))
+    last = begun(after(manifest, fourth), gone)
+    assert phases(last) == ("Done", [("llama-a", "Done")])
+    assert told(last)["rebalance"]["message"] == "1 move done"
+    assert EventReason.REBALANCED in reasons(last)
+    assert shown(last, "Progressing") == ("False", Reason.SETTLED)
+
+    scattered = serving(manifest, ("llama-d", "a"), ("llama-e", "b"))
+    again = begun(after(manifest, last), scattered)
+    assert told(again)["moves"] == told(last)["moves"], "an answered value asks for nothing more"
+    assert (created(again), patched(again), again.events) == ([], [], [])
+
+
+def test_without_a_surge_the_group_drains_first_and_its_place_is_held() -> None:
+    manifest = asked("apply", update={"maxSurge": 0, "maxUnavailable": 1})
+    halves = serving(manifest, *HALVES)
+    first = begun(manifest, halves)
+    assert told(first)["moves"][0]["drainsFirst"] is True
+    going = after(manifest, first)
+    assert nodes_to_reserve(going, {"llama-a", "llama-b"}, 2) == ("b",)
+    assert nodes_to_reserve(going, {"llama-b", "llama-c"}, 2) == ()
+
+    second = begun(going, halves)
+    assert created(second) == []
+    assert [patch.ref.name for patch in patched(second)] == ["llama-a"]
+
+    draining = [drained(halves[0], 1), halves[1]]
+    third = begun(after(manifest, second), draining)
+    assert (created(third), told(third)["rebalance"]["phase"]) == ([], "Moving")
+
+    fourth = begun(after(manifest, third), halves[1:])
+    assert [pin_of(pod) for pod in created(fourth)] == ["b"]
+
+
+def test_the_only_replica_does_not_go_before_its_replacement() -> None:
+    manifest = asked("apply", replicas=1, update={"maxSurge": 0, "maxUnavailable": 1})
+    done = begun(manifest, serving(manifest, ("llama-a", "a")), claims=(used("b", 4),))
+    assert told(done)["rebalance"]["phase"] == "Stopped"
+    assert "no other replica serves" in told(done)["rebalance"]["message"]
+    assert EventReason.REBALANCE_STOPPED in reasons(done)
+
+
+@pytest.mark.parametrize(
+    ("change", "claims", "why"),
+    [
+        pytest.param({}, (used("b", 4),), "has no room any more", id="somebody took the room"),
+        pytest.param(
+            {"engine": {"maxNumSeqs": 8}}, (), "an update began", id="an update comes before a rebalancing"
+        ),
+    ],
+)
+def test_what_stops_a_move_that_has_begun(
+    change: dict[str, Any], claims: tuple[Claim, ...], why: str
+) -> None:
+    manifest = asked("apply")
+    halves = serving(manifest, *HALVES)
+    first = begun(manifest, halves)
+    changed = after(asked("apply", **change), first)
+    second = begun(changed, halves, claims)
+    assert told(second)["rebalance"]["phase"] == "Stopped"
+    assert why in told(second)["rebalance"]["message"]
+    assert told(second)["rebalance"]["message"].endswith(
+        "change the value of flotilla.dev/rebalance to ask anew"
+    )
+    assert shown(second, "Progressing")[1] in (Reason.REBALANCING, Reason.UPDATING)
+    third = begun(after(asked("apply", **change), second), halves, claims)
+    assert patched(third) == [], "no group makes way for a move that has stopped"
+    assert bool(created(third)) == bool(change)
+
+
+def test_a_move_whose_annotation_goes_is_called_off() -> None:
+    manifest = asked("apply")
+    halves = serving(manifest, *HALVES)
+    going = after(manifest, begun(manifest, halves))
+    going["metadata"] = {**going["metadata"], "annotations": {}}
+    done = begun(going, halves)
+    assert (created(done), told(done)["rebalance"], told(done)["moves"]) == ([], None, [])
+
+
+def test_a_paused_set_keeps_what_it_had_and_moves_nothing() -> None:
+    manifest = asked("apply")
+    halves = serving(manifest, *HALVES)
+    first = begun(manifest, halves)
+    done = begun(after(asked("apply", paused=True), first), halves)
+    assert told(done)["moves"] == told(first)["moves"]
+    assert list(done.writes) == []
