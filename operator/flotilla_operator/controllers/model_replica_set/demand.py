@@ -52,13 +52,20 @@ class Demand:
 
 
 def demand_of(
-    seen: SetSeen, around: Surroundings, now: datetime, *, load: RouterLoad | None = None
+    seen: SetSeen,
+    around: Surroundings,
+    now: datetime,
+    *,
+    load: RouterLoad | None = None,
+    moves: bool = True,
 ) -> Demand:
-    """The set's groups, judged, and the groups it waits for; `load` is known of the set that is planned."""
+    """The set's groups, judged, and the groups it waits for; `load` is known of the set that is planned.
+    Without `moves` a move of a rebalancing that is under way counts for nothing.
+    """
     groups = judged_groups(seen, around, now, load)
     revision, update = seen.revision, seen.spec.update
     pace = Pace(max_surge=update.max_surge, max_unavailable=update.max_unavailable)
-    move = move_under_way(seen, groups)
+    move = move_under_way(seen, groups) if moves else None
     if move is not None:
         groups = tuple(replace(group, moved=group.name == move.group) for group in groups)
         if move.drains_first:

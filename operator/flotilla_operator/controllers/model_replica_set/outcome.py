@@ -67,10 +67,8 @@ class Outcome:
 
     @property
     def move(self) -> Move | None:
-        """The move of a rebalancing that is being carried out, or is called off in this plan."""
-        current = self.rebalance.current if self.rebalance else None
-        called_off = any(group.moved for group in self.demand.groups)
-        return current or (self.demand.move if called_off else None)
+        """The move of a rebalancing that is being carried out."""
+        return self.rebalance.current if self.rebalance else None
 
     def counted(self, phase: Phase) -> list[ReplicaGroup]:
         """The groups in a phase, those that must go and are not going yet left out."""

@@ -37,6 +37,7 @@ from flotilla_operator.controllers.model_replica_set.demand import (
 from flotilla_operator.controllers.model_replica_set.leaving import steps
 from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.looks import look_again
+from flotilla_operator.controllers.model_replica_set.moves import RebalancePhase
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
 from flotilla_operator.controllers.model_replica_set.placeholders import (
     ask_for_nodes,
@@ -44,7 +45,7 @@ from flotilla_operator.controllers.model_replica_set.placeholders import (
     placeholder_writes,
 )
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
-from flotilla_operator.controllers.model_replica_set.rebalancing import rebalancing
+from flotilla_operator.controllers.model_replica_set.rebalancing import Rebalancing, rebalancing
 from flotilla_operator.controllers.model_replica_set.revisions import record_revisions, rollout_of
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Observed
@@ -61,18 +62,15 @@ def plan(observed: Observed, now: datetime) -> Plan:
     me = observed.me
     if "deletionTimestamp" in me.manifest["metadata"]:
         return Plan()
-    demand = demand_of(me, observed.around, now, load=observed.load)
-    observed = sized(observed, demand)
+    observed, demand, placement, moves = _decided(observed, now)
     rollout = rollout_of(observed, demand, now)
     objects, taken = _router(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
         return _look_on(observed, demand, rollout, taken, now)
-    placement = _placement(observed, demand, now)
     started, waiting = _start(observed, demand, placement, now)
     ended = [group for group in demand.groups if group.ending and group.staying]
     leaving = steps(demand.turnover, observed, now)
     asking = ask_for_nodes(observed, demand, placement, len(started), now)
-    moves = rebalancing(observed, demand, placement, now)
     outcome = Outcome(
         observed=observed,
         demand=demand,
@@ -113,6 +111,19 @@ def plan(observed: Observed, now: datetime) -> Plan:
         ),
         rests_on={**_rests_on(started), **leaving.rests_on},
     )
+
+
+def _decided(observed: Observed, now: datetime) -> tuple[Observed, Demand, Placement | None, Rebalancing]:
+    """What is wanted and where it goes; a move that finds no room is called off before anything is done."""
+    me, around = observed.me, observed.around
+    demand = demand_of(me, around, now, load=observed.load)
+    observed = sized(observed, demand)
+    placement = _placement(observed, demand, now)
+    moves = rebalancing(observed, demand, placement, now)
+    if demand.move is not None and moves.after.phase is RebalancePhase.STOPPED:
+        demand = demand_of(me, around, now, load=observed.load, moves=False)
+        placement = _placement(observed, demand, now)
+    return observed, demand, placement, moves
 
 
 def _look_on(

@@ -204,7 +204,8 @@ def test_what_stops_a_move_that_has_begun(
     assert told(second)["rebalance"]["message"].endswith(
         "change the value of flotilla.dev/rebalance to ask anew"
     )
-    assert shown(second, "Progressing")[1] in (Reason.REBALANCING, Reason.UPDATING)
+    assert shown(second, "Progressing")[1] == (Reason.UPDATING if change else Reason.SETTLED)
+    assert shown(second, "Ready")[0] == ("False" if change else "True")
     third = begun(after(asked("apply", **change), second), halves, claims)
     assert patched(third) == [], "no group makes way for a move that has stopped"
     assert bool(created(third)) == bool(change)
