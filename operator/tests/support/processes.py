@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,13 @@ class OperatorProcess:
     process: "subprocess.Popen[str]"
     log_path: Path
     ports: dict[str, int]
+    start: Callable[[], "subprocess.Popen[str]"]
+
+    def kill_and_start_again(self) -> None:
+        """What a kubelet does after the worst; whoever wants no wait for the lease deletes it."""
+        self.process.kill()
+        self.process.wait()
+        self.process = self.start()
 
     def log(self) -> str:
         return self.log_path.read_text()
@@ -98,26 +105,26 @@ def operator_process(
     config_path = folder / "config.json"
     config_path.write_text(json.dumps(document))
     arguments = [f"--config={config_path}"] if module == WHOLE else []
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT / "runtime")]),
-                "KUBECONFIG": str(kubeconfig),
-                "TINY_CONFIG": json.dumps(document),
-                "CRASH_AT": crash_at,
-                "POD_NAMESPACE": "default",
-                **(environment or {}),
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT / "runtime")]),
+        "KUBECONFIG": str(kubeconfig),
+        "TINY_CONFIG": json.dumps(document),
+        "CRASH_AT": crash_at,
+        "POD_NAMESPACE": "default",
+        **(environment or {}),
+    }
+
+    def start() -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-m", module, *arguments]
+        with log_path.open("a") as log:
+            return subprocess.Popen(argv, env=variables, stdout=log, stderr=subprocess.STDOUT, text=True)
+
+    operator = OperatorProcess(start(), log_path, ports, start)
     try:
-        yield OperatorProcess(process, log_path, ports)
+        yield operator
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        process.wait()
+        if operator.running:
+            operator.signal(signal.SIGCONT)
+            operator.process.kill()
+        operator.process.wait()

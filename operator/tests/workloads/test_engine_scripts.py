@@ -23,6 +23,7 @@ class Engine(ThreadingHTTPServer):
     answer: Any = None
     status = 200
     in_flight = 0
+    metrics_take_seconds = 0.0
     asked: dict[str, Any] | None = None
     authorization: str | None = None
 
@@ -37,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
         self.respond(json.dumps(self.server.answer).encode())
 
     def do_GET(self) -> None:
+        time.sleep(self.server.metrics_take_seconds)
         text = (
             "# HELP vllm:num_requests_running Number of requests.\n"
             f'vllm:num_requests_running{{model_name="llama"}} {float(self.server.in_flight)}\n'
@@ -71,6 +73,7 @@ def run(
         script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         .replace("ROUTERS_NOTICE_SECONDS = 3.0", "ROUTERS_NOTICE_SECONDS = 0.1")
         .replace("BETWEEN_LOOKS_SECONDS = 1.0", "BETWEEN_LOOKS_SECONDS = 0.1")
+        .replace("ANSWER_TIMEOUT_SECONDS = 5.0", "ANSWER_TIMEOUT_SECONDS = 0.2")
     )
     environment = {
         **os.environ,
@@ -154,6 +157,14 @@ def test_a_stop_waits_for_what_is_in_flight(engine: Engine) -> None:
     done = run(engine_checks.UNTIL_IDLE, engine)
     assert done.returncode == 0
     assert time.monotonic() - began >= 0.9
+
+
+def test_a_stop_waits_for_an_engine_that_is_too_busy_to_answer_in_time(engine: Engine) -> None:
+    engine.metrics_take_seconds = 0.3
+    began = time.monotonic()
+    stopped = run(engine_checks.UNTIL_IDLE, engine, deadline="1")
+    assert (stopped.returncode, stopped.stdout) == (0, "")
+    assert time.monotonic() - began >= 1
 
 
 def test_a_stage_waits_for_its_leader(engine: Engine) -> None:

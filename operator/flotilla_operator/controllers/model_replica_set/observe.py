@@ -22,7 +22,12 @@ from flotilla_operator.controllers.model_replica_set.memory import Memory, Parse
 from flotilla_operator.controllers.model_replica_set.moves import nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType
-from flotilla_operator.controllers.model_replica_set.records import records_of, restored
+from flotilla_operator.controllers.model_replica_set.records import (
+    good_revision,
+    records_of,
+    restored,
+    way_back,
+)
 from flotilla_operator.controllers.model_replica_set.references import missing_references
 from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.controllers.model_replica_set.scaling import (
@@ -172,7 +177,13 @@ def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
         failed_pins=memory.failed_pins.get(uid, ()),
         key_made_anew=memory.keys_made_anew.get(uid, ""),
     )
-    spec, rolled_back = restored(seen.spec, seen.manifest, found.spec_revision, caches)
+    revision = found.spec_revision
+    if good_revision(seen.manifest) in ("", revision):
+        return found
+    back = way_back(seen.spec, seen.manifest, found.key_made_anew, caches)
+    if back is None or back.revision == revision:
+        return replace(found, can_go_back=False)
+    spec, rolled_back = restored(seen.spec, seen.manifest, revision, caches, back)
     return replace(found, spec=spec, rolled_back=rolled_back)
 
 

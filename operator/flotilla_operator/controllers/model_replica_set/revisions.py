@@ -7,7 +7,7 @@ from flotilla_operator.cluster.writes import Write
 from flotilla_operator.controllers.conditions import conditions_of
 from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
-from flotilla_operator.controllers.model_replica_set.records import record_writes
+from flotilla_operator.controllers.model_replica_set.records import Making, record_writes
 from flotilla_operator.controllers.model_replica_set.rollout import Evidence, Rollout, judged
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 
@@ -25,6 +25,7 @@ def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
         update=me.spec.update,
         attainment=None if me.spec.slo is None else me.spec.slo.attainment,
         answers=observed.load.answers,
+        can_go_back=me.can_go_back,
         waits_for_room=any(
             held["type"] == ConditionType.PLACED and held["reason"] == Reason.INSUFFICIENT_CAPACITY
             for held in conditions_of(me.manifest)
@@ -35,12 +36,17 @@ def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
 
 def record_revisions(observed: Observed, demand: Demand, rollout: Rollout) -> list[Write]:
     """Put the running revision on record, and drop what neither a group nor a way back needs."""
+    me = observed.me
     needed = {rollout.good, rollout.failed, rollout.revision, *(group.revision for group in demand.groups)}
     return record_writes(
-        observed.me.owner,
-        observed.me.spec,
-        demand.revision,
-        number=observed.me.manifest["metadata"].get("generation", 1),
+        me.owner,
+        Making(
+            revision=demand.revision,
+            number=me.manifest["metadata"].get("generation", 1),
+            spec=me.spec,
+            refresh=me.refresh,
+            key_made_anew=me.key_made_anew,
+        ),
         held=observed.records,
         needed=frozenset(needed),
     )

@@ -109,6 +109,7 @@ class Evidence:
     attainment: float | None = None
     answers: Mapping[str, Answers] = field(default_factory=dict)
     waits_for_room: bool = False
+    can_go_back: bool = True
 
     @property
     def updated(self) -> list[ReplicaGroup]:
@@ -143,7 +144,7 @@ class Evidence:
 
 def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     """What to remember now; `failed` is set when the revision has failed, and to be taken back."""
-    if before.failed == seen.revision and seen.update.rollback:
+    if before.failed == seen.revision and seen.update.rollback and seen.can_go_back:
         return before
     if before.revision != seen.revision or before.failed:
         before = Rollout(revision=seen.revision, good=before.good, progress_at=now)
@@ -168,7 +169,7 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     if fault is None:
         return after
     message = _message(fault, seen)
-    can_go_back = seen.update.rollback and after.good
+    can_go_back = seen.update.rollback and after.good and seen.can_go_back
     return replace(after, message=message, failed=seen.revision if can_go_back else "")
 
 

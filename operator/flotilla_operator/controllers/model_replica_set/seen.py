@@ -15,7 +15,7 @@ from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.life import Pod
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack
+from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack, marked_revision
 from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
 from flotilla_operator.placement.loads import Loads
@@ -23,7 +23,6 @@ from flotilla_operator.placement.score import Scorer
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.revision import revision_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,8 @@ class SetSeen:
     """One set and its pods; what placement must know of the other sets, too.
 
     `promised` counts the groups that have got room in this moment and whose pods are not seen yet.
-    `key_made_anew` is the time of the engines' key, where it is not their first one.
+    `key_made_anew` is the time of the engines' key, where it is not their first one; `can_go_back` says
+    whether the last good revision is on record and another one than the newest.
     """
 
     manifest: Manifest
@@ -52,14 +52,19 @@ class SetSeen:
     promised: int = 0
     key_made_anew: str = ""
     rolled_back: RolledBack | None = None
+    can_go_back: bool = True
 
     @property
     def spec_revision(self) -> str:
         """The revision that the user's spec asks for."""
         if self.rolled_back is not None:
             return self.rolled_back.failed
-        refresh = " ".join(filter(None, (refresh_of(self.manifest), self.key_made_anew)))
-        return revision_of(self.spec, refresh=refresh)
+        return marked_revision(self.spec, self.refresh, self.key_made_anew)
+
+    @property
+    def refresh(self) -> str:
+        """The refresh that its pods are made with."""
+        return refresh_of(self.manifest) if self.rolled_back is None else self.rolled_back.refresh
 
     @property
     def revision(self) -> str:

@@ -127,11 +127,15 @@ def victim_order(group: ReplicaGroup) -> tuple[bool, int, int, float, str]:
 def _returning(
     live: Sequence[ReplicaGroup], draining: Sequence[ReplicaGroup], goal: Goal
 ) -> list[ReplicaGroup]:
-    """Groups that drain and are wanted after all, or that must serve on because others have failed."""
+    """Groups that drain and are wanted after all, one that is ready before one that would still have to load,
+    or that must serve on because others have failed.
+    """
     coming_back_first = sorted(draining, key=victim_order, reverse=True)
-    fresh = sum(goal.is_met_by(group) for group in live)
+    fresh = [group for group in live if goal.is_met_by(group)]
     good = [group for group in coming_back_first if goal.is_met_by(group)]
-    returning = good[: max(0, goal.wanted - fresh)]
+    not_served_yet = max(0, goal.wanted - sum(group.ready for group in fresh))
+    in_place_of_loading = min(sum(group.ready for group in good), not_served_yet)
+    returning = good[: max(goal.wanted - len(fresh), in_place_of_loading, 0)]
     serving = sum(group.ready for group in (*live, *returning))
     others = [group for group in _without(coming_back_first, returning) if group.ready]
     return [*returning, *others[: max(0, goal.floor - serving)]]

@@ -3,7 +3,8 @@
 Without an argument it is the engine beside it; a stage of a larger group names its leader.
 
 Idle means no request running or waiting in two looks, a second apart, and not before the routers had time to
-notice that the pod is being deleted. An engine that does not answer has nothing to wait for.
+notice that the pod is being deleted. An engine that is not there any more has nothing to wait for; one that
+is too busy to answer in time is not idle.
 """
 
 import os
@@ -15,17 +16,28 @@ METRICS = "http://127.0.0.1:8000/metrics"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the engine's env names
 IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 ROUTERS_NOTICE_SECONDS = 3.0
+ANSWER_TIMEOUT_SECONDS = 5.0
 LOOKS = 2
 BETWEEN_LOOKS_SECONDS = 1.0
 
 
 def in_flight(metrics: str) -> float:
     """Requests that run or wait in the engine."""
-    with DIRECT.open(metrics, timeout=5) as answer:
+    with DIRECT.open(metrics, timeout=ANSWER_TIMEOUT_SECONDS) as answer:
         lines = answer.read().decode().splitlines()
     return sum(
         float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] in IN_FLIGHT
     )
+
+
+def is_idle(metrics: str) -> bool:
+    """Whether nothing is known to run."""
+    try:
+        return not in_flight(metrics)
+    except OSError as problem:
+        if isinstance(getattr(problem, "reason", problem), TimeoutError):
+            return False
+        raise
 
 
 def main() -> None:
@@ -34,10 +46,10 @@ def main() -> None:
     metrics = METRICS.replace("127.0.0.1", sys.argv[1]) if len(sys.argv) > 1 else METRICS
     idle = 0
     try:
-        in_flight(metrics)
+        is_idle(metrics)
         time.sleep(ROUTERS_NOTICE_SECONDS)
         while idle < LOOKS and time.monotonic() < end:
-            idle = 0 if in_flight(metrics) else idle + 1
+            idle = idle + 1 if is_idle(metrics) else 0
             time.sleep(BETWEEN_LOOKS_SECONDS)
     except OSError as problem:
         print(f"the engine does not answer: {problem}")  # noqa: T201 (the kubelet's log is all there is)

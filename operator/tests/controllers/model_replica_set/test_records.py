@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.controllers.model_replica_set.records import RolledBack, record, restored
+from flotilla_operator.controllers.model_replica_set.records import (
+    Making,
+    RolledBack,
+    record,
+    restored,
+    way_back,
+)
 from flotilla_operator.workloads.revision import recorded_parts, revision_of, with_recorded_parts
 from tests.builders.model_replica_set import (
     OWNER,
@@ -41,18 +47,58 @@ def rolled_back(**rollout: str) -> dict[str, Any]:
     return {**gpu_set(), "status": {"rollout": rollout}}
 
 
-def kept(manifest: dict[str, Any], revision: str) -> Caches:
+def kept(manifest: dict[str, Any], revision: str, *, key: str = "", refresh: str = "") -> Caches:
     spec = ModelReplicaSet.model_validate(manifest).spec
-    made = record(OWNER, spec, revision, 1)
+    made = record(OWNER, Making(revision=revision, number=1, spec=spec, refresh=refresh, key_made_anew=key))
     return Caches.of({**made, "metadata": {**made["metadata"], "uid": "uid-record"}})
+
+
+def acted_on(
+    manifest: dict[str, Any], revision: str, caches: Caches, *, key: str = ""
+) -> tuple[ModelReplicaSetSpec, RolledBack | None]:
+    spec = ModelReplicaSet.model_validate(manifest).spec
+    back = way_back(spec, manifest, key, caches)
+    return restored(spec, manifest, revision, caches, back)
 
 
 def test_a_set_whose_revision_has_failed_runs_the_good_one() -> None:
     good = gpu_set(parallelism={"tensor": 2})
     manifest = rolled_back(failedRevision="bad", goodRevision="good")
-    spec = ModelReplicaSet.model_validate(manifest).spec
-    found, back = restored(spec, manifest, "bad", kept(good, "good"))
+    found, back = acted_on(manifest, "bad", kept(good, "good"))
     assert (found.parallelism.tensor, back) == (2, RolledBack(good="good", failed="bad"))
+
+
+def test_the_way_back_over_a_new_key_is_a_revision_of_the_good_parts_and_this_key() -> None:
+    good = gpu_set(parallelism={"tensor": 2})
+    good_spec = ModelReplicaSet.model_validate(good).spec
+    manifest = rolled_back(failedRevision="bad", goodRevision="good")
+    caches = kept(good, "good", refresh="monday")
+    found, back = acted_on(manifest, "bad", caches, key="noon")
+    with_key = revision_of(good_spec, refresh="monday noon")
+    assert (found.parallelism.tensor, back) == (
+        2,
+        RolledBack(good=with_key, failed="bad", refresh="monday"),
+    )
+    again = kept(good, with_key, refresh="monday", key="noon")
+    held = rolled_back(failedRevision="bad", goodRevision=with_key)
+    assert acted_on(held, "bad", again, key="noon")[1] == back, "and it stays where it is"
+
+
+def test_where_only_the_key_is_new_the_way_back_leads_to_the_newest_revision_itself() -> None:
+    manifest = rolled_back(goodRevision="good")
+    spec = ModelReplicaSet.model_validate(manifest).spec
+    back = way_back(spec, manifest, "noon", kept(gpu_set(), "good"))
+    assert back is not None
+    assert back.revision == revision_of(spec, refresh="noon")
+
+
+def test_a_new_key_alone_does_not_try_what_has_failed_again() -> None:
+    spec = ModelReplicaSet.model_validate(gpu_set()).spec
+    failed, asked = revision_of(spec), revision_of(spec, refresh="noon")
+    manifest = rolled_back(failedRevision=failed, goodRevision="good")
+    back = acted_on(manifest, asked, kept(gpu_set(parallelism={"tensor": 2}), "good"), key="noon")[1]
+    assert back is not None
+    assert back.failed == failed
 
 
 @pytest.mark.parametrize(
@@ -81,10 +127,12 @@ def test_a_set_whose_revision_has_failed_runs_the_good_one() -> None:
 )
 def test_any_other_set_runs_its_spec(manifest: dict[str, Any], revision: str, caches: Caches) -> None:
     spec = ModelReplicaSet.model_validate(manifest).spec
-    assert restored(spec, manifest, revision, caches) == (spec, None)
+    assert acted_on(manifest, revision, caches) == (spec, None)
 
 
 def test_the_record_of_a_small_set_is_small() -> None:
     spec = ModelReplicaSet.model_validate(model_replica_set()).spec
-    assert record(OWNER, spec, "r1", 3)["revision"] == 3
-    assert record(OWNER, spec, "r1", 3)["data"]["model"]["source"] == "hf://meta/llama"
+    made = record(OWNER, Making(revision="r1", number=3, spec=spec))
+    assert made["revision"] == 3
+    assert made["data"]["model"]["source"] == "hf://meta/llama"
+    assert "annotations" not in made["metadata"]

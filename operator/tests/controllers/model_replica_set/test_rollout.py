@@ -139,6 +139,13 @@ def test_the_first_revision_has_nothing_to_go_back_to() -> None:
     assert (found.failed, bool(found.message)) == ("", True)
 
 
+def test_a_revision_that_differs_by_its_key_alone_has_nothing_to_go_back_to() -> None:
+    """Replicas with the old key serve nobody, so it is only said; see test_records."""
+    evidence = seen(old("a"), old("b"), LOADING, can_go_back=False)
+    found = judged(begun(), evidence, LATE)
+    assert (found.failed, bool(found.message)) == ("", True)
+
+
 def test_a_set_of_none_proves_nothing() -> None:
     assert judged(begun(), seen(wanted=0), NOW).good == "old"
 

@@ -163,6 +163,15 @@ def test_a_drain_is_called_off(groups: list[ReplicaGroup], wanted: int, returnin
     assert not set(leaving(turnover).split()) & set(returning.split())
 
 
+def test_what_is_ready_comes_back_in_place_of_its_replacement_that_still_loads() -> None:
+    """As when a node is uncordoned, and the pace had let its replica leave first."""
+    goal = Goal(wanted=1, revision="new", pace=Pace(max_surge=1, max_unavailable=1))
+    loading = decide([draining(member("a")), member("b", LOADING)], goal)
+    assert (names(loading.returning), leaving(loading)) == ("a", "b")
+    taken_over = decide([draining(member("a")), member("b")], goal)
+    assert (names(taken_over.returning), leaving(taken_over)) == ("", "a")
+
+
 def test_each_removal_says_why() -> None:
     groups = [old("a"), moving("m"), *(member(name) for name in "bcd")]
     turnover = decide(groups, Goal(wanted=2, revision="new"))

@@ -1,0 +1,113 @@
+"""Routers' agents for tests on a real API server, where KWOK's router pods are only said to run.
+
+Each router pod of a set gets a loopback address of its own at which a small server answers as the agent does:
+drains are acknowledged as they stand on the engine pods, and load and answers are what the test says.
+"""
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from flotilla_runtime import contract
+from tests.controllers.model_replica_set.stage import Stage
+from tests.support.waiting import eventually
+
+
+class AnsweringRouters:
+    """What the routers of one set say: `busy` when every replica has a request in flight, `answers` with the
+    number of answers and of 5xx among them by revision.
+    """
+
+    def __init__(self, stage: Stage, name: str = "llama") -> None:
+        self.stage = stage
+        self.busy = False
+        self.answers: Mapping[str, tuple[int, int]] = {}
+        self._pods = f"/api/v1/namespaces/{stage.namespace}/pods"
+        self._selector = f"labelSelector=flotilla.dev/owner={name},app.kubernetes.io/component="
+        self._servers: dict[str, ThreadingHTTPServer] = {}
+
+    def answer(self, count: int) -> None:
+        """So many of the routers answer from now on, the others do not."""
+        names = eventually(lambda: found if len(found := self._with_address()) >= count else None)
+        for name in names[:count]:
+            if name not in self._servers:
+                self._serve(name)
+
+    def status(self, router: str) -> contract.RouterStatus:
+        """What one of them answers."""
+        pods = self.stage.client.get(f"{self._pods}?{self._selector}engine")["items"]
+        servers = tuple(self._server(pod) for pod in pods)
+        return contract.RouterStatus(
+            name=router,
+            synced=True,
+            draining=False,
+            live_routers=1,
+            waiting=0,
+            in_flight=sum(server.in_flight for server in servers),
+            max_connections_per_replica=9,
+            queue_limit=9,
+            servers=servers,
+            refused={},
+            unusable={},
+        )
+
+    def stop(self) -> None:
+        """The end of all of them."""
+        for server in self._servers.values():
+            server.shutdown()
+            server.server_close()
+
+    def _with_address(self) -> list[str]:
+        pods = self.stage.client.get(f"{self._pods}?{self._selector}router")["items"]
+        return sorted(pod["metadata"]["name"] for pod in pods if pod["status"].get("podIP"))
+
+    def _serve(self, router: str) -> None:
+        routers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(routers.status(router).model_dump_json(by_alias=True).encode())
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        address = "127." + ".".join(str(1 + secrets.randbelow(250)) for _ in range(3))
+        server = ThreadingHTTPServer((address, contract.PORT_ROUTER_AGENT), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self._servers[router] = server
+        status = {"podIP": address, "podIPs": [{"ip": address}]}
+        self.stage.client.merge(f"{self._pods}/{router}/status", {"status": status})
+
+    def _server(self, pod: Mapping[str, Any]) -> contract.RouterServer:
+        metadata = pod["metadata"]
+        annotations, labels = metadata["annotations"], metadata["labels"]
+        epoch = annotations.get(contract.ANNOTATION_DRAIN_EPOCH)
+        count, failed = self.answers.get(labels[contract.LABEL_REVISION], (0, 0))
+        return contract.RouterServer(
+            name=labels[contract.LABEL_GROUP],
+            id=int(annotations[contract.ANNOTATION_SERVER_ID]),
+            address=pod["status"].get("podIP", ""),
+            state=contract.ServerState.READY if epoch is None else contract.ServerState.DRAINING,
+            in_flight=int(self.busy),
+            queued=0,
+            acknowledged_drain_epoch=None if epoch is None else int(epoch),
+            idle_looks=0 if epoch is None or self.busy else 2,
+            answers=count,
+            failed=failed,
+            kept=count - failed,
+        )
+
+
+@contextmanager
+def answering_routers(stage: Stage) -> Iterator[AnsweringRouters]:
+    """Routers that end with the test."""
+    routers = AnsweringRouters(stage)
+    try:
+        yield routers
+    finally:
+        routers.stop()

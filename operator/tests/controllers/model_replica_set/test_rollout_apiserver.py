@@ -1,0 +1,325 @@
+"""Drains, moves and updates through the real loop: a real API server, disruption budgets and evictions that
+count, KWOK's nodes, an operator in a process of its own, and routers that answer as the test says.
+
+What real routers and engines do with a drain is shown elsewhere.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.controllers.conditions import timestamp
+from flotilla_runtime import contract
+from local_cluster.errors import ApiError
+from local_cluster.kwok import FAKE_ANNOTATION, gpu_node
+from tests.controllers.model_replica_set.answering_routers import AnsweringRouters, answering_routers
+from tests.controllers.model_replica_set.stage import Stage, ready, usable
+from tests.support.processes import OperatorProcess
+from tests.support.site import reconciles
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+
+PATIENT = {"deadlineSeconds": 300}  # so that nothing leaves without a proof
+OTHER_REVISION = {"env": [{"name": "REVISION", "value": "other"}]}
+TOO_MANY_REQUESTS = 429
+BIND_TIMEOUT_SECONDS = 30
+
+
+@pytest.fixture
+def routers(stage: Stage) -> Iterator[AnsweringRouters]:
+    with answering_routers(stage) as made:
+        yield made
+
+
+def serving_set(stage: Stage, routers: AnsweringRouters, *, answering: int = 1, **spec: Any) -> set[str]:
+    """A set of two that serves and whose routers answer; returns its pods."""
+    stage.create(drain=PATIENT, **spec)
+    stage.wait("Ready", "True")
+    routers.answer(answering)
+    return uids(stage)
+
+
+def uids(stage: Stage) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in stage.pods()}
+
+
+def nodes(stage: Stage) -> list[str | None]:
+    return [pod["spec"].get("nodeName") for pod in stage.pods()]
+
+
+def draining(stage: Stage) -> dict[str, str]:
+    """The epoch of each pod that drains."""
+    return epochs(stage.pods())
+
+
+def epochs(pods: list[dict[str, Any]]) -> dict[str, str]:
+    found = {
+        pod["metadata"]["uid"]: pod["metadata"]["annotations"].get(contract.ANNOTATION_DRAIN_EPOCH)
+        for pod in pods
+    }
+    return {uid: epoch for uid, epoch in found.items() if epoch is not None}
+
+
+def revisions(stage: Stage) -> set[str]:
+    return {pod["metadata"]["labels"][contract.LABEL_REVISION] for pod in stage.pods()}
+
+
+def cordon(stage: Stage, node: str, *, unschedulable: bool = True) -> None:
+    stage.client.merge(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": unschedulable}})
+
+
+def mute_node(stage: Stage, name: str, *, label: str = "stage") -> str:
+    """A node without a kubelet: pods are bound to it and neither start nor end. It is believed for 40 s."""
+    name = f"{name}-{stage.namespace}"
+    manifest = gpu_node(name, labels={label: stage.namespace})
+    del manifest["metadata"]["annotations"][FAKE_ANNOTATION[0]]
+    now = timestamp(datetime.now(UTC))
+    manifest["status"]["conditions"] = [
+        {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
+    ]
+    stage.client.create("/api/v1/nodes", manifest)
+    stage.nodes.append(name)
+    eventually(lambda: usable(stage.client.get(f"/api/v1/nodes/{name}")))
+    return name
+
+
+def long_after(stage: Stage) -> str:
+    """The update has got on for the last time so long ago that it has failed; returns what is said of it."""
+    long_ago = timestamp(datetime.now(UTC) - timedelta(seconds=1800))
+    stage.client.merge(f"{stage.sets}/llama/status", {"status": {"rollout": {"progressTime": long_ago}}})
+    return stage.wait("Progressing", "False", "RolledBack")
+
+
+def kill_and_start_again(stage: Stage, operator: OperatorProcess) -> None:
+    """Without a wait for the lease to run out."""
+    operator.kill_and_start_again()
+    stage.client.delete("/apis/coordination.k8s.io/v1/namespaces/default/leases/modelreplicaset")
+
+
+def always_until(holds: Callable[[], bool], done: Callable[[], bool]) -> None:
+    """Until it is done; what holds must hold at every look before."""
+
+    def look() -> bool:
+        assert holds(), f"no longer so: {holds.__doc__}"
+        return done()
+
+    look.__doc__ = done.__doc__
+    eventually(look)
+
+
+def two_serve(stage: Stage) -> Callable[[], bool]:
+    def holds() -> bool:
+        """Two serve that do not drain, one drains at most, and there is one more than wanted at most."""
+        pods = stage.pods()
+        leaving = epochs(pods)
+        serve = [pod for pod in pods if ready(pod) and pod["metadata"]["uid"] not in leaving]
+        return len(serve) >= 2 and len(leaving) <= 1 and len(pods) <= 3
+
+    return holds
+
+
+def test_a_drain_that_is_called_off_brings_the_same_pod_back(stage: Stage, routers: AnsweringRouters) -> None:
+    stage.node("a")
+    before = serving_set(stage, routers)
+    routers.busy = True
+    stage.change(replicas=1)
+    eventually(lambda: len(draining(stage)) == 1)
+    eventually(lambda: stage.get()["status"]["ready"] == "1/1")
+    stage.change(replicas=2)
+    eventually(lambda: not draining(stage))
+    stage.tells("GroupDraining", "GroupReturned")
+    eventually(lambda: stage.get()["status"]["ready"] == "2/2")
+    assert uids(stage) == before
+    assert "GroupRemoved" not in stage.events()
+
+
+def test_a_cordoned_node_is_emptied_one_group_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
+    first = stage.node("a")
+    serving_set(stage, routers)
+    second = stage.node("b")
+    cordon(stage, first)
+    always_until(two_serve(stage), lambda: nodes(stage) == [second, second])
+    stage.wait("Ready", "True")
+
+
+def test_uncordoning_ends_the_move(stage: Stage, routers: AnsweringRouters) -> None:
+    first = stage.node("a")
+    before = serving_set(stage, routers)
+    second = mute_node(stage, "b")
+    cordon(stage, first)
+    always_until(two_serve(stage), lambda: second in nodes(stage))
+    assert stage.condition("Progressing")["reason"] == "EmptyingNodes"
+    assert not draining(stage), "the replacement comes first"
+    cordon(stage, first, unschedulable=False)
+    always_until(two_serve(stage), lambda: uids(stage) == before)
+    stage.wait("Ready", "True")
+
+
+def test_uncordoning_brings_back_what_drains_while_its_replacement_is_not_ready(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    first = stage.node("a")
+    before = serving_set(stage, routers, replicas=1, update={"maxUnavailable": 1})
+    routers.busy = True
+    second = mute_node(stage, "b")
+    cordon(stage, first)
+    eventually(lambda: draining(stage).keys() == before and second in nodes(stage))
+    cordon(stage, first, unschedulable=False)
+    eventually(lambda: uids(stage) == before and not draining(stage))
+    stage.wait("Ready", "True")
+
+
+def test_evictions_are_let_through_one_group_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
+    stage.node("a")
+    stage.node("b")
+    before = serving_set(stage, routers)
+    path = f"/apis/policy/v1/namespaces/{stage.namespace}/poddisruptionbudgets/llama-engine"
+
+    def budget() -> tuple[int, int, bool]:
+        found = stage.client.get(path)
+        status = found.get("status") or {}
+        seen = status.get("observedGeneration") == found["metadata"]["generation"]
+        return found["spec"]["minAvailable"], status.get("disruptionsAllowed", 0), seen
+
+    def evict(pod: dict[str, Any]) -> None:
+        name = pod["metadata"]["name"]
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        stage.client.create(f"/api/v1/namespaces/{stage.namespace}/pods/{name}/eviction", body)
+
+    eventually(lambda: budget() == (1, 1, True))
+    one, other = stage.pods()
+    evict(one)
+    with pytest.raises(ApiError) as refused:
+        evict(other)
+    assert refused.value.status == TOO_MANY_REQUESTS
+    eventually(lambda: len(stage.pods()) == 2 and budget() == (1, 1, True))
+    evict(other)
+    eventually(lambda: not uids(stage) & before and budget() == (1, 1, True))
+    stage.change(replicas=3)
+    eventually(lambda: budget() == (2, 1, True))
+
+
+def test_an_operator_killed_in_the_middle_goes_on_with_the_drain_and_deletes_after_the_proof(
+    stage: Stage, routers: AnsweringRouters, operator: OperatorProcess
+) -> None:
+    stage.node("a")
+    before = serving_set(stage, routers, router={"replicas": 2})
+    routers.busy = True
+    stage.change(replicas=1)
+    begun = eventually(lambda: draining(stage))
+    kill_and_start_again(stage, operator)
+    eventually(lambda: operator.get("metrics", "/metrics")[0] == 200 and reconciles(operator) > 5)
+    assert (draining(stage), uids(stage)) == (begun, before)
+
+    routers.busy = False
+    done = reconciles(operator)
+    eventually(lambda: reconciles(operator) > done + 3)
+    assert (draining(stage), uids(stage)) == (begun, before), "one router has acknowledged, of two"
+    routers.answer(2)
+    eventually(lambda: uids(stage) == before - begun.keys())
+    stage.tells("GroupRemoved")
+    assert any("2 routers and its engine have nothing left" in note for note in stage.notes())
+
+
+def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    stage.node("a", gpus=12)
+    before = serving_set(stage, routers)
+    (good,) = revisions(stage)
+    second = mute_node(stage, "b", label="mute")
+    stage.change(placement={"nodeSelector": {"stage": None, "mute": stage.namespace}})
+    always_until(two_serve(stage), lambda: second in nodes(stage))
+
+    message = long_after(stage)
+    assert "no replica of it got on for 1800 s" in message
+    assert f"revision {good} goes on running" in message
+    assert stage.condition("Ready")["reason"] == "RolledBack"
+    always_until(two_serve(stage), lambda: uids(stage) == before)
+    record = f"/apis/apps/v1/namespaces/{stage.namespace}/controllerrevisions/llama-{good}"
+    assert stage.client.get(record)["data"]["placement"]["nodeSelector"] == {"stage": stage.namespace}
+
+    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/pods/{stage.pods()[0]['metadata']['name']}")
+    eventually(lambda: len([pod for pod in stage.pods() if ready(pod)]) == 2 and uids(stage) != before)
+    assert revisions(stage) == {good}, "what is made anew is made from the record"
+
+    stage.client.delete(f"/api/v1/nodes/{second}")  # nobody there would confirm that its pod has ended
+    stage.change(placement={"nodeSelector": {"stage": stage.namespace, "mute": None}}, engine=OTHER_REVISION)
+    eventually(lambda: revisions(stage) == {stage.get()["status"]["rollout"]["goodRevision"]} - {good})
+    stage.wait("Ready", "True")
+
+
+def test_the_way_back_over_a_new_key_makes_new_replicas_from_the_good_parts(
+    stage: Stage, operator: OperatorProcess
+) -> None:
+    first = stage.node("a", gpus=12)
+    stage.create()
+    stage.wait("Ready", "True")
+    before, (good,) = uids(stage), revisions(stage)
+    second = mute_node(stage, "b", label="mute")
+    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/secrets/llama-engine-key")
+    kill_and_start_again(stage, operator)  # the one that made the key does not miss it for some seconds
+    stage.change(placement={"nodeSelector": {"stage": None, "mute": stage.namespace}})
+    stage.tells("EngineKeyLost")
+    always_until(two_serve(stage), lambda: second in nodes(stage))
+    long_after(stage)
+    stage.client.delete(f"/api/v1/nodes/{second}")
+    always_until(two_serve(stage), lambda: not uids(stage) & before and nodes(stage) == [first, first])
+    assert good not in revisions(stage)
+    assert stage.condition("Progressing")["reason"] == "RolledBack"
+
+
+def test_an_update_whose_answers_fail_goes_back_and_the_drained_pod_serves_again(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    stage.node("a")
+    stage.node("b")
+    before = serving_set(stage, routers)
+    (good,) = revisions(stage)
+    routers.busy = True
+    stage.change(engine=OTHER_REVISION)
+    eventually(lambda: draining(stage).keys() < before and len(revisions(stage)) == 2)
+    (bad,) = revisions(stage) - {good}
+    routers.answers = {good: (500, 0), bad: (49, 49)}
+    looked = stage.get()["status"]["rollout"]
+    time.sleep(12)
+    assert stage.get()["status"]["rollout"].get("failedRevision") is None, f"49 prove nothing: {looked}"
+    routers.answers = {good: (500, 0), bad: (50, 3)}
+    message = stage.wait("Progressing", "False", "RolledBack")
+    assert "6% of its 50 answers were 5xx" in message
+    eventually(lambda: draining(stage) and not draining(stage).keys() & before)
+    routers.busy = False
+    eventually(lambda: uids(stage) == before)
+    stage.tells("GroupReturned")
+
+
+def test_a_paused_set_holds_its_update(stage: Stage, routers: AnsweringRouters) -> None:
+    stage.node("a")
+    stage.node("b")
+    before = serving_set(stage, routers)
+    stage.change(engine=OTHER_REVISION, paused=True)
+    message = stage.wait("Progressing", "False", "UpdatePaused")
+    assert "0 of 2" in message
+    assert (uids(stage), draining(stage)) == (before, {})
+    stage.change(paused=False)
+    always_until(two_serve(stage), lambda: not uids(stage) & before)
+    stage.wait("Ready", "True")
+
+
+def test_a_node_deleted_before_its_group_is_bound_gives_the_group_to_another_node(stage: Stage) -> None:
+    first, second = stage.node("a"), stage.node("b")
+    stage.foreign_pod("half", second, gpus=2)  # so that this node is the first choice
+    stage.claim_on(first)  # and the scheduler binds nothing there
+    stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
+    (pinned,) = eventually(lambda: stage.pods())
+    began = time.monotonic()
+    stage.client.delete(f"/api/v1/nodes/{second}")
+    stage.wait("Ready", "True")
+    assert time.monotonic() - began < BIND_TIMEOUT_SECONDS - 5
+    assert nodes(stage) == [first]
+    assert pinned["metadata"]["uid"] not in uids(stage)
+    stage.tells("GroupReleased")
