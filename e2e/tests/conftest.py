@@ -1,4 +1,8 @@
-"""The demo as a fixture: brought up once, by the functions that `make demo` calls."""
+"""The demo as a fixture: brought up once, by the functions that `make demo` calls.
+
+Each of its steps has a deadline of its own, so the tests' time limits are for the tests alone: on a machine
+without caches the first test would else pay for the images.
+"""
 
 import os
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ from demo.kubectl import KubectlError
 from flotilla_cli.tasks import ask
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
 WAIT_SECONDS = 300.0
 MEBIBYTE = 2**20

@@ -19,7 +19,7 @@ from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
 from flotilla_cli.tasks import ask
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800, func_only=True)]
 TEN_MEGABYTES = 10_000_000
 
 

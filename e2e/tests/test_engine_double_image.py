@@ -9,7 +9,7 @@ import yaml
 from demo.environment import EXAMPLE, ROOT, Environment
 from local_cluster import images
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
 DOUBLE = ROOT / "e2e" / "engine_double"
 

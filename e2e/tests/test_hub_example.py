@@ -15,7 +15,7 @@ from demo.questions import Question
 from engine.models import EMBEDDER, GENERATOR, ensure_models
 from local_cluster import images
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200, func_only=True)]
 
 NAMESPACE = "flotilla-hub"
 EXAMPLE = ROOT / "examples" / "agentfleet-hf.yaml"

@@ -13,7 +13,7 @@ from demo.kubectl import Kubectl
 from local_cluster import images
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
 RELABELLED = Path(__file__).parents[1] / "images" / "relabelled"
 WAIT_SECONDS = 240.0

@@ -11,7 +11,7 @@ import pytest
 from demo.environment import Environment
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500, func_only=True)]
 
 NAME = "smollm2"
 CALLERS = 6

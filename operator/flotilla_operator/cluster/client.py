@@ -4,9 +4,9 @@ Credentials, TLS and the connection pool are those of the official client (`kube
 methods and models are not used: a model costs eight times its dictionary, and a typed `patch_…` picks its own
 content type, silently. Here every request names its content type and its time limit.
 
-A request that changes anything first asks `before_write`, and asks again once it holds a connection, so a
-process that was stopped in between sends nothing when it goes on. The lease has a client of its own, which
-asks nothing and shares no pool with the rest.
+A request that changes anything first asks `before_write`, again once it holds a connection, and a last time
+in the very step that sends it, so a process that was stopped in between sends nothing when it goes on. The
+lease has a client of its own, which asks nothing and shares no pool with the rest.
 """
 
 import json
@@ -293,10 +293,17 @@ def _asking(before_write: Callable[[], None]) -> aiohttp.TraceConfig:
         if context.writes:
             before_write()
 
+    async def when_sent(
+        _session: aiohttp.ClientSession, context: SimpleNamespace, _chunk: aiohttp.TraceRequestChunkSentParams
+    ) -> None:
+        if context.writes:
+            before_write()
+
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(at_start)
     trace.on_connection_create_end.append(when_connected)
     trace.on_connection_reuseconn.append(when_connected)
+    trace.on_request_chunk_sent.append(when_sent)  # called before the chunk goes out, headers with it
     return trace
 
 

@@ -240,18 +240,25 @@ async def test_a_write_without_the_lease_never_reaches_the_server() -> None:
         assert [request.method for request in api.writes()] == ["POST"]
 
 
-async def test_a_lease_lost_while_a_write_waits_for_a_connection_stops_that_write() -> None:
+@pytest.mark.parametrize(
+    ("questions", "error"),
+    [
+        pytest.param(1, NotLeadingError, id="while it waits for a connection"),
+        pytest.param(2, ConnectionError, id="between the connection and the first byte"),
+    ],
+)
+async def test_a_lease_that_is_lost_stops_a_write_on_its_way(questions: int, error: type[Exception]) -> None:
     api = FakeApi()
     asked = 0
 
-    def lost_after_the_first_question() -> None:
+    def lost_after_some_questions() -> None:
         nonlocal asked
         asked += 1
-        if asked > 1:
+        if asked > questions:
             raise NotLeadingError
 
-    async with api.running(), api.client(before_write=lost_after_the_first_question) as client:
-        with pytest.raises(NotLeadingError):
+    async with api.running(), api.client(before_write=lost_after_some_questions) as client:
+        with pytest.raises(error):
             await client.create(CONFIG_MAPS, {"metadata": {"name": "a", "namespace": "default"}})
         assert api.writes() == []
         with pytest.raises(ApiError):

@@ -236,7 +236,7 @@ def test_a_pod_is_replaced_by_one_of_the_new_template(
     running_control_plane: ControlPlane, running_namespace: str
 ) -> None:
     stage = Stage(running_control_plane, running_namespace, "ModelReplicaSet")
-    stage.create(spec__model__source="hf://meta/llama")
+    stage.create(spec__model__source="hf://meta/llama", spec__drain__deadlineSeconds=1)
     eventually(lambda: "Running" in stage.engine_pods().values())
     before = stage.engine_pods()
     stage.change(spec__engine__maxNumSeqs=8)
