@@ -32,6 +32,19 @@ GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "syst
 VOLUMES = 12
 EXAMPLES = ("agentfleet", "agentfleet-external", "vectorindex-configmap", "modelreplicaset-gpu")
 
+ON_DEVICES = """
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: gpu}
+---
+apiVersion: flotilla.dev/v1alpha1
+kind: ModelReplicaSet
+metadata: {name: on-devices}
+spec:
+  model: {name: llama, source: "hf://meta/llama"}
+  accelerator: {deviceClass: {name: gpu}}
+"""
+
 
 class Right(NamedTuple):
     """One thing that can be asked of an API server."""
@@ -53,6 +66,7 @@ UNUSED_HERE = {
     Right("apps", "controllerrevisions", "get"),
     # A revision's record goes when a later one has proved good.
     Right("apps", "controllerrevisions", "delete"),
+    Right("resource.k8s.io", "resourceclaimtemplates", "get"),
 }
 
 
@@ -203,6 +217,8 @@ def begin(site: Site) -> None:
     until(lambda: len(site.names("jobs")) >= 2, "a build of each index")
     until(lambda: "assistant-worker" in site.names("deployments"), "the fleet's workers")
     until(lambda: site.shown("mrs/llama-70b", ".status.readyReplicas") == "2", "replicas on GPUs")
+    site.kubectl("apply", "--filename=-", manifest=ON_DEVICES)
+    until(lambda: site.names("resourceclaimtemplates"), "a claim template")
 
 
 def change(site: Site) -> None:
@@ -213,6 +229,9 @@ def change(site: Site) -> None:
     redis = {"mode": "External", "urlSecretRef": {"name": "redis"}}
     site.patch("agentfleet", "assistant", {"queue": {"redis": redis}})
     until(lambda: "assistant-redis" not in site.names("statefulsets"), "the managed Redis gone")
+    templates = site.names("resourceclaimtemplates")
+    site.patch("mrs", "on-devices", {"parallelism": {"tensor": 2}})
+    until(lambda: not templates & site.names("resourceclaimtemplates"), "the old claim template gone")
     jobs = site.names("jobs")
     site.patch("vectorindex", "manual", {"processing": {"chunkTokens": 128}})
     until(lambda: not jobs & {name for name in site.names("jobs") if "manual" in name}, "another build")

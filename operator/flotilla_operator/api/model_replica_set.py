@@ -290,7 +290,8 @@ class DeviceClass(ApiModel):
     name: ObjectName
     """The DeviceClass."""
     attributes: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
-    """Attributes that a device must have."""
+    """Attributes that a device must have, as `name` (of the class's driver) or `domain/name`; `true`, `false`
+    and whole numbers are meant as such."""
 
 
 class Accelerator(ApiModel):
@@ -308,10 +309,8 @@ class Accelerator(ApiModel):
 
     resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """The extended resource that a device plugin offers, for example `nvidia.com/gpu`."""
-    device_class: Annotated[
-        DeviceClass | None, NotYet("asks for accelerators by dynamic resource allocation")
-    ] = None
-    """The DeviceClass, where accelerators are given out by dynamic resource allocation."""
+    device_class: DeviceClass | None = None
+    """The DeviceClass, where accelerators are given out by Dynamic Resource Allocation (Kubernetes 1.34)."""
     products: Annotated[tuple[LabelValue, ...], Field(max_length=16)] = ()
     """Products that will do, as the nodes' labels name them; any where empty."""
     memory_gib: Annotated[float, Field(gt=0, le=10_000)] | None = Field(default=None, alias="memoryGiB")
@@ -595,6 +594,13 @@ class ModelReplicaSetSpec(ApiModel):
                 "|| self.engine.kvOffloadGiB == 0.0",
                 message="spec.engine.kvOffloadGiB keeps conversations, and a model of task Embed has none; "
                 "remove it",
+            ),
+            Rule(
+                rule="!has(self.accelerator) || !has(self.accelerator.deviceClass) || "
+                "!has(self.placement.nodeProvisioning) || "
+                "self.placement.nodeProvisioning.mode != 'Placeholders'",
+                message="spec.placement.nodeProvisioning.mode Placeholders needs spec.accelerator.resource, "
+                "since node autoscalers are not asked for devices of a deviceClass",
             ),
             Rule(
                 rule="!has(self.accelerator) || !has(self.accelerator.resource) || "

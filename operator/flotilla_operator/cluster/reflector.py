@@ -4,6 +4,7 @@ A list replaces: what the store held before the list began and the list does not
 deletions in a gap are seen. A watch then follows from the list's resource version, moved on by bookmarks. It
 is taken up again where it ended after a time-out, an error or a silence; only 410 Gone, or an error that
 repeats, costs a new list. `synced` is set when the first list is complete: nothing may be planned before.
+Of a resource that older API servers do not serve there is nothing then, and it is asked for now and then.
 
 kopf watches our own kinds and feeds their stores, but reports no deletions after a gap; for these `Sweeper`
 does the listing alone.
@@ -20,10 +21,11 @@ import structlog
 
 from flotilla_operator.cluster.caches import Store
 from flotilla_operator.cluster.client import ApiError, Client, error_from
-from flotilla_operator.cluster.resources import Resource
+from flotilla_operator.cluster.resources import NOT_ALWAYS_SERVED, Resource
 from flotilla_operator.cluster.writes import Manifest
 
 GONE = 410
+NOT_FOUND = 404
 # Watches end on their own after this, spread so that they do not all end together.
 SERVER_TIMEOUT_SECONDS = (240, 360)
 # The API server sends a bookmark about every 60 s.
@@ -141,6 +143,11 @@ class Reflector:
                 failures = 0
                 delay_seconds = self._draw(0.0, BREATH_SECONDS)
             except FAILURES as error:
+                if self._is_not_served(error):
+                    self._hold_nothing()
+                    failures = 0
+                    await asyncio.sleep(self._silence_seconds)
+                    continue
                 failures += 1
                 self._note(error)
                 if _is_gone(error) or failures % FAILURES_UNTIL_LIST == 0:
@@ -176,6 +183,19 @@ class Reflector:
             case "ERROR":
                 raise error_from(0, manifest)
         self._version = manifest["metadata"]["resourceVersion"]
+
+    def _is_not_served(self, error: Exception) -> bool:
+        unknown = isinstance(error, ApiError) and error.status == NOT_FOUND
+        return unknown and self.mirror.resource in NOT_ALWAYS_SERVED
+
+    def _hold_nothing(self) -> None:
+        """The API server does not know the resource."""
+        for manifest in list(self.mirror.store):
+            self.mirror.remove(manifest)
+        self._version = None
+        if not self.synced.is_set():
+            log.info("not_served", resource=self.mirror.resource.plural)
+        self.synced.set()
 
     def _alive(self) -> None:
         self.active_at = asyncio.get_running_loop().time()

@@ -101,6 +101,11 @@ NETWORK_POLICIES: Final = _in_group("networking.k8s.io", "NetworkPolicy", "netwo
 ROLES: Final = _in_group("rbac.authorization.k8s.io", "Role", "roles")
 ROLE_BINDINGS: Final = _in_group("rbac.authorization.k8s.io", "RoleBinding", "rolebindings")
 PRIORITY_CLASSES: Final = _in_group("scheduling.k8s.io", "PriorityClass", "priorityclasses", namespaced=False)
+DEVICES_GROUP: Final = "resource.k8s.io"
+RESOURCE_SLICES: Final = _in_group(DEVICES_GROUP, "ResourceSlice", "resourceslices", namespaced=False)
+DEVICE_CLASSES: Final = _in_group(DEVICES_GROUP, "DeviceClass", "deviceclasses", namespaced=False)
+RESOURCE_CLAIMS: Final = _in_group(DEVICES_GROUP, "ResourceClaim", "resourceclaims")
+RESOURCE_CLAIM_TEMPLATES: Final = _in_group(DEVICES_GROUP, "ResourceClaimTemplate", "resourceclaimtemplates")
 LEASES: Final = _in_group("coordination.k8s.io", "Lease", "leases")
 EVENTS: Final = _in_group("events.k8s.io", "Event", "events")
 
@@ -125,11 +130,19 @@ ALL: Final = (
     ROLES,
     ROLE_BINDINGS,
     PRIORITY_CLASSES,
+    RESOURCE_SLICES,
+    DEVICE_CLASSES,
+    RESOURCE_CLAIMS,
+    RESOURCE_CLAIM_TEMPLATES,
     LEASES,
     EVENTS,
 )
 
 NEVER_WATCHED: Final = frozenset({SECRETS, EVENTS, LEASES})
+# Kubernetes before 1.34 does not serve these; there are none of them then.
+NOT_ALWAYS_SERVED: Final = frozenset(
+    {RESOURCE_SLICES, DEVICE_CLASSES, RESOURCE_CLAIMS, RESOURCE_CLAIM_TEMPLATES}
+)
 
 _BY_KIND: Final = {(resource.api_version, resource.kind): resource for resource in ALL}
 _BY_PLURAL: Final = {(resource.group, resource.version, resource.plural): resource for resource in ALL}

@@ -2,7 +2,7 @@
 
 kopf watches our own kinds and a sweeper lists them now and then; a reflector does both for namespaces and for
 everything that a controller names. With a list of namespaces to watch, namespaced resources are watched in
-those alone, but for pods.
+those alone, but for what holds accelerators: pods and resource claims.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,13 @@ from typing import Any, Final
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import Client
 from flotilla_operator.cluster.reflector import Mirror, Reflector, Sweeper
-from flotilla_operator.cluster.resources import NAMESPACES, NEVER_WATCHED, PODS, Resource
+from flotilla_operator.cluster.resources import (
+    NAMESPACES,
+    NEVER_WATCHED,
+    PODS,
+    RESOURCE_CLAIMS,
+    Resource,
+)
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller
@@ -20,7 +26,7 @@ from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.telemetry.metrics import Metrics
 
 # GPUs are counted over every namespace, or two teams would be given the same one.
-EVERYWHERE: Final = frozenset({PODS})
+EVERYWHERE: Final = frozenset({PODS, RESOURCE_CLAIMS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

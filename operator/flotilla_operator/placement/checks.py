@@ -22,6 +22,7 @@ class Shape:
     node_selector: tuple[tuple[str, str], ...]
     tolerations: tuple[Toleration, ...]
     products: frozenset[str]
+    devices: str | None
     must_labels: frozenset[str]
 
     @classmethod
@@ -30,7 +31,8 @@ class Shape:
         selector = tuple(sorted(group.node_selector.items()))
         musts = ((group.must_pack, group.pack_within), (group.must_spread, group.spread_across))
         labels = frozenset(label for must, label in musts if must and label is not None)
-        return cls(selector, group.tolerations, group.products, labels)
+        devices = group.accelerator if group.products_of_devices else None
+        return cls(selector, group.tolerations, group.products, devices, labels)
 
 
 NodeCheck = Callable[[Node, Shape, Policy], RefusalReason | None]
@@ -62,6 +64,8 @@ def taint_not_tolerated(node: Node, shape: Shape, policy: Policy) -> RefusalReas
 
 def product_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
     """Another model of accelerator, or none that says what it is."""
+    if shape.devices is not None and not node.allocatable.get(shape.devices):
+        return RefusalReason.PRODUCT_MISMATCH
     if not shape.products:
         return None
     fits = any(node.labels.get(label) in shape.products for label in policy.product_labels)

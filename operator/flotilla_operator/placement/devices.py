@@ -161,7 +161,7 @@ class Inventory:
     def claims(self) -> list[Claim]:
         """What is allocated, by whomever."""
         return [
-            Claim(node=device.node, requests={self.ask.resource: 1})
+            Claim(node=device.node, requests={self.ask.resource: 1}, of_pod=False)
             for device in self.devices
             if device.id in self.allocated
         ]

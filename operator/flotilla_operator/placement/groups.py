@@ -19,7 +19,8 @@ RACK = "topology.kubernetes.io/rack"
 class Group:
     """A replica that waits: `stages` pods, each asking for `requests` on one node.
 
-    `accelerator` is the resource that is scarce. Two stages may share a node that has room for both.
+    `accelerator` is the resource that is scarce; with `products_of_devices` it counts devices of certain
+    products, so a node without any has others. Two stages may share a node that has room for both.
     `pack_within` names the label whose value all stages should have in common, `spread_across` the one over
     whose values the owner's replicas should be spread; `required` makes both a must. `left_out` names the
     nodes where this group's pods were pinned in vain a short while ago.
@@ -35,6 +36,7 @@ class Group:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     products: frozenset[str] = frozenset()
+    products_of_devices: bool = False
     left_out: frozenset[str] = frozenset()
     pack_within: str | None = None
     spread_across: str | None = None
@@ -63,10 +65,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What one pod holds on one node."""
+    """What one pod holds on one node, or a claim of devices beside it."""
 
     node: str
     requests: Amounts
+    of_pod: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import model_files, model_source
+from flotilla_operator.workloads.devices import CLAIM, claims_of_pod, device_annotation, device_ask
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.engine_checks import lifecycle, probes
 from flotilla_operator.workloads.engine_environment import HOME, engine_environment
@@ -107,7 +108,11 @@ def engine_pod(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": _metadata(owner, spec, identity, stage),
-        "spec": {**pod_spec(parts), **_scheduling(spec, identity, stage)},
+        "spec": {
+            **pod_spec(parts),
+            **_scheduling(spec, identity, stage),
+            **claims_of_pod(owner, spec, identity.revision),
+        },
     }
 
 
@@ -119,6 +124,8 @@ def engine_requests(spec: ModelReplicaSetSpec) -> dict[str, Any]:
     if spec.accelerator is not None and spec.accelerator.resource is not None:
         limits = resources.setdefault("limits", {})
         limits[spec.accelerator.resource] = str(spec.parallelism.tensor)
+    if device_ask(spec) is not None:
+        resources["claims"] = [{"name": CLAIM}]
     return resources
 
 
@@ -138,6 +145,7 @@ def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, 
         "annotations": {
             **spec.pod.annotations,
             **DO_NOT_DISRUPT,
+            **device_annotation(spec),
             contract.ANNOTATION_SERVER_ID: str(identity.server_id),
             **stages,
         },

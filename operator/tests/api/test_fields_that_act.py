@@ -65,6 +65,12 @@ def surroundings() -> list[dict[str, Any]]:
         core("ConfigMap", "pages", data={"a.md": "# A"}),
         core("Node", "a", status={"allocatable": {"nvidia.com/gpu": "64", "cpu": "512", "pods": "500"}}),
         {**priority, "metadata": {"name": "serving"}},
+        {
+            "apiVersion": "resource.k8s.io/v1",
+            "kind": "DeviceClass",
+            "metadata": {"name": "gpu"},
+            "spec": {"selectors": [{"cel": {"expression": "device.driver == 'gpu.example'"}}]},
+        },
     ]
 
 

@@ -137,6 +137,17 @@ MODEL_REPLICA_SETS = [
         "spec.accelerator needs exactly one of resource and deviceClass",
         "resource and deviceClass",
     ),
+    row(
+        SET,
+        "spec",
+        {
+            "model": {"name": "llama", "source": "hf://meta/llama"},
+            "accelerator": {"deviceClass": {"name": "gpu.nvidia.com"}},
+            "placement": {"nodeProvisioning": {"mode": "Placeholders"}},
+        },
+        "spec.placement.nodeProvisioning.mode Placeholders needs spec.accelerator.resource",
+        "placeholders for devices",
+    ),
     row(SET, "spec__router__loadFactor", 1, "should be greater than 1", "a load factor that bounds nothing"),
     row(
         SET,
@@ -545,7 +556,6 @@ AGENT_FLEETS = [
 # A value that the schema takes, for each field that this release refuses.
 NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     SET: {
-        "spec.accelerator.deviceClass": {"name": "gpu.nvidia.com"},
         "spec.slo.tpotSeconds": 0.05,
         "spec.slo.windowSeconds": 300,
         "spec.autoscaling.queueDepth": {},

@@ -180,4 +180,10 @@ def full_featured_objects() -> list[dict[str, Any]]:
             accelerator=GPU,
         ),
         _over_several_nodes(),
+        model_replica_set(
+            "full-devices",
+            replicas=2,
+            accelerator={"deviceClass": {"name": "gpu", "attributes": {"product": "H100", "ecc": "true"}}},
+            parallelism={"tensor": 4, "pipeline": 2},
+        ),
     ]

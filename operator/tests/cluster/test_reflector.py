@@ -13,7 +13,7 @@ import pytest
 
 from flotilla_operator.cluster.caches import Store
 from flotilla_operator.cluster.reflector import Change, Mirror, Reflector, Sweeper
-from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS, Resource
+from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS, RESOURCE_SLICES, Resource
 from flotilla_operator.cluster.writes import Manifest
 from tests.support.fake_api import FakeApi
 from tests.support.waiting import until
@@ -37,12 +37,17 @@ class Changes:
 
 @asynccontextmanager
 async def reflecting(
-    api: FakeApi, changes: Changes | None = None, *, silence_seconds: float = 70, namespace: str | None = None
+    api: FakeApi,
+    changes: Changes | None = None,
+    *,
+    silence_seconds: float = 70,
+    namespace: str | None = None,
+    resource: Resource = PODS,
 ) -> AsyncIterator[Store]:
     store = Store()
     async with api.running(), api.client() as client:
         mirror = Mirror(
-            resource=PODS,
+            resource=resource,
             store=store,
             client=client,
             on_change=changes or Changes(),
@@ -227,3 +232,20 @@ async def test_ten_thousand_pods_are_complete_within_thirty_seconds() -> None:
         assert len(store) == 10_000
         assert len(store.owned("o7")) == 20
         assert seconds < 30
+
+
+async def test_what_an_api_server_does_not_serve_is_empty_until_it_is_served() -> None:
+    api = FakeApi()
+    api.put(RESOURCE_SLICES, {"metadata": {"name": "a"}})
+    api.fail(lambda r: True, 404, times=2)
+    async with reflecting(api, resource=RESOURCE_SLICES, silence_seconds=0.2) as store:
+        assert names(store) == []
+        await until(lambda: names(store) == ["a"])
+
+
+async def test_of_any_other_resource_404_is_a_failure_like_any_other() -> None:
+    api = FakeApi()
+    api.put(PODS, pod("a"))
+    api.fail(lambda r: True, 404, times=2)
+    async with reflecting(api) as store:
+        assert names(store) == ["a"], "not complete before a list was"

@@ -174,7 +174,7 @@ def test_inventories(
     nodes = with_devices([node("a"), node("b"), node("c")], [inventory])
     shown = {n.name: n.allocatable[ask.resource] for n in nodes if ask.resource in n.allocatable}
     assert shown == allocatable
-    assert inventory.claims == [Claim(node=name, requests={ask.resource: 1}) for name in held]
+    assert inventory.claims == [Claim(node=name, requests={ask.resource: 1}, of_pod=False) for name in held]
 
 
 def test_groups_are_placed_on_devices() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
+from flotilla_operator.placement.devices import DeviceClass
+from flotilla_operator.workloads.devices import claim_template
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, engine_pods
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import internal_url, router_objects, service_url
@@ -22,7 +24,7 @@ from tests.builders.model_replica_set import IMAGES, OWNER, full_featured_object
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE, FULL_STAGES = full_featured_objects()
+FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE, FULL_STAGES, FULL_DEVICES = full_featured_objects()
 
 SCENARIOS = [
     pytest.param(model_replica_set(), (), id="smallest-set"),
@@ -31,6 +33,7 @@ SCENARIOS = [
     pytest.param(FULL_NODE, (), id="models-cached-on-the-node"),
     pytest.param(FULL_ENGINE, ("gpu-7",), id="every-setting-of-the-engine"),
     pytest.param(FULL_STAGES, ("gpu-7", "gpu-8"), id="two-stages-on-two-nodes"),
+    pytest.param(FULL_DEVICES, ("gpu-7", "gpu-8"), id="two-stages-with-devices-of-a-class"),
 ]
 
 
@@ -44,7 +47,9 @@ def owner_of(manifest: dict[str, Any]) -> Owner:
 def rendered(manifest: dict[str, Any], nodes: tuple[str, ...]) -> list[dict[str, Any]]:
     owner, spec = owner_of(manifest), ModelReplicaSet.model_validate(manifest).spec
     identity = GroupIdentity(name=f"{owner.name}-abcde", server_id=1, revision=revision_of(spec), nodes=nodes)
-    return [*router_objects(owner, spec, IMAGES), *engine_pods(owner, spec, identity, IMAGES)]
+    template = claim_template(owner, spec, identity.revision, DeviceClass("gpu", "gpu.example", {}))
+    templates = [] if template is None else [template]
+    return [*router_objects(owner, spec, IMAGES), *templates, *engine_pods(owner, spec, identity, IMAGES)]
 
 
 @pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS)

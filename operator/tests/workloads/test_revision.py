@@ -25,6 +25,7 @@ GOLDEN = {
     "full-node": "dr2pzatw5s",
     "full-engine": "fyc67tg6jr",
     "full-stages": "z43qxlyhqi",
+    "full-devices": "wmartk6w7b",
 }
 
 

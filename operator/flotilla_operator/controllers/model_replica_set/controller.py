@@ -10,6 +10,7 @@ from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
+    DEVICE_CLASSES,
     MODEL_REPLICA_SETS,
     NETWORK_POLICIES,
     NODES,
@@ -17,6 +18,9 @@ from flotilla_operator.cluster.resources import (
     POD_DISRUPTION_BUDGETS,
     PODS,
     PRIORITY_CLASSES,
+    RESOURCE_CLAIM_TEMPLATES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
     ROLE_BINDINGS,
     ROLES,
     SERVICE_ACCOUNTS,
@@ -28,6 +32,7 @@ from flotilla_operator.cluster.resources import (
 )
 from flotilla_operator.cluster.writes import Manifest, Plan
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.devices import gives_back
 from flotilla_operator.controllers.model_replica_set.life import pod_is_over
 from flotilla_operator.controllers.model_replica_set.memory import Memory, parsed
 from flotilla_operator.controllers.model_replica_set.observe import observe, owner_of
@@ -36,6 +41,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import ConditionTyp
 from flotilla_operator.controllers.model_replica_set.references import claim_references
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads.devices import device_ask
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.router import router_service
 from flotilla_runtime import contract
@@ -61,6 +67,10 @@ class ModelReplicaSetController:
         NETWORK_POLICIES,
         PERSISTENT_VOLUME_CLAIMS,
         PRIORITY_CLASSES,
+        DEVICE_CLASSES,
+        RESOURCE_SLICES,
+        RESOURCE_CLAIMS,
+        RESOURCE_CLAIM_TEMPLATES,
     )
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -68,7 +78,7 @@ class ModelReplicaSetController:
         self._memory = Memory()
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """Claims and the priority class, and the services whose names may be taken."""
+        """Claims, the device class and the priority class, and the services whose names may be taken."""
         try:
             spec = parsed(manifest).spec
         except ValidationError:
@@ -78,19 +88,21 @@ class ModelReplicaSetController:
             yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim)
         if spec.placement.priority_class_name is not None:
             yield Reference(PRIORITY_CLASSES, "", spec.placement.priority_class_name)
+        if (ask := device_ask(spec)) is not None:
+            yield Reference(DEVICE_CLASSES, "", ask.class_name)
         for part in (engines(owner), router_service(owner)):
             yield Reference(SERVICES, owner.namespace, part.name)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """The sets on a node that is gone or is to be emptied, and, whenever a node changes or a pod gives
-        room back, those that wait, drain or move, or whose groups are not bound yet.
+        """The sets on a node that is gone or is to be emptied, and, whenever a node or its devices change or
+        room is given back, those that wait, drain or move, or whose groups are not bound yet.
         """
         name = manifest["metadata"]["name"]
         if resource == NODES and (caches.get(NODES, "", name) is None or _is_to_be_emptied(manifest)):
             for pod in caches.listed(PODS):
                 if pod["spec"].get("nodeName") == name:
                     yield from _set_of(pod)
-        if resource == NODES or (resource == PODS and pod_is_over(manifest)):
+        if _gives_room(resource, manifest, caches):
             for candidate in caches.listed(MODEL_REPLICA_SETS):
                 if _is_unsettled(candidate):
                     yield key_of(MODEL_REPLICA_SETS, candidate)
@@ -108,6 +120,14 @@ class ModelReplicaSetController:
     def scrape_targets(self, observed: Observed) -> Sequence[Target]:
         """The agents of the set's routers."""
         return observed.targets
+
+
+def _gives_room(resource: Resource, manifest: Manifest, caches: Caches) -> bool:
+    if resource == PODS:
+        return pod_is_over(manifest)
+    if resource == RESOURCE_CLAIMS:
+        return gives_back(manifest, caches)
+    return resource in (NODES, RESOURCE_SLICES)
 
 
 def _is_to_be_emptied(node: Manifest) -> bool:

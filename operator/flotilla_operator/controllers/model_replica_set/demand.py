@@ -24,6 +24,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
 from flotilla_operator.controllers.model_replica_set.turnover import Goal, Pace, Turnover, decide
 from flotilla_operator.placement import Group, Standing
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
+from flotilla_operator.workloads.devices import accelerator_resource, device_ask, devices_of
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, stages_of
 from flotilla_operator.workloads.hashing import stable_hash
 
@@ -154,21 +155,24 @@ def only_on(group: Group, nodes: Sequence[str], around: Surroundings) -> Group:
 def group_asked(seen: SetSeen, demand: Demand, around: Surroundings, now: datetime) -> Group | None:
     """What a replica of the set asks of placement; None without an accelerator."""
     accelerator, placement = seen.spec.accelerator, seen.spec.placement
-    if accelerator is None or accelerator.resource is None:
+    resource, ask = accelerator_resource(seen.spec), device_ask(seen.spec)
+    if accelerator is None or resource is None:
         return None
     identity = GroupIdentity(name="any", server_id=0, revision=demand.revision)
-    pod = engine_pod(seen.owner, seen.spec, identity, around.images)["spec"]
+    manifest = engine_pod(seen.owner, seen.spec, identity, around.images)
+    pod = manifest["spec"]
     return Group(
         owner=f"{seen.owner.namespace}/{seen.owner.name}",
         name=identity.name,
-        accelerator=accelerator.resource,
-        requests=pod_requests(pod),
+        accelerator=resource,
+        requests={**pod_requests(pod), **devices_of(manifest)},
         waiting_since_seconds=now.timestamp(),
         stages=stages_of(seen.spec),
         priority=seen.priority,
         node_selector=pod.get("nodeSelector") or {},
         tolerations=tuple(toleration_of(t) for t in pod.get("tolerations") or ()),
         products=frozenset(accelerator.products),
+        products_of_devices=ask is not None and bool(ask.attributes),
         left_out=left_out_nodes(seen, around, now) | _just_released(demand.groups),
         pack_within=placement.pack_pipeline_within,
         spread_across=placement.spread_replicas_across,
@@ -186,10 +190,9 @@ def standing_groups(seen: SetSeen, demand: Demand) -> list[Standing]:
 
 def left_out_nodes(seen: SetSeen, around: Surroundings, now: datetime) -> frozenset[str]:
     """Nodes where a pin failed: until what they have free changes, five minutes at most."""
-    accelerator = seen.spec.accelerator
-    if accelerator is None or accelerator.resource is None or not seen.failed_pins:
+    resource = accelerator_resource(seen.spec)
+    if resource is None or not seen.failed_pins:
         return frozenset()
-    resource = accelerator.resource
     return frozenset(
         failed.node
         for failed in seen.failed_pins
@@ -199,14 +202,13 @@ def left_out_nodes(seen: SetSeen, around: Surroundings, now: datetime) -> frozen
 
 def failed_pins(seen: SetSeen, around: Surroundings, now: datetime) -> tuple[FailedPin, ...]:
     """The pins of this set that have just failed, with what their nodes would have free without them."""
-    accelerator = seen.spec.accelerator
-    if accelerator is None or accelerator.resource is None:
+    if (resource := accelerator_resource(seen.spec)) is None:
         return ()
     groups = judged_groups(seen, around, now)
     leaving = [node for group in groups if group.ending and group.ending.failed_nodes for node in group.nodes]
     found = []
     for node in sorted(_just_released(groups)):
-        free = around.free(node, accelerator.resource)
+        free = around.free(node, resource)
         if free is not None:
             ours = leaving.count(node) * seen.spec.parallelism.tensor
             found.append(FailedPin(node=node, free=free + ours, at=now))

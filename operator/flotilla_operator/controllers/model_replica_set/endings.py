@@ -15,6 +15,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Surroundings
 from flotilla_operator.controllers.model_replica_set.trouble import how_it_ended, scheduler_message
 from flotilla_operator.placement.manifests import FINISHED, pod_requests, toleration_of
+from flotilla_operator.workloads.devices import devices_of
 from flotilla_operator.workloads.engine_pod import CONTAINER
 
 BIND_TIMEOUT = timedelta(seconds=30)
@@ -110,7 +111,7 @@ def room_taken(seen: Seen) -> Ending | None:
     for member in seen.group.members:
         if member.phase is not Phase.GATED or member.pin is None:
             continue
-        requests = pod_requests(member.pod["spec"])
+        requests = {**pod_requests(member.pod["spec"]), **devices_of(member.pod)}
         short = sorted(resource for resource in requests if (seen.around.free(member.pin, resource) or 0) < 0)
         if short:
             return Ending(

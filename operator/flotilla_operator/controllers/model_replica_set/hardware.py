@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.controllers.model_replica_set.seen import Surroundings
 from flotilla_operator.placement import Node
+from flotilla_operator.workloads.devices import accelerator_resource
 
 MEMORY_LABEL = "nvidia.com/gpu.memory"  # in MiB
 MIB_PER_GIB = 1024
@@ -31,11 +32,11 @@ def most_on_a_node(spec: ModelReplicaSetSpec, around: Surroundings) -> int:
 
 def _chosen(spec: ModelReplicaSetSpec, around: Surroundings) -> Iterator[tuple[Node, int]]:
     """The nodes that the set's own wishes lead to, each with its accelerators."""
-    if spec.accelerator is None or spec.accelerator.resource is None:
+    if spec.accelerator is None or (resource := accelerator_resource(spec)) is None:
         return
     products, wishes = spec.accelerator.products, spec.placement.node_selector.items()
     for node in around.snapshot.topology.nodes:
-        count = node.allocatable.get(spec.accelerator.resource, 0)
+        count = node.allocatable.get(resource, 0)
         named = any(node.labels.get(label) in products for label in around.policy.product_labels)
         if count and (named or not products) and wishes <= node.labels.items():
             yield node, count

@@ -7,7 +7,7 @@ until the pod is seen: other sets are planned in that moment, and none of them m
 accelerators again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -19,11 +19,13 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.cluster.writes import Create, Manifest, Plan
 from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
+from flotilla_operator.controllers.model_replica_set.devices import KnownDevices, with_devices_of
 from flotilla_operator.controllers.model_replica_set.engine_key import KeyMade
 from flotilla_operator.controllers.model_replica_set.life import group_name
 from flotilla_operator.controllers.model_replica_set.scaling import as_decided_last
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
 from flotilla_operator.placement import Claim, Node, Topology
+from flotilla_operator.placement.devices import Inventory, with_devices
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.placeholder import is_placeholder
@@ -97,15 +99,18 @@ class Memory:
     nodes: Remembered[Node] = field(default_factory=lambda: Remembered(node_of))
     topology: Topology = field(default_factory=lambda: Topology.of(()))
     claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(lasting_claim))
+    devices: KnownDevices = field(default_factory=KnownDevices)
     sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
     keys_made: dict[str, KeyMade] = field(default_factory=dict)
     keys_made_anew: dict[str, str] = field(default_factory=dict)
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
 
-    def topology_of(self, nodes: Iterable[Manifest]) -> Topology:
-        """The nodes: one value as long as none of them changes, so what plans find out about it stays."""
-        seen = Topology.of(self.nodes.of(nodes))
+    def topology_of(self, nodes: Iterable[Manifest], inventories: Sequence[Inventory] = ()) -> Topology:
+        """The nodes with their devices: one value as long as none of them changes, so what plans find out
+        about it stays.
+        """
+        seen = Topology.of(with_devices(self.nodes.of(nodes), inventories))
         if seen != self.topology:
             self.topology = seen
         return self.topology
@@ -147,7 +152,7 @@ class Memory:
             if isinstance(write, Create)
             and write.manifest["kind"] == PODS.kind
             and pinned_node(write.manifest["spec"]) is not None
-            and (claim := claim_of(write.manifest)) is not None
+            and (claim := with_devices_of(write.manifest)) is not None
         )
         if promised:
             self.promises[owner.uid] = promised

@@ -1,9 +1,10 @@
 """Gathers what a plan rests on, from the caches, at one moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import (
     MODEL_REPLICA_SETS,
@@ -15,6 +16,11 @@ from flotilla_operator.cluster.resources import (
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.model_replica_set.devices import (
+    claim_templates,
+    inventories,
+    reserved_devices,
+)
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name
@@ -42,8 +48,10 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     Surroundings,
 )
 from flotilla_operator.placement import Claim, Policy, Snapshot
+from flotilla_operator.placement.devices import Inventory
 from flotilla_operator.placement.manifests import FINISHED, pod_requests
 from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.workloads.devices import devices_of
 from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import router_objects
@@ -90,7 +98,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
         if other is not None and other.manifest["metadata"]["uid"] != uid
     ]
-    around = surroundings(world, memory, promises, reserved(others, world.caches))
+    stock = inventories(_specs([me_parsed, *others], world.caches, memory), world.caches, memory.devices)
+    around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
     pods = router_pods(world.caches, owner_of(manifest))
     engines = engine_pods(world.caches, uid)
     often = me_parsed.spec.autoscaling is not None or any(drain_epoch_of(pod) is not None for pod in engines)
@@ -108,7 +117,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         for other in others
         if _may_wait(other, world.caches)
     ]
-    return Observed(
+    observed = Observed(
         me=me,
         rivals=rivals if me.spec.accelerator is not None else (),
         around=around,
@@ -122,6 +131,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         routers=routers_seen(pods, targets, world.measurements),
         records=records_of(world.caches, uid),
     )
+    return claim_templates(observed, world.caches)
 
 
 def reserved(others: Sequence[ParsedSet], caches: Caches) -> list[Claim]:
@@ -131,20 +141,27 @@ def reserved(others: Sequence[ParsedSet], caches: Caches) -> list[Claim]:
         pods = engine_pods(caches, other.manifest["metadata"]["uid"])
         names = {group_name(pod) for pod in pods}
         nodes = nodes_to_reserve(other.manifest, names, other.spec.replicas) if pods else ()
-        claims += [Claim(node=node, requests=pod_requests(pods[0]["spec"])) for node in nodes]
+        held = {**pod_requests(pods[0]["spec"]), **devices_of(pods[0])} if nodes else {}
+        claims += [Claim(node=node, requests=held) for node in nodes]
     return claims
 
 
 def surroundings(
-    world: World, memory: Memory, promises: Mapping[str, Sequence[Promise]], reservations: Sequence[Claim]
+    world: World,
+    memory: Memory,
+    promises: Mapping[str, Sequence[Promise]],
+    reservations: Sequence[Claim],
+    stock: Sequence[Inventory],
 ) -> Surroundings:
     """The nodes, what is claimed on them, and the operator's own configuration."""
     caches, config = world.caches, world.config
     claims = [claim for claim in memory.claims.of(caches.listed(PODS)) if claim is not None]
     claims += reservations
     claims += [promise.claim for held in promises.values() for promise in held]
+    if stock:
+        claims += [*reserved_devices(caches), *(claim for inventory in stock for claim in inventory.claims)]
     return Surroundings(
-        snapshot=Snapshot(topology=memory.topology_of(caches.listed(NODES)), claims=tuple(claims)),
+        snapshot=Snapshot(topology=memory.topology_of(caches.listed(NODES), stock), claims=tuple(claims)),
         policy=Policy(
             product_labels=config.labels.gpu_products,
             topology_levels=config.labels.topology_levels,
@@ -185,6 +202,14 @@ def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
         return replace(found, can_go_back=False)
     spec, rolled_back = restored(seen.spec, seen.manifest, revision, caches, back)
     return replace(found, spec=spec, rolled_back=rolled_back)
+
+
+def _specs(sets: Iterable[ParsedSet], caches: Caches, memory: Memory) -> Iterator[ModelReplicaSetSpec]:
+    """What the sets act on: their specs, and the last good one of a set whose newest has failed."""
+    for one in sets:
+        yield one.spec
+        if ((one.manifest.get("status") or {}).get("rollout") or {}).get("failedRevision"):
+            yield _seen(one, caches, memory).spec
 
 
 def _may_wait(seen: ParsedSet, caches: Caches) -> bool:

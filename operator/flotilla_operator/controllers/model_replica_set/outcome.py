@@ -28,6 +28,7 @@ from flotilla_operator.controllers.model_replica_set.scaling import scaling_stat
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.startups import capacity_status
 from flotilla_operator.placement import Placement, Refusal
+from flotilla_operator.workloads.devices import accelerator_resource
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_selector
 from flotilla_operator.workloads.labels import selector_text
 from flotilla_operator.workloads.model_replica_set import router_deployment_name, service_url
@@ -198,12 +199,12 @@ def _counts(outcome: Outcome) -> dict[str, int]:
 
 def _placement(outcome: Outcome) -> dict[str, Any] | None:
     spec, around = outcome.observed.me.spec, outcome.observed.around
-    if spec.accelerator is None or spec.accelerator.resource is None:
+    if (resource := accelerator_resource(spec)) is None:
         return None
     nodes = [group.nodes for group in outcome.demand.groups if group.lives]
     refusal = outcome.refusal
     return {
-        "score": around.score(nodes, spec.accelerator.resource, spec.placement.spread_replicas_across).value,
+        "score": around.score(nodes, resource, spec.placement.spread_replicas_across).value,
         "blocked": [
             {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
         ],

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.resources import PODS, resource_of
 from flotilla_operator.cluster.writes import (
     Apply,
     Create,
@@ -34,6 +34,7 @@ from flotilla_operator.controllers.model_replica_set.demand import (
     placement_groups,
     standing_groups,
 )
+from flotilla_operator.controllers.model_replica_set.devices import new_template, old_templates
 from flotilla_operator.controllers.model_replica_set.leaving import steps
 from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.looks import look_again
@@ -83,8 +84,10 @@ def plan(observed: Observed, now: datetime) -> Plan:
         rebalance=moves.after,
     )
     status, events = status_and_events(outcome, now)
+    templates = new_template(observed, demand)
     writes: list[Write] = [
         *_engine_key(observed),
+        *templates,
         *(Apply(manifest=manifest) for manifest in objects),
         *record_revisions(observed, demand, rollout),
         *(_delete(group, member, observed) for group in ended for member in group.staying),
@@ -92,6 +95,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *_lifts(demand, now),
         *(Create(manifest=pod) for one in started for pod in one.pods),
         *placeholder_writes(asking, observed, now),
+        *old_templates(observed, demand),
     ]
     return Plan(
         writes=writes,
@@ -109,7 +113,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
             due_seconds(asking),
             moves.look_again_seconds,
         ),
-        rests_on={**_rests_on(started), **leaving.rests_on},
+        rests_on={**_rests_on(started, templates), **leaving.rests_on},
     )
 
 
@@ -288,7 +292,8 @@ def _started_event(identity: GroupIdentity) -> Event:
     return Event(type=EventType.NORMAL, reason=reason, note=note, subject=identity.name)
 
 
-def _rests_on(started: Sequence[Started]) -> dict[str, frozenset[ObjectRef]]:
+def _rests_on(started: Sequence[Started], templates: Sequence[Create]) -> dict[str, frozenset[ObjectRef]]:
     """A group is placed when its pod could be written, and all are placed when every pod could."""
+    shared = frozenset(resource_of(one.manifest).ref_to(one.manifest) for one in templates)
     created = {one.identity.name: frozenset(PODS.ref_to(pod) for pod in one.pods) for one in started}
-    return {**created, ConditionType.PLACED: frozenset().union(*created.values())}
+    return {**created, ConditionType.PLACED: shared.union(*created.values())}

@@ -26,6 +26,9 @@ class Reason(StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     CLAIM_MISSING = "ClaimMissing"
+    DEVICE_CLASS_MISSING = "DeviceClassMissing"
+    DEVICE_CLASS_NOT_COUNTABLE = "DeviceClassNotCountable"
+    DEVICE_ATTRIBUTES_CONTRADICT = "DeviceAttributesContradict"
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
     NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"

@@ -70,7 +70,7 @@ def _next(
     accelerator = observed.me.spec.accelerator
     if before.mode is None:
         return replace(before, phase=RebalancePhase.REFUSED, message=NEITHER)
-    if accelerator is None or accelerator.resource is None:
+    if accelerator is None:
         message = "the scheduler places this set; spec.accelerator.resource makes the operator do it"
         return replace(before, phase=RebalancePhase.REFUSED, message=message)
     if before.phase is RebalancePhase.MOVING:

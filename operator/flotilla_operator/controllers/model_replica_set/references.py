@@ -1,10 +1,11 @@
-"""What a spec names and its namespace may lack: secrets, claims and the priority class."""
+"""What a spec names and its namespace may lack: secrets, claims and classes."""
 
 from dataclasses import dataclass
 
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
 from flotilla_operator.cluster.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.devices import wrong_device_class
 from flotilla_operator.controllers.model_replica_set.engine_room import no_room_to_offload
 from flotilla_operator.controllers.model_replica_set.memory import ParsedSet
 from flotilla_operator.controllers.model_replica_set.priority import wrong_class
@@ -15,7 +16,7 @@ from flotilla_operator.workloads.model_source import ClaimSource
 
 
 async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
-    """What the spec names and the namespace lacks: secrets, their keys, claims, the priority class."""
+    """What the spec names and the namespace lacks: secrets, their keys, claims and classes."""
     namespace = seen.manifest["metadata"]["namespace"]
     found = [
         missing
@@ -32,6 +33,8 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
                 )
             )
     if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
+        found.append(wrong)
+    if (wrong := wrong_device_class(seen.spec, world.caches)) is not None:
         found.append(wrong)
     if (no_room := no_room_to_offload(seen.spec)) is not None:
         found.append(no_room)

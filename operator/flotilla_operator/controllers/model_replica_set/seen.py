@@ -18,6 +18,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack, marked_revision
 from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
+from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.score import Scorer
 from flotilla_operator.telemetry.measurements import Target
@@ -144,7 +145,7 @@ class Surroundings:
     @cached_property
     def claims_on(self) -> Mapping[str, int]:
         """How many pods hold something of each node."""
-        return Counter(claim.node for claim in self.snapshot.claims)
+        return Counter(claim.node for claim in self.snapshot.claims if claim.of_pod)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,5 +165,7 @@ class Observed:
     engine_key: EngineKey = field(default_factory=EngineKey)
     placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()
+    device_class: DeviceClass | None = None
+    claim_templates: Sequence[Manifest] = ()
     sizing: Sizing = field(default_factory=Sizing)
     records: Mapping[str, Record] = field(default_factory=dict)

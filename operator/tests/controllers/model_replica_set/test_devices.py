@@ -1,0 +1,237 @@
+"""Sets that ask for devices of a class: what is seen of slices and claims, and what follows from it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key
+from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
+from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
+from flotilla_operator.controllers.model_replica_set.memory import Memory
+from flotilla_operator.controllers.model_replica_set.observe import observe
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.placement.manifests import pinned_node
+from flotilla_operator.telemetry.measurements import Measurements
+from flotilla_operator.workloads.devices import ANNOTATION_DEVICES
+from flotilla_runtime import contract
+from tests.builders.model_replica_set import model_replica_set
+from tests.builders.pods import NOW, engine_pod
+
+API = "resource.k8s.io/v1"
+DRIVER = "gpu.example"
+RESOURCE = "devices/gpu?product=H100"
+
+
+class NoSecrets:
+    async def get(self, namespace: str, name: str) -> None:
+        return None
+
+
+def world(*manifests: dict[str, Any]) -> World:
+    images = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")
+    config = parse_config({"images": images})
+    return World(
+        caches=Caches.of(*manifests), measurements=Measurements(), config=config, secrets=NoSecrets()
+    )
+
+
+def dra(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1"}
+    if kind.startswith("ResourceClaim"):
+        metadata["namespace"] = "default"
+    return {"apiVersion": API, "kind": kind, "metadata": metadata, **fields}
+
+
+def device_class(expression: str = f"device.driver == '{DRIVER}'") -> dict[str, Any]:
+    return dra("DeviceClass", "gpu", spec={"selectors": [{"cel": {"expression": expression}}]})
+
+
+def resource_slice(node: str, product: str = "H100", count: int = 4) -> dict[str, Any]:
+    attributes = {"product": {"string": product}}
+    devices = [{"name": str(index), "attributes": attributes} for index in range(count)]
+    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+    return dra(
+        "ResourceSlice", node, spec={"driver": DRIVER, "nodeName": node, "pool": pool, "devices": devices}
+    )
+
+
+def resource_claim(name: str, node: str, count: int) -> dict[str, Any]:
+    results = [{"driver": DRIVER, "pool": node, "device": str(index)} for index in range(count)]
+    status = {"allocation": {"devices": {"results": results}}} if count else {}
+    return dra("ResourceClaim", name, status=status)
+
+
+def node(name: str) -> dict[str, Any]:
+    allocatable = {"cpu": "64", "memory": "512Gi", "pods": "110"}
+    conditions = [{"type": "Ready", "status": "True"}]
+    status = {"allocatable": allocatable, "conditions": conditions}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}
+
+
+def on_devices(name: str = "llama", **spec: Any) -> dict[str, Any]:
+    wanted = {
+        "accelerator": {"deviceClass": {"name": "gpu", "attributes": {"product": "H100"}}},
+        "parallelism": {"tensor": 4},
+        "replicas": 1,
+    }
+    return model_replica_set(name, **{**wanted, **spec})
+
+
+def pinned_pod(*, claim: str | None = None, devices: str = f"4 {RESOURCE}") -> dict[str, Any]:
+    pod = engine_pod("other-1", pin="a", owner_uid="uid-other")
+    pod["metadata"]["annotations"][ANNOTATION_DEVICES] = devices
+    pod["metadata"]["labels"][contract.LABEL_OWNER_KIND] = "ModelReplicaSet"
+    if claim is not None:
+        pod["status"]["resourceClaimStatuses"] = [{"name": "accelerators", "resourceClaimName": claim}]
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+async def planned(manifest: dict[str, Any], *around: dict[str, Any]) -> Plan:
+    return plan(await observe(manifest, world(manifest, *around), Memory(), NOW), NOW)
+
+
+def created(done: Plan, kind: str) -> list[dict[str, Any]]:
+    return [w.manifest for w in done.writes if isinstance(w, Create) and w.manifest["kind"] == kind]
+
+
+def condition(done: Plan, condition_type: str) -> tuple[str, str]:
+    assert done.status is not None
+    (found,) = (c for c in done.status["conditions"] if c["type"] == condition_type)
+    return found["reason"], found["message"]
+
+
+@pytest.mark.parametrize(
+    ("around", "free"),
+    [
+        pytest.param([], 4, id="nothing is held"),
+        pytest.param([resource_claim("c", "a", 3)], 1, id="what claims hold, whoever has them"),
+        pytest.param([resource_claim("c", "a", 0)], 4, id="a claim without devices holds none"),
+        pytest.param([pinned_pod()], 0, id="a pinned pod whose claim does not exist yet"),
+        pytest.param([pinned_pod(claim="c")], 0, id="a pinned pod whose claim is not seen yet"),
+        pytest.param(
+            [pinned_pod(claim="c"), resource_claim("c", "a", 0)],
+            0,
+            id="a pinned pod whose claim is not allocated yet",
+        ),
+        pytest.param(
+            [pinned_pod(claim="c"), resource_claim("c", "a", 4)], 0, id="an allocated claim counts once"
+        ),
+        pytest.param([pinned_pod(devices="what?")], 4, id="an annotation that says nothing"),
+        pytest.param([pinned_pod(devices="4 devices/gpu")], 4, id="another ask, until it is allocated"),
+    ],
+)
+async def test_what_is_free_of_four(around: list[dict[str, Any]], free: int) -> None:
+    set_ = on_devices()
+    found = world(set_, node("a"), device_class(), resource_slice("a"), *around)
+    seen = await observe(set_, found, Memory(), NOW)
+    assert seen.around.free("a", RESOURCE) == free
+
+
+async def test_a_group_gets_a_template_first_and_then_pods_that_name_it() -> None:
+    done = await planned(on_devices(), node("a"), device_class(), resource_slice("a"))
+    (template,), (pod,) = created(done, "ResourceClaimTemplate"), created(done, "Pod")
+    kinds = [w.manifest["kind"] for w in done.writes if isinstance(w, Apply | Create)]
+    assert kinds.index("ResourceClaimTemplate") < kinds.index("Pod")
+    (claim,) = pod["spec"]["resourceClaims"]
+    assert claim["resourceClaimTemplateName"] == template["metadata"]["name"]
+    engine = next(c for c in pod["spec"]["containers"] if c["name"] == "engine")
+    assert engine["resources"]["claims"] == [{"name": claim["name"]}]
+    (request,) = template["spec"]["spec"]["devices"]["requests"]
+    assert (request["exactly"]["deviceClassName"], request["exactly"]["count"]) == ("gpu", 4)
+    assert pinned_node(pod["spec"]) == "a"
+    assert len(done.rests_on["Placed"]) == 2
+
+
+async def test_devices_of_another_product_are_counted_as_such() -> None:
+    around = [
+        *(node(name) for name in "abc"),
+        device_class(),
+        resource_slice("a", product="A100"),
+        resource_slice("b", count=3),
+    ]
+    reason, message = condition(await planned(on_devices(), *around), "Placed")
+    assert reason == Reason.NO_NODE_CAN_FIT
+    assert f"1 replica waits for 4 {RESOURCE} on one node" in message
+    assert "2 ProductMismatch, 1 InsufficientGPUs" in message
+
+
+@pytest.mark.parametrize(
+    ("around", "reason"),
+    [
+        pytest.param([], Reason.DEVICE_CLASS_MISSING, id="no such class"),
+        pytest.param(
+            [device_class("device.capacity['gpu.example'].memory.isGreaterThan(quantity('1Gi'))")],
+            Reason.DEVICE_CLASS_NOT_COUNTABLE,
+            id="a class that is more than equalities",
+        ),
+        pytest.param(
+            [device_class(f"device.attributes['{DRIVER}'].product == 'A100' && device.driver == '{DRIVER}'")],
+            Reason.DEVICE_ATTRIBUTES_CONTRADICT,
+            id="a class of another product",
+        ),
+        pytest.param(
+            [device_class("device.attributes['x'].ecc == true")],
+            Reason.DEVICE_ATTRIBUTES_CONTRADICT,
+            id="an attribute of no driver",
+        ),
+    ],
+)
+async def test_a_class_that_is_of_no_use_is_said(around: list[dict[str, Any]], reason: Reason) -> None:
+    done = await planned(on_devices(), node("a"), resource_slice("a"), *around)
+    said, message = condition(done, "SpecValid")
+    assert said == reason
+    assert message.startswith("spec.accelerator.deviceClass")
+    assert created(done, "Pod") == created(done, "ResourceClaimTemplate") == []
+
+
+async def test_templates_of_revisions_that_no_group_has_go() -> None:
+    set_ = on_devices()
+    first = await planned(set_, node("a"), device_class(), resource_slice("a"))
+    (current,) = created(first, "ResourceClaimTemplate")
+    owned = {"ownerReferences": [{"uid": set_["metadata"]["uid"], "kind": "x", "controller": True}]}
+    names = [current["metadata"]["name"], "llama-devices-of-a-group", "llama-devices-old"]
+    templates = [dra("ResourceClaimTemplate", name, spec={}) for name in names]
+    for template in templates:
+        template["metadata"].update(owned)
+    pod = engine_pod("llama-1", pin="a", node="a", revision="of-a-group", ready=True)
+    pod["metadata"]["ownerReferences"] = owned["ownerReferences"]
+    pod = {"apiVersion": "v1", "kind": "Pod", **pod}
+    done = await planned(set_, node("a"), device_class(), resource_slice("a"), pod, *templates)
+    assert created(done, "ResourceClaimTemplate") == []
+    gone = [w.ref.name for w in done.writes if isinstance(w, Delete) and w.ref.plural != "pods"]
+    assert gone == ["llama-devices-old"]
+
+
+async def test_two_sets_planned_in_one_moment_are_not_promised_the_same_devices() -> None:
+    one, two = on_devices("one"), on_devices("two")
+    found = world(one, two, node("a"), device_class(), resource_slice("a"))
+    controller = ModelReplicaSetController(clock=lambda: NOW)
+    pods = []
+    for name, manifest in (("one", one), ("two", two)):
+        seen = await controller.observe(Key("ModelReplicaSet", "default", name), manifest, found)
+        pods.append(created(controller.plan(replace(seen, rivals=()), NOW), "Pod"))
+    assert [len(made) for made in pods] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "held", "woken"),
+    [
+        pytest.param(resource_slice("a"), True, True, id="a slice"),
+        pytest.param(resource_claim("c", "a", 4), False, True, id="a claim that is gone"),
+        pytest.param(resource_claim("c", "a", 0), True, True, id="a claim that holds nothing"),
+        pytest.param(resource_claim("c", "a", 4), True, False, id="a claim that holds devices"),
+    ],
+)
+def test_who_waits_is_woken_when_devices_come_or_are_given_back(
+    manifest: dict[str, Any], held: bool, woken: bool
+) -> None:
+    waits = on_devices(status={"groupCounts": {"waiting": 1}})
+    caches = Caches.of(waits, *([manifest] if held else []))
+    resource = RESOURCE_SLICES if manifest["kind"] == "ResourceSlice" else RESOURCE_CLAIMS
+    keys = list(ModelReplicaSetController().wakes(resource, manifest, caches))
+    assert [key.name for key in keys] == (["llama"] if woken else [])

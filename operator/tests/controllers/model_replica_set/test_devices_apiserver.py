@@ -1,0 +1,150 @@
+"""Devices of Dynamic Resource Allocation through the real loop: slices made by hand on KWOK's nodes.
+
+Claims are made by the real controller manager and allocated by the real scheduler. And an API server that
+knows nothing of all this.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from local_cluster.control_plane import ControlPlane, Options
+from tests.controllers.model_replica_set.stage import Stage
+from tests.support.kinds import kind_operator
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+
+GROUP = "/apis/resource.k8s.io/v1"
+# Without these the API server drops what a slice says of partitions and of sharing.
+GATES = "DRAPartitionableDevices=true,DRAConsumableCapacity=true"
+
+
+@pytest.fixture(scope="module")
+def running_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    options = Options(
+        controller_manager=True,
+        scheduler=True,
+        kwok=True,
+        api_server_arguments=(f"--feature-gates={GATES}",),
+    )
+    with ControlPlane(tmp_path_factory.mktemp("devices-plane"), options) as plane:
+        yield plane
+
+
+def device(name: str, product: str = "H100", **more: Any) -> dict[str, Any]:
+    return {"name": name, "attributes": {"product": {"string": product}}, **more}
+
+
+class Driver:
+    """A driver of a test's own: its class, and slices made by hand."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.client, self.name = stage.client, f"{stage.namespace}.example"
+        expression = f"device.driver == '{self.name}'"
+        self._create("DeviceClass", self.name, {"selectors": [{"cel": {"expression": expression}}]})
+
+    def offer(self, node: str, devices: list[dict[str, Any]], **spec: Any) -> None:
+        pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+        where = {} if "allNodes" in spec else {"nodeName": node}
+        self._create(
+            "ResourceSlice", node, {"driver": self.name, "pool": pool, "devices": devices, **where, **spec}
+        )
+
+    def _create(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        path = {"DeviceClass": "deviceclasses", "ResourceSlice": "resourceslices"}[kind]
+        manifest = {"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": name}}
+        self.client.create(f"{GROUP}/{path}", {**manifest, "spec": spec})
+
+
+def accelerator(driver: Driver, **attributes: str) -> dict[str, Any]:
+    return {"deviceClass": {"name": driver.name, "attributes": attributes}}
+
+
+def allocated(stage: Stage) -> list[tuple[str, int]]:
+    """The pools from which claims got devices, with how many; a pool is called like its node."""
+    claims = stage.client.get(f"{GROUP}/namespaces/{stage.namespace}/resourceclaims")["items"]
+    found = [claim["status"]["allocation"]["devices"]["results"] for claim in claims if claim.get("status")]
+    return sorted((results[0]["pool"], len(results)) for results in found)
+
+
+def test_two_groups_get_the_devices_of_two_nodes_and_a_third_waits_and_says_why(stage: Stage) -> None:
+    driver = Driver(stage)
+    nodes = sorted(stage.node(name, gpus=0) for name in "ab")
+    for node in nodes:
+        driver.offer(node, [device(str(index)) for index in range(4)])
+    other = stage.node("c", gpus=0)
+    driver.offer(other, [device(str(index), product="A100") for index in range(4)])
+    stage.create(replicas=3, accelerator=accelerator(driver, product="H100"))
+    message = stage.wait("Placed", "False", "InsufficientCapacity")
+    assert f"1 replica waits for 4 devices/{driver.name}?product=H100" in message
+    assert "2 InsufficientGPUs" in message
+    assert "1 ProductMismatch" in message
+    eventually(lambda: stage.get()["status"].get("readyReplicas") == 2)
+    assert sorted(pod["spec"]["nodeName"] for pod in stage.pods()) == nodes
+    assert allocated(stage) == [(node, 4) for node in nodes]
+    templates = stage.client.get(f"{GROUP}/namespaces/{stage.namespace}/resourceclaimtemplates")["items"]
+    assert [t["metadata"]["ownerReferences"][0]["name"] for t in templates] == ["llama"]
+
+    late = stage.node("d", gpus=0)
+    driver.offer(late, [device(str(index)) for index in range(4)])
+    stage.wait("Ready", "True")
+    assert allocated(stage) == [(node, 4) for node in sorted([*nodes, late])]
+
+    stage.change(replicas=1)
+    eventually(lambda: len(allocated(stage)) == 1)
+    stage.create("next", replicas=2, accelerator=accelerator(driver))
+    stage.wait("Ready", "True", name="next")
+    assert "GroupReleased" not in stage.events()
+
+
+def test_a_device_that_another_set_holds_is_not_free_whatever_it_is_asked_by(stage: Stage) -> None:
+    driver = Driver(stage)
+    driver.offer(stage.node("a", gpus=0), [device(str(index)) for index in range(4)])
+    stage.create("one", replicas=1, accelerator=accelerator(driver))
+    stage.wait("Ready", "True", name="one")
+    stage.create("two", replicas=1, accelerator=accelerator(driver, product="H100"))
+    stage.wait("Placed", "False", "InsufficientCapacity", "two")
+    assert stage.pods("two") == []
+
+
+def test_partitions_and_devices_for_several_count_as_not_free(stage: Stage) -> None:
+    driver = Driver(stage)
+    counters = {"name": "memory", "counters": {"memory": {"value": "80Gi"}}}
+    part = {"consumesCounters": [{"counterSet": "memory", "counters": {"memory": {"value": "10Gi"}}}]}
+    parts = [device(str(index), **part) for index in range(4)]
+    driver.offer(stage.node("parts", gpus=0), parts, sharedCounters=[counters])
+    shared = [device(str(index), allowMultipleAllocations=True) for index in range(4)]
+    driver.offer(stage.node("shared", gpus=0), shared)
+    driver.offer(stage.node("nobodys", gpus=0), [device(str(index)) for index in range(4)], allNodes=True)
+    stage.create(replicas=1, accelerator=accelerator(driver))
+    message = stage.wait("Placed", "False", "NoNodeCanFit")
+    assert "3 InsufficientGPUs" in message
+    assert stage.pods() == []
+
+
+def test_a_class_that_is_missing_and_then_appears(stage: Stage) -> None:
+    node = stage.node("a", gpus=0)
+    name = f"{stage.namespace}.example"
+    stage.create(replicas=1, accelerator={"deviceClass": {"name": name}})
+    message = stage.wait("SpecValid", "False", "DeviceClassMissing")
+    assert f"there is no DeviceClass '{name}'" in message
+    Driver(stage).offer(node, [device(str(index)) for index in range(4)])
+    stage.wait("Ready", "True")
+
+
+@pytest.mark.timeout(1800)  # where nobody ran `make prerequisites`, it builds the oldest API server first
+def test_where_the_api_is_not_served_the_operator_works_and_says_that_there_is_no_class(
+    start_control_plane: Callable[[Options], ControlPlane], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    plane = start_control_plane(Options(oldest=True))
+    assert not plane.client.exists(f"{GROUP}/resourceslices")
+    with kind_operator(plane, tmp_path_factory.mktemp("operator"), "ModelReplicaSet") as operator:
+        stage = Stage(plane, "default")
+        stage.create(replicas=1, accelerator={"deviceClass": {"name": "gpu"}})
+        message = stage.wait("SpecValid", "False", "DeviceClassMissing")
+        assert "Kubernetes 1.34" in message
+        stage.create("plain", replicas=1)
+        stage.wait("SpecValid", "True", name="plain")
+        assert operator.failures() == []
