@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key
 from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
@@ -15,11 +16,13 @@ from flotilla_operator.controllers.model_replica_set.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe import observe
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.records import record
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.workloads.devices import ANNOTATION_DEVICES
+from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
-from tests.builders.model_replica_set import model_replica_set
+from tests.builders.model_replica_set import OWNER, model_replica_set
 from tests.builders.pods import NOW, engine_pod
 
 API = "resource.k8s.io/v1"
@@ -80,6 +83,10 @@ def on_devices(name: str = "llama", **spec: Any) -> dict[str, Any]:
         "replicas": 1,
     }
     return model_replica_set(name, **{**wanted, **spec})
+
+
+def spec_of_manifest(manifest: dict[str, Any]) -> ModelReplicaSetSpec:
+    return ModelReplicaSet.model_validate(manifest).spec
 
 
 def pinned_pod(*, claim: str | None = None, devices: str = f"4 {RESOURCE}") -> dict[str, Any]:
@@ -205,6 +212,19 @@ async def test_templates_of_revisions_that_no_group_has_go() -> None:
     assert created(done, "ResourceClaimTemplate") == []
     gone = [w.ref.name for w in done.writes if isinstance(w, Delete) and w.ref.plural != "pods"]
     assert gone == ["llama-devices-old"]
+
+
+async def test_a_set_that_went_back_to_its_last_good_revision_has_the_devices_of_that_one_counted() -> None:
+    bad = {"deviceClass": {"name": "gpu", "attributes": {"product": "A100"}}}
+    good, failed = on_devices(), on_devices(accelerator=bad)
+    failed["status"] = {
+        "rollout": {"goodRevision": "good", "failedRevision": revision_of(spec_of_manifest(failed))}
+    }
+    kept = record(OWNER, spec_of_manifest(good), "good", 1)
+    done = await planned(failed, kept, node("a"), device_class(), resource_slice("a"))
+    (template,), (pod,) = created(done, "ResourceClaimTemplate"), created(done, "Pod")
+    assert template["metadata"]["name"] == "llama-devices-good"
+    assert pod["metadata"]["annotations"][ANNOTATION_DEVICES] == f"4 {RESOURCE}"
 
 
 async def test_two_sets_planned_in_one_moment_are_not_promised_the_same_devices() -> None:
