@@ -16,7 +16,7 @@ from flotilla_operator.controllers.model_replica_set.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe import observe
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.records import record
+from flotilla_operator.controllers.model_replica_set.records import Making, record
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.workloads.devices import ANNOTATION_DEVICES
@@ -220,7 +220,7 @@ async def test_a_set_that_went_back_to_its_last_good_revision_has_the_devices_of
     failed["status"] = {
         "rollout": {"goodRevision": "good", "failedRevision": revision_of(spec_of_manifest(failed))}
     }
-    kept = record(OWNER, spec_of_manifest(good), "good", 1)
+    kept = record(OWNER, Making(revision="good", number=1, spec=spec_of_manifest(good)))
     done = await planned(failed, kept, node("a"), device_class(), resource_slice("a"))
     (template,), (pod,) = created(done, "ResourceClaimTemplate"), created(done, "Pod")
     assert template["metadata"]["name"] == "llama-devices-good"
