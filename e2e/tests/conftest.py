@@ -20,15 +20,17 @@ from local_cluster import cluster
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Environment]:
     """The three kinds of examples/agentfleet.yaml, ready."""
-    ready = environment.up()
-    references = ready.build_images()
-    ready.install_chart(references)
-    ready.fill_claims(demo_corpus(), references["runtime"])
-    ready.apply(environment.EXAMPLE)
-    ready.wait_until_ready()
-    yield ready
-    if not os.environ.get("FLOTILLA_KEEP_CLUSTER"):
-        cluster.down()
+    try:
+        ready = environment.up()
+        references = ready.build_images()
+        ready.install_chart(references)
+        ready.fill_claims(demo_corpus(), references["runtime"])
+        ready.apply(environment.EXAMPLE)
+        ready.wait_until_ready()
+        yield ready
+    finally:
+        if not os.environ.get("FLOTILLA_KEEP_CLUSTER"):
+            cluster.down()
 
 
 @pytest.fixture(scope="session")
