@@ -71,16 +71,20 @@ class Writer:
         self._found_right: dict[str, dict[ObjectRef, tuple[str, str]]] = {}
 
     async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
-        """Do the writes, neighbours of one kind at once and the kinds in order; returns those that were
-        refused.
+        """Do the writes; returns those that were refused.
+
+        Objects are applied one after another, for a later one may need an earlier one: a role binding its
+        role. Pods that are created, changed or deleted next to each other do not wait for each other.
         """
         refusals: list[Refusal] = []
-        for _, neighbours in groupby(writes, key=type):
-            refusals += await self._together(owner, list(neighbours))
+        for kind, neighbours in groupby(writes, key=type):
+            refusals += await self._together(
+                owner, list(neighbours), at_once=1 if kind is Apply else WRITES_AT_ONCE
+            )
         return refusals
 
-    async def _together(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
-        """Carry out writes that do not wait for each other; the first unexpected error ends them all."""
+    async def _together(self, owner: Owner, writes: Sequence[Write], *, at_once: int) -> list[Refusal]:
+        """Carry out writes, so many at once; the first unexpected error ends them all."""
         waiting = iter(enumerate(writes))
         refusals: dict[int, Refusal] = {}
 
@@ -91,7 +95,7 @@ class Writer:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(WRITES_AT_ONCE, len(writes))):
+                for _ in range(min(at_once, len(writes))):
                     group.create_task(work())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None

@@ -92,7 +92,7 @@ def way_back(
 def has_failed(spec: ModelReplicaSetSpec, manifest: Manifest, revision: str, caches: Caches) -> str | None:
     """The failed revision, if that is what the spec still asks for; a new key is no other wish."""
     failed = _rollout(manifest).get("failedRevision")
-    if not spec.update.rollback or not failed:
+    if not failed or not spec.update.rollback:
         return None
     held = _record(manifest, failed, caches)
     key_then = "" if held is None else _marks(held)[1]

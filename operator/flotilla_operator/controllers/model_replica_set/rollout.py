@@ -144,7 +144,7 @@ class Evidence:
 
 def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     """What to remember now; `failed` is set when the revision has failed, and to be taken back."""
-    if before.failed == seen.revision and seen.update.rollback and seen.can_go_back:
+    if seen.update.rollback and seen.can_go_back and before.failed == seen.revision:
         return before
     if before.revision != seen.revision or before.failed:
         before = Rollout(revision=seen.revision, good=before.good, progress_at=now)
