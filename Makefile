@@ -12,6 +12,8 @@ PYTEST := $(VENV)/bin/pytest -q
 KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode
 DOCS ?=
 QUESTION ?=
+TRACE ?=
+ARGS ?=
 
 .PHONY: help
 help: ## List the tasks
@@ -115,10 +117,9 @@ bench-retrieval-demo: prerequisites ## Is the right page among the first five? 3
 bench-placement: setup ## Plan 15,000 groups on 640 nodes; small clusters against an exact solver
 	@$(E2E) -m placement
 
-TRACE ?= ../shared/data/mooncake_conversation_trace.jsonl
 .PHONY: bench-router
-bench-router: setup ## What the router adds to a request, and prefix hits on a trace (TRACE=file) beside plain balancing
-	@$(E2E) -m router --trace $(TRACE) $(ARGS)
+bench-router: prerequisites ## What the router adds to a request, and with TRACE=file prefix hits beside plain balancing
+	@$(E2E) -m router $(if $(TRACE),--trace "$(TRACE)") $(ARGS)
 
 .PHONY: bench-streams
 bench-streams: tools ## 200 open streams while the set scales, rolls, and loses a pod and a node
@@ -127,3 +128,6 @@ bench-streams: tools ## 200 open streams while the set scales, rolls, and loses 
 .PHONY: bench-scale
 bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
 	@$(E2E) -m scale
+
+.PHONY: bench
+bench: bench-placement bench-scale bench-router bench-streams bench-retrieval-demo ## Every benchmark, one JSON object each

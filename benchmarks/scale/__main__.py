@@ -6,7 +6,7 @@ operator made, ungated, from its first POST; both until a watcher of its own has
 order within a pair alternates and the medians are compared. Then the sets grow from 500 pods to 1,000,
 shrink, and go to zero. What the operator asked of the API server is read from the audit log.
 
-The last line is one JSON object: times in seconds, memory in MiB.
+The last line is one JSON object: times in seconds, the operator's largest memory in MiB.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def _measure(place: Site, process: OperatorProcess, options: argparse.Namespace)
             "one_pod_groups_requests_per_pod": round(statistics.median(runs.requests_per_pod), 2),
             "scaling_seconds": grow_and_shrink(place, one),
         }
-    return {**result, "operator_mib": round(process.memory_mib(), 1)}
+    return {**result, "operator_mib": round(process.memory_mib(peak=True), 1)}
 
 
 if __name__ == "__main__":

@@ -75,9 +75,10 @@ class OperatorProcess:
     def running(self) -> bool:
         return self.process.poll() is None
 
-    def memory_mib(self) -> float:
+    def memory_mib(self, *, peak: bool = False) -> float:
+        """Resident memory, now or the most there ever was."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)
         assert found
         return int(found[1]) / 1024
 
