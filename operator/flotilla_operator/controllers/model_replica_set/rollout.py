@@ -4,7 +4,7 @@ A revision is good once every wanted group runs it and is ready. Until then it c
 `progressDeadlineSeconds` nothing gets on, or when what it answers is bad while it is rolled out. Then the
 operator goes on with the last good revision (records.py keeps what it was made from) until the spec is
 changed again. Time in which the update waits for room does not count, for that is no fault of the revision,
-nor does that in which an old replica drains.
+nor does that in which an old replica drains, or in which no replica is wanted.
 
 What must be remembered stands in the set's status, so an operator that was restarted goes on.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import Update
 from flotilla_operator.controllers.conditions import parsed_timestamp, timestamp
-from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
 
 ANSWERS_NEEDED = 50
 FAILED_SHARE_ALLOWED = 0.05  # where no SLO says what is good
@@ -152,11 +152,12 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
         seen.ready > before.ready
         or seen.outdated < before.outdated
         or seen.waits_for_room
-        or any(group.phase is Phase.DRAINING for group in seen.groups)
+        or not seen.wanted
+        or any(group.revision != seen.revision and group.may_return for group in seen.groups)
     )
     after = replace(
         before,
-        ready=seen.ready,
+        ready=max(before.ready, seen.ready),
         outdated=seen.outdated,
         progress_at=now if got_on or before.progress_at is None else before.progress_at,
         message="",

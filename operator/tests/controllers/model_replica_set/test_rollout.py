@@ -61,9 +61,24 @@ def test_it_is_not_good_while_old_ones_are_there() -> None:
         pytest.param((old("a"), LOADING), {}, False, id="an old one left"),
         pytest.param((old("a"), old("b")), {"waits_for_room": True}, False, id="it waits for room"),
         pytest.param(
-            (old("a"), old("b", phase=Phase.DRAINING), LOADING), {}, False, id="an old one still drains"
+            (old("a"), old("b", phase=Phase.DRAINING, drain_epoch=1), LOADING),
+            {},
+            False,
+            id="an old one still drains",
         ),
         pytest.param((old("a"), old("b")), {}, True, id="its groups come and go"),
+        pytest.param(
+            (old("a"), old("b"), member("n", Phase.DRAINING)),
+            {},
+            True,
+            id="a new one that leaves is no progress",
+        ),
+        pytest.param(
+            (old("a"), old("b", phase=Phase.DRAINING, drain_epoch=1, going=True), LOADING),
+            {},
+            True,
+            id="an old one that never ends is no progress",
+        ),
     ],
 )
 def test_it_fails_when_it_does_not_get_on(
@@ -117,6 +132,17 @@ def test_the_message_says_what_was_measured() -> None:
 def test_a_revision_that_was_good_once_is_not_taken_back() -> None:
     evidence = seen(member("a"), LOADING, answers={"a": BAD})
     assert judged(begun(good="new"), evidence, LATE + timedelta(days=1)).failed == ""
+
+
+def test_a_set_at_zero_has_nothing_that_could_get_on() -> None:
+    found = judged(begun(outdated=0), seen(wanted=0), LATE)
+    assert (found.failed, found.message, found.progress_at) == ("", "", LATE)
+
+
+def test_what_was_ready_once_and_crashes_again_and_again_does_not_get_on() -> None:
+    crashed = judged(begun(ready=1), seen(old("a"), old("b"), LOADING), LATE - timedelta(seconds=1))
+    again = judged(crashed, seen(old("a"), old("b"), member("n")), LATE)
+    assert again.failed == "new"
 
 
 def test_what_failed_stays_failed_until_the_spec_changes() -> None:
