@@ -1,8 +1,9 @@
 """When a status is worth a write.
 
 What a person or a tool waits for (a condition's status or reason, the generation seen, a phase or URL) is
-written at once. Figures move all the time, so they are written at most once per interval and object. A status
-that says what the live one says is not written.
+written at once, and so is a failure that is counted, for it may be seen in one look only. Figures move all
+the time, so they are written at most once per interval and object. A status that says what the live one says
+is not written.
 """
 
 import time
@@ -65,4 +66,5 @@ def _headline(status: Mapping[str, Any]) -> tuple[Any, ...]:
         for c in status.get("conditions") or ()
     )
     words = {key: value for key, value in status.items() if isinstance(value, str)}
-    return conditions, words, status.get("observedGeneration")
+    failures = (status.get("backoff") or {}).get("failures")
+    return conditions, words, status.get("observedGeneration"), failures

@@ -369,6 +369,13 @@ async def test_figures_wait_ten_seconds_and_conditions_do_not() -> None:
         assert len(b.sent()) == 2
 
 
+async def test_a_failure_that_is_counted_does_not_wait() -> None:
+    async with bench() as b:
+        await b.status(load=1, backoff={"failures": 1})
+        assert await b.status(load=2, backoff={"failures": 2}) is None
+        assert await b.status(load=3, backoff={"failures": 2}) == 10
+
+
 async def test_ten_minutes_of_steady_load_write_at_most_one_status_in_ten_seconds() -> None:
     async with bench() as b:
         for second in range(600):

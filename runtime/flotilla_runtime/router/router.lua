@@ -60,8 +60,9 @@ local function chat_key(query, body)
     return nil
 end
 
+-- The first item goes first: from HAProxy 2.9 on json_query answers a list with its whole text, and the list grows.
 local function responses_key(query)
-    local input = query("$.input") or content_text(query, "$.input[0].content")
+    local input = content_text(query, "$.input[0].content") or query("$.input")
     return input and (query("$.instructions") or "") .. "\0" .. input
 end
 
