@@ -94,8 +94,9 @@ def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None
     ends = time.monotonic() + 12
     while time.monotonic() < ends:
         assert bound(stage) == {}
-        gates = [gate["name"] for pod in stage.pods() for gate in pod["spec"].get("schedulingGates") or ()]
-        assert gates == [GATE] * len(stage.pods())
+        pods = stage.pods()
+        gates = [gate["name"] for pod in pods for gate in pod["spec"].get("schedulingGates") or ()]
+        assert gates == [GATE] * len(pods)
         time.sleep(0.05)
     assert "exceeded quota" in stage.condition("Placed")["message"]
     assert stage.get()["status"]["backoff"]["failures"] >= 2
