@@ -154,22 +154,8 @@ def missing_binaries() -> tuple[str, ...]:
 
 def module_directory(tool: Tool) -> Path:
     """The source of the tool's pinned module in Go's cache: manifests that belong to a program lie there."""
-    go = _go(tool)
-    result = subprocess.run(
-        [go, "mod", "download", "-json", tool.pinned],
-        cwd=tool.module,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise BuildFailed(
-            part=tool.name,
-            problem=f"`go mod download` ended with {result.returncode}:\n{result.stderr[-2000:]}",
-            fix=f"Run it by hand: cd {tool.module} && go mod download {tool.pinned}",
-        )
-    return Path(json.loads(result.stdout)["Dir"])
+    told = _run_go(tool, ["mod", "download"], ["-json"], tool.pinned)
+    return Path(json.loads(told)["Dir"])
 
 
 def _target(tool: Tool, places: Directories) -> Path:
@@ -195,11 +181,16 @@ def _go(tool: Tool) -> str:
 
 
 def _build(tool: Tool, target: Path) -> None:
-    go = _go(tool)
     partial = target.with_suffix(".part")
-    command = [go, "build", "-trimpath", f"-ldflags={_linker_flags(tool)}", "-o", str(partial), tool.package]
+    options = ["-trimpath", f"-ldflags={_linker_flags(tool)}", "-o", str(partial)]
+    _run_go(tool, ["build"], options, tool.package)
+    partial.rename(target)
+
+
+def _run_go(tool: Tool, command: list[str], options: list[str], subject: str) -> str:
+    """What a command of Go's says in the tool's module; BuildFailed with the command to try by hand."""
     result = subprocess.run(
-        command,
+        [_go(tool), *command, *options, subject],
         cwd=tool.module,
         env={**os.environ, "CGO_ENABLED": "0"},
         capture_output=True,
@@ -208,12 +199,13 @@ def _build(tool: Tool, target: Path) -> None:
         check=False,
     )
     if result.returncode != 0:
+        by_hand = " ".join(["go", *command])
         raise BuildFailed(
             part=tool.name,
-            problem=f"`go build` ended with {result.returncode}:\n{result.stderr[-2000:]}",
-            fix=f"Run it by hand: cd {tool.module} && go build {tool.package}",
+            problem=f"`{by_hand}` ended with {result.returncode}:\n{result.stderr[-2000:]}",
+            fix=f"Run it by hand: cd {tool.module} && {by_hand} {subject}",
         )
-    partial.rename(target)
+    return result.stdout
 
 
 def _linker_flags(tool: Tool) -> str:
