@@ -106,6 +106,11 @@ class Stage:
         except AssertionError as error:
             raise AssertionError("\n".join([f"{error}: {reasons}", *self.notes()])) from None
 
+    def told_because(self, reason: str) -> list[str]:
+        """The notes of what was told for this reason, once there are some."""
+        found: list[str] = eventually(lambda: [e["note"] for e in self.told() if e["reason"] == reason])
+        return found
+
     def notes(self) -> list[str]:
         """Everything that was told, for a test that fails."""
         return [f"{e['regarding'].get('name')} {e['reason']}: {e.get('note')}" for e in self.told()]

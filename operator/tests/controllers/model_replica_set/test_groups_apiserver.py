@@ -163,8 +163,8 @@ def half_a_group_that_cannot_be_bound(stage: Stage) -> str:
 
 def test_half_a_group_gives_its_accelerators_back_at_the_deadline(stage: Stage) -> None:
     half_a_group_that_cannot_be_bound(stage)
-    half = seconds_with_half_a_group(stage, ("llama",), watched_seconds=BIND_TIMEOUT_SECONDS + 10)
-    assert BIND_TIMEOUT_SECONDS - 5 < half < BIND_TIMEOUT_SECONDS + 5
+    half = seconds_with_half_a_group(stage, ("llama",), watched_seconds=BIND_TIMEOUT_SECONDS + 20)
+    assert BIND_TIMEOUT_SECONDS - 5 < half < BIND_TIMEOUT_SECONDS + 15
     stage.tells("GroupReleased")
     assert bound(stage) == {}
     message = stage.wait("Placed", "False", "InsufficientCapacity")
@@ -173,10 +173,10 @@ def test_half_a_group_gives_its_accelerators_back_at_the_deadline(stage: Stage) 
 
 def test_half_a_group_is_released_as_soon_as_its_other_node_is_cordoned(stage: Stage) -> None:
     other = half_a_group_that_cannot_be_bound(stage)
-    began = time.monotonic()
     stage.client.merge(f"/api/v1/nodes/{other}", {"spec": {"unschedulable": True}})
     eventually(lambda: bound(stage) == {})
-    assert time.monotonic() - began < BIND_TIMEOUT_SECONDS - 10
+    (why,) = stage.told_because("GroupReleased")
+    assert f"not bound to {other}: the node was cordoned" in why
     message = stage.wait("Placed", "False", "InsufficientCapacity")
     assert "1 Cordoned" in message
 
