@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +18,14 @@ from flotilla_operator.workloads import engine_checks
 from flotilla_operator.workloads.engine_scripts import first_answer, until_idle
 from flotilla_runtime import contract
 
+METRICS = (
+    "# HELP vllm:num_requests_running Number of requests.\n"
+    'vllm:num_requests_running{model_name="llama"} %s\n'
+    'vllm:num_requests_waiting{model_name="llama"} 0.0\n'
+    "vllm:num_requests_running_created 99.0\n"
+)
+RESET = struct.pack("ii", 1, 0)  # close without a word of what is unsent
+
 
 class Engine(ThreadingHTTPServer):
     """Answers with what the test set."""
@@ -23,6 +33,8 @@ class Engine(ThreadingHTTPServer):
     answer: Any = None
     status = 200
     in_flight = 0
+    metrics = METRICS
+    resets = False
     metrics_take_seconds = 0.0
     asked: dict[str, Any] | None = None
     authorization: str | None = None
@@ -39,13 +51,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         time.sleep(self.server.metrics_take_seconds)
-        text = (
-            "# HELP vllm:num_requests_running Number of requests.\n"
-            f'vllm:num_requests_running{{model_name="llama"}} {float(self.server.in_flight)}\n'
-            'vllm:num_requests_waiting{model_name="llama"} 0.0\n'
-            "vllm:num_requests_running_created 99.0\n"
-        )
-        self.respond(text.encode())
+        if self.server.resets:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.connection.close()
+            return
+        self.respond(self.server.metrics.replace("%s", str(float(self.server.in_flight))).encode())
 
     def respond(self, body: bytes) -> None:
         self.send_response(self.server.status)
@@ -167,6 +177,42 @@ def test_a_stop_waits_for_an_engine_that_is_too_busy_to_answer_in_time(engine: E
     assert time.monotonic() - began >= 1
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"status": 500}, id="it answers with an error"),
+        pytest.param({"resets": True}, id="it resets the connection"),
+        pytest.param({"metrics": "no metrics here"}, id="it serves no metrics of vLLM's"),
+        pytest.param({"metrics": "vllm:num_requests_running 0.0"}, id="it does not say what waits"),
+        pytest.param({"metrics": METRICS.replace("%s", "many")}, id="its figure is no number"),
+        pytest.param({"metrics": METRICS.replace("%s", "NaN")}, id="its figure is not a number"),
+        pytest.param({"in_flight": 1}, id="a request runs"),
+    ],
+)
+def test_an_engine_is_not_known_to_be_idle_when(engine: Engine, how: dict[str, Any]) -> None:
+    metrics = f"http://127.0.0.1:{engine.server_address[1]}/metrics"
+    assert until_idle.is_idle(metrics)
+    for name, value in how.items():
+        setattr(engine, name, value)
+    assert not until_idle.is_idle(metrics)
+
+
+@pytest.mark.parametrize(
+    ("error", "idle"),
+    [
+        pytest.param(socket.EAI_AGAIN, False, id="a DNS that does not answer says nothing"),
+        pytest.param(socket.EAI_FAIL, False, id="a DNS that fails says nothing"),
+        pytest.param(socket.EAI_NONAME, True, id="a leader without a name has no pod any more"),
+    ],
+)
+def test_a_stage_whose_leader_is_not_found(error: int, idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise socket.gaierror(error, "")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert until_idle.is_idle("http://leader.invalid:8000/metrics") is idle
+
+
 def test_a_stage_waits_for_its_leader(engine: Engine) -> None:
     engine.in_flight = 1
     port = engine.server_address[1]
@@ -174,8 +220,8 @@ def test_a_stage_waits_for_its_leader(engine: Engine) -> None:
     began = time.monotonic()
     assert run(script, None, "localhost", deadline="1").returncode == 0
     assert time.monotonic() - began >= 1
-    stopped = run(script, None, "nowhere.invalid", deadline="1")
-    assert "does not answer" in stopped.stdout, "it is not the engine beside it that is asked"
+    stopped = run(script, None, "127.0.0.2", deadline="10")
+    assert "the engine is gone" in stopped.stdout, "it is not the engine beside it that is asked"
 
 
 def test_a_stop_waits_no_longer_than_the_deadline(engine: Engine) -> None:
@@ -199,5 +245,5 @@ def test_a_dead_engine_holds_nothing_up() -> None:
     began = time.monotonic()
     done = run(engine_checks.UNTIL_IDLE, None)
     assert done.returncode == 0
-    assert "does not answer" in done.stdout
+    assert "the engine is gone" in done.stdout
     assert time.monotonic() - began < 5
