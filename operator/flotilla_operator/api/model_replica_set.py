@@ -242,6 +242,12 @@ class Engine(ApiModel):
                 "self.maxModelLen > self.speculative.numTokens",
                 message="spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens",
             ),
+            Rule(
+                rule="!has(self.extraArgs) || !self.extraArgs.exists(argument, "
+                "argument.startsWith('--api-key') || argument.startsWith('--api_key'))",
+                message="spec.engine.extraArgs must not hold --api-key, since engines would refuse the key "
+                "that the routers send; list callers' keys with spec.router.authSecretRef",
+            ),
         )
     )
 
@@ -577,6 +583,13 @@ class ModelReplicaSetSpec(ApiModel):
                 "!self.engine.adapters.exists(adapter, adapter.name == self.model.name)",
                 message="spec.engine.adapters[].name must differ from spec.model.name, for both are what "
                 "callers send as model",
+            ),
+            Rule(
+                rule="!has(self.router.authSecretRef) || !has(self.engine.env) || "
+                "!self.engine.env.exists(variable, variable.name == 'VLLM_API_KEY')",
+                message="spec.engine.env VLLM_API_KEY does not go with spec.router.authSecretRef, since "
+                "engines would refuse the keys of those callers; remove VLLM_API_KEY (engines then ask for a "
+                "key that only the routers have), or authSecretRef (callers then send your engines' key)",
             ),
             Rule(
                 rule="!has(self.engine.kvOffloadGiB) || self.engine.kvOffloadGiB == 0.0 || "

@@ -306,6 +306,25 @@ MODEL_REPLICA_SETS = [
         "spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens",
         "guesses longer than any answer",
     ),
+    *(
+        row(
+            SET,
+            "spec__engine__extraArgs",
+            ["--seed", "7", *arguments],
+            "spec.engine.extraArgs must not hold --api-key",
+            f"an engine with a key of its own, {arguments[0]}",
+        )
+        for arguments in (("--api-key", "k"), ("--api-key=k",), ("--api_key=k",))
+    ),
+    row_of(
+        SET,
+        {
+            "spec__router__authSecretRef": {"name": "keys"},
+            "spec__engine__env": [{"name": "VLLM_API_KEY", "value": "k"}],
+        },
+        "spec.engine.env VLLM_API_KEY does not go with spec.router.authSecretRef",
+        "engines and routers that ask callers for different keys",
+    ),
     row(SET, "spec__engine__extraArgs", ["x" * 1025], "may not be more than 1024", "an endless argument"),
     row(SET, "spec__engine__resources", {"limits": {"memory": "much"}}, "should match", "no quantity"),
     row(
@@ -674,6 +693,14 @@ def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: 
             SET,
             {"spec__autoscaling": {"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 60}},
             id="a set that may go to zero",
+        ),
+        pytest.param(
+            SET,
+            {
+                "spec__engine__env": [{"name": "VLLM_API_KEY", "value": "k"}],
+                "spec__engine__extraArgs": ["--api-server-count", "2"],
+            },
+            id="a key of the user's own without callers' keys",
         ),
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/My Folder/"}, id="documents behind a space"),
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/..old/v1..2"}, id="dots within a name"),
