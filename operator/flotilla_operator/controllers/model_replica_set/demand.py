@@ -21,6 +21,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
+from flotilla_operator.controllers.model_replica_set.trouble import slow_start
 from flotilla_operator.controllers.model_replica_set.turnover import Goal, Pace, Turnover, decide
 from flotilla_operator.placement import Group, Standing
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
@@ -93,11 +94,19 @@ def judged_groups(
     seen: SetSeen, around: Surroundings, now: datetime, load: RouterLoad | None = None
 ) -> tuple[ReplicaGroup, ...]:
     """The set's groups, and which of them must go."""
-    groups = (group_of(pods) for pods in pods_by_group(seen.pods).values())
+    groups = (_slow_to_start(group_of(pods), seen, now) for pods in pods_by_group(seen.pods).values())
     return tuple(
         _with_surroundings(replace(group, ending=ending_of(group, around, now)), seen, around, load)
         for group in groups
     )
+
+
+def _slow_to_start(group: ReplicaGroup, seen: SetSeen, now: datetime) -> ReplicaGroup:
+    """The group, troubled by its leader's start where nothing worse is known."""
+    if group.trouble is not None or group.phase is not Phase.LOADING:
+        return group
+    capacity = (seen.manifest.get("status") or {}).get("capacity") or {}
+    return replace(group, trouble=slow_start(group.leader.pod, capacity.get("startupSeconds"), now))
 
 
 def _with_surroundings(

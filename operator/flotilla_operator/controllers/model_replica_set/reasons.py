@@ -54,6 +54,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     MODEL_FETCH_FAILED = "ModelFetchFailed"
     ENGINE_CRASHING = "EngineCrashing"
+    ENGINE_SLOW_TO_START = "EngineSlowToStart"
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
 
     REPLICAS_IGNORED = "ReplicasIgnored"

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.workloads.engine_pod import CONTAINER, START_WITHIN_SECONDS
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 LAST_WORDS_LIMIT = 400
+SLOW_START = timedelta(minutes=10)  # where no start of the set has been measured
+SLOW_START_AT_LEAST = timedelta(minutes=5)
+SLOW_TIMES_USUAL = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,25 @@ def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
     for container in status.get("containerStatuses") or ():
         if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
             return found
+    return None
+
+
+def slow_start(pod: Mapping[str, Any], usual_seconds: float | None, now: datetime) -> Trouble | None:
+    """An engine that runs and has given no first answer for much longer than others of its set needed."""
+    usual = None if usual_seconds is None else timedelta(seconds=usual_seconds)
+    slow_after = SLOW_START if usual is None else max(SLOW_START_AT_LEAST, SLOW_TIMES_USUAL * usual)
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        since = ((container.get("state") or {}).get("running") or {}).get("startedAt")
+        if container["name"] != CONTAINER or container.get("started") or since is None:
+            continue
+        if now - parsed_timestamp(since) < slow_after:
+            continue
+        others = "" if usual is None else f", others of the set served after {usual.total_seconds():.0f} s"
+        message = (
+            f"container {CONTAINER} runs since {since} and has given no first answer{others}; "
+            f"the kubelet starts it anew {START_WITHIN_SECONDS} s after its start"
+        )
+        return Trouble(reason=Reason.ENGINE_SLOW_TO_START, message=message)
     return None
 
 
@@ -71,4 +96,10 @@ def _container_trouble(container: Mapping[str, Any], crashing: Reason) -> Troubl
     if waiting.get("reason") in CONFIG_REASONS:
         return Trouble(reason=Reason.CONTAINER_CONFIG_ERROR, message=f"container {name}: {said}")
     words = how_it_ended(container)
-    return None if words is None else Trouble(reason=crashing, message=words)
+    if words is None:
+        return None
+    if restarts := container.get("restartCount") or 0:
+        words += (
+            f"; restarted {restarts} times, each after a longer wait" if restarts > 1 else "; restarted once"
+        )
+    return Trouble(reason=crashing, message=words)

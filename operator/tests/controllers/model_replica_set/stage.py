@@ -95,6 +95,16 @@ class Stage:
         found = self.client.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def report(self, pod: dict[str, Any], **of_engine: Any) -> None:
+        """What a kubelet would report of an engine that does not serve."""
+        engine = {"name": "engine", "image": "none", "imageID": "none", "ready": False, "restartCount": 0}
+        status = {
+            "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}],
+            "containerStatuses": [{**engine, **of_engine}],
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/status"
+        self.client.merge(path, {"status": status})
+
     def events(self) -> set[str]:
         """Reasons of what was told about the sets."""
         return {e["reason"] for e in self.told() if e["regarding"]["kind"] == "ModelReplicaSet"}

@@ -151,6 +151,28 @@ def test_an_engine_that_the_kubelet_restarts_takes_its_group_with_it(stage: Stag
     stage.wait("Ready", "True")
 
 
+def test_an_engine_that_crashes_again_and_again_is_tried_less_and_less_often(stage: Stage) -> None:
+    for name in "ab":
+        stage.node(name, gpus=4)
+    stage.create(replicas=1, parallelism=PAIR)
+    crashed = {
+        "exitCode": 1,
+        "message": "Traceback\n  File x\nRuntimeError: NCCL error: unhandled system error",
+    }
+    for _ in range(2):
+        pods = eventually(lambda: found if len(found := stage.pods()) == 2 == len(bound(stage)) else None)
+        stage.report(pods[1], state={"terminated": crashed}, restartCount=1)
+        gone = {pod["metadata"]["uid"] for pod in pods}
+        eventually(lambda gone=gone: not uids(stage) & gone)
+    message = stage.wait("Placed", "False", "BackingOff")
+    assert "after 2 failures in a row" in message
+    assert message.endswith(
+        "container engine ended with code 1: RuntimeError: NCCL error: unhandled system error"
+    )
+    assert stage.get()["status"]["backoff"]["failures"] == 2
+    eventually(lambda: len(bound(stage)) == 2)
+
+
 def half_a_group_that_cannot_be_bound(stage: Stage) -> str:
     """One pod is bound, the other never will be: its volume is on another node. Returns its node."""
     first = stage.node("a", gpus=4)
@@ -171,14 +193,31 @@ def test_half_a_group_gives_its_accelerators_back_at_the_deadline(stage: Stage) 
     assert "BindTimedOut" in message
 
 
-def test_half_a_group_is_released_as_soon_as_its_other_node_is_cordoned(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("change", "why", "reason", "counted"),
+    [
+        pytest.param(
+            {"unschedulable": True}, "was cordoned", "InsufficientCapacity", "1 Cordoned", id="cordoned"
+        ),
+        pytest.param(
+            {"taints": [{"key": "team", "value": "search", "effect": "NoSchedule"}]},
+            "has the taint team",
+            "NoNodeCanFit",
+            "1 TaintNotTolerated",
+            id="tainted",
+        ),
+    ],
+)
+def test_half_a_group_is_released_as_soon_as_its_other_node_is_not_to_be_had(
+    stage: Stage, change: dict[str, Any], why: str, reason: str, counted: str
+) -> None:
     other = half_a_group_that_cannot_be_bound(stage)
-    stage.client.merge(f"/api/v1/nodes/{other}", {"spec": {"unschedulable": True}})
+    stage.client.merge(f"/api/v1/nodes/{other}", {"spec": change})
     eventually(lambda: bound(stage) == {})
-    (why,) = stage.told_because("GroupReleased")
-    assert f"not bound to {other}: the node was cordoned" in why
-    message = stage.wait("Placed", "False", "InsufficientCapacity")
-    assert "1 Cordoned" in message
+    (told,) = stage.told_because("GroupReleased")
+    assert f"not bound to {other}: the node {why}" in told
+    message = stage.wait("Placed", "False", reason)
+    assert counted in message
 
 
 def test_a_pod_that_takes_a_node_behind_the_gate_never_leaves_half_a_group(stage: Stage) -> None:

@@ -11,12 +11,20 @@ from flotilla_operator.controllers.model_replica_set.endings import ending_of
 from flotilla_operator.controllers.model_replica_set.life import Ending, Phase, ReplicaGroup, group_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Surroundings
-from flotilla_operator.controllers.model_replica_set.trouble import Trouble
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble, slow_start
 from flotilla_operator.placement import Claim, Snapshot, Taint, Topology
 from flotilla_operator.placement.manifests import claim_of
 from tests.builders.model_replica_set import IMAGES
 from tests.builders.placement import GPU, POLICY, node, used
-from tests.builders.pods import NOW, container_status, engine_pod, stage_pod, terminated, waiting
+from tests.builders.pods import (
+    NOW,
+    container_status,
+    engine_pod,
+    stage_pod,
+    terminated,
+    time_text,
+    waiting,
+)
 
 FOUR = {GPU: "4"}
 TAINTED = Taint(key="team", value="search", effect="NoExecute")
@@ -129,6 +137,22 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
             id="a crash loop says its last line",
         ),
         pytest.param(
+            engine_pod(
+                node="a",
+                containers=[
+                    container_status(
+                        **waiting("CrashLoopBackOff"), restartCount=4, lastState=terminated(1, "CUDA error")
+                    )
+                ],
+            ),
+            Trouble(
+                reason=Reason.ENGINE_CRASHING,
+                message="container engine ended with code 1: CUDA error; restarted 4 times, each after a "
+                "longer wait",
+            ),
+            id="a crash loop says how often",
+        ),
+        pytest.param(
             engine_pod(node="a", containers=[container_status(state=terminated(137, reason="OOMKilled"))]),
             Trouble(reason=Reason.ENGINE_CRASHING, message="container engine ended with code 137: OOMKilled"),
             id="killed for memory",
@@ -187,6 +211,33 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
 )
 def test_what_troubles_a_group(pod: dict[str, Any], trouble: Trouble | None) -> None:
     assert seen(pod).trouble == trouble
+
+
+@pytest.mark.parametrize(
+    ("ran_seconds", "fields", "usual_seconds", "said"),
+    [
+        pytest.param(599, {}, None, None, id="nothing is known of the set's starts: not within 10 minutes"),
+        pytest.param(600, {}, None, "no first answer; ", id="it is slow after 10 minutes"),
+        pytest.param(600, {"started": True}, None, None, id="one that has answered has started"),
+        pytest.param(299, {}, 20, None, id="never within 5 minutes"),
+        pytest.param(300, {}, 20, "answer, others of the set served after 20 s; ", id="others were quicker"),
+        pytest.param(2699, {}, 900, None, id="a large model may load for thrice as long as usual"),
+        pytest.param(600, {"name": "helper"}, None, None, id="another container of the user's"),
+    ],
+)
+def test_an_engine_that_hangs_at_its_start_is_told(
+    ran_seconds: float, fields: dict[str, Any], usual_seconds: float | None, said: str | None
+) -> None:
+    status = {"name": "engine", "ready": False, "started": False} | fields
+    status["state"] = {"running": {"startedAt": time_text(ran_seconds)}}
+    trouble = slow_start(engine_pod(node="a", containers=[status]), usual_seconds, NOW)
+    if said is None:
+        assert trouble is None
+        return
+    assert trouble is not None
+    assert trouble.reason is Reason.ENGINE_SLOW_TO_START
+    assert f"runs since {time_text(ran_seconds)} and has given no first" in trouble.message
+    assert f"{said}the kubelet starts it anew 1800 s after its start" in trouble.message
 
 
 PAIR = {"pin": "a", "node": "a", "ready": True}

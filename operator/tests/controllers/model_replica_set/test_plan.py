@@ -515,6 +515,14 @@ class TestTrouble:
         assert [(event.type, event.reason) for event in done.events] == [("Warning", reason)]
         assert condition(done, "Ready")["message"].count("llama-x") == 1
 
+    def test_of_a_slow_start_is_left_to_time_and_the_kubelet(self) -> None:
+        manifest = {**gpu_set(replicas=1), "status": {"capacity": {"startupSeconds": 60.0}}}
+        runs = container_status(started=False, state={"running": {"startedAt": time_text(301)}})
+        done = plan(observed(manifest, [member(manifest, "llama-x", node="a", containers=[runs])]), NOW)
+        assert shown(done, "Available") == ("False", Reason.ENGINE_SLOW_TO_START)
+        assert "others of the set served after 60 s" in condition(done, "Ready")["message"]
+        assert condition(done, "Stalled")["status"] == "False"
+
     def test_of_the_scheduler_stands_under_placed(self) -> None:
         manifest = model_replica_set()
         pods = [member(manifest, "llama-x", scheduler="0/1 nodes are available: 1 Insufficient cpu.")]
