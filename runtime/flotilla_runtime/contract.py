@@ -409,7 +409,7 @@ class RouterServer(_WireModel):
     new, and `in_flight` is all that is left of it here. `idle_looks` counts how often in a row, since that
     drain began, the engine itself had nothing running or waiting. `answers`, `failed` (500 and above) and
     `kept` (within the promised times) are those of the last half hour, `sessions` the conversations of the
-    last ten minutes.
+    last ten minutes: levels and no counters, which outlive the agent as far as HAProxy's ring of lines goes.
     """
 
     name: str

@@ -105,13 +105,14 @@ class AdminSocket:
         await self.send(f"abort ssl cert {path}")
         return " ".join(replies)
 
-    async def process_id(self) -> int:
-        """Tells one HAProxy worker from the next."""
-        for line in (await self.send("show info")).splitlines():
-            name, _, value = line.partition(":")
-            if name == "Pid":
-                return int(value)
-        raise UnexpectedReply("show info names no Pid")
+    async def process(self) -> tuple[str, str]:
+        """Tells one HAProxy worker from the next: in a restarted container its id may be the same again."""
+        rows = (line.partition(": ") for line in (await self.send("show info")).splitlines())
+        info = {name: value for name, _, value in rows}
+        try:
+            return info["Pid"], info["Start_time_sec"]
+        except KeyError as absent:
+            raise UnexpectedReply(f"show info names no {absent}") from None
 
     async def request_lines(self, *, only_new: bool) -> AsyncIterator[str]:
         """The request lines as HAProxy writes them, until the connection ends."""

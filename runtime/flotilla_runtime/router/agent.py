@@ -32,13 +32,12 @@ from flotilla_runtime.router.haproxy import certificate_path
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
 from flotilla_runtime.router.pods import Replica
-from flotilla_runtime.router.requests import RequestRecord, parse_request
+from flotilla_runtime.router.request_log import RequestLog
 from flotilla_runtime.router.servers import Desired, Observed, limits, plan, rebalance, router_servers
-from flotilla_runtime.router.tallies import Promise, Tallies
+from flotilla_runtime.router.tallies import Promise
 
 LOOK_SECONDS = 0.2
 STALE_SECONDS = 5.0
-RECONNECT_SECONDS = 0.5
 ENDPOINTS_FORGET_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
@@ -78,15 +77,14 @@ class RouterAgent:
         self._done: tuple[str, ...] = ()
         self._draining_since: float | None = None
         self._looks = EngineLooks(self._replicas, port=config.engine_port)
-        self._tallies = Tallies(
-            Promise(
-                first_byte_seconds=config.promised_first_byte_seconds,
-                total_seconds=config.promised_total_seconds,
-            )
-        )
         self._busy_at = clock()
         self._certificate_problem: str | None = None
         self.metrics = RouterMetrics()
+        promise = Promise(
+            first_byte_seconds=config.promised_first_byte_seconds,
+            total_seconds=config.promised_total_seconds,
+        )
+        self._requests = RequestLog(self.metrics, promise, clock=clock)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -94,7 +92,7 @@ class RouterAgent:
             group.create_task(self._engines.run())
             group.create_task(self._routers.run())
             group.create_task(self._keep_current())
-            group.create_task(self._count_requests())
+            group.create_task(self._requests.follow(self._socket))
             group.create_task(self._looks.run())
 
     @property
@@ -116,7 +114,7 @@ class RouterAgent:
             waiting=last.observed.waiting,
             held=last.observed.held,
             in_flight=last.observed.in_flight,
-            idle_seconds=self._clock() - self._busy_at,
+            idle_seconds=self._clock() - max(self._busy_at, self._requests.last_ended),
             max_connections_per_replica=share.max_connections,
             queue_limit=share.queue,
             servers=tuple(self._with_tally(server) for server in servers),
@@ -125,7 +123,7 @@ class RouterAgent:
         )
 
     def _with_tally(self, server: RouterServer) -> RouterServer:
-        tally = self._tallies.of(server.name, self._clock())
+        tally = self._requests.tally(server.name)
         return server.model_copy(
             update={
                 "idle_looks": self._looks.idle(server.name, server.acknowledged_drain_epoch),
@@ -191,7 +189,7 @@ class RouterAgent:
         self._last = Round(
             at=self._clock(), desired=desired, observed=observed, unusable={**replicas.unusable}
         )
-        self._tallies.keep_only(replica.name for replica in replicas.usable)
+        self._requests.keep_only(replica.name for replica in replicas.usable)
         if observed.busy:
             self._busy_at = self._clock()
         self.metrics.show(self.status())
@@ -251,24 +249,3 @@ class RouterAgent:
                 shown = "a caller's key" if RunFiles.KEYS_MAP in command else command
                 log.warning("haproxy_refused", command=shown, reply=reply)
         self._reported = refused
-
-    async def _count_requests(self) -> None:
-        """Reads the ring from its start when HAProxy is a new one, else only what is new."""
-        seen_process = 0
-        while True:
-            try:
-                process = await self._socket.process_id()
-                only_new, seen_process = process == seen_process, process
-                async for line in self._socket.request_lines(only_new=only_new):
-                    record = parse_request(line)
-                    if record is not None:
-                        self._count(record)
-                        self._tallies.count(record, self._clock())
-            except RouterProcessError as error:
-                log.info("request_lines_ended", error=str(error))
-            await asyncio.sleep(RECONNECT_SECONDS)
-
-    def _count(self, record: RequestRecord) -> None:
-        self.metrics.count(record)
-        if record.refused is None:
-            self._busy_at = self._clock()

@@ -43,7 +43,7 @@ BUFFER_BYTES = 65536
 CHUNKED_BODY_BYTES = 49152  # what of a chunked body surely fits the buffer beside the longest headers
 NO_SERVERS = "-"  # an empty value cannot be set over the admin socket
 REQUEST_RING = "requests"
-REQUEST_RING_BYTES = 4 * 1024 * 1024  # seconds of request lines for an agent that is being restarted
+REQUEST_RING_BYTES = 4 * 1024 * 1024  # some ten thousand lines, which an agent that starts anew reads
 REQUEST_LINE_BYTES = 2048
 BATCH_PRIORITY_CLASS = 1  # lower goes first, and 0 is every other request's
 
@@ -53,6 +53,7 @@ ADMINISTRATIVE_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 # One JSON object a request: the agent's metrics come from it, and it is the pod's access log.
 REQUEST_LINE = {
+    "endedMilliseconds": "%[date(0,ms)]",
     "request": "%[var(txn.request_id),json(utf8s)]",
     "caller": "%[var(txn.caller),json(utf8s)]",
     "priority": "%[var(txn.priority),json(utf8s)]",

@@ -17,9 +17,11 @@ class RequestRecord:
 
     `key_source` is where the conversation's key was found, None for least connections; `moved` says that the
     key's home was passed over for another replica; `aborted`, that the caller left. `first_byte_seconds` is
-    the replica's time to its headers, `conversation` the hash of the conversation's key.
+    the replica's time to its headers, `conversation` the hash of the conversation's key, `ended_at` the time
+    of day in seconds since the epoch.
     """
 
+    ended_at: float
     caller: str | None
     priority: str | None
     key_source: str | None
@@ -48,6 +50,7 @@ def _record(fields: dict[str, str]) -> RequestRecord:
     if refused is None and fields["termination"] == ENDED_IN_QUEUE:
         refused = RefusalReason.QUEUE_TIMEOUT.value
     return RequestRecord(
+        ended_at=int(fields["endedMilliseconds"]) / 1000,
         caller=_text(fields["caller"]),
         priority=_text(fields["priority"]),
         key_source=_text(fields["key"]),

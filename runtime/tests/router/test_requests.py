@@ -10,6 +10,7 @@ from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.requests import RequestRecord, parse_request
 
 LINE = {
+    "endedMilliseconds": "1795291298572",
     "request": "r-1",
     "caller": "fleet",
     "priority": "Interactive",
@@ -35,6 +36,7 @@ def record(**fields: str) -> RequestRecord:
 
 def test_an_answered_request() -> None:
     assert record() == RequestRecord(
+        ended_at=1_795_291_298.572,
         caller="fleet",
         priority="Interactive",
         key_source="Header",

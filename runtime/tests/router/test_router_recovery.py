@@ -174,6 +174,22 @@ async def test_the_agent_restarts_after_replicas_came_drained_and_went() -> None
         assert set(await homes(caller)) == {"c", "d"}
 
 
+async def test_the_agent_restarts_and_every_answer_counts_once() -> None:
+    async with two_replicas() as (_, router, caller):
+        used = await homes(caller)
+        await until(lambda: counted_requests(router) == len(used))
+        await router.stop_agent()
+        used += await homes(caller)
+        await router.start_agent()
+        await until(lambda: sum(row.answers for row in router.status.servers) == len(used))
+        for row in router.status.servers:
+            assert (row.answers, row.sessions) == (used.count(row.name), used.count(row.name) / 2)
+        assert counted_requests(router) == 0, "a counter that starts anew holds nothing old"
+        await caller.post(session="x")
+        await until(lambda: counted_requests(router) == 1)
+        assert sum(row.answers for row in router.status.servers) == len(used) + 1
+
+
 async def test_an_agent_that_has_not_seen_the_pods_is_not_ready() -> None:
     async with fleet() as made:
         await made.add("a", 1)

@@ -4,26 +4,8 @@ from typing import Any
 
 import pytest
 
-from flotilla_runtime.router.requests import RequestRecord
 from flotilla_runtime.router.tallies import SESSIONS_KEPT, Promise, Tallies, Tally
-
-
-def record(**fields: Any) -> RequestRecord:
-    answer: dict[str, Any] = {
-        "caller": "fleet",
-        "priority": "Interactive",
-        "key_source": "Header",
-        "conversation": None,
-        "moved": False,
-        "refused": None,
-        "replica": "a",
-        "status": 200,
-        "aborted": False,
-        "queue_seconds": 0.0,
-        "first_byte_seconds": 0.5,
-        "total_seconds": 4.0,
-    }
-    return RequestRecord(**(answer | fields))
+from router_support.builders import record
 
 
 @pytest.mark.parametrize(

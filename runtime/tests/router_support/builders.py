@@ -5,6 +5,7 @@ from typing import Any
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterConfig, ServerState
 from flotilla_runtime.router.pods import Replica
+from flotilla_runtime.router.requests import RequestRecord
 from flotilla_runtime.router.servers import AdminState, ObservedServer
 
 ENGINES = {contract.LABEL_OWNER_NAME: "smol", contract.LABEL_COMPONENT: "engine"}
@@ -92,3 +93,23 @@ def server(
         in_flight=in_flight,
         queued=queued,
     )
+
+
+def record(**fields: Any) -> RequestRecord:
+    """A request that replica `a` answered."""
+    answer: dict[str, Any] = {
+        "ended_at": 0.0,
+        "caller": "fleet",
+        "priority": "Interactive",
+        "key_source": "Header",
+        "conversation": None,
+        "moved": False,
+        "refused": None,
+        "replica": "a",
+        "status": 200,
+        "aborted": False,
+        "queue_seconds": 0.0,
+        "first_byte_seconds": 0.5,
+        "total_seconds": 4.0,
+    }
+    return RequestRecord(**(answer | fields))
