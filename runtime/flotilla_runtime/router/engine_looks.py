@@ -2,10 +2,12 @@
 
 The routers ask and not the operator, because they are the only ones that the engines' network policy lets in.
 An engine is idle when nothing runs or waits in it, in several looks in a row. One that does not answer, or
-does not say how many requests it has, is not called idle: then the drain ends at its deadline.
+does not say how many requests it has, or says what cannot be, is not called idle: then the drain ends at its
+deadline.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 
 import aiohttp
@@ -15,6 +17,7 @@ from flotilla_runtime.router.pods import Replica
 IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 BETWEEN_LOOKS_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+METRICS_LIMIT_BYTES = 8 * 2**20
 
 
 def in_flight(text: str) -> float | None:
@@ -24,18 +27,32 @@ def in_flight(text: str) -> float | None:
         name = line.split("{")[0].split(" ")[0]
         if name in IN_FLIGHT:
             try:
-                figures[name] = figures.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
+                figure = float(line.rsplit(" ", 1)[1])
             except (IndexError, ValueError):
                 return None
+            if (
+                not math.isfinite(figure) or figure < 0
+            ):  # with one below zero a busy engine would add up to idle
+                return None
+            figures[name] = figures.get(name, 0.0) + figure
     return sum(figures.values()) if len(figures) == len(IN_FLIGHT) else None
 
 
 class EngineLooks:
     """Counts the looks in a row that found an engine idle, anew for each drain."""
 
-    def __init__(self, draining: Callable[[], Iterable[Replica]], *, port: int) -> None:
+    def __init__(
+        self,
+        draining: Callable[[], Iterable[Replica]],
+        *,
+        port: int,
+        between_seconds: float = BETWEEN_LOOKS_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._draining = draining
         self._port = port
+        self._between_seconds = between_seconds
+        self._answer_seconds = answer_seconds
         self._idle: dict[tuple[str, int | None], int] = {}
 
     def idle(self, replica_name: str, epoch: int | None) -> int:
@@ -43,8 +60,8 @@ class EngineLooks:
         return self._idle.get((replica_name, epoch), 0)
 
     async def run(self) -> None:
-        """Look every second until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        """Look again and again until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
                 replicas = [replica for replica in self._draining() if replica.drain_epoch is not None]
@@ -56,13 +73,22 @@ class EngineLooks:
                     for replica, running in zip(replicas, asked, strict=True)
                     if running == 0
                 }
-                await asyncio.sleep(BETWEEN_LOOKS_SECONDS)
+                await asyncio.sleep(self._between_seconds)
 
     async def _ask(self, session: aiohttp.ClientSession, replica: Replica) -> float | None:
         host = f"[{replica.ip}]" if ":" in replica.ip else replica.ip
         try:
             async with session.get(f"http://{host}:{self._port}/metrics") as answer:
                 answer.raise_for_status()
-                return in_flight(await answer.text(errors="replace"))
-        except (aiohttp.ClientError, TimeoutError, OSError):
+                return in_flight(await _read_limited(answer))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
+
+
+async def _read_limited(answer: aiohttp.ClientResponse) -> str:
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > METRICS_LIMIT_BYTES:
+            raise ValueError(f"the metrics are longer than {METRICS_LIMIT_BYTES} bytes")
+    return body.decode(errors="replace")
