@@ -869,6 +869,8 @@ class BackoffStatus(ApiModel):
     """When the last one did."""
     until_time: Time
     """Before this time no replica is made."""
+    reason: ShortText | None = None
+    """What it was: GroupFailed, GroupIncomplete, or why the API server refused pods."""
     message: LongText | None = None
     """Which replica failed, and why."""
 

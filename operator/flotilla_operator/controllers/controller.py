@@ -93,3 +93,6 @@ class Controller(Protocol[Observed]):
 
     def scrape_targets(self, observed: Observed) -> Sequence[Target]:
         """What telemetry should scrape for this object from now on."""
+
+    def carried_out(self, manifest: Manifest) -> None:
+        """The writes of this object's plan are done or refused, and the caches hold what they made."""

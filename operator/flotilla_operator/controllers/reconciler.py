@@ -170,6 +170,7 @@ class Reconciler:
         if plan.finalizers is not None and not takes_off:
             await writer.write_finalizers(owner, plan.finalizers)
         refusals = await writer.carry_out(owner, plan.writes)
+        self._controllers[owner.resource.kind].carried_out(owner.manifest)
         done = as_far_as_it_came(owner.manifest, plan, refusals, self._now())
         wait_seconds = await writer.write_status(owner, done.status) if done.status is not None else None
         if wait_seconds:

@@ -54,6 +54,7 @@ class Told:
     def __init__(self) -> None:
         self.planned: Callable[[Manifest], Plan] = lambda _: Plan()
         self.targets: Sequence[Target] = ()
+        self.done: list[str] = []
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
         return ()
@@ -69,6 +70,9 @@ class Told:
 
     def scrape_targets(self, observed: Manifest) -> Sequence[Target]:
         return self.targets
+
+    def carried_out(self, manifest: Manifest) -> None:
+        self.done.append(manifest["metadata"]["name"])
 
 
 @dataclass
@@ -223,6 +227,7 @@ async def test_a_quota_is_said_in_ready_and_tried_again() -> None:
         assert b.ready() == ("False", "Forbidden")
         assert b.condition("Reconciling") == "True"
         assert b.queue.failures(KEY) == 1
+        assert b.controller.done == ["m"], "the controller hears that nothing more comes of its plan"
         await b.reconcile(
             Plan(
                 writes=[Apply(manifest=config_map())],

@@ -71,6 +71,9 @@ class TinyController:
     def scrape_targets(self, observed: Seen) -> Sequence[Target]:
         return ()
 
+    def carried_out(self, manifest: Manifest) -> None:
+        pass
+
     def plan(self, observed: Seen, now: datetime) -> Plan:
         manifest = observed.manifest
         metadata = manifest["metadata"]

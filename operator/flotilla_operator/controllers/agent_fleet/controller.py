@@ -79,3 +79,6 @@ class AgentFleetController:
     def scrape_targets(self, observed: Observed) -> Sequence[Target]:
         """The fleet's gateways."""
         return observed.targets
+
+    def carried_out(self, manifest: Manifest) -> None:
+        """Nothing is remembered of a plan."""

@@ -32,6 +32,7 @@ from flotilla_operator.cluster.resources import (
 )
 from flotilla_operator.cluster.writes import Manifest, Plan
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.backoff import newly_refused
 from flotilla_operator.controllers.model_replica_set.devices import gives_back
 from flotilla_operator.controllers.model_replica_set.life import pod_is_over
 from flotilla_operator.controllers.model_replica_set.memory import Memory, parsed
@@ -54,6 +55,7 @@ class ModelReplicaSetController:
 
     resource: Resource = MODEL_REPLICA_SETS
     watches: Sequence[Resource] = (
+        MODEL_REPLICA_SETS,
         PODS,
         NODES,
         SERVICES,
@@ -95,7 +97,8 @@ class ModelReplicaSetController:
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
         """The sets on a node that is gone or is to be emptied, and, whenever a node or its devices change or
-        room is given back, those that wait, drain or move, or whose groups are not bound yet.
+        room is given back, those that wait, drain or move, or whose groups are not bound yet. A set whose
+        pods were refused gives back the room that was planned for it.
         """
         name = manifest["metadata"]["name"]
         if resource == NODES and (caches.get(NODES, "", name) is None or _is_to_be_emptied(manifest)):
@@ -121,8 +124,14 @@ class ModelReplicaSetController:
         """The agents of the set's routers."""
         return observed.targets
 
+    def carried_out(self, manifest: Manifest) -> None:
+        """Nothing is promised any more: what was refused would keep others from the room."""
+        self._memory.settle_promises(manifest["metadata"]["uid"])
+
 
 def _gives_room(resource: Resource, manifest: Manifest, caches: Caches) -> bool:
+    if resource == MODEL_REPLICA_SETS:
+        return newly_refused(manifest)
     if resource == PODS:
         return pod_is_over(manifest)
     if resource == RESOURCE_CLAIMS:

@@ -12,6 +12,7 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, timestamp, with_summary
+from flotilla_operator.controllers.failures import MENDED_BY_A_PERSON
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.moves import Move
@@ -101,7 +102,9 @@ def spec_valid(facts: Facts) -> Condition:
 def placed(facts: Facts) -> Condition:
     """Every group has its place, or a sentence says why not."""
     if facts.backoff is not None:
-        return _wrong(ConditionType.PLACED, Reason.BACKING_OFF, _backing_off(facts, facts.backoff))
+        mended_by = MendedBy.PERSON if facts.backoff.reason in MENDED_BY_A_PERSON else MendedBy.TIME
+        message = _backing_off(facts, facts.backoff)
+        return _wrong(ConditionType.PLACED, Reason.BACKING_OFF, message, mended_by=mended_by)
     if facts.refusal is not None:
         refusal = facts.refusal
         able = refusal.fits_when_empty

@@ -31,7 +31,7 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.placeholder import is_placeholder
 
 Value = TypeVar("Value")
-PROMISED_FOR = timedelta(seconds=30)  # far longer than a POST; what is older was refused or lost
+PROMISED_FOR = timedelta(seconds=30)  # far longer than a POST; what is older was lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,10 @@ class Memory:
         )
         if promised:
             self.promises[owner.uid] = promised
+
+    def settle_promises(self, uid: str) -> None:
+        """What was promised in this set's plan is made or refused: its pods are seen, or never will be."""
+        self.promises.pop(uid, None)
 
     def open_promises(
         self, planned_uid: str, caches: Caches, now: datetime

@@ -16,6 +16,7 @@ from flotilla_operator.cluster.resources import (
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.model_replica_set.backoff import is_refused
 from flotilla_operator.controllers.model_replica_set.devices import (
     claim_templates,
     inventories,
@@ -222,7 +223,7 @@ def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
     status = seen.manifest.get("status") or {}
     judged = {c["type"]: c["status"] for c in status.get("conditions") or ()}
     if status.get("observedGeneration") == metadata.get("generation"):
-        if judged.get(ConditionType.SPEC_VALID) == "False":
+        if judged.get(ConditionType.SPEC_VALID) == "False" or is_refused(seen.manifest):
             return False
         if (status.get("groupCounts") or {}).get("waiting"):
             return True

@@ -79,3 +79,6 @@ class VectorIndexController:
     def scrape_targets(self, observed: Observed | Leaving) -> Sequence[Target]:
         """The retriever's pods."""
         return observed.targets
+
+    def carried_out(self, manifest: Manifest) -> None:
+        """Nothing is remembered of a plan."""

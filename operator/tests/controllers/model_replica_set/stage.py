@@ -145,6 +145,14 @@ class Stage:
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec},
         )
 
+    def quota(self, name: str, gpus: int) -> str:
+        """A quota that is in force; returns its path."""
+        quotas = f"/api/v1/namespaces/{self.namespace}/resourcequotas"
+        kind = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}}
+        self.client.create(quotas, {**kind, "spec": {"hard": {f"requests.{GPU}": str(gpus)}}})
+        eventually(lambda: (self.client.get(f"{quotas}/{name}").get("status") or {}).get("hard"))
+        return f"{quotas}/{name}"
+
     def claim_on(self, node: str) -> None:
         """The claim `models`, bound to a volume that only this node has."""
         name = f"pv-{self.namespace}"

@@ -225,26 +225,19 @@ def test_a_pin_that_is_not_bound_is_released_and_goes_elsewhere(stage: Stage) ->
 
 def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
     stage.node("a")
-    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "none"},
-        "spec": {"hard": {f"requests.{GPU}": "0"}},
-    }
-    stage.client.create(quotas, quota)
-    eventually(lambda: (stage.client.get(f"{quotas}/none").get("status") or {}).get("hard"))
+    path = stage.quota("none", gpus=0)
     stage.create(replicas=1)
-    message = stage.wait("Ready", "False", "Forbidden")
+    message = stage.wait("Ready", "False", "BackingOff")
     assert "exceeded quota" in message
-    stage.client.delete(f"{quotas}/none")
+    stage.tells("Forbidden")
+    stage.client.delete(path)
     stage.wait("Ready", "True")
 
 
 def test_a_node_cache_in_a_restricted_namespace_says_what_the_namespace_must_allow(stage: Stage) -> None:
     stage.node("a")
     stage.create(replicas=1, modelCache={"mode": "Node"})
-    message = stage.wait("Ready", "False", "Forbidden")
+    message = stage.wait("Ready", "False", "BackingOff")
     assert "hostPath" in message
 
 

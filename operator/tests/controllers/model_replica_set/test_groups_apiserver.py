@@ -11,7 +11,7 @@ import pytest
 
 from flotilla_operator.workloads.gate import GATE
 from flotilla_runtime import contract
-from tests.controllers.model_replica_set.stage import GPU, Stage
+from tests.controllers.model_replica_set.stage import Stage
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
@@ -47,20 +47,6 @@ def seconds_with_half_a_group(stage: Stage, names: tuple[str, ...], watched_seco
     return longest
 
 
-def quota(stage: Stage, name: str, gpus: int) -> str:
-    """A quota that is in force."""
-    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": name},
-        "spec": {"hard": {f"requests.{GPU}": str(gpus)}},
-    }
-    stage.client.create(quotas, manifest)
-    eventually(lambda: (stage.client.get(f"{quotas}/{name}").get("status") or {}).get("hard"))
-    return f"{quotas}/{name}"
-
-
 def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> None:
     nodes = {stage.node(name, gpus=4, rack="r1") for name in "ab"}
     stage.node("c", gpus=4, rack="r2")
@@ -87,7 +73,7 @@ def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> No
 def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)
-    path = quota(stage, "one-pod", gpus=4)
+    path = stage.quota("one-pod", gpus=4)
     stage.create(replicas=1, parallelism=PAIR)
     message = stage.wait("Placed", "False", "BackingOff")
     assert "exceeded quota" in message

@@ -26,7 +26,7 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set, model_replica_set, spec_of
-from tests.builders.pods import NOW, engine_pod
+from tests.builders.pods import NOW, engine_pod, time_text
 
 CONFIG = parse_config(
     {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
@@ -148,6 +148,12 @@ def test_priority(named: str | None, priority: int) -> None:
     assert priority_of(spec, classes) == priority
 
 
+def said(condition_type: str, reason: str) -> dict[str, Any]:
+    """A condition that is False."""
+    told = {"reason": reason, "message": "", "lastTransitionTime": time_text(60)}
+    return {"type": condition_type, "status": "False", **told}
+
+
 class TestRivals:
     def rival(self, **fields: Any) -> dict[str, Any]:
         manifest = gpu_set(**fields.pop("spec", {}))
@@ -190,7 +196,7 @@ class TestRivals:
                     "status": {
                         "observedGeneration": 1,
                         "groupCounts": {"waiting": 2},
-                        "conditions": [{"type": "SpecValid", "status": "False"}],
+                        "conditions": [said("SpecValid", "SecretMissing")],
                     }
                 },
                 id="held back by what is missing",
@@ -199,6 +205,32 @@ class TestRivals:
     )
     async def test_these_do_not(self, fields: dict[str, Any]) -> None:
         assert await self.found(self.rival(**fields)) == 0
+
+    @pytest.mark.parametrize(
+        ("reason", "failed", "generation", "waits"),
+        [
+            pytest.param("Forbidden", None, 1, False, id="its pods were refused just now"),
+            pytest.param("BackingOff", "Forbidden", 1, False, id="it backs off since they were"),
+            pytest.param("Conflict", None, 1, True, id="somebody else wrote meanwhile"),
+            pytest.param("BackingOff", "GroupFailed", 1, True, id="it backs off since a group failed"),
+            pytest.param("InsufficientCapacity", "Forbidden", 1, True, id="it waits for room again"),
+            pytest.param("Forbidden", None, 2, True, id="its spec was changed since"),
+        ],
+    )
+    async def test_one_whose_pods_are_refused(
+        self, reason: str, failed: str | None, generation: int, waits: bool
+    ) -> None:
+        held = {"failures": 3, "failedTime": time_text(60), "untilTime": time_text(40), "reason": failed}
+        rival = self.rival(
+            status={
+                "observedGeneration": 1,
+                "groupCounts": {"waiting": 1},
+                "conditions": [said("Placed", reason)],
+                "backoff": held if failed else None,
+            }
+        )
+        rival["metadata"]["generation"] = generation
+        assert await self.found(rival) == waits
 
     async def test_a_broken_one_does_not(self) -> None:
         rival = self.rival()
@@ -344,6 +376,15 @@ class TestPromises:
         assert len(memory.open_promises("uid-other", around.caches, NOW)["uid-llama"]) == 1
         assert memory.open_promises("uid-other", around.caches, NOW + PROMISED_FOR) == {}
 
+    async def test_end_when_the_pods_are_made_or_refused(self) -> None:
+        controller = ModelReplicaSetController(clock=lambda: NOW)
+        around = world(gpu_set(), self.other(), node("a"))
+        key = Key("", "", "")
+        controller.plan(await controller.observe(key, gpu_set(), around), NOW)
+        assert (await controller.observe(key, self.other(), around)).around.snapshot.claims != ()
+        controller.carried_out(gpu_set())
+        assert (await controller.observe(key, self.other(), around)).around.snapshot.claims == ()
+
     async def test_are_settled_when_their_own_set_is_planned_again(self) -> None:
         controller = ModelReplicaSetController(clock=lambda: NOW)
         around = world(gpu_set(), node("a"))
@@ -385,6 +426,12 @@ class TestWakes:
         assert self.woken(PODS, running, self.waiting_set()) == []
         assert len(self.woken(PODS, over, self.waiting_set())) == 1
         assert len(self.woken(PODS, engine_pod(node="a", deleting=True), self.waiting_set())) == 1
+
+    def test_a_set_wakes_them_when_its_pods_are_refused(self) -> None:
+        for reason, woken in (("Forbidden", 1), ("BackingOff", 0), ("InsufficientCapacity", 0)):
+            status = {"observedGeneration": 1, "conditions": [said("Placed", reason)]}
+            refused = model_replica_set("other", status=status)
+            assert len(self.woken(MODEL_REPLICA_SETS, refused, self.waiting_set(), refused)) == woken
 
     def test_a_node_that_is_gone_wakes_the_sets_that_stood_on_it(self) -> None:
         pod = engine_pod(node="a", ready=True)

@@ -1,0 +1,92 @@
+"""A set whose pods the API server refuses: it backs off, and asks for nothing in the plans of others.
+
+That others find out about it: test_observe. With a real quota: test_refused_pods_apiserver. A group of which
+the last pod is refused: test_groups.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.cluster.ownership import Refusal, RefusalReason
+from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.controllers.failures import as_far_as_it_came
+from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from tests.builders.model_replica_set import gpu_set
+from tests.builders.pods import NOW
+from tests.controllers.model_replica_set.test_plan import condition, created, observed, shown
+
+WORDS = 'pods "llama-x" is forbidden: exceeded quota: gpus, requested: 4, used: 0, limited: 0'
+
+
+def tried(manifest: dict[str, Any], now: datetime, reason: RefusalReason) -> dict[str, Any] | None:
+    """The set after one look in which every pod that it makes is refused; None when it makes none."""
+    done = plan(observed(manifest), now)
+    refusals = [Refusal(ref=PODS.ref_to(pod), reason=reason, message=WORDS) for pod in created(done)]
+    if not refusals:
+        return None
+    return {**manifest, "status": as_far_as_it_came(manifest, done, refusals, now).status}
+
+
+def refused(times: int, reason: RefusalReason = RefusalReason.FORBIDDEN) -> dict[str, Any]:
+    manifest = gpu_set(replicas=1)
+    for _ in range(times):
+        after = tried(manifest, NOW, reason)
+        assert after is not None
+        manifest = after
+    return manifest
+
+
+def test_each_further_refusal_waits_twice_as_long() -> None:
+    manifest, now, waits = refused(1), NOW, []
+    for _ in range(8):
+        waited = 0
+        while (after := tried(manifest, now, RefusalReason.FORBIDDEN)) is None:
+            done = plan(observed(manifest), now)
+            manifest = {**manifest, "status": done.status}
+            assert done.look_again_seconds is not None
+            step = round(done.look_again_seconds)
+            now, waited = now + timedelta(seconds=step), waited + step
+        manifest = after
+        waits.append(waited)
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+
+
+def test_why_it_waits_stands_in_the_condition_and_the_status() -> None:
+    done = plan(observed(refused(2)), NOW)
+    assert created(done) == []
+    assert shown(done, "Placed") == ("False", Reason.BACKING_OFF)
+    assert WORDS in condition(done, "Placed")["message"]
+    assert done.status is not None
+    assert (done.status["backoff"]["failures"], done.status["backoff"]["reason"]) == (2, "Forbidden")
+
+
+@pytest.mark.parametrize(
+    ("reason", "summary"),
+    [
+        pytest.param(RefusalReason.FORBIDDEN, "Reconciling", id="a quota is given back some day"),
+        pytest.param(RefusalReason.INVALID, "Stalled", id="an invalid pod is for a person"),
+    ],
+)
+def test_who_mends_it(reason: RefusalReason, summary: str) -> None:
+    done = plan(observed(refused(2, reason)), NOW)
+    assert shown(done, summary) == ("True", Reason.BACKING_OFF)
+
+
+def test_a_conflict_passes_and_is_tried_again_at_once() -> None:
+    manifest = refused(5, RefusalReason.CONFLICT)
+    assert created(plan(observed(manifest), NOW))
+
+
+def test_a_changed_spec_is_tried_at_once() -> None:
+    manifest = refused(2)
+    held = plan(observed(manifest), NOW)
+    manifest = {**manifest, "status": held.status}
+    assert created(held) == []
+    metadata = {**manifest["metadata"], "generation": manifest["metadata"]["generation"] + 1}
+    done = plan(observed({**manifest, "metadata": metadata}), NOW)
+    assert created(done)
+    assert done.status is not None
+    assert done.status["backoff"] is None
