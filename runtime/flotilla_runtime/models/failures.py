@@ -29,6 +29,7 @@ class Reason(StrEnum):
     FOLDER_EMPTY = "FolderEmpty"
     FOLDER_UNREADABLE = "FolderUnreadable"
     INCOMPLETE = "Incomplete"
+    FOLDER_UNWRITABLE = "FolderUnwritable"
 
 
 EXIT_STATUS = {reason: number for number, reason in enumerate(Reason, start=10)}

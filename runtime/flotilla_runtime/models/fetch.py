@@ -41,10 +41,13 @@ class Patience:
 def ensure(repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]) -> None:
     """Return when the folder holds the repository; raises ModelError when it will not."""
     if not _complete(repository, folder):
-        with lock.held(folder, say) as alone:
-            if alone:
-                files.remove_unfinished(folder)
-            _fetch_patiently(repository, folder, patience, say)
+        try:
+            with lock.held(folder, say) as alone:
+                if alone:
+                    files.remove_unfinished(folder)
+                _fetch_patiently(repository, folder, patience, say)
+        except OSError as raised:
+            raise hub.not_written(raised, repository) from raised
     say(f"{repository.source} is complete in {folder}")
 
 

@@ -34,6 +34,7 @@ from flotilla_runtime.models.shapes import MODEL, Shape
 
 METADATA_TIMEOUT_SECONDS = 30.0
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,16 +143,28 @@ def _unauthorised(repository: Repository, problem: str) -> ModelError:
 
 
 def _explained_trouble(raised: Exception, repository: Repository) -> ModelError:
-    if isinstance(raised, OSError) and raised.errno in DISK_FULL:
-        return disk_full(
-            f"the disk filled up while {repository.source} was fetched ({os.strerror(raised.errno)})"
-        )
+    if isinstance(raised, OSError) and raised.errno in (*DISK_FULL, *DENIED):
+        return not_written(raised, repository)
     first_line = str(raised).strip().partition("\n")[0] or type(raised).__name__
     return TransientError(
         Reason.DOWNLOAD_FAILED,
         field=repository.field,
         problem=f"{repository.source} could not be fetched from {constants.ENDPOINT}: {first_line}",
         fix="check that the pod can reach the hub (proxy, network policy, HF_ENDPOINT)",
+    )
+
+
+def not_written(raised: OSError, repository: Repository) -> ModelError:
+    """The place where the model should go takes no files."""
+    said = os.strerror(raised.errno) if raised.errno else str(raised)
+    if raised.errno in DISK_FULL:
+        return disk_full(f"the disk filled up while {repository.source} was fetched ({said})")
+    return ModelError(
+        Reason.FOLDER_UNWRITABLE,
+        field=CACHE,
+        problem=f"{raised.filename or repository.source} cannot be written by user {os.getuid()}, "
+        f"group {os.getgid()}: {said}",
+        fix="make the claim or the node's folder writable for that group, or name another",
     )
 
 
