@@ -24,7 +24,7 @@ import structlog
 from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus
 from flotilla_runtime.router import pods
 from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError, write_run_file
-from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+from flotilla_runtime.router.caller_keys import ANONYMOUS, map_text, read_caller_keys
 from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
 from flotilla_runtime.router.engine_looks import EngineLooks
 from flotilla_runtime.router.files import RunFiles
@@ -192,6 +192,8 @@ class RouterAgent:
         self._requests.keep_only(replica.name for replica in replicas.usable)
         if observed.busy:
             self._busy_at = self._clock()
+        keyed = self._config.caller_keys_directory is not None
+        self.metrics.expect(desired.keys.values() if keyed else (ANONYMOUS,))
         self.metrics.show(self.status())
 
     def _desired(self, replicas: pods.Replicas) -> Desired:

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+ANONYMOUS = "anonymous"  # every caller's name where no keys are asked for
+
 
 def read_caller_keys(directory: Path) -> dict[str, str]:
     """Callers by the hash of their key; no directory or an empty entry lets nobody in.

@@ -34,6 +34,7 @@ from importlib.resources import files as package_files
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import ListenFamily, RouterConfig, RouterTask
+from flotilla_runtime.router.caller_keys import ANONYMOUS
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.openai_errors import OpenAIError, RefusalReason, haproxy_errors, refusals
 
@@ -292,7 +293,7 @@ def _request_id() -> Iterable[str]:
 def _authentication(config: RouterConfig, files: RunFiles) -> Iterable[str]:
     """Keys are compared by their hash, so neither the map's file nor the admin socket shows one."""
     if config.caller_keys_directory is None:
-        return ("    http-request set-var(txn.caller) str(anonymous)",)
+        return (f"    http-request set-var(txn.caller) str({ANONYMOUS})",)
     return (
         "    http-request set-var(txn.caller) "
         f"http_auth_bearer,sha2(256),hex,map_str({files.path(files.KEYS_MAP)})",

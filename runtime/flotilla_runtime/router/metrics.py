@@ -2,14 +2,17 @@
 state.
 
 HAProxy's own exporter stands beside it (PORT_ROUTER_METRICS) and knows neither callers nor reasons.
-Counters start at zero with the agent, as Prometheus expects.
+Counters start at zero with the agent, as Prometheus expects. Those of refused requests are there from the
+start for every caller: a series that begins with its first refusal shows no increase, and would wake nobody.
 """
 
 from collections import Counter as Tally
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from flotilla_runtime.contract import RouterStatus
+from flotilla_runtime.router.openai_errors import RefusalReason
 from flotilla_runtime.router.requests import RequestRecord
 
 UNKNOWN = "unknown"  # a caller without a valid key
@@ -42,6 +45,8 @@ class RouterMetrics:
         self._in_flight = self._gauge("in_flight_requests", "Requests at a replica.", "replica")
         self._queued = self._gauge("queued_requests", "Requests that wait for one replica.", "replica")
         self._replicas = self._gauge("replicas", "Replicas by state.", "state")
+        self._expected: set[str] = set()
+        self._refused.labels(UNKNOWN, RefusalReason.UNAUTHORIZED.value)
 
     def count(self, record: RequestRecord) -> None:
         """Counts one request that has ended."""
@@ -59,6 +64,14 @@ class RouterMetrics:
             self._queue_seconds.labels(record.priority or UNKNOWN).observe(record.queue_seconds)
         if record.total_seconds is not None:
             self._seconds.labels(caller).observe(record.total_seconds)
+
+    def expect(self, callers: Iterable[str]) -> None:
+        """Callers that may be refused for anything but a wrong key, which nobody's name is known by."""
+        for caller in set(callers) - self._expected:
+            self._expected.add(caller)
+            for reason in RefusalReason:
+                if reason is not RefusalReason.UNAUTHORIZED:
+                    self._refused.labels(caller, reason.value)
 
     def count_rebalanced(self, servers: int) -> None:
         """Counts the servers whose queue was sent back."""

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 
 from flotilla_runtime.contract import RouterServer, RouterStatus, ServerState
 from flotilla_runtime.router.metrics import RouterMetrics
+from flotilla_runtime.router.openai_errors import RefusalReason
 from flotilla_runtime.router.requests import RequestRecord, parse_request
 
 LINE = {
@@ -65,6 +66,18 @@ def test_a_request_that_ended_in_the_queue_was_refused() -> None:
 @pytest.mark.parametrize("line", ["", "Server engines/a is UP/READY", "{}", "[1]", '{"status": "2'])
 def test_lines_that_are_no_request(line: str) -> None:
     assert parse_request(line) is None
+
+
+@pytest.mark.parametrize("reason", RefusalReason)
+def test_what_is_refused_is_counted_from_zero_for_every_caller(reason: RefusalReason) -> None:
+    metrics = RouterMetrics()
+    metrics.expect(["fleet", "ann"])
+    metrics.count(record(caller="ann", refused="NoReplicas", status="503", replica="<NOSRV>"))
+    metrics.expect(["fleet", "ann"])
+    text = generate_latest(metrics.registry).decode()
+    for caller in ("unknown",) if reason is RefusalReason.UNAUTHORIZED else ("fleet", "ann"):
+        count = 1.0 if (caller, reason) == ("ann", RefusalReason.NO_REPLICAS) else 0.0
+        assert f'flotilla_router_refused_total{{caller="{caller}",reason="{reason}"}} {count}\n' in text
 
 
 def test_metrics_by_caller_replica_and_reason() -> None:

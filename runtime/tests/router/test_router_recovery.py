@@ -234,6 +234,24 @@ async def test_the_status_is_what_the_contract_says() -> None:
         assert set(json.loads(text)["servers"][0]) >= {"inFlight", "queued", "acknowledgedDrainEpoch"}
 
 
+@pytest.mark.parametrize("keyed", [False, True], ids=["without keys", "with callers' keys"])
+async def test_a_refusal_is_an_increase_from_zero(keyed: bool, tmp_path: Any) -> None:
+    (tmp_path / "fleet").write_text("key")
+    directory = str(tmp_path) if keyed else None
+    refused = (
+        f'flotilla_router_refused_total{{caller="{"fleet" if keyed else "anonymous"}",reason="NoReplicas"}}'
+    )
+    async with fleet() as made, Router(made.api, "router-1", caller_keys_directory=directory) as router:
+        assert f"{refused} 0.0" in (await get(router, "/metrics"))[1]
+        async with Caller(router) as caller:
+            assert (await caller.post(headers={"Authorization": "Bearer key"})).status == 503
+
+        async def counted() -> bool:
+            return f"{refused} 1.0" in (await get(router, "/metrics"))[1]
+
+        await until_told(counted)
+
+
 async def test_the_status_counts_answers_and_conversations_by_replica() -> None:
     async with two_replicas(promised_total_seconds=60.0) as (_, router, caller):
         used = await homes(caller, 12)
