@@ -43,7 +43,7 @@ class ApiError(Exception):
     """The API server's answer was not a success.
 
     `reason` is the machine-readable one of the Status object (`AlreadyExists`, `Conflict`, …) and `causes`
-    holds the reasons of its details, so no code needs to read the message.
+    holds the reasons of its details, so no code needs to read the message but where it alone tells.
     """
 
     def __init__(

@@ -16,6 +16,9 @@ from flotilla_operator.cluster.writes import Manifest, ObjectRef
 LABEL_OWNER_KIND: Final = f"{FLOTILLA_GROUP}/kind"
 LABEL_OWNER_NAME: Final = f"{FLOTILLA_GROUP}/owner"
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
+# A quota that is used up passes by itself, as what an admission plugin forbids does not; the API server tells
+# the two apart in its message alone.
+EXCEEDED_QUOTA: Final = "exceeded quota: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class RefusalReason(StrEnum):
     NAME_TAKEN = "NameTaken"
     NAMESPACE_TERMINATING = "NamespaceTerminating"
     FORBIDDEN = "Forbidden"
+    QUOTA_EXCEEDED = "QuotaExceeded"
     INVALID = "Invalid"
     CONFLICT = "Conflict"
     BEING_DELETED = "BeingDeleted"
@@ -78,7 +82,8 @@ def refusal_reason(error: ApiError) -> RefusalReason:
         return RefusalReason.NAMESPACE_TERMINATING
     match error.status:
         case 403:
-            return RefusalReason.FORBIDDEN
+            used_up = EXCEEDED_QUOTA in error.message
+            return RefusalReason.QUOTA_EXCEEDED if used_up else RefusalReason.FORBIDDEN
         case 400 | 422:
             return RefusalReason.INVALID
         case 409:

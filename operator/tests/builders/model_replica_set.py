@@ -8,6 +8,7 @@ from typing import Any
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
+from tests.builders.pods import time_text
 
 IMAGES = Images(
     runtime="registry.example/flotilla-runtime@sha256:aa",
@@ -61,6 +62,12 @@ def model_replica_set(
 def spec_of(**spec: Any) -> ModelReplicaSetSpec:
     """The parsed spec of such a set."""
     return ModelReplicaSet.model_validate(model_replica_set(**spec)).spec
+
+
+def said(condition_type: str, reason: str) -> dict[str, Any]:
+    """A condition that is False."""
+    told = {"reason": reason, "message": "", "lastTransitionTime": time_text(60)}
+    return {"type": condition_type, "status": "False", **told}
 
 
 def gpu_set(**changes: Any) -> dict[str, Any]:

@@ -294,7 +294,7 @@ async def test_a_pod_that_is_being_deleted_is_not_deleted_again() -> None:
     ("status", "causes", "reason"),
     [
         pytest.param(403, ["NamespaceTerminating"], RefusalReason.NAMESPACE_TERMINATING, id="namespace ends"),
-        pytest.param(403, [], RefusalReason.FORBIDDEN, id="a quota is used up"),
+        pytest.param(403, [], RefusalReason.FORBIDDEN, id="a policy forbids it"),
         pytest.param(422, [], RefusalReason.INVALID, id="a field is immutable"),
     ],
 )

@@ -97,8 +97,13 @@ def newly_refused(manifest: Mapping[str, Any]) -> bool:
 def is_refused(manifest: Mapping[str, Any]) -> bool:
     """Whether it refused the last ones that the set tried, now or before it began to back off."""
     held = _in_status(manifest)
-    backs_off = _placed(manifest).get("reason") == Reason.BACKING_OFF
+    backs_off = placed_reason(manifest) == Reason.BACKING_OFF
     return newly_refused(manifest) or (backs_off and held is not None and held.refused)
+
+
+def placed_reason(manifest: Mapping[str, Any]) -> str:
+    """The reason of the condition Placed."""
+    return str(_placed(manifest).get("reason") or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,24 @@
 from dataclasses import replace
 from datetime import datetime
 
-from flotilla_operator.cluster.writes import Write
-from flotilla_operator.controllers.conditions import conditions_of
+from flotilla_operator.cluster.ownership import RefusalReason
+from flotilla_operator.cluster.writes import Manifest, Write
+from flotilla_operator.controllers.model_replica_set.backoff import Backoff, placed_reason
 from flotilla_operator.controllers.model_replica_set.demand import Demand
-from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Making, record_writes
 from flotilla_operator.controllers.model_replica_set.rollout import Evidence, Rollout, judged
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+
+WANT_OF_ROOM = frozenset(
+    {
+        Reason.INSUFFICIENT_CAPACITY,
+        Reason.NODES_REQUESTED,
+        Reason.NODE_PROVISIONING_TIMED_OUT,
+        Reason.UNSCHEDULABLE,
+        RefusalReason.QUOTA_EXCEEDED,
+    }
+)
 
 
 def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
@@ -26,12 +37,19 @@ def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
         attainment=None if me.spec.slo is None else me.spec.slo.attainment,
         answers=observed.load.answers,
         can_go_back=me.can_go_back,
-        waits_for_room=any(
-            held["type"] == ConditionType.PLACED and held["reason"] == Reason.INSUFFICIENT_CAPACITY
-            for held in conditions_of(me.manifest)
-        ),
+        waits_for_room=waits_for_room(me.manifest, demand.backoff),
     )
     return judged(before, evidence, now)
+
+
+def waits_for_room(manifest: Manifest, backoff: Backoff | None) -> bool:
+    """Whether replicas could not be made for want of room, of whatever kind: nothing that the revision can
+    be blamed for.
+    """
+    reason = placed_reason(manifest)
+    if reason == Reason.BACKING_OFF:
+        return backoff is not None and backoff.reason == RefusalReason.QUOTA_EXCEEDED
+    return reason in WANT_OF_ROOM
 
 
 def record_revisions(observed: Observed, demand: Demand, rollout: Rollout) -> list[Write]:

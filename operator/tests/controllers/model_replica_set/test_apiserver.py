@@ -229,7 +229,7 @@ def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
     stage.create(replicas=1)
     message = stage.wait("Ready", "False", "BackingOff")
     assert "exceeded quota" in message
-    stage.tells("Forbidden")
+    stage.tells("QuotaExceeded")
     stage.client.delete(path)
     stage.wait("Ready", "True")
 

@@ -25,7 +25,7 @@ from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
-from tests.builders.model_replica_set import gpu_set, model_replica_set, spec_of
+from tests.builders.model_replica_set import gpu_set, model_replica_set, said, spec_of
 from tests.builders.pods import NOW, engine_pod, time_text
 
 CONFIG = parse_config(
@@ -146,12 +146,6 @@ def test_priority(named: str | None, priority: int) -> None:
     classes = [priority_class("serving", 100), priority_class("usual", 5, default=True)]
     spec = spec_of(placement={"priorityClassName": named} if named else {})
     assert priority_of(spec, classes) == priority
-
-
-def said(condition_type: str, reason: str) -> dict[str, Any]:
-    """A condition that is False."""
-    told = {"reason": reason, "message": "", "lastTransitionTime": time_text(60)}
-    return {"type": condition_type, "status": "False", **told}
 
 
 class TestRivals:
