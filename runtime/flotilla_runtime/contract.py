@@ -349,9 +349,10 @@ class ListenFamily(StrEnum):
 class RouterConfig(_Section):
     """`config.json` of a router pod: read by `render` for HAProxy and by the agent beside it.
 
-    `models` are the names callers may ask for, adapters too. The engine selector must find the pods of one
-    set; pods whose LABEL_STAGE is not "0" are passed over, since only a group's leader serves. The router
-    selector finds the set's router pods: limits are per process, so each agent divides by the number alive.
+    `models` are the names that every replica serves, adapters too; none while a model is renamed. The engine
+    selector must find the pods of one set; pods whose LABEL_STAGE is not "0" are passed over, since only a
+    group's leader serves. The router selector finds the set's router pods: limits are per process, so each
+    agent divides by the number alive.
     `caller_keys_directory` is where the secret of callers' keys is mounted; None lets everyone in.
     `tls_directory` is where the certificate and its key are mounted, as TLS_FILE and TLS_KEY_FILE: then
     `port` speaks HTTPS, and `internal_port` speaks HTTP to Flotilla's own pods.
@@ -365,7 +366,7 @@ class RouterConfig(_Section):
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
     namespace: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...]
     task: RouterTask = RouterTask.GENERATE
     engine_selector: dict[str, str] = Field(min_length=1)
     router_selector: dict[str, str] = Field(min_length=1)

@@ -1,5 +1,7 @@
 """All objects of a ModelReplicaSet but its engine pods, which come and go one by one (`engine_pod`)."""
 
+from collections.abc import Sequence
+
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.engine_pod import engines, stages_of
@@ -11,6 +13,7 @@ from flotilla_operator.workloads.router import (
     router_service,
     routers,
 )
+from flotilla_operator.workloads.served import Served
 from flotilla_runtime import contract
 
 
@@ -21,12 +24,14 @@ def router_objects(
     *,
     key_made_anew: str = "",
     draining: int = 0,
+    beside: Sequence[Served] = (),
 ) -> list[Manifest]:
     """What stands around the engine pods, in the order in which it is needed.
 
-    `key_made_anew` is the time of the engines' key, where it is not their first one. The disruption budget
-    counts pods of whole groups and lets one pod be evicted at a time, whose group then goes with it; groups
-    that drain are still healthy and must not make up for those that serve.
+    `key_made_anew` is the time of the engines' key, where it is not their first one; `beside` is what
+    replicas of other revisions serve. The disruption budget counts pods of whole groups and lets one pod be
+    evicted at a time, whose group then goes with it; groups that drain are still healthy and must not make up
+    for those that serve.
     """
     groups, stages = spec.replicas + draining, stages_of(spec)
     part = engines(owner)
@@ -47,7 +52,7 @@ def router_objects(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, groups * stages - 1)
         ),
-        *router_manifests(owner, spec, images, key_made_anew=key_made_anew),
+        *router_manifests(owner, spec, images, key_made_anew=key_made_anew, beside=beside),
     ]
 
 

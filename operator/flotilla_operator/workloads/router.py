@@ -6,6 +6,7 @@ Callers' keys are a mounted secret, read again by the agent when they change; so
 rolls the pods, and a key of the engines' that was made anew.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
@@ -15,6 +16,7 @@ from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
 from flotilla_operator.workloads.pod_security import scratch
+from flotilla_operator.workloads.served import Served, served_by, served_by_all
 from flotilla_runtime import contract
 
 ANNOTATION_ENGINE_KEY_MADE = f"{contract.DOMAIN}/engine-key-made"
@@ -43,17 +45,19 @@ def internal_service(owner: Owner) -> Child:
     return Child(owner=owner, component=COMPONENT, suffix="model-internal")
 
 
-def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterConfig:
-    """What HAProxy and the agent are told."""
-    router = spec.router
+def router_config(
+    owner: Owner, spec: ModelReplicaSetSpec, beside: Sequence[Served] = ()
+) -> contract.RouterConfig:
+    """What HAProxy and the agent are told; `beside` is what replicas of other revisions serve."""
+    router, served = spec.router, served_by_all(served_by(spec), beside)
     return contract.RouterConfig(
         name=owner.name,
         namespace=owner.namespace,
-        models=(spec.model.name, *(adapter.name for adapter in spec.engine.adapters)),
+        models=served.models,
         task=contract.RouterTask(spec.model.task),
         engine_selector=engine_selector(owner),
         router_selector=routers(owner).selector,
-        max_num_seqs=spec.engine.max_num_seqs,
+        max_num_seqs=served.max_num_seqs,
         load_factor=router.load_factor,
         max_queue=router.max_queue,
         max_request_mib=router.max_request_mib,
@@ -70,11 +74,16 @@ def router_config(owner: Owner, spec: ModelReplicaSetSpec) -> contract.RouterCon
 
 
 def router_manifests(
-    owner: Owner, spec: ModelReplicaSetSpec, images: Images, *, key_made_anew: str = ""
+    owner: Owner,
+    spec: ModelReplicaSetSpec,
+    images: Images,
+    *,
+    key_made_anew: str = "",
+    beside: Sequence[Served] = (),
 ) -> list[Manifest]:
     """Everything the router is made of, in the order in which it is needed."""
     part = routers(owner)
-    data = objects.config_file(router_config(owner, spec))
+    data = objects.config_file(router_config(owner, spec, beside))
     parts = _pod_parts(part, spec, images, data)
     if key_made_anew:
         annotations = {**parts.annotations, ANNOTATION_ENGINE_KEY_MADE: key_made_anew}

@@ -36,6 +36,7 @@ from flotilla_operator.controllers.model_replica_set.records import (
     way_back,
 )
 from flotilla_operator.controllers.model_replica_set.references import missing_references
+from flotilla_operator.controllers.model_replica_set.revisions import served_beside
 from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.controllers.model_replica_set.scaling import (
     scaling_of,
@@ -131,6 +132,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
         routers=routers_seen(pods, targets, world.measurements),
         records=records_of(world.caches, uid),
+        served_beside=served_beside(me, world.caches),
     )
     return claim_templates(observed, world.caches)
 

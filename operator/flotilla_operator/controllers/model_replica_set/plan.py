@@ -22,11 +22,11 @@ from flotilla_operator.cluster.writes import (
     Event,
     EventType,
     JsonPatch,
-    Manifest,
     ObjectRef,
     Plan,
     Write,
 )
+from flotilla_operator.controllers.model_replica_set.applied import applied_objects
 from flotilla_operator.controllers.model_replica_set.demand import (
     Demand,
     Waiting,
@@ -55,7 +55,6 @@ from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pods
 from flotilla_operator.workloads.gate import is_gated, lifting
-from flotilla_operator.workloads.model_replica_set import router_objects
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -65,7 +64,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return Plan()
     observed, demand, placement, moves = _decided(observed, now)
     rollout = rollout_of(observed, demand, now)
-    objects, taken = _router(observed, draining=len(demand.turnover.removals))
+    objects, taken = applied_objects(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
         return _look_on(observed, demand, rollout, taken, now)
     started, waiting = _start(observed, demand, placement, now)
@@ -146,21 +145,6 @@ def _look_on(
     )
 
 
-def _router(observed: Observed, *, draining: int) -> tuple[list[Manifest], tuple[str, ...]]:
-    """The objects to apply, and the names that belong to somebody else; the writer leaves those alone."""
-    me = observed.me
-    wanted = router_objects(
-        me.owner, me.spec, observed.around.images, key_made_anew=me.key_made_anew, draining=draining
-    )
-    taken = []
-    for manifest in wanted:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        live = observed.existing.get((kind, name))
-        if live is not None and not _controlled_by(live, me.owner.uid):
-            taken.append(f"{kind} {name}")
-    return wanted, tuple(taken)
-
-
 def _engine_key(observed: Observed) -> list[Write]:
     """The key first, for both sides of it are started with it."""
     key, owner = observed.engine_key, observed.me.owner
@@ -178,13 +162,6 @@ def _key_events(observed: Observed) -> list[Event]:
         "replicas are replaced; until then calls may be answered with 503"
     )
     return [Event(type=EventType.WARNING, reason=EventReason.ENGINE_KEY_LOST, note=note)]
-
-
-def _controlled_by(manifest: Manifest, uid: str) -> bool:
-    return any(
-        reference.get("controller") and reference["uid"] == uid
-        for reference in manifest["metadata"].get("ownerReferences") or ()
-    )
 
 
 def _placement(observed: Observed, demand: Demand, now: datetime) -> Placement | None:

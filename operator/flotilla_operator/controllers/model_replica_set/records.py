@@ -76,17 +76,26 @@ def way_back(
 ) -> WayBack | None:
     """Where the set could go back to, as far as its record can still be read."""
     good = good_revision(manifest)
-    held = _record(manifest, good, caches)
-    if held is None:
-        return None
-    try:
-        parts = with_recorded_parts(spec, held["data"])
-    except ValidationError:
+    held, parts = _record(manifest, good, caches), recorded_spec(spec, manifest, good, caches)
+    if held is None or parts is None:
         return None
     refresh, key_then = _marks(held)
     same_key = key_then == key_made_anew
     revision = good if same_key else marked_revision(parts, refresh, key_made_anew)
     return WayBack(spec=parts, revision=revision, refresh=refresh)
+
+
+def recorded_spec(
+    spec: ModelReplicaSetSpec, manifest: Manifest, revision: str, caches: Caches
+) -> ModelReplicaSetSpec | None:
+    """The spec with the parts of a revision, as far as its record can still be read."""
+    held = _record(manifest, revision, caches)
+    if held is None:
+        return None
+    try:
+        return with_recorded_parts(spec, held["data"])
+    except ValidationError:
+        return None
 
 
 def has_failed(spec: ModelReplicaSetSpec, manifest: Manifest, revision: str, caches: Caches) -> str | None:

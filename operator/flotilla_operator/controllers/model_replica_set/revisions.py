@@ -1,16 +1,21 @@
-"""What a plan makes of revisions: the judgement of the newest one, and the records that must be kept."""
+"""What a plan makes of revisions: the judgement of the newest one, the records that must be kept, and what
+replicas of others still serve.
+"""
 
 from dataclasses import replace
 from datetime import datetime
 
+from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.ownership import RefusalReason
 from flotilla_operator.cluster.writes import Manifest, Write
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff, placed_reason
 from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.records import Making, record_writes
+from flotilla_operator.controllers.model_replica_set.records import Making, record_writes, recorded_spec
 from flotilla_operator.controllers.model_replica_set.rollout import Evidence, Rollout, judged
-from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.model_replica_set.seen import Observed, SetSeen
+from flotilla_operator.workloads.served import Served, served_by
+from flotilla_runtime import contract
 
 WANT_OF_ROOM = frozenset(
     {
@@ -68,3 +73,12 @@ def record_revisions(observed: Observed, demand: Demand, rollout: Rollout) -> li
         held=observed.records,
         needed=frozenset(needed),
     )
+
+
+def served_beside(me: SetSeen, caches: Caches) -> tuple[Served, ...]:
+    """What the replicas of other revisions than the running one serve, as far as these are on record."""
+    held = {pod["metadata"]["labels"].get(contract.LABEL_REVISION, "") for pod in me.pods}
+    specs = (
+        recorded_spec(me.spec, me.manifest, revision, caches) for revision in sorted(held - {me.revision})
+    )
+    return tuple(dict.fromkeys(served_by(spec) for spec in specs if spec is not None))

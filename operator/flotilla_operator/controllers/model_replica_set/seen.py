@@ -24,6 +24,7 @@ from flotilla_operator.placement.score import Scorer
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.workloads.served import Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,7 @@ class Surroundings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything a plan rests on. `existing` holds the objects that stand where ours should, by kind and
-    name.
+    name; `served_beside` what replicas of other revisions serve.
     """
 
     me: SetSeen
@@ -169,3 +170,4 @@ class Observed:
     claim_templates: Sequence[Manifest] = ()
     sizing: Sizing = field(default_factory=Sizing)
     records: Mapping[str, Record] = field(default_factory=dict)
+    served_beside: tuple[Served, ...] = ()

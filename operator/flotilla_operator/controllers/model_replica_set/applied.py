@@ -1,0 +1,32 @@
+"""What stands around the engine pods and is applied: services, the router and what guards them."""
+
+from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.workloads.model_replica_set import router_objects
+
+
+def applied_objects(observed: Observed, *, draining: int) -> tuple[list[Manifest], tuple[str, ...]]:
+    """The objects to apply, and the names that belong to somebody else; the writer leaves those alone."""
+    me = observed.me
+    wanted = router_objects(
+        me.owner,
+        me.spec,
+        observed.around.images,
+        key_made_anew=me.key_made_anew,
+        draining=draining,
+        beside=observed.served_beside,
+    )
+    taken = []
+    for manifest in wanted:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        live = observed.existing.get((kind, name))
+        if live is not None and not _controlled_by(live, me.owner.uid):
+            taken.append(f"{kind} {name}")
+    return wanted, tuple(taken)
+
+
+def _controlled_by(manifest: Manifest, uid: str) -> bool:
+    return any(
+        reference.get("controller") and reference["uid"] == uid
+        for reference in manifest["metadata"].get("ownerReferences") or ()
+    )
