@@ -17,7 +17,25 @@ PACKAGES = "/opt/engine/current/site-packages"
 PACKAGES_VARIABLE = "ENGINE_PACKAGES"
 # vLLM's default for CPUs is one process more, so that it can bind threads: 15 s and 1 GiB (measured).
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-ONE_PROCESS_ONLY = ("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp")
+PIPELINE = ("--pipeline-parallel-size", "-pp")
+ONE_PROCESS_ONLY = ("--tensor-parallel-size", "-tp", *PIPELINE)
+# A stage makes the room for what it receives in the warm-up, which vLLM leaves out on a CPU when nothing is
+# compiled; so stages are traced, though not compiled.
+TRACED = ("--compilation-config", '{"mode": 2, "backend": "eager"}')
+# `vllm serve`, which knows --headless; its own main function wants the metadata of a package named vllm.
+SERVE = """
+import sys
+from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+cli_env_setup()
+command, parser = ServeSubcommand(), FlexibleArgumentParser()
+command.subparser_init(parser.add_subparsers())
+given = parser.parse_args(["serve", *sys.argv[1:]])
+command.validate(given)
+command.cmd(given)
+"""
 BRAIN_FLOAT_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -28,15 +46,17 @@ def arguments(given: Sequence[str], cpu_flags: set[str]) -> list[str]:
     have no fast kernels on a CPU: the same embeddings took 0.4 s as bfloat16 and 3.9 s as float16.
     """
     named = ["--model", *given] if given and not given[0].startswith("-") else list(given)
-    defaults = ["--dtype", "bfloat16" if cpu_flags & BRAIN_FLOAT_FLAGS else "float32", "--enforce-eager"]
-    if not _splits_the_model(named):
+    defaults = ["--dtype", "bfloat16" if cpu_flags & BRAIN_FLOAT_FLAGS else "float32"]
+    defaults += TRACED if _several(PIPELINE, named) else ["--enforce-eager"]
+    if not _several(ONE_PROCESS_ONLY, named):
         defaults += ["--distributed-executor-backend", IN_PROCESS]
     return [*defaults, *named]
 
 
-def _splits_the_model(given: Sequence[str]) -> bool:
+def _several(names: Sequence[str], given: Sequence[str]) -> bool:
+    """Whether the caller splits the model by one of these arguments."""
     parts = [part for argument in given for part in argument.split("=", 1)]
-    return any(name.replace("_", "-") in ONE_PROCESS_ONLY and value != "1" for name, value in pairwise(parts))
+    return any(name.replace("_", "-") in names and value != "1" for name, value in pairwise(parts))
 
 
 def environment(
@@ -108,8 +128,8 @@ def main() -> None:
     process_environment = environment(
         os.environ, packages, home, scratch, cpu_limit(_read_quota(), available)
     )
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    os.execve(sys.executable, [*command, *arguments(sys.argv[1:], _read_cpu_flags())], process_environment)
+    command = [sys.executable, "-c", SERVE, *arguments(sys.argv[1:], _read_cpu_flags())]
+    os.execve(sys.executable, command, process_environment)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def process_environment(engine: Environment) -> dict[str, str]:
 
 
 @contextmanager
-def running(
+def started(
     engine: Environment, model: Path, port: int, extra: Sequence[str], log: Path
-) -> Iterator[RunningEngine]:
-    """Serve `model` while the block runs; the engine and its children are gone after it."""
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """The engine's process while the block runs; it and its children are gone after it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(engine, model, port, extra),
@@ -54,9 +54,7 @@ def running(
             stderr=subprocess.STDOUT,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(process, url, log)
-        yield RunningEngine(url=url, process_id=process.pid, log=log)
+        yield process
     finally:
         process.terminate()
         try:
@@ -64,6 +62,17 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def running(
+    engine: Environment, model: Path, port: int, extra: Sequence[str], log: Path
+) -> Iterator[RunningEngine]:
+    """Serve `model` while the block runs."""
+    with started(engine, model, port, extra, log) as process:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_healthy(process, url, log)
+        yield RunningEngine(url=url, process_id=process.pid, log=log)
 
 
 def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

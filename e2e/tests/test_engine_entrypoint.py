@@ -55,6 +55,18 @@ def test_only_a_model_that_is_not_split_runs_in_one_process(given: list[str], al
     assert (entrypoint.IN_PROCESS in arguments) is alone
 
 
+@pytest.mark.parametrize(
+    ("given", "traced"),
+    [
+        pytest.param(["--tensor-parallel-size", "2"], False, id="tensor ranks receive nothing from a stage"),
+        pytest.param(["--pipeline-parallel-size", "2"], True, id="a stage makes room for what it receives"),
+    ],
+)
+def test_stages_are_traced_and_everything_else_runs_eagerly(given: list[str], traced: bool) -> None:
+    arguments = entrypoint.arguments(["--model", "m", *given], set())
+    assert ("--compilation-config" in arguments, "--enforce-eager" in arguments) == (traced, not traced)
+
+
 def test_what_the_pod_sets_is_kept_and_the_rest_is_filled_in() -> None:
     given = {"VLLM_CPU_KVCACHE_SPACE": "4", "HOME": "/gone", "OMP_NUM_THREADS": "3"}
     made = entrypoint.environment(given, "/packages", "/writable", "/scratch", threads=2)

@@ -1,0 +1,76 @@
+"""A replica of two stages with the real engine: two pods on the one real node behind the set's router."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from demo.environment import Environment
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500, func_only=True)]
+
+NAME = "two-stages"
+READY_SECONDS = 600
+SET = {
+    "apiVersion": "flotilla.dev/v1alpha1",
+    "kind": "ModelReplicaSet",
+    "metadata": {"name": NAME},
+    "spec": {
+        "model": {"name": NAME, "source": "pvc://models/smollm2"},
+        "parallelism": {"pipeline": 2},
+        "engine": {
+            "maxModelLen": 1024,
+            "maxNumSeqs": 4,
+            "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
+        },
+        "replicas": 1,
+        "router": {"replicas": 1},
+        "drain": {"deadlineSeconds": 5},
+    },
+}
+
+
+@pytest.fixture
+def stages(demo: Environment) -> Iterator[None]:
+    """The set, ready; gone afterwards."""
+    demo.kubectl.apply([SET])
+    ready(demo)
+    yield
+    demo.kubectl.run("delete", "mrs", NAME, "--wait", timeout_seconds=120)
+
+
+def test_two_pods_answer_as_one_replica_and_start_anew_together(demo: Environment, stages: None) -> None:
+    assert "Paris" in answer(demo)
+    before = pods(demo)
+    assert len(before) == 2
+    follower = next(name for name in before if name.endswith("-1"))
+    demo.kubectl.run("delete", "pod", follower, "--wait=false")
+    eventually(lambda: len(pods(demo)) == 2 and not pods(demo).keys() & before.keys())
+    ready(demo)
+    assert "Paris" in answer(demo)
+
+
+def ready(demo: Environment) -> None:
+    demo.kubectl.run(
+        *("wait", "--for=condition=Ready", f"mrs/{NAME}", f"--timeout={READY_SECONDS}s"),
+        timeout_seconds=READY_SECONDS + 10,
+    )
+
+
+def pods(demo: Environment) -> dict[str, str]:
+    """The engine pods that are there, by name: their phases."""
+    selector = f"--selector=flotilla.dev/owner={NAME},app.kubernetes.io/component=engine"
+    found = demo.kubectl.get("pods", selector)["items"]
+    return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in found}
+
+
+def answer(demo: Environment) -> str:
+    """What the model says to a question that it knows the answer of."""
+    question = {"role": "user", "content": "What is the capital of France?"}
+    body = {"model": NAME, "messages": [question], "max_tokens": 12, "temperature": 0}
+    with demo.kubectl.port_forward(f"service/{NAME}-model", 8000) as port:
+        response = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=300)
+    assert response.status_code == 200, response.text
+    content: str = response.json()["choices"][0]["message"]["content"]
+    return content
