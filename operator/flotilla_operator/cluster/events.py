@@ -1,5 +1,8 @@
 """Kubernetes events about our objects: few, and repeats counted in a series.
 
+What one plan tells of several subjects for one reason is one event: a hundred replicas that are placed
+together are one piece of news, and a request for each would be most of what the API server is asked.
+
 An event of the same reason and subject as one in the last minutes is not a new event but a count on that
 one, written when the series starts and then at most once per interval. Each object has a token bucket, so a
 loop that fails in ever new words does not fill etcd either. An event that cannot be written is logged and
@@ -7,8 +10,8 @@ forgotten: events inform, the conditions hold the truth.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,7 +21,7 @@ from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.resources import EVENTS, FLOTILLA_GROUP
-from flotilla_operator.cluster.writes import Event, Manifest
+from flotilla_operator.cluster.writes import Event, EventType, Manifest
 
 CONTROLLER: Final = f"{FLOTILLA_GROUP}/operator"
 NOTE_LIMIT: Final = 1024
@@ -58,6 +61,32 @@ class Bucket:
             return False
         self.tokens -= 1
         return True
+
+
+def gathered(events: Sequence[Event]) -> list[Event]:
+    """The events of one plan, those of one reason as one that tells of all their subjects."""
+    alike: dict[tuple[EventType, str, str], list[Event]] = {}
+    for event in events:
+        alike.setdefault((event.type, event.reason, event.action), []).append(event)
+    return [
+        replace(
+            together[0],
+            note=_joined([event.note for event in together]),
+            subject=" ".join(event.subject for event in together),
+        )
+        for together in alike.values()
+    ]
+
+
+def _joined(notes: Sequence[str]) -> str:
+    """As many of the notes as one event holds, and how many more there are."""
+    if len(text := "; ".join(notes)) <= NOTE_LIMIT:
+        return text
+    shown = list(notes)
+    while len(text) > NOTE_LIMIT and len(shown) > 1:
+        shown.pop()
+        text = "; ".join([*shown, f"and {len(notes) - len(shown)} more"])
+    return text
 
 
 class Recorder:

@@ -16,7 +16,7 @@ import structlog
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.client import ApiError
-from flotilla_operator.cluster.events import Recorder
+from flotilla_operator.cluster.events import Recorder, gathered
 from flotilla_operator.cluster.lease import NotLeadingError
 from flotilla_operator.cluster.ownership import Owner, Refusal, RefusalReason
 from flotilla_operator.cluster.queue import KeyedQueue
@@ -177,7 +177,7 @@ class Reconciler:
             self._hands.queue.add_after(_key(owner), wait_seconds)
         if plan.finalizers is not None and takes_off and not refusals:
             await writer.write_finalizers(self._newest(owner), plan.finalizers)
-        for event in done.events:
+        for event in gathered(done.events):
             await self._hands.recorder.record(owner, event)
         return refusals
 

@@ -5,11 +5,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from flotilla_operator.cluster.crash_points import CrashPoint
-from flotilla_operator.cluster.events import BUCKET_SIZE, Recorder
+from flotilla_operator.cluster.events import BUCKET_SIZE, NOTE_LIMIT, Recorder, gathered
 from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.resources import EVENTS, MODEL_REPLICA_SETS
 from flotilla_operator.cluster.writes import Event, EventType, Manifest
 from tests.support.fake_api import FakeApi
+
+
+def placed(group: str) -> Event:
+    return Event(
+        type=EventType.NORMAL, reason="GroupPlaced", note=f"{group} goes to node-{group}", subject=group
+    )
+
 
 FAILED = Event(type=EventType.WARNING, reason="WriteFailed", note="the server said no")
 
@@ -81,6 +88,19 @@ async def test_the_same_news_of_two_subjects_are_two_events_and_of_one_are_a_ser
             await b.recorder.record(b.owner, lost(group))
         assert [event["note"][0] for event in b.events()] == ["a", "b"]
         assert [event.get("series", {}).get("count") for event in b.events()] == [2, None]
+
+
+def test_what_a_plan_tells_of_several_subjects_for_one_reason_is_one_event() -> None:
+    together, alone = gathered([placed("a"), FAILED, placed("b")])
+    assert (together.note, together.subject) == ("a goes to node-a; b goes to node-b", "a b")
+    assert alone == FAILED
+
+
+def test_an_event_of_too_many_subjects_says_how_many_more_there_are() -> None:
+    (event,) = gathered([placed(f"group-{number:03}") for number in range(200)])
+    told = event.note.count(" goes to ")
+    assert event.note.endswith(f"group-{told - 1:03}; and {200 - told} more")
+    assert NOTE_LIMIT - 60 < len(event.note) <= NOTE_LIMIT
 
 
 async def test_a_hundred_subjects_share_the_object_s_tokens() -> None:
