@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -84,7 +85,16 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
         await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     else:
         load_incluster_config(client_configuration=configuration)
+    configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
+    # aiohttp would ask the environment and ~/.netrc anew for each request, each in a thread of its own.
+    configuration.client_session_kwargs = {"trust_env": False}
     return configuration
+
+
+def _proxy_from_environment(host: str) -> str | None:
+    """The proxy that HTTPS_PROXY and its like name for the API server."""
+    address = urlsplit(host)
+    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
 
 class Client:

@@ -90,6 +90,23 @@ def test_the_causes_of_a_refusal_are_kept_by_reason() -> None:
     assert error_from(403, document).causes == {"NamespaceTerminating"}
 
 
+@pytest.mark.parametrize(
+    ("exempt", "proxy"),
+    [
+        pytest.param("", "http://proxy:3128", id="the environment's proxy is taken"),
+        pytest.param("127.0.0.1", None, id="unless it exempts the API server"),
+    ],
+)
+async def test_the_environment_s_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exempt: str, proxy: str | None
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", exempt)
+    path = tmp_path / "kubeconfig"
+    path.write_text(FakeApi().kubeconfig())
+    assert (await load_configuration(path)).proxy == proxy
+
+
 async def test_credentials_come_from_the_kubeconfig(tmp_path: Path) -> None:
     api = FakeApi()
     path = tmp_path / "kubeconfig"
