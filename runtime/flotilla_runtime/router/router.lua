@@ -40,14 +40,13 @@ local function content_text(query, path)
     return text
 end
 
-local function chat_key(query, body)
-    local system = nil
+-- The first user message of a list, behind the first system message unless one is given. Items of other types, which
+-- have no role, may come before it.
+local function messages_key(query, body, list, system)
     for i = 0, MESSAGES_LOOKED_AT - 1 do
-        local message = "$.messages[" .. i .. "]"
+        local message = list .. "[" .. i .. "]"
         local role = query(message .. ".role")
-        if role == nil then
-            return nil
-        elseif role == "user" then
+        if role == "user" then
             local user = content_text(query, message .. ".content")
             if user ~= nil then
                 return (system or "") .. "\0" .. user
@@ -55,15 +54,22 @@ local function chat_key(query, body)
             return #body >= PREFIX_BYTES and body:sub(1, PREFIX_BYTES) or nil
         elseif system == nil and (role == "system" or role == "developer") then
             system = content_text(query, message .. ".content")
+        elseif role == nil and query(message .. ".type") == nil then
+            return nil
         end
     end
     return nil
 end
 
--- The first item goes first: from HAProxy 2.9 on json_query answers a list with its whole text, and the list grows.
-local function responses_key(query)
-    local input = content_text(query, "$.input[0].content") or query("$.input")
-    return input and (query("$.instructions") or "") .. "\0" .. input
+-- Input is a list of items or a text. The list goes first: from HAProxy 2.9 on json_query answers a list with its
+-- whole text, and the list grows.
+local function responses_key(query, body)
+    local instructions = query("$.instructions")
+    if query("$.input[0].role") or query("$.input[0].type") then
+        return messages_key(query, body, "$.input", instructions)
+    end
+    local input = query("$.input")
+    return input and (instructions or "") .. "\0" .. input
 end
 
 local function prompt_key(body)
@@ -92,13 +98,13 @@ local function find_key(txn)
     end
     local path = txn.f:path()
     if path == "/v1/chat/completions" then
-        return "Messages", chat_key(query, body)
+        return "Messages", messages_key(query, body, "$.messages")
     elseif path == "/v1/responses" then
         local previous = query("$.previous_response_id")
         if previous then
             return "PreviousResponse", previous
         end
-        return "Input", responses_key(query)
+        return "Input", responses_key(query, body)
     elseif path == "/v1/completions" then
         return "Prompt", prompt_key(body)
     end

@@ -186,6 +186,24 @@ def image_then(text: str) -> list[dict[str, Any]]:
             id="responses by the first input of a list",
         ),
         pytest.param(
+            RESPONSES,
+            "Input",
+            lambda key: {"input": [message("developer", LONG[:99]), message("user", parts(key))]},
+            lambda key: {
+                "input": [message("developer", LONG[:99]), message("user", parts(key)), message("user", LONG)]
+            },
+            id="responses by the first input of a user's, behind what the developer says",
+        ),
+        pytest.param(
+            RESPONSES,
+            "Input",
+            lambda key: {"input": [{"type": "item_reference", "id": "x"}, message("user", key)]},
+            lambda key: {
+                "input": [{"type": "item_reference", "id": "x"}, message("user", key), {"type": "y"}]
+            },
+            id="responses by the first input of a user's, behind an item of another type",
+        ),
+        pytest.param(
             COMPLETIONS,
             "Prompt",
             lambda key: {"model": "smollm2", "prompt": key + LONG[:4096]},
@@ -233,6 +251,7 @@ async def test_a_header_goes_before_the_body() -> None:
         pytest.param(chat(), CHAT, id="no messages"),
         pytest.param({"messages": "text"}, CHAT, id="messages that are no list"),
         pytest.param({"model": "smollm2"}, COMPLETIONS, id="no prompt"),
+        pytest.param({"input": [message("system", "be kind")]}, RESPONSES, id="an input that no user gave"),
         pytest.param({"model": "smollm2", "input": ["a", "b"]}, "/v1/embeddings", id="another path"),
     ],
 )
