@@ -3,7 +3,9 @@
 Pure. A request that the routers hold wakes the first replica. It goes when the routers have had nothing to do
 for long enough, counted by themselves, since looks every few seconds would miss short requests. A replica
 that has just become ready is given the same time, or one that loads for longer than its callers wait would go
-before it ever served. Unknown is not idle: without figures from every router nothing is changed.
+before it ever served. One that is not ready is waited for as long as an update would be, for nobody knows
+whether it still loads; then it goes, since one that never becomes ready would hold its accelerators for ever.
+Unknown is not idle: without figures from every router nothing is changed.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ class ZeroReason(StrEnum):
     BUSY = "Busy"
     QUIET = "Quiet"
     STARTING = "Starting"
+    NEVER_READY = "NeverReady"
     NEVER_TO_ZERO = "NeverToZero"
     IDLE = "Idle"
 
@@ -37,11 +40,14 @@ class ZeroSignals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroPolicy:
-    """The set's `autoscaling`; without a time a replica that was woken stays."""
+    """The set's `autoscaling`; without a time a replica that was woken stays. After `start_deadline_seconds`
+    nobody believes any more that a replica will become ready.
+    """
 
     min_replicas: int
     max_replicas: int
     scale_to_zero_after_seconds: float | None
+    start_deadline_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,8 @@ def _awake(signals: ZeroSignals | None, policy: ZeroPolicy, awake: bool) -> tupl
     after = policy.scale_to_zero_after_seconds
     if after is None:
         return True, ZeroReason.NEVER_TO_ZERO
+    if signals.ready_seconds is None and signals.idle_seconds >= max(after, policy.start_deadline_seconds):
+        return False, ZeroReason.NEVER_READY
     if signals.ready_seconds is None or signals.ready_seconds < after:
         return True, ZeroReason.STARTING
     if signals.idle_seconds < after:

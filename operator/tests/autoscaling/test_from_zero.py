@@ -7,6 +7,7 @@ import pytest
 from flotilla_operator.autoscaling.from_zero import ZeroPolicy, ZeroReason, ZeroSignals, decide
 
 AFTER = 300.0
+START_DEADLINE = 1800.0
 
 
 def signals(**fields: Any) -> ZeroSignals:
@@ -15,7 +16,7 @@ def signals(**fields: Any) -> ZeroSignals:
 
 def policy(**fields: Any) -> ZeroPolicy:
     base = {"min_replicas": 0, "max_replicas": 4, "scale_to_zero_after_seconds": AFTER}
-    return ZeroPolicy(**{**base, **fields})
+    return ZeroPolicy(**{**base, "start_deadline_seconds": START_DEADLINE, **fields})
 
 
 ROWS = [
@@ -51,6 +52,38 @@ ROWS = [
         1,
         ZeroReason.STARTING,
         id="a replica that still loads is kept, even if its caller gave up",
+    ),
+    pytest.param(
+        1,
+        signals(ready_seconds=None, idle_seconds=1799.0),
+        policy(),
+        1,
+        ZeroReason.STARTING,
+        id="it is kept until the deadline of a start",
+    ),
+    pytest.param(
+        1,
+        signals(ready_seconds=None, idle_seconds=1800.0),
+        policy(),
+        0,
+        ZeroReason.NEVER_READY,
+        id="one that is not ready by then goes",
+    ),
+    pytest.param(
+        1,
+        signals(ready_seconds=None, idle_seconds=1800.0),
+        policy(scale_to_zero_after_seconds=3600.0),
+        1,
+        ZeroReason.STARTING,
+        id="a time to zero that is longer counts",
+    ),
+    pytest.param(
+        1,
+        signals(ready_seconds=None, requests=1, idle_seconds=1800.0),
+        policy(),
+        1,
+        ZeroReason.BUSY,
+        id="one that is not ready stays while somebody waits for it",
     ),
     pytest.param(
         1,

@@ -29,6 +29,7 @@ def scaling_of(
         min_replicas=spec.autoscaling.min_replicas,
         max_replicas=spec.autoscaling.max_replicas,
         scale_to_zero_after_seconds=spec.autoscaling.scale_to_zero_after_seconds,
+        start_deadline_seconds=spec.update.progress_deadline_seconds,
     )
     return decide(signals, policy, current=_last_wanted(manifest))
 

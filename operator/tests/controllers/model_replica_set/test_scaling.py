@@ -58,6 +58,16 @@ def test_a_set_without_autoscaling_keeps_its_own_number() -> None:
     assert as_decided_last(manifest, spec).replicas == 3
 
 
+def test_a_replica_that_never_becomes_ready_goes_at_the_deadline_of_an_update() -> None:
+    spec = {"autoscaling": SLEEPER, "update": {"progressDeadlineSeconds": 600}}
+    manifest = model_replica_set(status={"desiredReplicas": 1}, **spec)
+    for idle, wanted in ((599.0, 1), (600.0, 0)):
+        seen = zero_signals(RouterLoad(waiting=0, running=0, idle_seconds=idle), [pod(None)], NOW)
+        decision = scaling_of(manifest, ModelReplicaSet.model_validate(manifest).spec, seen)
+        assert decision is not None
+        assert decision.wanted == wanted
+
+
 def test_what_was_decided_last_is_read_from_the_status() -> None:
     manifest = model_replica_set(replicas=3, autoscaling=SLEEPER, status={"desiredReplicas": 1})
     spec = ModelReplicaSet.model_validate(manifest).spec
