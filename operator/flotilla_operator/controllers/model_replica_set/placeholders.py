@@ -26,7 +26,7 @@ from flotilla_operator.controllers.model_replica_set.provisioning import (
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed, SetSeen, Surroundings
 from flotilla_operator.placement import Group, Placement, Refusal
-from flotilla_operator.workloads.engine_pod import claim_volumes
+from flotilla_operator.workloads.engine_pod import claim_volumes, stages_of
 from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_operator.workloads.placeholder import (
     Dress,
@@ -101,10 +101,11 @@ def ask_for_nodes(
         return Asking(provisioning=Provisioning(remove=removed)) if removed else None
     refusals = _refusals(me, placement)
     shape = _shape(refusals[0].group, me, observed.around) if refusals else None
+    held_back = placement is None and bool(demand.waiting)
     asked = Asked(
-        replicas=len(refusals),
+        replicas=None if held_back else len(refusals),
         starting=starting + sum(group.lives and group.phase in ON_THE_WAY for group in demand.groups),
-        stages=shape.stages if shape is not None else 1,
+        stages=stages_of(me.spec),
         timeout=timedelta(seconds=wish.timeout_seconds),
     )
     seen = [_placeholder(pod, shape) for pod in held]

@@ -8,6 +8,9 @@ Which replica gets which node does not matter, so slots belong to no replica.
 A slot that has not led to a replica within the time-out is taken away whole, so the autoscaler takes back
 what it could bring of it. Then there is a pause, doubled each time, because a pool at its limit would else
 bring half of a replica's nodes again and again, and somebody pays for them.
+
+While something else holds the replicas back (they have failed and back off, a secret is missing) nobody knows
+whether they fit: nothing new is asked for then, and what was asked for stays until its time-out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,9 +37,11 @@ class Placeholder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is missing: `replicas` that fit nowhere, of so many `stages` each; `starting` are on their way."""
+    """What is missing: `replicas` that fit nowhere, of so many `stages` each; `starting` are on their way.
+    None where that is not known.
+    """
 
-    replicas: int
+    replicas: int | None
     starting: int
     stages: int
     timeout: timedelta
@@ -89,15 +94,16 @@ def decide(asked: Asked, held: Sequence[Placeholder], attempts: Attempts, now: d
     slots = _slots([placeholder for placeholder in held if placeholder.useful])
     expired = _expired(slots, asked, now)
     standing = {slot: pods for slot, pods in slots.items() if slot not in expired}
-    wanted = min(asked.replicas, MOST_SLOTS)
+    known = asked.replicas is not None
+    wanted = len(standing) if asked.replicas is None else min(asked.replicas, MOST_SLOTS)
     kept = _most_bound(standing, wanted + asked.starting)
-    if not wanted:
+    if known and not wanted:
         attempts = Attempts()
     elif expired:
         attempts = attempts.timed_out(_what_did_not_come(expired, asked), asked.timeout, now)
     pods = tuple(pod for slot in sorted(kept) for pod in kept[slot])
     return Provisioning(
-        create=() if attempts.pausing(now) else _missing(kept, asked.stages, wanted),
+        create=_missing(kept, asked.stages, wanted) if known and not attempts.pausing(now) else (),
         remove=(*useless, *(pod for slot in sorted(slots) if slot not in kept for pod in slots[slot])),
         kept=pods,
         attempts=attempts,

@@ -14,6 +14,7 @@ from flotilla_operator.cluster.writes import Create, Delete, Plan
 from flotilla_operator.controllers.model_replica_set.memory import lasting_claim
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.placement import Snapshot
 from flotilla_operator.workloads.placeholder import is_placeholder
 from tests.builders.model_replica_set import gpu_set
@@ -151,6 +152,50 @@ def test_past_the_time_out_nothing_is_left_and_the_condition_says_what_did_not_c
     assert len(made(planned(manifest, later=1200))) == 2
     changed = {**manifest, "metadata": {**manifest["metadata"], "generation": 2}}
     assert len(made(planned(changed, later=601))) == 2, "a changed spec is tried at once"
+
+
+def failed(seconds_ago: float) -> dict[str, Any]:
+    times = {"failedTime": time_text(seconds_ago), "untilTime": time_text(seconds_ago - 40)}
+    return {"backoff": {"failures": 4, "message": "llama-x: NCCL error", **times}}
+
+
+HELD_BACK = [
+    pytest.param(failed(0), (), id="they back off"),
+    pytest.param(
+        {}, (Missing(field="f", reason=Reason.SECRET_MISSING, message="m"),), id="a secret is missing"
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "missing"), HELD_BACK)
+def test_while_replicas_are_held_back_what_was_asked_for_stays_until_its_time_out(
+    status: dict[str, Any], missing: tuple[Missing, ...]
+) -> None:
+    manifest = asking_set()
+    asked = planned(manifest)
+    there = live(asked, nodes=["new"])
+    manifest["status"] = {**(asked.status or {}), **status}
+    seen = replace(observed(manifest, snapshot=EMPTY), placeholders=there, missing=missing)
+    done = plan(seen, NOW)
+    assert (made(done), removed(done)) == ([], [])
+    assert len(removed(plan(seen, NOW + timedelta(seconds=600)))) == 2
+
+
+@pytest.mark.parametrize(("status", "missing"), HELD_BACK)
+def test_what_became_of_asking_is_remembered_meanwhile(
+    status: dict[str, Any], missing: tuple[Missing, ...]
+) -> None:
+    manifest = asking_set()
+    asked = planned(manifest)
+    given_up = planned(remembered(manifest, asked), live(asked), later=600)
+    manifest["status"] = {**(given_up.status or {}), **status}
+    if status:
+        manifest["status"] |= failed(-600)
+    seen = replace(observed(manifest, snapshot=EMPTY), missing=missing)
+    done = plan(seen, NOW + timedelta(seconds=610))
+    assert done.status is not None
+    assert done.status["placement"]["nodeProvisioning"]["timeouts"] == 1
+    assert made(done) == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.builders.pods import NOW
 TIMEOUT = timedelta(seconds=900)
 
 
-def asked(replicas: int, *, starting: int = 0, stages: int = 1) -> Asked:
+def asked(replicas: int | None, *, starting: int = 0, stages: int = 1) -> Asked:
     return Asked(replicas=replicas, starting=starting, stages=stages, timeout=TIMEOUT)
 
 
@@ -76,6 +76,16 @@ ROWS = [
         ["1-0"],
         ["0-0"],
         id="of two broken slots the one with a node is kept and filled",
+    ),
+    pytest.param(
+        asked(None, stages=2),
+        [held(0, 0), held(1, 0), held(1, 1, node="a")],
+        [],
+        [],
+        id="nobody knows what waits; what is there stays and nothing is added",
+    ),
+    pytest.param(
+        asked(None), [held(0, age=900), held(1)], [], ["0-0"], id="what has timed out goes all the same"
     ),
     pytest.param(asked(1), [held(0, useful=False)], ["0-0"], ["0-0"], id="of the wrong shape; replaced"),
     pytest.param(asked(1), [held(0, age=901)], [], ["0-0"], id="past the time-out; it goes, none comes"),
