@@ -2,34 +2,12 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from pathlib import Path
 
-from aiohttp import web
-
 from flotilla_runtime.contract import RouterConfig
-from flotilla_runtime.router.agent import RouterAgent
-from flotilla_runtime.router.agent_http import application
+from flotilla_runtime.router.__main__ import run_agent
 from flotilla_runtime.router.pod_watch import KubernetesAccess
-
-
-async def run(options: argparse.Namespace) -> None:
-    """The agent and its server until SIGTERM."""
-    config = RouterConfig.model_validate_json(options.config.read_text())
-    access = KubernetesAccess(url=options.api, token_path=options.token, certificate_path=options.authority)
-    agent = RouterAgent(config, access, own_pod=options.pod)
-    runner = web.AppRunner(application(agent), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, options.address, config.agent_port).start()
-    task = asyncio.create_task(agent.run())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        return
-    finally:
-        await runner.cleanup()
 
 
 def main() -> int:
@@ -41,7 +19,10 @@ def main() -> int:
     parser.add_argument("--authority", type=Path, required=True)
     parser.add_argument("--pod", required=True)
     parser.add_argument("--address", required=True)
-    asyncio.run(run(parser.parse_args()))
+    options = parser.parse_args()
+    config = RouterConfig.model_validate_json(options.config.read_text())
+    access = KubernetesAccess(url=options.api, token_path=options.token, certificate_path=options.authority)
+    asyncio.run(run_agent(config, access, own_pod=options.pod, address=options.address))
     return 0
 
 

@@ -85,10 +85,14 @@ def write_files(config: RouterConfig, directory: Path) -> None:
         write_run_file(RunFiles(str(directory)), name, text)
 
 
-async def run_agent(config: RouterConfig, access: KubernetesAccess, *, own_pod: str) -> None:
-    """The agent and its server until SIGTERM. HAProxy ends by its own signal, after its own preStop wait."""
+async def run_agent(
+    config: RouterConfig, access: KubernetesAccess, *, own_pod: str, address: str | None = None
+) -> None:
+    """The agent and its server until SIGTERM. HAProxy ends by its own signal, after its own preStop wait.
+    `address` is for a machine on which a pod has one address of many.
+    """
     agent = RouterAgent(config, access, own_pod=own_pod)
-    runner = await serve(agent, port=config.agent_port, family=config.listen_family)
+    runner = await serve(agent, port=config.agent_port, family=config.listen_family, address=address)
     task = asyncio.create_task(agent.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:

@@ -44,9 +44,11 @@ def application(agent: RouterAgent) -> web.Application:
     return app
 
 
-async def serve(agent: RouterAgent, *, port: int, family: ListenFamily) -> web.AppRunner:
-    """Starts the server; the caller cleans the runner up."""
+async def serve(
+    agent: RouterAgent, *, port: int, family: ListenFamily, address: str | None = None
+) -> web.AppRunner:
+    """Starts the server, on one address or all of the family; the caller cleans the runner up."""
     runner = web.AppRunner(application(agent), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, LISTEN_HOSTS[family], port).start()
+    await web.TCPSite(runner, address or LISTEN_HOSTS[family], port).start()
     return runner

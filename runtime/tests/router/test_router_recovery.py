@@ -7,14 +7,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from flotilla_runtime.contract import RouterStatus
+from flotilla_runtime.router.__main__ import run_agent
 from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
-from router_support.builders import ROUTERS, pod
+from flotilla_runtime.router.pod_watch import KubernetesAccess
+from free_ports import free_ports
+from router_support.builders import ROUTERS, config, pod
+from router_support.fake_pods import FakePods
 from router_support.routers import Caller, Fleet, Router, fleet
 from router_support.waiting import until, until_told
 
@@ -207,6 +212,19 @@ async def test_an_agent_that_has_not_seen_the_pods_is_not_ready() -> None:
             assert (await get(router, "/readyz"))[0] == 200
 
 
+async def test_an_agent_of_one_address_listens_there_alone(tmp_path: Path) -> None:
+    async with FakePods() as api:
+        (port,) = free_ports(1)
+        settings = config(run_directory=str(tmp_path), agent_port=port)
+        access = KubernetesAccess(url=api.url)
+        running = asyncio.create_task(run_agent(settings, access, own_pod="router-1", address="127.0.0.3"))
+        async with aiohttp.ClientSession() as session:
+            await until_told(lambda: answers(session, f"http://127.0.0.3:{port}/healthz"))
+            assert not await answers(session, f"http://127.0.0.1:{port}/healthz")
+        running.cancel()
+        await running
+
+
 async def test_the_api_server_is_away() -> None:
     async with two_replicas() as (made, router, caller):
         made.api.failing = True
@@ -298,14 +316,17 @@ async def answered(caller: Caller) -> None:
 
 
 async def listens(router: Router) -> None:
-    async def is_connected() -> bool:
-        try:
-            await get(router, "/healthz")
-        except aiohttp.ClientConnectionError:
-            return False
-        return True
+    async with aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{router.config.agent_port}/healthz"
+        await until_told(lambda: answers(session, url))
 
-    await until_told(is_connected)
+
+async def answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as response:
+            return response.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
 
 
 def counted_requests(router: Router) -> float:
