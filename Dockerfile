@@ -11,7 +11,8 @@ COPY requirements/operator.txt /src/requirements/operator.txt
 RUN python3 -m venv /opt/flotilla \
  && /opt/flotilla/bin/pip install --no-cache-dir --no-compile --require-hashes -r /src/requirements/operator.txt
 COPY operator/flotilla_operator /opt/flotilla/app/flotilla_operator
-COPY runtime/flotilla_runtime/__init__.py runtime/flotilla_runtime/contract.py /opt/flotilla/app/flotilla_runtime/
+COPY runtime/flotilla_runtime/__init__.py /opt/flotilla/app/flotilla_runtime/
+COPY runtime/flotilla_runtime/contract /opt/flotilla/app/flotilla_runtime/contract
 RUN python3 -m compileall -q /opt/flotilla
 
 FROM base AS operator

@@ -84,7 +84,7 @@ CHART_IMAGES: tuple[Image, ...] = (
             "requirements/operator.txt",
             "operator/flotilla_operator",
             "runtime/flotilla_runtime/__init__.py",
-            "runtime/flotilla_runtime/contract.py",
+            "runtime/flotilla_runtime/contract",
         ),
     ),
     Image(

@@ -1,0 +1,186 @@
+"""Agent fleet: tasks in Redis, the gateway and the workers."""
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from flotilla_runtime.contract.names import PORT_GATEWAY, PORT_METRICS
+from flotilla_runtime.contract.sections import Section, WireModel
+
+ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL, where the fleet's Redis is the user's own
+ENV_MODEL_KEY_PREFIX: Final = "FLOTILLA_MODEL_KEY_"  # followed by the model's role in capitals
+ENV_POD_NAME: Final = "FLOTILLA_POD_NAME"
+
+REDIS_SECRET_DIRECTORY: Final = "/var/run/flotilla/redis"  # noqa: S105
+REDIS_PASSWORD_KEY: Final = "password"  # noqa: S105
+CALLERS_DIRECTORY: Final = "/var/run/flotilla/callers"
+CLUSTER_CA_DIRECTORY: Final = "/var/run/flotilla/cluster"
+CLUSTER_CA_PATH: Final = f"{CLUSTER_CA_DIRECTORY}/ca.crt"
+CLUSTER_CA_CONFIG_MAP: Final = "kube-root-ca.crt"  # Kubernetes writes it into every namespace
+
+DEFAULT_ROLE: Final = "Default"
+
+
+def caller_entry(kind: str, name: str) -> str:
+    """The entry of a model's `authSecretRef` that is the key of this fleet or index build."""
+    return f"{kind.lower()}-{name}"
+
+
+class Priority(StrEnum):
+    """How soon a task wants to run; the values are also those of HEADER_PRIORITY."""
+
+    INTERACTIVE = "Interactive"
+    BATCH = "Batch"
+
+
+class GatewayAuth(StrEnum):
+    """How callers of the task API prove who they are."""
+
+    KUBERNETES = "Kubernetes"
+    SECRET = "Secret"  # noqa: S105
+    NONE = "None"
+
+
+class TaskLimits(Section):
+    """What one task may use at most; a step is one turn of the loop, whatever it does at once."""
+
+    max_steps: int = 24
+    max_tokens: int = 200_000
+    max_wall_seconds: float = 600
+
+
+class QueueConfig(Section):
+    """Where a fleet's tasks stand.
+
+    `fleet` is `namespace/name` and starts every key, so fleets may share a Redis. Without `url` the whole URL
+    is in ENV_REDIS_URL; with it, the password is in the file `password_path`, read anew for each connection.
+    """
+
+    fleet: str
+    url: str | None = None
+    password_path: str | None = None
+    max_waiting: int = 100_000
+    result_ttl_seconds: int = 86_400
+    lease_seconds: float = 5
+    max_attempts: int = 5
+
+
+class ModelConnection(Section):
+    """A model a fleet calls: `url` ends in /v1, `context_tokens` is what prompt and answer may hold.
+
+    `key_environment` names the environment variable that holds its API key, where it asks for one.
+    """
+
+    role: str
+    name: str
+    url: str
+    model: str
+    context_tokens: int = 4096
+    key_environment: str | None = None
+
+
+class IndexConnection(Section):
+    """An index a fleet retrieves from; `url` is that of POST /v1/retrieve, the deadline the index's own."""
+
+    name: str
+    url: str
+    deadline_milliseconds: int = 500
+
+
+class WorkerConfig(Section):
+    """`config.json` of the agent workers."""
+
+    queue: QueueConfig
+    prompt: str
+    models: tuple[ModelConnection, ...]
+    indexes: tuple[IndexConnection, ...] = ()
+    limits: TaskLimits = TaskLimits()
+    concurrency: int = 200
+    model_timeout_seconds: float = 300
+    handover_seconds: float = 45  # how long calls may still run after SIGTERM
+    metrics_port: int = PORT_METRICS
+
+
+class GatewayConfig(Section):
+    """`config.json` of the gateway."""
+
+    queue: QueueConfig
+    namespace: str
+    name: str
+    auth: GatewayAuth
+    limits: TaskLimits = TaskLimits()
+    max_body_bytes: int = 1024 * 1024
+    callers_directory: str = CALLERS_DIRECTORY
+    cluster_ca_path: str = CLUSTER_CA_PATH
+    port: int = PORT_GATEWAY
+    metrics_port: int = PORT_METRICS
+
+
+class FleetStatus(WireModel):
+    """Answer of GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
+
+    Every gateway reads the same Redis, so any one's answer is the fleet's. Figures without a time are of now;
+    the others are of the tasks that ended in the last hour, and None when there was none. `busy_seconds` is
+    where these tasks spent their time: `Queue`, `Model/<name>`, `Index/<name>`.
+    """
+
+    fleet: str
+    waiting: int
+    in_flight: int
+    unknown_effects: int = 0
+    oldest_waiting_seconds: float | None = None
+    ended: dict[str, int] = Field(default_factory=dict)  # by terminal reason
+    recovered: int = 0
+    steps: int = 0
+    tokens: int = 0
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    wait_p95_seconds: float | None = None
+    busy_seconds: dict[str, float] = Field(default_factory=dict)
+
+
+class TaskKeys:
+    """The names of a fleet's keys in Redis.
+
+    All of a fleet's keys carry one hash tag, so a Redis Cluster keeps them on one shard: taking a task off
+    the queue and granting its lease is one script, and so is submitting it.
+    """
+
+    def __init__(self, fleet: str) -> None:
+        self.prefix: Final = f"flotilla:{{{fleet}}}:"
+
+    def queue(self, priority: Priority) -> str:
+        """The stream of the ids of waiting tasks."""
+        return f"{self.prefix}queue:{priority}"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set of the running tasks by the time their lease ends."""
+        return f"{self.prefix}leases"
+
+    @property
+    def tasks(self) -> str:
+        """Sorted set of all task ids; ids sort by time."""
+        return f"{self.prefix}tasks"
+
+    def tasks_of(self, caller: str) -> str:
+        """Sorted set of one caller's task ids."""
+        return f"{self.prefix}tasks-of:{caller}"
+
+    @property
+    def ended(self) -> str:
+        """Sorted set of ended tasks by the time they ended."""
+        return f"{self.prefix}ended"
+
+    def task(self, task_id: str) -> str:
+        """The hash of one task."""
+        return f"{self.prefix}task:{task_id}"
+
+    def journal(self, task_id: str) -> str:
+        """The append-only list of one task's journal."""
+        return f"{self.prefix}journal:{task_id}"
+
+    def window(self, minute: int) -> str:
+        """The hash of what ended in one minute since the epoch."""
+        return f"{self.prefix}window:{minute}"

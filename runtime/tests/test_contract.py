@@ -1,0 +1,25 @@
+"""The contract is one name to import, however many files it is written in."""
+
+import inspect
+from importlib import import_module
+from pkgutil import iter_modules
+
+from flotilla_runtime import contract
+
+BASES = "flotilla_runtime.contract.sections"
+
+
+def written() -> dict[str, object]:
+    """What the parts define, by name, without the bases that they share."""
+    parts = [import_module(part.name) for part in iter_modules(contract.__path__, f"{contract.__name__}.")]
+    return {
+        name: value
+        for part in parts
+        for name, value in vars(part).items()
+        if part.__name__ != BASES and (name.isupper() or inspect.getmodule(value) is part)
+    }
+
+
+def test_every_name_is_to_be_had_in_one_place() -> None:
+    assert sorted(contract.__all__) == sorted(written())
+    assert all(getattr(contract, name) is value for name, value in written().items())
