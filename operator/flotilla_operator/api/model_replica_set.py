@@ -451,7 +451,7 @@ class Router(ApiModel):
     """How many router pods."""
     load_factor: Annotated[float, Field(gt=1, le=10)] = 1.25
     """How far above the mean a replica may be loaded before conversations move on to the next one; one that
-    runs less than a quarter of what it may keeps its own."""
+    runs less than half of what it may keeps its own."""
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a request may wait for a replica; then 503 with Retry-After."""
     request_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600

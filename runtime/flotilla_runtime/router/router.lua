@@ -8,7 +8,7 @@
 -- Why not `balance hash`: it lets a request wait at its own full server while others are idle, offers no least
 -- connections for requests without a key, and a second backend for those would count its connections apart.
 
-local PROMPT_BYTES = 4096
+local PROMPT_BYTES = 4096 -- of a user's words: who asks again about the same long text finds it in the cache
 local PREFIX_BYTES = 32768 -- of a body whose first user message is longer than the buffer
 local MESSAGES_LOOKED_AT = 8
 
@@ -49,7 +49,7 @@ local function messages_key(query, body, list, system)
         if role == "user" then
             local user = content_text(query, message .. ".content")
             if user ~= nil then
-                return (system or "") .. "\0" .. user
+                return (system or "") .. "\0" .. user:sub(1, PROMPT_BYTES)
             end
             return #body >= PREFIX_BYTES and body:sub(1, PREFIX_BYTES) or nil
         elseif system == nil and (role == "system" or role == "developer") then
@@ -69,7 +69,7 @@ local function responses_key(query, body)
         return messages_key(query, body, "$.input", instructions)
     end
     local input = query("$.input")
-    return input and (instructions or "") .. "\0" .. input
+    return input and (instructions or "") .. "\0" .. input:sub(1, PROMPT_BYTES)
 end
 
 local function prompt_key(body)
@@ -127,7 +127,7 @@ local function score(key, id)
     return (mixed ~ (mixed >> 31)) >> 1
 end
 
-local QUARTER = 4
+local HALF = 2
 
 local parsed_text, parsed = nil, {}
 
@@ -154,7 +154,7 @@ end
 
 -- The key's home is the server with the highest score. It is passed over for the next one when it is full and
 -- another is not, or when it has more than its share: load factor times the average, this request counted. A server
--- that runs less than a quarter of what it may is never passed over: its batch has room, and of two requests on an
+-- that runs less than half of what it may is never passed over: its batch has room, and of two requests on an
 -- idle set one would always lose its cache.
 core.register_action("flotilla_pick", { "http-req" }, function(txn)
     local servers = ready_servers(txn:get_var("txn.servers") or "")
@@ -168,7 +168,7 @@ core.register_action("flotilla_pick", { "http-req" }, function(txn)
             total = total + connections + queued
             candidates[#candidates + 1] =
                 { name = server.name, score = score(key, server.id), load = connections + queued, open = open,
-                  quarter = math.ceil((connections + free) / QUARTER) }
+                  half = math.ceil((connections + free) / HALF) }
         end
     end
     local factor_percent = txn:get_var("txn.load_factor_percent")
@@ -178,7 +178,7 @@ core.register_action("flotilla_pick", { "http-req" }, function(txn)
         if home == nil or candidate.score > home.score then
             home = candidate
         end
-        local allowed = candidate.load < math.max(share, candidate.quarter) and (candidate.open or not room)
+        local allowed = candidate.load < math.max(share, candidate.half) and (candidate.open or not room)
         if allowed and (chosen == nil or candidate.score > chosen.score) then
             chosen = candidate
         end

@@ -282,7 +282,7 @@ async def test_embeddings_have_no_home() -> None:
 async def test_a_home_keeps_at_most_its_share() -> None:
     """One session with 20 requests at once: the load factor of 1.25 spreads them 5 to 7 on each of four."""
     names = ("a", "b", "c", "d")
-    async with fleet() as made, routed(made, *names, max_num_seqs=16, blocked=True) as (router, caller):
+    async with fleet() as made, routed(made, *names, max_num_seqs=8, blocked=True) as (router, caller):
         waiting = [asyncio.create_task(caller.post(session="hot")) for _ in range(20)]
         await until(lambda: sum(engine.running for engine in made.engines.values()) == 20)
         loads = sorted(engine.running for engine in made.engines.values())
@@ -294,7 +294,7 @@ async def test_a_home_keeps_at_most_its_share() -> None:
 
 
 async def test_a_home_with_much_room_is_not_passed_over() -> None:
-    """A quarter of 53 at once: ten requests of one session stay together, though the others are idle."""
+    """Less than half of 53 at once: ten requests of one session stay together, though the others are idle."""
     async with fleet() as made, routed(made, "a", "b", "c", "d", blocked=True) as (_, caller):
         waiting = [asyncio.create_task(caller.post(session="hot")) for _ in range(10)]
         await until(lambda: sum(engine.running for engine in made.engines.values()) == 10)

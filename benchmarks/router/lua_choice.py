@@ -1,0 +1,117 @@
+"""router.lua as functions: the actions that HAProxy runs, called in this process with what HAProxy would say.
+
+The same file in the same Lua version, so a test or a simulation of the choice is one of the real rule.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import islice
+
+from lupa.lua53 import LuaRuntime  # type: ignore[import-untyped]
+
+from flotilla_runtime.router.haproxy import BUFFER_BYTES
+
+HEADER_BYTES = 1024  # of the buffer, beside the body
+PATH = re.compile(r"\$\.messages\[(\d+)\]\.(role|content)")
+MESSAGE = re.compile(r'{"role": "(?P<role>[^"]*)", "content": ("(?P<content>[^"]*)")?')
+
+# HAProxy's objects as far as router.lua uses them. A missing server is an error there, too.
+HAPROXY = """
+function(source, hash, query)
+    local actions = {}
+    core = {
+        register_action = function(name, _, action) actions[name] = action end,
+        register_cli = function() end,
+        register_service = function() end,
+    }
+    load(source)()
+    local function transaction(vars, request, load_of)
+        local function figure(place)
+            return function(_, name)
+                local known = load_of(name)
+                if known == nil then error("no such server") end
+                return known[place]
+            end
+        end
+        return {
+            get_var = function(_, name) return vars[name] end,
+            set_var = function(_, name, value) vars[name] = value end,
+            sc = { xxh32 = function(_, text) return hash(text) end },
+            c = { json_query = function(_, body, path) return query(body, path) end },
+            f = {
+                req_fhdr = function(_, name) return request[name] end,
+                req_body = function() return request.body end,
+                path = function() return request.path end,
+                srv_conn = figure(0), srv_queue = figure(1), srv_conn_free = figure(2),
+            },
+        }
+    end
+    return function(name, vars, request, load_of)
+        actions[name](transaction(vars, request, load_of))
+    end
+end
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What HAProxy says of one server."""
+
+    connections: int
+    queued: int = 0
+    most: int
+
+    def figures(self) -> tuple[int, int, int]:
+        """In the order of HAProxy's questions: in flight, queued, free."""
+        return self.connections, self.queued, max(0, self.most - self.connections)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The replica, and whether it is another one than the key's home."""
+
+    replica: str
+    moved: bool
+
+
+class RouterLua:
+    """The key and the choice. `hash_key` takes the place of xxh32: 32 bits of a text."""
+
+    def __init__(self, hash_key: Callable[[str], int]) -> None:
+        self._lua = LuaRuntime(encoding="latin-1")
+        source = files("flotilla_runtime.router").joinpath("router.lua").read_text("utf-8")
+        self._run = self._lua.eval(HAPROXY)(source.encode().decode("latin-1"), hash_key, _query)
+
+    def key(self, path: str, body: str, *, session: str | None = None) -> tuple[str | None, int | None]:
+        """Where the key was found, and the key."""
+        variables = self._lua.table()
+        seen = body.encode()[: BUFFER_BYTES - HEADER_BYTES].decode("latin-1")
+        request = self._lua.table_from({"path": path, "body": seen, "x-session-id": session})
+        self._run("flotilla_key", variables, request, None)
+        return variables["txn.key_source"], variables["txn.key"]
+
+    def pick(self, key: int, ids: Mapping[str, int], loads: Mapping[str, Load]) -> Choice | None:
+        """The choice among servers with these ids, of which HAProxy knows those with a load."""
+        figures = {name: load.figures() for name, load in loads.items()}
+        servers = ",".join(f"{name}={number}" for name, number in ids.items())
+        variables = self._lua.table_from(
+            {"txn.key": key, "txn.servers": servers, "txn.load_factor_percent": 125}
+        )
+        self._run("flotilla_pick", variables, None, figures.get)
+        chosen = variables["txn.server"]
+        return None if chosen is None else Choice(replica=chosen, moved=bool(variables["txn.moved"]))
+
+
+def chat_body(messages: Iterable[tuple[str, str]]) -> str:
+    """A chat request of messages without quotation marks, as the simulated HAProxy can read it."""
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]})
+
+
+def _query(body: str, path: str) -> str | None:
+    """HAProxy's json_query on a chat_body that may be cut: a value is found when it ends before the cut."""
+    found = PATH.fullmatch(path)
+    message = None if found is None else next(islice(MESSAGE.finditer(body), int(found[1]), None), None)
+    return None if found is None or message is None else message[found[2]]

@@ -1,0 +1,94 @@
+"""The choice of a replica, from router.lua itself in the Lua version that HAProxy has."""
+
+import zlib
+
+import pytest
+
+from router.lua_choice import Choice, Load, RouterLua, chat_body
+
+CHAT = "/v1/chat/completions"
+KEYS = [zlib.crc32(str(number).encode()) for number in range(200)]
+IDS = {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+def idle(*names: str, most: int = 24) -> dict[str, Load]:
+    return {name: Load(connections=0, most=most) for name in names}
+
+
+@pytest.fixture
+def router() -> RouterLua:
+    return RouterLua(lambda text: zlib.crc32(text.encode()))
+
+
+def home(router: RouterLua, key: int, ids: dict[str, int] = IDS) -> str:
+    choice = router.pick(key, ids, idle(*ids))
+    assert choice is not None
+    assert not choice.moved
+    return choice.replica
+
+
+def test_routers_that_learned_of_the_servers_in_another_order_agree(router: RouterLua) -> None:
+    backwards = dict(reversed(IDS.items()))
+    assert [home(router, key) for key in KEYS] == [home(router, key, backwards) for key in KEYS]
+
+
+def test_every_server_is_the_home_of_some(router: RouterLua) -> None:
+    homes = [home(router, key) for key in KEYS]
+    assert all(30 <= homes.count(name) <= 70 for name in IDS)
+
+
+def test_only_the_keys_of_a_lost_server_move(router: RouterLua) -> None:
+    left = {name: number for name, number in IDS.items() if name != "b"}
+    for key in KEYS:
+        before = home(router, key)
+        assert home(router, key, left) == before or before == "b"
+
+
+def test_a_server_that_haproxy_does_not_know_is_left_out(router: RouterLua) -> None:
+    choices = [router.pick(key, IDS, idle("a")) for key in KEYS]
+    assert {choice.replica for choice in choices if choice is not None} == {"a"}
+    assert router.pick(KEYS[0], IDS, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("at_home", "elsewhere", "moved"),
+    [
+        pytest.param(Load(connections=11, most=24), 0, False, id="less than half of what it may: it stays"),
+        pytest.param(Load(connections=12, most=24), 0, True, id="half, and the others idle: it goes"),
+        pytest.param(Load(connections=20, most=24), 20, False, id="all are as loaded: it stays"),
+        pytest.param(Load(connections=20, most=24), 15, False, id="no more than a quarter above the mean"),
+        pytest.param(Load(connections=23, most=24), 12, True, id="more than its share"),
+        pytest.param(Load(connections=24, most=24), 23, True, id="full, and the others are not"),
+        pytest.param(Load(connections=20, queued=1, most=24), 20, True, id="requests wait for it already"),
+        pytest.param(Load(connections=24, most=24), 24, False, id="all are full: it waits at home"),
+    ],
+)
+def test_a_home_is_passed_over(router: RouterLua, at_home: Load, elsewhere: int, moved: bool) -> None:
+    for key in KEYS[:20]:
+        first = home(router, key)
+        loads = {**idle(*IDS), **{name: Load(connections=elsewhere, most=24) for name in IDS}, first: at_home}
+        choice = router.pick(key, IDS, loads)
+        assert choice == Choice(replica=choice.replica if choice else "", moved=moved)
+        assert (choice.replica != first) is moved
+
+
+def test_who_is_passed_over_goes_to_the_next_of_its_own_order(router: RouterLua) -> None:
+    for key in KEYS[:20]:
+        first = home(router, key)
+        second = home(router, key, {name: number for name, number in IDS.items() if name != first})
+        choice = router.pick(key, IDS, {**idle(*IDS), first: Load(connections=24, most=24)})
+        assert choice == Choice(replica=second, moved=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param("long text " * 450 + "What?", "long text " * 450 + "Why?", True, id="after 4 KiB"),
+        pytest.param("long text " * 300 + "What?", "long text " * 300 + "Why?", False, id="within 4 KiB"),
+    ],
+)
+def test_questions_about_one_text(router: RouterLua, one: str, other: str, same: bool) -> None:
+    keys = [router.key(CHAT, chat_body([("system", "be kind"), ("user", text)])) for text in (one, other)]
+    assert {source for source, _ in keys} == {"Messages"}
+    assert (keys[0] == keys[1]) is same
+    assert router.key(CHAT, chat_body([("system", "be terse"), ("user", one)])) != keys[0]
