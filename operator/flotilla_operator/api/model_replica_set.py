@@ -817,13 +817,24 @@ class Startup(ApiModel):
     """From its pod's creation to then."""
 
 
+class AnswersStatus(ApiModel):
+    """What was answered in the last half hour, and how."""
+
+    count: Count = 0
+    """All answers."""
+    failed: Count = 0
+    """Those of 500 and above."""
+    kept: Count = 0
+    """Those that kept `slo`."""
+
+
 class RolloutStatus(ApiModel):
     """How the newest revision does, and what runs if it has failed."""
 
     revision: ShortText = ""
     """The revision that the spec asks for."""
     good_revision: ShortText | None = None
-    """The last revision that every replica ran, ready."""
+    """The last revision that every replica ran, ready, and that has stood its trial."""
     failed_revision: ShortText | None = None
     """The revision that failed, while the last good one runs instead."""
     message: LongText | None = None
@@ -834,6 +845,12 @@ class RolloutStatus(ApiModel):
     """Replicas of others."""
     progress_time: Time | None = None
     """When the update got on last; absent when there is none."""
+    trial_time: Time | None = None
+    """Since when every replica is of the newest revision, while that one is on trial."""
+    answers: AnswersStatus | None = None
+    """What the newest revision answered, while it is updated to or on trial."""
+    old_answers: AnswersStatus | None = None
+    """What the old one answered, as far as it was seen last."""
 
 
 class CapacityStatus(ApiModel):

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     SETTLED = "Settled"
     SCALING = "Scaling"
     UPDATING = "Updating"
+    ON_TRIAL = "OnTrial"
     UPDATE_WAITS_FOR_ROOM = "UpdateWaitsForRoom"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     ROLLED_BACK = "RolledBack"

@@ -1,10 +1,15 @@
 """Whether a new revision is good: a pure judgement over its groups, their answers, and the time.
 
-A revision is good once every wanted group runs it and is ready. Until then it can fail: when for
-`progressDeadlineSeconds` nothing gets on, or when what it answers is bad while it is rolled out. Then the
-operator goes on with the last good revision (records.py keeps what it was made from) until the spec is
-changed again. Time in which the update waits for room does not count, for that is no fault of the revision,
-nor does that in which an old replica drains, or in which no replica is wanted.
+Until every wanted group runs it and is ready, a revision can fail: when for `progressDeadlineSeconds` nothing
+gets on, or when what it answers is bad. From then on it is on trial until it has given as many answers as
+prove something, or for half an hour: many a revision does badly only under the whole load, or is rolled out
+before anybody asks. What the old revision's answers were like is remembered for that, since its groups are
+gone. A revision that fails is left, and the operator goes on with the last good one (records.py keeps what it
+was made from) until the spec is changed again. Without a way back there is no trial.
+
+Time in which the update waits for room does not count, for that is no fault of the revision, nor does that in
+which an old replica drains, or in which no replica is wanted. A spec that is changed while a revision is on
+trial makes that one good, for it is what runs.
 
 What must be remembered stands in the set's status, so an operator that was restarted goes on.
 """
@@ -21,6 +26,7 @@ from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
 
 ANSWERS_NEEDED = 50
 FAILED_SHARE_ALLOWED = 0.05  # where no SLO says what is good
+TRIAL_LIMIT = timedelta(minutes=30)  # as long as routers remember an answer
 
 
 class Fault(StrEnum):
@@ -44,6 +50,16 @@ class Answers:
             count=self.count + other.count, failed=self.failed + other.failed, kept=self.kept + other.kept
         )
 
+    @classmethod
+    def of_status(cls, held: Mapping[str, int] | None) -> "Answers":
+        """As the last plan wrote them."""
+        return cls(**(held or {}))
+
+    @property
+    def status(self) -> dict[str, int] | None:
+        """As they stand in the status."""
+        return {"count": self.count, "failed": self.failed, "kept": self.kept} if self.count else None
+
     @property
     def attainment(self) -> float:
         """The share that kept the promise."""
@@ -58,7 +74,8 @@ class Answers:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """What is remembered: the revision being rolled out or run, the last good one, the one that failed and
-    why, and how far it was when it last got on.
+    why, and how far it was when it last got on; since when it is on trial, and its answers and those of the
+    old revision, as far as they are needed.
     """
 
     revision: str = ""
@@ -68,12 +85,15 @@ class Rollout:
     ready: int = 0
     outdated: int = 0
     progress_at: datetime | None = None
+    trial_since: datetime | None = None
+    answers: Answers = Answers()
+    old_answers: Answers = Answers()
 
     @classmethod
     def of_status(cls, status: Mapping[str, Any]) -> "Rollout":
         """As the last plan wrote it."""
         held = status.get("rollout") or {}
-        at = held.get("progressTime")
+        at, trial = held.get("progressTime"), held.get("trialTime")
         return cls(
             revision=held.get("revision", ""),
             good=held.get("goodRevision", ""),
@@ -82,6 +102,9 @@ class Rollout:
             ready=held.get("readyReplicas", 0),
             outdated=held.get("outdatedReplicas", 0),
             progress_at=parsed_timestamp(at) if at else None,
+            trial_since=parsed_timestamp(trial) if trial else None,
+            answers=Answers.of_status(held.get("answers")),
+            old_answers=Answers.of_status(held.get("oldAnswers")),
         )
 
     @property
@@ -95,7 +118,16 @@ class Rollout:
             "readyReplicas": self.ready,
             "outdatedReplicas": self.outdated,
             "progressTime": timestamp(self.progress_at) if self.progress_at else None,
+            "trialTime": timestamp(self.trial_since) if self.trial_since else None,
+            "answers": self.answers.status,
+            "oldAnswers": self.old_answers.status,
         }
+
+    def trial_until(self, update: Update) -> datetime | None:
+        """When its trial ends, however few answers there are; None when it is not on trial."""
+        if self.trial_since is None:
+            return None
+        return self.trial_since + min(TRIAL_LIMIT, timedelta(seconds=update.progress_deadline_seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +162,16 @@ class Evidence:
         """How many groups of others are there still."""
         return sum(group.revision != self.revision for group in self.groups)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every wanted replica is of the new revision and serves, and no other is there."""
+        return bool(self.wanted) and self.ready >= self.wanted and not self.outdated
+
+    @property
+    def way_back(self) -> bool:
+        """Whether the last good revision may and can be returned to."""
+        return self.update.rollback and self.can_go_back
+
     def answered(self, *, new: bool) -> Answers:
         """The answers of the new revision, or of all others."""
         return sum(
@@ -144,42 +186,28 @@ class Evidence:
 
 def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     """What to remember now; `failed` is set when the revision has failed, and to be taken back."""
-    if seen.update.rollback and seen.can_go_back and before.failed == seen.revision:
+    if seen.way_back and before.failed == seen.revision:
         return before
     if before.revision != seen.revision or before.failed:
-        before = Rollout(revision=seen.revision, good=before.good, progress_at=now)
-    got_on = (
-        seen.ready > before.ready
-        or seen.outdated < before.outdated
-        or seen.waits_for_room
-        or not seen.wanted
-        or any(group.revision != seen.revision and group.may_return for group in seen.groups)
-    )
-    after = replace(
-        before,
-        ready=max(before.ready, seen.ready),
-        outdated=seen.outdated,
-        progress_at=now if got_on or before.progress_at is None else before.progress_at,
-        message="",
-    )
-    if seen.wanted and seen.ready >= seen.wanted and not seen.outdated:
-        return replace(after, good=seen.revision, progress_at=None)
-    if before.good == seen.revision:
-        return replace(after, progress_at=None)
+        before = Rollout(revision=seen.revision, good=_good_before(before, seen), progress_at=now)
+    after = _brought_up_to_date(before, seen, now)
+    if before.good == seen.revision or (seen.complete and not (before.good and seen.way_back)):
+        return _found_good(after)
     fault = fault_of(after, seen, now)
     if fault is None:
-        return after
-    message = _message(fault, seen)
-    can_go_back = seen.update.rollback and after.good and seen.can_go_back
-    return replace(after, message=message, failed=seen.revision if can_go_back else "")
+        return _found_good(after) if _has_stood_its_trial(after, seen, now) else after
+    message = _message(fault, after, seen)
+    if not (after.good and seen.way_back):
+        return replace(after, message=message)
+    return replace(after, message=message, failed=seen.revision, trial_since=None)
 
 
 def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
-    """What is wrong with a revision that is being rolled out, the surest first."""
+    """What is wrong with a revision that is being rolled out or on trial, the surest first."""
     deadline = timedelta(seconds=seen.update.progress_deadline_seconds)
     if rollout.progress_at is not None and now - rollout.progress_at >= deadline:
         return Fault.NOT_READY
-    new, old = seen.answered(new=True), seen.answered(new=False)
+    new, old = rollout.answers, rollout.old_answers
     if new.count < ANSWERS_NEEDED:
         return None
     if seen.attainment is not None:
@@ -188,8 +216,58 @@ def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
     return Fault.FAILED_ANSWERS if new.failed_share > FAILED_SHARE_ALLOWED else None
 
 
-def _message(fault: Fault, seen: Evidence) -> str:
-    new, old = seen.answered(new=True), seen.answered(new=False)
+def _good_before(before: Rollout, seen: Evidence) -> str:
+    """The revision to go back to from one that is asked for now."""
+    moves_on = before.trial_since is not None and not before.failed and seen.revision != before.good
+    return before.revision if moves_on else before.good
+
+
+def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
+    got_on = (
+        seen.ready > before.ready
+        or seen.outdated < before.outdated
+        or seen.waits_for_room
+        or not seen.wanted
+        or any(group.revision != seen.revision and group.may_return for group in seen.groups)
+    )
+    trial_since = before.trial_since or (now if seen.complete else None)
+    at_rest = seen.complete or (trial_since is not None and not seen.wanted)
+    progress_at = now if got_on or before.progress_at is None else before.progress_at
+    old = seen.answered(new=False)
+    # As old groups leave one by one, fewer and fewer answers are left of them, and in the end none.
+    proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
+    return replace(
+        before,
+        ready=max(before.ready, seen.ready),
+        outdated=seen.outdated,
+        progress_at=None if at_rest else progress_at,
+        trial_since=trial_since,
+        answers=seen.answered(new=True),
+        old_answers=old if proves_more else before.old_answers,
+        message="",
+    )
+
+
+def _has_stood_its_trial(rollout: Rollout, seen: Evidence, now: datetime) -> bool:
+    until = rollout.trial_until(seen.update)
+    if until is None or not (seen.complete or not seen.wanted):
+        return False
+    return rollout.answers.count >= ANSWERS_NEEDED or now >= until
+
+
+def _found_good(rollout: Rollout) -> Rollout:
+    return replace(
+        rollout,
+        good=rollout.revision,
+        progress_at=None,
+        trial_since=None,
+        answers=Answers(),
+        old_answers=Answers(),
+    )
+
+
+def _message(fault: Fault, rollout: Rollout, seen: Evidence) -> str:
+    new, old = rollout.answers, rollout.old_answers
     trouble = next((group.trouble.message for group in seen.updated if group.trouble is not None), "")
     return {
         Fault.NOT_READY: f"no replica of it got on for {seen.update.progress_deadline_seconds} s"

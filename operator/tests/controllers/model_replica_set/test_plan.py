@@ -424,6 +424,28 @@ class TestAnUpdate:
         assert done.status is not None
         assert done.status["rollout"]["failedRevision"] == revision_of_set(manifest)
 
+    def test_is_under_way_until_the_last_old_pod_is_gone(self) -> None:
+        manifest = gpu_set()
+        pods = [member(manifest, f"llama-{i}", node="a", ready=True) for i in "xy"]
+        pods.append(member(manifest, "llama-z", node="b", revision="old", deleting=True))
+        done = plan(observed(manifest, pods), NOW)
+        assert shown(done, "Progressing") == ("True", Reason.UPDATING)
+        assert condition(done, "Progressing")["message"].endswith("older ones whose pods still end: 1")
+        assert condition(done, "Ready")["status"] == "True"
+
+    def test_that_is_on_trial_is_ready_and_keeps_what_the_way_back_needs(self) -> None:
+        manifest = gpu_set()
+        pods = [member(manifest, f"llama-{i}", node="a", ready=True) for i in "xy"]
+        rollout = {"revision": revision_of_set(manifest), "goodRevision": "old", "outdatedReplicas": 1}
+        records = {name: Record(name=f"llama-{name}", uid="u") for name in ("old", revision_of_set(manifest))}
+        seen = observed({**manifest, "status": {"rollout": rollout}}, pods)
+        done = plan(replace(seen, records=records), NOW)
+        assert shown(done, "Progressing") == ("True", Reason.ON_TRIAL)
+        message = condition(done, "Progressing")["message"]
+        assert message.endswith(f"until {time_text(-1800)} at most; if it fails, revision old comes back")
+        assert condition(done, "Ready")["status"] == "True"
+        assert deleted(done) == []
+
     def test_that_may_not_be_taken_back_only_says_so(self) -> None:
         manifest = gpu_set(update={"rollback": False})
         pods = [member(manifest, "llama-x", node="a", ready=True, revision="old")]

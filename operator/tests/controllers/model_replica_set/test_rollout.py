@@ -116,7 +116,7 @@ def test_it_fails_when_its_answers_are_bad(
     new: Answers, before: Answers, attainment: float | None, fault: Fault | None
 ) -> None:
     evidence = seen(old("a"), old("b"), member("n"), answers={"a": before, "n": new}, attainment=attainment)
-    assert fault_of(begun(), evidence, NOW) is fault
+    assert fault_of(begun(answers=new, old_answers=before), evidence, NOW) is fault
     assert (judged(begun(), evidence, NOW).failed == "new") == (fault is not None)
 
 
@@ -127,6 +127,126 @@ def test_the_message_says_what_was_measured() -> None:
     )
     bad = judged(begun(), replace(evidence, attainment=None), NOW)
     assert bad.message == "9% of its 100 answers were 5xx"
+
+
+BOTH = (member("m"), member("n"))
+FEW = Answers(count=49, failed=49, kept=0)
+
+
+def on_trial(**fields: Any) -> Rollout:
+    return begun(**{"outdated": 0, "ready": 2, "progress_at": None, "trial_since": NOW} | fields)
+
+
+def answered(*groups: ReplicaGroup, by_each: Answers, **fields: Any) -> Evidence:
+    return seen(*groups, answers={group.name: by_each for group in groups}, **fields)
+
+
+def test_it_is_on_trial_when_the_last_old_replica_has_gone() -> None:
+    found = judged(begun(), seen(*BOTH), NOW)
+    assert (found.good, found.trial_since, found.progress_at) == ("old", NOW, None)
+    later = judged(found, seen(*BOTH), NOW + timedelta(minutes=1))
+    assert later == found
+
+
+@pytest.mark.parametrize(
+    ("evidence", "after_seconds", "good"),
+    [
+        pytest.param(answered(*BOTH, by_each=Answers(count=24, kept=24)), 1, "old", id="48 answers"),
+        pytest.param(answered(*BOTH, by_each=Answers(count=25, kept=25)), 1, "new", id="50 good answers"),
+        pytest.param(seen(*BOTH), DEADLINE - 1, "old", id="nobody asks"),
+        pytest.param(seen(*BOTH), DEADLINE, "new", id="nobody asks for as long as an update may take"),
+        pytest.param(seen(member("m"), LOADING), DEADLINE, "old", id="one of two has crashed since"),
+        pytest.param(seen(wanted=0), DEADLINE, "new", id="none is wanted"),
+    ],
+)
+def test_the_trial_ends_well(evidence: Evidence, after_seconds: float, good: str) -> None:
+    found = judged(on_trial(), evidence, NOW + timedelta(seconds=after_seconds))
+    assert (found.good, found.failed, found.message) == (good, "", "")
+    assert (found.trial_since is None) == (good == "new")
+    if good == "new":
+        assert (found.answers, found.old_answers) == (Answers(), Answers())
+
+
+def test_half_an_hour_is_enough_however_long_an_update_may_take() -> None:
+    patient = Update(progress_deadline_seconds=86400)
+    evidence = seen(*BOTH, update=patient)
+    assert judged(on_trial(), evidence, NOW + timedelta(seconds=1799)).good == "old"
+    assert judged(on_trial(), evidence, NOW + timedelta(seconds=1800)).good == "new"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "before", "fails"),
+    [
+        pytest.param(answered(*BOTH, by_each=BAD), GOOD, True, id="without an SLO: more than 5 % are 5xx"),
+        pytest.param(answered(*BOTH, by_each=BAD, attainment=0.9), GOOD, True, id="the old one kept the SLO"),
+        pytest.param(answered(*BOTH, by_each=BAD, attainment=0.9), BAD, False, id="neither keeps the SLO"),
+        pytest.param(
+            answered(*BOTH, by_each=BAD, attainment=0.9), Answers(), False, id="the old one was never asked"
+        ),
+        pytest.param(answered(member("m"), by_each=FEW, wanted=1), GOOD, False, id="49 prove nothing"),
+    ],
+)
+def test_a_fault_on_trial_is_measured_against_what_the_old_revision_did_last(
+    evidence: Evidence, before: Answers, fails: bool
+) -> None:
+    found = judged(on_trial(old_answers=before), evidence, NOW + timedelta(minutes=1))
+    assert (found.failed == "new") == fails
+    assert (found.good == "old") == (fails or evidence.wanted == 1)
+    if fails:
+        assert found.trial_since is None
+        assert judged(found, evidence, LATE) == found
+
+
+def test_what_crashes_on_trial_and_does_not_come_back_fails() -> None:
+    crashed = judged(on_trial(), seen(member("m"), LOADING), NOW + timedelta(minutes=1))
+    assert (crashed.good, crashed.progress_at) == ("old", NOW + timedelta(minutes=1))
+    assert judged(crashed, seen(member("m"), LOADING), LATE + timedelta(minutes=1)).failed == "new"
+    back = judged(crashed, seen(*BOTH), LATE)
+    assert (back.good, back.failed) == ("new", "")
+
+
+@pytest.mark.parametrize(
+    ("held", "live", "kept"),
+    [
+        pytest.param(Answers(), Answers(count=3, kept=3), 3, id="the first that is seen"),
+        pytest.param(Answers(count=80), Answers(count=60), 60, id="the last that proves something"),
+        pytest.param(Answers(count=80), Answers(count=20), 80, id="few are left of the last group"),
+        pytest.param(Answers(count=30), Answers(), 30, id="none is left"),
+    ],
+)
+def test_what_is_remembered_of_the_old_revision(held: Answers, live: Answers, kept: int) -> None:
+    evidence = seen(old("a"), LOADING, answers={"a": live})
+    assert judged(begun(old_answers=held), evidence, NOW).old_answers.count == kept
+
+
+@pytest.mark.parametrize(
+    ("revision", "before", "good"),
+    [
+        pytest.param(
+            "newer", on_trial(), "new", id="a changed spec makes what is on trial good, for it runs"
+        ),
+        pytest.param("old", on_trial(), "old", id="back to the good one by hand"),
+        pytest.param(
+            "newer", begun(), "old", id="an update that has not come to its trial counts for nothing"
+        ),
+        pytest.param("newer", begun(failed="new", message="x"), "old", id="what has failed was never good"),
+    ],
+)
+def test_the_revision_to_go_back_to_after_a_change_of_spec(revision: str, before: Rollout, good: str) -> None:
+    asked = replace(seen(LOADING), revision=revision)
+    assert judged(before, asked, NOW).good == good
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"update": Update(rollback=False)}, id="rollback is off"),
+        pytest.param({"can_go_back": False}, id="the old one is not on record"),
+    ],
+)
+def test_without_a_way_back_there_is_no_trial(fields: dict[str, Any]) -> None:
+    found = judged(begun(), seen(*BOTH, **fields), NOW)
+    assert (found.good, found.trial_since) == ("new", None)
 
 
 def test_a_revision_that_was_good_once_is_not_taken_back() -> None:
@@ -177,6 +297,6 @@ def test_a_set_of_none_proves_nothing() -> None:
 
 
 def test_what_is_remembered_comes_back_from_the_status() -> None:
-    held = begun(failed="new", message="it crashed", ready=1)
+    held = begun(failed="new", message="it crashed", ready=1, trial_since=NOW, answers=BAD, old_answers=GOOD)
     assert Rollout.of_status({"rollout": held.status}) == held
     assert Rollout.of_status({}) == Rollout()

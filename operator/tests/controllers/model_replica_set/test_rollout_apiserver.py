@@ -248,7 +248,9 @@ def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(
 
     stage.client.delete(f"/api/v1/nodes/{second}")  # nobody there would confirm that its pod has ended
     stage.change(placement={"nodeSelector": {"stage": stage.namespace, "mute": None}}, engine=OTHER_REVISION)
-    eventually(lambda: revisions(stage) == {stage.get()["status"]["rollout"]["goodRevision"]} - {good})
+    (newest,) = eventually(lambda: revisions(stage) - {good})
+    routers.answers = {newest: (25, 0)}
+    eventually(lambda: revisions(stage) == {newest} == {stage.get()["status"]["rollout"]["goodRevision"]})
     stage.wait("Ready", "True")
 
 
@@ -294,6 +296,34 @@ def test_an_update_whose_answers_fail_goes_back_and_the_drained_pod_serves_again
     routers.busy = False
     eventually(lambda: uids(stage) == before)
     stage.tells("GroupReturned")
+
+
+def test_a_revision_that_breaks_the_slo_after_the_last_old_replica_has_gone_is_taken_back(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    stage.node("a")
+    stage.node("b")
+    before = serving_set(stage, routers, slo={"ttftSeconds": 1, "attainment": 0.95})
+    (good,) = revisions(stage)
+    routers.answers = {good: (60, 0)}
+    stage.change(engine=OTHER_REVISION)
+    always_until(two_serve(stage), lambda: not uids(stage) & before)
+    assert f"if it fails, revision {good} comes back" in stage.wait("Progressing", "True", "OnTrial")
+    assert stage.condition("Ready")["status"] == "True"
+    assert stage.get()["status"]["rollout"]["goodRevision"] == good
+
+    (bad,) = revisions(stage)
+    routers.answers = {bad: (30, 6)}
+    message = stage.wait("Progressing", "False", "RolledBack")
+    assert "80% of its 60 answers kept spec.slo, 100% of the old revision's did" in message
+    always_until(two_serve(stage), lambda: revisions(stage) == {good})
+
+    stage.change(engine={"env": [{"name": "REVISION", "value": "mended"}]})
+    (mended,) = eventually(lambda: revisions(stage) - {good})
+    routers.answers = {mended: (25, 0)}
+    stage.wait("Progressing", "False", "Settled")
+    assert stage.get()["status"]["rollout"]["goodRevision"] == mended
+    stage.wait("Ready", "True")
 
 
 def test_a_paused_set_holds_its_update(stage: Stage, routers: AnsweringRouters) -> None:
