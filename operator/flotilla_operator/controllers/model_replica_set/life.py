@@ -18,6 +18,7 @@ from flotilla_operator.controllers.conditions import is_true, parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.trouble import Trouble, trouble_of
 from flotilla_operator.placement.manifests import FINISHED, pinned_node
+from flotilla_operator.workloads.engine_pod import CONTAINER
 from flotilla_operator.workloads.gate import is_gated
 from flotilla_runtime import contract
 
@@ -209,9 +210,11 @@ def drain_epoch_of(pod: Pod) -> int | None:
 
 
 def engine_started(pod: Pod) -> bool:
-    """Whether the engine has given a first answer since it was last started, ready or not."""
+    """Whether the engine has given a first answer since it was last started, ready or not. A sidecar that
+    somebody has injected starts long before, and says nothing about it.
+    """
     containers = (pod.get("status") or {}).get("containerStatuses") or ()
-    return any(container.get("started") for container in containers)
+    return any(container["name"] == CONTAINER and container.get("started") for container in containers)
 
 
 def pods_by_group(pods: Iterable[Pod]) -> Mapping[str, list[Pod]]:

@@ -2,11 +2,12 @@
 pace.
 
 Scaling, an update, a rebalancing and nodes that are to be emptied are one thing here: groups that should be
-replaced stand beside groups that should stay, and within the pace one makes way for the other. What serves
-never falls below `wanted − max_unavailable`, and what exists (groups that drain included, for they hold their
-accelerators) is never more than `wanted + max_surge`. A group that leaves drains first (draining.py), and may
-come back as long as no pod of it is deleted: it does when it is wanted after all, those with the most
-sessions first, before a new one is created.
+replaced stand beside groups that should stay, and within the pace one makes way for the other. No step takes
+what serves below `wanted − max_unavailable`, or makes what lives or drains more than `wanted + max_surge`;
+what fails may, and what is deleted and not gone yet is not counted, for its accelerators are nobody's until
+placement sees them free. A group that leaves drains first (draining.py), and may come back as long as no pod
+of it is deleted: it does when it is wanted after all, those with the most sessions first, before a new one is
+created.
 
 The victim is the group that is not ready, then the one with the fewest sessions (unknown counts as none),
 then the one whose nodes have the fewest other claims, so that whole nodes become free, then the youngest.

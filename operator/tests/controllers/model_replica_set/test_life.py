@@ -46,6 +46,27 @@ def seen(*pods: dict[str, Any], claims: tuple[Claim, ...] = ()) -> ReplicaGroup:
 
 
 @pytest.mark.parametrize(
+    ("containers", "started"),
+    [
+        pytest.param([container_status(started=True)], True, id="the engine has answered"),
+        pytest.param([container_status(started=False)], False, id="it still loads"),
+        pytest.param(
+            [container_status("istio-proxy", ready=True, started=True), container_status(started=False)],
+            False,
+            id="it still loads beside a sidecar that somebody injected",
+        ),
+        pytest.param([], False, id="nothing runs"),
+    ],
+)
+def test_requests_may_have_come_once_the_engine_has_started(
+    containers: list[dict[str, Any]], started: bool
+) -> None:
+    group = seen(engine_pod(node="a", containers=containers))
+    assert group.started == started
+    assert group.may_have_requests == started
+
+
+@pytest.mark.parametrize(
     ("pod", "phase"),
     [
         pytest.param(engine_pod(pin="a"), Phase.BINDING, id="pinned and not bound"),
