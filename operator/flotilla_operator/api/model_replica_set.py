@@ -657,7 +657,8 @@ class ModelReplicaSetSpec(ApiModel):
     pricing: Annotated[Pricing | None, NotYet("puts a price on replicas and answers")] = None
     """What a replica costs."""
     paused: bool = False
-    """While true the operator changes nothing of this object's and only reports."""
+    """While true the operator changes nothing of this object's and only reports. Pods that were pinned to a
+    node and find no room there are released all the same."""
 
 
 class GroupStatus(ApiModel):

@@ -1,6 +1,7 @@
 """The story of a set, from what was seen to what is done.
 
-held?     deleted: nothing, its children go with it; paused: look on, change nothing, ask for no nodes
+held?     deleted: nothing, its children go with it; paused: look on, release what was never bound, change
+          nothing else, ask for no nodes
 router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone
 endings   groups of which a pod is over, a node is gone, a pin failed: all their pods go
 gates     groups that exist whole and whose nodes are still to be had: their gates are lifted
@@ -18,7 +19,6 @@ from flotilla_operator.cluster.resources import PODS, resource_of
 from flotilla_operator.cluster.writes import (
     Apply,
     Create,
-    Delete,
     Event,
     EventType,
     JsonPatch,
@@ -35,8 +35,14 @@ from flotilla_operator.controllers.model_replica_set.demand import (
     standing_groups,
 )
 from flotilla_operator.controllers.model_replica_set.devices import new_template, old_templates
+from flotilla_operator.controllers.model_replica_set.ended import (
+    ended_groups,
+    ending_deletes,
+    ending_events,
+    released_groups,
+)
 from flotilla_operator.controllers.model_replica_set.leaving import steps
-from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.life import Phase
 from flotilla_operator.controllers.model_replica_set.looks import look_again
 from flotilla_operator.controllers.model_replica_set.moves import RebalancePhase
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
@@ -53,7 +59,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.sizing import sized
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
-from flotilla_operator.workloads.engine_pod import STOP_SECONDS, GroupIdentity, engine_pods
+from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods
 from flotilla_operator.workloads.gate import is_gated, lifting
 
 
@@ -68,7 +74,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if me.spec.paused:
         return _look_on(observed, demand, rollout, taken, now)
     started, waiting = _start(observed, demand, placement, now)
-    ended = [group for group in demand.groups if group.ending and group.staying]
+    ended = ended_groups(demand.groups)
     leaving = steps(demand.turnover, observed, now)
     asking = ask_for_nodes(observed, demand, placement, len(started), now)
     outcome = Outcome(
@@ -89,7 +95,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *templates,
         *(Apply(manifest=manifest) for manifest in objects),
         *record_revisions(observed, demand, rollout),
-        *(_delete(group, member, observed) for group in ended for member in group.staying),
+        *ending_deletes(ended, observed),
         *leaving.writes,
         *_lifts(demand, now),
         *(Create(manifest=pod) for one in started for pod in one.pods),
@@ -101,7 +107,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
         status=status,
         events=[
             *_key_events(observed),
-            *_group_events(ended, started),
+            *ending_events(ended),
+            *(_started_event(one.identity) for one in started),
             *leaving.events,
             *moves.events,
             *events,
@@ -132,15 +139,21 @@ def _decided(observed: Observed, now: datetime) -> tuple[Observed, Demand, Place
 def _look_on(
     observed: Observed, demand: Demand, rollout: Rollout, names_taken: tuple[str, ...], now: datetime
 ) -> Plan:
-    """A paused set: told of and left alone, but it asks for no nodes, for those cost something."""
+    """A paused set: told of and left alone, but it holds nothing by half and asks for no nodes, for both cost
+    something.
+    """
+    released = released_groups(demand.groups)
     outcome = Outcome(
         observed=observed, demand=demand, rollout=rollout, names_taken=names_taken, waiting=demand.waiting
     )
     status, events = status_and_events(outcome, now)
     return Plan(
-        writes=placeholder_writes(ask_for_nodes(observed, demand, None, 0, now), observed, now),
+        writes=[
+            *ending_deletes(released, observed),
+            *placeholder_writes(ask_for_nodes(observed, demand, None, 0, now), observed, now),
+        ],
         status=status,
-        events=events,
+        events=[*ending_events(released), *events],
         look_again_seconds=look_again(observed, demand, (), now),
     )
 
@@ -212,20 +225,6 @@ def _smallest_free(used: set[int]) -> int:
     return next(candidate for candidate in range(1, len(used) + 2) if candidate not in used)
 
 
-def _delete(group: ReplicaGroup, member: Member, observed: Observed) -> Delete:
-    """The end of a pod whose group cannot go on: graceful, unless nobody is left to be graceful."""
-    grace, ending = STOP_SECONDS, group.ending
-    if ending is not None and ending.drains:
-        grace += observed.me.spec.drain.deadline_seconds
-    if ending is not None and ending.by_force and observed.around.node(member.bound_to) is None:
-        grace = 0
-    return Delete(
-        ref=PODS.ref(observed.me.owner.namespace, member.pod_name),
-        uid=member.uid,
-        grace_period_seconds=grace,
-    )
-
-
 def _lifts(demand: Demand, now: datetime) -> list[JsonPatch]:
     """The gates of the groups that exist whole. Those whose nodes are not to be had any more have an ending.
 
@@ -242,22 +241,6 @@ def _lifts(demand: Demand, now: datetime) -> list[JsonPatch]:
         if group.phase is Phase.GATED and group.lives and group.whole and group.name not in leaving
         for member in group.members
         if is_gated(member.pod["spec"])
-    ]
-
-
-def _group_events(ended: Sequence[ReplicaGroup], started: Sequence[Started]) -> list[Event]:
-    return [
-        *(
-            Event(
-                type=EventType.WARNING,
-                reason=e.reason,
-                note=f"{group.name}: {e.message}",
-                subject=group.name,
-            )
-            for group in ended
-            if (e := group.ending) is not None
-        ),
-        *(_started_event(one.identity) for one in started),
     ]
 
 

@@ -171,6 +171,23 @@ class TestAGroupOfTwoStages:
         assert condition(done, "Ready")["status"] == "True"
 
 
+class TestPaused:
+    def test_half_a_group_that_is_not_bound_in_time_is_released(self) -> None:
+        manifest = pairs(paused=True)
+        first, second = members(manifest, lifted=31)
+        half = [first, {**second, "spec": {**second["spec"], "nodeName": None}}]
+        done = plan(observed(manifest, half, snapshot=TWO_NODES), NOW)
+        assert sorted(deleted(done)) == ["llama-aaaaa", "llama-aaaaa-1"]
+        assert reasons(done)[0] == EventReason.GROUP_RELEASED
+        assert created(done) == []
+        assert shown(done, "Progressing") == ("False", Reason.PAUSED)
+
+    def test_a_group_that_fails_otherwise_is_left_alone(self) -> None:
+        manifest = pairs(paused=True)
+        done = plan(observed(manifest, crashed(manifest, "llama-aaaaa"), snapshot=TWO_NODES), NOW)
+        assert done.writes == []
+
+
 def crashed(manifest: dict[str, Any], group: str) -> list[dict[str, Any]]:
     first, second = members(manifest, group)
     ended = container_status(restartCount=1, lastState=terminated(1, "NCCL error"))

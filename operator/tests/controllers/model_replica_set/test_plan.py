@@ -629,7 +629,7 @@ class TestHeldSets:
         manifest = gpu_set(paused=True)
         pods = [member(manifest, "llama-x", node="a", phase="Failed")]
         done = plan(observed(manifest, pods), NOW)
-        assert done.writes == ()
+        assert list(done.writes) == []
         assert shown(done, "Progressing") == ("False", Reason.PAUSED)
         assert shown(done, "Placed") == ("False", Reason.PAUSED)
 

@@ -1,0 +1,57 @@
+"""The writes and events of groups that have ended: their pods go, and it is told why.
+
+Those that were never bound are released even while the set is held: half a group of them would hold
+accelerators for nothing as long as nobody looks.
+"""
+
+from collections.abc import Sequence
+
+from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.writes import Delete, Event, EventType
+from flotilla_operator.controllers.model_replica_set.life import Member, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.workloads.engine_pod import STOP_SECONDS
+
+
+def ended_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
+    """The groups that cannot go on and have pods that nobody has deleted yet."""
+    return [group for group in groups if group.ending is not None and group.staying]
+
+
+def released_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
+    """Those of them that are given up before all of their pods were bound."""
+    return [g for g in ended_groups(groups) if g.ending and g.ending.reason is EventReason.GROUP_RELEASED]
+
+
+def ending_deletes(groups: Sequence[ReplicaGroup], observed: Observed) -> list[Delete]:
+    """The end of their pods."""
+    return [_delete(group, member, observed) for group in groups for member in group.staying]
+
+
+def ending_events(groups: Sequence[ReplicaGroup]) -> list[Event]:
+    """Why they go."""
+    return [
+        Event(
+            type=EventType.WARNING,
+            reason=ending.reason,
+            note=f"{group.name}: {ending.message}",
+            subject=group.name,
+        )
+        for group in groups
+        if (ending := group.ending) is not None
+    ]
+
+
+def _delete(group: ReplicaGroup, member: Member, observed: Observed) -> Delete:
+    """Graceful, unless nobody is left to be graceful."""
+    grace, ending = STOP_SECONDS, group.ending
+    if ending is not None and ending.drains:
+        grace += observed.me.spec.drain.deadline_seconds
+    if ending is not None and ending.by_force and observed.around.node(member.bound_to) is None:
+        grace = 0
+    return Delete(
+        ref=PODS.ref(observed.me.owner.namespace, member.pod_name),
+        uid=member.uid,
+        grace_period_seconds=grace,
+    )
