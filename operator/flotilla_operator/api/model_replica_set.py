@@ -678,6 +678,15 @@ class GroupStatus(ApiModel):
     """When this phase began."""
 
 
+class WaitingStatus(ApiModel):
+    """Replicas that wait since the same time."""
+
+    since_time: Time
+    """When they began to wait."""
+    replicas: Count
+    """How many they are."""
+
+
 class GroupCounts(ApiModel):
     """Replicas by phase."""
 
@@ -955,6 +964,8 @@ class ModelReplicaSetStatus(Status):
     """Where callers reach the model; OpenAI's paths lie below it."""
     groups: Annotated[tuple[GroupStatus, ...], MapList("name"), Field(max_length=50)] = ()
     """The replicas, those not Ready first; at most 50."""
+    more_waiting: Annotated[tuple[WaitingStatus, ...], MapList("sinceTime"), Field(max_length=20)] = ()
+    """Replicas that wait and are not among these, for they keep their turn without a name."""
     group_counts: GroupCounts | None = None
     """All replicas by phase."""
     placement: PlacementStatus | None = None

@@ -7,6 +7,7 @@ nothing of ours: a new release of the operator changes how new pods look and res
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
@@ -15,7 +16,7 @@ from flotilla_operator.workloads.devices import CLAIM, claims_of_pod, device_ann
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.engine_checks import lifecycle, probes
 from flotilla_operator.workloads.engine_environment import HOME, engine_environment
-from flotilla_operator.workloads.gate import gates
+from flotilla_operator.workloads.gate import gates, time_text
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
 from flotilla_operator.workloads.model_facts import facts_first
@@ -40,13 +41,14 @@ DO_NOT_DISRUPT = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupIdentity:
     """What tells one group from the others; `nodes`, one for each stage, is empty where the scheduler
-    chooses.
+    chooses. `waiting_since` is for the case that the group is released: it waits on, and is no younger.
     """
 
     name: str
     server_id: int
     revision: str
     nodes: tuple[str, ...] = ()
+    waiting_since: datetime | None = None
 
 
 def engines(owner: Owner) -> Child:
@@ -132,6 +134,8 @@ def engine_requests(spec: ModelReplicaSetSpec) -> dict[str, Any]:
 def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage) -> Manifest:
     part = engines(owner)
     stages = {contract.ANNOTATION_STAGES: str(stage.count)} if stage.count > 1 else {}
+    since = identity.waiting_since
+    age = {contract.ANNOTATION_WAITING_SINCE: time_text(since)} if since is not None else {}
     return {
         **part.metadata(),
         "name": stage.pod_name,
@@ -148,6 +152,7 @@ def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, 
             **device_annotation(spec),
             contract.ANNOTATION_SERVER_ID: str(identity.server_id),
             **stages,
+            **age,
         },
     }
 

@@ -14,6 +14,11 @@ from flotilla_runtime import contract
 GATE = f"{contract.DOMAIN}/gang"
 
 
+def time_text(time: datetime) -> str:
+    """A time as it stands in an annotation: UTC, whole seconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def gates() -> list[dict[str, str]]:
     """A pod's `schedulingGates` as it is created."""
     return [{"name": GATE}]
@@ -29,7 +34,7 @@ def lifting(pod: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
     names = [gate["name"] for gate in pod["spec"].get("schedulingGates") or ()]
     path = f"/spec/schedulingGates/{names.index(GATE)}"
     annotation = contract.ANNOTATION_GATE_LIFTED.replace("/", "~1")
-    text = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = time_text(now)
     return [
         {"op": "test", "path": f"{path}/name", "value": GATE},
         {"op": "remove", "path": path},

@@ -20,6 +20,7 @@ LABEL_GENERATION: Final = f"{DOMAIN}/generation"
 
 ANNOTATION_SERVER_ID: Final = f"{DOMAIN}/server-id"
 ANNOTATION_STAGES: Final = f"{DOMAIN}/stages"  # on a pod of a group of several: how many they are
+ANNOTATION_WAITING_SINCE: Final = f"{DOMAIN}/waiting-since"  # on an engine pod: its group's age in the queue
 ANNOTATION_GATE_LIFTED: Final = f"{DOMAIN}/gate-lifted-at"
 ANNOTATION_DRAIN_EPOCH: Final = f"{DOMAIN}/drain-epoch"
 ANNOTATION_CONFIG_HASH: Final = f"{DOMAIN}/config-hash"

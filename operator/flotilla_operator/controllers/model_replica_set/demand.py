@@ -2,7 +2,9 @@
 
 The same function serves the set that is planned and its rivals, so every plan sees the same queue: who is
 older or more urgent is served first, whichever set is planned first. A group that waits keeps its name and
-the time it began to wait in the set's status.
+the time it began to wait in the set's status. Of more than the status names the times are kept without names;
+and a group that got its pods and is given up before they ran waits on with the time it had, which its pods
+carry.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from flotilla_operator.controllers.model_replica_set.backoff import Backoff, bac
 from flotilla_operator.controllers.model_replica_set.endings import ending_of
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of, pods_by_group
 from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import (
     FailedPin,
     RouterLoad,
@@ -31,6 +34,7 @@ from flotilla_operator.workloads.hashing import stable_hash
 
 LEFT_OUT_FOR = timedelta(minutes=5)
 SUFFIX_LENGTH = 5
+NEVER_RAN = frozenset({EventReason.GROUP_RELEASED, EventReason.GROUP_INCOMPLETE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,13 +243,28 @@ def _waiting(
         if entry.get("phase") == Phase.WAITING and entry["name"] not in taken and entry.get("sinceTime")
     ]
     remembered.sort(key=lambda waiting: (waiting.since, waiting.name))
-    taken |= {waiting.name for waiting in remembered}
+    named = {waiting.name for waiting in remembered}
+    taken |= named
+    ages = _ages_without_names(seen, groups)
     fresh = []
     for index in range(count - len(remembered)):
         name = _new_name(seen, taken, now, index)
         taken.add(name)
-        fresh.append(Waiting(name=name, since=now))
-    return (*remembered[:count], *sorted(fresh, key=lambda waiting: waiting.name))
+        fresh.append(Waiting(name=name, since=ages[index] if index < len(ages) else now))
+    kept = remembered[:count]
+    return tuple(sorted([*kept, *fresh], key=lambda one: (one.since, one.name not in named, one.name)))
+
+
+def _ages_without_names(seen: SetSeen, groups: Sequence[ReplicaGroup]) -> list[datetime]:
+    """Since when groups wait whose names are new, the oldest first."""
+    never_ran = [
+        group.waiting_since or group.created_at
+        for group in groups
+        if group.ending is not None and group.ending.reason in NEVER_RAN and group.staying
+    ]
+    more = (seen.manifest.get("status") or {}).get("moreWaiting") or ()
+    not_listed = [parsed_timestamp(entry["sinceTime"]) for entry in more for _ in range(entry["replicas"])]
+    return sorted([*never_ran, *not_listed])
 
 
 def _new_name(seen: SetSeen, taken: set[str], now: datetime, index: int) -> str:

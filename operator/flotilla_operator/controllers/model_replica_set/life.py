@@ -116,6 +116,7 @@ class ReplicaGroup:
     server_id: int
     created_at: datetime
     stages: int = 1
+    waiting_since: datetime | None = None
     trouble: Trouble | None = None
     ending: Ending | None = None
     in_flight: int | None = None
@@ -186,6 +187,7 @@ def group_of(pods: Sequence[Pod]) -> ReplicaGroup:
     leader = members[0].pod
     first = leader["metadata"]
     labels, annotations = first.get("labels") or {}, first.get("annotations") or {}
+    since = annotations.get(contract.ANNOTATION_WAITING_SINCE)
     troubles = (trouble_of(member.pod) for member in members)
     return ReplicaGroup(
         name=group_name(leader),
@@ -195,6 +197,7 @@ def group_of(pods: Sequence[Pod]) -> ReplicaGroup:
         server_id=int(annotations.get(contract.ANNOTATION_SERVER_ID, "0")),
         created_at=min(created_at(member.pod) for member in members),
         stages=int(annotations.get(contract.ANNOTATION_STAGES, "1")),
+        waiting_since=parsed_timestamp(since) if since is not None else None,
         trouble=next((trouble for trouble in troubles if trouble is not None), None),
         ready=all(is_true(dict(member.pod), "Ready") for member in members),
         started=engine_started(leader),

@@ -2,7 +2,8 @@
 value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,7 @@ from flotilla_operator.workloads.labels import selector_text
 from flotilla_operator.workloads.model_replica_set import router_deployment_name, service_url
 
 GROUPS_SHOWN = 50
+AGES_SHOWN = 20  # of groups that wait and are not among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,7 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
         "selector": selector_text(engine_selector(outcome.observed.me.owner)),
         "url": service_url(outcome.observed.me.owner, spec),
         "groups": groups[:GROUPS_SHOWN],
+        "moreWaiting": _more_waiting(groups[GROUPS_SHOWN:]),
         "groupCounts": counts,
         "placement": _placement(outcome),
         "capacity": capacity_status(outcome.observed),
@@ -174,7 +177,7 @@ def _groups(outcome: Outcome, now: datetime) -> list[dict[str, Any]]:
         }
         for waiting in outcome.demand.waiting
     ]
-    return sorted(entries, key=_place_in_list)
+    return sorted(entries, key=lambda entry: _place_in_list(entry, before))
 
 
 def _domain(outcome: Outcome, group: ReplicaGroup) -> str | None:
@@ -185,11 +188,23 @@ def _domain(outcome: Outcome, group: ReplicaGroup) -> str | None:
     return None if domain is None else f"{domain.level}={domain.name}"
 
 
-def _place_in_list(entry: Mapping[str, Any]) -> tuple[bool, str, str]:
+def _place_in_list(entry: Mapping[str, Any], named: Container[str]) -> tuple[bool, str, bool, str]:
     """Not ready first, then the oldest: of more groups than are shown, those that wait longest keep their
-    names.
+    names, and of equals those that have one.
     """
-    return (entry["phase"] == Phase.READY, entry["sinceTime"], entry["name"])
+    return (entry["phase"] == Phase.READY, entry["sinceTime"], entry["name"] not in named, entry["name"])
+
+
+def _more_waiting(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How many of the groups that are not shown wait since when. The youngest of too many different times are
+    taken together, and counted as the youngest of them: nobody gets older than it is.
+    """
+    counts = Counter(entry["sinceTime"] for entry in entries if entry["phase"] == Phase.WAITING)
+    ages = sorted(counts.items())
+    youngest = ages[AGES_SHOWN - 1 :]
+    if youngest:
+        ages = [*ages[: AGES_SHOWN - 1], (youngest[-1][0], sum(count for _, count in youngest))]
+    return [{"sinceTime": since, "replicas": count} for since, count in ages]
 
 
 def _counts(outcome: Outcome) -> dict[str, int]:

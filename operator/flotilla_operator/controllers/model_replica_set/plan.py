@@ -210,7 +210,11 @@ def _start(
         server_id = _smallest_free(used_ids)
         used_ids.add(server_id)
         identity = GroupIdentity(
-            name=waiting.name, server_id=server_id, revision=demand.revision, nodes=nodes
+            name=waiting.name,
+            server_id=server_id,
+            revision=demand.revision,
+            nodes=nodes,
+            waiting_since=waiting.since,
         )
         pods = engine_pods(me.owner, me.spec, identity, observed.around.images)
         started.append(Started(identity=identity, pods=tuple(pods)))
