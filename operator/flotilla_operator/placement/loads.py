@@ -46,6 +46,10 @@ class Loads:
             resource for resource, value in requests.items() if value > self.free(position, resource)
         )
 
+    def overdrawn(self, position: int) -> frozenset[str]:
+        """The resources of which pods ask for more than the node has."""
+        return frozenset(resource for resource, left in self._free[position].items() if left < 0)
+
     def holds(self, position: int, requests: Amounts) -> bool:
         """Whether the node has enough left."""
         free = self._free[position]

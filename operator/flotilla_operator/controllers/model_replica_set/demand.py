@@ -15,7 +15,7 @@ from typing import Any
 from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff, backoff_of
 from flotilla_operator.controllers.model_replica_set.endings import ending_of
-from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup, group_of, pods_by_group
+from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import (
@@ -89,16 +89,17 @@ def demand_of(
 
 def move_under_way(seen: SetSeen, groups: Sequence[ReplicaGroup]) -> Move | None:
     """The move that is being carried out; none while an update is, which comes first."""
-    if any(group.revision != seen.revision for group in groups):
+    if (move := Rebalance.of(seen.manifest).current) is None:
         return None
-    return Rebalance.of(seen.manifest).current
+    revision = seen.revision
+    return move if all(group.revision == revision for group in groups) else None
 
 
 def judged_groups(
     seen: SetSeen, around: Surroundings, now: datetime, load: RouterLoad | None = None
 ) -> tuple[ReplicaGroup, ...]:
     """The set's groups, and which of them must go."""
-    groups = (_slow_to_start(group_of(pods), seen, now) for pods in pods_by_group(seen.pods).values())
+    groups = (_slow_to_start(group, seen, now) for group in seen.groups)
     return tuple(
         _with_surroundings(replace(group, ending=ending_of(group, around, now)), seen, around, load)
         for group in groups
@@ -150,11 +151,12 @@ def placement_groups(seen: SetSeen, demand: Demand, around: Surroundings, now: d
     asked = group_asked(seen, demand, around, now)
     if asked is None:
         return []
+    promised = around.promised.get(seen.owner.uid, 0)
     waiting = [
         replace(asked, name=waiting.name, waiting_since_seconds=waiting.since.timestamp())
-        for waiting in demand.waiting[seen.promised :]
+        for waiting in demand.waiting[promised:]
     ]
-    if demand.move is not None and not seen.promised:
+    if demand.move is not None and not promised:
         waiting[0] = only_on(waiting[0], demand.move.to_nodes, around)
     return waiting
 

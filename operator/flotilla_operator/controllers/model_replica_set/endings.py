@@ -111,9 +111,10 @@ def room_taken(seen: Seen) -> Ending | None:
     for member in seen.group.members:
         if member.phase is not Phase.GATED or member.pin is None:
             continue
+        if not (overdrawn := seen.around.overdrawn(member.pin)):
+            continue
         requests = {**pod_requests(member.pod["spec"]), **devices_of(member.pod)}
-        short = sorted(resource for resource in requests if (seen.around.free(member.pin, resource) or 0) < 0)
-        if short:
+        if short := sorted(overdrawn & requests.keys()):
             return Ending(
                 reason=EventReason.GROUP_RELEASED,
                 message=f"not bound to {member.pin}: other pods took its {', '.join(short)}",

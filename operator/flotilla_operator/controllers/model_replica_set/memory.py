@@ -105,6 +105,15 @@ class Memory:
     keys_made_anew: dict[str, str] = field(default_factory=dict)
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
+    seen: dict[str, SetSeen] = field(default_factory=dict)
+
+    def seen_before(self, found: SetSeen) -> SetSeen:
+        """A set: one value as long as nothing of it changes, so its groups and its revision are read once."""
+        held = self.seen.get(found.owner.uid)
+        if held is not None and held == found:
+            return held
+        self.seen[found.owner.uid] = found
+        return found
 
     def topology_of(self, nodes: Iterable[Manifest], inventories: Sequence[Inventory] = ()) -> Topology:
         """The nodes with their devices: one value as long as none of them changes, so what plans find out
@@ -123,6 +132,7 @@ class Memory:
         self.keys_made = {uid: made for uid, made in self.keys_made.items() if uid in alive}
         self.keys_made_anew = {uid: made for uid, made in self.keys_made_anew.items() if uid in alive}
         self.failed_pins = {uid: pins for uid, pins in self.failed_pins.items() if uid in alive}
+        self.seen = {uid: seen for uid, seen in self.seen.items() if uid in alive}
 
     def note_failed_pins(self, seen: SetSeen, around: Surroundings, now: datetime) -> tuple[FailedPin, ...]:
         """Remember the pins of this set that fail now, forget those of long ago."""

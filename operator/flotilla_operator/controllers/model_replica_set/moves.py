@@ -161,11 +161,8 @@ class Rebalance:
         return replace(self, moves=tuple(move if m.group == move.group else m for m in self.moves))
 
 
-def nodes_to_reserve(manifest: Manifest, groups: Collection[str], wanted: int) -> tuple[str, ...]:
+def nodes_to_reserve(move: Move, groups: Collection[str], wanted: int) -> tuple[str, ...]:
     """The nodes of the move that is being carried out, one for each stage, as long as the group that goes
     there has no pods; other sets leave them alone.
     """
-    move = Rebalance.of(manifest).current
-    if move is None or len(set(groups) - {move.group}) >= wanted:
-        return ()
-    return move.to_nodes
+    return () if len(set(groups) - {move.group}) >= wanted else move.to_nodes

@@ -26,7 +26,7 @@ from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
-from flotilla_operator.controllers.model_replica_set.moves import nodes_to_reserve
+from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType
 from flotilla_operator.controllers.model_replica_set.records import (
@@ -110,15 +110,9 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     scaling = scaling_of(manifest, me_parsed.spec, zero_signals(load, engines, now))
     me_parsed = replace(me_parsed, spec=with_replicas(me_parsed.spec, scaling))
     me = _seen(me_parsed, world.caches, memory)
-    me = replace(me, failed_pins=memory.note_failed_pins(me, around, now))
-    rivals = [
-        replace(
-            _seen(other, world.caches, memory),
-            promised=len({p.group_name for p in promises.get(other.manifest["metadata"]["uid"], ())}),
-        )
-        for other in others
-        if _may_wait(other, world.caches)
-    ]
+    if (failed := memory.note_failed_pins(me, around, now)) != me.failed_pins:
+        me = replace(me, failed_pins=failed)
+    rivals = [_seen(other, world.caches, memory) for other in others if _may_wait(other, world.caches)]
     observed = Observed(
         me=me,
         rivals=rivals if me.spec.accelerator is not None else (),
@@ -141,9 +135,11 @@ def reserved(others: Sequence[ParsedSet], caches: Caches) -> list[Claim]:
     """What other sets' moves hold: room for a replica that has no pods yet, as its like have it."""
     claims = []
     for other in others:
+        if (move := Rebalance.of(other.manifest).current) is None:
+            continue
         pods = engine_pods(caches, other.manifest["metadata"]["uid"])
         names = {group_name(pod) for pod in pods}
-        nodes = nodes_to_reserve(other.manifest, names, other.spec.replicas) if pods else ()
+        nodes = nodes_to_reserve(move, names, other.spec.replicas) if pods else ()
         held = {**pod_requests(pods[0]["spec"]), **devices_of(pods[0])} if nodes else {}
         claims += [Claim(node=node, requests=held) for node in nodes]
     return claims
@@ -172,6 +168,7 @@ def surroundings(
         ),
         images=images_of(config),
         placeholder_priority_class=config.placeholder_priority_class,
+        promised={uid: len({promise.group_name for promise in held}) for uid, held in promises.items()},
     )
 
 
@@ -188,14 +185,16 @@ def existing_objects(me: SetSeen, around: Surroundings, caches: Caches) -> Mappi
 
 def _seen(seen: ParsedSet, caches: Caches, memory: Memory) -> SetSeen:
     uid = seen.manifest["metadata"]["uid"]
-    found = SetSeen(
-        manifest=seen.manifest,
-        owner=owner_of(seen.manifest),
-        spec=seen.spec,
-        pods=engine_pods(caches, uid),
-        priority=priority_of(seen.spec, caches.listed(PRIORITY_CLASSES)),
-        failed_pins=memory.failed_pins.get(uid, ()),
-        key_made_anew=memory.keys_made_anew.get(uid, ""),
+    found = memory.seen_before(
+        SetSeen(
+            manifest=seen.manifest,
+            owner=owner_of(seen.manifest),
+            spec=seen.spec,
+            pods=engine_pods(caches, uid),
+            priority=priority_of(seen.spec, caches.listed(PRIORITY_CLASSES)),
+            failed_pins=memory.failed_pins.get(uid, ()),
+            key_made_anew=memory.keys_made_anew.get(uid, ""),
+        )
     )
     revision = found.spec_revision
     if good_revision(seen.manifest) in ("", revision):

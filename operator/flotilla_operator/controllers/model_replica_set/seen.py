@@ -13,7 +13,7 @@ from flotilla_operator.capacity import ModelShape
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
-from flotilla_operator.controllers.model_replica_set.life import Pod
+from flotilla_operator.controllers.model_replica_set.life import Pod, ReplicaGroup, group_of, pods_by_group
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack, marked_revision
 from flotilla_operator.controllers.model_replica_set.rollout import Answers
@@ -36,11 +36,10 @@ class FailedPin:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SetSeen:
     """One set and its pods; what placement must know of the other sets, too.
 
-    `promised` counts the groups that have got room in this moment and whose pods are not seen yet.
     `key_made_anew` is the time of the engines' key, where it is not their first one; `can_go_back` says
     whether the last good revision is on record and another one than the newest.
     """
@@ -51,12 +50,16 @@ class SetSeen:
     pods: Sequence[Pod]
     priority: int = 0
     failed_pins: tuple[FailedPin, ...] = ()
-    promised: int = 0
     key_made_anew: str = ""
     rolled_back: RolledBack | None = None
     can_go_back: bool = True
 
-    @property
+    @cached_property
+    def groups(self) -> tuple[ReplicaGroup, ...]:
+        """Its groups as the pods show them, not yet judged."""
+        return tuple(group_of(pods) for pods in pods_by_group(self.pods).values())
+
+    @cached_property
     def spec_revision(self) -> str:
         """The revision that the user's spec asks for."""
         if self.rolled_back is not None:
@@ -108,12 +111,15 @@ class RouterLoad:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What is the same for every set."""
+    """What is the same for every set. `promised` counts, by a set's UID, its groups that have got room in
+    this moment and whose pods are not seen yet.
+    """
 
     snapshot: Snapshot
     policy: Policy
     images: Images
     placeholder_priority_class: str = "flotilla-placeholder"
+    promised: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -138,6 +144,11 @@ class Surroundings:
         """What a node has free of a resource, all claims taken off; None when the node is gone."""
         position = self.snapshot.topology.positions.get(node)
         return None if position is None else self._scorer.loads.free(position, resource)
+
+    def overdrawn(self, node: str) -> frozenset[str]:
+        """The resources of which pods claim more than a node has; none of a node that is gone."""
+        position = self.snapshot.topology.positions.get(node)
+        return frozenset() if position is None else self._scorer.loads.overdrawn(position)
 
     def _positions(self, nodes: Sequence[str]) -> list[int]:
         positions = self.snapshot.topology.positions

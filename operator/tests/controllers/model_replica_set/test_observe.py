@@ -322,6 +322,14 @@ class TestMemory:
         after = memory.topology_of([cordoned, node("b")])
         assert [seen.cordoned for seen in after.nodes] == [True, False]
 
+    async def test_a_set_is_one_value_until_it_or_a_pod_of_it_changes(self) -> None:
+        memory, me, pod = Memory(), gpu_set(replicas=1), engine_pod("llama-x", node="a")
+        before = (await observe(me, world(me, pod), memory, NOW)).me
+        assert (await observe(me, world(me, pod), memory, NOW)).me is before
+        drains = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-05-01T12:00:00Z"}}
+        after = (await observe(me, world(me, drains), memory, NOW)).me
+        assert [group.going for group in (*before.groups, *after.groups)] == [False, True]
+
     async def test_a_failed_pin_is_remembered_for_five_minutes(self) -> None:
         memory, me = Memory(), gpu_set(replicas=1)
         late = engine_pod("llama-x", pin="a", age=31)

@@ -9,7 +9,7 @@ import pytest
 
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.cluster.writes import Plan
-from flotilla_operator.controllers.model_replica_set.moves import nodes_to_reserve
+from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
 from flotilla_operator.placement import Claim
@@ -159,8 +159,10 @@ def test_without_a_surge_the_group_drains_first_and_its_place_is_held() -> None:
     first = begun(manifest, halves)
     assert told(first)["moves"][0]["drainsFirst"] is True
     going = after(manifest, first)
-    assert nodes_to_reserve(going, {"llama-a", "llama-b"}, 2) == ("b",)
-    assert nodes_to_reserve(going, {"llama-b", "llama-c"}, 2) == ()
+    move = Rebalance.of(going).current
+    assert move is not None
+    assert nodes_to_reserve(move, {"llama-a", "llama-b"}, 2) == ("b",)
+    assert nodes_to_reserve(move, {"llama-b", "llama-c"}, 2) == ()
 
     second = begun(going, halves)
     assert created(second) == []
