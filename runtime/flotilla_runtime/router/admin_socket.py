@@ -17,8 +17,7 @@ from pathlib import Path
 import structlog
 
 from flotilla_runtime.router.certificate import Certificate, fingerprint_shown
-from flotilla_runtime.router.files import RunFiles
-from flotilla_runtime.router.haproxy import BACKEND, REQUEST_RING
+from flotilla_runtime.router.files import BACKEND, REQUEST_RING, RunFiles
 from flotilla_runtime.router.servers import AdminState, Observed, ObservedServer
 
 REPLY_SECONDS = 5.0

@@ -28,7 +28,7 @@ from flotilla_runtime.router.caller_keys import ANONYMOUS, map_text, read_caller
 from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
 from flotilla_runtime.router.engine_looks import EngineLooks
 from flotilla_runtime.router.files import RunFiles
-from flotilla_runtime.router.haproxy import certificate_path
+from flotilla_runtime.router.listeners import certificate_path
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
 from flotilla_runtime.router.pods import Replica

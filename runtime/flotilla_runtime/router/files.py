@@ -1,7 +1,13 @@
-"""Where the parts of a router pod find each other: the files in the directory they share."""
+"""Where the parts of a router pod find each other: the files in the directory they share, and the names in
+HAProxy's configuration that the agent uses on its socket.
+"""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+BACKEND = "engines"
+NO_SERVERS = "-"  # an empty value cannot be set over the admin socket
+REQUEST_RING = "requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,11 @@ class RunFiles:
     KEYS_MAP = "keys.map"
     MODELS = "models.json"
     ADMIN_SOCKET = "admin.sock"
+
+    @staticmethod
+    def model(index: int) -> str:
+        """The name of the answer that tells of one model."""
+        return f"model-{index}.json"
 
     def path(self, name: str) -> str:
         """The absolute path of one file."""

@@ -1,4 +1,4 @@
-"""One request as HAProxy logged it → a value; the only reader of the log line that haproxy.py writes."""
+"""One request as HAProxy logged it → a value; the only reader of the log line that frontend.py writes."""
 
 import json
 from dataclasses import dataclass

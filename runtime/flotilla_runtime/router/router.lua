@@ -2,8 +2,8 @@
 -- how to refuse a request so that the caller reads the answer.
 --
 -- The first two actions run once a request, never wait, and fail open: a request that gets no key or no replica from
--- here goes to the least loaded one. The third waits where there is no replica at all. HAProxy runs one thread (haproxy.py), so nothing changes between the choice made
--- here and the connection that follows from it.
+-- here goes to the least loaded one. The third waits where there is no replica at all. HAProxy runs one thread
+-- (haproxy.py), so nothing changes between the choice made here and the connection that follows from it.
 --
 -- Why not `balance hash`: it lets a request wait at its own full server while others are idle, offers no least
 -- connections for requests without a key, and a second backend for those would count its connections apart.

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flotilla_runtime.contract import RouterConfig, RouterServer, ServerState
-from flotilla_runtime.router.files import RunFiles
-from flotilla_runtime.router.haproxy import BACKEND, NO_SERVERS
+from flotilla_runtime.router.files import BACKEND, NO_SERVERS, RunFiles
 from flotilla_runtime.router.pods import Replica
 
 SEQUENCE_HEADROOM_TENTHS = 11  # a tenth more than the engine runs at once, so its batch never waits for us

@@ -79,6 +79,12 @@ def test_the_point_of_each_setting() -> None:
         assert f"    {line}\n" in text
 
 
+def test_while_no_name_is_served_by_all_replicas_none_is_listed() -> None:
+    files = render(config(models=()))
+    assert json.loads(files["models.json"]) == {"object": "list", "data": []}
+    assert "model-0.json" not in files
+
+
 def test_every_refusal_is_rendered_with_its_status_and_headers() -> None:
     lines = render(config(max_request_mib=2, retry_after_seconds=9))["refusals.lua"].splitlines()
     errors = refusals(max_request_mib=2, queue_timeout_seconds=60)
