@@ -1,32 +1,45 @@
 """What the choice of the replica is worth: a trace of conversations over engine doubles with a KV cache.
 
-The trace is faster by `factor` than it was recorded: prompts are read, and answers are shorter, by the same
-factor, so the load is that of the recording. The bound is the hit rate of one replica with the KV memory of
-all, asked in the trace's order.
+The trace is faster by `factor` than it was recorded: prompts are read faster, and answers are shorter, by the
+same factor, so the load is that of the recording, and times to the first token are told in its time. The
+bound is the hit rate of one replica with the KV memory of all, asked in the trace's order. Without the header
+the router finds its key in the body, as for any caller (trace.py says where the text comes from).
 """
 
 import json
+import statistics
 import sys
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine_double.kv_cache import KVCache
+from engine_double.work import Limits, Speeds
 from local_cluster.directories import CHECKOUT
 from local_cluster.processes import free_port
-from router.parts import Balancer, ask, engine_addresses, plain_balancers, running, two_routers
+from router.parts import (
+    ROUTERS,
+    Balancer,
+    ask,
+    engine_addresses,
+    plain_balancers,
+    running,
+    two_routers,
+    wait_until_healthy,
+)
+from router.simulation import Fleet, bound, keys_found, simulate
+from router.trace import BLOCK_TOKENS, Turn, Writer, read_turns
 
 REPLICAS = 8
-BLOCK_TOKENS = 512
 KV_BLOCKS = 960  # 16 contexts of 30,000 tokens, as a TP-4 replica holds
 PREFILL_TOKENS_PER_SECOND = 11_300
 DECODE_STEP_SECONDS = 0.012
 MAX_NUM_SEQS = 48
-POLICIES = ("session header", "key in the body", "round robin", "least connections")
+MAX_NUM_BATCHED_TOKENS = 8192
+ROUTER_POLICIES = ("session header", "key in the body")
+POLICIES = (*ROUTER_POLICIES, "round robin", "least connections")
+SIMULATIONS = 16
 
 
 @contextmanager
@@ -38,6 +51,7 @@ def doubles(folder: Path, factor: float) -> Iterator[int]:
         "model": "m",
         "max_model_len": 200_000,
         "max_num_seqs": MAX_NUM_SEQS,
+        "max_num_batched_tokens": MAX_NUM_BATCHED_TOKENS,
         "kv_blocks": KV_BLOCKS,
         "block_tokens": BLOCK_TOKENS,
         "prefill_tokens_per_second": PREFILL_TOKENS_PER_SECOND * factor,
@@ -51,37 +65,41 @@ def doubles(folder: Path, factor: float) -> Iterator[int]:
                 running(*command, "--port", str(port), log=folder / "doubles.log", cwd=CHECKOUT / "e2e")
             )
         for ip in engine_addresses(REPLICAS):
-            _wait_until_healthy(f"http://{ip}:{port}/health")
+            wait_until_healthy(f"http://{ip}:{port}/health")
         yield port
 
 
-def _wait_until_healthy(url: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise SystemExit(f"{url} does not answer")
+def write_turns(turns: Iterable[Turn], path: Path, factor: float) -> None:
+    """What the load generator reads: each request with its body, and when it is due."""
+    writer = Writer()
+    with path.open("w") as file:
+        for turn in turns:
+            messages = [{"role": each.role, "content": each.content} for each in writer.messages(turn)]
+            body = {
+                "model": "m",
+                "messages": messages,
+                "stream": True,
+                "ignore_eos": True,
+                "max_tokens": max(1, int(turn.reply_tokens / factor)),
+            }
+            line = {"due_seconds": turn.due_seconds / factor, "session": turn.session, "body": body}
+            file.write(json.dumps(line) + "\n")
 
 
-def replay(folder: Path, policy: str, trace: Path, *, requests: int, factor: float) -> dict[str, float]:
+def replay(folder: Path, policy: str, turns: Path, factor: float) -> dict[str, float]:
     """One policy over the whole trace."""
     with doubles(folder, factor) as engine_port, _balancer(folder, policy, engine_port) as balancer:
-        options = ["-requests", str(requests), "-factor", str(factor)]
-        options += ["-headers"] if policy == "session header" else []
-        answer = ask("replay", "-url", balancer.url, "-trace", str(trace), *options)
+        headers = ("-headers",) if policy == "session header" else ()
+        answer = ask("replay", "-url", balancer.url, "-turns", str(turns), *headers)
         tokens = [_cache_tokens(f"http://{ip}:{engine_port}") for ip in engine_addresses(REPLICAS)]
-    loads = list(answer["replicas"].values())
+    requests = list(answer["replicas"].values())
+    asked = [asked for _, asked in tokens]
     return {
-        "prefix_hit_rate": sum(hits for hits, _ in tokens) / sum(asked for _, asked in tokens),
-        "ttft_p95_seconds": answer["p95_ms"] / 1000,
-        "ttft_p50_seconds": answer["p50_ms"] / 1000,
-        "busiest_over_mean": max(loads) * REPLICAS / sum(loads),
-        "busiest_tokens_over_mean": max(asked for _, asked in tokens)
-        * REPLICAS
-        / sum(asked for _, asked in tokens),
+        "prefix_hit_rate": sum(hits for hits, _ in tokens) / sum(asked),
+        "ttft_p95_seconds": answer["p95_ms"] / 1000 * factor,
+        "ttft_p50_seconds": answer["p50_ms"] / 1000 * factor,
+        "busiest_over_mean": max(requests) * REPLICAS / sum(requests),
+        "busiest_tokens_over_mean": max(asked) * REPLICAS / sum(asked),
     }
 
 
@@ -102,27 +120,59 @@ def _cache_tokens(url: str) -> tuple[float, float]:
     return found["vllm:prefix_cache_hits_total"], found["vllm:prefix_cache_queries_total"]
 
 
-def bound(trace: Path, requests: int) -> float:
-    """The hit rate of one replica with the memory of all."""
-    cache = KVCache(blocks=KV_BLOCKS * REPLICAS, block_tokens=BLOCK_TOKENS)
-    hits = asked = 0
-    with trace.open() as lines:
-        for _, line in zip(range(requests), lines, strict=False):
-            blocks: Mapping[str, Any] = json.loads(line)
-            keys = blocks["hash_ids"]
-            hits += cache.cached_blocks(keys)
-            asked += len(keys)
-            cache.hold(keys)
-            cache.release(keys, 0)
-    return hits / asked
+def simulated(turns: Sequence[Turn], best: float, factor: float) -> dict[str, dict[str, float]]:
+    """The router's two policies over many ways to hash: the share of the bound and of the busiest replica."""
+    fleet = _fleet(factor)
+    found: dict[str, dict[str, float]] = {}
+    for policy in ROUTER_POLICIES:
+        keys = keys_found(turns, headers=policy == "session header")
+        runs = [simulate(turns, keys, fleet, seed=seed) for seed in range(SIMULATIONS)]
+        shares = [run.prefix_hit_rate / best for run in runs]
+        found[policy] = {
+            "share_of_bound": statistics.mean(shares),
+            "share_of_bound_deviation": statistics.stdev(shares),
+            "busiest_over_mean": max(run.busiest_over_mean for run in runs),
+            "moved_share": statistics.mean(run.moved_share for run in runs),
+            "ttft_p95_seconds": statistics.mean(run.ttft_p95_seconds for run in runs) * factor,
+        }
+        print("simulated", policy, {key: round(value, 3) for key, value in found[policy].items()})
+    return found
+
+
+def _fleet(factor: float) -> Fleet:
+    return Fleet(
+        replicas=REPLICAS,
+        routers=ROUTERS,
+        speeds=Speeds(
+            prefill_tokens_per_second=PREFILL_TOKENS_PER_SECOND * factor,
+            decode_step_seconds=DECODE_STEP_SECONDS,
+        ),
+        engine=Limits(
+            max_num_seqs=MAX_NUM_SEQS,
+            max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
+            kv_blocks=KV_BLOCKS,
+            block_tokens=BLOCK_TOKENS,
+        ),
+        factor=factor,
+    )
 
 
 def measure(folder: Path, trace: Path, *, requests: int, factor: float) -> dict[str, Any]:
     """Every figure by policy, and each policy's share of the bound."""
-    best = bound(trace, requests)
-    found = {policy: replay(folder, policy, trace, requests=requests, factor=factor) for policy in POLICIES}
-    for policy, values in found.items():
-        print(policy, {key: round(value, 3) for key, value in values.items()})
+    turns = read_turns(trace, requests)
+    best = bound(turns, _fleet(factor))
+    prepared = folder / "turns.jsonl"
+    write_turns(turns, prepared, factor)
+    found = {}
+    for policy in POLICIES:
+        found[policy] = replay(folder, policy, prepared, factor)
+        print(policy, {key: round(value, 3) for key, value in found[policy].items()}, flush=True)
     by_policy = {key: {policy: found[policy][key] for policy in POLICIES} for key in found[POLICIES[0]]}
     shares = {policy: found[policy]["prefix_hit_rate"] / best for policy in POLICIES}
-    return {**by_policy, "share_of_bound": shares, "bound": best, "time_factor": factor}
+    return {
+        **by_policy,
+        "share_of_bound": shares,
+        "bound": best,
+        "time_factor": factor,
+        "simulated": simulated(turns, best, factor),
+    }

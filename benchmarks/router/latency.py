@@ -43,13 +43,15 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
             *("-interval", str(STREAM_INTERVAL_MILLISECONDS), "-body", str(BODY_BYTES)),
         ]
         found: dict[str, dict[str, list[float]]] = {}
-        cores: list[float] = []
+        cores: list[tuple[float, float]] = []
         for _ in range(rounds):
             for name, urls in (("without", direct), ("with", router.url)):
                 before = router.processor_seconds()
                 answer = ask("send", "-urls", urls, *steady)
                 if name == "with":
-                    cores.append((router.processor_seconds() - before) / seconds)
+                    spent = zip(router.processor_seconds(), before, strict=True)
+                    all_cores, agent_cores = ((after - start) / seconds for after, start in spent)
+                    cores.append((all_cores, agent_cores))
                 for kind, result in (
                     ("steady", answer),
                     ("full", ask("send", "-urls", urls, *full)),
@@ -65,7 +67,8 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
         "requests_per_second": middle["full with"]["requests_per_second"],
         "requests_per_second_without": middle["full without"]["requests_per_second"],
         **{f"added_{key}": value for key, value in added.items()},
-        "router_cores": median(cores),
+        "router_cores": median([both for both, _ in cores]),
+        "router_cores_of_agents": median([agents for _, agents in cores]),
         "streams_added_first_token_p95_ms": middle["streams with"]["p95_ms"]
         - middle["streams without"]["p95_ms"],
     }

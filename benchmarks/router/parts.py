@@ -1,27 +1,28 @@
 """The parts that both halves of the benchmark start: the compiled program, routers, plain balancers."""
 
-import asyncio
 import hashlib
 import json
 import os
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flotilla_runtime.contract import RouterConfig, ServerState
+from flotilla_runtime.contract import RouterConfig
 from flotilla_runtime.router.__main__ import write_files
-from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError
 from flotilla_runtime.router.files import RunFiles
-from flotilla_runtime.router.pods import Replica
-from flotilla_runtime.router.servers import Desired, plan
 from local_cluster.directories import directories
 from local_cluster.processes import free_port
+from router.pods_api import ENGINE_LABELS, ROUTER_LABELS, engine_pod, pods_api, router_pod
 
 ROUTERS = 2
+STARTED_SECONDS = 120
 SOURCES = Path(__file__).parent / "load"
 BALANCER_CONFIG = """
 global
@@ -74,10 +75,12 @@ class Balancer:
 
     url: str
     process_ids: tuple[int, ...]
+    agent_ids: tuple[int, ...] = ()
 
-    def processor_seconds(self) -> float:
-        """User and system time of all of them."""
-        return sum(_processor_seconds(process_id) for process_id in self.process_ids)
+    def processor_seconds(self) -> tuple[float, float]:
+        """User and system time: of all of them, and of the agents alone."""
+        agents = sum(map(_processor_seconds, self.agent_ids))
+        return sum(map(_processor_seconds, self.process_ids)) + agents, agents
 
 
 def _processor_seconds(process_id: int) -> float:
@@ -104,51 +107,66 @@ def running(*command: str, log: Path, **options: Any) -> Iterator[int]:
 
 @contextmanager
 def two_routers(folder: Path, engine_port: int, engines: int, *, max_num_seqs: int) -> Iterator[Balancer]:
-    """Two routers on one port: the kernel shares the connections out, as a Service does."""
+    """Two routers and their agents on one port: the kernel shares connections out, as a Service does."""
     port = free_port()
+    names = tuple(f"router-{number}" for number in range(ROUTERS))
+    pods = [
+        engine_pod(f"r{number}", number, ip) for number, ip in enumerate(engine_addresses(engines), start=1)
+    ]
     with ExitStack() as stack:
-        process_ids = []
-        for number in range(ROUTERS):
-            run = folder / f"router-{number}"
+        api = stack.enter_context(pods_api([*pods, *map(router_pod, names)]))
+        process_ids, agent_ids = [], []
+        for name in names:
             config = RouterConfig(
                 name="m",
                 namespace="bench",
                 models=("m",),
-                engine_selector={"app": "m"},
-                router_selector={"app": "r"},
-                run_directory=str(run),
+                engine_selector=ENGINE_LABELS,
+                router_selector=ROUTER_LABELS,
+                run_directory=str(folder / name),
                 port=port,
                 metrics_port=free_port(),
+                agent_port=free_port(),
                 engine_port=engine_port,
                 max_num_seqs=max_num_seqs,
             )
-            write_files(config, run)
-            command = ("haproxy", "-db", "-f", str(run / RunFiles.CONFIG))
-            process_ids.append(stack.enter_context(running(*command, log=folder / f"router-{number}.log")))
-            asyncio.run(_add_replicas(config, engines))
-        yield Balancer(url=f"http://127.0.0.1:{port}", process_ids=tuple(process_ids))
+            process_id, agent_id = _start_router(stack, folder, name, config, api)
+            process_ids.append(process_id)
+            agent_ids.append(agent_id)
+        yield Balancer(
+            url=f"http://127.0.0.1:{port}", process_ids=tuple(process_ids), agent_ids=tuple(agent_ids)
+        )
 
 
-async def _add_replicas(config: RouterConfig, engines: int) -> None:
-    """What the agent would do."""
-    replicas = tuple(
-        Replica(name=f"r{number}", id=number, ip=ip, state=ServerState.READY)
-        for number, ip in enumerate(engine_addresses(engines), start=1)
+def _start_router(
+    stack: ExitStack, folder: Path, name: str, config: RouterConfig, api: str
+) -> tuple[int, int]:
+    """HAProxy and its agent, which has made it know the replicas."""
+    run = Path(config.run_directory)
+    write_files(config, run)
+    config_file = run / "config.json"
+    config_file.write_text(config.model_dump_json(by_alias=True))
+    haproxy = running("haproxy", "-db", "-f", str(run / RunFiles.CONFIG), log=folder / f"{name}.log")
+    agent = running(
+        *(sys.executable, "-m", "router_agent", "--config", str(config_file), "--api", api),
+        *("--pod", name, "--address", "127.0.0.1"),
+        log=folder / f"{name}-agent.log",
     )
-    socket = AdminSocket(RunFiles(config.run_directory))
-    desired = Desired(replicas=replicas, live_routers=ROUTERS)
-    deadline = time.monotonic() + 30
-    while True:
+    process_ids = stack.enter_context(haproxy), stack.enter_context(agent)
+    wait_until_healthy(f"http://127.0.0.1:{config.agent_port}/readyz")
+    return process_ids
+
+
+def wait_until_healthy(url: str) -> None:
+    """Ask until the answer is 200."""
+    deadline = time.monotonic() + STARTED_SECONDS
+    while time.monotonic() < deadline:
         try:
-            observed = await socket.observe(with_keys=False)
-            break
-        except RouterProcessError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.1)
-    refused = await socket.execute(plan(config, desired, observed))
-    if refused:
-        raise SystemExit(f"HAProxy refused {refused}")
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise SystemExit(f"{url} does not answer")
 
 
 @contextmanager

@@ -195,7 +195,7 @@ class RouterContainers:
         return [
             sys.executable,
             "-m",
-            "streams.router_agent",
+            "router_agent",
             f"--config={self._folder / 'config.json'}",
             f"--api={self._plane.url}",
             f"--token={self._folder / 'token'}",

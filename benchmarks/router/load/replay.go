@@ -8,26 +8,16 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"time"
 )
 
-const (
-	blockTokens        = 512
-	charactersPerToken = 4
-)
+const longestLine = 16 << 20
 
 type turn struct {
-	Timestamp    float64 `json:"timestamp"`
-	InputLength  int     `json:"input_length"`
-	OutputLength int     `json:"output_length"`
-	HashIDs      []int   `json:"hash_ids"`
-}
-
-type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+	DueSeconds float64         `json:"due_seconds"`
+	Session    string          `json:"session"`
+	Body       json.RawMessage `json:"body"`
 }
 
 type replayed struct {
@@ -35,18 +25,14 @@ type replayed struct {
 	Replicas map[string]int `json:"replicas"`
 }
 
-// replay sends the first requests of a trace at its own pace, faster by a factor. The trace holds no text:
-// block n of a prompt becomes a message made from its id, so equal ids give equal text. A conversation is known
-// by its second block, since all share the first, the system prompt. What is timed is the first token.
+// replay sends each request of a file when it is due. What is timed is the first token.
 func replay(arguments []string) (any, error) {
 	flags := flag.NewFlagSet("replay", flag.ExitOnError)
 	url := flags.String("url", "", "where to")
-	file := flags.String("trace", "", "JSON lines with timestamp, output_length and hash_ids")
-	count := flags.Int("requests", 2000, "how many of them")
-	factor := flags.Float64("factor", 10, "how much faster than it was recorded; answers are shorter by it")
+	file := flags.String("turns", "", "JSON lines with due_seconds, session and body")
 	headers := flags.Bool("headers", false, "send X-Session-Id")
 	_ = flags.Parse(arguments)
-	turns, err := readTurns(*file, *count)
+	turns, err := readTurns(*file)
 	if err != nil {
 		return nil, err
 	}
@@ -54,12 +40,11 @@ func replay(arguments []string) (any, error) {
 	sender := client(1000)
 	var running sync.WaitGroup
 	for _, each := range turns {
-		due := began.Add(time.Duration(each.Timestamp / *factor * float64(time.Millisecond)))
-		time.Sleep(time.Until(due))
+		time.Sleep(time.Until(began.Add(time.Duration(each.DueSeconds * float64(time.Second)))))
 		running.Add(1)
 		go func() {
 			defer running.Done()
-			replica, err := each.ask(sender, *url, *factor, *headers, all)
+			replica, err := each.ask(sender, *url, *headers, all)
 			if err != nil {
 				all.add(0, err)
 			}
@@ -72,16 +57,16 @@ func replay(arguments []string) (any, error) {
 	return replayed{sent: all.result(time.Since(began)), Replicas: replicas}, nil
 }
 
-func readTurns(path string, count int) ([]turn, error) {
+func readTurns(path string) ([]turn, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, longestLine)
 	var turns []turn
-	for lines.Scan() && len(turns) < count {
+	for lines.Scan() {
 		var each turn
 		if err := json.Unmarshal(lines.Bytes(), &each); err != nil {
 			return nil, err
@@ -91,42 +76,14 @@ func readTurns(path string, count int) ([]turn, error) {
 	return turns, lines.Err()
 }
 
-// text fills a whole block of the engine's cache together with the role in front of it.
-func text(role string, id int) string {
-	role = "<|" + role + "|>"
-	padded := (len(role) + charactersPerToken - 1) / charactersPerToken * charactersPerToken
-	return strings.Repeat(fmt.Sprintf("%08d", id), blockTokens*charactersPerToken/8)[:blockTokens*charactersPerToken-padded]
-}
-
-func (each turn) body(factor float64) []byte {
-	messages := make([]message, len(each.HashIDs))
-	for place, id := range each.HashIDs {
-		role := "user"
-		if place == 0 {
-			role = "system"
-		} else if place%2 == 0 {
-			role = "assistant"
-		}
-		messages[place] = message{Role: role, Content: text(role, id)}
-	}
-	encoded, _ := json.Marshal(map[string]any{
-		"model": "m", "messages": messages, "stream": true, "ignore_eos": true,
-		"max_tokens": max(1, int(float64(each.OutputLength)/factor)),
-	})
-	return encoded
-}
-
-func (each turn) ask(
-	sender *http.Client, url string, factor float64, headers bool, all *tally,
-) (string, error) {
-	request, err := http.NewRequest(
-		http.MethodPost, url+"/v1/chat/completions", bytes.NewReader(each.body(factor)))
+func (each turn) ask(sender *http.Client, url string, headers bool, all *tally) (string, error) {
+	request, err := http.NewRequest(http.MethodPost, url+"/v1/chat/completions", bytes.NewReader(each.Body))
 	if err != nil {
 		return "", err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if headers {
-		request.Header.Set("X-Session-Id", fmt.Sprint(each.HashIDs[min(1, len(each.HashIDs)-1)]))
+		request.Header.Set("X-Session-Id", each.Session)
 	}
 	began := time.Now()
 	response, err := sender.Do(request)

@@ -149,7 +149,12 @@ func (job *job) ask(number int, due time.Time, all *tally) error {
 	return nil
 }
 
-// readStream reads server-sent events to their end: when the first came, and whether all did.
+// isToken tells an event with text from one that only names the role, with which an engine may open a stream.
+func isToken(line string) bool {
+	return strings.Contains(line, `"content":"`) && !strings.Contains(line, `"content":""`)
+}
+
+// readStream reads server-sent events to their end: when the first token came, and whether all did.
 func readStream(body io.Reader, tokens int) (time.Time, bool, error) {
 	var first time.Time
 	seen, done := 0, false
@@ -159,12 +164,12 @@ func readStream(body io.Reader, tokens int) (time.Time, bool, error) {
 		if !strings.HasPrefix(line, "data: ") {
 			continue
 		}
-		if first.IsZero() {
-			first = time.Now()
-		}
 		if line == "data: [DONE]" {
 			done = true
-		} else {
+		} else if isToken(line) {
+			if seen == 0 {
+				first = time.Now()
+			}
 			seen++
 		}
 	}

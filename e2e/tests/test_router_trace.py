@@ -1,0 +1,47 @@
+"""The text that the router benchmark makes of a trace of ids: what is cached, and which turn goes on."""
+
+from engine_double.text import block_keys, rendered_chat, tokens_in
+from router.trace import BLOCK_TOKENS, Message, Turn, Writer
+
+FIRST = Turn(due_seconds=0, prompt_tokens=1600, reply_tokens=100, blocks=(0, 1, 2, 3))
+NEXT = Turn(due_seconds=9, prompt_tokens=1750, reply_tokens=50, blocks=(0, 1, 2, 4))
+THIRD = Turn(due_seconds=20, prompt_tokens=2600, reply_tokens=50, blocks=(0, 1, 2, 5, 6, 7))
+EDITED = Turn(due_seconds=30, prompt_tokens=1300, reply_tokens=50, blocks=(0, 1, 8))
+OTHER = Turn(due_seconds=40, prompt_tokens=1100, reply_tokens=50, blocks=(0, 9, 10))
+TURNS = (FIRST, NEXT, THIRD, EDITED, OTHER)
+
+
+def chats() -> list[tuple[Message, ...]]:
+    writer = Writer()
+    return [writer.messages(turn) for turn in TURNS]
+
+
+def rendered(chat: tuple[Message, ...]) -> str:
+    return rendered_chat([{"role": each.role, "content": each.content} for each in chat], ())
+
+
+def test_a_prompt_is_as_long_as_the_trace_says() -> None:
+    assert [tokens_in(rendered(chat)) for chat in chats()] == [turn.prompt_tokens for turn in TURNS]
+
+
+def test_equal_ids_and_only_they_are_equal_blocks_to_an_engine() -> None:
+    block_of_key = {}
+    for turn, chat in zip(TURNS, chats(), strict=True):
+        keys = block_keys(rendered(chat), BLOCK_TOKENS)
+        for block, key in zip(turn.full_blocks, keys, strict=True):
+            assert block_of_key.setdefault(key, block) == block
+    assert sorted(block_of_key.values()) == [0, 1, 2, 5, 6, 9]
+
+
+def test_a_longer_prompt_over_all_of_an_earlier_one_is_the_next_turn() -> None:
+    first, later, third, edited, other = chats()
+    roles = [message.role for message in third]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert third[: len(later) - 1] == later[:-1]
+    assert later[:2] == first[:2]
+    assert [message.role for message in edited] == ["system", "user"]
+    assert edited[1].content[:4096] != other[1].content[:4096]
+
+
+def test_a_conversation_and_its_edits_have_one_session() -> None:
+    assert [turn.session for turn in TURNS] == ["1", "1", "1", "1", "9"]
