@@ -25,7 +25,7 @@ def test_a_prompt_is_as_long_as_the_trace_says() -> None:
 
 
 def test_equal_ids_and_only_they_are_equal_blocks_to_an_engine() -> None:
-    block_of_key = {}
+    block_of_key: dict[int, int] = {}
     for turn, chat in zip(TURNS, chats(), strict=True):
         keys = block_keys(rendered(chat), BLOCK_TOKENS)
         for block, key in zip(turn.full_blocks, keys, strict=True):
