@@ -847,8 +847,10 @@ class RolloutStatus(ApiModel):
     """The last revision that every replica ran, ready, and that has stood its trial."""
     failed_revision: ShortText | None = None
     """The revision that failed, while the last good one runs instead."""
+    fault: ShortText | None = None
+    """Why the newest revision failed: NotReady, MissesSLO or FailedAnswers."""
     message: LongText | None = None
-    """Why it failed."""
+    """The same as a sentence."""
     ready_replicas: Count = 0
     """Replicas of the newest revision that serve."""
     outdated_replicas: Count = 0

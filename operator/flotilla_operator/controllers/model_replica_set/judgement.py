@@ -19,13 +19,18 @@ from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaG
 from flotilla_operator.controllers.model_replica_set.moves import Move
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
-from flotilla_operator.controllers.model_replica_set.rollout import ANSWERS_NEEDED, Rollout
+from flotilla_operator.controllers.model_replica_set.rollout import ANSWERS_NEEDED, Fault, Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.controllers.model_replica_set.trouble import Trouble
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
 from flotilla_operator.placement import Refusal
 
 ALL_REPLICAS = "AllReplicas"
+REASON_OF = {
+    Fault.NOT_READY: Reason.PROGRESS_DEADLINE_EXCEEDED,
+    Fault.MISSES_SLO: Reason.MISSES_SLO,
+    Fault.FAILED_ANSWERS: Reason.FAILED_ANSWERS,
+}
 # The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
 FOR_A_PERSON = frozenset(
     {
@@ -240,7 +245,7 @@ def _on_trial(rollout: Rollout, until: datetime) -> str:
 def _failed_rollout(rollout: Rollout) -> tuple[Reason, str]:
     why = f"revision {rollout.revision} has failed: {rollout.message}"
     if not rollout.failed:
-        return Reason.PROGRESS_DEADLINE_EXCEEDED, f"{why}; correct the spec"
+        return REASON_OF[rollout.fault or Fault.NOT_READY], f"{why}; correct the spec"
     fix = "change the spec to try again, or set spec.update.rollback to false to keep it"
     return Reason.ROLLED_BACK, f"{why}; revision {rollout.good} goes on running; {fix}"
 

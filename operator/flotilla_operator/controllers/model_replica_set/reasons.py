@@ -66,6 +66,8 @@ class Reason(StrEnum):
     ON_TRIAL = "OnTrial"
     UPDATE_WAITS_FOR_ROOM = "UpdateWaitsForRoom"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    MISSES_SLO = "MissesSLO"
+    FAILED_ANSWERS = "FailedAnswers"
     ROLLED_BACK = "RolledBack"
     UPDATE_PAUSED = "UpdatePaused"
     EMPTYING_NODES = "EmptyingNodes"

@@ -73,14 +73,15 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """What is remembered: the revision being rolled out or run, the last good one, the one that failed and
-    why, and how far it was when it last got on; since when it is on trial, and its answers and those of the
-    old revision, as far as they are needed.
+    """What is remembered: the revision being rolled out or run, the last good one, the one that failed, what
+    its fault is in a word and in a sentence, and how far it was when it last got on; since when it is on
+    trial, and its answers and those of the old revision, as far as they are needed.
     """
 
     revision: str = ""
     good: str = ""
     failed: str = ""
+    fault: Fault | None = None
     message: str = ""
     ready: int = 0
     outdated: int = 0
@@ -98,6 +99,7 @@ class Rollout:
             revision=held.get("revision", ""),
             good=held.get("goodRevision", ""),
             failed=held.get("failedRevision", ""),
+            fault=Fault(held["fault"]) if held.get("fault") else None,
             message=held.get("message", ""),
             ready=held.get("readyReplicas", 0),
             outdated=held.get("outdatedReplicas", 0),
@@ -114,6 +116,7 @@ class Rollout:
             "revision": self.revision,
             "goodRevision": self.good or None,
             "failedRevision": self.failed or None,
+            "fault": str(self.fault) if self.fault is not None else None,
             "message": self.message or None,
             "readyReplicas": self.ready,
             "outdatedReplicas": self.outdated,
@@ -196,10 +199,10 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     fault = fault_of(after, seen, now)
     if fault is None:
         return _found_good(after) if _has_stood_its_trial(after, seen, now) else after
-    message = _message(fault, after, seen)
+    after = replace(after, fault=fault, message=_message(fault, after, seen))
     if not (after.good and seen.way_back):
-        return replace(after, message=message)
-    return replace(after, message=message, failed=seen.revision, trial_since=None)
+        return after
+    return replace(after, failed=seen.revision, trial_since=None)
 
 
 def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
@@ -244,6 +247,7 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
         trial_since=trial_since,
         answers=seen.answered(new=True),
         old_answers=old if proves_more else before.old_answers,
+        fault=None,
         message="",
     )
 

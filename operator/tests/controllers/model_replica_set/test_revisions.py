@@ -1,13 +1,20 @@
-"""What keeps an update's clock from running; the judgement itself: test_rollout."""
+"""What keeps an update's clock from running, and what is said of one that has failed; the judgement itself:
+test_rollout.
+"""
 
 from typing import Any
 
 import pytest
 
+from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.controllers.model_replica_set.judgement import REASON_OF
 from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.rollout import Answers, Fault
+from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
 from tests.builders.model_replica_set import gpu_set, said
 from tests.builders.pods import NOW, time_text
-from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set
+from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set, shown
 
 DEADLINE_SECONDS = 1800
 
@@ -54,3 +61,48 @@ def test_time_in_which_an_update_waits_for_room_does_not_count(
     done = plan(observed(manifest, pods), NOW)
     assert done.status is not None
     assert bool(done.status["rollout"]["failedRevision"]) == fails
+
+
+GOOD, BAD = Answers(count=100, failed=0, kept=99), Answers(count=100, failed=9, kept=50)
+
+
+@pytest.mark.parametrize(
+    ("slo", "seconds", "answers", "reason", "fault"),
+    [
+        pytest.param(
+            None, DEADLINE_SECONDS, {}, Reason.PROGRESS_DEADLINE_EXCEEDED, "NotReady", id="it does not get on"
+        ),
+        pytest.param(
+            {"attainment": 0.95, "ttftSeconds": 2},
+            0,
+            {"llama-new": BAD, "llama-old": GOOD},
+            Reason.MISSES_SLO,
+            "MissesSLO",
+            id="it breaks the SLO that the old one keeps",
+        ),
+        pytest.param(
+            None, 0, {"llama-new": BAD}, Reason.FAILED_ANSWERS, "FailedAnswers", id="it answers 5xx"
+        ),
+    ],
+)
+def test_an_update_that_fails_and_is_kept_says_what_is_wrong_with_it(
+    slo: dict[str, Any] | None, seconds: float, answers: dict[str, Answers], reason: Reason, fault: str
+) -> None:
+    wish: dict[str, Any] = {"update": {"rollback": False}} | ({"slo": slo} if slo else {})
+    manifest = gpu_set(replicas=2, **wish)
+    before = {"goodRevision": "old", "outdatedReplicas": 1, "progressTime": time_text(seconds)}
+    held = {"revision": revision_of_set(manifest), **before}
+    pods = [
+        member(manifest, "llama-old", node="a", ready=True, revision="old"),
+        member(manifest, "llama-new", node="a", ready=bool(answers)),
+    ]
+    seen = observed({**manifest, "status": {"rollout": held}}, pods, load=RouterLoad(answers=answers))
+    done = plan(seen, NOW)
+    assert shown(done, "Progressing") == ("False", reason)
+    assert done.status is not None
+    assert done.status["rollout"]["fault"] == fault
+    assert ModelReplicaSet.model_validate({**manifest, "status": done.status}).status is not None
+
+
+def test_every_fault_has_a_reason() -> None:
+    assert REASON_OF.keys() == set(Fault)
