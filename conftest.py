@@ -2,7 +2,7 @@
 
 pytest names a test module after its path, so a test in the folder `operator/` becomes `operator.tests.…`, and
 pytest would put a package in the place of the standard library's `operator`. Giving that module a path keeps
-both.
+both. And an example of a property may take as long as a busy machine makes it take.
 """
 
 import operator
@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 operator.__path__ = [str(Path(__file__).parent / "operator")]  # type: ignore[attr-defined]
+
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 pytest_plugins = ["local_cluster.pytest_plugin"]
 

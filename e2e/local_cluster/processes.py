@@ -23,6 +23,9 @@ POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 2000
 # Below the range that the kernel hands out to outgoing connections, so nothing takes it meanwhile.
 PORT_RANGE = (20000, 32000)
+CLAIMED_PORTS: list[
+    socket.socket
+] = []  # what is given is listened on a little later, or two get the same one
 
 
 class Daemon:
@@ -124,12 +127,16 @@ def wait_until(
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on."""
+    """A TCP port on loopback that nothing listens on and that nobody else is given while we live."""
     while True:
         port = random.randint(*PORT_RANGE)
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe, suppress(OSError):
+            claim.bind(f"\0flotilla-port-{port}")  # an abstract name, which goes with the process
             probe.bind(("127.0.0.1", port))
+            CLAIMED_PORTS.append(claim)
             return port
+        claim.close()
 
 
 def start_ticks(pid: int) -> int | None:

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local_cluster import components, kind, kwok, network, node, prerequisites
+from local_cluster import components, kind, kwok, network, node, prerequisites, processes
 from local_cluster.binaries import ASSETS_VARIABLE, TOOLS, binary
 from local_cluster.certificates import Authority
 from local_cluster.container_runtime import with_engine_mount
 from local_cluster.errors import LocalClusterError, MissingPrerequisites
 from local_cluster.prerequisites import Need
-from local_cluster.processes import Daemon, recorded_pid, start_ticks, wait_until
+from local_cluster.processes import Daemon, free_port, recorded_pid, start_ticks, wait_until
 
 
 def test_everything_missing_is_named_at_once_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +181,30 @@ def test_a_daemon_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> N
 def test_an_error_names_the_part_the_problem_and_the_fix() -> None:
     error = LocalClusterError(part="kubelet", problem="it ended", fix="Look at its log.")
     assert str(error) == "kubelet: it ended\n  Look at its log."
+
+
+TAKES_TWENTY_PORTS = """
+import sys
+from local_cluster import processes
+processes.PORT_RANGE = (int(sys.argv[1]), int(sys.argv[2]))
+print(*(processes.free_port() for _ in range(20)), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_port_is_given_twice_here_or_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_port()
+    narrow = (first, first + 60)
+    monkeypatch.setattr(processes, "PORT_RANGE", narrow)
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKES_TWENTY_PORTS, *map(str, narrow)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as other:
+        assert other.stdout is not None
+        elsewhere = [int(port) for port in other.stdout.readline().split()]
+        here = [free_port() for _ in range(20)]
+        other.kill()
+    assert len({first, *here, *elsewhere}) == 41

@@ -113,7 +113,6 @@ def validator(kind: Kind) -> jsonschema.Draft7Validator:
 @given(data=st.data())
 @settings(
     max_examples=SAMPLES,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking such large objects takes minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )

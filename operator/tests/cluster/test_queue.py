@@ -241,9 +241,9 @@ class SpacedQueueMachine(QueueMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=60, deadline=None)
+TestQueueMachine.settings = settings(max_examples=60)
 TestSpacedQueueMachine = SpacedQueueMachine.TestCase
-TestSpacedQueueMachine.settings = settings(max_examples=60, deadline=None)
+TestSpacedQueueMachine.settings = settings(max_examples=60)
 
 
 def test_what_changes_again_and_again_is_looked_at_now_and_once_more_when_the_time_is_over() -> None:

@@ -183,7 +183,7 @@ engines = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(engine=engines)
 def test_whatever_the_api_takes_vllm_takes(ask: Ask, engine: dict[str, Any]) -> None:
     check(ask, spec_of(model=MODEL, engine=engine, accelerator={"resource": "nvidia.com/gpu"}))

@@ -171,7 +171,7 @@ def test_a_set_of_a_thousand_replicas_asks_for_some_at_a_time() -> None:
 PLACES = st.tuples(st.integers(0, 4), st.integers(0, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pods=st.dictionaries(PLACES, st.tuples(st.sampled_from([None, "a", "b"]), st.booleans()), max_size=8),
     replicas=st.integers(0, 4),
