@@ -21,7 +21,7 @@ def test_every_dependency_rule_holds() -> None:
     [
         pytest.param(
             "flotilla_runtime",
-            "contract",
+            "contract/__init__",
             "import flotilla_operator.api",
             id="the runtime imports the operator",
         ),
