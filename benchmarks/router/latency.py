@@ -17,6 +17,7 @@ BODY_BYTES = 4096
 STREAMS = 500
 STREAM_TOKENS = 200
 STREAM_INTERVAL_MILLISECONDS = 20
+STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 
@@ -38,10 +39,11 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
         direct = ",".join(f"http://{ip}:{engine_port}" for ip in engine_addresses(ENGINES))
         steady = ("-rate", str(RATE), "-seconds", str(seconds), "-body", str(BODY_BYTES))
         full = ("-seconds", str(seconds), "-body", str(BODY_BYTES))
-        streams = [
+        at_once = [
             *("-connections", str(STREAMS), "-tokens", str(STREAM_TOKENS)),
             *("-interval", str(STREAM_INTERVAL_MILLISECONDS), "-body", str(BODY_BYTES)),
         ]
+        streams = [*at_once, "-over", str(STREAMS_OPENED_OVER_SECONDS)]
         found: dict[str, dict[str, list[float]]] = {}
         cores: list[tuple[float, float]] = []
         for _ in range(rounds):
@@ -56,6 +58,7 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
                     ("steady", answer),
                     ("full", ask("send", "-urls", urls, *full)),
                     ("streams", ask("send", "-urls", urls, *streams)),
+                    ("streams at once", ask("send", "-urls", urls, *at_once)),
                 ):
                     for key, value in result.items():
                         found.setdefault(f"{kind} {name}", {}).setdefault(key, []).append(value)
@@ -69,6 +72,9 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
         **{f"added_{key}": value for key, value in added.items()},
         "router_cores": median([both for both, _ in cores]),
         "router_cores_of_agents": median([agents for _, agents in cores]),
-        "streams_added_first_token_p95_ms": middle["streams with"]["p95_ms"]
-        - middle["streams without"]["p95_ms"],
+        **{
+            f"{kind}_added_first_token_{key}": middle[f"{name} with"][key] - middle[f"{name} without"][key]
+            for kind, name in (("streams", "streams"), ("streams_at_once", "streams at once"))
+            for key in ("p50_ms", "p95_ms")
+        },
     }

@@ -36,6 +36,7 @@ defaults
     timeout server 600s
     timeout connect 5s
     option http-server-close
+    option http-no-delay
 frontend callers
     bind 127.0.0.1:{port}
     default_backend engines

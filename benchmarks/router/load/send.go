@@ -65,6 +65,7 @@ func send(arguments []string) (any, error) {
 	size := flags.Int("body", 4096, "bytes")
 	tokens := flags.Int("tokens", 0, "of each stream")
 	interval := flags.Int("interval", 20, "milliseconds between tokens")
+	over := flags.Float64("over", 0, "seconds over which the connections are opened, evenly")
 	_ = flags.Parse(arguments)
 	job := &job{
 		client: client(*connections), urls: strings.Split(*urls, ","), size: *size,
@@ -92,8 +93,10 @@ func send(arguments []string) (any, error) {
 	} else {
 		for worker := range *connections {
 			running.Add(1)
+			opened := began.Add(time.Duration(*over * float64(time.Second) * float64(worker) / float64(*connections)))
 			go func() {
 				defer running.Done()
+				time.Sleep(time.Until(opened))
 				for number := worker; ; number += *connections {
 					do(number, time.Now())
 					if *tokens > 0 || time.Now().After(until) {

@@ -19,6 +19,8 @@ Choices that surprise:
 - Only a connection that failed is tried again elsewhere. Were a request sent again because the engine died
   on it, one poisonous request would kill a replica a retry.
 - Bodies are buffered up to 64 KiB, so a slow client holds no slot of an engine until that much has arrived.
+- `option http-no-delay`: without it the kernel holds what is less than a packet for up to 200 ms, in case
+  more comes, and a stream's first token is that late.
 - `option abortonclose` stands in the defaults, for the frontend needs it too: without it a caller that
   leaves is not noticed before its answer comes, and its request keeps its place in queue and engine.
 - Where a node allows fewer open files than `maxconn` needs, HAProxy warns and serves what it can.
@@ -147,6 +149,7 @@ def _defaults(config: RouterConfig) -> Iterable[str]:
         "    option dontlognull",
         "    option abortonclose",
         "    option http-server-close",
+        "    option http-no-delay",
         *(_http_error(error, config) for error in _haproxy_errors(config)),
     )
 
