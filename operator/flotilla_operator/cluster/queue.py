@@ -5,6 +5,10 @@ it runs comes back when it is done. Different keys run in parallel. A key that f
 drawn from zero to a limit that doubles with every failure in a row (full jitter), so many failures that
 began together do not stay together.
 
+A key that is woken again and again is not reconciled each time: two reconciles of it begin some time apart,
+and after a burst of them further ones only now and then. A set whose thousand pods come up would else be
+planned for each of them, on the processors that these pods need to come up.
+
 Time and randomness come from outside: `timer` is the event loop in production and a hand-turned clock in
 tests.
 """
@@ -77,6 +81,20 @@ class Backoff:
         return draw(0.0, min(self.limit_seconds, self.base_seconds * 2.0 ** min(failures - 1, 32)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spacing:
+    """How far apart two reconciles of one key begin: so far in a burst of so many, and in the long run."""
+
+    in_burst_seconds: float = 0.0
+    burst: int = 1
+    sustained_seconds: float = 0.0
+
+    @property
+    def credit_seconds(self) -> float:
+        """How far ahead of the long run a key may be."""
+        return self.burst * self.sustained_seconds
+
+
 class KeyedQueue:
     """Keys that wait, keys that run, and keys that will come back."""
 
@@ -85,19 +103,20 @@ class KeyedQueue:
         *,
         timer: Timer | None = None,
         backoff: Backoff | None = None,
-        spacing_seconds: float = 0.0,
+        spacing: Spacing | None = None,
         draw: Callable[[float, float], float] = random.uniform,
         observer: Observer | None = None,
     ) -> None:
         self._timer: Timer = timer or asyncio.get_running_loop()
         self._backoff = backoff or Backoff()
-        self._spacing_seconds = spacing_seconds
+        self._spacing = spacing or Spacing()
         self._draw = draw
         self._observer: Observer = observer or Silent()
         self._order: deque[Key] = deque()
         self._waiting_since: dict[Key, float] = {}
         self._running_since: dict[Key, float] = {}
         self._begun_at: dict[Key, float] = {}
+        self._spent_until: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._later: dict[Key, Handle] = {}
         self._failures: dict[Key, int] = {}
@@ -154,6 +173,7 @@ class KeyedQueue:
         """The object is gone: nothing is to come back."""
         self._failures.pop(key, None)
         self._begun_at.pop(key, None)
+        self._spent_until.pop(key, None)
         self._unplan(key)
 
     async def take(self) -> Key:
@@ -165,6 +185,7 @@ class KeyedQueue:
         now = self.taken_at = self._timer.time()
         self._observer.taken(key, now - self._waiting_since.pop(key))
         self._running_since[key] = self._begun_at[key] = now
+        self._spent_until[key] = max(now, self._spent_until.get(key, now)) + self._spacing.sustained_seconds
         return key
 
     def done(self, key: Key) -> None:
@@ -190,8 +211,11 @@ class KeyedQueue:
         assert not self._later.keys() & self._waiting_since.keys(), "a key waits and will come later"
 
     def _held_seconds(self, key: Key) -> float:
-        begun_at = self._begun_at.get(key)
-        return 0.0 if begun_at is None else begun_at + self._spacing_seconds - self._timer.time()
+        if (begun_at := self._begun_at.get(key)) is None:
+            return 0.0
+        in_burst = begun_at + self._spacing.in_burst_seconds
+        in_the_long_run = self._spent_until[key] - self._spacing.credit_seconds
+        return max(in_burst, in_the_long_run) - self._timer.time()
 
     def _unplan(self, key: Key) -> None:
         if (planned := self._later.pop(key, None)) is not None:

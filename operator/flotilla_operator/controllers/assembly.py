@@ -15,7 +15,7 @@ from flotilla_operator.cluster.client import Client, load_configuration
 from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.events import Recorder
 from flotilla_operator.cluster.lease import Fence, LeaderLease, LeaseSettings
-from flotilla_operator.cluster.queue import Backoff, KeyedQueue
+from flotilla_operator.cluster.queue import Backoff, KeyedQueue, Spacing
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.controllers.config import OperatorConfig
@@ -36,8 +36,8 @@ from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 
-# Shorter than a person notices, long enough for the many changes that one reconcile sets off.
-SPACING_SECONDS = 0.25
+# At first shorter than a person notices, long enough for the many changes that one reconcile sets off.
+SPACING = Spacing(in_burst_seconds=0.25, burst=10, sustained_seconds=2.0)
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +124,7 @@ def _queue(config: OperatorConfig, metrics: Metrics) -> KeyedQueue:
     backoff = Backoff(
         base_seconds=config.loop.backoff_base_seconds, limit_seconds=config.loop.backoff_limit_seconds
     )
-    queue = KeyedQueue(backoff=backoff, spacing_seconds=SPACING_SECONDS, observer=metrics)
+    queue = KeyedQueue(backoff=backoff, spacing=SPACING, observer=metrics)
     metrics.depth_is(lambda: len(queue))
     return queue
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from flotilla_operator.cluster.queue import Backoff, KeyedQueue
+from flotilla_operator.cluster.queue import Backoff, KeyedQueue, Spacing
 from flotilla_operator.cluster.resources import Key
 
 A, B, C = (Key("ModelReplicaSet", "default", name) for name in "abc")
@@ -57,7 +57,7 @@ def longest(_low: float, high: float) -> float:
 
 
 def queue_with(clock: HandClock, *, spacing_seconds: float = 0.0) -> KeyedQueue:
-    return KeyedQueue(timer=clock, draw=longest, spacing_seconds=spacing_seconds)
+    return KeyedQueue(timer=clock, draw=longest, spacing=Spacing(in_burst_seconds=spacing_seconds))
 
 
 async def test_a_key_woken_many_times_is_held_once() -> None:
@@ -264,3 +264,24 @@ def test_what_changes_again_and_again_is_looked_at_now_and_once_more_when_the_ti
         assert not len(queue)
 
     asyncio.run(scenario())
+
+
+async def test_a_key_that_is_woken_all_the_time_is_taken_often_at_first_and_seldom_in_the_long_run() -> None:
+    clock = HandClock()
+    spacing = Spacing(in_burst_seconds=0.25, burst=8, sustained_seconds=2.0)
+    queue = KeyedQueue(timer=clock, draw=longest, spacing=spacing)
+
+    async def taken_within(seconds: float) -> int:
+        taken = 0
+        for _ in range(int(seconds / 0.125)):
+            queue.add(A)
+            if len(queue):
+                queue.done(await queue.take())
+                taken += 1
+            clock.advance(0.125)
+        return taken
+
+    assert await taken_within(2.5) == 10, "a burst is four a second"
+    assert await taken_within(60) == 30
+    clock.advance(20)
+    assert await taken_within(2.5) == 10, "a key that was left alone may burst again"
