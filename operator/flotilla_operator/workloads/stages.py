@@ -7,6 +7,11 @@ add their number. All have names in the set's headless service, from their first
 from dataclasses import dataclass
 
 
+def pod_name_of(group: str, stage: int) -> str:
+    """The name of the pod of a group's stage."""
+    return group if stage == 0 else f"{group}-{stage}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Stage `number` of `count` of a group; `service` is the headless service that gives its pods names."""
@@ -25,7 +30,7 @@ class Stage:
     @property
     def pod_name(self) -> str:
         """The name of its pod."""
-        return self.group if self.leads else f"{self.group}-{self.number}"
+        return pod_name_of(self.group, self.number)
 
     @property
     def leader_address(self) -> str:

@@ -21,6 +21,7 @@ from flotilla_operator.cluster.resources import (
 )
 from flotilla_operator.cluster.writes import Create, Delete, Manifest
 from flotilla_operator.controllers.model_replica_set.demand import Demand
+from flotilla_operator.controllers.model_replica_set.moves import Rebalance
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed
 from flotilla_operator.placement import Claim
@@ -35,6 +36,7 @@ from flotilla_operator.placement.devices import (
 )
 from flotilla_operator.placement.manifests import FINISHED, claim_of, pinned_node
 from flotilla_operator.workloads.devices import CLAIM, claim_template, device_ask, devices_of, template_name
+from flotilla_operator.workloads.stages import pod_name_of
 from flotilla_runtime import contract
 
 FIELD = "spec.accelerator.deviceClass"
@@ -129,7 +131,25 @@ def claim_templates(observed: Observed, caches: Caches) -> Observed:
         observed,
         device_class=device_class,
         claim_templates=caches.owned(RESOURCE_CLAIM_TEMPLATES, observed.me.owner.uid),
+        hold_devices=frozenset() if ask is None else _hold_devices(observed, caches),
     )
+
+
+def _hold_devices(observed: Observed, caches: Caches) -> frozenset[str]:
+    """The group of the move that is under way, if it has gone and its claims are still allocated: they are
+    given back some time after its pods are gone.
+    """
+    move, namespace = Rebalance.of(observed.me.manifest).current, observed.me.owner.namespace
+    if move is None:
+        return frozenset()
+    pods = {pod_name_of(move.group, stage) for stage in range(len(move.from_nodes))}
+    held = any(
+        owner["kind"] == "Pod" and owner["name"] in pods
+        for claim in caches.listed(RESOURCE_CLAIMS)
+        if claim["metadata"].get("namespace") == namespace and _allocation(claim)
+        for owner in claim["metadata"].get("ownerReferences") or ()
+    )
+    return frozenset({move.group}) if held else frozenset()
 
 
 def new_template(observed: Observed, demand: Demand) -> list[Create]:

@@ -6,6 +6,7 @@ be asked again. A move begins in the status and is carried out by the next plan,
 restarted goes on, and every other set's plan sees the same.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -163,6 +164,9 @@ class Rebalance:
 
 def nodes_to_reserve(move: Move, groups: Collection[str], wanted: int) -> tuple[str, ...]:
     """The nodes of the move that is being carried out, one for each stage, as long as the group that goes
-    there has no pods; other sets leave them alone.
+    there has no pods; other sets leave them alone. What a group keeps, it holds itself until it has gone.
     """
-    return () if len(set(groups) - {move.group}) >= wanted else move.to_nodes
+    if len(set(groups) - {move.group}) >= wanted:
+        return ()
+    kept = Counter(move.from_nodes if move.drains_first and move.group in groups else ())
+    return tuple(sorted((Counter(move.to_nodes) - kept).elements()))

@@ -28,8 +28,9 @@ from flotilla_operator.controllers.model_replica_set.moves import (
 )
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
-from flotilla_operator.placement import Placement, Settled, Snapshot, place, rebalance
+from flotilla_operator.placement import Claim, Placement, Settled, Snapshot, place, rebalance
 from flotilla_operator.placement.manifests import claim_of
+from flotilla_operator.workloads.devices import devices_of
 
 MOVES_SHOWN = 64
 LOOK_AGAIN_MOVING_SECONDS = 1.0
@@ -145,7 +146,7 @@ def _moving(
     group = next((group for group in demand.groups if group.name == move.group), None)
     if group is None and is_settled(observed, demand):
         return _begun(before.with_move(replace(move, phase=MovePhase.DONE)), observed, demand, now)
-    leaves = group is not None and not group.lives
+    leaves = move.group in observed.hold_devices if group is None else not group.lives
     if not leaves and _is_refused(observed, demand, placement):
         return _stopped(
             before, f"{_to(move)} has no room any more for the replica that replaces {move.group}"
@@ -192,12 +193,18 @@ def _has_room(move: Move, observed: Observed, demand: Demand, snapshot: Snapshot
 
 
 def _without(group: ReplicaGroup, snapshot: Snapshot) -> Snapshot:
-    """As if this group were gone."""
+    """As if this group were gone. Its devices are claimed one by one and by nobody's name, so what they come
+    to is given back.
+    """
     claims = list(snapshot.claims)
     for member in group.members:
-        held = claim_of(dict(member.pod))
+        pod = dict(member.pod)
+        held = claim_of(pod)
         if held in claims:
             claims.remove(held)
+        if member.node is not None and (devices := devices_of(pod)):
+            returned = {resource: -count for resource, count in devices.items()}
+            claims.append(Claim(node=member.node, requests=returned, of_pod=False))
     return replace(snapshot, claims=tuple(claims))
 
 

@@ -179,6 +179,7 @@ class Observed:
     routers: tuple[RouterSeen, ...] = ()
     device_class: DeviceClass | None = None
     claim_templates: Sequence[Manifest] = ()
+    hold_devices: frozenset[str] = frozenset()
     sizing: Sizing = field(default_factory=Sizing)
     records: Mapping[str, Record] = field(default_factory=dict)
     served_beside: tuple[Served, ...] = ()

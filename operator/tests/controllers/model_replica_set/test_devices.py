@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key
@@ -23,7 +24,7 @@ from flotilla_operator.workloads.devices import ANNOTATION_DEVICES
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import OWNER, model_replica_set
-from tests.builders.pods import NOW, engine_pod
+from tests.builders.pods import NOW, engine_pod, stage_pod
 
 API = "resource.k8s.io/v1"
 DRIVER = "gpu.example"
@@ -255,3 +256,71 @@ def test_who_waits_is_woken_when_devices_come_or_are_given_back(
     resource = RESOURCE_SLICES if manifest["kind"] == "ResourceSlice" else RESOURCE_CLAIMS
     keys = list(ModelReplicaSetController().wakes(resource, manifest, caches))
     assert [key.name for key in keys] == (["llama"] if woken else [])
+
+
+def rebalanced(places: dict[str, str], *, tensor: int, status: Any = None) -> list[dict[str, Any]]:
+    """A set that is to be rebalanced, the pods of its groups that serve, and their claims."""
+    parallelism = {"tensor": tensor, "pipeline": len(next(iter(places.values())))}
+    manifest = on_devices(parallelism=parallelism, replicas=2)
+    manifest["metadata"]["annotations"] = {ANNOTATION_REBALANCE: "apply"}
+    if status is not None:
+        manifest["status"] = status
+    found = [manifest]
+    for server_id, (name, nodes) in enumerate(places.items(), start=1):
+        for stage, at in enumerate(nodes):
+            fields = {"group": name, "server_id": server_id, "stages": len(nodes)}
+            pod = stage_pod(stage, pin=at, node=at, ready=True, **fields)
+            pod["metadata"]["labels"] |= {
+                contract.LABEL_REVISION: revision_of(spec_of_manifest(manifest)),
+                contract.LABEL_OWNER_KIND: "ModelReplicaSet",
+            }
+            pod["metadata"]["annotations"][ANNOTATION_DEVICES] = f"{tensor} {RESOURCE}"
+            claim = resource_claim(f"claim-{pod['metadata']['name']}", at, tensor)
+            claim["metadata"]["ownerReferences"] = [{"kind": "Pod", "name": pod["metadata"]["name"]}]
+            held = {"name": "accelerators", "resourceClaimName": claim["metadata"]["name"]}
+            pod["status"]["resourceClaimStatuses"] = [held]
+            found += [{"apiVersion": "v1", "kind": "Pod", **pod}, claim]
+    return found
+
+
+def device_nodes() -> list[dict[str, Any]]:
+    """Two nodes of four devices in each of three racks."""
+    found = [device_class()]
+    for name, rack in zip("abcdef", "112233", strict=True):
+        manifest = node(name)
+        manifest["metadata"]["labels"] = {"topology.kubernetes.io/rack": rack}
+        found += [manifest, resource_slice(name)]
+    return found
+
+
+def moving(done: Plan) -> tuple[str, list[tuple[list[str], list[str], bool]]]:
+    assert done.status is not None
+    placement = done.status["placement"]
+    moves = [(move["fromNodes"], move["toNodes"], move["drainsFirst"]) for move in placement["moves"]]
+    return placement["rebalance"]["phase"], moves
+
+
+async def test_devices_that_are_scattered_are_brought_together() -> None:
+    first = await planned(*rebalanced({"llama-a": "a", "llama-b": "b"}, tensor=2), *device_nodes())
+    assert moving(first) == ("Moving", [(["a"], ["b"], False)])
+    manifest, *around = rebalanced({"llama-a": "a", "llama-b": "b"}, tensor=2, status=first.status)
+    second = await planned(manifest, *around, *device_nodes())
+    assert [pinned_node(pod["spec"]) for pod in created(second, "Pod")] == ["b"]
+
+
+async def test_a_group_that_keeps_a_node_waits_until_its_own_devices_are_given_back() -> None:
+    places = {"llama-a": "ac", "llama-b": "ef"}
+    first = await planned(*rebalanced(places, tensor=4), *device_nodes())
+    assert moving(first) == ("Moving", [(["a", "c"], ["a", "b"], True)])
+    manifest, *around = rebalanced(places, tensor=4, status=first.status)
+    left = [one for one in around if one["kind"] != "Pod" or "llama-b" in one["metadata"]["name"]]
+    second = await planned(manifest, *left, *device_nodes())
+    assert (moving(second)[0], created(second, "Pod")) == ("Moving", [])
+
+    manifest["status"] = second.status
+    freed = [one for one in left if "llama-a" not in one["metadata"]["name"]]
+    third = await planned(manifest, *freed, *device_nodes())
+    assert [pinned_node(pod["spec"]) for pod in created(third, "Pod")] == ["a", "b"]
+    taken = [*freed, resource_claim("foreign", "a", 4)]
+    stopped = await planned(manifest, *taken, *device_nodes())
+    assert moving(stopped)[0] == "Stopped"

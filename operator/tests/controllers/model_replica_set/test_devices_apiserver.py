@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from local_cluster.control_plane import ControlPlane, Options
 from tests.controllers.model_replica_set.stage import Stage
 from tests.support.kinds import kind_operator
@@ -131,6 +132,34 @@ def test_a_class_that_is_missing_and_then_appears(stage: Stage) -> None:
     message = stage.wait("SpecValid", "False", "DeviceClassMissing")
     assert f"there is no DeviceClass '{name}'" in message
     Driver(stage).offer(node, [device(str(index)) for index in range(4)])
+    stage.wait("Ready", "True")
+
+
+def test_a_group_of_two_stages_moves_to_a_node_whose_devices_it_holds_itself(stage: Stage) -> None:
+    """Its claims are given back some time after its pods are gone; until then there is no room, and that is
+    no reason to stop.
+    """
+    driver = Driver(stage)
+    first, other = stage.node("a", gpus=0, rack="r1"), stage.node("b", gpus=0, rack="r1")
+    far = stage.node("c", gpus=0, rack="r2")
+    together = [stage.node(name, gpus=0, rack="r3") for name in "ef"]
+    four = [device(str(index)) for index in range(4)]
+    for node in (first, far, *together):
+        driver.offer(node, four)
+    stage.create(parallelism={"tensor": 4, "pipeline": 2}, accelerator=accelerator(driver))
+    stage.wait("Ready", "True")
+    assert allocated(stage) == [(node, 4) for node in sorted([first, far, *together])]
+
+    driver.offer(other, four)
+    asked = {"metadata": {"annotations": {ANNOTATION_REBALANCE: "apply"}}}
+    stage.client.merge(f"{stage.sets}/llama", asked)
+
+    def phase() -> str:
+        return str((stage.get()["status"]["placement"].get("rebalance") or {}).get("phase"))
+
+    eventually(lambda: phase() in ("Done", "Stopped"))
+    assert phase() == "Done", stage.notes()
+    assert allocated(stage) == [(node, 4) for node in sorted([first, other, *together])]
     stage.wait("Ready", "True")
 
 

@@ -12,10 +12,11 @@ from flotilla_operator.cluster.writes import Plan
 from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from flotilla_operator.placement import Claim
+from flotilla_operator.placement import Claim, Snapshot
+from flotilla_operator.placement.groups import RACK
 from tests.builders.model_replica_set import gpu_set
-from tests.builders.placement import cluster, node, used
-from tests.builders.pods import NOW, time_text
+from tests.builders.placement import GPU, cluster, node, used
+from tests.builders.pods import NOW, stage_pod, time_text
 from tests.controllers.model_replica_set.test_plan import (
     created,
     deleted,
@@ -25,6 +26,7 @@ from tests.controllers.model_replica_set.test_plan import (
     patched,
     pin_of,
     reasons,
+    revision_of_set,
     shown,
 )
 
@@ -229,3 +231,65 @@ def test_a_paused_set_keeps_what_it_had_and_moves_nothing() -> None:
     done = begun(after(asked("apply", paused=True), first), halves)
     assert told(done)["moves"] == told(first)["moves"]
     assert list(done.writes) == []
+
+
+def racks(*others: str) -> Snapshot:
+    """Two nodes of eight accelerators in each of three racks, of which some are in use by others."""
+    nodes = [node(name, labels={RACK: rack}) for name, rack in zip("abcdef", "112233", strict=True)]
+    return cluster(*nodes, claims=tuple(used(name, 8) for name in others))
+
+
+def pair(manifest: dict[str, Any], name: str, places: str, *, server_id: int = 1) -> list[dict[str, Any]]:
+    """Both pods of a group that serves."""
+    fields = {"group": name, "revision": revision_of_set(manifest), "server_id": server_id}
+    return [
+        stage_pod(stage, pin=at, node=at, ready=True, requests={GPU: "8"}, **fields)
+        for stage, at in enumerate(places)
+    ]
+
+
+def apart(replicas: int) -> dict[str, Any]:
+    return asked("apply", replicas=replicas, parallelism={"tensor": 8, "pipeline": 2})
+
+
+def test_a_group_whose_stages_lie_apart_comes_together_and_keeps_the_node_that_it_has() -> None:
+    manifest = apart(replicas=2)
+    lies_apart = pair(manifest, "llama-a", "ac")
+    stays = pair(manifest, "llama-b", "ef", server_id=2)
+    first = plan(observed(manifest, [*lies_apart, *stays], snapshot=racks()), NOW)
+    (move,) = told(first)["moves"]
+    assert (move["fromNodes"], move["toNodes"]) == (["a", "c"], ["a", "b"])
+    assert (move["acceleratorsRestarted"], move["drainsFirst"]) == (16, True)
+    going = after(manifest, first)
+    move_now = Rebalance.of(going).current
+    assert move_now is not None
+    assert nodes_to_reserve(move_now, {"llama-a", "llama-b"}, 2) == ("b",), "it holds the other one itself"
+    assert nodes_to_reserve(move_now, {"llama-b"}, 2) == ("a", "b")
+
+    second = plan(observed(going, [*lies_apart, *stays], snapshot=racks()), NOW)
+    assert [patch.ref.name for patch in patched(second)] == ["llama-a"], "its leader drains"
+    assert created(second) == []
+    draining = [drained(pod, 1) for pod in lies_apart]
+    third = plan(observed(after(manifest, second), [*draining, *stays], snapshot=racks()), NOW)
+    assert (phases(third)[0], created(third)) == ("Moving", [])
+
+    fourth = plan(observed(after(manifest, third), stays, snapshot=racks()), NOW)
+    assert [pin_of(pod) for pod in created(fourth)] == ["a", "b"]
+    together = pair(manifest, "llama-c", "ab")
+    last = plan(observed(after(manifest, fourth), [*together, *stays], snapshot=racks()), NOW)
+    assert phases(last) == ("Done", [("llama-a", "Done")])
+    assert told(last)["score"] > told(first)["score"]
+
+
+def test_a_group_of_two_stages_moves_after_its_replacement_serves_where_there_is_room_for_both() -> None:
+    manifest = apart(replicas=1)
+    lies_apart = pair(manifest, "llama-a", "ac")
+    first = plan(observed(manifest, lies_apart, snapshot=racks("b", "d")), NOW)
+    (move,) = told(first)["moves"]
+    assert (move["toNodes"], move["drainsFirst"]) == (["e", "f"], False)
+    second = plan(observed(after(manifest, first), lies_apart, snapshot=racks("b", "d")), NOW)
+    assert [pin_of(pod) for pod in created(second)] == ["e", "f"]
+    assert patched(second) == []
+    both = [*lies_apart, *pair(manifest, "llama-b", "ef", server_id=2)]
+    third = plan(observed(after(manifest, second), both, snapshot=racks("b", "d")), NOW)
+    assert [patch.ref.name for patch in patched(third)] == ["llama-a"]

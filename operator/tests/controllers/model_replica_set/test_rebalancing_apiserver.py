@@ -48,6 +48,33 @@ def test_one_group_moves_and_a_node_is_free(stage: Stage, update: dict[str, int]
     stage.wait("Progressing", "False", "Settled")
 
 
+def test_a_group_of_two_stages_comes_together_on_a_node_that_it_has_and_one_that_it_has_not(
+    stage: Stage,
+) -> None:
+    first, other = stage.node("a", gpus=4, rack="r1"), stage.node("b", gpus=4, rack="r1")
+    stage.node("c", gpus=4, rack="r2")
+    apart = [stage.node(name, gpus=4, rack="r3") for name in "ef"]
+    stage.foreign_pod("training", other, gpus=4)
+    stage.create(parallelism={"tensor": 4, "pipeline": 2})
+    stage.wait("Ready", "True")
+    before = {pod["metadata"]["uid"] for pod in stage.pods()}
+    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/pods/training")
+
+    eventually(lambda: rebalance(stage, "show")["rebalance"]["phase"] == "Shown")
+    (move,) = rebalance(stage, "show")["moves"]
+    assert (first in move["fromNodes"], sorted(move["toNodes"])) == (True, sorted([first, other]))
+
+    def is_done() -> bool:
+        assert sum(ready(pod) for pod in stage.pods()) >= 2, "the other group serves on"
+        return bool(rebalance(stage, "apply")["rebalance"]["phase"] == "Done")
+
+    eventually(is_done)
+    pods = stage.pods()
+    assert len({pod["metadata"]["uid"] for pod in pods} & before) == 2, "a group moves whole"
+    assert sorted(pod["spec"]["nodeName"] for pod in pods) == sorted([first, other, *apart])
+    assert "GroupReleased" not in stage.events()
+
+
 def rebalance(stage: Stage, value: str) -> dict[str, Any]:
     """Ask once, and say how placement stands."""
     found = stage.get()
