@@ -98,10 +98,13 @@ class ModelReplicaSetController:
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
         """The sets on a node that is gone or is to be emptied, and, whenever a node or its devices change or
         room is given back, those that wait, drain or move, or whose groups are not bound yet. A set whose
-        pods were refused gives back the room that was planned for it.
+        pods were refused gives back the room that was planned for it. A node's heartbeat wakes nobody.
         """
         name = manifest["metadata"]["name"]
-        if resource == NODES and (caches.get(NODES, "", name) is None or _is_to_be_emptied(manifest)):
+        gone = resource == NODES and caches.get(NODES, "", name) is None
+        if resource == NODES and not gone and self._memory.nodes.holds(manifest):
+            return
+        if gone or (resource == NODES and _is_to_be_emptied(manifest)):
             for pod in caches.listed(PODS):
                 if pod["spec"].get("nodeName") == name:
                     yield from _set_of(pod)

@@ -68,6 +68,11 @@ class Remembered(Generic[Value]):
         self._function = function
         self._held: dict[str, tuple[str, Value]] = {}
 
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether the object, whatever its version, has the value that it had last."""
+        held = self._held.get(manifest["metadata"]["uid"])
+        return held is not None and held[1] == self._function(manifest)
+
     def of(self, manifests: Iterable[Manifest]) -> Iterator[Value]:
         """The values of all these objects; what is not among them is forgotten."""
         fresh: dict[str, tuple[str, Value]] = {}

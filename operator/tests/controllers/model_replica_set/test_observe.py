@@ -423,6 +423,15 @@ class TestWakes:
         moves = {**gpu_set(), "status": {"conditions": [reason]}}
         assert self.woken(NODES, node("a"), node("a"), moves) == [key]
 
+    async def test_a_heartbeat_of_a_node_that_a_plan_has_seen_wakes_nobody(self) -> None:
+        controller, waits = ModelReplicaSetController(), self.waiting_set()
+        await controller.observe(Key("ModelReplicaSet", "default", "llama"), waits, world(waits, node("a")))
+        beat = {**node("a"), "metadata": {**node("a")["metadata"], "resourceVersion": "2"}}
+        cordoned = {**beat, "spec": {"unschedulable": True}}
+        assert list(controller.wakes(NODES, beat, Caches.of(beat, waits))) == []
+        assert len(list(controller.wakes(NODES, cordoned, Caches.of(cordoned, waits)))) == 1
+        assert len(list(controller.wakes(NODES, beat, Caches.of(waits)))) == 1, "it is gone"
+
     def test_a_pod_wakes_them_when_it_gives_room_back(self) -> None:
         running, over = engine_pod(node="a", ready=True), engine_pod(node="a", phase="Failed")
         assert self.woken(PODS, running, self.waiting_set()) == []
