@@ -7,7 +7,6 @@ a set that no node can ever hold are Stalled: a person must act.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
@@ -19,7 +18,7 @@ from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaG
 from flotilla_operator.controllers.model_replica_set.moves import Move
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
-from flotilla_operator.controllers.model_replica_set.rollout import ANSWERS_NEEDED, Fault, Rollout
+from flotilla_operator.controllers.model_replica_set.rollout import Fault, Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.controllers.model_replica_set.trouble import Trouble
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
@@ -214,7 +213,7 @@ def _nothing_to_replace(facts: Facts, updated: str) -> Condition:
     """All that is wanted serves; what is left is the end of old pods, and a trial."""
     rollout = facts.rollout
     if (until := rollout.trial_until(facts.spec.update)) is not None:
-        return _informs(Truth.TRUE, Reason.ON_TRIAL, _on_trial(rollout, until))
+        return _informs(Truth.TRUE, Reason.ON_TRIAL, rollout.trial_message(until))
     if rollout.outdated:
         ending = f"{updated}; older ones whose pods still end: {rollout.outdated}"
         return _informs(Truth.TRUE, Reason.UPDATING, ending)
@@ -231,14 +230,6 @@ def _scaling_active(scaling: ZeroDecision) -> Condition:
         message=f"spec.autoscaling decides the number of replicas and spec.replicas is ignored: "
         f"{scaling.wanted} wanted, {scaling.reason}",
         counts=False,
-    )
-
-
-def _on_trial(rollout: Rollout, until: datetime) -> str:
-    return (
-        f"every replica is of revision {rollout.revision}, which is on trial until it has given "
-        f"{ANSWERS_NEEDED} answers, until {timestamp(until)} at most; if it fails, revision {rollout.good} "
-        "comes back"
     )
 
 

@@ -132,6 +132,14 @@ class Rollout:
             return None
         return self.trial_since + min(TRIAL_LIMIT, timedelta(seconds=update.progress_deadline_seconds))
 
+    def trial_message(self, until: datetime) -> str:
+        """What is said of a trial that ends then."""
+        return (
+            f"every replica is of revision {self.revision}, which is on trial until it has given "
+            f"{ANSWERS_NEEDED} answers, until {timestamp(until)} at most; if it fails, revision {self.good} "
+            "comes back"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
