@@ -31,7 +31,7 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.placeholder import is_placeholder
 
 Value = TypeVar("Value")
-PROMISED_FOR = timedelta(seconds=30)  # far longer than a POST; what is older was lost
+PROMISED_FOR = timedelta(minutes=2)  # as long as a reconcile may take; what is older was lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.reconciler import RECONCILE_TIMEOUT_SECONDS
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_operator.workloads.labels import Owner
@@ -366,7 +367,7 @@ class TestPromises:
         assert [pinned_node(pod["spec"]) for pod in created(first)] == ["a", "a"]
         assert [pinned_node(pod["spec"]) for pod in created(second)] == ["b", "b"]
 
-    async def test_are_kept_until_the_pod_is_seen_or_half_a_minute(self) -> None:
+    async def test_are_kept_until_the_pod_is_seen_or_as_long_as_a_reconcile_may_take(self) -> None:
         memory, around = Memory(), world(gpu_set(), node("a"))
         done = plan(await observe(gpu_set(), around, memory, NOW), NOW)
         owner = Owner(kind="ModelReplicaSet", namespace="default", name="llama", uid="uid-llama")
@@ -376,6 +377,7 @@ class TestPromises:
         seen_pod["metadata"] = {**seen_pod["metadata"], "uid": "p", "resourceVersion": "1"}
         around.caches.store(PODS).put(seen_pod)
         assert len(memory.open_promises("uid-other", around.caches, NOW)["uid-llama"]) == 1
+        assert PROMISED_FOR.total_seconds() >= RECONCILE_TIMEOUT_SECONDS
         assert memory.open_promises("uid-other", around.caches, NOW + PROMISED_FOR) == {}
 
     async def test_end_when_the_pods_are_made_or_refused(self) -> None:
