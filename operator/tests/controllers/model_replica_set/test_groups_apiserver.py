@@ -206,6 +206,14 @@ def test_half_a_group_is_released_as_soon_as_its_other_node_is_not_to_be_had(
     assert counted in message
 
 
+def test_half_a_group_of_a_set_that_is_paused_gives_its_accelerators_back_too(stage: Stage) -> None:
+    half_a_group_that_cannot_be_bound(stage)
+    stage.change(paused=True)
+    stage.wait("Progressing", "False", "Paused")
+    eventually(lambda: stage.pods() == [])
+    stage.tells("GroupReleased")
+
+
 def test_a_pod_that_takes_a_node_behind_the_gate_never_leaves_half_a_group(stage: Stage) -> None:
     for name in "abc":
         stage.node(name, gpus=4)

@@ -8,7 +8,6 @@ from local_cluster.control_plane import ControlPlane
 from local_cluster.pytest_plugin import create_namespace
 from tests.controllers.model_replica_set.stage import Stage
 from tests.support.kinds import enforce_restricted
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
@@ -27,13 +26,12 @@ def test_room_that_a_quota_keeps_one_set_from_goes_to_the_next(stage: Stage, els
     same_nodes = {"nodeSelector": {"stage": stage.namespace}}
     path = elsewhere.quota("none", gpus=0)
     elsewhere.create("older", replicas=1, placement=same_nodes)
-    eventually(lambda: (elsewhere.get("older").get("status") or {}).get("backoff"))
+    assert "exceeded quota" in elsewhere.wait("Placed", "False", "BackingOff", "older")
     stage.create("younger", replicas=1, placement=same_nodes)
     stage.wait("Ready", "True", name="younger")
-    assert "exceeded quota" in elsewhere.wait("Placed", "False", "BackingOff", "older")
 
-    elsewhere.client.delete(path)
     message = elsewhere.wait("Placed", "False", "InsufficientCapacity", "older")
-    assert "1 InsufficientGPUs" in message
+    assert "1 InsufficientGPUs" in message, "once it tries again it waits like any other"
+    elsewhere.client.delete(path)
     stage.change("younger", replicas=0)
     elsewhere.wait("Ready", "True", name="older")
