@@ -233,17 +233,23 @@ def _good_before(before: Rollout, seen: Evidence) -> str:
     return before.revision if moves_on else before.good
 
 
-def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
-    got_on = (
-        seen.ready > before.ready
-        or seen.outdated < before.outdated
-        or seen.waits_for_room
+def _progress_at(before: Rollout, seen: Evidence, now: datetime) -> datetime:
+    """When it got on; while its clock stands still that is written now and then, not at every look."""
+    since = before.progress_at
+    if since is None or seen.ready > before.ready or seen.outdated < before.outdated:
+        return now
+    clock_stands = (
+        seen.waits_for_room
         or not seen.wanted
         or any(group.revision != seen.revision and group.may_return for group in seen.groups)
     )
+    tenth = timedelta(seconds=seen.update.progress_deadline_seconds) / 10
+    return now if clock_stands and now - since >= tenth else since
+
+
+def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     trial_since = before.trial_since or (now if seen.complete else None)
     at_rest = seen.complete or (trial_since is not None and not seen.wanted)
-    progress_at = now if got_on or before.progress_at is None else before.progress_at
     old = seen.answered(new=False)
     # As old groups leave one by one, fewer and fewer answers are left of them, and in the end none.
     proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
@@ -251,7 +257,7 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
         before,
         ready=max(before.ready, seen.ready),
         outdated=seen.outdated,
-        progress_at=None if at_rest else progress_at,
+        progress_at=None if at_rest else _progress_at(before, seen, now),
         trial_since=trial_since,
         answers=seen.answered(new=True),
         old_answers=old if proves_more else before.old_answers,

@@ -90,6 +90,14 @@ def test_it_fails_when_it_does_not_get_on(
     assert judged(begun(), seen(*groups, **fields), LATE - timedelta(seconds=1)).failed == ""
 
 
+def test_while_it_waits_for_room_its_clock_is_written_now_and_then() -> None:
+    waits = seen(old("a"), old("b"), waits_for_room=True)
+    tenth = timedelta(seconds=DEADLINE / 10)
+    soon = judged(begun(), waits, NOW + tenth - timedelta(seconds=1))
+    assert soon.progress_at == NOW
+    assert judged(soon, waits, NOW + tenth).progress_at == NOW + tenth
+
+
 GOOD = Answers(count=100, failed=0, kept=99)
 BAD = Answers(count=100, failed=9, kept=50)
 
