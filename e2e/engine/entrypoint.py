@@ -22,19 +22,18 @@ ONE_PROCESS_ONLY = ("--tensor-parallel-size", "-tp", *PIPELINE)
 # A stage makes the room for what it receives in the warm-up, which vLLM leaves out on a CPU when nothing is
 # compiled; so stages are traced, though not compiled.
 TRACED = ("--compilation-config", '{"mode": 2, "backend": "eager"}')
-# `vllm serve`, which knows --headless; its own main function wants the metadata of a package named vllm.
+# `vllm serve`, which knows --headless. Its own main function wants the metadata of a package named vllm, and of
+# several --model takes the first, where of everything else the last counts.
 SERVE = """
-import sys
 from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 cli_env_setup()
-command, parser = ServeSubcommand(), FlexibleArgumentParser()
-command.subparser_init(parser.add_subparsers())
-given = parser.parse_args(["serve", *sys.argv[1:]])
-command.validate(given)
-command.cmd(given)
+given = make_arg_parser(FlexibleArgumentParser()).parse_args()
+validate_parsed_serve_args(given)
+ServeSubcommand.cmd(given)
 """
 BRAIN_FLOAT_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
