@@ -22,8 +22,8 @@ ONE_PROCESS_ONLY = ("--tensor-parallel-size", "-tp", *PIPELINE)
 # A stage makes the room for what it receives in the warm-up, which vLLM leaves out on a CPU when nothing is
 # compiled; so stages are traced, though not compiled.
 TRACED = ("--compilation-config", '{"mode": 2, "backend": "eager"}')
-# `vllm serve`, which knows --headless. Its own main function wants the metadata of a package named vllm, and of
-# several --model takes the first, where of everything else the last counts.
+# `vllm serve`, which knows --headless. Its own main function wants the metadata of a package named vllm, and
+# takes the first of several --model, where of everything else the last counts.
 SERVE = """
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
