@@ -764,11 +764,25 @@ class RebalanceStatus(ApiModel):
     """When the moves were planned."""
 
 
+class ScoreParts(ApiModel):
+    """What a score is made of: shares where 1 is best. One that says nothing of these replicas is absent."""
+
+    packing: float | None = None
+    """How close together the stages of a replica lie: 1 on one node or one fast interconnect. Absent where
+    every replica has one stage."""
+    fragmentation: float | None = None
+    """Of the accelerators on the nodes that hold replicas, the share in use, by anybody."""
+    spread: float | None = None
+    """How evenly replicas lie over the domains of `placement.spreadReplicasAcross`; absent without it."""
+
+
 class PlacementStatus(ApiModel):
     """How replicas stand in the cluster."""
 
     score: float | None = None
     """Of the accelerators on nodes that hold replicas, the share in use: 1 leaves whole nodes whole."""
+    score_parts: ScoreParts | None = None
+    """What the score is made of; the parts weigh 4, 2 and 1."""
     blocked: Annotated[tuple[BlockedNodes, ...], MapList("reason"), Field(max_length=16)] = ()
     """Nodes that refuse the replica that waits longest, by reason."""
     message: LongText | None = None

@@ -41,6 +41,12 @@ class Score:
         return None if self.exact is None else round(self.exact, 2)
 
     @property
+    def parts(self) -> dict[str, float]:
+        """Those that are known, by name, as a status shows them."""
+        named = {"packing": self.packing, "fragmentation": self.fragmentation, "spread": self.spread}
+        return {name: round(part, 2) for name, part in named.items() if part is not None}
+
+    @property
     def exact(self) -> float | None:
         """The parts that are known, weighed; None when nothing is placed."""
         weighed = [

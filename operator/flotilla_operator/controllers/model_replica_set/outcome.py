@@ -217,9 +217,11 @@ def _placement(outcome: Outcome) -> dict[str, Any] | None:
     if (resource := accelerator_resource(spec)) is None:
         return None
     nodes = [group.nodes for group in outcome.demand.groups if group.lives]
+    score = around.score(nodes, resource, spec.placement.spread_replicas_across)
     refusal = outcome.refusal
     return {
-        "score": around.score(nodes, resource, spec.placement.spread_replicas_across).value,
+        "score": score.value,
+        "scoreParts": score.parts or None,
         "blocked": [
             {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
         ],

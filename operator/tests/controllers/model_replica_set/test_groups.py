@@ -61,6 +61,17 @@ def lifted(done: Plan) -> list[JsonPatch]:
     return [write for write in done.writes if isinstance(write, JsonPatch)]
 
 
+def test_the_score_is_told_with_its_parts() -> None:
+    zone = "topology.kubernetes.io/zone"
+    manifest = pairs(placement={"spreadReplicasAcross": zone})
+    around = cluster(node("a", labels={zone: "z1"}), node("b", labels={zone: "z1"}))
+    done = plan(observed(manifest, members(manifest, ready=True), snapshot=around), NOW)
+    assert done.status is not None
+    # Two nodes of one zone, the widest of three levels; four of the eight GPUs of each; one zone there is.
+    assert done.status["placement"]["scoreParts"] == {"packing": 0.33, "fragmentation": 0.5, "spread": 1.0}
+    assert done.status["placement"]["score"] == round((4 / 3 + 2 * 0.5 + 1) / 7, 2)
+
+
 class TestAGroupOfTwoStages:
     def test_is_created_whole_pinned_and_gated(self) -> None:
         done = plan(observed(pairs(), snapshot=TWO_NODES), NOW)

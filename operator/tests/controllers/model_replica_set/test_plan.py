@@ -258,6 +258,7 @@ class TestPlacement:
         done = plan(observed(manifest, [member(manifest, "llama-a", node="a", pin="a", ready=True)]), NOW)
         assert done.status is not None
         assert done.status["placement"]["score"] == 0.5
+        assert done.status["placement"]["scoreParts"] == {"fragmentation": 0.5}
 
 
 class TestAPinThatFails:
