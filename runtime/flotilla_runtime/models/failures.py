@@ -30,6 +30,7 @@ class Reason(StrEnum):
     FOLDER_UNREADABLE = "FolderUnreadable"
     INCOMPLETE = "Incomplete"
     FOLDER_UNWRITABLE = "FolderUnwritable"
+    FOLDER_FAILED = "FolderFailed"
 
 
 EXIT_STATUS = {reason: number for number, reason in enumerate(Reason, start=10)}

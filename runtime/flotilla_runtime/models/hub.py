@@ -159,12 +159,19 @@ def not_written(raised: OSError, repository: Repository) -> ModelError:
     said = os.strerror(raised.errno) if raised.errno else str(raised)
     if raised.errno in DISK_FULL:
         return disk_full(f"the disk filled up while {repository.source} was fetched ({said})")
+    if raised.errno in DENIED:
+        return ModelError(
+            Reason.FOLDER_UNWRITABLE,
+            field=CACHE,
+            problem=f"{raised.filename or repository.source} cannot be written by user {os.getuid()}, "
+            f"group {os.getgid()}: {said}",
+            fix="make the claim or the node's folder writable for that group, or name another",
+        )
     return ModelError(
-        Reason.FOLDER_UNWRITABLE,
+        Reason.FOLDER_FAILED,
         field=CACHE,
-        problem=f"{raised.filename or repository.source} cannot be written by user {os.getuid()}, "
-        f"group {os.getgid()}: {said}",
-        fix="make the claim or the node's folder writable for that group, or name another",
+        problem=f"{raised.filename or repository.source} could not be worked on: {said}",
+        fix="look after the claim's volume or the node's disk, or name another",
     )
 
 

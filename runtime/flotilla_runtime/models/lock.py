@@ -35,8 +35,11 @@ def _opened(path: Path) -> int:
     """For writing, which NFS asks for before it locks; a file of another user's will do where it does not."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        return os.open(path, os.O_RDONLY)
+    except PermissionError as refused:
+        try:
+            return os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise refused from None
 
 
 def _acquire(file: int, folder: Path, say: Callable[[str], None], sleep: Callable[[float], None]) -> bool:

@@ -27,8 +27,15 @@ def denied(tmp_path: Path) -> Iterator[Path]:
     tmp_path.chmod(0o755)
 
 
-def test_a_claim_that_cannot_be_written(denied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--source", "hf://org/model", "--to", str(denied / "org--model" / "files")]
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("model", id="where the lock would lie"),
+        pytest.param("org--model/files", id="where the lock's folder would"),
+    ],
+)
+def test_a_claim_that_cannot_be_written(place: str, denied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--source", "hf://org/model", "--to", str(denied / place)]
     status = models.main([*arguments, "--termination-log", str(denied / "log")])
     assert status == EXIT_STATUS[Reason.FOLDER_UNWRITABLE]
     told = capsys.readouterr().err
@@ -41,7 +48,11 @@ def test_a_claim_that_cannot_be_written(denied: Path, capsys: pytest.CaptureFixt
     ("number", "reason"),
     [
         pytest.param(errno.EROFS, Reason.FOLDER_UNWRITABLE, id="a claim mounted to be read only"),
-        pytest.param(errno.ESTALE, Reason.FOLDER_UNWRITABLE, id="a share that went away"),
+        pytest.param(errno.ESTALE, Reason.FOLDER_FAILED, id="a share that went away"),
+        pytest.param(errno.EIO, Reason.FOLDER_FAILED, id="a disk that breaks"),
+        pytest.param(
+            errno.ENAMETOOLONG, Reason.FOLDER_FAILED, id="a name that the file system has no room for"
+        ),
         pytest.param(errno.ENOSPC, Reason.DISK_FULL, id="a claim without room for a lock"),
     ],
 )
@@ -56,3 +67,4 @@ def test_other_ways_not_to_be_written(
         fetch.ensure(REPOSITORY, tmp_path / "model", fetch.Patience(attempts=1), lambda _: None)
     assert (failed.value.reason, failed.value.field) == (reason, CACHE)
     assert os.strerror(number) in failed.value.problem
+    assert ("writable" in failed.value.fix) == (reason is Reason.FOLDER_UNWRITABLE)
