@@ -780,7 +780,7 @@ class PlacementStatus(ApiModel):
     """How replicas stand in the cluster."""
 
     score: float | None = None
-    """Of the accelerators on nodes that hold replicas, the share in use: 1 leaves whole nodes whole."""
+    """How well replicas stand, from 0 to 1: the parts in `scoreParts` that are known, weighed."""
     score_parts: ScoreParts | None = None
     """What the score is made of; the parts weigh 4, 2 and 1."""
     blocked: Annotated[tuple[BlockedNodes, ...], MapList("reason"), Field(max_length=16)] = ()
