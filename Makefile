@@ -123,11 +123,11 @@ bench-router: prerequisites ## What the router adds to a request, and with TRACE
 
 .PHONY: bench-streams
 bench-streams: tools ## 200 open streams while the set scales, rolls, and loses a pod and a node
-	@$(E2E) -m streams
+	@$(E2E) -m streams $(ARGS)
 
 .PHONY: bench-scale
 bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
-	@$(E2E) -m scale
+	@$(E2E) -m scale $(ARGS)
 
 .PHONY: bench
 bench: bench-placement bench-scale bench-router bench-streams bench-retrieval-demo ## Every benchmark, one JSON object each

@@ -1,10 +1,8 @@
 """What placement costs and how much it finds room for.
 
-    PYTHONPATH=benchmarks:operator:runtime python -m placement
-
-One plan of 15,000 groups on 640 nodes of eight accelerators in four zones; one group more on that cluster;
-small clusters against an exact solver; groups that could lock each other out. Everything is drawn from seeds.
-The last line of the output is one JSON object.
+`make bench-placement`: one plan of 15,000 groups on 640 nodes of eight accelerators in four zones; one group
+more on that cluster; small clusters against an exact solver; groups that could lock each other out.
+Everything is drawn from seeds. The last line of the output is one JSON object.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""What the operator costs beside a bare client, and whether it keeps up: see `python -m scale`."""
+"""What the operator costs beside a bare client, and whether it keeps up: see `make bench-scale`."""

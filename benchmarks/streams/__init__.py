@@ -1,1 +1,1 @@
-"""Whether anything that a set goes through breaks a stream: see `python -m streams`."""
+"""Whether anything that a set goes through breaks a stream: see `make bench-streams`."""
