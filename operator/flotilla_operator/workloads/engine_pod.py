@@ -30,6 +30,7 @@ COMPONENT = "engine"
 LEADER_STAGE = "0"
 CONTAINER = "engine"
 STOP_SECONDS = 30  # what an engine gets to end after its drain
+RELEASE_SECONDS = 3  # what one gets that never served: nobody waits for it, and it holds accelerators
 START_WITHIN_SECONDS = 1800  # loading 140 GB of weights from a cold disk takes about twenty minutes
 SCRATCH = {"home": HOME, "tmp": "/tmp"}  # noqa: S108 (an emptyDir of the pod's own)
 DO_NOT_DISRUPT = {

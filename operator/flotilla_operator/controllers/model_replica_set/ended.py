@@ -11,7 +11,6 @@ from flotilla_operator.cluster.writes import Delete, Event, EventType
 from flotilla_operator.controllers.model_replica_set.life import Member, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
-from flotilla_operator.workloads.engine_pod import STOP_SECONDS
 
 
 def ended_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
@@ -45,8 +44,8 @@ def ending_events(groups: Sequence[ReplicaGroup]) -> list[Event]:
 
 def _delete(group: ReplicaGroup, member: Member, observed: Observed) -> Delete:
     """Graceful, unless nobody is left to be graceful."""
-    grace, ending = STOP_SECONDS, group.ending
-    if ending is not None and ending.drains:
+    grace, ending = group.stop_seconds, group.ending
+    if ending is not None and ending.drains and group.may_have_requests:
         grace += observed.me.spec.drain.deadline_seconds
     if ending is not None and ending.by_force and observed.around.node(member.bound_to) is None:
         grace = 0

@@ -17,7 +17,6 @@ from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.turnover import Removal, RemovalReason, Turnover
-from flotilla_operator.workloads.engine_pod import STOP_SECONDS
 from flotilla_runtime import contract
 
 LOOK_AGAIN_DRAINING_SECONDS = 1.0  # the routers' answers come as often
@@ -79,7 +78,7 @@ def _step(
         Delete(
             ref=PODS.ref(observed.me.owner.namespace, member.pod_name),
             uid=member.uid,
-            grace_period_seconds=STOP_SECONDS,
+            grace_period_seconds=group.stop_seconds,
         )
         for member in group.staying
     ]

@@ -18,7 +18,7 @@ from flotilla_operator.controllers.conditions import is_true, parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.trouble import Trouble, trouble_of
 from flotilla_operator.placement.manifests import FINISHED, pinned_node
-from flotilla_operator.workloads.engine_pod import CONTAINER
+from flotilla_operator.workloads.engine_pod import CONTAINER, RELEASE_SECONDS, STOP_SECONDS
 from flotilla_operator.workloads.gate import is_gated
 from flotilla_runtime import contract
 
@@ -143,6 +143,11 @@ class ReplicaGroup:
     def may_have_requests(self) -> bool:
         """Whether routers may have sent it requests, so that it must drain before it goes."""
         return self.ready or self.started
+
+    @property
+    def stop_seconds(self) -> int:
+        """What its pods get to end; half a group must not hold accelerators longer than its deadline."""
+        return STOP_SECONDS if self.may_have_requests else RELEASE_SECONDS
 
     @property
     def must_move(self) -> bool:

@@ -11,6 +11,8 @@ from tests.support.waiting import eventually
 SETS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
 GPU = "nvidia.com/gpu"
 PRODUCT = "NVIDIA-H100-80GB-HBM3"
+VOLUME = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+STORAGE = {"storage": "1Gi"}
 
 
 def ready(pod: dict[str, Any]) -> bool:
@@ -155,25 +157,32 @@ class Stage:
 
     def claim_on(self, node: str) -> None:
         """The claim `models`, bound to a volume that only this node has."""
+        self.claim()
+        self.volume(nodeAffinity={"required": {"nodeSelectorTerms": [{"matchExpressions": [on(node)]}]}})
+
+    def claim(self) -> None:
+        """The claim `models`; until it has its volume the scheduler binds no pod that asks for it."""
+        claim = {**VOLUME, "volumeName": f"pv-{self.namespace}", "resources": {"requests": STORAGE}}
+        kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}}
+        self.client.create(
+            f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims", {**kind, "spec": claim}
+        )
+
+    def volume(self, **spec: Any) -> None:
+        """The volume of the claim `models`, once it is bound."""
         name = f"pv-{self.namespace}"
-        spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
         volume = {
-            **spec,
-            "capacity": {"storage": "1Gi"},
+            **VOLUME,
+            "capacity": STORAGE,
             "hostPath": {"path": "/nowhere"},
             "claimRef": {"namespace": self.namespace, "name": "models"},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on(node)]}]}},
+            **spec,
         }
-        volumes = "/api/v1/persistentvolumes"
         kind = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
-        self.client.create(volumes, {**kind, "spec": volume})
+        self.client.create("/api/v1/persistentvolumes", {**kind, "spec": volume})
         self.volumes.append(name)
-        eventually(lambda: self.phase(f"{volumes}/{name}") == "Available")
-        claim = {**spec, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}}
-        claims = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims"
-        kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}}
-        self.client.create(claims, {**kind, "spec": claim})
-        eventually(lambda: self.phase(f"{claims}/models") == "Bound")
+        claim = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/models"
+        eventually(lambda: self.phase(claim) == "Bound")
 
     def phase(self, path: str) -> str | None:
         found: str | None = (self.client.get(path).get("status") or {}).get("phase")

@@ -72,6 +72,11 @@ def test_the_score_is_told_with_its_parts() -> None:
     assert done.status["placement"]["score"] == round((4 / 3 + 2 * 0.5 + 1) / 7, 2)
 
 
+def graces(done: Plan) -> dict[str, int | None]:
+    """The seconds that each deleted pod gets to end."""
+    return {write.ref.name: write.grace_period_seconds for write in done.writes if isinstance(write, Delete)}
+
+
 class TestAGroupOfTwoStages:
     def test_is_created_whole_pinned_and_gated(self) -> None:
         done = plan(observed(pairs(), snapshot=TWO_NODES), NOW)
@@ -140,8 +145,15 @@ class TestAGroupOfTwoStages:
         _, second = members(manifest, node=False, lifted=31)
         snapshot = cluster(*(node(name, gpus=4) for name in "abcd"))
         done = plan(observed(manifest, [first, second], snapshot=snapshot), NOW)
-        assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
+        assert graces(done) == {"llama-aaaaa": 3, "llama-aaaaa-1": 3}
         assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
+
+    def test_that_never_served_leaves_within_seconds_when_it_is_not_wanted_any_more(self) -> None:
+        manifest = pairs(replicas=0)
+        first, _ = members(manifest, lifted=2)
+        _, second = members(manifest, node=False, lifted=2)
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert graces(done) == {"llama-aaaaa": 3, "llama-aaaaa-1": 3}
 
     def test_leaves_with_all_its_pods_after_a_drain_that_its_leader_carries(self) -> None:
         manifest = pairs(replicas=0)
@@ -159,16 +171,21 @@ class TestAGroupOfTwoStages:
         first, second = members(manifest, ready=True)
         second["metadata"]["deletionTimestamp"] = time_text()
         done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
-        (delete,) = [write for write in done.writes if isinstance(write, Delete)]
-        assert (delete.ref.name, delete.grace_period_seconds) == ("llama-aaaaa", 130)
+        assert graces(done) == {"llama-aaaaa": 130}
         assert reasons(done)[0] == EventReason.GROUP_FAILED
+
+    def test_that_never_served_and_of_which_a_pod_is_deleted_has_nothing_to_drain(self) -> None:
+        manifest = pairs(drain={"deadlineSeconds": 100})
+        first, second = members(manifest)
+        second["metadata"]["deletionTimestamp"] = time_text()
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert graces(done) == {"llama-aaaaa": 3}
 
     def test_on_a_lost_node_is_forced_only_there(self) -> None:
         manifest = pairs()
         pods = members(manifest, ready=True)
         done = plan(observed(manifest, pods, snapshot=cluster(node("a", gpus=4))), NOW)
-        graces = [write.grace_period_seconds for write in done.writes if isinstance(write, Delete)]
-        assert graces == [30, 0]
+        assert graces(done) == {"llama-aaaaa": 30, "llama-aaaaa-1": 0}
 
     def test_is_one_replica_in_the_status(self) -> None:
         labels = {"topology.kubernetes.io/zone": "eu-1", "topology.kubernetes.io/rack": "r3"}

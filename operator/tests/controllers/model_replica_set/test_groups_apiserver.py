@@ -5,14 +5,18 @@ ways: test_life and test_groups.
 """
 
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from flotilla_operator.workloads.gate import GATE
+from flotilla_operator.controllers.conditions import parsed_timestamp
+from flotilla_operator.placement.manifests import pinned_node
+from flotilla_operator.workloads.gate import GATE, is_gated
 from flotilla_runtime import contract
 from tests.controllers.model_replica_set.stage import Stage
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
@@ -30,11 +34,15 @@ def uids(stage: Stage) -> set[str]:
     return {pod["metadata"]["uid"] for pod in stage.pods()}
 
 
-def seconds_with_half_a_group(stage: Stage, names: tuple[str, ...], watched_seconds: float) -> float:
-    """The longest time during which a group held accelerators with one pod only."""
+def seconds_with_half_a_group(
+    stage: Stage, names: tuple[str, ...], done: Callable[[], bool], seconds: float = DEADLINE_SECONDS
+) -> float:
+    """The longest time during which a group held accelerators with one pod only, until it is done."""
     since: dict[str, float] = {}
-    longest, end = 0.0, time.monotonic() + watched_seconds
-    while (now := time.monotonic()) < end:
+    longest, end = 0.0, time.monotonic() + seconds
+    while not done():
+        now = time.monotonic()
+        assert now < end, f"not within {seconds:.0f} s, half a group for {longest:.0f} s"
         held: dict[str, int] = {}
         for pod in (pod for name in names for pod in stage.pods(name)):
             if pod["spec"].get("nodeName"):
@@ -96,12 +104,11 @@ def test_of_three_groups_on_the_nodes_of_two_two_run_and_the_third_says_why(stag
     names = ("one", "two", "three")
     for name in names:
         stage.create(name, replicas=1, parallelism=PAIR)
-    assert seconds_with_half_a_group(stage, names, watched_seconds=8) < 5
 
     def two_run() -> bool:
         return sorted(len(bound(stage, name)) for name in names) == [0, 2, 2]
 
-    eventually(two_run)
+    assert seconds_with_half_a_group(stage, names, two_run) < 5
     (waits,) = (name for name in names if not bound(stage, name))
     message = stage.wait("Placed", "False", "InsufficientCapacity", waits)
     assert "4 InsufficientGPUs" in message
@@ -169,12 +176,52 @@ def half_a_group_that_cannot_be_bound(stage: Stage) -> str:
     return f"b-{stage.namespace}"
 
 
-def test_half_a_group_gives_its_accelerators_back_at_the_deadline(stage: Stage) -> None:
+def waits_for_its_volume(stage: Stage) -> list[dict[str, Any]]:
+    """The pods of a group that is created and whose volume nobody has made; no pod of it can be bound yet."""
+    stage.claim()
+    stage.create(replicas=1, parallelism=PAIR, model={"name": "llama", "source": "pvc://models/llama"})
+    found: list[dict[str, Any]] = eventually(lambda: pods if len(pods := stage.pods()) == 2 else None)
+    return found
+
+
+def pin(pod: dict[str, Any]) -> str:
+    found = pinned_node(pod["spec"])
+    assert found is not None
+    return found
+
+
+def seconds_since(time_text: str) -> float:
+    return (datetime.now(UTC) - parsed_timestamp(time_text)).total_seconds()
+
+
+def test_a_pod_that_takes_a_node_after_the_gate_is_lifted_has_half_a_group_until_the_deadline_only(
+    stage: Stage,
+) -> None:
+    for name in "ab":
+        stage.node(name, gpus=4)
+    waits_for_its_volume(stage)
+    pods = eventually(lambda: None if any(is_gated(pod["spec"]) for pod in stage.pods()) else stage.pods())
+    lifted = pods[0]["metadata"]["annotations"][contract.ANNOTATION_GATE_LIFTED]
+    stage.foreign_pod("training", pin(pods[1]), gpus=4)
+    stage.volume()
+    eventually(lambda: list(bound(stage).values()) == [pin(pods[0])])
+    assert seconds_since(lifted) < BIND_TIMEOUT_SECONDS, "the machine is too slow to see half a group"
+    seconds_with_half_a_group(stage, ("llama",), lambda: bound(stage) == {})
+    assert BIND_TIMEOUT_SECONDS - 1 < seconds_since(lifted) < BIND_TIMEOUT_SECONDS + 10
+    (told,) = stage.told_because("GroupReleased")
+    assert f"not bound to {pin(pods[1])} within {BIND_TIMEOUT_SECONDS} s" in told
+    stage.create("other", replicas=1)
+    stage.wait("Ready", "True", name="other")
+    assert list(bound(stage, "other").values()) == [pin(pods[0])], "the accelerators are free for others"
+
+
+def test_half_a_group_whose_other_pod_never_fits_gives_its_accelerators_back_at_the_deadline(
+    stage: Stage,
+) -> None:
     half_a_group_that_cannot_be_bound(stage)
-    half = seconds_with_half_a_group(stage, ("llama",), watched_seconds=BIND_TIMEOUT_SECONDS + 20)
+    half = seconds_with_half_a_group(stage, ("llama",), lambda: bound(stage) == {})
     assert BIND_TIMEOUT_SECONDS - 5 < half < BIND_TIMEOUT_SECONDS + 15
     stage.tells("GroupReleased")
-    assert bound(stage) == {}
     message = stage.wait("Placed", "False", "InsufficientCapacity")
     assert "BindTimedOut" in message
 
@@ -214,13 +261,13 @@ def test_half_a_group_of_a_set_that_is_paused_gives_its_accelerators_back_too(st
     stage.tells("GroupReleased")
 
 
-def test_a_pod_that_takes_a_node_behind_the_gate_never_leaves_half_a_group(stage: Stage) -> None:
+def test_a_pod_that_takes_a_node_as_soon_as_the_group_exists_sends_it_to_other_nodes(stage: Stage) -> None:
+    """Behind the gate or just after it: at once the one way, at the deadline the other."""
     for name in "abc":
         stage.node(name, gpus=4)
-    stage.create(replicas=1, parallelism=PAIR)
-    pods = eventually(lambda: found if len(found := stage.pods()) == 2 else None)
-    terms = pods[1]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    taken = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
+    taken = pin(waits_for_its_volume(stage)[1])
     stage.foreign_pod("training", taken, gpus=4)
-    assert seconds_with_half_a_group(stage, ("llama",), watched_seconds=5) < 5
-    eventually(lambda: len(bound(stage)) == 2)
+    stage.volume()
+    half = seconds_with_half_a_group(stage, ("llama",), lambda: len(bound(stage)) == 2)
+    assert half < BIND_TIMEOUT_SECONDS + 5
+    assert taken not in bound(stage).values()
