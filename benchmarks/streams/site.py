@@ -44,9 +44,9 @@ class Site:
         self.operator.close()
         self.operator.enter_context(self.start_operator())
 
-    def create(self, *, replicas: int, drain_seconds: int) -> None:
-        """Create the set and wait until it serves."""
-        self.plane.client.create(SET, _manifest(replicas, drain_seconds))
+    def create(self, *, replicas: int, drain_seconds: int, **spec: Any) -> None:
+        """Create the set, with these fields in place of the usual ones, and wait until it stands."""
+        self.plane.client.create(SET, _manifest(replicas, drain_seconds, **spec))
         self.wait_for_engines(replicas)
         self.wait_for_routers()
 
@@ -144,7 +144,7 @@ def node_of(pod: Manifest) -> str:
     return node
 
 
-def _manifest(replicas: int, drain_seconds: int) -> Manifest:
+def _manifest(replicas: int, drain_seconds: int, **spec: Any) -> Manifest:
     return {
         "apiVersion": "flotilla.dev/v1alpha1",
         "kind": "ModelReplicaSet",
@@ -156,6 +156,7 @@ def _manifest(replicas: int, drain_seconds: int) -> Manifest:
             "replicas": replicas,
             "router": {"replicas": ROUTERS},
             "drain": {"deadlineSeconds": drain_seconds},
+            **spec,
         },
     }
 

@@ -1,0 +1,102 @@
+"""Real requests wake a set from zero: HAProxy holds them, the operator hears of it from the routers' agents.
+
+The site is that of `make bench-streams`: API server, scheduler, operator, HAProxy and its agents are the real
+programs, the engine is a double that listens at its pod's address. The halves, each with more cases, are
+runtime/tests/router/test_router_hold.py and operator/tests/controllers/model_replica_set/
+test_from_zero_apiserver.py.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from flotilla_runtime import contract
+from streams.load import Stream
+from streams.site import MODEL, NAME, SET, Site, group_of, site
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+
+HELD_AT_MOST_SECONDS = 240
+IDLE_SECONDS = 1
+TOKENS = 3
+
+
+@pytest.fixture
+def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two routers and no replica, whatever `replicas` says."""
+    with site(tmp_path_factory.mktemp("site")) as place:
+        place.create(
+            replicas=0,
+            drain_seconds=30,
+            engine={"maxNumSeqs": 8, "maxModelLen": 262_144},
+            autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": IDLE_SECONDS},
+            router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS},
+        )
+        yield place
+
+
+def ask(router: str, *, body_bytes: int, stream: bool) -> httpx.Response:
+    """One question to this router pod, whose body is so long or a little longer."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "x" * body_bytes}],
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "stream": stream,
+    }
+    url = f"http://{router}:{contract.PORT_ROUTER}/v1/chat/completions"
+    return httpx.post(url, json=body, timeout=HELD_AT_MOST_SECONDS, trust_env=False)
+
+
+def assert_is_whole(answer: httpx.Response, *, stream: bool) -> None:
+    assert answer.status_code == 200, answer.text
+    if not stream:
+        assert answer.json()["usage"]["completion_tokens"] == TOKENS
+        return
+    seen = Stream(wanted=TOKENS, router="", began_at=0)
+    for line in answer.text.splitlines():
+        if line.startswith("data: "):
+            seen.take(line.removeprefix("data: "))
+    assert (seen.tokens, seen.done) == (TOKENS, True)
+
+
+def set_status(place: Site) -> dict[str, Any]:
+    found: dict[str, Any] = place.plane.client.get(f"{SET}/{NAME}").get("status") or {}
+    return found
+
+
+def is_asleep(place: Site) -> bool:
+    """No replica is there or wanted, and nothing in the routers."""
+    status = set_status(place)
+    at_zero = status.get("ready") == "0/0" and status["autoscaling"]["mode"] == "NoRequest"
+    return at_zero and place.engines() == [] and held(place) == []
+
+
+def held(place: Site) -> list[int]:
+    """What each router that holds something holds."""
+    return [status.held for status in place.statuses() if status.held]
+
+
+def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleeper: Site) -> None:
+    eventually(lambda: is_asleep(sleeper))
+    one, other = (pod["status"]["podIP"] for pod in sleeper.ready("router"))
+    with ThreadPoolExecutor(3) as callers:
+        short = callers.submit(ask, one, body_bytes=1_000, stream=False)
+        long = callers.submit(ask, one, body_bytes=500_000, stream=False)
+        stream = callers.submit(ask, other, body_bytes=1_000, stream=True)
+        eventually(lambda: sorted(held(sleeper)) == [1, 2])
+        woken = eventually(sleeper.engines)
+    assert_is_whole(short.result(), stream=False)
+    assert_is_whole(long.result(), stream=False)
+    assert_is_whole(stream.result(), stream=True)
+    answered_by = {asked.result().headers[contract.HEADER_REPLICA] for asked in (short, long, stream)}
+    assert [group_of(pod) for pod in woken] == list(answered_by)
+
+    eventually(lambda: is_asleep(sleeper))
+    decisions = set_status(sleeper)["autoscaling"]["lastDecisions"]
+    assert [(entry["from"], entry["to"]) for entry in decisions] == [(0, 1), (1, 0)]
+    assert [status.refused for status in sleeper.statuses()] == [{}, {}]
