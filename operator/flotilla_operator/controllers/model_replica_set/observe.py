@@ -24,6 +24,7 @@ from flotilla_operator.controllers.model_replica_set.devices import (
 )
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
+from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
@@ -37,7 +38,6 @@ from flotilla_operator.controllers.model_replica_set.records import (
 )
 from flotilla_operator.controllers.model_replica_set.references import missing_references
 from flotilla_operator.controllers.model_replica_set.revisions import served_beside
-from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.controllers.model_replica_set.scaling import (
     scaling_of,
     with_replicas,

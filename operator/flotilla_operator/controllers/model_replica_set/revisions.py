@@ -10,9 +10,10 @@ from flotilla_operator.cluster.ownership import RefusalReason
 from flotilla_operator.cluster.writes import Manifest, Write
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff, placed_reason
 from flotilla_operator.controllers.model_replica_set.demand import Demand
+from flotilla_operator.controllers.model_replica_set.evidence import Evidence
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Making, record_writes, recorded_spec
-from flotilla_operator.controllers.model_replica_set.rollout import Evidence, Rollout, judged
+from flotilla_operator.controllers.model_replica_set.rollout import Rollout, judged
 from flotilla_operator.controllers.model_replica_set.seen import Observed, SetSeen
 from flotilla_operator.workloads.served import Served, served_by
 from flotilla_runtime import contract

@@ -14,15 +14,15 @@ trial makes that one good, for it is what runs.
 What must be remembered stands in the set's status, so an operator that was restarted goes on.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import Update
 from flotilla_operator.controllers.conditions import parsed_timestamp, timestamp
-from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.evidence import NO_ANSWERS, Answers, Evidence
 
 ANSWERS_NEEDED = 50
 FAILED_SHARE_ALLOWED = 0.05  # where no SLO says what is good
@@ -35,40 +35,6 @@ class Fault(StrEnum):
     NOT_READY = "NotReady"
     MISSES_SLO = "MissesSLO"
     FAILED_ANSWERS = "FailedAnswers"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What was answered, and how."""
-
-    count: int = 0
-    failed: int = 0
-    kept: int = 0
-
-    def __add__(self, other: "Answers") -> "Answers":
-        return Answers(
-            count=self.count + other.count, failed=self.failed + other.failed, kept=self.kept + other.kept
-        )
-
-    @classmethod
-    def of_status(cls, held: Mapping[str, int] | None) -> "Answers":
-        """As the last plan wrote them."""
-        return cls(**(held or {}))
-
-    @property
-    def status(self) -> dict[str, int] | None:
-        """As they stand in the status."""
-        return {"count": self.count, "failed": self.failed, "kept": self.kept} if self.count else None
-
-    @property
-    def attainment(self) -> float:
-        """The share that kept the promise."""
-        return self.kept / self.count if self.count else 1.0
-
-    @property
-    def failed_share(self) -> float:
-        """The share of 5xx."""
-        return self.failed / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +53,8 @@ class Rollout:
     outdated: int = 0
     progress_at: datetime | None = None
     trial_since: datetime | None = None
-    answers: Answers = Answers()
-    old_answers: Answers = Answers()
+    answers: Answers = NO_ANSWERS
+    old_answers: Answers = NO_ANSWERS
 
     @classmethod
     def of_status(cls, status: Mapping[str, Any]) -> "Rollout":
@@ -138,60 +104,6 @@ class Rollout:
             f"every replica is of revision {self.revision}, which is on trial until it has given "
             f"{ANSWERS_NEEDED} answers, until {timestamp(until)} at most; if it fails, revision {self.good} "
             "comes back"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What a judgement rests on; `revision` is what the spec asks for, `attainment` what the SLO does."""
-
-    revision: str
-    wanted: int
-    groups: Sequence[ReplicaGroup]
-    update: Update
-    attainment: float | None = None
-    answers: Mapping[str, Answers] = field(default_factory=dict)
-    waits_for_room: bool = False
-    can_go_back: bool = True
-
-    @property
-    def updated(self) -> list[ReplicaGroup]:
-        """The groups of the new revision that stay, or that have just failed."""
-        return [
-            group
-            for group in self.groups
-            if group.revision == self.revision and (group.lives or group.ending is not None)
-        ]
-
-    @property
-    def ready(self) -> int:
-        """How many groups of the new revision serve."""
-        return sum(group.ready and group.lives for group in self.updated)
-
-    @property
-    def outdated(self) -> int:
-        """How many groups of others are there still."""
-        return sum(group.revision != self.revision for group in self.groups)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every wanted replica is of the new revision and serves, and no other is there."""
-        return bool(self.wanted) and self.ready >= self.wanted and not self.outdated
-
-    @property
-    def way_back(self) -> bool:
-        """Whether the last good revision may and can be returned to."""
-        return self.update.rollback and self.can_go_back
-
-    def answered(self, *, new: bool) -> Answers:
-        """The answers of the new revision, or of all others."""
-        return sum(
-            (
-                self.answers.get(group.name, Answers())
-                for group in self.groups
-                if (group.revision == self.revision) is new
-            ),
-            Answers(),
         )
 
 
@@ -279,8 +191,8 @@ def _found_good(rollout: Rollout) -> Rollout:
         good=rollout.revision,
         progress_at=None,
         trial_since=None,
-        answers=Answers(),
-        old_answers=Answers(),
+        answers=NO_ANSWERS,
+        old_answers=NO_ANSWERS,
     )
 
 

@@ -13,10 +13,10 @@ from flotilla_operator.capacity import ModelShape
 from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
+from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.life import Pod, ReplicaGroup, group_of, pods_by_group
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack, marked_revision
-from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
 from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.placement.loads import Loads

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.judgement import REASON_OF
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.rollout import Answers, Fault
+from flotilla_operator.controllers.model_replica_set.rollout import Fault
 from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
 from tests.builders.model_replica_set import gpu_set, said
 from tests.builders.pods import NOW, time_text

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import Update
+from flotilla_operator.controllers.model_replica_set.evidence import Answers, Evidence
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.rollout import (
-    Answers,
-    Evidence,
     Fault,
     Rollout,
     fault_of,
