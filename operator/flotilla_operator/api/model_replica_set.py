@@ -867,6 +867,8 @@ class RolloutStatus(ApiModel):
     """The same as a sentence."""
     ready_replicas: Count = 0
     """Replicas of the newest revision that serve."""
+    most_ready_replicas: Count = 0
+    """The most of them that served at once: one that crashes and comes back is no progress."""
     outdated_replicas: Count = 0
     """Replicas of others."""
     progress_time: Time | None = None

@@ -50,6 +50,7 @@ class Rollout:
     fault: Fault | None = None
     message: str = ""
     ready: int = 0
+    most_ready: int = 0
     outdated: int = 0
     progress_at: datetime | None = None
     trial_since: datetime | None = None
@@ -68,6 +69,7 @@ class Rollout:
             fault=Fault(held["fault"]) if held.get("fault") else None,
             message=held.get("message", ""),
             ready=held.get("readyReplicas", 0),
+            most_ready=held.get("mostReadyReplicas", 0),
             outdated=held.get("outdatedReplicas", 0),
             progress_at=parsed_timestamp(at) if at else None,
             trial_since=parsed_timestamp(trial) if trial else None,
@@ -85,6 +87,7 @@ class Rollout:
             "fault": str(self.fault) if self.fault is not None else None,
             "message": self.message or None,
             "readyReplicas": self.ready,
+            "mostReadyReplicas": self.most_ready,
             "outdatedReplicas": self.outdated,
             "progressTime": timestamp(self.progress_at) if self.progress_at else None,
             "trialTime": timestamp(self.trial_since) if self.trial_since else None,
@@ -110,7 +113,7 @@ class Rollout:
 def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     """What to remember now; `failed` is set when the revision has failed, and to be taken back."""
     if seen.way_back and before.failed == seen.revision:
-        return before
+        return replace(before, ready=seen.ready)
     if before.revision != seen.revision or before.failed:
         before = Rollout(revision=seen.revision, good=_good_before(before, seen), progress_at=now)
     after = _brought_up_to_date(before, seen, now)
@@ -148,7 +151,7 @@ def _good_before(before: Rollout, seen: Evidence) -> str:
 def _progress_at(before: Rollout, seen: Evidence, now: datetime) -> datetime:
     """When it got on; while its clock stands still that is written now and then, not at every look."""
     since = before.progress_at
-    if since is None or seen.ready > before.ready or seen.outdated < before.outdated:
+    if since is None or seen.ready > before.most_ready or seen.outdated < before.outdated:
         return now
     clock_stands = (
         seen.waits_for_room
@@ -167,7 +170,8 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
     proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
     return replace(
         before,
-        ready=max(before.ready, seen.ready),
+        ready=seen.ready,
+        most_ready=seen.ready if seen.complete else max(before.most_ready, seen.ready),
         outdated=seen.outdated,
         progress_at=None if at_rest else _progress_at(before, seen, now),
         trial_since=trial_since,

@@ -141,7 +141,9 @@ FEW = Answers(count=49, failed=49, kept=0)
 
 
 def on_trial(**fields: Any) -> Rollout:
-    return begun(**{"outdated": 0, "ready": 2, "progress_at": None, "trial_since": NOW} | fields)
+    return begun(
+        **{"outdated": 0, "ready": 2, "most_ready": 2, "progress_at": None, "trial_since": NOW} | fields
+    )
 
 
 def answered(*groups: ReplicaGroup, by_each: Answers, **fields: Any) -> Evidence:
@@ -267,7 +269,10 @@ def test_a_set_at_zero_has_nothing_that_could_get_on() -> None:
 
 
 def test_what_was_ready_once_and_crashes_again_and_again_does_not_get_on() -> None:
-    crashed = judged(begun(ready=1), seen(old("a"), old("b"), LOADING), LATE - timedelta(seconds=1))
+    crashed = judged(
+        begun(ready=1, most_ready=1), seen(old("a"), old("b"), LOADING), LATE - timedelta(seconds=1)
+    )
+    assert (crashed.ready, crashed.most_ready) == (0, 1), "what serves is shown, the mark is kept"
     again = judged(crashed, seen(old("a"), old("b"), member("n")), LATE)
     assert again.failed == "new"
 
@@ -304,6 +309,14 @@ def test_a_set_of_none_proves_nothing() -> None:
 
 
 def test_what_is_remembered_comes_back_from_the_status() -> None:
-    held = begun(failed="new", message="it crashed", ready=1, trial_since=NOW, answers=BAD, old_answers=GOOD)
+    held = begun(
+        failed="new",
+        message="it crashed",
+        ready=1,
+        most_ready=2,
+        trial_since=NOW,
+        answers=BAD,
+        old_answers=GOOD,
+    )
     assert Rollout.of_status({"rollout": held.status}) == held
     assert Rollout.of_status({}) == Rollout()
