@@ -9,7 +9,8 @@ was made from) until the spec is changed again. Without a way back there is no t
 
 Time in which the update waits for room does not count, for that is no fault of the revision, nor does that in
 which an old replica drains, or in which no replica is wanted. A spec that is changed while a revision is on
-trial makes that one good, for it is what runs.
+trial makes that one good when all of it serves and shows no failures, for it is what runs. If it crashes, or
+answers 5xx, the change is to mend that, and the last good one stays the way back.
 
 What must be remembered stands in the set's status, so an operator that was restarted goes on.
 """
@@ -95,6 +96,12 @@ class Rollout:
             "oldAnswers": self.old_answers.status,
         }
 
+    @property
+    def does_well(self) -> bool:
+        """Whether at the last look it was on trial, served with every replica, and showed no failures."""
+        complete = self.trial_since is not None and self.progress_at is None and self.ready >= self.most_ready
+        return complete and self.answers.failed_share <= FAILED_SHARE_ALLOWED
+
     def trial_until(self, update: Update) -> datetime | None:
         """When its trial ends, however few answers there are; None when it is not on trial."""
         if self.trial_since is None:
@@ -144,7 +151,7 @@ def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
 
 def _good_before(before: Rollout, seen: Evidence) -> str:
     """The revision to go back to from one that is asked for now."""
-    moves_on = before.trial_since is not None and not before.failed and seen.revision != before.good
+    moves_on = before.does_well and not before.failed and seen.revision != before.good
     return before.revision if moves_on else before.good
 
 

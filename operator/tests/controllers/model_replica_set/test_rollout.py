@@ -234,6 +234,12 @@ def test_what_is_remembered_of_the_old_revision(held: Answers, live: Answers, ke
         pytest.param(
             "newer", on_trial(), "new", id="a changed spec makes what is on trial good, for it runs"
         ),
+        pytest.param(
+            "newer", on_trial(ready=1, progress_at=NOW), "old", id="one of two crashes: the change mends it"
+        ),
+        pytest.param("newer", on_trial(ready=1), "old", id="one of two was lost while the set was paused"),
+        pytest.param("newer", on_trial(answers=FEW), "old", id="it answers 5xx, if too few to prove it"),
+        pytest.param("newer", on_trial(ready=0), "old", id="none of it runs"),
         pytest.param("old", on_trial(), "old", id="back to the good one by hand"),
         pytest.param(
             "newer", begun(), "old", id="an update that has not come to its trial counts for nothing"
