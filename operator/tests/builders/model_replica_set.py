@@ -64,9 +64,9 @@ def spec_of(**spec: Any) -> ModelReplicaSetSpec:
     return ModelReplicaSet.model_validate(model_replica_set(**spec)).spec
 
 
-def said(condition_type: str, reason: str) -> dict[str, Any]:
+def said(condition_type: str, reason: str, message: str = "") -> dict[str, Any]:
     """A condition that is False."""
-    told = {"reason": reason, "message": "", "lastTransitionTime": time_text(60)}
+    told = {"reason": reason, "message": message, "lastTransitionTime": time_text(60)}
     return {"type": condition_type, "status": "False", **told}
 
 

@@ -106,6 +106,11 @@ def placed_reason(manifest: Mapping[str, Any]) -> str:
     return str(_placed(manifest).get("reason") or "")
 
 
+def placed_message(manifest: Mapping[str, Any]) -> str:
+    """What the condition Placed says."""
+    return str(_placed(manifest).get("message") or "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedPods:
     """What the server said when it refused pods in the last plan."""

@@ -99,7 +99,7 @@ def ask_for_nodes(
     if wish is None or wish.mode is NodeProvisioningMode.NONE or me.spec.paused:
         removed = tuple(_placeholder(pod, None) for pod in held)
         return Asking(provisioning=Provisioning(remove=removed)) if removed else None
-    refusals = _refusals(me, placement)
+    refusals = refusals_of(me, placement)
     shape = _shape(refusals[0].group, me, observed.around) if refusals else None
     held_back = placement is None and bool(demand.waiting)
     asked = Asked(
@@ -142,7 +142,8 @@ def placeholder_writes(asking: Asking | None, observed: Observed, now: datetime)
     return [*removed, *created]
 
 
-def _refusals(me: SetSeen, placement: Placement | None) -> list[Refusal]:
+def refusals_of(me: SetSeen, placement: Placement | None) -> list[Refusal]:
+    """Why the set's waiting replicas have no place."""
     owner = f"{me.owner.namespace}/{me.owner.name}"
     return [refusal for refusal in placement.refusals if refusal.group.owner == owner] if placement else []
 

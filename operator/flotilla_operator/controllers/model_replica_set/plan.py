@@ -69,7 +69,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if "deletionTimestamp" in me.manifest["metadata"]:
         return Plan()
     observed, demand, placement, moves = _decided(observed, now)
-    rollout = rollout_of(observed, demand, now)
+    rollout = rollout_of(observed, demand, placement, now)
     objects, taken = applied_objects(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
         return _look_on(observed, demand, rollout, taken, now)

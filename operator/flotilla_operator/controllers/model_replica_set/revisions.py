@@ -2,19 +2,22 @@
 replicas of others still serve.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.ownership import RefusalReason
 from flotilla_operator.cluster.writes import Manifest, Write
-from flotilla_operator.controllers.model_replica_set.backoff import Backoff, placed_reason
+from flotilla_operator.controllers.model_replica_set.backoff import Backoff, placed_message, placed_reason
 from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.evidence import Evidence
+from flotilla_operator.controllers.model_replica_set.placeholders import refusals_of
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Making, record_writes, recorded_spec
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout, judged
 from flotilla_operator.controllers.model_replica_set.seen import Observed, SetSeen
+from flotilla_operator.placement import Placement, Refusal
 from flotilla_operator.workloads.served import Served, served_by
 from flotilla_runtime import contract
 
@@ -22,14 +25,13 @@ WANT_OF_ROOM = frozenset(
     {
         Reason.INSUFFICIENT_CAPACITY,
         Reason.NODES_REQUESTED,
-        Reason.NODE_PROVISIONING_TIMED_OUT,
-        Reason.UNSCHEDULABLE,
         RefusalReason.QUOTA_EXCEEDED,
     }
 )
+SCARCE = ("Insufficient ", "Too many pods")  # the scheduler's words for what will be free again
 
 
-def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
+def rollout_of(observed: Observed, demand: Demand, placement: Placement | None, now: datetime) -> Rollout:
     """What is to be remembered of the revisions; while the set is held, no time passes for them."""
     me = observed.me
     before = Rollout.of_status(me.manifest.get("status") or {})
@@ -43,16 +45,21 @@ def rollout_of(observed: Observed, demand: Demand, now: datetime) -> Rollout:
         attainment=None if me.spec.slo is None else me.spec.slo.attainment,
         answers=observed.load.answers,
         can_go_back=me.can_go_back,
-        waits_for_room=waits_for_room(me.manifest, demand.backoff),
+        waits_for_room=waits_for_room(me.manifest, demand.backoff, refusals_of(me, placement)),
     )
     return judged(before, evidence, now)
 
 
-def waits_for_room(manifest: Manifest, backoff: Backoff | None) -> bool:
+def waits_for_room(manifest: Manifest, backoff: Backoff | None, refusals: Sequence[Refusal]) -> bool:
     """Whether replicas could not be made for want of room, of whatever kind: nothing that the revision can
-    be blamed for.
+    be blamed for. What fits no node that there is waits while a node autoscaler may bring a bigger one, and
+    no longer when it was asked in vain.
     """
     reason = placed_reason(manifest)
+    if reason == Reason.NODE_PROVISIONING_TIMED_OUT:
+        return all(refusal.fits_when_empty for refusal in refusals)
+    if reason == Reason.UNSCHEDULABLE:
+        return any(word in placed_message(manifest) for word in SCARCE)
     if reason == Reason.BACKING_OFF:
         return backoff is not None and backoff.reason == RefusalReason.QUOTA_EXCEEDED
     return reason in WANT_OF_ROOM

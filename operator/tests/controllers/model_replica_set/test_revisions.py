@@ -14,6 +14,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.rollout import Fault
 from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
 from tests.builders.model_replica_set import gpu_set, said
+from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW, time_text
 from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set, shown
 
@@ -33,7 +34,7 @@ def updating(placed: str, failed: str | None) -> dict[str, Any]:
     status = {
         "observedGeneration": 1,
         "rollout": before,
-        "conditions": [said("Placed", placed)],
+        "conditions": [said("Placed", *placed.split(": ", 1))],
         "backoff": held if failed else None,
     }
     return {**manifest, "status": status}
@@ -45,7 +46,15 @@ def updating(placed: str, failed: str | None) -> dict[str, Any]:
         pytest.param("InsufficientCapacity", None, False, id="no node has room"),
         pytest.param("NodesRequested", None, False, id="nodes are on their way"),
         pytest.param("NodeProvisioningTimedOut", None, False, id="the node pool is at its limit"),
-        pytest.param("Unschedulable", None, False, id="the scheduler finds none"),
+        pytest.param(
+            "Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.", None, False, id="no CPU is free"
+        ),
+        pytest.param(
+            "Unschedulable: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+            None,
+            True,
+            id="no node has its labels",
+        ),
         pytest.param("QuotaExceeded", None, False, id="a quota has just refused its pods"),
         pytest.param("BackingOff", "QuotaExceeded", False, id="it backs off since a quota refused them"),
         pytest.param("BackingOff", "Forbidden", True, id="pod security refuses them"),
@@ -60,6 +69,24 @@ def test_time_in_which_an_update_waits_for_room_does_not_count(
     manifest = updating(placed, failed)
     pods = [member(manifest, "llama-old", node="a", ready=True, revision="old")]
     done = plan(observed(manifest, pods), NOW)
+    assert done.status is not None
+    assert bool(done.status["rollout"]["failedRevision"]) == fails
+
+
+@pytest.mark.parametrize(
+    ("placed", "gpus", "fails"),
+    [
+        pytest.param("NodesRequested", 2, False, id="a bigger node may come"),
+        pytest.param("NodeProvisioningTimedOut", 2, True, id="no bigger node has come"),
+        pytest.param("NodeProvisioningTimedOut", 4, False, id="it would fit if there were more of the same"),
+    ],
+)
+def test_an_update_that_fits_no_node_fails_once_a_node_was_asked_for_in_vain(
+    placed: str, gpus: int, fails: bool
+) -> None:
+    manifest = updating(placed, None)
+    pods = [member(manifest, "llama-old", node="a", ready=True, revision="old")]
+    done = plan(observed(manifest, pods, snapshot=cluster(node("a", gpus=gpus))), NOW)
     assert done.status is not None
     assert bool(done.status["rollout"]["failedRevision"]) == fails
 
