@@ -153,7 +153,9 @@ def _hold_devices(observed: Observed, caches: Caches) -> frozenset[str]:
 
 
 def new_template(observed: Observed, demand: Demand) -> list[Create]:
-    """The claim template of the current revision, where it is not there."""
+    """The claim template of the current revision, where it is not there. It is for groups that get their pods
+    in this very plan: one that is refused again at every look would count as a new failure each time.
+    """
     me, revision = observed.me, demand.revision
     held = {template["metadata"]["name"] for template in observed.claim_templates}
     if observed.device_class is None or template_name(me.owner, revision) in held:

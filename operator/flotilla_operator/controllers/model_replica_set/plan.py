@@ -89,7 +89,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         rebalance=moves.after,
     )
     status, events = status_and_events(outcome, now)
-    templates = new_template(observed, demand)
+    templates = new_template(observed, demand) if started else []
     writes: list[Write] = [
         *_engine_key(observed),
         *templates,

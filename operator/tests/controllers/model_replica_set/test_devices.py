@@ -8,10 +8,12 @@ import pytest
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key
+from flotilla_operator.cluster.ownership import Refusal, RefusalReason
+from flotilla_operator.cluster.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key, resource_of
 from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.failures import as_far_as_it_came
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
 from flotilla_operator.controllers.model_replica_set.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe import observe
@@ -153,6 +155,32 @@ async def test_a_group_gets_a_template_first_and_then_pods_that_name_it() -> Non
     assert (request["exactly"]["deviceClassName"], request["exactly"]["count"]) == ("gpu", 4)
     assert pinned_node(pod["spec"]) == "a"
     assert len(done.rests_on["Placed"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("slices", "failures"),
+    [
+        pytest.param(
+            [resource_slice("a")], [0, 1, 2, 2, 2], id="a group is tried twice, then the set backs off"
+        ),
+        pytest.param([], [0, 0, 0], id="no group fits and none is tried"),
+    ],
+)
+async def test_a_template_that_is_refused_fails_as_often_as_groups_are_tried(
+    slices: list[dict[str, Any]], failures: list[int]
+) -> None:
+    set_, found = on_devices(), []
+    for _ in failures:
+        done = await planned(set_, node("a"), device_class(), *slices)
+        assert done.status is not None
+        found.append((done.status["backoff"] or {}).get("failures", 0))
+        refusals = [
+            Refusal(ref=resource_of(one).ref_to(one), reason=RefusalReason.FORBIDDEN, message="quota")
+            for kind in ("ResourceClaimTemplate", "Pod")
+            for one in created(done, kind)
+        ]
+        set_ = {**set_, "status": as_far_as_it_came(set_, done, refusals, NOW).status}
+    assert found == failures
 
 
 async def test_devices_of_another_product_are_counted_as_such() -> None:
