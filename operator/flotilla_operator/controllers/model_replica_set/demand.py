@@ -17,7 +17,6 @@ from flotilla_operator.controllers.model_replica_set.backoff import Backoff, bac
 from flotilla_operator.controllers.model_replica_set.endings import ending_of
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import (
     FailedPin,
     RouterLoad,
@@ -34,7 +33,6 @@ from flotilla_operator.workloads.hashing import stable_hash
 
 LEFT_OUT_FOR = timedelta(minutes=5)
 SUFFIX_LENGTH = 5
-NEVER_RAN = frozenset({EventReason.GROUP_RELEASED, EventReason.GROUP_INCOMPLETE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +97,10 @@ def judged_groups(
     seen: SetSeen, around: Surroundings, now: datetime, load: RouterLoad | None = None
 ) -> tuple[ReplicaGroup, ...]:
     """The set's groups, and which of them must go."""
+    paused = seen.spec.paused
     groups = (_slow_to_start(group, seen, now) for group in seen.groups)
-    return tuple(
-        _with_surroundings(replace(group, ending=ending_of(group, around, now)), seen, around, load)
-        for group in groups
-    )
+    ended = (replace(group, ending=ending_of(group, around, now, paused=paused)) for group in groups)
+    return tuple(_with_surroundings(group, seen, around, load) for group in ended)
 
 
 def _slow_to_start(group: ReplicaGroup, seen: SetSeen, now: datetime) -> ReplicaGroup:
@@ -262,7 +259,7 @@ def _ages_without_names(seen: SetSeen, groups: Sequence[ReplicaGroup]) -> list[d
     never_ran = [
         group.waiting_since or group.created_at
         for group in groups
-        if group.ending is not None and group.ending.reason in NEVER_RAN and group.staying
+        if group.ending is not None and group.ending.never_ran and group.staying
     ]
     more = (seen.manifest.get("status") or {}).get("moreWaiting") or ()
     not_listed = [parsed_timestamp(entry["sinceTime"]) for entry in more for _ in range(entry["replicas"])]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from flotilla_operator.cluster.resources import PODS
 from flotilla_operator.cluster.writes import Delete, Event, EventType
 from flotilla_operator.controllers.model_replica_set.life import Member, ReplicaGroup
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 
 
@@ -20,7 +19,7 @@ def ended_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
 
 def released_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
     """Those of them that are given up before all of their pods were bound."""
-    return [g for g in ended_groups(groups) if g.ending and g.ending.reason is EventReason.GROUP_RELEASED]
+    return [group for group in ended_groups(groups) if group.ending and group.ending.never_ran]
 
 
 def ending_deletes(groups: Sequence[ReplicaGroup], observed: Observed) -> list[Delete]:

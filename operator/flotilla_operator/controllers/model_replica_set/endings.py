@@ -28,6 +28,7 @@ class Seen:
     group: ReplicaGroup
     around: Surroundings
     now: datetime
+    paused: bool = False
 
 
 Check = Callable[[Seen], Ending | None]
@@ -136,6 +137,16 @@ def not_bound_in_time(seen: Seen) -> Ending | None:
     )
 
 
+def gated_while_paused(seen: Seen) -> Ending | None:
+    """Nobody lifts the gates of a paused set, and others are planned around the room of its gated pods."""
+    if not seen.paused or seen.group.phase is not Phase.GATED:
+        return None
+    return Ending(
+        reason=EventReason.GROUP_RELEASED,
+        message="spec.paused is true and its gates are not lifted yet; it gets its pods when that ends",
+    )
+
+
 ENDS_WHEN: tuple[Check, ...] = (
     pod_over,
     node_gone,
@@ -145,12 +156,15 @@ ENDS_WHEN: tuple[Check, ...] = (
     node_not_to_be_had,
     room_taken,
     not_bound_in_time,
+    gated_while_paused,
 )
 
 
-def ending_of(group: ReplicaGroup, around: Surroundings, now: datetime) -> Ending | None:
+def ending_of(
+    group: ReplicaGroup, around: Surroundings, now: datetime, *, paused: bool = False
+) -> Ending | None:
     """Why a group must go, None when it need not."""
-    seen = Seen(group=group, around=around, now=now)
+    seen = Seen(group=group, around=around, now=now, paused=paused)
     return next((ending for check in ENDS_WHEN if (ending := check(seen))), None)
 
 

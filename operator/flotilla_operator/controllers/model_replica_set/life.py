@@ -36,6 +36,7 @@ class Phase(StrEnum):
     DRAINING = "Draining"
 
 
+NEVER_RAN = frozenset({EventReason.GROUP_RELEASED, EventReason.GROUP_INCOMPLETE})
 FURTHEST_BEHIND_FIRST = (Phase.GATED, Phase.BINDING, Phase.LOADING, Phase.READY)
 
 
@@ -50,6 +51,11 @@ class Ending:
     by_force: bool = False
     drains: bool = False
     failed_nodes: frozenset[str] = frozenset()
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether the group is given up before all of its pods were bound."""
+        return self.reason in NEVER_RAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

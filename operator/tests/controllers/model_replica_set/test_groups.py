@@ -210,6 +210,23 @@ class TestPaused:
         assert created(done) == []
         assert shown(done, "Progressing") == ("False", Reason.PAUSED)
 
+    @pytest.mark.parametrize(
+        ("stages", "reason"),
+        [
+            pytest.param(2, EventReason.GROUP_RELEASED, id="whole; nobody would lift its gates"),
+            pytest.param(1, EventReason.GROUP_INCOMPLETE, id="half; its other pod was refused"),
+        ],
+    )
+    def test_a_gated_group_keeps_no_room_from_others_and_its_age(self, stages: int, reason: str) -> None:
+        manifest = pairs(paused=True)
+        gated = members(manifest, node=False, gated=True, age=7)[:stages]
+        done = plan(observed(manifest, gated, snapshot=TWO_NODES), NOW)
+        assert sorted(deleted(done)) == [pod["metadata"]["name"] for pod in gated]
+        assert (reasons(done)[0], lifted(done), created(done)) == (reason, [], [])
+        assert done.status is not None
+        ages = [group["sinceTime"] for group in done.status["groups"] if group["phase"] == "Waiting"]
+        assert ages == [time_text(7)]
+
     def test_a_group_that_fails_otherwise_is_left_alone(self) -> None:
         manifest = pairs(paused=True)
         done = plan(observed(manifest, crashed(manifest, "llama-aaaaa"), snapshot=TWO_NODES), NOW)
