@@ -4,7 +4,7 @@ The backend answers at once, so what is left is the way there and back. Added is
 over the rounds, for each quantile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def instant_engines(folder: Path) -> Iterator[int]:
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """Every figure, with the names that the issue gives them."""
+    """Every figure; `added_…` is at the steady rate, `saturated_added_…` as fast as the connections can."""
     with (
         instant_engines(folder) as engine_port,
         two_routers(folder, engine_port, ENGINES, max_num_seqs=1000) as router,
@@ -65,16 +65,26 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
     middle = {name: {key: median(values) for key, values in kept.items()} for name, kept in found.items()}
     for name, values in middle.items():
         print(name, {key: round(value, 3) for key, value in values.items()})
-    added = {key: middle["steady with"][key] - middle["steady without"][key] for key in QUANTILES}
+    return _added(middle, cores)
+
+
+def _added(
+    middle: Mapping[str, Mapping[str, float]], cores: Sequence[tuple[float, float]]
+) -> dict[str, float]:
+    kinds = {
+        "added": ("steady", QUANTILES),
+        "saturated_added": ("full", QUANTILES),
+        "streams_added_first_token": ("streams", QUANTILES[:2]),
+        "streams_at_once_added_first_token": ("streams at once", QUANTILES[:2]),
+    }
     return {
         "requests_per_second": middle["full with"]["requests_per_second"],
         "requests_per_second_without": middle["full without"]["requests_per_second"],
-        **{f"added_{key}": value for key, value in added.items()},
+        **{
+            f"{name}_{key}": middle[f"{kind} with"][key] - middle[f"{kind} without"][key]
+            for name, (kind, quantiles) in kinds.items()
+            for key in quantiles
+        },
         "router_cores": median([both for both, _ in cores]),
         "router_cores_of_agents": median([agents for _, agents in cores]),
-        **{
-            f"{kind}_added_first_token_{key}": middle[f"{name} with"][key] - middle[f"{name} without"][key]
-            for kind, name in (("streams", "streams"), ("streams_at_once", "streams at once"))
-            for key in ("p50_ms", "p95_ms")
-        },
     }
