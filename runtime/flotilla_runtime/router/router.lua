@@ -40,9 +40,10 @@ local function content_text(query, path)
     return text
 end
 
--- The first user message of a list, behind the first system message unless one is given. Items of other types, which
--- have no role, may come before it.
-local function messages_key(query, body, list, system)
+-- The first user message of a list, behind the first system message. Items of other types, which have no role, may
+-- come before it.
+local function messages_key(query, body, list)
+    local system = nil
     for i = 0, MESSAGES_LOOKED_AT - 1 do
         local message = list .. "[" .. i .. "]"
         local role = query(message .. ".role")
@@ -62,14 +63,14 @@ local function messages_key(query, body, list, system)
 end
 
 -- Input is a list of items or a text. The list goes first: from HAProxy 2.9 on json_query answers a list with its
--- whole text, and the list grows.
+-- whole text, and the list grows. Instructions are no part of the key: OpenAI's own clients write them behind the
+-- input, so a conversation that outgrows the buffer would lose them, and its home.
 local function responses_key(query, body)
-    local instructions = query("$.instructions")
     if query("$.input[0].role") or query("$.input[0].type") then
-        return messages_key(query, body, "$.input", instructions)
+        return messages_key(query, body, "$.input")
     end
     local input = query("$.input")
-    return input and (instructions or "") .. "\0" .. input:sub(1, PROMPT_BYTES)
+    return input and input:sub(1, PROMPT_BYTES)
 end
 
 local function prompt_key(body)

@@ -177,7 +177,17 @@ def image_then(text: str) -> list[dict[str, Any]]:
             "Input",
             lambda key: {"instructions": "be kind", "input": key},
             lambda key: {"instructions": "be kind", "input": key, "tools": LONG},
-            id="responses by instructions and input",
+            id="responses by an input that is a text",
+        ),
+        pytest.param(
+            RESPONSES,
+            "Input",
+            lambda key: {"input": [message("user", key)], "instructions": "be kind"},
+            lambda key: {
+                "input": [message("user", key), message("assistant", LONG)],
+                "instructions": "be kind",
+            },
+            id="responses whose instructions stand behind 400 KB of input, as OpenAI's clients write them",
         ),
         pytest.param(
             RESPONSES,
