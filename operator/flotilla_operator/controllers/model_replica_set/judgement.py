@@ -20,7 +20,7 @@ from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.rollout import Fault, Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Missing
-from flotilla_operator.controllers.model_replica_set.trouble import Trouble
+from flotilla_operator.controllers.model_replica_set.trouble import FOR_A_PERSON, Trouble
 from flotilla_operator.controllers.model_replica_set.turnover import Turnover
 from flotilla_operator.placement import Refusal
 
@@ -30,15 +30,6 @@ REASON_OF = {
     Fault.MISSES_SLO: Reason.MISSES_SLO,
     Fault.FAILED_ANSWERS: Reason.FAILED_ANSWERS,
 }
-# The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
-FOR_A_PERSON = frozenset(
-    {
-        Reason.IMAGE_PULL_FAILED,
-        Reason.MODEL_FETCH_FAILED,
-        Reason.ENGINE_CRASHING,
-        Reason.CONTAINER_CONFIG_ERROR,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +63,9 @@ class Facts:
 
     @property
     def trouble(self) -> tuple[ReplicaGroup, Trouble] | None:
-        """The first group that does not get on, and why."""
-        return next(((group, group.trouble) for group in self.live if group.trouble is not None), None)
+        """A group that does not get on, and why; what a person must mend before what time mends."""
+        troubled = [(group, group.trouble) for group in self.live if group.trouble is not None]
+        return min(troubled, key=lambda found: found[1].reason not in FOR_A_PERSON, default=None)
 
 
 def conditions(facts: Facts) -> list[Condition]:

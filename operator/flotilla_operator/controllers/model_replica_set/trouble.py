@@ -11,6 +11,15 @@ from flotilla_operator.workloads.engine_pod import CONTAINER, START_WITHIN_SECON
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+# The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
+FOR_A_PERSON = frozenset(
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.MODEL_FETCH_FAILED,
+        Reason.ENGINE_CRASHING,
+        Reason.CONTAINER_CONFIG_ERROR,
+    }
+)
 LAST_WORDS_LIMIT = 400
 SLOW_START = timedelta(minutes=10)  # where no start of the set has been measured
 SLOW_START_AT_LEAST = timedelta(minutes=5)

@@ -546,6 +546,19 @@ class TestTrouble:
         assert "others of the set served after 60 s" in condition(done, "Ready")["message"]
         assert condition(done, "Stalled")["status"] == "False"
 
+    @pytest.mark.parametrize("slow", ["llama-a", "llama-b"])
+    def test_that_a_person_must_mend_is_told_before_what_time_mends(self, slow: str) -> None:
+        manifest = gpu_set(replicas=2)
+        runs = container_status(started=False, state={"running": {"startedAt": time_text(601)}})
+        unknown = container_status(**waiting("ImagePullBackOff", "manifest unknown"))
+        pods = [
+            member(manifest, name, node="a", containers=[runs if name == slow else unknown])
+            for name in ("llama-a", "llama-b")
+        ]
+        done = plan(observed(manifest, pods), NOW)
+        assert shown(done, "Available") == ("False", Reason.IMAGE_PULL_FAILED)
+        assert shown(done, "Stalled") == ("True", Reason.IMAGE_PULL_FAILED)
+
     def test_of_the_scheduler_stands_under_placed(self) -> None:
         manifest = model_replica_set()
         pods = [member(manifest, "llama-x", scheduler="0/1 nodes are available: 1 Insufficient cpu.")]
