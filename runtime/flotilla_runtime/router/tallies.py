@@ -3,7 +3,9 @@
 Made from the request lines that the agent reads anyway. The operator compares revisions by these figures and
 lets the replica with the fewest conversations go first. Old figures fall out: answers after half an hour,
 conversations after ten minutes, so a replica is judged by what it does and not by what it once did. A request
-whose caller left says nothing about the replica and is not an answer; its conversation counts all the same.
+whose caller left, or that the router refused after choosing the replica (it waited too long in its queue,
+or the replica knew another key than the router), says nothing about the replica and is not an answer; its
+conversation counts all the same.
 """
 
 from collections import OrderedDict, deque
@@ -76,7 +78,7 @@ class Tallies:
             replica.sessions[record.conversation] = now
             if len(replica.sessions) > SESSIONS_KEPT:
                 replica.sessions.popitem(last=False)
-        if record.aborted:
+        if record.aborted or record.refused is not None:
             return
         if not replica.buckets or now - replica.buckets[-1].since >= BUCKET_SECONDS:
             replica.buckets.append(_Bucket(since=now))

@@ -403,6 +403,7 @@ async def test_a_request_that_waited_too_long_answers_503() -> None:
         open_gates(made)
         await asyncio.gather(*running)
         await until(lambda: router.status.refused == {"QueueTimeout": 1})
+        await until(lambda: [(row.answers, row.failed) for row in router.status.servers] == [(2, 0)])
 
 
 async def test_no_replica_answers_503_at_once() -> None:

@@ -15,6 +15,12 @@ from router_support.builders import record
         pytest.param({}, {"status": 503}, (1, 1, 0), id="500 and above has failed"),
         pytest.param({}, {"status": 429}, (1, 0, 1), id="a caller's fault has not"),
         pytest.param({}, {"aborted": True}, (0, 0, 0), id="a caller that left is no answer"),
+        pytest.param(
+            {}, {"status": 503, "refused": "QueueTimeout"}, (0, 0, 0), id="nor is one that ended in the queue"
+        ),
+        pytest.param(
+            {}, {"status": 503, "refused": "ReplicaUnauthorized"}, (0, 0, 0), id="nor one between two keys"
+        ),
         pytest.param({}, {"replica": None}, (0, 0, 0), id="nor is what no replica saw"),
         pytest.param({"first_byte_seconds": 0.4}, {}, (1, 0, 0), id="the first byte came late"),
         pytest.param({"total_seconds": 4.0}, {}, (1, 0, 1), id="the end came in time"),
