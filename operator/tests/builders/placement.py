@@ -16,7 +16,8 @@ from flotilla_operator.placement import (
 
 GPU = "nvidia.com/gpu"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
-POLICY = Policy(product_labels=(PRODUCT_LABEL, "amd.com/gpu.product-name"), aging_seconds=600)
+PRODUCT_LABELS = (PRODUCT_LABEL, "amd.com/gpu.product-name", "cloud.google.com/gke-accelerator")
+POLICY = Policy(product_labels=PRODUCT_LABELS, aging_seconds=600)
 GIB = 2**30
 
 
@@ -30,10 +31,11 @@ def node(
     cordoned: bool = False,
     ready: bool = True,
     cores: int = 64,
+    resource: str = GPU,
 ) -> Node:
     return Node(
         name=name,
-        allocatable={GPU: gpus, "cpu": cores * 1000, "memory": 512 * GIB, "pods": 110},
+        allocatable={resource: gpus, "cpu": cores * 1000, "memory": 512 * GIB, "pods": 110},
         labels={**({PRODUCT_LABEL: product} if product else {}), **(labels or {})},
         taints=taints,
         cordoned=cordoned,
@@ -53,6 +55,7 @@ def group(
     tolerations: tuple[Toleration, ...] = (),
     left_out: frozenset[str] = frozenset(),
     cores: int = 1,
+    resource: str = GPU,
     stages: int = 1,
     pack_within: str | None = None,
     spread_across: str | None = None,
@@ -61,8 +64,8 @@ def group(
     return Group(
         owner=owner,
         name=name,
-        accelerator=GPU,
-        requests={GPU: gpus, "cpu": cores * 1000, "pods": 1},
+        accelerator=resource,
+        requests={resource: gpus, "cpu": cores * 1000, "pods": 1},
         waiting_since_seconds=since,
         priority=priority,
         node_selector=selector or {},

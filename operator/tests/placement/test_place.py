@@ -17,7 +17,11 @@ from flotilla_operator.placement import (
     score,
 )
 from flotilla_operator.placement.groups import ZONE
+from flotilla_operator.placement.score import Score
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
+
+AMD = "amd.com/gpu"
+GKE = "cloud.google.com/gke-accelerator"
 
 
 def bindings(snapshot: Snapshot, *groups: Group, now: float = 0) -> dict[str, str]:
@@ -111,6 +115,21 @@ def bindings(snapshot: Snapshot, *groups: Group, now: float = 0) -> dict[str, st
             [group("g", products=frozenset({"MI300X"}))],
             {"g": "a"},
             id="a product may stand under any of the configured labels",
+        ),
+        pytest.param(
+            cluster(
+                node("a", product=None, labels={GKE: "nvidia-l4"}),
+                node("b", product=None, labels={GKE: "nvidia-h100-80gb"}),
+            ),
+            [group("g", products=frozenset({"nvidia-h100-80gb"}))],
+            {"g": "b"},
+            id="GKE says the product under a label and in words of its own",
+        ),
+        pytest.param(
+            cluster(node("a"), node("b", product=None, resource=AMD)),
+            [group("amd", gpus=8, resource=AMD), group("nvidia", gpus=8)],
+            {"amd": "b", "nvidia": "a"},
+            id="accelerators of another maker are another resource",
         ),
     ],
 )
@@ -255,3 +274,36 @@ def test_the_score_is_the_share_of_used_gpus_on_used_nodes() -> None:
     assert score(snapshot, POLICY, GPU, [("a",)]).value == 1.0
     assert score(snapshot, POLICY, GPU, [("a",), ("b",), ("b",)]).value == 0.75
     assert score(snapshot, POLICY, GPU, []).value is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "spread"),
+    [
+        pytest.param([("x0",), ("y0",)], 1.0, id="one in each zone"),
+        pytest.param([("x0",), ("x1",), ("y0",)], 1.0, id="three in two zones cannot lie more evenly"),
+        pytest.param([("x0",), ("x1",), ("x0",), ("y0",)], 0.75, id="one of four is too many in its zone"),
+        pytest.param([("x0",), ("x1",)], 0.5, id="both in one zone"),
+        pytest.param([("nowhere",)], None, id="a node without a zone says nothing"),
+    ],
+)
+def test_the_spread_is_the_share_of_replicas_that_are_not_too_many_in_their_domain(
+    groups: list[tuple[str, ...]], spread: float | None
+) -> None:
+    zones = {"x0": "x", "x1": "x", "y0": "y"}
+    nodes = [node(name, labels={ZONE: zone}) for name, zone in zones.items()]
+    assert score(cluster(*nodes, node("nowhere")), POLICY, GPU, groups, spread_across=ZONE).spread == spread
+
+
+@pytest.mark.parametrize(
+    ("parts", "value"),
+    [
+        pytest.param(Score(packing=1, fragmentation=0, spread=0), 0.57, id="packing is four parts of seven"),
+        pytest.param(Score(packing=0, fragmentation=1, spread=0), 0.29, id="fragmentation two"),
+        pytest.param(Score(packing=0, fragmentation=0, spread=1), 0.14, id="spread one"),
+        pytest.param(Score(fragmentation=1, spread=0), 0.67, id="what is not known has no weight"),
+        pytest.param(Score(spread=0.25), 0.25, id="one part alone is the score"),
+        pytest.param(Score(), None, id="nothing is placed"),
+    ],
+)
+def test_the_parts_of_the_score_weigh_four_to_two_to_one(parts: Score, value: float | None) -> None:
+    assert parts.value == value
