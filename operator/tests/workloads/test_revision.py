@@ -46,6 +46,10 @@ def test_golden_hashes() -> None:
     "spec",
     [
         pytest.param({"model": {"revision": "v2"}}, id="another revision of the model"),
+        pytest.param({"model": {"source": "hf://org/other"}}, id="another model"),
+        pytest.param({"engine": {"image": "registry/vllm:other"}}, id="another image"),
+        pytest.param({"parallelism": {"tensor": 2}}, id="more accelerators in a stage"),
+        pytest.param({"parallelism": {"pipeline": 2}}, id="more stages"),
         pytest.param({"engine": {"maxNumSeqs": 8}}, id="an engine setting"),
         pytest.param({"engine": {"env": [{"name": "A", "value": "b"}]}}, id="an environment variable"),
         pytest.param({"accelerator": {"resource": "nvidia.com/gpu"}}, id="an accelerator"),
