@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -55,7 +56,7 @@ async def test_a_change_of_readiness_reaches_haproxy_within_a_second() -> None:
             took.append(await until(lambda: router.ready_servers() == {"b"}))
             made.change("a", ready=True)
             took.append(await until(lambda: router.ready_servers() == {"a", "b"}))
-        assert min(took) < 1, "a busy machine may be late at times, and not every time"
+        assert median(took) < 1, "a busy machine may be late at times, and not most of the time"
 
 
 async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
