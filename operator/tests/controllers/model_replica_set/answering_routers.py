@@ -38,7 +38,8 @@ class AnsweringRouters:
 
     def status(self, router: str) -> contract.RouterStatus:
         """What one of them answers."""
-        pods = self.stage.client.get(f"{self._pods}?{self._selector}engine")["items"]
+        leaders = f"{self._selector}engine,{contract.LABEL_STAGE}=0"
+        pods = self.stage.client.get(f"{self._pods}?{leaders}")["items"]
         servers = tuple(self._server(pod) for pod in pods)
         return contract.RouterStatus(
             name=router,

@@ -16,7 +16,7 @@ from flotilla_runtime import contract
 from local_cluster.errors import ApiError
 from local_cluster.kwok import FAKE_ANNOTATION, gpu_node
 from tests.controllers.model_replica_set.answering_routers import AnsweringRouters, answering_routers
-from tests.controllers.model_replica_set.stage import Stage, ready, usable
+from tests.controllers.model_replica_set.stage import GPU, Stage, ready, usable
 from tests.support.processes import OperatorProcess
 from tests.support.site import reconciles
 from tests.support.waiting import eventually
@@ -119,6 +119,51 @@ def two_serve(stage: Stage) -> Callable[[], bool]:
         return len(serve) >= 2 and len(leaving) <= 1 and len(pods) <= 3
 
     return holds
+
+
+def two_groups_serve(stage: Stage) -> Callable[[], bool]:
+    def holds() -> bool:
+        """Two whole groups serve that do not drain, one drains at most, and there is one more than wanted
+        at most.
+        """
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for pod in stage.pods():
+            groups.setdefault(pod["metadata"]["labels"][contract.LABEL_GROUP], []).append(pod)
+        leaving = [name for name, pods in groups.items() if epochs(pods)]
+        serve = [name for name, pods in groups.items() if name not in leaving and serves(pods)]
+        return len(serve) >= 2 and len(leaving) <= 1 and len(groups) <= 3
+
+    return holds
+
+
+def serves(pods: list[dict[str, Any]]) -> bool:
+    """Whether every stage of a group is there and ready."""
+    stages = int(pods[0]["metadata"]["annotations"].get(contract.ANNOTATION_STAGES, 1))
+    return len(pods) == stages and all(map(ready, pods))
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "held"),
+    [
+        pytest.param({"tensor": 2}, [2, 2], id="fewer accelerators in a stage"),
+        pytest.param({"pipeline": 2}, [4, 4, 4, 4], id="two stages where there was one"),
+    ],
+)
+def test_another_parallelism_is_a_roll_during_which_two_serve(
+    stage: Stage, routers: AnsweringRouters, parallelism: dict[str, int], held: list[int]
+) -> None:
+    for name in "abc":
+        stage.node(name)
+    before = serving_set(stage, routers)
+    stage.change(parallelism=parallelism)
+    always_until(two_groups_serve(stage), lambda: not uids(stage) & before and two_groups_serve(stage)())
+    stage.wait("Ready", "True")
+    assert [accelerators(pod) for pod in stage.pods()] == held
+    assert len(revisions(stage)) == 1
+
+
+def accelerators(pod: dict[str, Any]) -> int:
+    return int(pod["spec"]["containers"][0]["resources"]["limits"][GPU])
 
 
 def test_a_drain_that_is_called_off_brings_the_same_pod_back(stage: Stage, routers: AnsweringRouters) -> None:
