@@ -928,15 +928,16 @@ class LoadStatus(ApiModel):
     running: int | None = None
     """Requests that replicas work on."""
     arrival_per_second: float | None = None
-    """Requests that come."""
+    """Requests that come. Not told yet."""
     goodput_per_second: float | None = None
-    """Requests answered inside the promise."""
+    """Requests answered inside the promise. Not told yet."""
     attainment: float | None = None
-    """Their share."""
+    """Of the answers of the last half hour, the share that kept `slo`; absent where that promises no time."""
     kv_usage: float | None = None
-    """Share of the KV cache in use."""
+    """Share of the KV cache in use. Not told yet."""
     sessions: int | None = None
-    """Conversations that are warm on a replica."""
+    """Conversations of the last ten minutes that are warm on a replica, within a tenth. One that comes
+    through several routers is counted by each."""
 
 
 class ScalingDecision(ApiModel):

@@ -44,6 +44,9 @@ class RouterMetrics:
         self._live = self._gauge("live_routers", "Routers that share the limits.")
         self._in_flight = self._gauge("in_flight_requests", "Requests at a replica.", "replica")
         self._queued = self._gauge("queued_requests", "Requests that wait for one replica.", "replica")
+        self._sessions = self._gauge(
+            "sessions", "Conversations of the last ten minutes, warm on a replica.", "replica"
+        )
         self._replicas = self._gauge("replicas", "Replicas by state.", "state")
         self._expected: set[str] = set()
         self._refused.labels(UNKNOWN, RefusalReason.UNAUTHORIZED.value)
@@ -85,10 +88,12 @@ class RouterMetrics:
         self._live.set(status.live_routers)
         self._in_flight.clear()
         self._queued.clear()
+        self._sessions.clear()
         self._replicas.clear()
         for server in status.servers:
             self._in_flight.labels(server.name).set(server.in_flight)
             self._queued.labels(server.name).set(server.queued)
+            self._sessions.labels(server.name).set(server.sessions)
             self._replicas.labels(server.state.value).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -102,10 +102,11 @@ def test_metrics_by_caller_replica_and_reason() -> None:
 
 def test_a_replica_that_is_gone_leaves_no_line() -> None:
     metrics = RouterMetrics()
-    metrics.show(
-        status(RouterServer(name="a", id=1, address="x:1", state=ServerState.READY, in_flight=2, queued=1))
-    )
-    assert b'in_flight_requests{replica="a"} 2.0' in generate_latest(metrics.registry)
+    ready = RouterServer(name="a", id=1, address="x:1", state=ServerState.READY, in_flight=2, queued=1)
+    metrics.show(status(ready.model_copy(update={"sessions": 3})))
+    text = generate_latest(metrics.registry)
+    assert b'in_flight_requests{replica="a"} 2.0' in text
+    assert b'flotilla_router_sessions{replica="a"} 3.0' in text
     metrics.show(status())
     assert b'replica="a"' not in generate_latest(metrics.registry)
 

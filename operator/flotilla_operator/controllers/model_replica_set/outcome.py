@@ -21,6 +21,7 @@ from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.demand import Demand, Waiting
 from flotilla_operator.controllers.model_replica_set.judgement import Facts, conditions
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.load import load_status
 from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
@@ -106,7 +107,9 @@ def status_and_events(outcome: Outcome, now: datetime) -> tuple[dict[str, Any], 
         "placement": _placement(outcome),
         "capacity": capacity_status(outcome.observed),
         "backoff": outcome.demand.backoff.manifest() if outcome.demand.backoff else None,
-        "load": _load(outcome),
+        "load": load_status(
+            outcome.observed.load, spec.slo, (manifest.get("status") or {}).get("load") or {}
+        ),
         "rollout": outcome.rollout.status,
         "autoscaling": scaling_status(manifest, outcome.observed.scaling, now),
         "conditions": merged(before, judged, generation=generation, now=now),
@@ -229,13 +232,6 @@ def _placement(outcome: Outcome) -> dict[str, Any] | None:
         "nodeProvisioning": outcome.asking.status if outcome.asking else None,
         **(outcome.rebalance or Rebalance.of(outcome.observed.me.manifest)).status,
     }
-
-
-def _load(outcome: Outcome) -> dict[str, Any] | None:
-    load = outcome.observed.load
-    if load.waiting is None:
-        return None
-    return {"waiting": load.waiting, "running": load.running}
 
 
 def _ready_events(outcome: Outcome) -> list[Event]:

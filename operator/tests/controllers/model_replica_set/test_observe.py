@@ -247,7 +247,13 @@ class TestLoad:
     def status(self, waiting: int, **in_flight: int) -> dict[str, Any]:
         servers = tuple(
             contract.RouterServer(
-                name=name, id=index, address="a", state=contract.ServerState.READY, in_flight=count, queued=0
+                name=name,
+                id=index,
+                address="a",
+                state=contract.ServerState.READY,
+                in_flight=count,
+                queued=0,
+                sessions=count,
             )
             for index, (name, count) in enumerate(in_flight.items(), start=1)
         )
@@ -273,6 +279,7 @@ class TestLoad:
         found = (await seen(model_replica_set(), world(*pods, measurements=measurements))).load
         assert (found.waiting, found.running) == (3, 8)
         assert found.by_group == {"x": 5, "y": 3}
+        assert found.sessions == {"x": 5, "y": 3}
 
     async def test_is_unknown_when_none_answers(self) -> None:
         found = (await seen(model_replica_set(), world(self.router_pod("r1", "10.0.0.1")))).load

@@ -335,7 +335,7 @@ class TestScaling:
         assert done.rests_on["llama-x"] == {patch.ref}
         assert done.look_again_seconds == 1
         assert done.status is not None
-        assert done.status["load"] == {"waiting": 0, "running": 5}
+        assert done.status["load"] == {"waiting": 0, "running": 5, "sessions": 0}
 
     @pytest.mark.parametrize(
         ("began_seconds_ago", "goes"),
@@ -710,7 +710,7 @@ class TestASettledSet:
         done = plan(loaded, NOW)
         assert done.look_again_seconds == 10
         assert done.status is not None
-        assert done.status["load"] == {"waiting": 7, "running": 2}
+        assert done.status["load"] == {"waiting": 7, "running": 2, "sessions": 0}
 
     def test_tells_when_a_group_became_ready(self) -> None:
         manifest = gpu_set(replicas=1)
