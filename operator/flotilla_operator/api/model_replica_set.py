@@ -877,6 +877,8 @@ class RolloutStatus(ApiModel):
     """Since when every replica is of the newest revision, while that one is on trial."""
     answers: AnswersStatus | None = None
     """What the newest revision answered, while it is updated to or on trial."""
+    answers_before_trial: AnswersStatus | None = None
+    """Those of them that it gave before its trial, which do not count for that."""
     old_answers: AnswersStatus | None = None
     """What the old one answered, as far as it was seen last."""
 

@@ -20,6 +20,23 @@ class Answers:
             count=self.count + other.count, failed=self.failed + other.failed, kept=self.kept + other.kept
         )
 
+    def since(self, earlier: "Answers") -> "Answers":
+        """Those that were given since then."""
+        count = max(0, self.count - earlier.count)
+        return Answers(
+            count=count,
+            failed=min(count, max(0, self.failed - earlier.failed)),
+            kept=min(count, max(0, self.kept - earlier.kept)),
+        )
+
+    def at_most(self, other: "Answers") -> "Answers":
+        """What is left of these, where all that is known now is the other."""
+        return Answers(
+            count=min(self.count, other.count),
+            failed=min(self.failed, other.failed),
+            kept=min(self.kept, other.kept),
+        )
+
     @classmethod
     def of_status(cls, held: Mapping[str, int] | None) -> "Answers":
         """As the last plan wrote them."""

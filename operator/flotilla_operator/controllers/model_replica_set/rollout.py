@@ -56,6 +56,7 @@ class Rollout:
     progress_at: datetime | None = None
     trial_since: datetime | None = None
     answers: Answers = NO_ANSWERS
+    before_trial: Answers = NO_ANSWERS
     old_answers: Answers = NO_ANSWERS
 
     @classmethod
@@ -75,6 +76,7 @@ class Rollout:
             progress_at=parsed_timestamp(at) if at else None,
             trial_since=parsed_timestamp(trial) if trial else None,
             answers=Answers.of_status(held.get("answers")),
+            before_trial=Answers.of_status(held.get("answersBeforeTrial")),
             old_answers=Answers.of_status(held.get("oldAnswers")),
         )
 
@@ -93,14 +95,21 @@ class Rollout:
             "progressTime": timestamp(self.progress_at) if self.progress_at else None,
             "trialTime": timestamp(self.trial_since) if self.trial_since else None,
             "answers": self.answers.status,
+            "answersBeforeTrial": self.before_trial.status,
             "oldAnswers": self.old_answers.status,
         }
+
+    @property
+    def trial_answers(self) -> Answers:
+        """Those given on trial, as far as they can be told from earlier ones: rather too few."""
+        return self.answers.since(self.before_trial) if self.trial_since is not None else NO_ANSWERS
 
     @property
     def does_well(self) -> bool:
         """Whether at the last look it was on trial, served with every replica, and showed no failures."""
         complete = self.trial_since is not None and self.progress_at is None and self.ready >= self.most_ready
-        return complete and self.answers.failed_share <= FAILED_SHARE_ALLOWED
+        failed_share = max(self.answers.failed_share, self.trial_answers.failed_share)
+        return complete and failed_share <= FAILED_SHARE_ALLOWED
 
     def trial_until(self, update: Update) -> datetime | None:
         """When its trial ends, however few answers there are; None when it is not on trial."""
@@ -140,13 +149,23 @@ def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
     deadline = timedelta(seconds=seen.update.progress_deadline_seconds)
     if rollout.progress_at is not None and now - rollout.progress_at >= deadline:
         return Fault.NOT_READY
-    new, old = rollout.answers, rollout.old_answers
-    if new.count < ANSWERS_NEEDED:
-        return None
-    if seen.attainment is not None:
-        worse = new.attainment < seen.attainment <= old.attainment and old.count
-        return Fault.MISSES_SLO if worse else None
-    return Fault.FAILED_ANSWERS if new.failed_share > FAILED_SHARE_ALLOWED else None
+    return _bad_answers(rollout, seen)[1]
+
+
+def _bad_answers(rollout: Rollout, seen: Evidence) -> tuple[Answers, Fault | None]:
+    """What is wrong with its answers, and of which: all of the last half hour, or those of the trial
+    alone, for beside the many good ones of a long update what is bad under the whole load is a small share.
+    """
+    old = rollout.old_answers
+    for new in (rollout.answers, rollout.trial_answers):
+        if new.count < ANSWERS_NEEDED:
+            continue
+        if seen.attainment is None:
+            if new.failed_share > FAILED_SHARE_ALLOWED:
+                return new, Fault.FAILED_ANSWERS
+        elif old.count and new.attainment < seen.attainment <= old.attainment:
+            return new, Fault.MISSES_SLO
+    return rollout.answers, None
 
 
 def _good_before(before: Rollout, seen: Evidence) -> str:
@@ -172,7 +191,7 @@ def _progress_at(before: Rollout, seen: Evidence, now: datetime) -> datetime:
 def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     trial_since = before.trial_since or (now if seen.complete else None)
     at_rest = seen.complete or (trial_since is not None and not seen.wanted)
-    old = seen.answered(new=False)
+    new, old = seen.answered(new=True), seen.answered(new=False)
     # As old groups leave one by one, fewer and fewer answers are left of them, and in the end none.
     proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
     return replace(
@@ -182,18 +201,26 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
         outdated=seen.outdated,
         progress_at=None if at_rest else _progress_at(before, seen, now),
         trial_since=trial_since,
-        answers=seen.answered(new=True),
+        answers=new,
+        before_trial=_before_trial(before, new, begins=trial_since is not None),
         old_answers=old if proves_more else before.old_answers,
         fault=None,
         message="",
     )
 
 
+def _before_trial(before: Rollout, new: Answers, *, begins: bool) -> Answers:
+    """What is not of the trial. Routers forget answers after half an hour, so it can only become less."""
+    if before.trial_since is not None:
+        return before.before_trial.at_most(new)
+    return new if begins else NO_ANSWERS
+
+
 def _has_stood_its_trial(rollout: Rollout, seen: Evidence, now: datetime) -> bool:
     until = rollout.trial_until(seen.update)
     if until is None or not (seen.complete or not seen.wanted):
         return False
-    return rollout.answers.count >= ANSWERS_NEEDED or now >= until
+    return rollout.trial_answers.count >= ANSWERS_NEEDED or now >= until
 
 
 def _found_good(rollout: Rollout) -> Rollout:
@@ -203,12 +230,13 @@ def _found_good(rollout: Rollout) -> Rollout:
         progress_at=None,
         trial_since=None,
         answers=NO_ANSWERS,
+        before_trial=NO_ANSWERS,
         old_answers=NO_ANSWERS,
     )
 
 
 def _message(fault: Fault, rollout: Rollout, seen: Evidence) -> str:
-    new, old = rollout.answers, rollout.old_answers
+    new, old = _bad_answers(rollout, seen)[0], rollout.old_answers
     trouble = next((group.trouble.message for group in seen.updated if group.trouble is not None), "")
     return {
         Fault.NOT_READY: f"no replica of it got on for {seen.update.progress_deadline_seconds} s"

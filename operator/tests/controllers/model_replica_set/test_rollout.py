@@ -176,6 +176,47 @@ def test_the_trial_ends_well(evidence: Evidence, after_seconds: float, good: str
         assert (found.answers, found.old_answers) == (Answers(), Answers())
 
 
+MANY = Answers(count=5000, failed=5, kept=4990)
+
+
+def test_the_answers_of_the_rollout_are_not_those_of_the_trial() -> None:
+    busy = answered(*BOTH, by_each=MANY)
+    begins = judged(begun(), busy, NOW)
+    assert (begins.good, begins.trial_since, begins.before_trial) == ("old", NOW, MANY + MANY)
+    assert judged(begins, busy, NOW + timedelta(seconds=9)) == begins
+
+
+@pytest.mark.parametrize(
+    ("more", "attainment", "good", "fault"),
+    [
+        pytest.param(Answers(count=49, failed=49), None, "old", None, id="49 prove nothing"),
+        pytest.param(Answers(count=50, failed=2, kept=48), None, "new", None, id="50 good ones"),
+        pytest.param(
+            Answers(count=50, failed=3, kept=47), None, "old", Fault.FAILED_ANSWERS, id="6 % of 50 are 5xx"
+        ),
+        pytest.param(
+            Answers(count=50, kept=40), 0.9, "old", Fault.MISSES_SLO, id="the SLO breaks under the whole load"
+        ),
+    ],
+)
+def test_a_fault_on_trial_is_not_hidden_by_the_good_answers_of_the_rollout(
+    more: Answers, attainment: float | None, good: str, fault: Fault | None
+) -> None:
+    busy = on_trial(answers=MANY, before_trial=MANY, old_answers=GOOD)
+    evidence = seen(*BOTH, answers={"m": MANY + more}, attainment=attainment)
+    found = judged(busy, evidence, NOW + timedelta(minutes=1))
+    assert (found.good, found.fault) == (good, fault)
+    assert fault is None or "of its 50 answers" in found.message
+
+
+def test_answers_that_routers_forget_are_forgotten_of_those_before_the_trial() -> None:
+    busy = on_trial(answers=MANY, before_trial=MANY)
+    fewer = judged(busy, seen(*BOTH, answers={"m": GOOD}), NOW + timedelta(minutes=1))
+    assert (fewer.good, fewer.before_trial, fewer.trial_answers) == ("old", GOOD, Answers())
+    again = seen(*BOTH, answers={"m": GOOD + Answers(count=50, kept=50)})
+    assert judged(fewer, again, NOW + timedelta(minutes=2)).good == "new"
+
+
 def test_half_an_hour_is_enough_however_long_an_update_may_take() -> None:
     patient = Update(progress_deadline_seconds=86400)
     evidence = seen(*BOTH, update=patient)
@@ -322,6 +363,7 @@ def test_what_is_remembered_comes_back_from_the_status() -> None:
         most_ready=2,
         trial_since=NOW,
         answers=BAD,
+        before_trial=GOOD,
         old_answers=GOOD,
     )
     assert Rollout.of_status({"rollout": held.status}) == held

@@ -294,6 +294,7 @@ def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(
     stage.client.delete(f"/api/v1/nodes/{second}")  # nobody there would confirm that its pod has ended
     stage.change(placement={"nodeSelector": {"stage": stage.namespace, "mute": None}}, engine=OTHER_REVISION)
     (newest,) = eventually(lambda: revisions(stage) - {good})
+    stage.wait("Progressing", "True", "OnTrial")
     routers.answers = {newest: (25, 0)}
     eventually(lambda: revisions(stage) == {newest} == {stage.get()["status"]["rollout"]["goodRevision"]})
     stage.wait("Ready", "True")
@@ -365,6 +366,7 @@ def test_a_revision_that_breaks_the_slo_after_the_last_old_replica_has_gone_is_t
 
     stage.change(engine={"env": [{"name": "REVISION", "value": "mended"}]})
     (mended,) = eventually(lambda: revisions(stage) - {good})
+    stage.wait("Progressing", "True", "OnTrial")
     routers.answers = {mended: (25, 0)}
     stage.wait("Progressing", "False", "Settled")
     assert stage.get()["status"]["rollout"]["goodRevision"] == mended
