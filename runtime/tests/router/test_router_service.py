@@ -605,16 +605,6 @@ async def test_a_caller_that_leaves_in_the_middle_of_a_stream_ends_it_at_the_eng
         await until(lambda: router.status.in_flight == 0)
 
 
-async def test_a_slow_request_is_cut_off() -> None:
-    async with fleet() as made, routed(made, "a", client_timeout_seconds=1) as (router, _):
-        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        answer = (await asyncio.wait_for(reader.read(), 30)).decode()
-        assert answer.startswith("HTTP/1.1 408 ")
-        assert json.loads(answer.split("\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
-        assert made.engines["a"].seen == []
-
-
 async def test_headers_of_two_megabytes_are_refused_and_disturb_nobody() -> None:
     """HAProxy's parser refuses them before there is a request, in words of its own."""
     async with fleet() as made, routed(made, "a", blocked=True) as (router, caller):

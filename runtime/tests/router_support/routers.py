@@ -86,6 +86,8 @@ class Engine:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"data: first\n\n")
+        while request.headers["X-Test-Stream"] == "endless":
+            await response.write(b"data: more\n\n" * 4096)
         await self.gate.wait()
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -1,0 +1,90 @@
+"""Callers that send or read too slowly lose their connection, no other caller does: the real HAProxy.
+
+`client_timeout_seconds` is how long headers and the buffered part of a body may take in all, and how long a
+caller may leave unread what is there for it.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from router_support.routers import Caller, Engine, Router, fleet
+from router_support.waiting import until
+
+pytestmark = pytest.mark.services
+
+REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+
+
+@asynccontextmanager
+async def impatient() -> AsyncIterator[tuple[Engine, Router, Caller]]:
+    """A router that waits one second for its callers, and an engine that answers when its gate is set."""
+    async with fleet() as made:
+        engine = await made.add("a", 1, blocked=True)
+        config = {"engine_port": made.engine_port, "client_timeout_seconds": 1}
+        async with Router(made.api, "router-1", **config) as router, Caller(router) as caller:
+            await until(lambda: router.ready_servers() == {"a"})
+            yield engine, router, caller
+
+
+def terminations(router: Router) -> list[str]:
+    """How the requests ended, in HAProxy's words: cD is a client's time-out amid the answer."""
+    return [json.loads(line)["termination"] for line in router.log.splitlines() if line.startswith("{")]
+
+
+async def answer_beside_another_caller(sent_at_once: bytes, trickling: bytes) -> str:
+    """What a slow caller is told, while another one waits for its answer and gets it."""
+    async with impatient() as (engine, router, caller):
+        other = asyncio.create_task(caller.post(session="other"))
+        await until(lambda: router.status.in_flight == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+        writer.write(sent_at_once)
+        answering = asyncio.create_task(reader.read(8192))
+        while not (await asyncio.wait({answering}, timeout=0.1))[0]:
+            writer.write(trickling)
+        writer.close()
+        engine.gate.set()
+        assert (await other).status == 200
+        assert len(engine.seen) == 1
+        return answering.result().decode()
+
+
+@pytest.mark.parametrize(
+    ("length", "trickling"),
+    [pytest.param(100, b"", id="it stops"), pytest.param(1000, b" ", id="it trickles in")],
+)
+async def test_a_slow_body_is_cut_off(length: int, trickling: bytes) -> None:
+    request = REQUEST + b"Content-Length: %d\r\n\r\n{" % length
+    answer = await answer_beside_another_caller(request, trickling)
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert json.loads(answer.split("\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
+
+
+@pytest.mark.parametrize(
+    "trickling", [pytest.param(b"", id="they stop"), pytest.param(b"x", id="they trickle in")]
+)
+async def test_slow_headers_are_cut_off(trickling: bytes) -> None:
+    """By HAProxy's parser, before there is a request, in words of its own."""
+    answer = await answer_beside_another_caller(REQUEST + b"X-Slow: ", trickling)
+    assert answer.startswith("HTTP/1.1 408 ")
+
+
+async def test_a_caller_that_stops_reading_its_stream_is_cut_off_and_one_whose_engine_is_silent_is_not() -> (
+    None
+):
+    async with impatient() as (engine, router, caller):
+        async with caller.stream() as silent:
+            assert await silent.content.readline() == b"data: first\n"
+            with socket.create_connection(("127.0.0.1", router.config.port)) as unread:
+                unread.sendall(REQUEST + b"X-Test-Stream: endless\r\nContent-Length: 2\r\n\r\n{}")
+                await until(lambda: engine.running == 2)
+                await until(lambda: engine.running == 1)
+            await until(lambda: router.status.in_flight == 1)
+            await until(lambda: terminations(router) == ["cD"])
+            engine.gate.set()
+            assert (await silent.content.read()).endswith(b"data: [DONE]\n\n")
+        await until(lambda: router.status.in_flight == 0)
