@@ -103,10 +103,11 @@ def ask_for_nodes(
     shape = _shape(refusals[0].group, me, observed.around) if refusals else None
     held_back = placement is None and bool(demand.waiting)
     asked = Asked(
-        replicas=None if held_back else len(refusals),
+        replicas=len(demand.waiting if held_back else refusals),
         starting=starting + sum(group.lives and group.phase in ON_THE_WAY for group in demand.groups),
         stages=stages_of(me.spec),
         timeout=timedelta(seconds=wish.timeout_seconds),
+        held_back=held_back,
     )
     seen = [_placeholder(pod, shape) for pod in held]
     return Asking(provisioning=decide(asked, seen, _attempts(me.manifest), now), shape=shape)

@@ -10,7 +10,8 @@ what it could bring of it. Then there is a pause, doubled each time, because a p
 bring half of a replica's nodes again and again, and somebody pays for them.
 
 While something else holds the replicas back (they have failed and back off, a secret is missing) nobody knows
-whether they fit: nothing new is asked for then, and what was asked for stays until its time-out.
+whether they fit: nothing new is asked for then, and what was asked for stays until its time-out, as far as
+replicas wait for it. Nobody is to blame for a time-out meanwhile: the nodes may be there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,13 +39,14 @@ class Placeholder:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What is missing: `replicas` that fit nowhere, of so many `stages` each; `starting` are on their way.
-    None where that is not known.
+    While they are `held_back` the replicas are all that wait, for nobody knows how many of them fit.
     """
 
-    replicas: int | None
+    replicas: int
     starting: int
     stages: int
     timeout: timedelta
+    held_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +96,15 @@ def decide(asked: Asked, held: Sequence[Placeholder], attempts: Attempts, now: d
     slots = _slots([placeholder for placeholder in held if placeholder.useful])
     expired = _expired(slots, asked, now)
     standing = {slot: pods for slot, pods in slots.items() if slot not in expired}
-    known = asked.replicas is not None
-    wanted = len(standing) if asked.replicas is None else min(asked.replicas, MOST_SLOTS)
+    wanted = min(asked.replicas, MOST_SLOTS)
     kept = _most_bound(standing, wanted + asked.starting)
-    if known and not wanted:
+    if not wanted:
         attempts = Attempts()
-    elif expired:
+    elif expired and not asked.held_back:
         attempts = attempts.timed_out(_what_did_not_come(expired, asked), asked.timeout, now)
     pods = tuple(pod for slot in sorted(kept) for pod in kept[slot])
     return Provisioning(
-        create=_missing(kept, asked.stages, wanted) if known and not attempts.pausing(now) else (),
+        create=() if asked.held_back or attempts.pausing(now) else _missing(kept, asked.stages, wanted),
         remove=(*useless, *(pod for slot in sorted(slots) if slot not in kept for pod in slots[slot])),
         kept=pods,
         attempts=attempts,

@@ -182,6 +182,24 @@ def test_while_replicas_are_held_back_what_was_asked_for_stays_until_its_time_ou
 
 
 @pytest.mark.parametrize(("status", "missing"), HELD_BACK)
+def test_while_replicas_are_held_back_no_more_is_asked_for_than_wait(
+    status: dict[str, Any], missing: tuple[Missing, ...]
+) -> None:
+    asked = planned(asking_set(replicas=5))
+    manifest = asking_set(replicas=1)
+    manifest["status"] = {**(asked.status or {}), **status}
+    seen = replace(observed(manifest, snapshot=EMPTY), placeholders=live(asked), missing=missing)
+    done = plan(seen, NOW)
+    assert (len(made(done)), len(removed(done))) == (0, 4)
+    if status:
+        manifest["status"] |= failed(-600)
+    done = plan(seen, NOW + timedelta(seconds=600))
+    assert len(removed(done)) == 5
+    assert done.status is not None
+    assert done.status["placement"]["nodeProvisioning"] is None, "the nodes are not what is missing"
+
+
+@pytest.mark.parametrize(("status", "missing"), HELD_BACK)
 def test_what_became_of_asking_is_remembered_meanwhile(
     status: dict[str, Any], missing: tuple[Missing, ...]
 ) -> None:

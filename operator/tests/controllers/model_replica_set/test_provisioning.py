@@ -23,8 +23,8 @@ from tests.builders.pods import NOW
 TIMEOUT = timedelta(seconds=900)
 
 
-def asked(replicas: int | None, *, starting: int = 0, stages: int = 1) -> Asked:
-    return Asked(replicas=replicas, starting=starting, stages=stages, timeout=TIMEOUT)
+def asked(replicas: int, *, starting: int = 0, stages: int = 1, held_back: bool = False) -> Asked:
+    return Asked(replicas=replicas, starting=starting, stages=stages, timeout=TIMEOUT, held_back=held_back)
 
 
 def held(
@@ -78,14 +78,25 @@ ROWS = [
         id="of two broken slots the one with a node is kept and filled",
     ),
     pytest.param(
-        asked(None, stages=2),
+        asked(3, stages=2, held_back=True),
         [held(0, 0), held(1, 0), held(1, 1, node="a")],
         [],
         [],
-        id="nobody knows what waits; what is there stays and nothing is added",
+        id="nobody knows whether they fit; what is there stays and nothing is added",
     ),
     pytest.param(
-        asked(None), [held(0, age=900), held(1)], [], ["0-0"], id="what has timed out goes all the same"
+        asked(1, held_back=True),
+        [held(slot, node="a" if slot == 3 else None) for slot in range(5)],
+        [],
+        ["0-0", "1-0", "2-0", "4-0"],
+        id="held back and scaled from five to one; one slot stays",
+    ),
+    pytest.param(
+        asked(2, held_back=True),
+        [held(0, age=900), held(1)],
+        [],
+        ["0-0"],
+        id="what has timed out goes all the same",
     ),
     pytest.param(asked(1), [held(0, useful=False)], ["0-0"], ["0-0"], id="of the wrong shape; replaced"),
     pytest.param(asked(1), [held(0, age=901)], [], ["0-0"], id="past the time-out; it goes, none comes"),
@@ -157,6 +168,12 @@ def test_a_second_slot_that_times_out_in_the_pause_belongs_to_the_same_attempt()
     before = Attempts(timeouts=1, last_timeout="…", retry_at=NOW + timedelta(seconds=60))
     done = decide(asked(2), [held(1, age=901)], before, NOW)
     assert (removed(done), done.attempts) == (["1-0"], before)
+
+
+def test_the_autoscaler_is_not_blamed_for_replicas_that_are_held_back() -> None:
+    for before in (Attempts(), Attempts(timeouts=1, last_timeout="…", retry_at=NOW)):
+        done = decide(asked(1, held_back=True), [held(0, node="a", age=901)], before, NOW)
+        assert (removed(done), done.attempts) == (["0-0"], before)
 
 
 def test_a_set_that_fits_forgets_what_failed() -> None:
