@@ -118,7 +118,7 @@ bench-placement: setup ## Plan 15,000 groups on 640 nodes; small clusters agains
 	@$(E2E) -m placement
 
 .PHONY: bench-router
-bench-router: prerequisites ## What the router adds to a request, and with TRACE=file prefix hits beside plain balancing
+bench-router: prerequisites ## TRACE=file: what the router adds to a request, and prefix hits (without a trace: ARGS=--no-trace)
 	@$(E2E) -m router $(if $(TRACE),--trace "$(TRACE)") $(ARGS)
 
 .PHONY: bench-streams
@@ -130,4 +130,4 @@ bench-scale: tools ## 1,000 pods through the operator and through a bare client,
 	@$(E2E) -m scale $(ARGS)
 
 .PHONY: bench
-bench: bench-placement bench-scale bench-router bench-streams bench-retrieval-demo ## Every benchmark, one JSON object each
+bench: bench-router bench-placement bench-scale bench-streams bench-retrieval-demo ## TRACE=file: every benchmark, one JSON object each

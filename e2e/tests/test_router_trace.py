@@ -1,6 +1,9 @@
 """The text that the router benchmark makes of a trace of ids: what is cached, and which turn goes on."""
 
+import pytest
+
 from engine_double.text import block_keys, rendered_chat, tokens_in
+from router.__main__ import main
 from router.trace import BLOCK_TOKENS, Message, Turn, Writer
 
 FIRST = Turn(due_seconds=0, prompt_tokens=1600, reply_tokens=100, blocks=(0, 1, 2, 3))
@@ -45,3 +48,20 @@ def test_a_longer_prompt_over_all_of_an_earlier_one_is_the_next_turn() -> None:
 
 def test_a_conversation_and_its_edits_have_one_session() -> None:
     assert [turn.session for turn in TURNS] == ["1", "1", "1", "1", "9"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((), id="no trace is named"),
+        pytest.param(("--trace", "/nonexistent"), id="it is not there"),
+    ],
+)
+def test_the_benchmark_ends_at_once_without_a_trace(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    told = capsys.readouterr().err
+    assert "TRACE=…" in told
+    assert "--no-trace" in told
