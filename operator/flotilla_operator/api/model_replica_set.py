@@ -872,9 +872,12 @@ class RolloutStatus(ApiModel):
     outdated_replicas: Count = 0
     """Replicas of others."""
     progress_time: Time | None = None
-    """When the update got on last; absent when there is none."""
+    """When the update got on last, later by as long as its clock has stood since; absent without one."""
     trial_time: Time | None = None
-    """Since when every replica is of the newest revision, while that one is on trial."""
+    """Since when every replica is of the newest revision, while that one is on trial; moved likewise."""
+    clock_stopped_time: Time | None = None
+    """Since when no time passes for update and trial: the set is paused or waits for room, an old replica
+    drains, or none is wanted."""
     answers: AnswersStatus | None = None
     """What the newest revision answered, while it is updated to or on trial."""
     answers_before_trial: AnswersStatus | None = None

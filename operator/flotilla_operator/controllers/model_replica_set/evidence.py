@@ -72,6 +72,7 @@ class Evidence:
     attainment: float | None = None
     answers: Mapping[str, Answers] = field(default_factory=dict)
     waits_for_room: bool = False
+    paused: bool = False
     can_go_back: bool = True
 
     @property
@@ -97,6 +98,12 @@ class Evidence:
     def complete(self) -> bool:
         """Whether every wanted replica is of the new revision and serves, and no other is there."""
         return bool(self.wanted) and self.ready >= self.wanted and not self.outdated
+
+    @property
+    def clock_stands(self) -> bool:
+        """Whether what is waited for is nothing that the revision could be blamed for."""
+        drains = any(group.revision != self.revision and group.may_return for group in self.groups)
+        return self.paused or self.waits_for_room or not self.wanted or drains
 
     @property
     def way_back(self) -> bool:

@@ -3,7 +3,6 @@ replicas of others still serve.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from flotilla_operator.cluster.caches import Caches
@@ -35,8 +34,6 @@ def rollout_of(observed: Observed, demand: Demand, placement: Placement | None, 
     """What is to be remembered of the revisions; while the set is held, no time passes for them."""
     me = observed.me
     before = Rollout.of_status(me.manifest.get("status") or {})
-    if me.spec.paused:
-        return replace(before, progress_at=before.progress_at and now)
     evidence = Evidence(
         revision=me.spec_revision,
         wanted=me.spec.replicas,
@@ -45,6 +42,7 @@ def rollout_of(observed: Observed, demand: Demand, placement: Placement | None, 
         attainment=None if me.spec.slo is None else me.spec.slo.attainment,
         answers=observed.load.answers,
         can_go_back=me.can_go_back,
+        paused=me.spec.paused,
         waits_for_room=waits_for_room(me.manifest, demand.backoff, refusals_of(me, placement)),
     )
     return judged(before, evidence, now)

@@ -8,9 +8,12 @@ gone. A revision that fails is left, and the operator goes on with the last good
 was made from) until the spec is changed again. Without a way back there is no trial.
 
 Time in which the update waits for room does not count, for that is no fault of the revision, nor does that in
-which an old replica drains, or in which no replica is wanted. A spec that is changed while a revision is on
-trial makes that one good when all of it serves and shows no failures, for it is what runs. If it crashes, or
-answers 5xx, the change is to mend that, and the last good one stays the way back.
+which an old replica drains, no replica is wanted, or the set is paused. When the clock stops that is written
+down, and when it goes on its times are moved by as long as it stood.
+
+A spec that is changed while a revision is on trial makes that one good when all of it serves and shows no
+failures, for it is what runs. If it crashes, or answers 5xx, the change is to mend that, and the last good
+one stays the way back.
 
 What must be remembered stands in the set's status, so an operator that was restarted goes on.
 """
@@ -55,6 +58,7 @@ class Rollout:
     outdated: int = 0
     progress_at: datetime | None = None
     trial_since: datetime | None = None
+    stopped_at: datetime | None = None
     answers: Answers = NO_ANSWERS
     before_trial: Answers = NO_ANSWERS
     old_answers: Answers = NO_ANSWERS
@@ -64,6 +68,7 @@ class Rollout:
         """As the last plan wrote it."""
         held = status.get("rollout") or {}
         at, trial = held.get("progressTime"), held.get("trialTime")
+        stopped = held.get("clockStoppedTime")
         return cls(
             revision=held.get("revision", ""),
             good=held.get("goodRevision", ""),
@@ -75,6 +80,7 @@ class Rollout:
             outdated=held.get("outdatedReplicas", 0),
             progress_at=parsed_timestamp(at) if at else None,
             trial_since=parsed_timestamp(trial) if trial else None,
+            stopped_at=parsed_timestamp(stopped) if stopped else None,
             answers=Answers.of_status(held.get("answers")),
             before_trial=Answers.of_status(held.get("answersBeforeTrial")),
             old_answers=Answers.of_status(held.get("oldAnswers")),
@@ -94,10 +100,28 @@ class Rollout:
             "outdatedReplicas": self.outdated,
             "progressTime": timestamp(self.progress_at) if self.progress_at else None,
             "trialTime": timestamp(self.trial_since) if self.trial_since else None,
+            "clockStoppedTime": timestamp(self.stopped_at) if self.stopped_at else None,
             "answers": self.answers.status,
             "answersBeforeTrial": self.before_trial.status,
             "oldAnswers": self.old_answers.status,
         }
+
+    def stopped(self, now: datetime) -> "Rollout":
+        """From now on no time passes for it, if it has not stopped before."""
+        runs = self.progress_at is not None or self.trial_since is not None
+        return replace(self, stopped_at=self.stopped_at or now) if runs else self
+
+    def going_on(self, now: datetime) -> "Rollout":
+        """Time passes again; its times are moved by as long as it stood."""
+        if self.stopped_at is None:
+            return self
+        stood = now - self.stopped_at
+        return replace(
+            self,
+            progress_at=self.progress_at and self.progress_at + stood,
+            trial_since=self.trial_since and self.trial_since + stood,
+            stopped_at=None,
+        )
 
     @property
     def trial_answers(self) -> Answers:
@@ -130,6 +154,9 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     """What to remember now; `failed` is set when the revision has failed, and to be taken back."""
     if seen.way_back and before.failed == seen.revision:
         return replace(before, ready=seen.ready)
+    if seen.paused:
+        ready = seen.ready if before.revision == seen.revision else before.ready
+        return replace(before.stopped(now), ready=ready)
     if before.revision != seen.revision or before.failed:
         before = Rollout(revision=seen.revision, good=_good_before(before, seen), progress_at=now)
     after = _brought_up_to_date(before, seen, now)
@@ -141,13 +168,14 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     after = replace(after, fault=fault, message=_message(fault, after, seen))
     if not (after.good and seen.way_back):
         return after
-    return replace(after, failed=seen.revision, trial_since=None)
+    return replace(after, failed=seen.revision, trial_since=None, stopped_at=None)
 
 
 def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
     """What is wrong with a revision that is being rolled out or on trial, the surest first."""
     deadline = timedelta(seconds=seen.update.progress_deadline_seconds)
-    if rollout.progress_at is not None and now - rollout.progress_at >= deadline:
+    since = None if rollout.stopped_at is not None else rollout.progress_at
+    if since is not None and now - since >= deadline:
         return Fault.NOT_READY
     return _bad_answers(rollout, seen)[1]
 
@@ -174,39 +202,31 @@ def _good_before(before: Rollout, seen: Evidence) -> str:
     return before.revision if moves_on else before.good
 
 
-def _progress_at(before: Rollout, seen: Evidence, now: datetime) -> datetime:
-    """When it got on; while its clock stands still that is written now and then, not at every look."""
-    since = before.progress_at
-    if since is None or seen.ready > before.most_ready or seen.outdated < before.outdated:
-        return now
-    clock_stands = (
-        seen.waits_for_room
-        or not seen.wanted
-        or any(group.revision != seen.revision and group.may_return for group in seen.groups)
-    )
-    tenth = timedelta(seconds=seen.update.progress_deadline_seconds) / 10
-    return now if clock_stands and now - since >= tenth else since
-
-
 def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     trial_since = before.trial_since or (now if seen.complete else None)
     at_rest = seen.complete or (trial_since is not None and not seen.wanted)
+    got_on = before.progress_at is None or seen.ready > before.most_ready or seen.outdated < before.outdated
+    stands = seen.clock_stands and not at_rest
+    if got_on or not stands:
+        before = before.going_on(now)
+    progress_at = now if got_on else before.progress_at
     new, old = seen.answered(new=True), seen.answered(new=False)
     # As old groups leave one by one, fewer and fewer answers are left of them, and in the end none.
     proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
-    return replace(
+    after = replace(
         before,
         ready=seen.ready,
         most_ready=seen.ready if seen.complete else max(before.most_ready, seen.ready),
         outdated=seen.outdated,
-        progress_at=None if at_rest else _progress_at(before, seen, now),
-        trial_since=trial_since,
+        progress_at=None if at_rest else progress_at,
+        trial_since=before.trial_since or trial_since,
         answers=new,
         before_trial=_before_trial(before, new, begins=trial_since is not None),
         old_answers=old if proves_more else before.old_answers,
         fault=None,
         message="",
     )
+    return after.stopped(now) if stands else after
 
 
 def _before_trial(before: Rollout, new: Answers, *, begins: bool) -> Answers:
@@ -229,6 +249,7 @@ def _found_good(rollout: Rollout) -> Rollout:
         good=rollout.revision,
         progress_at=None,
         trial_since=None,
+        stopped_at=None,
         answers=NO_ANSWERS,
         before_trial=NO_ANSWERS,
         old_answers=NO_ANSWERS,

@@ -3,7 +3,7 @@ test_plan and test_records.
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -89,12 +89,46 @@ def test_it_fails_when_it_does_not_get_on(
     assert judged(begun(), seen(*groups, **fields), LATE - timedelta(seconds=1)).failed == ""
 
 
-def test_while_it_waits_for_room_its_clock_is_written_now_and_then() -> None:
-    waits = seen(old("a"), old("b"), waits_for_room=True)
-    tenth = timedelta(seconds=DEADLINE / 10)
-    soon = judged(begun(), waits, NOW + tenth - timedelta(seconds=1))
-    assert soon.progress_at == NOW
-    assert judged(soon, waits, NOW + tenth).progress_at == NOW + tenth
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "stands",
+    [
+        pytest.param(seen(old("a"), old("b"), waits_for_room=True), id="it waits for room"),
+        pytest.param(seen(old("a"), old("b"), wanted=0), id="none is wanted"),
+        pytest.param(seen(old("a"), old("b"), paused=True), id="it is paused"),
+        pytest.param(
+            seen(old("a"), old("b", phase=Phase.DRAINING, drain_epoch=1)), id="an old one still drains"
+        ),
+    ],
+)
+def test_while_its_clock_stands_nothing_is_written_and_no_time_is_used(stands: Evidence) -> None:
+    stopped = judged(begun(), stands, after(800))
+    assert (stopped.progress_at, stopped.stopped_at) == (NOW, after(800))
+    assert judged(stopped, stands, after(810)) == judged(stopped, stands, after(86400)) == stopped
+    again = judged(stopped, seen(old("a"), old("b"), LOADING), after(10000))
+    assert (again.progress_at, again.stopped_at, again.failed) == (after(9200), None, "")
+    assert judged(again, seen(old("a"), old("b"), LOADING), after(10099)).failed == ""
+    assert judged(again, seen(old("a"), old("b"), LOADING), after(10100)).failed == "new"
+
+
+def test_what_gets_on_while_its_clock_stands_has_all_the_time_again() -> None:
+    stopped = judged(begun(), seen(old("a"), old("b"), waits_for_room=True), after(800))
+    got_on = judged(stopped, seen(old("a"), LOADING, waits_for_room=True), after(1000))
+    assert (got_on.progress_at, got_on.stopped_at) == (after(1000), after(1000))
+
+
+def test_a_trial_does_not_go_on_while_the_set_is_paused() -> None:
+    paused = judged(on_trial(), seen(*BOTH, paused=True), after(100))
+    assert (paused.trial_since, paused.stopped_at) == (NOW, after(100))
+    assert judged(paused, seen(*BOTH, paused=True), after(86400)) == paused
+    lost = judged(paused, seen(member("m"), paused=True), after(200))
+    assert (lost.ready, lost.does_well) == (1, False)
+    again = judged(paused, seen(*BOTH), after(1100))
+    assert (again.good, again.trial_since, again.stopped_at) == ("old", after(1000), None)
+    assert judged(again, seen(*BOTH), after(1000 + DEADLINE)).good == "new"
 
 
 GOOD = Answers(count=100, failed=0, kept=99)
@@ -312,7 +346,7 @@ def test_a_revision_that_was_good_once_is_not_taken_back() -> None:
 
 def test_a_set_at_zero_has_nothing_that_could_get_on() -> None:
     found = judged(begun(outdated=0), seen(wanted=0), LATE)
-    assert (found.failed, found.message, found.progress_at) == ("", "", LATE)
+    assert (found.failed, found.message, found.stopped_at) == ("", "", LATE)
 
 
 def test_what_was_ready_once_and_crashes_again_and_again_does_not_get_on() -> None:
@@ -362,6 +396,7 @@ def test_what_is_remembered_comes_back_from_the_status() -> None:
         ready=1,
         most_ready=2,
         trial_since=NOW,
+        stopped_at=LATE,
         answers=BAD,
         before_trial=GOOD,
         old_answers=GOOD,
