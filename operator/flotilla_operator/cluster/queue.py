@@ -7,7 +7,8 @@ began together do not stay together.
 
 A key that is woken again and again is not reconciled each time: two reconciles of it begin some time apart,
 and after a burst of them further ones only now and then. A set whose thousand pods come up would else be
-planned for each of them, on the processors that these pods need to come up.
+planned for each of them, on the processors that these pods need to come up. Looks that a plan asks for are
+as far apart as it says and use up none of the burst: a set that is looked at every second is woken at once.
 
 Time and randomness come from outside: `timer` is the event loop in production and a hand-turned clock in
 tests.
@@ -118,6 +119,7 @@ class KeyedQueue:
         self._begun_at: dict[Key, float] = {}
         self._spent_until: dict[Key, float] = {}
         self._again: set[Key] = set()
+        self._woken: set[Key] = set()
         self._later: dict[Key, Handle] = {}
         self._failures: dict[Key, int] = {}
         self._ready = asyncio.Event()
@@ -128,18 +130,8 @@ class KeyedQueue:
 
     def add(self, key: Key) -> None:
         """Reconcile this key as soon as possible."""
-        held_seconds = self._held_seconds(key)
-        if held_seconds > 0 and key not in self._running_since:
-            self.add_after(key, held_seconds)
-            return
-        self._unplan(key)
-        if key in self._running_since:
-            self._again.add(key)
-        elif key not in self._waiting_since:
-            self._waiting_since[key] = self._timer.time()
-            self._order.append(key)
-            self._ready.set()
-            self._observer.added(key)
+        self._woken.add(key)
+        self._bring(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Reconcile this key after a while, unless something wakes it before."""
@@ -174,6 +166,7 @@ class KeyedQueue:
         self._failures.pop(key, None)
         self._begun_at.pop(key, None)
         self._spent_until.pop(key, None)
+        self._woken.discard(key)
         self._unplan(key)
 
     async def take(self) -> Key:
@@ -185,7 +178,10 @@ class KeyedQueue:
         now = self.taken_at = self._timer.time()
         self._observer.taken(key, now - self._waiting_since.pop(key))
         self._running_since[key] = self._begun_at[key] = now
-        self._spent_until[key] = max(now, self._spent_until.get(key, now)) + self._spacing.sustained_seconds
+        if key in self._woken:
+            self._woken.discard(key)
+            spent_until = max(now, self._spent_until.get(key, now))
+            self._spent_until[key] = spent_until + self._spacing.sustained_seconds
         return key
 
     def done(self, key: Key) -> None:
@@ -193,7 +189,7 @@ class KeyedQueue:
         del self._running_since[key]
         if key in self._again:
             self._again.discard(key)
-            self.add(key)
+            self._bring(key)
 
     def longest_wait_seconds(self) -> float:
         """How long the first key has been waiting."""
@@ -209,12 +205,28 @@ class KeyedQueue:
         assert not self._waiting_since.keys() & self._running_since.keys(), "a key waits while it runs"
         assert self._again <= self._running_since.keys(), "a key comes back that does not run"
         assert not self._later.keys() & self._waiting_since.keys(), "a key waits and will come later"
+        coming = self._waiting_since.keys() | self._again | self._later.keys()
+        assert self._woken <= coming, "a key was woken and does not come"
+
+    def _bring(self, key: Key) -> None:
+        held_seconds = self._held_seconds(key)
+        if held_seconds > 0 and key not in self._running_since:
+            self.add_after(key, held_seconds)
+            return
+        self._unplan(key)
+        if key in self._running_since:
+            self._again.add(key)
+        elif key not in self._waiting_since:
+            self._waiting_since[key] = self._timer.time()
+            self._order.append(key)
+            self._ready.set()
+            self._observer.added(key)
 
     def _held_seconds(self, key: Key) -> float:
         if (begun_at := self._begun_at.get(key)) is None:
             return 0.0
         in_burst = begun_at + self._spacing.in_burst_seconds
-        in_the_long_run = self._spent_until[key] - self._spacing.credit_seconds
+        in_the_long_run = self._spent_until.get(key, begun_at) - self._spacing.credit_seconds
         return max(in_burst, in_the_long_run) - self._timer.time()
 
     def _unplan(self, key: Key) -> None:
@@ -223,7 +235,7 @@ class KeyedQueue:
 
     def _due(self, key: Key) -> None:
         self._later.pop(key, None)
-        self.add(key)
+        self._bring(key)
 
     def _age(self, since: dict[Key, float]) -> float:
         return self._timer.time() - min(since.values()) if since else 0.0

@@ -285,3 +285,26 @@ async def test_a_key_that_is_woken_all_the_time_is_taken_often_at_first_and_seld
     assert await taken_within(60) == 30
     clock.advance(20)
     assert await taken_within(2.5) == 10, "a key that was left alone may burst again"
+
+
+async def test_looks_that_a_plan_asks_for_are_on_time_and_use_up_no_wake() -> None:
+    clock = HandClock()
+    spacing = Spacing(in_burst_seconds=0.25, burst=10, sustained_seconds=2.0)
+    queue = KeyedQueue(timer=clock, draw=longest, spacing=spacing)
+    queue.add(A)
+    for _ in range(100):
+        assert await queue.take() == A
+        queue.add_after(A, 1)
+        queue.done(A)
+        clock.advance(1)
+        assert len(queue), "every second"
+    await queue.take()
+    queue.done(A)
+    for _ in range(9):
+        clock.advance(0.25)
+        queue.add(A)
+        assert len(queue), "the burst is still there"
+        queue.done(await queue.take())
+    queue.add(A)
+    clock.advance(0.25)
+    assert len(queue)
