@@ -1,12 +1,13 @@
 """When a status is worth a write.
 
 What a person or a tool waits for (a condition's status or reason, the generation seen, a phase or URL) is
-written at once, and so is a failure that is counted, for it may be seen in one look only. Figures move all
-the time, so they are written at most once per interval and object. A status that says what the live one says
-is not written.
+written at once, and so is what may be seen in one look only: a failure that is counted, and since when a
+replica waits that has just lost its pods, which carried that time. Figures move all the time, so they are
+written at most once per interval and object. A status that says what the live one says is not written.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,8 +26,8 @@ def without_nulls(value: Any) -> Any:
 
 
 def is_urgent(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether the change is one that somebody waits for."""
-    return _headline(before) != _headline(after)
+    """Whether the change is one that somebody waits for, or that the next look may not see."""
+    return _headline(before) != _headline(after) or bool(_ages(after) - _ages(before))
 
 
 class StatusLimiter:
@@ -68,3 +69,12 @@ def _headline(status: Mapping[str, Any]) -> tuple[Any, ...]:
     words = {key: value for key, value in status.items() if isinstance(value, str)}
     failures = (status.get("backoff") or {}).get("failures")
     return conditions, words, status.get("observedGeneration"), failures
+
+
+def _ages(status: Mapping[str, Any]) -> Counter[Any]:
+    """How many replicas wait since when. One that waits no longer is a figure; one that begins to is not."""
+    named = (entry for entry in status.get("groups") or () if entry.get("phase") == "Waiting")
+    ages = Counter(entry.get("sinceTime") for entry in named)
+    for entry in status.get("moreWaiting") or ():
+        ages[entry.get("sinceTime")] += entry.get("replicas", 0)
+    return ages

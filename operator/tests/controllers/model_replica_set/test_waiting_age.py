@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.cluster.status import is_urgent
 from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.demand import demand_of
 from flotilla_operator.controllers.model_replica_set.outcome import AGES_SHOWN, GROUPS_SHOWN
@@ -57,6 +58,22 @@ class TestAGroupThatIsReleased:
         done = plan(observed(manifest, [late(manifest, 500)], snapshot=FULL), NOW)
         assert done.status is not None
         assert waiting_since(done.status) == [time_text(500), time_text()]
+
+    def test_has_its_age_written_at_once_for_the_next_look_sees_no_pods(self) -> None:
+        manifest = gpu_set(replicas=2)
+        manifest["status"] = {
+            "groups": [{"name": "llama-y", "phase": "Waiting", "sinceTime": time_text(500)}]
+        }
+        binding = late(manifest, 500)
+        binding["metadata"]["creationTimestamp"] = time_text(29)
+        before = plan(observed(manifest, [binding], snapshot=FULL), NOW).status
+        manifest["status"] = before
+        after = plan(observed(manifest, [late(manifest, 500)], snapshot=FULL), NOW).status
+        assert before is not None
+        assert after is not None
+        assert waiting_since(after) == [time_text(500)] * 2
+        assert is_urgent(before, after)
+        assert not is_urgent(after, after)
 
     def test_of_an_operator_that_noted_no_age_is_as_old_as_its_pods(self) -> None:
         manifest = gpu_set(replicas=1)
