@@ -239,18 +239,22 @@ def test_half_a_group_whose_other_pod_never_fits_gives_its_accelerators_back_at_
             "1 TaintNotTolerated",
             id="tainted",
         ),
+        pytest.param(None, "no longer exists", "NoNodeCanFit", "room for 1 of 2 stages", id="deleted"),
     ],
 )
 def test_half_a_group_is_released_as_soon_as_its_other_node_is_not_to_be_had(
-    stage: Stage, change: dict[str, Any], why: str, reason: str, counted: str
+    stage: Stage, change: dict[str, Any] | None, why: str, reason: str, counted: str
 ) -> None:
     other = half_a_group_that_cannot_be_bound(stage)
-    stage.client.merge(f"/api/v1/nodes/{other}", {"spec": change})
+    if change is None:
+        stage.client.delete(f"/api/v1/nodes/{other}")
+    else:
+        stage.client.merge(f"/api/v1/nodes/{other}", {"spec": change})
     eventually(lambda: bound(stage) == {})
     (told,) = stage.told_because("GroupReleased")
     assert f"not bound to {other}: the node {why}" in told
-    message = stage.wait("Placed", "False", reason)
-    assert counted in message
+    stage.wait("Placed", "False", reason)
+    eventually(lambda: counted in stage.condition("Placed")["message"])
 
 
 def test_half_a_group_of_a_set_that_is_paused_gives_its_accelerators_back_too(stage: Stage) -> None:
