@@ -4,9 +4,11 @@ Each node has room for one stage, so a group needs two of them. What a group doe
 ways: test_life and test_groups.
 """
 
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 PAIR = {"tensor": 4, "pipeline": 2}
 BIND_TIMEOUT_SECONDS = 30
+GROUPS_OF_SETS = {"one": 1, "two": 2, "three": 1}
 
 
 def bound(stage: Stage, name: str = "llama") -> dict[str, str]:
@@ -98,21 +101,24 @@ def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None
     stage.wait("Ready", "True")
 
 
-def test_of_three_groups_on_the_nodes_of_two_two_run_and_the_third_says_why(stage: Stage) -> None:
-    for name in "abcd":
+@pytest.mark.parametrize("order", random.Random(7).sample([*permutations(GROUPS_OF_SETS)], 3), ids="-".join)
+def test_of_four_groups_of_three_sets_on_the_nodes_of_three_three_run_and_the_last_says_why(
+    stage: Stage, order: tuple[str, ...]
+) -> None:
+    for name in "abcdef":
         stage.node(name, gpus=4)
-    names = ("one", "two", "three")
-    for name in names:
-        stage.create(name, replicas=1, parallelism=PAIR)
+    for name in order:
+        stage.create(name, replicas=GROUPS_OF_SETS[name], parallelism=PAIR)
 
-    def two_run() -> bool:
-        return sorted(len(bound(stage, name)) for name in names) == [0, 2, 2]
+    def three_run() -> bool:
+        return sum(len(bound(stage, name)) for name in order) == 6
 
-    assert seconds_with_half_a_group(stage, names, two_run) < 5
-    (waits,) = (name for name in names if not bound(stage, name))
+    assert seconds_with_half_a_group(stage, order, three_run) < 5
+    (waits,) = (name for name in order if len(bound(stage, name)) < 2 * GROUPS_OF_SETS[name])
     message = stage.wait("Placed", "False", "InsufficientCapacity", waits)
-    assert "4 InsufficientGPUs" in message
-    assert stage.pods(waits) == []
+    assert "6 InsufficientGPUs" in message
+    whole = {name: 2 * (groups - (name == waits)) for name, groups in GROUPS_OF_SETS.items()}
+    assert {name: len(stage.pods(name)) for name in order} == whole
     assert "GroupReleased" not in stage.events()
 
 
