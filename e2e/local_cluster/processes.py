@@ -23,9 +23,6 @@ POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 2000
 # Below the range that the kernel hands out to outgoing connections, so nothing takes it meanwhile.
 PORT_RANGE = (20000, 32000)
-CLAIMED_PORTS: list[
-    socket.socket
-] = []  # what is given is listened on a little later, or two get the same one
 
 
 class Daemon:
@@ -126,17 +123,26 @@ def wait_until(
         time.sleep(POLL_SECONDS)
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nothing listens on and that nobody else is given while we live."""
-    while True:
-        port = random.randint(*PORT_RANGE)
-        claim = socket.socket(socket.AF_UNIX)
-        with socket.socket() as probe, suppress(OSError):
-            claim.bind(f"\0flotilla-port-{port}")  # an abstract name, which goes with the process
-            probe.bind(("127.0.0.1", port))
-            CLAIMED_PORTS.append(claim)
-            return port
-        claim.close()
+class Ports:
+    """Hands out ports and keeps them claimed, since one is listened on only a little after it was given."""
+
+    def __init__(self) -> None:
+        self._claims: list[socket.socket] = []
+
+    def free(self) -> int:
+        """A TCP port on loopback that nothing listens on and that nobody else is given while this lives."""
+        while True:
+            port = random.randint(*PORT_RANGE)
+            claim = socket.socket(socket.AF_UNIX)
+            with socket.socket() as probe, suppress(OSError):
+                claim.bind(f"\0flotilla-port-{port}")  # an abstract name, which goes with the process
+                probe.bind(("127.0.0.1", port))
+                self._claims.append(claim)
+                return port
+            claim.close()
+
+
+free_port = Ports().free
 
 
 def start_ticks(pid: int) -> int | None:

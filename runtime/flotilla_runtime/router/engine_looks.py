@@ -30,9 +30,8 @@ def in_flight(text: str) -> float | None:
                 figure = float(line.rsplit(" ", 1)[1])
             except (IndexError, ValueError):
                 return None
-            if (
-                not math.isfinite(figure) or figure < 0
-            ):  # with one below zero a busy engine would add up to idle
+            # With one below zero a busy engine would add up to idle.
+            if not math.isfinite(figure) or figure < 0:
                 return None
             figures[name] = figures.get(name, 0.0) + figure
     return sum(figures.values()) if len(figures) == len(IN_FLIGHT) else None
