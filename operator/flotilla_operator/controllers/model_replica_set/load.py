@@ -10,7 +10,7 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import Slo
 from flotilla_operator.controllers.conditions import rounded
-from flotilla_operator.controllers.model_replica_set.rollout import Answers
+from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
 
 SESSIONS_SHARE = 0.1  # of the number that was told

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import Slo
+from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.load import load_status
 from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.rollout import Answers
 from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.pods import NOW
