@@ -8,7 +8,7 @@
 -- Why not `balance hash`: it lets a request wait at its own full server while others are idle, offers no least
 -- connections for requests without a key, and a second backend for those would count its connections apart.
 
-local PROMPT_BYTES = 4096 -- of a user's words: who asks again about the same long text finds it in the cache
+local PROMPT_BYTES = 4096
 local PREFIX_BYTES = 32768 -- of a body whose first user message is longer than the buffer
 local MESSAGES_LOOKED_AT = 8
 
@@ -40,8 +40,8 @@ local function content_text(query, path)
     return text
 end
 
--- The first user message of a list, behind the first system message. Items of other types, which have no role, may
--- come before it.
+-- The first user message of a list, behind the first system message, both whole: callers that share a long template
+-- and differ behind it would all have one home. Items of other types, which have no role, may come before it.
 local function messages_key(query, body, list)
     local system = nil
     for i = 0, MESSAGES_LOOKED_AT - 1 do
@@ -50,7 +50,7 @@ local function messages_key(query, body, list)
         if role == "user" then
             local user = content_text(query, message .. ".content")
             if user ~= nil then
-                return (system or "") .. "\0" .. user:sub(1, PROMPT_BYTES)
+                return (system or "") .. "\0" .. user
             end
             return #body >= PREFIX_BYTES and body:sub(1, PREFIX_BYTES) or nil
         elseif system == nil and (role == "system" or role == "developer") then
@@ -69,8 +69,7 @@ local function responses_key(query, body)
     if query("$.input[0].role") or query("$.input[0].type") then
         return messages_key(query, body, "$.input")
     end
-    local input = query("$.input")
-    return input and input:sub(1, PROMPT_BYTES)
+    return query("$.input")
 end
 
 local function prompt_key(body)

@@ -80,15 +80,19 @@ def test_who_is_passed_over_goes_to_the_next_of_its_own_order(router: RouterLua)
         assert choice == Choice(replica=second, moved=True)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        pytest.param("long text " * 450 + "What?", "long text " * 450 + "Why?", True, id="after 4 KiB"),
-        pytest.param("long text " * 300 + "What?", "long text " * 300 + "Why?", False, id="within 4 KiB"),
-    ],
-)
-def test_questions_about_one_text(router: RouterLua, one: str, other: str, same: bool) -> None:
-    keys = [router.key(CHAT, chat_body([("system", "be kind"), ("user", text)])) for text in (one, other)]
-    assert {source for source, _ in keys} == {"Messages"}
-    assert (keys[0] == keys[1]) is same
-    assert router.key(CHAT, chat_body([("system", "be terse"), ("user", one)])) != keys[0]
+def test_callers_that_share_a_long_template_are_spread(router: RouterLua) -> None:
+    template = "how to answer " * 500
+    keys = [
+        router.key(CHAT, chat_body([("system", "be kind"), ("user", f"{template}{number}")]))[1]
+        for number in range(80)
+    ]
+    homes = [home(router, key) for key in keys if key is not None]
+    assert all(10 <= homes.count(name) <= 30 for name in IDS)
+
+
+def test_a_conversation_keeps_its_key_while_it_grows(router: RouterLua) -> None:
+    began = [("system", "be kind"), ("user", "long text " * 1000)]
+    key = router.key(CHAT, chat_body(began))
+    assert key[0] == "Messages"
+    assert router.key(CHAT, chat_body([*began, ("assistant", "yes"), ("user", "go on " * 20_000)])) == key
+    assert router.key(CHAT, chat_body([("system", "be terse"), *began[1:]])) != key
