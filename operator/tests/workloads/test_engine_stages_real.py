@@ -1,6 +1,6 @@
 """Two stages of the real engine, as the operator starts them, are one replica that answers.
 
-As two pods on a node: e2e/tests/test_two_stages.py. What a group does when a member dies:
+As two pods on a node: e2e/tests/test_model_two_stages.py. What a group does when a member dies:
 controllers/model_replica_set/test_groups_apiserver.py.
 """
 
