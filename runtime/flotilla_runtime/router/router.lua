@@ -64,8 +64,12 @@ end
 
 -- Input is a list of items or a text. The list goes first: from HAProxy 2.9 on json_query answers a list with its
 -- whole text, and the list grows. Instructions are no part of the key: OpenAI's own clients write them behind the
--- input, so a conversation that outgrows the buffer would lose them, and its home.
+-- input, so a conversation that outgrows the buffer would lose them, and its home. A response that names the one before
+-- has no key: the name is another in every call, and the input only what was said last.
 local function responses_key(query, body)
+    if query("$.previous_response_id") then
+        return nil
+    end
     if query("$.input[0].role") or query("$.input[0].type") then
         return messages_key(query, body, "$.input")
     end
@@ -100,10 +104,6 @@ local function find_key(txn)
     if path == "/v1/chat/completions" then
         return "Messages", messages_key(query, body, "$.messages")
     elseif path == "/v1/responses" then
-        local previous = query("$.previous_response_id")
-        if previous then
-            return "PreviousResponse", previous
-        end
         return "Input", responses_key(query, body)
     elseif path == "/v1/completions" then
         return "Prompt", prompt_key(body)

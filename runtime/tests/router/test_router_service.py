@@ -167,13 +167,6 @@ def image_then(text: str) -> list[dict[str, Any]]:
         ),
         pytest.param(
             RESPONSES,
-            "PreviousResponse",
-            lambda key: {"previous_response_id": key, "input": "a"},
-            lambda key: {"previous_response_id": key, "input": "b"},
-            id="responses by the response before",
-        ),
-        pytest.param(
-            RESPONSES,
             "Input",
             lambda key: {"instructions": "be kind", "input": key},
             lambda key: {"instructions": "be kind", "input": key, "tools": LONG},
@@ -263,6 +256,11 @@ async def test_a_header_goes_before_the_body() -> None:
         pytest.param({"messages": "text"}, CHAT, id="messages that are no list"),
         pytest.param({"model": "smollm2"}, COMPLETIONS, id="no prompt"),
         pytest.param({"input": [message("system", "be kind")]}, RESPONSES, id="an input that no user gave"),
+        pytest.param(
+            {"previous_response_id": "resp-1", "input": "go on"},
+            RESPONSES,
+            id="an answer before, which every call names anew",
+        ),
         pytest.param({"model": "smollm2", "input": ["a", "b"]}, "/v1/embeddings", id="another path"),
     ],
 )
