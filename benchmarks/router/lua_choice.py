@@ -93,12 +93,14 @@ class RouterLua:
         self._run("flotilla_key", variables, request, None)
         return variables["txn.key_source"], variables["txn.key"]
 
-    def pick(self, key: int, ids: Mapping[str, int], loads: Mapping[str, Load]) -> Choice | None:
+    def pick(
+        self, key: int, ids: Mapping[str, int], loads: Mapping[str, Load], *, load_factor: float
+    ) -> Choice | None:
         """The choice among servers with these ids, of which HAProxy knows those with a load."""
         figures = {name: load.figures() for name, load in loads.items()}
         servers = ",".join(f"{name}={number}" for name, number in ids.items())
         variables = self._lua.table_from(
-            {"txn.key": key, "txn.servers": servers, "txn.load_factor_percent": 125}
+            {"txn.key": key, "txn.servers": servers, "txn.load_factor_percent": round(load_factor * 100)}
         )
         self._run("flotilla_pick", variables, None, figures.get)
         chosen = variables["txn.server"]

@@ -87,7 +87,8 @@ def simulate(turns: Sequence[Turn], keys: Sequence[bytes], fleet: Fleet, *, seed
     """The whole trace once; the seed says how keys are hashed and which router each request comes to."""
     chance = random.Random(seed)
     rule = RouterLua(lambda _: 0)
-    share = limits(_config(fleet), fleet.routers)
+    config = _config(fleet)
+    share = limits(config, fleet.routers)
     names = [replica_name(number) for number in range(fleet.replicas)]
     ids = {name: number for number, name in enumerate(names, start=1)}
     run = _Run(
@@ -105,7 +106,7 @@ def simulate(turns: Sequence[Turn], keys: Sequence[bytes], fleet: Fleet, *, seed
             name: Load(connections=count, most=share.max_connections)
             for name, count in run.in_flight[router].items()
         }
-        choice = rule.pick(_hashed(key, seed), ids, loads)
+        choice = rule.pick(_hashed(key, seed), ids, loads, load_factor=config.load_factor)
         assert choice is not None, "a full fleet"
         moved += choice.moved
         asked[choice.replica] += 1

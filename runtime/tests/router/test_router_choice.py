@@ -5,10 +5,12 @@ import zlib
 import pytest
 
 from router.lua_choice import Choice, Load, RouterLua, chat_body
+from router_support.builders import config
 
 CHAT = "/v1/chat/completions"
 KEYS = [zlib.crc32(str(number).encode()) for number in range(200)]
 IDS = {"a": 1, "b": 2, "c": 3, "d": 4}
+LOAD_FACTOR = config().load_factor
 
 
 def idle(*names: str, most: int = 24) -> dict[str, Load]:
@@ -21,7 +23,7 @@ def router() -> RouterLua:
 
 
 def home(router: RouterLua, key: int, ids: dict[str, int] = IDS) -> str:
-    choice = router.pick(key, ids, idle(*ids))
+    choice = router.pick(key, ids, idle(*ids), load_factor=LOAD_FACTOR)
     assert choice is not None
     assert not choice.moved
     return choice.replica
@@ -45,9 +47,9 @@ def test_only_the_keys_of_a_lost_server_move(router: RouterLua) -> None:
 
 
 def test_a_server_that_haproxy_does_not_know_is_left_out(router: RouterLua) -> None:
-    choices = [router.pick(key, IDS, idle("a")) for key in KEYS]
+    choices = [router.pick(key, IDS, idle("a"), load_factor=LOAD_FACTOR) for key in KEYS]
     assert {choice.replica for choice in choices if choice is not None} == {"a"}
-    assert router.pick(KEYS[0], IDS, {}) is None
+    assert router.pick(KEYS[0], IDS, {}, load_factor=LOAD_FACTOR) is None
 
 
 @pytest.mark.parametrize(
@@ -67,16 +69,29 @@ def test_a_home_is_passed_over(router: RouterLua, at_home: Load, elsewhere: int,
     for key in KEYS[:20]:
         first = home(router, key)
         loads = {**idle(*IDS), **{name: Load(connections=elsewhere, most=24) for name in IDS}, first: at_home}
-        choice = router.pick(key, IDS, loads)
+        choice = router.pick(key, IDS, loads, load_factor=LOAD_FACTOR)
         assert choice == Choice(replica=choice.replica if choice else "", moved=moved)
         assert (choice.replica != first) is moved
+
+
+@pytest.mark.parametrize(("load_factor", "moved"), [(1.25, True), (2.0, False)])
+def test_the_share_of_a_home_is_the_load_factor_of_its_set(
+    router: RouterLua, load_factor: float, moved: bool
+) -> None:
+    for key in KEYS[:20]:
+        loads = {name: Load(connections=12, most=24) for name in IDS}
+        loads[home(router, key)] = Load(connections=20, most=24)
+        choice = router.pick(key, IDS, loads, load_factor=load_factor)
+        assert choice is not None
+        assert choice.moved is moved
 
 
 def test_who_is_passed_over_goes_to_the_next_of_its_own_order(router: RouterLua) -> None:
     for key in KEYS[:20]:
         first = home(router, key)
         second = home(router, key, {name: number for name, number in IDS.items() if name != first})
-        choice = router.pick(key, IDS, {**idle(*IDS), first: Load(connections=24, most=24)})
+        loads = {**idle(*IDS), first: Load(connections=24, most=24)}
+        choice = router.pick(key, IDS, loads, load_factor=LOAD_FACTOR)
         assert choice == Choice(replica=second, moved=True)
 
 
