@@ -7,19 +7,27 @@ the router finds its key in the body, as for any caller (trace.py says where the
 """
 
 import json
-import statistics
 import sys
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine_double.work import Limits, Speeds
 from local_cluster.directories import CHECKOUT
 from local_cluster.processes import free_port
+from router.many_ways import (
+    DECODE_STEP_SECONDS,
+    KV_BLOCKS,
+    MAX_NUM_BATCHED_TOKENS,
+    MAX_NUM_SEQS,
+    PREFILL_TOKENS_PER_SECOND,
+    REPLICAS,
+    ROUTER_POLICIES,
+    fleet,
+    simulated,
+)
 from router.parts import (
-    ROUTERS,
     Balancer,
     ask,
     engine_addresses,
@@ -28,18 +36,10 @@ from router.parts import (
     two_routers,
     wait_until_healthy,
 )
-from router.simulation import Fleet, bound, keys_found, simulate
+from router.simulation import bound
 from router.trace import BLOCK_TOKENS, Turn, Writer, read_turns
 
-REPLICAS = 8
-KV_BLOCKS = 960  # 16 contexts of 30,000 tokens, as a TP-4 replica holds
-PREFILL_TOKENS_PER_SECOND = 11_300
-DECODE_STEP_SECONDS = 0.012
-MAX_NUM_SEQS = 48
-MAX_NUM_BATCHED_TOKENS = 8192
-ROUTER_POLICIES = ("session header", "key in the body")
 POLICIES = (*ROUTER_POLICIES, "round robin", "least connections")
-SIMULATIONS = 16
 
 
 @contextmanager
@@ -120,47 +120,10 @@ def _cache_tokens(url: str) -> tuple[float, float]:
     return found["vllm:prefix_cache_hits_total"], found["vllm:prefix_cache_queries_total"]
 
 
-def simulated(turns: Sequence[Turn], best: float, factor: float) -> dict[str, dict[str, float]]:
-    """The router's two policies over many ways to hash: the share of the bound and of the busiest replica."""
-    fleet = _fleet(factor)
-    found: dict[str, dict[str, float]] = {}
-    for policy in ROUTER_POLICIES:
-        keys = keys_found(turns, headers=policy == "session header")
-        runs = [simulate(turns, keys, fleet, seed=seed) for seed in range(SIMULATIONS)]
-        shares = [run.prefix_hit_rate / best for run in runs]
-        found[policy] = {
-            "share_of_bound": statistics.mean(shares),
-            "share_of_bound_deviation": statistics.stdev(shares),
-            "busiest_over_mean": max(run.busiest_over_mean for run in runs),
-            "moved_share": statistics.mean(run.moved_share for run in runs),
-            "ttft_p95_seconds": statistics.mean(run.ttft_p95_seconds for run in runs) * factor,
-        }
-        print("simulated", policy, {key: round(value, 3) for key, value in found[policy].items()})
-    return found
-
-
-def _fleet(factor: float) -> Fleet:
-    return Fleet(
-        replicas=REPLICAS,
-        routers=ROUTERS,
-        speeds=Speeds(
-            prefill_tokens_per_second=PREFILL_TOKENS_PER_SECOND * factor,
-            decode_step_seconds=DECODE_STEP_SECONDS,
-        ),
-        engine=Limits(
-            max_num_seqs=MAX_NUM_SEQS,
-            max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
-            kv_blocks=KV_BLOCKS,
-            block_tokens=BLOCK_TOKENS,
-        ),
-        factor=factor,
-    )
-
-
 def measure(folder: Path, trace: Path, *, requests: int, factor: float) -> dict[str, Any]:
     """Every figure by policy, and each policy's share of the bound."""
     turns = read_turns(trace, requests)
-    best = bound(turns, _fleet(factor))
+    best = bound(turns, fleet(factor))
     prepared = folder / "turns.jsonl"
     write_turns(turns, prepared, factor)
     found = {}

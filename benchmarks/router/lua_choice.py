@@ -18,6 +18,8 @@ HEADER_BYTES = 1024  # of the buffer, beside the body
 PATH = re.compile(r"\$\.messages\[(\d+)\]\.(role|content)")
 MESSAGE = re.compile(r'{"role": "(?P<role>[^"]*)", "content": ("(?P<content>[^"]*)")?')
 
+OWN_DIVISOR = "local HALF = 2\n"
+
 # HAProxy's objects as far as router.lua uses them. A missing server is an error there, too.
 HAPROXY = """
 function(source, hash, query)
@@ -78,11 +80,15 @@ class Choice:
 
 
 class RouterLua:
-    """The key and the choice. `hash_key` takes the place of xxh32: 32 bits of a text."""
+    """The key and the choice. `hash_key` takes the place of xxh32: 32 bits of a text. With `bound_from_share`
+    the load bound holds from that share of what a replica may run, in the place of router.lua's own half.
+    """
 
-    def __init__(self, hash_key: Callable[[str], int]) -> None:
+    def __init__(self, hash_key: Callable[[str], int], *, bound_from_share: float | None = None) -> None:
         self._lua = LuaRuntime(encoding="latin-1")
         source = files("flotilla_runtime.router").joinpath("router.lua").read_text("utf-8")
+        if bound_from_share is not None:
+            source = _bound_from(source, bound_from_share)
         self._run = self._lua.eval(HAPROXY)(source.encode().decode("latin-1"), hash_key, _query)
 
     def key(self, path: str, body: str, *, session: str | None = None) -> tuple[str | None, int | None]:
@@ -110,6 +116,11 @@ class RouterLua:
 def chat_body(messages: Iterable[tuple[str, str]]) -> str:
     """A chat request of messages without quotation marks, as the simulated HAProxy can read it."""
     return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]})
+
+
+def _bound_from(source: str, share: float) -> str:
+    assert source.count(OWN_DIVISOR) == 1, "router.lua says otherwise from where its bound holds"
+    return source.replace(OWN_DIVISOR, f"local HALF = 1 / {share}\n")
 
 
 def _query(body: str, path: str) -> str | None:

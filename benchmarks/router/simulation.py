@@ -83,10 +83,19 @@ def keys_found(turns: Iterable[Turn], *, headers: bool) -> tuple[bytes, ...]:
     return tuple(seen)
 
 
-def simulate(turns: Sequence[Turn], keys: Sequence[bytes], fleet: Fleet, *, seed: int) -> Outcome:
-    """The whole trace once; the seed says how keys are hashed and which router each request comes to."""
+def simulate(
+    turns: Sequence[Turn],
+    keys: Sequence[bytes],
+    fleet: Fleet,
+    *,
+    seed: int,
+    bound_from_share: float | None = None,
+) -> Outcome:
+    """The whole trace once; the seed says how keys are hashed and which router each request comes to. For
+    another rule than the router's, `bound_from_share` says from which share of its load a replica is bound.
+    """
     chance = random.Random(seed)
-    rule = RouterLua(lambda _: 0)
+    rule = RouterLua(lambda _: 0, bound_from_share=bound_from_share)
     config = _config(fleet)
     share = limits(config, fleet.routers)
     names = [replica_name(number) for number in range(fleet.replicas)]

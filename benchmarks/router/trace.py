@@ -106,16 +106,19 @@ class Writer:
         return "".join(self._texts[block] for block in blocks)
 
 
-def read_turns(path: Path, count: int) -> tuple[Turn, ...]:
-    """The first lines; those of one step of the recorder's clock are spread evenly over it, in order."""
+def read_turns(path: Path, count: int, *, skipped: int = 0) -> tuple[Turn, ...]:
+    """So many lines behind the skipped ones, from time zero on; those of one step of the recorder's clock are
+    spread evenly over it, in order.
+    """
     with path.open() as lines:
-        rows = [json.loads(line) for line in islice(lines, count)]
+        rows = [json.loads(line) for line in islice(lines, skipped, skipped + count)]
+    began = rows[0]["timestamp"] if rows else 0
     of_step = Counter(row["timestamp"] for row in rows)
     place: Counter[int] = Counter()
     turns = []
     for row in rows:
         step = row["timestamp"]
-        due = step + CLOCK_MILLISECONDS * place[step] / of_step[step]
+        due = step - began + CLOCK_MILLISECONDS * place[step] / of_step[step]
         place[step] += 1
         turns.append(
             Turn(

@@ -1,10 +1,14 @@
 """The text that the router benchmark makes of a trace of ids: what is cached, and which turn goes on."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from engine_double.text import block_keys, rendered_chat, tokens_in
 from router.__main__ import main
-from router.trace import BLOCK_TOKENS, Message, Turn, Writer
+from router.lua_choice import Load, RouterLua
+from router.trace import BLOCK_TOKENS, Message, Turn, Writer, read_turns
 
 FIRST = Turn(due_seconds=0, prompt_tokens=1600, reply_tokens=100, blocks=(0, 1, 2, 3))
 NEXT = Turn(due_seconds=9, prompt_tokens=1750, reply_tokens=50, blocks=(0, 1, 2, 4))
@@ -48,6 +52,37 @@ def test_a_longer_prompt_over_all_of_an_earlier_one_is_the_next_turn() -> None:
 
 def test_a_conversation_and_its_edits_have_one_session() -> None:
     assert [turn.session for turn in TURNS] == ["1", "1", "1", "1", "9"]
+
+
+def test_a_window_of_the_trace_begins_at_time_zero(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    rows = [
+        {"timestamp": 3000 * number, "input_length": 600, "output_length": 9, "hash_ids": [0, number]}
+        for number in range(9)
+    ]
+    trace.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    turns = read_turns(trace, 3, skipped=4)
+    assert [(turn.due_seconds, turn.blocks[1]) for turn in turns] == [(0, 4), (3, 5), (6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("bound_from_share", "moved"),
+    [
+        pytest.param(None, False, id="from half, as router.lua says"),
+        pytest.param(0.5, False, id="from half, as asked for"),
+        pytest.param(0.25, True, id="from a quarter"),
+        pytest.param(0.0, True, id="from the first request on"),
+    ],
+)
+def test_from_which_share_of_its_load_a_replica_is_bound(bound_from_share: float | None, moved: bool) -> None:
+    ids = {"r1": 1, "r2": 2}
+    rule = RouterLua(lambda _: 0, bound_from_share=bound_from_share)
+    idle = rule.pick(7, ids, dict.fromkeys(ids, Load(connections=0, most=12)), load_factor=1.25)
+    assert idle is not None
+    loads = {name: Load(connections=3 if name == idle.replica else 0, most=12) for name in ids}
+    chosen = rule.pick(7, ids, loads, load_factor=1.25)
+    assert chosen is not None
+    assert chosen.moved is moved
 
 
 @pytest.mark.parametrize(
