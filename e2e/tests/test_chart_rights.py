@@ -36,6 +36,17 @@ ON_DEVICES = """
 apiVersion: resource.k8s.io/v1
 kind: DeviceClass
 metadata: {name: gpu}
+spec:
+  selectors: [{cel: {expression: "device.driver == 'gpu.example'"}}]
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceSlice
+metadata: {name: gpu-0}
+spec:
+  driver: gpu.example
+  nodeName: gpu-0
+  pool: {name: gpu-0, generation: 1, resourceSliceCount: 1}
+  devices: [{name: a}, {name: b}, {name: c}, {name: d}]
 ---
 apiVersion: flotilla.dev/v1alpha1
 kind: ModelReplicaSet
@@ -43,6 +54,7 @@ metadata: {name: on-devices}
 spec:
   model: {name: llama, source: "hf://meta/llama"}
   accelerator: {deviceClass: {name: gpu}}
+  drain: {deadlineSeconds: 1}
 """
 
 
