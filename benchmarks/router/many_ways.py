@@ -1,7 +1,6 @@
 """The router's rule over many ways to hash, in virtual time: any window of the trace, any start of the bound.
 
-    PYTHONPATH=e2e:operator:runtime:cli:benchmarks python -m router.many_ways --trace FILE --skip 2000 \\
-        --bound-from-share 0.25
+    PYTHONPATH=e2e:operator:runtime:cli:benchmarks .venv/bin/python -m router.many_ways --trace FILE
 
 One way to hash is chance: which long conversations share a replica. The last line is one JSON object.
 """
