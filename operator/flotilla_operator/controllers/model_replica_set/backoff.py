@@ -7,7 +7,9 @@ minutes and every group serves: an engine that crashes only after loading for ha
 
 Pods that the API server refuses (a quota, pod security) are a failure too. Until it takes them the set asks
 for no room in the plans of others, or accelerators that it cannot have would be kept from everybody; and a
-change of the spec is tried at once, for it may be what was asked for.
+change of the spec is tried at once, for it may be what was asked for. What a quota or an admission plugin
+forbids may be allowed again at any time without a word to us, so nobody waits longer than half a minute for
+it; what is invalid stays so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +24,13 @@ from flotilla_operator.controllers.model_replica_set.reasons import ConditionTyp
 
 BASE = timedelta(seconds=10)
 LIMIT = timedelta(minutes=5)
+LIMIT_FORBIDDEN = timedelta(seconds=30)  # a try costs a refused POST for each group that waits and has room
 FORGOTTEN_AFTER = timedelta(minutes=10)
 MESSAGE_LIMIT = 1000
 FAILURES = frozenset({EventReason.GROUP_FAILED, EventReason.GROUP_INCOMPLETE})
 PASSING = frozenset({RefusalReason.CONFLICT, RefusalReason.BEING_DELETED})  # somebody else wrote meanwhile
 REFUSALS = frozenset(RefusalReason) - PASSING
+FORBIDDEN = frozenset({RefusalReason.FORBIDDEN, RefusalReason.QUOTA_EXCEEDED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,8 @@ class Backoff:
         """Before this time no group is made."""
         if self.failures < 2:
             return self.failed_at
-        wait: timedelta = min(BASE * 2 ** min(self.failures - 2, 10), LIMIT)
+        limit = LIMIT_FORBIDDEN if self.reason in FORBIDDEN else LIMIT
+        wait: timedelta = min(BASE * 2 ** min(self.failures - 2, 10), limit)
         return self.failed_at + wait
 
     def holds(self, now: datetime) -> bool:

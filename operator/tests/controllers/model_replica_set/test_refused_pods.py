@@ -39,11 +39,31 @@ def refused(times: int, reason: RefusalReason = RefusalReason.FORBIDDEN) -> dict
     return manifest
 
 
-def test_each_further_refusal_waits_twice_as_long() -> None:
-    manifest, now, waits = refused(1), NOW, []
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        pytest.param(
+            RefusalReason.QUOTA_EXCEEDED,
+            [0, 10, 20, 30, 30, 30, 30, 30],
+            id="a quota that is lifted is noticed within half a minute",
+        ),
+        pytest.param(
+            RefusalReason.FORBIDDEN,
+            [0, 10, 20, 30, 30, 30, 30, 30],
+            id="what an admission plugin forbids it may allow",
+        ),
+        pytest.param(
+            RefusalReason.INVALID,
+            [0, 10, 20, 40, 80, 160, 300, 300],
+            id="an invalid pod stays invalid until somebody mends it",
+        ),
+    ],
+)
+def test_each_further_refusal_waits_twice_as_long(reason: RefusalReason, expected: list[int]) -> None:
+    manifest, now, waits = refused(1, reason), NOW, []
     for _ in range(8):
         waited = 0
-        while (after := tried(manifest, now, RefusalReason.FORBIDDEN)) is None:
+        while (after := tried(manifest, now, reason)) is None:
             done = plan(observed(manifest), now)
             manifest = {**manifest, "status": done.status}
             assert done.look_again_seconds is not None
@@ -51,7 +71,7 @@ def test_each_further_refusal_waits_twice_as_long() -> None:
             now, waited = now + timedelta(seconds=step), waited + step
         manifest = after
         waits.append(waited)
-    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+    assert waits == expected
 
 
 def test_why_it_waits_stands_in_the_condition_and_the_status() -> None:
