@@ -74,13 +74,14 @@ class Writer:
         """Do the writes; returns those that were refused.
 
         Objects are applied one after another, for a later one may need an earlier one: a role binding its
-        role. Pods that are created, changed or deleted next to each other do not wait for each other.
+        role. Pods that are created, changed or deleted next to each other do not wait for each other. What
+        needs an object that was refused is left out; the one refusal tells of both.
         """
         refusals: list[Refusal] = []
-        for kind, neighbours in groupby(writes, key=type):
-            refusals += await self._together(
-                owner, list(neighbours), at_once=1 if kind is Apply else WRITES_AT_ONCE
-            )
+        for (kind, _), neighbours in groupby(writes, key=lambda write: (type(write), _needed(write))):
+            refused = {refusal.ref for refusal in refusals}
+            able = [write for write in neighbours if _needed(write) not in refused]
+            refusals += await self._together(owner, able, at_once=1 if kind is Apply else WRITES_AT_ONCE)
         return refusals
 
     async def _together(self, owner: Owner, writes: Sequence[Write], *, at_once: int) -> list[Refusal]:
@@ -356,6 +357,10 @@ def ref_of(write: Write) -> ObjectRef:
     if isinstance(write, Apply | Create):
         return resource_of(write.manifest).ref_to(write.manifest)
     return write.ref
+
+
+def _needed(write: Write) -> ObjectRef | None:
+    return write.needs if isinstance(write, Create) else None
 
 
 def _refusal(write: Write, reason: RefusalReason, message: str) -> Refusal:

@@ -40,9 +40,13 @@ class Apply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """POST of an object that is replaced and never edited (pods, jobs); one that exists is left alone."""
+    """POST of an object that is replaced and never edited (pods, jobs); one that exists is left alone.
+
+    `needs` is an object that an earlier write of the plan makes: where that is refused, this is not sent.
+    """
 
     manifest: Manifest
+    needs: ObjectRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

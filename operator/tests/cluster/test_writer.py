@@ -324,6 +324,24 @@ async def test_pods_are_posted_at_once_and_one_that_is_refused_late_stops_none()
         assert refused == [RefusalReason.FORBIDDEN]
 
 
+@pytest.mark.parametrize(
+    ("refused", "made"),
+    [
+        pytest.param("m-0", [], id="what it needs is refused"),
+        pytest.param("m-3", ["m-0", "m-1"], id="something else is refused"),
+    ],
+)
+async def test_what_needs_a_refused_object_is_not_made(refused: str, made: list[str]) -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: r.method == "POST" and r.body["metadata"]["name"] == refused, 403)
+        first = [Create(manifest=pod("m-0")), Create(manifest=pod("m-3"))]
+        later = Create(manifest=pod("m-1"), needs=PODS.ref("default", "m-0"))
+        refusals = await b.writer.carry_out(b.owner, [*first, later])
+        assert [refusal.ref.name for refusal in refusals] == [refused]
+        there = [name for name in ("m-0", "m-1") if b.api.get(PODS, "default", name)]
+        assert there == made
+
+
 async def test_a_refusal_names_the_field_that_asked_for_the_object() -> None:
     async with bench() as b:
         b.api.fail(lambda r: r.method == "PATCH", 422)

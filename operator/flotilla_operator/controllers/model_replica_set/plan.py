@@ -98,7 +98,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *ending_deletes(ended, observed),
         *leaving.writes,
         *_lifts(demand, now),
-        *(Create(manifest=pod) for one in started for pod in one.pods),
+        *_pods(started, templates),
         *placeholder_writes(asking, observed, now),
         *old_templates(observed, demand),
     ]
@@ -256,8 +256,18 @@ def _started_event(identity: GroupIdentity) -> Event:
     return Event(type=EventType.NORMAL, reason=reason, note=note, subject=identity.name)
 
 
+def _pods(started: Sequence[Started], templates: Sequence[Create]) -> list[Create]:
+    """Without the template of their devices pods would hold room on their nodes and never be bound."""
+    needs = next(iter(_refs(templates)), None)
+    return [Create(manifest=pod, needs=needs) for one in started for pod in one.pods]
+
+
 def _rests_on(started: Sequence[Started], templates: Sequence[Create]) -> dict[str, frozenset[ObjectRef]]:
-    """A group is placed when its pod could be written, and all are placed when every pod could."""
-    shared = frozenset(resource_of(one.manifest).ref_to(one.manifest) for one in templates)
-    created = {one.identity.name: frozenset(PODS.ref_to(pod) for pod in one.pods) for one in started}
+    """A group is placed when its pods could be written, and all are placed when every pod could."""
+    shared = _refs(templates)
+    created = {one.identity.name: shared.union(PODS.ref_to(pod) for pod in one.pods) for one in started}
     return {**created, ConditionType.PLACED: shared.union(*created.values())}
+
+
+def _refs(templates: Sequence[Create]) -> frozenset[ObjectRef]:
+    return frozenset(resource_of(one.manifest).ref_to(one.manifest) for one in templates)

@@ -157,6 +157,15 @@ async def test_a_group_gets_a_template_first_and_then_pods_that_name_it() -> Non
     assert len(done.rests_on["Placed"]) == 2
 
 
+async def test_pods_are_not_made_without_their_template_and_hold_no_room_then() -> None:
+    done = await planned(on_devices(), node("a"), device_class(), resource_slice("a"))
+    (template,) = created(done, "ResourceClaimTemplate")
+    ref = resource_of(template).ref_to(template)
+    pods = [w for w in done.writes if isinstance(w, Create) and w.manifest["kind"] == "Pod"]
+    assert [pod.needs for pod in pods] == [ref]
+    assert all(ref in rests_on for rests_on in done.rests_on.values()), "nor is it told that they were placed"
+
+
 @pytest.mark.parametrize(
     ("slices", "failures"),
     [
