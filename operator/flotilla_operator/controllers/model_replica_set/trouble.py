@@ -9,8 +9,28 @@ from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.workloads.engine_pod import CONTAINER, START_WITHIN_SECONDS
 
-IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+IMAGE_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+CONFIG_REASONS = frozenset(
+    {
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "PreCreateHookError",
+        "PreStartHookError",
+    }
+)
+CRASH_LOOP = "CrashLoopBackOff"
+SAYS_NOTHING = frozenset({"Error", "Completed"})  # reasons of an end that the exit code says already
 # The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
 FOR_A_PERSON = frozenset(
     {
@@ -20,6 +40,10 @@ FOR_A_PERSON = frozenset(
         Reason.CONTAINER_CONFIG_ERROR,
     }
 )
+FAILING = {
+    "initContainerStatuses": Reason.MODEL_FETCH_FAILED,
+    "containerStatuses": Reason.ENGINE_CRASHING,
+}
 LAST_WORDS_LIMIT = 400
 SLOW_START = timedelta(minutes=10)  # where no start of the set has been measured
 SLOW_START_AT_LEAST = timedelta(minutes=5)
@@ -42,12 +66,10 @@ def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
     if not pod["spec"].get("nodeName"):
         message = scheduler_message(pod)
         return Trouble(reason=Reason.UNSCHEDULABLE, message=message) if message else None
-    for container in status.get("initContainerStatuses") or ():
-        if found := _container_trouble(container, Reason.MODEL_FETCH_FAILED):
-            return found
-    for container in status.get("containerStatuses") or ():
-        if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
-            return found
+    for field, failing in FAILING.items():
+        for container in status.get(field) or ():
+            if not container.get("ready") and (found := _container_trouble(container, failing)):
+                return found
     return None
 
 
@@ -79,21 +101,29 @@ def scheduler_message(pod: Mapping[str, Any]) -> str:
 
 
 def how_it_ended(container: Mapping[str, Any]) -> str | None:
-    """The end of a container that has not ended well, with its last words; None for one that has not."""
+    """The end of a container that has not ended well, with its last words; None for one that has not. One
+    that is started again and again has not, whatever its exit code.
+    """
     state = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
-    if ended is None or ended.get("exitCode") == 0:
+    loops = (state.get("waiting") or {}).get("reason") == CRASH_LOOP
+    if ended is None or (ended.get("exitCode") == 0 and not loops):
         return None
     return f"container {container['name']} ended with code {ended.get('exitCode')}: {last_words(ended)}"
 
 
 def last_words(ended: Mapping[str, Any]) -> str:
-    """The last line that a container left, for that is where programs say why they end."""
+    """The last line that a container left, for that is where programs say why they end, and before it what
+    the kubelet knows better: a program that is killed for memory has no time to say so.
+    """
     lines: Sequence[str] = [
         line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()
     ]
-    words = lines[-1] if lines else (ended.get("reason") or "it left no message")
-    return words[:LAST_WORDS_LIMIT]
+    reason = ended.get("reason") or ""
+    if not lines:
+        return reason or "it left no message"
+    known = f"{reason}: " if reason and reason not in SAYS_NOTHING else ""
+    return f"{known}{lines[-1][:LAST_WORDS_LIMIT]}"
 
 
 def _container_trouble(container: Mapping[str, Any], crashing: Reason) -> Trouble | None:

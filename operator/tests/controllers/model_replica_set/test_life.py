@@ -181,6 +181,44 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
         pytest.param(
             engine_pod(
                 node="a",
+                containers=[container_status(state=terminated(137, "INFO loading\nINFO 42%\n", "OOMKilled"))],
+            ),
+            Trouble(
+                reason=Reason.ENGINE_CRASHING,
+                message="container engine ended with code 137: OOMKilled: INFO 42%",
+            ),
+            id="killed for memory, with a log that does not say so",
+        ),
+        pytest.param(
+            engine_pod(
+                node="a",
+                containers=[
+                    container_status(
+                        **waiting("CrashLoopBackOff"),
+                        restartCount=1,
+                        lastState=terminated(0, "usage: vllm serve [options]", "Completed"),
+                    )
+                ],
+            ),
+            Trouble(
+                reason=Reason.ENGINE_CRASHING,
+                message="container engine ended with code 0: usage: vllm serve [options]; restarted once",
+            ),
+            id="an engine that always ends well",
+        ),
+        pytest.param(
+            engine_pod(
+                node="a",
+                containers=[
+                    container_status(**waiting("ImageInspectError", "failed to inspect image x")),
+                ],
+            ),
+            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="container engine: failed to inspect image x"),
+            id="the image cannot be read",
+        ),
+        pytest.param(
+            engine_pod(
+                node="a",
                 inits=[
                     container_status(
                         "fetch-model",
@@ -227,6 +265,16 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
             engine_pod(node="a", inits=[container_status("fetch-model", state=terminated(0))]),
             None,
             id="a fetcher that is done",
+        ),
+        pytest.param(
+            engine_pod(
+                node="a",
+                inits=[
+                    container_status("mesh", ready=True, state={"running": {}}, lastState=terminated(1, "x"))
+                ],
+            ),
+            None,
+            id="a sidecar that was restarted and is ready",
         ),
     ],
 )
