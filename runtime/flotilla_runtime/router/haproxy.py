@@ -23,6 +23,8 @@ Choices that surprise:
   more comes, and a stream's first token is that late.
 - `option abortonclose` stands in the defaults, for the frontend needs it too: without it a caller that
   leaves is not noticed before its answer comes, and its request keeps its place in queue and engine.
+- From 3.1 on HAProxy warns unless it is told what Lua gets for a boolean. It is 1 or 0, as in 2.6: keys are
+  joined from what bodies hold, and Lua joins no booleans.
 - Where a node allows fewer open files than `maxconn` needs, HAProxy warns and serves what it can.
 """
 
@@ -126,6 +128,9 @@ def _global(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         "    nbthread 1",
         f"    tune.bufsize {BUFFER_BYTES}",
         f"    hard-stop-after {config.drain_deadline_seconds}s",
+        "    .if version_atleast(3.1)",
+        "    tune.lua.bool-sample-conversion pre-3.1-bug",
+        "    .endif",
         f"    lua-load {files.path(files.REFUSALS)}",
         f"    lua-load {files.path(files.LUA)}",
         "",
