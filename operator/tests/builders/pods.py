@@ -23,8 +23,11 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"state": {"waiting": {"reason": reason, "message": message}}}
 
 
-def terminated(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]:
-    return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+def terminated(
+    code: int, message: str = "", reason: str = "Error", *, ago: float | None = None
+) -> dict[str, Any]:
+    finished = {} if ago is None else {"finishedAt": time_text(ago)}
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason, **finished}}
 
 
 def engine_pod(

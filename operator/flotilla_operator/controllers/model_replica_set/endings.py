@@ -13,7 +13,12 @@ from datetime import datetime, timedelta
 from flotilla_operator.controllers.model_replica_set.life import Ending, Member, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Surroundings
-from flotilla_operator.controllers.model_replica_set.trouble import how_it_ended, scheduler_message
+from flotilla_operator.controllers.model_replica_set.trouble import (
+    has_ended,
+    how_it_ended,
+    scheduler_message,
+    when_it_ended,
+)
 from flotilla_operator.placement.manifests import FINISHED, pod_requests, toleration_of
 from flotilla_operator.workloads.devices import devices_of
 from flotilla_operator.workloads.engine_pod import CONTAINER
@@ -84,16 +89,23 @@ def member_missing(seen: Seen) -> Ending | None:
 
 
 def engine_ended(seen: Seen) -> Ending | None:
-    """In a group of several, an engine that starts anew finds nobody to compute with."""
+    """In a group of several, an engine that starts anew finds nobody to compute with. The first one that has
+    ended is told of: the others end because they have lost it.
+    """
     if seen.group.stages == 1:
         return None
-    for member in seen.group.members:
-        for container in (member.pod.get("status") or {}).get("containerStatuses") or ():
-            ended = container.get("restartCount") or (container.get("state") or {}).get("terminated")
-            if container["name"] == CONTAINER and ended:
-                words = how_it_ended(container) or f"container {CONTAINER} was restarted"
-                return Ending(reason=EventReason.GROUP_FAILED, message=f"pod {member.pod_name}: {words}")
-    return None
+    engines = (
+        (member, container)
+        for member in seen.group.members
+        for container in (member.pod.get("status") or {}).get("containerStatuses") or ()
+        if container["name"] == CONTAINER
+    )
+    ended = [(member, engine) for member, engine in engines if has_ended(engine)]
+    if not ended:
+        return None
+    member, engine = min(ended, key=lambda one: when_it_ended(one[1]))
+    words = how_it_ended(engine) or f"container {CONTAINER} was restarted"
+    return Ending(reason=EventReason.GROUP_FAILED, message=f"pod {member.pod_name}: {words}")
 
 
 def node_not_to_be_had(seen: Seen) -> Ending | None:

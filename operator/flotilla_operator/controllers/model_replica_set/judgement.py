@@ -65,7 +65,7 @@ class Facts:
     def trouble(self) -> tuple[ReplicaGroup, Trouble] | None:
         """A group that does not get on, and why; what a person must mend before what time mends."""
         troubled = [(group, group.trouble) for group in self.live if group.trouble is not None]
-        return min(troubled, key=lambda found: found[1].reason not in FOR_A_PERSON, default=None)
+        return min(troubled, key=lambda found: found[1].rank, default=None)
 
 
 def conditions(facts: Facts) -> list[Condition]:
@@ -119,9 +119,9 @@ def placed(facts: Facts) -> Condition:
             ConditionType.PLACED, facts.missing[0].reason if facts.missing else Reason.PAUSED, message
         )
     unbound = [group for group in facts.live if group.phase is Phase.BINDING]
-    troubled = next((group.trouble for group in unbound if group.trouble is not None), None)
-    if troubled is not None and not any(group.pinned for group in unbound):
-        return _wrong(ConditionType.PLACED, Reason.UNSCHEDULABLE, troubled.message)
+    said = [member.not_bound_because for group in unbound for member in group.members]
+    if any(said) and not any(group.pinned for group in unbound):
+        return _wrong(ConditionType.PLACED, Reason.UNSCHEDULABLE, next(filter(None, said)))
     if facts.spec.accelerator is None:
         return _right(ConditionType.PLACED, Reason.LEFT_TO_SCHEDULER)
     return _right(ConditionType.PLACED, Reason.ALL_PLACED)

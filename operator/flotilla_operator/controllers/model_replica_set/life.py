@@ -9,14 +9,14 @@ pod) is left to the kubelet's own retries and said in a condition with the conta
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from flotilla_operator.controllers.conditions import is_true, parsed_timestamp
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
-from flotilla_operator.controllers.model_replica_set.trouble import Trouble, trouble_of
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble, scheduler_message, trouble_of
 from flotilla_operator.placement.manifests import FINISHED, pinned_node
 from flotilla_operator.workloads.engine_pod import CONTAINER, RELEASE_SECONDS, STOP_SECONDS
 from flotilla_operator.workloads.gate import is_gated
@@ -99,6 +99,11 @@ class Member:
     def node(self) -> str | None:
         """Where it stands, or is to stand."""
         return self.bound_to or self.pin
+
+    @property
+    def not_bound_because(self) -> str:
+        """What the scheduler says of it while it has no node."""
+        return scheduler_message(self.pod) if self.phase is Phase.BINDING else ""
 
     @property
     def may_bind_since(self) -> datetime | None:
@@ -199,7 +204,7 @@ def group_of(pods: Sequence[Pod]) -> ReplicaGroup:
     first = leader["metadata"]
     labels, annotations = first.get("labels") or {}, first.get("annotations") or {}
     since = annotations.get(contract.ANNOTATION_WAITING_SINCE)
-    troubles = (trouble_of(member.pod) for member in members)
+    stages = int(annotations.get(contract.ANNOTATION_STAGES, "1"))
     return ReplicaGroup(
         name=group_name(leader),
         members=members,
@@ -207,9 +212,9 @@ def group_of(pods: Sequence[Pod]) -> ReplicaGroup:
         revision=labels.get(contract.LABEL_REVISION, ""),
         server_id=int(annotations.get(contract.ANNOTATION_SERVER_ID, "0")),
         created_at=min(created_at(member.pod) for member in members),
-        stages=int(annotations.get(contract.ANNOTATION_STAGES, "1")),
+        stages=stages,
         waiting_since=parsed_timestamp(since) if since is not None else None,
-        trouble=next((trouble for trouble in troubles if trouble is not None), None),
+        trouble=_worst_trouble(members, stages),
         ready=all(is_true(dict(member.pod), "Ready") for member in members),
         started=engine_started(leader),
         going=any(member.leaves for member in members),
@@ -271,6 +276,16 @@ def _phase(members: Sequence[Member]) -> Phase:
     if Phase.DRAINING in phases:
         return Phase.DRAINING
     return next(phase for phase in FURTHEST_BEHIND_FIRST if phase in phases)
+
+
+def _worst_trouble(members: Sequence[Member], stages: int) -> Trouble | None:
+    """What should be told of all that troubles the members, and of several which stage it is."""
+    troubled = ((member, trouble) for member in members if (trouble := trouble_of(member.pod)) is not None)
+    worst = min(troubled, key=lambda found: found[1].rank, default=None)
+    if worst is None:
+        return None
+    member, trouble = worst
+    return trouble if stages == 1 else replace(trouble, message=f"stage {member.stage}: {trouble.message}")
 
 
 def _member(pod: Pod) -> Member:

@@ -32,13 +32,12 @@ CONFIG_REASONS = frozenset(
 CRASH_LOOP = "CrashLoopBackOff"
 SAYS_NOTHING = frozenset({"Error", "Completed"})  # reasons of an end that the exit code says already
 # The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
-FOR_A_PERSON = frozenset(
-    {
-        Reason.IMAGE_PULL_FAILED,
-        Reason.MODEL_FETCH_FAILED,
-        Reason.ENGINE_CRASHING,
-        Reason.CONTAINER_CONFIG_ERROR,
-    }
+# What keeps a stage from running stands first: an engine that waits for that stage in vain crashes over it.
+FOR_A_PERSON = (
+    Reason.IMAGE_PULL_FAILED,
+    Reason.CONTAINER_CONFIG_ERROR,
+    Reason.MODEL_FETCH_FAILED,
+    Reason.ENGINE_CRASHING,
 )
 FAILING = {
     "initContainerStatuses": Reason.MODEL_FETCH_FAILED,
@@ -56,6 +55,11 @@ class Trouble:
 
     reason: Reason
     message: str
+
+    @property
+    def rank(self) -> int:
+        """The smaller, the sooner it should be told: what passes by itself comes last."""
+        return FOR_A_PERSON.index(self.reason) if self.reason in FOR_A_PERSON else len(FOR_A_PERSON)
 
 
 def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
@@ -104,12 +108,21 @@ def how_it_ended(container: Mapping[str, Any]) -> str | None:
     """The end of a container that has not ended well, with its last words; None for one that has not. One
     that is started again and again has not, whatever its exit code.
     """
-    state = container.get("state") or {}
-    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
-    loops = (state.get("waiting") or {}).get("reason") == CRASH_LOOP
+    ended = _last_end(container)
+    loops = ((container.get("state") or {}).get("waiting") or {}).get("reason") == CRASH_LOOP
     if ended is None or (ended.get("exitCode") == 0 and not loops):
         return None
     return f"container {container['name']} ended with code {ended.get('exitCode')}: {last_words(ended)}"
+
+
+def has_ended(container: Mapping[str, Any]) -> bool:
+    """Whether a container has ended, or was started anew since."""
+    return bool(container.get("restartCount") or (container.get("state") or {}).get("terminated"))
+
+
+def when_it_ended(container: Mapping[str, Any]) -> str:
+    """A key by which containers sort in the order in which they have ended, those of no known time last."""
+    return str((_last_end(container) or {}).get("finishedAt") or "unknown")
 
 
 def last_words(ended: Mapping[str, Any]) -> str:
@@ -124,6 +137,12 @@ def last_words(ended: Mapping[str, Any]) -> str:
         return reason or "it left no message"
     known = f"{reason}: " if reason and reason not in SAYS_NOTHING else ""
     return f"{known}{lines[-1][:LAST_WORDS_LIMIT]}"
+
+
+def _last_end(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    ended = (container.get("state") or {}).get("terminated")
+    last: Mapping[str, Any] | None = ended or (container.get("lastState") or {}).get("terminated")
+    return last
 
 
 def _container_trouble(container: Mapping[str, Any], crashing: Reason) -> Trouble | None:

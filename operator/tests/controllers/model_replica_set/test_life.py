@@ -282,6 +282,55 @@ def test_what_troubles_a_group(pod: dict[str, Any], trouble: Trouble | None) -> 
     assert seen(pod).trouble == trouble
 
 
+def pulling() -> dict[str, Any]:
+    return {"node": "b", "containers": [container_status(**waiting("ImagePullBackOff", "no such tag"))]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "trouble"),
+    [
+        pytest.param(
+            {"node": "a", "containers": [container_status(started=False)]},
+            pulling(),
+            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
+            id="the leader starts and the other has no image",
+        ),
+        pytest.param(
+            {"scheduler": "0/1 nodes are available"},
+            pulling(),
+            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
+            id="the scheduler may find a node for the leader, and nobody an image for the other",
+        ),
+        pytest.param(
+            {"node": "a", "containers": [container_status(state=terminated(1, "no answer from rank 1"))]},
+            pulling(),
+            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
+            id="the leader crashes over the one that has no image",
+        ),
+        pytest.param(
+            pulling(),
+            {"scheduler": "0/1 nodes are available"},
+            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 0: container engine: no such tag"),
+            id="the leader itself is the worst",
+        ),
+    ],
+)
+def test_of_a_group_of_several_the_worst_is_told_with_its_stage(
+    first: dict[str, Any], second: dict[str, Any], trouble: Trouble
+) -> None:
+    assert seen(stage_pod(0, **first), stage_pod(1, **second)).trouble == trouble
+
+
+def test_of_engines_that_ended_the_first_is_told() -> None:
+    ends = [terminated(1, "connection closed by rank 1", ago=2), terminated(137, reason="OOMKilled", ago=5)]
+    pods = (
+        stage_pod(stage, **PAIR, containers=[container_status(state=end)]) for stage, end in enumerate(ends)
+    )
+    ending = seen(*pods).ending
+    assert ending is not None
+    assert ending.message == "pod llama-aaaaa-1: container engine ended with code 137: OOMKilled"
+
+
 @pytest.mark.parametrize(
     ("ran_seconds", "fields", "usual_seconds", "said"),
     [

@@ -566,6 +566,22 @@ class TestTrouble:
         assert shown(done, "Placed") == ("False", Reason.UNSCHEDULABLE)
         assert "Insufficient cpu" in condition(done, "Placed")["message"]
 
+    def test_of_the_scheduler_stands_there_too_when_another_stage_has_worse(self) -> None:
+        manifest = model_replica_set(parallelism={"tensor": 1, "pipeline": 2})
+        unknown = container_status(**waiting("ImagePullBackOff", "manifest unknown"))
+        stages: list[dict[str, Any]] = [
+            {"scheduler": "0/1 nodes are available"},
+            {"node": "a", "containers": [unknown]},
+        ]
+        pods = [
+            member(manifest, name, group="llama-x", stage=number, stages=2, **stages[number])
+            for number, name in enumerate(("llama-x", "llama-x-1"))
+        ]
+        done = plan(observed(manifest, pods), NOW)
+        assert shown(done, "Placed") == ("False", Reason.UNSCHEDULABLE)
+        assert condition(done, "Placed")["message"] == "0/1 nodes are available"
+        assert shown(done, "Available") == ("False", Reason.IMAGE_PULL_FAILED)
+
     def test_of_one_replica_keeps_the_set_available_and_not_ready(self) -> None:
         manifest = gpu_set()
         pods = [
