@@ -502,6 +502,14 @@ class Update(ApiModel):
     5 % of them end with 5xx."""
 
 
+class Traffic(ApiModel):
+    """What callers send. It describes them and sets nothing, so a change rolls no replica."""
+
+    shared_prefix_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """With how many tokens the prompts of all callers begin alike: a system prompt, descriptions of tools.
+    `status.capacity.sequencesPerReplicaSharingPrefix` is counted with it."""
+
+
 class DisaggregatedPool(ApiModel):
     """One half of a set that is split by phase."""
 
@@ -621,6 +629,24 @@ class ModelReplicaSetSpec(ApiModel):
                 "self.engine.kvCacheDtype != 'FP8E5M2'",
                 message="spec.engine.kvCacheDtype FP8E5M2 is not for AMD accelerators; use FP8",
             ),
+            Rule(
+                rule="!has(self.traffic) || !has(self.traffic.sharedPrefixTokens) || "
+                "!has(self.engine.maxModelLen) || self.traffic.sharedPrefixTokens < self.engine.maxModelLen",
+                message="spec.traffic.sharedPrefixTokens must be less than spec.engine.maxModelLen, the "
+                "longest that a prompt may be with its answer; lower the one or raise the other",
+            ),
+            Rule(
+                rule="!has(self.traffic) || !has(self.traffic.sharedPrefixTokens) || "
+                "!has(self.engine.prefixCaching) || self.engine.prefixCaching",
+                message="spec.traffic.sharedPrefixTokens saves nothing while spec.engine.prefixCaching is "
+                "false; remove it, or set prefixCaching to true",
+            ),
+            Rule(
+                rule="!has(self.traffic) || !has(self.traffic.sharedPrefixTokens) || "
+                "!has(self.model.task) || self.model.task != 'Embed'",
+                message="spec.traffic.sharedPrefixTokens is for task Generate, since of an embedder only the "
+                "engine knows whether it keeps prompts; remove it",
+            ),
         )
     )
 
@@ -636,6 +662,8 @@ class ModelReplicaSetSpec(ApiModel):
     """Where replicas go."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """How many replicas; also what `kubectl scale` and autoscalers of your own set."""
+    traffic: Traffic = Traffic()
+    """What callers send."""
     slo: Slo | None = None
     """What callers are promised. An update that breaks it while the old revision keeps it is taken back."""
     autoscaling: Autoscaling | None = None
@@ -900,6 +928,9 @@ class CapacityStatus(ApiModel):
     """The length that `sequencesPerReplica` is counted with: the longest that the engine takes."""
     sequences_per_replica: float | None = None
     """Sequences of that length that fit the KV cache at once, sharing nothing."""
+    sequences_per_replica_sharing_prefix: float | None = None
+    """Those that fit where all begin with the same `traffic.sharedPrefixTokens`, which are kept once; absent
+    without it."""
     rate_per_replica: float | None = None
     """Requests a second inside the promise, as learned."""
     startup_seconds: float | None = None

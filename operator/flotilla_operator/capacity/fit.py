@@ -21,6 +21,7 @@ from flotilla_operator.capacity.kv_cache import (
     Parallel,
     kv_bytes_per_accelerator,
     kv_bytes_per_token,
+    sequences_that_fit,
 )
 from flotilla_operator.capacity.shape import ModelShape
 
@@ -58,21 +59,28 @@ class Accelerator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """How a model is to be served: the longest sequence, and the type of the KV cache if not the model's."""
+    """How a model is to be served: the longest sequence, the type of the KV cache if not the model's, and how
+    much of their beginning all sequences share, if it is told.
+    """
 
     max_model_len: int
     kv_number_bytes: float | None = None
+    shared_prefix_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The verdict for one way to cut a replica, with its figures for the fullest accelerator."""
+    """The verdict for one way to cut a replica, with its figures for the fullest accelerator.
+
+    `own_bytes` are those of a sequence's bytes that it does not share, None where no shared prefix is told.
+    """
 
     reason: FitReason
     parallel: Parallel
     for_model_bytes: int
     weight_bytes: int
     sequence_bytes: int
+    own_bytes: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -92,7 +100,14 @@ class Fit:
     @property
     def sequences(self) -> float | None:
         """How many sequences of the longest length fit, None for a model without a KV cache."""
-        return self.kv_bytes / self.sequence_bytes if self.sequence_bytes else None
+        return sequences_that_fit(self.kv_bytes, sequence_bytes=self.sequence_bytes)
+
+    @property
+    def sequences_sharing_prefix(self) -> float | None:
+        """How many of them fit with their prefix kept once, None where no prefix is told."""
+        if self.own_bytes is None:
+            return None
+        return sequences_that_fit(self.kv_bytes, sequence_bytes=self.sequence_bytes, own_bytes=self.own_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +121,18 @@ class Remedies:
 
 def fit(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, parallel: Parallel) -> Fit:
     """Whether a replica that is cut like this fits."""
+
+    def kv_bytes(tokens: int) -> int:
+        return kv_bytes_per_accelerator(shape, max(0, tokens), parallel, wanted.kv_number_bytes)
+
+    length, shared = wanted.max_model_len, wanted.shared_prefix_tokens
     figures = Fit(
         reason=FitReason.FITS,
         parallel=parallel,
         for_model_bytes=accelerator.for_model_bytes,
         weight_bytes=weight_bytes_per_accelerator(shape, parallel),
-        sequence_bytes=kv_bytes_per_accelerator(
-            shape, wanted.max_model_len, parallel, wanted.kv_number_bytes
-        ),
+        sequence_bytes=kv_bytes(length),
+        own_bytes=None if shared is None else kv_bytes(length - shared),
     )
     return replace(figures, reason=_reason(shape, figures))
 

@@ -6,7 +6,7 @@ Grouped-query attention keeps fewer KV heads than it has heads; latent attention
 all of them. A layer with a sliding window keeps no more than its window of a sequence. On each of `tensor`
 accelerators lie kv_heads / tensor heads, and one where there are fewer heads than accelerators: those are
 then kept several times (vLLM, `ModelConfig.get_num_kv_heads`). The pages of 16 tokens in which vLLM gives
-memory out are left out: they take 8 tokens of a sequence on average.
+memory out are left out: they take 8 tokens of a sequence on average, and as many of a prefix are not shared.
 """
 
 import math
@@ -53,14 +53,13 @@ def kv_bytes_per_accelerator(
     return round(in_layer * (full * tokens + sliding * min(tokens, shape.sliding_window or tokens)))
 
 
-def sequences_that_fit(
-    free_bytes: int, *, bytes_per_token: int, tokens: int, shared_prefix_tokens: int = 0
-) -> float | None:
-    """Sequences of so many tokens in so much memory, a prefix that all of them share being kept once.
+def sequences_that_fit(free_bytes: int, *, sequence_bytes: int, own_bytes: int | None = None) -> float | None:
+    """Sequences of one size in so much memory.
 
-    None where a sequence takes nothing, so that there is no such number.
+    Of each, `own_bytes` are its own, all where it is not said; the rest is a prefix that all of them share
+    and that is kept once. None where a sequence takes nothing of its own, so that there is no such number.
     """
-    own = (tokens - shared_prefix_tokens) * bytes_per_token
+    own = sequence_bytes if own_bytes is None else own_bytes
     if own <= 0:
         return None
-    return max(0.0, (free_bytes - shared_prefix_tokens * bytes_per_token) / own)
+    return max(0.0, (free_bytes - (sequence_bytes - own)) / own)

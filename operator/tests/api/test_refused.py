@@ -306,6 +306,31 @@ MODEL_REPLICA_SETS = [
         "spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens",
         "guesses longer than any answer",
     ),
+    row_of(
+        SET,
+        {"spec__engine__maxModelLen": 8192, "spec__traffic__sharedPrefixTokens": 8192},
+        "spec.traffic.sharedPrefixTokens must be less than spec.engine.maxModelLen",
+        "a shared prefix that leaves nothing of a sequence",
+    ),
+    row_of(
+        SET,
+        {"spec__engine__prefixCaching": False, "spec__traffic__sharedPrefixTokens": 1500},
+        "spec.traffic.sharedPrefixTokens saves nothing while spec.engine.prefixCaching is false; remove it",
+        "a shared prefix that is not kept",
+    ),
+    row_of(
+        SET,
+        {"spec__model__task": "Embed", "spec__traffic__sharedPrefixTokens": 1500},
+        "spec.traffic.sharedPrefixTokens is for task Generate",
+        "a shared prefix of texts to embed",
+    ),
+    row(
+        SET,
+        "spec__traffic__sharedPrefixTokens",
+        0,
+        "greater than or equal to 1",
+        "a shared prefix of no token",
+    ),
     *(
         row(
             SET,
@@ -693,6 +718,11 @@ def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: 
             SET,
             {"spec__autoscaling": {"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 60}},
             id="a set that may go to zero",
+        ),
+        pytest.param(
+            SET,
+            {"spec__engine__maxModelLen": 8192, "spec__traffic__sharedPrefixTokens": 8191},
+            id="a shared prefix that is shorter than a sequence",
         ),
         pytest.param(
             SET,

@@ -160,6 +160,7 @@ def _over_several_nodes() -> dict[str, Any]:
             "spreadReplicasAcross": "topology.kubernetes.io/zone",
             "required": True,
         },
+        traffic={"sharedPrefixTokens": 1500},
     )
 
 

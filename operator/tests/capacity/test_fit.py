@@ -1,5 +1,6 @@
 """Whether a model fits, what lacks and what would fit; the sentences stand here word by word."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from flotilla_operator.capacity import (
     Accelerator,
+    Fit,
     FitReason,
     Parallel,
     Wanted,
@@ -25,6 +27,7 @@ from tests.builders.model_configs import (
     LLAMA_8B,
     LLAMA_70B,
     MINILM,
+    MISTRAL_7B,
     PUBLISHED,
     QWEN2_7B,
     SMOLLM2,
@@ -191,3 +194,66 @@ def test_every_reason_is_given_by_some_row() -> None:
 def test_an_accelerator_keeps_a_share_and_working_memory_for_the_engine() -> None:
     assert H100.for_model_bytes / GIB == pytest.approx(80 * 0.92 - 2)
     assert Accelerator(memory_gib=1).for_model_bytes == 0
+
+
+def sharing(config: dict[str, Any], parallel: Parallel, length: int, shared: int | None) -> Fit:
+    wanted = Wanted(max_model_len=length, shared_prefix_tokens=shared)
+    return fit(shape_of(config), H100, wanted, parallel)
+
+
+@pytest.mark.parametrize(
+    ("config", "tensor", "length", "shared", "alone", "together"),
+    [
+        pytest.param(
+            # (71.6 - 32.855 - 0.625) / (2.5 - 0.625) GiB.
+            *(LLAMA_70B, 4, 32768, 8192, 15.5, 20.3),
+            id="a quarter of each sequence is kept once",
+        ),
+        pytest.param(LLAMA_70B, 4, 32768, 0, 15.5, 15.5, id="nothing is shared"),
+        pytest.param(LLAMA_70B, 4, 32768, None, 15.5, None, id="nothing is told"),
+        pytest.param(LLAMA_70B, 4, 32768, 32768, 15.5, None, id="nothing is left of a sequence"),
+        pytest.param(
+            *(MISTRAL_7B, 1, 32768, 8192, 116.2, 116.2),
+            id="what has slid out of the window is shared by nobody",
+        ),
+        pytest.param(
+            # 58.1 GiB; the window of 4,096 tokens takes 0.5 GiB, and 0.25 GiB of it are kept once.
+            *(MISTRAL_7B, 1, 4096, 2048, 116.2, 231.4),
+            id="half of the window is shared",
+        ),
+        pytest.param(MINILM, 1, 512, 100, None, None, id="an encoder keeps nothing"),
+    ],
+)
+def test_sequences_with_and_without_a_shared_prefix(
+    config: dict[str, Any],
+    tensor: int,
+    length: int,
+    shared: int | None,
+    alone: float | None,
+    together: float | None,
+) -> None:
+    found = sharing(config, Parallel(tensor=tensor), length, shared)
+    counts = (found.sequences, found.sequences_sharing_prefix)
+    assert tuple(None if count is None else round(count, 1) for count in counts) == (alone, together)
+
+
+@settings(max_examples=50)
+@given(
+    st.sampled_from([config for config, _ in PUBLISHED.values()]),
+    st.sampled_from([Parallel(), Parallel(tensor=4), Parallel(tensor=8, pipeline=2)]),
+    st.integers(2, 200_000),
+    st.data(),
+)
+def test_sharing_never_fits_fewer_and_a_prefix_of_nothing_changes_nothing(
+    config: dict[str, Any], parallel: Parallel, length: int, data: st.DataObject
+) -> None:
+    shared = data.draw(st.integers(0, length - 1))
+    none, some, more = (sharing(config, parallel, length, tokens) for tokens in (0, shared, length - 1))
+    assert none.sequences_sharing_prefix == none.sequences == some.sequences
+    assert some.reason is none.reason, "what is shared changed whether one sequence fits"
+    if not some.fits or none.sequences is None:
+        return
+    found = [verdict.sequences_sharing_prefix for verdict in (none, some, more)]
+    counts = [count for count in found if count is not None]
+    assert len(counts) == 3
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in pairwise(counts))

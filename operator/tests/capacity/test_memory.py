@@ -52,8 +52,9 @@ def test_the_reference_model_keeps_819200_bytes_of_a_token() -> None:
 
 
 def test_thirty_reference_sequences_fit_and_112_with_a_shared_prefix() -> None:
-    alone = sequences_that_fit(FREE_BYTES, bytes_per_token=819_200, tokens=2048)
-    shared = sequences_that_fit(FREE_BYTES, bytes_per_token=819_200, tokens=2048, shared_prefix_tokens=1500)
+    sequence = 2048 * 819_200
+    alone = sequences_that_fit(FREE_BYTES, sequence_bytes=sequence)
+    shared = sequences_that_fit(FREE_BYTES, sequence_bytes=sequence, own_bytes=(2048 - 1500) * 819_200)
     assert alone is not None
     assert shared is not None
     assert (int(alone), int(shared)) == (30, 112)
@@ -251,16 +252,19 @@ def test_more_tokens_never_take_less_and_more_accelerators_never_more(
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10**12), st.integers(1, 10**6), st.integers(1, 10**5), st.integers(0, 10**5))
-def test_a_shared_prefix_never_costs_a_second_sequence(
-    free: int, bytes_per_token: int, tokens: int, prefix: int
-) -> None:
-    alone = sequences_that_fit(free, bytes_per_token=bytes_per_token, tokens=tokens)
-    shared = sequences_that_fit(
-        free, bytes_per_token=bytes_per_token, tokens=tokens, shared_prefix_tokens=min(prefix, tokens - 1)
-    )
+@given(st.integers(0, 10**12), st.integers(1, 10**11), st.integers(1, 10**11))
+def test_a_shared_prefix_never_costs_a_second_sequence(free: int, one: int, other: int) -> None:
+    own, sequence = sorted((one, other))
+    alone = sequences_that_fit(free, sequence_bytes=sequence)
+    shared = sequences_that_fit(free, sequence_bytes=sequence, own_bytes=own)
     assert alone is not None
     assert shared is not None
     assert shared >= 0
+    assert sequences_that_fit(free, sequence_bytes=sequence, own_bytes=sequence) == alone
     if alone >= 1:
         assert shared >= alone * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("nothing", [{"sequence_bytes": 0}, {"sequence_bytes": 9, "own_bytes": 0}])
+def test_what_takes_nothing_has_no_number(nothing: dict[str, int]) -> None:
+    assert sequences_that_fit(GIB, **nothing) is None

@@ -69,6 +69,7 @@ def test_what_changes_a_revision(spec: dict[str, Any]) -> None:
         pytest.param({"router": {"maxQueue": 3}}, id="the router"),
         pytest.param({"drain": {"deadlineSeconds": 5}}, id="the drain"),
         pytest.param({"paused": True}, id="a pause"),
+        pytest.param({"traffic": {"sharedPrefixTokens": 1500}}, id="what callers send"),
         pytest.param({"accelerator": {"memoryGiB": 80}}, id="what an accelerator has"),
         pytest.param({"engine": {"maxNumSeqs": 48, "extraArgs": []}}, id="a default that is written out"),
         pytest.param({"unknownField": 1}, id="a field this release does not know"),

@@ -50,6 +50,7 @@ class Facts:
     asking: Asking | None = None
     move: Move | None = None
     scaling: ZeroDecision | None = None
+    ignored_prefix: str | None = None
 
     @property
     def ready(self) -> int:
@@ -85,6 +86,10 @@ def spec_valid(facts: Facts) -> Condition:
             facts.missing[0].reason,
             "; ".join(missing.message for missing in facts.missing),
             mended_by=MendedBy.PERSON,
+        )
+    if facts.ignored_prefix is not None:
+        return _informs(
+            Truth.FALSE, Reason.SHARED_PREFIX_IGNORED, facts.ignored_prefix, ConditionType.SPEC_VALID
         )
     if facts.ignored:
         names = ", ".join(facts.ignored)
@@ -282,7 +287,7 @@ def _wrong(
     )
 
 
-def _informs(status: Truth, reason: Reason, message: str) -> Condition:
-    return Condition(
-        type=ConditionType.PROGRESSING, status=status, reason=reason, message=message, counts=False
-    )
+def _informs(
+    status: Truth, reason: Reason, message: str, condition_type: str = ConditionType.PROGRESSING
+) -> Condition:
+    return Condition(type=condition_type, status=status, reason=reason, message=message, counts=False)

@@ -124,6 +124,7 @@ def _facts(outcome: Outcome, now: datetime) -> Facts:
         spec=observed.me.spec,
         ignored=ignored_fields(ModelReplicaSetSpec, observed.me.manifest["spec"], "spec"),
         missing=observed.missing,
+        ignored_prefix=observed.sizing.ignored_prefix,
         names_taken=outcome.names_taken,
         router=observed.existing.get(("Deployment", router_deployment_name(owner))),
         live=tuple(group for group in outcome.demand.groups if group.lives),

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
+    SHARED_PREFIX_IGNORED = "SharedPrefixIgnored"
     CANNOT_PREEMPT = "CannotPreempt"
     NAME_TAKEN = "NameTaken"
 

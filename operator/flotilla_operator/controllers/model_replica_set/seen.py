@@ -88,13 +88,17 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """What is known of the memory of one replica; None where it is not known."""
+    """What is known of the memory of one replica; None where it is not known. `ignored_prefix` says why the
+    prefix that callers share is not counted with, where it is not.
+    """
 
     shape: ModelShape | None = None
     kv_bytes_per_token: int | None = None
     accelerator_gib: float | None = None
     sequence_tokens: int | None = None
     sequences: float | None = None
+    sequences_sharing_prefix: float | None = None
+    ignored_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from flotilla_operator.controllers.model_replica_set.hardware import memory_gib_
 from flotilla_operator.controllers.model_replica_set.life import Phase
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, SetSeen, Sizing
+from flotilla_operator.controllers.model_replica_set.shared_prefix import why_ignored
 from flotilla_operator.workloads.model_facts import reported
 from flotilla_runtime import contract
 
@@ -58,6 +59,7 @@ class Served:
     accelerator: Accelerator | None
     wanted: Wanted | None
     number_bytes: float | None
+    ignored_prefix: str | None
 
 
 def sized(observed: Observed, demand: Demand) -> Observed:
@@ -66,7 +68,9 @@ def sized(observed: Observed, demand: Demand) -> Observed:
     memory_gib = memory_gib_of(me.spec, observed.around)
     shape = _shape_known(me, demand.revision)
     if shape is None:
-        return replace(observed, sizing=Sizing(accelerator_gib=memory_gib))
+        return replace(
+            observed, sizing=Sizing(accelerator_gib=memory_gib, ignored_prefix=why_ignored(me.spec, None))
+        )
     served = _served(me.spec, shape, memory_gib)
     misfit = None
     if not _has_served(me, demand):
@@ -107,17 +111,23 @@ def _shape_kept(me: SetSeen) -> ModelShape | None:
 
 def _served(spec: ModelReplicaSetSpec, shape: ModelShape, memory_gib: float | None) -> Served:
     number_bytes = None if spec.engine.kv_cache_dtype is KvCacheDtype.AUTO else FP8_BYTES
-    length = spec.engine.max_model_len or shape.max_model_len
     share = _utilization(spec.engine.extra_args)
     accelerator = None
     if memory_gib is not None and share is not None:
         accelerator = Accelerator(memory_gib=memory_gib, utilization=share)
+    length = None if share is None else spec.engine.max_model_len or shape.max_model_len
+    ignored_prefix = why_ignored(spec, length)
+    wanted = None
+    if length:
+        shared = spec.traffic.shared_prefix_tokens if ignored_prefix is None else None
+        wanted = Wanted(max_model_len=length, kv_number_bytes=number_bytes, shared_prefix_tokens=shared)
     return Served(
         shape=shape,
         parallel=Parallel(tensor=spec.parallelism.tensor, pipeline=spec.parallelism.pipeline or 1),
         accelerator=accelerator,
-        wanted=Wanted(max_model_len=length, kv_number_bytes=number_bytes) if length else None,
+        wanted=wanted,
         number_bytes=number_bytes,
+        ignored_prefix=ignored_prefix,
     )
 
 
@@ -149,12 +159,15 @@ def _sizing(served: Served) -> Sizing:
     verdict = None
     if served.accelerator is not None and served.wanted is not None:
         verdict = fit(served.shape, served.accelerator, served.wanted, served.parallel)
+    fitting = verdict if verdict is not None and verdict.fits else None
     return Sizing(
         shape=served.shape,
         kv_bytes_per_token=kv_bytes_per_token(served.shape, served.number_bytes),
         accelerator_gib=served.accelerator.memory_gib if served.accelerator else None,
         sequence_tokens=served.wanted.max_model_len if served.wanted else None,
-        sequences=verdict.sequences if verdict is not None and verdict.fits else None,
+        sequences=fitting.sequences if fitting else None,
+        sequences_sharing_prefix=fitting.sequences_sharing_prefix if fitting else None,
+        ignored_prefix=served.ignored_prefix,
     )
 
 

@@ -31,6 +31,9 @@ def capacity_status(observed: Observed) -> dict[str, Any] | None:
         "acceleratorGiB": None if sizing.accelerator_gib is None else round(sizing.accelerator_gib, 1),
         "sequenceTokens": sizing.sequence_tokens,
         "sequencesPerReplica": None if sizing.sequences is None else round(sizing.sequences, 1),
+        "sequencesPerReplicaSharingPrefix": (
+            None if sizing.sequences_sharing_prefix is None else round(sizing.sequences_sharing_prefix, 1)
+        ),
         "startupSeconds": median(start["seconds"] for start in startups) if startups else None,
         "startups": startups or None,
     }

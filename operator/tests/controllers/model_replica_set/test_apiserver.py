@@ -300,6 +300,27 @@ def report_facts(stage: Stage, pod: dict[str, Any], facts: contract.ModelFacts) 
     stage.client.merge(path, {"status": {"initContainerStatuses": [status]}})
 
 
+def test_both_numbers_of_sequences_are_told_and_a_shared_prefix_rolls_nothing(stage: Stage) -> None:
+    stage.node("a")
+    gpu = {"resource": GPU, "products": [PRODUCT], "memoryGiB": 80}
+    stage.create(replicas=1, accelerator=gpu, engine={"maxModelLen": 32768})
+    stage.wait("Ready", "True")
+    (pod,) = stage.pods()
+    report_facts(stage, pod, contract.ModelFacts(config=LLAMA_70B, file_bytes=141_107_497_872))
+
+    def sequences() -> tuple[float | None, float | None]:
+        told = stage.get()["status"].get("capacity") or {}
+        return told.get("sequencesPerReplica"), told.get("sequencesPerReplicaSharingPrefix")
+
+    eventually(lambda: sequences() == (15.5, None))
+    stage.change(traffic={"sharedPrefixTokens": 8192})
+    eventually(lambda: sequences() == (15.5, 20.3))
+    stage.change(traffic={"sharedPrefixTokens": None})
+    eventually(lambda: sequences() == (15.5, None))
+    assert [kept["metadata"]["uid"] for kept in stage.pods()] == [pod["metadata"]["uid"]]
+    assert stage.get()["status"]["rollout"].get("outdatedReplicas", 0) == 0
+
+
 def test_what_a_pod_says_of_its_model_is_kept_and_stops_an_update_that_cannot_fit(stage: Stage) -> None:
     stage.node("a")
     gpu = {"resource": GPU, "products": [PRODUCT], "memoryGiB": 80}

@@ -129,6 +129,91 @@ def test_figures(changes: dict[str, Any], config: dict[str, Any] | None, expecte
     assert shown(done, "SpecValid") == ("True", Reason.VALID)
 
 
+PREFIX = "sequencesPerReplicaSharingPrefix"
+
+
+@pytest.mark.parametrize(
+    ("engine", "shared", "expected"),
+    [
+        pytest.param({"maxModelLen": 8192}, None, (56.6, None), id="nothing is told"),
+        # 56.6 GiB; 1 GiB a sequence, a quarter of it kept once.
+        pytest.param({"maxModelLen": 8192}, 2048, (56.6, 75.2), id="a quarter is kept once"),
+        pytest.param({}, 2048, (3.5, 3.6), id="of the model's own length"),
+        pytest.param(
+            {"maxModelLen": 8192, "extraArgs": ["--quantization", "fp8"]},
+            2048,
+            (None, None),
+            id="an argument that changes memory",
+        ),
+        pytest.param(
+            {"extraArgs": ["--max-model-len=300000"]}, 200_000, (None, None), id="a length of the user's own"
+        ),
+        pytest.param(
+            {"maxModelLen": 8192, "extraArgs": ["--no-enable-prefix-caching", "--enable_prefix_caching"]},
+            2048,
+            (56.6, 75.2),
+            id="caching off and on again",
+        ),
+    ],
+)
+def test_both_numbers_of_sequences_are_told(
+    engine: dict[str, Any], shared: int | None, expected: tuple[float | None, float | None]
+) -> None:
+    traffic = {} if shared is None else {"sharedPrefixTokens": shared}
+    done = planned(a_set(engine=engine, traffic=traffic), LLAMA_8B, WEIGHTS_8B)
+    said = capacity(done)
+    assert (said.get("sequencesPerReplica"), said.get(PREFIX)) == expected
+    assert shown(done, "SpecValid") == ("True", Reason.VALID)
+
+
+@pytest.mark.parametrize(
+    ("engine", "shared", "message"),
+    [
+        pytest.param(
+            {},
+            131_072,
+            "spec.traffic.sharedPrefixTokens is not counted with: 131072 tokens are not less than 131072, "
+            "the longest that a prompt may be with its answer; lower it",
+            id="it is as long as the model's own longest sequence",
+        ),
+        pytest.param(
+            {"extraArgs": ["--no-enable-prefix-caching"]},
+            2048,
+            "spec.traffic.sharedPrefixTokens is not counted with while prefix caching is off; remove it, or "
+            "turn caching on: spec.engine.prefixCaching true, and no --no-enable-prefix-caching in "
+            "spec.engine.extraArgs",
+            id="an argument turns caching off",
+        ),
+    ],
+)
+def test_a_prefix_that_cannot_be_counted_with_is_told_and_holds_nothing_back(
+    engine: dict[str, Any], shared: int, message: str
+) -> None:
+    manifest = a_set(engine=engine, traffic={"sharedPrefixTokens": shared})
+    done = planned(manifest, LLAMA_8B, WEIGHTS_8B)
+    assert shown(done, "SpecValid") == ("False", Reason.SHARED_PREFIX_IGNORED)
+    assert condition(done, "SpecValid")["message"] == message
+    assert (capacity(done)["sequencesPerReplica"], capacity(done).get(PREFIX)) == (3.5, None)
+    assert len(created(done)) == 1
+    serving = [member(manifest, f"llama-{n}", node="a", ready=True, inits=saying(LLAMA_8B)) for n in "ab"]
+    done = plan(observed(manifest, serving), NOW)
+    assert shown(done, "SpecValid") == ("False", Reason.SHARED_PREFIX_IGNORED)
+    assert shown(done, "Ready") == ("True", "Ready")
+
+
+def test_what_callers_send_rolls_no_replica_and_moves_its_figure() -> None:
+    first = a_set(engine={"maxModelLen": 8192})
+    inits = saying(LLAMA_8B, WEIGHTS_8B)
+    pods = [member(first, f"llama-{n}", node="a", ready=True, inits=inits) for n in "ab"]
+    for shared, together in ((2048, 75.2), (4096, 112.3)):
+        later = merged(first, {"spec": {"traffic": {"sharedPrefixTokens": shared}}})
+        done = plan(observed(later, pods), NOW)
+        assert capacity(done)[PREFIX] == together
+        assert done.status is not None
+        assert done.status["rollout"]["outdatedReplicas"] == 0
+        assert created(done) == []
+
+
 def test_a_model_that_cannot_fit_says_by_how_much_and_what_would() -> None:
     done = planned(a_set(tensor=2), LLAMA_70B, WEIGHTS_70B)
     assert shown(done, "SpecValid") == ("False", Reason.MODEL_DOES_NOT_FIT)
