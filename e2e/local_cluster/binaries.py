@@ -139,7 +139,7 @@ def binary(name: str, *, progress: Progress | None = None) -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent.with_suffix(target.parent.suffix + ".lock")):
+    with locked(target.parent.with_suffix(target.parent.suffix + ".lock")):
         if not target.is_file():
             shown = progress or Progress(out=sys.stderr)
             with shown.step(f"build {tool.name} {tool.version()}"):
@@ -163,7 +163,8 @@ def _target(tool: Tool, places: Directories) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Parallel callers, also of other processes, one after the other."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

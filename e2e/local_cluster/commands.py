@@ -15,6 +15,7 @@ def run(
     part: str,
     stdin: str | None = None,
     environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     timeout_seconds: float = 1800,
 ) -> str:
     """Standard output of a program that succeeded; a LocalClusterError with its last words otherwise."""
@@ -25,6 +26,7 @@ def run(
         capture_output=True,
         text=True,
         env=environment,
+        cwd=folder,
         timeout=timeout_seconds,
         check=False,
     )

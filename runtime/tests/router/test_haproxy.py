@@ -1,4 +1,4 @@
-"""The rendered configuration: golden files, determinism, and what the real HAProxy 2.6 says of it.
+"""The rendered configuration: golden files, determinism, and what the real HAProxy, 2.6 and 3.x, says of it.
 
 How HAProxy then behaves is in test_router_service.py. `--rewrite-golden` writes the golden files anew.
 """
@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import ListenFamily, RouterConfig, RouterTask
 from flotilla_runtime.router.__main__ import main, usable_family, write_files
 from flotilla_runtime.router.haproxy import render
 from flotilla_runtime.router.openai_errors import RefusalReason, refusals
+from local_cluster.directories import CHECKOUT
+from local_cluster.newer_haproxy import BRANCH_OF_THE_CHART
 from router_support.builders import config
 from router_support.certificates import write_pair
 
@@ -107,6 +110,7 @@ def check(directory: Path, checked: RouterConfig) -> subprocess.CompletedProcess
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("every_haproxy")
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_haproxy_takes_it_without_a_warning(scenario: str, tmp_path: Path) -> None:
     fields = SCENARIOS[scenario] | {"run_directory": str(tmp_path)}
@@ -115,10 +119,23 @@ def test_haproxy_takes_it_without_a_warning(scenario: str, tmp_path: Path) -> No
         fields |= {"tls_directory": str(tmp_path)}
     result = check(tmp_path, config(**fields))
     assert result.returncode == 0, result.stderr
-    assert "WARNING" not in result.stderr
+    assert "WARNING" not in result.stderr, result.stderr
 
 
 @pytest.mark.services
+def test_what_stands_for_the_charts_haproxy_is_not_older(newer_programs: dict[str, Path]) -> None:
+    program = newer_programs[BRANCH_OF_THE_CHART]
+    told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout
+    chart = yaml.safe_load((CHECKOUT / "charts" / "flotilla" / "values.yaml").read_text())
+    assert branch(told.split()[2]) >= branch(chart["images"]["haproxy"]["tag"])
+
+
+def branch(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split(".")[:2])
+
+
+@pytest.mark.services
+@pytest.mark.usefixtures("every_haproxy")
 def test_haproxy_takes_a_model_of_any_name(tmp_path: Path) -> None:
     names = ("a b", "it's", 'say "hi"', "back\\slash", "$HOME", "%[src]", "#1", "ü")
     result = check(tmp_path, config(models=names, run_directory=str(tmp_path)))

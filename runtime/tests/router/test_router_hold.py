@@ -24,6 +24,7 @@ async def at_zero(**fields: Any) -> AsyncIterator[tuple[Fleet, Router, Caller]]:
             yield made, router, caller
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_requests_are_held_until_there_is_a_replica() -> None:
     """Longer than a client may be silent, with bodies that fit HAProxy's buffer and bodies that do not."""
     sizes = {f"{size}-{number}": size for size in (1_000, 500_000) for number in range(10)}
@@ -78,6 +79,7 @@ async def test_none_is_held_longer_than_it_may_wait() -> None:
         await until(lambda: router.status.held == 0)
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_caller_that_leaves_is_held_no_longer() -> None:
     async with at_zero() as (made, router, caller):
         waiting = asyncio.create_task(caller.post())

@@ -1,6 +1,6 @@
 """What a router does when something around it changes or fails: replicas, HAProxy, the agent, the API server.
 
-The real HAProxy 2.6, as in test_router_service.py, where the undisturbed router is.
+The real HAProxy, as in test_router_service.py, where the undisturbed router is.
 """
 
 import asyncio
@@ -59,6 +59,7 @@ async def test_a_change_of_readiness_reaches_haproxy_within_a_second() -> None:
         assert median(took) < 1, "a busy machine may be late at times, and not most of the time"
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
     async with two_replicas() as (made, router, caller):
         for engine in made.engines.values():
@@ -100,6 +101,7 @@ async def test_what_waits_for_a_draining_replica_goes_elsewhere() -> None:
         assert {answer.status for answer in await asyncio.gather(*running)} == {200}
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_replica_that_is_gone_is_forgotten_and_its_id_is_free_again() -> None:
     async with two_replicas() as (made, router, caller):
         made.api.remove("a")
@@ -119,12 +121,14 @@ async def test_a_replica_that_came_back_with_another_address() -> None:
         assert made.engines["a"].seen
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_replica_that_refuses_connections_costs_no_request() -> None:
     async with two_replicas() as (made, _, caller):
         await made.engines["a"].stop()
         assert set(await homes(caller, 30)) == {"b"}
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_again() -> None:
     async with two_replicas() as (made, router, caller):
         for engine in made.engines.values():
@@ -138,6 +142,7 @@ async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_aga
         assert sum(len(engine.seen) for engine in made.engines.values()) == 1
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_haproxy_restarts() -> None:
     async with two_replicas() as (_, router, caller):
         before = await homes(caller)
@@ -180,6 +185,7 @@ async def test_the_agent_restarts_after_replicas_came_drained_and_went() -> None
         assert set(await homes(caller)) == {"c", "d"}
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_the_agent_restarts_and_every_answer_counts_once() -> None:
     async with two_replicas() as (_, router, caller):
         used = await homes(caller)
@@ -281,6 +287,7 @@ async def test_the_status_counts_answers_and_conversations_by_replica() -> None:
             assert (row.failed, row.kept) == (0, row.answers)
 
 
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
     async with two_replicas() as (made, router, caller):
         assert (await get(router, "/v1/drained"))[0] == 409

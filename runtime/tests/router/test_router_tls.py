@@ -37,6 +37,7 @@ def trusting(pem: str) -> ssl.SSLContext:
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("each_haproxy")
 async def test_https_for_callers_and_http_inside(tmp_path: Path) -> None:
     pem = write_pair(tmp_path)
     async with secured(tmp_path) as (_, router):
@@ -73,6 +74,7 @@ def shakes_hands(port: int, context: ssl.SSLContext) -> bool:
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path: Path) -> None:
     before = write_pair(tmp_path)
     async with secured(tmp_path) as (made, router):
