@@ -22,6 +22,7 @@ from flotilla_operator.workloads.placeholder import Place
 
 MOST_SLOTS = 50  # the others follow when these have their nodes
 LONGEST_PAUSE = timedelta(hours=1)
+MOST_DOUBLINGS = 12  # a second becomes longer than an hour; without an end the product is no timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,8 @@ class Attempts:
         """One more time-out, unless it belongs to the last one."""
         if self.pausing(now):
             return self
-        pause = min(timeout * 2**self.timeouts, max(timeout, LONGEST_PAUSE))
+        doublings = min(self.timeouts, MOST_DOUBLINGS)
+        pause = min(timeout * 2**doublings, max(timeout, LONGEST_PAUSE))
         return Attempts(timeouts=self.timeouts + 1, last_timeout=why, retry_at=now + pause)
 
 
