@@ -1,8 +1,9 @@
 """`status.capacity`: what one replica can do, and how long replicas took to serve.
 
-A start is measured from the pod's creation to its condition Ready, which is a first token and not merely an
-open port (workloads/engine_checks.py). The newest few are kept in the status, so they outlive their pods and
-the operator; each is measured once, for a pod that loses and regains its readiness does not start again.
+A start is measured from the leader's creation to its condition Ready, which is a first token and not merely
+an open port (workloads/engine_checks.py). The stages behind it have no probes and are Ready as soon as they
+run, so they say nothing. The newest few are kept in the status, so they outlive their pods and the operator;
+each is measured once, for a group that loses and regains its readiness does not start again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,8 @@ from typing import Any
 from flotilla_operator.api.model_replica_set import ModelSize
 from flotilla_operator.capacity.fit import GIB
 from flotilla_operator.controllers.conditions import conditions_of, parsed_timestamp
-from flotilla_operator.controllers.model_replica_set.life import Pod, created_at
+from flotilla_operator.controllers.model_replica_set.life import Pod, ReplicaGroup, created_at
 from flotilla_operator.controllers.model_replica_set.seen import Observed
-from flotilla_runtime import contract
 
 STARTUPS_KEPT = 5
 
@@ -50,23 +50,25 @@ def startups_of(observed: Observed) -> list[dict[str, Any]]:
     capacity = (observed.me.manifest.get("status") or {}).get("capacity") or {}
     held: Sequence[Startup] = capacity.get("startups") or ()
     since = held[0]["readyTime"] if len(held) == STARTUPS_KEPT else ""
-    by_group = {start["group"]: dict(start) for start in _measured(observed.me.pods, since)}
+    by_group = {start["group"]: dict(start) for start in _measured(observed.me.groups, since)}
     by_group |= {start["group"]: dict(start) for start in held}
     newest_last = sorted(by_group.values(), key=lambda start: (start["readyTime"], start["group"]))
     return newest_last[-STARTUPS_KEPT:]
 
 
-def _measured(pods: Sequence[Pod], since: str) -> Iterator[Startup]:
-    """The starts of pods that serve, those left out that are older than all that are kept."""
-    for pod in pods:
-        ready_time = _ready_time(pod)
-        if ready_time is None or ready_time < since or _restarted(pod):
+def _measured(groups: Sequence[ReplicaGroup], since: str) -> Iterator[Startup]:
+    """The starts of groups that serve, those left out that are older than all that are kept."""
+    for group in groups:
+        leader = group.leader.pod
+        ready_time = _ready_time(leader)
+        if not (group.whole and group.ready) or ready_time is None or ready_time < since:
             continue
-        labels = pod["metadata"].get("labels") or {}
-        took = parsed_timestamp(ready_time) - created_at(pod)
+        if any(_restarted(member.pod) for member in group.members):
+            continue
+        took = parsed_timestamp(ready_time) - created_at(leader)
         yield {
-            "group": labels.get(contract.LABEL_GROUP, pod["metadata"]["name"]),
-            "revision": labels.get(contract.LABEL_REVISION, ""),
+            "group": group.name,
+            "revision": group.revision,
             "readyTime": ready_time,
             "seconds": max(0.0, took.total_seconds()),
         }

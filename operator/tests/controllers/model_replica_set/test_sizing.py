@@ -367,3 +367,22 @@ def test_an_engine_that_crashed_first_is_not_measured() -> None:
     restarted = [container_status(ready=True, restartCount=1)]
     pods = [started(manifest, "llama-a", age=500, ready_ago=10, containers=restarted)]
     assert "startupSeconds" not in capacity(planned(manifest, pods=pods))
+
+
+def test_a_stage_behind_the_leader_is_ready_before_there_is_an_answer_and_measures_no_start() -> None:
+    manifest = a_set(parallelism={"pipeline": 2}, replicas=1)
+    second: dict[str, Any] = {"group": "llama-a", "stage": 1, "stages": 2}
+    worker = started(manifest, "llama-a-1", age=500, ready_ago=490, **second)
+    leader: dict[str, Any] = {"stages": 2, "inits": saying(LLAMA_70B, WEIGHTS_70B)}
+    loading = [member(manifest, "llama-a", node="a", age=500, **leader), worker]
+    first = planned(manifest, pods=loading)
+    again = planned(manifest, pods=loading, status=first.status)
+    assert "startups" not in capacity(first)
+    assert shown(again, "SpecValid") == ("False", Reason.MODEL_DOES_NOT_FIT)
+
+    half = [started(manifest, "llama-a", age=500, ready_ago=100, **leader)]
+    assert "startups" not in capacity(planned(manifest, pods=half, status=again.status))
+
+    served = planned(manifest, pods=[*half, worker], status=again.status)
+    assert capacity(served)["startupSeconds"] == 400
+    assert shown(served, "SpecValid") == ("True", Reason.VALID)
