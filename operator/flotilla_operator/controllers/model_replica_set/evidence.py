@@ -63,7 +63,9 @@ NO_ANSWERS = Answers()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a judgement rests on; `revision` is what the spec asks for, `attainment` what the SLO does."""
+    """What a judgement rests on; `revision` is what the spec asks for, `attainment` what the SLO does.
+    `answers` are of those routers that answer, which is every one where `answers_known`.
+    """
 
     revision: str
     wanted: int
@@ -71,6 +73,7 @@ class Evidence:
     update: Update
     attainment: float | None = None
     answers: Mapping[str, Answers] = field(default_factory=dict)
+    answers_known: bool = True
     waits_for_room: bool = False
     paused: bool = False
     can_go_back: bool = True

@@ -15,7 +15,9 @@ A spec that is changed while a revision is on trial makes that one good when all
 failures, for it is what runs. If it crashes, or answers 5xx, the change is to mend that, and the last good
 one stays the way back.
 
-What must be remembered stands in the set's status, so an operator that was restarted goes on.
+What must be remembered stands in the set's status, so an operator that was restarted goes on. A router that
+does not answer has forgotten nothing: until all do, what was remembered of answers stays, and only what the
+others tell can prove a fault.
 """
 
 from collections.abc import Mapping
@@ -184,8 +186,8 @@ def _bad_answers(rollout: Rollout, seen: Evidence) -> tuple[Answers, Fault | Non
     """What is wrong with its answers, and of which: all of the last half hour, or those of the trial
     alone, for beside the many good ones of a long update what is bad under the whole load is a small share.
     """
-    old = rollout.old_answers
-    for new in (rollout.answers, rollout.trial_answers):
+    old, told = rollout.old_answers, seen.answered(new=True)
+    for new in (told, rollout.trial_answers) if seen.answers_known else (told,):
         if new.count < ANSWERS_NEEDED:
             continue
         if seen.attainment is None:
@@ -210,7 +212,7 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
     if got_on or not stands:
         before = before.going_on(now)
     progress_at = now if got_on else before.progress_at
-    new, old = seen.answered(new=True), seen.answered(new=False)
+    new, old = _answers(before, seen), seen.answered(new=False)
     # As old groups leave one by one, fewer and fewer answers are left of them, and in the end none.
     proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
     after = replace(
@@ -221,7 +223,7 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
         progress_at=None if at_rest else progress_at,
         trial_since=before.trial_since or trial_since,
         answers=new,
-        before_trial=_before_trial(before, new, begins=trial_since is not None),
+        before_trial=_before_trial(before, new, seen) if trial_since is not None else NO_ANSWERS,
         old_answers=old if proves_more else before.old_answers,
         fault=None,
         message="",
@@ -229,18 +231,25 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
     return after.stopped(now) if stands else after
 
 
-def _before_trial(before: Rollout, new: Answers, *, begins: bool) -> Answers:
+def _answers(before: Rollout, seen: Evidence) -> Answers:
+    """Its answers; those of some routers only where they are more than was known of all."""
+    new = seen.answered(new=True)
+    return new if seen.answers_known or new.count > before.answers.count else before.answers
+
+
+def _before_trial(before: Rollout, new: Answers, seen: Evidence) -> Answers:
     """What is not of the trial. Routers forget answers after half an hour, so it can only become less."""
-    if before.trial_since is not None:
-        return before.before_trial.at_most(new)
-    return new if begins else NO_ANSWERS
+    if before.trial_since is None:
+        return new
+    return before.before_trial.at_most(new) if seen.answers_known else before.before_trial
 
 
 def _has_stood_its_trial(rollout: Rollout, seen: Evidence, now: datetime) -> bool:
     until = rollout.trial_until(seen.update)
     if until is None or not (seen.complete or not seen.wanted):
         return False
-    return rollout.trial_answers.count >= ANSWERS_NEEDED or now >= until
+    enough = seen.answers_known and rollout.trial_answers.count >= ANSWERS_NEEDED
+    return enough or now >= until
 
 
 def _found_good(rollout: Rollout) -> Rollout:

@@ -112,6 +112,11 @@ class RouterLoad:
     idle_seconds: float | None = None
     answers: Mapping[str, Answers] = field(default_factory=dict)
 
+    @property
+    def of_all(self) -> bool:
+        """Whether every router has answered, which idleness is only known of then."""
+        return self.idle_seconds is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:

@@ -132,5 +132,34 @@ def test_an_update_that_fails_and_is_kept_says_what_is_wrong_with_it(
     assert ModelReplicaSet.model_validate({**manifest, "status": done.status}).status is not None
 
 
+@pytest.mark.parametrize(
+    ("load", "on_trial"),
+    [
+        pytest.param(RouterLoad(), True, id="no router has answered since the operator was started"),
+        pytest.param(RouterLoad(answers={"llama-x": Answers(count=5000)}), True, id="one router is silent"),
+        pytest.param(
+            RouterLoad(answers={"llama-x": Answers(count=5051)}, idle_seconds=0.0), False, id="all answer"
+        ),
+    ],
+)
+def test_a_trial_does_not_end_while_a_router_is_silent(load: RouterLoad, on_trial: bool) -> None:
+    manifest = gpu_set(replicas=1)
+    before = {"count": 5000, "failed": 0, "kept": 5000}
+    held = {
+        "revision": revision_of_set(manifest),
+        "goodRevision": "old",
+        "readyReplicas": 1,
+        "mostReadyReplicas": 1,
+        "trialTime": time_text(5),
+        "answers": before,
+        "answersBeforeTrial": before,
+    }
+    pods = [member(manifest, "llama-x", node="a", ready=True)]
+    done = plan(observed({**manifest, "status": {"rollout": held}}, pods, load=load), NOW)
+    assert done.status is not None
+    assert done.status["rollout"]["answersBeforeTrial"] == (before if on_trial else None)
+    assert bool(done.status["rollout"]["trialTime"]) == on_trial
+
+
 def test_every_fault_has_a_reason() -> None:
     assert REASON_OF.keys() == set(Fault)

@@ -251,6 +251,52 @@ def test_answers_that_routers_forget_are_forgotten_of_those_before_the_trial() -
     assert judged(fewer, again, NOW + timedelta(minutes=2)).good == "new"
 
 
+def as_written(rollout: Rollout) -> Rollout:
+    """As an operator that was restarted finds it."""
+    known = {name: value for name, value in rollout.status.items() if value is not None}
+    return Rollout.of_status({"rollout": known})
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        pytest.param({}, id="none, as after a restart of the operator"),
+        pytest.param({"m": MANY}, id="one of two"),
+    ],
+)
+def test_routers_that_do_not_answer_have_not_forgotten_what_was_before_the_trial(
+    heard: dict[str, Answers],
+) -> None:
+    busy = on_trial(answers=MANY + MANY, before_trial=MANY + MANY, old_answers=GOOD)
+    silent = judged(as_written(busy), seen(*BOTH, answers=heard, answers_known=False), after(5))
+    assert silent == busy
+    both = {"m": MANY, "n": MANY}
+    heard_again = judged(as_written(silent), seen(*BOTH, answers=both), after(10))
+    assert (heard_again.good, heard_again.before_trial) == ("old", MANY + MANY)
+    bad = seen(*BOTH, answers={**both, "n": MANY + Answers(count=50, failed=50)})
+    assert judged(heard_again, bad, after(15)).fault is Fault.FAILED_ANSWERS
+
+
+def test_what_serves_badly_is_not_good_because_its_routers_do_not_answer() -> None:
+    bad = on_trial(answers=FEW)
+    silent = judged(as_written(bad), seen(*BOTH, answers_known=False), after(5))
+    changed = replace(seen(LOADING), revision="newer")
+    assert judged(silent, changed, after(6)).good == "old"
+
+
+def test_a_trial_that_begins_while_routers_are_silent_begins_with_what_was_known() -> None:
+    begins = judged(begun(answers=MANY), seen(*BOTH, answers_known=False), NOW)
+    assert (begins.good, begins.trial_since, begins.before_trial) == ("old", NOW, MANY)
+
+
+def test_the_routers_that_answer_can_prove_a_fault_and_only_all_of_them_the_end_of_a_trial() -> None:
+    partly = answered(*BOTH, by_each=BAD, answers_known=False)
+    assert judged(on_trial(answers=MANY), partly, after(5)).fault is Fault.FAILED_ANSWERS
+    quiet = judged(on_trial(), answered(*BOTH, by_each=GOOD, answers_known=False), after(5))
+    assert (quiet.good, quiet.fault, quiet.trial_since) == ("old", None, NOW)
+    assert judged(quiet, answered(*BOTH, by_each=GOOD), after(10)).good == "new"
+
+
 def test_half_an_hour_is_enough_however_long_an_update_may_take() -> None:
     patient = Update(progress_deadline_seconds=86400)
     evidence = seen(*BOTH, update=patient)
