@@ -48,6 +48,7 @@ def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list
         for manifest in workload.manifests():
             place.plane.client.create(SETS, manifest)
         seconds = watch.bound_at() - started
+    place.demand_bound(workload.pods)
     requests = place.requests_of_operator(before)
     print(f"operator: {seconds:.1f} s, {requests / workload.pods:.2f} requests a pod", flush=True)
     if runs is not None:
@@ -64,6 +65,7 @@ def through_bare_client(place: Site, pods: list[Manifest], runs: Runs) -> None:
     with place.watching(len(pods)) as watch:
         done = subprocess.run([*command, f"--pods={path}"], check=True, capture_output=True, text=True)
         seconds = watch.bound_at() - json.loads(done.stdout)["started_at"]
+    place.demand_bound(len(pods))
     print(f"bare client: {seconds:.1f} s", flush=True)
     runs.raw_seconds.append(seconds)
 

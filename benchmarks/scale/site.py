@@ -80,6 +80,14 @@ class Site:
             for pod in self.engine_pods()
         )
 
+    def demand_bound(self, wanted: int) -> None:
+        """That exactly so many stand bound; a run that ended with others measured something else."""
+        bound = self.bound()
+        if bound != wanted:
+            raise RuntimeError(
+                f"{bound} pods stand bound where {wanted} were seen: this run counts for nothing"
+            )
+
     def clear(self) -> None:
         """Delete every set and pod, and wait until none is left."""
         client = self.plane.client
