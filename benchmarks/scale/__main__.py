@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,17 @@ class Runs:
 
 def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list[Manifest]:
     """Create the sets; the pods that came of it."""
-    before = place.requests_of_operator(0)
+    began = datetime.now(UTC)
     with place.watching(workload.pods) as watch:
         started = time.monotonic()
         for manifest in workload.manifests():
             place.plane.client.create(SETS, manifest)
         seconds = watch.bound_at() - started
+    ended = datetime.now(UTC)
     place.demand_bound(workload.pods)
-    requests = place.requests_of_operator(before)
-    print(f"operator: {seconds:.1f} s, {requests / workload.pods:.2f} requests a pod", flush=True)
+    requests = place.requests_of_operator(began, ended)
+    told = f"{requests} requests, {requests / workload.pods:.2f} a pod"
+    print(f"operator: {seconds:.1f} s, {told}", flush=True)
     if runs is not None:
         runs.operator_seconds.append(seconds)
         runs.requests_per_pod.append(requests / workload.pods)

@@ -6,9 +6,10 @@ One site serves all runs. Between two of them everything in the namespace is del
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cluster_site import Manifest, control_plane, wait_for
@@ -110,9 +111,10 @@ class Site:
             finally:
                 process.kill()
 
-    def requests_of_operator(self, since: int) -> int:
-        """How many requests the operator made after the audit log had so many lines of it."""
-        return sum(1 for _ in self.plane.audit_events(user=OPERATOR_USER)) - since
+    def requests_of_operator(self, since: datetime, until: datetime) -> int:
+        """How many requests the operator made between the two."""
+        oldest = next(self.plane.audit_events(), None)
+        return requests_between(since, until, oldest, self.plane.audit_events(user=OPERATOR_USER))
 
 
 class Watch:
@@ -126,6 +128,23 @@ class Watch:
         output, _ = self._process.communicate(timeout=600)
         at: float = json.loads(output.splitlines()[-1])["bound_at"]
         return at
+
+
+def requests_between(
+    since: datetime, until: datetime, oldest: Manifest | None, events: Iterable[Manifest]
+) -> int:
+    """The requests among an audit log's events that arrived between the two; a watch has several events.
+
+    `oldest` is the first event that the log still has: what the API server has thrown away is not counted
+    as none.
+    """
+    if oldest is None or _arrived(oldest) > since:
+        raise RuntimeError(f"the audit log does not reach back to {since}: the run's requests are unknown")
+    return len({event["auditID"] for event in events if since <= _arrived(event) <= until})
+
+
+def _arrived(event: Manifest) -> datetime:
+    return datetime.fromisoformat(event["requestReceivedTimestamp"])
 
 
 @contextmanager

@@ -150,15 +150,7 @@ class ControlPlane:
 
     def audit_events(self, *, user: str | None = None) -> Iterator[dict[str, Any]]:
         """What the API server was asked so far, oldest first; of one user, if given."""
-        if not self.audit_log.exists():
-            return
-        with self.audit_log.open() as lines:
-            for line in lines:
-                if not line.endswith("\n"):
-                    return
-                event = json.loads(line)
-                if user is None or event["user"].get("username") == user:
-                    yield event
+        return audit_events(self.audit_log, user=user)
 
     def _choose_ports(self) -> dict[str, int]:
         """Ports are kept in a file: a cluster that is started again must be found where it was."""
@@ -239,3 +231,18 @@ class ControlPlane:
             argv = components.kwok_argv(binary("kwok"), kubeconfig=self.kubeconfig, configuration=path)
             daemons.append(self._daemon("kwok", argv))
         return tuple(daemons)
+
+
+def audit_events(log: Path, *, user: str | None = None) -> Iterator[dict[str, Any]]:
+    """The events of an audit log and of the full ones that the API server has put away beside it."""
+    put_away = sorted(log.parent.glob(f"{log.stem}-[0-9]*{log.suffix}"))
+    for path in (*put_away, *([log] if log.exists() else [])):
+        with path.open() as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    break
+                if user is not None and user not in line:
+                    continue
+                event: dict[str, Any] = json.loads(line)
+                if user is None or event["user"].get("username") == user:
+                    yield event

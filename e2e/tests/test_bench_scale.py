@@ -1,9 +1,14 @@
 """What the scale benchmark counts: pods that stand bound, and the operator's requests. Nothing is started."""
 
+import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local_cluster.control_plane import audit_events
+from scale.site import requests_between
 from scale.watcher import BoundEngines
 
 
@@ -63,3 +68,45 @@ def test_a_list_of_all_pods_forgets_those_that_went_unseen() -> None:
     engines.replace([pod("a", node="n"), pod("b", node="n"), pod("c")])
     engines.replace([pod("b", node="n"), pod("c", node="n")])
     assert engines.uids == {"b", "c"}
+
+
+def asked(number: int, second: int, *, stage: str = "ResponseComplete", user: str = "it") -> dict[str, Any]:
+    return {
+        "auditID": f"request-{number}",
+        "stage": stage,
+        "user": {"username": user},
+        "requestReceivedTimestamp": f"2026-01-01T00:00:{second:02}.000000Z",
+    }
+
+
+def write_log(path: Path, *events: dict[str, Any]) -> None:
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+
+
+def test_an_audit_log_is_read_with_the_full_ones_put_away_beside_it(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    assert not list(audit_events(log))
+    write_log(tmp_path / "audit-2026-01-01T00-00-09.120.log", asked(3, 8), asked(4, 9, user="not it"))
+    write_log(tmp_path / "audit-2026-01-01T00-00-04.950.log", asked(1, 2), asked(2, 4))
+    write_log(tmp_path / "audit-policy.log", asked(7, 9))
+    write_log(log, asked(5, 10))
+    with log.open("a") as file:
+        file.write(json.dumps(asked(6, 11)))  # a line that is being written
+    assert [event["auditID"][-1] for event in audit_events(log)] == ["1", "2", "3", "4", "5"]
+    assert [event["auditID"][-1] for event in audit_events(log, user="it")] == ["1", "2", "3", "5"]
+
+
+SINCE, UNTIL = (datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in (5, 8))
+
+
+def test_requests_are_counted_between_two_moments_and_a_watch_once() -> None:
+    events = [asked(1, 2), asked(2, 5), asked(3, 6, stage="ResponseStarted"), asked(3, 6), asked(4, 8)]
+    assert requests_between(SINCE, UNTIL, events[0], [*events, asked(5, 9)]) == 3
+
+
+@pytest.mark.parametrize(
+    "oldest", [pytest.param(None, id="it is empty"), pytest.param(asked(9, 6), id="it begins later")]
+)
+def test_a_log_that_does_not_reach_back_gives_no_count(oldest: dict[str, Any] | None) -> None:
+    with pytest.raises(RuntimeError, match="does not reach back"):
+        requests_between(SINCE, UNTIL, oldest, [asked(9, 6)])
