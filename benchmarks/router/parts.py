@@ -19,6 +19,7 @@ from flotilla_runtime.router.__main__ import write_files
 from flotilla_runtime.router.files import RunFiles
 from local_cluster.directories import directories
 from local_cluster.processes import free_port
+from processor import processor_seconds
 from router.pods_api import ENGINE_LABELS, ROUTER_LABELS, engine_pod, pods_api, router_pod
 
 ROUTERS = 2
@@ -80,13 +81,8 @@ class Balancer:
 
     def processor_seconds(self) -> tuple[float, float]:
         """User and system time: of all of them, and of the agents alone."""
-        agents = sum(map(_processor_seconds, self.agent_ids))
-        return sum(map(_processor_seconds, self.process_ids)) + agents, agents
-
-
-def _processor_seconds(process_id: int) -> float:
-    fields = Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        agents = sum(map(processor_seconds, self.agent_ids))
+        return sum(map(processor_seconds, self.process_ids)) + agents, agents
 
 
 def engine_addresses(count: int) -> tuple[str, ...]:

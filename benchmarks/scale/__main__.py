@@ -3,10 +3,11 @@
 On 130 KWOK nodes of eight accelerators: 500 groups of two pods in 25 sets, then 1,000 groups of one pod. Each
 pair of runs is the operator, from the first set's POST, and the bare client with the very pods that the
 operator made, ungated, from its first POST; both until a watcher of its own has seen the last pod bound. The
-order within a pair alternates and the medians are compared. Then the sets grow from 500 pods to 1,000,
-shrink, and go to zero. What the operator asked of the API server is read from the audit log.
+order within a pair alternates and the medians are compared; no operator runs beside the bare client. Then the
+sets grow from 500 pods to 1,000, shrink, and go to zero. What the operator asked of the API server is read
+from the audit log.
 
-The last line is one JSON object: times in seconds, the operator's largest memory in MiB.
+The last line is one JSON object: times in seconds, the largest memory of any operator in MiB.
 """
 
 import argparse
@@ -22,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster_site import Manifest, ready_operator, wait_for
-from scale.site import NAMESPACE, SETS, Site, Workload, as_created, site
-from tests.support.processes import OperatorProcess
+from cluster_site import Manifest, wait_for
+from scale.operator_runs import OperatorRuns
+from scale.site import SETS, Site, Workload, as_created, site
 
 
 @dataclass(slots=True)
@@ -73,16 +74,19 @@ def through_bare_client(place: Site, pods: list[Manifest], runs: Runs) -> None:
     runs.raw_seconds.append(seconds)
 
 
-def alternate(place: Site, workload: Workload, pairs: int) -> Runs:
+def alternate(place: Site, operator: OperatorRuns, workload: Workload, pairs: int) -> Runs:
     """A run of the operator that gives the pods and is not counted, then pairs in alternating order."""
     runs = Runs()
+    operator.begin()
     pods = through_operator(place, workload, None)
     place.clear()
     for index in range(pairs):
         for operator_goes in (True, False) if index % 2 == 0 else (False, True):
             if operator_goes:
+                operator.begin()
                 through_operator(place, workload, runs)
             else:
+                operator.end()
                 through_bare_client(place, pods, runs)
             place.clear()
     return runs
@@ -122,18 +126,18 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="flotilla-scale-") as folder,
         site(Path(folder), nodes=options.nodes) as place,
-        ready_operator(place.folder, place.kubeconfig, NAMESPACE) as process,
+        OperatorRuns(place) as operator,
     ):
-        result = {"pods": options.pods, **_measure(place, process, options)}
+        result = {"pods": options.pods, **_measure(place, operator, options)}
     print(json.dumps(result))
     return 0
 
 
-def _measure(place: Site, process: OperatorProcess, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(place: Site, operator: OperatorRuns, options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if options.only != "one":
         two = Workload(sets=options.sets, groups=options.pods // 2, stages=2)
-        runs = alternate(place, two, options.pairs)
+        runs = alternate(place, operator, two, options.pairs)
         result |= {
             "seconds": round(statistics.median(runs.operator_seconds), 2),
             "raw_client_seconds": round(statistics.median(runs.raw_seconds), 2),
@@ -142,13 +146,14 @@ def _measure(place: Site, process: OperatorProcess, options: argparse.Namespace)
         }
     if options.only != "two":
         one = Workload(sets=options.sets, groups=options.pods, stages=1)
-        runs = alternate(place, one, options.pairs)
+        runs = alternate(place, operator, one, options.pairs)
+        operator.begin()
         result |= {
             "one_pod_groups_ratio": round(runs.ratio, 2),
             "one_pod_groups_requests_per_pod": round(statistics.median(runs.requests_per_pod), 2),
             "scaling_seconds": grow_and_shrink(place, one),
         }
-    return {**result, "operator_mib": round(process.memory_mib(peak=True), 1)}
+    return {**result, "operator_mib": round(operator.peak_mib, 1)}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,10 @@
+"""What processes have used of the processors."""
+
+import os
+from pathlib import Path
+
+
+def processor_seconds(process_id: int) -> float:
+    """User and system time of one process so far."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

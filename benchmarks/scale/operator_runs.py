@@ -1,0 +1,69 @@
+"""The operator, there for its own runs only.
+
+Beside the bare client it would read every event of a thousand pods on the same processors, and slow down what
+it is compared with. So it is stopped before a run of the bare client and started again before its own next
+one; neither is in the time of a run.
+"""
+
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from cluster_site import ready_operator, wait_for
+from processor import processor_seconds
+from scale.site import NAMESPACE, Site
+from tests.support.processes import OperatorProcess
+
+IDLE_CORES = 0.2
+IDLE_FOR_SECONDS = 3.0
+
+
+class OperatorRuns:
+    """Starts and stops the operator, and knows the most memory that any of its processes had."""
+
+    def __init__(self, place: Site) -> None:
+        self._place = place
+        self._running = ExitStack()
+        self._process: OperatorProcess | None = None
+        self._peak_mib = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._running.close()
+
+    @property
+    def peak_mib(self) -> float:
+        """The largest process of all there were."""
+        if self._process is not None:
+            self._peak_mib = max(self._peak_mib, self._process.memory_mib(peak=True))
+        return self._peak_mib
+
+    def begin(self) -> None:
+        """Have one that leads and has nothing to do."""
+        if self._process is not None:
+            return
+        place = self._place
+        started = ready_operator(place.folder, place.kubeconfig, NAMESPACE)
+        process = self._process = self._running.enter_context(started)
+        wait_for(lambda: "flotilla_leader 1.0" in process.get("metrics", "/metrics")[1], "a leader")
+        wait_for(lambda: _is_idle(process), "an idle operator", every_seconds=0)
+
+    def end(self) -> None:
+        """Have none."""
+        self._peak_mib = self.peak_mib
+        self._process = None
+        self._running.close()
+
+
+def _is_idle(process: OperatorProcess) -> bool:
+    before = processor_seconds(process.process.pid)
+    time.sleep(IDLE_FOR_SECONDS)
+    return processor_seconds(process.process.pid) - before < IDLE_CORES * IDLE_FOR_SECONDS
