@@ -175,12 +175,12 @@ def main() -> int:
         print(f"{MANUAL} is missing: apt-get install postgresql-doc-15", file=sys.stderr)
         return 1
     corpus = demo_corpus()
-    engine, model = ensure_engine(), ensure_models() / EMBEDDER.name
-    arguments = ["--served-model-name", EMBEDDER.name, *EMBEDDER.serve_arguments]
+    engine, model = ensure_engine(), str(ensure_models() / EMBEDDER.name)
+    arguments = [model, "--served-model-name", EMBEDDER.name, *EMBEDDER.serve_arguments]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with (
-            running(engine, model, free_port(), arguments, folder / "engine.log") as served,
+            running(engine, arguments, free_port(), folder / "engine.log") as served,
             milvus_lite(folder) as milvus_uri,
         ):
             config = build_config(copied(corpus, folder), folder, served.url, milvus_uri)

@@ -32,11 +32,11 @@ def serve(model: str, port: int, extra: Sequence[str]) -> None:
     engine = ensure()
     prepared = next((candidate for candidate in MODELS if candidate.name == model), None)
     if prepared is None:
-        replace_this_process(engine, Path(model), port, extra)
+        replace_this_process(engine, [model, *extra], port)
     else:
-        folder = ensure_models() / prepared.name
+        folder = str(ensure_models() / prepared.name)
         named = ["--served-model-name", prepared.name, *prepared.serve_arguments]
-        replace_this_process(engine, folder, port, [*named, *extra])
+        replace_this_process(engine, [folder, *named, *extra], port)
 
 
 def main() -> int:

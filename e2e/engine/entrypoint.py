@@ -22,8 +22,7 @@ ONE_PROCESS_ONLY = ("--tensor-parallel-size", "-tp", *PIPELINE)
 # A stage makes the room for what it receives in the warm-up, which vLLM leaves out on a CPU when nothing is
 # compiled; so stages are traced, though not compiled.
 TRACED = ("--compilation-config", '{"mode": 2, "backend": "eager"}')
-# `vllm serve`, which knows --headless. Its own main function wants the metadata of a package named vllm, and
-# takes the first of several --model, where of everything else the last counts.
+# `vllm serve`, which knows --headless. Its own main function wants the metadata of a package named vllm.
 SERVE = """
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -39,17 +38,19 @@ BRAIN_FLOAT_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def arguments(given: Sequence[str], cpu_flags: set[str]) -> list[str]:
-    """The command line for vLLM: what a CPU wants first, then what the caller gave.
+    """The command line for `vllm serve`: the model, which it takes first and without a name, then what a CPU
+    wants, then what else the caller gave.
 
-    A model given first and without a name (the newer upstream images) becomes --model. Half precision floats
-    have no fast kernels on a CPU: the same embeddings took 0.4 s as bfloat16 and 3.9 s as float16.
+    Half precision floats have no fast kernels on a CPU: the same embeddings took 0.4 s as bfloat16 and 3.9 s
+    as float16.
     """
-    named = ["--model", *given] if given and not given[0].startswith("-") else list(given)
+    model = [argument for argument in given[:1] if not argument.startswith("-")]
+    named = given[len(model) :]
     defaults = ["--dtype", "bfloat16" if cpu_flags & BRAIN_FLOAT_FLAGS else "float32"]
     defaults += TRACED if _several(PIPELINE, named) else ["--enforce-eager"]
     if not _several(ONE_PROCESS_ONLY, named):
         defaults += ["--distributed-executor-backend", IN_PROCESS]
-    return [*defaults, *named]
+    return [*model, *defaults, *named]
 
 
 def _several(names: Sequence[str], given: Sequence[str]) -> bool:

@@ -28,11 +28,11 @@ class RunningEngine:
     log: Path
 
 
-def command(engine: Environment, model: Path, port: int, extra: Sequence[str]) -> list[str]:
-    """The command line that serves `model` on the loopback interface."""
+def command(engine: Environment, arguments: Sequence[str], port: int) -> list[str]:
+    """The line that serves on the loopback interface; `arguments` are those of `vllm serve`, model first."""
     return [
-        *(str(engine.python), str(ENTRYPOINT), "--model", str(model)),
-        *("--host", "127.0.0.1", "--port", str(port), *extra),
+        *(str(engine.python), str(ENTRYPOINT), *arguments),
+        *("--host", "127.0.0.1", "--port", str(port)),
     ]
 
 
@@ -43,12 +43,12 @@ def process_environment(engine: Environment) -> dict[str, str]:
 
 @contextmanager
 def started(
-    engine: Environment, model: Path, port: int, extra: Sequence[str], log: Path
+    engine: Environment, arguments: Sequence[str], port: int, log: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """The engine's process while the block runs; it and its children are gone after it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(engine, model, port, extra),
+            command(engine, arguments, port),
             env=process_environment(engine),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -65,11 +65,9 @@ def started(
 
 
 @contextmanager
-def running(
-    engine: Environment, model: Path, port: int, extra: Sequence[str], log: Path
-) -> Iterator[RunningEngine]:
-    """Serve `model` while the block runs."""
-    with started(engine, model, port, extra, log) as process:
+def running(engine: Environment, arguments: Sequence[str], port: int, log: Path) -> Iterator[RunningEngine]:
+    """Serve while the block runs."""
+    with started(engine, arguments, port, log) as process:
         url = f"http://127.0.0.1:{port}"
         _wait_until_healthy(process, url, log)
         yield RunningEngine(url=url, process_id=process.pid, log=log)
@@ -89,8 +87,8 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, log: Path)
     raise EngineError(f"the engine did not become healthy; its log ends with:\n{tail}")
 
 
-def replace_this_process(engine: Environment, model: Path, port: int, extra: Sequence[str]) -> None:
+def replace_this_process(engine: Environment, arguments: Sequence[str], port: int) -> None:
     """Become the engine, so that signals reach it and its log is ours."""
     sys.stdout.flush()
-    line = command(engine, model, port, extra)
+    line = command(engine, arguments, port)
     os.execve(line[0], line, process_environment(engine))

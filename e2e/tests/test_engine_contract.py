@@ -95,9 +95,8 @@ def engines(
 
 @contextmanager
 def serving(environment: Environment, model: Model, models: Path, logs: Path) -> Iterator[RunningEngine]:
-    extra = ["--served-model-name", model.name, *model.serve_arguments]
-    log = logs / f"{model.name}.log"
-    with running(environment, models / model.name, free_port(), extra, log) as engine:
+    arguments = [str(models / model.name), "--served-model-name", model.name, *model.serve_arguments]
+    with running(environment, arguments, free_port(), logs / f"{model.name}.log") as engine:
         yield engine
 
 
@@ -108,9 +107,9 @@ def doubling(model: Model, config: Path) -> Iterator[str]:
     config.write_text(json.dumps({"script": [{"matches": "Oslo", "times": None, "tool_calls": [TOOL_CALL]}]}))
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "engine_double", "--config", str(config), "--host", "127.0.0.1"),
-            *("--port", str(port), "--model", "/models/m", "--served-model-name", model.name),
+            *(sys.executable, "-m", "engine_double", "/models/m", "--served-model-name", model.name),
             *model.serve_arguments,
+            *("--config", str(config), "--host", "127.0.0.1", "--port", str(port)),
         ],
         cwd=E2E,
     )

@@ -276,7 +276,7 @@ async def test_frozen_metrics_keep_their_values_and_failing_ones_say_so(doubles:
 def test_vllms_arguments_start_the_double_too() -> None:
     configuration, options, ignored = parse(
         [
-            *("--model", "/models/m", "--served-model-name", "m", "--port", "8001", "--runner", "pooling"),
+            *("/models/m", "--served-model-name", "m", "--port", "8001", "--runner", "pooling"),
             *("--max-model-len", "131072", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
             *("--no-enable-prefix-caching", "--enable-chunked-prefill"),
         ]

@@ -18,10 +18,13 @@ from engine.models import MODELS
 ENTRYPOINT = Path(entrypoint.__file__)
 
 
-def test_a_model_given_first_and_one_given_by_name_start_the_same() -> None:
-    named = entrypoint.arguments(["--model", "/models/m", "--port", "8000"], set())
-    assert entrypoint.arguments(["/models/m", "--port", "8000"], set()) == named
-    assert named[-4:] == ["--model", "/models/m", "--port", "8000"]
+def test_the_model_stays_first_where_vllm_serve_wants_it() -> None:
+    arguments = entrypoint.arguments(["/models/m", "--port", "8000"], set())
+    assert (arguments[0], arguments[-2:]) == ("/models/m", ["--port", "8000"])
+
+
+def test_arguments_without_a_model_are_left_to_vllm() -> None:
+    assert entrypoint.arguments(["--config", "c.yaml"], set())[-2:] == ["--config", "c.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -32,12 +35,12 @@ def test_a_model_given_first_and_one_given_by_name_start_the_same() -> None:
     ],
 )
 def test_numbers_have_the_form_that_the_processor_is_fast_at(flags: set[str], dtype: str) -> None:
-    arguments = entrypoint.arguments(["--model", "m"], flags)
+    arguments = entrypoint.arguments(["m"], flags)
     assert arguments[arguments.index("--dtype") + 1] == dtype
 
 
 def test_the_callers_own_value_comes_last_and_wins() -> None:
-    arguments = entrypoint.arguments(["--model", "m", "--dtype", "float16"], set())
+    arguments = entrypoint.arguments(["m", "--dtype", "float16"], set())
     assert arguments.index("float16") > arguments.index("float32")
 
 
@@ -51,7 +54,7 @@ def test_the_callers_own_value_comes_last_and_wins() -> None:
     ],
 )
 def test_only_a_model_that_is_not_split_runs_in_one_process(given: list[str], alone: bool) -> None:
-    arguments = entrypoint.arguments(["--model", "m", *given], set())
+    arguments = entrypoint.arguments(["m", *given], set())
     assert (entrypoint.IN_PROCESS in arguments) is alone
 
 
@@ -63,7 +66,7 @@ def test_only_a_model_that_is_not_split_runs_in_one_process(given: list[str], al
     ],
 )
 def test_stages_are_traced_and_everything_else_runs_eagerly(given: list[str], traced: bool) -> None:
-    arguments = entrypoint.arguments(["--model", "m", *given], set())
+    arguments = entrypoint.arguments(["m", *given], set())
     assert ("--compilation-config" in arguments, "--enforce-eager" in arguments) == (traced, not traced)
 
 
@@ -95,7 +98,7 @@ def test_threads_follow_the_containers_limit(quota: str, cores: int) -> None:
 
 def test_without_its_packages_it_says_where_they_belong(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ENTRYPOINT), "--model", "m"],
+        [sys.executable, str(ENTRYPOINT), "m"],
         check=False,
         capture_output=True,
         text=True,

@@ -248,12 +248,18 @@ class Engine(ApiModel):
                 message="spec.engine.extraArgs must not hold --api-key, since engines would refuse the key "
                 "that the routers send; list callers' keys with spec.router.authSecretRef",
             ),
+            Rule(
+                rule="!has(self.extraArgs) || !self.extraArgs.exists(argument, "
+                "argument == '--model' || argument.startsWith('--model='))",
+                message="spec.engine.extraArgs must not hold --model; set spec.model.source, which is what "
+                "is fetched and sized",
+            ),
         )
     )
 
     image: ImageReference | None = None
-    """The engine's image. Where absent, the chart's `images.engine`, or without an accelerator its
-    `images.engineCPU`."""
+    """The engine's image; its entrypoint must be `vllm serve`, as in vLLM's own images. Where absent, the
+    chart's `images.engine`, or without an accelerator its `images.engineCPU`."""
     max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
     """How many tokens prompt and answer may have together; the model's own maximum where absent."""
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 48

@@ -36,11 +36,11 @@ BATCHED_TOKENS = 2048  # of one batch, the least that vLLM takes by itself for a
 
 
 def engine_arguments(spec: ModelReplicaSetSpec, model_path: str, stage: Stage | None = None) -> list[str]:
-    """vLLM's arguments, of one stage where there are several. Of a name given twice the last one wins, and
-    the user's come last.
+    """The arguments of `vllm serve`, which takes the model first and without a name; of one stage where there
+    are several. Of a name given twice the last one wins, and the user's come last.
     """
     engine = spec.engine
-    arguments = ["--model", model_path, "--served-model-name", spec.model.name]
+    arguments = [model_path, "--served-model-name", spec.model.name]
     arguments += ["--host", "::", "--port", str(contract.PORT_ENGINE)]
     if engine.max_model_len is not None:
         arguments += ["--max-model-len", str(engine.max_model_len)]

@@ -341,6 +341,16 @@ MODEL_REPLICA_SETS = [
         )
         for arguments in (("--api-key", "k"), ("--api-key=k",), ("--api_key=k",))
     ),
+    *(
+        row(
+            SET,
+            "spec__engine__extraArgs",
+            ["--seed", "7", *arguments],
+            "spec.engine.extraArgs must not hold --model; set spec.model.source",
+            f"another model than the one that is fetched, {arguments[0]}",
+        )
+        for arguments in (("--model", "/models/other"), ("--model=/models/other",))
+    ),
     row_of(
         SET,
         {

@@ -27,9 +27,9 @@ def test_the_engine_finds_room_for_as_many_tokens(tmp_path: Path, monkeypatch: p
     assert facts is not None
     shape = shape_of(facts.config, facts.file_bytes, facts.stored_bytes)
     fitting = GIB / kv_bytes_per_token(shape, number_bytes=4)
-    arguments = ["--max-model-len", "4096", "--max-num-seqs", "2", "--dtype", "float32"]
+    arguments = [str(model), "--max-model-len", "4096", "--max-num-seqs", "2", "--dtype", "float32"]
     log = tmp_path / "engine.log"
-    with running(ensure(), model, free_port(), arguments, log):
+    with running(ensure(), arguments, free_port(), log):
         found = PRINTED.search(log.read_text())
     assert found, log.read_text()[-3000:]
     tokens = int(found[1].replace(",", ""))

@@ -40,16 +40,19 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
     from vllm.usage.usage_lib import UsageContext
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = make_arg_parser(FlexibleArgumentParser())
+    parser = FlexibleArgumentParser()
+    ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
     for line in sys.stdin:
         answer: dict[str, Any] = {"read": None, "problem": None}
         try:
-            read = parser.parse_args(json.loads(line))
+            read = parser.parse_args(["serve", *json.loads(line)])
             validate_parsed_serve_args(read)
+            read.model = read.model_tag  # what `vllm serve` does with the model before it starts
             answer["read"] = {name: getattr(read, name) for name in READ}
             answer["read"]["lora_modules"] = {m.name: m.path for m in read.lora_modules or ()}
             made = AsyncEngineArgs.from_cli_args(read)

@@ -42,9 +42,8 @@ def test_our_arguments_start_it_and_our_checks_see_it(
     identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r")
     container: dict[str, Any] = engine_pod(OWNER, spec, identity, IMAGES)["spec"]["containers"][0]
     port = free_port()
-    # Later arguments win, so these only move the engine to the test's own folder and port.
-    ours = [*container["args"], "--model", str(ensure_models() / folder), "--port", str(port)]
-    with running(ensure(), ensure_models() / folder, port, ours, tmp_path / "log"):
+    ours = [str(ensure_models() / folder), *container["args"][1:]]  # the model in the test's own folder
+    with running(ensure(), ours, port, tmp_path / "log"):
         run = in_container(container, port)
         assert run(container["startupProbe"]["exec"]["command"]) == ""
         assert run(container["lifecycle"]["preStop"]["exec"]["command"]) == ""

@@ -42,10 +42,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> EngineFiles:
 def serving(setting: Setting, files: EngineFiles, log: Path) -> Iterator[RunningEngine]:
     engine = {"maxModelLen": 512, "maxNumSeqs": 2, **setting.engine}
     spec = spec_of(**{**GENERATES, **setting.rest, "engine": engine})
-    port = free_port()
-    # Later arguments win: the engine listens where the test does.
-    ours = [*engine_arguments(spec, model_of(spec).path), "--host", "127.0.0.1", "--port", str(port)]
-    with running(ensure(), Path("unused"), port, files.arguments(ours), log) as engine_process:
+    ours = files.arguments(engine_arguments(spec, model_of(spec).path))
+    with running(ensure(), ours, free_port(), log) as engine_process:
         yield engine_process
 
 

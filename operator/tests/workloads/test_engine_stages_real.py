@@ -28,8 +28,8 @@ class OnThisMachine(Stage):
         return "127.0.0.1"
 
 
-def arguments_of_two_stages(port: int) -> tuple[list[str], list[str]]:
-    """Of the leader, which serves on this port, and of the stage behind it; of two values the later wins."""
+def arguments_of_two_stages() -> tuple[list[str], list[str]]:
+    """Of the leader, and of the stage behind it; of two values the later wins."""
     spec = spec_of(
         model={"name": GENERATOR.name, "source": "pvc://m"},
         parallelism={"tensor": 1, "pipeline": 2},
@@ -40,7 +40,7 @@ def arguments_of_two_stages(port: int) -> tuple[list[str], list[str]]:
         OnThisMachine(group="llama-abcde", number=number, count=2, service="llama-engine", namespace="n")
         for number in range(2)
     )
-    moved = ["--port", str(port), "--master-port", str(meeting)]
+    moved = ["--master-port", str(meeting)]
     return (
         [*engine_arguments(spec, str(model), leader), *moved],
         [*engine_arguments(spec, str(model), follower), *moved],
@@ -48,11 +48,11 @@ def arguments_of_two_stages(port: int) -> tuple[list[str], list[str]]:
 
 
 def test_two_stages_answer_as_one(tmp_path: Path) -> None:
-    engine, model, port = ensure(), ensure_models() / GENERATOR.name, free_port()
-    leader, behind = arguments_of_two_stages(port)
+    engine, port = ensure(), free_port()
+    leader, behind = arguments_of_two_stages()
     with (
-        started(engine, model, port, behind, tmp_path / "follower.log"),
-        running(engine, model, port, leader, tmp_path / "leader.log") as replica,
+        started(engine, behind, port, tmp_path / "follower.log"),
+        running(engine, leader, port, tmp_path / "leader.log") as replica,
     ):
         assert "Paris" in answer(replica.url)
 

@@ -166,6 +166,12 @@ def test_engine_arguments(changes: dict[str, Any], argument: list[str]) -> None:
     assert arguments[start : start + len(argument)] == argument
 
 
+def test_the_model_comes_first_and_without_a_name() -> None:
+    arguments = engine_of(model={"name": "llama", "source": "pvc://models/llama"})["args"]
+    assert arguments[0] == "/claims/models/llama"
+    assert "--model" not in arguments
+
+
 def test_an_embedder_is_not_told_to_cache_prefixes() -> None:
     arguments = engine_of(model={"task": "Embed"})["args"]
     assert not any("prefix" in argument or "chunked" in argument for argument in arguments)
