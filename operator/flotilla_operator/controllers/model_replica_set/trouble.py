@@ -29,7 +29,6 @@ CONFIG_REASONS = frozenset(
         "PreStartHookError",
     }
 )
-CRASH_LOOP = "CrashLoopBackOff"
 SAYS_NOTHING = frozenset({"Error", "Completed"})  # reasons of an end that the exit code says already
 # The kubelet goes on trying, but what is wrong here seldom passes by itself, and a warning should say so.
 # What keeps a stage from running stands first: an engine that waits for that stage in vain crashes over it.
@@ -39,10 +38,6 @@ FOR_A_PERSON = (
     Reason.MODEL_FETCH_FAILED,
     Reason.ENGINE_CRASHING,
 )
-FAILING = {
-    "initContainerStatuses": Reason.MODEL_FETCH_FAILED,
-    "containerStatuses": Reason.ENGINE_CRASHING,
-}
 LAST_WORDS_LIMIT = 400
 SLOW_START = timedelta(minutes=10)  # where no start of the set has been measured
 SLOW_START_AT_LEAST = timedelta(minutes=5)
@@ -70,10 +65,12 @@ def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
     if not pod["spec"].get("nodeName"):
         message = scheduler_message(pod)
         return Trouble(reason=Reason.UNSCHEDULABLE, message=message) if message else None
-    for field, failing in FAILING.items():
-        for container in status.get(field) or ():
-            if not container.get("ready") and (found := _container_trouble(container, failing)):
-                return found
+    for container in status.get("initContainerStatuses") or ():
+        if not _is_done(container) and (found := _container_trouble(container, Reason.MODEL_FETCH_FAILED)):
+            return found
+    for container in status.get("containerStatuses") or ():
+        if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
+            return found
     return None
 
 
@@ -105,12 +102,11 @@ def scheduler_message(pod: Mapping[str, Any]) -> str:
 
 
 def how_it_ended(container: Mapping[str, Any]) -> str | None:
-    """The end of a container that has not ended well, with its last words; None for one that has not. One
-    that is started again and again has not, whatever its exit code.
+    """How a container has ended, with its last words; None where it has not. For an engine there is no good
+    end, so code 0 is told, too.
     """
     ended = _last_end(container)
-    loops = ((container.get("state") or {}).get("waiting") or {}).get("reason") == CRASH_LOOP
-    if ended is None or (ended.get("exitCode") == 0 and not loops):
+    if ended is None:
         return None
     return f"container {container['name']} ended with code {ended.get('exitCode')}: {last_words(ended)}"
 
@@ -143,6 +139,12 @@ def _last_end(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
     ended = (container.get("state") or {}).get("terminated")
     last: Mapping[str, Any] | None = ended or (container.get("lastState") or {}).get("terminated")
     return last
+
+
+def _is_done(container: Mapping[str, Any]) -> bool:
+    """Whether an init container has done its work, or as a sidecar is at it."""
+    ended = _last_end(container)
+    return bool(container.get("ready")) or (ended is not None and ended.get("exitCode") == 0)
 
 
 def _container_trouble(container: Mapping[str, Any], crashing: Reason) -> Trouble | None:

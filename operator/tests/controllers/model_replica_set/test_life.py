@@ -194,17 +194,15 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 node="a",
                 containers=[
                     container_status(
-                        **waiting("CrashLoopBackOff"),
-                        restartCount=1,
-                        lastState=terminated(0, "usage: vllm serve [options]", "Completed"),
+                        state={"running": {}}, restartCount=1, lastState=terminated(0, reason="Completed")
                     )
                 ],
             ),
             Trouble(
                 reason=Reason.ENGINE_CRASHING,
-                message="container engine ended with code 0: usage: vllm serve [options]; restarted once",
+                message="container engine ended with code 0: Completed; restarted once",
             ),
-            id="an engine that always ends well",
+            id="an engine that ended well, which engines do not",
         ),
         pytest.param(
             engine_pod(
@@ -265,6 +263,18 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
             engine_pod(node="a", inits=[container_status("fetch-model", state=terminated(0))]),
             None,
             id="a fetcher that is done",
+        ),
+        pytest.param(
+            engine_pod(
+                node="a",
+                inits=[
+                    container_status(
+                        "fetch-model", ready=True, state=terminated(0), lastState=terminated(13, "no network")
+                    )
+                ],
+            ),
+            None,
+            id="a fetcher that is done after a failure",
         ),
         pytest.param(
             engine_pod(
