@@ -15,6 +15,7 @@ from demo.corpus import demo_corpus
 from demo.environment import Environment
 from demo.kubectl import Kubectl
 from local_cluster import cluster
+from tests.support.stand_ins import double_image
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,9 @@ def demo() -> Iterator[Environment]:
 def everywhere(demo: Environment) -> Kubectl:
     """kubectl without a namespace of its own."""
     return replace(demo.kubectl, namespace=None)
+
+
+@pytest.fixture(scope="session")
+def double(demo: Environment) -> str:
+    """The engine double's image."""
+    return double_image(demo)

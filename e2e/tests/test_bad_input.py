@@ -6,89 +6,30 @@ credentials can have wrong is in test_demo.py, and what the schema refuses in th
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from demo import claims
-from demo.environment import EXAMPLE, Environment
+from demo.environment import Environment
 from demo.kubectl import KubectlError
 from flotilla_cli.tasks import ask
+from tests.support.applied import WAIT_SECONDS, Site, example, replica_set
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
-WAIT_SECONDS = 300.0
 MEBIBYTE = 2**20
 GUIDE = "# Leave\n\nEvery employee has thirty-one days of leave a year. Ask your manager early.\n"
 
 
-class Site:
-    """The demo's namespace, and what a test made in it."""
-
-    def __init__(self, demo: Environment) -> None:
-        self.demo = demo
-        self.kubectl = demo.kubectl
-        self.made: list[tuple[str, str]] = []
-
-    def apply(self, manifest: dict[str, Any]) -> None:
-        """Apply an object that goes with the test."""
-        self.made.append((manifest["kind"].lower(), manifest["metadata"]["name"]))
-        self.kubectl.apply([manifest])
-
-    def remove(self, kind: str, name: str) -> None:
-        """Delete an object and wait until it is gone."""
-        self.kubectl.run("delete", kind, name, "--ignore-not-found", "--wait", timeout_seconds=200)
-
-    def condition(self, kind: str, name: str, condition_type: str) -> dict[str, Any]:
-        """One condition of an object; empty where it has none yet."""
-        item = self.kubectl.get(kind, name)
-        status = item.get("status") or {}
-        if status.get("observedGeneration") != item["metadata"]["generation"]:
-            return {}
-        return next((c for c in status.get("conditions", ()) if c["type"] == condition_type), {})
-
-    def wait(self, kind: str, name: str, condition_type: str, status: str, reason: str | None = None) -> str:
-        """Until a condition says this; returns its message."""
-
-        def holds() -> dict[str, Any] | None:
-            found = self.condition(kind, name, condition_type)
-            return found if found.get("status") == status and reason in (None, found["reason"]) else None
-
-        try:
-            message: str = eventually(holds, WAIT_SECONDS)["message"]
-        except AssertionError as error:
-            status_now = yaml.safe_dump(self.kubectl.get(kind, name).get("status"))
-            raise AssertionError(
-                f"{kind}/{name} {condition_type}={status} {reason}: {error}\n{status_now}"
-            ) from None
-        return message
-
-
 @pytest.fixture
 def site(demo: Environment) -> Iterator[Site]:
-    made_here = Site(demo)
+    made_here = Site(demo.kubectl)
     yield made_here
-    for kind, name in reversed(made_here.made):
-        made_here.remove(kind, name)
-
-
-def example(kind: str, name: str, **spec: Any) -> dict[str, Any]:
-    """The example's first object of this kind under another name, with parts of its spec replaced."""
-    objects = yaml.safe_load_all(EXAMPLE.read_text())
-    found: dict[str, Any] = deepcopy(next(item for item in objects if item["kind"] == kind))
-    found["metadata"]["name"] = name
-    found["spec"].update(spec)
-    return found
-
-
-def replica_set(name: str, **spec: Any) -> dict[str, Any]:
-    """A set like the example's smollm2."""
-    return example("ModelReplicaSet", name, **spec)
+    made_here.remove_all()
 
 
 def index(name: str, path: str) -> dict[str, Any]:

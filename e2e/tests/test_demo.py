@@ -5,7 +5,6 @@ Broken input and the chart's life are tested beside each kind and in test_chart*
 """
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
 from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
 from flotilla_cli.tasks import ask
+from tests.support.killed import kill
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800, func_only=True)]
 TEN_MEGABYTES = 10_000_000
@@ -124,7 +124,7 @@ def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx.Cl
 def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gateway: httpx.Client) -> None:
     submitted = gateway.post("/v1/tasks", json={"input": QUESTIONS[0].text})
     assert submitted.status_code == 201
-    _kill_redis(demo)
+    kill(demo.kubectl.get("pod", f"{FLEET}-redis-0"), b"redis-server")
     deadline = time.monotonic() + 240
     task: dict[str, Any] = {}
     while time.monotonic() < deadline and task.get("status") != "Succeeded":
@@ -134,29 +134,6 @@ def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gat
         task = response.json() if response.status_code == 200 else task
         assert task.get("status") not in {"Failed", "Cancelled"}, task
     assert task.get("status") == "Succeeded"
-
-
-def _kill_redis(demo: Environment) -> None:
-    """SIGKILL from the node, as the out-of-memory killer would do it."""
-    pod = demo.kubectl.get("pod", f"{FLEET}-redis-0")
-    (container,) = pod["status"]["containerStatuses"]
-    needle = container["containerID"].removeprefix("containerd://").encode()
-    victims = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit()
-        and _reads(entry / "comm").strip() == b"redis-server"
-        and needle in _reads(entry / "cgroup")
-    ]
-    assert len(victims) == 1
-    subprocess.run(["kill", "-KILL", str(victims[0])], check=True)
-
-
-def _reads(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def test_the_same_question_can_be_asked_from_the_command_line(gateway: httpx.Client) -> None:

@@ -6,26 +6,17 @@ import httpx
 import pytest
 import yaml
 
-from demo.environment import EXAMPLE, ROOT, Environment
-from local_cluster import images
+from demo.environment import EXAMPLE, Environment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
-DOUBLE = ROOT / "e2e" / "engine_double"
-
 
 @pytest.fixture
-def served(demo: Environment) -> Iterator[str]:
+def served(demo: Environment, double: str) -> Iterator[str]:
     """The name of a set like the example's whose engine is the double."""
-    image = images.build_and_import(
-        name="engine-double",
-        dockerfile=DOUBLE / "Dockerfile",
-        context=DOUBLE,
-        arguments={"RUNTIME_IMAGE": demo.build_images()["runtime"]},
-    )
     manifest = next(yaml.safe_load_all(EXAMPLE.read_text()))
     manifest["metadata"]["name"] = name = "double"
-    manifest["spec"]["engine"]["image"] = image
+    manifest["spec"]["engine"]["image"] = double
     demo.kubectl.apply([manifest])
     yield name
     demo.kubectl.run("delete", "modelreplicaset", name, "--wait")

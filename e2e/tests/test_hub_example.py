@@ -1,6 +1,5 @@
 """examples/agentfleet-hf.yaml on the cluster, with a stand-in for the hub that the models come from."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ from demo import claims
 from demo.environment import ROOT, Environment
 from demo.questions import Question
 from engine.models import EMBEDDER, GENERATOR, ensure_models
-from local_cluster import images
+from tests.support.stand_ins import start_hub
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200, func_only=True)]
 
 NAMESPACE = "flotilla-hub"
 EXAMPLE = ROOT / "examples" / "agentfleet-hf.yaml"
-STUB = ROOT / "e2e" / "hub_stub"
 REPOSITORIES = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": GENERATOR.name,
     "sentence-transformers/all-MiniLM-L6-v2": EMBEDDER.name,
@@ -35,71 +33,19 @@ def site(demo: Environment, tmp_path: Path) -> Iterator[Environment]:
     try:
         references = made.build_images()
         (tmp_path / "leave.md").write_text(GUIDE)
-        fill_hub(made, references["runtime"])
         claims.fill(
             made.kubectl,
             references["runtime"],
             {"documents": (tmp_path, ["leave.md"])},
             {"documents": "1Gi"},
         )
-        start_hub(made, references["runtime"])
+        models = ensure_models()
+        repositories = {repository: models / folder for repository, folder in REPOSITORIES.items()}
+        start_hub(made, references["runtime"], repositories, "2Gi")
         yield made
     finally:
         everywhere = replace(demo.kubectl, namespace=None)
         everywhere.run("delete", "namespace", NAMESPACE, "--wait=false")
-
-
-def fill_hub(site: Environment, image: str) -> None:
-    """A claim that holds the repositories."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for repository, model in REPOSITORIES.items():
-            (root / repository).parent.mkdir(parents=True)
-            (root / repository).symlink_to(ensure_models() / model)
-        files = [
-            str(path.relative_to(root)) for name in REPOSITORIES for path in sorted((root / name).iterdir())
-        ]
-        claims.fill(site.kubectl, image, {"hub": (root, files)}, {"hub": "2Gi"})
-
-
-def start_hub(site: Environment, runtime: str) -> None:
-    """The stub behind a service `hub`."""
-    image = images.build_and_import(
-        name="hub-stub",
-        dockerfile=STUB / "Dockerfile",
-        context=STUB,
-        arguments={"RUNTIME_IMAGE": runtime},
-    )
-    labels = {"app": "hub"}
-    container = {
-        "name": "hub",
-        "image": image,
-        "args": ["--root", "/hub"],
-        "securityContext": claims.RESTRICTED,
-        "ports": [{"containerPort": 8080}],
-        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "hub", "mountPath": "/hub", "readOnly": True}],
-    }
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "hub", "labels": labels},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
-            "containers": [container],
-            "volumes": [{"name": "hub", "persistentVolumeClaim": {"claimName": "hub"}}],
-        },
-    }
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "hub"},
-        "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]},
-    }
-    site.kubectl.apply([pod, service])
-    site.kubectl.run("wait", "--for=condition=Ready", "pod/hub", "--timeout=120s", timeout_seconds=130)
 
 
 def pointed_at_the_hub() -> list[dict[str, Any]]:
