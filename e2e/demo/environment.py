@@ -67,7 +67,7 @@ class Environment:
 
     def install_chart(self, references: Mapping[str, str], *extra_values: str) -> None:
         """Install or upgrade the chart with these images, and wait for the operator."""
-        values = ["images.pullPolicy=Never", *extra_values]
+        values = [*extra_values]
         if "engine" in references:  # the local one is for CPUs, and stands in where a set asks for GPUs
             references = {**references, "engineCPU": references["engine"]}
         for name, reference in references.items():
@@ -119,10 +119,10 @@ class Environment:
                 CLAIM_SIZES,
             )
 
-    def make_namespace(self) -> None:
-        """The demo's namespace."""
+    def make_namespace(self, level: str = "restricted") -> None:
+        """The demo's namespace, with this level of pod security."""
         name = self.kubectl.namespace
-        labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+        labels = {f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "warn")}
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         self.kubectl.run("apply", "--filename", "-", stdin=json.dumps(manifest))
 
