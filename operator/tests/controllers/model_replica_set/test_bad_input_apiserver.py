@@ -1,10 +1,9 @@
 """Mistakes and mishaps through the real loop, each told in the set's conditions: labels that half the nodes
 lack, taints that come between planning and binding, engines that crash, hang or have no image.
 
-KWOK plays the kubelet, so what a kubelet says of a container is written by the test; of a real one the
-end-to-end tests have only a model that cannot be fetched (test_bad_input). A quota that refuses pods,
-products that no node has, a tensor that fits no node: test_apiserver. Groups of several
-pods: test_groups_apiserver.
+KWOK plays the kubelet, so what a kubelet says of a container is written by the test; what a real one says is
+in e2e/tests/test_engine_faults.py and test_bad_input.py. A quota that refuses pods, products that no node
+has, a tensor that fits no node: test_apiserver. Groups of several pods: test_groups_apiserver.
 """
 
 from datetime import UTC, datetime, timedelta

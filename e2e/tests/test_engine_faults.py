@@ -1,0 +1,232 @@
+"""Engines that do not start, start slowly or are killed, as a real kubelet tells of them.
+
+What the operator makes of a kubelet's words is also tested with words that the tests write
+(operator/tests/controllers/model_replica_set/test_bad_input_apiserver.py); here nobody writes them. Where
+nothing depends on it the engine is the double.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from demo.environment import Environment
+from demo.kubectl import Kubectl
+from flotilla_runtime import contract
+from tests.support.applied import REPLICA_SET, Site, containers, replica_set
+from tests.support.killed import kill
+from tests.support.stand_ins import doubles
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+
+NO_SUCH_IMAGE = "localhost:1/none:1"  # nobody listens there
+NO_SUCH_OPTION = "--no-such-option"
+DOUBLE = b"engine_double"
+SLOW_START_SECONDS = 25  # three failing looks of the readiness probe take fifteen
+DOWN_SECONDS = 10
+KILLED = "ended with code 137"
+
+
+@pytest.fixture
+def site(demo: Environment) -> Iterator[Site]:
+    made_here = Site(demo.kubectl)
+    yield made_here
+    made_here.remove_all()
+
+
+def apply_slow_doubles(site: Site, name: str, image: str, seconds: float, **spec: Any) -> None:
+    """A set of doubles that listen only so long after their start."""
+    faults = {"faults": {"start_delay_seconds": seconds}}
+    configuration = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-double"},
+        "data": {"config.json": json.dumps(faults)},
+    }
+    site.apply(configuration)
+    mounted = {
+        "volumes": [{"name": "double", "configMap": {"name": f"{name}-double"}}],
+        "volumeMounts": [{"name": "double", "mountPath": "/etc/double", "readOnly": True}],
+    }
+    arguments = {"extraArgs": ["--config", "/etc/double/config.json"]}
+    site.apply(doubles(name, image, arguments, pod=mounted, **spec))
+
+
+def patched(site: Site, name: str, **engine: Any) -> None:
+    """Change the set's engine."""
+    site.patch(REPLICA_SET, name, json.dumps({"spec": {"engine": engine}}))
+
+
+def wait_ready(site: Site, name: str) -> None:
+    site.wait(REPLICA_SET, name, "Ready", "True")
+
+
+def uids(pods: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: pod["metadata"]["uid"] for name, pod in pods.items()}
+
+
+def restarts(pod: Mapping[str, Any]) -> int:
+    """How often the kubelet has started the pod's engine anew."""
+    return sum(found["restartCount"] for found in containers(pod) if found["name"] == "engine")
+
+
+def assert_a_person_is_asked(site: Site, name: str, reason: str, words: str) -> None:
+    """What `kubectl describe` shows: the summary, and a warning in the same words."""
+    assert site.condition(REPLICA_SET, name, "Ready")["reason"] == reason
+    assert site.condition(REPLICA_SET, name, "Stalled")["status"] == "True"
+
+    def is_warned() -> bool:
+        return any(words in note for note in site.notes(name, reason))
+
+    site.until(is_warned, REPLICA_SET, name, f"event {reason} {words!r}")
+
+
+def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words_and_passes(
+    site: Site, double: str
+) -> None:
+    name = "no-image"
+    site.apply(doubles(name, NO_SUCH_IMAGE))
+    words = f'container engine: Back-off pulling image "{NO_SUCH_IMAGE}"'
+    message = site.wait(REPLICA_SET, name, "Available", "False", "ImagePullFailed", words=words)
+    assert message.startswith("0 of 1 replicas are ready; no-image-")
+    assert_a_person_is_asked(site, name, "ImagePullFailed", NO_SUCH_IMAGE)
+    patched(site, name, image=double)
+    wait_ready(site, name)
+
+
+def test_a_secret_that_is_missing_for_the_engine_is_said_and_waited_for(site: Site, double: str) -> None:
+    """The kubelet goes on trying, so the pod that waits is the one that serves."""
+    name = "no-secret"
+    variable = {
+        "name": "TOKEN",
+        "valueFrom": {"secretKeyRef": {"name": "engine-token", "key": "token"}},
+    }
+    site.apply(doubles(name, double, {"env": [variable]}))
+    words = 'secret "engine-token" not found'
+    site.wait(REPLICA_SET, name, "Available", "False", "ContainerConfigError", words=words)
+    assert_a_person_is_asked(site, name, "ContainerConfigError", words)
+    before = uids(site.pods(name))
+    secret = {"metadata": {"name": "engine-token"}, "stringData": {"token": "t"}}
+    site.apply({"apiVersion": "v1", "kind": "Secret", **secret})
+    wait_ready(site, name)
+    assert uids(site.pods(name)) == before
+
+
+def test_an_engine_with_a_wrong_argument_is_told_with_its_last_line_and_its_restarts(
+    site: Site, double: str
+) -> None:
+    """The real engine, for its own words; the double is quicker at showing that a change helps."""
+    name = "wrong-argument"
+    manifest = replica_set(name)
+    manifest["spec"]["engine"]["extraArgs"] = [NO_SUCH_OPTION]
+    site.apply(manifest)
+    words = "each after a longer wait"
+    message = site.wait(REPLICA_SET, name, "Available", "False", "EngineCrashing", words=words)
+    assert "container engine ended with code 2: " in message
+    assert f"error: unrecognized arguments: {NO_SUCH_OPTION}; restarted " in message
+    assert_a_person_is_asked(site, name, "EngineCrashing", NO_SUCH_OPTION)
+    patched(site, name, image=double, extraArgs=[])
+    wait_ready(site, name)
+
+
+def test_an_engine_that_ends_well_instead_of_serving_is_told_too(site: Site, double: str) -> None:
+    """Nothing in its end looks like a failure, and its log is not read by the kubelet."""
+    name = "says-goodbye"
+    site.apply(doubles(name, double, {"extraArgs": ["--help"]}))
+    words = "container engine ended with code 0: Completed; restarted"
+    site.wait(REPLICA_SET, name, "Available", "False", "EngineCrashing", words=words)
+
+
+def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) -> None:
+    name = "slow"
+    apply_slow_doubles(site, name, double, SLOW_START_SECONDS)
+    seen: list[dict[str, Any]] = []
+
+    def serves() -> bool:
+        seen.append(site.kubectl.get(REPLICA_SET, name).get("status") or {})
+        return conditions_of(seen[-1]).get("Ready", {}).get("status") == "True"
+
+    site.until(serves, REPLICA_SET, name, "Ready")
+    starting = [conditions_of(status) for status in seen if status.get("groups") and not ready(status)]
+    said = {(found["Available"]["reason"], found["Stalled"]["status"]) for found in starting}
+    assert said == {("NoReplicaReady", "False")}, starting
+    assert ["Loading"] in [[group["phase"] for group in status.get("groups") or ()] for status in seen]
+    assert {found["Progressing"]["message"] for found in starting} == {"0 of 1 replicas are ready"}
+    assert [restarts(pod) for pod in site.pods(name).values()] == [0]
+
+    def measured() -> bool:
+        capacity = site.kubectl.get(REPLICA_SET, name)["status"].get("capacity") or {}
+        return (capacity.get("startupSeconds") or 0) >= SLOW_START_SECONDS
+
+    site.until(measured, REPLICA_SET, name, f"startupSeconds of {SLOW_START_SECONDS} or more")
+
+
+def ready(status: Mapping[str, Any]) -> int:
+    replicas: int = status.get("readyReplicas") or 0
+    return replicas
+
+
+def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {condition["type"]: condition for condition in status.get("conditions") or ()}
+
+
+def test_a_killed_engine_is_out_of_the_routing_until_it_has_started_anew(site: Site, double: str) -> None:
+    name = "killed"
+    apply_slow_doubles(site, name, double, DOWN_SECONDS, replicas=2)
+    wait_ready(site, name)
+    before = site.pods(name)
+    victim, other = sorted(before)
+    with asked(site.kubectl, name) as ask:
+        kill(before[victim], DOUBLE)
+        words = f"{victim}: container engine {KILLED}"
+        site.wait(REPLICA_SET, name, "Ready", "False", "EngineCrashing", words=words)
+        assert [ask(f"One is down, {number}.") for number in range(10)] == [other] * 10
+        wait_ready(site, name)
+
+        def both() -> bool:
+            return {ask(f"Both are back, {number}.") for number in range(12)} == {victim, other}
+
+        site.until(both, REPLICA_SET, name, "answers of both replicas")
+    after = site.pods(name)
+    assert uids(after) == uids(before), "the kubelet starts the engine anew, in the same pod"
+    assert (restarts(after[victim]), restarts(after[other])) == (1, 0)
+
+
+@contextmanager
+def asked(kubectl: Kubectl, name: str) -> Iterator[Callable[[str], str]]:
+    """Asks the set through its router; each answer is the name of the replica that gave it."""
+    with (
+        kubectl.port_forward(f"service/{name}-model", contract.PORT_ROUTER) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
+
+        def ask(question: str) -> str:
+            message = {"role": "user", "content": question}
+            body = {"model": name, "messages": [message], "max_tokens": 4}
+            answer = client.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            return answer.headers[contract.HEADER_REPLICA]
+
+        yield ask
+
+
+def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, double: str) -> None:
+    name = "pair"
+    site.apply(doubles(name, double, parallelism={"pipeline": 2}))
+    wait_ready(site, name)
+    before = site.pods(name)
+    (follower,) = (pod for pod in before if pod.endswith("-1"))
+    kill(before[follower], DOUBLE)
+
+    def new_ones_serve() -> bool:
+        pods = site.pods(name)
+        ready = [conditions_of(pod["status"]).get("Ready", {}).get("status") for pod in pods.values()]
+        return ready == ["True", "True"] and not pods.keys() & before.keys()
+
+    site.until(new_ones_serve, REPLICA_SET, name, "two new pods")
+    wait_ready(site, name)
+    notes = site.notes(name, "GroupFailed")
+    assert any(f"pod {follower}: container engine {KILLED}" in note for note in notes), notes
