@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 HELD_AT_MOST_SECONDS = 240
-IDLE_SECONDS = 1
+IDLE_SECONDS = 5
 TOKENS = 3
 
 
@@ -35,6 +35,7 @@ def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             engine={"maxNumSeqs": 8, "maxModelLen": 262_144},
             autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": IDLE_SECONDS},
             router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS},
+            slo={"e2eSeconds": HELD_AT_MOST_SECONDS},
         )
         yield place
 
@@ -81,6 +82,14 @@ def held(place: Site) -> list[int]:
     return [status.held for status in place.statuses() if status.held]
 
 
+def tells_its_load(place: Site, router: str) -> bool:
+    """The status tells that requests come and are answered in time, and how full the replica's cache is."""
+    assert_is_whole(ask(router, body_bytes=10, stream=False), stream=False)
+    load: dict[str, float] = set_status(place).get("load") or {}
+    rates = [load.get("arrivalPerSecond", 0), load.get("goodputPerSecond", 0)]
+    return min(rates) > 0 and 0 <= load.get("kvUsage", -1) <= 1
+
+
 def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleeper: Site) -> None:
     eventually(lambda: is_asleep(sleeper))
     one, other = (pod["status"]["podIP"] for pod in sleeper.ready("router"))
@@ -95,6 +104,7 @@ def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleepe
     assert_is_whole(stream.result(), stream=True)
     answered_by = {asked.result().headers[contract.HEADER_REPLICA] for asked in (short, long, stream)}
     assert [group_of(pod) for pod in woken] == list(answered_by)
+    eventually(lambda: tells_its_load(sleeper, one))
 
     eventually(lambda: is_asleep(sleeper))
     decisions = set_status(sleeper)["autoscaling"]["lastDecisions"]

@@ -970,13 +970,17 @@ class LoadStatus(ApiModel):
     running: int | None = None
     """Requests that replicas work on."""
     arrival_per_second: float | None = None
-    """Requests that come. Not told yet."""
+    """Requests a second that need a replica, of the last minute: also those that are held, or refused for
+    want of room or replicas; not those with a wrong key, path or size. Within a tenth and what chance makes
+    of it. Absent while a router does not tell its own."""
     goodput_per_second: float | None = None
-    """Requests answered inside the promise. Not told yet."""
+    """Answers a second that kept `slo`, of the last minute, told as `arrivalPerSecond` is; absent where it
+    promises no time."""
     attainment: float | None = None
     """Of the answers of the last half hour, the share that kept `slo`; absent where that promises no time."""
     kv_usage: float | None = None
-    """Share of the KV cache in use. Not told yet."""
+    """Share of the KV cache in use, from 0 to 1, within 0.05: the mean over the replicas that serve and whose
+    engines say so. Absent where fewer than half of them do."""
     sessions: int | None = None
     """Conversations of the last ten minutes that are warm on a replica, within a tenth. One that comes
     through several routers is counted by each."""

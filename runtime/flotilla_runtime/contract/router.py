@@ -98,6 +98,7 @@ class RouterServer(WireModel):
     drain began, the engine itself had nothing running or waiting. `answers`, `failed` (500 and above) and
     `kept` (within the promised times) are those of the last half hour, `sessions` the conversations of the
     last ten minutes: levels and no counters, which outlive the agent as far as HAProxy's ring of lines goes.
+    `kv_usage` is the share of its KV cache in use, None where the engine does not say so.
     """
 
     name: str
@@ -112,6 +113,7 @@ class RouterServer(WireModel):
     failed: int = 0
     kept: int = 0
     sessions: int = 0
+    kv_usage: float | None = None
 
 
 class RouterStatus(WireModel):
@@ -120,7 +122,10 @@ class RouterStatus(WireModel):
     `synced` says that every replica's state has been applied at least once since HAProxy started. `waiting`
     is every request in a queue, `held` those that wait for a first replica, `in_flight` those a replica works
     on. `idle_seconds` is how long there has been none of them, the agent's start at the earliest. `refused`
-    counts by reason since then. `unusable` are pods that cannot be servers, each with the problem.
+    counts by reason since then. `arrivals_per_second` are the requests that came for the replicas, also those
+    that were held, or refused for want of room or replicas; `kept_per_second` the answers within the promised
+    times: both of the last minute, or of what has passed of it since the agent's start, and None when HAProxy
+    has not been asked. `unusable` are pods that cannot be servers, each with the problem.
     """
 
     name: str
@@ -131,6 +136,8 @@ class RouterStatus(WireModel):
     held: int = 0
     in_flight: int
     idle_seconds: float = 0
+    arrivals_per_second: float | None = None
+    kept_per_second: float | None = None
     max_connections_per_replica: int
     queue_limit: int
     servers: tuple[RouterServer, ...]

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from flotilla_runtime.router.certificate import Certificate, fingerprint_shown
-from flotilla_runtime.router.files import BACKEND, REQUEST_RING, RunFiles
+from flotilla_runtime.router.files import ARRIVED, BACKEND, REQUEST_RING, RunFiles
 from flotilla_runtime.router.servers import AdminState, Observed, ObservedServer
 
 REPLY_SECONDS = 5.0
@@ -82,7 +82,8 @@ class AdminSocket:
         statistics = await self.send(f"show stat {BACKEND} {BACKEND_AND_SERVERS} -1")
         control = await self.send(f"show map {self._files.path(RunFiles.CONTROL_MAP)}")
         keys = await self.send(f"show map {self._files.path(RunFiles.KEYS_MAP)}") if with_keys else ""
-        observed = parse_observed(state, statistics, control, keys)
+        arrived = parse_arrived(await self.send(f"get var {ARRIVED}"))
+        observed = replace(parse_observed(state, statistics, control, keys), arrived=arrived)
         return replace(observed, held=await self._held()) if with_held else observed
 
     async def _held(self) -> int:
@@ -142,6 +143,12 @@ def parse_observed(state: str, statistics: str, control: str, keys: str) -> Obse
         keys=_map(keys),
         unassigned=int(rows["BACKEND"]["qcur"] or 0),
     )
+
+
+def parse_arrived(text: str) -> int | None:
+    """`proc.arrived: type=sint value=<5>` → 5. What cannot be read is unknown: a figure stops no round."""
+    digits = text.rpartition("value=<")[2].removesuffix(">")
+    return int(digits) if digits.isdecimal() else None
 
 
 def _server_states(text: str) -> Iterable[dict[str, str]]:

@@ -1,9 +1,10 @@
 """The agent beside HAProxy: makes it know the replicas, and says what it does. Never in a request's path.
 
-Three loops and a small server. The first looks at HAProxy every 0.2 s, and at once when a pod has changed,
+Four loops and a small server. The first looks at HAProxy every 0.2 s, and at once when a pod has changed,
 and runs the plan that servers.py makes; the second reads HAProxy's request lines into metrics and tallies;
-the third asks engines that drain whether they are idle. What the first goes by is read anew each time, so the
-agent keeps no state that could be wrong after a restart of either.
+the third asks engines that drain whether they are idle, the fourth those that serve how full their caches
+are. What the first goes by is read anew each time, so the agent keeps no state that could be wrong after a
+restart of either.
 
 The agent is ready once the pods of both selectors have been listed and a whole plan has been carried out,
 drains included, and as long as the last round succeeded within `STALE_SECONDS`.
@@ -21,9 +22,10 @@ from pathlib import Path
 
 import structlog
 
-from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus
+from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus, ServerState
 from flotilla_runtime.router import pods
 from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError, write_run_file
+from flotilla_runtime.router.cache_looks import CacheLooks
 from flotilla_runtime.router.caller_keys import ANONYMOUS, map_text, read_caller_keys
 from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
 from flotilla_runtime.router.engine_looks import EngineLooks
@@ -32,6 +34,7 @@ from flotilla_runtime.router.listeners import certificate_path
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
 from flotilla_runtime.router.pods import Replica
+from flotilla_runtime.router.rates import CounterRate
 from flotilla_runtime.router.request_log import RequestLog
 from flotilla_runtime.router.servers import Desired, Observed, limits, plan, rebalance, router_servers
 from flotilla_runtime.router.tallies import Promise
@@ -77,6 +80,8 @@ class RouterAgent:
         self._done: tuple[str, ...] = ()
         self._draining_since: float | None = None
         self._looks = EngineLooks(self._replicas, port=config.engine_port)
+        self._caches = CacheLooks(self._serving, port=config.engine_port)
+        self._arrivals = CounterRate()
         self._busy_at = clock()
         self._certificate_problem: str | None = None
         self.metrics = RouterMetrics()
@@ -94,6 +99,7 @@ class RouterAgent:
             group.create_task(self._keep_current())
             group.create_task(self._requests.follow(self._socket))
             group.create_task(self._looks.run())
+            group.create_task(self._caches.run())
 
     @property
     def ready(self) -> bool:
@@ -106,6 +112,7 @@ class RouterAgent:
         last = self._last or Round(at=0, desired=Desired(), observed=Observed(), unusable={})
         share = limits(self._config, last.desired.live_routers)
         servers = router_servers(self._config, last.desired, last.observed)
+        arrivals_per_second = self._arrivals.per_second(self._clock())
         return RouterStatus(
             name=self._config.name,
             synced=self._last is not None,
@@ -115,6 +122,9 @@ class RouterAgent:
             held=last.observed.held,
             in_flight=last.observed.in_flight,
             idle_seconds=self._clock() - max(self._busy_at, self._requests.last_ended),
+            arrivals_per_second=arrivals_per_second,
+            # Who cannot be asked for the one tells no lines for the other.
+            kept_per_second=None if arrivals_per_second is None else self._requests.kept_per_second,
             max_connections_per_replica=share.max_connections,
             queue_limit=share.queue,
             servers=tuple(self._with_tally(server) for server in servers),
@@ -131,11 +141,15 @@ class RouterAgent:
                 "failed": tally.failed,
                 "kept": tally.kept,
                 "sessions": tally.sessions,
+                "kv_usage": self._caches.usage(server.name),
             }
         )
 
     def _replicas(self) -> tuple[Replica, ...]:
         return () if self._last is None else self._last.desired.replicas
+
+    def _serving(self) -> tuple[Replica, ...]:
+        return tuple(replica for replica in self._replicas() if replica.state is ServerState.READY)
 
     async def drained(self, *, noticed_within_seconds: float = ENDPOINTS_FORGET_SECONDS) -> bool:
         """Waits until nothing is left to do here; False when this pod is not being deleted at all."""
@@ -190,6 +204,8 @@ class RouterAgent:
             at=self._clock(), desired=desired, observed=observed, unusable={**replicas.unusable}
         )
         self._requests.keep_only(replica.name for replica in replicas.usable)
+        if observed.arrived is not None:
+            self._arrivals.look(observed.arrived, self._clock())
         if observed.busy:
             self._busy_at = self._clock()
         keyed = self._config.caller_keys_directory is not None

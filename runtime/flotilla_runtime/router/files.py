@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 BACKEND = "engines"
 NO_SERVERS = "-"  # an empty value cannot be set over the admin socket
 REQUEST_RING = "requests"
+ARRIVED = "proc.arrived"  # a variable of the process: the requests that came
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterConfig, RouterTask
 from flotilla_runtime.router.caller_keys import ANONYMOUS
-from flotilla_runtime.router.files import BACKEND, RunFiles
+from flotilla_runtime.router.files import ARRIVED, BACKEND, RunFiles
 from flotilla_runtime.router.listeners import listeners
 from flotilla_runtime.router.openai_errors import RefusalReason
 
@@ -80,6 +80,7 @@ def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
             RefusalReason.LENGTH_REQUIRED,
             f"if !{{ req.hdr(content-length) -m found }} {{ req.body_len gt {CHUNKED_BODY_BYTES} }}",
         ),
+        *_arrival(),
         "",
         *_priority(),
         "",
@@ -135,6 +136,11 @@ def _listed_models(config: RouterConfig, files: RunFiles) -> Iterable[str]:
 def _quoted(text: str) -> str:
     """A word of HAProxy's configuration that stands for exactly this text."""
     return '"' + "".join("\\" + char if char in '\\"$ ' else char for char in text) + '"'
+
+
+def _arrival() -> Iterable[str]:
+    """Counts what a replica would have to answer, also if none has room: demand, and no caller's mistakes."""
+    return (f"    http-request set-var({ARRIVED}) int(1),add({ARRIVED})",)
 
 
 def _priority() -> Iterable[str]:

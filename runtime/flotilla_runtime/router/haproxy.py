@@ -34,7 +34,7 @@ from importlib.resources import files as package_files
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterConfig, RouterTask
-from flotilla_runtime.router.files import BACKEND, NO_SERVERS, REQUEST_RING, RunFiles
+from flotilla_runtime.router.files import ARRIVED, BACKEND, NO_SERVERS, REQUEST_RING, RunFiles
 from flotilla_runtime.router.frontend import frontend
 from flotilla_runtime.router.listeners import bind
 from flotilla_runtime.router.openai_errors import OpenAIError, RefusalReason, haproxy_errors, refusals
@@ -128,6 +128,7 @@ def _global(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         "    nbthread 1",
         f"    tune.bufsize {BUFFER_BYTES}",
         f"    hard-stop-after {config.drain_deadline_seconds}s",
+        f"    set-var {ARRIVED} int(0)",
         "    .if version_atleast(3.1)",
         "    tune.lua.bool-sample-conversion pre-3.1-bug",
         "    .endif",

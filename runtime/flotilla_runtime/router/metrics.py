@@ -47,6 +47,7 @@ class RouterMetrics:
         self._sessions = self._gauge(
             "sessions", "Conversations of the last ten minutes, warm on a replica.", "replica"
         )
+        self._kv_usage = self._gauge("kv_usage", "Share of a replica's KV cache in use, 0 to 1.", "replica")
         self._replicas = self._gauge("replicas", "Replicas by state.", "state")
         self._expected: set[str] = set()
         self._refused.labels(UNKNOWN, RefusalReason.UNAUTHORIZED.value)
@@ -89,11 +90,14 @@ class RouterMetrics:
         self._in_flight.clear()
         self._queued.clear()
         self._sessions.clear()
+        self._kv_usage.clear()
         self._replicas.clear()
         for server in status.servers:
             self._in_flight.labels(server.name).set(server.in_flight)
             self._queued.labels(server.name).set(server.queued)
             self._sessions.labels(server.name).set(server.sessions)
+            if server.kv_usage is not None:
+                self._kv_usage.labels(server.name).set(server.kv_usage)
             self._replicas.labels(server.state.value).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

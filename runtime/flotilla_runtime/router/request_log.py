@@ -4,7 +4,8 @@ A ring in HAProxy holds the last lines, and an agent that starts beside a runnin
 is how the figures of the last half hour, which the operator judges by, outlive an agent. So every line counts
 at the time it tells and not when it is read: what is too old falls out, and no replica seems busy because its
 history was read again. The metrics' counters start at zero with the agent, as Prometheus expects, and
-leave out the lines that are older; an earlier agent has counted those.
+leave out the lines that are older; an earlier agent has counted those. So does the rate of kept answers,
+which is told for the time since the agent's start.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import structlog
 
 from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError
 from flotilla_runtime.router.metrics import RouterMetrics
+from flotilla_runtime.router.rates import Rate
 from flotilla_runtime.router.requests import RequestRecord, parse_request
 from flotilla_runtime.router.tallies import Promise, Tallies, Tally
 
@@ -40,6 +42,7 @@ class RequestLog:
         self._wall = wall
         self._began = clock()
         self.last_ended = self._began
+        self._kept = Rate(self._began)
 
     async def follow(self, socket: AdminSocket) -> None:
         """Read until cancelled: the ring from its start when HAProxy is a new one to us, else what is new."""
@@ -59,16 +62,22 @@ class RequestLog:
     def count(self, record: RequestRecord) -> None:
         """Take one request, at the time it ended."""
         ended = self._clock() - max(0.0, self._wall() - record.ended_at)
-        self._tallies.count(record, ended)
+        kept = self._tallies.count(record, ended)
         if ended < self._began:
             return
         self._metrics.count(record)
+        self._kept.add(kept, ended)
         if record.refused is None:
             self.last_ended = max(self.last_ended, ended)
 
     def tally(self, replica: str) -> Tally:
         """One replica's figures of now."""
         return self._tallies.of(replica, self._clock())
+
+    @property
+    def kept_per_second(self) -> float:
+        """Answers that kept the promise, of replicas that are gone too."""
+        return self._kept.per_second(self._clock())
 
     def keep_only(self, replicas: Iterable[str]) -> None:
         """Forget the replicas that are gone."""

@@ -48,13 +48,16 @@ class ObservedServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """HAProxy's state at one moment; `unassigned` wait for any server with room, `held` for a first one."""
+    """HAProxy's state at one moment; `unassigned` wait for any server with room, `held` for a first one.
+    `arrived` is how many requests came since HAProxy's start.
+    """
 
     servers: tuple[ObservedServer, ...] = ()
     control: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     unassigned: int = 0
     held: int = 0
+    arrived: int | None = None
 
     @property
     def waiting(self) -> int:

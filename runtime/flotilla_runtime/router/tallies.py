@@ -68,10 +68,10 @@ class Tallies:
         self._promise = promise
         self._replicas: dict[str, _Replica] = {}
 
-    def count(self, record: RequestRecord, now: float) -> None:
-        """Take one request that has ended."""
+    def count(self, record: RequestRecord, now: float) -> bool:
+        """Take one request that has ended; whether it was an answer that kept the promise."""
         if record.replica is None:
-            return
+            return False
         replica = self._replicas.setdefault(record.replica, _Replica())
         if record.conversation is not None:
             replica.sessions.pop(record.conversation, None)
@@ -79,13 +79,15 @@ class Tallies:
             if len(replica.sessions) > SESSIONS_KEPT:
                 replica.sessions.popitem(last=False)
         if record.aborted or record.refused is not None:
-            return
+            return False
         if not replica.buckets or now - replica.buckets[-1].since >= BUCKET_SECONDS:
             replica.buckets.append(_Bucket(since=now))
         bucket = replica.buckets[-1]
         bucket.answers += 1
         bucket.failed += record.status >= FIRST_FAILURE_STATUS
-        bucket.kept += self._promise.kept_by(record)
+        kept = self._promise.kept_by(record)
+        bucket.kept += kept
+        return kept
 
     def of(self, name: str, now: float) -> Tally:
         """One replica's figures as of now."""

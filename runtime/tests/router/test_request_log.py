@@ -80,3 +80,20 @@ def test_when_the_last_request_ended(fields: dict[str, Any], last: float) -> Non
     times.passed = 40
     log.count(record(**fields))
     assert log.last_ended == STARTED + last
+
+
+def test_kept_answers_are_told_for_the_time_since_the_agents_start() -> None:
+    times = Times()
+    log = log_of(times, RouterMetrics())
+    assert log.kept_per_second == 0
+    times.passed = 20
+    for age in (19, 9, 1, 30):  # the last one ended before the start
+        log.count(record(replica=str(age), ended_at=NOON + 20 - age))
+    for fields in ({"status": 500}, {"aborted": True}, {"refused": "QueueTimeout"}, {"replica": None}):
+        log.count(record(ended_at=NOON + 19, **fields))
+    log.keep_only([])
+    assert log.kept_per_second == 3 / 20
+    times.passed = 60
+    assert log.kept_per_second == 3 / 60
+    times.passed = 65
+    assert log.kept_per_second == 2 / 60

@@ -103,10 +103,13 @@ def test_metrics_by_caller_replica_and_reason() -> None:
 def test_a_replica_that_is_gone_leaves_no_line() -> None:
     metrics = RouterMetrics()
     ready = RouterServer(name="a", id=1, address="x:1", state=ServerState.READY, in_flight=2, queued=1)
-    metrics.show(status(ready.model_copy(update={"sessions": 3})))
+    unknown = ready.model_copy(update={"name": "b"})
+    metrics.show(status(ready.model_copy(update={"sessions": 3, "kv_usage": 0.25}), unknown))
     text = generate_latest(metrics.registry)
     assert b'in_flight_requests{replica="a"} 2.0' in text
     assert b'flotilla_router_sessions{replica="a"} 3.0' in text
+    assert b'flotilla_router_kv_usage{replica="a"} 0.25' in text
+    assert b'flotilla_router_kv_usage{replica="b"}' not in text
     metrics.show(status())
     assert b'replica="a"' not in generate_latest(metrics.registry)
 

@@ -43,6 +43,7 @@ class Engine:
     most: int = 0
     cancelled: int = 0
     key: str | None = None
+    kv_usage: str = "0.0"
     runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -61,6 +62,7 @@ class Engine:
         return web.Response(
             text=f'vllm:num_requests_running{{engine="0"}} {self.running}.0\n'
             'vllm:num_requests_waiting{engine="0"} 0.0\n'
+            f'vllm:kv_cache_usage_perc{{engine="0"}} {self.kv_usage}\n'
         )
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -1,11 +1,12 @@
 """`status.load`: what the agents of a set's routers report together, told so that noise writes nothing.
 
-Requests that wait and run are told as they are. Conversations and the share of good answers move with every
-request, so what was told stays until the figure has left its neighbourhood. Arrivals, goodput and the use of
-the KV cache are left out: agents tell answers by replica, which go when the replica goes, and so no rate.
+Requests that wait and run are told as they are. The other figures move with every request, so what was told
+stays until the figure has left its neighbourhood; of a rate that is as far as chance alone takes it, where
+callers come independently.
 """
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import Slo
@@ -15,17 +16,25 @@ from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
 
 SESSIONS_SHARE = 0.1  # of the number that was told
 ATTAINMENT_STEP = 0.01
+RATE_SHARE = 0.1
+RATE_DEVIATIONS = 2.0
+RATE_WINDOW_SECONDS = 60.0  # over which the routers count
+KV_USAGE_STEP = 0.05
 
 
 def load_status(load: RouterLoad, slo: Slo | None, told: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is known; `told` is what the status says now."""
     if load.waiting is None:
         return None
+    kept_per_second = load.kept_per_second if _promises(slo) else None
     found = {
         "waiting": load.waiting,
         "running": load.running,
-        "sessions": _sessions(load, told.get("sessions")),
+        "arrivalPerSecond": _rate(load.arrivals_per_second, told.get("arrivalPerSecond")),
+        "goodputPerSecond": _rate(kept_per_second, told.get("goodputPerSecond")),
         "attainment": _attainment(load, slo, told.get("attainment")),
+        "kvUsage": _near(load.kv_usage, told.get("kvUsage"), KV_USAGE_STEP),
+        "sessions": _sessions(load, told.get("sessions")),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 
@@ -37,10 +46,26 @@ def _sessions(load: RouterLoad, told: int | None) -> int:
     return int(rounded(exact, 2) or 0)
 
 
+def _rate(exact: float | None, told: float | None) -> float | None:
+    """None at all is told at once: it would else be hidden behind the last few requests for ever."""
+    if not exact or told is None:
+        return rounded(exact, 2)
+    chance = RATE_DEVIATIONS * sqrt(told / RATE_WINDOW_SECONDS)
+    return told if abs(exact - told) <= max(told * RATE_SHARE, chance) else rounded(exact, 2)
+
+
 def _attainment(load: RouterLoad, slo: Slo | None, told: float | None) -> float | None:
     answers = sum(load.answers.values(), Answers())
-    if slo is None or (slo.ttft_seconds is None and slo.e2e_seconds is None) or not answers.count:
+    if not _promises(slo) or not answers.count:
         return None
-    if told is not None and abs(answers.attainment - told) < ATTAINMENT_STEP:
-        return told
-    return round(answers.attainment, 2)
+    return _near(answers.attainment, told, ATTAINMENT_STEP)
+
+
+def _promises(slo: Slo | None) -> bool:
+    return slo is not None and (slo.ttft_seconds is not None or slo.e2e_seconds is not None)
+
+
+def _near(exact: float | None, told: float | None, step: float) -> float | None:
+    if exact is None:
+        return None
+    return told if told is not None and abs(exact - told) < step else round(exact, 2)

@@ -24,7 +24,6 @@ from flotilla_operator.controllers.model_replica_set.devices import (
 )
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
-from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
@@ -38,6 +37,7 @@ from flotilla_operator.controllers.model_replica_set.records import (
 )
 from flotilla_operator.controllers.model_replica_set.references import missing_references
 from flotilla_operator.controllers.model_replica_set.revisions import served_beside
+from flotilla_operator.controllers.model_replica_set.router_load import router_load
 from flotilla_operator.controllers.model_replica_set.scaling import (
     scaling_of,
     with_replicas,
@@ -45,7 +45,6 @@ from flotilla_operator.controllers.model_replica_set.scaling import (
 )
 from flotilla_operator.controllers.model_replica_set.seen import (
     Observed,
-    RouterLoad,
     SetSeen,
     Surroundings,
 )
@@ -267,30 +266,6 @@ def routers_seen(
             status=next(iter(measurements.answers([target], contract.RouterStatus)), None),
         )
         for pod, target in zip(pods, targets, strict=True)
-    )
-
-
-def router_load(targets: Sequence[Target], measurements: Measurements) -> RouterLoad:
-    """The sum of what the routers report; unknown when none does."""
-    statuses = measurements.answers(targets, contract.RouterStatus)
-    if not statuses:
-        return RouterLoad()
-    by_group: dict[str, int] = {}
-    sessions: dict[str, int] = {}
-    answers: dict[str, Answers] = {}
-    for status in statuses:
-        for server in status.servers:
-            by_group[server.name] = by_group.get(server.name, 0) + server.in_flight
-            sessions[server.name] = sessions.get(server.name, 0) + server.sessions
-            told = Answers(count=server.answers, failed=server.failed, kept=server.kept)
-            answers[server.name] = answers.get(server.name, Answers()) + told
-    return RouterLoad(
-        waiting=sum(status.waiting + status.held for status in statuses),
-        running=sum(status.in_flight for status in statuses),
-        by_group=by_group,
-        idle_seconds=min(s.idle_seconds for s in statuses) if len(statuses) == len(targets) else None,
-        sessions=sessions,
-        answers=answers,
     )
 
 

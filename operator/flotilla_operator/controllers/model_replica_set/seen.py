@@ -111,6 +111,9 @@ class RouterLoad:
     sessions: Mapping[str, int] = field(default_factory=dict)
     idle_seconds: float | None = None
     answers: Mapping[str, Answers] = field(default_factory=dict)
+    arrivals_per_second: float | None = None
+    kept_per_second: float | None = None
+    kv_usage: float | None = None
 
     @property
     def of_all(self) -> bool:

@@ -1,8 +1,12 @@
 """`status.load` from what routers say: what is known, and that noise writes nothing. The sum over routers:
-test_observe; when a status is written: tests/controllers/test_reconciler.
+test_router_load; when a status is written: tests/controllers/test_reconciler; what real routers tell:
+runtime/tests/router/test_agent_load.py.
 """
 
+from bisect import bisect
 from dataclasses import replace
+from itertools import accumulate
+from random import Random
 from typing import Any
 
 import pytest
@@ -61,6 +65,65 @@ def test_the_share_that_kept_the_promise(
     said = load_status(replace(QUIET, answers=answers), slo, {} if told is None else {"attainment": told})
     assert said is not None
     assert said.get("attainment") == shown
+
+
+@pytest.mark.parametrize(
+    ("exact", "told", "shown"),
+    [
+        pytest.param(None, 3.0, None, id="not known any more"),
+        pytest.param(0.0, None, 0.0, id="none"),
+        pytest.param(12.345, None, 12.0, id="two digits"),
+        pytest.param(109.0, 100.0, 100.0, id="noise keeps what was told"),
+        pytest.param(111.0, 100.0, 110.0, id="a tenth more is news"),
+        pytest.param(89.0, 100.0, 89.0, id="so is a tenth less"),
+        pytest.param(1.2, 1.0, 1.0, id="of few, chance makes more than a tenth"),
+        pytest.param(1.3, 1.0, 1.3, id="but not as much"),
+        pytest.param(0.0, 0.017, 0.0, id="none at all is news"),
+        pytest.param(1 / 60, 0.0, 0.017, id="and so is the first"),
+    ],
+)
+def test_the_rates(exact: float | None, told: float | None, shown: float | None) -> None:
+    names = ("arrivalPerSecond", "goodputPerSecond")
+    held = {} if told is None else dict.fromkeys(names, told)
+    said = load_status(replace(QUIET, arrivals_per_second=exact, kept_per_second=exact), PROMISE, held)
+    assert said is not None
+    assert [said.get(name) for name in names] == [shown, shown]
+
+
+@pytest.mark.parametrize("slo", [None, Slo()], ids=["nothing is promised", "no time is promised"])
+def test_without_a_promise_there_is_no_goodput(slo: Slo | None) -> None:
+    load = replace(QUIET, arrivals_per_second=2.0, kept_per_second=2.0)
+    said = load_status(load, slo, {"goodputPerSecond": 1.0})
+    assert said == {"waiting": 0, "running": 0, "sessions": 0, "arrivalPerSecond": 2.0}
+
+
+@pytest.mark.parametrize("per_second", [0.02, 1, 100])
+def test_callers_that_come_evenly_write_seldom(per_second: float) -> None:
+    """Of the 360 looks at a set in an hour; where few come, a request that runs writes as often."""
+    random = Random(7)
+    came = list(accumulate(random.expovariate(per_second) for _ in range(int(4000 * per_second))))
+    told: dict[str, Any] = {}
+    written = 0
+    for now in range(60, 3660, 10):
+        exact = (bisect(came, now) - bisect(came, now - 60)) / 60
+        said = load_status(replace(QUIET, arrivals_per_second=exact), None, told) or {}
+        written, told = written + (said != told), said
+    assert written < 60
+
+
+@pytest.mark.parametrize(
+    ("exact", "told", "shown"),
+    [
+        pytest.param(None, 0.4, None, id="not known"),
+        pytest.param(0.123, None, 0.12, id="in hundredths"),
+        pytest.param(0.44, 0.4, 0.4, id="noise keeps what was told"),
+        pytest.param(0.46, 0.4, 0.46, id="five hundredths are news"),
+    ],
+)
+def test_how_full_the_caches_are(exact: float | None, told: float | None, shown: float | None) -> None:
+    said = load_status(replace(QUIET, kv_usage=exact), None, {} if told is None else {"kvUsage": told})
+    assert said is not None
+    assert said.get("kvUsage") == shown
 
 
 def test_without_answers_there_is_no_share_and_without_routers_no_load() -> None:
