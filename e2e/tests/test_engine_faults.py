@@ -37,6 +37,25 @@ def site(demo: Environment) -> Iterator[Site]:
     made_here.remove_all()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_volume(demo: Environment, double: str) -> Iterator[str]:
+    """The name of a set that mounts what is not there. It comes first and is judged last, since the operator
+    lets the kubelet try for two minutes.
+    """
+    name, made_here = "no-volume", Site(demo.kubectl)
+    made_here.apply(doubles(name, double, pod=mounted("no-such-map")))
+    yield name
+    made_here.remove_all()
+
+
+def mounted(config_map: str) -> dict[str, Any]:
+    """A ConfigMap in the engine's container."""
+    return {
+        "volumes": [{"name": "double", "configMap": {"name": config_map}}],
+        "volumeMounts": [{"name": "double", "mountPath": "/etc/double", "readOnly": True}],
+    }
+
+
 def apply_slow_doubles(site: Site, name: str, image: str, seconds: float, **spec: Any) -> None:
     """A set of doubles that listen only so long after their start."""
     faults = {"faults": {"start_delay_seconds": seconds}}
@@ -47,12 +66,8 @@ def apply_slow_doubles(site: Site, name: str, image: str, seconds: float, **spec
         "data": {"config.json": json.dumps(faults)},
     }
     site.apply(configuration)
-    mounted = {
-        "volumes": [{"name": "double", "configMap": {"name": f"{name}-double"}}],
-        "volumeMounts": [{"name": "double", "mountPath": "/etc/double", "readOnly": True}],
-    }
     arguments = {"extraArgs": ["--config", "/etc/double/config.json"]}
-    site.apply(doubles(name, image, arguments, pod=mounted, **spec))
+    site.apply(doubles(name, image, arguments, pod=mounted(f"{name}-double"), **spec))
 
 
 def patched(site: Site, name: str, **engine: Any) -> None:
@@ -230,3 +245,11 @@ def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, dou
     wait_ready(site, name)
     notes = site.notes(name, "GroupFailed")
     assert any(f"pod {follower}: container engine {KILLED}" in note for note in notes), notes
+
+
+def test_volumes_that_do_not_come_are_told_of(site: Site, without_volume: str) -> None:
+    """Of what keeps a pod from being set up its containers say nothing, only the kubelet's events do."""
+    words = f"see kubectl describe pod {without_volume}-"
+    site.wait(REPLICA_SET, without_volume, "Available", "False", "PodSetupSlow", words=words)
+    (pod,) = site.pods(without_volume)
+    assert any("no-such-map" in note for note in site.notes(pod, "FailedMount"))

@@ -23,7 +23,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
-from flotilla_operator.controllers.model_replica_set.trouble import slow_start
+from flotilla_operator.controllers.model_replica_set.trouble import slow_setup, slow_start
 from flotilla_operator.controllers.model_replica_set.turnover import Goal, Pace, Turnover, decide
 from flotilla_operator.placement import Group, Standing
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
@@ -98,17 +98,22 @@ def judged_groups(
 ) -> tuple[ReplicaGroup, ...]:
     """The set's groups, and which of them must go."""
     paused = seen.spec.paused
-    groups = (_slow_to_start(group, seen, now) for group in seen.groups)
+    groups = (_slow(group, seen, now) for group in seen.groups)
     ended = (replace(group, ending=ending_of(group, around, now, paused=paused)) for group in groups)
     return tuple(_with_surroundings(group, seen, around, load) for group in ended)
 
 
-def _slow_to_start(group: ReplicaGroup, seen: SetSeen, now: datetime) -> ReplicaGroup:
-    """The group, troubled by its leader's start where nothing worse is known."""
+def _slow(group: ReplicaGroup, seen: SetSeen, now: datetime) -> ReplicaGroup:
+    """The group, troubled by pods that are not set up or by its leader's start, where nothing worse is
+    known.
+    """
     if group.trouble is not None or group.phase is not Phase.LOADING:
         return group
+    setups = (slow_setup(member.pod, now) for member in group.members)
+    setup = next((trouble for trouble in setups if trouble is not None), None)
     capacity = (seen.manifest.get("status") or {}).get("capacity") or {}
-    return replace(group, trouble=slow_start(group.leader.pod, capacity.get("startupSeconds"), now))
+    start = slow_start(group.leader.pod, capacity.get("startupSeconds"), now)
+    return replace(group, trouble=setup or start)
 
 
 def _with_surroundings(

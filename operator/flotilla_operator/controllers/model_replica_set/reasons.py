@@ -56,6 +56,7 @@ class Reason(StrEnum):
     MODEL_FETCH_FAILED = "ModelFetchFailed"
     ENGINE_CRASHING = "EngineCrashing"
     ENGINE_SLOW_TO_START = "EngineSlowToStart"
+    POD_SETUP_SLOW = "PodSetupSlow"
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
 
     REPLICAS_IGNORED = "ReplicasIgnored"

@@ -39,6 +39,10 @@ FOR_A_PERSON = (
     Reason.ENGINE_CRASHING,
 )
 LAST_WORDS_LIMIT = 400
+CONTAINERS_MAY_START = (
+    "PodReadyToStartContainers"  # the kubelet's word for volumes and network that are there
+)
+SLOW_SETUP = timedelta(minutes=2)  # a cloud's disk is attached within one
 SLOW_START = timedelta(minutes=10)  # where no start of the set has been measured
 SLOW_START_AT_LEAST = timedelta(minutes=5)
 SLOW_TIMES_USUAL = 3
@@ -71,6 +75,22 @@ def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
     for container in status.get("containerStatuses") or ():
         if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
             return found
+    return None
+
+
+def slow_setup(pod: Mapping[str, Any], now: datetime) -> Trouble | None:
+    """A pod for which the kubelet does not get volumes or network ready; why, it says in the pod's events
+    alone.
+    """
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        since = condition.get("lastTransitionTime")
+        held = condition["type"] == CONTAINERS_MAY_START and condition["status"] == "False"
+        if held and since is not None and now - parsed_timestamp(since) >= SLOW_SETUP:
+            name = pod["metadata"]["name"]
+            message = (
+                f"its volumes or its network are not there since {since}; see kubectl describe pod {name}"
+            )
+            return Trouble(reason=Reason.POD_SETUP_SLOW, message=message)
     return None
 
 

@@ -546,6 +546,31 @@ class TestTrouble:
         assert "others of the set served after 60 s" in condition(done, "Ready")["message"]
         assert condition(done, "Stalled")["status"] == "False"
 
+    @pytest.mark.parametrize(
+        ("seconds", "status", "reason"),
+        [
+            pytest.param(119, "False", Reason.NO_REPLICA_READY, id="a disk takes its time"),
+            pytest.param(120, "False", Reason.POD_SETUP_SLOW, id="two minutes are too long"),
+            pytest.param(999, "True", Reason.NO_REPLICA_READY, id="they have been there for long"),
+        ],
+    )
+    def test_of_volumes_that_do_not_come_says_where_the_kubelet_tells_why(
+        self, seconds: float, status: str, reason: Reason
+    ) -> None:
+        manifest = gpu_set(replicas=1)
+        pod = member(manifest, "llama-x", node="a")
+        held = {
+            "type": "PodReadyToStartContainers",
+            "status": status,
+            "lastTransitionTime": time_text(seconds),
+        }
+        pod["status"]["conditions"].append(held)
+        done = plan(observed(manifest, [pod]), NOW)
+        assert shown(done, "Available") == ("False", reason)
+        told = "see kubectl describe pod llama-x" in condition(done, "Ready")["message"]
+        assert told is (reason is Reason.POD_SETUP_SLOW)
+        assert condition(done, "Stalled")["status"] == "False"
+
     @pytest.mark.parametrize("slow", ["llama-a", "llama-b"])
     def test_that_a_person_must_mend_is_told_before_what_time_mends(self, slow: str) -> None:
         manifest = gpu_set(replicas=2)
