@@ -111,11 +111,11 @@ demo-down: setup ## Remove the demo's namespace and the chart
 
 .PHONY: bench-retrieval-demo
 bench-retrieval-demo: prerequisites ## Is the right page among the first five? 30 questions over the demo's pages
-	@$(E2E) -m retrieval_demo
+	@$(E2E) -m retrieval_demo $(ARGS)
 
 .PHONY: bench-placement
 bench-placement: setup ## Plan 15,000 groups on 640 nodes; small clusters against an exact solver
-	@$(E2E) -m placement
+	@$(E2E) -m placement $(ARGS)
 
 .PHONY: bench-router
 bench-router: prerequisites ## TRACE=file: what the router adds to a request, and prefix hits (without a trace: ARGS=--no-trace)

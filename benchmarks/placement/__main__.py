@@ -2,10 +2,10 @@
 
 `make bench-placement`: one plan of 15,000 groups on 640 nodes of eight accelerators in four zones; one group
 more on that cluster; small clusters against an exact solver; groups that could lock each other out.
-Everything is drawn from seeds. The last line of the output is one JSON object.
+Everything is drawn from seeds. The last line of the output is one JSON object; 1 where a figure is missed.
 """
 
-import json
+import argparse
 import random
 import statistics
 import sys
@@ -26,6 +26,7 @@ from placement.clusters import (
 )
 from placement.deadlock import violations
 from placement.exact import shares
+from wanted import add_only_print, at_least, conclude, exactly, under
 
 SEED = 7
 GROUPS, NODES, ZONES, NODES_PER_RACK, BUSY = 15_000, 640, 4, 20, 0.30
@@ -33,6 +34,13 @@ SHORT_WAIT_SECONDS, LONG_WAIT_SECONDS = 500, 5000  # none has aged; most have
 SMALL_CLUSTERS, DEADLOCK_ORDERS, REPEATS = 500, 100, 21
 ONE_ARRIVAL_SECONDS = 0.0
 MORE_GROUPS = ((1, 1), (8, 1), (4, 2), (8, 2))  # tensor and stages
+
+WANTED = (
+    under(10, "plan_seconds"),
+    under(20, "one_group_milliseconds"),
+    at_least(0.99, "share_of_exact"),
+    exactly(0, "deadlock_violations"),
+)
 
 
 def plan(snapshot: Snapshot, longest_wait_seconds: float) -> tuple[Placement, float]:
@@ -75,6 +83,9 @@ def one_more_milliseconds(
 
 def main() -> int:
     """Measures all of it."""
+    parser = argparse.ArgumentParser(prog="python -m placement", description=__doc__)
+    add_only_print(parser)
+    options = parser.parse_args()
     topology = large_nodes(NODES, ZONES, NODES_PER_RACK)
     snapshot = Snapshot(topology=topology, claims=busy(topology, BUSY, random.Random(SEED)))
     placement, took = plan(snapshot, SHORT_WAIT_SECONDS)
@@ -101,8 +112,7 @@ def main() -> int:
         "deadlock_violations": violations(DEADLOCK_ORDERS, SEED),
     }
     print(f"{result['admitted_groups']} of {GROUPS} groups bound in {result['plan_seconds']} s")
-    print(json.dumps(result))
-    return 0
+    return conclude(result, WANTED, only_print=options.only_print)
 
 
 if __name__ == "__main__":

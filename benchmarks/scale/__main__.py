@@ -7,7 +7,8 @@ order within a pair alternates and the medians are compared; no operator runs be
 sets grow from 500 pods to 1,000, shrink, and go to zero. What the operator asked of the API server is read
 from the audit log.
 
-The last line is one JSON object: times in seconds, the largest memory of any operator in MiB.
+The last line is one JSON object: times in seconds, the largest memory of any operator in MiB. The exit
+status is 1 where a figure is missed.
 """
 
 import argparse
@@ -26,6 +27,11 @@ from typing import Any
 from cluster_site import Manifest, wait_for
 from scale.operator_runs import OperatorRuns
 from scale.site import SETS, Site, Workload, as_created, site
+from wanted import add_only_print, conclude, under
+
+WANTED_OF_TWO = (under(3, "ratio"), under(4, "api_requests_per_pod"))
+WANTED_OF_ONE = (under(2, "one_pod_groups_ratio"), under(4, "one_pod_groups_requests_per_pod"))
+WANTED = (under(300, "operator_mib"),)
 
 
 @dataclass(slots=True)
@@ -39,7 +45,20 @@ class Runs:
     @property
     def ratio(self) -> float:
         """The operator's median over the bare client's."""
-        return statistics.median(self.operator_seconds) / statistics.median(self.raw_seconds)
+        return round(statistics.median(self.operator_seconds) / statistics.median(self.raw_seconds), 2)
+
+    def figures(self, *, prefix: str, requests: str) -> dict[str, Any]:
+        """The medians, and beside them what they are the medians of."""
+        of = {
+            f"{prefix}seconds": self.operator_seconds,
+            f"{prefix}raw_client_seconds": self.raw_seconds,
+            f"{prefix}{requests}": self.requests_per_pod,
+        }
+        return {
+            **{key: round(statistics.median(values), 2) for key, values in of.items()},
+            **{f"{key}_of_each_run": [round(value, 2) for value in values] for key, values in of.items()},
+            f"{prefix}ratio": self.ratio,
+        }
 
 
 def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list[Manifest]:
@@ -122,6 +141,7 @@ def main() -> int:
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--only", choices=["one", "two"])
+    add_only_print(parser)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="flotilla-scale-") as folder,
@@ -129,8 +149,9 @@ def main() -> int:
         OperatorRuns(place) as operator,
     ):
         result = {"pods": options.pods, **_measure(place, operator, options)}
-    print(json.dumps(result))
-    return 0
+    of_two = WANTED_OF_TWO if options.only != "one" else ()
+    of_one = WANTED_OF_ONE if options.only != "two" else ()
+    return conclude(result, (*of_two, *of_one, *WANTED), only_print=options.only_print)
 
 
 def _measure(place: Site, operator: OperatorRuns, options: argparse.Namespace) -> dict[str, Any]:
@@ -138,21 +159,13 @@ def _measure(place: Site, operator: OperatorRuns, options: argparse.Namespace) -
     if options.only != "one":
         two = Workload(sets=options.sets, groups=options.pods // 2, stages=2)
         runs = alternate(place, operator, two, options.pairs)
-        result |= {
-            "seconds": round(statistics.median(runs.operator_seconds), 2),
-            "raw_client_seconds": round(statistics.median(runs.raw_seconds), 2),
-            "ratio": round(runs.ratio, 2),
-            "api_requests_per_pod": round(statistics.median(runs.requests_per_pod), 2),
-        }
+        result |= runs.figures(prefix="", requests="api_requests_per_pod")
     if options.only != "two":
         one = Workload(sets=options.sets, groups=options.pods, stages=1)
         runs = alternate(place, operator, one, options.pairs)
+        result |= runs.figures(prefix="one_pod_groups_", requests="requests_per_pod")
         operator.begin()
-        result |= {
-            "one_pod_groups_ratio": round(runs.ratio, 2),
-            "one_pod_groups_requests_per_pod": round(statistics.median(runs.requests_per_pod), 2),
-            "scaling_seconds": grow_and_shrink(place, one),
-        }
+        result["scaling_seconds"] = grow_and_shrink(place, one)
     return {**result, "operator_mib": round(operator.peak_mib, 1)}
 
 

@@ -6,7 +6,8 @@ meanwhile callers keep the streams open, each 10 to 30 s long. API server, sched
 HAProxy and its agents are the real programs, the engines are doubles, and kubelet.py does what kubelets do.
 
 A stream that does not come whole is counted in the phase in which it ended; in the phase of the kill, those
-of the killed pod should end with an error that a client can tell. The last line is one JSON object.
+of the killed pod should end with an error that a client can tell. The last line is one JSON object; the exit
+status is 1 where a figure is missed.
 """
 
 import argparse
@@ -27,10 +28,17 @@ from typing import Any
 from cluster_site import Manifest, wait_for
 from streams.load import Outcome
 from streams.site import MODEL, NAMESPACE, Site, group_of, node_of, revision_of, site
+from wanted import add_only_print, conclude, exactly
 
 STREAMS = 200
 SETTLES_SECONDS = 3.0
 ENDS_WITHIN_SECONDS = 240.0
+PHASES = ("before", "scale_down", "update", "kill", "node_drain", "cancelled_drain", "router_roll", "end")
+WANTED = (
+    *(exactly(0, f"broken_by_{phase}") for phase in PHASES),
+    exactly(0, "unclean_ends"),
+    exactly(1, "cancelled_drain_serves"),
+)
 
 Record = dict[str, Any]
 
@@ -213,6 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=STREAMS)
     parser.add_argument("--drain-seconds", type=int, default=120, help="1 breaks streams, to see it counted")
+    add_only_print(parser)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="flotilla-streams-") as name, site(Path(name)) as place:
@@ -221,8 +230,8 @@ def main() -> int:
             phases, serves = run(place, callers)
             found = result(options.streams, callers.records(), phases)
     seconds = round(time.monotonic() - began)
-    print(json.dumps({**found, "cancelled_drain_serves": serves, "seconds": seconds}))
-    return 0
+    figures = {**found, "cancelled_drain_serves": serves, "seconds": seconds}
+    return conclude(figures, WANTED, only_print=options.only_print)
 
 
 def _draining_everywhere(place: Site, group: str) -> bool:
