@@ -33,7 +33,8 @@ WANTED_OF_TRACE = (
 )
 WHERE = (
     "take conversation_trace.jsonl from the repository kvcache-ai/Mooncake (FAST25-release/traces) and name "
-    "it with TRACE=…, or leave prefix_hit_rate, ttft_p95_seconds and share_of_bound out with ARGS=--no-trace"
+    "it with TRACE=…, or put it at ../shared/data/mooncake_conversation_trace.jsonl, or leave "
+    "prefix_hit_rate, ttft_p95_seconds and share_of_bound out with make bench-router ARGS=--no-trace"
 )
 
 
