@@ -27,6 +27,7 @@ NO_SUCH_OPTION = "--no-such-option"
 DOUBLE = b"engine_double"
 SLOW_START_SECONDS = 25  # three failing looks of the readiness probe take fifteen
 DOWN_SECONDS = 10
+HUNG = "hung"
 KILLED = "ended with code 137"
 
 
@@ -45,6 +46,21 @@ def without_volume(demo: Environment, double: str) -> Iterator[str]:
     name, made_here = "no-volume", Site(demo.kubectl)
     made_here.apply(doubles(name, double, pod=mounted("no-such-map")))
     yield name
+    made_here.remove_all()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hung(demo: Environment, double: str) -> Iterator[dict[str, dict[str, Any]]]:
+    """The pod of a set that has served and then hangs, as it was before; judged late, for the same cause."""
+    name, made_here = HUNG, Site(demo.kubectl)
+    made_here.apply(doubles(name, double))
+    wait_ready(made_here, name)
+    pods = made_here.pods(name)
+    for pod in pods:
+        with demo.kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
+            faults = f"http://127.0.0.1:{port}/admin/faults"
+            httpx.post(faults, json={"hang": "Everything"}, timeout=60).raise_for_status()
+    yield pods
     made_here.remove_all()
 
 
@@ -162,7 +178,7 @@ def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) 
 
     def serves() -> bool:
         seen.append(site.kubectl.get(REPLICA_SET, name).get("status") or {})
-        return conditions_of(seen[-1]).get("Ready", {}).get("status") == "True"
+        return is_ready({"status": seen[-1]})
 
     site.until(serves, REPLICA_SET, name, "Ready")
     starting = [conditions_of(status) for status in seen if status.get("groups") and not ready(status)]
@@ -182,6 +198,11 @@ def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) 
 def ready(status: Mapping[str, Any]) -> int:
     replicas: int = status.get("readyReplicas") or 0
     return replicas
+
+
+def is_ready(item: Mapping[str, Any]) -> bool:
+    """Whether an object's condition Ready is true."""
+    return conditions_of(item["status"]).get("Ready", {}).get("status") == "True"
 
 
 def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -238,8 +259,7 @@ def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, dou
 
     def new_ones_serve() -> bool:
         pods = site.pods(name)
-        ready = [conditions_of(pod["status"]).get("Ready", {}).get("status") for pod in pods.values()]
-        return ready == ["True", "True"] and not pods.keys() & before.keys()
+        return [is_ready(pod) for pod in pods.values()] == [True, True] and not pods.keys() & before.keys()
 
     site.until(new_ones_serve, REPLICA_SET, name, "two new pods")
     wait_ready(site, name)
@@ -253,3 +273,15 @@ def test_volumes_that_do_not_come_are_told_of(site: Site, without_volume: str) -
     site.wait(REPLICA_SET, without_volume, "Available", "False", "PodSetupSlow", words=words)
     (pod,) = site.pods(without_volume)
     assert any("no-such-map" in note for note in site.notes(pod, "FailedMount"))
+
+
+def test_an_engine_that_hangs_is_started_anew_in_its_pod(site: Site, hung: dict[str, dict[str, Any]]) -> None:
+    def serves_again() -> bool:
+        pods = site.pods(HUNG)
+        return [(restarts(pod), is_ready(pod)) for pod in pods.values()] == [(1, True)]
+
+    site.until(serves_again, REPLICA_SET, HUNG, "an engine that was started anew")
+    wait_ready(site, HUNG)
+    assert uids(site.pods(HUNG)) == uids(hung)
+    (pod,) = hung
+    assert any("failed liveness probe" in note for note in site.notes(pod, "Killing"))
