@@ -23,6 +23,8 @@ Choices that surprise:
   more comes, and a stream's first token is that late.
 - `option abortonclose` stands in the defaults, for the frontend needs it too: without it a caller that
   leaves is not noticed before its answer comes, and its request keeps its place in queue and engine.
+- Headers that are slow or no HTTP are refused by HAProxy's parser, before there is a request. It takes our
+  words from 3.2 on, and only as a whole message instead of a body; 2.6 answers in its own.
 - From 3.1 on HAProxy warns unless it is told what Lua gets for a boolean. It is 1 or 0, as in 2.6: keys are
   joined from what bodies hold, and Lua joins no booleans.
 - Where a node allows fewer open files than `maxconn` needs, HAProxy warns and serves what it can.
@@ -30,6 +32,7 @@ Choices that surprise:
 
 import json
 from collections.abc import Iterable
+from http import HTTPStatus
 from importlib.resources import files as package_files
 
 from flotilla_runtime import contract
@@ -42,6 +45,7 @@ from flotilla_runtime.router.openai_errors import OpenAIError, RefusalReason, ha
 BUFFER_BYTES = 65536
 REQUEST_RING_BYTES = 4 * 1024 * 1024  # some ten thousand lines, which an agent that starts anew reads
 REQUEST_LINE_BYTES = 2048
+BY_THE_PARSER = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT})
 
 
 def render(config: RouterConfig) -> dict[str, str]:
@@ -54,7 +58,9 @@ def render(config: RouterConfig) -> dict[str, str]:
         frontend(config, files),
         _engines(config),
     )
-    errors = {_error_file(error): error.body for error in (*_haproxy_errors(config), _unauthorized(config))}
+    errors = {
+        _error_file(error): _answer(error) for error in (*_haproxy_errors(config), _unauthorized(config))
+    }
     return {
         files.CONFIG: "\n".join("\n".join(section) + "\n" for section in sections),
         files.REFUSALS: _lua_table(config),
@@ -76,7 +82,20 @@ def _model(name: str, config: RouterConfig) -> dict[str, object]:
 
 
 def _error_file(error: OpenAIError) -> str:
-    return f"error-{error.status}-{error.code}.json"
+    return f"error-{error.status}-{error.code}.{'http' if error.status in BY_THE_PARSER else 'json'}"
+
+
+def _answer(error: OpenAIError) -> str:
+    """What stands in the file: the body, or the whole message."""
+    if error.status not in BY_THE_PARSER:
+        return error.body
+    headers = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(error.body.encode())}",
+        "Connection: close",
+    )
+    return "\r\n".join((*headers, "", error.body))
 
 
 def _lua_table(config: RouterConfig) -> str:
@@ -162,6 +181,8 @@ def _defaults(config: RouterConfig) -> Iterable[str]:
 
 def _http_error(error: OpenAIError, config: RouterConfig) -> str:
     file = RunFiles(config.run_directory).path(_error_file(error))
+    if error.status in BY_THE_PARSER:
+        return f"    http-error status {error.status} errorfile {file}"
     retry = f" hdr Retry-After {config.retry_after_seconds}" if error.status == 503 else ""
     return f"    http-error status {error.status} content-type application/json file {file}{retry}"
 

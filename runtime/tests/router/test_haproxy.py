@@ -22,6 +22,7 @@ from local_cluster.directories import CHECKOUT
 from local_cluster.newer_haproxy import BRANCH_OF_THE_CHART
 from router_support.builders import config
 from router_support.certificates import write_pair
+from router_support.haproxy_version import branch
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -88,6 +89,26 @@ def test_while_no_name_is_served_by_all_replicas_none_is_listed() -> None:
     assert "model-0.json" not in files
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        pytest.param(400, "bad_request", id="headers that are no HTTP"),
+        pytest.param(408, "request_timeout", id="headers that do not arrive"),
+    ],
+)
+def test_what_the_parser_answers_is_a_whole_message(status: int, code: str) -> None:
+    """A body would do for what HAProxy answers later; its parser takes nothing but a message."""
+    files = render(config())
+    name = f"error-{status}-{code}.http"
+    lines = files["haproxy.cfg"].splitlines()
+    assert any(line.endswith(name) and f" http-error status {status} errorfile " in line for line in lines)
+    head, _, body = files[name].partition("\r\n\r\n")
+    first, *headers = head.split("\r\n")
+    assert first.startswith(f"HTTP/1.1 {status} ")
+    assert f"Content-Length: {len(body.encode())}" in headers
+    assert json.loads(body)["error"]["code"] == code
+
+
 def test_every_refusal_is_rendered_with_its_status_and_headers() -> None:
     lines = render(config(max_request_mib=2, retry_after_seconds=9))["refusals.lua"].splitlines()
     errors = refusals(max_request_mib=2, queue_timeout_seconds=60)
@@ -128,10 +149,6 @@ def test_what_stands_for_the_charts_haproxy_is_not_older(newer_programs: dict[st
     told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout
     chart = yaml.safe_load((CHECKOUT / "charts" / "flotilla" / "values.yaml").read_text())
     assert branch(told.split()[2]) >= branch(chart["images"]["haproxy"]["tag"])
-
-
-def branch(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in version.split(".")[:2])
 
 
 @pytest.mark.services
