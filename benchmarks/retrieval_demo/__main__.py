@@ -176,8 +176,8 @@ def main() -> int:
         print(f"{MANUAL} is missing: apt-get install postgresql-doc-15", file=sys.stderr)
         return 1
     corpus = demo_corpus()
-    engine, model = ensure_engine(), str(ensure_models() / EMBEDDER.name)
-    arguments = [model, "--served-model-name", EMBEDDER.name, *EMBEDDER.serve_arguments]
+    engine, model = ensure_engine(), ensure_models() / EMBEDDER.name
+    arguments = [str(model), "--served-model-name", EMBEDDER.name, *EMBEDDER.serve_arguments]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with (
