@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from demo.environment import Environment
+from tests.support.questions import ANSWER, ask
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500, func_only=True)]
@@ -41,14 +41,14 @@ def stages(demo: Environment) -> Iterator[None]:
 
 
 def test_two_pods_answer_as_one_replica_and_start_anew_together(demo: Environment, stages: None) -> None:
-    assert "Paris" in answer(demo)
+    assert ANSWER in answer(demo)
     before = pods(demo)
     assert len(before) == 2
     follower = next(name for name in before if name.endswith("-1"))
     demo.kubectl.run("delete", "pod", follower, "--wait=false")
     eventually(lambda: len(pods(demo)) == 2 and not pods(demo).keys() & before.keys())
     ready(demo)
-    assert "Paris" in answer(demo)
+    assert ANSWER in answer(demo)
 
 
 def ready(demo: Environment) -> None:
@@ -66,11 +66,6 @@ def pods(demo: Environment) -> dict[str, str]:
 
 
 def answer(demo: Environment) -> str:
-    """What the model says to a question that it knows the answer of."""
-    question = {"role": "user", "content": "What is the capital of France?"}
-    body = {"model": NAME, "messages": [question], "max_tokens": 12, "temperature": 0}
+    """What the set says to the question, through its router."""
     with demo.kubectl.port_forward(f"service/{NAME}-model", 8000) as port:
-        response = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=300)
-    assert response.status_code == 200, response.text
-    content: str = response.json()["choices"][0]["message"]["content"]
-    return content
+        return ask(f"http://127.0.0.1:{port}", NAME, timeout_seconds=300)

@@ -6,7 +6,6 @@ controllers/model_replica_set/test_groups_apiserver.py.
 
 from pathlib import Path
 
-import httpx
 import pytest
 
 from engine.environment import ensure
@@ -16,6 +15,7 @@ from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.stages import Stage
 from local_cluster.processes import free_port
 from tests.builders.model_replica_set import spec_of
+from tests.support.questions import ANSWER, ask
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
@@ -54,13 +54,4 @@ def test_two_stages_answer_as_one(tmp_path: Path) -> None:
         started(engine, behind, port, tmp_path / "follower.log"),
         running(engine, leader, port, tmp_path / "leader.log") as replica,
     ):
-        assert "Paris" in answer(replica.url)
-
-
-def answer(url: str) -> str:
-    question = {"role": "user", "content": "What is the capital of France?"}
-    body = {"model": GENERATOR.name, "messages": [question], "max_tokens": 12, "temperature": 0}
-    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
-    assert response.status_code == 200, response.text
-    content: str = response.json()["choices"][0]["message"]["content"]
-    return content
+        assert ANSWER in ask(replica.url, GENERATOR.name, timeout_seconds=120)

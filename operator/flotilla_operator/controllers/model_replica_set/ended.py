@@ -7,8 +7,9 @@ accelerators for nothing as long as nobody looks.
 from collections.abc import Sequence
 
 from flotilla_operator.cluster.resources import PODS
-from flotilla_operator.cluster.writes import Delete, Event, EventType
+from flotilla_operator.cluster.writes import Delete, Event
 from flotilla_operator.controllers.model_replica_set.life import Member, ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.news import news_of
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 
 
@@ -30,12 +31,7 @@ def ending_deletes(groups: Sequence[ReplicaGroup], observed: Observed) -> list[D
 def ending_events(groups: Sequence[ReplicaGroup]) -> list[Event]:
     """Why they go."""
     return [
-        Event(
-            type=EventType.WARNING,
-            reason=ending.reason,
-            note=f"{group.name}: {ending.message}",
-            subject=group.name,
-        )
+        news_of(group.name, ending.reason, f": {ending.message}", is_bad=True)
         for group in groups
         if (ending := group.ending) is not None
     ]

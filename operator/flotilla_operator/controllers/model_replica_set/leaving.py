@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from flotilla_operator.cluster.resources import PODS
-from flotilla_operator.cluster.writes import Delete, Event, EventType, JsonPatch, ObjectRef, Write
+from flotilla_operator.cluster.writes import Delete, Event, JsonPatch, ObjectRef, Write
 from flotilla_operator.controllers.model_replica_set.draining import (
     Because,
     Drained,
@@ -14,6 +14,7 @@ from flotilla_operator.controllers.model_replica_set.draining import (
     next_step,
 )
 from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
+from flotilla_operator.controllers.model_replica_set.news import news_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.turnover import Removal, RemovalReason, Turnover
@@ -50,7 +51,9 @@ def steps(turnover: Turnover, observed: Observed, now: datetime) -> Leaving:
         done = _annotated(group, observed, [{"op": "remove", "path": ANNOTATION_PATH}])
         writes += done
         rests_on[group.name] = frozenset(write.ref for write in done)
-        events.append(_event(EventReason.GROUP_RETURNED, group, "it is wanted after all and serves on"))
+        events.append(
+            news_of(group.name, EventReason.GROUP_RETURNED, ": it is wanted after all and serves on")
+        )
     for removal in turnover.removals:
         judged = next_step(removal.group, observed.routers, deadline=deadline, now=now)
         waits = waits or judged.step is not DrainStep.DELETE
@@ -98,14 +101,10 @@ def _annotated(
 def _told(removal: Removal, judged: Drained) -> Event:
     why = WHY[removal.reason]
     if judged.step is DrainStep.BEGIN:
-        return _event(EventReason.GROUP_DRAINING, removal.group, f"it leaves: {why}")
+        return news_of(removal.group.name, EventReason.GROUP_DRAINING, f": it leaves: {why}")
     proof = {
         Because.NEVER_SERVED: "it never served",
         Because.IDLE: f"{judged.routers} routers and its engine have nothing left of it",
         Because.DEADLINE_PASSED: f"the drain's deadline has passed, {judged.in_flight} requests in flight",
     }[judged.because]
-    return _event(EventReason.GROUP_REMOVED, removal.group, f"{why}; {proof}")
-
-
-def _event(reason: EventReason, group: ReplicaGroup, note: str) -> Event:
-    return Event(type=EventType.NORMAL, reason=reason, note=f"{group.name}: {note}", subject=group.name)
+    return news_of(removal.group.name, EventReason.GROUP_REMOVED, f": {why}; {proof}")

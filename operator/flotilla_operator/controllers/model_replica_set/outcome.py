@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
-from flotilla_operator.cluster.writes import Event, EventType, Manifest
+from flotilla_operator.cluster.writes import Event, Manifest
 from flotilla_operator.controllers.conditions import (
     conditions_of,
     merged,
@@ -23,6 +23,7 @@ from flotilla_operator.controllers.model_replica_set.judgement import Facts, con
 from flotilla_operator.controllers.model_replica_set.life import Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.load import load_status
 from flotilla_operator.controllers.model_replica_set.moves import Move, Rebalance
+from flotilla_operator.controllers.model_replica_set.news import news_of
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
@@ -245,11 +246,6 @@ def _ready_events(outcome: Outcome) -> list[Event]:
         group for group in outcome.counted(Phase.READY) if before.get(group.name) not in (None, Phase.READY)
     ]
     return [
-        Event(
-            type=EventType.NORMAL,
-            reason=EventReason.GROUP_READY,
-            note=f"{group.name} serves from {', '.join(group.nodes)}",
-            subject=group.name,
-        )
+        news_of(group.name, EventReason.GROUP_READY, f" serves from {', '.join(group.nodes)}")
         for group in newly
     ]

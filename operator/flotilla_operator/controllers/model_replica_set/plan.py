@@ -45,6 +45,7 @@ from flotilla_operator.controllers.model_replica_set.leaving import steps
 from flotilla_operator.controllers.model_replica_set.life import Phase
 from flotilla_operator.controllers.model_replica_set.looks import look_again
 from flotilla_operator.controllers.model_replica_set.moves import RebalancePhase
+from flotilla_operator.controllers.model_replica_set.news import news_of
 from flotilla_operator.controllers.model_replica_set.outcome import Outcome, Started, status_and_events
 from flotilla_operator.controllers.model_replica_set.placeholders import (
     ask_for_nodes,
@@ -250,10 +251,8 @@ def _lifts(demand: Demand, now: datetime) -> list[JsonPatch]:
 
 def _started_event(identity: GroupIdentity) -> Event:
     if not identity.nodes:
-        reason, note = EventReason.GROUP_CREATED, f"{identity.name} is left to the scheduler"
-    else:
-        reason, note = EventReason.GROUP_PLACED, f"{identity.name} goes to {', '.join(identity.nodes)}"
-    return Event(type=EventType.NORMAL, reason=reason, note=note, subject=identity.name)
+        return news_of(identity.name, EventReason.GROUP_CREATED, " is left to the scheduler")
+    return news_of(identity.name, EventReason.GROUP_PLACED, f" goes to {', '.join(identity.nodes)}")
 
 
 def _pods(started: Sequence[Started], templates: Sequence[Create]) -> list[Create]:

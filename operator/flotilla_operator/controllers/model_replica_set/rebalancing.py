@@ -26,6 +26,7 @@ from flotilla_operator.controllers.model_replica_set.moves import (
     Rebalance,
     RebalancePhase,
 )
+from flotilla_operator.controllers.model_replica_set.news import news_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.placement import Claim, Placement, Settled, Snapshot, place, rebalance
@@ -227,10 +228,8 @@ def _events(before: Rebalance, after: Rebalance) -> list[Event]:
         if move.sessions_lost is not None:
             cost += f", {move.sessions_lost} sessions lose their replica"
         order = "it drains first" if move.drains_first else "its replacement comes first"
-        note = f"{move.group}: from {_from(move)} to {_to(move)}, {order}; {cost}"
-        events.append(
-            Event(type=EventType.NORMAL, reason=EventReason.GROUP_MOVES, note=note, subject=move.group)
-        )
+        words = f": from {_from(move)} to {_to(move)}, {order}; {cost}"
+        events.append(news_of(move.group, EventReason.GROUP_MOVES, words))
     if after.phase is not before.phase and after.phase is RebalancePhase.DONE:
         events.append(Event(type=EventType.NORMAL, reason=EventReason.REBALANCED, note=after.message))
     if after.phase in (RebalancePhase.STOPPED, RebalancePhase.REFUSED):
