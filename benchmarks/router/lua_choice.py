@@ -46,6 +46,7 @@ function(source, hash, query)
             f = {
                 req_fhdr = function(_, name) return request[name] end,
                 req_body = function() return request.body end,
+                req_body_size = function() return request.size end,
                 path = function() return request.path end,
                 srv_conn = figure(0), srv_queue = figure(1), srv_conn_free = figure(2),
             },
@@ -94,8 +95,11 @@ class RouterLua:
     def key(self, path: str, body: str, *, session: str | None = None) -> tuple[str | None, int | None]:
         """Where the key was found, and the key."""
         variables = self._lua.table()
-        seen = body.encode()[: BUFFER_BYTES - HEADER_BYTES].decode("latin-1")
-        request = self._lua.table_from({"path": path, "body": seen, "x-session-id": session})
+        sent = body.encode()
+        seen = sent[: BUFFER_BYTES - HEADER_BYTES].decode("latin-1")
+        request = self._lua.table_from(
+            {"path": path, "body": seen, "size": len(sent), "x-session-id": session}
+        )
         self._run("flotilla_key", variables, request, None)
         return variables["txn.key_source"], variables["txn.key"]
 

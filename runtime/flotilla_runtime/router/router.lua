@@ -9,7 +9,7 @@
 -- connections for requests without a key, and a second backend for those would count its connections apart.
 
 local PROMPT_BYTES = 4096
-local PREFIX_BYTES = 32768 -- of a body whose first user message is longer than the buffer
+local PREFIX_BYTES = 32768 -- of a body that has no key in the buffer: its first user message ends behind it
 local MESSAGES_LOOKED_AT = 8
 
 -- The text of a JSON string that starts at `from`, as far as `limit` bytes, escapes left as they are; of anything
@@ -40,9 +40,15 @@ local function content_text(query, path)
     return text
 end
 
+local function beginning(body)
+    return #body >= PREFIX_BYTES and body:sub(1, PREFIX_BYTES) or nil
+end
+
 -- The first user message of a list, behind the first system message, both whole: callers that share a long template
--- and differ behind it would all have one home. Items of other types, which have no role, may come before it.
-local function messages_key(query, body, list)
+-- and differ behind it would all have one home. Items of other types, which have no role, may come before it. Of a
+-- body that is cut before it (a system message or tools of 64 KiB) the beginning counts, which is in every call the
+-- same, although agents that differ only behind it share their home.
+local function messages_key(query, body, cut, list)
     local system = nil
     for i = 0, MESSAGES_LOOKED_AT - 1 do
         local message = list .. "[" .. i .. "]"
@@ -52,11 +58,11 @@ local function messages_key(query, body, list)
             if user ~= nil then
                 return (system or "") .. "\0" .. user
             end
-            return #body >= PREFIX_BYTES and body:sub(1, PREFIX_BYTES) or nil
+            return beginning(body)
         elseif system == nil and (role == "system" or role == "developer") then
             system = content_text(query, message .. ".content")
         elseif role == nil and query(message .. ".type") == nil then
-            return nil
+            return cut and beginning(body) or nil
         end
     end
     return nil
@@ -66,14 +72,14 @@ end
 -- whole text, and the list grows. Instructions are no part of the key: OpenAI's own clients write them behind the
 -- input, so a conversation that outgrows the buffer would lose them, and its home. A response that names the one before
 -- has no key: the name is another in every call, and the input only what was said last.
-local function responses_key(query, body)
+local function responses_key(query, body, cut)
     if query("$.previous_response_id") then
         return nil
     end
     if query("$.input[0].role") or query("$.input[0].type") then
-        return messages_key(query, body, "$.input")
+        return messages_key(query, body, cut, "$.input")
     end
-    return query("$.input")
+    return query("$.input") or cut and beginning(body) or nil
 end
 
 local function prompt_key(body)
@@ -100,11 +106,12 @@ local function find_key(txn)
     if cache_key then
         return "CacheKey", cache_key
     end
+    local cut = #body < tonumber(txn.f:req_body_size())
     local path = txn.f:path()
     if path == "/v1/chat/completions" then
-        return "Messages", messages_key(query, body, "$.messages")
+        return "Messages", messages_key(query, body, cut, "$.messages")
     elseif path == "/v1/responses" then
-        return "Input", responses_key(query, body)
+        return "Input", responses_key(query, body, cut)
     elseif path == "/v1/completions" then
         return "Prompt", prompt_key(body)
     end

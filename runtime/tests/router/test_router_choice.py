@@ -111,3 +111,30 @@ def test_a_conversation_keeps_its_key_while_it_grows(router: RouterLua) -> None:
     assert key[0] == "Messages"
     assert router.key(CHAT, chat_body([*began, ("assistant", "yes"), ("user", "go on " * 20_000)])) == key
     assert router.key(CHAT, chat_body([("system", "be terse"), *began[1:]])) != key
+
+
+SYSTEM = ("system", "how to answer " * 5000)
+TOOLS = f'{{"tools": ["{"what it does " * 5500}"], '
+
+
+@pytest.mark.parametrize(
+    ("head", "before"),
+    [
+        pytest.param("{", [SYSTEM], id="a system message that is longer than the buffer"),
+        pytest.param(TOOLS, [("system", "be kind")], id="tools longer than the buffer before the messages"),
+    ],
+)
+def test_an_agent_whose_first_words_are_behind_the_buffer_keeps_its_key(
+    router: RouterLua, head: str, before: list[tuple[str, str]]
+) -> None:
+    def key(head: str, *messages: tuple[str, str]) -> tuple[str | None, int | None]:
+        return router.key(CHAT, head + chat_body([*before, *messages]).removeprefix("{"))
+
+    first = key(head, ("user", "hello"))
+    assert first[0] == "Messages"
+    assert key(head, ("user", "hello"), ("assistant", "yes"), ("user", "go on " * 20_000)) == first
+    assert key(f'{{"model": "other", {head.removeprefix("{")}', ("user", "hello")) != first
+
+
+def test_a_long_system_message_that_is_there_in_whole_is_no_conversation(router: RouterLua) -> None:
+    assert router.key(CHAT, chat_body([("system", "how to answer " * 3000)])) == (None, None)

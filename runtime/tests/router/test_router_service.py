@@ -168,6 +168,38 @@ def image_then(text: str) -> list[dict[str, Any]]:
             id="a first message longer than the buffer counts by its beginning",
         ),
         pytest.param(
+            CHAT,
+            "Messages",
+            lambda key: chat(message("system", key + LONG[:70_000]), message("user", "hello")),
+            lambda key: chat(
+                message("system", key + LONG[:70_000]),
+                message("user", "hello"),
+                message("assistant", LONG),
+                message("user", "go on"),
+            ),
+            id="a system message longer than the buffer counts by its beginning",
+        ),
+        pytest.param(
+            CHAT,
+            "Messages",
+            lambda key: {"tools": [key + LONG[:70_000]], **chat(message("user", "hello"))},
+            lambda key: {
+                "tools": [key + LONG[:70_000]],
+                **chat(message("user", "hello"), message("assistant", LONG), message("user", "go on")),
+            },
+            id="tools longer than the buffer, written before the messages, count by their beginning",
+        ),
+        pytest.param(
+            RESPONSES,
+            "Input",
+            lambda key: {"instructions": key + LONG[:70_000], "input": [message("user", "hello")]},
+            lambda key: {
+                "instructions": key + LONG[:70_000],
+                "input": [message("user", "hello"), message("assistant", LONG)],
+            },
+            id="instructions longer than the buffer, written before the input, count by their beginning",
+        ),
+        pytest.param(
             RESPONSES,
             "Input",
             lambda key: {"instructions": "be kind", "input": key},
