@@ -28,7 +28,9 @@ function(source, hash, query)
         register_action = function(name, _, action) actions[name] = action end,
         register_cli = function() end,
         register_service = function() end,
+        register_filter = function() end,
     }
+    filter = {}
     load(source)()
     local function transaction(vars, request, load_of)
         local function figure(place)

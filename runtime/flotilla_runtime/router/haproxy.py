@@ -19,6 +19,8 @@ Choices that surprise:
 - Only a connection that failed is tried again elsewhere. Were a request sent again because the engine died
   on it, one poisonous request would kill a replica a retry.
 - Bodies are buffered up to 64 KiB, so a slow client holds no slot of an engine until that much has arrived.
+  Of longer ones the rest must come at 32 KiB/s or faster, `timeout client` on top, or it is cut off: a filter
+  in Lua counts, for HAProxy itself lets a body of any length trickle in.
 - `option http-no-delay`: without it the kernel holds what is less than a packet for up to 200 ms, in case
   more comes, and a stream's first token is that late.
 - `option abortonclose` stands in the defaults, for the frontend needs it too: without it a caller that
@@ -208,6 +210,7 @@ def _engines(config: RouterConfig) -> Iterable[str]:
         "    retries 3",
         "    retry-on conn-failure",
         "    option redispatch 1",
+        f"    filter lua.flotilla_upload {config.client_timeout_seconds}",
         *_engine_key(config),
         *(keyed if config.task is RouterTask.GENERATE else ()),
         f"    http-response set-header {contract.HEADER_REPLICA} %s",

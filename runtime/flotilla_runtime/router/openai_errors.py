@@ -19,6 +19,7 @@ class RefusalReason(StrEnum):
     UNAUTHORIZED = "Unauthorized"
     TOO_LARGE = "TooLarge"
     LENGTH_REQUIRED = "LengthRequired"
+    TOO_SLOW = "TooSlow"
     UNKNOWN_PATH = "UnknownPath"
     UNKNOWN_MODEL = "UnknownModel"
     REPLICA_UNAUTHORIZED = "ReplicaUnauthorized"
@@ -82,6 +83,15 @@ def refusals(*, max_request_mib: int, queue_timeout_seconds: int) -> dict[Refusa
             code="length_required",
             message="A body of this size needs a Content-Length header; chunked bodies must be short.",
         ),
+        RefusalReason.TOO_SLOW: OpenAIError(
+            status=400,
+            type="invalid_request_error",
+            code="bad_request",
+            message=(
+                "The request is not valid HTTP, its headers are too long, or its body came more slowly than "
+                "32 KiB a second."
+            ),
+        ),
         RefusalReason.UNKNOWN_PATH: OpenAIError(
             status=404,
             type="invalid_request_error",
@@ -110,12 +120,7 @@ def haproxy_errors(*, queue_timeout_seconds: int, request_timeout_seconds: int) 
     """The errors that HAProxy makes by itself, by status."""
     refused = refusals(max_request_mib=0, queue_timeout_seconds=queue_timeout_seconds)
     errors = (
-        OpenAIError(
-            status=400,
-            type="invalid_request_error",
-            code="bad_request",
-            message="The request is not valid HTTP, or its headers are too long.",
-        ),
+        refused[RefusalReason.TOO_SLOW],
         OpenAIError(
             status=408,
             type="invalid_request_error",

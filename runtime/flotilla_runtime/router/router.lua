@@ -236,6 +236,46 @@ core.register_cli({ "flotilla", "held" }, "flotilla held : requests that wait fo
     applet:send(count_held() .. "\n")
 end)
 
+local UPLOAD_BYTES_PER_SECOND = 32768
+local ENGINE_BEHIND_BYTES = 32768 -- of the buffer: as much is left there only by an engine that does not read
+
+-- A body longer than the buffer is read by the engine as it comes, in one of its places, and HAProxy's time-outs ask
+-- for no more than a byte now and then. So who sends more slowly than this, the client's time-out on top, is cut off.
+-- The clock stands while the engine is not there yet, or behind. Only an error ends a request here, and HAProxy logs
+-- it; what the function returns is not looked at.
+local Upload = { id = "flotilla_upload", flags = filter.FLT_CFG_FL_HTX }
+
+function Upload:new()
+    return setmetatable({}, { __index = self })
+end
+
+function Upload:http_headers(txn, message)
+    if not message:is_resp() and tonumber(txn.f:req_body_len()) < tonumber(txn.f:req_body_size()) then
+        filter.register_data_filter(self, message.channel)
+    end
+end
+
+function Upload:http_payload(txn, message)
+    local time = core.now()
+    local now = time.sec + time.usec / 1000000
+    if not self.begun or message:output() >= ENGINE_BEHIND_BYTES then
+        self.begun, self.since = true, nil
+    elseif self.since == nil then
+        self.since, self.bytes = now, message:input()
+    else
+        self.bytes = self.bytes + message:input()
+        if now - self.since > self.grace_seconds + self.bytes / UPLOAD_BYTES_PER_SECOND then
+            txn:set_var("txn.refused", "TooSlow")
+            error("a caller's body came too slowly", 0)
+        end
+    end
+end
+
+core.register_filter("flotilla_upload", Upload, function(class, arguments)
+    class.grace_seconds = tonumber(arguments[1])
+    return class
+end)
+
 local DRAINED_BYTES = 64 * 1024 * 1024
 local PIECE_BYTES = 65536
 

@@ -1,7 +1,7 @@
 """Callers that send or read too slowly lose their connection, no other caller does: the real HAProxy.
 
-`client_timeout_seconds` is how long headers and the buffered part of a body may take in all, and how long a
-caller may leave unread what is there for it.
+`client_timeout_seconds` is how long headers and the buffered part of a body may take in all, how long the
+rest of it may be late, and how long a caller may leave unread what is there for it.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,11 @@ REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 
 
 @asynccontextmanager
-async def impatient() -> AsyncIterator[tuple[Engine, Router, Caller]]:
+async def impatient(**fields: Any) -> AsyncIterator[tuple[Engine, Router, Caller]]:
     """A router that waits one second for its callers, and an engine that answers when its gate is set."""
     async with fleet() as made:
         engine = await made.add("a", 1, blocked=True)
-        config = {"engine_port": made.engine_port, "client_timeout_seconds": 1}
+        config = {"engine_port": made.engine_port, "client_timeout_seconds": 1, **fields}
         async with Router(made.api, "router-1", **config) as router, Caller(router) as caller:
             await until(lambda: router.ready_servers() == {"a"})
             yield engine, router, caller
@@ -66,6 +67,37 @@ async def test_a_slow_body_is_cut_off(length: int, trickling: bytes) -> None:
 
 
 @pytest.mark.usefixtures("each_haproxy")
+async def test_the_rest_of_a_long_body_may_not_trickle_into_an_engine() -> None:
+    async with impatient() as (engine, router, caller):
+        other = asyncio.create_task(caller.post(session="other"))
+        await until(lambda: router.status.in_flight == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+        writer.write(REQUEST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 80_000)
+        answering = asyncio.create_task(reader.read(8192))
+        async with asyncio.timeout(30):
+            while not (await asyncio.wait({answering}, timeout=0.1))[0]:
+                writer.write(b"x")
+        writer.close()
+        assert answering.result().startswith(b"HTTP/1.1 400 ")
+        await until(lambda: router.status.refused == {"TooSlow": 1})
+        await until(lambda: router.status.in_flight == 1)
+        engine.gate.set()
+        assert (await other).status == 200
+        await until(lambda: [(row.answers, row.failed) for row in router.status.servers] == [(1, 0)])
+
+
+async def test_a_long_body_that_waits_in_the_queue_is_not_the_callers_slowness() -> None:
+    async with impatient(max_num_seqs=1) as (engine, router, caller):
+        running = [asyncio.create_task(caller.post(session=str(number))) for number in range(2)]
+        await until(lambda: router.status.in_flight == 2)
+        late = asyncio.create_task(caller.post(data=b"x" * 4_000_000))
+        await until(lambda: router.status.waiting == 1)
+        await asyncio.sleep(2)
+        engine.gate.set()
+        assert (await late).body["bytes"] == 4_000_000
+        assert {answer.status for answer in await asyncio.gather(*running)} == {200}
+
+
 @pytest.mark.parametrize(
     "trickling", [pytest.param(b"", id="they stop"), pytest.param(b"x", id="they trickle in")]
 )
