@@ -41,6 +41,7 @@ class Facts:
     missing: tuple[Missing, ...]
     names_taken: tuple[str, ...]
     router: Manifest | None
+    router_trouble: Trouble | None
     live: tuple[ReplicaGroup, ...]
     waiting: int
     refusal: Refusal | None
@@ -155,9 +156,12 @@ def router_ready(facts: Facts) -> Condition:
         )
     status = (facts.router or {}).get("status") or {}
     ready, wanted = status.get("readyReplicas") or 0, facts.spec.router.replicas
-    message = f"{ready} of {wanted} router pods are ready"
+    message, trouble = f"{ready} of {wanted} router pods are ready", facts.router_trouble
+    if trouble is not None:
+        message = f"{message}; {trouble.message}"
     if ready == 0:
-        return _wrong(ConditionType.ROUTER_READY, Reason.ROUTER_STARTING, message)
+        reason = Reason.ROUTER_STARTING if trouble is None else trouble.reason
+        return _wrong(ConditionType.ROUTER_READY, reason, message, mended_by=_mended_by(reason))
     return _right(ConditionType.ROUTER_READY, Reason.ROUTER_AVAILABLE, message)
 
 
@@ -251,8 +255,11 @@ def _all_replicas(facts: Facts) -> Condition:
 
 def _not_ready(condition_type: str, facts: Facts) -> Condition:
     reason, message = _why_not_ready(facts)
-    mended_by = MendedBy.PERSON if reason in FOR_A_PERSON else MendedBy.TIME
-    return _wrong(condition_type, reason, message, mended_by=mended_by)
+    return _wrong(condition_type, reason, message, mended_by=_mended_by(reason))
+
+
+def _mended_by(reason: Reason) -> MendedBy:
+    return MendedBy.PERSON if reason in FOR_A_PERSON else MendedBy.TIME
 
 
 def _why_not_ready(facts: Facts) -> tuple[Reason, str]:

@@ -24,7 +24,7 @@ from flotilla_operator.controllers.model_replica_set.devices import (
 )
 from flotilla_operator.controllers.model_replica_set.draining import RouterSeen
 from flotilla_operator.controllers.model_replica_set.engine_key import engine_key_of
-from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name
+from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of, group_name, pod_is_over
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.priority import priority_of
@@ -48,6 +48,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
+from flotilla_operator.controllers.model_replica_set.trouble import router_trouble
 from flotilla_operator.placement import Claim, Policy, Snapshot
 from flotilla_operator.placement.devices import Inventory
 from flotilla_operator.placement.manifests import FINISHED, pod_requests
@@ -101,7 +102,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     ]
     stock = inventories(_specs([me_parsed, *others], world.caches, memory), world.caches, memory.devices)
     around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
-    pods = router_pods(world.caches, owner_of(manifest))
+    router_pods = pods_of_router(world.caches, owner_of(manifest))
+    pods = [pod for pod in router_pods if may_have_requests(pod)]
     engines = engine_pods(world.caches, uid)
     often = me_parsed.spec.autoscaling is not None or any(drain_epoch_of(pod) is not None for pod in engines)
     targets = router_targets(pods, often=often)
@@ -124,6 +126,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         engine_key=key,
         placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
         routers=routers_seen(pods, targets, world.measurements),
+        router_trouble=router_trouble(pod for pod in router_pods if not pod_is_over(pod)),
         records=records_of(world.caches, uid),
         served_beside=served_beside(me, world.caches),
     )
@@ -231,17 +234,21 @@ def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
     return True
 
 
-def router_pods(caches: Caches, owner: Owner) -> list[Manifest]:
-    """The set's router pods that can have requests in flight: those with an address that are not over."""
+def pods_of_router(caches: Caches, owner: Owner) -> list[Manifest]:
+    """The set's router pods."""
     selector = routers(owner).selector
     return [
         pod
         for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name)
         if pod["metadata"]["namespace"] == owner.namespace
         and selector.items() <= (pod["metadata"].get("labels") or {}).items()
-        and (pod.get("status") or {}).get("podIP")
-        and pod["status"].get("phase") not in FINISHED
     ]
+
+
+def may_have_requests(pod: Manifest) -> bool:
+    """Whether a router pod can have requests in flight: it has an address and is not over."""
+    status = pod.get("status") or {}
+    return bool(status.get("podIP")) and status.get("phase") not in FINISHED
 
 
 def router_targets(pods: Sequence[Manifest], *, often: bool = False) -> tuple[Target, ...]:

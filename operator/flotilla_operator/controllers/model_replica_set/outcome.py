@@ -128,6 +128,7 @@ def _facts(outcome: Outcome, now: datetime) -> Facts:
         ignored_prefix=observed.sizing.ignored_prefix,
         names_taken=outcome.names_taken,
         router=observed.existing.get(("Deployment", router_deployment_name(owner))),
+        router_trouble=observed.router_trouble,
         live=tuple(group for group in outcome.demand.groups if group.lives),
         waiting=len(outcome.waiting),
         refusal=outcome.refusal,

@@ -48,6 +48,7 @@ class Reason(StrEnum):
 
     ROUTER_AVAILABLE = "RouterAvailable"
     ROUTER_STARTING = "RouterStarting"
+    ROUTER_CRASHING = "RouterCrashing"
 
     REPLICAS_AVAILABLE = "ReplicasAvailable"
     NO_REPLICA_READY = "NoReplicaReady"

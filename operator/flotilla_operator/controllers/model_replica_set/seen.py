@@ -17,6 +17,7 @@ from flotilla_operator.controllers.model_replica_set.evidence import Answers
 from flotilla_operator.controllers.model_replica_set.life import Pod, ReplicaGroup, group_of, pods_by_group
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import Record, RolledBack, marked_revision
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble
 from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
 from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.placement.loads import Loads
@@ -189,6 +190,7 @@ class Observed:
     engine_key: EngineKey = field(default_factory=EngineKey)
     placeholders: Sequence[Pod] = ()
     routers: tuple[RouterSeen, ...] = ()
+    router_trouble: Trouble | None = None
     device_class: DeviceClass | None = None
     claim_templates: Sequence[Manifest] = ()
     hold_devices: frozenset[str] = frozenset()

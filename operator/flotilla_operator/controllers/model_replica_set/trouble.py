@@ -1,7 +1,7 @@
 """Why a pod does not get on, in the words of the kubelet, the scheduler or the container itself."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,11 +37,10 @@ FOR_A_PERSON = (
     Reason.CONTAINER_CONFIG_ERROR,
     Reason.MODEL_FETCH_FAILED,
     Reason.ENGINE_CRASHING,
+    Reason.ROUTER_CRASHING,
 )
 LAST_WORDS_LIMIT = 400
-CONTAINERS_MAY_START = (
-    "PodReadyToStartContainers"  # the kubelet's word for volumes and network that are there
-)
+CONTAINERS_MAY_START = "PodReadyToStartContainers"  # says the kubelet once volumes and network are there
 SLOW_SETUP = timedelta(minutes=2)  # a cloud's disk is attached within one
 SLOW_START = timedelta(minutes=10)  # where no start of the set has been measured
 SLOW_START_AT_LEAST = timedelta(minutes=5)
@@ -61,8 +60,15 @@ class Trouble:
         return FOR_A_PERSON.index(self.reason) if self.reason in FOR_A_PERSON else len(FOR_A_PERSON)
 
 
-def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
-    """The first thing that keeps the pod's containers from getting on, init containers first."""
+def trouble_of(
+    pod: Mapping[str, Any],
+    *,
+    init_fails: Reason = Reason.MODEL_FETCH_FAILED,
+    ends: Reason = Reason.ENGINE_CRASHING,
+) -> Trouble | None:
+    """The first thing that keeps the pod's containers from getting on, init containers first. What it is
+    called when they have ended depends on what they are for.
+    """
     status = pod.get("status") or {}
     if pod["spec"].get("schedulingGates"):
         return None
@@ -70,12 +76,24 @@ def trouble_of(pod: Mapping[str, Any]) -> Trouble | None:
         message = scheduler_message(pod)
         return Trouble(reason=Reason.UNSCHEDULABLE, message=message) if message else None
     for container in status.get("initContainerStatuses") or ():
-        if not _is_done(container) and (found := _container_trouble(container, Reason.MODEL_FETCH_FAILED)):
+        if not _is_done(container) and (found := _container_trouble(container, init_fails)):
             return found
     for container in status.get("containerStatuses") or ():
-        if not container.get("ready") and (found := _container_trouble(container, Reason.ENGINE_CRASHING)):
+        if not container.get("ready") and (found := _container_trouble(container, ends)):
             return found
     return None
+
+
+def router_trouble(pods: Iterable[Mapping[str, Any]]) -> Trouble | None:
+    """The worst of what keeps a set's routers from getting on, with the pod's name."""
+    crashing = Reason.ROUTER_CRASHING
+    troubled = ((pod, trouble_of(pod, init_fails=crashing, ends=crashing)) for pod in pods)
+    found = [
+        replace(trouble, message=f"{pod['metadata']['name']}: {trouble.message}")
+        for pod, trouble in troubled
+        if trouble is not None
+    ]
+    return min(found, key=lambda trouble: trouble.rank, default=None)
 
 
 def slow_setup(pod: Mapping[str, Any], now: datetime) -> Trouble | None:

@@ -11,7 +11,7 @@ from flotilla_operator.controllers.model_replica_set.endings import ending_of
 from flotilla_operator.controllers.model_replica_set.life import Ending, Phase, ReplicaGroup, group_of
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Surroundings
-from flotilla_operator.controllers.model_replica_set.trouble import Trouble, slow_start
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble, router_trouble, slow_start
 from flotilla_operator.placement import Claim, Snapshot, Taint, Topology
 from flotilla_operator.placement.manifests import claim_of
 from tests.builders.model_replica_set import IMAGES
@@ -339,6 +339,25 @@ def test_of_engines_that_ended_the_first_is_told() -> None:
     ending = seen(*pods).ending
     assert ending is not None
     assert ending.message == "pod llama-aaaaa-1: container engine ended with code 137: OOMKilled"
+
+
+def test_of_several_routers_the_one_is_told_of_that_a_person_must_mend() -> None:
+    crashed = container_status("haproxy", restartCount=1, lastState=terminated(1, "cannot bind socket"))
+    unknown = container_status("agent", **waiting("ErrImagePull", "no such image"))
+    pods = [
+        engine_pod("router-a", scheduler="Insufficient cpu."),
+        engine_pod("router-b", node="a", inits=[container_status("render", state=terminated(1, "no key"))]),
+        engine_pod("router-c", node="a", containers=[crashed]),
+        engine_pod("router-d", node="a", containers=[unknown]),
+    ]
+    told = [router_trouble(pods[:count]) for count in range(5)]
+    assert [found and (found.reason, found.message) for found in told] == [
+        None,
+        (Reason.UNSCHEDULABLE, "router-a: Insufficient cpu."),
+        (Reason.ROUTER_CRASHING, "router-b: container render ended with code 1: no key"),
+        (Reason.ROUTER_CRASHING, "router-b: container render ended with code 1: no key"),
+        (Reason.IMAGE_PULL_FAILED, "router-d: container agent: no such image"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set, model_replica_set, said, spec_of
-from tests.builders.pods import NOW, engine_pod, time_text
+from tests.builders.pods import NOW, container_status, engine_pod, terminated, time_text, waiting
 
 CONFIG = parse_config(
     {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
@@ -307,6 +307,19 @@ class TestLoad:
         targets = (await seen(model_replica_set(), world(*pods))).targets
         assert [target.url for target in targets] == ["http://[fd00::1]:8405/v1/status"]
         assert targets == router_targets(pods[:1])
+
+    async def test_a_router_that_does_not_get_on_is_seen_and_one_that_is_over_is_not(self) -> None:
+        over, stuck = self.router_pod("r1", "10.0.0.1"), self.router_pod("r2", None)
+        ended = container_status("haproxy", state=terminated(137, reason="OOMKilled"))
+        over["status"] |= {"phase": "Failed", "containerStatuses": [ended]}
+        stuck["spec"]["nodeName"] = "a"
+        stuck["status"]["containerStatuses"] = [
+            container_status("haproxy", **waiting("ErrImagePull", "none"))
+        ]
+        assert (await seen(model_replica_set(), world(over))).router_trouble is None
+        found = (await seen(model_replica_set(), world(over, stuck))).router_trouble
+        assert found is not None
+        assert (found.reason, found.message) == (Reason.IMAGE_PULL_FAILED, "r2: container haproxy: none")
 
 
 class TestMemory:

@@ -28,6 +28,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     SetSeen,
     Surroundings,
 )
+from flotilla_operator.controllers.model_replica_set.trouble import Trouble
 from flotilla_operator.placement import Snapshot
 from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.placement.topology import Taint
@@ -701,6 +702,26 @@ class TestTheRouter:
         done = plan(observed(manifest, pods, router_ready=False), NOW)
         assert shown(done, "RouterReady") == ("False", Reason.ROUTER_STARTING)
         assert condition(done, "Ready")["status"] == "False"
+
+    @pytest.mark.parametrize(
+        ("router_ready", "shown_as"),
+        [
+            pytest.param(False, ("False", Reason.IMAGE_PULL_FAILED), id="nobody can call"),
+            pytest.param(True, ("True", Reason.ROUTER_AVAILABLE), id="another router serves"),
+        ],
+    )
+    def test_that_does_not_get_on_is_told_of_in_the_kubelets_words(
+        self, router_ready: bool, shown_as: tuple[str, Reason]
+    ) -> None:
+        manifest = gpu_set(replicas=1)
+        seen = observed(
+            manifest, [member(manifest, "llama-x", node="a", ready=True)], router_ready=router_ready
+        )
+        trouble = Trouble(reason=Reason.IMAGE_PULL_FAILED, message="llama-router-a: container haproxy: x")
+        done = plan(replace(seen, router_trouble=trouble), NOW)
+        assert shown(done, "RouterReady") == shown_as
+        assert condition(done, "RouterReady")["message"].endswith("; llama-router-a: container haproxy: x")
+        assert condition(done, "Stalled")["status"] == str(not router_ready)
 
 
 class TestASettledSet:
