@@ -1,4 +1,4 @@
-"""What the router adds: the same requests with and without it, in alternation.
+"""What the router adds: the same requests with and without it, in alternating order.
 
 The backend answers at once, so what is left is the way there and back. Added is the difference of the medians
 over the rounds, for each quantile.
@@ -46,8 +46,9 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
         streams = [*at_once, "-over", str(STREAMS_OPENED_OVER_SECONDS)]
         found: dict[str, dict[str, list[float]]] = {}
         cores: list[tuple[float, float]] = []
-        for _ in range(rounds):
-            for name, urls in (("without", direct), ("with", router.url)):
+        sides = (("without", direct), ("with", router.url))
+        for number in range(rounds):
+            for name, urls in sides if number % 2 == 0 else sides[::-1]:
                 before = router.processor_seconds()
                 answer = ask("send", "-urls", urls, *steady)
                 if name == "with":
