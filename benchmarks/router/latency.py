@@ -1,14 +1,20 @@
 """What the router adds: the same requests with and without it, in alternating order.
 
 The backend answers at once, so what is left is the way there and back. Added is the difference of the medians
-over the rounds, for each quantile.
+over the rounds, for each quantile. How many cores each role used says whether the machine was full, and so
+whether a figure is the router's or that of the queue for the processors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from local_cluster.processes import free_port
+from processor import finished_children_seconds, processor_seconds
 from router.parts import ask, engine_addresses, load_program, median, running, two_routers
 
 ENGINES = 4
@@ -19,73 +25,141 @@ STREAM_TOKENS = 200
 STREAM_INTERVAL_MILLISECONDS = 20
 STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
+SIDES = ("without", "with")
+
+ByRole = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One way to ask, and what its figures are called."""
+
+    name: str
+    arguments: tuple[str, ...]
+    added: str
+    quantiles: tuple[str, ...] = QUANTILES
+    requests_per_second: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one phase gave on one side: the load generator's figures, and the cores that each role used."""
+
+    figures: Mapping[str, float]
+    cores: ByRole
+
+
+def phases(seconds: float) -> tuple[Phase, ...]:
+    """A steady rate, as fast as the connections can, and streams, opened evenly and at once."""
+    body = ("-body", str(BODY_BYTES))
+    streams = (
+        *("-connections", str(STREAMS), "-tokens", str(STREAM_TOKENS)),
+        *("-interval", str(STREAM_INTERVAL_MILLISECONDS)),
+    )
+    return (
+        Phase(
+            name="steady",
+            arguments=("-rate", str(RATE), "-seconds", str(seconds), *body),
+            added="added",
+        ),
+        Phase(
+            name="saturated",
+            arguments=("-seconds", str(seconds), *body),
+            added="saturated_added",
+            requests_per_second="requests_per_second",
+        ),
+        Phase(
+            name="streams",
+            arguments=(*streams, "-over", str(STREAMS_OPENED_OVER_SECONDS), *body),
+            added="streams_added_first_token",
+            quantiles=QUANTILES[:2],
+        ),
+        Phase(
+            name="streams_at_once",
+            arguments=(*streams, *body),
+            added="streams_at_once_added_first_token",
+            quantiles=QUANTILES[:2],
+        ),
+    )
 
 
 @contextmanager
-def instant_engines(folder: Path) -> Iterator[int]:
-    """Backends that need no time; their port."""
+def instant_engines(folder: Path) -> Iterator[tuple[int, int]]:
+    """Backends that need no time; their port and their process."""
     port = free_port()
     listen = ",".join(f"{ip}:{port}" for ip in engine_addresses(ENGINES))
-    with running(load_program(), "backend", "-listen", listen, log=folder / "backend.log"):
-        yield port
+    with running(load_program(), "backend", "-listen", listen, log=folder / "backend.log") as process_id:
+        yield port, process_id
 
 
-def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """Every figure; `added_…` is at the steady rate, `saturated_added_…` as fast as the connections can."""
+def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
+    """Every figure."""
     with (
-        instant_engines(folder) as engine_port,
+        instant_engines(folder) as (engine_port, backend_id),
         two_routers(folder, engine_port, ENGINES, max_num_seqs=1000) as router,
     ):
         direct = ",".join(f"http://{ip}:{engine_port}" for ip in engine_addresses(ENGINES))
-        steady = ("-rate", str(RATE), "-seconds", str(seconds), "-body", str(BODY_BYTES))
-        full = ("-seconds", str(seconds), "-body", str(BODY_BYTES))
-        at_once = [
-            *("-connections", str(STREAMS), "-tokens", str(STREAM_TOKENS)),
-            *("-interval", str(STREAM_INTERVAL_MILLISECONDS), "-body", str(BODY_BYTES)),
-        ]
-        streams = [*at_once, "-over", str(STREAMS_OPENED_OVER_SECONDS)]
-        found: dict[str, dict[str, list[float]]] = {}
-        cores: list[tuple[float, float]] = []
-        sides = (("without", direct), ("with", router.url))
+        urls = {"without": direct, "with": router.url}
+
+        def processors() -> ByRole:
+            return {
+                **router.processor_seconds(),
+                "backend": processor_seconds(backend_id),
+                "load_generator": finished_children_seconds(),
+            }
+
+        asked = phases(seconds)
+        runs: dict[tuple[str, str], list[Run]] = {}
         for number in range(rounds):
-            for name, urls in sides if number % 2 == 0 else sides[::-1]:
-                before = router.processor_seconds()
-                answer = ask("send", "-urls", urls, *steady)
-                if name == "with":
-                    spent = zip(router.processor_seconds(), before, strict=True)
-                    all_cores, agent_cores = ((after - start) / seconds for after, start in spent)
-                    cores.append((all_cores, agent_cores))
-                for kind, result in (
-                    ("steady", answer),
-                    ("full", ask("send", "-urls", urls, *full)),
-                    ("streams", ask("send", "-urls", urls, *streams)),
-                    ("streams at once", ask("send", "-urls", urls, *at_once)),
-                ):
-                    for key, value in result.items():
-                        found.setdefault(f"{kind} {name}", {}).setdefault(key, []).append(value)
-    middle = {name: {key: median(values) for key, values in kept.items()} for name, kept in found.items()}
-    for name, values in middle.items():
-        print(name, {key: round(value, 3) for key, value in values.items()})
-    return _added(middle, cores)
+            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+                for phase in asked:
+                    run = _run(phase, urls[side], processors)
+                    runs.setdefault((phase.name, side), []).append(run)
+    middle = {name: middle_of(kept) for name, kept in runs.items()}
+    for name, run in middle.items():
+        print(*name, _rounded(run.figures), "cores", _rounded(run.cores), flush=True)
+    return {**added(asked, middle), "machine_cores": len(os.sched_getaffinity(0))}
 
 
-def _added(
-    middle: Mapping[str, Mapping[str, float]], cores: Sequence[tuple[float, float]]
-) -> dict[str, float]:
-    kinds = {
-        "added": ("steady", QUANTILES),
-        "saturated_added": ("full", QUANTILES),
-        "streams_added_first_token": ("streams", QUANTILES[:2]),
-        "streams_at_once_added_first_token": ("streams at once", QUANTILES[:2]),
-    }
+def _run(phase: Phase, urls: str, processors: Callable[[], ByRole]) -> Run:
+    before, began = processors(), time.monotonic()
+    figures = ask("send", "-urls", urls, *phase.arguments)
+    took_seconds = time.monotonic() - began
+    return Run(figures=figures, cores=cores_used(before, processors(), took_seconds))
+
+
+def cores_used(before: ByRole, after: ByRole, took_seconds: float) -> dict[str, float]:
+    """The cores of each role, and of the two that are the router together."""
+    cores = {role: (after[role] - before[role]) / took_seconds for role in before}
+    return {**cores, "router": cores["haproxy"] + cores["agents"]}
+
+
+def middle_of(runs: list[Run]) -> Run:
+    """The median of each figure over the rounds."""
+    figures, cores = [run.figures for run in runs], [run.cores for run in runs]
+    return Run(
+        figures={key: median([each[key] for each in figures]) for key in figures[0]},
+        cores={role: median([each[role] for each in cores]) for role in cores[0]},
+    )
+
+
+def added(asked: tuple[Phase, ...], middle: Mapping[tuple[str, str], Run]) -> dict[str, Any]:
+    """What the routers add in each phase, and what each role used of the processors."""
+    found: dict[str, Any] = {}
+    for phase in asked:
+        without, through = (middle[phase.name, side].figures for side in SIDES)
+        if phase.requests_per_second is not None:
+            found[phase.requests_per_second] = through["requests_per_second"]
+            found[f"{phase.requests_per_second}_without"] = without["requests_per_second"]
+        found |= {f"{phase.added}_{key}": through[key] - without[key] for key in phase.quantiles}
+    steady = middle["steady", "with"].cores
     return {
-        "requests_per_second": middle["full with"]["requests_per_second"],
-        "requests_per_second_without": middle["full without"]["requests_per_second"],
-        **{
-            f"{name}_{key}": middle[f"{kind} with"][key] - middle[f"{kind} without"][key]
-            for name, (kind, quantiles) in kinds.items()
-            for key in quantiles
-        },
-        "router_cores": median([both for both, _ in cores]),
-        "router_cores_of_agents": median([agents for _, agents in cores]),
+        **found,
+        "router_cores": steady["router"],
+        "router_cores_of_agents": steady["agents"],
+        "cores": {f"{name}_{side}": _rounded(run.cores) for (name, side), run in middle.items()},
     }
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {key: round(value, 3) for key, value in figures.items()}

@@ -79,10 +79,12 @@ class Balancer:
     process_ids: tuple[int, ...]
     agent_ids: tuple[int, ...] = ()
 
-    def processor_seconds(self) -> tuple[float, float]:
-        """User and system time: of all of them, and of the agents alone."""
-        agents = sum(map(processor_seconds, self.agent_ids))
-        return sum(map(processor_seconds, self.process_ids)) + agents, agents
+    def processor_seconds(self) -> dict[str, float]:
+        """User and system time of each role."""
+        return {
+            "haproxy": sum(map(processor_seconds, self.process_ids)),
+            "agents": sum(map(processor_seconds, self.agent_ids)),
+        }
 
 
 def engine_addresses(count: int) -> tuple[str, ...]:

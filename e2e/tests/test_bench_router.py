@@ -1,0 +1,44 @@
+"""The router benchmark's figures, made of made-up runs: what is added, by whom the processors were used."""
+
+import pytest
+
+from router.__main__ import WANTED
+from router.latency import SIDES, Run, added, cores_used, middle_of, phases
+
+QUIET = {"haproxy": 0.2, "agents": 0.1, "backend": 0.3, "load_generator": 0.4, "router": 0.3}
+
+
+def run(milliseconds: float, requests_per_second: float = 500) -> Run:
+    figures = {f"p{quantile}_ms": milliseconds for quantile in (50, 95, 99)}
+    return Run(figures={**figures, "requests_per_second": requests_per_second}, cores=QUIET)
+
+
+def test_the_cores_of_a_role_are_its_time_over_the_clocks() -> None:
+    before = {"haproxy": 10.0, "agents": 4.0, "backend": 1.0, "load_generator": 0.0}
+    after = {"haproxy": 11.5, "agents": 4.5, "backend": 3.0, "load_generator": 4.0}
+    assert cores_used(before, after, 5) == {
+        "haproxy": 0.3,
+        "agents": 0.1,
+        "backend": 0.4,
+        "load_generator": 0.8,
+        "router": 0.4,
+    }
+
+
+def test_one_slow_round_of_three_changes_no_figure() -> None:
+    assert middle_of([run(2), run(90, 100), run(1)]).figures["p95_ms"] == 2
+
+
+def test_what_is_added_is_the_difference_and_every_figure_that_is_wanted_is_there() -> None:
+    asked = phases(6)
+    middle = {
+        (phase.name, side): run(3 if side == "with" else 1, 700 if side == "with" else 900)
+        for phase in asked
+        for side in SIDES
+    }
+    found = added(asked, middle)
+    assert found["added_p95_ms"] == 2
+    assert (found["requests_per_second"], found["requests_per_second_without"]) == (700, 900)
+    assert found["router_cores"] == pytest.approx(0.3)
+    assert found["cores"]["saturated_with"]["backend"] == 0.3
+    assert {wanted.path[0] for wanted in WANTED} <= found.keys()
