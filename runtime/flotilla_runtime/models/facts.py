@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from flotilla_runtime import contract
 from flotilla_runtime.models import files
@@ -31,6 +31,19 @@ SCHEME = "hf://"
 # Of the types in a safetensors header only the width matters; a type that is not listed says nothing.
 STORED_BYTES = {"F64": 8.0, "F32": 4.0, "F16": 2.0, "BF16": 2.0, "F8_E4M3": 1.0, "F8_E5M2": 1.0}
 HEADER_LIMIT_BYTES = 100_000_000  # the format's own
+HEADER_METADATA = "__metadata__"
+# Of files that anybody may have put there: what is no JSON, or nests without end, or is of another shape.
+UNREADABLE = (OSError, ValueError, RecursionError)
+
+
+class Tensor(BaseModel):
+    """What is read of a tensor's entry in a safetensors header."""
+
+    dtype: str
+    data_offsets: tuple[int, int]
+
+
+HEADER = TypeAdapter(dict[str, Tensor])
 
 
 def of_folder(folder: Path) -> contract.ModelFacts | None:
@@ -40,9 +53,9 @@ def of_folder(folder: Path) -> contract.ModelFacts | None:
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         weights = weight_files(sizes)
         stored = stored_bytes(folder / max(weights, key=lambda name: weights[name])) if weights else None
-    except (OSError, ValueError):
+        return facts_of(config, sum(weights.values()) or None, stored)
+    except UNREADABLE:
         return None
-    return facts_of(config, sum(weights.values()) or None, stored)
 
 
 def of_repository(name: str, revision: str | None, token: str | None) -> contract.ModelFacts | None:
@@ -55,9 +68,9 @@ def of_repository(name: str, revision: str | None, token: str | None) -> contrac
         with tempfile.TemporaryDirectory() as scratch:
             hub.download(repository, listing, [MODEL.configuration], Path(scratch))
             config = json.loads((Path(scratch) / MODEL.configuration).read_text("utf-8"))
-    except (ModelError, OSError, ValueError):
+        return facts_of(config, sum(weight_files(listing.sizes).values()) or None, None)
+    except (ModelError, *UNREADABLE):
         return None
-    return facts_of(config, sum(weight_files(listing.sizes).values()) or None, None)
 
 
 def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -69,16 +82,18 @@ def stored_bytes(path: Path) -> float | None:
     """Bytes of one number in a safetensors file, by the type that most of its bytes have.
 
     The file begins with the length of a JSON header, in eight bytes; each tensor's entry has its type and
-    where its bytes begin and end.
+    where its bytes begin and end. A header that is not like this raises one of `UNREADABLE`.
     """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
         header = json.loads(file.read(min(length, HEADER_LIMIT_BYTES)))
+    if not isinstance(header, dict):
+        raise ValueError(f"the header of {path} is no object")
+    header.pop(HEADER_METADATA, None)
     by_type: Counter[str] = Counter()
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            begin, end = tensor["data_offsets"]
-            by_type[tensor["dtype"]] += end - begin
+    for tensor in HEADER.validate_python(header).values():
+        begin, end = tensor.data_offsets
+        by_type[tensor.dtype] += end - begin
     return STORED_BYTES.get(by_type.most_common(1)[0][0]) if by_type else None
 
 
@@ -104,13 +119,16 @@ def _value(value: Any) -> JsonValue:
 
 
 def leave(facts: contract.ModelFacts | None, termination_log: Path) -> None:
-    """Put the facts where the operator finds them; a message that would be cut off is not left."""
-    text = facts.model_dump_json(exclude_none=True) if facts is not None else ""
-    if not text or len(text.encode()) > contract.TERMINATION_LOG_BYTES:
+    """Put the facts where the operator finds them; a message that would be cut off is not left, nor is one
+    that cannot be written, as half a character of a config.json cannot.
+    """
+    if facts is None:
         return
     try:
-        termination_log.write_text(text)
-    except OSError:
+        text = facts.model_dump_json(exclude_none=True)
+        if len(text.encode()) <= contract.TERMINATION_LOG_BYTES:
+            termination_log.write_text(text)
+    except UNREADABLE:
         return
 
 

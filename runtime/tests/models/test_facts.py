@@ -28,6 +28,16 @@ def safetensors(**tensors: tuple[str, int]) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(end)
 
 
+def with_header(text: str) -> bytes:
+    """A file with this where its header should be."""
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def with_entry(**entry: Any) -> bytes:
+    """A file with one tensor, told in this way."""
+    return with_header(json.dumps({"a": entry}))
+
+
 def model_folder(folder: Path, config: Any = CONFIG, weights: bytes = b"") -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(weights or safetensors(a=("F32", 64), b=("BF16", 8)))
@@ -84,6 +94,17 @@ def test_the_header_says_what_a_number_takes(tmp_path: Path, weights: bytes, sto
         pytest.param(["a", "list"], b"", id="a config.json that is no object"),
         pytest.param(CONFIG, b"not safetensors", id="a file with another inside than its name says"),
         pytest.param(CONFIG, b"\0", id="a file cut off"),
+        pytest.param(CONFIG, with_header("[1]"), id="a header that is a list"),
+        pytest.param(CONFIG, with_header('"x"'), id="a header that is a word"),
+        pytest.param(CONFIG, with_header('{"a": 1}'), id="a tensor that is a number"),
+        pytest.param(CONFIG, with_header("[" * 200_000), id="a header that nests without end"),
+        pytest.param(CONFIG, with_entry(dtype="F32"), id="a tensor without offsets"),
+        pytest.param(CONFIG, with_entry(data_offsets=[0, 4]), id="a tensor without a type"),
+        pytest.param(CONFIG, with_entry(dtype=["F32"], data_offsets=[0, 4]), id="a type that is a list"),
+        pytest.param(CONFIG, with_entry(dtype="F32", data_offsets=[4]), id="an end without a beginning"),
+        pytest.param(CONFIG, with_entry(dtype="F32", data_offsets=["a", 4]), id="an offset that is a word"),
+        pytest.param(CONFIG, with_entry(dtype="F32", data_offsets=None), id="no offsets at all"),
+        pytest.param({"model_type": "\ud800"}, b"", id="half a character in config.json"),
     ],
 )
 def test_a_model_that_cannot_be_read_is_still_served(tmp_path: Path, config: Any, weights: bytes) -> None:
