@@ -187,6 +187,10 @@ def test_a_stop_waits_for_an_engine_that_is_too_busy_to_answer_in_time(engine: E
         pytest.param({"metrics": METRICS.replace("%s", "many")}, id="its figure is no number"),
         pytest.param({"metrics": METRICS.replace("%s", "NaN")}, id="its figure is not a number"),
         pytest.param({"in_flight": 1}, id="a request runs"),
+        pytest.param(
+            {"metrics": METRICS.replace("%s", "1.0").replace("} 0.0", "} -1.0")},
+            id="one runs and less than none waits, which adds up to idle",
+        ),
     ],
 )
 def test_an_engine_is_not_known_to_be_idle_when(engine: Engine, how: dict[str, Any]) -> None:

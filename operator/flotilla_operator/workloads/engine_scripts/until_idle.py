@@ -32,7 +32,9 @@ def in_flight(metrics: str) -> float | None:
     rows = [(line.split("{")[0].split(" ")[0], line.rsplit(" ", 1)[-1]) for line in lines]
     if not {name for name, _ in rows}.issuperset(IN_FLIGHT):
         return None
-    return sum(float(value) for name, value in rows if name in IN_FLIGHT)
+    figures = [float(value) for name, value in rows if name in IN_FLIGHT]
+    # With one below zero a busy engine would add up to idle.
+    return None if min(figures) < 0 else sum(figures)
 
 
 def is_idle(metrics: str) -> bool:
