@@ -28,6 +28,8 @@ DOUBLE = b"engine_double"
 SLOW_START_SECONDS = 25  # three failing looks of the readiness probe take fifteen
 DOWN_SECONDS = 10
 HUNG = "hung"
+NO_VOLUME = "no-volume"
+NO_CERTIFICATE = "no-certificate"
 KILLED = "ended with code 137"
 
 
@@ -39,19 +41,24 @@ def site(demo: Environment) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_volume(demo: Environment, double: str) -> Iterator[str]:
-    """The name of a set that mounts what is not there. It comes first and is judged last, since the operator
-    lets the kubelet try for two minutes.
+def early(demo: Environment, double: str) -> Iterator[None]:
+    """Two sets that cannot start. They come first and are judged last, since the operator lets the kubelet
+    try for two minutes before it calls a pod's volumes slow.
     """
-    name, made_here = "no-volume", Site(demo.kubectl)
-    made_here.apply(doubles(name, double, pod=mounted("no-such-map")))
-    yield name
+    made_here = Site(demo.kubectl)
+    made_here.apply(doubles(NO_VOLUME, double, pod=mounted("no-such-map")))
+    entries = {"tls.crt": "no certificate", "tls.key": "no key"}
+    secret = {"metadata": {"name": NO_CERTIFICATE}, "stringData": entries}
+    made_here.apply({"apiVersion": "v1", "kind": "Secret", **secret})
+    router = {"replicas": 1, "tls": {"secretRef": {"name": NO_CERTIFICATE}}}
+    made_here.apply(doubles(NO_CERTIFICATE, double, replicas=0, router=router))
+    yield
     made_here.remove_all()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hung(demo: Environment, double: str) -> Iterator[dict[str, dict[str, Any]]]:
-    """The pod of a set that has served and then hangs, as it was before; judged late, for the same cause."""
+    """The pod of a set that has served and then hangs, as it was before; judged late, too."""
     name, made_here = HUNG, Site(demo.kubectl)
     made_here.apply(doubles(name, double))
     wait_ready(made_here, name)
@@ -181,10 +188,11 @@ def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) 
         return is_ready({"status": seen[-1]})
 
     site.until(serves, REPLICA_SET, name, "Ready")
-    starting = [conditions_of(status) for status in seen if status.get("groups") and not ready(status)]
+    before = [status for status in seen if status.get("groups") and not status["readyReplicas"]]
+    starting = [conditions_of(status) for status in before]
     said = {(found["Available"]["reason"], found["Stalled"]["status"]) for found in starting}
     assert said == {("NoReplicaReady", "False")}, starting
-    assert ["Loading"] in [[group["phase"] for group in status.get("groups") or ()] for status in seen]
+    assert ["Loading"] in [[group["phase"] for group in status["groups"]] for status in before]
     assert {found["Progressing"]["message"] for found in starting} == {"0 of 1 replicas are ready"}
     assert [restarts(pod) for pod in site.pods(name).values()] == [0]
 
@@ -193,11 +201,6 @@ def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) 
         return (capacity.get("startupSeconds") or 0) >= SLOW_START_SECONDS
 
     site.until(measured, REPLICA_SET, name, f"startupSeconds of {SLOW_START_SECONDS} or more")
-
-
-def ready(status: Mapping[str, Any]) -> int:
-    replicas: int = status.get("readyReplicas") or 0
-    return replicas
 
 
 def is_ready(item: Mapping[str, Any]) -> bool:
@@ -267,12 +270,19 @@ def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, dou
     assert any(f"pod {follower}: container engine {KILLED}" in note for note in notes), notes
 
 
-def test_volumes_that_do_not_come_are_told_of(site: Site, without_volume: str) -> None:
+def test_volumes_that_do_not_come_are_told_of(site: Site) -> None:
     """Of what keeps a pod from being set up its containers say nothing, only the kubelet's events do."""
-    words = f"see kubectl describe pod {without_volume}-"
-    site.wait(REPLICA_SET, without_volume, "Available", "False", "PodSetupSlow", words=words)
-    (pod,) = site.pods(without_volume)
+    words = f"see kubectl describe pod {NO_VOLUME}-"
+    site.wait(REPLICA_SET, NO_VOLUME, "Available", "False", "PodSetupSlow", words=words)
+    (pod,) = site.pods(NO_VOLUME)
     assert any("no-such-map" in note for note in site.notes(pod, "FailedMount"))
+
+
+def test_a_router_that_has_no_certificate_is_told_of_as_its_container_ended(site: Site) -> None:
+    words = "0 of 1 router pods are ready; no-certificate-router-"
+    message = site.wait(REPLICA_SET, NO_CERTIFICATE, "RouterReady", "False", "RouterCrashing", words=words)
+    assert " ended with code " in message
+    assert_a_person_is_asked(site, NO_CERTIFICATE, "RouterCrashing", words)
 
 
 def test_an_engine_that_hangs_is_started_anew_in_its_pod(site: Site, hung: dict[str, dict[str, Any]]) -> None:
