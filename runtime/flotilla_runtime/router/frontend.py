@@ -5,6 +5,8 @@ read, it is refused or held where there is no room or no replica, and the key of
 
 Choices that surprise:
 - Refusals are answered by a Lua service that first reads the rest of the body (router.lua says why).
+- An administrative path is known as the engines read it, escapes decoded once. They neither merge slashes nor
+  take dots out of a path.
 - A body without Content-Length that is longer than the buffer cannot be measured, and is refused.
 - The control map is looked up as strings only, and `add(0)` makes numbers of them: a map that is also looked
   up as integers silently takes no value that is none.
@@ -69,7 +71,7 @@ def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         "",
         *_listed_models(config, files),
         *_refuse(RefusalReason.UNKNOWN_MODEL, "if { path_beg /v1/models/ }"),
-        f"    acl administrative path {' '.join(ADMINISTRATIVE_PATHS)}",
+        f"    acl administrative path,url_dec -m str {' '.join(ADMINISTRATIVE_PATHS)}",
         f"    acl computing path {' '.join(COMPUTING_PATHS)}",
         *_refuse(
             RefusalReason.UNKNOWN_PATH,

@@ -563,7 +563,22 @@ async def test_models_are_listed_with_no_replica_at_all() -> None:
         assert (await caller.get("/health")).status == 200
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/load_lora_adapter", "/v2/models", "/", "/v1", "/sleep"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "/v1/load_lora_adapter",
+        "/v1/%6Coad_lora_adapter",
+        "/v1/unload_lora%5fadapter?model=x",
+        "//v1/load_lora_adapter",
+        "/v1%2Fload_lora_adapter",
+        "/v2/models",
+        "/",
+        "/v1",
+        "/sleep",
+        "/invocations",
+    ],
+)
 async def test_other_paths_are_not_passed_on(path: str) -> None:
     async with fleet() as made, routed(made, "a") as (_, caller):
         assert_openai_error(await caller.post(path=path), 404, "unknown_url")

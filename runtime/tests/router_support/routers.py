@@ -15,6 +15,7 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
+from yarl import URL
 
 from flotilla_runtime.contract import RouterConfig
 from flotilla_runtime.router.__main__ import write_files
@@ -254,10 +255,14 @@ class Caller:
     ) -> Answer:
         sent = dict(headers or {}) | ({} if session is None else {"X-Session-Id": session})
         payload = {"json": body or {"model": "smollm2"}} if data is None else {"data": data}
-        async with self._session.post(self._router.url + path, headers=sent, **payload) as response:
+        async with self._session.post(self._url(path), headers=sent, **payload) as response:
             return Answer(
                 response.status, CIMultiDict(response.headers), await response.json(content_type=None)
             )
+
+    def _url(self, path: str) -> URL:
+        """With the path as it was written: aiohttp would take needless escapes out."""
+        return URL(self._router.url + path, encoded=True)
 
     async def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
         async with self._session.get(self._router.url + path, headers=headers) as response:
