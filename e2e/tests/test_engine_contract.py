@@ -328,6 +328,16 @@ def test_an_error_has_the_same_status_and_keys(
         assert double.json()["error"]["param"] == real.json()["error"]["param"]
 
 
+def test_bytes_that_are_no_json_are_refused_and_the_next_request_is_answered(generators: Pair) -> None:
+    broken = generators.real.post(
+        "/v1/chat/completions", content=b"{not json", headers={"Content-Type": "application/json"}
+    )
+    assert broken.status_code == 400
+    assert broken.json()["error"]["message"]
+    good = generators.real.post("/v1/chat/completions", json={"model": generators.model, **chat()})
+    assert good.json()["usage"]["completion_tokens"] > 0
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

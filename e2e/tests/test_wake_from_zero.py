@@ -1,4 +1,5 @@
 """Real requests wake a set from zero: HAProxy holds them, the operator hears of it from the routers' agents.
+Without autoscaling they are refused.
 
 The site is that of `make bench-streams`: API server, scheduler, operator, HAProxy and its agents are the real
 programs, the engine is a double that listens at its pod's address. The halves, each with more cases, are
@@ -8,6 +9,7 @@ test_from_zero_apiserver.py.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -110,3 +112,19 @@ def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleepe
     decisions = set_status(sleeper)["autoscaling"]["lastDecisions"]
     assert [(entry["from"], entry["to"]) for entry in decisions] == [(0, 1), (1, 0)]
     assert [status.refused for status in sleeper.statuses()] == [{}, {}]
+
+
+def test_without_autoscaling_a_request_at_zero_is_refused_at_once(tmp_path: Path) -> None:
+    with site(tmp_path) as place:
+        place.create(
+            replicas=0, drain_seconds=30, router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS}
+        )
+        for pod in place.ready("router"):
+            answers = [ask(pod["status"]["podIP"], body_bytes=1_000, stream=False) for _ in range(3)]
+            for answer in answers:
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "no_replicas"
+                assert int(answer.headers["Retry-After"]) > 0
+            assert min(answer.elapsed.total_seconds() for answer in answers) < 1
+        eventually(lambda: [status.refused for status in place.statuses()] == [{"NoReplicas": 3}] * 2)
+        assert place.engines() == []
