@@ -22,6 +22,7 @@ WANTED = (
     under(2, "added_p95_ms"),
     under(0.5, "router_cores"),
     known_to_miss(under(2, "saturated_added_p95_ms")),
+    known_to_miss(under(2, "saturated_8_connections_added_p95_ms")),
     known_to_miss(under(2, "streams_added_first_token_p95_ms")),
     known_to_miss(under(2, "streams_at_once_added_first_token_p95_ms")),
 )

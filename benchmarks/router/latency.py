@@ -2,7 +2,9 @@
 
 The backend answers at once, so what is left is the way there and back. Added is the difference of the medians
 over the rounds, for each quantile. How many cores each role used says whether the machine was full, and so
-whether a figure is the router's or that of the queue for the processors.
+whether a figure is the router's or that of the queue for the processors. As fast as the connections can, the
+mean time of a request is their number over the requests a second, wherever it waits: a few connections beside
+many tell what is added where the queue is short.
 """
 
 import os
@@ -20,6 +22,7 @@ from router.parts import ask, engine_addresses, load_program, median, running, t
 ENGINES = 4
 RATE = 500
 BODY_BYTES = 4096
+MANY_CONNECTIONS, FEW_CONNECTIONS = 64, 8
 STREAMS = 500
 STREAM_TOKENS = 200
 STREAM_INTERVAL_MILLISECONDS = 20
@@ -50,7 +53,7 @@ class Run:
 
 
 def phases(seconds: float) -> tuple[Phase, ...]:
-    """A steady rate, as fast as the connections can, and streams, opened evenly and at once."""
+    """A steady rate, as fast as many and as few connections can, and streams, opened evenly and at once."""
     body = ("-body", str(BODY_BYTES))
     streams = (
         *("-connections", str(STREAMS), "-tokens", str(STREAM_TOKENS)),
@@ -64,9 +67,15 @@ def phases(seconds: float) -> tuple[Phase, ...]:
         ),
         Phase(
             name="saturated",
-            arguments=("-seconds", str(seconds), *body),
+            arguments=("-seconds", str(seconds), "-connections", str(MANY_CONNECTIONS), *body),
             added="saturated_added",
             requests_per_second="requests_per_second",
+        ),
+        Phase(
+            name=f"saturated_{FEW_CONNECTIONS}_connections",
+            arguments=("-seconds", str(seconds), "-connections", str(FEW_CONNECTIONS), *body),
+            added=f"saturated_{FEW_CONNECTIONS}_connections_added",
+            requests_per_second=f"saturated_{FEW_CONNECTIONS}_connections_requests_per_second",
         ),
         Phase(
             name="streams",
