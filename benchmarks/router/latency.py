@@ -9,9 +9,9 @@ many tell what is added where the queue is short.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ BODY_BYTES = 4096
 MANY_CONNECTIONS, FEW_CONNECTIONS = 64, 8
 STREAMS = 500
 STREAM_TOKENS = 200
-STREAM_INTERVAL_MILLISECONDS = 20
+STREAM_INTERVALS_MILLISECONDS = (20, 50)
 STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 SIDES = ("without", "with")
@@ -42,6 +42,7 @@ class Phase:
     added: str
     quantiles: tuple[str, ...] = QUANTILES
     requests_per_second: str | None = None
+    only_first_round: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +56,8 @@ class Run:
 def phases(seconds: float) -> tuple[Phase, ...]:
     """A steady rate, as fast as many and as few connections can, and streams, opened evenly and at once."""
     body = ("-body", str(BODY_BYTES))
-    streams = (
-        *("-connections", str(STREAMS), "-tokens", str(STREAM_TOKENS)),
-        *("-interval", str(STREAM_INTERVAL_MILLISECONDS)),
-    )
+    few = f"saturated_{FEW_CONNECTIONS}_connections"
+    usual, *others = STREAM_INTERVALS_MILLISECONDS
     return (
         Phase(
             name="steady",
@@ -72,23 +71,33 @@ def phases(seconds: float) -> tuple[Phase, ...]:
             requests_per_second="requests_per_second",
         ),
         Phase(
-            name=f"saturated_{FEW_CONNECTIONS}_connections",
+            name=few,
             arguments=("-seconds", str(seconds), "-connections", str(FEW_CONNECTIONS), *body),
-            added=f"saturated_{FEW_CONNECTIONS}_connections_added",
-            requests_per_second=f"saturated_{FEW_CONNECTIONS}_connections_requests_per_second",
+            added=f"{few}_added",
+            requests_per_second=f"{few}_requests_per_second",
         ),
-        Phase(
-            name="streams",
-            arguments=(*streams, "-over", str(STREAMS_OPENED_OVER_SECONDS), *body),
-            added="streams_added_first_token",
-            quantiles=QUANTILES[:2],
+        _streams(f"streams_{usual}_ms", usual, STREAMS_OPENED_OVER_SECONDS),
+        _streams(f"streams_{usual}_ms_at_once", usual, 0),
+        *(
+            replace(
+                _streams(f"streams_{other}_ms", other, STREAMS_OPENED_OVER_SECONDS), only_first_round=True
+            )
+            for other in others
         ),
-        Phase(
-            name="streams_at_once",
-            arguments=(*streams, *body),
-            added="streams_at_once_added_first_token",
-            quantiles=QUANTILES[:2],
+    )
+
+
+def _streams(name: str, interval_milliseconds: int, opened_over_seconds: int) -> Phase:
+    """Streams with so much between two tokens; their time is that of the first token."""
+    return Phase(
+        name=name,
+        arguments=(
+            *("-connections", str(STREAMS), "-tokens", str(STREAM_TOKENS)),
+            *("-interval", str(interval_milliseconds), "-over", str(opened_over_seconds)),
+            *("-body", str(BODY_BYTES)),
         ),
+        added=f"{name}_added_first_token",
+        quantiles=QUANTILES[:2],
     )
 
 
@@ -119,15 +128,21 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
 
         asked = phases(seconds)
         runs: dict[tuple[str, str], list[Run]] = {}
-        for number in range(rounds):
-            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                for phase in asked:
-                    run = _run(phase, urls[side], processors)
-                    runs.setdefault((phase.name, side), []).append(run)
+        for side, phase in order(asked, rounds):
+            runs.setdefault((phase.name, side), []).append(_run(phase, urls[side], processors))
     middle = {name: middle_of(kept) for name, kept in runs.items()}
     for name, run in middle.items():
         print(*name, _rounded(run.figures), "cores", _rounded(run.cores), flush=True)
     return {**added(asked, middle), "machine_cores": len(os.sched_getaffinity(0))}
+
+
+def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:
+    """Each round goes through all phases on one side, then on the other, which begins the next round."""
+    for number in range(rounds):
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            for phase in asked:
+                if number == 0 or not phase.only_first_round:
+                    yield side, phase
 
 
 def _run(phase: Phase, urls: str, processors: Callable[[], ByRole]) -> Run:
@@ -143,7 +158,7 @@ def cores_used(before: ByRole, after: ByRole, took_seconds: float) -> dict[str, 
     return {**cores, "router": cores["haproxy"] + cores["agents"]}
 
 
-def middle_of(runs: list[Run]) -> Run:
+def middle_of(runs: Sequence[Run]) -> Run:
     """The median of each figure over the rounds."""
     figures, cores = [run.figures for run in runs], [run.cores for run in runs]
     return Run(
@@ -152,7 +167,7 @@ def middle_of(runs: list[Run]) -> Run:
     )
 
 
-def added(asked: tuple[Phase, ...], middle: Mapping[tuple[str, str], Run]) -> dict[str, Any]:
+def added(asked: Sequence[Phase], middle: Mapping[tuple[str, str], Run]) -> dict[str, Any]:
     """What the routers add in each phase, and what each role used of the processors."""
     found: dict[str, Any] = {}
     for phase in asked:

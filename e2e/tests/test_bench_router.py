@@ -3,7 +3,7 @@
 import pytest
 
 from router.__main__ import WANTED
-from router.latency import SIDES, Run, added, cores_used, middle_of, phases
+from router.latency import SIDES, Run, added, cores_used, middle_of, order, phases
 
 QUIET = {"haproxy": 0.2, "agents": 0.1, "backend": 0.3, "load_generator": 0.4, "router": 0.3}
 
@@ -23,6 +23,16 @@ def test_the_cores_of_a_role_are_its_time_over_the_clocks() -> None:
         "load_generator": 0.8,
         "router": 0.4,
     }
+
+
+def test_neither_side_is_always_first_and_slow_streams_are_only_in_the_first_round() -> None:
+    steps = [(side, phase.name) for side, phase in order(phases(6), rounds=3)]
+    assert [side for side, name in steps if name == "steady"] == [
+        *("without", "with"),
+        *("with", "without"),
+        *("without", "with"),
+    ]
+    assert [side for side, name in steps if name == "streams_50_ms"] == ["without", "with"]
 
 
 def test_one_slow_round_of_three_changes_no_figure() -> None:
