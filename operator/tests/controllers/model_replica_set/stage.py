@@ -98,14 +98,18 @@ class Stage:
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def report(self, pod: dict[str, Any], **of_engine: Any) -> None:
-        """What a kubelet would report of an engine that does not serve."""
+        """What a kubelet would report of an engine that does not serve.
+
+        Once KWOK has reported what a kubelet does of one that serves, or that would come last and count.
+        """
         engine = {"name": "engine", "image": "none", "imageID": "none", "ready": False, "restartCount": 0}
         status = {
             "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}],
             "containerStatuses": [{**engine, **of_engine}],
         }
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/status"
-        self.client.merge(path, {"status": status})
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
+        eventually(lambda: self.client.get(path)["status"].get("phase") == "Running")
+        self.client.merge(f"{path}/status", {"status": status})
 
     def events(self) -> set[str]:
         """Reasons of what was told about the sets."""
