@@ -505,7 +505,8 @@ class Update(ApiModel):
     rollback: bool = True
     """Go back to the last good revision when an update fails: when it does not get on, when over at least
     50 requests it misses `slo.attainment` and the old revision does not, or, without `slo`, when more than
-    5 % of them end with 5xx."""
+    5 % of them end with 5xx. With `slo`, too, where it is missed and 5xx are 5 points beyond those of the old
+    revision."""
 
 
 class Traffic(ApiModel):

@@ -31,7 +31,7 @@ from flotilla_operator.controllers.conditions import parsed_timestamp, timestamp
 from flotilla_operator.controllers.model_replica_set.evidence import NO_ANSWERS, Answers, Evidence
 
 ANSWERS_NEEDED = 50
-FAILED_SHARE_ALLOWED = 0.05  # where no SLO says what is good
+FAILED_SHARE_ALLOWED = 0.05  # of 5xx where no SLO says what is good; else beyond the old revision's share
 TRIAL_LIMIT = timedelta(minutes=30)  # as long as routers remember an answer
 
 
@@ -186,16 +186,27 @@ def _bad_answers(rollout: Rollout, seen: Evidence) -> tuple[Answers, Fault | Non
     """What is wrong with its answers, and of which: all of the last half hour, or those of the trial
     alone, for beside the many good ones of a long update what is bad under the whole load is a small share.
     """
-    old, told = rollout.old_answers, seen.answered(new=True)
+    told = seen.answered(new=True)
     for new in (told, rollout.trial_answers) if seen.answers_known else (told,):
-        if new.count < ANSWERS_NEEDED:
-            continue
-        if seen.attainment is None:
-            if new.failed_share > FAILED_SHARE_ALLOWED:
-                return new, Fault.FAILED_ANSWERS
-        elif old.count and new.attainment < seen.attainment <= old.attainment:
-            return new, Fault.MISSES_SLO
+        fault = _fault_in(new, rollout.old_answers, seen.attainment)
+        if fault is not None:
+            return new, fault
     return rollout.answers, None
+
+
+def _fault_in(new: Answers, old: Answers, attainment: float | None) -> Fault | None:
+    """What is wrong with answers beside those of the old revision. Of one that was never asked, or misses
+    the SLO itself, nobody can say that it was better, but what answers 5xx beyond it is broken all the same.
+    """
+    if new.count < ANSWERS_NEEDED:
+        return None
+    if attainment is None:
+        return Fault.FAILED_ANSWERS if new.failed_share > FAILED_SHARE_ALLOWED else None
+    if new.attainment >= attainment:
+        return None
+    if old.count and old.attainment >= attainment:
+        return Fault.MISSES_SLO
+    return Fault.FAILED_ANSWERS if new.failed_share > old.failed_share + FAILED_SHARE_ALLOWED else None
 
 
 def _good_before(before: Rollout, seen: Evidence) -> str:

@@ -133,6 +133,8 @@ def test_a_trial_does_not_go_on_while_the_set_is_paused() -> None:
 
 GOOD = Answers(count=100, failed=0, kept=99)
 BAD = Answers(count=100, failed=9, kept=50)
+SLOW = Answers(count=100, failed=0, kept=50)
+BROKEN = Answers(count=50, failed=50, kept=0)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,33 @@ BAD = Answers(count=100, failed=9, kept=50)
     [
         pytest.param(BAD, GOOD, 0.95, Fault.MISSES_SLO, id="it misses the SLO and the old one keeps it"),
         pytest.param(BAD, BAD, 0.95, None, id="both miss it, so it is not the revision"),
-        pytest.param(BAD, Answers(), 0.95, None, id="nobody knows how the old one did"),
+        pytest.param(SLOW, Answers(), 0.95, None, id="nobody knows how the old one did"),
+        pytest.param(
+            SLOW, Answers(count=1, kept=1), 0.95, Fault.MISSES_SLO, id="one answer of the old one is known"
+        ),
+        pytest.param(
+            BROKEN, Answers(), 0.95, Fault.FAILED_ANSWERS, id="all are 5xx, and the old one was never asked"
+        ),
+        pytest.param(
+            BROKEN,
+            Answers(count=100, kept=94),
+            0.95,
+            Fault.FAILED_ANSWERS,
+            id="all are 5xx, and the old one just missed the SLO",
+        ),
+        pytest.param(
+            BROKEN,
+            Answers(count=100, failed=90, kept=10),
+            0.95,
+            Fault.FAILED_ANSWERS,
+            id="all are 5xx, and of the old one's many",
+        ),
+        pytest.param(
+            Answers(count=100, failed=14, kept=50), BAD, 0.95, None, id="5 % more 5xx than the old one's"
+        ),
+        pytest.param(
+            Answers(count=100, failed=10, kept=90), Answers(), 0.9, None, id="5xx that the SLO allows"
+        ),
         pytest.param(GOOD, BAD, 0.95, None, id="it is better"),
         pytest.param(
             Answers(count=49, failed=49, kept=0), GOOD, 0.95, None, id="fewer than 50 answers say nothing"
@@ -311,7 +339,7 @@ def test_half_an_hour_is_enough_however_long_an_update_may_take() -> None:
         pytest.param(answered(*BOTH, by_each=BAD, attainment=0.9), GOOD, True, id="the old one kept the SLO"),
         pytest.param(answered(*BOTH, by_each=BAD, attainment=0.9), BAD, False, id="neither keeps the SLO"),
         pytest.param(
-            answered(*BOTH, by_each=BAD, attainment=0.9), Answers(), False, id="the old one was never asked"
+            answered(*BOTH, by_each=SLOW, attainment=0.9), Answers(), False, id="the old one was never asked"
         ),
         pytest.param(answered(member("m"), by_each=FEW, wanted=1), GOOD, False, id="49 prove nothing"),
     ],
