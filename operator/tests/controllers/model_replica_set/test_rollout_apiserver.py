@@ -121,6 +121,16 @@ def two_serve(stage: Stage) -> Callable[[], bool]:
     return holds
 
 
+def one_serves(stage: Stage) -> Callable[[], bool]:
+    def holds() -> bool:
+        """One serves that does not drain, and there are no more than wanted."""
+        pods = stage.pods()
+        leaving = epochs(pods)
+        return any(ready(pod) and pod["metadata"]["uid"] not in leaving for pod in pods) and len(pods) <= 2
+
+    return holds
+
+
 def two_groups_serve(stage: Stage) -> Callable[[], bool]:
     def holds() -> bool:
         """Two whole groups serve that do not drain, one drains at most, and there is one more than wanted
@@ -384,6 +394,45 @@ def test_a_paused_set_holds_its_update(stage: Stage, routers: AnsweringRouters) 
     stage.change(paused=False)
     always_until(two_serve(stage), lambda: not uids(stage) & before)
     stage.wait("Ready", "True")
+
+
+def test_a_set_paused_in_the_middle_of_its_update_stays_as_it_is_until_it_goes_on(
+    stage: Stage, routers: AnsweringRouters, operator: OperatorProcess
+) -> None:
+    stage.node("a")
+    stage.node("b")
+    before = serving_set(stage, routers)
+    routers.busy = True
+    stage.change(engine=OTHER_REVISION)
+    eventually(lambda: draining(stage).keys() < before and len(draining(stage)) == 1)
+    stage.change(paused=True)
+    assert "1 of 2" in stage.wait("Progressing", "False", "UpdatePaused")
+    pods, leaving = uids(stage), draining(stage)
+    assert (len(pods), len(leaving)) == (3, 1)
+
+    def stays() -> bool:
+        """Its pods and what drains are as they were when it was paused."""
+        return (uids(stage), draining(stage)) == (pods, leaving)
+
+    routers.busy = False  # so that what drains could go
+    done, some_seconds_later = reconciles(operator), time.monotonic() + 15
+    always_until(stays, lambda: time.monotonic() > some_seconds_later and reconciles(operator) > done + 2)
+    stage.change(paused=False)
+    always_until(two_serve(stage), lambda: not uids(stage) & before)
+    stage.wait("Ready", "True")
+
+
+def test_an_update_without_surge_on_full_nodes_is_a_roll_during_which_one_serves(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    stage.node("a")  # its eight accelerators are what two replicas hold
+    before = serving_set(stage, routers, update={"maxSurge": 0, "maxUnavailable": 1})
+    stage.change(engine=OTHER_REVISION)
+    holds = one_serves(stage)
+    always_until(holds, lambda: not uids(stage) & before and len(stage.pods()) == 2)
+    stage.wait("Ready", "True")
+    assert holds()
+    assert len(revisions(stage)) == 1
 
 
 def test_a_node_deleted_before_its_group_is_bound_gives_the_group_to_another_node(stage: Stage) -> None:
