@@ -289,6 +289,28 @@ async def test_the_status_counts_answers_and_conversations_by_replica() -> None:
 
 
 @pytest.mark.usefixtures("each_haproxy")
+async def test_the_status_counts_the_answers_that_failed_and_those_that_kept_the_promise() -> None:
+    promised_seconds = 4.0  # far beyond what an answer takes that nobody holds back
+    async with two_replicas(promised_total_seconds=promised_seconds) as (made, router, caller):
+        made.engines["a"].status = 500
+        made.engines["b"].gate.clear()
+        held = [asyncio.create_task(caller.post(session=str(number))) for number in range(20)]
+        await until(lambda: server(router, "a").answers + server(router, "b").in_flight == 20)
+        await asyncio.sleep(promised_seconds)
+        made.engines["b"].gate.set()
+        answers = await asyncio.gather(*held)
+        assert {(answer.replica, answer.status) for answer in answers} == {("a", 500), ("b", 200)}
+        late = [answer.replica for answer in answers].count("b")
+
+        used = await homes(caller)
+        await until(lambda: sum(row.answers for row in router.status.servers) == 40)
+        failing, good = server(router, "a"), server(router, "b")
+        assert (failing.failed, failing.kept) == (failing.answers, 0)
+        assert (good.answers, good.failed, good.kept) == (late + used.count("b"), 0, used.count("b"))
+        assert 0 < good.kept < good.answers
+
+
+@pytest.mark.usefixtures("each_haproxy")
 async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
     async with two_replicas() as (made, router, caller):
         assert (await get(router, "/v1/drained"))[0] == 409

@@ -32,7 +32,7 @@ from router_support.waiting import until
 
 @dataclass
 class Engine:
-    """One engine: answers when `gate` is set, notes what came and what was given up."""
+    """One engine: answers with `status` when `gate` is set, notes what came and what was given up."""
 
     name: str
     ip: str
@@ -44,6 +44,7 @@ class Engine:
     most: int = 0
     cancelled: int = 0
     key: str | None = None
+    status: int = 200
     kv_usage: str = "0.0"
     runner: web.AppRunner | None = None
 
@@ -78,7 +79,7 @@ class Engine:
             if "X-Test-Stream" in request.headers:
                 return await self._stream(request)
             await self.gate.wait()
-            return web.json_response({"replica": self.name, "bytes": len(body)})
+            return web.json_response({"replica": self.name, "bytes": len(body)}, status=self.status)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
