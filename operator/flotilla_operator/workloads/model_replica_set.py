@@ -23,21 +23,20 @@ def router_objects(
     images: Images,
     *,
     key_made_anew: str = "",
-    draining: int = 0,
+    pods_to_keep: int = 0,
     beside: Sequence[Served] = (),
 ) -> list[Manifest]:
     """What stands around the engine pods, in the order in which it is needed.
 
     `key_made_anew` is the time of the engines' key, where it is not their first one; `beside` is what
-    replicas of other revisions serve. The disruption budget counts pods of whole groups and lets one pod be
-    evicted at a time, whose group then goes with it; groups that drain are still healthy and must not make up
-    for those that serve.
+    replicas of other revisions serve. Evictions leave `pods_to_keep` engine pods healthy.
     """
-    groups, stages = spec.replicas + draining, stages_of(spec)
     part = engines(owner)
     port = [objects.Port(name="http", number=contract.PORT_ENGINE)]
     return [
-        objects.headless_service(part, selector=part.selector, ports=port, publish_not_ready=stages > 1),
+        objects.headless_service(
+            part, selector=part.selector, ports=port, publish_not_ready=stages_of(spec) > 1
+        ),
         objects.network_policy(
             part,
             selector=part.selector,
@@ -49,9 +48,7 @@ def router_objects(
                 *_among_stages(owner, spec),
             ],
         ),
-        objects.pod_disruption_budget(
-            part, selector=part.selector, min_available=max(0, groups * stages - 1)
-        ),
+        objects.pod_disruption_budget(part, selector=part.selector, min_available=pods_to_keep),
         *router_manifests(owner, spec, images, key_made_anew=key_made_anew, beside=beside),
     ]
 

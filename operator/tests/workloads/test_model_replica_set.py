@@ -15,7 +15,7 @@ import pytest
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.workloads.devices import claim_template
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, engine_pods
+from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, engine_pods, stages_of
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import internal_url, router_objects, service_url
 from flotilla_operator.workloads.revision import revision_of
@@ -49,7 +49,8 @@ def rendered(manifest: dict[str, Any], nodes: tuple[str, ...]) -> list[dict[str,
     identity = GroupIdentity(name=f"{owner.name}-abcde", server_id=1, revision=revision_of(spec), nodes=nodes)
     template = claim_template(owner, spec, identity.revision, DeviceClass("gpu", "gpu.example", {}))
     templates = [] if template is None else [template]
-    return [*router_objects(owner, spec, IMAGES), *templates, *engine_pods(owner, spec, identity, IMAGES)]
+    around = router_objects(owner, spec, IMAGES, pods_to_keep=spec.replicas * stages_of(spec) - 1)
+    return [*around, *templates, *engine_pods(owner, spec, identity, IMAGES)]
 
 
 @pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS)

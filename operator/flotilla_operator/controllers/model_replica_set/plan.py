@@ -27,6 +27,7 @@ from flotilla_operator.cluster.writes import (
     Write,
 )
 from flotilla_operator.controllers.model_replica_set.applied import applied_objects
+from flotilla_operator.controllers.model_replica_set.budget import pods_to_keep
 from flotilla_operator.controllers.model_replica_set.demand import (
     Demand,
     Waiting,
@@ -71,13 +72,14 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return Plan()
     observed, demand, placement, moves = _decided(observed, now)
     rollout = rollout_of(observed, demand, placement, now)
-    objects, taken = applied_objects(observed, draining=len(demand.turnover.removals))
     if me.spec.paused:
-        return _look_on(observed, demand, rollout, taken, now)
+        return _look_on(observed, demand, rollout, now)
     started, waiting = _start(observed, demand, placement, now)
+    asking = ask_for_nodes(observed, demand, placement, len(started), now)
+    to_keep = pods_to_keep(observed, demand, placement, asking, now)
+    objects, taken = applied_objects(observed, pods_to_keep=to_keep)
     ended = ended_groups(demand.groups)
     leaving = steps(demand.turnover, observed, now)
-    asking = ask_for_nodes(observed, demand, placement, len(started), now)
     outcome = Outcome(
         observed=observed,
         demand=demand,
@@ -137,15 +139,14 @@ def _decided(observed: Observed, now: datetime) -> tuple[Observed, Demand, Place
     return observed, demand, placement, moves
 
 
-def _look_on(
-    observed: Observed, demand: Demand, rollout: Rollout, names_taken: tuple[str, ...], now: datetime
-) -> Plan:
+def _look_on(observed: Observed, demand: Demand, rollout: Rollout, now: datetime) -> Plan:
     """A paused set: told of and left alone, but it holds nothing by half and asks for no nodes, for both cost
     something.
     """
+    _, taken = applied_objects(observed)
     released = released_groups(demand.groups)
     outcome = Outcome(
-        observed=observed, demand=demand, rollout=rollout, names_taken=names_taken, waiting=demand.waiting
+        observed=observed, demand=demand, rollout=rollout, names_taken=taken, waiting=demand.waiting
     )
     status, events = status_and_events(outcome, now)
     return Plan(

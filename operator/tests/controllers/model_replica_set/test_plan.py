@@ -70,7 +70,7 @@ def observed(
         images=IMAGES,
     )
     existing = {}
-    for wanted in router_objects(me.owner, me.spec, IMAGES):
+    for wanted in router_objects(me.owner, me.spec, IMAGES, pods_to_keep=max(0, me.spec.replicas - 1)):
         live = wanted | (READY_ROUTER if router_ready and wanted["kind"] == "Deployment" else {})
         if f"{wanted['kind']} {wanted['metadata']['name']}" in foreign:
             live = {**wanted, "metadata": {**wanted["metadata"], "ownerReferences": []}}

@@ -71,6 +71,22 @@ def cordon(stage: Stage, node: str, *, unschedulable: bool = True) -> None:
     stage.client.merge(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": unschedulable}})
 
 
+def budget(stage: Stage) -> tuple[int, int, bool]:
+    """Pods that evictions must leave, how many may be evicted now, and whether that is counted yet."""
+    found = stage.client.get(
+        f"/apis/policy/v1/namespaces/{stage.namespace}/poddisruptionbudgets/llama-engine"
+    )
+    status = found.get("status") or {}
+    seen = status.get("observedGeneration") == found["metadata"]["generation"]
+    return found["spec"]["minAvailable"], status.get("disruptionsAllowed", 0), seen
+
+
+def evict(stage: Stage, pod: dict[str, Any]) -> None:
+    name = pod["metadata"]["name"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/pods/{name}/eviction", body)
+
+
 def mute_node(stage: Stage, name: str, *, label: str = "stage") -> str:
     """A node without a kubelet: pods are bound to it and neither start nor end. It is believed for 40 s."""
     name = f"{name}-{stage.namespace}"
@@ -231,30 +247,54 @@ def test_evictions_are_let_through_one_group_at_a_time(stage: Stage, routers: An
     stage.node("a")
     stage.node("b")
     before = serving_set(stage, routers)
-    path = f"/apis/policy/v1/namespaces/{stage.namespace}/poddisruptionbudgets/llama-engine"
-
-    def budget() -> tuple[int, int, bool]:
-        found = stage.client.get(path)
-        status = found.get("status") or {}
-        seen = status.get("observedGeneration") == found["metadata"]["generation"]
-        return found["spec"]["minAvailable"], status.get("disruptionsAllowed", 0), seen
-
-    def evict(pod: dict[str, Any]) -> None:
-        name = pod["metadata"]["name"]
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
-        stage.client.create(f"/api/v1/namespaces/{stage.namespace}/pods/{name}/eviction", body)
-
-    eventually(lambda: budget() == (1, 1, True))
+    eventually(lambda: budget(stage) == (1, 1, True))
     one, other = stage.pods()
-    evict(one)
+    evict(stage, one)
     with pytest.raises(ApiError) as refused:
-        evict(other)
+        evict(stage, other)
     assert refused.value.status == TOO_MANY_REQUESTS
-    eventually(lambda: len(stage.pods()) == 2 and budget() == (1, 1, True))
-    evict(other)
-    eventually(lambda: not uids(stage) & before and budget() == (1, 1, True))
+    eventually(lambda: len(stage.pods()) == 2 and budget(stage) == (1, 1, True))
+    evict(stage, other)
+    eventually(lambda: not uids(stage) & before and budget(stage) == (1, 1, True))
     stage.change(replicas=3)
-    eventually(lambda: budget() == (2, 1, True))
+    eventually(lambda: budget(stage) == (2, 1, True))
+
+
+def test_evictions_are_let_through_while_replicas_wait_for_room(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    first, _ = stage.node("a"), stage.node("b")
+    stage.create(drain=PATIENT, replicas=10)
+    routers.answer(1)
+    eventually(lambda: budget(stage) == (3, 1, True))
+    cordon(stage, first)
+    one, other = (pod for pod in stage.pods() if pod["spec"]["nodeName"] == first)
+    evict(stage, one)
+    with pytest.raises(ApiError) as refused:
+        evict(stage, other)
+    assert refused.value.status == TOO_MANY_REQUESTS
+    eventually(lambda: len(stage.pods()) == 3 and budget(stage) == (2, 1, True))
+    evict(stage, other)
+    eventually(lambda: first not in nodes(stage) and budget(stage) == (1, 1, True))
+
+
+def test_evictions_take_one_group_of_two_stages_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
+    for name in "abcd":
+        stage.node(name, gpus=4)
+    serving_set(stage, routers, parallelism={"tensor": 4, "pipeline": 2})
+    eventually(lambda: budget(stage) == (3, 1, True))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for pod in stage.pods():
+        groups.setdefault(pod["metadata"]["labels"][contract.LABEL_GROUP], []).append(pod)
+    one, other = groups.values()
+    evict(stage, one[1])
+    for pod in other:
+        with pytest.raises(ApiError) as refused:
+            evict(stage, pod)
+        assert refused.value.status == TOO_MANY_REQUESTS
+    gone, kept = ({pod["metadata"]["uid"] for pod in pods} for pods in (one, other))
+    eventually(lambda: len(uids(stage) - gone) == 4 and budget(stage) == (3, 1, True))
+    assert kept < uids(stage)
 
 
 def test_an_operator_killed_in_the_middle_goes_on_with_the_drain_and_deletes_after_the_proof(
