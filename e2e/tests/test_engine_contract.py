@@ -26,6 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.environment import Environment, ensure
 from engine.models import EMBEDDER, GENERATOR, Model, ensure_models
 from engine.serve import RunningEngine, running
+from flotilla_operator.workloads.engine_checks import SCRIPTS
+from flotilla_operator.workloads.engine_guard import ENV_MIDDLEWARE, FILE
 from local_cluster.processes import free_port
 from tests.support.waiting import eventually
 
@@ -71,9 +73,10 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    """All engines are started with a key, as in pods of ours."""
+    """All engines are started with a key and our guard, as in pods of ours."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_API_KEY", KEY)
+        patch.setenv(ENV_MIDDLEWARE, f"{SCRIPTS.joinpath(FILE)}:Guard")
         yield ensure()
 
 
@@ -342,6 +345,9 @@ def test_bytes_that_are_no_json_are_refused_and_the_next_request_is_answered(gen
     ("path", "status"),
     [
         pytest.param("/v1/models", 401, id="what is OpenAI's is guarded"),
+        pytest.param("/invocations", 401, id="what is SageMaker's too"),
+        pytest.param("/tokenize", 401, id="and what only computes"),
+        pytest.param("/docs", 401, id="and what only tells"),
         pytest.param("/health", 200, id="the probes' path is open"),
         pytest.param("/metrics", 200, id="the metrics are open"),
     ],
@@ -350,6 +356,12 @@ def test_without_the_key_nothing_is_answered(generators: Pair, path: str, status
     for headers in ({"Authorization": ""}, {"Authorization": "Bearer other"}):
         for client in (generators.real, generators.double):
             assert client.get(path, headers=headers).status_code == status
+
+
+def test_with_the_key_the_real_engine_answers_as_sagemaker_asks(generators: Pair) -> None:
+    answer = generators.real.post("/invocations", json={"model": generators.model, **chat()})
+    assert answer.json()["usage"]["completion_tokens"] > 0
+    assert generators.real.post("/invocations", json={}, headers={"Authorization": ""}).status_code == 401
 
 
 def test_a_text_too_long_to_embed_is_refused_by_both(embedders: Pair) -> None:

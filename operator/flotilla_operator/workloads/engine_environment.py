@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.placement.quantities import CPU, quantity
 from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SERVED_MODEL
+from flotilla_operator.workloads.engine_guard import ENV_MIDDLEWARE, MIDDLEWARE
 from flotilla_operator.workloads.engine_key import engine_key_variable
 from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.stages import Stage
@@ -25,6 +26,7 @@ def engine_environment(owner: Owner, spec: ModelReplicaSetSpec, stage: Stage) ->
         "HF_HOME": f"{HOME}/.cache/huggingface",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        ENV_MIDDLEWARE: MIDDLEWARE,
         ENV_SERVED_MODEL: spec.model.name,
         ENV_DRAIN_DEADLINE: str(spec.drain.deadline_seconds),
         **_cpu_environment(spec),

@@ -16,6 +16,7 @@ from flotilla_operator.workloads.devices import CLAIM, claims_of_pod, device_ann
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.engine_checks import lifecycle, probes
 from flotilla_operator.workloads.engine_environment import HOME, engine_environment
+from flotilla_operator.workloads.engine_guard import ANNOTATION, TEXT, guard_mount, guard_volume
 from flotilla_operator.workloads.gate import gates, time_text
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child, Manifest, Owner
@@ -97,6 +98,7 @@ def engine_pod(
         volumes=[
             *scratch_volumes,
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            guard_volume(),
             *model_files.model_volumes(spec),
             *spec.pod.volumes,
         ],
@@ -152,6 +154,7 @@ def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, 
             **DO_NOT_DISRUPT,
             **device_annotation(spec),
             contract.ANNOTATION_SERVER_ID: str(identity.server_id),
+            ANNOTATION: TEXT,
             **stages,
             **age,
         },
@@ -191,6 +194,7 @@ def _engine(
         volumeMounts=[
             *scratch_mounts,
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            guard_mount(),
             *model_files.model_mounts(spec),
             *spec.pod.volume_mounts,
         ],

@@ -16,6 +16,7 @@ import pytest
 from engine.environment import ensure
 from engine.models import EMBEDDER, GENERATOR, ensure_models
 from engine.serve import running
+from flotilla_operator.workloads.engine_guard import ANNOTATION, DIRECTORY, ENV_MIDDLEWARE, FILE
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
 from flotilla_runtime import contract
 from local_cluster.processes import free_port
@@ -40,15 +41,20 @@ def test_our_arguments_start_it_and_our_checks_see_it(
         engine={"maxModelLen": max_model_len, "maxNumSeqs": 4},
     )
     identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r")
-    container: dict[str, Any] = engine_pod(OWNER, spec, identity, IMAGES)["spec"]["containers"][0]
+    pod: dict[str, Any] = engine_pod(OWNER, spec, identity, IMAGES)
+    container: dict[str, Any] = pod["spec"]["containers"][0]
+    (tmp_path / FILE).write_text(pod["metadata"]["annotations"][ANNOTATION])
+    middleware = next(row["value"] for row in container["env"] if row["name"] == ENV_MIDDLEWARE)
+    monkeypatch.setenv(ENV_MIDDLEWARE, middleware.replace(DIRECTORY, str(tmp_path)))
     port = free_port()
     ours = [str(ensure_models() / folder), *container["args"][1:]]  # the model in the test's own folder
     with running(ensure(), ours, port, tmp_path / "log"):
         run = in_container(container, port)
         assert run(container["startupProbe"]["exec"]["command"]) == ""
         assert run(container["lifecycle"]["preStop"]["exec"]["command"]) == ""
-        past_the_router = httpx.get(f"http://127.0.0.1:{port}/v1/models")
-        assert past_the_router.status_code == 401
+        for path in ("/v1/completions", "/invocations", "/generative_scoring", "/tokenize"):
+            past_the_router = httpx.post(f"http://127.0.0.1:{port}{path}", json={})
+            assert past_the_router.status_code == 401, path
 
 
 def in_container(container: dict[str, Any], port: int) -> Callable[[list[str]], str]:
