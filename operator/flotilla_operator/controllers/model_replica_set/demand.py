@@ -127,8 +127,17 @@ def _with_surroundings(
         group,
         in_flight=load.by_group.get(group.name),
         sessions=load.sessions.get(group.name),
-        others_on_nodes=sum(around.claims_on.get(node, 0) for node in set(group.nodes)) - len(group.nodes),
+        others_on_nodes=_others_on_nodes(group, seen, around),
     )
+
+
+def _others_on_nodes(group: ReplicaGroup, seen: SetSeen, around: Surroundings) -> int:
+    """The accelerators of its nodes that others hold; without an accelerator, the pods of others there."""
+    nodes, resource = set(group.nodes), accelerator_resource(seen.spec)
+    if resource is None:
+        return sum(around.claims_on.get(node, 0) for node in nodes) - len(group.nodes)
+    ours = seen.spec.parallelism.tensor * len(group.nodes)
+    return sum(around.held(node, resource) for node in nodes) - ours
 
 
 def _leaves(node_name: str, seen: SetSeen, around: Surroundings) -> bool:

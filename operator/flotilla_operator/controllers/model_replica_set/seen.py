@@ -158,6 +158,11 @@ class Surroundings:
         position = self.snapshot.topology.positions.get(node)
         return None if position is None else self._scorer.loads.free(position, resource)
 
+    def held(self, node: str, resource: str) -> int:
+        """What pods and claims hold of a node's resource; nothing of a node that is gone."""
+        there, free = self.node(node), self.free(node, resource)
+        return 0 if there is None or free is None else there.allocatable.get(resource, 0) - free
+
     def overdrawn(self, node: str) -> frozenset[str]:
         """The resources of which pods claim more than a node has; none of a node that is gone."""
         position = self.snapshot.topology.positions.get(node)

@@ -10,7 +10,8 @@ of it is deleted: it does when it is wanted after all, those with the most sessi
 created.
 
 The victim is the group that is not ready, then the one with the fewest sessions (unknown counts as none),
-then the one whose nodes have the fewest other claims, so that whole nodes become free, then the youngest.
+then the one on whose nodes others hold the fewest accelerators, so that whole nodes become free, then the
+youngest.
 """
 
 from collections.abc import Sequence

@@ -29,7 +29,7 @@ from flotilla_operator.controllers.model_replica_set.seen import (
     Surroundings,
 )
 from flotilla_operator.controllers.model_replica_set.trouble import Trouble
-from flotilla_operator.placement import Snapshot
+from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.placement.topology import Taint
 from flotilla_operator.telemetry.measurements import Target
@@ -359,6 +359,25 @@ class TestScaling:
         assert done.status["ready"] == "1/1"
         (budget,) = [w.manifest for w in done.writes if isinstance(w, Apply) and is_engine_budget(w.manifest)]
         assert budget["spec"]["minAvailable"] == 1, "the draining one is healthy and does not count"
+
+    def test_down_makes_whole_the_node_whose_other_pods_hold_no_accelerator(self) -> None:
+        manifest = gpu_set(replicas=1)
+        pods = [
+            member(manifest, "llama-x", node="a", pin="a", ready=True, age=10),
+            member(manifest, "llama-y", node="b", pin="b", ready=True, age=20),
+        ]
+        cpus = [Claim(node="b", requests={"cpu": 1000, "pods": 1})] * 3
+        around = cluster(node("a"), node("b"), claims=(used("a", 4), *cpus))
+        done = plan(observed(manifest, pods, snapshot=around, load=RouterLoad()), NOW)
+        assert [patch.ref.name for patch in patched(done)] == ["llama-y"]
+
+    def test_without_accelerators_down_leaves_the_node_with_the_fewest_other_pods(self) -> None:
+        manifest = model_replica_set(replicas=1)
+        pods = [member(manifest, f"llama-{at}", node=at, ready=True) for at in "ab"]
+        others = [Claim(node="a", requests={"cpu": 1000, "pods": 1})] * 3
+        around = cluster(node("a"), node("b"), claims=tuple(others))
+        done = plan(observed(manifest, pods, snapshot=around, load=RouterLoad()), NOW)
+        assert [patch.ref.name for patch in patched(done)] == ["llama-b"]
 
     def test_up_again_calls_the_drain_off(self) -> None:
         manifest = gpu_set(replicas=2)
