@@ -54,7 +54,7 @@ class Ending:
 
     @property
     def never_ran(self) -> bool:
-        """Whether the group is given up before all of its pods were bound."""
+        """Whether the group is given up before all of its pods were bound, or could ever serve."""
         return self.reason in NEVER_RAN
 
 

@@ -58,7 +58,7 @@ from flotilla_operator.controllers.model_replica_set.rebalancing import Rebalanc
 from flotilla_operator.controllers.model_replica_set.revisions import record_revisions, rollout_of
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Observed
-from flotilla_operator.controllers.model_replica_set.sizing import sized
+from flotilla_operator.controllers.model_replica_set.sizing import left_to_try, sized
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods
@@ -136,7 +136,7 @@ def _decided(observed: Observed, now: datetime) -> tuple[Observed, Demand, Place
     if demand.move is not None and moves.after.phase is RebalancePhase.STOPPED:
         demand = demand_of(me, around, now, load=observed.load, moves=False)
         placement = _placement(observed, demand, now)
-    return observed, demand, placement, moves
+    return observed, left_to_try(observed, demand), placement, moves
 
 
 def _look_on(observed: Observed, demand: Demand, rollout: Rollout, now: datetime) -> Plan:

@@ -4,7 +4,8 @@ spec.
     facts      the init containers of this revision's pods; else what the status keeps of the same source
     memory     hardware.py
     verdict    a model that does not fit is missing something that a person must mend, so no new replica is
-               started for it; those that exist are left to try, and one that ever served proves it wrong
+               started for it; of those that exist and never served one is left to try, and one that ever
+               served proves it wrong
 
 The operator opens no model file. Where the user's own arguments change what is computed here, it judges
 nothing.
@@ -34,14 +35,16 @@ from flotilla_operator.capacity.fit import UTILIZATION
 from flotilla_operator.capacity.kv_cache import FP8_BYTES
 from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.hardware import memory_gib_of, most_on_a_node
-from flotilla_operator.controllers.model_replica_set.life import Phase
-from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.life import Ending, Phase
+from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.records import good_revision
 from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, SetSeen, Sizing
 from flotilla_operator.controllers.model_replica_set.shared_prefix import why_ignored
 from flotilla_operator.workloads.model_facts import reported
 from flotilla_runtime import contract
 
 UTILIZATION_ARGUMENT = "--gpu-memory-utilization"
+VERDICTS = frozenset({Reason.MODEL_DOES_NOT_FIT, Reason.TENSOR_DOES_NOT_DIVIDE_HEADS})
 # With any of these among spec.engine.extraArgs memory is not what the spec's own fields make it.
 CHANGE_MEMORY = frozenset(
     """--config --cpu-offload-gb --data-parallel-size --decode-context-parallel-size --dtype --hf-overrides
@@ -80,6 +83,27 @@ def sized(observed: Observed, demand: Demand) -> Observed:
         missing=observed.missing if misfit is None else (*observed.missing, misfit),
         sizing=_sizing(served),
     )
+
+
+def left_to_try(observed: Observed, demand: Demand) -> Demand:
+    """At first nothing is known of a model, and all replicas get their pods. When it does not fit, those that
+    never served give their accelerators back; the verdict rests on an estimate, so the first one tries on.
+    """
+    verdicts = [missing for missing in observed.missing if missing.reason in VERDICTS]
+    if observed.me.spec.paused or not verdicts:
+        return demand
+    leaving = {removal.group.name for removal in demand.turnover.removals}
+    trying = sorted(
+        (g for g in demand.groups if g.lives and g.revision == demand.revision and g.name not in leaving),
+        key=lambda group: (not group.may_have_requests, group.phase is not Phase.LOADING, group.created_at),
+    )
+    given_up = {group.name for group in trying[1:] if not group.may_have_requests}
+    if not given_up:
+        return demand
+    message = f"{verdicts[0].reason}: {trying[0].name} is left to try"
+    ending = Ending(reason=EventReason.GROUP_RELEASED, message=message)
+    groups = (replace(one, ending=ending) if one.name in given_up else one for one in demand.groups)
+    return replace(demand, groups=tuple(groups))
 
 
 def _shape_known(me: SetSeen, revision: str) -> ModelShape | None:
@@ -149,6 +173,8 @@ def _utilization(arguments: Sequence[str]) -> float | None:
 
 def _has_served(me: SetSeen, demand: Demand) -> bool:
     """Whether a replica of this revision serves or has served."""
+    if good_revision(me.manifest) == demand.revision:
+        return True
     started = ((me.manifest.get("status") or {}).get("capacity") or {}).get("startups") or ()
     return any(start.get("revision") == demand.revision for start in started) or any(
         group.phase is Phase.READY and group.revision == demand.revision for group in demand.groups

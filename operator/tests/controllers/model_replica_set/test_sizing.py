@@ -18,7 +18,15 @@ from tests.builders.model_configs import DEEPSEEK_V3, LLAMA_8B, LLAMA_70B, MINIL
 from tests.builders.model_replica_set import gpu_set, merged, model_replica_set
 from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW, container_status, terminated, time_text
-from tests.controllers.model_replica_set.test_plan import condition, created, member, observed, shown
+from tests.controllers.model_replica_set.test_plan import (
+    condition,
+    created,
+    deleted,
+    member,
+    observed,
+    revision_of_set,
+    shown,
+)
 
 WEIGHTS_8B, WEIGHTS_70B = 16_060_556_376, 141_107_497_872  # of the repositories' index files
 MEMORY = "nvidia.com/gpu.memory"
@@ -231,6 +239,60 @@ def test_no_further_replica_is_started_for_it_and_those_that_exist_may_try() -> 
     assert created(done) == []
     assert not any(type(write).__name__ == "Delete" for write in done.writes)
     assert shown(done, "Placed") == ("False", Reason.MODEL_DOES_NOT_FIT)
+
+
+def several(manifest: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+    """Three replicas that load, the oldest first; it has said what its model is."""
+    inits = saying(LLAMA_70B, WEIGHTS_70B)
+    return [
+        member(manifest, f"llama-{at}", node=at, pin=at, age=age, **({"inits": inits} | fields))
+        for age, at in ((30, "b"), (20, "a"), (10, "c"))
+    ]
+
+
+ROOM_FOR_SEVERAL = cluster(*(node(name) for name in "abc"))
+
+
+def test_of_several_that_never_served_one_is_left_to_try_and_the_others_give_back_what_they_hold() -> None:
+    manifest = a_set(tensor=2, replicas=3)
+    done = planned(manifest, pods=several(manifest), snapshot=ROOM_FOR_SEVERAL)
+    assert sorted(deleted(done)) == ["llama-a", "llama-c"]
+    assert [(str(event.reason), event.note) for event in done.events[:2]] == [
+        ("GroupReleased", "llama-a: ModelDoesNotFit: llama-b is left to try"),
+        ("GroupReleased", "llama-c: ModelDoesNotFit: llama-b is left to try"),
+    ]
+    after = planned(manifest, pods=several(manifest)[:1], snapshot=ROOM_FOR_SEVERAL, status=done.status)
+    assert (deleted(after), created(after)) == ([], [])
+    assert shown(after, "Placed") == ("False", Reason.MODEL_DOES_NOT_FIT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        pytest.param({"paused": True}, {}, id="of a paused set"),
+        pytest.param({}, {"inits": ()}, id="of a model of which nothing is known"),
+        pytest.param({}, {"ready": True}, id="that serve"),
+        pytest.param({}, {"containers": [container_status(started=True)]}, id="whose engines answer"),
+        pytest.param({"engine": {"maxModelLen": 8192}}, {}, id="of a model that fits"),
+    ],
+)
+def test_no_replicas_are_given_up(changes: dict[str, Any], fields: dict[str, Any]) -> None:
+    manifest = a_set(tensor=2, replicas=3, **changes)
+    assert deleted(planned(manifest, pods=several(manifest, **fields), snapshot=ROOM_FOR_SEVERAL)) == []
+
+
+def test_replicas_of_an_older_revision_and_of_one_that_was_good_stay() -> None:
+    manifest = a_set(tensor=2, replicas=3)
+    old = [
+        member(manifest, f"llama-{at}-old", node=at, pin=at, revision="old", ready=True, server_id=number)
+        for number, at in enumerate("abc", start=4)
+    ]
+    new = several(manifest)[:1]
+    assert deleted(planned(manifest, pods=[*old, *new], snapshot=ROOM_FOR_SEVERAL)) == []
+    good = {"rollout": {"revision": revision_of_set(manifest), "goodRevision": revision_of_set(manifest)}}
+    restarting = several(manifest)
+    done = planned(manifest, pods=restarting, snapshot=ROOM_FOR_SEVERAL, status=good)
+    assert (deleted(done), shown(done, "SpecValid")) == ([], ("True", Reason.VALID))
 
 
 def test_what_a_node_can_give_bounds_what_is_proposed() -> None:
