@@ -15,7 +15,7 @@ import yaml
 from flotilla_operator.api.generate import CRDS
 from flotilla_operator.cluster.resources import ALL, NEVER_WATCHED, SECRETS
 from flotilla_operator.controllers import uninstall
-from flotilla_operator.controllers.config import Labels, OperatorConfig, parse_config
+from flotilla_operator.controllers.config import Labels, OperatorConfig, Placement, parse_config
 from flotilla_operator.workloads.placeholder import PRIORITY
 from tests.support.chart import (
     CHART,
@@ -121,6 +121,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.images.runtime == "flotilla/runtime:0.1.0"
     assert config.labels.gpu_products == tuple(values["labels"]["gpuProducts"])
     assert config.labels == Labels(), "the operator's own defaults are the chart's"
+    assert config.placement == Placement()
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -136,6 +137,8 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "labels.gpuProducts": '["example.com/product"]',
                 "labels.topologyLevels": '["example.com/row"]',
                 "labels.interconnect": '""',
+                "placement.agingSeconds": "1200",
+                "placement.bindTimeoutSeconds": "45",
             }
         )
     )
@@ -145,6 +148,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert (config.images.engine, config.images.engine_cpu) == ("r.example/vllm:v1", "r.example/cpu:v1")
     assert config.labels.gpu_products == ("example.com/product",)
     assert (config.labels.topology_levels, config.labels.interconnect) == (("example.com/row",), "")
+    assert (config.placement.aging_seconds, config.placement.bind_timeout_seconds) == (1200, 45)
 
 
 def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autoscalers_ignore() -> None:

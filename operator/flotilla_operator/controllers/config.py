@@ -64,6 +64,15 @@ class Labels(Section):
         return levels
 
 
+class Placement(Section):
+    """After how long nodes are kept for a group that waits, and how long the scheduler gets to bind pods that
+    are pinned to their nodes.
+    """
+
+    aging_seconds: Seconds = 600
+    bind_timeout_seconds: Seconds = 30
+
+
 class Leader(Section):
     """The Lease of the leader; the defaults are those of controller-runtime."""
 
@@ -106,6 +115,7 @@ class OperatorConfig(Section):
     image_pull_secrets: tuple[str, ...] = ()
     watch_namespaces: tuple[str, ...] = ()
     labels: Labels = Labels()
+    placement: Placement = Placement()
     leader: Leader = Leader()
     loop: Loop = Loop()
     scraping: Scraping = Scraping()

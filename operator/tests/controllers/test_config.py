@@ -55,6 +55,11 @@ def test_the_levels_and_the_interconnect_are_configuration() -> None:
             "labels.topologyLevels",
             id="a level twice",
         ),
+        pytest.param(
+            {"images": IMAGES, "placement": {"bindTimeoutSeconds": 0}},
+            "placement.bindTimeoutSeconds",
+            id="no time to bind",
+        ),
         pytest.param([], "(document)", id="not an object"),
     ],
 )

@@ -8,7 +8,7 @@ is lost by that, and half a group would hold accelerators for nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from flotilla_operator.controllers.model_replica_set.life import Ending, Member, Phase, ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
@@ -22,8 +22,6 @@ from flotilla_operator.controllers.model_replica_set.trouble import (
 from flotilla_operator.placement.manifests import FINISHED, pod_requests, toleration_of
 from flotilla_operator.workloads.devices import devices_of
 from flotilla_operator.workloads.engine_pod import CONTAINER
-
-BIND_TIMEOUT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +137,12 @@ def not_bound_in_time(seen: Seen) -> Ending | None:
     """Somebody else took the room; a pin cannot be moved, so the group makes way for a new one elsewhere."""
     since = seen.group.may_bind_since
     late = [m for m in seen.group.members if m.bound_to is None and m.pin is not None]
-    if not late or since is None or seen.now - since < BIND_TIMEOUT:
+    if not late or since is None or seen.now - since < seen.around.bind_timeout:
         return None
     why = scheduler_message(late[0].pod) or "the scheduler said nothing"
     return Ending(
         reason=EventReason.GROUP_RELEASED,
-        message=f"not bound to {late[0].pin} within {BIND_TIMEOUT.seconds} s: {why}",
+        message=f"not bound to {late[0].pin} within {seen.around.bind_timeout.total_seconds():g} s: {why}",
         failed_nodes=frozenset(m.pin for m in late if m.pin is not None),
     )
 

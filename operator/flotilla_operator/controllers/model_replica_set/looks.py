@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from flotilla_operator.controllers.model_replica_set.demand import Demand
-from flotilla_operator.controllers.model_replica_set.endings import BIND_TIMEOUT
 from flotilla_operator.controllers.model_replica_set.life import Phase
 from flotilla_operator.controllers.model_replica_set.outcome import Started
 from flotilla_operator.controllers.model_replica_set.seen import Observed
@@ -32,11 +31,11 @@ def look_again(observed: Observed, demand: Demand, started: Sequence[Started], n
     if demand.backoff is not None and demand.backoff.holds(now):
         waits.append(max((demand.backoff.until - now).total_seconds(), 1.0))
     if any(one.identity.nodes for one in started):
-        waits.append(BIND_TIMEOUT.total_seconds())
+        waits.append(observed.around.bind_timeout.total_seconds())
     for group in demand.groups:
         since = group.may_bind_since
         unbound = group.phase in (Phase.GATED, Phase.BINDING)
         if unbound and group.ending is None and group.pinned and since is not None:
-            left: timedelta = since + BIND_TIMEOUT - now
+            left: timedelta = since + observed.around.bind_timeout - now
             waits.append(max(left.total_seconds(), 1.0))
     return min(waits)

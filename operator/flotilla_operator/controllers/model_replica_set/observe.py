@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
@@ -165,11 +165,13 @@ def surroundings(
         snapshot=Snapshot(topology=memory.topology_of(caches.listed(NODES), stock), claims=tuple(claims)),
         policy=Policy(
             product_labels=config.labels.gpu_products,
+            aging_seconds=config.placement.aging_seconds,
             topology_levels=config.labels.topology_levels,
             interconnect_label=config.labels.interconnect or None,
         ),
         images=images_of(config),
         placeholder_priority_class=config.placeholder_priority_class,
+        bind_timeout=timedelta(seconds=config.placement.bind_timeout_seconds),
         promised={uid: len({promise.group_name for promise in held}) for uid, held in promises.items()},
     )
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from flotilla_operator.api.annotations import refresh_of
@@ -132,6 +132,7 @@ class Surroundings:
     policy: Policy
     images: Images
     placeholder_priority_class: str = "flotilla-placeholder"
+    bind_timeout: timedelta = timedelta(seconds=30)
     promised: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property

@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, NODES, PODS, SERVICES, Key
 from flotilla_operator.cluster.writes import Create, Plan
-from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.config import OperatorConfig, parse_config
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
+from flotilla_operator.controllers.model_replica_set.demand import judged_groups
 from flotilla_operator.controllers.model_replica_set.memory import PROMISED_FOR, Memory, Remembered
 from flotilla_operator.controllers.model_replica_set.observe import observe, router_targets
 from flotilla_operator.controllers.model_replica_set.plan import plan
@@ -21,6 +22,7 @@ from flotilla_operator.controllers.model_replica_set.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.reconciler import RECONCILE_TIMEOUT_SECONDS
+from flotilla_operator.placement import Policy
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_operator.workloads.labels import Owner
@@ -45,11 +47,16 @@ class Secrets:
         return None if data is None else Secret(name=name, uid=name, resource_version="1", data=data)
 
 
-def world(*manifests: dict[str, Any], measurements: Measurements | None = None, **secrets: Any) -> World:
+def world(
+    *manifests: dict[str, Any],
+    measurements: Measurements | None = None,
+    config: OperatorConfig = CONFIG,
+    **secrets: Any,
+) -> World:
     return World(
         caches=Caches.of(*manifests),
         measurements=measurements or Measurements(),
-        config=CONFIG,
+        config=config,
         secrets=Secrets(**secrets),
     )
 
@@ -73,6 +80,27 @@ def node(name: str) -> dict[str, Any]:
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }
+
+
+async def test_the_operators_configuration_is_what_placement_goes_by() -> None:
+    labels = {"topologyLevels": ["row", "kubernetes.io/hostname"], "interconnect": "", "gpuProducts": ["x"]}
+    placement = {"agingSeconds": 1200, "bindTimeoutSeconds": 45}
+    images = CONFIG.images.model_dump(by_alias=True)
+    told = parse_config({"images": images, "labels": labels, "placement": placement})
+    manifest = gpu_set(replicas=1)
+    pod = engine_pod(pin="a", age=44, owner_uid=manifest["metadata"]["uid"])
+    around = world(manifest, node("a"), pod, config=told)
+    observed = await seen(manifest, around)
+    assert observed.around.policy == Policy(
+        product_labels=("x",),
+        aging_seconds=1200,
+        topology_levels=("row", "kubernetes.io/hostname"),
+        interconnect_label=None,
+    )
+    assert plan(observed, NOW).look_again_seconds == 1
+    (group,) = judged_groups(observed.me, observed.around, NOW + timedelta(seconds=1))
+    assert group.ending is not None
+    assert "not bound to a within 45 s" in group.ending.message
 
 
 class TestMissingReferences:
