@@ -967,9 +967,9 @@ class LoadStatus(ApiModel):
     """What is going on."""
 
     waiting: int | None = None
-    """Requests that wait, in routers and engines."""
+    """Requests that wait in routers for a replica; those that wait inside an engine are with `running`."""
     running: int | None = None
-    """Requests that replicas work on."""
+    """Requests that replicas have: those that engines work on, and those that wait inside them."""
     arrival_per_second: float | None = None
     """Requests a second that need a replica, of the last minute: also those that are held, or refused for
     want of room or replicas; not those with a wrong key, path or size. Within a tenth and what chance makes
