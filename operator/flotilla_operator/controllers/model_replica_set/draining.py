@@ -1,14 +1,14 @@
 """How a group leaves: it drains, and is deleted only when there is a proof that nobody waits for it, or too
 late to wait.
 
-A drain begins with an epoch in an annotation of the group's pods; the epoch is the time in milliseconds, so
-it says when the deadline is, and no two drains of a group have the same. Every router takes the group's
-server out of rotation and acknowledges the epoch. The proof that a group is idle is of three parts: each
-router that exists (one that does not answer counts as one that has not acknowledged) has acknowledged this
-epoch and has nothing in flight or queued for the group, and at least one has found the engine itself idle in
-two looks. What an acknowledgement says stays true, since a router sends nothing new after it; so answers of
-different moments may be put together. Until a pod is deleted the annotation can be taken away, and the group
-serves again.
+A drain begins with an epoch in an annotation of the pod of the group's leader; the epoch is the time in
+milliseconds, so it says when the deadline is, and no two drains of a group have the same. Every router takes
+the group's server out of rotation and acknowledges the epoch. The proof that a group is idle is of three
+parts: each router that exists (one that does not answer counts as one that has not acknowledged) has
+acknowledged this epoch and has nothing in flight or queued for the group, and at least one has found the
+engine itself idle in two looks. What an acknowledgement says stays true, since a router sends nothing new
+after it; so answers of different moments may be put together. Until a pod is deleted the annotation can be
+taken away, and the group serves again.
 
 All of this is read from the pods and the routers anew each time, so an operator that was restarted goes on.
 """
