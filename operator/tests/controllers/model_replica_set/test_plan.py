@@ -148,6 +148,11 @@ def reasons(done: Plan) -> list[str]:
     return [str(event.reason) for event in done.events]
 
 
+def rival_set(**changes: Any) -> dict[str, Any]:
+    manifest = gpu_set(**changes)
+    return {**manifest, "metadata": {**manifest["metadata"], "name": "other", "uid": "uid-other"}}
+
+
 class TestANewSet:
     def test_gets_its_groups_pinned_with_ids_of_their_own(self) -> None:
         done = plan(observed(gpu_set(), router_ready=False), NOW)
@@ -237,6 +242,41 @@ class TestPlacement:
         assert created(done) == []
         theirs = plan(observed(rival, snapshot=one_node, rivals=[seen_set(gpu_set())]), NOW)
         assert len(created(theirs)) == 2
+
+    def test_a_younger_rival_of_higher_priority_is_served_first(self) -> None:
+        waiting_since = [
+            {"name": f"llama-{i}", "phase": "Waiting", "nodes": [], "sinceTime": time_text(500)}
+            for i in (1, 2)
+        ]
+        mine = {**gpu_set(), "status": {"groups": waiting_since}}
+        urgent = seen_set(rival_set(replicas=2), priority=100)
+        one_node = cluster(node("a"))
+        done = plan(observed(mine, snapshot=one_node, rivals=[urgent]), NOW)
+        assert created(done) == []
+        assert shown(done, "Placed") == ("False", Reason.INSUFFICIENT_CAPACITY)
+        theirs = observed(urgent.manifest, snapshot=one_node, rivals=[seen_set(mine)])
+        assert len(created(plan(replace(theirs, me=urgent), NOW))) == 2
+        assert len(created(plan(replace(theirs, me=replace(urgent, priority=0)), NOW))) == 0
+
+    @pytest.mark.parametrize(
+        ("waited_seconds", "passes"),
+        [
+            pytest.param(599, True, id="passes an older one that does not fit"),
+            pytest.param(600, False, id="leaves the node to it once it has waited long"),
+        ],
+    )
+    def test_a_small_group(self, waited_seconds: int, passes: bool) -> None:
+        rival = rival_set(replicas=1, parallelism={"pipeline": 2})
+        since = time_text(waited_seconds)
+        rival["status"] = {
+            "groups": [{"name": "other-1", "phase": "Waiting", "nodes": [], "sinceTime": since}]
+        }
+        one_is_taken = cluster(node("a", gpus=4), node("b", gpus=4), claims=(used("b", 4),))
+        done = plan(observed(gpu_set(replicas=1), snapshot=one_is_taken, rivals=[seen_set(rival)]), NOW)
+        assert [pin_of(pod) for pod in created(done)] == (["a"] if passes else [])
+        assert done.status is not None
+        refused = {blocked["reason"] for blocked in done.status["placement"]["blocked"]}
+        assert refused == (set() if passes else {"KeptForOlderGroup", "InsufficientGPUs"})
 
     def test_a_rival_that_is_paused_asks_for_nothing(self) -> None:
         rival = gpu_set(paused=True)

@@ -155,6 +155,41 @@ def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> N
     assert (created(again), patched(again), again.events) == ([], [], [])
 
 
+def test_the_second_move_waits_until_the_first_is_done() -> None:
+    manifest = asked("apply", replicas=3, parallelism={"tensor": 2})
+    thirds = serving(manifest, ("llama-a", "a"), ("llama-b", "b"), ("llama-c", "c"))
+    around = cluster(*(node(name) for name in "abc"))
+
+    def step(before: Plan | None, pods: Sequence[dict[str, Any]]) -> Plan:
+        held = manifest if before is None else after(manifest, before)
+        return plan(observed(held, pods, snapshot=around), NOW)
+
+    first = step(None, thirds)
+    under_way = ("Moving", [("llama-a", "Moving"), ("llama-c", "Proposed")])
+    second = step(first, thirds)
+    assert [pin_of(pod) for pod in created(second)] == ["b"]
+    third = step(second, [*thirds, member(manifest, "llama-d", pin="b", node="b", server_id=4)])
+    replaced = [*thirds, *serving(manifest, ("llama-d", "b"))]
+    fourth = step(third, replaced)
+    drains = [drained(replaced[0], 1), *replaced[1:]]
+    fifth = step(fourth, drains)
+    for done in (first, second, third, fourth, fifth):
+        assert phases(done) == under_way
+        assert [patch.ref.name for patch in patched(done)] == (["llama-a"] if done is fourth else [])
+        assert deleted(done) == []
+
+    sixth = step(fifth, drains[1:])
+    assert phases(sixth) == ("Moving", [("llama-a", "Done"), ("llama-c", "Moving")])
+    assert (created(sixth), patched(sixth)) == ([], [])
+    seventh = step(sixth, drains[1:])
+    assert [pin_of(pod) for pod in created(seventh)] == ["b"]
+    ready = [*drains[1:], *serving(manifest, ("llama-e", "b"))]
+    eighth = step(seventh, ready)
+    assert [patch.ref.name for patch in patched(eighth)] == ["llama-c"]
+    last = step(eighth, [pod for pod in ready if pod["metadata"]["name"] != "llama-c"])
+    assert phases(last) == ("Done", [("llama-a", "Done"), ("llama-c", "Done")])
+
+
 def test_without_a_surge_the_group_drains_first_and_its_place_is_held() -> None:
     manifest = asked("apply", update={"maxSurge": 0, "maxUnavailable": 1})
     halves = serving(manifest, *HALVES)
