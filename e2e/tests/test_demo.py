@@ -56,6 +56,12 @@ def test_one_command_lists_all_three_kinds_as_ready(demo: Environment) -> None:
         assert item["status"]["observedGeneration"] == item["metadata"]["generation"]
 
 
+def test_what_a_token_of_the_model_takes_is_known_from_the_models_own_config(demo: Environment) -> None:
+    status = demo.kubectl.get("modelreplicaset", "smollm2")["status"]
+    layers, kv_heads, head_width, bytes_of_bfloat16 = 30, 3, 64, 2
+    assert status["capacity"]["kvBytesPerToken"] == 2 * layers * kv_heads * head_width * bytes_of_bfloat16
+
+
 def test_every_document_is_accounted_for(demo: Environment) -> None:
     status = demo.kubectl.get("vectorindex", "manual")["status"]
     documents = status["documents"]
