@@ -270,9 +270,6 @@ def test_evictions_are_let_through_while_replicas_wait_for_room(
     cordon(stage, first)
     one, other = (pod for pod in stage.pods() if pod["spec"]["nodeName"] == first)
     evict(stage, one)
-    with pytest.raises(ApiError) as refused:
-        evict(stage, other)
-    assert refused.value.status == TOO_MANY_REQUESTS
     eventually(lambda: len(stage.pods()) == 3 and budget(stage) == (2, 1, True))
     evict(stage, other)
     eventually(lambda: first not in nodes(stage) and budget(stage) == (1, 1, True))
