@@ -25,8 +25,9 @@ Choices that surprise:
   more comes, and a stream's first token is that late.
 - `option abortonclose` stands in the defaults, for the frontend needs it too: without it a caller that
   leaves is not noticed before its answer comes, and its request keeps its place in queue and engine.
-- Headers that are slow or no HTTP are refused by HAProxy's parser, before there is a request. It takes our
-  words from 3.2 on, and only as a whole message instead of a body; 2.6 answers in its own.
+- Headers that are slow, too long or no HTTP are refused by HAProxy's parser, before there is a request. It
+  takes our words from 3.2 on, and only as a whole message instead of a body; 2.6 answers in its own. What is
+  too long is a 400 to 2.6 and a 414 or 431 to 3.x, for which 2.6 takes no words at all.
 - From 3.1 on HAProxy warns unless it is told what Lua gets for a boolean. It is 1 or 0, as in 2.6: keys are
   joined from what bodies hold, and Lua joins no booleans.
 - Where a node allows fewer open files than `maxconn` needs, HAProxy warns and serves what it can.
@@ -47,7 +48,8 @@ from flotilla_runtime.router.openai_errors import OpenAIError, RefusalReason, ha
 BUFFER_BYTES = 65536
 REQUEST_RING_BYTES = 4 * 1024 * 1024  # some ten thousand lines, which an agent that starts anew reads
 REQUEST_LINE_BYTES = 2048
-BY_THE_PARSER = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT})
+SINCE_3_1 = frozenset({HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE})
+BY_THE_PARSER = SINCE_3_1 | {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT}
 
 
 def render(config: RouterConfig) -> dict[str, str]:
@@ -177,16 +179,17 @@ def _defaults(config: RouterConfig) -> Iterable[str]:
         "    option abortonclose",
         "    option http-server-close",
         "    option http-no-delay",
-        *(_http_error(error, config) for error in _haproxy_errors(config)),
+        *(line for error in _haproxy_errors(config) for line in _http_error(error, config)),
     )
 
 
-def _http_error(error: OpenAIError, config: RouterConfig) -> str:
+def _http_error(error: OpenAIError, config: RouterConfig) -> Iterable[str]:
     file = RunFiles(config.run_directory).path(_error_file(error))
     if error.status in BY_THE_PARSER:
-        return f"    http-error status {error.status} errorfile {file}"
+        line = f"    http-error status {error.status} errorfile {file}"
+        return ("    .if version_atleast(3.1)", line, "    .endif") if error.status in SINCE_3_1 else (line,)
     retry = f" hdr Retry-After {config.retry_after_seconds}" if error.status == 503 else ""
-    return f"    http-error status {error.status} content-type application/json file {file}{retry}"
+    return (f"    http-error status {error.status} content-type application/json file {file}{retry}",)
 
 
 def _metrics(config: RouterConfig) -> Iterable[str]:

@@ -128,6 +128,18 @@ def haproxy_errors(*, queue_timeout_seconds: int, request_timeout_seconds: int) 
             message="The request did not arrive in time.",
         ),
         OpenAIError(
+            status=414,
+            type="invalid_request_error",
+            code="url_too_long",
+            message="The request's URL is longer than 64 KiB.",
+        ),
+        OpenAIError(
+            status=431,
+            type="invalid_request_error",
+            code="headers_too_large",
+            message="The request's headers are longer than 64 KiB together.",
+        ),
+        OpenAIError(
             status=500,
             type="server_error",
             code="router_error",

@@ -94,6 +94,8 @@ def test_while_no_name_is_served_by_all_replicas_none_is_listed() -> None:
     [
         pytest.param(400, "bad_request", id="headers that are no HTTP"),
         pytest.param(408, "request_timeout", id="headers that do not arrive"),
+        pytest.param(414, "url_too_long", id="a path longer than the buffer"),
+        pytest.param(431, "headers_too_large", id="headers longer than the buffer"),
     ],
 )
 def test_what_the_parser_answers_is_a_whole_message(status: int, code: str) -> None:
