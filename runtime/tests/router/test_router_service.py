@@ -18,8 +18,10 @@ import pytest
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterTask
+from flotilla_runtime.router.admin_socket import AdminSocket
+from flotilla_runtime.router.files import RunFiles
 from router_support.haproxy_version import parser_takes_our_words
-from router_support.routers import Answer, Caller, Fleet, Router, fleet
+from router_support.routers import Answer, Caller, Engine, Fleet, Router, fleet
 from router_support.waiting import until, until_told
 
 pytestmark = pytest.mark.services
@@ -482,6 +484,8 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
     keys.mkdir()
     (keys / "fleet").write_text("first-key\n")
     async with fleet() as made, routed(made, "a", caller_keys_directory=str(keys)) as (router, caller):
+        admin = AdminSocket(RunFiles(router.config.run_directory))
+        process = await admin.process()
 
         async def status_with(header: str | None) -> int:
             headers = {} if header is None else {"Authorization": header}
@@ -502,8 +506,7 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
         assert_openai_error(answer, 401, "invalid_api_key")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert all("Authorization" not in headers for headers in made.engines["a"].headers)
-        assert "New worker" in router.log
-        assert router.log.count("New worker") == 1
+        assert await admin.process() == process
         assert "first-key" not in router.log + (router.directory / "keys.map").read_text()
         callers = {line["caller"] for line in request_lines(router) if line["status"] == "200"}
         assert callers == {"fleet", "build"}

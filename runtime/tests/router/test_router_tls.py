@@ -12,7 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from flotilla_runtime import contract
+from flotilla_runtime.router.admin_socket import AdminSocket
 from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
+from flotilla_runtime.router.files import RunFiles
 from router_support.certificates import NAME, write_pair
 from router_support.routers import Fleet, Router, fleet
 from router_support.waiting import until, until_told
@@ -79,6 +81,8 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path
     before = write_pair(tmp_path)
     async with secured(tmp_path) as (made, router):
         made.engines["a"].gate.clear()
+        admin = AdminSocket(RunFiles(router.config.run_directory))
+        process = await admin.process()
         url = f"https://127.0.0.1:{router.config.port}/v1/chat/completions"
         request = {"json": {}, "headers": {"X-Test-Stream": "1"}, "extensions": {"sni_hostname": NAME}}
         async with (
@@ -95,7 +99,7 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path
             await until_told(is_renewed)
             made.engines["a"].gate.set()
             assert [line async for line in lines if line] == ["data: [DONE]"]
-        assert router.log.count("New worker") == 1
+        assert await admin.process() == process
 
 
 @pytest.mark.services
