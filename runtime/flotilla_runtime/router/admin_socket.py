@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 # What HAProxy says when it did as told; silence is consent too.
 GOOD_REPLIES = ("New server registered.", "Server deleted.")
+GOOD_BEGINNINGS = ("IP changed from ", "no need to change the addr")
 # A server that is being deleted still has a connection; the next plan asks again.
 RETRIED_REPLIES = ("Server still has connections attached to it, cannot remove it.",)
 
@@ -72,7 +73,7 @@ class AdminSocket:
         refused: dict[str, str] = {}
         for command in commands:
             reply = await self.send(command)
-            if reply and reply not in GOOD_REPLIES and reply not in RETRIED_REPLIES:
+            if not _is_good(reply):
                 refused[command] = reply
         return refused
 
@@ -129,6 +130,10 @@ class AdminSocket:
             raise RouterProcessError(f"request ring: {error!r}") from error
         finally:
             writer.close()
+
+
+def _is_good(reply: str) -> bool:
+    return not reply or reply in (*GOOD_REPLIES, *RETRIED_REPLIES) or reply.startswith(GOOD_BEGINNINGS)
 
 
 def parse_observed(state: str, statistics: str, control: str, keys: str) -> Observed:

@@ -36,7 +36,15 @@ from flotilla_runtime.router.pod_watch import KubernetesAccess, PodWatch
 from flotilla_runtime.router.pods import Replica
 from flotilla_runtime.router.rates import CounterRate
 from flotilla_runtime.router.request_log import RequestLog
-from flotilla_runtime.router.servers import Desired, Observed, limits, plan, rebalance, router_servers
+from flotilla_runtime.router.servers import (
+    Desired,
+    Observed,
+    limits,
+    plan,
+    rebalance,
+    rebalanced,
+    router_servers,
+)
 from flotilla_runtime.router.tallies import Promise
 
 LOOK_SECONDS = 0.2
@@ -194,7 +202,7 @@ class RouterAgent:
         commands = plan(self._config, desired, observed)
         if not commands and self._last is not None:
             commands = rebalance(self._last.observed, observed)
-            self.metrics.count_rebalanced(len(commands) // 2)
+            self.metrics.count_rebalanced(rebalanced(commands))
         refused = await self._socket.execute(commands)
         await self._renew_certificate()
         self._report(commands, refused, desired.keys)

@@ -16,6 +16,7 @@ from flotilla_runtime.contract import RouterConfig, RouterServer, ServerState
 from flotilla_runtime.router.files import BACKEND, NO_SERVERS, RunFiles
 from flotilla_runtime.router.pods import Replica
 
+CLOSED_PORT = 1  # of the loopback address
 SEQUENCE_HEADROOM_TENTHS = 11  # a tenth more than the engine runs at once, so its batch never waits for us
 
 
@@ -112,12 +113,14 @@ def plan(config: RouterConfig, desired: Desired, observed: Observed) -> tuple[st
     kept = [server for server in observed.servers if server not in doomed]
     ready = [replica for replica in desired.replicas if replica.state is ServerState.READY]
     adding = [replica for replica in ready if replica.name not in known]
+    others = any(replica.name in known for replica in ready)
     listed = _server_list(_entry(replica) for replica in ready)
     staying = _server_list(entry for entry in _listed(observed) if entry in listed.split(","))
     return (
         *_control(config, observed.control, {"servers": staying}),
         *(command for server in doomed for command in _removal(server)),
-        *(command for server in kept for command in _adjustment(wanted[server.name], server, share)),
+        *(command for server in kept for command in _position(wanted[server.name], server, config, others)),
+        *(command for server in kept for command in _adjustment(server, share)),
         *(command for replica in adding for command in _addition(replica, config, share)),
         *_control(
             config,
@@ -136,12 +139,12 @@ def rebalance(earlier: Observed, now: Observed) -> tuple[str, ...]:
     """Sends a server's queue back to be balanced again when it did not move although another server had room.
 
     HAProxy keeps a queued request at its server whatever the others do; draining a server for an instant is
-    how it is told to choose anew. It takes two looks in a row, so that the moment between an answer and the
-    next request does not cost conversations their home.
+    how it is told to choose anew (_empty_queue). It takes two looks in a row, so that the moment between an
+    answer and the next request does not cost conversations their home.
     """
     before = {server.name: server for server in earlier.servers}
-    idle = [server.name for server in now.servers if server.has_room and _had_room(before.get(server.name))]
-    if not idle:
+    roomy = {server.name for server in earlier.servers if server.has_room}
+    if not any(server.has_room and server.name in roomy for server in now.servers):
         return ()
     stuck = [
         server
@@ -152,10 +155,19 @@ def rebalance(earlier: Observed, now: Observed) -> tuple[str, ...]:
         and before[server.name].queued
     ]
     return tuple(
-        f"set server {BACKEND}/{server.name} state {state}"
+        command
         for server in stuck
-        for state in ("drain", "ready")
+        for command in (
+            *_empty_queue(server),
+            _address(server.name, server.ip, server.port),
+            f"set server {BACKEND}/{server.name} state ready",
+        )
     )
+
+
+def rebalanced(commands: Sequence[str]) -> int:
+    """Of how many servers these commands send the queue back."""
+    return sum(command.endswith(" state drain") for command in commands)
 
 
 def router_servers(config: RouterConfig, desired: Desired, observed: Observed) -> tuple[RouterServer, ...]:
@@ -186,19 +198,32 @@ def _divide_up(dividend: int, divisor: int) -> int:
 
 
 def _same_server(replica: Replica | None, server: ObservedServer, config: RouterConfig) -> bool:
-    return (
-        replica is not None
-        and (replica.id, replica.ip) == (server.id, server.ip)
-        and server.port == config.engine_port
-    )
+    """One at the closed address counts, so that an agent that ended in the middle costs no streams."""
+    if replica is None or replica.id != server.id:
+        return False
+    there = (server.ip, server.port)
+    return there in ((replica.ip, config.engine_port), _closed(replica.ip))
+
+
+def _closed(ip: str) -> tuple[str, int]:
+    """An address of the same family where nobody listens, and where a connection is refused at once."""
+    return ("::1" if ":" in ip else "127.0.0.1"), CLOSED_PORT
+
+
+def _address(name: str, ip: str, port: int) -> str:
+    return f"set server {BACKEND}/{name} addr {ip} port {port}"
+
+
+def _empty_queue(server: ObservedServer) -> tuple[str, str]:
+    """HAProxy 3.x connects what waits at once to the very server that drains, past its limit, and chooses
+    anew when the connection is refused; 2.6 chooses anew by itself. Connections that stand stay as they are.
+    """
+    closed = _address(server.name, *_closed(server.ip))
+    return closed, f"set server {BACKEND}/{server.name} state drain"
 
 
 def _state(server: ObservedServer) -> ServerState:
     return ServerState.READY if server.admin is AdminState.READY else ServerState.DRAINING
-
-
-def _had_room(server: ObservedServer | None) -> bool:
-    return server is not None and server.has_room
 
 
 def _entry(replica: Replica) -> str:
@@ -231,10 +256,20 @@ def _removal(server: ObservedServer) -> Iterable[str]:
     yield f"del server {BACKEND}/{server.name}"
 
 
-def _adjustment(replica: Replica, server: ObservedServer, share: Limits) -> Iterable[str]:
-    if _state(server) is not replica.state:
+def _position(replica: Replica, server: ObservedServer, config: RouterConfig, others: bool) -> Iterable[str]:
+    """Whether it takes requests, and where. What waits for one that drains goes to `others`, if there are."""
+    changes = _state(server) is not replica.state
+    emptied = changes and replica.state is not ServerState.READY and server.queued > 0 and others
+    if emptied:
+        yield from _empty_queue(server)
+    if emptied or (server.ip, server.port) != (replica.ip, config.engine_port):
+        yield _address(server.name, replica.ip, config.engine_port)
+    if changes and not emptied:
         word = "ready" if replica.state is ServerState.READY else "drain"
         yield f"set server {BACKEND}/{server.name} state {word}"
+
+
+def _adjustment(server: ObservedServer, share: Limits) -> Iterable[str]:
     if server.max_connections != share.max_connections:
         yield f"set maxconn server {BACKEND}/{server.name} {share.max_connections}"
 

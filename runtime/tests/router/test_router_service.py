@@ -368,24 +368,48 @@ async def test_an_engine_never_gets_more_than_its_limit() -> None:
         assert {engine.most for engine in made.engines.values()} == {4}
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@pytest.mark.usefixtures("every_haproxy")
 async def test_a_request_that_waits_moves_when_another_replica_has_room() -> None:
     """Both full, requests queued at the one: as soon as the other is idle, they go there."""
     async with fleet() as made, routed(made, "a", "b", max_num_seqs=1, blocked=True) as (router, caller):
-        running = [asyncio.create_task(caller.post(session=f"fill-{number}")) for number in range(4)]
-        await until(lambda: {engine.running for engine in made.engines.values()} == {2})
-        late = [asyncio.create_task(caller.post(session="late")) for _ in range(2)]
-        await until(lambda: router.status.waiting == 2)
-        queues = {server.name: server.queued for server in router.status.servers}
-        stuck = max(queues, key=lambda name: queues[name])
-        other = made.engines["b" if stuck == "a" else "a"]
-        assert queues[stuck] >= 1
+        running, late, other = await queued_at_a_full_replica(made, router, caller)
         other.gate.set()
         answers = await asyncio.wait_for(asyncio.gather(*late), 30)
         assert {answer.replica for answer in answers} == {other.name}
         open_gates(made)
-        await asyncio.gather(*running)
+        assert {answer.status for answer in await asyncio.gather(*running)} == {200}
+        assert {engine.most for engine in made.engines.values()} == {2}
         assert (counted(router, "flotilla_router_rebalanced_total") or 0) >= 1
+
+
+@pytest.mark.usefixtures("every_haproxy")
+async def test_what_waits_for_a_replica_that_drains_goes_to_another() -> None:
+    """Not to the one that drains, beyond its limit; what runs there is answered there."""
+    async with fleet() as made, routed(made, "a", "b", max_num_seqs=1, blocked=True) as (router, caller):
+        running, late, other = await queued_at_a_full_replica(made, router, caller)
+        (leaving,) = made.engines.keys() - {other.name}
+        made.change(leaving, drain_epoch=1)
+        await until(lambda: router.ready_servers() == {other.name})
+        other.gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(*late), 30)
+        assert {answer.replica for answer in answers} == {other.name}
+        open_gates(made)
+        assert {answer.status for answer in await asyncio.gather(*running)} == {200}
+        assert {engine.most for engine in made.engines.values()} == {2}
+
+
+async def queued_at_a_full_replica(
+    made: Fleet, router: Router, caller: Caller
+) -> tuple[list[asyncio.Task[Answer]], list[asyncio.Task[Answer]], Engine]:
+    """What fills both replicas, what waits at the one, and the other."""
+    running = [asyncio.create_task(caller.post(session=f"fill-{number}")) for number in range(4)]
+    await until(lambda: {engine.running for engine in made.engines.values()} == {2})
+    late = [asyncio.create_task(caller.post(session="late")) for _ in range(2)]
+    await until(lambda: router.status.waiting == 2)
+    queues = {server.name: server.queued for server in router.status.servers}
+    stuck = max(queues, key=lambda name: queues[name])
+    assert queues[stuck] >= 1
+    return running, late, made.engines["b" if stuck == "a" else "a"]
 
 
 async def test_a_new_replica_takes_what_waits() -> None:
@@ -678,7 +702,7 @@ async def test_a_caller_that_leaves_in_the_middle_of_a_stream_ends_it_at_the_eng
 
 @pytest.mark.usefixtures("each_haproxy")
 async def test_headers_of_two_megabytes_are_refused_and_disturb_nobody() -> None:
-    """HAProxy's parser refuses them before there is a request; 2.6 has words and a status of its own for it."""
+    """HAProxy's parser refuses them before there is a request; 2.6 does it in words of its own."""
     async with fleet() as made, routed(made, "a", blocked=True) as (router, caller):
         other = asyncio.create_task(caller.post(session="other"))
         await until(lambda: router.status.in_flight == 1)

@@ -19,6 +19,7 @@ from flotilla_runtime.router.servers import (
     limits,
     plan,
     rebalance,
+    rebalanced,
     router_servers,
 )
 from router_support.builders import config, replica, server
@@ -29,6 +30,7 @@ SETTLED = {"queue_limit": "1000", "draining": "0"}
 DRAINING = ServerState.DRAINING
 CONTROL = "/run/flotilla/control.map"
 KEYS = "/run/flotilla/keys.map"
+SENT_BACK = ("set server engines/a addr 127.0.0.1 port 1", "set server engines/a state drain")
 
 
 def observed(*servers: object, listed: str = "-", **control: str) -> Observed:
@@ -60,6 +62,26 @@ def observed(*servers: object, listed: str = "-", **control: str) -> Observed:
             observed(server("a", 1), listed="a=1"),
             (f"set map {CONTROL} servers -", "set server engines/a state drain"),
             id="a replica leaves the list before it drains",
+        ),
+        pytest.param(
+            Desired(replicas=(replica("a", 1, state=DRAINING), replica("b", 2))),
+            observed(server("a", 1, in_flight=53, queued=2), server("b", 2), listed="b=2"),
+            (*SENT_BACK, "set server engines/a addr 10.0.0.1 port 8000"),
+            id="what waits for a replica that drains goes to another",
+        ),
+        pytest.param(
+            Desired(replicas=(replica("a", 1, state=DRAINING),)),
+            observed(server("a", 1, in_flight=53, queued=2)),
+            ("set server engines/a state drain",),
+            id="what waits for the last replica stays, although it drains",
+        ),
+        pytest.param(
+            Desired(replicas=(replica("a", 1),)),
+            observed(
+                server("a", 1, ip="127.0.0.1", port=1, admin=AdminState.DRAIN, in_flight=2), listed="a=1"
+            ),
+            ("set server engines/a addr 10.0.0.1 port 8000", "set server engines/a state ready"),
+            id="a server that an agent left at the closed address gets its own back, and keeps its streams",
         ),
         pytest.param(
             Desired(replicas=(replica("a", 1),)),
@@ -151,8 +173,11 @@ FREE = server("b", 2, max_connections=1)
     ],
 )
 def test_rebalance(earlier: tuple[object, ...], now: tuple[object, ...], moved: bool) -> None:
-    again = ("set server engines/a state drain", "set server engines/a state ready")
-    assert rebalance(observed(*earlier), observed(*now)) == (again if moved else ())
+    home = "set server engines/a addr 10.0.0.1 port 8000"
+    again = (*SENT_BACK, home, "set server engines/a state ready")
+    commands = rebalance(observed(*earlier), observed(*now))
+    assert commands == (again if moved else ())
+    assert rebalanced(commands) == moved
 
 
 @pytest.mark.parametrize(
@@ -194,8 +219,8 @@ SERVERS = unique(
         server,
         NAMES,
         st.integers(1, 5),
-        ip=IPS,
-        port=st.sampled_from([8000, 9000]),
+        ip=st.one_of(IPS, st.sampled_from(["127.0.0.1", "::1"])),
+        port=st.sampled_from([8000, 9000, 1]),
         admin=st.sampled_from(AdminState),
         max_connections=st.sampled_from([27, 53]),
         in_flight=st.integers(0, 2),
@@ -249,4 +274,6 @@ def assert_reached(guarded: RouterConfig, model: ModelHAProxy, desired: Desired)
     assert taking == {item.name for item in ready}
     assert set(model.servers) <= {item.name for item in desired.replicas}
     share = limits(guarded, desired.live_routers)
+    homes = {item.name: (item.ip, guarded.engine_port) for item in desired.replicas}
+    assert all((held.ip, held.port) == homes[name] for name, held in model.servers.items())
     assert {held.max_connections for held in model.servers.values()} <= {share.max_connections}

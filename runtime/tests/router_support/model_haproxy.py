@@ -45,6 +45,8 @@ class ModelHAProxy:
             self.servers[name] = replace(held, admin=AdminState.READY)
         elif command.startswith("set maxconn"):
             self.servers[name] = replace(held, max_connections=int(words[4]))
+        elif words[0] == "set" and words[3] == "addr":
+            self.servers[name] = replace(held, ip=words[4], port=int(words[6]))
         elif words[0] == "set":
             self.servers[name] = replace(held, admin=STATES[words[4]])
         elif words[0] == "shutdown":
