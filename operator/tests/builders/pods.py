@@ -39,6 +39,7 @@ def engine_pod(
     phase: str = "Pending",
     age: float = 10,
     deleting: bool = False,
+    disrupted: str = "",
     revision: str = "r1",
     server_id: int = 1,
     owner_uid: str = "uid-llama",
@@ -56,6 +57,8 @@ def engine_pod(
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     if scheduler:
         conditions.append({"type": "PodScheduled", "status": "False", "message": scheduler})
+    if disrupted:
+        conditions.append({"type": "DisruptionTarget", "status": "True", "reason": disrupted})
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": "default",

@@ -1,9 +1,10 @@
 """How long a set waits before it makes groups again after some have failed: a pure function of the set's
 status, so a restart of the operator forgets nothing.
 
-One failure costs nothing: an evicted or deleted pod is replaced at once. A second one soon after waits ten
-seconds, each further one twice as long, five minutes at most. It is over when nothing has failed for ten
-minutes and every group serves: an engine that crashes only after loading for half an hour waits all the same.
+One failure costs nothing: a deleted pod is replaced at once. A second one soon after waits ten seconds,
+each further one twice as long, five minutes at most. An eviction is no failure. It is over when nothing has
+failed for ten minutes and every group serves: an engine that crashes only after loading for half an hour
+waits all the same.
 
 Pods that the API server refuses (a quota, pod security) are a failure too. Until it takes them the set asks
 for no room in the plans of others, or accelerators that it cannot have would be kept from everybody; and a

@@ -16,6 +16,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Surroundings
 from flotilla_operator.controllers.model_replica_set.trouble import (
     has_ended,
     how_it_ended,
+    is_evicted,
     scheduler_message,
     when_it_ended,
 )
@@ -63,14 +64,19 @@ def node_gone(seen: Seen) -> Ending | None:
 
 
 def member_leaves(seen: Seen) -> Ending | None:
-    """Somebody deleted or evicted one pod; the engine as a whole gets the time to drain."""
+    """Somebody deleted or evicted one pod; the engine as a whole gets the time to drain. What was made to
+    leave its node has not failed.
+    """
     leaving = [member for member in seen.group.members if member.leaves]
     if not leaving or not seen.group.staying:
         return None
+    evicted = next((member for member in leaving if is_evicted(member.pod)), None)
+    if evicted is not None:
+        return Ending(
+            reason=EventReason.GROUP_EVICTED, message=f"pod {evicted.pod_name} was evicted", drains=True
+        )
     return Ending(
-        reason=EventReason.GROUP_FAILED,
-        message=f"pod {leaving[0].pod_name} was deleted or evicted",
-        drains=True,
+        reason=EventReason.GROUP_FAILED, message=f"pod {leaving[0].pod_name} was deleted", drains=True
     )
 
 

@@ -86,6 +86,7 @@ class EventReason(StrEnum):
     GROUP_READY = "GroupReady"
     GROUP_RELEASED = "GroupReleased"
     GROUP_LOST = "GroupLost"
+    GROUP_EVICTED = "GroupEvicted"
     GROUP_FAILED = "GroupFailed"
     GROUP_INCOMPLETE = "GroupIncomplete"
     GROUP_DRAINING = "GroupDraining"

@@ -39,6 +39,7 @@ FOR_A_PERSON = (
     Reason.ENGINE_CRASHING,
     Reason.ROUTER_CRASHING,
 )
+EVICTED_BECAUSE = frozenset({"EvictionByEvictionAPI", "DeletionByTaintManager"})
 LAST_WORDS_LIMIT = 400
 CONTAINERS_MAY_START = "PodReadyToStartContainers"  # says the kubelet once volumes and network are there
 SLOW_SETUP = timedelta(minutes=2)  # a cloud's disk is attached within one
@@ -137,6 +138,16 @@ def scheduler_message(pod: Mapping[str, Any]) -> str:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return str(condition.get("message") or condition.get("reason") or "")
     return ""
+
+
+def is_evicted(pod: Mapping[str, Any]) -> bool:
+    """Whether it is deleted because somebody empties its node, and not for itself."""
+    return any(
+        condition["type"] == "DisruptionTarget"
+        and condition["status"] == "True"
+        and condition.get("reason") in EVICTED_BECAUSE
+        for condition in (pod.get("status") or {}).get("conditions") or ()
+    )
 
 
 def how_it_ended(container: Mapping[str, Any]) -> str | None:

@@ -263,6 +263,18 @@ class TestBackoff:
             waits.append(waited)
         assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
 
+    def test_evictions_are_no_failures(self) -> None:
+        manifest = pairs()
+        leaving = members(manifest, ready=True)
+        leaving[1]["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
+        leaving[1]["status"]["conditions"].append(
+            {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+        )
+        done = plan(observed(manifest, leaving, snapshot=TWO_NODES), NOW)
+        assert reasons(done)[0] == EventReason.GROUP_EVICTED
+        assert done.status is not None
+        assert not done.status.get("backoff")
+
     def test_is_said_with_the_reason(self) -> None:
         manifest = pairs() | backing_off(failures=2, seconds_ago=3)
         done = plan(observed(manifest, snapshot=TWO_NODES), NOW)

@@ -437,8 +437,26 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
         pytest.param(
             [stage_pod(0, **PAIR, deleting=True), stage_pod(1, **PAIR)],
             EventReason.GROUP_FAILED,
-            "pod llama-aaaaa was deleted or evicted",
+            "pod llama-aaaaa was deleted",
             id="one is being deleted",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True, disrupted="EvictionByEvictionAPI")],
+            EventReason.GROUP_EVICTED,
+            "pod llama-aaaaa-1 was evicted",
+            id="somebody drains the node of one",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True, disrupted="DeletionByTaintManager")],
+            EventReason.GROUP_EVICTED,
+            "pod llama-aaaaa-1 was evicted",
+            id="the node of one has got a taint",
+        ),
+        pytest.param(
+            [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True, disrupted="PreemptionByScheduler")],
+            EventReason.GROUP_FAILED,
+            "pod llama-aaaaa-1 was deleted",
+            id="one makes room for a pod of higher priority, which would do so again",
         ),
         pytest.param(
             [stage_pod(0, **PAIR, stages=3)],
