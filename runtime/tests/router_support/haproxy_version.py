@@ -3,6 +3,7 @@
 import subprocess
 
 PARSER_TAKES_OUR_WORDS = (3, 2)
+LOOKS_WHEN_IT_CONNECTS = (3, 0)
 
 
 def branch(version: str) -> tuple[int, ...]:
@@ -19,3 +20,8 @@ def branch_on_the_path() -> tuple[int, ...]:
 def parser_takes_our_words() -> bool:
     """Whether what its parser refuses is answered in the router's words."""
     return branch_on_the_path() >= PARSER_TAKES_OUR_WORDS
+
+
+def looks_for_callers_that_left_while_it_holds() -> bool:
+    """Or only once it connects to a replica."""
+    return branch_on_the_path() < LOOKS_WHEN_IT_CONNECTS
