@@ -9,7 +9,6 @@ test_from_zero_apiserver.py.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -114,8 +113,10 @@ def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleepe
     assert [status.refused for status in sleeper.statuses()] == [{}, {}]
 
 
-def test_without_autoscaling_a_request_at_zero_is_refused_at_once(tmp_path: Path) -> None:
-    with site(tmp_path) as place:
+def test_without_autoscaling_a_request_at_zero_is_refused_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with site(tmp_path_factory.mktemp("site")) as place:  # a socket's path must be short
         place.create(
             replicas=0, drain_seconds=30, router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS}
         )

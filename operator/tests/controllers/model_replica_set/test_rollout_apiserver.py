@@ -222,7 +222,7 @@ def test_uncordoning_ends_the_move(stage: Stage, routers: AnsweringRouters) -> N
     second = mute_node(stage, "b")
     cordon(stage, first)
     always_until(two_serve(stage), lambda: second in nodes(stage))
-    assert stage.condition("Progressing")["reason"] == "EmptyingNodes"
+    eventually(lambda: stage.condition("Progressing")["reason"] == "EmptyingNodes")
     assert not draining(stage), "the replacement comes first"
     cordon(stage, first, unschedulable=False)
     always_until(two_serve(stage), lambda: uids(stage) == before)
