@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster.errors import LocalClusterError
-from local_cluster.newer_haproxy import BRANCH_OF_THE_CHART, SUITES, newer_haproxies
+from local_cluster.newer_haproxy import SUITE_OF_THE_CHART, SUITES, newer_haproxies
 
 INSTALLED = "installed"
 
@@ -26,7 +26,7 @@ def every_haproxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     _use(request, monkeypatch)
 
 
-@pytest.fixture(params=[INSTALLED, BRANCH_OF_THE_CHART])
+@pytest.fixture(params=[INSTALLED, SUITE_OF_THE_CHART])
 def each_haproxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest supported, and the branch of the chart's image."""
     _use(request, monkeypatch)

@@ -19,7 +19,7 @@ from flotilla_runtime.router.__main__ import main, usable_family, write_files
 from flotilla_runtime.router.haproxy import render
 from flotilla_runtime.router.openai_errors import RefusalReason, refusals
 from local_cluster.directories import CHECKOUT
-from local_cluster.newer_haproxy import BRANCH_OF_THE_CHART
+from local_cluster.newer_haproxy import SUITE_OF_THE_CHART
 from router_support.builders import config
 from router_support.certificates import write_pair
 from router_support.haproxy_version import branch
@@ -147,7 +147,9 @@ def test_haproxy_takes_it_without_a_warning(scenario: str, tmp_path: Path) -> No
 
 @pytest.mark.services
 def test_what_stands_for_the_charts_haproxy_is_not_older(newer_programs: dict[str, Path]) -> None:
-    program = newer_programs[BRANCH_OF_THE_CHART]
+    program = newer_programs.get(SUITE_OF_THE_CHART)
+    if program is None:
+        pytest.skip(f"Debian's {SUITE_OF_THE_CHART} has no HAProxy at the moment")
     told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout
     chart = yaml.safe_load((CHECKOUT / "charts" / "flotilla" / "values.yaml").read_text())
     assert branch(told.split()[2]) >= branch(chart["images"]["haproxy"]["tag"])
