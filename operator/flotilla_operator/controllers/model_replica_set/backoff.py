@@ -2,9 +2,9 @@
 status, so a restart of the operator forgets nothing.
 
 One failure costs nothing: a deleted pod is replaced at once. A second one soon after waits ten seconds,
-each further one twice as long, five minutes at most. An eviction is no failure. It is over when nothing has
-failed for ten minutes and every group serves: an engine that crashes only after loading for half an hour
-waits all the same.
+each further one twice as long, five minutes at most. An eviction through the API is none. It is over when
+nothing has failed for ten minutes and every group serves: an engine that crashes only after loading for half
+an hour waits all the same.
 
 Pods that the API server refuses (a quota, pod security) are a failure too. Until it takes them the set asks
 for no room in the plans of others, or accelerators that it cannot have would be kept from everybody; and a

@@ -26,8 +26,8 @@ def look_again(observed: Observed, demand: Demand, started: Sequence[Started], n
         waits.append(LOOK_AGAIN_AT_ZERO_SECONDS)
     if observed.missing:
         waits.append(LOOK_AGAIN_MISSING_SECONDS)
-    if demand.waiting:
-        waits.append(LOOK_AGAIN_WAITING_SECONDS)
+    if demand.waiting or any(group.phase is Phase.LOADING for group in demand.groups):
+        waits.append(LOOK_AGAIN_WAITING_SECONDS)  # a kubelet that is stuck says nothing
     if demand.backoff is not None and demand.backoff.holds(now):
         waits.append(max((demand.backoff.until - now).total_seconds(), 1.0))
     if any(one.identity.nodes for one in started):

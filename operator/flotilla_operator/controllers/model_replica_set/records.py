@@ -71,6 +71,12 @@ def good_revision(manifest: Manifest) -> str:
     return _rollout(manifest).get("goodRevision") or ""
 
 
+def has_been_ready(manifest: Manifest, revision: str) -> bool:
+    """Whether a replica of this revision was ready since the set was changed to it."""
+    held = _rollout(manifest)
+    return held.get("revision") == revision and bool(held.get("mostReadyReplicas"))
+
+
 def way_back(
     spec: ModelReplicaSetSpec, manifest: Manifest, key_made_anew: str, caches: Caches
 ) -> WayBack | None:

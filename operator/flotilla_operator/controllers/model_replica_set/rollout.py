@@ -225,7 +225,8 @@ def _brought_up_to_date(before: Rollout, seen: Evidence, now: datetime) -> Rollo
     progress_at = now if got_on else before.progress_at
     new, old = _answers(before, seen), seen.answered(new=False)
     # As old groups leave one by one, fewer and fewer answers are left of them, and in the end none.
-    proves_more = old.count >= min(before.old_answers.count, ANSWERS_NEEDED)
+    enough = ANSWERS_NEEDED if seen.answers_known else before.old_answers.count
+    proves_more = old.count >= min(before.old_answers.count, enough)
     after = replace(
         before,
         ready=seen.ready,

@@ -37,7 +37,7 @@ from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.hardware import memory_gib_of, most_on_a_node
 from flotilla_operator.controllers.model_replica_set.life import Ending, Phase
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from flotilla_operator.controllers.model_replica_set.records import good_revision
+from flotilla_operator.controllers.model_replica_set.records import good_revision, has_been_ready
 from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, SetSeen, Sizing
 from flotilla_operator.controllers.model_replica_set.shared_prefix import why_ignored
 from flotilla_operator.workloads.model_facts import reported
@@ -173,7 +173,7 @@ def _utilization(arguments: Sequence[str]) -> float | None:
 
 def _has_served(me: SetSeen, demand: Demand) -> bool:
     """Whether a replica of this revision serves or has served."""
-    if good_revision(me.manifest) == demand.revision:
+    if good_revision(me.manifest) == demand.revision or has_been_ready(me.manifest, demand.revision):
         return True
     started = ((me.manifest.get("status") or {}).get("capacity") or {}).get("startups") or ()
     return any(start.get("revision") == demand.revision for start in started) or any(

@@ -305,6 +305,12 @@ def test_routers_that_do_not_answer_have_not_forgotten_what_was_before_the_trial
     assert judged(heard_again, bad, after(15)).fault is Fault.FAILED_ANSWERS
 
 
+def test_what_was_known_of_the_old_revision_stays_while_a_router_is_silent() -> None:
+    partly = seen(old("a"), LOADING, answers={"a": SLOW}, answers_known=False)
+    assert judged(begun(old_answers=MANY), partly, NOW).old_answers == MANY
+    assert judged(begun(old_answers=MANY), replace(partly, answers_known=True), NOW).old_answers == SLOW
+
+
 def test_what_serves_badly_is_not_good_because_its_routers_do_not_answer() -> None:
     bad = on_trial(answers=FEW)
     silent = judged(as_written(bad), seen(*BOTH, answers_known=False), after(5))
