@@ -166,7 +166,7 @@ def _measure(place: Site, operator: OperatorRuns, options: argparse.Namespace) -
         result |= runs.figures(prefix="one_pod_groups_", requests="requests_per_pod")
         operator.begin()
         result["scaling_seconds"] = grow_and_shrink(place, one)
-    return {**result, "operator_mib": round(operator.peak_mib, 1)}
+    return {**result, "operator_mib": round(operator.peak_mib(), 1)}
 
 
 if __name__ == "__main__":

@@ -39,26 +39,24 @@ class OperatorRuns:
     ) -> None:
         self._running.close()
 
-    @property
     def peak_mib(self) -> float:
         """The largest process of all there were."""
-        if self._process is not None:
-            self._peak_mib = max(self._peak_mib, self._process.memory_mib(peak=True))
-        return self._peak_mib
+        now = 0.0 if self._process is None else self._process.memory_mib(peak=True)
+        return max(self._peak_mib, now)
 
     def begin(self) -> None:
-        """Have one that leads and has nothing to do."""
-        if self._process is not None:
-            return
-        place = self._place
-        started = ready_operator(place.folder, place.kubeconfig, NAMESPACE)
-        process = self._process = self._running.enter_context(started)
+        """Have one that leads and has nothing to do, the end of what was before included."""
+        if self._process is None:
+            place = self._place
+            started = ready_operator(place.folder, place.kubeconfig, NAMESPACE)
+            self._process = self._running.enter_context(started)
+        process = self._process
         wait_for(lambda: "flotilla_leader 1.0" in process.get("metrics", "/metrics")[1], "a leader")
         wait_for(lambda: _is_idle(process), "an idle operator", every_seconds=0)
 
     def end(self) -> None:
         """Have none."""
-        self._peak_mib = self.peak_mib
+        self._peak_mib = self.peak_mib()
         self._process = None
         self._running.close()
 
