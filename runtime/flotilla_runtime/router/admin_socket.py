@@ -147,6 +147,7 @@ def parse_observed(state: str, statistics: str, control: str, keys: str) -> Obse
         control=_map(control),
         keys=_map(keys),
         unassigned=int(rows["BACKEND"]["qcur"] or 0),
+        unanswered=int(rows["BACKEND"]["scur"] or 0),
     )
 
 

@@ -50,6 +50,7 @@ class ObservedServer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """HAProxy's state at one moment; `unassigned` wait for any server with room, `held` for a first one.
+    `unanswered` are all that have passed the frontend, those on the way from one server to the next included.
     `arrived` is how many requests came since HAProxy's start.
     """
 
@@ -57,6 +58,7 @@ class Observed:
     control: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     unassigned: int = 0
+    unanswered: int = 0
     held: int = 0
     arrived: int | None = None
 
@@ -68,7 +70,7 @@ class Observed:
     @property
     def busy(self) -> bool:
         """Whether any request is here."""
-        return bool(self.in_flight or self.waiting or self.held)
+        return bool(self.unanswered or self.in_flight or self.waiting or self.held)
 
     @property
     def in_flight(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 from flotilla_runtime.router.admin_socket import AdminSocket
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.rates import SHORTEST_SECONDS, WINDOW_SECONDS
+from flotilla_runtime.router.servers import Observed
 from router_support.routers import Caller, Fleet, Router, fleet
 from router_support.waiting import until
 
@@ -29,10 +30,27 @@ async def routed(*engines: str, **fields: Any) -> AsyncIterator[tuple[Fleet, Rou
             yield made, router, caller
 
 
+async def observed(router: Router) -> Observed:
+    """What HAProxy itself says."""
+    return await AdminSocket(RunFiles(str(router.directory))).observe(with_keys=False)
+
+
 async def arrived(router: Router) -> int | None:
     """What HAProxy itself has counted."""
-    socket = AdminSocket(RunFiles(str(router.directory)))
-    return (await socket.observe(with_keys=False)).arrived
+    return (await observed(router)).arrived
+
+
+@pytest.mark.usefixtures("each_haproxy")
+async def test_a_request_is_here_until_its_answer_has_gone_whether_it_runs_or_waits() -> None:
+    async with routed("a", max_num_seqs=1) as (made, router, caller):
+        made.engines["a"].gate.clear()
+        calls = [asyncio.create_task(caller.post(session=str(number))) for number in range(5)]
+        await until(lambda: router.status.in_flight == 2)
+        await until(lambda: router.status.waiting == 3)
+        assert (await observed(router)).unanswered == 5
+        made.engines["a"].gate.set()
+        await asyncio.gather(*calls)
+        assert not (await observed(router)).busy
 
 
 def can_be(rate: float | None, count: int) -> bool:
