@@ -20,6 +20,8 @@ NAMESPACE = "scale"
 OPERATOR_USER = "the-operator"
 SETS = f"/apis/flotilla.dev/v1alpha1/namespaces/{NAMESPACE}/modelreplicasets"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 ENGINES = "?labelSelector=app.kubernetes.io/component=engine"
 PLAYED_AT_ONCE = 32
 
@@ -90,13 +92,14 @@ class Site:
             )
 
     def clear(self) -> None:
-        """Delete every set and pod, and wait until none is left."""
+        """Delete every set and pod, and wait until nothing of them is left: a set of the same name that finds
+        the secret of the one before loses its engines' key to the garbage collector, and rolls.
+        """
         client = self.plane.client
         client.request("DELETE", SETS)
         client.request("DELETE", f"{PODS}?gracePeriodSeconds=0")
-        wait_for(
-            lambda: not client.get(SETS)["items"] and not client.get(PODS)["items"], "an empty namespace"
-        )
+        left = (SETS, PODS, SECRETS, DEPLOYMENTS)
+        wait_for(lambda: not any(client.get(path)["items"] for path in left), "an empty namespace")
 
     @contextmanager
     def watching(self, count: int) -> Iterator["Watch"]:
