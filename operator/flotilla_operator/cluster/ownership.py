@@ -96,12 +96,24 @@ def refuse_unless_ours(owner: Owner, live: Manifest, *, retained: bool) -> None:
     """Raise `RefusedError` when the live object is another's, or ours and on its way out."""
     metadata = live["metadata"]
     if not (_is_kept_for(owner, live) if retained else controller_uid(live) == owner.uid):
+        if _is_of_predecessor(owner, live):
+            raise RefusedError(
+                RefusalReason.BEING_DELETED,
+                f"{live['kind']} {metadata['name']} is of a deleted {owner.resource.kind} of this name; the "
+                "garbage collector removes it",
+            )
         raise RefusedError(
             RefusalReason.NAME_TAKEN,
             f"{live['kind']} {metadata['name']} exists and is not this object's; delete or rename it",
         )
     if metadata.get("deletionTimestamp"):
         raise RefusedError(RefusalReason.BEING_DELETED, f"{live['kind']} {metadata['name']} is being deleted")
+
+
+def _is_of_predecessor(owner: Owner, live: Manifest) -> bool:
+    """Whether it was left by an object of the owner's kind and name, of which there can be one at a time."""
+    references = live["metadata"].get("ownerReferences") or ()
+    return any({**reference, "uid": owner.uid} == owner.reference for reference in references)
 
 
 def _is_kept_for(owner: Owner, live: Manifest) -> bool:

@@ -80,7 +80,7 @@ class Writer:
         refusals: list[Refusal] = []
         for (kind, _), neighbours in groupby(writes, key=lambda write: (type(write), _needed(write))):
             refused = {refusal.ref for refusal in refusals}
-            able = [write for write in neighbours if _needed(write) not in refused]
+            able = [write for write in neighbours if not _needed(write) & refused]
             refusals += await self._together(owner, able, at_once=1 if kind is Apply else WRITES_AT_ONCE)
         return refusals
 
@@ -359,8 +359,8 @@ def ref_of(write: Write) -> ObjectRef:
     return write.ref
 
 
-def _needed(write: Write) -> ObjectRef | None:
-    return write.needs if isinstance(write, Create) else None
+def _needed(write: Write) -> frozenset[ObjectRef]:
+    return write.needs if isinstance(write, Apply | Create) else frozenset()
 
 
 def _refusal(write: Write, reason: RefusalReason, message: str) -> Refusal:

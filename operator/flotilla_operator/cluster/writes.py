@@ -31,22 +31,24 @@ class Apply:
     The live object must carry our controller owner reference (by UID) or not exist; else the write is
     refused and reported as `NameTaken`. A `retained` object carries no owner reference and is recognised by
     its labels. `field` is the user's field that asks for it, where Kubernetes may refuse a change of it.
+    `needs` are objects that earlier writes of the plan make: where one is refused, this is not sent.
     """
 
     manifest: Manifest
     retained: bool = False
     field: str = ""
+    needs: frozenset[ObjectRef] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
     """POST of an object that is replaced and never edited (pods, jobs); one that exists is left alone.
 
-    `needs` is an object that an earlier write of the plan makes: where that is refused, this is not sent.
+    `needs` are objects that earlier writes of the plan make: where one is refused, this is not sent.
     """
 
     manifest: Manifest
-    needs: ObjectRef | None = None
+    needs: frozenset[ObjectRef] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

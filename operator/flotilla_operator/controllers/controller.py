@@ -35,6 +35,7 @@ class Secret:
     uid: str
     resource_version: str
     data: Mapping[str, bytes] = field(repr=False)
+    controller_uid: str | None = None
 
     def version(self, key: str) -> str:
         """What changes when this entry's value does, and not when another entry is added beside it.

@@ -20,7 +20,7 @@ from flotilla_operator.cluster.events import Recorder, gathered
 from flotilla_operator.cluster.lease import NotLeadingError
 from flotilla_operator.cluster.ownership import Owner, Refusal, RefusalReason
 from flotilla_operator.cluster.queue import KeyedQueue
-from flotilla_operator.cluster.resources import Key, Reference, Resource, resource_at
+from flotilla_operator.cluster.resources import NEVER_WATCHED, Key, Reference, Resource, resource_at
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX, Writer
 from flotilla_operator.cluster.writes import Delete, Event, EventType, Manifest, Plan
 from flotilla_operator.controllers.conditions import STALLED, conditions_of, is_true
@@ -39,6 +39,7 @@ from flotilla_operator.telemetry.scrape import Scraper
 
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 STALLED_LOOK_SECONDS: Final = 600.0
+UNWATCHED_LOOK_SECONDS: Final = 30.0  # no watch tells that a secret's name is free
 TERMINATING_LOOK_SECONDS: Final = 30.0
 # These wait for something that wakes the key or for a person; the others are repeated with backoff.
 NOT_REPEATED: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.NAMESPACE_TERMINATING})
@@ -197,6 +198,8 @@ class Reconciler:
             queue.add_after(key, TERMINATING_LOOK_SECONDS)
         if plan.look_again_seconds is not None:
             queue.add_after(key, plan.look_again_seconds)
+        if any(resource_at(ref) in NEVER_WATCHED for ref in in_the_way):
+            queue.add_after(key, UNWATCHED_LOOK_SECONDS)
         if in_the_way or is_true({"status": plan.status}, STALLED) or is_true(owner.manifest, STALLED):
             queue.add_after(key, STALLED_LOOK_SECONDS)
 

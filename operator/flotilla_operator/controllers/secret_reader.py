@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.resources import SECRETS
 from flotilla_operator.controllers.controller import Secret
@@ -47,5 +48,6 @@ class CachedSecrets:
             name=name,
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
+            controller_uid=controller_uid(manifest),
             data={key: base64.b64decode(value) for key, value in (manifest.get("data") or {}).items()},
         )

@@ -172,7 +172,22 @@ async def test_an_object_of_the_owner_s_predecessor_is_not_ours() -> None:
         await b.write(Apply(manifest=deployment()))
         again = {**b.owner.manifest, "metadata": {**b.owner.manifest["metadata"], "uid": "another"}}
         b.owner = Owner(resource=MODEL_REPLICA_SETS, manifest=again)
-        assert await b.write(Apply(manifest=deployment(3))) == [RefusalReason.NAME_TAKEN]
+        assert await b.write(Apply(manifest=deployment(3))) == [RefusalReason.BEING_DELETED]
+
+
+async def test_what_needs_a_refused_object_is_left_out_and_the_rest_is_written() -> None:
+    async with bench() as b:
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"}}
+        b.api.put(SERVICES, service)
+        needs = frozenset({SERVICES.ref_to(service)})
+        refused = await b.write(
+            Apply(manifest=service),
+            Apply(manifest=deployment(), needs=needs),
+            Create(manifest=pod(), needs=needs),
+            Create(manifest={**pod(), "metadata": {**pod()["metadata"], "name": "m-1"}}),
+        )
+        assert refused == [RefusalReason.NAME_TAKEN], "the one refusal tells of all"
+        assert [request.body["metadata"]["name"] for request in b.api.writes()] == ["m-1"]
 
 
 async def test_an_object_that_was_exchanged_behind_the_cache_is_not_written() -> None:
@@ -335,7 +350,7 @@ async def test_what_needs_a_refused_object_is_not_made(refused: str, made: list[
     async with bench() as b:
         b.api.fail(lambda r: r.method == "POST" and r.body["metadata"]["name"] == refused, 403)
         first = [Create(manifest=pod("m-0")), Create(manifest=pod("m-3"))]
-        later = Create(manifest=pod("m-1"), needs=PODS.ref("default", "m-0"))
+        later = Create(manifest=pod("m-1"), needs=frozenset({PODS.ref("default", "m-0")}))
         refusals = await b.writer.carry_out(b.owner, [*first, later])
         assert [refusal.ref.name for refusal in refusals] == [refused]
         there = [name for name in ("m-0", "m-1") if b.api.get(PODS, "default", name)]

@@ -220,6 +220,15 @@ async def test_a_name_that_is_taken_is_said_in_ready_and_waited_for() -> None:
         assert b.planned_in() == pytest.approx(600, abs=1)
 
 
+async def test_a_taken_name_of_what_nobody_watches_is_looked_at_sooner() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}}
+    async with bench() as b:
+        b.api.put(SECRETS, secret)
+        await b.reconcile(Plan(writes=[Create(manifest=secret)], status={"conditions": []}))
+        assert b.ready() == ("False", "NameTaken")
+        assert b.planned_in() == pytest.approx(30, abs=1)
+
+
 async def test_a_quota_is_said_in_ready_and_tried_again() -> None:
     async with bench() as b:
         b.api.fail(lambda r: "configmaps" in r.path and r.writes, 403)

@@ -40,10 +40,14 @@ class EveryEntry(dict[str, bytes]):
 
 
 class EverySecret:
-    """Any secret that is asked for."""
+    """Any secret that is asked for, made by the object that asks."""
+
+    def __init__(self, controller_uid: str) -> None:
+        self._controller_uid = controller_uid
 
     async def get(self, namespace: str, name: str) -> Secret | None:
-        return Secret(name=name, uid=name, resource_version="1", data=EveryEntry())
+        data, owner = EveryEntry(), self._controller_uid
+        return Secret(name=name, uid=name, resource_version="1", data=data, controller_uid=owner)
 
 
 class SettlingCluster:
@@ -76,7 +80,7 @@ class SettlingCluster:
             caches=Caches.of(*self.objects.values()),
             measurements=Measurements(),
             config=parse_config({"images": IMAGES}),
-            secrets=EverySecret(),
+            secrets=EverySecret(current["metadata"]["uid"]),
         )
         list(controller.references(current))
         observed = await controller.observe(key, current, world)

@@ -2,7 +2,8 @@
 number.
 
 The password of a managed Redis is made here, because `plan` knows no randomness. Its secret is asked for
-while Redis is not ready, and once per sweep after that, since no watch tells of its end.
+while Redis is not ready, and once per sweep after that, since no watch tells of its end. One that belongs to
+another, such as a deleted fleet of this name, is not the password: ours is asked for until the name is free.
 """
 
 import secrets
@@ -124,10 +125,12 @@ async def _new_password(
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     if ready and before is not None and not before.missing and now - before.at < interval:
         return None
-    if await world.secret(owner.namespace, name) is not None:
+    secret = await world.secret(owner.namespace, name)
+    if secret is not None and secret.controller_uid == owner.uid:
         memory.passwords[owner.uid] = PasswordSeen(at=now)
         return None
-    if before is not None and before.missing and before.lost_at is None and now - before.at < ANSWER_AGE:
+    waits = before is not None and before.missing and before.lost_at is None
+    if secret is None and before is not None and waits and now - before.at < ANSWER_AGE:
         return None
     ours = stateful_set is not None and controller_uid(stateful_set) == owner.uid
     lost_at = (before.lost_at if before is not None else None) or (now if ours else None)

@@ -18,6 +18,7 @@ from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.resources import (
     DEPLOYMENTS,
     PERSISTENT_VOLUME_CLAIMS,
+    SECRETS,
     STATEFUL_SETS,
     resource_of,
 )
@@ -27,6 +28,7 @@ from flotilla_operator.cluster.writes import (
     Delete,
     JsonPatch,
     Manifest,
+    ObjectRef,
     Plan,
     Write,
 )
@@ -58,13 +60,14 @@ def plan(observed: Observed, now: datetime) -> Plan:
 
 def _writes(observed: Observed) -> Iterable[Write]:
     owner, spec, images = observed.owner, observed.spec, observed.images
-    apply = partial(_apply, password_made=_password_made(observed))
     new_password = []
     if observed.new_password is not None:
         new_password = [Create(manifest=workloads.password_secret(owner, observed.new_password))]
+    first = new_password if observed.password_lost_at is None else []
+    needs = frozenset(SECRETS.ref_to(one.manifest) for one in first)
+    apply = partial(_apply, password_made=_password_made(observed), needs=needs)
     if spec.queue.redis.mode is RedisMode.MANAGED:
-        if observed.password_lost_at is None:
-            yield from new_password
+        yield from first
         yield from _claim(observed)
         yield from map(apply, workloads.redis_manifests(owner, spec.queue.redis, images))
     else:
@@ -130,15 +133,19 @@ def _without_redis(observed: Observed) -> Iterable[Write]:
             yield Delete(ref=resource_of(manifest).ref_to(manifest), uid=manifest["metadata"]["uid"])
 
 
-def _apply(manifest: Manifest, *, password_made: str | None) -> Write:
-    """What speaks to Redis starts again when its password is another; the first one is no change."""
-    if password_made is None or manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
+def _apply(manifest: Manifest, *, password_made: str | None, needs: frozenset[ObjectRef]) -> Write:
+    """What speaks to Redis starts again when its password is another; the first one is no change, and without
+    it nothing starts.
+    """
+    if manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
         return Apply(manifest=manifest)
+    if password_made is None:
+        return Apply(manifest=manifest, needs=needs)
     template = manifest["spec"]["template"]
     metadata = template.get("metadata") or {}
     annotations = {**(metadata.get("annotations") or {}), ANNOTATION_PASSWORD_MADE: password_made}
     rolled = {**template, "metadata": {**metadata, "annotations": annotations}}
-    return Apply(manifest={**manifest, "spec": {**manifest["spec"], "template": rolled}})
+    return Apply(manifest={**manifest, "spec": {**manifest["spec"], "template": rolled}}, needs=needs)
 
 
 def _look_again(observed: Observed) -> float:

@@ -2,7 +2,8 @@
 
 A key that is missing although the routers' Deployment names it was deleted: the next one carries the time,
 and replaces engines and routers. That it is missing may have been read before we made it, so an answer of
-the last seconds is not believed twice.
+the last seconds is not believed twice. A secret that belongs to another, such as a deleted set of this name,
+is not the key: ours is asked for until the name is free.
 """
 
 import secrets
@@ -45,11 +46,11 @@ async def engine_key_of(
     if not workloads.asks_for_our_key(spec):
         return EngineKey()
     secret = await world.secret(owner.namespace, workloads.engine_key(owner).name)
-    if secret is not None:
+    if secret is not None and secret.controller_uid == owner.uid:
         made.pop(owner.uid, None)
         return EngineKey(made_anew=secret.data.get(workloads.MADE_ANEW_ENTRY, b"").decode(errors="replace"))
     before = made.get(owner.uid)
-    if before is not None and now - before.at < ANSWER_AGE:
+    if secret is None and before is not None and now - before.at < ANSWER_AGE:
         return EngineKey(made_anew=before.made_anew)
     made_anew = before.made_anew if before is not None else ""
     if not made_anew and before is None and _was_there(owner, world):

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from flotilla_operator.cluster.resources import PODS, resource_of
+from flotilla_operator.cluster.resources import DEPLOYMENTS, PODS, resource_of
 from flotilla_operator.cluster.writes import (
     Apply,
     Create,
     Event,
     EventType,
     JsonPatch,
+    Manifest,
     ObjectRef,
     Plan,
     Write,
@@ -93,15 +94,17 @@ def plan(observed: Observed, now: datetime) -> Plan:
     )
     status, events = status_and_events(outcome, now)
     templates = new_template(observed, demand) if started else []
+    key = _engine_key(observed)
+    needs = _refs([*key, *templates])
     writes: list[Write] = [
-        *_engine_key(observed),
+        *key,
         *templates,
-        *(Apply(manifest=manifest) for manifest in objects),
+        *_applies(objects, _refs(key)),
         *record_revisions(observed, demand, rollout),
         *ending_deletes(ended, observed),
         *leaving.writes,
         *_lifts(demand, now),
-        *_pods(started, templates),
+        *_pods(started, needs),
         *placeholder_writes(asking, observed, now),
         *old_templates(observed, demand),
     ]
@@ -122,7 +125,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
             due_seconds(asking),
             moves.look_again_seconds,
         ),
-        rests_on={**_rests_on(started, templates), **leaving.rests_on},
+        rests_on={**_rests_on(started, needs), **leaving.rests_on},
     )
 
 
@@ -160,7 +163,7 @@ def _look_on(observed: Observed, demand: Demand, rollout: Rollout, now: datetime
     )
 
 
-def _engine_key(observed: Observed) -> list[Write]:
+def _engine_key(observed: Observed) -> list[Create]:
     """The key first, for both sides of it are started with it."""
     key, owner = observed.engine_key, observed.me.owner
     if key.new is None:
@@ -256,18 +259,26 @@ def _started_event(identity: GroupIdentity) -> Event:
     return news_of(identity.name, EventReason.GROUP_PLACED, f" goes to {', '.join(identity.nodes)}")
 
 
-def _pods(started: Sequence[Started], templates: Sequence[Create]) -> list[Create]:
-    """Without the template of their devices pods would hold room on their nodes and never be bound."""
-    needs = next(iter(_refs(templates)), None)
+def _applies(objects: Sequence[Manifest], key: frozenset[ObjectRef]) -> list[Apply]:
+    """Routers that were started with another's key would be refused by the engines."""
+    nothing: frozenset[ObjectRef] = frozenset()
+    return [Apply(manifest=one, needs=key if one["kind"] == DEPLOYMENTS.kind else nothing) for one in objects]
+
+
+def _pods(started: Sequence[Started], needs: frozenset[ObjectRef]) -> list[Create]:
+    """Without the template of their devices pods would hold room on their nodes and never be bound; with a
+    key of another's the routers would be refused.
+    """
     return [Create(manifest=pod, needs=needs) for one in started for pod in one.pods]
 
 
-def _rests_on(started: Sequence[Started], templates: Sequence[Create]) -> dict[str, frozenset[ObjectRef]]:
+def _rests_on(started: Sequence[Started], needs: frozenset[ObjectRef]) -> dict[str, frozenset[ObjectRef]]:
     """A group is placed when its pods could be written, and all are placed when every pod could."""
-    shared = _refs(templates)
-    created = {one.identity.name: shared.union(PODS.ref_to(pod) for pod in one.pods) for one in started}
-    return {**created, ConditionType.PLACED: shared.union(*created.values())}
+    if not started:
+        return {}
+    created = {one.identity.name: needs.union(PODS.ref_to(pod) for pod in one.pods) for one in started}
+    return {**created, ConditionType.PLACED: needs.union(*created.values())}
 
 
-def _refs(templates: Sequence[Create]) -> frozenset[ObjectRef]:
-    return frozenset(resource_of(one.manifest).ref_to(one.manifest) for one in templates)
+def _refs(creates: Sequence[Create]) -> frozenset[ObjectRef]:
+    return frozenset(resource_of(one.manifest).ref_to(one.manifest) for one in creates)

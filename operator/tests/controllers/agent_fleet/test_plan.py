@@ -13,7 +13,7 @@ import pytest
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import AGENT_FLEETS, key_of, resource_of
+from flotilla_operator.cluster.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Plan
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
@@ -43,6 +43,7 @@ class Secrets:
 
     def __init__(self, entries: Mapping[str, Mapping[str, str]]) -> None:
         self.entries = entries
+        self.controller_uid = OWNER.uid
         self.asked: list[str] = []
 
     async def get(self, namespace: str, name: str) -> Secret | None:
@@ -50,7 +51,8 @@ class Secrets:
         if name not in self.entries:
             return None
         data = {key: value.encode() for key, value in self.entries[name].items()}
-        return Secret(name=name, uid=f"uid-{name}", resource_version="7", data=data)
+        uid, owner = f"uid-{name}", self.controller_uid
+        return Secret(name=name, uid=uid, resource_version="7", data=data, controller_uid=owner)
 
 
 class Stage:
@@ -413,6 +415,22 @@ async def test_a_password_that_is_being_made_is_not_lost() -> None:
     third = await stage.plan(agent_fleet())
     assert condition(third, "QueueReady")["reason"] == Reason.PASSWORD_LOST, "or nobody could make it"
     assert isinstance(third.writes[-1], Create)
+
+
+async def test_the_password_of_a_deleted_fleet_is_not_this_one_s_and_nothing_starts_with_it() -> None:
+    stage = Stage(served_model())
+    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.secrets.controller_uid = "uid-before"
+    for _ in range(2):
+        plan = await stage.plan(agent_fleet())
+        (created,) = (write for write in plan.writes if isinstance(write, Create))
+        need_it = {
+            write.manifest["metadata"]["name"]
+            for write in plan.writes
+            if isinstance(write, Apply) and SECRETS.ref_to(created.manifest) in write.needs
+        }
+        assert need_it == {"support-redis", "support-gateway", "support-worker"}
+        stage.now += timedelta(seconds=3)
 
 
 def claim(**metadata: Any) -> dict[str, Any]:

@@ -51,6 +51,28 @@ def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
     eventually(lambda: not everything_of("llama", stage))
 
 
+def test_a_set_made_again_under_its_name_starts_nothing_with_the_key_of_the_deleted_one(stage: Stage) -> None:
+    """The garbage collector takes it a moment later, and what was started with it would be replaced."""
+    stage.node("a")
+    stage.create(replicas=1)
+    stage.wait("Ready", "True")
+    secret = f"/api/v1/namespaces/{stage.namespace}/secrets/llama-engine-key"
+    stage.client.merge(secret, {"metadata": {"finalizers": ["example.com/the-collector-is-late"]}})
+    stage.plane.kubectl("delete", "mrs/llama", "-n", stage.namespace)
+    eventually(lambda: not everything_of("llama", stage))
+    stage.create(replicas=1)
+    stage.wait("Placed", "False", "BeingDeleted")
+    assert stage.pods() == []
+    assert not [name for name in everything_of("llama", stage) if name.startswith("deployment")]
+    old = stage.client.get(secret)
+    stage.client.merge(secret, {"metadata": {"finalizers": None}})
+    stage.wait("Ready", "True")
+    new = stage.client.get(secret)
+    assert new["data"]["key"] != old["data"]["key"]
+    assert new["metadata"]["ownerReferences"][0]["uid"] == stage.get()["metadata"]["uid"]
+    assert "EngineKeyLost" not in stage.events()
+
+
 def test_a_group_that_comes_and_goes_is_told(stage: Stage) -> None:
     stage.node("a")
     stage.create(replicas=1)

@@ -23,10 +23,15 @@ class Secrets:
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] | None = None
+        self.controller_uid = OWNER.uid
 
     async def get(self, namespace: str, name: str) -> Secret | None:
         assert (namespace, name) == ("default", "llama-engine-key")
-        return None if self.data is None else Secret(name=name, uid="u", resource_version="1", data=self.data)
+        if self.data is None:
+            return None
+        return Secret(
+            name=name, uid="u", resource_version="1", data=self.data, controller_uid=self.controller_uid
+        )
 
 
 def world(secrets: Secrets, *manifests: dict[str, Any]) -> World:
@@ -68,6 +73,16 @@ async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
     secrets.data = {"key": b"k", "madeAnew": key.made_anew.encode()}
     restarted = await engine_key_of(OWNER, spec_of(), around, {}, LATER)
     assert restarted == EngineKey(made_anew=key.made_anew)
+
+
+async def test_a_secret_of_a_deleted_set_is_no_key_and_is_asked_for_at_every_look() -> None:
+    secrets, made = Secrets(), {}
+    secrets.data, secrets.controller_uid = {"key": b"k", "madeAnew": b"2026-04-01T12:00:00Z"}, "uid-before"
+    for seconds in (0, 3):
+        key = await engine_key_of(OWNER, spec_of(), world(secrets), made, NOW + timedelta(seconds=seconds))
+        assert (key.new is not None, key.made_anew) == (True, "")
+    secrets.controller_uid = OWNER.uid
+    assert (await engine_key_of(OWNER, spec_of(), world(secrets), made, NOW)).new is None
 
 
 async def test_a_key_of_the_users_own_is_left_to_the_user() -> None:

@@ -44,7 +44,9 @@ class Secrets:
 
     async def get(self, namespace: str, name: str) -> Secret | None:
         data = self.secrets.get(name)
-        return None if data is None else Secret(name=name, uid=name, resource_version="1", data=data)
+        if data is None:
+            return None
+        return Secret(name=name, uid=name, resource_version="1", data=data, controller_uid="uid-llama")
 
 
 def world(

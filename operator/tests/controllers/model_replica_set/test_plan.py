@@ -13,6 +13,7 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason, ZeroSignals
+from flotilla_operator.cluster.resources import SECRETS
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Plan
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe import owner_of
@@ -922,6 +923,12 @@ class TestTheEnginesKey:
         first = done.writes[0]
         assert isinstance(first, Create)
         assert first.manifest["metadata"]["name"] == "llama-engine-key"
+        need_it = {
+            write.manifest["kind"]
+            for write in done.writes
+            if isinstance(write, Apply | Create) and SECRETS.ref_to(first.manifest) in write.needs
+        }
+        assert need_it == {"Deployment", "Pod"}
         assert EventReason.ENGINE_KEY_LOST not in reasons(done)
         assert "k" not in repr(seen.engine_key)
 

@@ -30,7 +30,8 @@ class Secrets:
     """The engines' key is there."""
 
     async def get(self, namespace: str, name: str) -> Secret:
-        return Secret(name=name, uid="u", resource_version="1", data={"key": b"k", "madeAnew": b""})
+        data = {"key": b"k", "madeAnew": b""}
+        return Secret(name=name, uid="u", resource_version="1", data=data, controller_uid=OWNER.uid)
 
 
 def revision(manifest: dict[str, Any]) -> str:
