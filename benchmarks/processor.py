@@ -1,7 +1,9 @@
-"""What processes have used of the processors."""
+"""What processes have used of the processors, and which of them they may use."""
 
 import os
 import resource
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,3 +17,34 @@ def finished_children_seconds() -> float:
     """User and system time of this process's children that have ended and were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def halves(processors: Collection[int]) -> tuple[frozenset[int], frozenset[int]]:
+    """Two parts that share none, the larger one first; one processor alone is both."""
+    ordered = sorted(processors)
+    middle = (len(ordered) + 1) // 2
+    return frozenset(ordered[:middle]), frozenset(ordered[middle:] or ordered)
+
+
+@contextmanager
+def apart(some: Iterable[int], others: Iterable[int]) -> Iterator[None]:
+    """While the block runs `some` processes have one half of the processors; `others`, this thread and the
+    children that it starts have the other.
+    """
+    some, others, all_of_them = tuple(some), tuple(others), os.sched_getaffinity(0)
+    first, second = halves(all_of_them)
+    try:
+        _confine([0, *_threads(others)], first)
+        _confine(_threads(some), second)
+        yield
+    finally:
+        _confine([0, *_threads(others), *_threads(some)], all_of_them)
+
+
+def _confine(threads: Iterable[int], processors: Collection[int]) -> None:
+    for thread in threads:
+        os.sched_setaffinity(thread, processors)
+
+
+def _threads(process_ids: Iterable[int]) -> list[int]:
+    return [int(each.name) for one in process_ids for each in Path(f"/proc/{one}/task").iterdir()]

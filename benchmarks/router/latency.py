@@ -5,19 +5,24 @@ over the rounds, for each quantile. How many cores each role used says whether t
 whether a figure is the router's or that of the queue for the processors. As fast as the connections can, the
 mean time of a request is their number over the requests a second, wherever it waits: a few connections beside
 many tell what is added where the queue is short.
+
+Streams are asked for with the routers on one half of the processors and everything else on the other, with
+and without routers alike: users' routers do not share their processors with the callers and the engines. How
+it is where all share all is told beside it. A phase starts once the agents have read the lines of the one
+before.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from local_cluster.processes import free_port
-from processor import finished_children_seconds, processor_seconds
-from router.parts import ask, engine_addresses, load_program, median, running, two_routers
+from processor import apart, finished_children_seconds, processor_seconds
+from router.parts import Balancer, ask, engine_addresses, load_program, median, running, two_routers
 
 ENGINES = 4
 RATE = 500
@@ -29,13 +34,16 @@ STREAM_INTERVALS_MILLISECONDS = (20, 50)
 STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 SIDES = ("without", "with")
+IDLE_CORES = 0.1
+LOOK_SECONDS = 0.5
+SETTLED_SECONDS = 30
 
 ByRole = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One way to ask, and what its figures are called."""
+    """One way to ask, and what its figures are called. `apart`: the routers have processors of their own."""
 
     name: str
     arguments: tuple[str, ...]
@@ -43,6 +51,7 @@ class Phase:
     quantiles: tuple[str, ...] = QUANTILES
     requests_per_second: str | None = None
     only_first_round: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +63,31 @@ class Run:
 
 
 def phases(seconds: float) -> tuple[Phase, ...]:
-    """A steady rate, as fast as many and as few connections can, and streams, opened evenly and at once."""
+    """A steady rate, streams, opened evenly and at once, and as fast as many and as few connections can."""
     body = ("-body", str(BODY_BYTES))
     few = f"saturated_{FEW_CONNECTIONS}_connections"
     usual, *others = STREAM_INTERVALS_MILLISECONDS
+    streams = _streams(f"streams_{usual}_ms", usual, STREAMS_OPENED_OVER_SECONDS)
     return (
         Phase(
             name="steady",
             arguments=("-rate", str(RATE), "-seconds", str(seconds), *body),
             added="added",
+        ),
+        streams,
+        _streams(f"streams_{usual}_ms_at_once", usual, 0),
+        replace(
+            streams,
+            name=f"{streams.name}_shared",
+            added=f"{streams.name}_shared_added_first_token",
+            apart=False,
+            only_first_round=True,
+        ),
+        *(
+            replace(
+                _streams(f"streams_{other}_ms", other, STREAMS_OPENED_OVER_SECONDS), only_first_round=True
+            )
+            for other in others
         ),
         Phase(
             name="saturated",
@@ -75,14 +100,6 @@ def phases(seconds: float) -> tuple[Phase, ...]:
             arguments=("-seconds", str(seconds), "-connections", str(FEW_CONNECTIONS), *body),
             added=f"{few}_added",
             requests_per_second=f"{few}_requests_per_second",
-        ),
-        _streams(f"streams_{usual}_ms", usual, STREAMS_OPENED_OVER_SECONDS),
-        _streams(f"streams_{usual}_ms_at_once", usual, 0),
-        *(
-            replace(
-                _streams(f"streams_{other}_ms", other, STREAMS_OPENED_OVER_SECONDS), only_first_round=True
-            )
-            for other in others
         ),
     )
 
@@ -98,6 +115,7 @@ def _streams(name: str, interval_milliseconds: int, opened_over_seconds: int) ->
         ),
         added=f"{name}_added_first_token",
         quantiles=QUANTILES[:2],
+        apart=True,
     )
 
 
@@ -129,11 +147,24 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
         asked = phases(seconds)
         runs: dict[tuple[str, str], list[Run]] = {}
         for side, phase in order(asked, rounds):
-            runs.setdefault((phase.name, side), []).append(_run(phase, urls[side], processors))
+            _wait_until_idle(router)
+            with apart(router.all_ids, [backend_id]) if phase.apart else nullcontext():
+                run = _run(phase, urls[side], processors)
+            runs.setdefault((phase.name, side), []).append(run)
     middle = {name: middle_of(kept) for name, kept in runs.items()}
     for name, run in middle.items():
         print(*name, _rounded(run.figures), "cores", _rounded(run.cores), flush=True)
     return {**added(asked, middle), "machine_cores": len(os.sched_getaffinity(0))}
+
+
+def _wait_until_idle(router: Balancer) -> None:
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while time.monotonic() < deadline:
+        before = router.processor_seconds()
+        time.sleep(LOOK_SECONDS)
+        if cores_used(before, router.processor_seconds(), LOOK_SECONDS)["router"] < IDLE_CORES:
+            return
+    raise SystemExit("the routers are busy although nobody asks them anything")
 
 
 def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:

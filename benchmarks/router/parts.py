@@ -79,6 +79,11 @@ class Balancer:
     process_ids: tuple[int, ...]
     agent_ids: tuple[int, ...] = ()
 
+    @property
+    def all_ids(self) -> tuple[int, ...]:
+        """The balancers and what runs beside them."""
+        return (*self.process_ids, *self.agent_ids)
+
     def processor_seconds(self) -> dict[str, float]:
         """User and system time of each role."""
         return {

@@ -1,7 +1,11 @@
 """The router benchmark's figures, made of made-up runs: what is added, by whom the processors were used."""
 
+import os
+import subprocess
+
 import pytest
 
+from processor import apart, halves
 from router.__main__ import WANTED
 from router.latency import SIDES, Run, added, cores_used, middle_of, order, phases
 
@@ -33,6 +37,23 @@ def test_neither_side_is_always_first_and_slow_streams_are_only_in_the_first_rou
         *("without", "with"),
     ]
     assert [side for side, name in steps if name == "streams_50_ms"] == ["without", "with"]
+
+
+def test_processors_in_halves() -> None:
+    assert halves({3, 1, 2, 0}) == ({0, 1}, {2, 3})
+    assert halves({5, 7, 6}) == ({5, 6}, {7})
+    assert halves({4}) == ({4}, {4})
+
+
+def test_while_they_are_apart_the_routers_and_all_else_have_their_own_processors() -> None:
+    before = os.sched_getaffinity(0)
+    rest, routers = halves(before)
+    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "60"]) as other:
+        with apart([one.pid], [other.pid]):
+            assert [os.sched_getaffinity(each) for each in (one.pid, other.pid, 0)] == [routers, rest, rest]
+        assert [os.sched_getaffinity(each) for each in (one.pid, other.pid, 0)] == [before] * 3
+        one.kill()
+        other.kill()
 
 
 def test_one_slow_round_of_three_changes_no_figure() -> None:
