@@ -5,7 +5,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.workloads.model_replica_set import router_objects
 
 
-def applied_objects(observed: Observed, *, pods_to_keep: int = 0) -> tuple[list[Manifest], tuple[str, ...]]:
+def applied_objects(observed: Observed, *, pods_to_keep: int) -> tuple[list[Manifest], tuple[str, ...]]:
     """The objects to apply, and the names that belong to somebody else; the writer leaves those alone."""
     me = observed.me
     wanted = router_objects(

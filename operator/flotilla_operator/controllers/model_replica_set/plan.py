@@ -146,7 +146,7 @@ def _look_on(observed: Observed, demand: Demand, rollout: Rollout, now: datetime
     """A paused set: told of and left alone, but it holds nothing by half and asks for no nodes, for both cost
     something.
     """
-    _, taken = applied_objects(observed)
+    _, taken = applied_objects(observed, pods_to_keep=0)  # nothing is applied
     released = released_groups(demand.groups)
     outcome = Outcome(
         observed=observed, demand=demand, rollout=rollout, names_taken=taken, waiting=demand.waiting
