@@ -7,7 +7,7 @@ and a group that got its pods and is given up before they ran waits on with the 
 carry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -62,11 +62,12 @@ def demand_of(
     *,
     load: RouterLoad | None = None,
     moves: bool = True,
+    given_up: Mapping[str, str] | None = None,
 ) -> Demand:
     """The set's groups, judged, and the groups it waits for; `load` is known of the set that is planned.
-    Without `moves` a move of a rebalancing that is under way counts for nothing.
+    Without `moves` a move that is under way counts for nothing; `given_up` says whom a verdict ends, and why.
     """
-    groups = judged_groups(seen, around, now, load)
+    groups = judged_groups(seen, around, now, load, given_up)
     revision, update = seen.revision, seen.spec.update
     pace = Pace(max_surge=update.max_surge, max_unavailable=update.max_unavailable)
     move = move_under_way(seen, groups) if moves else None
@@ -94,12 +95,18 @@ def move_under_way(seen: SetSeen, groups: Sequence[ReplicaGroup]) -> Move | None
 
 
 def judged_groups(
-    seen: SetSeen, around: Surroundings, now: datetime, load: RouterLoad | None = None
+    seen: SetSeen,
+    around: Surroundings,
+    now: datetime,
+    load: RouterLoad | None = None,
+    given_up: Mapping[str, str] | None = None,
 ) -> tuple[ReplicaGroup, ...]:
     """The set's groups, and which of them must go."""
-    paused = seen.spec.paused
     groups = (_slow(group, seen, now) for group in seen.groups)
-    ended = (replace(group, ending=ending_of(group, around, now, paused=paused)) for group in groups)
+    ended = (
+        replace(group, ending=ending_of(group, around, now, paused=seen.spec.paused, given_up=given_up))
+        for group in groups
+    )
     return tuple(_with_surroundings(group, seen, around, load) for group in ended)
 
 

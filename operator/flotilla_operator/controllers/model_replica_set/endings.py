@@ -3,10 +3,11 @@
 A group lives and dies as one: processes that computed together cannot be joined by a new one, so a member
 that is deleted, evicted, over, lost or restarted takes the others with it. Before its pods are bound a group
 is given up as soon as one of its nodes is not to be had any more, or another pod has taken the room; nothing
-is lost by that, and half a group would hold accelerators for nothing.
+is lost by that, and half a group would hold accelerators for nothing. A verdict on the model gives up all
+groups but one (sizing.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,12 +28,13 @@ from flotilla_operator.workloads.engine_pod import CONTAINER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A group with what judging it takes."""
+    """A group with what judging it takes; `given_up` says whom a verdict on the model ends."""
 
     group: ReplicaGroup
     around: Surroundings
     now: datetime
     paused: bool = False
+    given_up: Mapping[str, str] | None = None
 
 
 Check = Callable[[Seen], Ending | None]
@@ -163,6 +165,12 @@ def gated_while_paused(seen: Seen) -> Ending | None:
     )
 
 
+def given_up_by_verdict(seen: Seen) -> Ending | None:
+    """The model is judged not to be servable like this, and another group is left to try."""
+    because = (seen.given_up or {}).get(seen.group.name)
+    return None if because is None else Ending(reason=EventReason.GROUP_RELEASED, message=because)
+
+
 ENDS_WHEN: tuple[Check, ...] = (
     pod_over,
     node_gone,
@@ -173,14 +181,20 @@ ENDS_WHEN: tuple[Check, ...] = (
     room_taken,
     not_bound_in_time,
     gated_while_paused,
+    given_up_by_verdict,
 )
 
 
 def ending_of(
-    group: ReplicaGroup, around: Surroundings, now: datetime, *, paused: bool = False
+    group: ReplicaGroup,
+    around: Surroundings,
+    now: datetime,
+    *,
+    paused: bool = False,
+    given_up: Mapping[str, str] | None = None,
 ) -> Ending | None:
     """Why a group must go, None when it need not."""
-    seen = Seen(group=group, around=around, now=now, paused=paused)
+    seen = Seen(group=group, around=around, now=now, paused=paused, given_up=given_up)
     return next((ending for check in ENDS_WHEN if (ending := check(seen))), None)
 
 

@@ -59,7 +59,7 @@ from flotilla_operator.controllers.model_replica_set.rebalancing import Rebalanc
 from flotilla_operator.controllers.model_replica_set.revisions import record_revisions, rollout_of
 from flotilla_operator.controllers.model_replica_set.rollout import Rollout
 from flotilla_operator.controllers.model_replica_set.seen import Observed
-from flotilla_operator.controllers.model_replica_set.sizing import left_to_try, sized
+from flotilla_operator.controllers.model_replica_set.sizing import given_up, sized
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods
@@ -130,16 +130,20 @@ def plan(observed: Observed, now: datetime) -> Plan:
 
 
 def _decided(observed: Observed, now: datetime) -> tuple[Observed, Demand, Placement | None, Rebalancing]:
-    """What is wanted and where it goes; a move that finds no room is called off before anything is done."""
+    """What is wanted and where it goes; before anything is done, the groups that a verdict on the model is
+    against are given up, and a move that finds no room is called off.
+    """
     me, around = observed.me, observed.around
     demand = demand_of(me, around, now, load=observed.load)
     observed = sized(observed, demand)
     placement = _placement(observed, demand, now)
     moves = rebalancing(observed, demand, placement, now)
-    if demand.move is not None and moves.after.phase is RebalancePhase.STOPPED:
-        demand = demand_of(me, around, now, load=observed.load, moves=False)
+    without = given_up(observed, demand)
+    called_off = demand.move is not None and moves.after.phase is RebalancePhase.STOPPED
+    if without or called_off:
+        demand = demand_of(me, around, now, load=observed.load, moves=not called_off, given_up=without)
         placement = _placement(observed, demand, now)
-    return observed, left_to_try(observed, demand), placement, moves
+    return observed, demand, placement, moves
 
 
 def _look_on(observed: Observed, demand: Demand, rollout: Rollout, now: datetime) -> Plan:

@@ -11,7 +11,7 @@ The operator opens no model file. Where the user's own arguments change what is 
 nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
@@ -35,8 +35,8 @@ from flotilla_operator.capacity.fit import UTILIZATION
 from flotilla_operator.capacity.kv_cache import FP8_BYTES
 from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.hardware import memory_gib_of, most_on_a_node
-from flotilla_operator.controllers.model_replica_set.life import Ending, Phase
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.life import Phase
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.records import good_revision, has_been_ready
 from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, SetSeen, Sizing
 from flotilla_operator.controllers.model_replica_set.shared_prefix import why_ignored
@@ -85,25 +85,24 @@ def sized(observed: Observed, demand: Demand) -> Observed:
     )
 
 
-def left_to_try(observed: Observed, demand: Demand) -> Demand:
-    """At first nothing is known of a model, and all replicas get their pods. When it does not fit, those that
-    never served give their accelerators back; the verdict rests on an estimate, so the first one tries on.
+def given_up(observed: Observed, demand: Demand) -> Mapping[str, str]:
+    """The groups that go since the model does not fit, and why. At first nothing is known of a model, and all
+    replicas get their pods; then those that never served give their accelerators back. The verdict rests on
+    an estimate, so the first one tries on.
     """
     verdicts = [missing for missing in observed.missing if missing.reason in VERDICTS]
     if observed.me.spec.paused or not verdicts:
-        return demand
+        return {}
     leaving = {removal.group.name for removal in demand.turnover.removals}
     trying = sorted(
         (g for g in demand.groups if g.lives and g.revision == demand.revision and g.name not in leaving),
         key=lambda group: (not group.may_have_requests, group.phase is not Phase.LOADING, group.created_at),
     )
-    given_up = {group.name for group in trying[1:] if not group.may_have_requests}
-    if not given_up:
-        return demand
-    message = f"{verdicts[0].reason}: {trying[0].name} is left to try"
-    ending = Ending(reason=EventReason.GROUP_RELEASED, message=message)
-    groups = (replace(one, ending=ending) if one.name in given_up else one for one in demand.groups)
-    return replace(demand, groups=tuple(groups))
+    return {
+        group.name: f"{verdicts[0].reason}: {trying[0].name} is left to try"
+        for group in trying[1:]
+        if not group.may_have_requests
+    }
 
 
 def _shape_known(me: SetSeen, revision: str) -> ModelShape | None:

@@ -13,7 +13,7 @@ from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.startups import STARTUPS_KEPT
 from flotilla_operator.placement import Node, Snapshot
-from flotilla_runtime.contract import ModelFacts
+from flotilla_runtime.contract import ANNOTATION_WAITING_SINCE, ModelFacts
 from tests.builders.model_configs import DEEPSEEK_V3, LLAMA_8B, LLAMA_70B, MINILM, QWEN2_7B
 from tests.builders.model_replica_set import gpu_set, merged, model_replica_set
 from tests.builders.placement import cluster, node
@@ -264,6 +264,18 @@ def test_of_several_that_never_served_one_is_left_to_try_and_the_others_give_bac
     after = planned(manifest, pods=several(manifest)[:1], snapshot=ROOM_FOR_SEVERAL, status=done.status)
     assert (deleted(after), created(after)) == ([], [])
     assert shown(after, "Placed") == ("False", Reason.MODEL_DOES_NOT_FIT)
+
+
+def test_those_that_are_given_up_wait_on_with_the_age_that_they_had() -> None:
+    manifest = a_set(tensor=2, replicas=3)
+    trying, *others = several(manifest)
+    others[0]["metadata"]["annotations"][ANNOTATION_WAITING_SINCE] = time_text(500)
+    done = planned(manifest, pods=[trying, *others], snapshot=ROOM_FOR_SEVERAL)
+    after = planned(manifest, pods=[trying], snapshot=ROOM_FOR_SEVERAL, status=done.status)
+    for status in (done.status, after.status):
+        assert status is not None
+        ages = [entry["sinceTime"] for entry in status["groups"] if entry["phase"] == "Waiting"]
+        assert ages == [time_text(500), time_text(10)]
 
 
 @pytest.mark.parametrize(
