@@ -4,20 +4,24 @@ What counts has its room, or is about to get pods: a group that waits for room m
 counted every eviction would be refused for as long. A group that leaves counts until its pods are gone, and a
 new one from the plan that makes it, so the number stays while one takes the other's place; no second group
 can be evicted until the first one has been replaced or is gone for want of room. While nodes are asked for,
-or failed groups back off, what waits is coming. Groups that drain are healthy and come on top, so they never
-make up for those that serve.
+or failed groups back off, what waits is coming; what the API server refuses is not, but a quota that is
+used up may still hold the very pods that are being replaced. Groups that drain are healthy and come on top,
+so they never make up for those that serve.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from flotilla_operator.controllers.model_replica_set.backoff import is_refused
+from flotilla_operator.cluster.ownership import RefusalReason
+from flotilla_operator.controllers.model_replica_set.backoff import LIMIT_FORBIDDEN, is_refused
 from flotilla_operator.controllers.model_replica_set.demand import Demand
 from flotilla_operator.controllers.model_replica_set.life import ReplicaGroup
 from flotilla_operator.controllers.model_replica_set.placeholders import Asking, refusals_of
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.placement import Placement
-from flotilla_operator.workloads.engine_pod import stages_of
+from flotilla_operator.workloads.engine_pod import STOP_SECONDS, stages_of
+
+TRIED_AGAIN_WITHIN = 2 * LIMIT_FORBIDDEN  # and the answer has been seen
 
 
 def pods_to_keep(
@@ -47,8 +51,23 @@ def _coming(
 ) -> int:
     """How many of the groups that have no pods will have them before long."""
     me, waiting = observed.me, len(demand.waiting)
-    if observed.missing or is_refused(me.manifest):
+    if observed.missing:
         return 0
+    if is_refused(me.manifest):
+        return _replacing_what_a_quota_holds(observed, demand, now)
     backs_off = demand.backoff is not None and demand.backoff.holds(now)
     asked_for = asking is not None and asking.shape is not None and not asking.pausing
     return waiting if backs_off or asked_for else waiting - len(refusals_of(me, placement))
+
+
+def _replacing_what_a_quota_holds(observed: Observed, demand: Demand, now: datetime) -> int:
+    """How many of the refused groups may get the room of pods that end: they wait no longer than those may
+    take for it, and no other group has been made since.
+    """
+    if demand.backoff is None or demand.backoff.reason != RefusalReason.QUOTA_EXCEEDED:
+        return 0
+    ends_within = timedelta(seconds=observed.me.spec.drain.deadline_seconds + STOP_SECONDS)
+    times = (waiting.since for waiting in demand.waiting)
+    lately = [since for since in times if now - since < ends_within + TRIED_AGAIN_WITHIN]
+    made = sum(group.lives and group.created_at >= min(lately, default=now) for group in demand.groups)
+    return max(0, len(lately) - made)

@@ -78,22 +78,39 @@ def test_failed_groups_count_while_they_back_off() -> None:
     assert budget(plan(observed(manifest, serving(manifest, "abcd"), snapshot=ROOM_FOR_FIVE), NOW)) == 4
 
 
-def test_replicas_whose_pods_are_refused_or_that_lack_something_do_not_count() -> None:
+def test_replicas_that_lack_something_do_not_count() -> None:
     manifest = gpu_set(replicas=5)
-    pods = serving(manifest, "abcd")
     lacking = Missing(field="spec.engine", reason=Reason.MODEL_DOES_NOT_FIT, message="too large")
-    held = observed(manifest, pods, snapshot=ROOM_FOR_FIVE, missing=(lacking,))
-    assert budget(plan(held, NOW)) == 3
+    pods = serving(manifest, "abcd")
+    assert budget(plan(observed(manifest, pods, snapshot=ROOM_FOR_FIVE, missing=(lacking,)), NOW)) == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "waits", "newest", "kept"),
+    [
+        pytest.param("QuotaExceeded", 60, 900, 4, id="a quota may still hold the pods of the one that went"),
+        pytest.param("QuotaExceeded", 389, 900, 4, id="those have their drain's deadline and a try follows"),
+        pytest.param("QuotaExceeded", 391, 900, 3, id="after that it is too small"),
+        pytest.param("QuotaExceeded", 60, 30, 3, id="another replica has got their room"),
+        pytest.param("Forbidden", 60, 900, 3, id="what is forbidden is nobody's to give back"),
+    ],
+)
+def test_a_replica_whose_pods_are_refused_counts_while_it_may_still_come(
+    reason: str, waits: float, newest: float, kept: int
+) -> None:
+    manifest = gpu_set(replicas=5, drain={"deadlineSeconds": 300})
     refused = {
         "type": "Placed",
         "status": "False",
-        "reason": "QuotaExceeded",
+        "reason": reason,
         "message": "over",
         "lastTransitionTime": time_text(),
     }
-    over = {**manifest, "status": {"observedGeneration": 1, "conditions": [refused]}}
-    over["metadata"] = {**over["metadata"], "generation": 1}
-    assert budget(plan(observed(over, pods, snapshot=ROOM_FOR_FIVE), NOW)) == 3
+    waiting = {"name": "llama-new", "phase": "Waiting", "sinceTime": time_text(waits)}
+    manifest["metadata"]["generation"] = 1
+    manifest["status"] = {"observedGeneration": 1, "conditions": [refused], "groups": [waiting]}
+    pods = [*serving(manifest, "abc", age=900), *serving(manifest, "d", age=newest)]
+    assert budget(plan(observed(manifest, pods, snapshot=ROOM_FOR_FIVE), NOW)) == kept
 
 
 def test_replicas_for_which_nodes_are_asked_are_coming() -> None:
