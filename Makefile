@@ -75,11 +75,11 @@ test-unit: setup ## Unit tests: no server, under a minute
 
 .PHONY: test-apiserver
 test-apiserver: tools ## Tests against a real API server with KWOK nodes
-	@$(PYTEST) -n 2 --dist loadfile -m apiserver
+	@$(PYTEST) -n 2 --dist worksteal -m apiserver
 
 .PHONY: test-services
 test-services: prerequisites ## Tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
-	@$(PYTEST) -n 2 --dist loadfile -m services
+	@$(PYTEST) -n 2 --dist worksteal -m services
 
 .PHONY: test-cluster
 test-cluster: tools ## End to end: a real kubelet, the real model
