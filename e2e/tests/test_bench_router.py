@@ -40,9 +40,9 @@ def test_neither_side_is_always_first_and_slow_streams_are_only_in_the_first_rou
 
 
 def test_processors_in_halves() -> None:
-    assert halves({3, 1, 2, 0}) == ({0, 1}, {2, 3})
-    assert halves({5, 7, 6}) == ({5, 6}, {7})
-    assert halves({4}) == ({4}, {4})
+    assert halves({3, 1, 2, 0}) == (frozenset({0, 1}), frozenset({2, 3}))
+    assert halves({5, 7, 6}) == (frozenset({5, 6}), frozenset({7}))
+    assert halves({4}) == (frozenset({4}), frozenset({4}))
 
 
 def test_while_they_are_apart_the_routers_and_all_else_have_their_own_processors() -> None:
