@@ -6,17 +6,16 @@ nothing depends on it the engine is the double.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 import pytest
 
 from demo.environment import Environment
-from demo.kubectl import Kubectl
 from flotilla_runtime import contract
 from tests.support.applied import REPLICA_SET, Site, containers, replica_set
+from tests.support.asked import asked
 from tests.support.killed import kill
 from tests.support.stand_ins import doubles
 
@@ -232,24 +231,6 @@ def test_a_killed_engine_is_out_of_the_routing_until_it_has_started_anew(site: S
     after = site.pods(name)
     assert uids(after) == uids(before), "the kubelet starts the engine anew, in the same pod"
     assert (restarts(after[victim]), restarts(after[other])) == (1, 0)
-
-
-@contextmanager
-def asked(kubectl: Kubectl, name: str) -> Iterator[Callable[[str], str]]:
-    """Asks the set through its router; each answer is the name of the replica that gave it."""
-    with (
-        kubectl.port_forward(f"service/{name}-model", contract.PORT_ROUTER) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-    ):
-
-        def ask(question: str) -> str:
-            message = {"role": "user", "content": question}
-            body = {"model": name, "messages": [message], "max_tokens": 4}
-            answer = client.post("/v1/chat/completions", json=body)
-            assert answer.status_code == 200, answer.text
-            return answer.headers[contract.HEADER_REPLICA]
-
-        yield ask
 
 
 def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, double: str) -> None:

@@ -3,7 +3,6 @@
 The hub's client, the processes and the lock are real, and one downloader is killed in the middle.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -12,47 +11,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
 
 from flotilla_runtime.models.files import read_marker
 from local_cluster.processes import free_port
+from tests.support.hub import Hub
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
+REPOSITORY = "org/model"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
 STALLED = {"stall": {"file": SECOND, "after_bytes": len(WEIGHTS) // 2}}
 WAITS = "another replica fills"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stub:
-    """A hub that counts what it is asked."""
-
-    url: str
-
-    def set_faults(self, faults: dict[str, Any]) -> None:
-        urlopen(Request(f"{self.url}/admin/faults", json.dumps(faults).encode())).close()
-
-    def downloads(self, file: str) -> int:
-        """How often the content of a file was asked for."""
-        with urlopen(f"{self.url}/admin/requests") as response:
-            seen: list[str] = json.load(response)
-        return sum(line == f"GET /large/org/model/{file}" for line in seen)
-
-    def answers(self) -> bool:
-        """The hub is up."""
-        try:
-            urlopen(f"{self.url}/admin/requests").close()
-        except URLError:
-            return False
-        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +45,8 @@ class Fetcher:
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Iterator[Stub]:
-    model = tmp_path / "hub" / "org" / "model"
+def stub(tmp_path: Path) -> Iterator[Hub]:
+    model = tmp_path / "hub" / REPOSITORY
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
     (model / FIRST).write_bytes(WEIGHTS)
@@ -81,7 +55,7 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     command = [sys.executable, "-m", "hub_stub", "--root", str(tmp_path / "hub"), "--host", "127.0.0.1"]
     process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT / "e2e")
     try:
-        running = Stub(url=f"http://127.0.0.1:{port}")
+        running = Hub(url=f"http://127.0.0.1:{port}", repository=REPOSITORY)
         eventually(running.answers)
         yield running
     finally:
@@ -90,14 +64,14 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
 
 
 @pytest.fixture
-def fetch(stub: Stub, tmp_path: Path) -> Iterator[Callable[[str], Fetcher]]:
+def fetch(stub: Hub, tmp_path: Path) -> Iterator[Callable[[str], Fetcher]]:
     """Starts the fetcher of a replica, as the init container does; all share the folder `cache`."""
     started: list[Fetcher] = []
 
     def start(replica: str) -> Fetcher:
         folder = tmp_path / "cache" / "model"
         log = tmp_path / f"{replica}.log"
-        arguments = ["--source", "hf://org/model", "--to", str(folder), "--termination-log", os.devnull]
+        arguments = ["--source", f"hf://{REPOSITORY}", "--to", str(folder), "--termination-log", os.devnull]
         environment = {
             **os.environ,
             "HF_ENDPOINT": stub.url,
@@ -123,7 +97,7 @@ def fetch(stub: Stub, tmp_path: Path) -> Iterator[Callable[[str], Fetcher]]:
 
 
 def test_of_two_replicas_one_downloads_and_both_are_ready(
-    stub: Stub, fetch: Callable[[str], Fetcher], tmp_path: Path
+    stub: Hub, fetch: Callable[[str], Fetcher], tmp_path: Path
 ) -> None:
     stub.set_faults(STALLED)
     first = fetch("first")
@@ -138,7 +112,7 @@ def test_of_two_replicas_one_downloads_and_both_are_ready(
 
 
 def test_a_downloader_that_is_killed_is_followed_by_one_that_goes_on(
-    stub: Stub, fetch: Callable[[str], Fetcher], tmp_path: Path
+    stub: Hub, fetch: Callable[[str], Fetcher], tmp_path: Path
 ) -> None:
     """With the files that are whole; of the one that was cut, nothing is left lying about."""
     folder = tmp_path / "cache" / "model"
