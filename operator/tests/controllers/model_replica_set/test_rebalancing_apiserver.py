@@ -1,12 +1,23 @@
-"""A rebalancing through the real loop: two half-filled GPU nodes become a full one and an empty one."""
+"""A rebalancing through the real loop: two half-filled GPU nodes become a full one and an empty one.
 
+It is asked for by the annotation, and by the command as kubectl finds and starts it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
+from flotilla_runtime import contract
+from local_cluster.binaries import binary
 from tests.controllers.model_replica_set.stage import Stage, ready
-from tests.support.waiting import eventually
+from tests.support.processes import ROOT
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
@@ -73,6 +84,103 @@ def test_a_group_of_two_stages_comes_together_on_a_node_that_it_has_and_one_that
     assert len({pod["metadata"]["uid"] for pod in pods} & before) == 2, "a group moves whole"
     assert sorted(pod["spec"]["nodeName"] for pod in pods) == sorted([first, other, *apart])
     assert "GroupReleased" not in stage.events()
+
+
+def test_the_command_shows_what_moves_cost_and_carries_them_out_one_after_another(stage: Stage) -> None:
+    before = four_apart(stage)
+    shown = kubectl_flotilla(stage, "rebalance", "llama")
+    status, lines = outcome(shown)
+    moves = [line.split() for line in lines[-3:-1]]
+    assert lines[-1] == "Shown: 2 moves would raise the score from 0.5 to 1.0"
+    assert [(move[0], *move[4:]) for move in moves] == [
+        ("1", "+0.17", "4", "unknown", "Proposed"),
+        ("2", "+0.33", "4", "unknown", "Proposed"),
+    ]
+    assert all(before[group] == here != there for _, group, here, there, *_ in moves)
+    assert (status, nodes_by_name(stage)) == (0, before)
+
+    applied = kubectl_flotilla(stage, "rebalance", "llama", "--apply", "--context", "flotilla")
+    status, lines = outcome(applied, meanwhile=lambda: one_leaves_when_another_serves(stage))
+    told = [line for line in dict.fromkeys(lines) if line.startswith("Moving: ")]
+    assert told == [
+        f"Moving: move {step} of 2: {group} from {here} to {there}" for step, group, here, there, *_ in moves
+    ]
+    assert (status, lines[-1]) == (0, "Done: 2 moves done")
+    after = nodes_by_name(stage)
+    assert before.keys() - after.keys() == {group for _, group, *_ in moves}
+    assert sorted(after.values()) == sorted(2 * [there for _, _, _, there, *_ in moves])
+
+    nothing_left = outcome(kubectl_flotilla(stage, "rebalance", "llama"))
+    assert nothing_left == (0, ["Shown: no move would raise the score"])
+
+
+def test_of_a_set_that_does_not_exist_the_command_says_so(stage: Stage) -> None:
+    for options in ([], ["--apply"]):
+        command = kubectl_flotilla(stage, "rebalance", "nowhere", *options)
+        said, complaint = command.communicate(timeout=DEADLINE_SECONDS)
+        assert (command.returncode, said) == (1, "")
+        assert complaint == (
+            'flotilla: Error from server (NotFound): modelreplicasets.flotilla.dev "nowhere" not found\n'
+        )
+
+
+def four_apart(stage: Stage) -> dict[str, str]:
+    """A set of four that serves, each replica on half a node of its own since the other half was taken."""
+    nodes = [stage.node(name) for name in "abcd"]
+    for node in nodes:
+        stage.foreign_pod(f"training-{node}", node, gpus=4)
+    stage.create(replicas=4, update=ONE_MORE)
+    stage.wait("Ready", "True")
+    stage.wait("Progressing", "False", "Settled")
+    trainings = [f"/api/v1/namespaces/{stage.namespace}/pods/training-{node}" for node in nodes]
+    for path in trainings:
+        stage.client.delete(path)
+    eventually(lambda: not any(map(stage.client.exists, trainings)))
+    found = nodes_by_name(stage)
+    assert sorted(found.values()) == nodes
+    return found
+
+
+def nodes_by_name(stage: Stage) -> dict[str, str]:
+    return {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in stage.pods()}
+
+
+def one_leaves_when_another_serves(stage: Stage) -> None:
+    pods = stage.pods()
+    stay = [pod for pod in pods if contract.ANNOTATION_DRAIN_EPOCH not in pod["metadata"]["annotations"]]
+    assert len(pods) - len(stay) <= 1, "one drains at a time"
+    assert sum(ready(pod) for pod in stay) >= 4, "and only when its replacement serves"
+
+
+def kubectl_flotilla(stage: Stage, *arguments: str) -> "subprocess.Popen[str]":
+    """What a user types: kubectl finds the installed plugin on the PATH and hands over to it."""
+    programs = [binary("kubectl").parent, Path(sys.executable).parent]
+    variables = {
+        **os.environ,
+        "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("cli", "operator", "runtime")),
+        "KUBECONFIG": str(stage.plane.kubeconfig),
+    }
+    argv = ["kubectl", "flotilla", *arguments, "--namespace", stage.namespace]
+    return subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def outcome(
+    command: "subprocess.Popen[str]", meanwhile: Callable[[], None] = lambda: None
+) -> tuple[int, list[str]]:
+    """Its status and the lines that it wrote; it must not complain."""
+
+    def is_over() -> bool:
+        meanwhile()
+        return command.poll() is not None
+
+    try:
+        eventually(is_over)
+    finally:
+        command.kill()
+        said, complaint = command.communicate()
+    assert complaint == "", said
+    return command.returncode, said.splitlines()
 
 
 def rebalance(stage: Stage, value: str) -> dict[str, Any]:
