@@ -77,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
     """The double's own arguments and those of vLLM's that it understands; vLLM's others are ignored."""
     arguments = argparse.ArgumentParser(prog="python -m engine_double", allow_abbrev=False)
     arguments.add_argument("--config", type=Path, help="a JSON file; see engine_double.configuration")
+    arguments.add_argument(
+        "--faults",
+        type=Faults.model_validate_json,
+        help="JSON, in place of the file's; see engine_double.faults",
+    )
     arguments.add_argument("--host", default=None)
     arguments.add_argument("--port", type=int, default=8000)
     arguments.add_argument("--model", default=None)
@@ -101,6 +106,7 @@ def configuration(options: argparse.Namespace) -> Configuration:
         "max_model_len": options.max_model_len,
         "max_num_seqs": options.max_num_seqs,
         "prefix_caching": options.prefix_caching,
+        "faults": options.faults,
     }
     merged = base.model_dump() | {name: value for name, value in given.items() if value is not None}
     least_blocks = -(-merged["max_model_len"] // merged["block_tokens"])

@@ -288,6 +288,14 @@ def test_vllms_arguments_start_the_double_too() -> None:
     assert "--tool-call-parser" in ignored
 
 
+def test_faults_given_as_an_argument_replace_those_of_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "double.json"
+    config.write_text(json.dumps({"model": "m", "faults": {"fail_next": 2}}))
+    configuration, _, ignored = parse(['--faults={"fail_every": 4}', f"--config={config}"])
+    assert (configuration.faults.fail_next, configuration.faults.fail_every) == (0, 4)
+    assert ignored == []
+
+
 def test_a_context_that_does_not_fit_the_cache_is_refused() -> None:
     with pytest.raises(ValueError, match="raise kv_blocks"):
         Configuration(max_model_len=100, kv_blocks=2)
