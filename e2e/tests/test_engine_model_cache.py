@@ -1,7 +1,7 @@
 """A folder of the node or a claim that replicas share, with a real kubelet: one downloads, all start from it.
 
 The same of fetchers alone, with one that is killed, is in test_one_downloader.py; that a namespace that does
-not admit such folders is named, in operator/tests/controllers/model_replica_set/test_apiserver.py.
+not admit such folders is named, in operator/tests/controllers/model_replica_set/test_waiting_apiserver.py.
 """
 
 import hashlib

@@ -1,5 +1,5 @@
 """The set's whole life through the real loop: a real API server, scheduler, garbage collector, and KWOK's GPU
-nodes.
+nodes. What it waits for until it can begin: test_waiting_apiserver.
 
 The namespace enforces restricted pod security, so every pod of ours that appears has been accepted under it.
 KWOK plays the kubelet: containers "run", so what engines and routers really do is shown elsewhere.
@@ -90,58 +90,6 @@ def everything_of(name: str, stage: Stage) -> list[str]:
     return found.split()
 
 
-def test_what_does_not_fit_says_so_and_is_placed_when_room_appears(stage: Stage) -> None:
-    other, small = stage.node("other", product="A100"), stage.node("small")
-    stage.foreign_pod("training", small, gpus=6)
-    stage.create(replicas=1, placement={})
-    message = stage.wait("Placed", "False", "InsufficientCapacity")
-    assert "1 InsufficientGPUs" in message
-    assert "1 ProductMismatch" in message
-    assert stage.pods() == []
-    (group,) = stage.get()["status"]["groups"]
-    assert group["phase"] == "Waiting"
-    assert stage.condition("Reconciling")["status"] == "True"
-
-    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/pods/training")
-    stage.wait("Ready", "True")
-    (pod,) = stage.pods()
-    assert pod["metadata"]["name"] == group["name"], "a group keeps its name while it waits"
-    assert pod["spec"]["nodeName"] == small != other
-
-
-def test_a_set_no_node_can_hold_is_for_a_person(stage: Stage) -> None:
-    stage.node("a")
-    stage.create(parallelism={"tensor": 16})
-    stage.wait("Placed", "False", "NoNodeCanFit")
-    assert stage.condition("Stalled")["status"] == "True"
-    stage.change(parallelism={"tensor": 4})
-    stage.wait("Ready", "True")
-
-
-def test_two_sets_at_once_get_what_there_is_and_nothing_is_promised_twice(stage: Stage) -> None:
-    stage.node("a")
-    stage.node("b")
-    for name in ("one", "two", "three"):
-        stage.create(name)
-    names = ("one", "two", "three")
-
-    def bound() -> bool:
-        pods = [pod for name in names for pod in stage.pods(name)]
-        return len(pods) == 4 and all(pod["spec"].get("nodeName") for pod in pods)
-
-    def two_wait() -> bool:
-        statuses = [stage.get(name).get("status") or {} for name in names]
-        phases = [group["phase"] for status in statuses for group in status.get("groups", [])]
-        return len(phases) == 6 and phases.count("Waiting") == 2
-
-    eventually(bound)
-    eventually(two_wait)
-    time.sleep(1)
-    assert bound()
-    assert two_wait()
-    assert "GroupReleased" not in stage.events()
-
-
 def test_an_update_turns_groups_over_one_at_a_time(stage: Stage) -> None:
     stage.node("a")
     stage.node("b")
@@ -180,87 +128,6 @@ def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
     eventually(lambda: [p["metadata"]["uid"] for p in stage.pods()] not in ([], [pod["metadata"]["uid"]]))
     stage.wait("Ready", "True")
     stage.tells("GroupFailed")
-
-
-def test_a_secret_that_is_missing_and_then_appears(stage: Stage) -> None:
-    stage.node("a")
-    model = {"name": "llama", "source": "hf://meta/llama", "tokenSecretRef": {"name": "hf"}}
-    stage.create(replicas=1, model=model)
-    message = stage.wait("SpecValid", "False", "SecretMissing")
-    assert "spec.model.tokenSecretRef" in message
-    assert stage.pods() == []
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "stringData": {"token": "x"}}
-    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/secrets", secret)
-    stage.wait("Ready", "True")
-
-
-def test_a_claim_that_is_missing_and_then_appears(stage: Stage) -> None:
-    stage.node("a")
-    stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
-    stage.wait("SpecValid", "False", "ClaimMissing")
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims", claim)
-    stage.wait("SpecValid", "True")
-    eventually(lambda: stage.pods())
-
-
-def test_a_service_of_the_users_own_is_left_alone_until_it_goes(stage: Stage) -> None:
-    stage.node("a")
-    theirs = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "llama-model"},
-        "spec": {"ports": [{"port": 1234}], "selector": {"app": "mine"}},
-    }
-    services = f"/api/v1/namespaces/{stage.namespace}/services"
-    stage.client.create(services, theirs)
-    stage.create(replicas=1)
-    message = stage.wait("RouterReady", "False", "NameTaken")
-    assert "Service llama-model" in message
-    assert stage.condition("Ready")["reason"] == "NameTaken"
-    assert stage.client.get(f"{services}/llama-model")["spec"]["selector"] == {"app": "mine"}
-    stage.client.delete(f"{services}/llama-model")
-    stage.wait("Ready", "True")
-    assert stage.client.get(f"{services}/llama-model")["spec"]["ports"][0]["port"] == 8000
-
-
-def test_a_pin_that_is_not_bound_is_released_and_goes_elsewhere(stage: Stage) -> None:
-    """The scheduler refuses the node for a reason that placement does not look at: a volume of another
-    node's.
-    """
-    first, second = stage.node("a"), stage.node("b")
-    stage.foreign_pod("half", second, gpus=2)  # so that the first node, with more left over, is second choice
-    stage.claim_on(first)
-    stage.create(replicas=1, model={"name": "llama", "source": "pvc://models/llama"})
-    (pinned,) = eventually(lambda: stage.pods())
-    stage.tells("GroupReleased")
-    stage.wait("Ready", "True")
-    (pod,) = stage.pods()
-    assert pod["metadata"]["uid"] != pinned["metadata"]["uid"]
-    assert pod["spec"]["nodeName"] == first
-
-
-def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
-    stage.node("a")
-    path = stage.quota("none", gpus=0)
-    stage.create(replicas=1)
-    message = stage.wait("Ready", "False", "BackingOff")
-    assert "exceeded quota" in message
-    stage.tells("QuotaExceeded")
-    stage.client.delete(path)
-    stage.wait("Ready", "True")
-
-
-def test_a_node_cache_in_a_restricted_namespace_says_what_the_namespace_must_allow(stage: Stage) -> None:
-    stage.node("a")
-    stage.create(replicas=1, modelCache={"mode": "Node"})
-    message = stage.wait("Ready", "False", "BackingOff")
-    assert "hostPath" in message
 
 
 def test_what_others_change_in_our_objects_is_corrected(stage: Stage) -> None:

@@ -1,6 +1,6 @@
 """Sets that no node can ever hold: the whole sentence that a person reads, and that a person must act.
 
-A quota that refuses pods: test_apiserver. A model that does not fit its accelerators: test_verdicts.
+A quota that refuses pods: test_waiting_apiserver. A model that does not fit its accelerators: test_verdicts.
 """
 
 from typing import Any

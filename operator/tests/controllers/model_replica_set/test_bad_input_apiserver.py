@@ -3,7 +3,7 @@ lack, taints that come between planning and binding, engines that crash, hang or
 
 KWOK plays the kubelet, so what a kubelet says of a container is written by the test; what a real one says is
 in e2e/tests/test_engine_faults.py and test_bad_input.py. A quota that refuses pods, products that no node
-has, a tensor that fits no node: test_apiserver. Groups of several pods: test_groups_apiserver.
+has, a tensor that fits no node: test_waiting_apiserver. Groups of several pods: test_groups_apiserver.
 """
 
 from datetime import UTC, datetime, timedelta
