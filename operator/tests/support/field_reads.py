@@ -70,17 +70,17 @@ def paths_below(model: type[ApiModel], path: str) -> Iterator[str]:
     for field in model.model_fields.values():
         here = f"{path}.{field.alias}"
         yield here
-        nested = _model_in(field.annotation)
+        nested = model_in(field.annotation)
         if nested is not None:
             repeated = "tuple[" in str(field.annotation)
             yield from paths_below(nested, f"{here}[]" if repeated else here)
 
 
-def _model_in(annotation: Any) -> type[ApiModel] | None:
+def model_in(annotation: Any) -> type[ApiModel] | None:
     """The model that a field's type holds: itself, as an alternative to None, or as a list's item."""
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
         return annotation
-    found = (_model_in(argument) for argument in get_args(annotation))
+    found = (model_in(argument) for argument in get_args(annotation))
     return next((model for model in found if model is not None), None)
 
 

@@ -83,7 +83,7 @@ def expected(spec: ModelReplicaSetSpec) -> dict[str, Any]:
         "model": "/claims/m/minilm" if embeds else "/claims/m/llama",
         "served_model_name": ["m"],
         "runner": "pooling" if embeds else "auto",
-        "max_model_len": engine.max_model_len,
+        "max_model_len": int(engine.extra_args[-1]) if engine.extra_args else engine.max_model_len,
         "max_num_seqs": engine.max_num_seqs,
         "tensor_parallel_size": spec.parallelism.tensor,
         "kv_cache_dtype": DTYPES[engine.kv_cache_dtype],
@@ -96,8 +96,9 @@ def expected(spec: ModelReplicaSetSpec) -> dict[str, Any]:
         values[f"enable_{name}"] = None if on and embeds else on
     if engine.speculative is not None:
         speculative = engine.speculative
+        third = "eagle3" in (speculative.model or "")
         config = {
-            "method": METHODS[speculative.method],
+            "method": "eagle3" if third else METHODS[speculative.method],
             "num_speculative_tokens": speculative.num_tokens,
         }
         model = {"model": (speculative.model or "").replace("pvc://", "/claims/")}
@@ -131,7 +132,13 @@ def test_every_two_settings_of_a_generator(ask: Ask) -> None:
 
 
 def test_all_that_go_together(ask: Ask) -> None:
-    names = {"prefixCaching: true", "speculative: Draft", "kvOffloadGiB", "kvCacheDtype: FP8", "adapters"}
+    names = {
+        "prefixCaching: true",
+        "speculative.method: Draft",
+        "kvOffloadGiB",
+        "kvCacheDtype: FP8",
+        "adapters",
+    }
     read = check(ask, together(*(setting for setting in SETTINGS if setting.name in names)))
     assert (read["max_loras"], read["max_cpu_loras"], read["max_lora_rank"]) == (1, 1, 8)
 
@@ -162,7 +169,9 @@ def test_names_of_folders_may_hold_what_separates_arguments(ask: Ask) -> None:
 guessing = st.one_of(
     st.fixed_dictionaries({"method": st.just("NGram")}),
     st.fixed_dictionaries({"method": st.just("Draft"), "model": st.just("pvc://m/small")}),
-    st.fixed_dictionaries({"method": st.just("Eagle"), "model": st.just("pvc://m/eagle")}),
+    st.fixed_dictionaries(
+        {"method": st.just("Eagle"), "model": st.sampled_from(["pvc://m/eagle", "pvc://m/eagle3"])}
+    ),
 ).flatmap(lambda chosen: st.integers(1, 16).map(lambda tokens: {**chosen, "numTokens": tokens}))
 adapting = st.lists(
     st.fixed_dictionaries({"source": st.just("pvc://m/sql"), "rank": st.integers(1, 512)}), max_size=12
