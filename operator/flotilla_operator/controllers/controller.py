@@ -48,8 +48,11 @@ class Secret:
 class SecretReader(Protocol):
     """Reads one secret by name; secrets are never listed or watched."""
 
-    async def get(self, namespace: str, name: str) -> Secret | None:
-        """The secret, at most a minute old, or None when it does not exist (ten seconds old at most)."""
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
+        """The secret, at most a minute old, or None when it does not exist (ten seconds old at most).
+
+        With the UID of an object that makes it, it is read anew until that object's secret has been seen.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,11 @@ class World:
     async def secret(self, namespace: str, name: str) -> Secret | None:
         """One secret by name, or None when it does not exist."""
         return await self.secrets.get(namespace, name)
+
+    async def own_secret(self, namespace: str, name: str, owner_uid: str) -> Secret | None:
+        """The secret that this object made, or None: one of this name may be another's."""
+        secret = await self.secrets.get(namespace, name, owned_by=owner_uid)
+        return secret if secret is not None and secret.controller_uid == owner_uid else None
 
 
 class Controller(Protocol[Observed]):

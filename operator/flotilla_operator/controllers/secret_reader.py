@@ -26,11 +26,11 @@ class CachedSecrets:
         self._clock = clock
         self._kept: dict[tuple[str, str], tuple[float, Secret | None]] = {}
 
-    async def get(self, namespace: str, name: str) -> Secret | None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
         """The secret, or None when it does not exist."""
         now = self._clock()
         self._kept = {place: held for place, held in self._kept.items() if now < held[0]}
-        if (kept := self._kept.get((namespace, name))) is not None:
+        if (kept := self._kept.get((namespace, name))) is not None and _will_do(kept[1], owned_by):
             return kept[1]
         secret = await self._read(namespace, name)
         self._kept[namespace, name] = (now + (FOUND_SECONDS if secret else MISSING_SECONDS), secret)
@@ -51,3 +51,8 @@ class CachedSecrets:
             controller_uid=controller_uid(manifest),
             data={key: base64.b64decode(value) for key, value in (manifest.get("data") or {}).items()},
         )
+
+
+def _will_do(kept: Secret | None, owned_by: str | None) -> bool:
+    """Whether a kept answer is good enough: who waits for a secret of its own wants to know of it at once."""
+    return owned_by is None or (kept is not None and kept.controller_uid == owned_by)

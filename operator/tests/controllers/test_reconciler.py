@@ -43,6 +43,7 @@ from tests.support.fake_api import FakeApi
 
 KEY = Key("ModelReplicaSet", "default", "m")
 READY = {"type": "Ready", "status": "True", "reason": "Ready"}
+CONFIG = parse_config({"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "x")})
 
 
 class Told:
@@ -121,13 +122,12 @@ async def bench() -> AsyncIterator[Bench]:
     wakes = Wakes([controller], caches, lambda _key: None)
     async with api.running(), api.client() as client:
         made.scraper = Scraper(Measurements())
-        images = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "x")
         made.reconciler = Reconciler(
             [controller],
             World(
                 caches=caches,
                 measurements=Measurements(),
-                config=parse_config({"images": images}),
+                config=CONFIG,
                 secrets=CachedSecrets(client),
             ),
             Hands(
@@ -442,3 +442,24 @@ async def test_secrets_are_asked_for_once_a_minute_and_never_shown() -> None:
         now = 61.0
         await secrets.get("default", "s")
         assert len(api.requests) == 4
+
+
+async def test_who_makes_a_secret_asks_until_it_is_seen_and_then_once_a_minute() -> None:
+    owner = {
+        "apiVersion": "flotilla.dev/v1alpha1",
+        "kind": "ModelReplicaSet",
+        "name": "m",
+        "controller": True,
+    }
+    secret = {"name": "s", "namespace": "default"}
+    api = FakeApi()
+    async with api.running(), api.client() as client:
+        secrets = CachedSecrets(client, clock=lambda: 0.0)
+        world = World(caches=Caches(), measurements=Measurements(), config=CONFIG, secrets=secrets)
+        assert await world.own_secret("default", "s", "me") is None
+        api.put(SECRETS, {"metadata": {**secret, "ownerReferences": [{**owner, "uid": "before"}]}})
+        assert await world.own_secret("default", "s", "me") is None
+        api.put(SECRETS, {"metadata": {**secret, "ownerReferences": [{**owner, "uid": "me"}]}})
+        for _ in range(3):
+            assert await world.own_secret("default", "s", "me") is not None
+        assert len(api.requests) == 3

@@ -45,7 +45,7 @@ class EverySecret:
     def __init__(self, controller_uid: str) -> None:
         self._controller_uid = controller_uid
 
-    async def get(self, namespace: str, name: str) -> Secret | None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
         data, owner = EveryEntry(), self._controller_uid
         return Secret(name=name, uid=name, resource_version="1", data=data, controller_uid=owner)
 

@@ -183,7 +183,7 @@ async def test_workers_are_told_how_long_an_index_may_take(
 
 
 class NoSecrets:
-    async def get(self, namespace: str, name: str) -> Secret | None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
         return None
 
 

@@ -3,7 +3,8 @@ number.
 
 The password of a managed Redis is made here, because `plan` knows no randomness. Its secret is asked for
 while Redis is not ready, and once per sweep after that, since no watch tells of its end. One that belongs to
-another, such as a deleted fleet of this name, is not the password: ours is asked for until the name is free.
+another, such as a deleted fleet of this name, is not the password: ours is asked for until the name is free,
+and what needs it is not started before.
 """
 
 import secrets
@@ -41,8 +42,6 @@ from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
 
 PASSWORD_BYTES = 32
-# That a secret is missing may have been read before we made it; after this long it is so.
-ANSWER_AGE = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +124,8 @@ async def _new_password(
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     if ready and before is not None and not before.missing and now - before.at < interval:
         return None
-    secret = await world.secret(owner.namespace, name)
-    if secret is not None and secret.controller_uid == owner.uid:
+    if await world.own_secret(owner.namespace, name, owner.uid) is not None:
         memory.passwords[owner.uid] = PasswordSeen(at=now)
-        return None
-    waits = before is not None and before.missing and before.lost_at is None
-    if secret is None and before is not None and waits and now - before.at < ANSWER_AGE:
         return None
     ours = stateful_set is not None and controller_uid(stateful_set) == owner.uid
     lost_at = (before.lost_at if before is not None else None) or (now if ours else None)

@@ -20,7 +20,6 @@ from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.cluster.writes import Create, Manifest, Plan
 from flotilla_operator.controllers.model_replica_set.demand import LEFT_OUT_FOR, failed_pins
 from flotilla_operator.controllers.model_replica_set.devices import KnownDevices, with_devices_of
-from flotilla_operator.controllers.model_replica_set.engine_key import KeyMade
 from flotilla_operator.controllers.model_replica_set.life import group_name
 from flotilla_operator.controllers.model_replica_set.scaling import as_decided_last
 from flotilla_operator.controllers.model_replica_set.seen import FailedPin, SetSeen, Surroundings
@@ -106,7 +105,7 @@ class Memory:
     claims: Remembered[Claim | None] = field(default_factory=lambda: Remembered(lasting_claim))
     devices: KnownDevices = field(default_factory=KnownDevices)
     sets: Remembered["ParsedSet | None"] = field(default_factory=lambda: Remembered(parsed_or_none))
-    keys_made: dict[str, KeyMade] = field(default_factory=dict)
+    keys_asked: dict[str, str] = field(default_factory=dict)
     keys_made_anew: dict[str, str] = field(default_factory=dict)
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
@@ -134,7 +133,7 @@ class Memory:
         if not self.failed_pins and len(self.keys_made_anew) <= len(caches.store(MODEL_REPLICA_SETS)):
             return
         alive = {manifest["metadata"]["uid"] for manifest in caches.listed(MODEL_REPLICA_SETS)}
-        self.keys_made = {uid: made for uid, made in self.keys_made.items() if uid in alive}
+        self.keys_asked = {uid: asked for uid, asked in self.keys_asked.items() if uid in alive}
         self.keys_made_anew = {uid: made for uid, made in self.keys_made_anew.items() if uid in alive}
         self.failed_pins = {uid: pins for uid, pins in self.failed_pins.items() if uid in alive}
         self.seen = {uid: seen for uid, seen in self.seen.items() if uid in alive}

@@ -90,7 +90,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     me_parsed = parsed(manifest)
     missing = await missing_references(me_parsed, world)
     uid = manifest["metadata"]["uid"]
-    key = await engine_key_of(owner_of(manifest), me_parsed.spec, world, memory.keys_made, now)
+    key = await engine_key_of(owner_of(manifest), me_parsed.spec, world, memory.keys_asked, now)
     memory.keys_made_anew[uid] = key.made_anew
     # From here on nothing waits, so what is seen of the cluster is of one moment.
     memory.forget_the_gone(world.caches)

@@ -177,7 +177,7 @@ def _engine_key(observed: Observed) -> list[Create]:
 
 def _key_events(observed: Observed) -> list[Event]:
     key = observed.engine_key
-    if key.new is None or not key.made_anew:
+    if not key.lost:
         return []
     note = (
         f"the Secret {engine_key(observed.me.owner).name} was missing; its key is made anew, and routers and "

@@ -34,7 +34,7 @@ RESOURCE = "devices/gpu?product=H100"
 
 
 class NoSecrets:
-    async def get(self, namespace: str, name: str) -> None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> None:
         return None
 
 

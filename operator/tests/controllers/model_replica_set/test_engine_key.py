@@ -6,7 +6,7 @@ from typing import Any
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import Secret, World
-from flotilla_operator.controllers.model_replica_set.engine_key import ANSWER_AGE, EngineKey, engine_key_of
+from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey, engine_key_of
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.workloads.router import router_manifests
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
@@ -15,7 +15,7 @@ from tests.builders.pods import NOW
 CONFIG = parse_config(
     {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
 )
-LATER = NOW + ANSWER_AGE + timedelta(seconds=1)
+LATER = NOW + timedelta(seconds=16)
 
 
 class Secrets:
@@ -25,7 +25,7 @@ class Secrets:
         self.data: dict[str, bytes] | None = None
         self.controller_uid = OWNER.uid
 
-    async def get(self, namespace: str, name: str) -> Secret | None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
         assert (namespace, name) == ("default", "llama-engine-key")
         if self.data is None:
             return None
@@ -53,36 +53,35 @@ async def test_the_first_key_restarts_nothing() -> None:
         assert key.made_anew == ""
 
 
-async def test_an_old_answer_makes_no_second_key() -> None:
-    around, made = world(Secrets(), routers()), {}
-    first = await engine_key_of(OWNER, spec_of(), world(Secrets()), made, NOW)
-    assert first.new is not None
-    again = await engine_key_of(OWNER, spec_of(), around, made, NOW + timedelta(seconds=9))
-    assert again == EngineKey()
-    refused = await engine_key_of(OWNER, spec_of(), around, made, LATER)
-    assert (refused.new is not None, refused.made_anew) == (True, "")
+async def test_a_first_key_that_is_refused_is_asked_for_again_and_is_no_loss() -> None:
+    asked: dict[str, str] = {}
+    for seconds in (0, 60):
+        now = NOW + timedelta(seconds=seconds)
+        key = await engine_key_of(OWNER, spec_of(), world(Secrets()), asked, now)
+        assert (key.new is not None, key.made_anew, key.lost) == (True, "", False)
 
 
 async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
-    secrets, made = Secrets(), {}
+    secrets, asked = Secrets(), {OWNER.uid: ""}
     around = world(secrets, routers())
-    key = await engine_key_of(OWNER, spec_of(), around, made, NOW)
+    key = await engine_key_of(OWNER, spec_of(), around, asked, NOW)
     assert key.new is not None
-    assert key.made_anew == "2026-05-01T12:00:00Z"
-    assert (await engine_key_of(OWNER, spec_of(), around, made, LATER)).made_anew == key.made_anew
+    assert (key.made_anew, key.lost) == ("2026-05-01T12:00:00Z", True)
+    again = await engine_key_of(OWNER, spec_of(), around, asked, LATER)
+    assert (again.new is not None, again.made_anew, again.lost) == (True, key.made_anew, False)
     secrets.data = {"key": b"k", "madeAnew": key.made_anew.encode()}
-    restarted = await engine_key_of(OWNER, spec_of(), around, {}, LATER)
-    assert restarted == EngineKey(made_anew=key.made_anew)
+    assert await engine_key_of(OWNER, spec_of(), around, asked, LATER) == EngineKey(made_anew=key.made_anew)
+    assert asked == {}, "the next loss is another one"
 
 
 async def test_a_secret_of_a_deleted_set_is_no_key_and_is_asked_for_at_every_look() -> None:
-    secrets, made = Secrets(), {}
+    secrets, asked = Secrets(), {}
     secrets.data, secrets.controller_uid = {"key": b"k", "madeAnew": b"2026-04-01T12:00:00Z"}, "uid-before"
     for seconds in (0, 3):
-        key = await engine_key_of(OWNER, spec_of(), world(secrets), made, NOW + timedelta(seconds=seconds))
+        key = await engine_key_of(OWNER, spec_of(), world(secrets), asked, NOW + timedelta(seconds=seconds))
         assert (key.new is not None, key.made_anew) == (True, "")
     secrets.controller_uid = OWNER.uid
-    assert (await engine_key_of(OWNER, spec_of(), world(secrets), made, NOW)).new is None
+    assert (await engine_key_of(OWNER, spec_of(), world(secrets), asked, NOW)).new is None
 
 
 async def test_a_key_of_the_users_own_is_left_to_the_user() -> None:

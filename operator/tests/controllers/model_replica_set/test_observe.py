@@ -42,7 +42,7 @@ class Secrets:
     def __init__(self, **secrets: dict[str, bytes]) -> None:
         self.secrets = secrets
 
-    async def get(self, namespace: str, name: str) -> Secret | None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
         data = self.secrets.get(name)
         if data is None:
             return None

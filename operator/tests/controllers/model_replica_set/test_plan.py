@@ -935,7 +935,7 @@ class TestTheEnginesKey:
     def test_that_was_lost_replaces_engines_and_routers(self) -> None:
         manifest = gpu_set(replicas=1)
         before = observed(manifest, [member(manifest, "llama-1", pin="a", node="a", ready=True)])
-        key = EngineKey(new="k", made_anew="2026-05-01T12:00:00Z")
+        key = EngineKey(new="k", made_anew="2026-05-01T12:00:00Z", lost=True)
         me = replace(before.me, key_made_anew=key.made_anew)
         done = plan(replace(before, me=me, engine_key=key), NOW)
         assert EventReason.ENGINE_KEY_LOST in reasons(done)

@@ -29,7 +29,7 @@ SQL, MAIL = ({"name": name, "source": f"hf://acme/{name}"} for name in ("sql", "
 class Secrets:
     """The engines' key is there."""
 
-    async def get(self, namespace: str, name: str) -> Secret:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret:
         data = {"key": b"k", "madeAnew": b""}
         return Secret(name=name, uid="u", resource_version="1", data=data, controller_uid=OWNER.uid)
 

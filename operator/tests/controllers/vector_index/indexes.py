@@ -35,7 +35,7 @@ class Secrets:
     def __init__(self, secrets: Mapping[str, Mapping[str, bytes]]) -> None:
         self._secrets = secrets
 
-    async def get(self, namespace: str, name: str) -> Secret | None:
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
         data = self._secrets.get(name)
         return None if data is None else Secret(name=name, uid=name, resource_version="1", data=data)
 
