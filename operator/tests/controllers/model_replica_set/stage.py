@@ -93,9 +93,14 @@ class Stage:
 
     def pods(self, name: str = "llama") -> list[dict[str, Any]]:
         """Engine pods that stay."""
+        return [pod for pod in self.engine_pods(name) if "deletionTimestamp" not in pod["metadata"]]
+
+    def engine_pods(self, name: str) -> list[dict[str, Any]]:
+        """Engine pods, those that are being deleted too."""
         selector = f"flotilla.dev/owner={name},app.kubernetes.io/component=engine"
-        found = self.client.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")["items"]
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}"
+        found: list[dict[str, Any]] = self.client.get(path)["items"]
+        return found
 
     def report(self, pod: dict[str, Any], **of_engine: Any) -> None:
         """What a kubelet would report of an engine that does not serve.

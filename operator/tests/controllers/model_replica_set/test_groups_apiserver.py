@@ -17,13 +17,13 @@ from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.workloads.gate import GATE, is_gated
 from flotilla_runtime import contract
+from tests.controllers.model_replica_set.half_groups import BIND_TIMEOUT_SECONDS, HalfGroups
 from tests.controllers.model_replica_set.stage import Stage
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 PAIR = {"tensor": 4, "pipeline": 2}
-BIND_TIMEOUT_SECONDS = 30
 GROUPS_OF_SETS = {"one": 1, "two": 2, "three": 1}
 
 
@@ -41,21 +41,12 @@ def seconds_with_half_a_group(
     stage: Stage, names: tuple[str, ...], done: Callable[[], bool], seconds: float = DEADLINE_SECONDS
 ) -> float:
     """The longest time during which a group held accelerators with one pod only, until it is done."""
-    since: dict[str, float] = {}
-    longest, end = 0.0, time.monotonic() + seconds
+    groups, end = HalfGroups(stage, *names), time.monotonic() + seconds
     while not done():
-        now = time.monotonic()
-        assert now < end, f"not within {seconds:.0f} s, half a group for {longest:.0f} s"
-        held: dict[str, int] = {}
-        for pod in (pod for name in names for pod in stage.pods(name)):
-            if pod["spec"].get("nodeName"):
-                group = pod["metadata"]["labels"][contract.LABEL_GROUP]
-                held[group] = held.get(group, 0) + 1
-        halves = {group for group, count in held.items() if count == 1}
-        since = {group: since.get(group, now) for group in halves}
-        longest = max([longest, *(now - began for began in since.values())])
+        assert time.monotonic() < end, f"not within {seconds:.0f} s, half a group for {groups.longest:.0f} s"
+        groups.look()
         time.sleep(0.05)
-    return longest
+    return groups.longest
 
 
 def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> None:

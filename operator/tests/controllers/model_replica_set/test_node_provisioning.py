@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from flotilla_runtime import contract
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.karpenter import create_node_pool, karpenter
 from local_cluster.pytest_plugin import create_namespace
+from tests.controllers.model_replica_set.half_groups import BIND_TIMEOUT_SECONDS, HalfGroups, watched
 from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage
 from tests.support.kinds import kind_operator
 from tests.support.processes import OperatorProcess
@@ -82,7 +84,14 @@ def pool(plane: ControlPlane) -> Iterator[Pool]:
     plane.client.delete(f"{stage.sets}/llama")
 
 
-def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool) -> None:
+@pytest.fixture
+def half_groups(pool: Pool) -> Iterator[HalfGroups]:
+    """Of the pool's set, watched from before it is there until the test has ended."""
+    with watched(HalfGroups(pool, "llama")) as groups:
+        yield groups
+
+
+def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool, half_groups: HalfGroups) -> None:
     own = pool.node("own")
     pool.limited_to(nodes=8)
     pool.asks(replicas=2, stages=2)
@@ -98,9 +107,13 @@ def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool) -> None:
 
     pool.change(replicas=0)
     eventually(lambda: not pool.brought())
+    assert len(half_groups.whole) == 2
+    assert half_groups.at_most < BIND_TIMEOUT_SECONDS
 
 
-def test_a_pool_at_its_limit_leaves_no_half_replica_and_no_placeholder_and_says_so(pool: Pool) -> None:
+def test_a_pool_at_its_limit_leaves_no_half_replica_and_no_placeholder_and_says_so(
+    pool: Pool, half_groups: HalfGroups
+) -> None:
     pool.limited_to(nodes=3)
     pool.asks(replicas=2, stages=2)
     pool.wait("Available", "True")
@@ -110,5 +123,6 @@ def test_a_pool_at_its_limit_leaves_no_half_replica_and_no_placeholder_and_says_
     eventually(lambda: not pool.placeholders())
     eventually(lambda: pool.brought() == pool.in_use())
     assert len(pool.pods()) == len(pool.in_use()) == 2, "one replica, whole"
-    assert len({pod["metadata"]["labels"]["flotilla.dev/group"] for pod in pool.pods()}) == 1
+    assert {pod["metadata"]["labels"][contract.LABEL_GROUP] for pod in pool.pods()} == half_groups.whole
+    assert half_groups.at_most < BIND_TIMEOUT_SECONDS
     assert pool.get()["status"]["placement"]["nodeProvisioning"]["timeouts"] == 1
