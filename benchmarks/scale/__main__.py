@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_site import Manifest, wait_for
-from scale.operator_runs import OperatorRuns
+from scale.operator_runs import OperatorRuns, operator_runs
 from scale.site import SETS, Site, Workload, as_created, site
 from wanted import add_only_print, conclude, under
 
@@ -146,7 +146,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="flotilla-scale-") as folder,
         site(Path(folder), nodes=options.nodes) as place,
-        OperatorRuns(place) as operator,
+        operator_runs(place) as operator,
     ):
         result = {"pods": options.pods, **_measure(place, operator, options)}
     of_two = WANTED_OF_TWO if options.only != "one" else ()

@@ -6,9 +6,8 @@ one; neither is in the time of a run.
 """
 
 import time
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from cluster_site import ready_operator, wait_for
 from processor import processor_seconds
@@ -22,22 +21,11 @@ IDLE_FOR_SECONDS = 3.0
 class OperatorRuns:
     """Starts and stops the operator, and knows the most memory that any of its processes had."""
 
-    def __init__(self, place: Site) -> None:
+    def __init__(self, place: Site, running: ExitStack) -> None:
         self._place = place
-        self._running = ExitStack()
+        self._running = running
         self._process: OperatorProcess | None = None
         self._peak_mib = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._running.close()
 
     def peak_mib(self) -> float:
         """The largest process of all there were."""
@@ -59,6 +47,13 @@ class OperatorRuns:
         self._peak_mib = self.peak_mib()
         self._process = None
         self._running.close()
+
+
+@contextmanager
+def operator_runs(place: Site) -> Iterator[OperatorRuns]:
+    """None runs yet, and none is left."""
+    with ExitStack() as running:
+        yield OperatorRuns(place, running)
 
 
 def _is_idle(process: OperatorProcess) -> bool:
