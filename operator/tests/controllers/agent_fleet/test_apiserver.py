@@ -7,12 +7,14 @@ and, with real processes, in the demo.
 
 import time
 from collections.abc import Callable, Iterator
+from http.client import NOT_FOUND
 from typing import Any
 
 import pytest
 import yaml
 
 from local_cluster.control_plane import ControlPlane
+from local_cluster.errors import ApiError
 from tests.builders.agent_fleet import full_featured_objects
 from tests.support.kinds import create_volume_for, enforce_restricted, kind_operator, kwok_node, no_failures
 from tests.support.processes import OperatorProcess
@@ -121,7 +123,12 @@ class Stage:
         group, version, plural, name = path.split("/") if path.count("/") == 3 else ("", *path.split("/"))
         root = f"/apis/{group}/{version}" if group else f"/api/{version}"
         place = f"{root}/namespaces/{self.namespace}/{plural}/{name}"
-        return self.client.get(place) if self.client.exists(place) else None
+        try:
+            return self.client.get(place)
+        except ApiError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
 
     def secret(self, name: str, **entries: str) -> None:
         path = f"/api/v1/namespaces/{self.namespace}/secrets"
