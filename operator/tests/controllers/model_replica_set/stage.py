@@ -1,11 +1,13 @@
 """The scene of a set's tests on a real API server: a namespace, its nodes, and what is asked of them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
+from flotilla_operator.controllers.conditions import timestamp
 from local_cluster.control_plane import ControlPlane
-from local_cluster.kwok import gpu_node
+from local_cluster.kwok import FAKE_ANNOTATION, gpu_node
 from tests.support.waiting import eventually
 
 SETS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
@@ -35,8 +37,23 @@ class Stage:
         self.sets = SETS.format(namespace=namespace)
 
     def node(self, name: str, **shape: Any) -> str:
-        name = f"{name}-{self.namespace}"
-        self.client.create("/api/v1/nodes", gpu_node(name, labels={"stage": self.namespace}, **shape))
+        return self._usable_node(
+            gpu_node(f"{name}-{self.namespace}", labels={"stage": self.namespace}, **shape)
+        )
+
+    def mute_node(self, name: str, *, label: str = "stage", **shape: Any) -> str:
+        """One without a kubelet: pods are bound to it and neither start nor end. It is believed for 40 s."""
+        manifest = gpu_node(f"{name}-{self.namespace}", labels={label: self.namespace}, **shape)
+        del manifest["metadata"]["annotations"][FAKE_ANNOTATION[0]]
+        now = timestamp(datetime.now(UTC))
+        manifest["status"]["conditions"] = [
+            {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
+        ]
+        return self._usable_node(manifest)
+
+    def _usable_node(self, manifest: dict[str, Any]) -> str:
+        name: str = manifest["metadata"]["name"]
+        self.client.create("/api/v1/nodes", manifest)
         self.nodes.append(name)
         eventually(lambda: usable(self.client.get(f"/api/v1/nodes/{name}")))
         return name

@@ -236,3 +236,41 @@ def test_what_a_pod_says_of_its_model_is_kept_and_stops_an_update_that_cannot_fi
 
     stage.change(parallelism={"tensor": 4})
     stage.wait("Ready", "True")
+
+
+def test_replicas_of_a_model_that_does_not_fit_give_what_they_hold_to_others_all_but_one(
+    stage: Stage,
+) -> None:
+    """All of them got their pods, since nothing was known of the model, and none has served yet."""
+    node = stage.mute_node("a", gpus=12, memory_gib=24)
+    stage.create(replicas=3, engine={"maxModelLen": 8192})
+    loading = eventually(lambda: pods if len(pods := bound(stage)) == 3 else None)
+    stage.create("other", replicas=1, parallelism={"tensor": 8})
+    stage.wait("Placed", "False", "InsufficientCapacity", "other")
+
+    report_facts(stage, loading[1], contract.ModelFacts(config=LLAMA_70B, file_bytes=141_107_497_872))
+    message = stage.wait("SpecValid", "False", "ModelDoesNotFit")
+    assert message.endswith("what would fit: tensor 8")
+    (left,) = eventually(lambda: pods if len(pods := stage.pods()) == 1 else None)
+    for pod in loading:
+        if pod["metadata"]["uid"] != left["metadata"]["uid"]:
+            has_ended(stage, pod)
+    (taker,) = eventually(lambda: bound(stage, "other"))
+    assert taker["spec"]["nodeName"] == node
+    stage.wait("Placed", "False", "ModelDoesNotFit")
+    assert [pod["metadata"]["uid"] for pod in stage.pods()] == [left["metadata"]["uid"]]
+    words = f"ModelDoesNotFit: {left['metadata']['name']} is left to try"
+    given_up = {pod["metadata"]["name"] for pod in loading} - {left["metadata"]["name"]}
+    (why,) = stage.told_because("GroupReleased")
+    assert sorted(why.split("; ")) == sorted(f"{name}: {words}" for name in given_up)
+
+
+def bound(stage: Stage, name: str = "llama") -> list[dict[str, Any]]:
+    return [pod for pod in stage.pods(name) if pod["spec"].get("nodeName")]
+
+
+def has_ended(stage: Stage, pod: dict[str, Any]) -> None:
+    """What a kubelet does once it has stopped a deleted pod's containers; until then they hold their GPUs."""
+    path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}"
+    assert "deletionTimestamp" in stage.client.get(path)["metadata"]
+    stage.client.delete(f"{path}?gracePeriodSeconds=0")

@@ -14,9 +14,8 @@ import pytest
 from flotilla_operator.controllers.conditions import timestamp
 from flotilla_runtime import contract
 from local_cluster.errors import ApiError
-from local_cluster.kwok import FAKE_ANNOTATION, gpu_node
 from tests.controllers.model_replica_set.answering_routers import AnsweringRouters, answering_routers
-from tests.controllers.model_replica_set.stage import GPU, Stage, ready, usable
+from tests.controllers.model_replica_set.stage import GPU, Stage, ready
 from tests.support.processes import OperatorProcess
 from tests.support.site import reconciles
 from tests.support.waiting import eventually
@@ -85,21 +84,6 @@ def evict(stage: Stage, pod: dict[str, Any]) -> None:
     name = pod["metadata"]["name"]
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
     stage.client.create(f"/api/v1/namespaces/{stage.namespace}/pods/{name}/eviction", body)
-
-
-def mute_node(stage: Stage, name: str, *, label: str = "stage") -> str:
-    """A node without a kubelet: pods are bound to it and neither start nor end. It is believed for 40 s."""
-    name = f"{name}-{stage.namespace}"
-    manifest = gpu_node(name, labels={label: stage.namespace})
-    del manifest["metadata"]["annotations"][FAKE_ANNOTATION[0]]
-    now = timestamp(datetime.now(UTC))
-    manifest["status"]["conditions"] = [
-        {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
-    ]
-    stage.client.create("/api/v1/nodes", manifest)
-    stage.nodes.append(name)
-    eventually(lambda: usable(stage.client.get(f"/api/v1/nodes/{name}")))
-    return name
 
 
 def long_after(stage: Stage) -> str:
@@ -219,7 +203,7 @@ def test_a_cordoned_node_is_emptied_one_group_at_a_time(stage: Stage, routers: A
 def test_uncordoning_ends_the_move(stage: Stage, routers: AnsweringRouters) -> None:
     first = stage.node("a")
     before = serving_set(stage, routers)
-    second = mute_node(stage, "b")
+    second = stage.mute_node("b")
     cordon(stage, first)
     always_until(two_serve(stage), lambda: second in nodes(stage))
     eventually(lambda: stage.condition("Progressing")["reason"] == "EmptyingNodes")
@@ -235,7 +219,7 @@ def test_uncordoning_brings_back_what_drains_while_its_replacement_is_not_ready(
     first = stage.node("a")
     before = serving_set(stage, routers, replicas=1, update={"maxUnavailable": 1})
     routers.busy = True
-    second = mute_node(stage, "b")
+    second = stage.mute_node("b")
     cordon(stage, first)
     eventually(lambda: draining(stage).keys() == before and second in nodes(stage))
     cordon(stage, first, unschedulable=False)
@@ -322,7 +306,7 @@ def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(
     stage.node("a", gpus=12)
     before = serving_set(stage, routers)
     (good,) = revisions(stage)
-    second = mute_node(stage, "b", label="mute")
+    second = stage.mute_node("b", label="mute")
     stage.change(placement={"nodeSelector": {"stage": None, "mute": stage.namespace}})
     always_until(two_serve(stage), lambda: second in nodes(stage))
 
@@ -354,7 +338,7 @@ def test_the_way_back_over_a_new_key_makes_new_replicas_from_the_good_parts(
     stage.create()
     stage.wait("Ready", "True")
     before, (good,) = uids(stage), revisions(stage)
-    second = mute_node(stage, "b", label="mute")
+    second = stage.mute_node("b", label="mute")
     stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/secrets/llama-engine-key")
     kill_and_start_again(stage, operator)  # the one that made the key does not miss it for some seconds
     stage.change(placement={"nodeSelector": {"stage": None, "mute": stage.namespace}})
