@@ -92,15 +92,15 @@ def merged(
 def transitions(existing: Sequence[Mapping[str, Any]], wanted: Sequence[Condition]) -> list[Event]:
     """An event for each condition whose status or reason is another than before; the summary makes none.
 
-    Conditions seen for the first time make an event only when they hold the object back for a person to mend:
-    a new object is not news.
+    Conditions seen for the first time make an event only when a person must mend them: a new object is not
+    news.
     """
     before = {condition.get("type"): condition for condition in existing}
     events = []
     for condition in wanted:
         if condition.type in (READY, RECONCILING, STALLED):
             continue
-        needs_a_person = condition.holds_back and condition.mended_by is MendedBy.PERSON
+        needs_a_person = condition.status is not Truth.TRUE and condition.mended_by is MendedBy.PERSON
         held = before.get(condition.type)
         if held is None and not needs_a_person:
             continue

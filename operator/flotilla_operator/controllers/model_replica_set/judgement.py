@@ -6,7 +6,7 @@ a set that no node can ever hold are Stalled: a person must act.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
@@ -189,7 +189,7 @@ def progressing(facts: Facts) -> Condition:
             return _informs(Truth.FALSE, Reason.UPDATE_PAUSED, f"{held}; {updated}")
         return _informs(Truth.FALSE, Reason.PAUSED, held)
     if facts.rollout.message:
-        return _informs(Truth.FALSE, *_failed_rollout(facts.rollout))
+        return replace(_informs(Truth.FALSE, *_failed_rollout(facts.rollout)), mended_by=MendedBy.PERSON)
     if facts.move is not None:
         way = f"from {', '.join(facts.move.from_nodes)} to {', '.join(facts.move.to_nodes)}"
         return _informs(Truth.TRUE, Reason.REBALANCING, f"{facts.move.group} moves {way}")

@@ -14,6 +14,7 @@ from flotilla_operator.cluster.resources import (
     resource_of,
 )
 from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.conditions import conditions_of
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.model_replica_set.backoff import is_refused
@@ -28,7 +29,7 @@ from flotilla_operator.controllers.model_replica_set.life import drain_epoch_of,
 from flotilla_operator.controllers.model_replica_set.memory import Memory, ParsedSet, Promise, parsed
 from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
 from flotilla_operator.controllers.model_replica_set.priority import priority_of
-from flotilla_operator.controllers.model_replica_set.reasons import ConditionType
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.records import (
     good_revision,
     records_of,
@@ -226,14 +227,22 @@ def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
     if seen.spec.accelerator is None or seen.spec.paused or "deletionTimestamp" in metadata:
         return False
     status = seen.manifest.get("status") or {}
-    judged = {c["type"]: c["status"] for c in status.get("conditions") or ()}
     if status.get("observedGeneration") == metadata.get("generation"):
-        if judged.get(ConditionType.SPEC_VALID) == "False" or is_refused(seen.manifest):
+        if _is_invalid(seen.manifest) or is_refused(seen.manifest):
             return False
         if (status.get("groupCounts") or {}).get("waiting"):
             return True
         return len(engine_pods(caches, metadata["uid"])) < seen.spec.replicas * stages_of(seen.spec)
     return True
+
+
+def _is_invalid(manifest: Manifest) -> bool:
+    """Whether a person must change the set before it gets pods; a prefix that is ignored holds none back."""
+    judged: dict[str, tuple[str, str]] = {
+        c["type"]: (c["status"], c["reason"]) for c in conditions_of(manifest)
+    }
+    status, reason = judged.get(ConditionType.SPEC_VALID, ("Unknown", ""))
+    return status == "False" and reason != Reason.SHARED_PREFIX_IGNORED
 
 
 def pods_of_router(caches: Caches, owner: Owner) -> list[Manifest]:

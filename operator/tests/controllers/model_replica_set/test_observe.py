@@ -211,6 +211,11 @@ class TestRivals:
     async def test_a_set_that_lacks_pods_does(self) -> None:
         assert await self.found(self.rival(status={"observedGeneration": 1})) == 1
 
+    async def test_a_set_whose_shared_prefix_is_ignored_gets_its_replicas_all_the_same(self) -> None:
+        ignored = [said("SpecValid", "SharedPrefixIgnored")]
+        status = {"observedGeneration": 1, "groupCounts": {"waiting": 2}, "conditions": ignored}
+        assert await self.found(self.rival(status=status)) == 1
+
     @pytest.mark.parametrize(
         "fields",
         [

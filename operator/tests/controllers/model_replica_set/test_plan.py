@@ -14,7 +14,7 @@ import pytest
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason, ZeroSignals
 from flotilla_operator.cluster.resources import SECRETS
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Plan
+from flotilla_operator.cluster.writes import Apply, Create, Delete, EventType, JsonPatch, Plan
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.plan import plan
@@ -479,6 +479,9 @@ class TestAnUpdate:
         }
         done = plan(observed({**manifest, "status": {"rollout": rollout}}, pods), NOW)
         assert shown(done, "Progressing") == ("False", Reason.ROLLED_BACK)
+        assert EventType.WARNING in {
+            event.type for event in done.events if event.reason == Reason.ROLLED_BACK
+        }
         assert "no such option" in condition(done, "Progressing")["message"]
         assert shown(done, "Ready") == ("False", Reason.ROLLED_BACK)
         assert condition(done, "Stalled")["status"] == "True"
