@@ -39,7 +39,7 @@ from flotilla_operator.telemetry.scrape import Scraper
 
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 STALLED_LOOK_SECONDS: Final = 600.0
-UNWATCHED_LOOK_SECONDS: Final = 30.0  # no watch tells that a secret's name is free
+UNWATCHED_LOOK_SECONDS: Final = 30.0  # no watch tells when a secret can be made
 TERMINATING_LOOK_SECONDS: Final = 30.0
 # These wait for something that wakes the key or for a person; the others are repeated with backoff.
 NOT_REPEATED: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.NAMESPACE_TERMINATING})
@@ -198,7 +198,7 @@ class Reconciler:
             queue.add_after(key, TERMINATING_LOOK_SECONDS)
         if plan.look_again_seconds is not None:
             queue.add_after(key, plan.look_again_seconds)
-        if any(resource_at(ref) in NEVER_WATCHED for ref in in_the_way):
+        if any(resource_at(refusal.ref) in NEVER_WATCHED for refusal in refusals):
             queue.add_after(key, UNWATCHED_LOOK_SECONDS)
         if in_the_way or is_true({"status": plan.status}, STALLED) or is_true(owner.manifest, STALLED):
             queue.add_after(key, STALLED_LOOK_SECONDS)

@@ -14,6 +14,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.cluster.events import Recorder
 from flotilla_operator.cluster.lease import NotLeadingError
+from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.resources import (
     CONFIG_MAPS,
@@ -226,6 +227,20 @@ async def test_a_taken_name_of_what_nobody_watches_is_looked_at_sooner() -> None
         b.api.put(SECRETS, secret)
         await b.reconcile(Plan(writes=[Create(manifest=secret)], status={"conditions": []}))
         assert b.ready() == ("False", "NameTaken")
+        assert b.planned_in() == pytest.approx(30, abs=1)
+
+
+async def test_a_secret_of_a_deleted_object_is_looked_at_again_however_often_it_was_in_the_way() -> None:
+    metadata = {"name": "s", "namespace": "default"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    async with bench() as b:
+        live = b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {}
+        reference = Owner(resource=MODEL_REPLICA_SETS, manifest=live).reference
+        before = {**metadata, "ownerReferences": [{**reference, "uid": "before"}]}
+        b.api.put(SECRETS, {**secret, "metadata": before})
+        b.queue._failures[KEY] = 8
+        await b.reconcile(Plan(writes=[Create(manifest=secret)], status={"conditions": []}))
+        assert b.queue.failures(KEY) == 9
         assert b.planned_in() == pytest.approx(30, abs=1)
 
 
