@@ -2,7 +2,8 @@
 
 import os
 import resource
-from collections.abc import Collection, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def finished_children_seconds() -> float:
     """User and system time of this process's children that have ended and were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def is_idle(used_seconds: Callable[[], float], *, cores: float, over_seconds: float) -> bool:
+    """Whether what `used_seconds` counts takes less than so many cores from now on, for so long."""
+    before = used_seconds()
+    time.sleep(over_seconds)
+    return used_seconds() - before < cores * over_seconds
 
 
 def halves(processors: Collection[int]) -> tuple[frozenset[int], frozenset[int]]:

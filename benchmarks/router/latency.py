@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cluster_site import wait_for
 from local_cluster.processes import free_port
-from processor import apart, finished_children_seconds, processor_seconds
+from processor import apart, finished_children_seconds, is_idle, processor_seconds
 from router.parts import Balancer, ask, engine_addresses, load_program, median, running, two_routers
 
 ENGINES = 4
@@ -147,7 +148,7 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
         asked = phases(seconds)
         runs: dict[tuple[str, str], list[Run]] = {}
         for side, phase in order(asked, rounds):
-            _wait_until_idle(router)
+            wait_for(lambda: _is_idle(router), "idle routers", seconds=SETTLED_SECONDS, every_seconds=0)
             with apart(router.all_ids, [backend_id]) if phase.apart else nullcontext():
                 run = _run(phase, urls[side], processors)
             runs.setdefault((phase.name, side), []).append(run)
@@ -157,14 +158,11 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
     return {**added(asked, middle), "machine_cores": len(os.sched_getaffinity(0))}
 
 
-def _wait_until_idle(router: Balancer) -> None:
-    deadline = time.monotonic() + SETTLED_SECONDS
-    while time.monotonic() < deadline:
-        before = router.processor_seconds()
-        time.sleep(LOOK_SECONDS)
-        if cores_used(before, router.processor_seconds(), LOOK_SECONDS)["router"] < IDLE_CORES:
-            return
-    raise SystemExit("the routers are busy although nobody asks them anything")
+def _is_idle(router: Balancer) -> bool:
+    def used_seconds() -> float:
+        return sum(router.processor_seconds().values())
+
+    return is_idle(used_seconds, cores=IDLE_CORES, over_seconds=LOOK_SECONDS)
 
 
 def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:

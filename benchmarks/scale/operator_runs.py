@@ -5,12 +5,12 @@ it is compared with. So it is stopped before a run of the bare client and starte
 one; neither is in the time of a run.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from cluster_site import ready_operator, wait_for
-from processor import processor_seconds
+from processor import is_idle, processor_seconds
 from scale.site import NAMESPACE, Site
 from tests.support.processes import OperatorProcess
 
@@ -57,6 +57,5 @@ def operator_runs(place: Site) -> Iterator[OperatorRuns]:
 
 
 def _is_idle(process: OperatorProcess) -> bool:
-    before = processor_seconds(process.process.pid)
-    time.sleep(IDLE_FOR_SECONDS)
-    return processor_seconds(process.process.pid) - before < IDLE_CORES * IDLE_FOR_SECONDS
+    used_seconds = partial(processor_seconds, process.process.pid)
+    return is_idle(used_seconds, cores=IDLE_CORES, over_seconds=IDLE_FOR_SECONDS)

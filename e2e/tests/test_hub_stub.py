@@ -1,7 +1,6 @@
 """Models fetched with the real hub client from the stub: what works, and every refusal's message."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from aiohttp import web
@@ -22,6 +19,7 @@ from flotilla_runtime.models.files import MARKER, read_marker
 from hub_stub.configuration import Configuration
 from hub_stub.repositories import Repositories
 from hub_stub.server import Hub
+from tests.support import hub
 
 pytestmark = pytest.mark.services
 
@@ -37,25 +35,16 @@ FILES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stub:
+@dataclass(frozen=True, kw_only=True)
+class Stub(hub.Stub):
     """A running stub and the folder under it."""
 
-    url: str
     root: Path
 
     def add(self, name: str, files: dict[str, bytes] = FILES) -> None:
         for path, content in files.items():
             (self.root / name / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name / path).write_bytes(content)
-
-    def set_faults(self, faults: dict[str, Any]) -> None:
-        urlopen(Request(f"{self.url}/admin/faults", json.dumps(faults).encode())).close()
-
-    def requests(self) -> list[str]:
-        with urlopen(f"{self.url}/admin/requests") as response:
-            seen: list[str] = json.load(response)
-        return seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

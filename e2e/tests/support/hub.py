@@ -7,12 +7,11 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hub:
-    """A hub that counts what it is asked, and the repository that a test is about."""
+@dataclass(frozen=True, kw_only=True)
+class Stub:
+    """A hub that counts what it is asked and fails as it is told."""
 
     url: str
-    repository: str
 
     def set_faults(self, faults: dict[str, Any]) -> None:
         """What goes wrong from now on, in the words of `hub_stub.configuration.Faults`."""
@@ -24,10 +23,6 @@ class Hub:
             seen: list[str] = json.load(response)
         return seen
 
-    def downloads(self, file: str) -> int:
-        """How often the content of a file was asked for."""
-        return self.requests().count(f"GET /large/{self.repository}/{file}")
-
     def answers(self) -> bool:
         """The hub is up."""
         try:
@@ -35,3 +30,14 @@ class Hub:
         except URLError:
             return False
         return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub(Stub):
+    """The same with the repository that a test is about."""
+
+    repository: str
+
+    def downloads(self, file: str) -> int:
+        """How often the content of a file was asked for."""
+        return self.requests().count(f"GET /large/{self.repository}/{file}")
