@@ -25,18 +25,17 @@ def router_objects(
     key_made_anew: str = "",
     pods_to_keep: int = 0,
     beside: Sequence[Served] = (),
+    several_stages: bool = False,
 ) -> list[Manifest]:
     """What stands around the engine pods, in the order in which it is needed.
 
     `key_made_anew` is the time of the engines' key, where it is not their first one; `beside` is what
-    replicas of other revisions serve. Evictions leave `pods_to_keep` engine pods healthy.
+    replicas of other revisions serve, and `several_stages` whether some of them are groups of several pods,
+    whatever the spec asks for. Evictions leave `pods_to_keep` engine pods healthy.
     """
     part = engines(owner)
-    port = [objects.Port(name="http", number=contract.PORT_ENGINE)]
     return [
-        objects.headless_service(
-            part, selector=part.selector, ports=port, publish_not_ready=stages_of(spec) > 1
-        ),
+        *(_names_of_stages(owner) if several_stages or stages_of(spec) > 1 else ()),
         objects.network_policy(
             part,
             selector=part.selector,
@@ -51,6 +50,15 @@ def router_objects(
         objects.pod_disruption_budget(part, selector=part.selector, min_available=pods_to_keep),
         *router_manifests(owner, spec, images, key_made_anew=key_made_anew, beside=beside),
     ]
+
+
+def _names_of_stages(owner: Owner) -> list[Manifest]:
+    """Stages find each other by name. Routers read pods, so a group of one needs no name: for a thousand of
+    them Kubernetes wrote the addresses behind such a Service some six hundred times while they started.
+    """
+    part = engines(owner)
+    port = objects.Port(name="http", number=contract.PORT_ENGINE)
+    return [objects.headless_service(part, selector=part.selector, ports=[port], publish_not_ready=True)]
 
 
 def _among_stages(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:

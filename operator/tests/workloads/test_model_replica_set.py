@@ -257,7 +257,7 @@ def test_user_labels_never_override_ours() -> None:
 
 def test_services_prefer_dual_stack() -> None:
     services = [m for m in rendered(model_replica_set(), None) if m["kind"] == "Service"]
-    assert {s["metadata"]["name"] for s in services} == {"llama-engine", "llama-model"}
+    assert {s["metadata"]["name"] for s in services} == {"llama-model"}
     assert all(s["spec"]["ipFamilyPolicy"] == "PreferDualStack" for s in services)
 
 

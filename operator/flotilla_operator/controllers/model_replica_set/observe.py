@@ -8,9 +8,11 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import (
     MODEL_REPLICA_SETS,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     PRIORITY_CLASSES,
+    SERVICES,
     resource_of,
 )
 from flotilla_operator.cluster.writes import Manifest
@@ -120,6 +122,9 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         rivals=rivals if me.spec.accelerator is not None else (),
         around=around,
         existing=existing_objects(me, around, world.caches),
+        services_and_policies=[
+            one for kind in (SERVICES, NETWORK_POLICIES) for one in world.caches.owned(kind, uid)
+        ],
         missing=missing,
         load=load,
         scaling=scaling,

@@ -27,7 +27,7 @@ from flotilla_operator.cluster.writes import (
     Plan,
     Write,
 )
-from flotilla_operator.controllers.model_replica_set.applied import applied_objects
+from flotilla_operator.controllers.model_replica_set.applied import applied_objects, surplus_deletes
 from flotilla_operator.controllers.model_replica_set.budget import pods_to_keep
 from flotilla_operator.controllers.model_replica_set.demand import (
     Demand,
@@ -107,6 +107,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *_pods(started, needs),
         *placeholder_writes(asking, observed, now),
         *old_templates(observed, demand),
+        *surplus_deletes(observed, objects),
     ]
     return Plan(
         writes=writes,

@@ -182,13 +182,15 @@ class Surroundings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything a plan rests on. `existing` holds the objects that stand where ours should, by kind and
-    name; `served_beside` what replicas of other revisions serve.
+    name; `services_and_policies` those that the set controls, at whatever name; `served_beside` what replicas
+    of other revisions serve.
     """
 
     me: SetSeen
     rivals: Sequence[SetSeen]
     around: Surroundings
     existing: Mapping[tuple[str, str], Manifest]
+    services_and_policies: Sequence[Manifest] = ()
     missing: tuple[Missing, ...] = ()
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()

@@ -39,7 +39,7 @@ from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import IMAGES, gpu_set, model_replica_set
 from tests.builders.placement import POLICY, cluster, node, used
-from tests.builders.pods import NOW, container_status, engine_pod, terminated, time_text, waiting
+from tests.builders.pods import NOW, container_status, engine_pod, stage_pod, terminated, time_text, waiting
 
 READY_ROUTER = {"status": {"readyReplicas": 2}}
 
@@ -741,6 +741,36 @@ class TestNames:
         assert shown(done, "RouterReady") == ("False", Reason.NAME_TAKEN)
         assert "Service llama-model" in condition(done, "RouterReady")["message"]
         assert condition(done, "Stalled")["status"] == "True"
+
+
+class TestWhatNothingAsksForAnyMore:
+    def service_of_stages(self, seen: Observed) -> dict[str, Any]:
+        (service,) = [
+            one
+            for one in router_objects(seen.me.owner, seen.me.spec, IMAGES, several_stages=True)
+            if one["metadata"]["name"] == "llama-engine" and one["kind"] == "Service"
+        ]
+        return {**service, "metadata": {**service["metadata"], "uid": "uid-of-service"}}
+
+    def planned(self, pods: Sequence[dict[str, Any]]) -> Plan:
+        seen = observed(gpu_set(), pods)
+        return plan(replace(seen, services_and_policies=[self.service_of_stages(seen)]), NOW)
+
+    def is_applied(self, done: Plan) -> bool:
+        applied = [write.manifest for write in done.writes if isinstance(write, Apply)]
+        return ("Service", "llama-engine") in [(one["kind"], one["metadata"]["name"]) for one in applied]
+
+    def test_the_names_of_stages_go_with_the_last_group_of_several(self) -> None:
+        done = self.planned([member(gpu_set(), "llama-x", node="a", server_id=1)])
+        (gone,) = [write for write in done.writes if isinstance(write, Delete)]
+        assert (gone.ref.plural, gone.ref.name, gone.uid) == ("services", "llama-engine", "uid-of-service")
+        assert not self.is_applied(done)
+
+    def test_and_stay_as_long_as_there_is_one(self) -> None:
+        done = self.planned([stage_pod(stage, node="a", ready=True) for stage in (0, 1)])
+        deleted = [write.ref.plural for write in done.writes if isinstance(write, Delete)]
+        assert "services" not in deleted
+        assert self.is_applied(done)
 
 
 class TestHeldSets:

@@ -172,6 +172,29 @@ def test_another_parallelism_is_a_roll_during_which_two_serve(
     assert len(revisions(stage)) == 1
 
 
+def test_the_names_of_stages_stay_until_the_last_group_of_two_has_gone(
+    stage: Stage, routers: AnsweringRouters
+) -> None:
+    for name in "abc":
+        stage.node(name)
+    serving_set(stage, routers, parallelism={"tensor": 4, "pipeline": 2})
+
+    def named_or_alone() -> bool:
+        return has_names(stage) or "1" not in {
+            pod["metadata"]["labels"][contract.LABEL_STAGE] for pod in stage.pods()
+        }
+
+    stage.change(parallelism={"pipeline": 1})
+    always_until(named_or_alone, lambda: len(revisions(stage)) == 1 and not has_names(stage))
+    stage.wait("Ready", "True")
+    assert [accelerators(pod) for pod in stage.pods()] == [4, 4]
+
+
+def has_names(stage: Stage) -> bool:
+    """Whether the service is there that gives each pod of the set a name."""
+    return stage.client.exists(f"/api/v1/namespaces/{stage.namespace}/services/llama-engine")
+
+
 def accelerators(pod: dict[str, Any]) -> int:
     return int(pod["spec"]["containers"][0]["resources"]["limits"][GPU])
 
