@@ -17,7 +17,7 @@ from flotilla_runtime import contract
 from tests.support.applied import REPLICA_SET, Site, containers, replica_set
 from tests.support.asked import asked
 from tests.support.killed import kill
-from tests.support.stand_ins import doubles
+from tests.support.stand_ins import SMALL, doubles
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
@@ -166,6 +166,18 @@ def test_an_engine_with_a_wrong_argument_is_told_with_its_last_line_and_its_rest
     assert f"error: unrecognized arguments: {NO_SUCH_OPTION}; restarted " in message
     assert_a_person_is_asked(site, name, "EngineCrashing", NO_SUCH_OPTION)
     patched(site, name, image=double, extraArgs=[])
+    wait_ready(site, name)
+
+
+def test_an_engine_that_the_kernel_kills_for_memory_is_told_as_that(site: Site, double: str) -> None:
+    name = "too-little-memory"
+    too_little = {"memory": "20Mi"}
+    resources = {"requests": {"cpu": "50m", **too_little}, "limits": too_little}
+    site.apply(doubles(name, double, {"resources": resources}))
+    words = "container engine ended with code 137: OOMKilled"
+    site.wait(REPLICA_SET, name, "Available", "False", "EngineCrashing", words=words)
+    assert_a_person_is_asked(site, name, "EngineCrashing", "OOMKilled")
+    patched(site, name, resources=SMALL)
     wait_ready(site, name)
 
 
