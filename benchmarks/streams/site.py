@@ -54,6 +54,11 @@ class Site:
         """Change the set's spec."""
         self.plane.client.merge(f"{SET}/{NAME}", {"spec": spec})
 
+    def status(self) -> Manifest:
+        """What the operator says of the set; empty before its first word."""
+        found: Manifest = self.plane.client.get(f"{SET}/{NAME}").get("status") or {}
+        return found
+
     def engines(self) -> list[Manifest]:
         """The engine pods there are."""
         return self._pods("engine")

@@ -109,19 +109,14 @@ def more(answers: Sequence[Answer]) -> Sequence[Answer]:
     return answers[known:]
 
 
-def set_status(place: Site) -> dict[str, Any]:
-    found: dict[str, Any] = place.plane.client.get(f"{SET}/{NAME}").get("status") or {}
-    return found
-
-
 def rollout(place: Site) -> dict[str, Any]:
-    found: dict[str, Any] = set_status(place).get("rollout") or {}
+    found: dict[str, Any] = place.status().get("rollout") or {}
     return found
 
 
 def rolled_back(place: Site) -> dict[str, Any] | None:
     """The set says that its update was rolled back."""
-    conditions = set_status(place).get("conditions") or ()
+    conditions = place.status().get("conditions") or ()
     said = {condition["type"]: (condition["status"], condition["reason"]) for condition in conditions}
     return rollout(place) if said.get("Progressing") == ("False", "RolledBack") == said.get("Ready") else None
 

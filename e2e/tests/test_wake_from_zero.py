@@ -9,14 +9,13 @@ test_from_zero_apiserver.py.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
 
 from flotilla_runtime import contract
 from streams.load import Stream
-from streams.site import MODEL, NAME, SET, Site, group_of, site
+from streams.site import MODEL, Site, group_of, site
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
@@ -66,14 +65,9 @@ def assert_is_whole(answer: httpx.Response, *, stream: bool) -> None:
     assert (seen.tokens, seen.done) == (TOKENS, True)
 
 
-def set_status(place: Site) -> dict[str, Any]:
-    found: dict[str, Any] = place.plane.client.get(f"{SET}/{NAME}").get("status") or {}
-    return found
-
-
 def is_asleep(place: Site) -> bool:
     """No replica is there or wanted, and nothing in the routers."""
-    status = set_status(place)
+    status = place.status()
     at_zero = status.get("ready") == "0/0" and status["autoscaling"]["mode"] == "NoRequest"
     return at_zero and place.engines() == [] and held(place) == []
 
@@ -86,7 +80,7 @@ def held(place: Site) -> list[int]:
 def tells_its_load(place: Site, router: str) -> bool:
     """The status tells that requests come and are answered in time, and how full the replica's cache is."""
     assert_is_whole(ask(router, body_bytes=10, stream=False), stream=False)
-    load: dict[str, float] = set_status(place).get("load") or {}
+    load: dict[str, float] = place.status().get("load") or {}
     rates = [load.get("arrivalPerSecond", 0), load.get("goodputPerSecond", 0)]
     return min(rates) > 0 and 0 <= load.get("kvUsage", -1) <= 1
 
@@ -108,7 +102,7 @@ def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleepe
     eventually(lambda: tells_its_load(sleeper, one))
 
     eventually(lambda: is_asleep(sleeper))
-    decisions = set_status(sleeper)["autoscaling"]["lastDecisions"]
+    decisions = sleeper.status()["autoscaling"]["lastDecisions"]
     assert [(entry["from"], entry["to"]) for entry in decisions] == [(0, 1), (1, 0)]
     assert [status.refused for status in sleeper.statuses()] == [{}, {}]
 
