@@ -75,7 +75,7 @@ test-unit: setup ## Unit tests: no server, under a minute
 
 .PHONY: test-apiserver
 test-apiserver: tools ## Tests against a real API server with KWOK nodes
-	@$(PYTEST) -n 2 --dist worksteal -m apiserver
+	@$(PYTEST) -n 3 --dist worksteal -m apiserver
 
 .PHONY: test-services
 test-services: prerequisites ## Tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine

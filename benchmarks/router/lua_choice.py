@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import islice
 
-from lupa.lua53 import LuaRuntime  # type: ignore[import-untyped]
+from lupa.lua53 import LuaRuntime
 
 from flotilla_runtime.router.haproxy import BUFFER_BYTES
 

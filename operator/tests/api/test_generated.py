@@ -4,7 +4,7 @@ That the API server does take it is shown in test_install.py; here the habits ar
 insist on, or only with a message that nobody understands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 @pytest.fixture(scope="module")
-def texts() -> dict[Path, str]:
+def texts() -> Mapping[Path, str]:
     """Everything that is generated, by its place in the repository."""
     return generated()
 

@@ -27,8 +27,9 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     result = dict(base)
     for key, value in changes.items():
         held = result.get(key)
-        both = isinstance(held, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(held, value) if both else value
+        if isinstance(held, Mapping) and isinstance(value, Mapping):
+            value = merged(held, value)
+        result[key] = value
     return result
 
 

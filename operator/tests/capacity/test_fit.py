@@ -187,7 +187,7 @@ def test_the_longest_sequence_fills_what_is_left() -> None:
 
 
 def test_every_reason_is_given_by_some_row() -> None:
-    rows = [*test_verdicts.pytestmark[0].args[1]]  # type: ignore[attr-defined]
+    rows = [*vars(test_verdicts)["pytestmark"][0].args[1]]
     assert {row.values[4] for row in rows} == {str(reason) for reason in FitReason}
 
 

@@ -6,6 +6,7 @@ is done, and taking the change back mends the object. New Jobs of a new build ar
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -214,6 +215,11 @@ SERVICES = [
 ]
 
 
+def is_of_type(stage: Stage, service: str, wanted: str) -> bool:
+    found = stage.child("Service", service)
+    return found is not None and found["spec"]["type"] == wanted
+
+
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize(("kind", "part", "name"), SERVICES)
 def test_a_service_takes_every_type_there_and_back(
@@ -224,7 +230,7 @@ def test_a_service_takes_every_type_there_and_back(
     first = eventually(lambda: stage.child("Service", name))
     for wanted in ("NodePort", "LoadBalancer", "ClusterIP"):
         stage.change(**{f"spec__{part}__service__type": wanted})
-        eventually(lambda wanted=wanted: (stage.child("Service", name) or first)["spec"]["type"] == wanted)
+        eventually(partial(is_of_type, stage, name, wanted))
     last = stage.child("Service", name)
     assert last is not None
     assert last["spec"]["clusterIP"] == first["spec"]["clusterIP"]

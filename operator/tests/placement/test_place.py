@@ -3,6 +3,9 @@
 Properties over any cluster: test_properties.py; reading nodes and pods of the API: test_manifests.py.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 
 from flotilla_operator.placement import (
@@ -234,10 +237,17 @@ def test_each_reason_of_a_group_is_said(
     assert reason in refusal.counts
 
 
+def rows_of(test: Callable[..., None]) -> Sequence[Any]:
+    """What a test is parametrized with."""
+    (mark,) = vars(test)["pytestmark"]
+    rows: Sequence[Any] = mark.args[1]
+    return rows
+
+
 def test_every_reason_is_covered_here() -> None:
-    parametrized = test_each_reason_is_said.pytestmark[0].args[1]
-    of_groups = {row.values[-1] for row in test_each_reason_of_a_group_is_said.pytestmark[0].args[1]}
-    shown = {row.values[0] for row in parametrized} | of_groups | {RefusalReason.KEPT_FOR_OLDER_GROUP}
+    of_nodes = {row.values[0] for row in rows_of(test_each_reason_is_said)}
+    of_groups = {row.values[-1] for row in rows_of(test_each_reason_of_a_group_is_said)}
+    shown = of_nodes | of_groups | {RefusalReason.KEPT_FOR_OLDER_GROUP}
     assert shown == set(RefusalReason)
 
 

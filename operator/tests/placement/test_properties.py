@@ -87,7 +87,7 @@ def test_input_order_changes_nothing(
     )
     for sequence in (shuffled_nodes, shuffled_claims, shuffled_groups):
         shuffler.shuffle(sequence)
-    again = cluster(*shuffled_nodes, claims=tuple(shuffled_claims), standing=snapshot.standing[::-1])
+    again = cluster(*shuffled_nodes, claims=tuple(shuffled_claims), standing=tuple(snapshot.standing[::-1]))
     assert place(again, shuffled_groups, POLICY, now) == before
 
 
@@ -114,7 +114,7 @@ def test_no_waiting_group_fits_when_the_plan_ends(snapshot: Snapshot, waiting: l
             labels = snapshot.topology.nodes[snapshot.topology.positions[name]].labels
             if not refused.must_pack:
                 domains["anywhere"] = domains.get("anywhere", 0) + room
-            elif refused.pack_within in labels:
+            elif refused.pack_within is not None and refused.pack_within in labels:
                 above = labels.get(ZONE) if refused.pack_within == RACK else None
                 domain = (above, labels[refused.pack_within])
                 domains[domain] = domains.get(domain, 0) + room
@@ -139,7 +139,8 @@ def test_a_group_alone_takes_the_node_with_the_least_left_over(
     alone = place(snapshot, [first], POLICY, now)
     for binding in alone.bindings:
         others = [
-            place(cluster(n, claims=snapshot.claims), [first], POLICY, now) for n in snapshot.topology.nodes
+            place(cluster(n, claims=tuple(snapshot.claims)), [first], POLICY, now)
+            for n in snapshot.topology.nodes
         ]
         able = [other.bindings[0].nodes[0] for other in others if other.bindings]
         assert free[binding.nodes[0]] == min(free[name] for name in able)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -63,8 +64,8 @@ async def scraping(concurrency: int = 8) -> AsyncIterator[tuple[Endpoint, Scrape
         await runner.cleanup()
 
 
-def target(endpoint: Endpoint, key: str = "pod", **changes: object) -> Target:
-    return Target(key=key, url=endpoint.url, interval_seconds=0.02, **changes)  # type: ignore[arg-type]
+def target(endpoint: Endpoint, key: str = "pod", **changes: Any) -> Target:
+    return Target(key=key, url=endpoint.url, interval_seconds=0.02, **changes)
 
 
 async def test_a_target_becomes_known_and_its_owner_is_told_once() -> None:

@@ -91,7 +91,7 @@ def pod_specs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
         "Pod": lambda m: m["spec"],
         "Deployment": lambda m: m["spec"]["template"]["spec"],
     }
-    return [specs[m["kind"]](m) for m in rendered(manifest, None) if m["kind"] in specs]
+    return [specs[m["kind"]](m) for m in rendered(manifest, ()) if m["kind"] in specs]
 
 
 @pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS[:3])
@@ -256,13 +256,13 @@ def test_user_labels_never_override_ours() -> None:
 
 
 def test_services_prefer_dual_stack() -> None:
-    services = [m for m in rendered(model_replica_set(), None) if m["kind"] == "Service"]
+    services = [m for m in rendered(model_replica_set(), ()) if m["kind"] == "Service"]
     assert {s["metadata"]["name"] for s in services} == {"llama-model"}
     assert all(s["spec"]["ipFamilyPolicy"] == "PreferDualStack" for s in services)
 
 
 def test_only_the_sets_routers_reach_its_engines() -> None:
-    (policy,) = [m for m in rendered(model_replica_set(), None) if m["kind"] == "NetworkPolicy"]
+    (policy,) = [m for m in rendered(model_replica_set(), ()) if m["kind"] == "NetworkPolicy"]
     (rule,) = policy["spec"]["ingress"]
     assert rule["from"] == [
         {

@@ -6,7 +6,7 @@ A change here is a change of COLLECTION_SCHEMA_VERSION in the contract, so that 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pymilvus import DataType, MilvusClient  # type: ignore[import-untyped]
+from pymilvus import DataType, MilvusClient
 
 from flotilla_runtime.indexing.records import Chunk, document_id
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pymilvus import MilvusClient, MilvusException  # type: ignore[import-untyped]
+from pymilvus import MilvusClient, MilvusException
 
 from flotilla_runtime.contract import BuildReason, CollectionConfig, Embedder, MilvusConnection
 from flotilla_runtime.indexing.embedding import Vector

@@ -282,7 +282,7 @@ def test_a_task_that_cannot_go_on_ends_with_a_reason(
 
 
 def test_every_reason_but_success_is_in_the_table_above() -> None:
-    table = test_a_task_that_cannot_go_on_ends_with_a_reason.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    table = vars(test_a_task_that_cannot_go_on_ends_with_a_reason)["pytestmark"][0].args[1]
     assert {row.values[3] for row in table} | {EndReason.COMPLETED} == set(EndReason)
 
 

@@ -163,12 +163,12 @@ def redis_clock(server: Any) -> float:
 async def test_an_append_whose_answer_was_lost_is_not_doubled(store: TaskStore) -> None:
     await store.submit(task("t1"))
     (claim,) = await store.claim("w1", 1)
-    entries = [intent(), Done(at=2, call="answer/1", outcome=CallOutcome.SUCCEEDED, took_ms=1, value="so")]
-    await store.append(claim, 2, entries)
-    await store.append(claim, 2, entries)
+    done = Done(at=2, call="answer/1", outcome=CallOutcome.SUCCEEDED, took_ms=1, value="so")
+    await store.append(claim, 2, [intent(), done])
+    await store.append(claim, 2, [intent(), done])
     loaded = await store.load("t1")
     assert loaded is not None
-    assert list(loaded.entries[2:]) == entries
+    assert list(loaded.entries[2:]) == [intent(), done]
     with pytest.raises(LeaseLostError):
         await store.append(claim, 2, [intent("answer/2")])
 

@@ -223,7 +223,8 @@ async def test_with_a_secret_each_caller_sees_its_own_tasks(fleet: Any) -> None:
         async with fleet.client("c-key") as carl:
 
             async def is_known() -> bool:
-                return (await carl.get("/v1/tasks")).status_code == 200
+                answer: httpx.Response = await carl.get("/v1/tasks")
+                return answer.status_code == 200
 
             await until_told(is_known)
 

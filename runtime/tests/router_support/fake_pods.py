@@ -106,9 +106,9 @@ class FakePods:
         response = web.StreamResponse()
         await response.prepare(request)
         queue: asyncio.Queue[dict[str, Any] | str | None] = asyncio.Queue()
-        for version, event in self.history:
+        for version, earlier in self.history:
             if version > int(request.query["resourceVersion"]):
-                queue.put_nowait(event)
+                queue.put_nowait(earlier)
         self.watches.append(queue)
         try:
             while (event := await queue.get()) is not None:
@@ -127,4 +127,5 @@ class FakePods:
 
 def selects(selector: str, pod: Pod) -> bool:
     wanted = dict(part.split("=", 1) for part in selector.split(","))
-    return wanted.items() <= pod["metadata"]["labels"].items()
+    labels: dict[str, str] = pod["metadata"]["labels"]
+    return wanted.items() <= labels.items()

@@ -307,7 +307,7 @@ def rebalanced(places: dict[str, str], *, tensor: int, status: Any = None) -> li
     found = [manifest]
     for server_id, (name, nodes) in enumerate(places.items(), start=1):
         for stage, at in enumerate(nodes):
-            fields = {"group": name, "server_id": server_id, "stages": len(nodes)}
+            fields: dict[str, Any] = {"group": name, "server_id": server_id, "stages": len(nodes)}
             pod = stage_pod(stage, pin=at, node=at, ready=True, **fields)
             pod["metadata"]["labels"] |= {
                 contract.LABEL_REVISION: revision_of(spec_of_manifest(manifest)),

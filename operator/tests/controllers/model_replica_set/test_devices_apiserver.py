@@ -113,7 +113,9 @@ def test_a_device_that_another_set_holds_is_not_free_whatever_it_is_asked_by(sta
 def test_partitions_and_devices_for_several_count_as_not_free(stage: Stage) -> None:
     driver = Driver(stage)
     counters = {"name": "memory", "counters": {"memory": {"value": "80Gi"}}}
-    part = {"consumesCounters": [{"counterSet": "memory", "counters": {"memory": {"value": "10Gi"}}}]}
+    part: dict[str, Any] = {
+        "consumesCounters": [{"counterSet": "memory", "counters": {"memory": {"value": "10Gi"}}}]
+    }
     parts = [device(str(index), **part) for index in range(4)]
     driver.offer(stage.node("parts", gpus=0), parts, sharedCounters=[counters])
     shared = [device(str(index), allowMultipleAllocations=True) for index in range(4)]

@@ -75,7 +75,8 @@ async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
 
 
 async def test_a_secret_of_a_deleted_set_is_no_key_and_is_asked_for_at_every_look() -> None:
-    secrets, asked = Secrets(), {}
+    secrets = Secrets()
+    asked: dict[str, str] = {}
     secrets.data, secrets.controller_uid = {"key": b"k", "madeAnew": b"2026-04-01T12:00:00Z"}, "uid-before"
     for seconds in (0, 3):
         key = await engine_key_of(OWNER, spec_of(), world(secrets), asked, NOW + timedelta(seconds=seconds))

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -31,6 +32,10 @@ def bound(stage: Stage, name: str = "llama") -> dict[str, str]:
     """The nodes of the engine pods that have one."""
     pods = stage.pods(name)
     return {p["metadata"]["name"]: p["spec"]["nodeName"] for p in pods if p["spec"].get("nodeName")}
+
+
+def are_gone(stage: Stage, before: set[str]) -> bool:
+    return not uids(stage) & before
 
 
 def uids(stage: Stage) -> set[str]:
@@ -153,7 +158,7 @@ def test_an_engine_that_crashes_again_and_again_is_tried_less_and_less_often(sta
         pods = eventually(lambda: found if len(found := stage.pods()) == 2 == len(bound(stage)) else None)
         stage.report(pods[1], state={"terminated": crashed}, restartCount=1)
         gone = {pod["metadata"]["uid"] for pod in pods}
-        eventually(lambda gone=gone: not uids(stage) & gone)
+        eventually(partial(are_gone, stage, gone))
     message = stage.wait("Placed", "False", "BackingOff")
     assert "after 2 failures in a row" in message
     assert message.endswith(

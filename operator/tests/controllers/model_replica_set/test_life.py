@@ -387,7 +387,7 @@ def test_an_engine_that_hangs_at_its_start_is_told(
     assert f"{said}the kubelet starts it anew 1800 s after its start" in trouble.message
 
 
-PAIR = {"pin": "a", "node": "a", "ready": True}
+PAIR: dict[str, Any] = {"pin": "a", "node": "a", "ready": True}
 
 
 @pytest.mark.parametrize(

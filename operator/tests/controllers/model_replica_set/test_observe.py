@@ -2,6 +2,7 @@
 memories.
 """
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -359,8 +360,8 @@ class TestLoad:
 
 class TestMemory:
     def test_an_object_is_read_once_a_version(self) -> None:
-        calls: list[str] = []
-        remembered = Remembered(lambda manifest: calls.append(manifest["metadata"]["uid"]) or len(calls))
+        counter = itertools.count(1)
+        remembered = Remembered(lambda _manifest: next(counter))
         one = {"metadata": {"uid": "a", "resourceVersion": "1"}}
         changed = {"metadata": {"uid": "a", "resourceVersion": "2"}}
         assert list(remembered.of([one])) == [1]

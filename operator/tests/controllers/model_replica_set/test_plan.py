@@ -135,7 +135,8 @@ def drained(pod: dict[str, Any], seconds_ago: int) -> dict[str, Any]:
 
 
 def is_engine_budget(manifest: dict[str, Any]) -> bool:
-    return manifest["kind"] == "PodDisruptionBudget" and manifest["metadata"]["name"].endswith("engine")
+    kind, name = manifest["kind"], str(manifest["metadata"]["name"])
+    return kind == "PodDisruptionBudget" and name.endswith("engine")
 
 
 def pin_of(pod: dict[str, Any]) -> str:
@@ -848,11 +849,10 @@ class TestASettledSet:
         done = plan(seen, NOW + timedelta(seconds=5))
         assert done.status == seen.me.manifest["status"]
         assert done.events == []
-        assert all(isinstance(write, Apply) for write in done.writes)
-        wanted = {(w.manifest["kind"], w.manifest["metadata"]["name"]): w.manifest for w in done.writes}
-        for place, manifest in wanted.items():
-            live = {key: value for key, value in seen.existing[place].items() if key != "status"}
-            assert manifest == live
+        for write in done.writes:
+            assert isinstance(write, Apply)
+            held = seen.existing[write.manifest["kind"], write.manifest["metadata"]["name"]]
+            assert write.manifest == {key: value for key, value in held.items() if key != "status"}
 
     @pytest.mark.parametrize("paused", [False, True])
     def test_asks_its_routers_for_the_load_every_ten_seconds(self, paused: bool) -> None:

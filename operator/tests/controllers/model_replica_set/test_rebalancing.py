@@ -131,6 +131,7 @@ def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> N
     assert patched(second) == []
     assert shown(second, "Progressing") == ("True", Reason.REBALANCING)
     assert shown(second, "Ready")[0] == "True"
+    assert second.look_again_seconds is not None
     assert second.look_again_seconds <= 30
 
     loading = [*halves, member(manifest, "llama-c", pin="b", node="b", server_id=3)]
@@ -276,7 +277,7 @@ def racks(*others: str) -> Snapshot:
 
 def pair(manifest: dict[str, Any], name: str, places: str, *, server_id: int = 1) -> list[dict[str, Any]]:
     """Both pods of a group that serves."""
-    fields = {"group": name, "revision": revision_of_set(manifest), "server_id": server_id}
+    fields: dict[str, Any] = {"group": name, "revision": revision_of_set(manifest), "server_id": server_id}
     return [
         stage_pod(stage, pin=at, node=at, ready=True, requests={GPU: "8"}, **fields)
         for stage, at in enumerate(places)

@@ -34,7 +34,7 @@ def seen(*groups: ReplicaGroup, wanted: int = 2, update: Update = UPDATE, **fiel
 
 
 def begun(**fields: Any) -> Rollout:
-    held = {"revision": "new", "good": "old", "outdated": 2, "progress_at": NOW}
+    held: dict[str, Any] = {"revision": "new", "good": "old", "outdated": 2, "progress_at": NOW}
     return Rollout(**(held | fields))
 
 

@@ -59,7 +59,7 @@ def test_a_set_without_autoscaling_keeps_its_own_number() -> None:
 
 
 def test_a_replica_that_never_becomes_ready_goes_at_the_deadline_of_an_update() -> None:
-    spec = {"autoscaling": SLEEPER, "update": {"progressDeadlineSeconds": 600}}
+    spec: dict[str, Any] = {"autoscaling": SLEEPER, "update": {"progressDeadlineSeconds": 600}}
     manifest = model_replica_set(status={"desiredReplicas": 1}, **spec)
     for idle, wanted in ((599.0, 1), (600.0, 0)):
         seen = zero_signals(RouterLoad(waiting=0, running=0, idle_seconds=idle), [pod(None)], NOW)

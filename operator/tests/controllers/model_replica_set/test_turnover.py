@@ -3,6 +3,7 @@ ends, never dips and never has too many. How a group leaves is in test_draining.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,11 +22,11 @@ from tests.builders.groups import member
 LOADING = Phase.LOADING
 
 
-def old(name: str, phase: Phase = Phase.READY, **fields: object) -> ReplicaGroup:
+def old(name: str, phase: Phase = Phase.READY, **fields: Any) -> ReplicaGroup:
     return member(name, phase, revision="old", **fields)
 
 
-def moving(name: str, **fields: object) -> ReplicaGroup:
+def moving(name: str, **fields: Any) -> ReplicaGroup:
     return member(name, node_leaves=True, **fields)
 
 

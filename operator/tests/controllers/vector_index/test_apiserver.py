@@ -6,6 +6,7 @@ termination message that the runtime's step would leave. Builds that really buil
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -269,12 +270,16 @@ def test_the_server_takes_every_object_of_every_full_featured_index(stage: Stage
         stage.create(manifest["metadata"]["name"], **spec)
     stage.ready("milvus", "full-lite")
     for name in ("full-lite", "full-external"):
-        eventually(lambda name=name: "plan" in stage.jobs(name))
+        eventually(partial(is_being_planned, stage, name))
         selector = f"flotilla.dev/owner={name},flotilla.dev/step=plan"
-        assert eventually(lambda selector=selector: stage.pods(selector))
+        assert eventually(partial(stage.pods, selector))
     finalizers = stage.get("full-external")["metadata"]["finalizers"]
     assert finalizers == ["flotilla.dev/milvus"]
     assert "finalizers" not in stage.get("full-lite")["metadata"]
+
+
+def is_being_planned(stage: Stage, index: str) -> bool:
+    return "plan" in stage.jobs(index)
 
 
 class Milvus(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
-from flotilla_operator.controllers.vector_index.seen import Cleanup, CleanupState
+from flotilla_operator.controllers.vector_index.seen import Cleanup, CleanupState, Leaving
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildReason, BuildStep, DeadLetter, StepReport
 from tests.builders.model_replica_set import model_replica_set
@@ -425,7 +425,9 @@ def test_a_deleted_index_lets_go_when_it_can(
 ) -> None:
     stage = Stage()
     stage.index["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
-    observed = replace(stage.observe(), cleanup=Cleanup(state=cleanup))
+    leaving = stage.observe()
+    assert isinstance(leaving, Leaving)
+    observed = replace(leaving, cleanup=Cleanup(state=cleanup))
     plan = stage.controller.plan(observed, NOW + timedelta(seconds=seconds))
     assert plan.writes == ()
     assert plan.finalizers == finalizers

@@ -1,6 +1,6 @@
 """PDF by pages, so that a passage can say on which page it stands."""
 
-import pypdfium2  # type: ignore[import-untyped]
+import pypdfium2
 
 from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
 from flotilla_runtime.indexing.records import ParsedDocument, Section
