@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from demo.environment import Environment
 from demo.kubectl import Kubectl, KubectlError
+from engine_double.configuration import Configuration
 from flotilla_runtime import contract
 from tests.support.applied import REPLICA_SET, Site
 from tests.support.asked import asked
@@ -19,7 +21,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600, func_only=True)]
 
 NAME = "evicted"
 TOKENS = 1800
-TOKEN_SECONDS = 0.012  # the double's own pace
+STREAM_SECONDS = TOKENS * Configuration().decode_step_seconds
+RUNNING = "vllm:num_requests_running"
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def site(demo: Environment) -> Iterator[Site]:
 
 
 def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: Site, double: str) -> None:
-    long_enough = {"deadlineSeconds": round(5 * TOKENS * TOKEN_SECONDS)}
+    long_enough = {"deadlineSeconds": round(5 * STREAM_SECONDS)}
     site.apply(doubles(NAME, double, replicas=2, drain=long_enough))
     site.wait(REPLICA_SET, NAME, "Ready", "True")
     body = {
@@ -47,10 +50,11 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
         lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line)
         told = [next(lines)]
         victim = stream.headers[contract.HEADER_REPLICA]
-        site.until(lambda: is_evicted(site.kubectl, victim), "pod", victim, "eviction")
         (other,) = site.pods(NAME).keys() - {victim}
+        site.until(lambda: is_evicted(site.kubectl, victim), "pod", victim, "eviction")
         with asked(site.kubectl, NAME) as ask:
             assert victim not in {ask(f"Who is left, {number}?") for number in range(5)}
+        assert requests_running(site.kubectl, victim) == 1
         told += lines
     assert told[-1] == "[DONE]"
     choices = [choice for line in told[:-1] for choice in json.loads(line)["choices"]]
@@ -62,6 +66,14 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
         return victim not in pods and other in pods and status["ready"] == "2/2"
 
     site.until(replaced, REPLICA_SET, NAME, "another replica beside the one that stayed")
+
+
+def requests_running(kubectl: Kubectl, pod: str) -> float:
+    """What the engine says of itself; callers may still be reading what it has written long ago."""
+    with kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).raise_for_status().text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == RUNNING)
 
 
 def is_evicted(kubectl: Kubectl, pod: str) -> bool:

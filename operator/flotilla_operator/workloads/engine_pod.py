@@ -54,7 +54,7 @@ class GroupIdentity:
 
 
 def engines(owner: Owner) -> Child:
-    """The engine pods of a set as one part; its name is that of the headless service."""
+    """The engine pods of a set as one part, which gives its name to what is for all of them."""
     return Child(owner=owner, component=COMPONENT, suffix="engine")
 
 
@@ -162,7 +162,7 @@ def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, 
 
 
 def _scheduling(spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage) -> Manifest:
-    wishes: Manifest = {"hostname": stage.pod_name, "subdomain": stage.service}
+    wishes: Manifest = {}
     if spec.placement.node_selector:
         wishes["nodeSelector"] = dict(spec.placement.node_selector)
     if spec.placement.tolerations:
@@ -172,6 +172,7 @@ def _scheduling(spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage
     if identity.nodes:
         wishes["affinity"] = pinned(None, identity.nodes[stage.number])
     if stage.count > 1:
+        wishes |= {"hostname": stage.pod_name, "subdomain": stage.service}
         wishes["schedulingGates"] = gates()
     return wishes
 

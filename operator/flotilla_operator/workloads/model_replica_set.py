@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.engine_pod import engines, stages_of
+from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.router import (
@@ -22,20 +22,20 @@ def router_objects(
     spec: ModelReplicaSetSpec,
     images: Images,
     *,
+    several_stages: bool,
     key_made_anew: str = "",
     pods_to_keep: int = 0,
     beside: Sequence[Served] = (),
-    several_stages: bool = False,
 ) -> list[Manifest]:
     """What stands around the engine pods, in the order in which it is needed.
 
-    `key_made_anew` is the time of the engines' key, where it is not their first one; `beside` is what
-    replicas of other revisions serve, and `several_stages` whether some of them are groups of several pods,
-    whatever the spec asks for. Evictions leave `pods_to_keep` engine pods healthy.
+    `several_stages` says whether a group of several pods is wanted or still there; `key_made_anew` is the
+    time of the engines' key, where it is not their first one; `beside` is what replicas of other revisions
+    serve. Evictions leave `pods_to_keep` engine pods healthy.
     """
     part = engines(owner)
     return [
-        *(_names_of_stages(owner) if several_stages or stages_of(spec) > 1 else ()),
+        *([names_of_stages(owner)] if several_stages else ()),
         objects.network_policy(
             part,
             selector=part.selector,
@@ -44,7 +44,7 @@ def router_objects(
                     "from": [{"podSelector": {"matchLabels": routers(owner).selector}}],
                     "ports": [{"protocol": "TCP", "port": contract.PORT_ENGINE}],
                 },
-                *_among_stages(owner, spec),
+                *([_among_stages(owner)] if several_stages else ()),
             ],
         ),
         objects.pod_disruption_budget(part, selector=part.selector, min_available=pods_to_keep),
@@ -52,20 +52,18 @@ def router_objects(
     ]
 
 
-def _names_of_stages(owner: Owner) -> list[Manifest]:
-    """Stages find each other by name. Routers read pods, so a group of one needs no name: for a thousand of
-    them Kubernetes wrote the addresses behind such a Service some six hundred times while they started.
+def names_of_stages(owner: Owner) -> Manifest:
+    """The Service by which the stages of a group find each other. Where groups have one pod nobody asks for
+    its name, and Kubernetes would write all addresses anew whenever a replica comes.
     """
     part = engines(owner)
     port = objects.Port(name="http", number=contract.PORT_ENGINE)
-    return [objects.headless_service(part, selector=part.selector, ports=[port], publish_not_ready=True)]
+    return objects.headless_service(part, selector=part.selector, ports=[port], publish_not_ready=True)
 
 
-def _among_stages(owner: Owner, spec: ModelReplicaSetSpec) -> list[Manifest]:
+def _among_stages(owner: Owner) -> Manifest:
     """The stages of a group talk to each other on ports that they choose."""
-    if stages_of(spec) == 1:
-        return []
-    return [{"from": [{"podSelector": {"matchLabels": engines(owner).selector}}]}]
+    return {"from": [{"podSelector": {"matchLabels": engines(owner).selector}}]}
 
 
 def router_deployment_name(owner: Owner) -> str:

@@ -14,6 +14,7 @@ from flotilla_operator.autoscaling.workers import (
     WorkersReason,
     decide,
 )
+from tests.support.tables import rows_of
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 POLICY = WorkerPolicy(min_replicas=0, max_replicas=5, concurrency=10)
@@ -74,8 +75,7 @@ def test_the_number_and_its_reason(
 
 
 def test_every_reason_is_in_the_table_above() -> None:
-    table = test_the_number_and_its_reason.pytestmark[0].args[1]  # type: ignore[attr-defined]
-    assert {row.values[5] for row in table} == set(WorkersReason)
+    assert {row.values[5] for row in rows_of(test_the_number_and_its_reason)} == set(WorkersReason)
 
 
 @given(

@@ -32,6 +32,7 @@ from tests.builders.model_configs import (
     QWEN2_7B,
     SMOLLM2,
 )
+from tests.support.tables import rows_of
 
 H100 = Accelerator(memory_gib=80)
 H200 = Accelerator(memory_gib=141)
@@ -187,8 +188,7 @@ def test_the_longest_sequence_fills_what_is_left() -> None:
 
 
 def test_every_reason_is_given_by_some_row() -> None:
-    rows = [*vars(test_verdicts)["pytestmark"][0].args[1]]
-    assert {row.values[4] for row in rows} == {str(reason) for reason in FitReason}
+    assert {row.values[4] for row in rows_of(test_verdicts)} == {str(reason) for reason in FitReason}
 
 
 def test_an_accelerator_keeps_a_share_and_working_memory_for_the_engine() -> None:

@@ -3,9 +3,6 @@
 Properties over any cluster: test_properties.py; reading nodes and pods of the API: test_manifests.py.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import pytest
 
 from flotilla_operator.placement import (
@@ -22,6 +19,7 @@ from flotilla_operator.placement import (
 from flotilla_operator.placement.groups import ZONE
 from flotilla_operator.placement.score import Score
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
+from tests.support.tables import rows_of
 
 AMD = "amd.com/gpu"
 GKE = "cloud.google.com/gke-accelerator"
@@ -235,13 +233,6 @@ def test_each_reason_of_a_group_is_said(
     (refusal,) = place(snapshot, [the_group], POLICY, 0).refusals
     assert refusal.message == sentence
     assert reason in refusal.counts
-
-
-def rows_of(test: Callable[..., None]) -> Sequence[Any]:
-    """What a test is parametrized with."""
-    (mark,) = vars(test)["pytestmark"]
-    rows: Sequence[Any] = mark.args[1]
-    return rows
 
 
 def test_every_reason_is_covered_here() -> None:

@@ -16,7 +16,8 @@ def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS) 
     """The condition's first answer that is not false; a condition's docstring says what was waited for."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        what = condition.__doc__ or getattr(condition, "__qualname__", repr(condition))
+        asked = getattr(condition, "func", condition)  # of a partial
+        what = asked.__doc__ or getattr(asked, "__qualname__", repr(asked))
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.1)
     return found

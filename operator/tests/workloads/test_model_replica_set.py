@@ -49,7 +49,9 @@ def rendered(manifest: dict[str, Any], nodes: tuple[str, ...]) -> list[dict[str,
     identity = GroupIdentity(name=f"{owner.name}-abcde", server_id=1, revision=revision_of(spec), nodes=nodes)
     template = claim_template(owner, spec, identity.revision, DeviceClass("gpu", "gpu.example", {}))
     templates = [] if template is None else [template]
-    around = router_objects(owner, spec, IMAGES, pods_to_keep=spec.replicas * stages_of(spec) - 1)
+    stages = stages_of(spec)
+    to_keep = spec.replicas * stages - 1
+    around = router_objects(owner, spec, IMAGES, several_stages=stages > 1, pods_to_keep=to_keep)
     return [*around, *templates, *engine_pods(owner, spec, identity, IMAGES)]
 
 
@@ -296,7 +298,8 @@ def test_adapters_are_models_at_the_router() -> None:
 
 def test_a_changed_configuration_rolls_the_routers_and_a_new_image_alone_their_pods() -> None:
     def annotation(spec: ModelReplicaSetSpec) -> str:
-        (deployment,) = [m for m in router_objects(OWNER, spec, IMAGES) if m["kind"] == "Deployment"]
+        objects = router_objects(OWNER, spec, IMAGES, several_stages=False)
+        (deployment,) = [m for m in objects if m["kind"] == "Deployment"]
         value: str = deployment["spec"]["template"]["metadata"]["annotations"][
             contract.ANNOTATION_CONFIG_HASH
         ]

@@ -25,7 +25,7 @@ def printed(kind: str) -> dict[str, Any]:
 
 def routers() -> dict[str, Any]:
     """The Deployment of the routers of a set."""
-    objects = router_objects(OWNER, spec_of(), IMAGES)
+    objects = router_objects(OWNER, spec_of(), IMAGES, several_stages=False)
     (found,) = (manifest for manifest in objects if manifest["kind"] == "Deployment")
     return found
 

@@ -1,10 +1,9 @@
-"""What stands around the engine pods and is applied: services, the router and what guards them."""
+"""What stands around the engine pods: services, the router and what guards them."""
 
-from collections.abc import Iterable
-
-from flotilla_operator.cluster.resources import resource_of
+from flotilla_operator.cluster.resources import SERVICES
 from flotilla_operator.cluster.writes import Delete, Manifest
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.model_replica_set import router_objects
 
 
@@ -15,10 +14,10 @@ def applied_objects(observed: Observed, *, pods_to_keep: int) -> tuple[list[Mani
         me.owner,
         me.spec,
         observed.around.images,
+        several_stages=me.several_stages,
         key_made_anew=me.key_made_anew,
         pods_to_keep=pods_to_keep,
         beside=observed.served_beside,
-        several_stages=any(group.stages > 1 for group in me.groups),
     )
     taken = []
     for manifest in wanted:
@@ -29,16 +28,14 @@ def applied_objects(observed: Observed, *, pods_to_keep: int) -> tuple[list[Mani
     return wanted, tuple(taken)
 
 
-def surplus_deletes(observed: Observed, wanted: Iterable[Manifest]) -> list[Delete]:
-    """The services and policies that nothing asks for any more: names for stages when the last group of
-    several is gone, plain HTTP inside when the router speaks it anyway.
-    """
-    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
-    return [
-        Delete(ref=resource_of(live).ref_to(live), uid=live["metadata"]["uid"])
-        for live in observed.services_and_policies
-        if (live["kind"], live["metadata"]["name"]) not in names
-    ]
+def names_nobody_asks_for(observed: Observed) -> list[Delete]:
+    """The Service that named the stages, once the last group of several has gone."""
+    me = observed.me
+    part = engines(me.owner)
+    live = observed.existing.get((SERVICES.kind, part.name))
+    if me.several_stages or live is None or not _controlled_by(live, me.owner.uid):
+        return []
+    return [Delete(ref=SERVICES.ref(part.owner.namespace, part.name), uid=live["metadata"]["uid"])]
 
 
 def _controlled_by(manifest: Manifest, uid: str) -> bool:

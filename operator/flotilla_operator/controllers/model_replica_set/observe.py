@@ -8,11 +8,9 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.resources import (
     MODEL_REPLICA_SETS,
-    NETWORK_POLICIES,
     NODES,
     PODS,
     PRIORITY_CLASSES,
-    SERVICES,
     resource_of,
 )
 from flotilla_operator.cluster.writes import Manifest
@@ -122,9 +120,6 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         rivals=rivals if me.spec.accelerator is not None else (),
         around=around,
         existing=existing_objects(me, around, world.caches),
-        services_and_policies=[
-            one for kind in (SERVICES, NETWORK_POLICIES) for one in world.caches.owned(kind, uid)
-        ],
         missing=missing,
         load=load,
         scaling=scaling,
@@ -185,7 +180,7 @@ def surroundings(
 def existing_objects(me: SetSeen, around: Surroundings, caches: Caches) -> Mapping[tuple[str, str], Manifest]:
     """What stands at the names that ours need, by kind and name; ours or not."""
     found: dict[tuple[str, str], Manifest] = {}
-    for wanted in router_objects(me.owner, me.spec, around.images):
+    for wanted in router_objects(me.owner, me.spec, around.images, several_stages=True):
         name = wanted["metadata"]["name"]
         live = caches.get(resource_of(wanted), me.owner.namespace, name)
         if live is not None:

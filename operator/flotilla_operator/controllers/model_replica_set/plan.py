@@ -2,7 +2,8 @@
 
 held?     deleted: nothing, its children go with it; paused: look on, release what was never bound, change
           nothing else, ask for no nodes
-router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone
+router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone, and the
+          stages' Service goes when the last group of several has gone
 endings   groups of which a pod is over, a node is gone, a pin failed: all their pods go
 gates     groups that exist whole and whose nodes are still to be had: their gates are lifted
 turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from flotilla_operator.cluster.resources import DEPLOYMENTS, PODS, resource_of
+from flotilla_operator.cluster.resources import DEPLOYMENTS, PODS, SERVICES, resource_of
 from flotilla_operator.cluster.writes import (
     Apply,
     Create,
@@ -27,7 +28,7 @@ from flotilla_operator.cluster.writes import (
     Plan,
     Write,
 )
-from flotilla_operator.controllers.model_replica_set.applied import applied_objects, surplus_deletes
+from flotilla_operator.controllers.model_replica_set.applied import applied_objects, names_nobody_asks_for
 from flotilla_operator.controllers.model_replica_set.budget import pods_to_keep
 from flotilla_operator.controllers.model_replica_set.demand import (
     Demand,
@@ -62,7 +63,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.sizing import given_up, sized
 from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods
+from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods, engines, stages_of
 from flotilla_operator.workloads.gate import is_gated, lifting
 
 
@@ -95,7 +96,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     status, events = status_and_events(outcome, now)
     templates = new_template(observed, demand) if started else []
     key = _engine_key(observed)
-    needs = _refs([*key, *templates])
+    needs = _refs([*key, *templates]) | _names(observed)
     writes: list[Write] = [
         *key,
         *templates,
@@ -107,7 +108,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *_pods(started, needs),
         *placeholder_writes(asking, observed, now),
         *old_templates(observed, demand),
-        *surplus_deletes(observed, objects),
+        *names_nobody_asks_for(observed),
     ]
     return Plan(
         writes=writes,
@@ -283,6 +284,13 @@ def _rests_on(started: Sequence[Started], needs: frozenset[ObjectRef]) -> dict[s
         return {}
     created = {one.identity.name: needs.union(PODS.ref_to(pod) for pod in one.pods) for one in started}
     return {**created, ConditionType.PLACED: needs.union(*created.values())}
+
+
+def _names(observed: Observed) -> frozenset[ObjectRef]:
+    """Stages that do not find each other would hold their accelerators for nothing."""
+    owner = observed.me.owner
+    names = SERVICES.ref(owner.namespace, engines(owner).name)
+    return frozenset({names} if stages_of(observed.me.spec) > 1 else ())
 
 
 def _refs(creates: Sequence[Create]) -> frozenset[ObjectRef]:

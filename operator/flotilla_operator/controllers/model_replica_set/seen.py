@@ -23,6 +23,7 @@ from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.score import Scorer
 from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.served import Served
@@ -59,6 +60,11 @@ class SetSeen:
     def groups(self) -> tuple[ReplicaGroup, ...]:
         """Its groups as the pods show them, not yet judged."""
         return tuple(group_of(pods) for pods in pods_by_group(self.pods).values())
+
+    @property
+    def several_stages(self) -> bool:
+        """Whether a group of several pods is wanted or still there."""
+        return stages_of(self.spec) > 1 or any(group.stages > 1 for group in self.groups)
 
     @cached_property
     def spec_revision(self) -> str:
@@ -182,15 +188,13 @@ class Surroundings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything a plan rests on. `existing` holds the objects that stand where ours should, by kind and
-    name; `services_and_policies` those that the set controls, at whatever name; `served_beside` what replicas
-    of other revisions serve.
+    name; `served_beside` what replicas of other revisions serve.
     """
 
     me: SetSeen
     rivals: Sequence[SetSeen]
     around: Surroundings
     existing: Mapping[tuple[str, str], Manifest]
-    services_and_policies: Sequence[Manifest] = ()
     missing: tuple[Missing, ...] = ()
     load: RouterLoad = RouterLoad()
     targets: tuple[Target, ...] = ()

@@ -91,7 +91,9 @@ class TestAGroupOfTwoStages:
             "1"
         }
         assert [event.note for event in done.events] == [f"{name} goes to a, b"]
-        assert len(done.rests_on[name]) == len(done.rests_on["Placed"]) == 2
+        resting = {"llama-engine", name, f"{name}-1"}
+        assert {ref.name for ref in done.rests_on[name]} == resting
+        assert done.rests_on["Placed"] == done.rests_on[name]
 
     def test_that_has_room_for_one_stage_only_has_no_pods(self) -> None:
         done = plan(observed(pairs(), snapshot=cluster(node("a", gpus=4), node("b", gpus=2))), NOW)

@@ -77,6 +77,21 @@ def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> No
     assert service["spec"]["publishNotReadyAddresses"]
 
 
+def test_stages_that_could_not_find_each_other_get_no_pods(stage: Stage) -> None:
+    for name in "ab":
+        stage.node(name, gpus=4)
+    services = f"/api/v1/namespaces/{stage.namespace}/services"
+    foreign = {"metadata": {"name": "llama-engine"}, "spec": {"ports": [{"port": 1}]}}
+    stage.client.create(services, {"apiVersion": "v1", "kind": "Service", **foreign})
+    stage.create(replicas=1, parallelism=PAIR)
+    assert "Service llama-engine" in stage.wait("RouterReady", "False", "NameTaken")
+    assert "llama-engine" in stage.wait("Placed", "False", "NameTaken")
+    assert stage.pods() == []
+    stage.client.delete(f"{services}/llama-engine")
+    stage.wait("Ready", "True")
+    assert len(bound(stage)) == 2
+
+
 def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)

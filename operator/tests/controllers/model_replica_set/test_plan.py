@@ -13,7 +13,7 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason, ZeroSignals
-from flotilla_operator.cluster.resources import SECRETS
+from flotilla_operator.cluster.resources import SECRETS, SERVICES
 from flotilla_operator.cluster.writes import Apply, Create, Delete, EventType, JsonPatch, Plan
 from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe import owner_of
@@ -34,7 +34,7 @@ from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.placement.topology import Taint
 from flotilla_operator.telemetry.measurements import Target
-from flotilla_operator.workloads.model_replica_set import router_objects
+from flotilla_operator.workloads.model_replica_set import names_of_stages, router_objects
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import IMAGES, gpu_set, model_replica_set
@@ -71,7 +71,10 @@ def observed(
         images=IMAGES,
     )
     existing = {}
-    for wanted in router_objects(me.owner, me.spec, IMAGES, pods_to_keep=max(0, me.spec.replicas - 1)):
+    to_keep = max(0, me.spec.replicas - 1)
+    for wanted in router_objects(
+        me.owner, me.spec, IMAGES, several_stages=me.several_stages, pods_to_keep=to_keep
+    ):
         live = wanted | (READY_ROUTER if router_ready and wanted["kind"] == "Deployment" else {})
         if f"{wanted['kind']} {wanted['metadata']['name']}" in foreign:
             live = {**wanted, "metadata": {**wanted["metadata"], "ownerReferences": []}}
@@ -744,34 +747,52 @@ class TestNames:
         assert condition(done, "Stalled")["status"] == "True"
 
 
-class TestWhatNothingAsksForAnyMore:
-    def service_of_stages(self, seen: Observed) -> dict[str, Any]:
-        (service,) = [
-            one
-            for one in router_objects(seen.me.owner, seen.me.spec, IMAGES, several_stages=True)
-            if one["metadata"]["name"] == "llama-engine" and one["kind"] == "Service"
-        ]
-        return {**service, "metadata": {**service["metadata"], "uid": "uid-of-service"}}
+class TestTheNamesOfStages:
+    """The Service stands from a time at which groups had two pods."""
 
-    def planned(self, pods: Sequence[dict[str, Any]]) -> Plan:
-        seen = observed(gpu_set(), pods)
-        return plan(replace(seen, services_and_policies=[self.service_of_stages(seen)]), NOW)
+    def seen(
+        self, manifest: dict[str, Any], pods: Sequence[dict[str, Any]], *, ours: bool = True
+    ) -> Observed:
+        seen = observed(manifest, pods)
+        service = names_of_stages(seen.me.owner)
+        owners = service["metadata"]["ownerReferences"] if ours else []
+        metadata = {**service["metadata"], "uid": "uid-of-service", "ownerReferences": owners}
+        live = {**service, "metadata": metadata}
+        return replace(seen, existing={**seen.existing, ("Service", "llama-engine"): live})
 
-    def is_applied(self, done: Plan) -> bool:
-        applied = [write.manifest for write in done.writes if isinstance(write, Apply)]
-        return ("Service", "llama-engine") in [(one["kind"], one["metadata"]["name"]) for one in applied]
+    def applied(self, done: Plan) -> dict[tuple[str, str], dict[str, Any]]:
+        manifests = [write.manifest for write in done.writes if isinstance(write, Apply)]
+        return {(one["kind"], one["metadata"]["name"]): one for one in manifests}
 
-    def test_the_names_of_stages_go_with_the_last_group_of_several(self) -> None:
-        done = self.planned([member(gpu_set(), "llama-x", node="a", server_id=1)])
+    def test_go_with_the_last_group_of_several(self) -> None:
+        done = plan(self.seen(gpu_set(), [member(gpu_set(), "llama-x", node="a", server_id=1)]), NOW)
         (gone,) = [write for write in done.writes if isinstance(write, Delete)]
         assert (gone.ref.plural, gone.ref.name, gone.uid) == ("services", "llama-engine", "uid-of-service")
-        assert not self.is_applied(done)
+        assert ("Service", "llama-engine") not in self.applied(done)
 
-    def test_and_stay_as_long_as_there_is_one(self) -> None:
-        done = self.planned([stage_pod(stage, node="a", ready=True) for stage in (0, 1)])
-        deleted = [write.ref.plural for write in done.writes if isinstance(write, Delete)]
-        assert "services" not in deleted
-        assert self.is_applied(done)
+    def test_stay_with_the_stages_right_to_talk_as_long_as_there_is_one(self) -> None:
+        pods = [stage_pod(stage, node="a", ready=True) for stage in (0, 1)]
+        done = plan(self.seen(gpu_set(), pods), NOW)
+        assert "llama-engine" not in deleted(done)
+        applied = self.applied(done)
+        assert ("Service", "llama-engine") in applied
+        assert len(applied["NetworkPolicy", "llama-engine"]["spec"]["ingress"]) == 2
+
+    @pytest.mark.parametrize(
+        ("ours", "paused"),
+        [pytest.param(False, False, id="somebody else's"), pytest.param(True, True, id="a paused set's")],
+    )
+    def test_are_left_alone(self, ours: bool, paused: bool) -> None:
+        assert deleted(plan(self.seen(gpu_set(paused=paused), [], ours=ours), NOW)) == []
+
+    def test_are_there_before_the_pods_that_need_them(self) -> None:
+        manifest = gpu_set(replicas=1, parallelism={"tensor": 4, "pipeline": 2})
+        done = plan(self.seen(manifest, [], ours=False), NOW)
+        created = [write for write in done.writes if isinstance(write, Create)]
+        needs = [write.needs for write in created if write.manifest["kind"] == "Pod"]
+        assert len(needs) == 2
+        assert all(SERVICES.ref("default", "llama-engine") in each for each in needs)
+        assert shown(done, "RouterReady") == ("False", Reason.NAME_TAKEN)
 
 
 class TestHeldSets:
