@@ -40,7 +40,7 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
         "model": NAME,
         "messages": [{"role": "user", "content": "Count."}],
         "max_tokens": TOKENS,
-        "min_tokens": TOKENS,
+        "ignore_eos": True,
         "stream": True,
     }
     with (
