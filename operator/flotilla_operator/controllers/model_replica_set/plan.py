@@ -2,12 +2,14 @@
 
 held?     deleted: nothing, its children go with it; paused: look on, release what was never bound, change
           nothing else, ask for no nodes
-router    services, ConfigMap, Deployment and what guards them; a name that is taken is left alone, and the
-          stages' Service goes when the last group of several has gone
+guards    the engines' NetworkPolicy and disruption budget, and the Service that names stages, which goes when
+          the last group of several has gone
 endings   groups of which a pod is over, a node is gone, a pin failed: all their pods go
 gates     groups that exist whole and whose nodes are still to be had: their gates are lifted
 turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
 placement the groups that fit get their pods, already pinned; without an accelerator the scheduler chooses
+router    services, ConfigMap, Deployment and what guards them, for a router starts faster than an engine; a
+          name that is taken is left alone
 nodes     for groups that fit nowhere placeholders make a node autoscaler bring some, where the user wishes it
 status    what all of this amounts to
 """
@@ -65,6 +67,7 @@ from flotilla_operator.placement import Placement, place
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods, engines, stages_of
 from flotilla_operator.workloads.gate import is_gated, lifting
+from flotilla_operator.workloads.labels import Owner
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -100,12 +103,13 @@ def plan(observed: Observed, now: datetime) -> Plan:
     writes: list[Write] = [
         *key,
         *templates,
-        *_applies(objects, _refs(key)),
+        *_applies([one for one in objects if _is_of_engines(one, me.owner)], _refs(key)),
         *record_revisions(observed, demand, rollout),
         *ending_deletes(ended, observed),
         *leaving.writes,
         *_lifts(demand, now),
         *_pods(started, needs),
+        *_applies([one for one in objects if not _is_of_engines(one, me.owner)], _refs(key)),
         *placeholder_writes(asking, observed, now),
         *old_templates(observed, demand),
         *names_nobody_asks_for(observed),
@@ -269,6 +273,11 @@ def _applies(objects: Sequence[Manifest], key: frozenset[ObjectRef]) -> list[App
     """Routers that were started with another's key would be refused by the engines."""
     nothing: frozenset[ObjectRef] = frozenset()
     return [Apply(manifest=one, needs=key if one["kind"] == DEPLOYMENTS.kind else nothing) for one in objects]
+
+
+def _is_of_engines(manifest: Manifest, owner: Owner) -> bool:
+    """Whether it has to be there before engine pods are; a router starts faster than they do."""
+    return bool(manifest["metadata"]["name"] == engines(owner).name)
 
 
 def _pods(started: Sequence[Started], needs: frozenset[ObjectRef]) -> list[Create]:
