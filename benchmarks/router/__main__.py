@@ -24,9 +24,9 @@ WANTED = (
     under(0.5, "router_cores"),
     known_to_miss(under(2, "saturated_added_p95_ms")),
     known_to_miss(under(2, "saturated_8_connections_added_p95_ms")),
-    known_to_miss(under(2, "streams_20_ms_added_first_token_p95_ms")),
+    under(2, "streams_20_ms_added_first_token_p95_ms"),
     known_to_miss(under(2, "streams_20_ms_at_once_added_first_token_p95_ms")),
-    known_to_miss(under(2, "streams_50_ms_added_first_token_p95_ms")),
+    under(2, "streams_50_ms_added_first_token_p95_ms"),
 )
 WANTED_OF_TRACE = (
     at_least(0.95, "share_of_bound", WITH_HEADERS),
