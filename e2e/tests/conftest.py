@@ -15,6 +15,7 @@ from demo.corpus import demo_corpus
 from demo.environment import Environment
 from demo.kubectl import Kubectl
 from local_cluster import cluster
+from tests.support.applied import Site
 from tests.support.stand_ins import double_image
 
 
@@ -44,3 +45,11 @@ def everywhere(demo: Environment) -> Kubectl:
 def double(demo: Environment) -> str:
     """The engine double's image."""
     return double_image(demo)
+
+
+@pytest.fixture
+def site(demo: Environment) -> Iterator[Site]:
+    """The demo's namespace; what a test makes in it goes with the test."""
+    made_here = Site(demo.kubectl)
+    yield made_here
+    made_here.remove_all()

@@ -5,7 +5,6 @@ credentials can have wrong is in test_demo.py, and what the schema refuses in th
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import httpx
 import pytest
 
 from demo import claims
-from demo.environment import Environment
 from demo.kubectl import KubectlError
 from flotilla_cli.tasks import ask
 from tests.support.applied import WAIT_SECONDS, Site, example, replica_set
@@ -23,13 +21,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
 MEBIBYTE = 2**20
 GUIDE = "# Leave\n\nEvery employee has thirty-one days of leave a year. Ask your manager early.\n"
-
-
-@pytest.fixture
-def site(demo: Environment) -> Iterator[Site]:
-    made_here = Site(demo.kubectl)
-    yield made_here
-    made_here.remove_all()
 
 
 def index(name: str, path: str) -> dict[str, Any]:

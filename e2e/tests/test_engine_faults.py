@@ -32,13 +32,6 @@ NO_CERTIFICATE = "no-certificate"
 KILLED = "ended with code 137"
 
 
-@pytest.fixture
-def site(demo: Environment) -> Iterator[Site]:
-    made_here = Site(demo.kubectl)
-    yield made_here
-    made_here.remove_all()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def early(demo: Environment, double: str) -> Iterator[None]:
     """Two sets that cannot start. They come first and are judged last, since the operator lets the kubelet

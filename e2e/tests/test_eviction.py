@@ -3,13 +3,11 @@
 """
 
 import json
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.environment import Environment
 from demo.kubectl import Kubectl, KubectlError
 from engine_double.configuration import Configuration
 from flotilla_runtime import contract
@@ -23,13 +21,6 @@ NAME = "evicted"
 TOKENS = 1800
 STREAM_SECONDS = TOKENS * Configuration().decode_step_seconds
 RUNNING = "vllm:num_requests_running"
-
-
-@pytest.fixture
-def site(demo: Environment) -> Iterator[Site]:
-    made_here = Site(demo.kubectl)
-    yield made_here
-    made_here.remove_all()
 
 
 def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: Site, double: str) -> None:
