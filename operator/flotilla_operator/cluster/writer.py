@@ -11,6 +11,7 @@ is called before and after each kind of write, which is where tests kill the pro
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Final
@@ -74,25 +75,40 @@ class Writer:
         """Do the writes; returns those that were refused.
 
         Objects are applied one after another, for a later one may need an earlier one: a role binding its
-        role. Pods that are created, changed or deleted next to each other do not wait for each other. What
+        role. Pods that are created, changed or deleted next to each other wait only for what they need. What
         needs an object that was refused is left out; the one refusal tells of both.
         """
         refusals: list[Refusal] = []
-        for (kind, _), neighbours in groupby(writes, key=lambda write: (type(write), _needed(write))):
-            refused = {refusal.ref for refusal in refusals}
-            able = [write for write in neighbours if not _needed(write) & refused]
-            refusals += await self._together(owner, able, at_once=1 if kind is Apply else WRITES_AT_ONCE)
+        for kind, neighbours in groupby(writes, key=type):
+            refusals += await self._together(
+                owner,
+                list(neighbours),
+                refused={refusal.ref for refusal in refusals},
+                at_once=1 if kind is Apply else WRITES_AT_ONCE,
+            )
         return refusals
 
-    async def _together(self, owner: Owner, writes: Sequence[Write], *, at_once: int) -> list[Refusal]:
-        """Carry out writes, so many at once; the first unexpected error ends them all."""
+    async def _together(
+        self, owner: Owner, writes: Sequence[Write], *, refused: AbstractSet[ObjectRef], at_once: int
+    ) -> list[Refusal]:
+        """Carry out writes, so many at once, in their order where one needs another; the first unexpected
+        error ends them all.
+        """
         waiting = iter(enumerate(writes))
+        begun: dict[ObjectRef, asyncio.Event] = {}
         refusals: dict[int, Refusal] = {}
 
         async def work() -> None:
             for position, write in waiting:
-                if (refusal := await self._try(owner, write)) is not None:
+                needed = _needed(write)
+                earlier = [begun[ref] for ref in needed & begun.keys()]
+                over = begun[ref_of(write)] = asyncio.Event()
+                for one in earlier:
+                    await one.wait()
+                in_vain = refused | {refusal.ref for refusal in refusals.values()}
+                if not needed & in_vain and (refusal := await self._try(owner, write)) is not None:
                     refusals[position] = refusal
+                over.set()
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -173,6 +173,7 @@ def _scheduling(spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage
         wishes["affinity"] = pinned(None, identity.nodes[stage.number])
     if stage.count > 1:
         wishes |= {"hostname": stage.pod_name, "subdomain": stage.service}
+    if not stage.comes_last:
         wishes["schedulingGates"] = gates()
     return wishes
 

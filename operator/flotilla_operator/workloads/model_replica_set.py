@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.engine_pod import engines
+from flotilla_operator.workloads.engine_pod import engine_selector, engines
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.router import (
@@ -53,12 +53,14 @@ def router_objects(
 
 
 def names_of_stages(owner: Owner) -> Manifest:
-    """The Service by which the stages of a group find each other. Where groups have one pod nobody asks for
-    its name, and Kubernetes would write all addresses anew whenever a replica comes.
+    """The Service by which the stages of a group find their leader. It has the leaders alone, and where
+    groups have one pod there is none: nobody asks for another pod's name, and Kubernetes writes all addresses
+    anew whenever one comes.
     """
-    part = engines(owner)
     port = objects.Port(name="http", number=contract.PORT_ENGINE)
-    return objects.headless_service(part, selector=part.selector, ports=[port], publish_not_ready=True)
+    return objects.headless_service(
+        engines(owner), selector=engine_selector(owner), ports=[port], publish_not_ready=True
+    )
 
 
 def _among_stages(owner: Owner) -> Manifest:

@@ -1,7 +1,7 @@
 """The stages of a group: which one a pod is, and how the pods of one group find each other.
 
 The leader's pod is called like its group, so what is said of a group can be looked up by its name; the others
-add their number. All have names in the set's headless service, from their first moment on.
+add their number. The leader has a name in the set's headless service, from its first moment on.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ def pod_name_of(group: str, stage: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Stage `number` of `count` of a group; `service` is the headless service that gives its pods names."""
+    """Stage `number` of `count` of a group; `service` is the headless service that gives leaders names."""
 
     group: str
     number: int
@@ -26,6 +26,11 @@ class Stage:
     def leads(self) -> bool:
         """Whether it answers for the group."""
         return self.number == 0
+
+    @property
+    def comes_last(self) -> bool:
+        """Whether its pod is created when those of all others exist."""
+        return self.number == self.count - 1
 
     @property
     def pod_name(self) -> str:

@@ -44,6 +44,7 @@ def engine_pod(
     server_id: int = 1,
     owner_uid: str = "uid-llama",
     scheduler: str = "",
+    scheduler_reason: str = "Unschedulable",
     message: str = "",
     containers: Sequence[dict[str, Any]] = (),
     inits: Sequence[dict[str, Any]] = (),
@@ -56,7 +57,8 @@ def engine_pod(
 ) -> dict[str, Any]:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     if scheduler:
-        conditions.append({"type": "PodScheduled", "status": "False", "message": scheduler})
+        said = {"reason": scheduler_reason, "message": scheduler}
+        conditions.append({"type": "PodScheduled", "status": "False", **said})
     if disrupted:
         conditions.append({"type": "DisruptionTarget", "status": "True", "reason": disrupted})
     metadata: dict[str, Any] = {

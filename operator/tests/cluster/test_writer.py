@@ -339,6 +339,30 @@ async def test_pods_are_posted_at_once_and_one_that_is_refused_late_stops_none()
         assert refused == [RefusalReason.FORBIDDEN]
 
 
+async def test_a_pod_waits_for_the_pod_it_needs_and_for_no_other() -> None:
+    async with bench() as b:
+
+        async def made_when_the_other_pair_is_there() -> web.Response:
+            while not all(b.api.get(PODS, "default", name) for name in ("m-2", "m-3")):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            return web.json_response(b.api.put(PODS, pod("m-0")), status=201)
+
+        def is_first(request: Request) -> bool:
+            return request.method == "POST" and request.body["metadata"]["name"] == "m-0"
+
+        b.api.faults.append(Fault(is_first, made_when_the_other_pair_is_there))
+        async with asyncio.timeout(10):
+            refused = await b.write(
+                Create(manifest=pod("m-0")),
+                Create(manifest=pod("m-1"), needs=frozenset({PODS.ref("default", "m-0")})),
+                Create(manifest=pod("m-2")),
+                Create(manifest=pod("m-3"), needs=frozenset({PODS.ref("default", "m-2")})),
+            )
+        assert refused == []
+        posted = [request.body["metadata"]["name"] for request in b.api.writes()]
+        assert posted == ["m-0", "m-2", "m-3", "m-1"]
+
+
 @pytest.mark.parametrize(
     ("refused", "made"),
     [

@@ -44,13 +44,16 @@ class Cutter:
     def _cut_portion(self, text: str) -> Iterator[tuple[int, int]]:
         starts = self._starts(text)
         strengths = [_strength(text, starts, index) for index in range(len(starts))]
-        first = 0
+        first = covered = 0
         while first < len(starts):
-            end = self._end(text, starts, strengths, first)
+            end = self._end(text, starts, strengths, first, covered)
+            if end <= covered:
+                first = covered  # what is repeated leaves no room for anything new
+                continue
             yield starts[first], _position(text, starts, end)
             if end >= len(starts):
                 return
-            first = max(self._overlap_start(strengths, first, end), first + 1)
+            first, covered = max(self._overlap_start(strengths, first, end), first + 1), end
 
     def count(self, text: str) -> int:
         """How many tokens `text` has alone."""
@@ -68,10 +71,11 @@ class Cutter:
         # Offsets of normalising tokenizers may repeat; a text of nothing they know is still text.
         return [0, *sorted({start for start in starts if start > 0})] if text.strip() else []
 
-    def _end(self, text: str, starts: list[int], strengths: list[int], first: int) -> int:
+    def _end(self, text: str, starts: list[int], strengths: list[int], first: int, covered: int) -> int:
+        """Where the chunk from `first` on ends, if it can behind `covered`, where the one before ended."""
         last = min(first + self.chunk_tokens, len(starts))
         if last < len(starts):
-            earliest = first + max(1, self.chunk_tokens // 2)
+            earliest = min(last, max(first + max(1, self.chunk_tokens // 2), covered + 1))
             last = max(range(earliest, last + 1), key=lambda index: (strengths[index], index))
         while last > first + 1:
             chunk = text[starts[first] : _position(text, starts, last)]

@@ -74,6 +74,7 @@ def cutter(tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int = 0) -> 
 @given(TEXTS, TOKENIZERS, st.integers(16, 60), st.integers(0, 15), st.sampled_from([40, 200, 10_000]))
 @example("a" * 5000, WORD_PIECE, 16, 4, 1000)
 @example("\u3000\n x", PlainTokenizer(), 16, 0, 1000)
+@example(" 0000000000000 0000", PlainTokenizer(), 16, 13, 40)
 def test_every_token_is_in_some_chunk_and_no_chunk_is_too_long(
     text: str, tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int, portion: int
 ) -> None:

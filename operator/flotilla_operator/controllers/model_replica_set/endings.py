@@ -142,16 +142,21 @@ def room_taken(seen: Seen) -> Ending | None:
 
 
 def not_bound_in_time(seen: Seen) -> Ending | None:
-    """Somebody else took the room; a pin cannot be moved, so the group makes way for a new one elsewhere."""
+    """Somebody else took the room; a pin cannot be moved, so the group makes way for a new one elsewhere. A
+    gate that no operator was there to lift says nothing against the node behind it.
+    """
     since = seen.group.may_bind_since
     late = [m for m in seen.group.members if m.bound_to is None and m.pin is not None]
     if not late or since is None or seen.now - since < seen.around.bind_timeout:
         return None
-    why = scheduler_message(late[0].pod) or "the scheduler said nothing"
+    tried = [m for m in late if m.phase is not Phase.GATED]
+    first = (tried or late)[0]
+    silent = "the scheduler said nothing" if tried else "its gate was not lifted"
+    why = scheduler_message(first.pod) or silent
     return Ending(
         reason=EventReason.GROUP_RELEASED,
-        message=f"not bound to {late[0].pin} within {seen.around.bind_timeout.total_seconds():g} s: {why}",
-        failed_nodes=frozenset(m.pin for m in late if m.pin is not None),
+        message=f"not bound to {first.pin} within {seen.around.bind_timeout.total_seconds():g} s: {why}",
+        failed_nodes=frozenset(m.pin for m in tried if m.pin is not None),
     )
 
 

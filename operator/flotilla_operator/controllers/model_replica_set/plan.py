@@ -282,9 +282,15 @@ def _is_of_engines(manifest: Manifest, owner: Owner) -> bool:
 
 def _pods(started: Sequence[Started], needs: frozenset[ObjectRef]) -> list[Create]:
     """Without the template of their devices pods would hold room on their nodes and never be bound; with a
-    key of another's the routers would be refused.
+    key of another's the routers would be refused. The last pod of a group may be bound as soon as it exists,
+    so it needs the others.
     """
-    return [Create(manifest=pod, needs=needs) for one in started for pod in one.pods]
+    creates: list[Create] = []
+    for *others, last in (one.pods for one in started):
+        whole = needs.union(PODS.ref_to(other) for other in others)
+        creates += [Create(manifest=pod, needs=needs) for pod in others]
+        creates.append(Create(manifest=last, needs=whole))
+    return creates
 
 
 def _rests_on(started: Sequence[Started], needs: frozenset[ObjectRef]) -> dict[str, frozenset[ObjectRef]]:

@@ -39,6 +39,7 @@ FOR_A_PERSON = (
     Reason.ENGINE_CRASHING,
     Reason.ROUTER_CRASHING,
 )
+GATED = "SchedulingGated"  # the reason of a pod's condition PodScheduled
 EVICTED_BECAUSE = frozenset({"EvictionByEvictionAPI", "DeletionByTaintManager"})
 LAST_WORDS_LIMIT = 400
 CONTAINERS_MAY_START = "PodReadyToStartContainers"  # says the kubelet once volumes and network are there
@@ -133,10 +134,13 @@ def slow_start(pod: Mapping[str, Any], usual_seconds: float | None, now: datetim
 
 
 def scheduler_message(pod: Mapping[str, Any]) -> str:
-    """What the scheduler says of a pod that it has not bound."""
+    """What the scheduler says of a pod that it has not bound; that it had a gate stands there until the
+    scheduler has looked at it without.
+    """
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message") or condition.get("reason") or "")
+            reason = condition.get("reason") or ""
+            return "" if reason == GATED else str(condition.get("message") or reason)
     return ""
 
 

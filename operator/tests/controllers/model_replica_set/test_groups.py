@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.cluster.ownership import Refusal, RefusalReason
-from flotilla_operator.cluster.writes import Delete, JsonPatch, Plan
+from flotilla_operator.cluster.writes import Create, Delete, JsonPatch, ObjectRef, Plan
 from flotilla_operator.controllers.failures import as_far_as_it_came
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.plan import plan
@@ -72,6 +72,12 @@ def test_the_score_is_told_with_its_parts() -> None:
     assert done.status["placement"]["score"] == round((4 / 3 + 2 * 0.5 + 1) / 7, 2)
 
 
+def needed(done: Plan, pod: dict[str, Any]) -> frozenset[ObjectRef]:
+    """What has to be there before this pod is created."""
+    (write,) = (write for write in done.writes if isinstance(write, Create) and write.manifest is pod)
+    return write.needs
+
+
 def graces(done: Plan) -> dict[str, int | None]:
     """The seconds that each deleted pod gets to end."""
     return {write.ref.name: write.grace_period_seconds for write in done.writes if isinstance(write, Delete)}
@@ -84,7 +90,10 @@ class TestAGroupOfTwoStages:
         name = leader["metadata"]["name"]
         assert second["metadata"]["name"] == f"{name}-1"
         assert [pin_of(pod) for pod in (leader, second)] == ["a", "b"]
-        assert [pod["spec"]["schedulingGates"] for pod in (leader, second)] == [[{"name": GATE}]] * 2
+        gates = [pod["spec"].get("schedulingGates") for pod in (leader, second)]
+        assert gates == [[{"name": GATE}], None], "with the last pod the group is whole"
+        needs = {pod["metadata"]["name"]: {ref.name for ref in needed(done, pod)} for pod in (leader, second)}
+        assert needs == {name: {"llama-engine"}, f"{name}-1": {"llama-engine", name}}
         assert [pod["metadata"]["labels"][contract.LABEL_GROUP] for pod in (leader, second)] == [name] * 2
         assert [pod["metadata"]["labels"][contract.LABEL_STAGE] for pod in (leader, second)] == ["0", "1"]
         assert {p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in (leader, second)} == {
@@ -130,6 +139,14 @@ class TestAGroupOfTwoStages:
         done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
         assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa-1"]
         assert done.look_again_seconds == 28
+
+    def test_that_nobody_let_go_in_time_gives_its_accelerators_back(self) -> None:
+        manifest = pairs()
+        first, _ = members(manifest, node=False, gated=True)
+        _, second = members(manifest, age=31)
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert lifted(done) == []
+        assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
 
     def test_whose_room_was_taken_behind_the_gate_is_released_and_placed_elsewhere(self) -> None:
         manifest = pairs()

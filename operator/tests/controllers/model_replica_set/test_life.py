@@ -505,8 +505,14 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
         pytest.param(
             [stage_pod(0, pin="a", lifted=31, node="a"), stage_pod(1, pin="b", gated=True)],
             EventReason.GROUP_RELEASED,
-            "not bound to b within 30 s: the scheduler said nothing",
+            "not bound to b within 30 s: its gate was not lifted",
             id="the second gate was never lifted",
+        ),
+        pytest.param(
+            [stage_pod(0, pin="a", gated=True), stage_pod(1, pin="b", age=31)],
+            EventReason.GROUP_RELEASED,
+            "not bound to b within 30 s: the scheduler said nothing",
+            id="one was tried in vain and the other's gate was not lifted",
         ),
         pytest.param(
             [stage_pod(0, pin="a", gated=True), stage_pod(1, pin="gone", gated=True)],
@@ -560,6 +566,20 @@ def test_a_group_ends_with_any_of_its_members(
 )
 def test_a_group_goes_on(pods: list[dict[str, Any]]) -> None:
     assert seen(*pods).ending is None
+
+
+def test_only_a_node_that_was_tried_in_vain_has_failed() -> None:
+    ending = seen(stage_pod(0, pin="a", gated=True), stage_pod(1, pin="b", age=31)).ending
+    assert ending is not None
+    assert ending.failed_nodes == {"b"}
+
+
+def test_what_the_scheduler_said_of_a_gate_is_no_news_once_it_is_lifted() -> None:
+    blocked = "Scheduling is blocked due to non-empty scheduling gates"
+    pod = stage_pod(0, pin="a", lifted=1, scheduler=blocked, scheduler_reason="SchedulingGated")
+    assert seen(pod, stage_pod(1, pin="b")).leader.not_bound_because == ""
+    full = stage_pod(0, pin="a", lifted=1, scheduler="no room", scheduler_reason="Unschedulable")
+    assert seen(full, stage_pod(1, pin="b")).leader.not_bound_because == "no room"
 
 
 def test_a_gated_group_whose_room_others_took_is_released() -> None:
