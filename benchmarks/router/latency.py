@@ -4,7 +4,9 @@ The backend answers at once, so what is left is the way there and back. Added is
 over the rounds, for each quantile. How many cores each role used says whether the machine was full, and so
 whether a figure is the router's or that of the queue for the processors. As fast as the connections can, the
 mean time of a request is their number over the requests a second, wherever it waits: a few connections beside
-many tell what is added where the queue is short.
+many tell what is added where the queue is short. Two plain HAProxies that know nothing of conversations, logs
+or keys are asked in the same way: what they add no router that is made of HAProxy and opens a connection for
+each request can save.
 
 Streams are asked for with the routers on one half of the processors and everything else on the other, with
 and without routers alike: users' routers do not share their processors with the callers and the engines. How
@@ -23,7 +25,16 @@ from typing import Any
 from cluster_site import wait_for
 from local_cluster.processes import free_port
 from processor import apart, finished_children_seconds, is_idle, processor_seconds
-from router.parts import Balancer, ask, engine_addresses, load_program, median, running, two_routers
+from router.parts import (
+    Balancer,
+    ask,
+    engine_addresses,
+    load_program,
+    median,
+    plain_balancers,
+    running,
+    two_routers,
+)
 
 ENGINES = 4
 RATE = 500
@@ -35,6 +46,7 @@ STREAM_INTERVALS_MILLISECONDS = (20, 50)
 STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 SIDES = ("without", "with")
+PLAIN = "plain"
 IDLE_CORES = 0.1
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 30
@@ -53,6 +65,11 @@ class Phase:
     requests_per_second: str | None = None
     only_first_round: bool = False
     apart: bool = False
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Who is asked. Plain HAProxies, too, where the machine is full."""
+        return SIDES if self.requests_per_second is None else (*SIDES, PLAIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +151,15 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
     with (
         instant_engines(folder) as (engine_port, backend_id),
         two_routers(folder, engine_port, ENGINES, max_num_seqs=1000) as router,
+        plain_balancers(folder, engine_port, ENGINES, balance="leastconn") as plain,
     ):
         direct = ",".join(f"http://{ip}:{engine_port}" for ip in engine_addresses(ENGINES))
-        urls = {"without": direct, "with": router.url}
+        urls = {"without": direct, "with": router.url, PLAIN: plain.url}
 
         def processors() -> ByRole:
             return {
                 **router.processor_seconds(),
+                "plain_haproxy": plain.processor_seconds()["haproxy"],
                 "backend": processor_seconds(backend_id),
                 "load_generator": finished_children_seconds(),
             }
@@ -166,11 +185,14 @@ def _is_idle(router: Balancer) -> bool:
 
 
 def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:
-    """Each round goes through all phases on one side, then on the other, which begins the next round."""
+    """Each round goes through all phases on one side, then on the others, the last of which begins the next
+    round.
+    """
+    every = (*SIDES, PLAIN)
     for number in range(rounds):
-        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+        for side in every if number % 2 == 0 else every[::-1]:
             for phase in asked:
-                if number == 0 or not phase.only_first_round:
+                if side in phase.sides and (number == 0 or not phase.only_first_round):
                     yield side, phase
 
 
@@ -204,6 +226,9 @@ def added(asked: Sequence[Phase], middle: Mapping[tuple[str, str], Run]) -> dict
         if phase.requests_per_second is not None:
             found[phase.requests_per_second] = through["requests_per_second"]
             found[f"{phase.requests_per_second}_without"] = without["requests_per_second"]
+            plain = middle[phase.name, PLAIN].figures
+            found[f"{phase.requests_per_second}_plain_haproxy"] = plain["requests_per_second"]
+            found[f"{phase.added}_p95_ms_plain_haproxy"] = plain["p95_ms"] - without["p95_ms"]
         found |= {f"{phase.added}_{key}": through[key] - without[key] for key in phase.quantiles}
     steady = middle["steady", "with"].cores
     return {

@@ -7,7 +7,7 @@ import pytest
 
 from processor import apart, halves
 from router.__main__ import WANTED
-from router.latency import SIDES, Run, added, cores_used, middle_of, order, phases
+from router.latency import Run, added, cores_used, middle_of, order, phases
 
 QUIET = {"haproxy": 0.2, "agents": 0.1, "backend": 0.3, "load_generator": 0.4, "router": 0.3}
 
@@ -37,6 +37,7 @@ def test_neither_side_is_always_first_and_slow_streams_are_only_in_the_first_rou
         *("without", "with"),
     ]
     assert [side for side, name in steps if name == "streams_50_ms"] == ["without", "with"]
+    assert [side for side, name in steps if name == "saturated"][:3] == ["without", "with", "plain"]
 
 
 def test_processors_in_halves() -> None:
@@ -63,13 +64,15 @@ def test_one_slow_round_of_three_changes_no_figure() -> None:
 def test_what_is_added_is_the_difference_and_every_figure_that_is_wanted_is_there() -> None:
     asked = phases(6)
     middle = {
-        (phase.name, side): run(3 if side == "with" else 1, 700 if side == "with" else 900)
+        (phase.name, side): run(*{"without": (1, 900), "with": (3, 700), "plain": (2, 800)}[side])
         for phase in asked
-        for side in SIDES
+        for side in phase.sides
     }
     found = added(asked, middle)
     assert found["added_p95_ms"] == 2
     assert (found["requests_per_second"], found["requests_per_second_without"]) == (700, 900)
+    assert found["requests_per_second_plain_haproxy"] == 800
+    assert found["saturated_added_p95_ms_plain_haproxy"] == 1
     assert found["router_cores"] == pytest.approx(0.3)
     assert found["cores"]["saturated_with"]["backend"] == 0.3
     assert {wanted.path[0] for wanted in WANTED} <= found.keys()
