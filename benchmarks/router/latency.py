@@ -6,7 +6,7 @@ whether a figure is the router's or that of the queue for the processors. As fas
 mean time of a request is their number over the requests a second, wherever it waits: a few connections beside
 many tell what is added where the queue is short. Two plain HAProxies that know nothing of conversations, logs
 or keys are asked in the same way: what they add no router that is made of HAProxy and opens a connection for
-each request can save.
+each request can save. Two that keep their connections tell what the opening costs.
 
 Streams are asked for with the routers on one half of the processors and everything else on the other, with
 and without routers alike: users' routers do not share their processors with the callers and the engines. How
@@ -46,7 +46,7 @@ STREAM_INTERVALS_MILLISECONDS = (20, 50)
 STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 SIDES = ("without", "with")
-PLAIN = "plain"
+PLAIN, KEEPING = "plain_haproxy", "keeping_haproxy"
 IDLE_CORES = 0.1
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 30
@@ -69,7 +69,7 @@ class Phase:
     @property
     def sides(self) -> tuple[str, ...]:
         """Who is asked. Plain HAProxies, too, where the machine is full."""
-        return SIDES if self.requests_per_second is None else (*SIDES, PLAIN)
+        return SIDES if self.requests_per_second is None else (*SIDES, PLAIN, KEEPING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +152,16 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
         instant_engines(folder) as (engine_port, backend_id),
         two_routers(folder, engine_port, ENGINES, max_num_seqs=1000) as router,
         plain_balancers(folder, engine_port, ENGINES, balance="leastconn") as plain,
+        plain_balancers(folder, engine_port, ENGINES, balance="leastconn", keep_connections=True) as keeping,
     ):
         direct = ",".join(f"http://{ip}:{engine_port}" for ip in engine_addresses(ENGINES))
-        urls = {"without": direct, "with": router.url, PLAIN: plain.url}
+        urls = {"without": direct, "with": router.url, PLAIN: plain.url, KEEPING: keeping.url}
 
         def processors() -> ByRole:
             return {
                 **router.processor_seconds(),
-                "plain_haproxy": plain.processor_seconds()["haproxy"],
+                PLAIN: plain.processor_seconds()["haproxy"],
+                KEEPING: keeping.processor_seconds()["haproxy"],
                 "backend": processor_seconds(backend_id),
                 "load_generator": finished_children_seconds(),
             }
@@ -188,7 +190,7 @@ def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:
     """Each round goes through all phases on one side, then on the others, the last of which begins the next
     round.
     """
-    every = (*SIDES, PLAIN)
+    every = (*SIDES, PLAIN, KEEPING)
     for number in range(rounds):
         for side in every if number % 2 == 0 else every[::-1]:
             for phase in asked:
@@ -226,9 +228,10 @@ def added(asked: Sequence[Phase], middle: Mapping[tuple[str, str], Run]) -> dict
         if phase.requests_per_second is not None:
             found[phase.requests_per_second] = through["requests_per_second"]
             found[f"{phase.requests_per_second}_without"] = without["requests_per_second"]
-            plain = middle[phase.name, PLAIN].figures
-            found[f"{phase.requests_per_second}_plain_haproxy"] = plain["requests_per_second"]
-            found[f"{phase.added}_p95_ms_plain_haproxy"] = plain["p95_ms"] - without["p95_ms"]
+            for side in (PLAIN, KEEPING):
+                figures = middle[phase.name, side].figures
+                found[f"{phase.requests_per_second}_{side}"] = figures["requests_per_second"]
+                found[f"{phase.added}_p95_ms_{side}"] = figures["p95_ms"] - without["p95_ms"]
         found |= {f"{phase.added}_{key}": through[key] - without[key] for key in phase.quantiles}
     steady = middle["steady", "with"].cores
     return {

@@ -36,7 +36,7 @@ defaults
     timeout client 600s
     timeout server 600s
     timeout connect 5s
-    option http-server-close
+    option {connections}
     option http-no-delay
 frontend callers
     bind 127.0.0.1:{port}
@@ -174,15 +174,22 @@ def wait_until_healthy(url: str) -> None:
 
 
 @contextmanager
-def plain_balancers(folder: Path, engine_port: int, engines: int, *, balance: str) -> Iterator[Balancer]:
-    """Two HAProxies on one port that know nothing of conversations."""
+def plain_balancers(
+    folder: Path, engine_port: int, engines: int, *, balance: str, keep_connections: bool = False
+) -> Iterator[Balancer]:
+    """Two HAProxies on one port that know nothing of conversations. Like the routers they open a connection
+    to the engine for each request, or else keep them.
+    """
     port = free_port()
+    connections = "http-keep-alive" if keep_connections else "http-server-close"
     servers = "\n".join(
         f"    server r{number} {ip}:{engine_port}"
         for number, ip in enumerate(engine_addresses(engines), start=1)
     )
-    config = folder / f"{balance}.cfg"
-    config.write_text(BALANCER_CONFIG.format(port=port, balance=balance, servers=servers))
+    config = folder / f"{balance}-{connections}.cfg"
+    config.write_text(
+        BALANCER_CONFIG.format(port=port, connections=connections, balance=balance, servers=servers)
+    )
     with ExitStack() as stack:
         process_ids = [
             stack.enter_context(running("haproxy", "-db", "-f", str(config), log=folder / "balancer.log"))

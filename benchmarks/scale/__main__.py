@@ -71,6 +71,7 @@ def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list
         seconds = watch.bound_at() - started
     ended = datetime.now(UTC)
     place.demand_bound(workload.pods)
+    place.demand_no_release()
     requests = place.requests_of_operator(began, ended)
     told = f"{requests} requests, {requests / workload.pods:.2f} a pod"
     print(f"operator: {seconds:.1f} s, {told}", flush=True)

@@ -21,6 +21,7 @@ OPERATOR_USER = "the-operator"
 SETS = f"/apis/flotilla.dev/v1alpha1/namespaces/{NAMESPACE}/modelreplicasets"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+EVENTS = f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 ENGINES = "?labelSelector=app.kubernetes.io/component=engine"
 PLAYED_AT_ONCE = 32
@@ -90,6 +91,13 @@ class Site:
             raise RuntimeError(
                 f"{bound} pods stand bound where {wanted} were seen: this run counts for nothing"
             )
+
+    def demand_no_release(self) -> None:
+        """That no group was given up on the way: a run with such groups places some of them twice."""
+        events = self.plane.client.get(EVENTS)["items"]
+        released = [event["note"] for event in events if event["reason"] == "GroupReleased"]
+        if released:
+            raise RuntimeError(f"{len(released)} groups were released: {released[0]}")
 
     def clear(self) -> None:
         """Delete every set and pod, and wait until nothing of them is left: a set of the same name that finds

@@ -28,7 +28,7 @@ from typing import Any
 from cluster_site import Manifest, wait_for
 from streams.load import Outcome
 from streams.site import MODEL, NAMESPACE, Site, group_of, node_of, revision_of, site
-from wanted import add_only_print, conclude, exactly
+from wanted import add_only_print, at_least, conclude, exactly
 
 STREAMS = 200
 SETTLES_SECONDS = 3.0
@@ -37,6 +37,7 @@ PHASES = ("before", "scale_down", "update", "kill", "node_drain", "cancelled_dra
 WANTED = (
     *(exactly(0, f"broken_by_{phase}") for phase in PHASES),
     exactly(0, "unclean_ends"),
+    at_least(1, "ended_by_kill"),
     exactly(1, "cancelled_drain_serves"),
 )
 

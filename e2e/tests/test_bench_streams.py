@@ -17,9 +17,10 @@ def record(outcome: Outcome, phase: str, *, replica: str = "chat-1") -> dict[str
     return {"outcome": outcome, "ended_at": ended_at, "replica": replica, "problem": "the connection broke"}
 
 
-def counted(*records: dict[str, Any]) -> dict[str, Any]:
+def counted(*records: dict[str, Any], hit_by_kill: int = 1) -> dict[str, Any]:
     began = {phase: 10.0 * number for number, phase in enumerate(PHASES)}
-    return result(200, list(records), Phases(began=began, killed=KILLED))
+    hit = [record(Outcome.CLEAN_ERROR, "kill", replica=KILLED)] * hit_by_kill
+    return result(200, [*records, *hit], Phases(began=began, killed=KILLED))
 
 
 def missed(figures: dict[str, Any]) -> set[str]:
@@ -46,9 +47,13 @@ def test_a_broken_stream_is_counted_in_the_phase_in_which_it_ended(phase: str) -
 def test_those_of_the_killed_replica_may_end_with_an_error_while_it_dies_and_no_other() -> None:
     broken = record(Outcome.CLEAN_ERROR, "kill", replica=KILLED)
     assert missed(counted(broken)) == set()
-    assert counted(broken)["ended_by_kill"] == 1
+    assert counted(broken)["ended_by_kill"] == 2
     later = record(Outcome.CLEAN_ERROR, "node_drain", replica=KILLED)
     assert missed(counted(later)) == {"broken_by_node_drain"}
+
+
+def test_a_kill_that_met_no_stream_shows_nothing() -> None:
+    assert missed(counted(hit_by_kill=0)) == {"ended_by_kill"}
 
 
 def test_an_end_that_a_client_cannot_tell_from_a_good_one_is_never_right() -> None:

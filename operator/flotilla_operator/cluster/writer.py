@@ -75,11 +75,12 @@ class Writer:
         """Do the writes; returns those that were refused.
 
         Objects are applied one after another, for a later one may need an earlier one: a role binding its
-        role. Pods that are created, changed or deleted next to each other wait only for what they need. What
-        needs an object that was refused is left out; the one refusal tells of both.
+        role. Pods that are created, changed or deleted next to each other wait only for what they need, and
+        one that is created may be changed before the next is. What needs an object that was refused is left
+        out; the one refusal tells of both.
         """
         refusals: list[Refusal] = []
-        for kind, neighbours in groupby(writes, key=type):
+        for kind, neighbours in groupby(writes, key=_kind):
             refusals += await self._together(
                 owner,
                 list(neighbours),
@@ -376,7 +377,12 @@ def ref_of(write: Write) -> ObjectRef:
 
 
 def _needed(write: Write) -> frozenset[ObjectRef]:
-    return write.needs if isinstance(write, Apply | Create) else frozenset()
+    return frozenset() if isinstance(write, Delete) else write.needs
+
+
+def _kind(write: Write) -> type[Write]:
+    """Writes of one kind go out together; a change of what this plan creates goes with the creations."""
+    return Create if isinstance(write, JsonPatch) and write.needs else type(write)
 
 
 def _refusal(write: Write, reason: RefusalReason, message: str) -> Refusal:

@@ -44,7 +44,8 @@ class Apply:
 class Create:
     """POST of an object that is replaced and never edited (pods, jobs); one that exists is left alone.
 
-    `needs` are objects that earlier writes of the plan make: where one is refused, this is not sent.
+    `needs` are objects that earlier writes of the plan make: this waits for them, and where one is refused
+    it is not sent.
     """
 
     manifest: Manifest
@@ -54,13 +55,15 @@ class Create:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonPatch:
     """A JSON patch (RFC 6902) guarded by a test on `resource_version`, or, where what else changes in the
-    object does not matter, on its `uid`.
+    object does not matter, on its `uid`. Of an object that the same plan creates neither is known: it
+    `needs` that, as a `Create` does, and its operations guard themselves.
     """
 
     ref: ObjectRef
     operations: Sequence[Mapping[str, Any]]
     resource_version: str | None = None
     uid: str | None = None
+    needs: frozenset[ObjectRef] = frozenset()
 
     @property
     def guards(self) -> list[Mapping[str, Any]]:

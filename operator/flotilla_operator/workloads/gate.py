@@ -1,8 +1,8 @@
 """The scheduling gate that holds the pods of a group of several back until all of them exist.
 
 A gated pod may not be bound by anybody, so a quota or a webhook that refuses the last pod of a group leaves
-pods that hold no accelerator. The last pod itself is created when all others exist, and needs no gate. The
-gate is lifted with one patch, which also notes the time: from then on the scheduler has a deadline.
+pods that hold no accelerator. The last pod itself is created when all others exist and needs no gate; then
+theirs are lifted. That is one patch, which also notes the time: from then on the scheduler has a deadline.
 """
 
 from collections.abc import Mapping

@@ -363,6 +363,42 @@ async def test_a_pod_waits_for_the_pod_it_needs_and_for_no_other() -> None:
         assert posted == ["m-0", "m-2", "m-3", "m-1"]
 
 
+async def test_a_pod_of_the_plan_is_changed_before_the_next_one_is_made() -> None:
+    both = frozenset({PODS.ref("default", "m-0"), PODS.ref("default", "m-1")})
+    change = {"op": "add", "path": "/metadata/labels", "value": {"let": "go"}}
+    async with bench() as b:
+
+        async def made_when_the_first_is_changed() -> web.Response:
+            while not any(request.method == "PATCH" for request in b.api.writes()):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            return web.json_response(b.api.put(PODS, pod("m-2")), status=201)
+
+        def is_last(request: Request) -> bool:
+            return request.method == "POST" and request.body["metadata"]["name"] == "m-2"
+
+        b.api.faults.append(Fault(is_last, made_when_the_first_is_changed))
+        async with asyncio.timeout(10):
+            refused = await b.write(
+                Create(manifest=pod("m-0")),
+                Create(manifest=pod("m-1"), needs=frozenset({PODS.ref("default", "m-0")})),
+                JsonPatch(ref=PODS.ref("default", "m-0"), operations=[change], needs=both),
+                Create(manifest=pod("m-2")),
+            )
+        assert refused == []
+        assert (b.api.get(PODS, "default", "m-0") or {})["metadata"]["labels"] == {"let": "go"}
+        assert b.sent() == ["POST", "POST", "POST", "PATCH"]
+
+
+async def test_nothing_waits_for_a_pod_whose_creation_failed() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: r.method == "POST" and r.body["metadata"]["name"] == "m-0", 500)
+        later = Create(manifest=pod("m-1"), needs=frozenset({PODS.ref("default", "m-0")}))
+        async with asyncio.timeout(10):
+            with pytest.raises(ApiError):
+                await b.write(Create(manifest=pod("m-0")), later)
+        assert b.api.get(PODS, "default", "m-1") is None
+
+
 @pytest.mark.parametrize(
     ("refused", "made"),
     [

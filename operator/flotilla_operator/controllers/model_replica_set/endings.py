@@ -127,8 +127,10 @@ def node_not_to_be_had(seen: Seen) -> Ending | None:
 
 def room_taken(seen: Seen) -> Ending | None:
     """Other pods took the room while the group was gated; once it is not, the scheduler has its time."""
+    if seen.group.phase is not Phase.GATED:
+        return None
     for member in seen.group.members:
-        if member.phase is not Phase.GATED or member.pin is None:
+        if member.bound_to is not None or member.pin is None:
             continue
         if not (overdrawn := seen.around.overdrawn(member.pin)):
             continue
@@ -142,8 +144,8 @@ def room_taken(seen: Seen) -> Ending | None:
 
 
 def not_bound_in_time(seen: Seen) -> Ending | None:
-    """Somebody else took the room; a pin cannot be moved, so the group makes way for a new one elsewhere. A
-    gate that no operator was there to lift says nothing against the node behind it.
+    """Somebody else took the room; a pin cannot be moved, so the group makes way for a new one elsewhere. So
+    does one that no operator was there to let go: a pod of it may be bound, but the nodes have not failed.
     """
     since = seen.group.may_bind_since
     late = [m for m in seen.group.members if m.bound_to is None and m.pin is not None]

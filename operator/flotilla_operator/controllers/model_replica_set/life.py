@@ -192,9 +192,9 @@ class ReplicaGroup:
 
     @property
     def may_bind_since(self) -> datetime | None:
-        """Since when the first of its pods that may be bound waits, or waited, for it."""
+        """Since when the scheduler may bind the last of its pods that it may bind."""
         times = [since for member in self.members if (since := member.may_bind_since) is not None]
-        return min(times, default=None)
+        return max(times, default=None)
 
 
 def group_of(pods: Sequence[Pod]) -> ReplicaGroup:

@@ -5,9 +5,10 @@ held?     deleted: nothing, its children go with it; paused: look on, release wh
 guards    the engines' NetworkPolicy and disruption budget, and the Service that names stages, which goes when
           the last group of several has gone
 endings   groups of which a pod is over, a node is gone, a pin failed: all their pods go
-gates     groups that exist whole and whose nodes are still to be had: their gates are lifted
+gates     groups that exist whole and whose gates an operator before us did not come to lift: they are lifted
 turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
-placement the groups that fit get their pods, already pinned; without an accelerator the scheduler chooses
+placement the groups that fit get their pods, already pinned, and are let go once they are whole; without an
+          accelerator the scheduler chooses
 router    services, ConfigMap, Deployment and what guards them, for a router starts faster than an engine; a
           name that is taken is left alone
 nodes     for groups that fit nowhere placeholders make a node autoscaler bring some, where the user wishes it
@@ -108,7 +109,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *ending_deletes(ended, observed),
         *leaving.writes,
         *_lifts(demand, now),
-        *_pods(started, needs),
+        *_pods(started, needs, now),
         *_applies([one for one in objects if not _is_of_engines(one, me.owner)], _refs(key)),
         *placeholder_writes(asking, observed, now),
         *old_templates(observed, demand),
@@ -245,9 +246,9 @@ def _smallest_free(used: set[int]) -> int:
 
 
 def _lifts(demand: Demand, now: datetime) -> list[JsonPatch]:
-    """The gates of the groups that exist whole. Those whose nodes are not to be had any more have an ending.
-
-    A group that is to leave keeps its gates: it holds nothing and never will.
+    """The gates of groups that exist whole, where an operator has ended before it lifted them. Those whose
+    nodes are not to be had any more have an ending. A group that is to leave keeps its gates: it will never
+    serve.
     """
     leaving = {removal.group.name for removal in demand.turnover.removals}
     return [
@@ -280,17 +281,21 @@ def _is_of_engines(manifest: Manifest, owner: Owner) -> bool:
     return bool(manifest["metadata"]["name"] == engines(owner).name)
 
 
-def _pods(started: Sequence[Started], needs: frozenset[ObjectRef]) -> list[Create]:
+def _pods(started: Sequence[Started], needs: frozenset[ObjectRef], now: datetime) -> list[Create | JsonPatch]:
     """Without the template of their devices pods would hold room on their nodes and never be bound; with a
     key of another's the routers would be refused. The last pod of a group may be bound as soon as it exists,
-    so it needs the others.
+    so it needs the others, and with it the others are let go.
     """
-    creates: list[Create] = []
+    writes: list[Create | JsonPatch] = []
     for *others, last in (one.pods for one in started):
-        whole = needs.union(PODS.ref_to(other) for other in others)
-        creates += [Create(manifest=pod, needs=needs) for pod in others]
-        creates.append(Create(manifest=last, needs=whole))
-    return creates
+        all_but_last = needs.union(PODS.ref_to(other) for other in others)
+        whole = all_but_last | {PODS.ref_to(last)}
+        writes += [
+            *(Create(manifest=pod, needs=needs) for pod in others),
+            Create(manifest=last, needs=all_but_last),
+            *(JsonPatch(ref=PODS.ref_to(p), operations=lifting(p, now), needs=whole) for p in others),
+        ]
+    return writes
 
 
 def _rests_on(started: Sequence[Started], needs: frozenset[ObjectRef]) -> dict[str, frozenset[ObjectRef]]:

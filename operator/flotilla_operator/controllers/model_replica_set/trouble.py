@@ -39,7 +39,7 @@ FOR_A_PERSON = (
     Reason.ENGINE_CRASHING,
     Reason.ROUTER_CRASHING,
 )
-GATED = "SchedulingGated"  # the reason of a pod's condition PodScheduled
+SCHEDULING_GATED = "SchedulingGated"  # the reason of a pod's condition PodScheduled
 EVICTED_BECAUSE = frozenset({"EvictionByEvictionAPI", "DeletionByTaintManager"})
 LAST_WORDS_LIMIT = 400
 CONTAINERS_MAY_START = "PodReadyToStartContainers"  # says the kubelet once volumes and network are there
@@ -140,7 +140,7 @@ def scheduler_message(pod: Mapping[str, Any]) -> str:
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             reason = condition.get("reason") or ""
-            return "" if reason == GATED else str(condition.get("message") or reason)
+            return "" if reason == SCHEDULING_GATED else str(condition.get("message") or reason)
     return ""
 
 

@@ -14,7 +14,7 @@ from flotilla_operator.controllers.failures import as_far_as_it_came
 from flotilla_operator.controllers.model_replica_set.backoff import Backoff
 from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from flotilla_operator.workloads.gate import GATE
+from flotilla_operator.workloads.gate import GATE, is_gated
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import GPU, cluster, node, used
@@ -94,6 +94,10 @@ class TestAGroupOfTwoStages:
         assert gates == [[{"name": GATE}], None], "with the last pod the group is whole"
         needs = {pod["metadata"]["name"]: {ref.name for ref in needed(done, pod)} for pod in (leader, second)}
         assert needs == {name: {"llama-engine"}, f"{name}-1": {"llama-engine", name}}
+        (let_go,) = lifted(done)
+        assert let_go.ref.name == name
+        assert {ref.name for ref in let_go.needs} == {"llama-engine", name, f"{name}-1"}
+        assert let_go.operations[1] == {"op": "remove", "path": "/spec/schedulingGates/0"}
         assert [pod["metadata"]["labels"][contract.LABEL_GROUP] for pod in (leader, second)] == [name] * 2
         assert [pod["metadata"]["labels"][contract.LABEL_STAGE] for pod in (leader, second)] == ["0", "1"]
         assert {p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in (leader, second)} == {
@@ -140,6 +144,43 @@ class TestAGroupOfTwoStages:
         assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa-1"]
         assert done.look_again_seconds == 28
 
+    def test_of_three_stages_has_a_gate_on_all_but_the_last_and_the_last_needs_them(self) -> None:
+        manifest = gpu_set(replicas=1, parallelism={"tensor": 4, "pipeline": 3})
+        done = plan(observed(manifest, snapshot=cluster(*(node(n, gpus=4) for n in "abc"))), NOW)
+        pods = created(done)
+        names = [pod["metadata"]["name"] for pod in pods]
+        assert [is_gated(pod["spec"]) for pod in pods] == [True, True, False]
+        assert {ref.name for ref in needed(done, pods[1])} == {"llama-engine"}
+        assert {ref.name for ref in needed(done, pods[2])} == {"llama-engine", *names[:2]}
+        assert [patch.ref.name for patch in lifted(done)] == names[:2]
+        assert all({ref.name for ref in patch.needs} == {"llama-engine", *names} for patch in lifted(done))
+
+    @pytest.mark.parametrize("node", [True, False], ids=["bound", "not bound"])
+    def test_of_which_the_last_pod_exists_and_no_gate_was_lifted_is_let_go(self, node: bool) -> None:
+        manifest = pairs()
+        first, _ = members(manifest, node=False, gated=True)
+        _, second = members(manifest, node=node, age=2)
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa"]
+        assert deleted(done) == []
+        assert created(done) == []
+
+    def test_that_is_let_go_late_has_its_time_to_bind_from_then_on(self) -> None:
+        manifest = pairs()
+        first, _ = members(manifest, node=False, lifted=2)
+        _, second = members(manifest, age=40)
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert deleted(done) == []
+        assert done.look_again_seconds == 28
+
+    def test_of_a_paused_set_whose_last_pod_is_bound_already_gives_its_accelerators_back(self) -> None:
+        manifest = pairs(paused=True)
+        first, _ = members(manifest, node=False, gated=True)
+        _, second = members(manifest, age=2)
+        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        assert lifted(done) == []
+        assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
+
     def test_that_nobody_let_go_in_time_gives_its_accelerators_back(self) -> None:
         manifest = pairs()
         first, _ = members(manifest, node=False, gated=True)
@@ -150,10 +191,11 @@ class TestAGroupOfTwoStages:
 
     def test_whose_room_was_taken_behind_the_gate_is_released_and_placed_elsewhere(self) -> None:
         manifest = pairs()
-        pods = members(manifest, node=False, gated=True)
+        first, _ = members(manifest, node=False, gated=True)
+        _, second = members(manifest, node=False, age=2)
         taken = cluster(*(node(name, gpus=4) for name in "abcd"), claims=(used("b", 1),))
-        done = plan(observed(manifest, pods, snapshot=taken), NOW)
-        assert lifted(done) == []
+        done = plan(observed(manifest, [first, second], snapshot=taken), NOW)
+        assert "llama-aaaaa" not in {patch.ref.name for patch in lifted(done)}
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
         assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
         assert reasons(done)[0] == EventReason.GROUP_RELEASED

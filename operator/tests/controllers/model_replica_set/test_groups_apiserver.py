@@ -16,6 +16,7 @@ import pytest
 
 from flotilla_operator.controllers.conditions import parsed_timestamp
 from flotilla_operator.placement.manifests import pinned_node
+from flotilla_operator.workloads.engine_pod import LEADER_STAGE
 from flotilla_operator.workloads.gate import GATE, is_gated
 from flotilla_runtime import contract
 from tests.controllers.model_replica_set.half_groups import BIND_TIMEOUT_SECONDS, HalfGroups
@@ -183,14 +184,14 @@ def test_an_engine_that_crashes_again_and_again_is_tried_less_and_less_often(sta
     eventually(lambda: len(bound(stage)) == 2)
 
 
-def half_a_group_that_cannot_be_bound(stage: Stage) -> str:
+def half_a_group_that_cannot_be_bound(stage: Stage, *, holds: str = "a") -> str:
     """One pod is bound, the other never will be: its volume is on another node. Returns its node."""
-    first = stage.node("a", gpus=4)
-    stage.node("b", gpus=4)
-    stage.claim_on(first)
+    nodes = {name: stage.node(name, gpus=4) for name in "ab"}
+    stage.claim_on(nodes[holds])
     stage.create(replicas=1, parallelism=PAIR, model={"name": "llama", "source": "pvc://models/llama"})
-    eventually(lambda: list(bound(stage).values()) == [first])
-    return f"b-{stage.namespace}"
+    eventually(lambda: list(bound(stage).values()) == [nodes[holds]])
+    (other,) = nodes.keys() - {holds}
+    return nodes[other]
 
 
 def waits_for_its_volume(stage: Stage) -> list[dict[str, Any]]:
@@ -232,10 +233,19 @@ def test_a_pod_that_takes_a_node_after_the_gate_is_lifted_has_half_a_group_until
     assert list(bound(stage, "other").values()) == [pin(pods[0])], "the accelerators are free for others"
 
 
+@pytest.mark.parametrize(
+    ("holds", "stands"),
+    [
+        pytest.param("a", LEADER_STAGE, id="the leader is bound"),
+        pytest.param("b", "1", id="the last pod is bound"),
+    ],
+)
 def test_half_a_group_whose_other_pod_never_fits_gives_its_accelerators_back_at_the_deadline(
-    stage: Stage,
+    stage: Stage, holds: str, stands: str
 ) -> None:
-    half_a_group_that_cannot_be_bound(stage)
+    half_a_group_that_cannot_be_bound(stage, holds=holds)
+    (held,) = (pod for pod in stage.pods() if pod["spec"].get("nodeName"))
+    assert held["metadata"]["labels"][contract.LABEL_STAGE] == stands
     half = seconds_with_half_a_group(stage, ("llama",), lambda: bound(stage) == {})
     assert BIND_TIMEOUT_SECONDS - 5 < half < BIND_TIMEOUT_SECONDS + 15
     stage.tells("GroupReleased")
@@ -283,7 +293,7 @@ def test_half_a_group_of_a_set_that_is_paused_gives_its_accelerators_back_too(st
 
 
 def test_a_pod_that_takes_a_node_as_soon_as_the_group_exists_sends_it_to_other_nodes(stage: Stage) -> None:
-    """Behind the gate or just after it: at once the one way, at the deadline the other."""
+    """At the deadline, for the gates are lifted as soon as the group exists."""
     for name in "abc":
         stage.node(name, gpus=4)
     taken = pin(waits_for_its_volume(stage)[1])

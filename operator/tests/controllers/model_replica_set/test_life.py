@@ -497,7 +497,10 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
             id="an engine has ended",
         ),
         pytest.param(
-            [stage_pod(0, **PAIR), stage_pod(1, pin="b", lifted=31, scheduler="Insufficient nvidia.com/gpu")],
+            [
+                stage_pod(0, **PAIR, lifted=31, age=32),
+                stage_pod(1, pin="b", age=31, scheduler="Insufficient nvidia.com/gpu"),
+            ],
             EventReason.GROUP_RELEASED,
             "not bound to b within 30 s: Insufficient nvidia.com/gpu",
             id="half of it holds accelerators for 31 seconds",
@@ -583,7 +586,10 @@ def test_what_the_scheduler_said_of_a_gate_is_no_news_once_it_is_lifted() -> Non
 
 
 def test_a_gated_group_whose_room_others_took_is_released() -> None:
-    pods = [stage_pod(i, pin=name, gated=True, requests=FOUR) for i, name in enumerate("ab")]
+    pods = [
+        stage_pod(0, pin="a", gated=True, requests=FOUR),
+        stage_pod(1, pin="b", age=1, requests=FOUR),
+    ]
     assert seen(*pods, claims=(used("b", 4),)).ending is None
     ending = seen(*pods, claims=(used("b", 5),)).ending
     assert ending is not None
