@@ -5,7 +5,7 @@ held?     deleted: nothing, its children go with it; paused: look on, release wh
 guards    the engines' NetworkPolicy and disruption budget, and the Service that names stages, which goes when
           the last group of several has gone
 endings   groups of which a pod is over, a node is gone, a pin failed: all their pods go
-gates     groups that exist whole and whose gates an operator before us did not come to lift: they are lifted
+gates     groups that exist whole and have gates still, since an operator ended too early: they are lifted
 turnover  too many, outdated, or on a node that leaves: the victim drains and then goes; too few: groups wait
 placement the groups that fit get their pods, already pinned, and are let go once they are whole; without an
           accelerator the scheduler chooses
