@@ -47,6 +47,7 @@ STREAMS_OPENED_OVER_SECONDS = 2
 QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 SIDES = ("without", "with")
 PLAIN, KEEPING = "plain_haproxy", "keeping_haproxy"
+SATURATED_SIDES = (*SIDES, PLAIN, KEEPING)
 IDLE_CORES = 0.1
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 30
@@ -69,7 +70,7 @@ class Phase:
     @property
     def sides(self) -> tuple[str, ...]:
         """Who is asked. Plain HAProxies, too, where the machine is full."""
-        return SIDES if self.requests_per_second is None else (*SIDES, PLAIN, KEEPING)
+        return SIDES if self.requests_per_second is None else SATURATED_SIDES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +191,8 @@ def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:
     """Each round goes through all phases on one side, then on the others, the last of which begins the next
     round.
     """
-    every = (*SIDES, PLAIN, KEEPING)
     for number in range(rounds):
-        for side in every if number % 2 == 0 else every[::-1]:
+        for side in SATURATED_SIDES if number % 2 == 0 else SATURATED_SIDES[::-1]:
             for phase in asked:
                 if side in phase.sides and (number == 0 or not phase.only_first_round):
                     yield side, phase

@@ -11,7 +11,6 @@ is called before and after each kind of write, which is where tests kill the pro
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Final
@@ -80,20 +79,17 @@ class Writer:
         out; the one refusal tells of both.
         """
         refusals: list[Refusal] = []
+        refused: set[ObjectRef] = set()
         for kind, neighbours in groupby(writes, key=_kind):
-            refusals += await self._together(
-                owner,
-                list(neighbours),
-                refused={refusal.ref for refusal in refusals},
-                at_once=1 if kind is Apply else WRITES_AT_ONCE,
-            )
+            at_once = 1 if kind is Apply else WRITES_AT_ONCE
+            refusals += await self._together(owner, list(neighbours), refused, at_once=at_once)
         return refusals
 
     async def _together(
-        self, owner: Owner, writes: Sequence[Write], *, refused: AbstractSet[ObjectRef], at_once: int
+        self, owner: Owner, writes: Sequence[Write], refused: set[ObjectRef], *, at_once: int
     ) -> list[Refusal]:
-        """Carry out writes, so many at once, in their order where one needs another; the first unexpected
-        error ends them all.
+        """Carry out writes, so many at once, in their order where one needs another, and add to what was
+        `refused`; the first unexpected error ends them all.
         """
         waiting = iter(enumerate(writes))
         begun: dict[ObjectRef, asyncio.Event] = {}
@@ -106,9 +102,9 @@ class Writer:
                 over = begun[ref_of(write)] = asyncio.Event()
                 for one in earlier:
                     await one.wait()
-                in_vain = refused | {refusal.ref for refusal in refusals.values()}
-                if not needed & in_vain and (refusal := await self._try(owner, write)) is not None:
+                if not needed & refused and (refusal := await self._try(owner, write)) is not None:
                     refusals[position] = refusal
+                    refused.add(refusal.ref)
                 over.set()
 
         try:

@@ -5,9 +5,10 @@ Whether a real server agrees (field managers, ownership, defaulting) is in tests
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,6 +56,29 @@ class Bench:
 
     async def write(self, *writes: Write) -> list[RefusalReason]:
         return [refusal.reason for refusal in await self.writer.carry_out(self.owner, writes)]
+
+    def are_there(self, *names: str) -> bool:
+        return all(self.api.get(PODS, "default", name) for name in names)
+
+    def answer_late(
+        self, name: str, *, until: Callable[[], bool], answer: Callable[[], web.Response]
+    ) -> None:
+        """The POST of this pod is not answered before something else has happened."""
+
+        def is_it(request: Request) -> bool:
+            return request.method == "POST" and bool(request.body["metadata"]["name"] == name)
+
+        async def wait_and_answer() -> web.Response:
+            while not until():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            return answer()
+
+        self.api.faults.append(Fault(is_it, wait_and_answer))
+
+    def make_late(self, name: str, *, until: Callable[[], bool]) -> None:
+        """It is made then."""
+        made = partial(self.api.put, PODS, pod(name))
+        self.answer_late(name, until=until, answer=lambda: web.json_response(made(), status=201))
 
     def sent(self) -> list[str]:
         return [request.method for request in self.api.writes()]
@@ -325,32 +349,18 @@ async def test_a_refusal_does_not_stop_the_other_writes(
 async def test_pods_are_posted_at_once_and_one_that_is_refused_late_stops_none() -> None:
     async with bench() as b:
 
-        async def refused_once_the_others_are_there() -> web.Response:
-            while not all(b.api.get(PODS, "default", name) for name in ("m-1", "m-2")):  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        def refused() -> web.Response:
             return web.json_response(status_document(403, "Forbidden", "quota"), status=403)
 
-        def is_first(request: Request) -> bool:
-            return request.method == "POST" and request.body["metadata"]["name"] == "m-0"
-
-        b.api.faults.append(Fault(is_first, refused_once_the_others_are_there))
+        b.answer_late("m-0", until=lambda: b.are_there("m-1", "m-2"), answer=refused)
         async with asyncio.timeout(10):
-            refused = await b.write(*(Create(manifest=pod(f"m-{index}")) for index in range(3)))
-        assert refused == [RefusalReason.FORBIDDEN]
+            reasons = await b.write(*(Create(manifest=pod(f"m-{index}")) for index in range(3)))
+        assert reasons == [RefusalReason.FORBIDDEN]
 
 
 async def test_a_pod_waits_for_the_pod_it_needs_and_for_no_other() -> None:
     async with bench() as b:
-
-        async def made_when_the_other_pair_is_there() -> web.Response:
-            while not all(b.api.get(PODS, "default", name) for name in ("m-2", "m-3")):  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            return web.json_response(b.api.put(PODS, pod("m-0")), status=201)
-
-        def is_first(request: Request) -> bool:
-            return request.method == "POST" and request.body["metadata"]["name"] == "m-0"
-
-        b.api.faults.append(Fault(is_first, made_when_the_other_pair_is_there))
+        b.make_late("m-0", until=lambda: b.are_there("m-2", "m-3"))
         async with asyncio.timeout(10):
             refused = await b.write(
                 Create(manifest=pod("m-0")),
@@ -367,16 +377,7 @@ async def test_a_pod_of_the_plan_is_changed_before_the_next_one_is_made() -> Non
     both = frozenset({PODS.ref("default", "m-0"), PODS.ref("default", "m-1")})
     change = {"op": "add", "path": "/metadata/labels", "value": {"let": "go"}}
     async with bench() as b:
-
-        async def made_when_the_first_is_changed() -> web.Response:
-            while not any(request.method == "PATCH" for request in b.api.writes()):  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            return web.json_response(b.api.put(PODS, pod("m-2")), status=201)
-
-        def is_last(request: Request) -> bool:
-            return request.method == "POST" and request.body["metadata"]["name"] == "m-2"
-
-        b.api.faults.append(Fault(is_last, made_when_the_first_is_changed))
+        b.make_late("m-2", until=lambda: "PATCH" in b.sent())
         async with asyncio.timeout(10):
             refused = await b.write(
                 Create(manifest=pod("m-0")),

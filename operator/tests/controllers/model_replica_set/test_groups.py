@@ -57,6 +57,12 @@ def members(manifest: dict[str, Any], group: str = "llama-aaaaa", **fields: Any)
     ]
 
 
+def not_let_go(manifest: dict[str, Any], **last: Any) -> list[dict[str, Any]]:
+    """A group of which the last pod exists, as it is told, and the leader's gate still stands."""
+    leader, _ = members(manifest, node=False, gated=True)
+    return [leader, members(manifest, **last)[1]]
+
+
 def lifted(done: Plan) -> list[JsonPatch]:
     return [write for write in done.writes if isinstance(write, JsonPatch)]
 
@@ -158,9 +164,8 @@ class TestAGroupOfTwoStages:
     @pytest.mark.parametrize("node", [True, False], ids=["bound", "not bound"])
     def test_of_which_the_last_pod_exists_and_no_gate_was_lifted_is_let_go(self, node: bool) -> None:
         manifest = pairs()
-        first, _ = members(manifest, node=False, gated=True)
-        _, second = members(manifest, node=node, age=2)
-        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        pods = not_let_go(manifest, node=node, age=2)
+        done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
         assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa"]
         assert deleted(done) == []
         assert created(done) == []
@@ -175,27 +180,24 @@ class TestAGroupOfTwoStages:
 
     def test_of_a_paused_set_whose_last_pod_is_bound_already_gives_its_accelerators_back(self) -> None:
         manifest = pairs(paused=True)
-        first, _ = members(manifest, node=False, gated=True)
-        _, second = members(manifest, age=2)
-        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        pods = not_let_go(manifest, age=2)
+        done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
         assert lifted(done) == []
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
 
     def test_that_nobody_let_go_in_time_gives_its_accelerators_back(self) -> None:
         manifest = pairs()
-        first, _ = members(manifest, node=False, gated=True)
-        _, second = members(manifest, age=31)
-        done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
+        pods = not_let_go(manifest, age=31)
+        done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
         assert lifted(done) == []
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
 
     def test_whose_room_was_taken_behind_the_gate_is_released_and_placed_elsewhere(self) -> None:
         manifest = pairs()
-        first, _ = members(manifest, node=False, gated=True)
-        _, second = members(manifest, node=False, age=2)
+        pods = not_let_go(manifest, node=False, age=2)
         taken = cluster(*(node(name, gpus=4) for name in "abcd"), claims=(used("b", 1),))
-        done = plan(observed(manifest, [first, second], snapshot=taken), NOW)
-        assert "llama-aaaaa" not in {patch.ref.name for patch in lifted(done)}
+        done = plan(observed(manifest, pods, snapshot=taken), NOW)
+        assert [patch.ref.name for patch in lifted(done)] == [created(done)[0]["metadata"]["name"]]
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
         assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
         assert reasons(done)[0] == EventReason.GROUP_RELEASED
