@@ -1,4 +1,4 @@
-"""What users ask for by annotating an object of ours: things to do once, which are no part of a spec."""
+"""The annotations that a user sets on an object to ask for something to be done once."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,12 +8,15 @@ ANNOTATION_REBALANCE: Final = "flotilla.dev/rebalance"
 
 
 def refresh_of(manifest: Mapping[str, Any]) -> str:
-    """What flotilla.dev/refresh says; any new value asks for new pods, with the images of the chart."""
+    """The value of flotilla.dev/refresh. Each new value asks for new pods with the images of the chart."""
     annotations = manifest["metadata"].get("annotations") or {}
     return str(annotations.get(ANNOTATION_REFRESH, ""))
 
 
 def rebalance_of(manifest: Mapping[str, Any]) -> str:
-    """What flotilla.dev/rebalance says: `show` or `apply`, with `:` and anything behind it to ask anew."""
+    """The value of flotilla.dev/rebalance: `show` or `apply`.
+
+    `:` and any text may follow. The text makes it a new value, so that the same can be asked for again.
+    """
     annotations = manifest["metadata"].get("annotations") or {}
     return str(annotations.get(ANNOTATION_REBALANCE, ""))

@@ -1,11 +1,11 @@
-"""What every model of the API is made of, and the marks that the generator turns into CRD schema.
+"""The base class of every API model, and marks that add CRD schema which pydantic cannot express.
 
-A field is declared once: its type, bounds and default are pydantic's, its docstring is the description that
-users read in `kubectl explain`, and what pydantic cannot say stands in a mark beside the type. Marks add to
-the JSON schema themselves, so the generator knows no field by name.
+A field is declared once. Its type, bounds and default are pydantic's, and its docstring is the description
+that `kubectl explain` shows. CEL rules, list types and fields that are not supported yet are marks beside the
+type. A mark adds to the field's JSON schema, so the generator needs to know no field by name.
 
-Reading ignores what it does not know: an operator that meets an object of a newer CRD goes on with the rest.
-CEL rules are judged by the API server alone.
+Reading an object ignores unknown fields: an operator that meets an object of a newer CRD acts on the fields
+that it knows. CEL rules are evaluated by the API server only.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,19 @@ from pydantic_core import CoreSchema
 VALIDATIONS: Final = "x-kubernetes-validations"
 NOT_YET: Final = "x-flotilla-not-yet"
 NOT_YET_VALUES: Final = "x-flotilla-not-yet-values"
+NOT_YET_REPORTED: Final = "x-flotilla-not-yet-reported"
 
 _SPELLED_IN_CAPITALS: Final = {"usd": "USD", "ttl": "TTL", "gib": "GiB", "mib": "MiB", "ndcg": "NDCG"}
 
 
 def api_name(python_name: str) -> str:
-    """The field's name in YAML: camelCase, with units as they are written elsewhere (`maxCostUSD`)."""
+    """The field's name in YAML: camelCase, with units spelled as usual (`max_cost_usd` is `maxCostUSD`)."""
     first, *others = python_name.split("_")
     return first + "".join(_SPELLED_IN_CAPITALS.get(word, word[:1].upper() + word[1:]) for word in others)
 
 
 class ApiModel(BaseModel):
-    """A part of an object as the API server keeps it; never changed after reading."""
+    """A part of an object as the API server stores it. Instances are immutable."""
 
     model_config = ConfigDict(
         alias_generator=api_name,
@@ -42,13 +43,16 @@ class ApiModel(BaseModel):
     )
 
     def manifest(self) -> dict[str, Any]:
-        """The value as Kubernetes spells it, without what is absent."""
+        """The value with the field names of the API, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A CEL rule and the sentence a user reads when it refuses; the sentence names the field and the fix."""
+    """A CEL rule, and the message that a user reads when it refuses an object.
+
+    The message names the field by its whole path and says how to correct it.
+    """
 
     rule: str
     message: str
@@ -56,7 +60,7 @@ class Rule:
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Beside a field's type, the rule judges that field."""
+        """Add the rule to the schema of the field that it is beside."""
         schema = handler(core_schema)
         rules = [*schema.get(VALIDATIONS, []), {"rule": self.rule, "message": self.message}]
         return {**schema, VALIDATIONS: rules}
@@ -69,23 +73,27 @@ def rules(*stated: Rule) -> JsonDict:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """Marks a field that this release does not act on: the API server refuses it, whatever its value.
+    """Marks a field that this release does not support: the API server refuses every value of it.
 
-    `promise` says what the field will do once something acts on it.
+    The field's docstring says what the field will do; the generator puts "Not yet supported" in front of it.
+    `instead` is the end of the message that refuses the field: what to do instead of setting it.
     """
 
-    promise: str
+    instead: str = "remove it"
 
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The generator makes a rule of the parent from it, which alone sees that a field is there."""
-        return {**handler(core_schema), NOT_YET: self.promise}
+        """Mark the field; the generator adds the rule to its parent, where CEL can test for its presence."""
+        return {**handler(core_schema), NOT_YET: self.instead}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotYetValues:
-    """Marks values of a field that this release does not act on; the field's other values act."""
+    """Marks values of a field that this release does not support. The field's other values are supported.
+
+    `promise` says what the values will do.
+    """
 
     values: tuple[str, ...]
     rule: str
@@ -95,17 +103,30 @@ class NotYetValues:
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """A rule of the field, and a line on the page of what does not act yet."""
+        """Add the rule that refuses the values, and mark them for the page docs/api/not-yet.md."""
         schema = Rule(rule=self.rule, message=self.message).__get_pydantic_json_schema__(core_schema, handler)
         later: list[JsonSchemaValue] = [
             *schema.get(NOT_YET_VALUES, []),
-            {"values": list(self.values), "promise": self.promise},
+            {"values": list(self.values), "promise": self.promise, "message": self.message},
         ]
         return {**schema, NOT_YET_VALUES: later}
 
 
+class NotYetReported:
+    """Marks a status field that the operator does not write in this release.
+
+    The generator puts "Not yet reported" in front of its description.
+    """
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Mark the field for the generator."""
+        return {**handler(core_schema), NOT_YET_REPORTED: True}
+
+
 class MapList:
-    """Marks a list whose items are told apart by keys, so that two appliers can own an item each."""
+    """Marks a list whose items are identified by keys, so that two appliers can own different items."""
 
     def __init__(self, *keys: str) -> None:
         self.keys = keys
@@ -113,7 +134,7 @@ class MapList:
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Server-side apply's merge strategy for lists of named things."""
+        """Add the list type and the keys, which server-side apply merges by."""
         return {
             **handler(core_schema),
             "x-kubernetes-list-type": "map",

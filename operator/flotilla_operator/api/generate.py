@@ -1,7 +1,7 @@
-"""Writes what is generated from the models: the CRDs, once more for the chart, and the API reference.
+"""Writes the files generated from the models: the CRDs, their copies in the chart, and the API reference.
 
-`python -m flotilla_operator.api.generate` writes; with `--check` it changes nothing and fails when a file is
-not what it would write.
+`python -m flotilla_operator.api.generate` writes them. With `--check` it writes nothing and fails when a file
+differs from what it would write.
 """
 
 import argparse
@@ -23,7 +23,7 @@ HEADER = "# Written by `make generate` from operator/flotilla_operator/api; do n
 
 
 def generated() -> Mapping[Path, str]:
-    """Every generated file: its path from the root, and its text."""
+    """The text of every generated file, by its path from the repository's root."""
     files: dict[Path, str] = {
         REFERENCE / "README.md": index_page(KINDS),
         REFERENCE / "not-yet.md": not_yet_page(KINDS),
@@ -38,7 +38,7 @@ def generated() -> Mapping[Path, str]:
 
 
 def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:
-    """Wanted files that are missing or differ, and files beside them that nothing generates."""
+    """The files that are missing or differ, and the files beside them that are not generated."""
     differing = [path for path, text in wanted.items() if _text(root / path) != text]
     folders = {path.parent for path in wanted}
     left_over = [
@@ -51,14 +51,14 @@ def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:
 
 
 def write(root: Path, wanted: Mapping[Path, str]) -> None:
-    """Write every file."""
+    """Write every file, and create its folder where it is missing."""
     for path, text in wanted.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files, or with `--check` name those that are stale."""
+    """Write the files, or with `--check` name the stale ones and return 1."""
     parser = argparse.ArgumentParser(description="Write the CRDs and the API reference from the models.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail when a file is stale")
     if not parser.parse_args(arguments).check:

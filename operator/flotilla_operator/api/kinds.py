@@ -1,11 +1,11 @@
-"""The three kinds as resources: names, columns and scale, beside the model that is their schema."""
+"""The three kinds as API resources: model, names, columns of `kubectl get`, scale subresource."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from flotilla_operator.api.agent_fleet import AgentFleet
-from flotilla_operator.api.common import ApiObject
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.api.parts import ApiObject
 from flotilla_operator.api.vector_index import VectorIndex
 
 GROUP: Final = "flotilla.dev"
@@ -17,9 +17,10 @@ ColumnType = Literal["string", "integer", "number", "date"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of `kubectl get`; a wide one is shown with `-o wide` alone.
+    """A column of `kubectl get`. A wide one is shown only with `-o wide`.
 
-    The type must be that of the value, else kubectl prints nothing.
+    kubectl prints nothing when the type is not that of the value. A column is added together with the code
+    that writes its field.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Where `kubectl scale` and autoscalers read and write the number of replicas."""
+    """The paths of the scale subresource, which `kubectl scale` and autoscalers such as an HPA use."""
 
     spec_replicas: str
     status_replicas: str
@@ -39,17 +40,23 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of the API."""
+    """A kind of the API, with everything that its CRD and its page of the reference need.
+
+    `use` is the first sentence of the page: what a user does with an object. `example` is a file in
+    examples/.
+    """
 
     model: type[ApiObject]
     plural: str
     short_name: str
+    use: str
+    example: str
     columns: tuple[Column, ...]
     scale: Scale | None = None
 
     @property
     def name(self) -> str:
-        """The kind as manifests spell it."""
+        """The value of `kind` in manifests."""
         return self.model.__name__
 
 
@@ -64,6 +71,8 @@ MODEL_REPLICA_SET: Final = Kind(
     model=ModelReplicaSet,
     plural="modelreplicasets",
     short_name="mrs",
+    use="Create a ModelReplicaSet to serve a language or embedding model",
+    example="modelreplicaset-gpu.yaml",
     columns=(
         Column(name="MODEL", path=".spec.model.name"),
         Column(name="READY", path=".status.ready"),
@@ -74,7 +83,6 @@ MODEL_REPLICA_SET: Final = Kind(
         Column(name="PLACEMENT", path=_condition("Placed", "reason")),
         AGE,
         Column(name="URL", path=".status.url", wide=True),
-        Column(name="$/H", type="number", path=".status.costPerHourUSD", wide=True),
         Column(name="SCORE", type="number", path=".status.placement.score", wide=True),
         Column(name="MESSAGE", path=_condition("Ready", "message"), wide=True),
     ),
@@ -87,14 +95,14 @@ VECTOR_INDEX: Final = Kind(
     model=VectorIndex,
     plural="vectorindexes",
     short_name="vi",
+    use="Create a VectorIndex to make a folder of documents searchable",
+    example="vectorindex-configmap.yaml",
     columns=(
         Column(name="PHASE", path=".status.phase"),
         Column(name="DOCS", type="integer", path=".status.documents.indexed"),
         Column(name="CHUNKS", type="integer", path=".status.chunks"),
         Column(name="SHARDS", type="integer", path=".status.shards.ready"),
         Column(name="GEN", path=".status.activeGeneration"),
-        Column(name="RECALL", type="number", path=".status.gate.recallAt10"),
-        Column(name="LAG", type="integer", path=".status.freshnessLagSeconds"),
         AGE,
         Column(name="URL", path=".status.url", wide=True),
         Column(name="MESSAGE", path=_condition("Ready", "message"), wide=True),
@@ -105,6 +113,8 @@ AGENT_FLEET: Final = Kind(
     model=AgentFleet,
     plural="agentfleets",
     short_name="af",
+    use="Create an AgentFleet to answer tasks with a model and your indexes",
+    example="agentfleet.yaml",
     columns=(
         Column(name="READY", path=".status.ready"),
         Column(name="WORKERS", type="integer", path=".status.workers.ready"),
@@ -112,7 +122,6 @@ AGENT_FLEET: Final = Kind(
         Column(name="RUNNING", type="integer", path=".status.tasks.running"),
         Column(name="P95", type="number", path=".status.latency.p95Seconds"),
         Column(name="SUCCESS", type="number", path=".status.successRate"),
-        Column(name="$/TASK", type="number", path=".status.costPerTaskUSD"),
         Column(name="BOTTLENECK", path=".status.bottleneck"),
         AGE,
         Column(name="URL", path=".status.url", wide=True),

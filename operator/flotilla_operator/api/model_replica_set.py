@@ -1,16 +1,17 @@
-"""ModelReplicaSet: a model served by replicas behind a router."""
+"""The kind ModelReplicaSet: a model that is served by replicas behind a router."""
 
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
-from flotilla_operator.api.common import (
+from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetReported, NotYetValues, Rule, rules
+from flotilla_operator.api.parts import (
     CLAIM_FOLDER,
     NO_FOLDER_ABOVE,
     Annotations,
     ApiObject,
+    Conditions,
     Count,
     Environment,
     ImageReference,
@@ -35,9 +36,10 @@ from flotilla_operator.api.common import (
 )
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?$"
-HUB_NAME = "[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?"  # as the hub has them: neither `.` nor `..` is one
+HUB_NAME = "[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?"  # the hub's own form, which excludes `.` and `..`
 HUB_OR_CLAIM = f"self.matches('^hf://{HUB_NAME}/{HUB_NAME}$') || self.matches('{CLAIM_FOLDER}')"
 SOURCE_FORM = f"{HUB_OR_CLAIM} || self.startsWith('image://')"
+REMOVE_AUTOSCALING = "remove it, or remove spec.autoscaling and let your own autoscaler set spec.replicas"
 RevisionText = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-A-Za-z0-9._/]+$")]
 
 
@@ -49,7 +51,7 @@ class Task(StrEnum):
 
 
 class KvCacheDtype(StrEnum):
-    """The type of the numbers in the KV cache."""
+    """The number format of the KV cache."""
 
     AUTO = "Auto"
     FP8 = "FP8"
@@ -58,7 +60,7 @@ class KvCacheDtype(StrEnum):
 
 
 class SpeculativeMethod(StrEnum):
-    """Who proposes the tokens that the model then checks."""
+    """How speculative decoding proposes tokens."""
 
     N_GRAM = "NGram"
     DRAFT = "Draft"
@@ -66,7 +68,7 @@ class SpeculativeMethod(StrEnum):
 
 
 class CacheMode(StrEnum):
-    """Where fetched models are kept."""
+    """Where fetched models are stored."""
 
     NONE = "None"
     CLAIM = "Claim"
@@ -74,39 +76,40 @@ class CacheMode(StrEnum):
 
 
 class NodeProvisioningMode(StrEnum):
-    """How nodes are asked for."""
+    """How a node autoscaler is asked for nodes."""
 
     NONE = "None"
     PLACEHOLDERS = "Placeholders"
 
 
 class AutoscalingMode(StrEnum):
-    """Whether the autoscaler acts or only says what it would do."""
+    """Whether the autoscaler sets the number of replicas or only reports it."""
 
     ACTIVE = "Active"
     ADVISORY = "Advisory"
 
 
 class Model(ApiModel):
-    """What is served."""
+    """The model to serve."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="!has(oldSelf.task) || (has(self.task) && self.task == oldSelf.task)",
-                message="spec.model.task cannot be changed; make another ModelReplicaSet for the other task",
+                message="spec.model.task cannot be changed; create another ModelReplicaSet for the "
+                "other task",
             ),
             Rule(
                 rule="!self.source.startsWith('pvc://') || "
                 "(!has(self.revision) && !has(self.tokenSecretRef))",
-                message="spec.model.revision and tokenSecretRef are for hf:// sources; remove them, since "
-                "files on a claim are taken as they are",
+                message="spec.model.revision and spec.model.tokenSecretRef are for hf:// sources only; "
+                "remove them",
             ),
         )
     )
 
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=MODEL_NAME)]
-    """The name that callers send as `model`."""
+    """Name of the model. Callers send it as `model` in their requests."""
     source: Annotated[
         str,
         Field(min_length=1, max_length=512),
@@ -116,51 +119,52 @@ class Model(ApiModel):
         ),
         Rule(
             rule=NO_FOLDER_ABOVE,
-            message="spec.model.source must not lead upwards; name the folder without ..",
+            message="spec.model.source must not contain a folder named ..; write the path without it",
         ),
         NotYetValues(
             values=("image://",),
             rule="!self.startsWith('image://')",
-            message="spec.model.source image:// is not acted on by this release of Flotilla; "
-            "use hf:// or pvc://",
-            promise="mounts a model from an OCI image, so that nodes keep it like any other image",
+            message="spec.model.source with image:// is not yet supported; use hf:// or pvc://",
+            promise="Takes the model's files from an OCI image, which nodes store like any other image.",
         ),
     ]
-    """Where the model's files come from: `hf://organisation/name` (the Hugging Face hub) or `pvc://claim/folder`
-    (a claim in the same namespace, read-only)."""
+    """Where the model's files come from: `hf://organisation/name` (a repository of the Hugging Face hub) or
+    `pvc://claim/folder` (a folder of a PersistentVolumeClaim in the same namespace, which is only read). Not
+    yet supported: `image://`."""
     revision: (
         Annotated[
             RevisionText,
             Rule(
                 rule="!self.contains('..')",
-                message="spec.model.revision must not hold ..; name a branch, a tag or a commit",
+                message="spec.model.revision must not contain ..; name a branch, a tag or a commit",
             ),
         ]
         | None
     ) = None
-    """Branch, tag or commit on the hub. Name a commit where replicas must not differ; absent: the newest
-    of the hub's main branch when a replica starts."""
+    """Branch, tag or commit on the hub, for hf:// sources. Absent: the head of the main branch at the time
+    when a replica starts. Name a commit if all replicas must have the same files."""
     token_secret_ref: TokenSecretRef | None = None
-    """A token of the hub, for gated and private models. The default key is `token`."""
+    """Secret with a token of the hub, for gated and private models. Absent: no token is sent."""
     task: Task = Task.GENERATE
-    """Generate or Embed. It cannot be changed."""
+    """Generate: the model writes answers. Embed: the model turns texts into vectors. It cannot be changed."""
 
 
 class Speculative(ApiModel):
-    """Speculative decoding: cheap guesses, checked by the model in one step."""
+    """Speculative decoding: a cheap method proposes tokens, and the model checks them in one step."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="(self.method == 'NGram') != has(self.model)",
-                message="spec.engine.speculative.model is the source of what guesses: methods Draft and "
-                "Eagle need it, and NGram, which looks in the prompt, takes none",
+                message="spec.engine.speculative.model is required with method Draft or Eagle and not "
+                "allowed with NGram; set or remove it, or change the method",
             )
         )
     )
 
     method: SpeculativeMethod
-    """NGram looks the guess up in the prompt, Draft asks a small model, Eagle a trained head."""
+    """How tokens are proposed. NGram: looked up in the prompt. Draft: by a smaller model. Eagle: by a head
+    that was trained for this model."""
     model: (
         Annotated[
             str,
@@ -171,32 +175,33 @@ class Speculative(ApiModel):
             ),
             Rule(
                 rule=NO_FOLDER_ABOVE,
-                message="spec.engine.speculative.model must not lead upwards; name the folder without ..",
+                message="spec.engine.speculative.model must not contain a folder named ..; write the path "
+                "without it",
             ),
         ]
         | None
     ) = None
-    """Source of the draft model or the head, `hf://organisation/name` or `pvc://claim/folder`; NGram needs
-    none."""
+    """Where the files of the draft model or Eagle head come from: `hf://organisation/name` or
+    `pvc://claim/folder`. Required with Draft and Eagle, not allowed with NGram."""
     num_tokens: Annotated[int, Field(ge=1, le=16)] = 4
-    """How many tokens are guessed at a time."""
+    """How many tokens are proposed at a time."""
 
 
 class Adapter(ApiModel):
-    """A LoRA adapter served beside the model."""
+    """A LoRA adapter that is served beside the model."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="!self.source.startsWith('pvc://') || !has(self.revision)",
-                message="spec.engine.adapters[].revision is for hf:// sources; remove it, since files on a "
-                "claim are taken as they are",
+                message="spec.engine.adapters[].revision is for hf:// sources only; remove it",
             )
         )
     )
 
     name: PartName
-    """The name that callers send as `model`."""
+    """Name of the adapter. Callers send it as `model` in their requests. It must differ from
+    `spec.model.name`."""
     source: Annotated[
         str,
         Field(min_length=1, max_length=512),
@@ -206,855 +211,966 @@ class Adapter(ApiModel):
         ),
         Rule(
             rule=NO_FOLDER_ABOVE,
-            message="spec.engine.adapters[].source must not lead upwards; name the folder without ..",
+            message="spec.engine.adapters[].source must not contain a folder named ..; write the path "
+            "without it",
         ),
     ]
-    """Where the adapter's files come from, in PEFT's form: `hf://organisation/name` or `pvc://claim/folder`."""
+    """Where the adapter's files come from: `hf://organisation/name` or `pvc://claim/folder`. They must be in
+    the format of the PEFT library."""
     revision: (
         Annotated[
             RevisionText,
             Rule(
                 rule="!self.contains('..')",
-                message="spec.engine.adapters[].revision must not hold ..; name a branch, a tag or a commit",
+                message="spec.engine.adapters[].revision must not contain ..; name a branch, a tag or a "
+                "commit",
             ),
         ]
         | None
     ) = None
-    """Branch, tag or commit on the hub; absent: the newest when a replica starts."""
+    """Branch, tag or commit on the hub, for hf:// sources. Absent: the head of the main branch at the time
+    when a replica starts."""
     rank: Annotated[int, Field(ge=1, le=512)] = 16
-    """The adapter's rank, `r` in its `adapter_config.json`, or more; the highest of all decides how much
-    memory the engine keeps for adapters."""
+    """Rank of the adapter (`r` in its `adapter_config.json`) or a higher number. The highest rank in the list
+    decides how much memory the engine reserves for adapters."""
 
 
 class Engine(ApiModel):
-    """The vLLM engine of each replica."""
+    """The settings of the vLLM engine in each replica."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="self.chunkedPrefill || has(self.maxModelLen) || self.maxNumSeqs * "
                 "(has(self.speculative) && has(self.adapters) ? 1 + self.speculative.numTokens : 1) <= 2048",
-                message="spec.engine.chunkedPrefill false with more than 2048 sequences (with adapters: "
-                "sequences and guessed tokens) needs spec.engine.maxModelLen, since a batch must hold both",
+                message="spec.engine.chunkedPrefill false needs spec.engine.maxModelLen if "
+                "spec.engine.maxNumSeqs is above 2048 (with both speculative and adapters: if maxNumSeqs "
+                "times (1 + numTokens) is above 2048); set maxModelLen, or lower maxNumSeqs",
             ),
             Rule(
                 rule="!has(self.speculative) || !has(self.maxModelLen) || "
                 "self.maxModelLen > self.speculative.numTokens",
-                message="spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens",
+                message="spec.engine.maxModelLen must be more than spec.engine.speculative.numTokens; raise "
+                "maxModelLen, or lower numTokens",
             ),
             Rule(
                 rule="!has(self.extraArgs) || !self.extraArgs.exists(argument, "
                 "argument.startsWith('--api-key') || argument.startsWith('--api_key'))",
-                message="spec.engine.extraArgs must not hold --api-key, since engines would refuse the key "
-                "that the routers send; list callers' keys with spec.router.authSecretRef",
+                message="spec.engine.extraArgs must not contain --api-key, because the engines would then "
+                "refuse the key that the routers send; to ask callers for keys, set "
+                "spec.router.authSecretRef",
             ),
             Rule(
                 rule="!has(self.extraArgs) || !self.extraArgs.exists(argument, "
                 "argument == '--model' || argument.startsWith('--model='))",
-                message="spec.engine.extraArgs must not hold --model; set spec.model.source, which is what "
-                "is fetched and sized",
+                message="spec.engine.extraArgs must not contain --model; set spec.model.source instead",
             ),
         )
     )
 
     image: ImageReference | None = None
-    """The engine's image; its entrypoint must be `vllm serve`, as in vLLM's own images. Where absent, the
-    chart's `images.engine`, or without an accelerator its `images.engineCPU`."""
+    """Container image of the engine. Its entrypoint must be `vllm serve`, as in vLLM's own images. Absent:
+    the chart's `images.engine`, or its `images.engineCPU` for a set without `spec.accelerator`."""
     max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
-    """How many tokens prompt and answer may have together; the model's own maximum where absent."""
+    """Longest sequence, in tokens: a prompt and its answer together. Absent: the model's own maximum."""
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 48
-    """How many sequences one replica works on at once. The router sends it a tenth more, so that
-    it never waits for the next one."""
+    """How many sequences one replica computes at the same time. The router sends a replica up to 10 % more
+    requests, so that the next one is there when a sequence ends."""
     kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
-    """Auto is the model's own type; FP8 halves the memory of a sequence."""
+    """Number format of the KV cache. Auto: the model's own. FP8: 8 bits, which halves the memory of a
+    sequence compared with 16 bits. FP8E4M3 and FP8E5M2 name the 8-bit format; FP8E5M2 has a wider range and
+    fewer digits, and does not work on AMD accelerators."""
     prefix_caching: bool = True
-    """Keep the KV cache of prompts, so that the next call of a conversation starts from there."""
+    """Whether the KV cache of prompts is kept, so that a later request with the same beginning does not
+    compute it again."""
     chunked_prefill: bool = True
-    """Split long prompts, so that they do not hold up the answers of others."""
+    """Whether long prompts are computed in parts, so that they do not delay the answers of other requests."""
     speculative: Speculative | None = None
-    """Speculative decoding."""
+    """Speculative decoding: a cheap method proposes several tokens, and the model checks all of them in one
+    step. Absent: off."""
     kv_offload_gib: Annotated[float, Field(ge=0, le=100_000)] = Field(default=0, alias="kvOffloadGiB")
-    """How much of the node's memory holds the KV cache of idle conversations, for all accelerators of a pod
-    together. The pod's memory limit must leave room for it."""
+    """Memory of the node that holds the KV cache of idle sessions (conversations), in GiB, for all
+    accelerators of one pod together. 0 turns it off. The pod's memory limit must leave room for it."""
     adapters: Annotated[tuple[Adapter, ...], MapList("name"), Field(max_length=64)] = ()
-    """LoRA adapters served beside the model; callers choose one by sending its name as `model`."""
+    """LoRA adapters that are served beside the model. Callers choose one by sending its name as `model`."""
     extra_args: Annotated[tuple[LongText, ...], Field(max_length=64)] = ()
-    """Further arguments of vLLM. They come last, so they win over Flotilla's own."""
+    """Additional arguments of `vllm serve`. They come last, so they override those that Flotilla sets."""
     env: Environment = ()
-    """Environment variables of the engine and of the container that fetches the model (core/v1)."""
+    """Environment variables (core/v1) of the engine, and of the container that fetches the model."""
     resources: ResourceRequirements = ResourceRequirements()
-    """What one engine pod asks for, beside its accelerators (core/v1)."""
+    """Resource requests and limits (core/v1) of the engine's container. Flotilla adds the accelerators.
+    Absent: only the accelerators are requested."""
 
 
 class Parallelism(ApiModel):
-    """How one replica is cut into parts."""
+    """How one replica divides the model among accelerators and pods."""
 
     tensor: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many accelerators of one node compute each layer together."""
+    """Tensor parallelism: how many accelerators of one node compute each layer together. It must divide the
+    number of the model's attention heads. It must also divide the number of its key-value heads, or be a
+    multiple of it."""
     pipeline: Annotated[int, Field(ge=1, le=16)] = 1
-    """Into how many stages the layers are split. Each is a pod with `tensor` accelerators of one node; all of
-    them are placed together, and start and end together."""
+    """Pipeline parallelism: into how many stages the model's layers are divided. A stage is a pod with
+    `tensor` accelerators on one node. The pods of a replica are a group: they start and end together. With
+    `spec.accelerator`, they are also placed together or not at all."""
 
 
 class DeviceClass(ApiModel):
-    """Accelerators by dynamic resource allocation."""
+    """Accelerators that Dynamic Resource Allocation assigns."""
 
     name: ObjectName
-    """The DeviceClass."""
+    """Name of the DeviceClass."""
     attributes: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
-    """Attributes that a device must have, as `name` (of the class's driver) or `domain/name`; `true`, `false`
-    and whole numbers are meant as such."""
+    """Attributes that a device must have, by name: `domain/name`, or `name` for an attribute of the class's
+    driver. `true`, `false` and whole numbers are compared as booleans and numbers, other values as
+    strings."""
 
 
 class Accelerator(ApiModel):
-    """What a replica computes on."""
+    """The accelerators that replicas run on."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="has(self.resource) != has(self.deviceClass)",
                 message="spec.accelerator needs exactly one of resource and deviceClass; "
-                "leave accelerator out to serve on CPUs",
+                "set one of them, or remove spec.accelerator to run on CPUs",
             )
         )
     )
 
     resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """The extended resource that a device plugin offers, for example `nvidia.com/gpu`."""
+    """Extended resource that a device plugin offers, for example `nvidia.com/gpu`. Exactly one of `resource`
+    and `deviceClass` is required."""
     device_class: DeviceClass | None = None
-    """The DeviceClass, where accelerators are given out by Dynamic Resource Allocation (Kubernetes 1.34)."""
+    """DeviceClass, for accelerators that Dynamic Resource Allocation assigns (Kubernetes 1.34 or newer).
+    Exactly one of `resource` and `deviceClass` is required."""
     products: Annotated[tuple[LabelValue, ...], Field(max_length=16)] = ()
-    """Products that will do, as the nodes' labels name them; any where empty."""
+    """Accelerator products that may be used, for example NVIDIA-H100-80GB-HBM3. They are compared with the
+    node labels in the chart's `labels.gpuProducts`, by default `nvidia.com/gpu.product`,
+    `amd.com/gpu.product-name` and `cloud.google.com/gke-accelerator`. Empty: every product."""
     memory_gib: Annotated[float, Field(gt=0, le=10_000)] | None = Field(default=None, alias="memoryGiB")
-    """The memory of one accelerator; what the nodes' label `nvidia.com/gpu.memory` says where absent. A model
-    that does not fit is a condition, with what would fit."""
+    """Memory of one accelerator, in GiB. With it Flotilla computes whether the model fits, and the condition
+    SpecValid reports a model that does not. Absent: what the label `nvidia.com/gpu.memory` of the nodes
+    says."""
 
 
 class NodeProvisioning(ApiModel):
-    """How nodes are asked for where a node autoscaler is at work."""
+    """How a node autoscaler is asked for nodes for replicas that do not fit."""
 
     mode: NodeProvisioningMode = NodeProvisioningMode.NONE
-    """Placeholders: pods of low priority, shaped like a waiting replica, make the autoscaler bring nodes."""
+    """None: no nodes are asked for. Placeholders: placeholder pods of low priority, which request the same
+    resources as the replica, make the node autoscaler add nodes."""
     timeout_seconds: Annotated[int, Field(ge=60, le=86_400)] = 900
-    """How long placeholders may be there for a replica that does not fit before they are taken away."""
+    """How long placeholder pods may exist for a replica that still does not fit, in seconds. After that they
+    are deleted and created again later, after pauses that grow up to an hour."""
 
 
 class Placement(ApiModel):
-    """Where replicas go."""
+    """The nodes that replicas may and should run on."""
 
     pack_pipeline_within: LabelKey | None = None
-    """The node label whose value all stages of one replica share, for example a rack."""
+    """Node label, for example of a rack, whose value should be the same for all stages of a replica. It has
+    no effect without `spec.accelerator`. Absent: the narrowest topology level that has room is used."""
     spread_replicas_across: LabelKey | None = None
-    """The node label over whose values replicas are spread, for example a zone."""
+    """Node label, for example of a zone, over whose values replicas should be distributed evenly. It has no
+    effect without `spec.accelerator`. Absent: they are not distributed."""
     required: bool = False
-    """Whether a replica rather waits than breaks these wishes."""
+    """Whether `packPipelineWithin` and `spreadReplicasAcross` are required. If true, a replica waits until
+    both can be met. If false, they are preferences. It has no effect without `spec.accelerator`."""
     node_selector: Labels = Field(default_factory=dict)
     """Labels that a node must have (core/v1)."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
-    """Taints that engine pods put up with (core/v1)."""
+    """Taints that engine pods tolerate (core/v1)."""
     priority_class_name: ObjectName | None = None
-    """The PriorityClass of engine pods; replicas that wait are also served in this order."""
+    """PriorityClass of engine pods. Waiting replicas of higher priority are placed first. Absent: the
+    cluster's default priority."""
     node_provisioning: NodeProvisioning | None = None
-    """How nodes are asked for."""
+    """How a node autoscaler is asked for nodes for replicas that do not fit. It has no effect without
+    `spec.accelerator`. Absent: it is not asked."""
 
 
 class Slo(ApiModel):
-    """What callers are promised."""
+    """The service level objective (SLO) of the model."""
 
     ttft_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
-    """Until the answer begins, at the replica: its time in a queue is not the replica's."""
+    """Longest time to first token, in seconds. It is measured from when a replica gets the request until it
+    sends the headers of its answer, which for a stream may be before the first token. Time in the router's
+    queue does not count. Absent: not part of the SLO."""
     tpot_seconds: Annotated[
-        Annotated[float, Field(gt=0, le=60)] | None, NotYet("is counted among the promised times")
+        Annotated[float, Field(gt=0, le=60)] | None, NotYet("use ttftSeconds and e2eSeconds")
     ] = None
-    """For each further token."""
+    """Longest time per output token after the first, in seconds."""
     e2e_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    """Until the answer is complete."""
+    """Longest time from the arrival of a request at the router until the last byte of its answer, in seconds.
+    Time in the router's queue counts. Absent: not part of the SLO."""
     attainment: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """The share of requests that must keep these times."""
+    """Share of answers, from 0 to 1, that must meet the times above. An answer with a 5xx status does not
+    meet them."""
     window_seconds: Annotated[
         Annotated[int, Field(ge=10, le=86_400)] | None,
-        NotYet("sets the time over which the share is counted"),
+        NotYet("remove it, attainment is computed over half an hour"),
     ] = None
-    """The time over which the share is counted."""
+    """Period over which attainment is computed, in seconds."""
 
 
 class QueueDepth(ApiModel):
-    """Scale by what waits."""
+    """Scaling by the number of waiting requests."""
 
     waiting_per_replica: Annotated[float, Field(gt=0, le=10_000)] = 4
-    """How many requests may wait for each replica."""
+    """How many requests may wait for each replica before replicas are added."""
     max_wait_seconds: Annotated[float, Field(gt=0, le=3600)] = 2
-    """How long a request may wait."""
+    """How long a request may wait before replicas are added, in seconds."""
 
 
 class Goodput(ApiModel):
-    """Scale to hold `spec.slo`."""
+    """Scaling by the share of answers that meet `spec.slo`."""
 
 
 class ScaleUp(ApiModel):
     """How fast replicas are added."""
 
     max_step: Annotated[int, Field(ge=1, le=1000)] = 8
-    """How many at once."""
+    """How many replicas may be added at a time."""
 
 
 class ScaleDown(ApiModel):
-    """How fast replicas are taken away."""
+    """How fast replicas are removed."""
 
     quiet_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
-    """How long demand must have been low."""
+    """How long fewer replicas must have been enough before one is removed, in seconds."""
     max_step: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many at once."""
+    """How many replicas may be removed at a time."""
 
 
 class Autoscaling(ApiModel):
-    """How many replicas there should be, decided by what waits and by what is promised."""
+    """Automatic control of the number of replicas."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="self.minReplicas <= self.maxReplicas",
-                message="spec.autoscaling.minReplicas must not be greater than maxReplicas",
+                message="spec.autoscaling.minReplicas must not be greater than spec.autoscaling.maxReplicas; "
+                "lower minReplicas, or raise maxReplicas",
             ),
             Rule(
                 rule="self.minReplicas == 0",
-                message="spec.autoscaling.minReplicas must be 0 in this release of Flotilla, which only "
-                "wakes a set from zero and puts it back; for a fixed number remove autoscaling and set "
-                "spec.replicas",
+                message="spec.autoscaling.minReplicas must be 0, because other values are not yet supported; "
+                "set it to 0 (without it, it is 1), or remove spec.autoscaling and set spec.replicas",
             ),
             Rule(
                 rule="!has(self.scaleToZeroAfterSeconds) || self.minReplicas == 0",
-                message="spec.autoscaling.scaleToZeroAfterSeconds needs minReplicas 0",
+                message="spec.autoscaling.scaleToZeroAfterSeconds needs spec.autoscaling.minReplicas 0; set "
+                "minReplicas to 0, or remove scaleToZeroAfterSeconds",
             ),
         )
     )
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """The least. With 0, requests are held while there is no replica, and wake the first one. This release
-    acts on 0 alone."""
+    """Lowest number of replicas. Set it to 0: this release refuses every other value, also the default. With
+    0, the routers hold requests while there is no replica, and the first request makes Flotilla start one."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
-    """The most. This release goes no further than one."""
-    queue_depth: Annotated[QueueDepth | None, NotYet("scales by what waits")] = None
-    """Scale by what waits."""
-    goodput: Annotated[Goodput | None, NotYet("scales to hold `spec.slo`")] = None
-    """Scale to hold `spec.slo`."""
-    scale_up: Annotated[ScaleUp | None, NotYet("says how fast replicas are added")] = None
+    """Highest number of replicas. This release never runs more than one."""
+    queue_depth: Annotated[QueueDepth | None, NotYet(REMOVE_AUTOSCALING)] = None
+    """Adds and removes replicas by the number of waiting requests."""
+    goodput: Annotated[Goodput | None, NotYet(REMOVE_AUTOSCALING)] = None
+    """Adds and removes replicas so that `spec.slo` is met."""
+    scale_up: Annotated[ScaleUp | None, NotYet()] = None
     """How fast replicas are added."""
-    scale_down: Annotated[ScaleDown | None, NotYet("says how fast replicas are taken away")] = None
-    """How fast replicas are taken away."""
+    scale_down: Annotated[ScaleDown | None, NotYet()] = None
+    """How fast replicas are removed."""
     scale_to_zero_after_seconds: Annotated[int, Field(ge=1, le=604_800)] | None = None
-    """After how long without a request the last replica goes; where absent, one that was woken stays."""
-    mode: Annotated[
-        AutoscalingMode | None, NotYet("with Advisory, says what would be done and does nothing")
-    ] = None
-    """Active, or Advisory: say in the status what would be done, and do nothing."""
+    """How long all routers must have had no request before the replica is removed, in seconds. A replica also
+    stays for this time after it became ready. Absent: a replica that was started is not removed."""
+    mode: Annotated[AutoscalingMode | None, NotYet()] = None
+    """Whether the autoscaler sets the number of replicas (Active) or only reports it (Advisory)."""
 
 
 class Router(ApiModel):
-    """HAProxy in front of the replicas; it keeps a conversation on the replica that knows it."""
+    """The HAProxy pods in front of the replicas."""
 
     replicas: Annotated[int, Field(ge=1, le=50)] = 2
-    """How many router pods."""
+    """How many router pods run."""
     load_factor: Annotated[float, Field(gt=1, le=10)] = 1.25
-    """How far above the mean a replica may be loaded before conversations move on to the next one; one that
-    runs less than half of what it may keeps its own."""
+    """Limit of a replica's load, as a multiple of the mean load of all replicas. Above it, requests of the
+    replica's sessions go to another replica. A replica that runs less than half of the requests that it may
+    run keeps its sessions."""
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
-    """How long a request may wait for a replica; then 503 with Retry-After."""
+    """How long a request may wait for a replica, in seconds. After that it is answered with 503 and
+    Retry-After."""
     request_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
-    """How long a replica may take over a request."""
+    """How long a replica may send nothing while it works on a request, in seconds. After that the router ends
+    the request, with status 504 if the answer has not begun."""
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """How many requests may wait; the next gets 429 with Retry-After."""
+    """How many requests may wait in all routers together. Further requests are answered with 429 and
+    Retry-After."""
     max_request_mib: Annotated[int, Field(ge=1, le=1024)] = 16
-    """How large a request may be."""
+    """Largest body of a request, in MiB. A larger one is answered with 413."""
     auth_secret_ref: SecretRef | None = None
-    """A secret whose entries are callers' keys: the entry's name is the caller, its value the bearer token. A
-    change acts without a restart. Absent: whoever reaches the service may call."""
+    """Secret with the keys of callers: the name of each entry is a caller, its value is the bearer token of
+    that caller. An AgentFleet needs an entry `agentfleet-NAME` there, and a VectorIndex `vectorindex-NAME`. A
+    change takes effect without a restart. Absent: everybody who reaches the service may call."""
     tls: Tls | None = None
-    """The certificate to serve HTTPS with, TLS 1.2 at least. Flotilla's own fleets and builds then call the
-    service `NAME-model-internal`."""
+    """Certificate with which the service speaks HTTPS (TLS 1.2 or newer) instead of HTTP. AgentFleets and
+    VectorIndexes then call the plain-HTTP service `NAME-model-internal`. Absent: HTTP."""
     service: ServiceOptions = ServiceOptions()
-    """The service `NAME-model`."""
+    """Options of the service `NAME-model`, at which callers reach the model."""
 
 
 class Drain(ApiModel):
-    """How a replica leaves."""
+    """How a replica is removed."""
 
     deadline_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
-    """How long its requests may still run."""
+    """How long the requests of a draining replica may still run, in seconds. After that its pods are deleted
+    even if requests are left."""
 
 
 class Update(ApiModel):
-    """How replicas are exchanged when the spec changes, or their node is to be emptied."""
+    """How replicas are replaced."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="self.maxSurge + self.maxUnavailable > 0",
-                message="spec.update.maxSurge and maxUnavailable must not both be 0; "
-                "no replica could be exchanged",
+                message="spec.update.maxSurge and spec.update.maxUnavailable must not both be 0, because no "
+                "replica could be replaced; raise one of them",
             )
         )
     )
 
     max_surge: Annotated[int, Field(ge=0, le=100)] = 1
-    """How many replicas more than wanted there may be."""
+    """How many more replicas than desired may exist while replicas are replaced. Draining replicas count."""
     max_unavailable: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many replicas fewer than wanted may be ready."""
+    """How many fewer replicas than desired may be ready while replicas are replaced."""
     progress_deadline_seconds: Annotated[int, Field(ge=60, le=86_400)] = 1800
-    """How long an update may go without getting on before it has failed. Waiting for room does not count."""
+    """How long an update may make no progress before it fails, in seconds. Progress is a new replica that
+    becomes ready or an old one that leaves. Time does not count while the update waits for room, an old
+    replica drains, the desired number of replicas is 0 or the set is paused. With
+    `autoscaling.scaleToZeroAfterSeconds`, a replica that is not ready is removed when the routers have had no
+    request for the longer of the two times."""
     rollback: bool = True
-    """Go back to the last good revision when an update fails: when it does not get on, when over at least
-    50 requests it misses `slo.attainment` and the old revision does not, or, without `slo`, when more than
-    5 % of them end with 5xx. With `slo`, too, where it is missed and 5xx are 5 points beyond those of the old
-    revision."""
+    """Whether a failed update goes back to the last good revision. An update fails when it makes no progress.
+    It can also fail once the new revision has given 50 answers. With `slo`, it fails if these answers miss
+    `slo.attainment`, and either the old revision met it, or the new one's share of 5xx is more than 5
+    percentage points higher. Without `slo`, it fails if more than 5 % of them are 5xx. When every replica is
+    of the new revision, that revision is on trial: it can still fail until it has given 50 more answers, for
+    half an hour at most."""
 
 
 class Traffic(ApiModel):
-    """What callers send. It describes them and sets nothing, so a change rolls no replica."""
+    """What callers send."""
 
     shared_prefix_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """With how many tokens the prompts of all callers begin alike: a system prompt, descriptions of tools.
-    `status.capacity.sequencesPerReplicaSharingPrefix` is counted with it."""
+    """Length of the text that all prompts begin with, in tokens, for example a system prompt and descriptions
+    of tools. `status.capacity.sequencesPerReplicaSharingPrefix` is computed with it. Absent: not known."""
 
 
 class DisaggregatedPool(ApiModel):
-    """One half of a set that is split by phase."""
+    """The replicas of one phase."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many replicas."""
+    """How many replicas run."""
     parallelism: Parallelism = Parallelism()
-    """How each is cut into parts."""
+    """How one replica divides the model among accelerators and pods."""
 
 
 class Disaggregation(ApiModel):
-    """Prefill and decode on replicas of their own."""
+    """Separate replicas for prefill and decode."""
 
     prefill: DisaggregatedPool
-    """Replicas that read prompts."""
+    """Replicas that compute prompts."""
     decode: DisaggregatedPool
-    """Replicas that write answers."""
+    """Replicas that compute answers."""
 
 
 class ModelCache(ApiModel):
-    """Where models fetched from a hub are kept."""
+    """Where models that are fetched from the hub are stored."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="(self.mode == 'Claim') == has(self.claimName)",
-                message="spec.modelCache.claimName goes with mode Claim, and mode Claim needs it",
+                message="spec.modelCache.claimName is required with spec.modelCache.mode Claim and not "
+                "allowed with other modes; set claimName with mode Claim, and remove it with any other mode",
             )
         )
     )
 
     mode: CacheMode = CacheMode.NONE
-    """None: each replica fetches anew. Claim: a claim that the replicas share. Node: a folder of the node,
-    which the namespace's pod security must allow."""
+    """None: every replica fetches the model for itself. Claim: replicas share the PersistentVolumeClaim
+    `claimName`. Node: replicas on the same node share the node's folder `path`; the namespace must admit pods
+    of the pod security level `privileged`."""
     claim_name: ObjectName | None = None
-    """The claim, for mode Claim; replicas on several nodes need ReadWriteMany."""
+    """Name of the claim. Required with mode Claim. With replicas on several nodes its access mode must be
+    ReadWriteMany."""
     path: Annotated[str, Field(max_length=512, pattern=r"^/[^\s]*$")] = "/var/lib/flotilla/models"
-    """The folder of the node, for mode Node."""
+    """Folder of the node, for mode Node."""
 
 
 class PodOptions(ApiModel):
-    """What engine pods have beside what Flotilla gives them."""
+    """Additional settings of engine pods."""
 
     labels: Labels = Field(default_factory=dict)
-    """Further labels; Flotilla's own win."""
+    """Additional labels. Flotilla's own labels override them."""
     annotations: Annotations = Field(default_factory=dict)
-    """Further annotations; Flotilla's own win."""
+    """Additional annotations. Flotilla's own annotations override them."""
     service_account_name: ObjectName | None = None
-    """The pods' service account; without one they get no token."""
+    """ServiceAccount of the pods, whose token is mounted into them. Absent: no token is mounted."""
     image_pull_secrets: Annotated[tuple[ObjectRef, ...], MapList("name"), Field(max_length=16)] = ()
-    """Secrets to pull the images with (core/v1)."""
+    """Secrets with credentials of image registries (core/v1), in addition to the chart's."""
     volumes: Volumes = ()
-    """Further volumes (core/v1, passed on as they are)."""
+    """Additional volumes (core/v1), passed on unchanged."""
     volume_mounts: VolumeMounts = ()
-    """Where the engine's container mounts them (core/v1, passed on as they are)."""
+    """Where the engine's container mounts volumes (core/v1), passed on unchanged."""
 
 
 class Pricing(ApiModel):
-    """What a replica costs."""
+    """Prices, from which costs are computed."""
 
     gpu_hour_usd: Annotated[float, Field(ge=0, le=10_000)] | None = None
-    """One accelerator for an hour."""
+    """Price of one accelerator for an hour, in USD. Absent: unknown."""
     input_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """A million tokens read."""
+    """Price of a million tokens of prompts, in USD. Absent: unknown."""
     output_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """A million tokens written."""
+    """Price of a million tokens of answers, in USD. Absent: unknown."""
 
 
 class ModelReplicaSetSpec(ApiModel):
-    """What is wanted."""
+    """What the user wants."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="!has(self.autoscaling) || !has(self.autoscaling.goodput) || has(self.slo)",
-                message="spec.autoscaling.goodput holds spec.slo, which is missing",
+                message="spec.autoscaling.goodput needs spec.slo; set spec.slo",
             ),
             Rule(
                 rule="!has(self.engine.adapters) || "
                 "!self.engine.adapters.exists(adapter, adapter.name == self.model.name)",
-                message="spec.engine.adapters[].name must differ from spec.model.name, for both are what "
-                "callers send as model",
+                message="spec.engine.adapters[].name must differ from spec.model.name, because callers send "
+                "either as `model`; rename the adapter",
             ),
             Rule(
                 rule="!has(self.router.authSecretRef) || !has(self.engine.env) || "
                 "!self.engine.env.exists(variable, variable.name == 'VLLM_API_KEY')",
-                message="spec.engine.env VLLM_API_KEY does not go with spec.router.authSecretRef, since "
-                "engines would refuse the keys of those callers; remove VLLM_API_KEY (engines then ask for a "
-                "key that only the routers have), or authSecretRef (callers then send your engines' key)",
+                message="spec.engine.env must not contain VLLM_API_KEY while spec.router.authSecretRef is "
+                "set, because the engines would refuse the keys of those callers; remove VLLM_API_KEY, or "
+                "remove authSecretRef (callers then send the engines' key)",
             ),
             Rule(
                 rule="!has(self.engine.kvOffloadGiB) || self.engine.kvOffloadGiB == 0.0 || "
                 "has(self.accelerator)",
-                message="spec.engine.kvOffloadGiB moves the KV cache from an accelerator to the node's "
-                "memory; remove it, or set spec.accelerator",
+                message="spec.engine.kvOffloadGiB needs spec.accelerator, because it moves the KV cache from "
+                "accelerators to the node's memory; remove kvOffloadGiB, or set spec.accelerator",
             ),
             Rule(
                 rule="!has(self.model.task) || self.model.task != 'Embed' || !has(self.engine.speculative)",
-                message="spec.engine.speculative guesses the tokens of an answer, and a model of task Embed "
-                "writes none; remove it",
+                message="spec.engine.speculative is for task Generate only; remove it",
             ),
             Rule(
                 rule="!has(self.model.task) || self.model.task != 'Embed' || !has(self.engine.kvOffloadGiB) "
                 "|| self.engine.kvOffloadGiB == 0.0",
-                message="spec.engine.kvOffloadGiB keeps conversations, and a model of task Embed has none; "
-                "remove it",
+                message="spec.engine.kvOffloadGiB is for task Generate only; remove it",
             ),
             Rule(
                 rule="!has(self.accelerator) || !has(self.accelerator.deviceClass) || "
                 "!has(self.placement.nodeProvisioning) || "
                 "self.placement.nodeProvisioning.mode != 'Placeholders'",
-                message="spec.placement.nodeProvisioning.mode Placeholders needs spec.accelerator.resource, "
-                "since node autoscalers are not asked for devices of a deviceClass",
+                message="spec.placement.nodeProvisioning.mode Placeholders does not work with "
+                "spec.accelerator.deviceClass; set mode None, or use spec.accelerator.resource",
             ),
             Rule(
                 rule="!has(self.accelerator) || !has(self.accelerator.resource) || "
                 "self.accelerator.resource != 'amd.com/gpu' || !has(self.engine.kvCacheDtype) || "
                 "self.engine.kvCacheDtype != 'FP8E5M2'",
-                message="spec.engine.kvCacheDtype FP8E5M2 is not for AMD accelerators; use FP8",
+                message="spec.engine.kvCacheDtype FP8E5M2 does not work on AMD accelerators; use FP8",
             ),
             Rule(
                 rule="!has(self.traffic) || !has(self.traffic.sharedPrefixTokens) || "
                 "!has(self.engine.maxModelLen) || self.traffic.sharedPrefixTokens < self.engine.maxModelLen",
-                message="spec.traffic.sharedPrefixTokens must be less than spec.engine.maxModelLen, the "
-                "longest that a prompt may be with its answer; lower the one or raise the other",
+                message="spec.traffic.sharedPrefixTokens must be less than spec.engine.maxModelLen; lower "
+                "sharedPrefixTokens, or raise maxModelLen",
             ),
             Rule(
                 rule="!has(self.traffic) || !has(self.traffic.sharedPrefixTokens) || "
                 "!has(self.engine.prefixCaching) || self.engine.prefixCaching",
-                message="spec.traffic.sharedPrefixTokens saves nothing while spec.engine.prefixCaching is "
-                "false; remove it, or set prefixCaching to true",
+                message="spec.traffic.sharedPrefixTokens needs spec.engine.prefixCaching true; remove "
+                "sharedPrefixTokens, or set prefixCaching to true",
             ),
             Rule(
                 rule="!has(self.traffic) || !has(self.traffic.sharedPrefixTokens) || "
                 "!has(self.model.task) || self.model.task != 'Embed'",
-                message="spec.traffic.sharedPrefixTokens is for task Generate, since of an embedder only the "
-                "engine knows whether it keeps prompts; remove it",
+                message="spec.traffic.sharedPrefixTokens is for task Generate only; remove it",
             ),
         )
     )
 
     model: Model
-    """What is served."""
+    """The model to serve."""
     engine: Engine = Engine()
-    """The vLLM engine of each replica."""
+    """Settings of the vLLM engine in each replica."""
     parallelism: Parallelism = Parallelism()
-    """How one replica is cut into parts."""
+    """How one replica divides the model among accelerators and pods."""
     accelerator: Accelerator | None = None
-    """What a replica computes on; CPUs where absent."""
+    """The accelerators that replicas run on. Absent: replicas run on CPUs."""
     placement: Placement = Placement()
-    """Where replicas go."""
+    """The nodes that replicas may and should run on."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How many replicas; also what `kubectl scale` and autoscalers of your own set."""
+    """How many replicas run. `kubectl scale` and your own autoscalers, such as an HPA, set this field too. It
+    is ignored while `autoscaling` is set."""
     traffic: Traffic = Traffic()
-    """What callers send."""
+    """What callers send. Flotilla only computes figures with it; a change replaces no replica."""
     slo: Slo | None = None
-    """What callers are promised. An update that breaks it while the old revision keeps it is taken back."""
+    """The service level objective (SLO): the times that answers must meet, and the share of answers that must
+    meet them. An update is rolled back when the new revision misses the SLO and the old one met it. Absent:
+    answers are only checked for 5xx statuses."""
     autoscaling: Autoscaling | None = None
-    """Decides the number of replicas in the place of `replicas`."""
+    """Controls the number of replicas instead of `replicas`. This release only starts a replica when a
+    request arrives and none runs, and removes it when it is no longer used. Absent: `replicas` counts."""
     router: Router = Router()
-    """HAProxy in front of the replicas."""
+    """The HAProxy pods in front of the replicas. They send the requests of a session (one conversation) to
+    the same replica, because that replica holds the session's KV cache."""
     drain: Drain = Drain()
-    """How a replica leaves."""
+    """How a replica is removed. It drains first: the routers send it no new requests, and it finishes those
+    that it has. Then its pods are deleted."""
     update: Update = Update()
-    """How replicas are exchanged when the spec changes."""
-    disaggregation: Annotated[
-        Disaggregation | None, NotYet("puts prefill and decode on replicas of their own")
-    ] = None
-    """Prefill and decode on replicas of their own."""
+    """How replicas are replaced, and how many at a time, when the spec changes or their node is cordoned. A
+    change of what engine pods are made from, such as model, engine or parallelism, makes a new revision of
+    the set."""
+    disaggregation: Annotated[Disaggregation | None, NotYet()] = None
+    """Runs prefill (computing prompts) and decode (computing answers) on separate replicas."""
     model_cache: ModelCache = ModelCache()
-    """Where models fetched from a hub are kept."""
+    """Where models that are fetched from the hub are stored. A model on a claim (`pvc://`) is not fetched."""
     pod: PodOptions = PodOptions()
-    """What engine pods have beside what Flotilla gives them."""
-    pricing: Annotated[Pricing | None, NotYet("puts a price on replicas and answers")] = None
-    """What a replica costs."""
+    """Additional settings of engine pods."""
+    pricing: Annotated[Pricing | None, NotYet()] = None
+    """Prices, from which the costs of replicas and answers are computed."""
     paused: bool = False
-    """While true the operator changes nothing of this object's and only reports. Pods that were pinned to a
-    node and find no room there are released all the same."""
+    """While true, the operator changes nothing of this set and only updates its status, with two exceptions.
+    It deletes placeholder pods. And it deletes the pods of a replica that has not got all of its nodes:
+    immediately if a scheduling gate still holds pods back, otherwise after the chart's
+    `placement.bindTimeoutSeconds`."""
 
 
 class GroupStatus(ApiModel):
     """One replica."""
 
     name: ShortText
-    """Its name, which is that of its leader pod."""
+    """Name of the replica. It is the name of its leader, the pod of the first stage."""
     phase: ShortText
-    """Waiting, Gated, Binding, Loading, Ready or Draining."""
+    """Waiting: it has no pods yet. Gated: some of its pods are held back from the scheduler until all exist.
+    Binding: its pods are being assigned to nodes. Loading: it fetches and loads the model. Ready: it serves.
+    Draining: it gets no new requests and finishes those that it has."""
     nodes: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
-    """The nodes of its stages."""
+    """Nodes of its stages, in the order of the stages."""
     domain: LongText | None = None
-    """The topology domain that holds all of them."""
+    """Narrowest topology domain that contains all of its nodes, as LABEL=NAME. For a topology level, NAME
+    begins with the names of the wider levels, for example zone-a/rack-1. Absent for a replica of one
+    stage."""
     revision: ShortText | None = None
-    """The revision of the spec that it was made from."""
+    """Revision of the set that its pods were made from. `status.rollout` says what a revision is."""
     since_time: Time | None = None
     """When this phase began."""
 
 
 class WaitingStatus(ApiModel):
-    """Replicas that wait since the same time."""
+    """Replicas that have waited since the same time."""
 
     since_time: Time
     """When they began to wait."""
     replicas: Count
-    """How many they are."""
+    """How many replicas have waited since then."""
 
 
 class GroupCounts(ApiModel):
-    """Replicas by phase."""
+    """The number of replicas in each phase."""
 
     waiting: Count = 0
-    """Without pods, since they fit nowhere."""
+    """Replicas in phase Waiting: they have no pods yet."""
     gated: Count = 0
-    """Complete and not yet let go to the scheduler."""
+    """Replicas in phase Gated: some of their pods are held back from the scheduler until all exist."""
     binding: Count = 0
-    """On their way to a node."""
+    """Replicas in phase Binding: their pods are being assigned to nodes."""
     loading: Count = 0
-    """Fetching and loading the model."""
+    """Replicas in phase Loading: they fetch and load the model."""
     ready: Count = 0
-    """Serving."""
+    """Replicas in phase Ready: they serve."""
     draining: Count = 0
-    """Ending what they have."""
+    """Replicas in phase Draining: they get no new requests and finish those that they have."""
 
 
 class BlockedNodes(ApiModel):
-    """Nodes that cannot take a replica."""
+    """Nodes that cannot take a replica, for the same reason."""
 
     reason: ShortText
-    """Why."""
+    """Why these nodes cannot take the replica, for example InsufficientGPUs."""
     nodes: Count
-    """How many."""
+    """How many nodes cannot take the replica for this reason."""
 
 
 class NodeProvisioningStatus(ApiModel):
-    """What is asked of the node autoscaler for replicas that wait."""
+    """Placeholder pods, which make a node autoscaler add nodes."""
 
     placeholders: Count = 0
-    """Placeholder pods."""
+    """How many placeholder pods exist."""
     bound: Count = 0
-    """Those that have a node."""
+    """How many of the placeholder pods are on a node."""
     timeouts: Count = 0
-    """How often in a row it was given up."""
+    """How many attempts in a row ended after `spec.placement.nodeProvisioning.timeoutSeconds` without room
+    for a replica."""
     last_timeout: LongText | None = None
-    """What had not come then."""
+    """What was missing when the last attempt ended."""
     retry_time: Time | None = None
-    """When it is asked again."""
+    """When the next attempt begins."""
 
 
 class PlacementMove(ApiModel):
-    """One replica to other nodes."""
+    """The move of one replica to other nodes."""
 
     group: ShortText
-    """The replica that would be replaced."""
+    """Replica that moves. It is replaced by a new replica on other nodes."""
     from_nodes: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
-    """The nodes of its stages."""
+    """Nodes that the replica leaves, in the order of its stages."""
     to_nodes: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
-    """Those of the replica that takes its place."""
+    """Nodes of the new replica, in the order of its stages."""
     step: Count = 0
-    """Moves of one step belong together."""
+    """Number of the step that the move belongs to. The moves of one step only help together."""
     gain: float = 0
-    """What the whole step adds to the score."""
+    """How much all moves of the step together raise the score."""
     accelerators_restarted: Count = 0
-    """The accelerators of the replica: they load the model anew."""
+    """How many accelerators load the model again because of this move."""
     sessions_lost: Count | None = None
-    """Conversations of the last ten minutes that lose their warm replica, where routers say how many."""
+    """How many sessions of the last ten minutes lose the replica that holds their KV cache. Absent when the
+    routers do not report it."""
     phase: ShortText
-    """Proposed, Moving or Done."""
+    """Proposed: not begun. Moving: being carried out. Done: carried out."""
     drains_first: bool = False
-    """Whether the replica leaves before the other comes, for want of room beside it."""
+    """Whether the replica drains before the new one starts. It does when there is no room for both, or
+    `spec.update.maxSurge` is 0, and another replica serves meanwhile. If none does, the phase is Stopped."""
 
 
 class RebalanceStatus(ApiModel):
-    """What has become of `flotilla.dev/rebalance`."""
+    """The answer to the annotation `flotilla.dev/rebalance`."""
 
     asked: ShortText
-    """The annotation's value that this answers; each value is answered once."""
+    """Value of the annotation that this answers. Each new value is answered once."""
     phase: ShortText
-    """Waiting, Shown, Moving, Done, Stopped or Refused."""
+    """Waiting: some replica is not ready, an update or scaling is in progress, or something that the spec
+    names does not exist. Shown: `moves` lists the moves. Moving: the moves are being carried out. Done: all
+    moves are carried out. Stopped: the remaining moves were given up. Refused: the annotation's value is
+    wrong, or the set has no accelerators."""
     message: LongText | None = None
-    """The same as a sentence."""
+    """The phase as a sentence, with its cause."""
     planned_time: Time | None = None
-    """When the moves were planned."""
+    """When the moves were computed."""
 
 
 class ScoreParts(ApiModel):
-    """What a score is made of: shares where 1 is best. One that says nothing of these replicas is absent."""
+    """The parts of the placement score."""
 
     packing: float | None = None
-    """How close together the stages of a replica lie: 1 on one node or one fast interconnect. Absent where
-    every replica has one stage."""
+    """How close together the stages of a replica are, from 0 to 1: 1 on one node or one fast interconnect.
+    Absent when every replica has one stage."""
     fragmentation: float | None = None
-    """Of the accelerators on the nodes that hold replicas, the share in use, by anybody."""
+    """Share of accelerators in use by any pod, from 0 to 1, on the nodes that hold replicas of this set. 1
+    means that none of their accelerators is unused."""
     spread: float | None = None
-    """How evenly replicas lie over the domains of `placement.spreadReplicasAcross`; absent without it."""
+    """How evenly replicas are distributed over the values of `spec.placement.spreadReplicasAcross`, from 0 to
+    1: 1 is even. Absent without that field."""
 
 
 class PlacementStatus(ApiModel):
-    """How replicas stand in the cluster."""
+    """How replicas are placed on nodes."""
 
     score: float | None = None
-    """How well replicas stand, from 0 to 1: the parts in `scoreParts` that are known, weighed."""
+    """How well replicas are placed, from 0 to 1: the weighted mean of the parts in `scoreParts` that are
+    known. Packing has weight 4, fragmentation 2 and spread 1."""
     score_parts: ScoreParts | None = None
-    """What the score is made of; the parts weigh 4, 2 and 1."""
+    """The parts of the score. 1 is best, and a part that does not apply is absent."""
     blocked: Annotated[tuple[BlockedNodes, ...], MapList("reason"), Field(max_length=16)] = ()
-    """Nodes that refuse the replica that waits longest, by reason."""
+    """Why nodes cannot take the replica that has waited longest: how many nodes, by reason."""
     message: LongText | None = None
-    """The same as a sentence."""
+    """The contents of `blocked` as a sentence."""
     node_provisioning: NodeProvisioningStatus | None = None
-    """The nodes that are asked for."""
+    """Placeholder pods, which make a node autoscaler add nodes. Absent while there are none and none timed
+    out."""
     rebalance: RebalanceStatus | None = None
-    """What has become of `flotilla.dev/rebalance`."""
+    """Answer to the annotation `flotilla.dev/rebalance`, which asks for moves that would raise the score:
+    `show` lists them in `moves`, `apply` also carries them out. A colon and any text may follow, as in
+    `show:2`, which makes a new value, so that the same can be asked again. Absent without the annotation."""
     moves: Annotated[tuple[PlacementMove, ...], MapList("group"), Field(max_length=64)] = ()
-    """The moves that would raise the score, in their order, as `flotilla.dev/rebalance` asks for them."""
+    """Moves of replicas to other nodes that would raise the score, in the order in which they are carried
+    out. Empty unless the annotation `flotilla.dev/rebalance` asks for them."""
 
 
 class ModelSize(ApiModel):
-    """What a model's own files say of its memory, kept for when no replica is there to say it again."""
+    """Figures of the model, read from its own files."""
 
     source: Annotated[str, Field(max_length=512)]
-    """The `spec.model.source` that was read."""
+    """`spec.model.source` that these figures are of."""
     revision: Annotated[str, Field(max_length=128)] | None = None
-    """The `spec.model.revision` that was read."""
+    """`spec.model.revision` that these figures are of."""
     weight_bytes: int
-    """The weights, loaded, on all accelerators of a replica together."""
+    """Size of the loaded weights, in bytes, on all accelerators of a replica together."""
     weights_from: ShortText
-    """Files (their sizes) or Config (counted from config.json, within about 1 %)."""
+    """Where `weightBytes` comes from. Files: the sizes of the weight files. Config: an estimate from the
+    model's config.json, within 2 % up to a billion parameters and within 0.1 % above, for the models that
+    were tested."""
     table_bytes: int
-    """One embedding table, part of the weights."""
+    """Size of one embedding table, in bytes. It is part of the weights."""
     layers: int
-    """Layers, with a KV cache or without."""
+    """Number of layers, with and without a KV cache."""
     attention_heads: int
-    """Attention heads; `parallelism.tensor` must divide them."""
+    """Number of attention heads. `spec.parallelism.tensor` must divide it."""
     kv_heads: int
-    """Heads whose keys and values are kept; 1 with latent attention, 0 for an encoder."""
+    """Number of key-value heads of a layer. It is 1 for latent attention and 0 for an encoder."""
     kv_numbers: int
-    """Numbers that one layer keeps of one token for one of these heads."""
+    """How many numbers one layer stores in the KV cache for each token and key-value head."""
     full_layers: int
-    """Layers that keep every token."""
+    """Number of layers whose KV cache holds every token of a sequence."""
     sliding_layers: int = 0
-    """Layers that keep the last `slidingWindow` tokens."""
+    """Number of layers whose KV cache holds the last `slidingWindow` tokens of a sequence."""
     sliding_window: int | None = None
-    """How many tokens those keep."""
+    """How many tokens the sliding layers hold. Absent when there are none."""
     number_bytes: float
-    """Bytes of one number in the KV cache, unless `engine.kvCacheDtype` says otherwise."""
+    """Size of one number in the KV cache, in bytes, if `spec.engine.kvCacheDtype` is Auto."""
     max_model_len: int | None = None
-    """The longest sequence the model was made for."""
+    """Longest sequence that the model was made for, in tokens."""
 
 
 class Startup(ApiModel):
-    """How long one replica took to serve."""
+    """The start of one replica."""
 
     group: ShortText
-    """The replica."""
+    """Name of the replica."""
     revision: ShortText
-    """The revision it was made from."""
+    """Revision of the set that the replica was made from."""
     ready_time: Time
-    """When it was ready."""
+    """When the replica became ready."""
     seconds: float
-    """From its pod's creation to then."""
+    """Time from the creation of its leader pod until `readyTime`, in seconds."""
 
 
 class AnswersStatus(ApiModel):
-    """What was answered in the last half hour, and how."""
+    """Counts of answers in the last half hour."""
 
     count: Count = 0
     """All answers."""
     failed: Count = 0
-    """Those of 500 and above."""
+    """Answers with status 500 or above."""
     kept: Count = 0
-    """Those that kept `slo`."""
+    """Answers that met the times of `spec.slo` and did not fail."""
 
 
 class RolloutStatus(ApiModel):
-    """How the newest revision does, and what runs if it has failed."""
+    """The state of the newest update."""
 
     revision: ShortText = ""
-    """The revision that the spec asks for."""
+    """Revision that the spec asks for."""
     good_revision: ShortText | None = None
-    """The last revision that every replica ran, ready, and that has stood its trial."""
+    """Last revision that passed its trial, or that every replica ran when the set could not go back to
+    another one. A failed update goes back to it."""
     failed_revision: ShortText | None = None
-    """The revision that failed, while the last good one runs instead."""
+    """Revision that failed. The last good one runs instead. Absent when none failed."""
     fault: ShortText | None = None
-    """Why the newest revision failed: NotReady, MissesSLO or FailedAnswers."""
+    """Why the newest revision failed. NotReady: its update made no progress for
+    `spec.update.progressDeadlineSeconds`. MissesSLO: its answers miss `spec.slo`. FailedAnswers: too many of
+    its answers were 5xx."""
     message: LongText | None = None
-    """The same as a sentence."""
+    """The fault as a sentence, with its figures."""
     ready_replicas: Count = 0
-    """Replicas of the newest revision that serve."""
+    """Ready replicas of the newest revision."""
     most_ready_replicas: Count = 0
-    """The most of them that served at once: one that crashes and comes back is no progress."""
+    """Highest number of replicas of the newest revision that were ready at the same time. Only a higher
+    number is progress; a replica that crashes and becomes ready again is not."""
     outdated_replicas: Count = 0
-    """Replicas of others."""
+    """Replicas of other revisions that still exist."""
     progress_time: Time | None = None
-    """When the update got on last, later by as long as its clock has stood since; absent without one."""
+    """When the update last made progress. If the clock was stopped since, this time is moved forward by the
+    length of the stop, so that the stop does not count. Absent when no update is in progress."""
     trial_time: Time | None = None
-    """Since when every replica is of the newest revision, while that one is on trial; moved likewise."""
+    """When the trial of the newest revision began, moved forward like `progressTime` if the clock was stopped
+    since. The trial begins when every replica is of that revision and ready. It ends after 50 answers, after
+    half an hour, or after `spec.update.progressDeadlineSeconds`, whichever comes first. Absent when there is
+    no trial."""
     clock_stopped_time: Time | None = None
-    """Since when no time passes for update and trial: the set is paused or waits for room, an old replica
-    drains, or none is wanted."""
+    """When the clock of the update and its trial stopped. It stops while the set is paused, waits for room or
+    drains an old replica, or while 0 replicas are desired. Absent while it runs, and when there is neither an
+    update nor a trial."""
     answers: AnswersStatus | None = None
-    """What the newest revision answered, while it is updated to or on trial."""
+    """Answers of the newest revision in the last half hour, during its update and trial."""
     answers_before_trial: AnswersStatus | None = None
-    """Those of them that it gave before its trial, which do not count for that."""
+    """Those of `answers` that were given before the trial. They do not count towards its 50 answers."""
     old_answers: AnswersStatus | None = None
-    """What the old one answered, as far as it was seen last."""
+    """Answers of the old revision, as last known. Those of the newest revision are compared with them."""
 
 
 class CapacityStatus(ApiModel):
-    """What one replica can do; docs/capacity.md has the arithmetic. What is not known is absent."""
+    """What one replica can hold and how long it takes to start."""
 
     kv_bytes_per_token: int | None = None
-    """Memory of one token in the KV cache, all accelerators of a replica together."""
+    """Size of one token in the KV cache, in bytes, on all accelerators of a replica together."""
     weights_gib: float | None = Field(default=None, alias="weightsGiB")
-    """The model's weights, all accelerators of a replica together."""
+    """Size of the model's weights, in GiB, on all accelerators of a replica together."""
     accelerator_gib: float | None = Field(default=None, alias="acceleratorGiB")
-    """The memory of one accelerator that this is counted with: `accelerator.memoryGiB`, or what the nodes
-    say."""
+    """Memory of one accelerator, in GiB, that the figures are computed with: `spec.accelerator.memoryGiB`, or
+    what the nodes' label says."""
     sequence_tokens: int | None = None
-    """The length that `sequencesPerReplica` is counted with: the longest that the engine takes."""
+    """Longest sequence, in tokens, that the figures are computed with: `spec.engine.maxModelLen`, or the
+    model's own maximum."""
     sequences_per_replica: float | None = None
-    """Sequences of that length that fit the KV cache at once, sharing nothing."""
+    """How many sequences of `sequenceTokens` fit into the KV cache of a replica at the same time if they
+    share nothing."""
     sequences_per_replica_sharing_prefix: float | None = None
-    """Those that fit where all begin with the same `traffic.sharedPrefixTokens`, which are kept once; absent
-    without it."""
-    rate_per_replica: float | None = None
-    """Requests a second inside the promise, as learned."""
+    """How many of these sequences fit if all begin with the same `spec.traffic.sharedPrefixTokens` tokens,
+    which are stored once. Absent without that field."""
+    rate_per_replica: Annotated[float | None, NotYetReported()] = None
+    """Requests per second that one replica can answer within `spec.slo`."""
     startup_seconds: float | None = None
-    """From a pod's creation to its first answer: the median of `startups`."""
+    """Time from the creation of a replica's leader pod until it is ready, in seconds: the median of
+    `startups`."""
     startups: Annotated[tuple[Startup, ...], MapList("group"), Field(max_length=5)] = ()
-    """The newest starts."""
+    """The last five starts of replicas. A start in which a container was restarted is left out."""
     model: ModelSize | None = None
-    """What the model's own files say."""
+    """Figures of the model, read from its own files. They are kept for times when no replica runs."""
 
 
 class BackoffStatus(ApiModel):
-    """Why no replica is made for a while."""
+    """Failures of replicas, refusals of their pods by the API server, and the pause that follows."""
 
     failures: int
-    """How many replicas failed in a row."""
+    """How many failures there were in a row. After the first one there is no pause. Later pauses grow from 10
+    seconds to 5 minutes, or to 30 seconds if a quota or an admission plugin refuses the pods."""
     failed_time: Time
-    """When the last one did."""
+    """When the last failure happened."""
     until_time: Time
-    """Before this time no replica is made."""
+    """End of the pause: no replica is created before this time."""
     reason: ShortText | None = None
-    """What it was: GroupFailed, GroupIncomplete, or why the API server refused pods."""
+    """Kind of the last failure. GroupFailed: a replica stopped working. GroupIncomplete: pods of a replica
+    are missing. Any other: why the API server refused its pods, for example QuotaExceeded."""
     message: LongText | None = None
     """Which replica failed, and why."""
 
 
 class LoadStatus(ApiModel):
-    """What is going on."""
+    """Requests and sessions of the set, as its routers report them."""
 
     waiting: int | None = None
-    """Requests that wait in routers for a replica; those that wait inside an engine are with `running`."""
+    """Requests that wait in the routers for a replica. Those that wait inside an engine count as
+    `running`."""
     running: int | None = None
-    """Requests that replicas have: those that engines work on, and those that wait inside them."""
+    """Requests that replicas have, including those that wait inside an engine."""
     arrival_per_second: float | None = None
-    """Requests a second that need a replica, of the last minute: also those that are held, or refused for
-    want of room or replicas; not those with a wrong key, path or size. Within a tenth and what chance makes
-    of it. Absent while a router does not tell its own."""
+    """Requests per second, over the last minute, that need a replica. Requests that are held, or refused for
+    lack of room or replicas, count. Requests with a wrong key, path or size do not. The value is updated only
+    after a change of more than 10 %, or, at low rates, of more than random arrivals alone cause. Absent while
+    a router does not report."""
     goodput_per_second: float | None = None
-    """Answers a second that kept `slo`, of the last minute, told as `arrivalPerSecond` is; absent where it
-    promises no time."""
+    """Answers per second, over the last minute, that met `spec.slo`. It is updated like `arrivalPerSecond`.
+    Absent while a router does not report, or when `spec.slo` sets no time."""
     attainment: float | None = None
-    """Of the answers of the last half hour, the share that kept `slo`; absent where that promises no time."""
+    """Share of the answers of the last half hour that met `spec.slo`, from 0 to 1. Absent when there was no
+    answer, or `spec.slo` sets no time."""
     kv_usage: float | None = None
-    """Share of the KV cache in use, from 0 to 1, within 0.05: the mean over the replicas that serve and whose
-    engines say so. Absent where fewer than half of them do."""
+    """Share of the KV cache in use, from 0 to 1, accurate to within 0.05: the mean over ready replicas whose
+    engines report it. Absent when fewer than half of them do."""
     sessions: int | None = None
-    """Conversations of the last ten minutes that are warm on a replica, within a tenth. One that comes
-    through several routers is counted by each."""
+    """Sessions (conversations) with a request in the last ten minutes, accurate to within 10 %. A session
+    that came through several routers counts once for each."""
 
 
 class ScalingDecision(ApiModel):
     """One decision of the autoscaler."""
 
     time: Time
-    """When."""
+    """When the autoscaler decided."""
     from_replicas: int = Field(alias="from")
-    """Replicas before."""
+    """Desired number of replicas before the decision."""
     to_replicas: int = Field(alias="to")
-    """Replicas after."""
+    """Desired number of replicas after the decision."""
     reason: LongText
-    """Why."""
+    """Why: one of the words of `status.autoscaling.mode`, then the figures that it is based on."""
 
 
 class AutoscalingStatus(ApiModel):
-    """Who decides the number of replicas."""
+    """What the autoscaler does."""
 
     owner: ShortText | None = None
-    """Flotilla, or Replicas where `spec.replicas` counts."""
+    """Who sets the number of replicas. Flotilla: the operator does, by `spec.autoscaling`. There is no other
+    value in this release."""
     mode: ShortText | None = None
-    """What the autoscaler is doing."""
+    """What decided the number of replicas last. Held: a request waits and no replica runs, so one is started.
+    Busy: the routers have requests, so the replica stays. Quiet: they have had none, but not yet for
+    `scaleToZeroAfterSeconds`, so it stays. Idle: they have had none for that long, so it is removed.
+    Starting: the replica is not ready, or has not been ready for that long, so it stays. NoRequest: no
+    replica runs and no request waits. NeverReady: the replica did not become ready in time, so it is removed.
+    NeverToZero: `scaleToZeroAfterSeconds` is absent, so the replica stays. NoFigures: a router does not
+    report, so nothing is changed."""
     last_decisions: Annotated[tuple[ScalingDecision, ...], Field(max_length=5)] = ()
-    """The newest decisions."""
+    """The last five decisions that changed the number of replicas."""
 
 
 class ModelReplicaSetStatus(Status):
-    """What there is."""
+    """What the operator last saw."""
 
+    conditions: Conditions = ()
+    """State of the set, one condition for each aspect. SpecValid: everything that the spec names exists, and
+    the model fits the accelerators. Placed: every replica has its nodes. RouterReady: a router pod is ready.
+    Available: a replica serves, or the desired number is 0. Progressing: replicas are being added, replaced
+    or moved. ScalingActive: autoscaling has the figures that it needs. Ready: SpecValid, Placed, RouterReady
+    and Available are True, and every desired replica serves and is of the newest revision. Progressing and
+    ScalingActive do not affect Ready, nor does SpecValid with the reason SharedPrefixIgnored. Reconciling:
+    Ready is not True, and the operator expects it to become True without help. Stalled: Ready is not True,
+    and a person must act."""
     replicas: int | None = None
-    """Replicas that exist, counted by their leader pods."""
+    """Replicas that have pods and do not drain. A replica counts once, however many pods it has."""
     ready_replicas: int | None = None
-    """Those that serve."""
+    """Replicas that serve requests."""
     desired_replicas: int | None = None
-    """How many there should be."""
+    """Desired number of replicas: `spec.replicas`, or what autoscaling decided."""
     draining_replicas: int | None = None
-    """Those that leave."""
+    """Replicas that drain: they get no new requests and finish those that they have."""
     ready: ShortText | None = None
-    """Ready and desired, for the column."""
+    """Ready and desired replicas as one text, for example 2/3, for the column READY."""
     selector: LongText | None = None
-    """Selects the leader pods, for the scale subresource."""
+    """Label selector of the leader pods, of which each replica has one. The scale subresource needs it."""
     url: LongText | None = None
-    """Where callers reach the model; OpenAI's paths lie below it."""
+    """URL at which callers reach the model, ending in /v1. The paths of OpenAI's API follow it."""
     groups: Annotated[tuple[GroupStatus, ...], MapList("name"), Field(max_length=50)] = ()
-    """The replicas, those not Ready first; at most 50."""
+    """The replicas, at most 50, those that are not ready first. A replica is a group of pods: one pod for
+    each of its `spec.parallelism.pipeline` stages."""
     more_waiting: Annotated[tuple[WaitingStatus, ...], MapList("sinceTime"), Field(max_length=20)] = ()
-    """Replicas that wait and are not among these, for they keep their turn without a name."""
+    """Waiting replicas that `groups` has no room for, counted by the time when they began to wait. They keep
+    their place in the queue. At most 20 entries; the last one also counts all younger replicas."""
     group_counts: GroupCounts | None = None
-    """All replicas by phase."""
+    """The number of replicas in each phase. `groups` explains the phases."""
     placement: PlacementStatus | None = None
-    """How replicas stand in the cluster."""
+    """How replicas are placed on nodes, and why some wait. Absent without `spec.accelerator`."""
     backoff: BackoffStatus | None = None
-    """What failed lately; absent when all is well again."""
+    """Failures of replicas, refusals of their pods by the API server, and the pause that follows, in which no
+    replica is created. Absent when neither happened for ten minutes and every existing replica serves. After
+    a refusal, it is also absent as soon as the spec changes."""
     capacity: CapacityStatus | None = None
-    """What one replica can do."""
+    """What one replica can hold and how long it takes to start. Figures that are not known are absent.
+    docs/capacity.md in Flotilla's repository explains the arithmetic."""
     load: LoadStatus | None = None
-    """What is going on."""
+    """Requests and sessions of the set, as its routers report them. Absent when no router reports."""
     rollout: RolloutStatus | None = None
-    """The newest revision and the last good one."""
+    """The state of the newest update. A revision is a hash over the fields of the spec that engine pods are
+    made from; a change of one of them makes a new revision and starts an update."""
     autoscaling: AutoscalingStatus | None = None
-    """Who decides the number of replicas."""
-    cost_per_hour_usd: float | None = None
-    """What the replicas cost."""
+    """What the autoscaler does. Absent without `spec.autoscaling`."""
+    cost_per_hour_usd: Annotated[float | None, NotYetReported()] = None
+    """Cost of all replicas for an hour, in USD."""
 
 
 class ModelReplicaSet(ApiObject):
-    """A model served by vLLM replicas, placed on the right nodes, behind a router that keeps conversations on
-    the replica that holds their KV cache."""
+    """A language or embedding model that answers OpenAI's API at the URL in `status.url`. Flotilla runs vLLM
+    replicas of the model on suitable nodes, behind a router that sends the requests of a session (one
+    conversation) to the replica that holds its KV cache. A replica that is replaced or removed finishes its
+    requests first, within a deadline."""
 
     spec: ModelReplicaSetSpec
-    """What is wanted."""
+    """What you want: the model, its replicas and how they are run."""
     status: ModelReplicaSetStatus = ModelReplicaSetStatus()
-    """What there is."""
+    """What the operator last saw: replicas, load, capacity and conditions. The operator writes it."""

@@ -1,77 +1,119 @@
-"""The API reference in Markdown, written from the same schema as the CRDs: a page a kind, a row a field.
+"""The API reference in Markdown, generated from the same schema as the CRDs: a page for each kind.
 
-Fields that this release refuses stand on a page of their own, so that the other pages hold only what acts.
+Fields that are not supported or not reported yet are on a page of their own. The pages of the kinds hold only
+what works in this release.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 
 from flotilla_operator.api.base import VALIDATIONS
-from flotilla_operator.api.kinds import GROUP, VERSION, Kind
-from flotilla_operator.api.schema import JsonSchema, not_yet, structural
+from flotilla_operator.api.kinds import GROUP, VERSION, Column, Kind
+from flotilla_operator.api.schema import JsonSchema, not_reported, not_yet, structural
 
-NOT_ACTED_ON = "not acted on by this release"
-GENERATED = "Written by `make generate` from the models in `operator/flotilla_operator/api`."
+GENERATED = (
+    "This page is generated from the Python classes in `operator/flotilla_operator/api` by `make generate`."
+)
 
 
 def kind_page(kind: Kind) -> str:
     """The reference of one kind."""
     schema = structural(kind)
-    refused = {field.path for field in not_yet(kind) if not field.values}
+    left_out = _left_out(kind)
     lines = [
         f"# {kind.name}",
         "",
+        f"{kind.use} ([example](../../examples/{kind.example})).",
+        "",
         schema["description"],
         "",
-        f"`{GROUP}/{VERSION}`, `kubectl get {kind.short_name}`. {GENERATED}",
+        f"`apiVersion: {GROUP}/{VERSION}`. `kubectl get {kind.short_name}` lists the objects, and",
+        f"`kubectl explain {kind.short_name}.spec` shows these descriptions in a terminal.",
+        GENERATED,
     ]
     for part in ("spec", "status"):
-        lines += ["", f"## {part}", "", "| field | type | default | |", "|---|---|---|---|"]
-        lines += _rows(schema["properties"][part], part, refused)
-    lines += ["", "## Refused when applied", ""]
-    lines += [f"- {message}" for message in dict.fromkeys(_messages(schema, refused))]
+        lines += ["", f"## {part}", "", "| field | type | description |", "|---|---|---|"]
+        lines += _rows(schema["properties"][part], part, left_out)
+    lines += ["", "## Columns of kubectl get", "", "| column | field |", "|---|---|"]
+    lines += [_column(column) for column in kind.columns]
+    lines += ["", "## Refused when applied", "", "An object that breaks one of these rules is refused:", ""]
+    lines += [f"- {message}" for message in dict.fromkeys(_messages(kind))]
     return "\n".join(lines) + "\n"
 
 
 def index_page(kinds: Iterable[Kind]) -> str:
-    """Where everything is."""
-    lines = ["# API reference", "", GENERATED, ""]
+    """The page that lists the other pages."""
+    lines = [
+        "# API reference",
+        "",
+        "These pages explain every field of the three kinds: what it does, its unit and its default.",
+        "",
+    ]
     lines += [f"- [{kind.name}]({kind.name.lower()}.md): {structural(kind)['description']}" for kind in kinds]
-    lines += ["- [Not yet](not-yet.md): fields that are part of the API and not yet acted on.", ""]
+    lines += [
+        "- [Not yet](not-yet.md): the fields that this release does not support or does not report.",
+        "",
+        GENERATED,
+        "",
+    ]
     return "\n".join(lines)
 
 
 def not_yet_page(kinds: Iterable[Kind]) -> str:
-    """Every field and value that the API has and this release refuses."""
+    """The page of the fields and values that this release refuses, and of the status fields that it leaves
+    empty.
+    """
     lines = [
         "# Not yet",
         "",
-        "These fields are part of the API, and nothing acts on them in this release. They have no default,",
-        "and an object that sets one is refused with a message that says so: nothing is silently ignored.",
+        "Look here for fields that are part of the API but not supported in this release. If an object sets",
+        "one of the spec fields, or a field below it, the API server refuses the object. Its message names",
+        "the field and says what to do instead. The status fields are always absent.",
+        "",
+        "A few other fields accept only some values so far: `spec.autoscaling.minReplicas` of a",
+        "ModelReplicaSet, for example, accepts only 0. Their descriptions say so.",
         "",
         GENERATED,
     ]
     for kind in kinds:
-        lines += ["", f"## {kind.name}", "", "| field | what it will do |", "|---|---|"]
+        lines += [
+            "",
+            f"## {kind.name}",
+            "",
+            "| spec field, not yet supported | what it is for |",
+            "|---|---|",
+        ]
         for field in not_yet(kind):
             values = f" with {', '.join(f'`{value}`' for value in field.values)}" if field.values else ""
-            lines.append(f"| `{field.path}`{values} | {field.promise} |")
+            lines.append(f"| `{field.path}`{values} | {_cell(field.promise)} |")
+        lines += ["", "| status field, not yet reported | what it is for |", "|---|---|"]
+        lines += [f"| `{field.path}` | {_cell(field.promise)} |" for field in not_reported(kind)]
     return "\n".join(lines) + "\n"
 
 
-def _rows(schema: JsonSchema, path: str, refused: set[str]) -> Iterator[str]:
+def _left_out(kind: Kind) -> frozenset[str]:
+    refused = {field.path for field in not_yet(kind) if not field.values}
+    return frozenset(refused | {field.path for field in not_reported(kind)})
+
+
+def _rows(schema: JsonSchema, path: str, left_out: frozenset[str]) -> Iterator[str]:
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
         here = f"{path}.{name}"
-        if here in refused:
+        if here in left_out:
             continue
-        shown = "default" in field and not isinstance(field["default"], dict)
-        default = f"`{json.dumps(field['default'])}`" if shown else ""
-        words = field.get("description", "").replace("|", "\\|")
-        must = " **Required.**" if name in required else ""
-        yield f"| `{here}` | {_type(field)} | {default} | {words}{must} |"
-        yield from _rows(field, here, refused)
-        yield from _rows(field.get("items", {}), f"{here}[]", refused)
+        must = "**Required.** " if name in required and path.startswith("spec") else ""
+        yield f"| `{here}` | {_type(field)} | {must}{_cell(field.get('description', ''))} |"
+        yield from _rows(field, here, left_out)
+        yield from _rows(field.get("items", {}), f"{here}[]", left_out)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _column(column: Column) -> str:
+    wide = " (with `-o wide`)" if column.wide else ""
+    return f"| {column.name}{wide} | `{column.path.removeprefix('.')}` |"
 
 
 def _type(field: JsonSchema) -> str:
@@ -97,16 +139,22 @@ def _bounds(field: JsonSchema) -> str:
     return f" {opening}{low}, {high}{closing}"
 
 
-def _messages(schema: JsonSchema, refused: set[str], path: str = "") -> Iterator[str]:
-    """The rules' sentences, but for those about what does not act yet: that has a page of its own."""
-    about_refused = tuple(f"{field}." for field in refused)
-    for message in (rule["message"] for rule in schema.get(VALIDATIONS, ())):
-        if NOT_ACTED_ON not in message and not message.startswith(about_refused):
+def _messages(kind: Kind) -> Iterator[str]:
+    """The messages of the rules, without those about fields that are not supported yet."""
+    left_out = _left_out(kind)
+    refusals = {field.message for field in not_yet(kind)}
+    about = tuple(f"{path}{end}" for path in left_out for end in (".", " "))
+    for message in _messages_in(structural(kind), "", left_out):
+        if message not in refusals and not message.startswith(about):
             yield message
+
+
+def _messages_in(schema: JsonSchema, path: str, left_out: frozenset[str]) -> Iterator[str]:
+    yield from (rule["message"] for rule in schema.get(VALIDATIONS, ()))
     for name, field in schema.get("properties", {}).items():
         here = f"{path}.{name}" if path else name
-        if here not in refused:
-            yield from _messages(field, refused, here)
+        if here not in left_out:
+            yield from _messages_in(field, here, left_out)
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
-            yield from _messages(schema[key], refused, f"{path}[]")
+            yield from _messages_in(schema[key], f"{path}[]", left_out)

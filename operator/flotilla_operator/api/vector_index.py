@@ -1,15 +1,16 @@
-"""VectorIndex: a folder of documents as a served index."""
+"""The kind VectorIndex: a search service over a folder of documents."""
 
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetValues, Rule, rules
-from flotilla_operator.api.common import (
+from flotilla_operator.api.base import ApiModel, MapList, NotYet, NotYetReported, NotYetValues, Rule, rules
+from flotilla_operator.api.parts import (
     CLAIM_FOLDER,
     NO_FOLDER_ABOVE,
     ApiObject,
+    Conditions,
     Count,
     DeletionPolicy,
     HttpUrl,
@@ -36,7 +37,7 @@ PATH_FORM = (
 
 
 class MilvusMode(StrEnum):
-    """How Milvus runs."""
+    """Which Milvus stores the index."""
 
     LITE = "Lite"
     STANDALONE = "Standalone"
@@ -45,7 +46,7 @@ class MilvusMode(StrEnum):
 
 
 class IndexType(StrEnum):
-    """How vectors are searched."""
+    """How vectors are indexed for search."""
 
     HNSW = "HNSW"
     IVF_FLAT = "IVFFlat"
@@ -53,7 +54,7 @@ class IndexType(StrEnum):
 
 
 class Metric(StrEnum):
-    """What "near" means."""
+    """How the similarity of two vectors is measured."""
 
     COSINE = "Cosine"
     INNER_PRODUCT = "InnerProduct"
@@ -61,25 +62,26 @@ class Metric(StrEnum):
 
 
 class Milvus(ApiModel):
-    """The vector database that holds the index."""
+    """The Milvus vector database that stores the index."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="(self.mode == 'External') == has(self.uri)",
-                message="spec.milvus.uri goes with mode External, and mode External needs it",
+                message="spec.milvus.uri is required with spec.milvus.mode External and not allowed with "
+                "other modes; set uri with mode External, and remove it with any other mode",
             ),
             Rule(
                 rule="self.mode == 'External' || (self.database == 'default' && !has(self.tokenSecretRef))",
-                message="spec.milvus.database and tokenSecretRef are for mode External; remove them, since "
-                "Milvus Lite has one database and no users",
+                message="spec.milvus.database and spec.milvus.tokenSecretRef are for spec.milvus.mode "
+                "External only, because Milvus Lite has one database and no users; remove them",
             ),
             Rule(
                 rule="self.mode != 'External' || (!has(self.image) && "
                 f"string(self.storage.size) == '{Storage.model_fields['size'].default}' && "
                 "!has(self.storage.storageClassName))",
-                message="spec.milvus.image and storage are for mode Lite; remove them, since Flotilla makes "
-                "no Milvus in mode External",
+                message="spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only; "
+                "remove them",
             ),
         )
     )
@@ -89,344 +91,374 @@ class Milvus(ApiModel):
         NotYetValues(
             values=("Standalone", "Distributed"),
             rule="!(self in ['Standalone', 'Distributed'])",
-            message="spec.milvus.mode Standalone and Distributed are not acted on by this release of "
-            "Flotilla; use Lite or External",
-            promise="runs a Milvus server, or a cluster through Milvus Operator",
+            message="spec.milvus.mode Standalone and Distributed are not yet supported; set mode Lite or "
+            "External",
+            promise="Standalone: runs a Milvus server. Distributed: runs a cluster with Milvus Operator.",
         ),
     ] = MilvusMode.LITE
-    """Lite: one pod with a claim. External: a Milvus you have, at `uri`."""
+    """Lite: Flotilla runs Milvus Lite in one pod with a PersistentVolumeClaim. External: the index is stored
+    in an existing Milvus at `uri`. Not yet supported: Standalone and Distributed."""
     image: ImageReference | None = None
-    """The image of mode Lite; the chart's `images.milvus` where absent."""
+    """Container image of Milvus Lite, for mode Lite. Absent: the chart's `images.milvus`."""
     storage: Storage = Storage()
-    """The claim of mode Lite."""
+    """PersistentVolumeClaim of Milvus Lite, for mode Lite."""
     uri: HttpUrl | None = None
-    """Where the Milvus of mode External is."""
+    """URL of the existing Milvus, for example `http://milvus:19530`. Required with mode External."""
     token_secret_ref: TokenSecretRef | None = None
-    """Its token, as `user:password`. The default key is `token`."""
+    """Secret with the token of the existing Milvus, written `user:password`. Absent: no token is sent."""
     database: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = (
         "default"
     )
-    """The database in Milvus."""
+    """Database in the existing Milvus, for mode External."""
 
 
 class Source(ApiModel):
-    """The documents."""
+    """The documents to index."""
 
     path: Annotated[
         str,
         Field(min_length=1, max_length=1024),
         Rule(
             rule=PATH_FORM,
-            message="spec.source.path must be pvc://claim/folder or configmap://name; a ConfigMap is read "
-            "whole and has no folders: choose its entries with spec.source.include",
+            message="spec.source.path must be pvc://claim/folder or configmap://name; to index only some "
+            "entries of a ConfigMap, list them in spec.source.include",
         ),
         Rule(
             rule=NO_FOLDER_ABOVE,
-            message="spec.source.path must not lead upwards; name the folder without ..",
+            message="spec.source.path must not contain a folder named ..; write the path without it",
         ),
         NotYetValues(
             values=("s3://", "https://"),
             rule="!(self.startsWith('s3://') || self.startsWith('https://'))",
-            message="spec.source.path s3:// and https:// are not acted on by this release of Flotilla; "
-            "use pvc:// or configmap://",
-            promise="reads documents from an object store or from a list of addresses",
+            message="spec.source.path with s3:// or https:// is not yet supported; use pvc:// or configmap://",
+            promise="Reads documents from an object store, or from a list of URLs.",
         ),
     ]
-    """Where they are, in the same namespace: `pvc://claim/folder` or `configmap://name`. Only read."""
+    """Where the documents are: `pvc://claim/folder` (a folder of a PersistentVolumeClaim) or
+    `configmap://name` (all entries of a ConfigMap), in the same namespace. They are only read. Not yet
+    supported: `s3://` and `https://`."""
     include: Annotated[tuple[ShortText, ...], Field(max_length=64)] = ()
-    """Patterns of the files that count, for example `**/*.html`; all where empty."""
+    """Patterns of the files to index, compared with each file's whole path below `path`. `*` matches any text
+    without a slash, `**/` any folders or none, and `?` one character: `*.html` matches `a.html`, and
+    `**/*.html` also `x/y/a.html`. Empty: all files."""
     exclude: Annotated[tuple[ShortText, ...], Field(max_length=64)] = ()
-    """Patterns of files that do not count, though included."""
+    """Patterns of files that are not indexed, even if `include` matches them."""
     revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """Any text. Another one says that the documents have changed: they are read again, and what changed is
-    indexed anew."""
+    """Any text, for example a date. Change it when the documents have changed: they are then read again, and
+    the changed ones are indexed again. Absent: documents are read again only when another change starts a
+    build. These are changes of `source`, `processing`, `embedding` (without `batchSize`), `index`,
+    `milvus.mode`, `milvus.uri`, `milvus.database`, `build.shardDocuments`, or of the embedding model's
+    name, source or revision."""
     schedule: Annotated[
-        Annotated[str, Field(max_length=128)] | None, NotYet("looks for changed documents by itself")
+        Annotated[str, Field(max_length=128)] | None,
+        NotYet("change spec.source.revision when the documents have changed"),
     ] = None
-    """When to look for changes, as cron writes it."""
-    secret_ref: Annotated[SecretRef | None, NotYet("signs in to an object store")] = None
-    """Credentials of the object store."""
-    endpoint: Annotated[HttpUrl | None, NotYet("names an object store that is not AWS")] = None
-    """Where the object store is."""
-    region: Annotated[
-        Annotated[str, Field(max_length=64)] | None, NotYet("names the region of an object store")
-    ] = None
-    """The object store's region."""
+    """When to look for changed documents, in the format of cron."""
+    secret_ref: Annotated[SecretRef | None, NotYet()] = None
+    """Secret with the credentials of the object store."""
+    endpoint: Annotated[HttpUrl | None, NotYet()] = None
+    """URL of the object store. Absent: that of AWS."""
+    region: Annotated[Annotated[str, Field(max_length=64)] | None, NotYet()] = None
+    """Region of the object store."""
 
 
 class Deduplicate(ApiModel):
-    """Leave out documents that are nearly the same."""
+    """Removal of documents that are nearly the same as another one."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """The share of common shingles above which two documents count as one."""
+    """Share of common shingles (short word sequences), from 0 to 1, above which two documents count as the
+    same."""
 
 
 class Processing(ApiModel):
-    """How documents become chunks."""
+    """How documents are cut into chunks."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 rule="self.overlapTokens < self.chunkTokens",
-                message="spec.processing.overlapTokens must be less than chunkTokens",
+                message="spec.processing.overlapTokens must be less than spec.processing.chunkTokens; lower "
+                "overlapTokens, or raise chunkTokens",
             )
         )
     )
 
     chunk_tokens: Annotated[int, Field(ge=16, le=8192)] = 220
-    """How long a chunk is, in the embedder's tokens."""
+    """Length of the longest chunk, in tokens of the embedding model."""
     overlap_tokens: Annotated[int, Field(ge=0, le=4096)] = 32
-    """How much of it the next one repeats."""
-    deduplicate: Annotated[Deduplicate | None, NotYet("leaves out documents that are nearly the same")] = None
-    """Leave out documents that are nearly the same."""
+    """How many tokens at the end of a chunk the next chunk repeats."""
+    deduplicate: Annotated[Deduplicate | None, NotYet()] = None
+    """Leaves out documents that are nearly the same as another one."""
     max_document_mib: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Larger documents are not indexed but counted as dead letters."""
+    """Size of the largest document, in MiB. A larger one is not indexed and counts as a dead letter, which is
+    a document that could not be indexed."""
 
 
 class Embedding(ApiModel):
-    """The model that turns text into vectors."""
+    """The model that turns chunks and queries into vectors."""
 
     model_ref: ObjectRef
     """A ModelReplicaSet with task Embed in the same namespace."""
     dimension: Annotated[int, Field(ge=2, le=32_768)]
-    """How long its vectors are."""
+    """Dimension of the model's vectors: how many numbers each has."""
     batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
-    """How many chunks go into one request."""
+    """How many chunks are sent to the model in one request."""
     normalize: bool = True
-    """Scale vectors to length 1."""
+    """Whether vectors are scaled to length 1."""
 
 
 class Index(ApiModel):
-    """How vectors are kept and searched. A change builds a new generation aside and then swaps."""
+    """How Milvus stores and searches vectors."""
 
     type: IndexType = IndexType.HNSW
-    """HNSW: a graph, fast and nearly exact. IVFFlat: lists. Flat: exact, for small indexes."""
+    """HNSW: a graph, which is fast and nearly exact. IVFFlat: clusters of vectors, of which only the nearest
+    are searched. Flat: every vector is compared, which is exact and for small indexes."""
     metric: Metric = Metric.COSINE
-    """What "near" means."""
+    """How the similarity of two vectors is measured. Cosine: by their angle. InnerProduct: by their inner
+    product. Euclidean: by their distance."""
     parameters: Annotated[dict[Annotated[str, Field(max_length=64)], int], Field(max_length=16)] = Field(
         default_factory=dict
     )
-    """Parameters of the index as Milvus names them; for HNSW `M` and `efConstruction`."""
-    shards: Annotated[
-        Annotated[int, Field(ge=1, le=64)] | None, NotYet("spreads an index over several nodes")
-    ] = None
-    """Into how many shards the index is split."""
-    replicas: Annotated[
-        Annotated[int, Field(ge=1, le=32)] | None, NotYet("keeps an index in memory several times")
-    ] = None
-    """How often each shard is held in memory."""
-    partition_key: Annotated[
-        Annotated[str, Field(max_length=64)] | None, NotYet("keeps tenants apart inside one index")
-    ] = None
-    """The field whose values are kept apart."""
-    hybrid: Annotated[bool | None, NotYet("searches by words as well as by meaning")] = None
-    """Search by words as well."""
+    """Parameters for building the index, with the names of Milvus. Absent: `M` 16 and `efConstruction` 200
+    for HNSW, `nlist` 128 for IVFFlat."""
+    shards: Annotated[Annotated[int, Field(ge=1, le=64)] | None, NotYet()] = None
+    """Into how many shards the index is divided, so that several nodes can hold it."""
+    replicas: Annotated[Annotated[int, Field(ge=1, le=32)] | None, NotYet()] = None
+    """How many copies of each shard are held in memory."""
+    partition_key: Annotated[Annotated[str, Field(max_length=64)] | None, NotYet()] = None
+    """Field whose values separate the tenants of one index."""
+    hybrid: Annotated[bool | None, NotYet()] = None
+    """Whether to search by words as well as by vectors."""
 
 
 class Workspace(ApiModel):
-    """Where a build keeps what it has made so far."""
+    """The claim on which a build stores intermediate files."""
 
     size: Quantity = "10Gi"
-    """How much is asked for."""
+    """Size of the claim that Flotilla creates."""
     claim_name: ObjectName | None = None
-    """A claim of your own instead; ReadWriteMany lets a build use several nodes."""
+    """Name of an existing claim to use instead. If its access mode is ReadWriteMany, a build uses several
+    nodes. Absent: Flotilla creates a claim, and all pods of a build run on one node."""
     storage_class_name: ObjectName | None = None
-    """The storage class; the cluster's default where absent."""
+    """StorageClass of the claim that Flotilla creates. Absent: the cluster's default."""
 
 
 class Build(ApiModel):
-    """How an index is built."""
+    """How a generation of the index is built."""
 
     parallelism: Annotated[int, Field(ge=1, le=256)] = 4
-    """How many pods work at once."""
+    """How many pods parse and embed documents at the same time."""
     shard_documents: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """How many documents one of them takes at a time."""
+    """How many documents make up one build shard. A pod indexes one build shard at a time."""
     workspace: Workspace = Workspace()
-    """Where a build keeps what it has made so far."""
+    """The PersistentVolumeClaim on which a build stores intermediate files."""
     max_failed_percent: Annotated[float, Field(ge=0, le=100)] = 1
-    """The share of documents that may fail before the build does."""
+    """Share of documents, in percent, that may be dead letters (documents that could not be indexed). If
+    there are more, the build fails and the generation that is served stays."""
     resources: ResourceRequirements = ResourceRequirements()
-    """What one build pod asks for (core/v1)."""
+    """Resource requests and limits (core/v1) of each build pod. Absent: 100m CPU and 512Mi memory are
+    requested."""
 
 
 class Gate(ApiModel):
-    """What a new generation must show before it is served."""
+    """The checks that a new generation must pass before it is served."""
 
     count_parity: bool = True
-    """Every document is accounted for: in = indexed + duplicates + dead letters."""
-    min_recall_at_10: Annotated[
-        Annotated[float, Field(ge=0, le=1)] | None, NotYet("measures the new generation against exact search")
-    ] = None
-    """The least share of the ten nearest that the index must find."""
-    golden_set_ref: Annotated[
-        ObjectRef | None, NotYet("asks the new generation questions whose answers are known")
-    ] = None
-    """A ConfigMap of questions and the documents that answer them."""
-    min_ndcg: Annotated[
-        Annotated[float, Field(ge=0, le=1)] | None,
-        NotYet("judges the order of the answers to the golden set"),
-    ] = None
-    """The least nDCG on the golden set."""
-    max_p99_milliseconds: Annotated[
-        Annotated[int, Field(ge=1, le=60_000)] | None, NotYet("measures how fast the new generation answers")
-    ] = None
-    """The slowest that one search in a hundred may be."""
-    sample: Annotated[
-        Annotated[int, Field(ge=1, le=100_000)] | None, NotYet("says how many searches are measured")
-    ] = None
+    """Whether Milvus must hold exactly as many chunks as the build stored. If false, a difference is only
+    reported in `status.gate.countParity`."""
+    min_recall_at_10: Annotated[Annotated[float, Field(ge=0, le=1)] | None, NotYet()] = None
+    """Lowest recall at 10, from 0 to 1: the share of the ten nearest chunks, by exact search, that the new
+    generation finds."""
+    golden_set_ref: Annotated[ObjectRef | None, NotYet()] = None
+    """ConfigMap with the golden set: questions, and the documents that answer them."""
+    min_ndcg: Annotated[Annotated[float, Field(ge=0, le=1)] | None, NotYet()] = None
+    """Lowest nDCG of the new generation on the golden set, from 0 to 1. nDCG (normalised discounted
+    cumulative gain) says how far up the right documents are among the results."""
+    max_p99_milliseconds: Annotated[Annotated[int, Field(ge=1, le=60_000)] | None, NotYet()] = None
+    """Longest time of a search, in milliseconds, that 99 % of searches must meet."""
+    sample: Annotated[Annotated[int, Field(ge=1, le=100_000)] | None, NotYet()] = None
     """How many searches are measured."""
 
 
 class Hedge(ApiModel):
-    """Ask again elsewhere when an answer is late."""
+    """A second search, sent when the first one is slow."""
 
     enabled: bool = True
-    """Whether."""
+    """Whether slow searches are sent a second time."""
     budget_percent: Annotated[float, Field(ge=0, le=100)] = 5
-    """The share of searches that may be asked twice."""
+    """Share of searches, in percent, that may be sent a second time."""
 
 
 class Retriever(ApiModel):
-    """The service that answers searches."""
+    """The pods that answer searches."""
 
     replicas: Annotated[int, Field(ge=1, le=100)] = 1
-    """How many pods."""
+    """How many retriever pods run."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 8
-    """How many passages an answer has, where the caller does not say."""
+    """How many passages an answer has if the caller does not say."""
     deadline_milliseconds: Annotated[int, Field(ge=10, le=60_000)] = 500
-    """How long an answer may take."""
-    hedge: Annotated[Hedge | None, NotYet("asks again elsewhere when an answer is late")] = None
-    """Ask again elsewhere when an answer is late."""
+    """How long an answer may take, in milliseconds. After that the search is answered with 504."""
+    hedge: Annotated[Hedge | None, NotYet()] = None
+    """Sends a search to a second pod when the first one is slow."""
     service: ServiceOptions = ServiceOptions()
-    """The service `NAME-retriever`."""
+    """Options of the service `NAME-retriever`, at which searches are answered."""
 
 
 class Freshness(ApiModel):
-    """How far the index may be behind the documents."""
+    """How far the index may lag behind the documents."""
 
     max_lag_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
-    """The longest time from a change to its being served."""
+    """Longest time from the change of a document until it is served, in seconds."""
 
 
 class Retention(ApiModel):
-    """What is kept."""
+    """Which data is kept."""
 
     generations: Annotated[int, Field(ge=1, le=10)] = 2
-    """How many generations, the active one included."""
+    """How many of the generations that were served are kept in Milvus, the active one included."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
-    """Retain: the index's data outlives this object. Delete: it goes with it."""
+    """What happens to the index's data when this object is deleted. Retain: with mode Lite, the claim of
+    Milvus Lite is kept, and with mode External, the collections in your Milvus. Delete: they are deleted."""
 
 
 class VectorIndexSpec(ApiModel):
-    """What is wanted."""
+    """What the user wants."""
 
     milvus: Milvus = Milvus()
-    """The vector database that holds the index."""
+    """The Milvus vector database that stores the index."""
     source: Source
-    """The documents."""
+    """The documents to index."""
     processing: Processing = Processing()
-    """How documents become chunks."""
+    """How documents are cut into chunks. A chunk is the piece of text that gets one vector; a search returns
+    chunks as its passages."""
     embedding: Embedding
-    """The model that turns text into vectors."""
+    """The model that turns chunks and queries into vectors."""
     index: Index = Index()
-    """How vectors are kept and searched."""
+    """How Milvus stores and searches vectors. A change builds a new generation of the index."""
     build: Build = Build()
-    """How an index is built."""
+    """How a generation of the index is built. Three Jobs run one after another: Plan finds the documents,
+    Index parses, embeds and stores them, and Promote checks the result and makes it the one that is served. A
+    change of embedding, chunk sizes or index makes a new generation; changed documents are indexed within the
+    same one."""
     gate: Gate = Gate()
-    """What a new generation must show before it is served."""
+    """The checks that a build must pass before its generation is served."""
     retriever: Retriever = Retriever()
-    """The service that answers searches."""
-    freshness: Annotated[Freshness | None, NotYet("is measured and reported")] = None
-    """How far the index may be behind the documents."""
+    """The pods that answer searches."""
+    freshness: Annotated[Freshness | None, NotYet()] = None
+    """How far the index may lag behind the documents."""
     retention: Retention = Retention()
-    """What is kept."""
+    """How many generations are kept, and what happens to the data when this object is deleted."""
     paused: bool = False
-    """While true the operator changes nothing of this object's and only reports."""
+    """While true, the operator changes nothing of this index and only updates its status."""
 
 
 class DocumentsStatus(ApiModel):
-    """Documents of the newest build: discovered = indexed + duplicates + deadLettered, always."""
+    """Counts of documents. discovered is always the sum of indexed, duplicates and deadLettered."""
 
     discovered: Count = 0
-    """Found at the source."""
+    """Documents that were found at the source."""
     indexed: Count = 0
-    """Served."""
+    """Documents that are in the index."""
     duplicates: Count = 0
-    """Left out since another is the same."""
+    """Documents that were left out because another one is the same. 0 while `spec.processing.deduplicate` is
+    not supported."""
     dead_lettered: Count = 0
-    """Not to be read; the message of the condition Built says why."""
+    """Dead letters: documents that could not be indexed. The message of the condition Built gives examples
+    and their causes."""
     removed: Count = 0
-    """Served before and no longer at the source."""
+    """Documents that this build removed from the index, because they are no longer at the source or can no
+    longer be indexed."""
 
 
 class StageStatus(ApiModel):
-    """One step of the running build."""
+    """One step of a build."""
 
     name: ShortText
-    """Which."""
+    """Plan, Index or Promote. `spec.build` says what each step does."""
     done: Count = 0
-    """Parts done."""
+    """How many parts of the step are done."""
     total: Count = 0
-    """All parts."""
+    """How many parts the step has: one, or for Index one for each build shard of `spec.build.shardDocuments`
+    documents."""
 
 
 class GateStatus(ApiModel):
-    """What the newest generation showed."""
+    """The results of the checks of the gate."""
 
-    recall_at_10: float | None = None
-    """The share of the ten nearest that it found."""
-    ndcg: float | None = Field(default=None, alias="nDCG")
-    """On the golden set."""
+    recall_at_10: Annotated[float | None, NotYetReported()] = None
+    """Recall at 10, from 0 to 1: the share of the ten nearest chunks, by exact search, that the index
+    finds."""
+    ndcg: Annotated[float | None, NotYetReported()] = Field(default=None, alias="nDCG")
+    """nDCG (normalised discounted cumulative gain) on the golden set, from 0 to 1: how far up the right
+    documents are among the results."""
     count_parity: bool | None = None
-    """Whether every document is accounted for."""
-    p99_milliseconds: float | None = None
-    """The slowest search in a hundred."""
+    """Whether Milvus holds exactly as many chunks as the build stored. Absent when the build had too many
+    dead letters and was not checked further."""
+    p99_milliseconds: Annotated[float | None, NotYetReported()] = None
+    """Time that 99 % of the measured searches took at most, in milliseconds."""
     verdict: ShortText | None = None
-    """Passed or Failed."""
+    """Passed: the generation is served. Failed: the generation that was served before, if any, is still
+    served."""
     time: Time | None = None
-    """When it was measured."""
+    """When this result was first reported."""
 
 
 class ShardsStatus(ApiModel):
-    """Shards of the served index."""
+    """The shards of the index in Milvus."""
 
     desired: Count = 0
-    """How many there should be."""
+    """Number of shards that the index has. It is 1 while `spec.index.shards` is not supported."""
     ready: Count = 0
-    """How many are loaded."""
+    """Number of shards that are loaded and can be searched."""
 
 
 class VectorIndexStatus(Status):
-    """What there is."""
+    """What the operator last saw."""
 
+    conditions: Conditions = ()
+    """State of the index, one condition for each aspect. SpecValid: the operator can act on the spec.
+    SourceReachable: the documents were found. EmbedderReady: the embedding model serves. MilvusReady: Milvus
+    can be used. Built: the index that the spec asks for is built and served. Validated: its build passed the
+    gate. RetrieverReady: a retriever pod is ready. Ready: the summary, True when all of these are.
+    Reconciling: Ready is not True, and the operator expects it to become True without help. Stalled: Ready is
+    not True, and a person must act."""
     phase: ShortText | None = None
-    """Pending, Building, Validating, Promoting, Ready, Degraded or Deleting."""
+    """Pending: nothing is served, and no build runs. Building: a build reads and indexes documents.
+    Validating: a build is checked by the gate. Promoting: the first generation is about to be served. Ready:
+    the index is served and up to date. Degraded: a generation is served, but the newest build failed or
+    waits, or a part that the index needs is not ready. Deleting: the index is being deleted."""
     active_generation: ShortText | None = None
-    """The generation that is served."""
+    """Generation that is served. A generation is a version of the index with its own embedding model, chunk
+    sizes and index settings; its name is a hash over them."""
     candidate_generation: ShortText | None = None
-    """The one that is being built."""
+    """Generation that is being built to replace the active one. Absent when there is none."""
     url: LongText | None = None
-    """Where searches are sent."""
+    """URL to which searches are posted, ending in /v1/retrieve. docs/search.md in Flotilla's repository
+    explains the request and the answer."""
     documents: DocumentsStatus | None = None
-    """Documents of the newest build."""
+    """Counts of documents of the last completed build."""
     chunks: int | None = None
-    """Chunks that are served."""
+    """Number of chunks in the active generation."""
     stages: Annotated[tuple[StageStatus, ...], MapList("name"), Field(max_length=16)] = ()
-    """Steps of the running build."""
+    """Progress of the newest build, one entry for each of its steps Plan, Index and Promote."""
     gate: GateStatus | None = None
-    """What the newest generation showed."""
+    """Results of the newest build in the checks of `spec.gate`."""
     shards: ShardsStatus | None = None
-    """Shards of the served index."""
-    freshness_lag_seconds: int | None = None
-    """How far the index is behind the documents."""
+    """Shards of the index in Milvus. They are not the shards of a build."""
+    freshness_lag_seconds: Annotated[int | None, NotYetReported()] = None
+    """How far the index lags behind the documents, in seconds."""
     blocked_by: LongText | None = None
-    """What the build waits for."""
+    """Condition that keeps a build from starting, with its message. Absent when nothing does."""
 
 
 class VectorIndex(ApiObject):
-    """Documents, parsed, chunked, embedded and served from Milvus, one immutable generation at a time."""
+    """A search service over a folder of documents, at the URL in `status.url`. Flotilla parses the documents,
+    cuts them into chunks, turns the chunks into vectors with an embedding model, and stores and searches the
+    vectors in Milvus. A change of the embedding model, the chunk sizes or the index settings builds a new
+    generation of the index beside the one that is served. The new generation is served when it is complete
+    and has passed its checks."""
 
     spec: VectorIndexSpec
-    """What is wanted."""
+    """What you want: the documents, the embedding model and how the index is built and served."""
     status: VectorIndexStatus = VectorIndexStatus()
-    """What there is."""
+    """What the operator last saw: generations, builds, documents and conditions. The operator writes it."""

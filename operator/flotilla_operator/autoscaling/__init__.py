@@ -1,1 +1,1 @@
-"""Pure: signals, policy and memory in, a decision with its reason out."""
+"""Autoscaling: takes signals, a policy and what it remembered, returns a decision with its reason. Pure."""

@@ -1,11 +1,11 @@
-"""Whether a set that may go to zero has a replica: the first rule of autoscaling, and so far the only one.
+"""Decides whether a set that may scale to zero has a replica. Pure; so far the only rule of autoscaling.
 
-Pure. A request that the routers hold wakes the first replica. It goes when the routers have had nothing to do
-for long enough, counted by themselves, since looks every few seconds would miss short requests. A replica
-that has just become ready is given the same time, or one that loads for longer than its callers wait would go
-before it ever served. One that is not ready is waited for as long as an update would be, for nobody knows
-whether it still loads; then it goes, since one that never becomes ready would hold its accelerators for ever.
-Unknown is not idle: without figures from every router nothing is changed.
+A request that the routers hold starts the first replica. The replica is removed after the routers have been
+idle for long enough. The routers measure this themselves, because looking every few seconds would miss short
+requests. A replica that has just become ready gets the same time; otherwise one that loads for longer than
+its callers wait would be removed before it ever served. A replica that is not ready is given the progress
+deadline of an update, because nobody knows whether it still loads; then it is removed, so that it does not
+hold its accelerators for ever. Unknown is not idle: while a router does not report, no replica is removed.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class ZeroReason(StrEnum):
-    """What decided."""
+    """What decided the number of replicas."""
 
     NO_FIGURES = "NoFigures"
     HELD = "Held"
@@ -28,9 +28,10 @@ class ZeroReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroSignals:
-    """What the set's routers report together, and for how long all its replicas have been ready.
+    """What the set's routers report together, and for how long all of its replicas have been ready.
 
-    `idle_seconds` is None when not every router answers, `ready_seconds` when not every replica is ready.
+    `idle_seconds` is None while a router does not answer; `ready_seconds` is None while a replica is not
+    ready.
     """
 
     requests: int
@@ -40,8 +41,10 @@ class ZeroSignals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroPolicy:
-    """The set's `autoscaling`; without a time a replica that was woken stays. After `start_deadline_seconds`
-    nobody believes any more that a replica will become ready.
+    """The set's `spec.autoscaling`.
+
+    Without `scale_to_zero_after_seconds` a replica that was started stays. After `start_deadline_seconds` a
+    replica that is not ready is no longer expected to become so.
     """
 
     min_replicas: int
@@ -52,7 +55,7 @@ class ZeroPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroDecision:
-    """How many replicas there are to be, and why."""
+    """How many replicas are wanted, and why."""
 
     current: int
     wanted: int
@@ -61,16 +64,18 @@ class ZeroDecision:
 
     @property
     def message(self) -> str:
-        """The decision as a sentence."""
         if self.signals is None:
-            return "the routers do not say what they hold"
-        idle = self.signals.idle_seconds
-        since = "" if idle is None else f", idle for {idle:.0f} s"
-        return f"{self.signals.requests} requests in the routers{since}"
+            return "no router reports its requests"
+        idle, count = self.signals.idle_seconds, self.signals.requests
+        if count:
+            return f"the routers have {count} request{'' if count == 1 else 's'}"
+        if idle is None:
+            return "the routers that answer have no request"
+        return f"the routers have had no request for {idle:.0f} s"
 
 
 def decide(signals: ZeroSignals | None, policy: ZeroPolicy, *, current: int) -> ZeroDecision:
-    """None or one, within the bounds."""
+    """Zero or one replica, within the bounds of the policy."""
     awake, reason = _awake(signals, policy, current > 0)
     wanted = min(max(1 if awake else 0, policy.min_replicas), policy.max_replicas)
     return ZeroDecision(current=current, wanted=wanted, reason=reason, signals=signals)

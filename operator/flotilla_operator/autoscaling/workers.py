@@ -1,9 +1,10 @@
-"""How many agent workers a fleet needs: as many as its tasks fill.
+"""Decides how many agent workers a fleet needs: as many as its tasks keep busy. Pure.
 
-Pure. A worker runs many tasks at once and waits most of the time, so the queue says more than any CPU figure:
-wanted = ceil((waiting + in flight) / concurrency), within the bounds. More workers come at once; fewer only
-after the need has been lower for a while, and never none while a task is in flight or an effect unknown,
-because nobody would go on with it. Without figures nothing is changed: unknown is not zero.
+A worker runs many tasks at once and waits most of the time, so the queue says more than CPU usage does:
+wanted = ceil((waiting + in flight) / concurrency), within the bounds. More workers are started at once. Fewer
+are kept only after the need has been lower for a while, and at least one stays while a task is in flight or
+an effect is unknown, because somebody must go on with it. Unknown is not zero: without figures nothing
+changes.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ QUIET_SECONDS: Final = 60.0  # a worker starts in a few seconds, so a minute out
 
 
 class WorkersReason(StrEnum):
-    """What decided the number."""
+    """What decided the number of workers."""
 
     NO_FIGURES = "NoFigures"
     IDLE = "Idle"
@@ -56,14 +57,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMemory:
-    """The needs of the quiet window; an empty one, after a restart, only makes scaling down wait anew."""
+    """What the tasks needed in the quiet window. A restart forgets it, which only delays scaling down."""
 
     needs: Sequence[Need] = field(default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersDecision:
-    """How many workers there are to be, and why."""
+    """How many workers are wanted, and why."""
 
     current: int
     wanted: int
@@ -72,7 +73,6 @@ class WorkersDecision:
 
     @property
     def message(self) -> str:
-        """The decision as a sentence."""
         if self.signals is None:
             return f"{self.wanted} workers until the gateway reports the queue"
         return (
@@ -89,7 +89,7 @@ def decide(
     current: int,
     now: datetime,
 ) -> tuple[WorkersDecision, WorkerMemory]:
-    """The number of workers and what to remember."""
+    """The number of workers, and what to remember."""
     if signals is None:
         wanted = min(max(current, policy.min_replicas), policy.max_replicas)
         return _decision(current, wanted, WorkersReason.NO_FIGURES, signals), memory
@@ -109,7 +109,7 @@ def decide(
 
 
 def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersReason]:
-    """What the tasks of this moment ask for, within the bounds."""
+    """What the present tasks need, within the bounds."""
     tasks = signals.waiting + signals.in_flight
     asked = -(-tasks // policy.concurrency)
     reason = WorkersReason.TASKS if tasks else WorkersReason.IDLE
@@ -123,7 +123,7 @@ def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersRea
 
 
 def _within(memory: WorkerMemory, since: datetime) -> tuple[Need, ...]:
-    """The needs of the window and the last one before it, which was still true when the window began."""
+    """The needs inside the window, and the last one before it, which still held when the window began."""
     inside = tuple(need for need in memory.needs if need.at > since)
     before = tuple(need for need in memory.needs if need.at <= since)
     return (*before[-1:], *inside)

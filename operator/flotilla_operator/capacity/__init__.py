@@ -1,4 +1,4 @@
-"""Pure: sizing arithmetic. A model's own figures in; memory, sequences and what fits out."""
+"""Sizing arithmetic: takes a model's own figures, returns memory, sequences and what fits. Pure."""
 
 from flotilla_operator.capacity.config import CapacityError, ConfigError
 from flotilla_operator.capacity.fit import (

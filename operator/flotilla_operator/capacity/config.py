@@ -1,8 +1,8 @@
-"""Reads a model's own `config.json`, whose field names differ between families of models.
+"""Reads a model's own `config.json`. Its field names differ between model families.
 
-What is read here are counts and sizes; what they mean for memory is in `shape.py` and `parameters.py`. The
-names are those that vLLM looks for (`transformers_utils/model_arch_config_convertor.py`). Where a family
-leaves a field out because it is the default of its class in transformers, the default stands here too.
+This module reads counts and sizes; `shape.py` and `parameters.py` say what they mean for memory. The names
+are those that vLLM looks for (`transformers_utils/model_arch_config_convertor.py`). Where a family leaves out
+a field that equals the default of its class in transformers, that default is listed here too.
 
 CapacityError
   carries field, problem and fix; its text is one line
@@ -50,7 +50,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 class CapacityError(Exception):
-    """The arithmetic cannot be done; `field` is where to mend it."""
+    """The arithmetic cannot be done; `field` says where to correct it."""
 
     def __init__(self, *, field: str, problem: str, fix: str) -> None:
         super().__init__(f"{problem}; {fix} ({field})")
@@ -60,11 +60,11 @@ class CapacityError(Exception):
 
 
 class ConfigError(CapacityError):
-    """A config.json that does not say what a memory of this model would be."""
+    """A config.json that lacks what is needed to compute the model's memory."""
 
 
 class Fields:
-    """A config.json under the names of this package; the text part's fields go before the whole model's."""
+    """A config.json under the names of this package. Fields of the text part come first."""
 
     def __init__(self, config: Config) -> None:
         text: Config = next(
@@ -86,14 +86,14 @@ class Fields:
         return int(self.get(name) or 0)
 
     def count(self, meaning: str) -> int | None:
-        """A count by its meaning; some families write one for each layer, and the largest is taken."""
+        """A count by its meaning. Some families write one for each layer; the largest is taken."""
         found = self.find(meaning)
         if isinstance(found, list):
             return max((int(value) for value in found), default=None)
         return None if found is None else int(found)
 
     def needed(self, meaning: str) -> int:
-        """A count that nothing can be computed without; raises ConfigError."""
+        """A count without which nothing can be computed; raises ConfigError."""
         found = self.count(meaning)
         if not found:
             names = " or ".join(NAMES[meaning][:2])
@@ -101,6 +101,6 @@ class Fields:
             raise ConfigError(
                 field="config.json",
                 problem=f"the config.json of this model ({kind}) has no {names}",
-                fix="nothing is computed for it; the engine may know more",
+                fix="add it to the file; without it no memory is computed for this model",
             )
         return found

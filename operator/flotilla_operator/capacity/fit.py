@@ -1,14 +1,14 @@
-"""Whether a model fits its accelerators, what lacks, and what would fit.
+"""Whether a model fits its accelerators, how much memory it lacks, and what would fit.
 
-On one accelerator, as vLLM accounts for it (`gpu_worker.determine_available_memory`):
+Memory of one accelerator, as vLLM accounts for it (`gpu_worker.determine_available_memory`):
 
     usable       memory · utilization
-    weights      the largest stage's share, divided by tensor
+    weights      the share of the largest stage, divided by tensor
     working      activations, CUDA graphs and NCCL's buffers
-    KV cache     what is left; vLLM refuses to start unless one sequence of maxModelLen tokens fits
+    KV cache     the rest; vLLM does not start unless one sequence of maxModelLen tokens fits
 
-`working` is measured by vLLM at its start and not known before. WORKING_GIB is what is taken for it here, so
-a verdict within a GiB or so of the limit may be wrong, and a replica that serves is a better one.
+vLLM measures `working` at its start, so it is not known before. WORKING_GIB stands for it here. A verdict
+within about a GiB of the limit may therefore be wrong; a replica that serves proves more.
 """
 
 import math
@@ -53,14 +53,14 @@ class Accelerator:
 
     @property
     def for_model_bytes(self) -> int:
-        """What is there for weights and KV cache."""
+        """The memory for weights and KV cache together."""
         return max(0, round((self.memory_gib * self.utilization - self.working_gib) * GIB))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """How a model is to be served: the longest sequence, the type of the KV cache if not the model's, and how
-    much of their beginning all sequences share, if it is told.
+    """How a model is to be served: the longest sequence, the type of the KV cache where it differs from the
+    model's, and how many tokens all sequences share at their beginning, if that is known.
     """
 
     max_model_len: int
@@ -70,9 +70,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The verdict for one way to cut a replica, with its figures for the fullest accelerator.
+    """The verdict for one way to divide a replica, with the figures of its fullest accelerator.
 
-    `own_bytes` are those of a sequence's bytes that it does not share, None where no shared prefix is told.
+    `own_bytes` are the bytes of a sequence without its shared prefix; None when no shared prefix is given.
     """
 
     reason: FitReason
@@ -94,17 +94,17 @@ class Fit:
 
     @property
     def lacking_bytes(self) -> int:
-        """By how much each accelerator is too small for the weights and one sequence, 0 where it is not."""
+        """By how much each accelerator is too small for the weights and one sequence; 0 when it is not."""
         return max(0, self.weight_bytes + self.sequence_bytes - self.for_model_bytes)
 
     @property
     def sequences(self) -> float | None:
-        """How many sequences of the longest length fit, None for a model without a KV cache."""
+        """How many sequences of the longest length fit; None for a model without a KV cache."""
         return sequences_that_fit(self.kv_bytes, sequence_bytes=self.sequence_bytes)
 
     @property
     def sequences_sharing_prefix(self) -> float | None:
-        """How many of them fit with their prefix kept once, None where no prefix is told."""
+        """How many of them fit when their common prefix is kept once; None when no prefix is given."""
         if self.own_bytes is None:
             return None
         return sequences_that_fit(self.kv_bytes, sequence_bytes=self.sequence_bytes, own_bytes=self.own_bytes)
@@ -112,7 +112,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedies:
-    """What would fit: each alone would do, and None is what does not help."""
+    """What would make the model fit. Each one alone suffices; None or False means that it does not help."""
 
     parallel: Parallel | None
     max_model_len: int | None
@@ -120,7 +120,7 @@ class Remedies:
 
 
 def fit(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, parallel: Parallel) -> Fit:
-    """Whether a replica that is cut like this fits."""
+    """Whether a replica that is divided like this fits."""
 
     def kv_bytes(tokens: int) -> int:
         return kv_bytes_per_accelerator(shape, max(0, tokens), parallel, wanted.kv_number_bytes)
@@ -138,9 +138,7 @@ def fit(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, parallel: P
 
 
 def weight_bytes_per_accelerator(shape: ModelShape, parallel: Parallel) -> int:
-    """The weights on each accelerator of the largest stage, which holds an embedding table beside its
-    layers.
-    """
+    """The weights on each accelerator of the largest stage, with the embedding table that it holds."""
     if parallel.pipeline == 1:
         return math.ceil(shape.weight_bytes / parallel.tensor)
     table = min(shape.table_bytes, shape.weight_bytes)
@@ -150,10 +148,10 @@ def weight_bytes_per_accelerator(shape: ModelShape, parallel: Parallel) -> int:
 
 
 def divides_heads(shape: ModelShape, tensor: int) -> bool:
-    """Whether vLLM can spread the heads: an equal number of them on each accelerator.
+    """Whether vLLM can spread the heads evenly over the accelerators of one stage.
 
-    KV heads are spread evenly too, or each is kept by an equal number of accelerators; the one vector of
-    latent attention always can be.
+    KV heads are spread evenly too, or each is kept by the same number of accelerators. The single vector of
+    latent attention can always be.
     """
     if shape.attention_heads % tensor:
         return False
@@ -161,9 +159,10 @@ def divides_heads(shape: ModelShape, tensor: int) -> bool:
 
 
 def smallest(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, per_node: int) -> Parallel | None:
-    """The way to cut a replica that takes the fewest stages, and of those the fewest accelerators.
+    """The division of a replica that fits with the fewest stages, then with the fewest accelerators.
 
-    The accelerators of a stage share a node's fast interconnect; another stage is another node, and slower.
+    The accelerators of one stage share a node's fast interconnect; each further stage needs the slower
+    network.
     """
     fitting = (p for p in _ways(shape, per_node) if fit(shape, accelerator, wanted, p).fits)
     return min(fitting, key=lambda p: (p.pipeline, p.tensor), default=None)
@@ -172,7 +171,7 @@ def smallest(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, per_no
 def remedies(
     shape: ModelShape, accelerator: Accelerator, wanted: Wanted, parallel: Parallel, per_node: int
 ) -> Remedies:
-    """What would make it fit, from the outside in: other parallelism, shorter sequences, smaller numbers."""
+    """What would make the model fit: other parallelism, shorter sequences, or an 8-bit KV cache."""
     small_numbers = replace(wanted, kv_number_bytes=FP8_BYTES)
     keeps_more = kv_bytes_per_token(shape, wanted.kv_number_bytes) > kv_bytes_per_token(shape, FP8_BYTES)
     return Remedies(
@@ -183,7 +182,7 @@ def remedies(
 
 
 def longest(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, parallel: Parallel) -> int | None:
-    """The longest sequence that fits, in whole thousands (1,024) of tokens and no longer than wanted."""
+    """The longest sequence that fits, a multiple of 1,024 tokens and no longer than wanted."""
     steps = range(LENGTH_STEP, wanted.max_model_len + 1, LENGTH_STEP)
     low, high = 0, len(steps)
     while low < high:

@@ -1,8 +1,8 @@
-"""How many parameters a model has and what they weigh, from its config.json alone.
+"""How many parameters a model has and what they weigh, computed from its config.json alone.
 
-A last resort: the sizes of the weight files, or `metadata.total_size` in the index beside them, are exact and
-are preferred wherever they are known. This one leaves out biases, norms and vision towers, and is within 1 %
-of the published count of the text models in its test.
+This is a last resort. The sizes of the weight files, or `metadata.total_size` in their index, are exact and
+are used wherever they are known. The count here leaves out biases, norms and vision towers; for the text
+models in its test it is within 1 % of the published count.
 
     embedding tables   vocabulary · hidden, twice unless input and output share one
     attention          2 · hidden · heads · head_dim (query, output) + 2 · hidden · kv_heads · head_dim
@@ -30,7 +30,7 @@ TIED_BY_DEFAULT = ENCODERS | frozenset(
     """bloom cohere cohere2 falcon gemma gemma2 gemma3 gemma3_text gpt2 gpt_bigcode mpt
     opt""".split()  # noqa: SIM905
 )
-# Where the file says neither: the group that AutoGPTQ and AutoAWQ take, and what bitsandbytes adds by blocks.
+# Where the file gives neither: the default group of AutoGPTQ and AutoAWQ, and bitsandbytes' bits for scales.
 USUAL_GROUP = 128
 EXTRA_BITS_BITSANDBYTES = 0.5
 # Microscaling formats (OCP MX 1.0): 4 bits, and one 8-bit scale for 32 of them; NVFP4: for 16.
@@ -39,7 +39,7 @@ MXFP4_BITS, NVFP4_BITS = 4 + 8 / 32, 4 + 8 / 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """Counts of numbers: one embedding table, how many tables, the layers' matrices, the experts' ones."""
+    """Numbers of parameters: in one embedding table, the number of tables, in all layers, in all experts."""
 
     table: int
     tables: int
@@ -48,20 +48,19 @@ class Parameters:
 
     @property
     def total(self) -> int:
-        """All of them."""
         return self.table * self.tables + self.layers + self.experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberSizes:
-    """Bytes of one number in the layers and in the experts; embedding tables are never quantised."""
+    """Bytes of one number in the layers and in the experts. Embedding tables are never quantised."""
 
     layers: float
     experts: float
 
 
 def parameters_of(fields: Fields) -> Parameters:
-    """The counts; raises ConfigError."""
+    """The numbers of parameters; raises ConfigError."""
     layers = fields.needed("layers")
     sparse = _sparse_layers(fields, layers)
     hidden = fields.needed("hidden")
@@ -82,7 +81,7 @@ def parameters_of(fields: Fields) -> Parameters:
 
 
 def tied(fields: Fields) -> bool:
-    """Whether input and output share one embedding table; encoders have no output table."""
+    """Whether input and output share one embedding table. Encoders have no output table."""
     said = fields.get("tie_word_embeddings")
     if fields.model_type in ENCODERS or said is None:
         return fields.model_type in TIED_BY_DEFAULT
@@ -90,7 +89,7 @@ def tied(fields: Fields) -> bool:
 
 
 def number_sizes(fields: Fields) -> NumberSizes:
-    """What a number takes, once loaded.
+    """The bytes of a number once the model is loaded.
 
     vLLM computes with 2 bytes where a model was stored with 4 (`_resolve_auto_dtype` in its config/model.py).
     """
@@ -103,18 +102,18 @@ def number_sizes(fields: Fields) -> NumberSizes:
 
 
 def quantization_of(fields: Fields) -> Mapping[str, Any]:
-    """How the model was quantised, empty where it was not."""
+    """The model's quantisation settings; empty when it is not quantised."""
     said = fields.get("quantization_config") or fields.get("compression_config")
     return said if isinstance(said, Mapping) else {}
 
 
 def dtype_bytes(fields: Fields) -> float | None:
-    """Bytes of one number as stored, None where the file does not say."""
+    """Bytes of one number as stored; None when the file does not say."""
     return DTYPE_BYTES.get(str(fields.find("dtype")).removeprefix("torch."))
 
 
 def loaded_bytes(parameters: Parameters, sizes: NumberSizes) -> int:
-    """What the parameters take on accelerators, all together."""
+    """What the parameters take on all accelerators together."""
     return round(
         parameters.table * parameters.tables * HALF_BYTES
         + parameters.layers * sizes.layers
@@ -132,7 +131,7 @@ def head_dim(fields: Fields) -> int:
 
 
 def kv_heads(fields: Fields) -> int:
-    """Heads whose keys and values are kept, before tensor parallelism: all where nothing says fewer."""
+    """Heads whose keys and values are kept, before tensor parallelism; all unless the file says fewer."""
     attention = fields.get("attn_config")
     if isinstance(attention, Mapping) and attention.get("kv_n_heads"):
         return int(attention["kv_n_heads"])
@@ -142,7 +141,7 @@ def kv_heads(fields: Fields) -> int:
 
 
 def latent_numbers(fields: Fields) -> int:
-    """Numbers that latent attention keeps for a token in one layer, 0 for every other kind."""
+    """How many numbers latent attention keeps for one token in one layer; 0 for other kinds of attention."""
     return fields.number("kv_lora_rank") and fields.number("kv_lora_rank") + fields.number("qk_rope_head_dim")
 
 
@@ -161,7 +160,7 @@ def _attention(fields: Fields, hidden: int) -> int:
 
 
 def _sparse_layers(fields: Fields, layers: int) -> int:
-    """Layers with experts; the first ones, some listed ones or all but every n-th may go without."""
+    """How many layers have experts. The first layers, listed layers, or all but every n-th may have none."""
     if not fields.count("experts"):
         return 0
     dense = fields.number("first_k_dense_replace") + len(fields.get("mlp_only_layers") or ())
@@ -170,7 +169,7 @@ def _sparse_layers(fields: Fields, layers: int) -> int:
 
 
 def _quantized_bits(quantization: Mapping[str, Any]) -> float | None:
-    """Bits of one quantised number with its share of scales; None for a method that is not known."""
+    """Bits of one quantised number with its share of the scales; None when the method is unknown."""
     method = str(quantization.get("quant_method") or "").lower()
     if "fp8" in method or method == "modelopt":
         return 8.0
@@ -188,9 +187,7 @@ def _quantized_bits(quantization: Mapping[str, Any]) -> float | None:
 
 
 def _bits_and_group(quantization: Mapping[str, Any]) -> tuple[int | None, int]:
-    """Of AWQ and GPTQ, which say it at the top, and of compressed-tensors, which says it for each group of
-    layers.
-    """
+    """Bits and group size. AWQ and GPTQ give them at the top, compressed-tensors for each group of layers."""
     for part in (quantization, *(quantization.get("config_groups") or {}).values()):
         weights = part.get("weights") or part
         bits = weights.get("num_bits") or weights.get("bits") or weights.get("w_bit")

@@ -1,7 +1,7 @@
-"""A model as its memory sees it: a few numbers, enough to say what weights and KV cache take.
+"""The figures of a model that decide how much memory its weights and KV cache take.
 
-Made from a config.json, and from the size of the weight files where it is known; which of the two it was is
-kept, because the one is exact and the other an estimate.
+They come from a config.json and, where it is known, the size of the weight files. Which of the two gave the
+size of the weights is kept, because the files are exact and the config is an estimate.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attenti
 
 
 class WeightsFrom(StrEnum):
-    """How the size of the weights is known."""
+    """Where the size of the weights comes from."""
 
     FILES = "Files"
     CONFIG = "Config"
@@ -34,12 +34,12 @@ class WeightsFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """What of a model takes memory.
+    """The figures of a model that decide its memory.
 
-    `kv_numbers` is what one layer keeps of one token for one KV head: key and value, 2 · head_dim; with
-    latent attention one KV head of kv_lora_rank + qk_rope_head_dim. `full_layers` and `sliding_layers` are
-    those with a KV cache; layers of state-space models have none. An encoder keeps nothing: no KV heads.
-    `table_bytes` is the size of one embedding table, which the first stage of a pipeline holds.
+    `kv_numbers` counts what one layer keeps of one token for one KV head: key and value, 2 · head_dim. Latent
+    attention counts as one KV head of kv_lora_rank + qk_rope_head_dim. `full_layers` and `sliding_layers` are
+    the layers with a KV cache; layers of state-space models have none. An encoder keeps nothing and has no KV
+    heads. `table_bytes` is the size of one embedding table, which the first stage of a pipeline holds.
     """
 
     weight_bytes: int
@@ -59,8 +59,8 @@ class ModelShape:
 def shape_of(config: Config, file_bytes: int | None = None, stored_bytes: float | None = None) -> ModelShape:
     """The shape of a model; raises ConfigError.
 
-    `file_bytes` is the size of its weight files, and `stored_bytes` that of one number in them, for the
-    config.json that does not say it.
+    `file_bytes` is the size of its weight files. `stored_bytes` is the size of one number in them, for a
+    config.json that does not give it.
     """
     fields = Fields(config)
     parameters = parameters_of(fields)
@@ -85,7 +85,7 @@ def shape_of(config: Config, file_bytes: int | None = None, stored_bytes: float 
 
 
 def _cached_layers(fields: Fields, layers: int) -> dict[str, Any]:
-    """Which layers keep all tokens and which only a window of them."""
+    """How many layers keep all tokens, and how many only a window of them."""
     window = fields.number("sliding_window") or fields.number("attention_chunk_size") or None
     kinds = fields.get("layer_types")
     if isinstance(kinds, list):
@@ -104,7 +104,7 @@ def _cached_layers(fields: Fields, layers: int) -> dict[str, Any]:
 
 
 def _sliding_layers(fields: Fields, layers: int) -> int:
-    """For a config.json that has a window and no list of layers."""
+    """How many layers have a window, for a config.json with a window but no list of layers."""
     pattern = fields.number("sliding_window_pattern")
     if pattern:
         return layers - layers // pattern

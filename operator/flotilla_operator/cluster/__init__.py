@@ -1,1 +1,1 @@
-"""I/O with the API server: caches, fenced writes, events and the leader lease."""
+"""I/O with the API server: caches, fenced writes, events and the leader's lease."""

@@ -1,20 +1,18 @@
-"""What the API server holds, as last seen: the read side of the reflectors.
+"""Caches of the objects on the API server, filled by the reflectors and read by the controllers.
 
-Objects are the raw dictionaries of the API, shared and never copied, because thousands of pods are read on
-every plan: whoever reads them must not change them. Objects are found by name, by the UID of their
-controller owner and by any label of ours. Each index is kept as objects come and go; a look-up never walks
-the cache.
+Objects are the raw dictionaries of the API. They are shared and never copied, because every reconcile reads
+thousands of pods; readers must not change them. Objects can be looked up by name, by the UID of their
+controlling owner and by any label of ours. Indexes are kept up to date, so no look-up walks the whole cache.
 
-What is written is put here at once, so the reconcile that follows sees it; an event that is older than what
-is held is dropped. The UIDs of deleted objects are remembered for a while, so neither a late event nor a list
-that was on its way can bring one back.
+The result of each write is put into the cache at once, so the next reconcile sees it. An event that is older
+than the cached object is dropped. The UIDs of deleted objects are remembered for a while, so that a late
+event or a list that was already in flight cannot bring one back.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from flotilla_operator.cluster.resources import FLOTILLA_GROUP, Resource, resource_of
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.objects.resources import FLOTILLA_GROUP, Manifest, Resource, resource_of
 
 Place = tuple[str, str]
 Entry = TypeVar("Entry", bound=Hashable)
@@ -59,19 +57,19 @@ class Store:
         return self._objects.get((namespace, name))
 
     def owned(self, uid: str) -> list[Manifest]:
-        """What the object with this UID controls, by name."""
+        """The objects that the object with this UID controls, sorted by name."""
         return self._at(self._by_owner.get(uid, ()))
 
     def labelled(self, label: str, value: str) -> list[Manifest]:
-        """The objects with this label of ours, by namespace and name."""
+        """The objects with this label of ours, sorted by namespace and name."""
         return self._at(self._by_label.get((label, value), ()))
 
     def in_namespace(self, namespace: str) -> list[Manifest]:
-        """The objects of one namespace, by name."""
+        """The objects of one namespace, sorted by name."""
         return self._at(self._by_namespace.get(namespace, ()))
 
     def put(self, manifest: Manifest) -> bool:
-        """Keep an object unless it is gone or what is held is as new; says whether anything changed."""
+        """Keep an object unless it was deleted or the cached one is as new; returns whether it was kept."""
         metadata = manifest["metadata"]
         if metadata["uid"] in self._gone or metadata["uid"] in self._gone_earlier:
             return False
@@ -86,7 +84,7 @@ class Store:
         return True
 
     def remove(self, namespace: str, name: str, uid: str) -> Manifest | None:
-        """Forget the object with this UID, not a successor of its name, and ignore late news of it."""
+        """Remove the object with this UID, but not another one of its name, and ignore later events of it."""
         self._gone.add(uid)
         held = self._objects.get((namespace, name))
         if held is None or held["metadata"]["uid"] != uid:
@@ -101,11 +99,11 @@ class Store:
         return {manifest["metadata"]["uid"] for manifest in held}
 
     def forget_old_deletions(self) -> None:
-        """Stop remembering what was deleted before the last call of this; keeps the memory bounded."""
+        """Forget the deletions from before the previous call of this method, to bound the memory."""
         self._gone_earlier, self._gone = self._gone, set()
 
     def check(self) -> None:
-        """Assert that every index says what the objects say."""
+        """Assert that every index matches the objects."""
         for index, entries_of in (
             (self._by_owner, self._owner_entries),
             (self._by_label, self._label_entries),
@@ -185,7 +183,7 @@ class Caches:
         return self.store(resource).get(namespace, name)
 
     def owned(self, resource: Resource, uid: str) -> list[Manifest]:
-        """What the object with this UID controls (ownerReferences), by name."""
+        """The objects that the object with this UID controls (ownerReferences), sorted by name."""
         return self.store(resource).owned(uid)
 
     def listed(self, resource: Resource, namespace: str | None = None) -> list[Manifest]:
@@ -194,7 +192,7 @@ class Caches:
         return list(store) if namespace is None else store.in_namespace(namespace)
 
     def by_label(self, resource: Resource, label: str, value: str) -> list[Manifest]:
-        """The objects with a label whose name starts with `flotilla.dev/`, by namespace and name."""
+        """The objects with this label, which starts with `flotilla.dev/`, sorted by namespace and name."""
         return self.store(resource).labelled(label, value)
 
     def forget_old_deletions(self) -> None:

@@ -1,50 +1,34 @@
-"""The API server, spoken to in raw dictionaries.
+"""A client for the API server that works with raw dictionaries.
 
-Credentials, TLS and the connection pool are those of the official client (`kubernetes.aio`); its generated
-methods and models are not used: a model costs eight times its dictionary, and a typed `patch_…` picks its own
-content type, silently. Here every request names its content type and its time limit.
-
-A request that changes anything first asks `before_write`, again once it holds a connection, and a last time
-in the very step that sends it, so a process that was stopped in between sends nothing when it goes on. The
-lease has a client of its own, which asks nothing and shares no pool with the rest.
+The official client's generated methods and models are not used: a model needs eight times the memory of its
+dictionary, and the typed `patch_…` methods choose a content type silently. Here every request names its
+content type and its time limit. The connection that sends the requests is handed in: `connection` has the
+one over HTTP.
 """
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
-import aiohttp
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config.incluster_config import load_incluster_config
-from kubernetes.aio.config.kube_config import load_kube_config
+from flotilla_operator.objects.resources import Manifest, Resource
 
-from flotilla_operator.cluster.resources import Resource
-from flotilla_operator.cluster.writes import Manifest
+JSON: Final = "application/json"
+APPLY: Final = "application/apply-patch+yaml"
+JSON_PATCH: Final = "application/json-patch+json"
+MERGE_PATCH: Final = "application/merge-patch+json"
 
-JSON = "application/json"
-APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
-MERGE_PATCH = "application/merge-patch+json"
-
-FIELD_MANAGER = "flotilla"
-STATUS_MANAGER = "flotilla-status"
-USER_AGENT = "flotilla-operator"
-REQUEST_TIMEOUT_SECONDS = 15.0
-LIST_TIMEOUT_SECONDS = 60.0
-PAGE_SIZE = 500
+FIELD_MANAGER: Final = "flotilla"
+STATUS_MANAGER: Final = "flotilla-status"
+LIST_TIMEOUT_SECONDS: Final = 60.0
+PAGE_SIZE: Final = 500
 
 
 class ApiError(Exception):
-    """The API server's answer was not a success.
+    """The API server refused a request.
 
-    `reason` is the machine-readable one of the Status object (`AlreadyExists`, `Conflict`, …) and `causes`
-    holds the reasons of its details, so no code needs to read the message but where it alone tells.
+    `reason` is the machine-readable reason of the Status object (`AlreadyExists`, `Conflict`, …), and
+    `causes` holds the reasons in its details. Code reads the message only where these do not tell two cases
+    apart.
     """
 
     def __init__(
@@ -65,7 +49,7 @@ class ApiError(Exception):
 
 
 def error_from(status: int, document: Any, retry_after: str | None = None) -> ApiError:
-    """The error in a Status object, or in whatever a proxy answered instead of one."""
+    """The error in a Status object, or in the answer of a proxy that sends none."""
     fields = document if isinstance(document, dict) else {}
     details = fields.get("details") or {}
     seconds = str(retry_after or details.get("retryAfterSeconds") or "")
@@ -78,56 +62,56 @@ def error_from(status: int, document: Any, retry_after: str | None = None) -> Ap
     )
 
 
-async def load_configuration(kubeconfig: Path | None) -> Configuration:
-    """Where the API server is and who we are: the kubeconfig if one is named, else the service account."""
-    configuration = Configuration()
-    if kubeconfig is not None:
-        await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-    else:
-        load_incluster_config(client_configuration=configuration)
-    configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
-    # aiohttp would ask the environment and ~/.netrc anew for each request, each in a thread of its own.
-    configuration.client_session_kwargs = {"trust_env": False}
-    return configuration
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request to the API server."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    content_type: str = JSON
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self.method != "GET"
 
 
-def _proxy_from_environment(host: str) -> str | None:
-    """The proxy that HTTPS_PROXY and its like name for the API server."""
-    address = urlsplit(host)
-    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
+class Connection(Protocol):
+    """Sends requests. An answer with an error is raised as `ApiError`, a lost one as `OSError`."""
+
+    async def request(self, request: Request, timeout_seconds: float | None = None) -> Manifest:
+        """The answer; TimeoutError when there is none in time. A connection has a limit of its own."""
+
+    def stream(self, request: Request, silence_seconds: float) -> AsyncIterator[Manifest]:
+        """The documents of an answer that goes on; TimeoutError when none arrives for `silence_seconds`."""
+
+    async def close(self) -> None:
+        """Send nothing any more."""
 
 
 class Client:
-    """One connection pool to the API server."""
+    """The requests that the operator sends."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        *,
-        before_write: Callable[[], None] | None = None,
-        request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
-    ) -> None:
-        if before_write is not None:
-            configuration.trace_configs = [_asking(before_write)]
-        self._api = ApiClient(configuration)
-        self._request_timeout_seconds = request_timeout_seconds
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def close(self) -> None:
-        """Close the pool."""
-        await self._api.close()
+        """Close the connection."""
+        await self._connection.close()
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         """One object by name."""
-        return await self._request("GET", resource.path(namespace, name))
+        return await self._connection.request(Request(method="GET", path=resource.path(namespace, name)))
 
     async def list_all(self, resource: Resource, namespace: str | None = None) -> tuple[list[Manifest], str]:
-        """Every object, read in pages, and the resource version a watch goes on from."""
+        """All objects, read in pages, and the resource version from which a watch continues."""
         items: list[Manifest] = []
         query: dict[str, Any] = {"limit": PAGE_SIZE}
         while True:
-            page = await self._request(
-                "GET", resource.path(namespace), query=query, timeout_seconds=LIST_TIMEOUT_SECONDS
-            )
+            asked = Request(method="GET", path=resource.path(namespace), query=query)
+            page = await self._connection.request(asked, LIST_TIMEOUT_SECONDS)
             for item in page["items"]:
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)
@@ -137,7 +121,7 @@ class Client:
                 return items, page["metadata"]["resourceVersion"]
             query["continue"] = token
 
-    async def watch(
+    def watch(
         self,
         resource: Resource,
         namespace: str | None,
@@ -146,9 +130,9 @@ class Client:
         server_timeout_seconds: int,
         silence_seconds: float,
     ) -> AsyncIterator[dict[str, Any]]:
-        """The changes since a resource version, bookmarks among them, until the server ends the stream.
+        """The changes since a resource version, including bookmarks, until the server ends the stream.
 
-        Raises TimeoutError when nothing at all arrives for `silence_seconds`.
+        Raises TimeoutError when nothing arrives for `silence_seconds`.
         """
         query = {
             "watch": "1",
@@ -156,17 +140,8 @@ class Client:
             "resourceVersion": resource_version,
             "timeoutSeconds": server_timeout_seconds,
         }
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._request_timeout_seconds, sock_read=silence_seconds
-        )
-        with _as_connection_error():
-            response = await self._send("GET", resource.path(namespace), query, None, JSON, timeout)
-            try:
-                await _raise_for_status(response)
-                async for line in _lines(response.content):
-                    yield json.loads(line)
-            finally:
-                response.close()
+        asked = Request(method="GET", path=resource.path(namespace), query=query)
+        return self._connection.stream(asked, silence_seconds)
 
     async def apply(
         self,
@@ -179,55 +154,65 @@ class Client:
     ) -> Manifest:
         """Server-side apply of the whole manifest."""
         metadata = manifest["metadata"]
-        return await self._request(
-            "PATCH",
-            resource.path(metadata.get("namespace"), metadata["name"], subresource),
-            query={"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"},
-            body=manifest,
-            content_type=APPLY,
+        return await self._connection.request(
+            Request(
+                method="PATCH",
+                path=resource.path(metadata.get("namespace"), metadata["name"], subresource),
+                query={"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"},
+                body=manifest,
+                content_type=APPLY,
+            )
         )
 
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """POST of a new object."""
-        return await self._request(
-            "POST",
-            resource.path(manifest["metadata"].get("namespace")),
-            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
-            body=manifest,
+        """Create a new object with POST."""
+        return await self._connection.request(
+            Request(
+                method="POST",
+                path=resource.path(manifest["metadata"].get("namespace")),
+                query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+                body=manifest,
+            )
         )
 
     async def replace(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """PUT, which the server refuses when the resource version in the manifest is not the current one."""
+        """Replace an object with PUT. The server refuses it unless the manifest has the current version."""
         metadata = manifest["metadata"]
-        return await self._request(
-            "PUT",
-            resource.path(metadata.get("namespace"), metadata["name"]),
-            query={"fieldManager": FIELD_MANAGER},
-            body=manifest,
+        return await self._connection.request(
+            Request(
+                method="PUT",
+                path=resource.path(metadata.get("namespace"), metadata["name"]),
+                query={"fieldManager": FIELD_MANAGER},
+                body=manifest,
+            )
         )
 
     async def json_patch(
         self, resource: Resource, namespace: str, name: str, operations: Sequence[Mapping[str, Any]]
     ) -> Manifest:
-        """A JSON patch: all of it or nothing."""
-        return await self._request(
-            "PATCH",
-            resource.path(namespace, name),
-            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
-            body=list(operations),
-            content_type=JSON_PATCH,
+        """Apply a JSON patch: the server applies all operations or none."""
+        return await self._connection.request(
+            Request(
+                method="PATCH",
+                path=resource.path(namespace, name),
+                query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+                body=list(operations),
+                content_type=JSON_PATCH,
+            )
         )
 
     async def merge_patch(
         self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]
     ) -> Manifest:
-        """A merge patch, for the series of an event."""
-        return await self._request(
-            "PATCH",
-            resource.path(namespace, name),
-            query={"fieldManager": FIELD_MANAGER},
-            body=dict(patch),
-            content_type=MERGE_PATCH,
+        """Apply a merge patch; used for the series of an event."""
+        return await self._connection.request(
+            Request(
+                method="PATCH",
+                path=resource.path(namespace, name),
+                query={"fieldManager": FIELD_MANAGER},
+                body=dict(patch),
+                content_type=MERGE_PATCH,
+            )
         )
 
     async def delete(
@@ -240,7 +225,7 @@ class Client:
         propagation: str = "Background",
         grace_period_seconds: int | None = None,
     ) -> Manifest:
-        """Delete the object with this UID and no successor of its name."""
+        """Delete the object with this UID, and not a newer one of the same name."""
         options: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -249,101 +234,6 @@ class Client:
         }
         if grace_period_seconds is not None:
             options["gracePeriodSeconds"] = grace_period_seconds
-        return await self._request("DELETE", resource.path(namespace, name), body=options)
-
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Any = None,
-        content_type: str = JSON,
-        timeout_seconds: float | None = None,
-    ) -> Manifest:
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds or self._request_timeout_seconds)
-        with _as_connection_error():
-            async with await self._send(method, path, query, body, content_type, timeout) as response:
-                await _raise_for_status(response)
-                document: Manifest = json.loads(await response.read())
-                return document
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None,
-        body: Any,
-        content_type: str,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - it is aiohttp's own value
-    ) -> aiohttp.ClientResponse:
-        configuration = self._api.configuration
-        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": USER_AGENT}
-        for setting in (await configuration.auth_settings()).values():
-            headers[setting["key"]] = setting["value"]
-        url = configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        answer = await self._api.rest_client.request(
-            method, url, headers=headers, body=body, _request_timeout=timeout
+        return await self._connection.request(
+            Request(method="DELETE", path=resource.path(namespace, name), body=options)
         )
-        response: aiohttp.ClientResponse = answer.response
-        return response
-
-
-def _asking(before_write: Callable[[], None]) -> aiohttp.TraceConfig:
-    async def at_start(
-        _session: aiohttp.ClientSession, context: SimpleNamespace, request: aiohttp.TraceRequestStartParams
-    ) -> None:
-        context.writes = request.method != "GET"
-        if context.writes:
-            before_write()
-
-    async def when_connected(
-        _session: aiohttp.ClientSession, context: SimpleNamespace, _connection: Any
-    ) -> None:
-        if context.writes:
-            before_write()
-
-    async def when_sent(
-        _session: aiohttp.ClientSession, context: SimpleNamespace, _chunk: aiohttp.TraceRequestChunkSentParams
-    ) -> None:
-        if context.writes:
-            before_write()
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(at_start)
-    trace.on_connection_create_end.append(when_connected)
-    trace.on_connection_reuseconn.append(when_connected)
-    trace.on_request_chunk_sent.append(when_sent)  # called before the chunk goes out, headers with it
-    return trace
-
-
-@contextmanager
-def _as_connection_error() -> Iterator[None]:
-    """A broken connection is a ConnectionError whichever library reports it; a time-out stays one."""
-    try:
-        yield
-    except TimeoutError:
-        raise
-    except aiohttp.ClientError as error:
-        raise ConnectionError(str(error) or repr(error)) from error
-
-
-async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
-    if response.status < 400:
-        return
-    text = await response.text(errors="replace")
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError:
-        document = text[:500]
-    raise error_from(response.status, document, response.headers.get("Retry-After"))
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """The lines of a stream, however long: an object may be larger than aiohttp's limit for one line."""
-    rest = b""
-    async for chunk in content.iter_any():
-        *complete, rest = (rest + chunk).split(b"\n")
-        for line in complete:
-            if line:
-                yield line

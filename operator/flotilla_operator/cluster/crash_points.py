@@ -1,14 +1,14 @@
-"""Where a test may end the process: before and after each kind of write.
+"""The points at which a test can end the process: before and after each kind of write.
 
-They are passed in, not global: production passes `go_on`, a test passes a function that kills its own
-process at the point it was told.
+The function that is called at these points is passed in. Production passes `go_on`; a test passes a function
+that kills its own process at one of the points.
 """
 
 from enum import StrEnum
 
 
 class CrashPoint(StrEnum):
-    """The places around each kind of write."""
+    """A point before or after one kind of write."""
 
     BEFORE_APPLY = "before-apply"
     AFTER_APPLY = "after-apply"
@@ -29,4 +29,4 @@ class CrashPoint(StrEnum):
 
 
 def go_on(_point: CrashPoint) -> None:
-    """The crash points of production."""
+    """Do nothing, in production."""

@@ -1,15 +1,15 @@
-"""Where a live object differs from what we apply.
+"""Finds where a live object differs from the manifest that we apply.
 
-Only what the manifest says is compared: fields of other managers are theirs, and the server fills in
-defaults. Quantities are compared by value (`1000m` is `1`), an empty value equals an absent one, and lists
-of named things are matched by name, because admission may add containers or volumes of its own.
+Only the fields in the manifest are compared: other fields belong to other managers or are defaults of the
+server. Quantities are compared by value (`1000m` equals `1`), and an empty value equals an absent one. Lists
+of named items are matched by name, because admission may add containers or volumes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-# The keys by which Kubernetes itself merges lists of objects; the first that every item has is used.
+# The keys by which Kubernetes itself merges lists of objects. The first one that every item has is used.
 MERGE_KEYS: Final = ("name", "containerPort", "port", "mountPath", "uid", "key", "topologyKey", "type")
 
 _SUFFIXES: Final = {
@@ -31,12 +31,12 @@ _SUFFIXES: Final = {
 
 
 def drifted(wanted: Any, live: Any) -> frozenset[str]:
-    """The paths at which the live object does not say what the manifest says."""
+    """The paths at which the live object differs from the manifest."""
     return frozenset(_differences(wanted, live, ""))
 
 
 def quantity(value: Any) -> Decimal | None:
-    """The number a Kubernetes quantity stands for, or None when it is not one."""
+    """The number in a Kubernetes quantity, or None when the value is not a quantity."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = str(value)

@@ -1,12 +1,12 @@
-"""Kubernetes events about our objects: few, and repeats counted in a series.
+"""Writes Kubernetes events about our objects, with limits on their number.
 
-What one plan tells of several subjects for one reason is one event: a hundred replicas that are placed
-together are one piece of news, and a request for each would be most of what the API server is asked.
+Events of one reconcile with the same reason are joined into one. For example, one event reports a hundred
+replicas that were placed together, instead of a hundred requests to the API server.
 
-An event of the same reason and subject as one in the last minutes is not a new event but a count on that
-one, written when the series starts and then at most once per interval. Each object has a token bucket, so a
-loop that fails in ever new words does not fill etcd either. An event that cannot be written is logged and
-forgotten: events inform, the conditions hold the truth.
+An event with the same reason and subject as one in the last minutes does not become a new event. It increases
+the count of that event's series, which is written when the series starts and then at most once per interval.
+Each object also has a token bucket, so that a loop whose error message changes each time cannot fill etcd. An
+event that cannot be written is logged and dropped, because the conditions carry the state anyway.
 """
 
 import time
@@ -20,14 +20,14 @@ import structlog
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.ownership import Owner
-from flotilla_operator.cluster.resources import EVENTS, FLOTILLA_GROUP
-from flotilla_operator.cluster.writes import Event, EventType, Manifest
+from flotilla_operator.cluster.writes import Event, EventType
+from flotilla_operator.objects.resources import EVENTS, FLOTILLA_GROUP, Manifest
 
 CONTROLLER: Final = f"{FLOTILLA_GROUP}/operator"
 NOTE_LIMIT: Final = 1024
 # client-go ends a series after six minutes without a repeat.
 SERIES_SECONDS: Final = 360.0
-# The burst that client-go allows one object; a set of several groups tells of each.
+# The burst that client-go allows for one object; a set with several groups reports events for each of them.
 BUCKET_SIZE: Final = 25
 REFILL_SECONDS: Final = 60.0
 OBJECTS_REMEMBERED: Final = 4096
@@ -38,7 +38,7 @@ Identity = tuple[str, str, str, str, str]
 
 @dataclass(slots=True)
 class Series:
-    """One event on the server, and how often it has repeated."""
+    """One event on the server, and how often it was repeated."""
 
     name: str
     count: int
@@ -48,7 +48,7 @@ class Series:
 
 @dataclass(slots=True)
 class Bucket:
-    """Tokens of one object; one is spent per write."""
+    """The tokens of one object; each write spends one."""
 
     tokens: float
     at: float
@@ -64,7 +64,7 @@ class Bucket:
 
 
 def gathered(events: Sequence[Event]) -> list[Event]:
-    """The events of one plan, those of one reason as one that tells of all their subjects."""
+    """The events of one reconcile, with those of the same type, reason and action joined into one."""
     alike: dict[tuple[EventType, str, str], list[Event]] = {}
     for event in events:
         alike.setdefault((event.type, event.reason, event.action), []).append(event)
@@ -79,7 +79,7 @@ def gathered(events: Sequence[Event]) -> list[Event]:
 
 
 def _joined(notes: Sequence[str]) -> str:
-    """As many of the notes as one event holds, and how many more there are."""
+    """As many of the notes as fit into one event, and the number of the others."""
     if len(text := "; ".join(notes)) <= NOTE_LIMIT:
         return text
     shown = list(notes)
@@ -90,7 +90,7 @@ def _joined(notes: Sequence[str]) -> str:
 
 
 class Recorder:
-    """Writes events, keeping count of what was said."""
+    """Writes events and counts repeats."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Recorder:
         self._count = 0
 
     async def record(self, owner: Owner, event: Event) -> None:
-        """Tell of an event, or count its repeat."""
+        """Write an event, or count it as a repeat of an earlier one."""
         at = self._clock()
         self._forget_old(at)
         identity = (owner.uid, event.type, event.reason, event.action, event.subject)
@@ -180,7 +180,7 @@ class Recorder:
         return bucket.spend(at)
 
     def _forget_old(self, at: float) -> None:
-        """Series that ended, and the oldest buckets when there are too many."""
+        """Forget series that have ended, and the oldest buckets when there are too many."""
         ended = [key for key, series in self._series.items() if at - series.seen_at >= SERIES_SECONDS]
         for key in ended:
             del self._series[key]

@@ -1,18 +1,18 @@
-"""An upgrade of the chart restarts nothing: a workload that serves keeps the images it was made with.
+"""Keeps the images of running workloads, so that an upgrade of the chart restarts nothing.
 
-A release names new images. A Deployment or a StatefulSet takes them when its pod template changes for another
-reason, when a user asks for it by the annotation flotilla.dev/refresh, or when none of its pods is ready, for
-then there is nothing to interrupt, and the new image may be the cure. Until then the images stay those in the
-annotation flotilla.dev/images, not those of the live template: an image that somebody else set is drift.
+A release of the chart names new images. A Deployment or StatefulSet takes them when its pod template changes
+for another reason, when a user changes the annotation flotilla.dev/refresh, or when none of its pods is
+ready: then there is nothing to interrupt, and the new image may help. Until then it keeps the images in its
+annotation flotilla.dev/images. Those of the live template do not count: an image that somebody else has set
+is drift and is corrected.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from flotilla_operator.cluster.hashing import hash_of
-from flotilla_operator.cluster.resources import FLOTILLA_GROUP
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.objects.hashes import hash_of
+from flotilla_operator.objects.resources import FLOTILLA_GROUP, Manifest
 
 ANNOTATION_IMAGES: Final = f"{FLOTILLA_GROUP}/images"
 ANNOTATION_TEMPLATE: Final = f"{FLOTILLA_GROUP}/template-hash"
@@ -20,10 +20,10 @@ WITH_LONG_LIVED_PODS: Final = frozenset({"Deployment", "StatefulSet"})
 
 
 def with_kept_images(wanted: Manifest, live: Manifest | None, *, refresh: str) -> Manifest:
-    """`wanted` with the images that its pods have now, where they are to be kept, and a note of its images.
+    """`wanted`, with the kept images where they apply, and with annotations that record its images.
 
-    Other kinds come back as they are. `live` is the object in the cluster; `refresh` is what the user's
-    annotation says.
+    Other kinds are returned unchanged. `live` is the object in the cluster; `refresh` is the value of the
+    user's annotation.
     """
     if wanted["kind"] not in WITH_LONG_LIVED_PODS:
         return wanted
@@ -57,7 +57,7 @@ def _images(manifest: Manifest) -> dict[str, str]:
 
 
 def _noted_images(live: Manifest) -> dict[str, str]:
-    """What the note says; nothing where somebody has made it unreadable."""
+    """The images in the annotation; none when somebody has made it unreadable."""
     try:
         noted = json.loads(_annotations(live).get(ANNOTATION_IMAGES, "{}"))
     except ValueError:
@@ -77,6 +77,6 @@ def _with_images(manifest: Manifest, images: Mapping[str, str]) -> Manifest:
 
 
 def _template_hash(manifest: Manifest, refresh: str) -> str:
-    """A short name for the pod template but for its images."""
+    """A hash of the pod template without its images, and of the user's refresh annotation."""
     blank = _with_images(manifest, dict.fromkeys(_images(manifest), ""))
     return hash_of([blank["spec"]["template"], refresh])

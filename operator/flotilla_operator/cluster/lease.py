@@ -1,13 +1,13 @@
-"""Who leads, and the fence that keeps everyone else from writing.
+"""Leader election, and the fence that stops a process that does not lead from writing.
 
-One Lease, renewed by a PUT that names the resource version it saw. Any exception is a failed renewal, each
-attempt has a time limit, and time is measured by a monotonic clock from before the request was sent, so a
-clock that jumps or a server that hangs never makes us believe in a lease that others think expired. A leader
-that did not renew for `renew_deadline_seconds` stops; others wait `lease_duration_seconds` after the last
-renewal they saw, which is longer.
+The leader renews one Lease with a PUT that names the resource version it has seen. Any exception counts as a
+failed renewal, and each attempt has a time limit. The age of the lease is measured with a monotonic clock
+from before the request was sent. So neither a clock that jumps nor a server that hangs makes a process rely
+on a lease that others consider expired. A leader that has not renewed for `renew_deadline_seconds` stops.
+Others wait for `lease_duration_seconds`, which is longer, after the last renewal that they have seen.
 
-The Lease alone fences nothing: a leader that was stopped and goes on would finish what it had begun.
-Therefore every write asks `Fence.check`, and losing the lease ends the process.
+The Lease alone does not stop writes: a leader that was suspended and resumes would finish what it had begun.
+Therefore every write calls `Fence.check`, and the loss of the lease ends the process.
 """
 
 import asyncio
@@ -21,18 +21,17 @@ import structlog
 
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
-from flotilla_operator.cluster.resources import LEASES
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.objects.resources import LEASES, Manifest
 
 log = structlog.get_logger(__name__)
 
 
 class NotLeadingError(Exception):
-    """This process may not write (any more)."""
+    """This process does not lead, or no longer does, and must not write."""
 
 
 class Fence:
-    """Whether the lease was renewed in time for a write to be sent now."""
+    """Knows whether the lease was renewed recently enough for a write to be sent now."""
 
     def __init__(self, renew_deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._renew_deadline_seconds = renew_deadline_seconds
@@ -41,21 +40,21 @@ class Fence:
 
     @property
     def leading(self) -> bool:
-        """Whether a write would pass now."""
+        """Whether a write may be sent now."""
         return self.remaining_seconds() > 0
 
     def remaining_seconds(self) -> float:
-        """How long writes may still be sent without another renewal."""
+        """For how long writes may be sent without another renewal."""
         if self._renewed_at is None:
             return 0.0
         return self._renewed_at + self._renew_deadline_seconds - self._clock()
 
     def renewed(self, at: float) -> None:
-        """A renewal that was sent at this time of the monotonic clock succeeded."""
+        """Record a successful renewal that was sent at this time of the monotonic clock."""
         self._renewed_at = at
 
     def close(self) -> None:
-        """Let nothing pass from now on."""
+        """Allow no write from now on."""
         self._renewed_at = None
 
     def check(self) -> None:
@@ -66,7 +65,7 @@ class Fence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSettings:
-    """Where the lease is, who we are and its times."""
+    """The lease's name and namespace, the identity of this process, and the times."""
 
     namespace: str
     name: str
@@ -77,7 +76,7 @@ class LeaseSettings:
 
 
 class LeaderLease:
-    """Takes the lease, holds it, and gives it back."""
+    """Acquires the lease, holds it, and releases it."""
 
     def __init__(
         self,
@@ -99,7 +98,7 @@ class LeaderLease:
         self._seen: tuple[str, float] = ("", 0.0)
 
     async def acquire(self) -> None:
-        """Return once the lease is ours. Asks twice per retry period, so a released lease moves at once."""
+        """Return once the lease is ours. It tries twice per retry period, so a freed lease is taken soon."""
         while True:
             try:
                 async with asyncio.timeout(self._settings.renew_deadline_seconds / 2):
@@ -111,7 +110,7 @@ class LeaderLease:
             await asyncio.sleep(self._settings.retry_period_seconds / 2)
 
     async def hold(self) -> None:
-        """Renew for ever; raises `NotLeadingError` as soon as the lease is lost."""
+        """Renew forever; raises `NotLeadingError` as soon as the lease is lost."""
         while True:
             await asyncio.sleep(min(self._settings.retry_period_seconds, self._fence.remaining_seconds()))
             self._fence.check()
@@ -127,7 +126,7 @@ class LeaderLease:
             self._fence.check()
 
     async def release(self) -> None:
-        """Stop writing, then let others lead at once instead of after the lease's duration."""
+        """Allow no more writes, then free the lease, so that others need not wait until it expires."""
         was_leading = self._fence.leading
         self._fence.close()
         if self._lease is None or not was_leading:
@@ -167,15 +166,15 @@ class LeaderLease:
         self._fence.renewed(sent_at)
 
     async def _look_who_holds(self) -> None:
-        """Someone else wrote the lease, or a renewal arrived whose answer was lost."""
+        """Find out who wrote the lease: another process, or we in a renewal whose answer was lost."""
         held = await self._read()
         if held is None or held["spec"].get("holderIdentity") != self._settings.identity:
-            raise NotLeadingError("another holds the lease")
+            raise NotLeadingError("another process holds the lease")
         self._lease = held
         await self._renew()
 
     async def _write(self, lease: Manifest) -> Manifest:
-        """Create the lease, or replace the one whose version it names."""
+        """Create the lease, or replace the one with the resource version in the manifest."""
         self._reached(CrashPoint.BEFORE_LEASE)
         named = "resourceVersion" in lease["metadata"]
         send = self._client.replace if named else self._client.create
@@ -192,7 +191,11 @@ class LeaderLease:
             raise
 
     def _is_held(self, lease: Manifest) -> bool:
-        """Whether another holds it, judged by how long we have seen it unchanged: its clock is not ours."""
+        """Whether another process holds the lease.
+
+        The lease counts as expired when we have seen it unchanged for its duration, because the times in it
+        come from another clock.
+        """
         version = lease["metadata"]["resourceVersion"]
         if self._seen[0] != version:
             self._seen = (version, self._clock())

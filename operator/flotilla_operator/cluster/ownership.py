@@ -1,41 +1,40 @@
-"""Whose an object is, and why a write was refused.
+"""Decides which objects are ours, and why a write was refused.
 
-An object is ours by the UID in its controller owner reference; a name or a label alone proves nothing.
-Retained objects outlive their owner, so they carry no reference and are known by the labels that name it.
+An object is ours when its controller owner reference has our UID; a name or a label alone proves nothing.
+Retained objects outlive their owner, so they have no owner reference and are recognised by their labels.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError
-from flotilla_operator.cluster.resources import FLOTILLA_GROUP, Resource
-from flotilla_operator.cluster.writes import Manifest, ObjectRef
+from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.resources import FLOTILLA_GROUP, Manifest, Resource
 
 LABEL_OWNER_KIND: Final = f"{FLOTILLA_GROUP}/kind"
 LABEL_OWNER_NAME: Final = f"{FLOTILLA_GROUP}/owner"
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
-# A quota that is used up passes by itself, as what an admission plugin forbids does not; the API server tells
-# the two apart in its message alone.
+# The API server answers 403 both for an exhausted quota, which can end by itself, and for what an admission
+# plugin forbids, which cannot. Only the message tells the two apart.
 EXCEEDED_QUOTA: Final = "exceeded quota: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """The reconciled object, in whose name children are written."""
+    """The reconciled object, which owns the objects that are written for it."""
 
     resource: Resource
     manifest: Manifest
 
     @property
     def uid(self) -> str:
-        """Its UID."""
+        """The object's UID."""
         return str(self.manifest["metadata"]["uid"])
 
     @property
     def reference(self) -> dict[str, Any]:
-        """The owner reference its children carry; foreground deletion waits for them."""
+        """The owner reference for its children; a foreground deletion of the owner waits for them."""
         return {
             "apiVersion": self.resource.api_version,
             "kind": self.resource.kind,
@@ -46,29 +45,8 @@ class Owner:
         }
 
 
-class RefusalReason(StrEnum):
-    """Why a write was not done."""
-
-    NAME_TAKEN = "NameTaken"
-    NAMESPACE_TERMINATING = "NamespaceTerminating"
-    FORBIDDEN = "Forbidden"
-    QUOTA_EXCEEDED = "QuotaExceeded"
-    INVALID = "Invalid"
-    CONFLICT = "Conflict"
-    BEING_DELETED = "BeingDeleted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One write that was not done, and why; the rest of the plan went on."""
-
-    ref: ObjectRef
-    reason: RefusalReason
-    message: str
-
-
 class RefusedError(Exception):
-    """Carries a refusal out of a write."""
+    """Raised inside a write; the writer turns it into a `Refusal`."""
 
     def __init__(self, reason: RefusalReason, message: str) -> None:
         super().__init__(message)
@@ -77,7 +55,7 @@ class RefusedError(Exception):
 
 
 def refusal_reason(error: ApiError) -> RefusalReason:
-    """What kind of refusal an answer is; one that says nothing about the object is raised again."""
+    """The reason for a refusal by the API server; an error that is not about the object is raised again."""
     if NAMESPACE_TERMINATING in error.causes:
         return RefusalReason.NAMESPACE_TERMINATING
     match error.status:
@@ -93,25 +71,29 @@ def refusal_reason(error: ApiError) -> RefusalReason:
 
 
 def refuse_unless_ours(owner: Owner, live: Manifest, *, retained: bool) -> None:
-    """Raise `RefusedError` when the live object is another's, or ours and on its way out."""
+    """Raise `RefusedError` when the live object is not ours or is being deleted."""
     metadata = live["metadata"]
     if not (_is_kept_for(owner, live) if retained else controller_uid(live) == owner.uid):
         if _is_of_predecessor(owner, live):
             raise RefusedError(
                 RefusalReason.BEING_DELETED,
-                f"{live['kind']} {metadata['name']} is of a deleted {owner.resource.kind} of this name; the "
-                "garbage collector removes it",
+                f"{live['kind']} {metadata['name']} belongs to a deleted {owner.resource.kind} of the same "
+                "name; wait until the garbage collector has removed it",
             )
         raise RefusedError(
             RefusalReason.NAME_TAKEN,
-            f"{live['kind']} {metadata['name']} exists and is not this object's; delete or rename it",
+            f"{live['kind']} {metadata['name']} exists and does not belong to this {owner.resource.kind}; "
+            f"delete it, or give this {owner.resource.kind} another name",
         )
     if metadata.get("deletionTimestamp"):
-        raise RefusedError(RefusalReason.BEING_DELETED, f"{live['kind']} {metadata['name']} is being deleted")
+        raise RefusedError(
+            RefusalReason.BEING_DELETED,
+            f"{live['kind']} {metadata['name']} is being deleted; it is made again once it is gone",
+        )
 
 
 def _is_of_predecessor(owner: Owner, live: Manifest) -> bool:
-    """Whether it was left by an object of the owner's kind and name, of which there can be one at a time."""
+    """Whether it belongs to an earlier object of the owner's kind and name."""
     references = live["metadata"].get("ownerReferences") or ()
     return any({**reference, "uid": owner.uid} == owner.reference for reference in references)
 

@@ -1,17 +1,16 @@
 """The queue of keys to reconcile.
 
-Each key is held once, however often it is woken. One key's reconciles run one at a time: a key woken while
-it runs comes back when it is done. Different keys run in parallel. A key that failed comes back after a time
-drawn from zero to a limit that doubles with every failure in a row (full jitter), so many failures that
-began together do not stay together.
+The queue holds each key once, however often it is woken. Different keys are reconciled in parallel, one key
+only once at a time: a key that is woken during its reconcile is queued again when that is done. A key that
+failed is queued again after a random time between zero and a limit that doubles with every failure in a row
+(full jitter), so that many keys that failed together are not retried together.
 
-A key that is woken again and again is not reconciled each time: two reconciles of it begin some time apart,
-and after a burst of them further ones only now and then. A set whose thousand pods come up would else be
-planned for each of them, on the processors that these pods need to come up. Looks that a plan asks for are
-as far apart as it says and use up none of the burst: a set that is looked at every second is woken at once.
+A key that is woken very often is not reconciled each time. Two reconciles of one key start at least
+`in_burst_seconds` apart, and after a burst only one per `sustained_seconds`. Otherwise a set whose thousand
+pods are starting would be reconciled for each of them, and would take CPU time that these pods need.
+Reconciles that a reconcile asks for after a time (`add_after`) do not count towards the burst.
 
-Time and randomness come from outside: `timer` is the event loop in production and a hand-turned clock in
-tests.
+Time and randomness are arguments: `timer` is the event loop in production and a controlled clock in tests.
 """
 
 import asyncio
@@ -21,31 +20,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from flotilla_operator.cluster.resources import Key
+from flotilla_operator.cluster.backoff import Backoff, Draw
+from flotilla_operator.objects.resources import Key
+
+BACKOFF = Backoff(base_seconds=1.0, limit_seconds=300.0)
 
 
 class Handle(Protocol):
-    """A call that has not been made yet."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Do not make it."""
+        """Do not make the call."""
 
     def when(self) -> float:
-        """When it will be made."""
+        """The time of the call."""
 
 
 class Timer(Protocol):
-    """What the queue needs of an event loop."""
+    """The methods of an event loop that the queue needs."""
 
     def time(self) -> float:
         """Seconds since some fixed point."""
 
     def call_at(self, when: float, callback: Callable[[Key], None], key: Key) -> Handle:
-        """Call later."""
+        """Call `callback` with the key at this time."""
 
 
 class Observer(Protocol):
-    """Who counts what the queue does."""
+    """Counts what the queue does."""
 
     def added(self, key: Key) -> None:
         """A key began to wait."""
@@ -54,7 +56,7 @@ class Observer(Protocol):
         """A key stopped waiting."""
 
     def retried(self, key: Key) -> None:
-        """A key failed and will come back."""
+        """A key failed and will be queued again."""
 
 
 class Silent:
@@ -71,20 +73,8 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """How long a key waits after so many failures in a row."""
-
-    base_seconds: float = 1.0
-    limit_seconds: float = 300.0
-
-    def delay_seconds(self, failures: int, draw: Callable[[float, float], float]) -> float:
-        """A time drawn evenly from zero to the limit for this many failures."""
-        return draw(0.0, min(self.limit_seconds, self.base_seconds * 2.0 ** min(failures - 1, 32)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Spacing:
-    """How far apart two reconciles of one key begin: so far in a burst of so many, and in the long run."""
+    """The least time between the starts of two reconciles of one key: within a burst, and after it."""
 
     in_burst_seconds: float = 0.0
     burst: int = 1
@@ -92,24 +82,24 @@ class Spacing:
 
     @property
     def credit_seconds(self) -> float:
-        """How far ahead of the long run a key may be."""
+        """The time that a full burst may use up in advance."""
         return self.burst * self.sustained_seconds
 
 
 class KeyedQueue:
-    """Keys that wait, keys that run, and keys that will come back."""
+    """Holds the keys that wait, that run, and that will be queued again later."""
 
     def __init__(
         self,
         *,
         timer: Timer | None = None,
-        backoff: Backoff | None = None,
+        backoff: Backoff = BACKOFF,
         spacing: Spacing | None = None,
-        draw: Callable[[float, float], float] = random.uniform,
+        draw: Draw = random.uniform,
         observer: Observer | None = None,
     ) -> None:
         self._timer: Timer = timer or asyncio.get_running_loop()
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff
         self._spacing = spacing or Spacing()
         self._draw = draw
         self._observer: Observer = observer or Silent()
@@ -134,7 +124,7 @@ class KeyedQueue:
         self._bring(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Reconcile this key after a while, unless something wakes it before."""
+        """Reconcile this key after this time, unless something wakes it earlier."""
         if key in self._waiting_since or key in self._again:
             return
         when = self._timer.time() + seconds
@@ -146,23 +136,23 @@ class KeyedQueue:
         self._later[key] = self._timer.call_at(when, self._due, key)
 
     def retry(self, key: Key, at_least_seconds: float = 0.0) -> float:
-        """The key's reconcile failed: let it come back after its backoff; returns the delay."""
+        """Queue a key again after its backoff, because its reconcile failed; returns the delay."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = max(at_least_seconds, self._backoff.delay_seconds(failures, self._draw))
+        delay = max(at_least_seconds, self._backoff.seconds_after(failures, self._draw))
         self._observer.retried(key)
         self.add_after(key, delay)
         return delay
 
     def succeeded(self, key: Key) -> None:
-        """The key's reconcile went well: its next failure is its first."""
+        """Reset the key's count of failures after a successful reconcile."""
         self._failures.pop(key, None)
 
     def failures(self, key: Key) -> int:
-        """How often the key failed in a row."""
+        """The number of failures of the key in a row."""
         return self._failures.get(key, 0)
 
     def forget(self, key: Key) -> None:
-        """The object is gone: nothing is to come back."""
+        """Forget everything about the key of an object that is gone."""
         self._failures.pop(key, None)
         self._begun_at.pop(key, None)
         self._spent_until.pop(key, None)
@@ -170,7 +160,7 @@ class KeyedQueue:
         self._unplan(key)
 
     async def take(self) -> Key:
-        """The key that waited longest; `done` must follow."""
+        """Take the key that has waited longest; the caller must call `done` afterwards."""
         while not self._order:
             self._ready.clear()
             await self._ready.wait()
@@ -185,22 +175,22 @@ class KeyedQueue:
         return key
 
     def done(self, key: Key) -> None:
-        """The reconcile of a taken key ended; if it was woken meanwhile, it waits again."""
+        """End the reconcile of a taken key; if the key was woken in the meantime, it is queued again."""
         del self._running_since[key]
         if key in self._again:
             self._again.discard(key)
             self._bring(key)
 
     def longest_wait_seconds(self) -> float:
-        """How long the first key has been waiting."""
+        """For how long the first key in the queue has been waiting."""
         return self._age(self._waiting_since)
 
     def longest_run_seconds(self) -> float:
-        """How long the slowest reconcile has been running."""
+        """For how long the longest running reconcile has been running."""
         return self._age(self._running_since)
 
     def check(self) -> None:
-        """Assert what must always hold."""
+        """Assert the invariants."""
         assert sorted(self._order) == sorted(self._waiting_since), "order and waiting differ"
         assert not self._waiting_since.keys() & self._running_since.keys(), "a key waits while it runs"
         assert self._again <= self._running_since.keys(), "a key comes back that does not run"

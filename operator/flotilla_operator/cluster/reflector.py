@@ -1,13 +1,14 @@
-"""Keeps one resource's store equal to what the API server holds: list, watch, and again.
+"""Keeps one resource's store equal to the objects on the API server, with lists and watches.
 
-A list replaces: what the store held before the list began and the list does not name is gone, which is how
-deletions in a gap are seen. A watch then follows from the list's resource version, moved on by bookmarks. It
-is taken up again where it ended after a time-out, an error or a silence; only 410 Gone, or an error that
-repeats, costs a new list. `synced` is set when the first list is complete: nothing may be planned before.
-Of a resource that older API servers do not serve there is nothing then, and it is asked for now and then.
+A list replaces the store's content: an object that was in the store when the list began and is not in the
+list was deleted. So deletions are noticed even after a gap in the watch. A watch then follows from the list's
+resource version, which bookmarks move forward. After a time-out, an error or a silence the watch continues
+where it ended; only 410 Gone, or several errors in a row, need a new list. `synced` is set when the first
+list is complete; nothing may be decided before that. When the API server is too old to serve a resource, its
+store stays empty and counts as synced, and the resource is tried again from time to time.
 
-kopf watches our own kinds and feeds their stores, but reports no deletions after a gap; for these `Sweeper`
-does the listing alone.
+kopf watches our own kinds and feeds their stores, but it does not report deletions after a gap. For these
+kinds `Sweeper` does only the lists.
 """
 
 import asyncio
@@ -19,21 +20,21 @@ from typing import Any, Protocol
 
 import structlog
 
+from flotilla_operator.cluster.backoff import Backoff, Draw
 from flotilla_operator.cluster.caches import Store
 from flotilla_operator.cluster.client import ApiError, Client, error_from
-from flotilla_operator.cluster.resources import NOT_ALWAYS_SERVED, Resource
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.objects.resources import NOT_ALWAYS_SERVED, Manifest, Resource
 
 GONE = 410
 NOT_FOUND = 404
-# Watches end on their own after this, spread so that they do not all end together.
+# The server ends each watch after a random time in this range, so that they do not all end together.
 SERVER_TIMEOUT_SECONDS = (240, 360)
 # The API server sends a bookmark about every 60 s.
 SILENCE_SECONDS = 70.0
-# Between one watch and the next, so that a server that ends them at once is not asked in a tight loop.
+# The longest pause between two watches. Without it, a server that ends watches at once is asked all the time.
 BREATH_SECONDS = 1.0
 FAILURES_UNTIL_LIST = 3
-RETRY_SECONDS = (0.5, 30.0)
+BACKOFF = Backoff(base_seconds=1.0, limit_seconds=30.0)
 
 FAILURES = (ApiError, TimeoutError, OSError, ValueError)
 
@@ -51,7 +52,7 @@ OnChange = Callable[[Resource, Manifest, Change], None]
 
 
 class Observer(Protocol):
-    """Who counts what reflectors do."""
+    """Counts what reflectors do."""
 
     def listed(self, resource: Resource, objects: int) -> None:
         """A list was complete."""
@@ -70,12 +71,6 @@ class Silent:
         """Count nothing."""
 
 
-def retry_delay_seconds(failures: int, draw: Callable[[float, float], float]) -> float:
-    """Full jitter over a time that doubles with every failure in a row."""
-    shortest, longest = RETRY_SECONDS
-    return draw(0.0, min(longest, shortest * 2.0 ** min(failures, 16)))
-
-
 @dataclass(slots=True, kw_only=True)
 class Mirror:
     """A store and the resource it mirrors, in one namespace or in all."""
@@ -88,7 +83,7 @@ class Mirror:
     observer: Observer = field(default_factory=Silent)
 
     async def list_anew(self) -> str:
-        """Make the store equal to a fresh list; returns the list's resource version."""
+        """Make the store equal to a new list; returns the list's resource version."""
         held_before = self.store.uids(self.namespace)
         items, version = await self.client.list_all(self.resource, self.namespace)
         for item in items:
@@ -100,27 +95,27 @@ class Mirror:
         return version
 
     def put(self, manifest: Manifest) -> None:
-        """Take an object; one that is no news wakes nobody."""
+        """Put an object into the store; one that is not newer than the stored one wakes nothing."""
         manifest["metadata"].pop("managedFields", None)
         if self.store.put(manifest):
             self.on_change(self.resource, manifest, Change.PUT)
 
     def remove(self, manifest: Manifest) -> None:
-        """The object is gone."""
+        """Remove an object from the store."""
         metadata = manifest["metadata"]
         if self.store.remove(metadata.get("namespace", ""), metadata["name"], metadata["uid"]) is not None:
             self.on_change(self.resource, manifest, Change.REMOVED)
 
 
 class Reflector:
-    """List and watch of one resource, for ever."""
+    """Lists and watches one resource, forever."""
 
     def __init__(
         self,
         mirror: Mirror,
         *,
         silence_seconds: float = SILENCE_SECONDS,
-        draw: Callable[[float, float], float] = random.uniform,
+        draw: Draw = random.uniform,
     ) -> None:
         self.mirror = mirror
         self.synced = asyncio.Event()
@@ -130,11 +125,11 @@ class Reflector:
         self._version: str | None = None
 
     def age_seconds(self) -> float:
-        """How long ago the watch gave its last sign of life."""
+        """The time since the last activity of the watch."""
         return asyncio.get_running_loop().time() - self.active_at
 
     async def run(self) -> None:
-        """Follow the server until cancelled."""
+        """Follow the API server until cancelled."""
         failures = 0
         while True:
             self._alive()
@@ -156,7 +151,7 @@ class Reflector:
             await asyncio.sleep(delay_seconds)
 
     async def _list_and_follow(self) -> None:
-        """List where there is nothing to go on from, then take a watch's changes until the server ends it."""
+        """List if no resource version is known, then process a watch's changes until the server ends it."""
         if self._version is None:
             self._version = await self.mirror.list_anew()
             self.synced.set()
@@ -189,7 +184,7 @@ class Reflector:
         return unknown and self.mirror.resource in NOT_ALWAYS_SERVED
 
     def _hold_nothing(self) -> None:
-        """The API server does not know the resource."""
+        """Empty the store, because the API server does not serve the resource."""
         for manifest in list(self.mirror.store):
             self.mirror.remove(manifest)
         self._version = None
@@ -206,18 +201,18 @@ class Reflector:
 
     def _delay_seconds(self, error: Exception, failures: int) -> float:
         asked = error.retry_after_seconds if isinstance(error, ApiError) else None
-        return max(asked or 0.0, retry_delay_seconds(failures, self._draw))
+        return max(asked or 0.0, BACKOFF.seconds_after(failures, self._draw))
 
 
 class Sweeper:
-    """Lists a resource every so often, for a store that something else feeds with events."""
+    """Lists a resource at intervals, for a store that kopf feeds with events."""
 
     def __init__(
         self,
         mirror: Mirror,
         *,
         interval_seconds: float,
-        draw: Callable[[float, float], float] = random.uniform,
+        draw: Draw = random.uniform,
     ) -> None:
         self.mirror = mirror
         self.synced = asyncio.Event()
@@ -226,7 +221,7 @@ class Sweeper:
         self._draw = draw
 
     async def run(self) -> None:
-        """Sweep until cancelled; the first sweep at once."""
+        """List at once, and then at intervals, until cancelled."""
         failures = 0
         while True:
             self.attempted_at = asyncio.get_running_loop().time()
@@ -238,7 +233,7 @@ class Sweeper:
                 log.warning(
                     "sweep_failed", resource=self.mirror.resource.plural, error=str(error) or repr(error)
                 )
-                await asyncio.sleep(retry_delay_seconds(failures, self._draw))
+                await asyncio.sleep(BACKOFF.seconds_after(failures, self._draw))
                 continue
             failures = 0
             self.synced.set()

@@ -1,9 +1,10 @@
-"""When a status is worth a write.
+"""Decides when a status is written.
 
-What a person or a tool waits for (a condition's status or reason, the generation seen, a phase or URL) is
-written at once, and so is what may be seen in one look only: a failure that is counted, and since when a
-replica waits that has just lost its pods, which carried that time. Figures move all the time, so they are
-written at most once per interval and object. A status that says what the live one says is not written.
+A change that people or tools wait for is written at once: a condition's status or reason, the observed
+generation, a phase or a URL. So is a change that a later reconcile could not compute again: a counted
+failure, and the time since which a replica waits, when the pods that carried this time are gone. Figures
+change all the time, so they are written at most once per interval and object. A status that equals the live
+one is not written.
 """
 
 import time
@@ -11,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.objects.resources import Manifest
 
 INTERVAL_SECONDS = 10.0
 
 
 def without_nulls(value: Any) -> Any:
-    """The value as the API server keeps it: it stores no nulls."""
+    """The value without nulls, as the API server stores it."""
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
@@ -26,7 +27,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def is_urgent(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether the change is one that somebody waits for, or that the next look may not see."""
+    """Whether people or tools wait for this change, or a later reconcile could not compute it again."""
     return _headline(before) != _headline(after) or bool(_ages(after) - _ages(before))
 
 
@@ -41,7 +42,7 @@ class StatusLimiter:
         self._written_at: dict[str, float] = {}
 
     def wait_seconds(self, owner: Manifest, status: Mapping[str, Any]) -> float | None:
-        """How long this status has to wait: 0 for not at all, None when there is nothing to write."""
+        """The seconds until this status may be written; None when there is nothing to write."""
         live = owner.get("status") or {}
         if status == live:
             return None
@@ -53,11 +54,11 @@ class StatusLimiter:
         return max(0.0, written_at + self._interval_seconds - self._clock())
 
     def written(self, owner: Manifest) -> None:
-        """A write of this object's status is about to be sent."""
+        """Record that a write of this object's status is about to be sent."""
         self._written_at[owner["metadata"]["uid"]] = self._clock()
 
     def forget(self, uid: str) -> None:
-        """The object is gone."""
+        """Forget an object that is gone."""
         self._written_at.pop(uid, None)
 
 
@@ -72,7 +73,10 @@ def _headline(status: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _ages(status: Mapping[str, Any]) -> Counter[Any]:
-    """How many replicas wait since when. One that waits no longer is a figure; one that begins to is not."""
+    """The number of waiting replicas by the time since which they wait.
+
+    A replica that begins to wait makes a status urgent; one that stops waiting does not.
+    """
     named = (entry for entry in status.get("groups") or () if entry.get("phase") == "Waiting")
     ages = Counter(entry.get("sinceTime") for entry in named)
     for entry in status.get("moreWaiting") or ():

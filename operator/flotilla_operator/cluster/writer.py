@@ -1,12 +1,12 @@
 """Carries plans out: the only code that changes anything in the cluster.
 
-What is right already is not sent: an apply is skipped when its hash stands on the live object and nothing in
-it has drifted. An existing object without our owner reference is never written. What the server refuses for
-a reason of its own (a quota, an invalid field, a name that is taken) comes back as a `Refusal` and does not
-stop the other writes; anything else raises and the reconcile is repeated.
+An apply is skipped when the live object already has its hash and has not drifted. An existing object without
+our owner reference is never written. A refusal that concerns one object (an exhausted quota, an invalid
+field, a name that is taken) is returned as a `Refusal` and does not stop the other writes. Any other error is
+raised, and the reconcile is repeated.
 
-The server's answers go into the caches at once, so the next plan sees them before the watch does. `reached`
-is called before and after each kind of write, which is where tests kill the process.
+The server's answers are put into the caches at once, so the next reconcile does not wait for the watch.
+`reached` is called before and after each kind of write; tests kill the process there.
 """
 
 import asyncio
@@ -22,36 +22,35 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.drift import drifted
-from flotilla_operator.cluster.hashing import hash_of
 from flotilla_operator.cluster.kept_images import with_kept_images
-from flotilla_operator.cluster.ownership import (
-    Owner,
-    Refusal,
-    RefusalReason,
-    RefusedError,
-    refusal_reason,
-    refuse_unless_ours,
-)
+from flotilla_operator.cluster.ownership import Owner, RefusedError, refusal_reason, refuse_unless_ours
 from flotilla_operator.cluster.reflector import Change, OnChange
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.cluster.status import StatusLimiter, without_nulls
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.objects.hashes import hash_of
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import (
     FLOTILLA_GROUP,
     NEVER_WATCHED,
+    Manifest,
+    ObjectRef,
     Resource,
     resource_at,
     resource_of,
 )
-from flotilla_operator.cluster.status import StatusLimiter, without_nulls
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, ObjectRef, Write
 
 ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
+INVALID: Final = 422
 FINALIZER_PREFIX: Final = f"{FLOTILLA_GROUP}/"
-WRITES_AT_ONCE: Final = 8  # of one object; several are reconciled at once, and all share the client's pool
+WRITES_AT_ONCE: Final = (
+    8  # for one object; several objects are reconciled at once and share the client's pool
+)
 
 log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Sends what a plan asks for."""
+    """Sends the writes of plans."""
 
     def __init__(
         self,
@@ -71,12 +70,12 @@ class Writer:
         self._found_right: dict[str, dict[ObjectRef, tuple[str, str]]] = {}
 
     async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
-        """Do the writes; returns those that were refused.
+        """Carry out the writes; returns those that were refused.
 
-        Objects are applied one after another, for a later one may need an earlier one: a role binding its
-        role. Pods that are created, changed or deleted next to each other wait only for what they need, and
-        one that is created may be changed before the next is. What needs an object that was refused is left
-        out; the one refusal tells of both.
+        Objects are applied one after another, because a later one may need an earlier one, as a role binding
+        needs its role. Creations, patches and deletions that follow each other run in parallel and wait only
+        for the objects in their `needs`. A write that needs a refused object is skipped without a refusal of
+        its own.
         """
         refusals: list[Refusal] = []
         refused: set[ObjectRef] = set()
@@ -88,8 +87,9 @@ class Writer:
     async def _together(
         self, owner: Owner, writes: Sequence[Write], refused: set[ObjectRef], *, at_once: int
     ) -> list[Refusal]:
-        """Carry out writes, so many at once, in their order where one needs another, and add to what was
-        `refused`; the first unexpected error ends them all.
+        """Carry out writes, at most `at_once` in parallel, and each after those that it needs.
+
+        Refused objects are added to `refused`. The first unexpected error cancels the others.
         """
         waiting = iter(enumerate(writes))
         begun: dict[ObjectRef, asyncio.Event] = {}
@@ -125,7 +125,7 @@ class Writer:
         return None
 
     async def write_status(self, owner: Owner, status: Mapping[str, Any]) -> float | None:
-        """Write the whole status if it is worth it; returns after how many seconds it may be, if not now."""
+        """Write the whole status if it changed; returns the seconds to wait if it may not be written yet."""
         wanted = without_nulls(status)
         wait_seconds = self._limiter.wait_seconds(owner.manifest, wanted)
         if wait_seconds is None or wait_seconds > 0:
@@ -140,17 +140,22 @@ class Writer:
         self._limiter.written(owner.manifest)
         self._reached(CrashPoint.BEFORE_STATUS)
         with self._owner_may_be_gone(owner):
-            live = await self._client.apply(
-                owner.resource, manifest, manager=STATUS_MANAGER, subresource="status"
-            )
+            try:
+                live = await self._client.apply(
+                    owner.resource, manifest, manager=STATUS_MANAGER, subresource="status"
+                )
+            except ApiError as error:
+                if await self._was_exchanged(error, owner.resource, owner.manifest):
+                    return None
+                raise
             self._reached(CrashPoint.AFTER_STATUS)
             self._keep(owner.resource, live)
         return None
 
     async def write_finalizers(self, owner: Owner, wanted: Sequence[str]) -> None:
-        """Make the object's finalizers of ours exactly these; those of others stay.
+        """Make our finalizers of the object exactly these; the finalizers of others stay.
 
-        A failed test on the version comes back as 422 and says that somebody else wrote: a conflict.
+        The API server answers 422 when the tested version has changed, which is raised as a conflict.
         """
         metadata = owner.manifest["metadata"]
         held = metadata.get("finalizers") or []
@@ -175,7 +180,7 @@ class Writer:
 
     @contextmanager
     def _owner_may_be_gone(self, owner: Owner) -> Iterator[None]:
-        """The object can be deleted between the plan and the write; there is nothing more to say about it."""
+        """Ignore that the object was deleted between decision and write, and drop it from the cache."""
         try:
             yield
         except ApiError as error:
@@ -184,7 +189,7 @@ class Writer:
             self._evict(owner.resource, owner.resource.ref_to(owner.manifest), owner.uid)
 
     def forget(self, uid: str) -> None:
-        """The object is gone."""
+        """Forget an object that is gone."""
         self._limiter.forget(uid)
         self._normalised.pop(uid, None)
         self._found_right.pop(uid, None)
@@ -213,11 +218,26 @@ class Writer:
                 return
             wanted = _for_this_object_only(wanted, live)
         self._reached(CrashPoint.BEFORE_APPLY)
-        applied = await self._client.apply(resource, wanted, force=live is not None)
+        try:
+            applied = await self._client.apply(resource, wanted, force=live is not None)
+        except ApiError as error:
+            if live is not None and await self._was_exchanged(error, resource, live):
+                raise RefusedError(RefusalReason.CONFLICT, error.message) from None
+            raise
         self._reached(CrashPoint.AFTER_APPLY)
         self._remember_normalised(owner, digest, wanted, applied)
         self._keep(resource, applied)
         _tell("object_applied", resource.ref_to(applied))
+
+    async def _was_exchanged(self, error: ApiError, resource: Resource, seen: Manifest) -> bool:
+        """Whether an apply was refused because another object has the name now.
+
+        The API server then says that the UID in the apply is invalid, as it says of a wrong field.
+        """
+        if error.status != INVALID:
+            return False
+        live = await self._read(resource, seen)
+        return live is None or live["metadata"]["uid"] != seen["metadata"]["uid"]
 
     async def _create(self, owner: Owner, write: Create) -> None:
         resource = resource_of(write.manifest)
@@ -235,7 +255,9 @@ class Writer:
             if error.reason != "AlreadyExists":
                 raise
             if (live := await self._read(resource, wanted)) is None:
-                raise RefusedError(RefusalReason.CONFLICT, "the object came and went") from None
+                raise RefusedError(
+                    RefusalReason.CONFLICT, "the object existed and was deleted meanwhile; it is tried again"
+                ) from None
             refuse_unless_ours(owner, live, retained=False)
             return
         self._reached(CrashPoint.AFTER_CREATE)
@@ -256,7 +278,7 @@ class Writer:
             if error.status == 404:
                 self._evict(resource, write.ref, None)
                 return
-            if error.status in (409, 422):
+            if error.status in (409, INVALID):
                 raise RefusedError(RefusalReason.CONFLICT, error.message) from None
             raise
         self._reached(CrashPoint.AFTER_JSON_PATCH)
@@ -296,7 +318,7 @@ class Writer:
         return "deletionTimestamp" in held["metadata"]
 
     def _is_applied(self, owner: Owner, digest: str, wanted: Manifest, live: Manifest) -> bool:
-        """Whether the live object is what we want, but for what the server is known to write its own way."""
+        """Whether the live object equals the wanted one, except for fields that the server normalises."""
         metadata = live["metadata"]
         if (metadata.get("annotations") or {}).get(ANNOTATION_APPLIED_HASH) != digest:
             return False
@@ -312,7 +334,7 @@ class Writer:
         return True
 
     def _remember_normalised(self, owner: Owner, digest: str, wanted: Manifest, applied: Manifest) -> None:
-        """What differs in the answer itself is the server's way of writing it, and no drift."""
+        """Remember the paths at which the server's answer to an apply differs from it: they are no drift."""
         paths = drifted(wanted, applied)
         ref = resource_of(wanted).ref_to(wanted)
         if paths:
@@ -321,12 +343,12 @@ class Writer:
             self._normalised.get(owner.uid, {}).pop(ref, None)
 
     def _find(self, resource: Resource, manifest: Manifest) -> Manifest | None:
-        """The object in the cache, where one that no watch keeps current never is."""
+        """The object in the cache; resources that are not watched are never in it."""
         ref = resource.ref_to(manifest)
         return self._caches.get(resource, ref.namespace, ref.name)
 
     async def _read(self, resource: Resource, manifest: Manifest) -> Manifest | None:
-        """The object as it is now, for the cases in which the cache may not know it yet."""
+        """The object on the API server, for cases in which the cache may not have it yet."""
         ref = resource.ref_to(manifest)
         try:
             live = await self._client.get(resource, ref.namespace, ref.name)
@@ -360,13 +382,13 @@ def _stale_version_is_a_conflict() -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        if error.status != 422:
+        if error.status != INVALID:
             raise
         raise ApiError(status=409, reason="Conflict", message=error.message) from error
 
 
 def ref_of(write: Write) -> ObjectRef:
-    """The object a write is about."""
+    """The object that a write changes."""
     if isinstance(write, Apply | Create):
         return resource_of(write.manifest).ref_to(write.manifest)
     return write.ref
@@ -377,12 +399,14 @@ def _needed(write: Write) -> frozenset[ObjectRef]:
 
 
 def _kind(write: Write) -> type[Write]:
-    """Writes of one kind go out together; a change of what this plan creates goes with the creations."""
+    """Writes of the same kind are sent together; a patch of an object that this reconcile creates counts as
+    one of the creations.
+    """
     return Create if isinstance(write, JsonPatch) and write.needs else type(write)
 
 
 def _refusal(write: Write, reason: RefusalReason, message: str) -> Refusal:
-    """What was refused, in the words of the server and with the field that the user can change."""
+    """A refusal with the server's message, after the field that the user can change."""
     field = write.field if isinstance(write, Apply) else ""
     return Refusal(ref=ref_of(write), reason=reason, message=f"{field}: {message}" if field else message)
 
@@ -402,7 +426,7 @@ def _annotated(manifest: Manifest, digest: str) -> Manifest:
 
 
 def _for_this_object_only(manifest: Manifest, live: Manifest) -> Manifest:
-    """The server refuses an apply whose UID is not that of the object it finds."""
+    """Name the UID of the live object, so that the server refuses the apply for any other object."""
     return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
 
 

@@ -1,37 +1,25 @@
-"""The writes a plan may ask for, as values.
+"""The writes that a controller can ask for, and what it tells, as values.
 
-A controller's `plan` returns these and touches nothing; `cluster.writer` carries them out, in order, and is
-the only code that does. A write names everything it needs, so that a log line, a test and the API call show
-the same thing.
+A controller's `act` returns writes and changes nothing itself; only `cluster.writer` carries them out. A
+write holds everything that it needs, so that a log line, a test and the API call show the same thing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-Manifest = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectRef:
-    """Where an object stands: `group` is empty for core/v1, `plural` the path's word, for example `pods`."""
-
-    group: str
-    version: str
-    plural: str
-    namespace: str
-    name: str
+from flotilla_operator.objects.resources import Manifest, ObjectRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Apply:
-    """Server-side apply of a whole manifest, skipped when neither it nor the live copy has changed.
+    """Server-side apply of a whole manifest; skipped when neither it nor the live object has changed.
 
-    The live object must carry our controller owner reference (by UID) or not exist; else the write is
-    refused and reported as `NameTaken`. A `retained` object carries no owner reference and is recognised by
-    its labels. `field` is the user's field that asks for it, where Kubernetes may refuse a change of it.
-    `needs` are objects that earlier writes of the plan make: where one is refused, this is not sent.
+    The live object must have our controller owner reference (by UID) or must not exist. Otherwise the write
+    is refused with `NameTaken`. A `retained` object has no owner reference and is recognised by its labels.
+    `field` names the user's field that Kubernetes may refuse to change, for the message. `needs` are objects
+    that earlier writes make; if one of them is refused, this write is skipped.
     """
 
     manifest: Manifest
@@ -42,10 +30,10 @@ class Apply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """POST of an object that is replaced and never edited (pods, jobs); one that exists is left alone.
+    """POST of an object that is never edited, only replaced (pods, jobs); an existing one is left alone.
 
-    `needs` are objects that earlier writes of the plan make: this waits for them, and where one is refused
-    it is not sent.
+    `needs` are objects that earlier writes make. This write waits for them, and is skipped if one
+    of them is refused.
     """
 
     manifest: Manifest
@@ -54,9 +42,11 @@ class Create:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonPatch:
-    """A JSON patch (RFC 6902) guarded by a test on `resource_version`, or, where what else changes in the
-    object does not matter, on its `uid`. Of an object that the same plan creates neither is known: it
-    `needs` that, as a `Create` does, and its operations guard themselves.
+    """A JSON patch (RFC 6902).
+
+    It tests the object's `resource_version` first, or only its `uid` where other changes of the object do not
+    matter. For an object that the same reconcile creates neither is known yet: the patch then `needs` that
+    object, as a `Create` does, and its operations must test what they rely on.
     """
 
     ref: ObjectRef
@@ -67,7 +57,7 @@ class JsonPatch:
 
     @property
     def guards(self) -> list[Mapping[str, Any]]:
-        """The tests that the patch begins with."""
+        """The test operations at the beginning of the patch."""
         tested = {"resourceVersion": self.resource_version, "uid": self.uid}
         return [
             {"op": "test", "path": f"/metadata/{name}", "value": value}
@@ -78,7 +68,7 @@ class JsonPatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """A delete with a precondition on `uid`; `grace_period_seconds` of None leaves the object's own."""
+    """A delete with a precondition on `uid`; without `grace_period_seconds` the object's own applies."""
 
     ref: ObjectRef
     uid: str
@@ -100,8 +90,8 @@ class EventType(StrEnum):
 class Event:
     """An events.k8s.io event about the reconciled object; repeats become a series.
 
-    `subject` is what of the object it tells of (a group, a step, a condition type): the same news of two
-    subjects are two events.
+    `subject` says which part of the object it is about (a group, a step, a condition type). Events with the
+    same reason about two subjects are not counted as repeats.
     """
 
     type: EventType
@@ -112,18 +102,21 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a reconcile wants done.
+class Acts:
+    """What a reconcile does.
 
-    `status` is the whole wanted status (None leaves it alone), `finalizers` the whole wanted list of the
-    reconciled object (None leaves it alone), `look_again_seconds` the time to the next look when nothing
-    changes. `rests_on` names the writes that something said in advance rests on, by the event's subject or
-    the condition's type: when one of them is refused, that event is not told and that condition is False.
+    `finalizers` is the whole list of our finalizers; None leaves them unchanged. `look_again_seconds` is the
+    time until the next reconcile when nothing changes.
     """
 
     writes: Sequence[Write] = ()
-    status: Mapping[str, Any] | None = None
     finalizers: Sequence[str] | None = None
-    events: Sequence[Event] = field(default=())
     look_again_seconds: float | None = None
-    rests_on: Mapping[str, frozenset[ObjectRef]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a reconcile says once its writes are answered; a `status` of None leaves the status unchanged."""
+
+    status: Mapping[str, Any] | None = None
+    events: Sequence[Event] = ()

@@ -1,1 +1,1 @@
-"""One controller a kind: observe, plan, apply. The only package that knows kopf."""
+"""One controller for each kind: observe, decide, act, tell. No other package imports kopf."""

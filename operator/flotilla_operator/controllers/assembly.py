@@ -1,21 +1,19 @@
-"""What a process is made of, and who is told of whom."""
+"""Makes the parts of the operator's process and connects them."""
 
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
 
+from flotilla_operator.cluster.backoff import Backoff
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.client import Client, load_configuration
+from flotilla_operator.cluster.client import Client
 from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.events import Recorder
 from flotilla_operator.cluster.lease import Fence, LeaderLease, LeaseSettings
-from flotilla_operator.cluster.queue import Backoff, KeyedQueue, Spacing
+from flotilla_operator.cluster.queue import KeyedQueue, Spacing
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.controllers.config import OperatorConfig
@@ -25,51 +23,31 @@ from flotilla_operator.controllers.health import (
     Probed,
     health_application,
     metrics_application,
-    serve,
 )
 from flotilla_operator.controllers.mirrors import Mirrors
+from flotilla_operator.controllers.outside import Clock, Outside, Place, Watch
 from flotilla_operator.controllers.reconciler import Hands, Reconciler, key_named
 from flotilla_operator.controllers.secret_reader import CachedSecrets
 from flotilla_operator.controllers.wakes import Wakes
-from flotilla_operator.controllers.watching import KopfThread
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 
-# At first shorter than a person notices, long enough for the many changes that one reconcile sets off.
+# The first interval is too short for a person to notice, and long enough to gather the many changes that one
+# reconcile causes.
 SPACING = Spacing(in_burst_seconds=0.25, burst=10, sustained_seconds=2.0)
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where this process runs and who it is."""
-
-    kubeconfig: Path | None
-    namespace: str
-    identity: str
-
-    @classmethod
-    def from_environment(cls, kubeconfig: Path | None) -> "Place":
-        """The pod's name and namespace from the downward API; the identity is new for every process."""
-        name = os.environ.get("POD_NAME") or os.uname().nodename
-        named = os.environ.get("KUBECONFIG")
-        return cls(
-            kubeconfig=kubeconfig or (Path(named) if named else None),
-            namespace=os.environ.get("POD_NAMESPACE") or "default",
-            identity=f"{name}_{secrets.token_hex(4)}",
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What runs."""
+    """The parts that one process runs."""
 
     config: OperatorConfig
     caches: Caches
     mirrors: Mirrors
-    kopf: KopfThread
+    kinds: Watch
     fence: Fence
     lease: LeaderLease
     reconciler: Reconciler
@@ -77,67 +55,78 @@ class Parts:
 
 
 async def assemble(
-    controllers: Sequence[Controller[Any]],
+    controllers: Sequence[Controller[Any, Any]],
     config: OperatorConfig,
-    place: Place,
+    outside: Outside,
     reached: Callable[[CrashPoint], None],
     stack: AsyncExitStack,
 ) -> Parts:
-    """Make the parts and connect them; nothing runs yet but the health and metrics servers."""
-    fence = Fence(config.leader.renew_deadline_seconds)
-    client = Client(await load_configuration(place.kubeconfig), before_write=fence.check)
-    lease_client = Client(await load_configuration(place.kubeconfig))
+    """Make the parts and connect them. Only the health and metrics servers run already."""
+    clock, place = outside.clock, outside.place
+    fence = Fence(config.leader.renew_deadline_seconds, clock=clock.monotonic)
+    client = Client(await outside.connect(fence.check))
+    lease_client = Client(await outside.connect())
     stack.push_async_callback(client.close)
     stack.push_async_callback(lease_client.close)
 
     caches, measurements, metrics = Caches(), Measurements(), Metrics()
-    queue = _queue(config, metrics)
+    queue = _queue(config, metrics, clock)
     wakes = Wakes(controllers, caches, queue.add)
-    mirrors = Mirrors.of(controllers, config, caches, client, wakes, metrics)
-    scraper = _scraper(config, measurements, queue, metrics)
+    mirrors = Mirrors.of(controllers, config, caches, client, wakes, metrics, clock.draw)
+    scraper = _scraper(config, measurements, queue, metrics, outside)
     stack.push_async_callback(scraper.close)
-    limiter = StatusLimiter(config.loop.status_interval_seconds)
+    limiter = StatusLimiter(config.loop.status_interval_seconds, clock=clock.monotonic)
     hands = Hands(
         queue=queue,
         writer=Writer(client, caches, limiter, on_change=wakes.changed, reached=reached),
-        recorder=Recorder(client, place.identity, reached=reached),
+        recorder=Recorder(client, place.identity, clock=clock.monotonic, now=clock.now, reached=reached),
         scraper=scraper,
         wakes=wakes,
         metrics=metrics,
     )
-    world = World(caches=caches, measurements=measurements, config=config, secrets=CachedSecrets(client))
+    world = World(
+        caches=caches,
+        measurements=measurements,
+        config=config,
+        secrets=CachedSecrets(client, clock=clock.monotonic),
+    )
     health = _health(config, mirrors, queue, fence, metrics)
-    await _serve(config, health, metrics, stack)
+    await _serve(config, health, metrics, outside, stack)
+    kinds = [controller.resource for controller in controllers]
+    settings = _lease_settings(config, place)
     return Parts(
         config=config,
         caches=caches,
         mirrors=mirrors,
-        kopf=_kopf(controllers, config, place, mirrors),
+        kinds=outside.watch(kinds, config, mirrors.feed),
         fence=fence,
-        lease=LeaderLease(lease_client, fence, _lease_settings(config, place), reached=reached),
-        reconciler=Reconciler(controllers, world, hands),
+        lease=LeaderLease(
+            lease_client, fence, settings, clock=clock.monotonic, now=clock.now, reached=reached
+        ),
+        reconciler=Reconciler(controllers, world, hands, now=clock.now),
         health=health,
     )
 
 
-def _queue(config: OperatorConfig, metrics: Metrics) -> KeyedQueue:
+def _queue(config: OperatorConfig, metrics: Metrics, clock: Clock) -> KeyedQueue:
     backoff = Backoff(
         base_seconds=config.loop.backoff_base_seconds, limit_seconds=config.loop.backoff_limit_seconds
     )
-    queue = KeyedQueue(backoff=backoff, spacing=SPACING, observer=metrics)
+    queue = KeyedQueue(backoff=backoff, spacing=SPACING, draw=clock.draw, observer=metrics)
     metrics.depth_is(lambda: len(queue))
     return queue
 
 
 def _scraper(
-    config: OperatorConfig, measurements: Measurements, queue: KeyedQueue, metrics: Metrics
+    config: OperatorConfig, measurements: Measurements, queue: KeyedQueue, metrics: Metrics, outside: Outside
 ) -> Scraper:
     return Scraper(
         measurements,
-        concurrency=config.scraping.concurrency,
-        timeout_seconds=config.scraping.timeout_seconds,
+        fetcher=outside.fetcher(config),
         on_change=lambda owner: queue.add(key_named(owner)),
         observer=metrics,
+        now=outside.clock.now,
+        draw=outside.clock.draw,
     )
 
 
@@ -155,26 +144,15 @@ def _health(
     return Health(probed, metrics)
 
 
-async def _serve(config: OperatorConfig, health: Health, metrics: Metrics, stack: AsyncExitStack) -> None:
+async def _serve(
+    config: OperatorConfig, health: Health, metrics: Metrics, outside: Outside, stack: AsyncExitStack
+) -> None:
     for application, port, name in (
         (health_application(health), config.health_port, "health"),
         (metrics_application(metrics), config.metrics_port, "metrics"),
     ):
-        runner = await serve(application, port)
-        stack.push_async_callback(runner.cleanup)
+        await outside.serve(application, port, stack)
         log.info("serving", endpoint=name, port=port)
-
-
-def _kopf(
-    controllers: Sequence[Controller[Any]], config: OperatorConfig, place: Place, mirrors: Mirrors
-) -> KopfThread:
-    return KopfThread(
-        [controller.resource for controller in controllers],
-        namespaces=config.watch_namespaces,
-        kubeconfig=place.kubeconfig,
-        silence_seconds=config.loop.watch_silence_seconds,
-        on_event=mirrors.feed,
-    )
 
 
 def _lease_settings(config: OperatorConfig, place: Place) -> LeaseSettings:

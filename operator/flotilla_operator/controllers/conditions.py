@@ -1,19 +1,21 @@
 """Conditions as values, and how they become `status.conditions`.
 
-A controller says what is so; this module keeps Kubernetes' rules. `lastTransitionTime` moves only with
-`status`. `Ready` sums the others up, and kstatus reads `Reconciling` and `Stalled`, which are true when
-something is wrong: `Reconciling` when time will mend it, `Stalled` when a person must. All three are always
-written, because kstatus takes an absent Ready for a finished object.
+A controller judges; this module applies Kubernetes' rules. `lastTransitionTime` changes only when `status`
+changes. `Ready` summarizes the other conditions. kstatus reads `Reconciling` and `Stalled`, which are True
+when something is wrong: `Reconciling` when it is expected to end by itself, `Stalled` when a person must act.
+All three are always written, because kstatus takes an object without a Ready condition for finished.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from math import floor, log10
 from typing import Any
 
-from flotilla_operator.cluster.writes import Event, EventType, Manifest
+from flotilla_operator.cluster.writes import Event, EventType
+from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.objects.times import timestamp
 
 READY = "Ready"
 RECONCILING = "Reconciling"
@@ -31,7 +33,7 @@ class Truth(StrEnum):
 
     @classmethod
     def of(cls, value: bool | None) -> "Truth":
-        """True, False, or None for unknown."""
+        """The status for a boolean; None stands for Unknown."""
         return cls.UNKNOWN if value is None else cls.TRUE if value else cls.FALSE
 
 
@@ -44,7 +46,7 @@ class MendedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One condition; `counts` is False where it only informs and does not hold Ready back."""
+    """One condition; with `counts` False it only informs and does not affect Ready."""
 
     type: str
     status: Truth
@@ -60,10 +62,10 @@ class Condition:
 
 
 def with_summary(conditions: Sequence[Condition]) -> list[Condition]:
-    """The conditions with Ready, Reconciling and Stalled behind them.
+    """The conditions, followed by Ready, Reconciling and Stalled.
 
-    Stalled wins over Reconciling, and False over Unknown: the first thing a person must mend is the one
-    shown.
+    Ready shows one condition that is not True: first one that a person must mend, and of those one that is
+    False rather than Unknown.
     """
     open_ones = [condition for condition in conditions if condition.holds_back]
     if not open_ones:
@@ -84,16 +86,15 @@ def merged(
     generation: int,
     now: datetime,
 ) -> list[dict[str, Any]]:
-    """The wanted conditions as they stand in a status, each with the time its status last changed."""
+    """The wanted conditions as JSON for the status, each with the time at which its status last changed."""
     before = {condition.get("type"): condition for condition in existing}
     return [_rendered(condition, before.get(condition.type), generation, now) for condition in wanted]
 
 
 def transitions(existing: Sequence[Mapping[str, Any]], wanted: Sequence[Condition]) -> list[Event]:
-    """An event for each condition whose status or reason is another than before; the summary makes none.
+    """An event for each condition whose status or reason has changed, except Ready, Reconciling and Stalled.
 
-    Conditions seen for the first time make an event only when a person must mend them: a new object is not
-    news.
+    A condition of a new object makes an event only when a person must mend it.
     """
     before = {condition.get("type"): condition for condition in existing}
     events = []
@@ -126,18 +127,8 @@ def is_true(manifest: Manifest, condition_type: str) -> bool:
     return any(c.get("type") == condition_type and c.get("status") == "True" for c in conditions_of(manifest))
 
 
-def timestamp(time: datetime) -> str:
-    """A time as the API server writes it: UTC, whole seconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parsed_timestamp(text: str) -> datetime:
-    """The time in one of the API server's timestamps."""
-    return datetime.fromisoformat(text)
-
-
 def rounded(value: float | None, digits: int = 3) -> float | None:
-    """A figure for the status, to so many significant digits, so that noise writes nothing."""
+    """A figure for the status, rounded to significant digits, so that noise causes no write."""
     if value is None or value == 0:
         return value
     return round(value, digits - 1 - floor(log10(abs(value))))

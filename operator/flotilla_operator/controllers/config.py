@@ -1,7 +1,7 @@
 """The operator's configuration: one JSON file that the chart writes, read once at the start.
 
-Keys are camelCase as in the chart's values. An unknown key, a missing image or a wrong type ends the start
-with a message that names the field, because an operator that guesses does harm to every namespace at once.
+Keys are camelCase as in the chart's values. The operator does not start with an unknown key, a missing image
+or a wrong type; the message names the field. A wrong guess would affect every namespace at once.
 """
 
 import json
@@ -21,7 +21,7 @@ Label = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """camelCase keys, nothing unknown, nothing changed after reading."""
+    """A part of the configuration: camelCase keys, unknown keys refused, frozen after reading."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
@@ -29,9 +29,9 @@ class Section(BaseModel):
 
 
 class Images(Section):
-    """The images of the pods we make, each with its digest where there is one.
+    """The images of the pods that the operator makes, each with its digest where it has one.
 
-    `engine_cpu` is for replicas without an accelerator; without it they get `engine`.
+    `engine_cpu` is for replicas without an accelerator; when it is not set, they get `engine`.
     """
 
     runtime: Image
@@ -43,8 +43,10 @@ class Images(Section):
 
 
 class Labels(Section):
-    """The node labels that say what a node is, and where: levels from wide to narrow, and the domain of a
-    fast interconnect, empty where there is none.
+    """The node labels that tell a node's GPU product, its place in the topology and its interconnect.
+
+    `topology_levels` go from wide to narrow. `interconnect` names the domain of a fast interconnect between
+    nodes; it is empty where there is none.
     """
 
     gpu_products: tuple[str, ...] = (
@@ -58,15 +60,14 @@ class Labels(Section):
     @field_validator("topology_levels")
     @classmethod
     def _each_level_once(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
-        """A level twice would be wider than itself."""
         if len(set(levels)) != len(levels):
             raise ValueError("topologyLevels must name each label once, from wide to narrow")
         return levels
 
 
 class Placement(Section):
-    """After how long nodes are kept for a group that waits, and how long the scheduler gets to bind pods that
-    are pinned to their nodes.
+    """`aging_seconds`: how long a group waits before nodes are kept free for it. `bind_timeout_seconds`: how
+    long the scheduler may take to bind pods that are pinned to their nodes.
     """
 
     aging_seconds: Seconds = 600
@@ -74,7 +75,7 @@ class Placement(Section):
 
 
 class Leader(Section):
-    """The Lease of the leader; the defaults are those of controller-runtime."""
+    """The leader's Lease; the default times are those of controller-runtime."""
 
     lease_name: str = "flotilla-operator"
     lease_duration_seconds: Annotated[int, Field(gt=1)] = 15
@@ -83,7 +84,7 @@ class Leader(Section):
 
     @model_validator(mode="after")
     def _stops_before_others_begin(self) -> Self:
-        """A leader that could not renew must have stopped before its lease expires."""
+        """A leader that cannot renew its lease must stop before another process may take it."""
         if self.renew_deadline_seconds >= self.lease_duration_seconds:
             raise ValueError("renewDeadlineSeconds must be below leaseDurationSeconds")
         return self
@@ -101,14 +102,14 @@ class Loop(Section):
 
 
 class Scraping(Section):
-    """How metrics are read from pods."""
+    """How many pods are scraped at the same time, and how long one may take to answer."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 64
     timeout_seconds: Seconds = 3
 
 
 class OperatorConfig(Section):
-    """Everything the operator is told from outside."""
+    """The whole configuration of the operator."""
 
     images: Images
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -134,7 +135,7 @@ def parse_config(document: Any) -> OperatorConfig:
         raise ConfigError(
             field=".".join(str(part) for part in first["loc"]) or "(document)",
             problem=first["msg"],
-            fix="correct it in the chart's values",
+            fix="correct it in the values of the chart",
         ) from None
 
 
@@ -144,9 +145,13 @@ def read_config(path: Path) -> OperatorConfig:
         return parse_config(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(
-            field=str(path), problem=error.strerror or str(error), fix="mount the operator's ConfigMap there"
+            field=str(path),
+            problem=f"the configuration cannot be read: {error.strerror or error}",
+            fix="mount the operator's ConfigMap there",
         ) from None
     except json.JSONDecodeError as error:
         raise ConfigError(
-            field=str(path), problem=f"not JSON: {error}", fix="let the chart write this file"
+            field=str(path),
+            problem=f"the configuration is not JSON: {error}",
+            fix="use the file that the chart writes",
         ) from None

@@ -1,15 +1,17 @@
-"""What a kind must give the loop, and what the loop gives a kind.
+"""The interface between the reconcile loop and the controller of a kind.
 
-A controller has three steps. `observe` reads caches (and secrets by name) into a value of its own; `plan` is
-a pure function from that value and the time to a `Plan`; the loop carries the plan out. Planning again right
-after a plan was carried out gives no writes.
+A reconcile is four verbs. `observe` reads the caches (and secrets by name) into a value and decides nothing.
+`decide` is a pure function from that value to what is wanted. `act` turns the decision into writes, which the
+loop carries out. `tell` makes the status, its conditions and the events from the decision and from the writes
+that were refused. All four get the same `now`. A reconcile right after one that was carried out has no
+writes.
 
-What wakes a key: an event of the object itself; of anything it controls by owner reference, or that carries
-its `flotilla.dev/kind` and `flotilla.dev/owner` labels; of anything it names in `references`; whatever
-`wakes` adds; a scrape target that became known or unknown; the end of `look_again_seconds`.
+A key is woken by an event of the object itself, of an object that it controls by owner reference, of one with
+its `flotilla.dev/kind` and `flotilla.dev/owner` labels, or of one that it names in `references`. It is also
+woken by whatever `wakes` adds, when a scrape target becomes known or unknown, and after `look_again_seconds`.
 
-A deleted object: while it carries a finalizer of ours, `plan` sees `metadata.deletionTimestamp` and returns
-`finalizers=()` when nothing is left to do. When it is gone, there is no call.
+While a deleted object carries a finalizer of ours, `decide` sees `metadata.deletionTimestamp`, and `act`
+returns `finalizers=()` when nothing is left to do. Once the object is gone, the controller is not called.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +20,20 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import Key, Reference, Resource
-from flotilla_operator.cluster.writes import Manifest, Plan
+from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.config import OperatorConfig
+from flotilla_operator.objects.hashes import keyed_hash
+from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.resources import Key, Manifest, Reference, Resource
 from flotilla_operator.telemetry.measurements import Measurements, Target
-from flotilla_operator.workloads.hashing import keyed_hash
 
-Observed = TypeVar("Observed")
+Facts = TypeVar("Facts")
+Decision = TypeVar("Decision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A secret's entries, decoded. They never appear in a representation, so no log line can hold them."""
+    """A secret's entries, decoded. They are left out of `repr`, so they cannot get into a log line."""
 
     name: str
     uid: str
@@ -38,9 +42,9 @@ class Secret:
     controller_uid: str | None = None
 
     def version(self, key: str) -> str:
-        """What changes when this entry's value does, and not when another entry is added beside it.
+        """A hash that changes when this entry's value changes, and not when another entry is added.
 
-        Keyed by the UID, which only those may read who may read the secret.
+        It is keyed by the secret's UID, which only those can read who can read the secret itself.
         """
         return keyed_hash(self.data[key], key=self.uid)
 
@@ -49,9 +53,10 @@ class SecretReader(Protocol):
     """Reads one secret by name; secrets are never listed or watched."""
 
     async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
-        """The secret, at most a minute old, or None when it does not exist (ten seconds old at most).
+        """The secret, or None when it does not exist.
 
-        With the UID of an object that makes it, it is read anew until that object's secret has been seen.
+        A secret may be cached for up to a minute, a missing one for up to ten seconds. With `owned_by`, the
+        UID of the object that makes the secret, it is read again until that object's secret was seen.
         """
 
 
@@ -69,13 +74,13 @@ class World:
         return await self.secrets.get(namespace, name)
 
     async def own_secret(self, namespace: str, name: str, owner_uid: str) -> Secret | None:
-        """The secret that this object made, or None: one of this name may be another's."""
+        """The secret of this name if this object made it, else None: it may belong to another object."""
         secret = await self.secrets.get(namespace, name, owned_by=owner_uid)
         return secret if secret is not None and secret.controller_uid == owner_uid else None
 
 
-class Controller(Protocol[Observed]):
-    """One kind's story."""
+class Controller(Protocol[Facts, Decision]):
+    """What one kind must provide."""
 
     @property
     def resource(self) -> Resource:
@@ -83,25 +88,31 @@ class Controller(Protocol[Observed]):
 
     @property
     def watches(self) -> Sequence[Resource]:
-        """The other resources it reads from the caches: what it owns and what it refers to."""
+        """The other resources that it reads from the caches: those it owns and those it refers to."""
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """What the object names without owning it; a change of one of these wakes the object."""
+        """The objects that this one refers to without owning them; a change of one wakes this object."""
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """Keys that an event of a watched object wakes beyond owner and references; often none.
+        """Further keys to wake on an event of a watched object, besides owners and `references`; often none.
 
-        For example: a node that became free wakes the sets that have a group waiting.
+        For example, a node that became free wakes the sets that have a waiting group.
         """
 
-    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed:
-        """Everything `plan` needs, read from caches; no list calls, no writes."""
+    async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Facts:
+        """Everything that a decision needs, read from the caches, without list calls or writes."""
 
-    def plan(self, observed: Observed, now: datetime) -> Plan:
-        """What to do about it; pure."""
+    def decide(self, facts: Facts, now: datetime) -> Decision:
+        """What is wanted; a pure function."""
 
-    def scrape_targets(self, observed: Observed) -> Sequence[Target]:
-        """What telemetry should scrape for this object from now on."""
+    def act(self, facts: Facts, decision: Decision, now: datetime) -> Acts:
+        """The writes that lead there."""
+
+    def tell(self, facts: Facts, decision: Decision, refusals: Sequence[Refusal], now: datetime) -> Told:
+        """The status and the events, once the writes are done or refused."""
+
+    def scrape_targets(self, facts: Facts) -> Sequence[Target]:
+        """The pods to scrape for this object from now on."""
 
     def carried_out(self, manifest: Manifest) -> None:
-        """The writes of this object's plan are done or refused, and the caches hold what they made."""
+        """Called when the writes of this object are done or refused; the caches hold the results."""

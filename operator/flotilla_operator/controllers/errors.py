@@ -1,17 +1,17 @@
-"""What a controller may raise about the user's object.
+"""The errors that a person can act on.
 
     FlotillaError          carries field, problem, fix
     ├── SpecError        a person must change the object: SpecValid=False, Stalled
     └── ConfigError      the operator's own configuration is wrong: the process ends
 
-`observe` and `plan` may raise `SpecError`, or pydantic's `ValidationError` of the kind's own model; the loop
-turns it into conditions and looks again when the object changes. Any other exception is a failed reconcile:
-it is logged, counted and repeated with backoff.
+`observe`, `decide` and `act` may raise `SpecError`, or pydantic's `ValidationError` of the kind's own model.
+The loop turns these into conditions and reconciles again when the object changes. Any other exception is a
+failed reconcile, which is logged, counted and repeated with backoff.
 """
 
 
 class FlotillaError(Exception):
-    """An error a person can act on."""
+    """An error that names the field, the problem and the fix."""
 
     def __init__(self, *, field: str, problem: str, fix: str) -> None:
         super().__init__(f"{field}: {problem}; {fix}")
@@ -21,7 +21,7 @@ class FlotillaError(Exception):
 
 
 class SpecError(FlotillaError):
-    """The spec cannot be acted on as it is."""
+    """The spec is invalid or contradicts itself."""
 
 
 class ConfigError(FlotillaError):

@@ -1,19 +1,16 @@
-"""What a reconcile that could not do everything says in the status.
+"""The status of an object whose reconcile could not do everything.
 
-A spec that cannot be acted on and a write that was refused are the user's to see: they become `Ready=False`
-with the reason, and Stalled when only a person can mend it. The rest of the status stays as the plan or the
-last reconcile left it.
+An invalid spec or a refused write becomes `Ready=False` with its reason, and `Stalled=True` when only a
+person can mend it. The rest of the status stays as this reconcile or the previous one says it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from flotilla_operator.cluster.ownership import Refusal, RefusalReason
-from flotilla_operator.cluster.writes import Event, EventType, Manifest, Plan
+from flotilla_operator.cluster.writes import Event, EventType, Told
 from flotilla_operator.controllers.conditions import (
     READY,
     RECONCILING,
@@ -28,6 +25,8 @@ from flotilla_operator.controllers.conditions import (
     with_summary,
 )
 from flotilla_operator.controllers.errors import SpecError
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import Manifest, ObjectRef
 
 MENDED_BY_A_PERSON: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.INVALID})
 SUMMARY: Final = frozenset({READY, RECONCILING, STALLED})
@@ -36,23 +35,23 @@ WRITES: Final = "Writes"
 
 
 def spec_error_of(error: ValidationError) -> SpecError:
-    """The first thing pydantic found wrong, as an error that names the field and the fix."""
+    """The first of pydantic's errors, as an error that names the field and the fix."""
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "spec"
     return SpecError(field=field, problem=first["msg"], fix="correct the field and apply the object again")
 
 
 def status_at_first(manifest: Manifest, now: datetime) -> Mapping[str, Any]:
-    """What stands in an object's status until its first reconcile came through."""
-    message = "the operator has begun to work on it"
+    """The status of a new object until its first reconcile has succeeded."""
+    message = "the operator has started the first reconcile of this object"
     begun = Condition(type=WRITES, status=Truth.UNKNOWN, reason=RECONCILING, message=message)
     summary = [condition for condition in with_summary([begun]) if condition.type in SUMMARY]
     wanted = merged((), summary, generation=manifest["metadata"].get("generation", 0), now=now)
     return {**(manifest.get("status") or {}), "conditions": wanted}
 
 
-def plan_for_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) -> Plan:
-    """Touch nothing, and say what is wrong with the spec."""
+def told_of_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) -> Told:
+    """Report in the status what is wrong with the spec."""
     invalid = Condition(
         type=SPEC_VALID,
         status=Truth.FALSE,
@@ -64,36 +63,46 @@ def plan_for_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) -
     existing = conditions_of(manifest)
     wanted = merged(existing, with_summary([invalid]), generation=generation, now=now)
     status = {**(manifest.get("status") or {}), "observedGeneration": generation}
-    return Plan(
+    return Told(
         status={**status, "conditions": _overlaid(existing, wanted)},
         events=transitions(existing, [invalid]),
     )
 
 
-def as_far_as_it_came(manifest: Manifest, plan: Plan, refusals: Sequence[Refusal], now: datetime) -> Plan:
-    """The plan with what was refused in its status and events, and without what then is not so."""
+def corrected(
+    told: Told,
+    refusals: Sequence[Refusal],
+    manifest: Manifest,
+    now: datetime,
+    rests_on: Mapping[str, frozenset[ObjectRef]] | None = None,
+) -> Told:
+    """What is told, corrected by the refused writes.
+
+    The refusals are reported in Ready and in events. `rests_on` maps an event's subject or a condition's type
+    to the writes on which it depends. When one of these writes is refused, the event is left out and the
+    condition becomes False.
+    """
     if not refusals:
-        return plan
+        return told
     by_ref = {refusal.ref: refusal for refusal in refusals}
     unfounded = {
-        subject: by_ref[ref] for subject, refs in plan.rests_on.items() for ref in refs if ref in by_ref
+        subject: by_ref[ref] for subject, refs in (rests_on or {}).items() for ref in refs if ref in by_ref
     }
-    base = plan.status if plan.status is not None else manifest.get("status") or {}
+    base = told.status if told.status is not None else manifest.get("status") or {}
     below: Sequence[Mapping[str, Any]] = base.get("conditions") or ()
     shown = min(refusals, key=lambda refusal: refusal.reason not in MENDED_BY_A_PERSON)
     summary = [c for c in with_summary([_refused(WRITES, shown)]) if c.type in SUMMARY]
-    told = {condition["type"] for condition in below}
+    types = {condition["type"] for condition in below}
     wanted = merged(
         conditions_of(manifest),
-        [*(_refused(subject, by) for subject, by in unfounded.items() if subject in told), *summary],
+        [*(_refused(subject, by) for subject, by in unfounded.items() if subject in types), *summary],
         generation=manifest["metadata"].get("generation", 0),
         now=now,
     )
-    return replace(
-        plan,
+    return Told(
         status={**base, "conditions": _overlaid(below, wanted)},
         events=[
-            *(event for event in plan.events if event.subject not in unfounded),
+            *(event for event in told.events if event.subject not in unfounded),
             *_refusal_events(manifest, refusals),
         ],
     )
@@ -110,7 +119,7 @@ def _refused(condition_type: str, refusal: Refusal) -> Condition:
 
 
 def _refusal_events(manifest: Manifest, refusals: Sequence[Refusal]) -> list[Event]:
-    """A warning for each reason that the object's summary does not give already."""
+    """A warning event for each refusal whose reason Ready does not show already."""
     said = {c.get("reason") for c in conditions_of(manifest) if c.get("type") == READY}
     return [
         Event(

@@ -1,9 +1,9 @@
-"""Whether the operator lives, is ready, and what it counts, over HTTP.
+"""Serves liveness, readiness and metrics over HTTP.
 
-Liveness asks what a restart can mend: an event loop that is late, a watch that gives no sign of life, sweeps
-that stopped, a reconcile that never ends, a queue that nobody works on. An API server that is away is none of
-these for minutes, because watches and sweeps count their attempts as life. Readiness says that every cache is
-complete; a follower is ready too, with warm caches.
+Liveness fails only for what a restart can mend: an event loop that runs late, a watch without any activity,
+sweeps that stopped, a reconcile that never ends, a queue that nobody takes keys from. An API server that is
+unreachable fails it only after minutes, because attempts of watches and sweeps count as activity. Readiness
+means that every cache is complete. A process that does not lead is ready too: its caches are filled.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ SWEEPS_UNTIL_BLIND: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """What the probes look at."""
+    """The parts that the probes check."""
 
     reflectors: Sequence[Reflector]
     sweepers: Sequence[Sweeper]
@@ -39,7 +39,7 @@ class Probed:
 
 
 class Health:
-    """Finds what is wrong; `tick` must run as long as the process does."""
+    """Finds problems; `tick` must run as long as the process does."""
 
     def __init__(self, probed: Probed, metrics: Metrics) -> None:
         self._probed = probed
@@ -47,7 +47,7 @@ class Health:
         self._lag_seconds = 0.0
 
     async def tick(self) -> None:
-        """Measure how late the event loop runs."""
+        """Measure every second how late the event loop runs."""
         loop = asyncio.get_running_loop()
         while True:
             expected = loop.time() + TICK_SECONDS
@@ -57,25 +57,27 @@ class Health:
             self._metrics.leads(leading=self._probed.leading())
 
     def problems(self) -> list[str]:
-        """What a restart might mend."""
+        """The problems that a restart may mend."""
         probed, now = self._probed, asyncio.get_running_loop().time()
         found = []
         if self._lag_seconds > LAG_LIMIT_SECONDS:
-            found.append(f"the event loop was {self._lag_seconds:.0f} s late")
+            found.append(f"the event loop ran {self._lag_seconds:.0f} s late")
         for reflector in probed.reflectors:
             age = now - reflector.active_at
             if age > SILENCES_UNTIL_BLIND * probed.silence_seconds:
                 found.append(
-                    f"no sign of life of the watch of {reflector.mirror.resource.plural} for {age:.0f} s"
+                    f"the watch of {reflector.mirror.resource.plural} has shown no activity for {age:.0f} s"
                 )
         for sweeper in probed.sweepers:
             age = now - sweeper.attempted_at
             if age > SWEEPS_UNTIL_BLIND * probed.sweep_interval_seconds:
-                found.append(f"no sweep of {sweeper.mirror.resource.plural} for {age:.0f} s")
+                found.append(f"{sweeper.mirror.resource.plural} have not been listed for {age:.0f} s")
         if (run := probed.queue.longest_run_seconds()) > RUN_LIMIT_SECONDS:
             found.append(f"a reconcile has been running for {run:.0f} s")
         if probed.leading() and self._stuck(now):
-            found.append(f"keys wait and none was taken for {now - probed.queue.taken_at:.0f} s")
+            found.append(
+                f"objects wait to be reconciled, and none was taken for {now - probed.queue.taken_at:.0f} s"
+            )
         return found
 
     def missing(self) -> list[str]:
@@ -89,13 +91,13 @@ class Health:
 
 
 def health_application(health: Health) -> web.Application:
-    """`/healthz` and `/readyz`: 200 when well, else 503 with the reasons."""
+    """`/healthz` and `/readyz`: 200 when nothing is wrong, else 503 with the problems."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return _verdict(health.problems())
 
     async def readyz(_request: web.Request) -> web.Response:
-        return _verdict([f"not listed yet: {plural}" for plural in health.missing()])
+        return _verdict([f"{plural} have not been listed yet" for plural in health.missing()])
 
     application = web.Application()
     application.router.add_get("/healthz", healthz)
@@ -117,7 +119,7 @@ def metrics_application(metrics: Metrics) -> web.Application:
 
 
 async def serve(application: web.Application, port: int) -> web.AppRunner:
-    """Serve on every address of both families; returns what to clean up."""
+    """Serve on all IPv4 and IPv6 addresses; returns the runner to clean up."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, None, port).start()

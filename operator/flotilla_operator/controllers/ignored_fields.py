@@ -1,9 +1,8 @@
-"""Which fields of an object this operator does not know.
+"""Finds the fields of an object that this release of the operator does not know.
 
-An object may be written by a newer custom resource definition than the operator was built with, for example
-in the minutes of an upgrade. It is reconciled by what is known, and the fields that are not are named, so
-nothing is silently ignored. Mappings of free keys and shapes that are passed on as they are hold no unknown
-fields.
+The custom resource definitions can be newer than the operator, for example during an upgrade. The operator
+then acts on the fields that it knows and names the others in a condition, so that nothing is ignored
+silently. Fields with free keys, and objects that are passed on as they are, have no unknown fields.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,14 @@ from pydantic import BaseModel
 
 
 def ignored_fields(model: type[BaseModel], document: Mapping[str, Any], path: str) -> list[str]:
-    """The paths under `path` that `model` has no field for, in order."""
+    """The paths under `path` for which `model` has no field, sorted."""
     return sorted(_ignored(model, document, path))
+
+
+def told_of(ignored: Sequence[str]) -> str:
+    """The message that names these fields."""
+    names = ", ".join(ignored)
+    return f"this release of the operator does not know {names}; upgrade the operator, or remove them"
 
 
 def _ignored(model: type[BaseModel], document: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -35,7 +40,7 @@ def _below(model: type[BaseModel], value: Any, path: str) -> Iterator[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field's annotation is about: itself, optional, or the items of a list."""
+    """The model in a field's annotation: the annotation itself, an optional one, or a list's items."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (_model_in(argument) for argument in get_args(annotation))

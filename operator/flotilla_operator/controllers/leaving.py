@@ -1,9 +1,9 @@
-"""What is done with an object whose namespace is being deleted: its pods go at once, without a drain.
+"""Deletes the pods of an object whose namespace is being deleted: at once, without a drain.
 
-Kubernetes deletes a namespace's pods first. Where one is left five seconds later, it looks again only after
-half of the longest grace period among those left, which with the default drain is three minutes
-(deleteAllContent and worker in Kubernetes' pkg/controller/namespace). Nothing new may be made there, and all
-that a drain would save goes, too; so our pods get a second.
+Kubernetes deletes a namespace's pods first. If one is left five seconds later, it checks again only after
+half of the longest remaining grace period, which is three minutes with the default drain (deleteAllContent
+and worker in Kubernetes' pkg/controller/namespace). A drain would save nothing: no new object can be made in
+the namespace, and everything in it goes. So the operator deletes its pods with a grace period of one second.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from typing import Final
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.ownership import LABEL_OWNER_KIND, LABEL_OWNER_NAME
-from flotilla_operator.cluster.resources import NAMESPACES, PODS, Key, Resource, key_of
-from flotilla_operator.cluster.writes import Delete, Manifest
+from flotilla_operator.cluster.writes import Delete
+from flotilla_operator.objects.resources import NAMESPACES, PODS, Key, Manifest, Resource, key_of
 
 GRACE_SECONDS: Final = 1
 
@@ -33,8 +33,9 @@ def keys_in(caches: Caches, namespace: Manifest, kinds: Iterable[Resource]) -> I
 
 
 def without_a_drain(caches: Caches, key: Key, uid: str) -> list[Delete]:
-    """The deletes of all pods that belong to the object, its own and its Deployments', unless they go at once
-    already.
+    """Deletes for all pods of the object and of its Deployments, StatefulSets and Jobs.
+
+    A pod that is already being deleted within a second is left out.
     """
     grandchildren = [
         pod

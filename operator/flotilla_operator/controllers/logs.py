@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard output, ours and those of the libraries we use."""
+"""Structured logs: one JSON object per line on standard output, for our logs and those of libraries."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_logs(level: str) -> None:
-    """Log from this level on; kopf, which tells of every event, from warnings on."""
+    """Log from this level on, but libraries only from warnings on: kopf would log every event."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -36,5 +36,5 @@ def configure_logs(level: str) -> None:
     root.setLevel(level.upper())
     for library in ("kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    # It warns that it does not handle signals outside the main thread; we do.
+    # kopf warns that it handles no signals outside the main thread; our own code handles them.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -1,9 +1,9 @@
-"""The process: in which order the parts start, and how they end.
+"""Runs the operator's process: the order in which the parts start and stop.
 
-Caches fill on every replica; only the leader takes keys from the queue, and not before every cache is
-complete. Whatever should run for ever and ends is fatal, because a restart is cheap and half an operator is
-not. On SIGTERM the reconciles stop first and the lease is given back next, so that the other replica leads
-within three seconds; a lost lease ends the process at once.
+Every process fills its caches. Only the leader reconciles, and only once every cache is complete. When a task
+that should run forever ends, the process ends too, because a restart is cheaper than an operator that works
+only in part. On SIGTERM the reconciles stop first, then the lease is released, so that another process leads
+within three seconds. A lost lease ends the process at once.
 """
 
 import asyncio
@@ -18,25 +18,26 @@ import structlog
 
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.lease import NotLeadingError
-from flotilla_operator.cluster.resources import Resource
-from flotilla_operator.controllers.assembly import Parts, Place, assemble
+from flotilla_operator.controllers.assembly import Parts, assemble
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller
+from flotilla_operator.controllers.outside import Network, Place
+from flotilla_operator.objects.resources import Resource
 
-# Reconciles in progress get this long to end before they are cancelled; the lease is released after it.
+# Running reconciles get this long to end before they are cancelled. The lease is released after that.
 GRACE_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
 
 def run_process(
-    controllers: Sequence[Controller[Any]],
+    controllers: Sequence[Controller[Any, Any]],
     config: OperatorConfig,
     place: Place,
     *,
     reached: Callable[[CrashPoint], None] = go_on,
 ) -> int:
-    """Run the operator as this process; returns the exit code of a wanted end."""
+    """Run the operator in this process; returns the exit code of an orderly stop."""
     try:
         asyncio.run(run(controllers, config, place, reached=reached))
     except NotLeadingError as error:
@@ -47,18 +48,18 @@ def run_process(
 
 
 async def run(
-    controllers: Sequence[Controller[Any]],
+    controllers: Sequence[Controller[Any, Any]],
     config: OperatorConfig,
     place: Place,
     *,
     reached: Callable[[CrashPoint], None] = go_on,
 ) -> None:
-    """Run until SIGTERM or SIGINT; raises when something that should run for ever ended."""
+    """Run until SIGTERM or SIGINT; raises when a task ended that should run forever."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        parts = await assemble(controllers, config, place, reached, stack)
+        parts = await assemble(controllers, config, Network(place=place), reached, stack)
         await Operator(parts).run(stopping)
 
 
@@ -69,14 +70,14 @@ class Operator:
         self._parts = parts
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Watch always, reconcile while leading, end in order."""
+        """Watch all the time, reconcile while leading, and stop the parts in order."""
         watching = [
             *(
                 _task(reflector.run(), reflector.mirror.resource)
                 for reflector in self._parts.mirrors.reflectors
             ),
             *(_task(sweeper.run(), sweeper.mirror.resource) for sweeper in self._parts.mirrors.sweepers),
-            asyncio.create_task(self._parts.kopf.run(), name="kopf"),
+            asyncio.create_task(self._parts.kinds.run(), name="kopf"),
             asyncio.create_task(self._parts.health.tick(), name="health"),
             asyncio.create_task(self._forget_old_deletions(), name="deletions"),
         ]
@@ -86,14 +87,14 @@ class Operator:
             done, _ = await asyncio.wait([*watching, leading, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 task.result()
-                raise RuntimeError(f"{task.get_name()} ended")
+                raise RuntimeError(f"the task {task.get_name()!r} ended, which should run forever")
         finally:
             await _cancel([leading])
             await self._parts.lease.release()
             await _cancel([*watching, stopped])
 
     async def _lead(self) -> None:
-        """Wait for complete caches and for the lease, then reconcile as long as the lease is held."""
+        """Wait for complete caches and for the lease, then reconcile while the lease is held."""
         for watcher in self._parts.mirrors.watchers:
             await watcher.synced.wait()
         log.info("caches_complete")

@@ -1,31 +1,32 @@
-"""Which resources are kept in the caches, where, and by what.
+"""Decides which resources are kept in the caches, in which namespaces, and how.
 
-kopf watches our own kinds and a sweeper lists them now and then; a reflector does both for namespaces and for
-everything that a controller names. With a list of namespaces to watch, namespaced resources are watched in
-those alone, but for what holds accelerators: pods and resource claims.
+kopf watches our own kinds, and a sweeper lists them from time to time. For namespaces and for all resources
+that a controller watches, a reflector does both. When the configuration lists namespaces to watch, namespaced
+resources are watched only there, except pods and resource claims, which can hold accelerators anywhere.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import Client
 from flotilla_operator.cluster.reflector import Mirror, Reflector, Sweeper
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.controllers.config import OperatorConfig
+from flotilla_operator.controllers.controller import Controller
+from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.objects.resources import (
     NAMESPACES,
     NEVER_WATCHED,
     PODS,
     RESOURCE_CLAIMS,
+    Manifest,
     Resource,
 )
-from flotilla_operator.cluster.writes import Manifest
-from flotilla_operator.controllers.config import OperatorConfig
-from flotilla_operator.controllers.controller import Controller
-from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.telemetry.metrics import Metrics
 
-# GPUs are counted over every namespace, or two teams would be given the same one.
+# GPUs in use are counted over all namespaces. Otherwise the operator would give out GPUs that are taken.
 EVERYWHERE: Final = frozenset({PODS, RESOURCE_CLAIMS})
 
 
@@ -39,19 +40,20 @@ class Mirrors:
     @classmethod
     def of(
         cls,
-        controllers: Sequence[Controller[Any]],
+        controllers: Sequence[Controller[Any, Any]],
         config: OperatorConfig,
         caches: Caches,
         client: Client,
         wakes: Wakes,
         metrics: Metrics,
+        draw: Callable[[float, float], float] = random.uniform,
     ) -> "Mirrors":
         """A sweeper for each of our kinds, which kopf watches, and a reflector for everything else."""
         ours = {controller.resource for controller in controllers}
         named = {resource for controller in controllers for resource in controller.watches}
         watched = (named | {NAMESPACES}) - ours
         if forbidden := watched & NEVER_WATCHED:
-            raise ValueError(f"never listed or watched: {sorted(r.plural for r in forbidden)}")
+            raise ValueError(f"these must not be listed or watched: {sorted(r.plural for r in forbidden)}")
 
         def mirrors_of(resource: Resource) -> list[Mirror]:
             everywhere = not config.watch_namespaces or resource in EVERYWHERE or not resource.namespaced
@@ -68,7 +70,7 @@ class Mirrors:
             ]
 
         reflectors = [
-            Reflector(mirror, silence_seconds=config.loop.watch_silence_seconds)
+            Reflector(mirror, silence_seconds=config.loop.watch_silence_seconds, draw=draw)
             for resource in sorted(watched, key=lambda resource: resource.plural)
             for mirror in mirrors_of(resource)
         ]
@@ -76,7 +78,7 @@ class Mirrors:
             ages = [r.age_seconds for r in reflectors if r.mirror.resource == resource]
             metrics.watch_age(resource, ages)
         sweepers = [
-            Sweeper(mirror, interval_seconds=config.loop.sweep_interval_seconds)
+            Sweeper(mirror, interval_seconds=config.loop.sweep_interval_seconds, draw=draw)
             for resource in sorted(ours, key=lambda resource: resource.plural)
             for mirror in mirrors_of(resource)
         ]
@@ -84,11 +86,11 @@ class Mirrors:
 
     @property
     def watchers(self) -> Sequence[Reflector | Sweeper]:
-        """All of them."""
+        """All reflectors and sweepers."""
         return [*self.reflectors, *self.sweepers]
 
     def feed(self, resource: Resource, event: str | None, manifest: Manifest) -> None:
-        """Take what kopf saw; any mirror of the kind will do, they share one store."""
+        """Put an event from kopf into the store; all mirrors of a kind share one, so the first is used."""
         mirror = next(s.mirror for s in self.sweepers if s.mirror.resource == resource)
         if event == "DELETED":
             mirror.remove(manifest)

@@ -1,7 +1,7 @@
-"""One reconcile: observe, plan, carry out; and what follows when it fails.
+"""One reconcile: observe, decide, act and tell; and what happens when it fails.
 
-A reconcile never ends the loop. What the user can mend becomes conditions; what the server may mend by
-itself is repeated with backoff. Only a lost lease goes further up, where it ends the process.
+A failed reconcile never ends the loop. What the user can mend becomes a condition. Everything else is
+repeated with backoff. Only a lost lease is raised further, and ends the process.
 """
 
 import asyncio
@@ -18,32 +18,33 @@ from pydantic import ValidationError
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.cluster.events import Recorder, gathered
 from flotilla_operator.cluster.lease import NotLeadingError
-from flotilla_operator.cluster.ownership import Owner, Refusal, RefusalReason
+from flotilla_operator.cluster.ownership import Owner
 from flotilla_operator.cluster.queue import KeyedQueue
-from flotilla_operator.cluster.resources import NEVER_WATCHED, Key, Reference, Resource, resource_at
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX, Writer
-from flotilla_operator.cluster.writes import Delete, Event, EventType, Manifest, Plan
+from flotilla_operator.cluster.writes import Acts, Delete, Event, EventType, Told
 from flotilla_operator.controllers.conditions import STALLED, conditions_of, is_true
 from flotilla_operator.controllers.controller import Controller, World
 from flotilla_operator.controllers.errors import SpecError
 from flotilla_operator.controllers.failures import (
-    as_far_as_it_came,
-    plan_for_invalid_spec,
+    corrected,
     spec_error_of,
     status_at_first,
+    told_of_invalid_spec,
 )
 from flotilla_operator.controllers.leaving import namespace_leaves, without_a_drain
 from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import NEVER_WATCHED, Key, Manifest, Reference, Resource, resource_at
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 STALLED_LOOK_SECONDS: Final = 600.0
-UNWATCHED_LOOK_SECONDS: Final = 30.0  # no watch tells when a secret can be made
+UNWATCHED_LOOK_SECONDS: Final = 30.0  # for resources that are not watched, such as secrets
 TERMINATING_LOOK_SECONDS: Final = 30.0
-# These wait for something that wakes the key or for a person; the others are repeated with backoff.
+# These end with an event that wakes the key or with a person's action; the others are repeated with backoff.
 NOT_REPEATED: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.NAMESPACE_TERMINATING})
-# Someone else wrote the object meanwhile: no failure, only a reason to look again.
+# Someone else changed the object in the meantime. That is no failure; the reconcile is repeated.
 CONFLICT: Final = 409
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hands:
-    """What a reconcile works with."""
+    """The parts that a reconcile uses to act."""
 
     queue: KeyedQueue
     writer: Writer
@@ -61,12 +62,20 @@ class Hands:
     metrics: Metrics
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a reconcile does, and what it tells when the answers are there."""
+
+    acts: Acts
+    tell: Callable[[Sequence[Refusal]], Told]
+
+
 class Reconciler:
-    """Takes keys from the queue and reconciles them, one after another; run several for several at once."""
+    """Reconciles the keys of the queue. Each running `work` reconciles one key at a time."""
 
     def __init__(
         self,
-        controllers: Sequence[Controller[Any]],
+        controllers: Sequence[Controller[Any, Any]],
         world: World,
         hands: Hands,
         *,
@@ -93,7 +102,7 @@ class Reconciler:
                 self._hands.queue.done(key)
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing more, and give what runs this long to end."""
+        """Start no further reconcile, and wait this long for the running ones to end."""
         self._draining.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -101,7 +110,7 @@ class Reconciler:
                     await asyncio.sleep(0.01)
 
     async def attempt(self, key: Key) -> None:
-        """Reconcile one key and see to what comes after, whatever happens."""
+        """Reconcile one key. A failure is recorded and repeated; only a lost lease is raised."""
         started = time.perf_counter()
         result = "error"
         try:
@@ -121,16 +130,21 @@ class Reconciler:
         if manifest is None:
             self._forget(key)
             return []
+        now = self._now()
         owner = Owner(resource=controller.resource, manifest=manifest)
-        plan = await self._plan(key, controller, manifest)
+        step = await self._decided(key, controller, manifest, now)
         if namespace_leaves(self._world.caches, key.namespace):
-            plan = _on_leaving(plan, manifest, without_a_drain(self._world.caches, key, owner.uid))
-        refusals = await self._carry_out(owner, plan)
-        self._look_again(key, owner, plan, refusals)
+            deletes = without_a_drain(self._world.caches, key, owner.uid)
+            step = _on_leaving(step, manifest, deletes, now)
+        refusals, told = await self._carry_out(owner, step)
+        self._look_again(key, owner, step.acts, told, refusals)
         return refusals
 
     async def _begin(self, key: Key, resource: Resource) -> None:
-        """Give a new object its conditions before anything can fail: an absent Ready reads as done."""
+        """Write the first conditions of a new object before anything can fail.
+
+        kstatus takes an object without a Ready condition for finished.
+        """
         manifest = self._world.caches.get(resource, key.namespace, key.name)
         if manifest is None or self._uids.get(key) == manifest["metadata"]["uid"]:
             return
@@ -140,49 +154,56 @@ class Reconciler:
         self._uids[key] = manifest["metadata"]["uid"]
 
     def _newest(self, owner: Owner) -> Owner:
-        """The object after a write of ours: its next write must name the version it has now."""
+        """The object as it is after our last write: the next write must name its current version."""
         metadata = owner.manifest["metadata"]
         held = self._world.caches.get(owner.resource, metadata["namespace"], metadata["name"])
         if held is None or held["metadata"]["uid"] != owner.uid:
             return owner
         return replace(owner, manifest=held)
 
-    async def _plan(self, key: Key, controller: Controller[Any], manifest: Manifest) -> Plan:
+    async def _decided(
+        self, key: Key, controller: Controller[Any, Any], manifest: Manifest, now: datetime
+    ) -> Step:
         try:
-            observed = await controller.observe(key, manifest, self._world)
-            plan = controller.plan(observed, self._now())
+            facts = await controller.observe(key, manifest, self._world, now)
+            decision = controller.decide(facts, now)
+            acts = controller.act(facts, decision, now)
         except ValidationError as error:
-            # Only the kind's own model speaks of the user's object; any other is a failure of ours.
+            # An error of the kind's own model is about the user's object. Any other is a bug of ours.
             if error.title != key.kind:
                 raise
-            return plan_for_invalid_spec(manifest, spec_error_of(error), self._now())
+            return _invalid(manifest, spec_error_of(error), now)
         except SpecError as error:
-            return plan_for_invalid_spec(manifest, error, self._now())
-        self._hands.scraper.set_targets(_name(key), controller.scrape_targets(observed))
-        return plan
+            return _invalid(manifest, error, now)
+        self._hands.scraper.set_targets(_name(key), controller.scrape_targets(facts))
+        return Step(acts=acts, tell=lambda refusals: controller.tell(facts, decision, refusals, now))
 
-    async def _carry_out(self, owner: Owner, plan: Plan) -> list[Refusal]:
-        """Finalizers before what they guard, the status after what it tells of, a finalizer off at last."""
-        writer = self._hands.writer
+    async def _carry_out(self, owner: Owner, step: Step) -> tuple[list[Refusal], Told]:
+        """Add finalizers before the writes that they guard, write the status after them, and remove
+        finalizers last.
+        """
+        writer, acts = self._hands.writer, step.acts
         held = {
             f for f in owner.manifest["metadata"].get("finalizers") or () if f.startswith(FINALIZER_PREFIX)
         }
-        takes_off = plan.finalizers is not None and set(plan.finalizers) < held
-        if plan.finalizers is not None and not takes_off:
-            await writer.write_finalizers(owner, plan.finalizers)
-        refusals = await writer.carry_out(owner, plan.writes)
+        takes_off = acts.finalizers is not None and set(acts.finalizers) < held
+        if acts.finalizers is not None and not takes_off:
+            await writer.write_finalizers(owner, acts.finalizers)
+        refusals = await writer.carry_out(owner, acts.writes)
         self._controllers[owner.resource.kind].carried_out(owner.manifest)
-        done = as_far_as_it_came(owner.manifest, plan, refusals, self._now())
-        wait_seconds = await writer.write_status(owner, done.status) if done.status is not None else None
+        told = step.tell(refusals)
+        wait_seconds = await writer.write_status(owner, told.status) if told.status is not None else None
         if wait_seconds:
             self._hands.queue.add_after(_key(owner), wait_seconds)
-        if plan.finalizers is not None and takes_off and not refusals:
-            await writer.write_finalizers(self._newest(owner), plan.finalizers)
-        for event in gathered(done.events):
+        if acts.finalizers is not None and takes_off and not refusals:
+            await writer.write_finalizers(self._newest(owner), acts.finalizers)
+        for event in gathered(told.events):
             await self._hands.recorder.record(owner, event)
-        return refusals
+        return refusals, told
 
-    def _look_again(self, key: Key, owner: Owner, plan: Plan, refusals: Sequence[Refusal]) -> None:
+    def _look_again(
+        self, key: Key, owner: Owner, acts: Acts, told: Told, refusals: Sequence[Refusal]
+    ) -> None:
         queue = self._hands.queue
         in_the_way = [r.ref for r in refusals if r.reason is RefusalReason.NAME_TAKEN]
         self._hands.wakes.blocked_by(
@@ -196,11 +217,11 @@ class Reconciler:
             queue.succeeded(key)
         if any(refusal.reason is RefusalReason.NAMESPACE_TERMINATING for refusal in refusals):
             queue.add_after(key, TERMINATING_LOOK_SECONDS)
-        if plan.look_again_seconds is not None:
-            queue.add_after(key, plan.look_again_seconds)
+        if acts.look_again_seconds is not None:
+            queue.add_after(key, acts.look_again_seconds)
         if any(resource_at(refusal.ref) in NEVER_WATCHED for refusal in refusals):
             queue.add_after(key, UNWATCHED_LOOK_SECONDS)
-        if in_the_way or is_true({"status": plan.status}, STALLED) or is_true(owner.manifest, STALLED):
+        if in_the_way or is_true({"status": told.status}, STALLED) or is_true(owner.manifest, STALLED):
             queue.add_after(key, STALLED_LOOK_SECONDS)
 
     async def _failed(self, key: Key, error: Exception) -> None:
@@ -225,7 +246,7 @@ class Reconciler:
         manifest = self._world.caches.get(controller.resource, key.namespace, key.name)
         if manifest is None:
             return
-        note = f"the reconcile failed and will be repeated: {str(error) or repr(error)}"
+        note = f"the reconcile failed and is repeated: {str(error) or repr(error)}"
         event = Event(type=EventType.WARNING, reason="ReconcileFailed", note=note)
         await self._hands.recorder.record(Owner(resource=controller.resource, manifest=manifest), event)
 
@@ -236,15 +257,24 @@ class Reconciler:
             self._hands.writer.forget(uid)
 
 
-def _on_leaving(plan: Plan, manifest: Manifest, deletes: Sequence[Delete]) -> Plan:
-    """What is still to be done in a namespace that is being deleted; an object's own farewell goes on."""
+def _on_leaving(step: Step, manifest: Manifest, deletes: Sequence[Delete], now: datetime) -> Step:
+    """The step in a namespace that is being deleted: delete the pods. An object that is being deleted itself
+    keeps the rest of its step.
+    """
     if "deletionTimestamp" in manifest["metadata"]:
-        return replace(plan, writes=deletes)
-    return Plan(writes=deletes, look_again_seconds=TERMINATING_LOOK_SECONDS)
+        return replace(step, acts=replace(step.acts, writes=deletes))
+    acts = Acts(writes=deletes, look_again_seconds=TERMINATING_LOOK_SECONDS)
+    return Step(acts=acts, tell=lambda refusals: corrected(Told(), refusals, manifest, now))
+
+
+def _invalid(manifest: Manifest, error: SpecError, now: datetime) -> Step:
+    """Change no object, and report what is wrong with the spec."""
+    told = told_of_invalid_spec(manifest, error, now)
+    return Step(acts=Acts(), tell=lambda refusals: corrected(told, refusals, manifest, now))
 
 
 def key_named(name: str) -> Key:
-    """The key that `_name` made a word of."""
+    """The key for a name that `_name` made."""
     return Key(*name.split("/", 2))
 
 

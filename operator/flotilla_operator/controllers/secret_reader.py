@@ -1,7 +1,7 @@
-"""Secrets, read one by one by name.
+"""Reads secrets by name, one at a time.
 
-The operator may not list or watch secrets, so it asks for the ones its objects name, and keeps an answer for
-a few seconds so that many reconciles in a row ask once. Nothing of a secret is ever logged.
+The operator has no right to list or watch secrets, so it reads those that its objects refer to. It keeps each
+answer for a short time, so that many reconciles in a row cause one request. Secrets are never logged.
 """
 
 import base64
@@ -11,15 +11,15 @@ from typing import Final
 
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError, Client
-from flotilla_operator.cluster.resources import SECRETS
 from flotilla_operator.controllers.controller import Secret
+from flotilla_operator.objects.resources import SECRETS
 
 FOUND_SECONDS: Final = 60.0
 MISSING_SECONDS: Final = 10.0
 
 
 class CachedSecrets:
-    """A `SecretReader` on the API server."""
+    """A `SecretReader` that asks the API server and caches the answers."""
 
     def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -54,5 +54,5 @@ class CachedSecrets:
 
 
 def _will_do(kept: Secret | None, owned_by: str | None) -> bool:
-    """Whether a kept answer is good enough: who waits for a secret of its own wants to know of it at once."""
+    """Whether a cached answer may be used: not while an object waits for the secret that it makes itself."""
     return owned_by is None or (kept is not None and kept.controller_uid == owned_by)

@@ -1,8 +1,8 @@
-"""`python -m flotilla_operator.controllers.uninstall`: takes our finalizers away when the operator is gone.
+"""`python -m flotilla_operator.controllers.uninstall`: removes our finalizers after an uninstall.
 
-The chart runs it after an uninstall, because an object that carries a finalizer which nobody serves can never
-be deleted. What the finalizer stood for (an index's collections in a Milvus of the user's) is left where it
-is, and the log says where. Objects and their data are not touched.
+The chart runs it after the operator is gone, because an object with a finalizer that no process handles can
+never be deleted. The collections of an index in an external Milvus stay there; the log names the address.
+Nothing else in the objects is changed, and no data is deleted.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from flotilla_operator.cluster.client import ApiError, Client, load_configuration
-from flotilla_operator.cluster.resources import VECTOR_INDEXES
+from flotilla_operator.cluster.client import ApiError, Client
+from flotilla_operator.cluster.connection import HttpConnection, load_configuration
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX
-from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.logs import configure_logs
+from flotilla_operator.objects.resources import VECTOR_INDEXES, Manifest
 
 NOT_FOUND = 404
 
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 async def release(client: Client, namespaces: Sequence[str]) -> int:
-    """Let go of every index in these namespaces, or in all; returns how many carried a finalizer of ours."""
+    """Remove our finalizer from every index in these namespaces, or in all; returns how many had one."""
     released = 0
     for namespace in namespaces or (None,):
         try:
@@ -32,7 +32,7 @@ async def release(client: Client, namespaces: Sequence[str]) -> int:
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
-            log.info("nothing_to_release", reason="the kind is not installed any more")
+            log.info("nothing_to_release", reason="the kind VectorIndex is no longer installed")
             return released
         for index in indexes:
             released += await _release(client, index)
@@ -61,8 +61,8 @@ async def _release(client: Client, index: Manifest) -> bool:
 
 
 async def run(kubeconfig: Path | None, namespaces: Sequence[str]) -> None:
-    """Connect, let go, and say how many there were."""
-    client = Client(await load_configuration(kubeconfig))
+    """Connect, remove the finalizers, and log how many there were."""
+    client = Client(HttpConnection(await load_configuration(kubeconfig)))
     try:
         log.info("finalizers_removed", count=await release(client, namespaces))
     finally:
@@ -70,10 +70,19 @@ async def run(kubeconfig: Path | None, namespaces: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """A conflict or a server that does not answer ends it with an error; the chart's Job runs it again."""
-    parser = argparse.ArgumentParser(prog="flotilla-uninstall", description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, help="else the service account")
-    parser.add_argument("--namespace", action="append", default=[], help="may be given often; else all")
+    """Run once. After a conflict or without an API server it fails; the chart's Job then runs it again."""
+    parser = argparse.ArgumentParser(
+        prog="flotilla-uninstall", description="Remove Flotilla's finalizers from all indexes."
+    )
+    parser.add_argument(
+        "--kubeconfig", type=Path, help="the kubeconfig to use (default: the pod's service account)"
+    )
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        help="a namespace to look in; may be given several times (default: all namespaces)",
+    )
     arguments = parser.parse_args()
     configure_logs("info")
     asyncio.run(run(arguments.kubeconfig, arguments.namespace))

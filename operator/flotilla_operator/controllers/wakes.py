@@ -1,9 +1,9 @@
-"""Which keys a change wakes.
+"""Decides which objects of ours are reconciled after a change.
 
-An object wakes its owner, found by owner reference or, for grandchildren such as a Deployment's pods, by the
-labels that name it. A namespace that is being deleted wakes what is in it. A change of one of our own objects
-wakes itself and whoever refers to it. References are kept both ways, so a change costs a look-up and not a
-walk over all objects.
+A changed object wakes its owner: by owner reference or, for grandchildren such as a Deployment's pods, by the
+labels that name the owner. A namespace that is being deleted wakes all our objects in it. A change of one of
+our own objects wakes that object and all that refer to it. References are indexed in both directions, so a
+change costs one look-up instead of a loop over all objects.
 """
 
 from collections import defaultdict
@@ -15,10 +15,17 @@ import structlog
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.ownership import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 from flotilla_operator.cluster.reflector import Change
-from flotilla_operator.cluster.resources import FLOTILLA_GROUP, NAMESPACES, Key, Reference, Resource, key_of
-from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.controller import Controller
 from flotilla_operator.controllers.leaving import keys_in
+from flotilla_operator.objects.resources import (
+    FLOTILLA_GROUP,
+    NAMESPACES,
+    Key,
+    Manifest,
+    Reference,
+    Resource,
+    key_of,
+)
 
 Answer = TypeVar("Answer")
 
@@ -26,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 def owners_of(manifest: Manifest) -> Iterable[Key]:
-    """Our objects that this one belongs to."""
+    """The keys of our objects to which this one belongs."""
     metadata = manifest["metadata"]
     namespace = metadata.get("namespace", "")
     for reference in metadata.get("ownerReferences") or ():
@@ -38,14 +45,14 @@ def owners_of(manifest: Manifest) -> Iterable[Key]:
 
 
 class Wakes:
-    """Turns changes in the caches into keys on the queue."""
+    """Puts keys on the queue after changes in the caches."""
 
     def __init__(
-        self, controllers: Sequence[Controller[Any]], caches: Caches, wake: Callable[[Key], None]
+        self, controllers: Sequence[Controller[Any, Any]], caches: Caches, wake: Callable[[Key], None]
     ) -> None:
         self._by_resource = {controller.resource: controller for controller in controllers}
         self._kinds = {controller.resource.kind for controller in controllers}
-        self._watching: dict[Resource, list[Controller[Any]]] = defaultdict(list)
+        self._watching: dict[Resource, list[Controller[Any, Any]]] = defaultdict(list)
         for controller in controllers:
             for resource in controller.watches:
                 self._watching[resource].append(controller)
@@ -57,7 +64,7 @@ class Wakes:
         self._referrers: dict[Reference, set[Key]] = defaultdict(set)
 
     def changed(self, resource: Resource, manifest: Manifest, change: Change) -> None:
-        """An object came, changed or went."""
+        """Wake all that depends on this object, which was added, changed or removed."""
         woken = {key for key in owners_of(manifest) if key.kind in self._kinds}
         if (controller := self._by_resource.get(resource)) is not None:
             woken.add(self._note_references(controller, manifest, change))
@@ -72,11 +79,11 @@ class Wakes:
             self._wake(key)
 
     def blocked_by(self, key: Key, references: Iterable[Reference]) -> None:
-        """Objects in this key's way, for example one that holds a name it wants; their change wakes it."""
+        """Wake this key when one of these objects changes, for example one whose name the key needs."""
         self._blocked_by[key] = frozenset(references)
         self._index(key)
 
-    def _note_references(self, controller: Controller[Any], manifest: Manifest, change: Change) -> Key:
+    def _note_references(self, controller: Controller[Any, Any], manifest: Manifest, change: Change) -> Key:
         key = key_of(controller.resource, manifest)
         if change is Change.REMOVED:
             self._named_by.pop(key, None)
@@ -104,7 +111,7 @@ class Wakes:
 
 
 def _asked(question: Callable[..., Iterable[Answer]], *arguments: Any) -> tuple[Answer, ...]:
-    """A controller's answer; one that fails on an odd object must not end the watch that brought it."""
+    """A controller's answer; empty when it raises, because an odd object must not end the watch."""
     try:
         return tuple(question(*arguments))
     except Exception:

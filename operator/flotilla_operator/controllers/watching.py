@@ -1,9 +1,9 @@
-"""kopf's part: the watch streams of our three kinds.
+"""Runs kopf, which watches our three kinds.
 
-Its only handlers are `on.event`, which write nothing into the user's objects. When kopf ends it cancels
-every task on its event loop, those of others too, and it takes the process's signals; so it gets a thread
-and an event loop of its own, and hands what it sees over to ours. Its end, for whatever reason, is an error:
-the process goes and the kubelet starts it anew.
+Only `on.event` handlers are registered: with these, kopf itself writes nothing into the user's objects. When
+kopf ends, it cancels every task on its event loop, even those that it did not start, and it handles the
+process's signals. So it runs in its own thread with its own event loop, and passes the events on to ours.
+When kopf ends, for whatever reason, the process ends with an error and the kubelet restarts it.
 """
 
 import asyncio
@@ -16,9 +16,8 @@ import kopf
 import structlog
 from kubernetes.aio.client.configuration import Configuration
 
-from flotilla_operator.cluster.client import load_configuration
-from flotilla_operator.cluster.resources import Resource
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.cluster.connection import load_configuration
+from flotilla_operator.objects.resources import Manifest, Resource
 
 SERVER_TIMEOUT_SECONDS: Final = 300
 CONNECT_TIMEOUT_SECONDS: Final = 15.0
@@ -30,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 def kopf_settings(silence_seconds: float) -> kopf.OperatorSettings:
-    """No peering, no events of its own, no scans of CRDs and namespaces: nothing that needs more rights."""
+    """Settings without peering, events or scans of CRDs and namespaces, which would need more rights."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
@@ -44,7 +43,7 @@ def kopf_settings(silence_seconds: float) -> kopf.OperatorSettings:
 def kopf_registry(
     resources: Sequence[Resource], kubeconfig: Path | None, on_event: OnEvent
 ) -> kopf.OperatorRegistry:
-    """One `on.event` handler per kind, and our own way to log in."""
+    """A registry with one `on.event` handler for each kind, and with our own login."""
     registry = kopf.OperatorRegistry()
     for resource in resources:
         kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(
@@ -59,7 +58,7 @@ def kopf_registry(
 
 
 def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
-    """The official client's credentials in kopf's words."""
+    """The credentials of the official client in kopf's format."""
     scheme, _, token = str(configuration.api_key.get("BearerToken", "")).partition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
@@ -73,7 +72,7 @@ def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
 
 
 class KopfThread:
-    """Runs kopf beside our event loop until cancelled."""
+    """Runs kopf in its own thread until cancelled."""
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class KopfThread:
         self._stop: asyncio.Event | None = None
 
     async def run(self) -> None:
-        """Return or raise when kopf ended by itself; stop it when cancelled."""
+        """Run kopf. Returns or raises when it ends by itself; cancelling this call stops it."""
         thread = threading.Thread(target=self._in_thread, name="kopf", daemon=True)
         thread.start()
         try:
@@ -131,7 +130,7 @@ class KopfThread:
             if error is None:
                 self._ended.set_result(None)
             else:
-                self._ended.set_exception(RuntimeError(f"kopf ended: {error!r}"))
+                self._ended.set_exception(RuntimeError(f"kopf ended with an error: {error!r}"))
 
         self._call_ours(set_ended)
 

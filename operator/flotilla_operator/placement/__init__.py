@@ -1,4 +1,7 @@
-"""Pure: nodes and replica groups in, bindings with their explanation out."""
+"""Placement: takes nodes and replica groups, returns bindings and refusals with their explanation.
+
+Every function here is pure. It takes the time as an argument and never talks to the API server.
+"""
 
 from flotilla_operator.placement.groups import Claim, Group, Policy, Snapshot, Standing
 from flotilla_operator.placement.outcome import Binding, Placement, Refusal, RefusalReason

@@ -1,23 +1,23 @@
-"""Why a node cannot take a group: a visible chain of checks, in the order in which reasons are counted.
+"""Why a node cannot take a group: a tuple of checks, in the order in which the reasons are counted.
 
-The first ones look at the node and at what the group asks of nodes; they hold for every group of the same
-shape, so a plan asks them once a shape. Next come the nodes that this very group leaves out. The last ones
-look at what is free and kept at this point of the plan.
+The first checks look only at the node and at what the group asks of nodes. Their answer is the same for every
+group of one shape, so a plan runs them once for each shape. The next check finds the nodes that this group
+leaves out. The last ones look at the capacity that is free or reserved at this point of the plan.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flotilla_operator.objects.quantities import Amounts
 from flotilla_operator.placement.groups import Group, Policy
-from flotilla_operator.placement.loads import Loads, times_in
+from flotilla_operator.placement.loads import Free, times_in
 from flotilla_operator.placement.outcome import RefusalReason
-from flotilla_operator.placement.quantities import Amounts
 from flotilla_operator.placement.topology import Node, Toleration
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a group asks of a node, beside an amount; groups of one set have one shape."""
+    """What a group asks of a node apart from amounts. All groups of one set have the same shape."""
 
     node_selector: tuple[tuple[str, str], ...]
     tolerations: tuple[Toleration, ...]
@@ -39,23 +39,23 @@ NodeCheck = Callable[[Node, Shape, Policy], RefusalReason | None]
 
 
 def not_ready(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """The kubelet does not report."""
+    """The kubelet does not report the node as ready."""
     return None if node.ready else RefusalReason.NODE_NOT_READY
 
 
 def cordoned(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """Somebody is about to take the node away."""
+    """The node is cordoned, so it is about to be emptied."""
     return RefusalReason.CORDONED if node.cordoned else None
 
 
 def selector_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """The user wants other nodes."""
+    """The group's node selector does not match the node's labels."""
     fits = all(node.labels.get(key) == value for key, value in shape.node_selector)
     return None if fits else RefusalReason.SELECTOR_MISMATCH
 
 
 def taint_not_tolerated(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """The node does not want this pod."""
+    """The node has a taint that the group does not tolerate."""
     for taint in node.taints:
         if taint.keeps_away and not any(t.tolerates(taint) for t in shape.tolerations):
             return RefusalReason.TAINT_NOT_TOLERATED
@@ -63,7 +63,7 @@ def taint_not_tolerated(node: Node, shape: Shape, policy: Policy) -> RefusalReas
 
 
 def product_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """Another model of accelerator, or none that says what it is."""
+    """The node's accelerator is of another product, or the node does not name its product."""
     if shape.devices is not None and not node.allocatable.get(shape.devices):
         return RefusalReason.PRODUCT_MISMATCH
     if not shape.products:
@@ -73,7 +73,7 @@ def product_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason 
 
 
 def topology_label_missing(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
-    """The node does not say in which domain it lies, and the group must know."""
+    """The node lacks a topology label that the group requires."""
     fits = all(node.label(label) is not None for label in shape.must_labels)
     return None if fits else RefusalReason.TOPOLOGY_LABEL_MISSING
 
@@ -90,12 +90,12 @@ NODE_CHECKS: tuple[NodeCheck, ...] = (not_ready, cordoned, *LASTING_CHECKS)
 def first_reason(
     checks: tuple[NodeCheck, ...], node: Node, shape: Shape, policy: Policy
 ) -> RefusalReason | None:
-    """The first reason against a node."""
+    """The reason of the first check that refuses the node; None when all pass."""
     return next((reason for check in checks if (reason := check(node, shape, policy))), None)
 
 
-def insufficient(loads: Loads, position: int, group: Group) -> RefusalReason | None:
-    """Too few accelerators are free, or too little of something else."""
+def insufficient(loads: Free, position: int, group: Group) -> RefusalReason | None:
+    """The node has too few free accelerators, or too little of another resource."""
     if loads.holds(position, group.requests):
         return None
     lacking = loads.lacks(position, group.requests)

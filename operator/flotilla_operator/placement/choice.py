@@ -1,21 +1,22 @@
-"""Which of the nodes that fit a group gets.
+"""Chooses the nodes of a group among those that have room.
 
-The kinds of domain are tried from the best to the worst (scopes.py). Among domains of one kind, and among
-nodes, the one is taken that leaves whole nodes whole, then the one with fewer replicas of the owner where it
-wishes to be spread, then the one with the least left over.
+It tries the kinds of domain from best to worst (scopes.py). Within one kind, and between nodes, it prefers in
+this order: to break up as few completely free nodes as possible; where the owner has the fewest replicas, if
+its replicas are to be spread; to leave the fewest free accelerators over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from flotilla_operator.placement.groups import Group
-from flotilla_operator.placement.ledger import Ledger, Positions, rooms_in
+from flotilla_operator.placement.kinds import rooms_in
+from flotilla_operator.placement.ledger import Ledger, Positions
 from flotilla_operator.placement.scopes import scopes
 
 
-def choose(ledger: Ledger, group: Group) -> Positions | None:
-    """A node for each stage, None when the group does not fit."""
+def choose(ledger: Ledger, group: Group, without: int | None = None) -> Positions | None:
+    """A node for each stage, but not the node `without`; None when the group does not fit."""
     allowed = spread_allows(ledger, group)
-    able = (p for p in ledger.open_to(group) if allowed is None or p in allowed)
+    able = (p for p in ledger.open_to(group) if p != without and (allowed is None or p in allowed))
     if group.stages == 1:
         return _single(ledger, group, able)
     rooms = {position: ledger.loads.room(position, group.requests) for position in able}
@@ -29,27 +30,22 @@ def choose(ledger: Ledger, group: Group) -> Positions | None:
     return None
 
 
-def spread_allows(ledger: Ledger, group: Group) -> set[int] | None:
-    """Where a group that must be spread may go: the domains with the fewest of its like, of those that could
-    ever take it. None is no limit.
+def spread_allows(ledger: Ledger, group: Group) -> frozenset[int] | None:
+    """The nodes where a group may go whose replicas must be spread; None means that any node is allowed.
+
+    These are the nodes of the domains that hold the fewest of the owner's replicas.
     """
     if not group.must_spread or group.spread_across is None:
         return None
-    partition = ledger.topology.partition(ledger.policy.path(group.spread_across))
-    counts = ledger.spread.counts(group.owner, group.spread_across)
-    empty = ledger.kind(group).empty_rooms
-    able = {
-        domain: counts[domain]
-        for domain, members in partition.members.items()
-        if any(position in empty for position in members)
-    }
-    fewest = min(able.values(), default=0)
-    return {
+    domains = ledger.kind(group).spread_domains
+    counts = ledger.replicas(group.owner, group.spread_across)
+    fewest = min((counts.get(domain, 0) for domain in domains), default=0)
+    return frozenset(
         position
-        for domain, count in able.items()
-        if count == fewest
-        for position in partition.members[domain]
-    }
+        for domain, members in domains.items()
+        if counts.get(domain, 0) == fewest
+        for position in members
+    )
 
 
 def _single(ledger: Ledger, group: Group, able: Iterable[int]) -> Positions | None:
@@ -64,7 +60,7 @@ def _single(ledger: Ledger, group: Group, able: Iterable[int]) -> Positions | No
 def _in_one_domain(
     ledger: Ledger, group: Group, rooms: Mapping[int, int], of: Sequence[str | None]
 ) -> Positions | None:
-    """Nodes inside the best domain that has room for all stages; `rooms` comes fullest first."""
+    """The nodes in the best domain that has room for all stages. `rooms` lists the fullest nodes first."""
     by_domain: dict[str, list[int]] = {}
     totals: dict[str, int] = {}
     for position, room in rooms.items():
@@ -78,7 +74,7 @@ def _in_one_domain(
 
 
 def _fill(positions: Sequence[int], rooms: Mapping[int, int], stages: int) -> Positions:
-    """The fullest nodes first, each to its last stage."""
+    """Takes the nodes in order, and fills each before the next, until every stage has a node."""
     taken: list[int] = []
     for position in positions:
         taken += [position] * min(rooms[position], stages - len(taken))
@@ -88,8 +84,10 @@ def _fill(positions: Sequence[int], rooms: Mapping[int, int], stages: int) -> Po
 
 
 class _Merit:
-    """Weighs nodes for one group, the lower the better: whole nodes broken, replicas of the owner already
-    there, accelerators left over, and at last the name.
+    """Ranks nodes for one group; lower is better.
+
+    The rank compares, in this order: how many completely free nodes are broken up, how many replicas of the
+    owner are already there, how many accelerators are left over, and the name.
     """
 
     def __init__(self, ledger: Ledger, group: Group) -> None:
@@ -99,16 +97,16 @@ class _Merit:
         self._of: Sequence[str | None] = ()
         if group.spread_across is not None:
             self._of = ledger.topology.partition(ledger.policy.path(group.spread_across)).of
-            self._counts = ledger.spread.counts(group.owner, group.spread_across)
+            self._counts = ledger.replicas(group.owner, group.spread_across)
 
     def of_node(self, position: int) -> tuple[bool, int, int, int]:
-        """The merit of one node."""
+        """The rank of one node."""
         free = self._free(position, self._accelerator)
         whole = free == self._nodes[position].allocatable.get(self._accelerator, 0)
-        return whole, self._counts[self._of[position]] if self._of else 0, free, position
+        return whole, self._counts.get(self._of[position], 0) if self._of else 0, free, position
 
     def of_domain(self, chosen: Positions, able: Sequence[int]) -> tuple[int, int, int, Positions]:
-        """The merit of these nodes, of all that are able in their domain."""
+        """The rank of the chosen nodes; `able` are all nodes of their domain with room."""
         each = [self.of_node(position) for position in set(chosen)]
         left = sum(self._free(position, self._accelerator) for position in able)
         return sum(whole for whole, *_ in each), sum(crowd for _, crowd, *_ in each), left, chosen

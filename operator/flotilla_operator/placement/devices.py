@@ -1,11 +1,15 @@
-"""Devices of Dynamic Resource Allocation (`resource.k8s.io/v1`) as one more resource counted on nodes.
+"""Counts devices of Dynamic Resource Allocation (`resource.k8s.io/v1`) as one more resource of nodes.
 
-Counted are whole devices of one class with equal attributes: `DeviceAsk.resource` names them, a node's
-`allocatable` gets their number, and every allocated one is a claim. What placement cannot count exactly
-counts as not there: devices cut from shared counters or given to several at once, tainted ones, those that no
-single node has, pools of which not all slices are seen, and classes whose selector is more than a conjunction
-of equalities. Where two asks overlap (a class, and the same class with an attribute), a device is known to
-both as soon as it is allocated; until then the scheduler decides, and a group that loses is placed anew.
+A resource stands for whole devices of one class with equal attributes; `DeviceAsk.resource` is its name. A
+node's `allocatable` gets the number of its devices, and each allocated device becomes a claim.
+
+What cannot be counted exactly is taken as absent: partitions of a device, devices that several claims share,
+tainted devices, devices that belong to no single node, pools with missing slices, and classes whose selectors
+are more than equalities joined by `&&`.
+
+Two asks can overlap, for example a class, and the same class with an attribute. Both know of a device in use
+only once it is allocated. Until then the scheduler decides, and a group that does not get its devices is
+placed again.
 """
 
 import re
@@ -36,29 +40,31 @@ TERM = re.compile(  # device.driver == "d", device.attributes["d"].a == "v", dev
 
 @dataclass(frozen=True, slots=True)
 class DeviceAsk:
-    """A class of devices, and the attributes that they must have; texts as in a set's spec."""
+    """A device class and the attributes that its devices must have; values are texts, as in a set's spec."""
 
     class_name: str
     attributes: tuple[tuple[str, str], ...] = ()
 
     @property
     def resource(self) -> str:
-        """The name under which placement counts them."""
+        """The resource name under which placement counts these devices."""
         wanted = ",".join(f"{name}={value}" for name, value in sorted(self.attributes))
         return f"devices/{self.class_name}" + (f"?{wanted}" if wanted else "")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceClass:
-    """What a class selects: devices of a driver, with attributes."""
+    """What a device class selects: devices of one driver that have certain attributes."""
 
     name: str
     driver: str | None
     attributes: Mapping[Attribute, Value]
 
     def all_wanted(self, ask: DeviceAsk) -> Mapping[Attribute, Value] | None:
-        """The class's attributes and those asked for; None when they contradict each other, or name an
-        attribute without its domain and the class does not say whose.
+        """The attributes of the class and of the ask together.
+
+        None when the two contradict each other, or when an attribute has no domain and the class names no
+        driver to take it from.
         """
         wanted = dict(self.attributes)
         for name, text in ask.attributes:
@@ -77,7 +83,7 @@ class Device:
     attributes: Mapping[Attribute, Value]
 
     def has(self, driver: str | None, wanted: Mapping[Attribute, Value]) -> bool:
-        """Whether a class and an ask select it; true is not 1 here."""
+        """Whether the class and the ask select this device. Types must match: true does not equal 1."""
         if driver is not None and driver != self.id[0]:
             return False
         return all(
@@ -87,7 +93,7 @@ class Device:
 
 
 def device_class_of(manifest: Manifest) -> DeviceClass | None:
-    """A DeviceClass, None when its selectors are more than equalities joined by `&&`."""
+    """Reads a DeviceClass; None when its selectors are more than equalities joined by `&&`."""
     driver: str | None = None
     attributes: dict[Attribute, Value] = {}
     for selector in (manifest.get("spec") or {}).get("selectors") or ():
@@ -106,7 +112,7 @@ def device_class_of(manifest: Manifest) -> DeviceClass | None:
 
 
 def whole_devices(slices: Iterable[Manifest]) -> list[Device]:
-    """The devices that can be counted, of the newest generation of each pool that is seen whole."""
+    """The devices that can be counted, of the newest generation of each pool that is completely known."""
     pools: dict[tuple[str, str], list[Manifest]] = {}
     for one in slices:
         spec = one["spec"]
@@ -123,7 +129,7 @@ def whole_devices(slices: Iterable[Manifest]) -> list[Device]:
 
 
 def allocated_devices(claims: Iterable[Manifest]) -> frozenset[DeviceId]:
-    """The devices that resource claims hold; access for administration holds nothing."""
+    """The devices that resource claims hold; a claim with admin access holds none."""
     return frozenset(
         (result["driver"], result["pool"], result["device"])
         for claim in claims
@@ -136,7 +142,7 @@ def allocated_devices(claims: Iterable[Manifest]) -> frozenset[DeviceId]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What is on the nodes for one ask."""
+    """The devices that exist for one ask, and which of them are allocated."""
 
     ask: DeviceAsk
     devices: tuple[Device, ...]
@@ -150,7 +156,7 @@ class Inventory:
         devices: Sequence[Device],
         allocated: frozenset[DeviceId],
     ) -> "Inventory":
-        """The devices that the ask selects; none where the class is unknown or cannot be read."""
+        """The devices that the ask selects; none when the class is unknown or cannot be read."""
         wanted = None if device_class is None else device_class.all_wanted(ask)
         if device_class is None or wanted is None:
             return cls(ask=ask, devices=(), allocated=frozenset())
@@ -159,7 +165,7 @@ class Inventory:
 
     @property
     def claims(self) -> list[Claim]:
-        """What is allocated, by whomever."""
+        """One claim for each allocated device, whoever holds it."""
         return [
             Claim(node=device.node, requests={self.ask.resource: 1}, of_pod=False)
             for device in self.devices
@@ -168,7 +174,7 @@ class Inventory:
 
 
 def with_devices(nodes: Iterable[Node], inventories: Sequence[Inventory]) -> list[Node]:
-    """The nodes, with the devices of each ask among what they can give."""
+    """The nodes, with the devices of each ask added to their `allocatable`."""
     more: dict[str, dict[str, int]] = {}
     for inventory in inventories:
         for device in inventory.devices:
@@ -181,7 +187,7 @@ def with_devices(nodes: Iterable[Node], inventories: Sequence[Inventory]) -> lis
 
 
 def device_request(ask: DeviceAsk, device_class: DeviceClass, count: int) -> dict[str, Any]:
-    """The request of a claim template that asks the scheduler for the same devices."""
+    """The request of a claim template that makes the scheduler choose the same devices."""
     expressions = []
     for name, text in sorted(ask.attributes):
         attribute = _qualified(name, device_class.driver)
@@ -220,7 +226,7 @@ def _whole_devices_of(spec: Manifest) -> list[Device]:
 
 
 def _qualified(name: str, domain: str | None) -> Attribute | None:
-    """An attribute without a domain is one of the driver's."""
+    """The domain and name of an attribute. Without a domain it belongs to the driver."""
     before, slash, after = name.rpartition("/")
     if slash:
         return before, after
@@ -228,7 +234,7 @@ def _qualified(name: str, domain: str | None) -> Attribute | None:
 
 
 def _typed(text: str) -> Value:
-    """A spec holds texts; what looks like a number or a truth value is meant as one."""
+    """The value that a text in a spec means: `true`, `false` and whole numbers are not taken as text."""
     if text in ("true", "false"):
         return text == "true"
     return int(text) if re.fullmatch(r"-?\d+", text) else text

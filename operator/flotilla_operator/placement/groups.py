@@ -1,14 +1,14 @@
-"""What waits for room, and what holds it.
+"""The input of placement: groups that wait for room, and claims that hold it.
 
-A `Group` is one replica that has no pods yet; a `Claim` is what a pod holds on a node, whether it is bound
-there already, pinned to it and about to be, or only planned. Claims of anybody's pods count alike, so a GPU
-is never given twice. `Standing` says where a set's replicas are, for those that wish to be spread.
+A `Group` is a replica that has no pods yet. A `Claim` is what a pod holds on a node, whether the pod is bound
+to it, pinned to it, or only planned. Claims of all pods count alike, so no accelerator is given away twice. A
+`Standing` says where a replica runs, for sets that spread their replicas.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flotilla_operator.placement.quantities import Amounts
+from flotilla_operator.objects.quantities import Amounts
 from flotilla_operator.placement.topology import HOSTNAME, Path, Toleration, Topology
 
 ZONE = "topology.kubernetes.io/zone"
@@ -17,13 +17,14 @@ RACK = "topology.kubernetes.io/rack"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A replica that waits: `stages` pods, each asking for `requests` on one node.
+    """A replica that waits: `stages` pods, each of which asks for `requests` on one node.
 
-    `accelerator` is the resource that is scarce; with `products_of_devices` it counts devices of certain
-    products, so a node without any has others. Two stages may share a node that has room for both.
-    `pack_within` names the label whose value all stages should have in common, `spread_across` the one over
-    whose values the owner's replicas should be spread; `required` makes both a must. `left_out` names the
-    nodes where this group's pods were pinned in vain a short while ago.
+    `accelerator` is the name of the scarce resource. With `products_of_devices` that resource counts devices
+    of certain products, so a node that offers none of it has other products. Two stages may share a node that
+    has room for both. `pack_within` names a label whose value all stages should share. `spread_across` names
+    a label over whose values the owner's replicas should be spread. `required` turns both wishes into
+    requirements. `left_out` are nodes to which pods of this group were pinned a short while ago without being
+    bound.
     """
 
     owner: str
@@ -44,28 +45,27 @@ class Group:
 
     @property
     def wanted(self) -> int:
-        """How many accelerators each stage needs on its node."""
+        """How many accelerators each stage needs."""
         return self.requests[self.accelerator]
 
     @property
     def accelerators(self) -> int:
-        """How many accelerators the whole group needs."""
         return self.wanted * self.stages
 
     @property
     def must_pack(self) -> bool:
-        """Whether the group rather waits than lies in several domains; one pod lies in one anyway."""
+        """Whether the group waits rather than have its stages in several domains."""
         return self.required and self.pack_within is not None and self.stages > 1
 
     @property
     def must_spread(self) -> bool:
-        """Whether the group rather waits than crowds a domain."""
+        """Whether the group waits rather than go to a domain that has more replicas than others."""
         return self.required and self.spread_across is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What one pod holds on one node, or a claim of devices beside it."""
+    """What one pod holds on one node. With `of_pod` false: devices, counted apart from their pod."""
 
     node: str
     requests: Amounts
@@ -74,7 +74,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A group that has its nodes, one for each stage."""
+    """A replica that has its nodes, one for each stage."""
 
     owner: str
     nodes: tuple[str, ...]
@@ -82,9 +82,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The cluster at one moment. What is on nodes that are not in the topology counts for nothing.
+    """The cluster at one moment. Claims on nodes that are not in the topology are ignored.
 
-    What a standing group holds is among the claims; `standing` says only where it is.
+    What a standing replica holds is part of `claims`; `standing` only says where it is.
     """
 
     topology: Topology
@@ -94,10 +94,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How to choose: after `aging_seconds` no younger group may take the room that an older one waits for.
+    """How to choose.
 
-    `topology_levels` are node labels from wide to narrow; `interconnect_label` names the domain inside which
-    nodes have a fast interconnect, where nodes say it.
+    Once a group has waited `aging_seconds`, no younger group may take the room that it waits for.
+    `topology_levels` are node labels from wide to narrow. `interconnect_label` names the label of the domain
+    inside which nodes have a fast interconnect.
     """
 
     product_labels: tuple[str, ...]
@@ -106,8 +107,8 @@ class Policy:
     interconnect_label: str | None = None
 
     def path(self, label: str) -> Path:
-        """The levels from the widest to this label; a label that is no level stands alone, and so does the
-        node, whose name nobody shares.
+        """The levels from the widest to this label. Only the label itself when it is no level, or when it is
+        the hostname, which is unique anyway.
         """
         if label not in self.topology_levels or label == HOSTNAME:
             return (label,)
@@ -115,5 +116,5 @@ class Policy:
 
     @property
     def levels(self) -> list[Path]:
-        """The path to each level, the narrowest first."""
+        """The path to each level, narrowest first."""
         return [self.path(label) for label in reversed(self.topology_levels)]

@@ -1,86 +1,22 @@
-"""What one plan has given away and keeps so far, and what it has found out about nodes.
+"""The state of one plan: what it has given away and reserved so far.
 
-Groups that ask alike are of one kind: what is against each node, and what it could hold if nothing ran, is
-found out once for a kind and holds for the whole plan. What is done can be undone, down to a mark.
+Only these methods change it, and between any two of them `check` holds. Every step (`take`, `give_back`,
+`keep`) can be undone, back to a mark. Which node a group should get is decided elsewhere; the ledger refuses
+only what would break it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
-from flotilla_operator.placement.checks import (
-    LASTING_CHECKS,
-    NODE_CHECKS,
-    Shape,
-    first_reason,
-    stages_when_empty,
-)
 from flotilla_operator.placement.groups import Group, Policy, Snapshot
-from flotilla_operator.placement.loads import Loads
-from flotilla_operator.placement.outcome import RefusalReason
-from flotilla_operator.placement.scopes import bounds
-from flotilla_operator.placement.spread import Spread
+from flotilla_operator.placement.kinds import Kind, Kinds
+from flotilla_operator.placement.loads import Free, Loads
+from flotilla_operator.placement.spread import Spread, standing_in
 from flotilla_operator.placement.topology import Topology
 
 Positions = tuple[int, ...]  # the node of each stage
-Key = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What makes two groups alike to placement."""
-
-    shape: Shape
-    left_out: frozenset[str]
-    accelerator: str
-    requests: tuple[tuple[str, int], ...]
-    stages: int
-    pack_within: str | None
-    spread_over: tuple[str, str] | None  # owner and label, where spreading is a must
-
-    @classmethod
-    def by(cls, group: Group) -> "Asked":
-        """What this group asks."""
-        return cls(
-            Shape.of(group),
-            group.left_out,
-            group.accelerator,
-            tuple(sorted(group.requests.items())),
-            group.stages,
-            group.pack_within if group.must_pack else None,
-            (group.owner, group.spread_across) if group.must_spread and group.spread_across else None,
-        )
-
-
-class Kind:
-    """What holds of every group that asks alike; two kinds are equal when they are the same object."""
-
-    def __init__(self, asked: Asked, group: Group, ledger: "Ledger") -> None:
-        self._asked = asked
-        self._ledger = ledger
-        self.domains = ledger.topology.partition(*bounds(group, ledger.policy)).members
-
-    @cached_property
-    def reasons(self) -> list[RefusalReason | None]:
-        """What is against each node before anything is given away."""
-        reasons = list(self._ledger.reasons(self._asked.shape))
-        for name in self._asked.left_out:
-            position = self._ledger.topology.positions.get(name)
-            if position is not None and reasons[position] is None:
-                reasons[position] = RefusalReason.BIND_TIMED_OUT
-        return reasons
-
-    @cached_property
-    def empty_rooms(self) -> Mapping[int, int]:
-        """How many stages each node could take if nothing ran at all and nothing passing were wrong."""
-        return self._ledger.empty_rooms(self._asked)
-
-    @cached_property
-    def fits_when_empty(self) -> bool:
-        """Whether such a group could ever be placed here."""
-        return any(
-            rooms_in(members, self.empty_rooms) >= self._asked.stages for members in self.domains.values()
-        )
+Key = tuple[str, str]  # owner and name of a group
 
 
 class Ledger:
@@ -89,51 +25,32 @@ class Ledger:
     def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
         self.topology: Topology = snapshot.topology
         self.policy = policy
-        self.loads = Loads(snapshot)
-        self.spread = Spread(snapshot, policy)
-        self.kept_for: dict[int, Group] = {}
-        self.bound: dict[Key, tuple[Group, Positions]] = {}
+        self._snapshot = snapshot
+        self._kinds = Kinds(snapshot.topology, policy)
+        self._loads = Loads(snapshot)
+        self._spread = Spread(snapshot, policy)
+        self._bound: dict[Key, tuple[Group, Positions]] = {}
         self._bound_at: dict[int, dict[Key, Group]] = {}
-        self._done: list[tuple[Group, Positions, bool]] = []
-        self._of_shape: dict[Shape, list[RefusalReason | None]] = {}
-        self._empty: dict[tuple[Shape, tuple[tuple[str, int], ...]], Mapping[int, int]] = {}
-        self._kinds: dict[Asked, Kind] = {}
-        self._kind_of: dict[Key, Kind] = {}
+        self._kept_for: dict[int, Group] = {}
+        self._adopted: list[tuple[Group, Positions]] = []
+        self._undo: list[Callable[[], None]] = []
+
+    @property
+    def loads(self) -> Free:
+        """What is free on each node now."""
+        return self._loads
 
     def kind(self, group: Group) -> Kind:
         """The kind of a group."""
-        key = (group.owner, group.name)
-        if (known := self._kind_of.get(key)) is None:
-            asked = Asked.by(group)
-            if (known := self._kinds.get(asked)) is None:
-                known = self._kinds[asked] = Kind(asked, group, self)
-            self._kind_of[key] = known
-        return known
+        return self._kinds.of(group)
 
-    def reasons(self, shape: Shape) -> list[RefusalReason | None]:
-        """What is against each node as such, whoever asks."""
-        if (known := self._of_shape.get(shape)) is None:
-            known = self._of_shape[shape] = [
-                first_reason(NODE_CHECKS, node, shape, self.policy) for node in self.topology.nodes
-            ]
-        return known
-
-    def empty_rooms(self, asked: Asked) -> Mapping[int, int]:
-        """What nodes could take when empty, whichever of them are left out."""
-        key = (asked.shape, asked.requests)
-        if (known := self._empty.get(key)) is None:
-            requests = dict(asked.requests)
-            known = self._empty[key] = {
-                position: rooms
-                for position, node in enumerate(self.topology.nodes)
-                if (rooms := stages_when_empty(node, requests))
-                and first_reason(LASTING_CHECKS, node, asked.shape, self.policy) is None
-            }
-        return known
+    def replicas(self, owner: str, label: str) -> Mapping[str | None, int]:
+        """How many replicas the owner has in each domain of the label; domains without one may be absent."""
+        return self._spread.counts(owner, label)
 
     def open_to(self, group: Group) -> Iterator[int]:
         """The nodes that could take a stage now, the fullest first."""
-        reasons, loads, kept = self.kind(group).reasons, self.loads, self.kept_for
+        reasons, loads, kept = self.kind(group).reasons, self._loads, self._kept_for
         for position in loads.fullest_first(group.accelerator, group.wanted):
             if (
                 reasons[position] is None
@@ -142,51 +59,131 @@ class Ledger:
             ):
                 yield position
 
+    def bound(self) -> list[tuple[Group, Positions]]:
+        """Every group that has nodes, with them."""
+        return list(self._bound.values())
+
+    def positions_of(self, group: Group) -> Positions:
+        """The nodes of a group that has nodes."""
+        return self._bound[_key(group)][1]
+
     def bound_at(self, position: int) -> Iterable[Group]:
         """The groups that this plan has put on a node."""
         return self._bound_at.get(position, {}).values()
 
-    def take(self, group: Group, positions: Positions) -> None:
-        """Give a node to each stage."""
-        self._done.append((group, positions, True))
+    def is_kept(self, position: int) -> bool:
+        """Whether the node is reserved for a group."""
+        return position in self._kept_for
+
+    def kept_from(self, group: Group, position: int) -> bool:
+        """Whether the node is reserved for another group than this one."""
+        return self._kept_for.get(position, group) is not group
+
+    def keepers(self) -> set[Key]:
+        """The groups for which nodes are reserved."""
+        return {_key(group) for group in self._kept_for.values()}
+
+    def adopt(self, group: Group, positions: Positions) -> None:
+        """Count a running group as bound by this plan, so that it can be moved; this is no step.
+
+        What it holds is part of the snapshot's claims, and it is not one of those that stand.
+        """
+        assert _key(group) not in self._bound, f"{group.name} has nodes already"
+        self._adopted.append((group, positions))
+        for position in positions:
+            self._loads.take(position, group.requests, -1)
         self._take(group, positions)
+
+    def take(self, group: Group, positions: Positions) -> None:
+        """Give a node to each stage of a group. The nodes must have room, and be reserved for no other."""
+        assert _key(group) not in self._bound, f"{group.name} has nodes already"
+        assert len(positions) == group.stages, f"{group.name} is placed in part"
+        for position, stages in Counter(positions).items():
+            assert self._loads.room(position, group.requests) >= stages, f"node {position} is given twice"
+            assert not self.kept_from(group, position), f"node {position} is reserved for another group"
+        self._take(group, positions)
+        self._undo.append(partial(self._give_back, group, positions))
 
     def give_back(self, group: Group) -> None:
         """Take a group off its nodes."""
-        positions = self.bound[group.owner, group.name][1]
-        self._done.append((group, positions, False))
+        positions = self.positions_of(group)
         self._give_back(group, positions)
+        self._undo.append(partial(self._take, group, positions))
+
+    def keep(self, group: Group, positions: Iterable[int]) -> None:
+        """Reserve nodes for a group, which are reserved for none yet."""
+        kept = tuple(positions)
+        assert not any(self.is_kept(position) for position in kept), "a node is reserved twice"
+        self._kept_for.update(dict.fromkeys(kept, group))
+        self._undo.append(partial(self._release, kept))
 
     def mark(self) -> int:
-        """How far things have got."""
-        return len(self._done)
+        """A point of the plan to which `undo_to` can return."""
+        return len(self._undo)
 
     def undo_to(self, mark: int) -> None:
-        """Undo all that was done since the mark."""
-        while len(self._done) > mark:
-            group, positions, taken = self._done.pop()
-            if taken:
-                self._give_back(group, positions)
-            else:
-                self._take(group, positions)
+        """Undo every step after the mark."""
+        while len(self._undo) > mark:
+            self._undo.pop()()
+
+    def check(self) -> None:
+        """Assert what must hold between any two steps."""
+        self._check_loads()
+        bound = self.bound()
+        self._spread.check(
+            [*standing_in(self._snapshot), *((group.owner, positions) for group, positions in bound)]
+        )
+        there = {(position, _key(group)) for group, positions in bound for position in positions}
+        listed = {(position, key) for position, groups in self._bound_at.items() for key in groups}
+        assert listed == there, "the groups of a node are not those that are bound to it"
+        for key, (group, positions) in self._bound.items():
+            assert key == _key(group), f"{group.name} is listed under another name"
+            assert len(positions) == group.stages, f"{group.name} is placed in part"
+            assert all(self._bound_at[position][key] is group for position in positions), "two groups in one"
+        for position, group in self._kept_for.items():
+            kind = self.kind(group)
+            assert position in kind.empty_rooms, f"node {position} is reserved and could never be used"
+            assert kind.reasons[position] is None, f"node {position} is reserved and must not be used"
+
+    def _check_loads(self) -> None:
+        """Assert that what is taken is what claims and bound groups hold, and that none is given twice."""
+        at_start = [Counter(node.allocatable) for node in self.topology.nodes]
+        for claim in self._snapshot.claims:
+            if (known := self.topology.positions.get(claim.node)) is not None:
+                at_start[known].subtract(claim.requests)
+        now = [Counter(free) for free in at_start]
+        for group, positions in self._adopted:
+            for position in positions:
+                now[position].update(group.requests)
+        for group, positions in self.bound():
+            for position in positions:
+                now[position].subtract(group.requests)
+        self._loads.check(now)
+        for position, free in enumerate(now):
+            for resource, left in free.items():
+                least = min(0, at_start[position][resource])
+                assert left >= least, f"{resource} of node {position} is given twice"
 
     def _take(self, group: Group, positions: Positions) -> None:
-        key = (group.owner, group.name)
-        self.bound[key] = (group, positions)
+        key = _key(group)
+        self._bound[key] = (group, positions)
         for position in positions:
-            self.loads.take(position, group.requests)
+            self._loads.take(position, group.requests)
             self._bound_at.setdefault(position, {})[key] = group
-        self.spread.add(group.owner, positions)
+        self._spread.add(group.owner, positions)
 
     def _give_back(self, group: Group, positions: Positions) -> None:
-        key = (group.owner, group.name)
-        del self.bound[key]
+        key = _key(group)
+        del self._bound[key]
         for position in positions:
-            self.loads.take(position, group.requests, -1)
+            self._loads.take(position, group.requests, -1)
             self._bound_at[position].pop(key, None)
-        self.spread.remove(group.owner, positions)
+        self._spread.remove(group.owner, positions)
+
+    def _release(self, positions: Iterable[int]) -> None:
+        for position in positions:
+            del self._kept_for[position]
 
 
-def rooms_in(members: Iterable[int], rooms: Mapping[int, int]) -> int:
-    """How many stages a domain could take."""
-    return sum(rooms[position] for position in members if position in rooms)
+def _key(group: Group) -> Key:
+    return group.owner, group.name

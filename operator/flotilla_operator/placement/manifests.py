@@ -1,19 +1,19 @@
-"""Nodes and pods of the API as placement's values.
+"""Reads nodes and pods of the API as placement's values.
 
-The raw dictionaries are read as they are, without a client's models: thousands of pods pass through here.
+The raw dictionaries are read without a client's models, because thousands of pods pass through here.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from flotilla_operator.objects.quantities import amounts, largest, total
 from flotilla_operator.placement.groups import Claim
-from flotilla_operator.placement.quantities import amounts, largest, total
 from flotilla_operator.placement.topology import Node, Taint, Toleration
 
 Manifest = Mapping[str, Any]
 
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
-# Set and taken away by Kubernetes itself and by what brings nodes: they say "not now", not "not for you".
+# Kubernetes and node autoscalers set these taints for a time: the node is not ready now, but may fit later.
 PASSING_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "karpenter.sh/")
 FINISHED = frozenset({"Succeeded", "Failed"})
 
@@ -52,8 +52,9 @@ def toleration_of(manifest: Manifest) -> Toleration:
 
 
 def pod_requests(spec: Manifest) -> dict[str, int]:
-    """What a pod asks of its node, as the scheduler counts: containers and sidecars, or an init
-    container's peak.
+    """What a pod asks of its node, as the scheduler counts it.
+
+    That is what containers and sidecars need together, or the peak of an init container.
     """
     running = [_requests(c) for c in spec["containers"]]
     sidecars: list[Mapping[str, int]] = []
@@ -69,7 +70,7 @@ def pod_requests(spec: Manifest) -> dict[str, int]:
 
 
 def pinned_node(spec: Manifest) -> str | None:
-    """The one node that a pod's required affinity names, whether or not it is bound there."""
+    """The one node that a pod's required node affinity names, whether or not the pod is bound to it."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get(
         "nodeSelectorTerms"
@@ -85,9 +86,7 @@ def pinned_node(spec: Manifest) -> str | None:
 
 
 def claim_of(pod: Manifest) -> Claim | None:
-    """What a pod holds: on its node, or on the one it is pinned to; None when it is over or is nowhere
-    yet.
-    """
+    """What a pod holds on the node that it is bound or pinned to; None when it has no node or has ended."""
     if (pod.get("status") or {}).get("phase") in FINISHED:
         return None
     node = pod["spec"].get("nodeName") or pinned_node(pod["spec"])

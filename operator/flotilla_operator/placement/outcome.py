@@ -1,4 +1,4 @@
-"""What placement says: bindings, and refusals counted by reason. Values that explain themselves."""
+"""The result of placement: bindings, and refusals counted by reason. Both explain themselves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from flotilla_operator.placement.score import Domain, Score
 
 
 class RefusalReason(StrEnum):
-    """Why a node cannot take a group; a node is counted under the first that holds, in this order.
+    """Why a node cannot take a group; each node counts under the first that applies, in this order.
 
-    The last three say that the node has room for a stage, but the group as a whole does not fit.
+    The last three mean that the node has room for a stage, but the group as a whole does not fit.
     """
 
     NODE_NOT_READY = "NodeNotReady"
@@ -32,9 +32,7 @@ class RefusalReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A group, the node of each of its stages in order, the narrowest domain that holds them all, and how
-    good that is.
-    """
+    """A group, the node of each stage in order, the narrowest domain that holds them all, and the score."""
 
     group: Group
     nodes: tuple[str, ...]
@@ -44,11 +42,10 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A group that does not fit now: nodes counted per reason, and whether it would fit if nothing ran at
-    all.
+    """A group that does not fit now: the nodes counted by reason, and whether it would fit if nothing ran.
 
-    `stages_with_room` counts the stages that would find room one by one, `stages_in_one_domain` those in the
-    best of the domains that the group must not leave.
+    `stages_with_room` counts the stages that would find room one by one; it may be more than the group has.
+    `stages_in_one_domain` counts those that would find it in the best domain, if the group must stay in one.
     """
 
     group: Group
@@ -60,7 +57,7 @@ class Refusal:
 
     @property
     def message(self) -> str:
-        """One sentence, the commonest reason first."""
+        """One sentence, the most frequent reason first."""
         if not self.nodes_total:
             return "0/0 nodes fit: the cluster has no nodes"
         counted = ", ".join(f"{nodes} {reason}" for reason, nodes in self.by_count)
@@ -75,15 +72,16 @@ class Refusal:
     def _of_stages(self) -> str:
         if self.group.stages == 1:
             return ""
-        room = f"; room for {self.stages_with_room} of {self.group.stages} stages"
+        with_room = min(self.stages_with_room, self.group.stages)
+        room = f"; there is room for {with_room} of {self.group.stages} stages"
         if RefusalReason.NO_DOMAIN_WITH_ROOM not in self.counts:
             return room
-        return f"{room}, but for {self.stages_in_one_domain} within one {self.group.pack_within}"
+        return f"{room}, but only for {self.stages_in_one_domain} within one {self.group.pack_within}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """The outcome for every waiting group: each is either bound whole or refused."""
+    """The outcome for every waiting group: either all of its stages are bound, or it is refused."""
 
     bindings: tuple[Binding, ...]
     refusals: tuple[Refusal, ...]
@@ -97,7 +95,7 @@ class Placement:
         return next((r for r in self.refusals if (r.group.owner, r.group.name) == (owner, name)), None)
 
     def check(self, snapshot: Snapshot, waiting: Sequence[Group], policy: Policy) -> None:
-        """Assert what must hold of any placement."""
+        """Assert what must hold of every placement."""
         outcomes: list[Binding | Refusal] = [*self.bindings, *self.refusals]
         decided = sorted((outcome.group.owner, outcome.group.name) for outcome in outcomes)
         assert decided == sorted((group.owner, group.name) for group in waiting), "a group is lost or doubled"

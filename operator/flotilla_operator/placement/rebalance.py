@@ -1,10 +1,10 @@
-"""Which moves of standing groups would make their places better, and what each costs.
+"""Which moves of running replicas would raise the placement score, and what each move costs.
 
-A move restarts a whole group, so only moves that raise the score are listed, the most gain for the fewest
-restarted accelerators first. What is tried: one group to the place that it would get today, and all groups of
-one node to other nodes, which gives a whole node back. The moves are in an order in which each finds its
-nodes free when those before it are done and its own group is gone. The work is bounded: so many trials, then
-so many steps, each tried again when its turn comes.
+A move restarts a whole replica, so only moves that raise the score are listed, those first that gain the most
+for each accelerator that restarts. Two kinds are tried: one replica to the place that it would get today, and
+all replicas of one node to other nodes, so that the node becomes free. The moves are in an order in which
+each finds its nodes free after the earlier moves, when its own replica has left. The work is bounded by a
+number of trials and a number of steps; each step is tried again when its turn comes.
 """
 
 from collections import Counter
@@ -19,14 +19,12 @@ from flotilla_operator.placement.score import Like, Score, Scorer
 
 TRIALS = 200
 STEPS = 20
-LEAST_GAIN = 1e-6  # what is less is rounding
+LEAST_GAIN = 1e-6  # a smaller gain is a rounding error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """A group that stands on its nodes; `sessions` are the conversations that it keeps warm, None when that
-    is not known.
-    """
+    """A replica that runs on its nodes. `sessions` counts the conversations that it keeps warm, if known."""
 
     group: Group
     nodes: tuple[str, ...]
@@ -35,7 +33,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One group to other nodes. Moves of one step belong together, and `gain` is that of the whole step."""
+    """One replica to other nodes. `gain` is that of the whole step, which may have several moves."""
 
     step: int
     group: Group
@@ -48,7 +46,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebalancing:
-    """The moves in order, and the score of all standing groups before and after them."""
+    """The moves in order, and the score of all replicas before and after them."""
 
     moves: tuple[Move, ...]
     before: Score
@@ -72,7 +70,7 @@ def rebalance(snapshot: Snapshot, settled: Sequence[Settled], policy: Policy) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """Groups that go together; with a node, they leave it."""
+    """Replicas that move together; `vacated` is the node that they leave, if the step frees one."""
 
     groups: tuple[Settled, ...]
     vacated: int | None
@@ -80,14 +78,14 @@ class _Step:
 
     @property
     def merit(self) -> tuple[float, float, int, list[str]]:
-        """The lower the better: gain for each accelerator that restarts, gain, groups, names."""
+        """The rank, lower is better: gain for each restarted accelerator, gain, number of replicas, names."""
         restarted = sum(one.group.accelerators for one in self.groups)
         names = [f"{one.group.owner}/{one.group.name}" for one in self.groups]
         return -self.gain / restarted, -self.gain, len(self.groups), names
 
 
 class _Search:
-    """The standing groups as if this plan had placed them, so that moves can be tried and undone."""
+    """The running replicas as if this plan had placed them, so that moves can be tried and undone."""
 
     def __init__(self, snapshot: Snapshot, settled: Sequence[Settled], policy: Policy) -> None:
         known = snapshot.topology.positions
@@ -103,22 +101,20 @@ class _Search:
         self._scorer = Scorer(snapshot.topology, self._ledger.loads, policy)
         for one in self._settled.values():
             positions = tuple(known[node] for node in one.nodes)
-            for position in positions:
-                self._ledger.loads.take(position, one.group.requests, -1)
-            self._ledger.take(one.group, positions)
+            self._ledger.adopt(one.group, positions)
 
     def score(self) -> Score:
-        """The score of all groups where they are now."""
+        """The score of all replicas where they are now."""
         by_owner: dict[tuple[str, str, str | None], list[Positions]] = {}
-        for key, one in self._settled.items():
+        for one in self._settled.values():
             like = (one.group.owner, one.group.accelerator, one.group.spread_across)
-            by_owner.setdefault(like, []).append(self._ledger.bound[key][1])
+            by_owner.setdefault(like, []).append(self._ledger.positions_of(one.group))
         return self._scorer.of_many(
             [Like(groups, accelerator, label) for (_, accelerator, label), groups in by_owner.items()]
         )
 
     def ranked(self) -> list[_Step]:
-        """The steps that would be worth something now, the best first."""
+        """The steps that would raise the score now, the best first."""
         before = self.score().exact or 0.0
         worth = []
         for step in islice(self._candidates(), TRIALS):
@@ -131,7 +127,7 @@ class _Search:
         return sorted(worth, key=lambda step: step.merit)
 
     def carry_out(self, step: _Step, number: int) -> list[Move]:
-        """The moves of a step, done; none, and nothing changed, when it is worth nothing any more."""
+        """Do a step and return its moves; do nothing and return none when it no longer raises the score."""
         mark, before = self._ledger.mark(), self.score().exact or 0.0
         from_nodes = [self._nodes(one) for one in step.groups]
         gain = (self.score().exact or 0.0) - before if self._apply(step) else 0.0
@@ -152,10 +148,10 @@ class _Search:
         ]
 
     def _candidates(self) -> Iterator[_Step]:
-        """Groups that lie apart, nodes with the least in use, then single groups."""
+        """Steps to try: replicas on several nodes, nodes with the fewest accelerators in use, single ones."""
         at: dict[int, list[Settled]] = {}
-        for key, one in self._settled.items():
-            for position in dict.fromkeys(self._ledger.bound[key][1]):
+        for one in self._settled.values():
+            for position in dict.fromkeys(self._ledger.positions_of(one.group)):
                 at.setdefault(position, []).append(one)
         apart = [one for one in self._settled.values() if len(set(self._nodes(one))) > 1]
         for one in apart:
@@ -171,24 +167,17 @@ class _Search:
                 yield _Step(groups=(one,), vacated=None)
 
     def _apply(self, step: _Step) -> bool:
-        """Move the groups one after the other; False when one of them finds no other place."""
+        """Move the replicas one after another; False when one of them finds no other place."""
         ledger = self._ledger
         for one in step.groups:
-            before = ledger.bound[one.group.owner, one.group.name][1]
+            before = ledger.positions_of(one.group)
             ledger.give_back(one.group)
-            if step.vacated is not None:
-                ledger.kept_for[step.vacated] = NOBODY
-            after = choose(ledger, one.group)
-            ledger.kept_for.pop(step.vacated if step.vacated is not None else -1, None)
+            after = choose(ledger, one.group, without=step.vacated)
             if after is None or after == before:
                 return False
             ledger.take(one.group, after)
         return True
 
     def _nodes(self, one: Settled) -> tuple[str, ...]:
-        positions = self._ledger.bound[one.group.owner, one.group.name][1]
+        positions = self._ledger.positions_of(one.group)
         return tuple(self._ledger.topology.nodes[position].name for position in positions)
-
-
-# A node that is to be vacated is kept for nobody, so no group goes back to it.
-NOBODY = Group(owner="", name="", accelerator="", requests={"": 1}, waiting_since_seconds=0)

@@ -1,30 +1,36 @@
-"""Why a group does not fit, counted when the plan is done: every node under the first reason against it."""
+"""Counts, when the plan is done, why a group does not fit: every node under the first reason against it."""
 
 from flotilla_operator.placement.checks import insufficient
 from flotilla_operator.placement.choice import spread_allows
 from flotilla_operator.placement.groups import Group
-from flotilla_operator.placement.ledger import Kind, Ledger, rooms_in
+from flotilla_operator.placement.kinds import Kind, Reasons, rooms_in
+from flotilla_operator.placement.ledger import Ledger
 from flotilla_operator.placement.outcome import Refusal, RefusalReason
 
-Reasons = list[RefusalReason | None]
+Explained = tuple[Kind, frozenset[int] | None]
 
 
 class Refuser:
-    """Says why not; groups of one kind get the same answer, unless nodes are kept for them."""
+    """Builds refusals.
+
+    Groups of one kind that may go to the same nodes share one explanation, whoever owns them, unless nodes
+    are reserved for one of them.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._keepers = {(group.owner, group.name) for group in ledger.kept_for.values()}
+        self._keepers = ledger.keepers()
         self._reasons: dict[Kind, Reasons] = {}
-        self._known: dict[Kind, Refusal] = {}
+        self._known: dict[Explained, Refusal] = {}
 
     def refuse(self, group: Group) -> Refusal:
         """The refusal of a group."""
+        allowed = spread_allows(self._ledger, group)
         if (group.owner, group.name) in self._keepers:
-            return self._counted(group)
-        kind = self._ledger.kind(group)
-        if (known := self._known.get(kind)) is None:
-            known = self._known[kind] = self._counted(group)
+            return self._counted(group, allowed)
+        explained = self._ledger.kind(group), allowed
+        if (known := self._known.get(explained)) is None:
+            known = self._known[explained] = self._counted(group, allowed)
         return Refusal(
             group=group,
             nodes_total=known.nodes_total,
@@ -34,14 +40,13 @@ class Refuser:
             stages_in_one_domain=known.stages_in_one_domain,
         )
 
-    def _counted(self, group: Group) -> Refusal:
+    def _counted(self, group: Group, allowed: frozenset[int] | None) -> Refusal:
         ledger, kind = self._ledger, self._ledger.kind(group)
-        allowed = spread_allows(ledger, group)
         counts: dict[RefusalReason, int] = {}
         rooms: dict[int, int] = {}
         for position, of_node in enumerate(self._of_nodes(group, kind)):
             reason = of_node
-            if reason is None and ledger.kept_for.get(position, group) is not group:
+            if reason is None and ledger.kept_from(group, position):
                 reason = RefusalReason.KEPT_FOR_OLDER_GROUP
             if reason is None and allowed is not None and position not in allowed:
                 reason = RefusalReason.SPREAD_EXCEEDED
@@ -64,11 +69,11 @@ class Refuser:
         )
 
     def _of_nodes(self, group: Group, kind: Kind) -> Reasons:
-        """What is against each node, whoever it is kept for."""
+        """The reason against each node, without regard to reservations."""
         if (known := self._reasons.get(kind)) is None:
             loads = self._ledger.loads
-            known = self._reasons[kind] = [
+            known = self._reasons[kind] = tuple(
                 of_node or insufficient(loads, position, group)
                 for position, of_node in enumerate(kind.reasons)
-            ]
+            )
         return known

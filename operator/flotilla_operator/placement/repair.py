@@ -1,8 +1,9 @@
-"""Room for a group that fits nowhere, made by moving others that this plan has placed.
+"""Makes room for a group that fits nowhere by moving groups that this same plan has placed.
 
-Nothing has been written yet, so a move costs nothing, and nobody loses: whoever moves is placed elsewhere or
-the attempt is undone. Only groups of one stage without a wish for spread move, since for them one node is as
-good as another. The work is bounded, so a crowded cluster costs no more than a fixed number of attempts.
+Nothing has been written yet, so a move costs nothing. No group loses its place: each moved group is placed
+elsewhere, or the attempt is undone. Only groups of one stage that are not to be spread are moved, because for
+them one node is as good as another. The number of attempts in a plan is fixed, so a crowded cluster does not
+cost more time.
 """
 
 from collections.abc import Iterator
@@ -12,22 +13,20 @@ from flotilla_operator.placement.choice import choose
 from flotilla_operator.placement.groups import Group
 from flotilla_operator.placement.ledger import Ledger, Positions
 
-TARGETS = 12  # nodes on which room is tried to be made for one group
-ATTEMPTS = 100  # targets tried in one plan
-DEPTH = 1  # who must move may make others move, so often
+TARGETS = 12  # nodes to try for one group
+ATTEMPTS = 100  # nodes to try in one plan
+DEPTH = 1  # how often a group that must move may make other groups move
 
 
 class Repair:
-    """Makes room, as long as the plan's attempts last."""
+    """Makes room until the plan's attempts are used up."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._attempts = ATTEMPTS
 
     def make_room(self, group: Group, depth: int = DEPTH) -> Positions | None:
-        """The nodes for the group, others having moved; None, and nothing changed, when that does not
-        help.
-        """
+        """Move other groups and return the nodes of this group; None, with nothing changed, if that fails."""
         if self._ledger.loads.total(group.accelerator) < group.accelerators:
             return None
         for targets in self._targets(group):
@@ -42,7 +41,7 @@ class Repair:
         return None
 
     def _targets(self, group: Group) -> Iterator[list[int]]:
-        """The nodes of each domain, every one of the likeliest first for once."""
+        """For each domain several orders of its nodes, with one of the most promising nodes first in each."""
         ledger = self._ledger
         kind = ledger.kind(group)
         free = ledger.loads.free
@@ -52,14 +51,14 @@ class Repair:
                 for position in members
                 if kind.reasons[position] is None
                 and position in kind.empty_rooms
-                and ledger.kept_for.get(position, group) is group
+                and not ledger.kept_from(group, position)
             ]
             able.sort(key=lambda p: (-(free(p, group.accelerator) % group.wanted), p))
             for first in islice((p for p in able if self._movable(p, group)), TARGETS):
                 yield [first, *(position for position in able if position != first)]
 
     def _movable(self, position: int, group: Group) -> list[Group]:
-        """Who could leave this node, the smallest first."""
+        """The groups that could leave this node, the smallest first."""
         there = [
             other
             for other in self._ledger.bound_at(position)
@@ -87,11 +86,12 @@ class Repair:
                 ledger.take(other, elsewhere)
             elif depth == 0 or self.make_room(other, depth - 1) is None:
                 return None
-        return ledger.bound[group.owner, group.name][1]
+        return ledger.positions_of(group)
 
     def _empty(self, position: int, group: Group) -> list[Group]:
-        """Take groups off a node until it has room for a stage more: the smallest that does alone, or the
-        largest in turn.
+        """Take groups off a node until it has room for one more stage.
+
+        Each time it takes the smallest group that makes enough room alone, or else the largest.
         """
         loads, moved = self._ledger.loads, []
         needed = loads.room(position, group.requests) + 1

@@ -1,7 +1,7 @@
-"""Inside which domains the stages of a group may lie, the best kind of domain first.
+"""Inside which domains the stages of a group may be placed, the best kind of domain first.
 
-What is wished gives way, in this order: the common level, the fast interconnect, and at last, unless it is a
-must, the label that the user named.
+When not everything is possible, wishes are dropped in this order: the common level, the fast interconnect,
+and last the label that the user named, unless it is required.
 """
 
 from flotilla_operator.placement.groups import Group, Policy
@@ -11,14 +11,14 @@ Scope = tuple[Path, ...]  # stages share the domain of every path; none means an
 
 
 def bounds(group: Group, policy: Policy) -> Scope:
-    """What the group must not leave."""
+    """The domains that the group must not leave."""
     labels = [group.pack_within] if group.must_pack else []
     labels += [group.spread_across] if group.must_spread else []
     return tuple(policy.path(label) for label in labels if label is not None)
 
 
 def scopes(group: Group, policy: Policy) -> list[Scope]:
-    """Every kind of domain worth a try, the best first."""
+    """Every kind of domain to try, the best first."""
     must = bounds(group, policy)
     host, *levels = policy.levels
     fast: list[Scope] = [((policy.interconnect_label,),)] if policy.interconnect_label else []

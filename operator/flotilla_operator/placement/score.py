@@ -1,7 +1,7 @@
-"""How good it is where groups lie: a number with the parts it is made of.
+"""Scores where groups are placed: one number and the parts that it is made of.
 
-Each part is a share between 0 and 1 where 1 is best, and None where there is nothing to say: `packing` of
-groups of one stage, `spread` without a wish for it. They weigh in the order of placement's objectives.
+Each part is between 0 and 1, where 1 is best, and None where it does not apply: `packing` for groups of one
+stage, `spread` for sets that do not ask for it. The weights follow the order of placement's objectives.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flotilla_operator.placement.groups import Policy, Snapshot
-from flotilla_operator.placement.loads import Loads
+from flotilla_operator.placement.loads import Free, Loads
 from flotilla_operator.placement.topology import Topology
 
 Positions = Sequence[int]  # the node of each stage
@@ -18,7 +18,7 @@ PACKING_WEIGHT, FRAGMENTATION_WEIGHT, SPREAD_WEIGHT = 4, 2, 1
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A topology domain: the label that makes it, and its name below the wider levels."""
+    """A topology domain: the label that defines it, and its name below the wider levels."""
 
     level: str
     name: str
@@ -26,9 +26,12 @@ class Domain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """`packing`: how close together the stages of groups lie, 1.0 on one node or one fast interconnect.
-    `fragmentation`: of the accelerators on the nodes in use, the share in use; at 1.0 all that is free lies
-    on untouched nodes, where the largest group can have it. `spread`: how evenly replicas lie over domains.
+    """How good a placement is, in three parts.
+
+    `packing` is how close together the stages of a group are: 1 on one node or one fast interconnect.
+    `fragmentation` is the share of accelerators in use on the nodes that hold replicas: at 1 all free
+    accelerators are on empty nodes, where the largest group can use them. `spread` is how evenly replicas are
+    distributed over domains.
     """
 
     packing: float | None = None
@@ -37,18 +40,18 @@ class Score:
 
     @property
     def value(self) -> float | None:
-        """The weighed parts as a status shows them."""
+        """The score as shown in the status, with two decimals."""
         return None if self.exact is None else round(self.exact, 2)
 
     @property
     def parts(self) -> dict[str, float]:
-        """Those that are known, by name, as a status shows them."""
+        """The known parts by name, as shown in the status."""
         named = {"packing": self.packing, "fragmentation": self.fragmentation, "spread": self.spread}
         return {name: round(part, 2) for name, part in named.items() if part is not None}
 
     @property
     def exact(self) -> float | None:
-        """The parts that are known, weighed; None when nothing is placed."""
+        """The weighted mean of the known parts; None when nothing is placed."""
         weighed = [
             (self.packing, PACKING_WEIGHT),
             (self.fragmentation, FRAGMENTATION_WEIGHT),
@@ -71,10 +74,10 @@ class Like:
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """Scores positions against what is left on the nodes."""
+    """Scores positions, given what is free on the nodes."""
 
     topology: Topology
-    loads: Loads
+    loads: Free
     policy: Policy
 
     def of(self, groups: Sequence[Positions], accelerator: str, spread_across: str | None = None) -> Score:
@@ -82,7 +85,7 @@ class Scorer:
         return self.of_many([Like(groups, accelerator, spread_across)])
 
     def of_many(self, owners: Sequence[Like]) -> Score:
-        """The score of the groups of several owners together; each counts by its replicas."""
+        """The score of the groups of several owners; each owner counts by its number of replicas."""
         used = allocatable = 0
         spreads: list[tuple[float, int]] = []
         for accelerator in dict.fromkeys(like.accelerator for like in owners):
@@ -101,8 +104,9 @@ class Scorer:
         )
 
     def domain(self, positions: Positions) -> Domain | None:
-        """The narrowest domain that holds all of these nodes; a fast interconnect is narrower than any level
-        but the node.
+        """The narrowest domain that holds all of these nodes.
+
+        A fast interconnect counts as narrower than every level but the node.
         """
         host, *wider = self.policy.levels
         fast = [(self.policy.interconnect_label,)] if self.policy.interconnect_label else []
@@ -127,7 +131,7 @@ class Scorer:
         return (levels.index(domain.level) + 1) / len(levels)
 
     def _in_use(self, groups: Iterable[Sequence[Positions]], accelerator: str) -> tuple[int, int]:
-        """Of the accelerators on the nodes of these groups, how many are in use, and how many there are."""
+        """How many accelerators the nodes of these groups have in use, and how many they have in total."""
         used = allocatable = 0
         for position in {position for ours in groups for positions in ours for position in positions}:
             there = self.topology.nodes[position].allocatable.get(accelerator, 0)
@@ -136,7 +140,7 @@ class Scorer:
         return used, allocatable
 
     def _spread(self, groups: Sequence[Positions], label: str) -> list[tuple[float, int]]:
-        """How evenly replicas lie, and how many they are; nothing where none lies in a domain."""
+        """How evenly the replicas are distributed, and their number; nothing when none is in a domain."""
         partition = self.topology.partition(self.policy.path(label))
         counts = Counter(
             domain
@@ -158,7 +162,7 @@ def score(
     groups: Sequence[Sequence[str]],
     spread_across: str | None = None,
 ) -> Score:
-    """The score of the replicas of one owner, each given by the nodes of its stages."""
+    """The score of one owner's replicas, each given by the nodes of its stages."""
     positions = snapshot.topology.positions
     known = [[positions[node] for node in nodes if node in positions] for nodes in groups]
     scorer = Scorer(snapshot.topology, Loads(snapshot), policy)

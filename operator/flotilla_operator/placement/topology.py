@@ -1,25 +1,25 @@
-"""The nodes as placement sees them: built once per generation of nodes, shared, never changed.
+"""The nodes as placement sees them: built once for each generation of nodes, then shared and never changed.
 
-What a plan takes from a node lives beside the topology, in `Loads`, addressed by the node's position; so many
-plans can share one topology and none disturbs another. Racks, zones and whatever else a label says are
-partitions of the nodes, found when first asked for and kept.
+What a plan takes from a node is kept apart, in `Loads`, under the node's position, so many plans can share
+one topology without disturbing each other. Zones, racks and domains of other labels are partitions of the
+nodes; each is computed when first asked for, and kept.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from flotilla_operator.placement.quantities import Amounts
+from flotilla_operator.objects.quantities import Amounts
 
 HOSTNAME = "kubernetes.io/hostname"
 Path = tuple[
     str, ...
-]  # label keys from wide to narrow; the last one is the level, the others tell its names apart
+]  # label keys from wide to narrow; the last one is the level, the others make its names unique
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taint:
-    """A node's taint; placement looks at those that keep pods away."""
+    """A node's taint."""
 
     key: str
     value: str = ""
@@ -27,13 +27,13 @@ class Taint:
 
     @property
     def keeps_away(self) -> bool:
-        """Whether it refuses pods, rather than preferring others."""
+        """Whether pods without a toleration are kept off the node, which PreferNoSchedule does not do."""
         return self.effect in ("NoSchedule", "NoExecute")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toleration:
-    """A pod's toleration, with core/v1's meaning: no key tolerates every taint, no effect every effect."""
+    """A pod's toleration. As in core/v1, no key means every taint, and no effect means every effect."""
 
     key: str = ""
     operator: str = "Equal"
@@ -41,7 +41,7 @@ class Toleration:
     effect: str = ""
 
     def tolerates(self, taint: Taint) -> bool:
-        """Whether a pod with this toleration may stand on a node with that taint."""
+        """Whether a pod with this toleration may run on a node with that taint."""
         if self.effect and self.effect != taint.effect:
             return False
         if self.key and self.key != taint.key:
@@ -51,7 +51,7 @@ class Toleration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One node: what it offers to pods, and who may come."""
+    """One node: what it offers to pods, and which pods it accepts."""
 
     name: str
     allocatable: Amounts
@@ -61,13 +61,13 @@ class Node:
     ready: bool = True
 
     def label(self, key: str) -> str | None:
-        """A label's value; every node is a host of its own, whether or not a label says so."""
+        """A label's value. Every node has a hostname, whether or not a label says so."""
         return self.labels.get(key) or (self.name if key == HOSTNAME else None)
 
     def domain(self, path: Path) -> str | None:
-        """The name of the node's domain at the end of a path, None when the node does not say it.
+        """The name of the node's domain at the end of a path; None when the node lacks that label.
 
-        Racks of two zones may have one name, so the names of the levels above belong to it.
+        Racks in two zones may have the same name, so the name includes those of the wider levels.
         """
         if self.label(path[-1]) is None:
             return None
@@ -76,7 +76,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The nodes by domain: the domain of each position, None for nodes outside of all, and the reverse."""
+    """The nodes by domain: `of` is the domain of each position, `members` the positions of each domain."""
 
     of: tuple[str | None, ...]
     members: Mapping[str, tuple[int, ...]]
@@ -84,7 +84,7 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """Every node, by name; equal sets of nodes give equal topologies, in whatever order they came."""
+    """Every node, sorted by name. Equal sets of nodes give equal topologies, in whatever order they came."""
 
     nodes: tuple[Node, ...]
     _partitions: dict[tuple[Path, ...], Partition] = field(
@@ -98,13 +98,11 @@ class Topology:
 
     @cached_property
     def positions(self) -> Mapping[str, int]:
-        """Where each node stands in `nodes`."""
+        """The position of each node in `nodes`."""
         return {node.name: position for position, node in enumerate(self.nodes)}
 
     def partition(self, *paths: Path) -> Partition:
-        """The nodes by the domains that they have on all of these paths together; without a path, all nodes
-        are one domain.
-        """
+        """The nodes by the domain that they have on all of these paths; without a path, all in one domain."""
         if (known := self._partitions.get(paths)) is None:
             known = self._partitions[paths] = self._parted(paths)
         return known
@@ -122,6 +120,6 @@ class Topology:
         return Partition(tuple(of), {domain: tuple(members[domain]) for domain in sorted(members)})
 
     def check(self) -> None:
-        """Assert that names are unique and in order."""
+        """Assert that node names are unique and sorted."""
         names = [node.name for node in self.nodes]
         assert names == sorted(set(names)), "node names must be unique and sorted"

@@ -1,1 +1,1 @@
-"""I/O for measurements: scraping what the pods report, and the operator's own metrics."""
+"""Measurements: scraping the pods, and the operator's own metrics."""

@@ -1,6 +1,6 @@
-"""What was measured last, and where to measure: the values between the scraper and the controllers.
+"""The targets to scrape and their latest measurements: the values between scraper and controllers.
 
-Unknown is None: a target that was never reached, or not for three intervals, has no measurement.
+A target that was never reached, or not for three intervals, has no measurement: it is unknown (None).
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One answer."""
+    """One answer of a target, and its time."""
 
     at: datetime
     document: Any
@@ -41,14 +41,14 @@ class Measurements:
     _unreadable: set[str] = field(default_factory=set)
 
     def latest(self, key: str) -> Measurement | None:
-        """The newest measurement that is not stale, or None for unknown."""
+        """The latest measurement, or None when it is unknown or too old."""
         return self._latest.get(key)
 
     def answers(self, targets: Iterable[Target], model: type[Answer]) -> list[Answer]:
-        """What these targets answered last, the newest first; an answer that cannot be read is unknown.
+        """The latest answers of these targets, newest first, without those that do not match the model.
 
-        A pod of an older or newer release, or one that is not ours at all, must not stop anybody's
-        reconcile. It is said once in the log, until the target answers properly.
+        A pod of another release, or one that is not ours at all, must not make a reconcile fail. An invalid
+        answer is logged once, until the target has given a valid one.
         """
         found = []
         for target in targets:
@@ -64,11 +64,11 @@ class Measurements:
         return [answer for _, answer in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
     def record(self, key: str, measurement: Measurement) -> None:
-        """Take a new measurement."""
+        """Store a new measurement."""
         self._latest[key] = measurement
 
     def forget(self, key: str) -> None:
-        """The target is gone or its measurement stale: unknown from now on."""
+        """Drop the measurement of a target that is gone or did not answer for too long."""
         self._latest.pop(key, None)
         self._unreadable.discard(key)
 

@@ -1,7 +1,7 @@
-"""The operator's own metrics, named as controller-runtime names its own, with `flotilla_` before.
+"""The operator's own metrics, named like controller-runtime's, with the prefix `flotilla_`.
 
-Labels come from closed sets (kinds, resources, results), never from an object's name. The classes here are
-what the queue, the reflectors and the scraper report to; they know nothing of Prometheus.
+Labels come from closed sets (kinds, resources, results), never from object names. The queue, the reflectors
+and the scraper report to `Metrics` through small protocols and do not depend on Prometheus.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 
 
 class OfKind(Protocol):
-    """Anything that belongs to a kind: a queue's key, a resource."""
+    """Anything with a kind: a key of the queue, a resource."""
 
     @property
     def kind(self) -> str:
-        """The kind's name."""
+        """The name of the kind."""
 
 
 class Metrics:
@@ -27,35 +27,45 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._reconciles = self._counter(
             "flotilla_controller_reconcile",
-            "Reconciles by result: success, refused, error.",
+            "Finished reconciles, by kind and result: success, refused (a write was refused), error.",
             "kind",
             "result",
         )
         self._errors = self._counter(
-            "flotilla_controller_reconcile_errors", "Reconciles that raised.", "kind"
+            "flotilla_controller_reconcile_errors", "Reconciles that failed with an error.", "kind"
         )
         self._seconds = self._histogram(
-            "flotilla_controller_reconcile_time_seconds", "A reconcile's time.", "kind"
+            "flotilla_controller_reconcile_time_seconds", "Seconds that a reconcile took.", "kind"
         )
-        self._adds = self._counter("flotilla_workqueue_adds", "Keys that began to wait.", "kind")
-        self._retries = self._counter("flotilla_workqueue_retries", "Keys that failed and came back.", "kind")
-        self._waits = self._histogram("flotilla_workqueue_queue_duration_seconds", "A key's wait.", "kind")
-        self._depth = self._gauge("flotilla_workqueue_depth", "Keys that wait.")
-        self._leader = self._gauge("flotilla_leader", "1 while this process leads.")
+        self._adds = self._counter("flotilla_workqueue_adds", "Objects added to the work queue.", "kind")
+        self._retries = self._counter(
+            "flotilla_workqueue_retries", "Objects queued again after a failed reconcile.", "kind"
+        )
+        self._waits = self._histogram(
+            "flotilla_workqueue_queue_duration_seconds",
+            "Seconds that an object waited in the work queue.",
+            "kind",
+        )
+        self._depth = self._gauge("flotilla_workqueue_depth", "Objects that wait in the work queue.")
+        self._leader = self._gauge("flotilla_leader", "1 while this process is the leader, else 0.")
         self._lag = self._gauge(
-            "flotilla_event_loop_lag_seconds", "How late the event loop ran its last timer."
+            "flotilla_event_loop_lag_seconds", "Seconds by which the event loop ran its last timer late."
         )
-        self._lists = self._counter("flotilla_cache_lists", "Complete lists.", "resource")
-        self._cached = self._gauge("flotilla_cache_objects", "Objects held after the last list.", "resource")
+        self._lists = self._counter("flotilla_cache_lists", "Complete lists of a resource.", "resource")
+        self._cached = self._gauge(
+            "flotilla_cache_objects", "Objects in the cache after the last list.", "resource"
+        )
         self._cache_errors = self._counter(
-            "flotilla_cache_errors", "Lists or watches that failed.", "resource"
+            "flotilla_cache_errors", "Lists or watches of a resource that failed.", "resource"
         )
         self._age = self._gauge(
             "flotilla_cache_age_seconds",
-            "Since the last sign of life of the quietest watch.",
+            "Seconds since the last activity of a resource's watch; the longest, with several watches.",
             "resource",
         )
-        self._scrapes = self._counter("flotilla_scrapes", "Scrapes by result: success, error.", "result")
+        self._scrapes = self._counter(
+            "flotilla_scrapes", "Scrapes of pods, by result: success, error.", "result"
+        )
 
     def reconciled(self, key: OfKind, result: str, seconds: float) -> None:
         """A reconcile ended."""
@@ -73,7 +83,7 @@ class Metrics:
         self._waits.labels(key.kind).observe(waited_seconds)
 
     def retried(self, key: OfKind) -> None:
-        """A key failed and will come back."""
+        """A key failed and will be queued again."""
         self._retries.labels(key.kind).inc()
 
     def listed(self, resource: OfKind, objects: int) -> None:
@@ -90,19 +100,19 @@ class Metrics:
         self._scrapes.labels("success" if succeeded else "error").inc()
 
     def watch_age(self, resource: OfKind, ages_seconds: Sequence[Callable[[], float]]) -> None:
-        """Ask for the age of the oldest of a resource's watches whenever somebody reads the metrics."""
+        """Report the age of a resource's oldest watch, computed each time the metrics are read."""
         self._age.labels(resource.kind).set_function(lambda: max(age() for age in ages_seconds))
 
     def depth_is(self, depth: Callable[[], int]) -> None:
-        """Ask for the queue's depth whenever somebody reads the metrics."""
+        """Report the queue's depth, computed each time the metrics are read."""
         self._depth.set_function(depth)
 
     def leads(self, *, leading: bool) -> None:
-        """Whether this process leads."""
+        """Record whether this process leads."""
         self._leader.set(leading)
 
     def lagged(self, seconds: float) -> None:
-        """How late the event loop was."""
+        """Record how late the event loop was."""
         self._lag.set(seconds)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -1,10 +1,11 @@
-"""Scrapes what controllers name as targets, into `Measurements`.
+"""Scrapes the targets that controllers name, and stores the answers in `Measurements`.
 
-Each target has its own rhythm, with a start drawn at random so that a thousand targets do not answer at
-once; a semaphore bounds how many requests are open, and time and size of an answer are limited. A target
-that fails stays at its last measurement for three intervals and is unknown after that: one lost answer is no
-news, and a figure that is old must not look like one that is true. Whoever owns a target is told when it
-becomes known or unknown, not at every figure.
+Each target is scraped at its own interval. The first scrape happens at a random time, so that a thousand
+targets are not scraped at once. A semaphore limits the open requests; time and size of an answer are limited
+too. A target that does not answer keeps its last measurement for three intervals and is unknown after that:
+one lost answer changes nothing, but an old figure must not pass for a current one. A target's owner is woken
+when the target becomes known or unknown, not at every new figure. The fetcher that asks a target is handed
+in; tests without a network hand in one of their own.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Observer(Protocol):
-    """Who counts scrapes."""
+    """Counts scrapes."""
 
     def scraped(self, *, succeeded: bool) -> None:
         """A scrape ended."""
@@ -40,9 +41,40 @@ class Silent:
         """Count nothing."""
 
 
+class Fetcher(Protocol):
+    """Asks the targets. An answer that does not come, or is an error, is raised."""
+
+    async def fetch(self, url: str) -> bytes:
+        """The answer of a target."""
+
+    async def close(self) -> None:
+        """Ask nothing any more."""
+
+
+class HttpFetcher:
+    """Asks over HTTP, with limits on the open requests, on their time and on the size of an answer."""
+
+    def __init__(self, *, concurrency: int = 64, timeout_seconds: float = 3.0) -> None:
+        self._open = asyncio.Semaphore(concurrency)
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            connector=aiohttp.TCPConnector(limit=concurrency),
+        )
+
+    async def fetch(self, url: str) -> bytes:
+        """The body of the answer, if its status is no error."""
+        async with self._open, self._session.get(url) as response:
+            response.raise_for_status()
+            return await _read_limited(response)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+
 @dataclass(slots=True)
 class Watched:
-    """A target, who asked for it, and the task that scrapes it."""
+    """A target, its owner, and the task that scrapes it."""
 
     target: Target
     owner: str
@@ -50,38 +82,34 @@ class Watched:
 
 
 class Scraper:
-    """Keeps `measurements` up to date until closed."""
+    """Keeps the measurements up to date until closed."""
 
     def __init__(
         self,
         measurements: Measurements,
         *,
-        concurrency: int = 64,
-        timeout_seconds: float = 3.0,
+        fetcher: Fetcher | None = None,
         on_change: Callable[[str], None] = lambda _owner: None,
         observer: Observer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._measurements = measurements
-        self._open = asyncio.Semaphore(concurrency)
+        self._fetcher: Fetcher = fetcher or HttpFetcher()
         self._on_change = on_change
         self._observer: Observer = observer or Silent()
         self._now = now
         self._draw = draw
         self._watched: dict[str, Watched] = {}
         self._by_owner: dict[str, set[str]] = {}
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-            connector=aiohttp.TCPConnector(limit=concurrency),
-        )
 
     def __len__(self) -> int:
         return len(self._watched)
 
     def set_targets(self, owner: str, targets: Sequence[Target]) -> None:
-        """From now on scrape exactly these for this owner; a target keeps its rhythm when nothing changed,
-        and its last measurement when only the rhythm did.
+        """From now on scrape exactly these targets for this owner.
+
+        An unchanged target continues undisturbed. One with a new interval only keeps its last measurement.
         """
         wanted = {target.key: target for target in targets}
         for key in self._by_owner.get(owner, set()) - wanted.keys():
@@ -100,7 +128,7 @@ class Scraper:
         """Stop every scrape."""
         for key in list(self._watched):
             self._stop(key)
-        await self._session.close()
+        await self._fetcher.close()
 
     def _stop(self, key: str, *, forget: bool = True) -> None:
         watched = self._watched.pop(key)
@@ -114,7 +142,7 @@ class Scraper:
 
     async def _follow(self, owner: str, target: Target) -> None:
         failures = 0
-        # The first answer comes soon, because a controller waits for it; the rhythm then spreads.
+        # The first scrape happens within a second, because a controller waits for it.
         await asyncio.sleep(self._draw(0.0, min(1.0, target.interval_seconds)))
         while True:
             known = self._measurements.latest(target.key) is not None
@@ -132,10 +160,7 @@ class Scraper:
             await asyncio.sleep(target.interval_seconds * self._draw(0.9, 1.1))
 
     async def _scrape(self, target: Target) -> Measurement:
-        async with self._open, self._session.get(target.url) as response:
-            response.raise_for_status()
-            body = await _read_limited(response)
-        return Measurement(at=self._now(), document=json.loads(body))
+        return Measurement(at=self._now(), document=json.loads(await self._fetcher.fetch(target.url)))
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

@@ -1,1 +1,1 @@
-"""Pure: a spec in, the Kubernetes objects it wants out."""
+"""Makes Kubernetes objects from specs; pure."""

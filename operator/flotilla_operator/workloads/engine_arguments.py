@@ -1,7 +1,7 @@
-"""The command line of vLLM that a spec asks for, apart from the pod that carries it.
+"""Makes the command line of vLLM from a spec.
 
-Only what the spec says is written out: what is left to vLLM's defaults stays theirs. Every setting has a row
-in docs/engine.md, which says what an engine on CPUs makes of it.
+Settings that the spec leaves at vLLM's defaults are not written. Every setting has a row in docs/engine.md,
+which also says how an engine on CPUs treats it.
 """
 
 import json
@@ -30,14 +30,15 @@ SPECULATIVE_METHODS = {
     SpeculativeMethod.EAGLE: "eagle",
 }
 EAGLE_3 = "eagle3"
-ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has room sizes for
-ADAPTERS_AT_ONCE = 8  # of one batch: each takes memory beside the weights, whether it is asked for or not
-BATCHED_TOKENS = 2048  # of one batch, the least that vLLM takes by itself for an engine behind an API
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM accepts for --max-lora-rank
+ADAPTERS_AT_ONCE = 8  # in one batch; each takes memory beside the weights, even when no request uses it
+BATCHED_TOKENS = 2048  # vLLM's smallest default for the tokens of one batch, for an engine behind an API
 
 
 def engine_arguments(spec: ModelReplicaSetSpec, model_path: str, stage: Stage | None = None) -> list[str]:
-    """The arguments of `vllm serve`, which takes the model first and without a name; of one stage where there
-    are several. Of a name given twice the last one wins, and the user's come last.
+    """The arguments of `vllm serve`, with the model first; for one stage of a group with several.
+
+    When an argument is given twice, the last one wins, so the user's extra arguments come last.
     """
     engine = spec.engine
     arguments = [model_path, "--served-model-name", spec.model.name]
@@ -66,7 +67,7 @@ def engine_arguments(spec: ModelReplicaSetSpec, model_path: str, stage: Stage | 
 
 
 def _one_of_several(stage: Stage) -> list[str]:
-    """vLLM's own mode for several nodes: each stage is a node, and only the leader serves."""
+    """The arguments for vLLM's multi-node mode, in which each stage is a node and only the leader serves."""
     arguments = ["--pipeline-parallel-size", str(stage.count), "--distributed-executor-backend", "mp"]
     arguments += ["--nnodes", str(stage.count), "--node-rank", str(stage.number)]
     arguments += ["--master-addr", stage.leader_address, "--master-port", str(contract.PORT_ENGINE_RANKS)]
@@ -74,14 +75,14 @@ def _one_of_several(stage: Stage) -> list[str]:
 
 
 def _switch(name: str, on: bool, task: Task) -> list[str]:
-    """A switch of vLLM's; encoders refuse to have these turned on, so there only "off" is said."""
+    """A switch of vLLM. Embedding models refuse to start with these turned on, so only "off" is written."""
     if on:
         return [f"--enable-{name}"] if task is Task.GENERATE else []
     return [f"--no-enable-{name}"]
 
 
 def _speculative(spec: ModelReplicaSetSpec, speculative: Speculative) -> str:
-    """Eagle's third generation is another method to vLLM, and its heads are known by their name."""
+    """The JSON of --speculative-config. For vLLM, EAGLE-3 is a separate method, recognised by its name."""
     method = SPECULATIVE_METHODS[speculative.method]
     guesser = guesser_of(spec)
     if speculative.method is SpeculativeMethod.EAGLE and EAGLE_3 in (speculative.model or "").lower():
@@ -91,7 +92,7 @@ def _speculative(spec: ModelReplicaSetSpec, speculative: Speculative) -> str:
 
 
 def _adapters(adapters: Sequence[Adapter]) -> list[str]:
-    """All stay in the node's memory, so that none is read from disk again while requests wait for it."""
+    """The arguments for adapters. All stay in host memory, so that no request waits for a read from disk."""
     highest = max(adapter.rank for adapter in adapters)
     return [
         "--enable-lora",
@@ -104,8 +105,10 @@ def _adapters(adapters: Sequence[Adapter]) -> list[str]:
 
 
 def _room_for_a_batch(spec: ModelReplicaSetSpec) -> list[str]:
-    """The tokens of a batch, where vLLM's own figure may be less than it asks for: one for each sequence,
-    with adapters also one for each guess, and without chunks a whole prompt.
+    """--max-num-batched-tokens, where vLLM's default can be less than vLLM itself requires.
+
+    It requires one token for each sequence, with adapters and speculative decoding also one for each
+    speculative token, and without chunked prefill a whole prompt.
     """
     engine = spec.engine
     each = 1 + (engine.speculative.num_tokens if engine.speculative is not None and engine.adapters else 0)

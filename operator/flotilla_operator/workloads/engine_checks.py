@@ -1,13 +1,13 @@
-"""What is asked of an engine before it counts as started, and before it is stopped.
+"""The checks of an engine: before it counts as started, and before it is stopped.
 
-A vLLM that answers /health may still fail its first request, so a pod is started only when the engine has
-produced a first token, or a first embedding: that is the startup probe, and until it passes the pod is not
-ready. After that /health decides, because it is cheap and fails when the engine's process has died. Before
-the engine is told to stop, it is waited for until it is idle; requests that are running end well and no new
-ones come, since the routers drain a pod as soon as it is being deleted.
+A vLLM that answers /health may still fail its first request. So the startup probe passes only when the engine
+has produced a first token or a first embedding; until then the pod is not ready. After that /health decides,
+because it is cheap and fails when the engine's process has died. Before an engine is stopped, the preStop
+hook waits until it is idle. Running requests can end, and no new ones arrive, because the routers drain a pod
+as soon as it is being deleted.
 
-Both checks are programs (engine_scripts/) handed to the container as an argument. They need nothing but the
-`python3` that every vLLM image has, so upstream images work as they are.
+Both checks are programs (engine_scripts/) that are passed to the container as an argument. They need only the
+`python3` of the vLLM images, so upstream images work unchanged.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ FIRST_ANSWER_REQUEST: Final[Mapping[Task, tuple[str, str]]] = {
 
 
 def probes(task: Task, *, start_within_seconds: int) -> dict[str, Any]:
-    """The three probes of an engine that serves this task."""
+    """The startup, readiness and liveness probes of an engine with this task."""
     health = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "startupProbe": {
@@ -46,8 +46,9 @@ def probes(task: Task, *, start_within_seconds: int) -> dict[str, Any]:
 
 
 def lifecycle(leader: str | None = None) -> dict[str, Any]:
-    """The hook that holds a stop back until the engine is idle or the drain's deadline has passed; for a
-    stage behind a leader, until the leader is.
+    """The preStop hook, which waits until the engine is idle or the drain's deadline has passed.
+
+    A stage that is not the leader waits until the leader is idle.
     """
     command = ["python3", "-c", UNTIL_IDLE, *((leader,) if leader else ())]
     return {"preStop": {"exec": {"command": command}}}

@@ -4,20 +4,21 @@ import math
 from collections.abc import Sequence
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
-from flotilla_operator.placement.quantities import CPU, quantity
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.quantities import CPU, quantity
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads.engine_checks import ENV_DRAIN_DEADLINE, ENV_SERVED_MODEL
 from flotilla_operator.workloads.engine_guard import ENV_MIDDLEWARE, MIDDLEWARE
 from flotilla_operator.workloads.engine_key import engine_key_variable
-from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.stages import Stage
 
 HOME = "/home/flotilla"
 
 
 def engine_environment(owner: Owner, spec: ModelReplicaSetSpec, stage: Stage) -> list[Manifest]:
-    """Ours, overridden by the user's where names are the same.
+    """Our variables, overridden by the user's variables of the same name.
 
-    `USER` because some libraries ask for the user's name and a numeric user has no entry in the image.
+    `USER` is set because some libraries read the user's name, and the image has no entry for a numeric user.
     """
     ours = {
         "HOME": HOME,
@@ -39,16 +40,17 @@ def engine_environment(owner: Owner, spec: ModelReplicaSetSpec, stage: Stage) ->
 
 
 def merged_environment(ours: Sequence[Manifest], spec: ModelReplicaSetSpec) -> list[Manifest]:
-    """Environment variables with the user's last, each name once."""
+    """Our variables, followed by the user's; the user's replace ours of the same name."""
     theirs = [variable.manifest() for variable in spec.engine.env]
     names = {variable["name"] for variable in theirs}
     return [*(variable for variable in ours if variable["name"] not in names), *theirs]
 
 
 def _cpu_environment(spec: ModelReplicaSetSpec) -> dict[str, str]:
-    """On CPUs: engines that bind threads to cores would all choose the same ones, so none binds.
+    """The variables for engines on CPUs.
 
-    A limit says how many threads are of use; a request says nothing about what an engine may use.
+    Threads are not bound to cores, because several engines on a node would all choose the same cores. The
+    number of threads follows from the CPU limit; a CPU request does not limit what an engine may use.
     """
     if spec.accelerator is not None:
         return {}

@@ -1,8 +1,8 @@
-"""An engine pod: one stage of one replica, as the API server gets it.
+"""Makes an engine pod: one stage of one replica.
 
-Pods are created once and replaced, never edited, so everything that tells replicas apart and may be decided
-late (the server's id in the routers) is an annotation. The template's hash covers what the user wrote and
-nothing of ours: a new release of the operator changes how new pods look and restarts none.
+Pods are created once and replaced, never edited. What differs between replicas and is decided late, such as
+the server's id in the routers, is an annotation. The revision's hash covers only what the user wrote: a new
+release of the operator changes new pods and restarts none.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,20 @@ from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.objects.times import timestamp
+from flotilla_operator.replicas.group import STOP_SECONDS
+from flotilla_operator.replicas.trouble import ENGINE, START_WITHIN_SECONDS
 from flotilla_operator.workloads import model_files, model_source
 from flotilla_operator.workloads.devices import CLAIM, claims_of_pod, device_annotation, device_ask
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.engine_checks import lifecycle, probes
 from flotilla_operator.workloads.engine_environment import HOME, engine_environment
 from flotilla_operator.workloads.engine_guard import ANNOTATION, TEXT, guard_mount, guard_volume
-from flotilla_operator.workloads.gate import gates, time_text
+from flotilla_operator.workloads.gate import gates
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.model_facts import facts_first
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_operator.workloads.pinning import pinned
@@ -29,10 +34,7 @@ from flotilla_runtime import contract
 
 COMPONENT = "engine"
 LEADER_STAGE = "0"
-CONTAINER = "engine"
-STOP_SECONDS = 30  # what an engine gets to end after its drain
-RELEASE_SECONDS = 3  # what one gets that never served: nobody waits for it, and it holds accelerators
-START_WITHIN_SECONDS = 1800  # loading 140 GB of weights from a cold disk takes about twenty minutes
+CONTAINER = ENGINE
 SCRATCH = {"home": HOME, "tmp": "/tmp"}  # noqa: S108 (an emptyDir of the pod's own)
 DO_NOT_DISRUPT = {
     "karpenter.sh/do-not-disrupt": "true",
@@ -42,8 +44,8 @@ DO_NOT_DISRUPT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupIdentity:
-    """What tells one group from the others; `nodes`, one for each stage, is empty where the scheduler
-    chooses. `waiting_since` is for the case that the group is released: it waits on, and is no younger.
+    """What differs between groups. `nodes` has one node for each stage; it is empty where the scheduler
+    chooses. `waiting_since` keeps a group's age in the queue, in case it is released and must wait again.
     """
 
     name: str
@@ -54,17 +56,17 @@ class GroupIdentity:
 
 
 def engines(owner: Owner) -> Child:
-    """The engine pods of a set as one part, which gives its name to what is for all of them."""
+    """All engine pods of a set as one part; it names the objects that serve all of them."""
     return Child(owner=owner, component=COMPONENT, suffix="engine")
 
 
 def engine_selector(owner: Owner) -> dict[str, str]:
-    """What finds the engine pods of a set that stand for its groups: the first stage of each."""
+    """The selector of the leader pods of a set, one for each group."""
     return {**engines(owner).selector, contract.LABEL_STAGE: LEADER_STAGE}
 
 
 def stages_of(spec: ModelReplicaSetSpec) -> int:
-    """How many pods a group has."""
+    """The number of pods of a group."""
     return spec.parallelism.pipeline
 
 
@@ -82,7 +84,7 @@ def stage_of(owner: Owner, spec: ModelReplicaSetSpec, group: str, number: int) -
 def engine_pods(
     owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, images: Images
 ) -> list[Manifest]:
-    """The pods of a group, the leader's first."""
+    """The pods of a group, the leader first."""
     return [engine_pod(owner, spec, identity, images, number) for number in range(stages_of(spec))]
 
 
@@ -122,7 +124,7 @@ def engine_pod(
 
 
 def engine_requests(spec: ModelReplicaSetSpec) -> dict[str, Any]:
-    """The resources of the engine's container: the user's, and one device for each of the tensor's parts."""
+    """The resources of the engine's container: the user's, and one accelerator per tensor parallel rank."""
     resources: dict[str, Any] = {
         kind: dict(values) for kind, values in spec.engine.resources.manifest().items() if values
     }
@@ -138,7 +140,7 @@ def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, 
     part = engines(owner)
     stages = {contract.ANNOTATION_STAGES: str(stage.count)} if stage.count > 1 else {}
     since = identity.waiting_since
-    age = {contract.ANNOTATION_WAITING_SINCE: time_text(since)} if since is not None else {}
+    age = {contract.ANNOTATION_WAITING_SINCE: timestamp(since)} if since is not None else {}
     return {
         **part.metadata(),
         "name": stage.pod_name,
@@ -206,6 +208,6 @@ def _engine(
 
 
 def claim_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
-    """The volumes of an engine pod that may stand in one zone alone."""
+    """The volumes of an engine pod that may exist in only one zone."""
     volumes = [*model_files.model_volumes(spec), *spec.pod.volumes]
     return [volume for volume in volumes if "persistentVolumeClaim" in volume]

@@ -1,11 +1,11 @@
-"""The images that pods are made from, as the chart names them."""
+"""The images of pods, as the chart names them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """One image a part, and how the kubelet fetches them; an engine is built for accelerators or for CPUs."""
+    """The image of each part, and how the kubelet pulls them. Engines for accelerators and CPUs differ."""
 
     runtime: str
     haproxy: str

@@ -1,46 +1,22 @@
-"""Who owns an object, what it is called, and the labels it is found by.
+"""The name and the labels of an object.
 
-Every object that a kind makes is a `Child`: its name is the owner's with a suffix, so kinds of one name do
-not collide, and its selector holds only what never changes (a Deployment's selector is immutable). Labels of
-the user's never override ours, since selectors and network policies rest on them.
+Every object that a kind makes is a `Child`. Its name is the owner's name with a suffix, so objects of
+different kinds with the same name do not collide. Its selector has only labels that never change, because a
+Deployment's selector is immutable. The user's labels never override ours, on which selectors and network
+policies depend.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_runtime import contract
-
-Manifest = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """The custom resource that an object belongs to."""
-
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-
-    @property
-    def reference(self) -> Manifest:
-        """The controller owner reference; `blockOwnerDeletion` makes foreground deletion wait for the
-        child.
-        """
-        return {
-            "apiVersion": contract.API_VERSION,
-            "kind": self.kind,
-            "name": self.name,
-            "uid": self.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """One part of an owner: `component` is its role in labels, `suffix` what its name adds to the owner's."""
+    """One part of an owner; `component` is its role in labels, `suffix` the end of its name."""
 
     owner: Owner
     component: str
@@ -53,7 +29,7 @@ class Child:
 
     @property
     def selector(self) -> dict[str, str]:
-        """What finds this part's pods, and never changes."""
+        """The selector of this part's pods, which never changes."""
         return {
             contract.LABEL_OWNER_KIND: self.owner.kind,
             contract.LABEL_OWNER_NAME: self.owner.name,
@@ -77,7 +53,7 @@ class Child:
         annotations: Mapping[str, str] | None = None,
         owned: bool = True,
     ) -> Manifest:
-        """The object's metadata; `owned=False` is for what outlives its owner (a retained claim)."""
+        """The object's metadata; `owned=False` is for objects that outlive their owner (a retained claim)."""
         metadata: Manifest = {
             "name": self.name,
             "namespace": self.owner.namespace,
@@ -91,5 +67,5 @@ class Child:
 
 
 def selector_text(labels: Mapping[str, str]) -> str:
-    """A label selector as `kubectl -l` and the scale subresource take it."""
+    """A label selector in the format of `kubectl -l` and of the scale subresource."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

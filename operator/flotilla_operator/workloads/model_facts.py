@@ -1,21 +1,21 @@
-"""The container that says how large a model is before its weights are fetched (runtime: models/facts.py).
+"""The init container that reports a model's size before its weights are fetched (runtime: models/facts.py).
 
-It stands before the fetcher and is its twin: same image, environment, token and mounts, so whatever lets the
-one reach the hub lets the other. A model on a claim needs none, for the check of the folder is over in a
-second and leaves the same message.
+It runs before the fetcher and has the same image, environment, token and mounts, so it can reach the hub
+whenever the fetcher can. A model on a claim does not need it: the check of the folder takes a second and
+reports the same facts.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flotilla_operator.workloads.labels import Manifest
+from flotilla_operator.objects.resources import Manifest
 from flotilla_runtime import contract
 
 FETCHES = "--source"
 
 
 def facts_first(model_container: Manifest) -> list[Manifest]:
-    """The init containers that bring a model; one that is fetched is measured first."""
+    """The init containers for a model: for one that is fetched, the container that reports its size first."""
     module, *arguments = model_container["args"]
     if FETCHES not in arguments:
         return [model_container]
@@ -28,7 +28,7 @@ def facts_first(model_container: Manifest) -> list[Manifest]:
 
 
 def reported(pods: Sequence[Mapping[str, Any]]) -> contract.ModelFacts | None:
-    """What the first of these pods that says anything says of its model; the last container knows best."""
+    """The facts from the first of these pods that reports any; its last container's report is preferred."""
     for pod in pods:
         ended = [
             (container.get("state") or {}).get("terminated") or {}
@@ -41,7 +41,7 @@ def reported(pods: Sequence[Mapping[str, Any]]) -> contract.ModelFacts | None:
 
 
 def _parsed(message: str) -> contract.ModelFacts | None:
-    """The facts in a message; a container that failed leaves a sentence instead."""
+    """The facts in a termination message; None for the error text of a container that failed."""
     try:
         return contract.ModelFacts.model_validate_json(message)
     except ValueError:

@@ -1,17 +1,16 @@
-"""How the files that an engine reads come into its pod: the volumes, and the container that fills or checks
-them before the engine starts.
+"""The volumes with the files that an engine reads, and the container that fetches or checks these files.
 
-What lies on a claim is checked too, so a wrong path is a sentence in the pod's status and not a stack trace
-of the engine. The engine itself reads the files read-only and never speaks to the hub.
+Files on a claim are checked too, so that a wrong path gives a clear message in the pod's status and not a
+stack trace of the engine. The engine's mounts are read-only, and the engine never connects to the hub.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads.engine_environment import merged_environment
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Manifest
 from flotilla_operator.workloads.model_source import (
     MODELS_DIRECTORY,
     ClaimSource,
@@ -28,14 +27,14 @@ CACHE_VOLUME = "models"
 FETCHER = "fetch-model"
 VERIFIER = "verify-model"
 ROOT_USER_ID = 0
-# What fetches or checks the model has ended when the engine starts, so this adds nothing to what the engine
-# asks for; without it, a namespace with a quota on requests refuses the pod.
+# This container has ended when the engine starts, so its requests add nothing to the engine's. Without
+# requests, a namespace with a quota on requests would refuse the pod.
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedFiles:
-    """One thing that the engine reads: where it comes from, and the field that says so."""
+    """A model or an adapter that the engine reads: its source, and the field that names it."""
 
     role: contract.FilesRole
     field: str
@@ -44,7 +43,7 @@ class WantedFiles:
 
 
 def wanted_files(spec: ModelReplicaSetSpec) -> tuple[WantedFiles, ...]:
-    """Everything that the engine reads, the model first."""
+    """All models and adapters that the engine reads, the set's model first."""
     wanted = [
         WantedFiles(role=contract.FilesRole.MODEL, field="spec.model.source", source=model_of(spec)),
     ]
@@ -64,8 +63,9 @@ def wanted_files(spec: ModelReplicaSetSpec) -> tuple[WantedFiles, ...]:
 
 
 def model_container(spec: ModelReplicaSetSpec, images: Images) -> Manifest:
-    """Fetches what comes from a hub and checks what lies on claims; proxies and mirrors reach it through the
-    engine's env.
+    """The container that fetches files from a hub and checks files on claims.
+
+    It gets the engine's environment too, so that proxies and mirrors apply to it.
     """
     fetches = _fetches(spec)
     ours: list[Manifest] = []
@@ -83,7 +83,7 @@ def model_container(spec: ModelReplicaSetSpec, images: Images) -> Manifest:
         volumeMounts=[*_mounts(spec, fills_the_cache=True), {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     )
     if fetches and spec.model_cache.mode is CacheMode.NODE:
-        # The kubelet makes the folder for root; without capabilities root can do no more than own it.
+        # The kubelet creates the folder for root, so only root can write to it; it has no capabilities.
         manifest["securityContext"] = {
             **manifest["securityContext"],
             "runAsUser": ROOT_USER_ID,
@@ -93,13 +93,14 @@ def model_container(spec: ModelReplicaSetSpec, images: Images) -> Manifest:
 
 
 def model_mounts(spec: ModelReplicaSetSpec) -> list[Manifest]:
-    """Where the engine finds everything, read-only."""
+    """The engine's mounts, read-only."""
     return _mounts(spec, fills_the_cache=False)
 
 
 def model_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
-    """The cache, where anything is fetched, and each claim once: a claim that is also the cache is one
-    volume, mounted twice.
+    """The cache, if anything is fetched, and one volume for each claim.
+
+    A claim that is also the cache is one volume, which is mounted twice.
     """
     volumes = [_cache_volume(spec)] if _fetches(spec) else []
     for claim, volume in _claim_volumes(spec).items():
@@ -114,7 +115,7 @@ def _fetches(spec: ModelReplicaSetSpec) -> bool:
 
 
 def _arguments(wanted: Sequence[WantedFiles]) -> list[str]:
-    """The arguments of the runtime image's model fetcher: the model in words, the rest as JSON."""
+    """The arguments of the model fetcher: options for the model, and JSON for everything else."""
     model, *others = wanted
     arguments = ["flotilla_runtime.models"]
     if isinstance(model.source, HubSource):
@@ -151,7 +152,7 @@ def _mounts(spec: ModelReplicaSetSpec, *, fills_the_cache: bool) -> list[Manifes
 
 
 def _claim_volumes(spec: ModelReplicaSetSpec) -> dict[str, str]:
-    """The claims that hold files, each with its volume, in the order in which the spec names them."""
+    """The claims with files, each with its volume's name, in the order of the spec."""
     claims = {w.source.claim: None for w in wanted_files(spec) if isinstance(w.source, ClaimSource)}
     cache = spec.model_cache.claim_name if _fetches(spec) else None
     return {claim: CACHE_VOLUME if claim == cache else f"files-{index}" for index, claim in enumerate(claims)}

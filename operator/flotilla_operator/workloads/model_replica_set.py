@@ -1,12 +1,13 @@
-"""All objects of a ModelReplicaSet but its engine pods, which come and go one by one (`engine_pod`)."""
+"""All objects of a ModelReplicaSet except its engine pods, which are made one by one (`engine_pod`)."""
 
 from collections.abc import Sequence
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.engine_pod import engine_selector, engines
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_operator.workloads.router import (
     internal_service,
     router_manifests,
@@ -27,11 +28,11 @@ def router_objects(
     pods_to_keep: int = 0,
     beside: Sequence[Served] = (),
 ) -> list[Manifest]:
-    """What stands around the engine pods, in the order in which it is needed.
+    """The objects around the engine pods, in the order in which they are needed.
 
-    `several_stages` says whether a group of several pods is wanted or still there; `key_made_anew` is the
-    time of the engines' key, where it is not their first one; `beside` is what replicas of other revisions
-    serve. Evictions leave `pods_to_keep` engine pods healthy.
+    `several_stages`: a group with several pods is wanted or still exists. `key_made_anew`: the time at which
+    the engines' key was made, if it is not the first one. `beside`: what replicas of other revisions serve.
+    `pods_to_keep`: the number of healthy engine pods that evictions must leave.
     """
     part = engines(owner)
     return [
@@ -53,9 +54,10 @@ def router_objects(
 
 
 def names_of_stages(owner: Owner) -> Manifest:
-    """The Service by which the stages of a group find their leader. It has the leaders alone, and where
-    groups have one pod there is none: nobody asks for another pod's name, and Kubernetes writes all addresses
-    anew whenever one comes.
+    """The headless Service through which the stages of a group find their leader.
+
+    It selects only leaders, because nothing looks up the other pods, and Kubernetes writes all addresses
+    again for each new pod. Sets whose groups have one pod do not have this Service.
     """
     port = objects.Port(name="http", number=contract.PORT_ENGINE)
     return objects.headless_service(
@@ -64,23 +66,23 @@ def names_of_stages(owner: Owner) -> Manifest:
 
 
 def _among_stages(owner: Owner) -> Manifest:
-    """The stages of a group talk to each other on ports that they choose."""
+    """Allow all ports among the engine pods: the stages of a group choose the ports that they use."""
     return {"from": [{"podSelector": {"matchLabels": engines(owner).selector}}]}
 
 
 def router_deployment_name(owner: Owner) -> str:
-    """The Deployment whose pods are the routers."""
+    """The name of the routers' Deployment."""
     return routers(owner).name
 
 
 def service_url(owner: Owner, spec: ModelReplicaSetSpec) -> str:
-    """Where callers find the set's model, in OpenAI's terms."""
+    """The base URL of the set's OpenAI API for callers."""
     scheme = "http" if spec.router.tls is None else "https"
     return f"{scheme}://{router_service(owner).name}.{owner.namespace}.svc:{contract.PORT_ROUTER}/v1"
 
 
 def internal_url(owner: Owner, spec: ModelReplicaSetSpec) -> str:
-    """Where Flotilla's own pods find it: they know no authority that signed the user's certificate."""
+    """The base URL for Flotilla's own pods: HTTP, because they cannot verify the user's certificate."""
     if spec.router.tls is None:
         return service_url(owner, spec)
     return f"http://{internal_service(owner).name}.{owner.namespace}.svc:{contract.PORT_ROUTER_INTERNAL}/v1"

@@ -1,8 +1,8 @@
-"""Where the files that an engine reads come from, and where it finds them.
+"""The sources of the files that an engine reads, and their paths in its pod.
 
-A source is one of two things. `hf://organisation/name` is fetched into the cache: an emptyDir, a claim that
-replicas share, or a folder of the node. `pvc://claim/path` lies there already. The model has a source, and so
-have the model that guesses for it and its adapters. How they come into the pod: model_files.
+There are two kinds of sources. `hf://organisation/name` is fetched into the cache: an emptyDir, a claim that
+replicas share, or a folder of the node. `pvc://claim/path` is a folder that already exists. The model, its
+draft model for speculative decoding, and its adapters each have a source. model_files makes the volumes.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ CLAIMS_DIRECTORY = "/claims"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSource:
-    """A repository of the Hugging Face hub."""
+    """A repository on the Hugging Face hub."""
 
     repository: str
     revision: str | None
 
     @property
     def uri(self) -> str:
-        """As it stands in the spec."""
+        """The source as written in the spec."""
         return f"{HUB_SCHEME}{self.repository}"
 
     @property
     def path(self) -> str:
-        """Where the engine finds it; revisions lie side by side, so a shared cache serves an update and a
-        rollback.
+        """The path in the engine's pod. Each revision has its own folder, so that a shared cache serves both
+        an update and a rollback.
         """
         folder = self.repository.replace("/", "--")
         return f"{MODELS_DIRECTORY}/{folder}" + (f"@{self.revision}" if self.revision else "")
@@ -38,25 +38,25 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimSource:
-    """A folder on a claim of the user's."""
+    """A folder on a claim of the user."""
 
     claim: str
     folder: str
 
     @property
     def path(self) -> str:
-        """Where the engine finds it."""
+        """The path in the engine's pod."""
         mounted = claim_directory(self.claim)
         return f"{mounted}/{self.folder}" if self.folder else mounted
 
 
 def claim_directory(claim: str) -> str:
-    """Where a claim is mounted."""
+    """The path at which a claim is mounted."""
     return f"{CLAIMS_DIRECTORY}/{claim}"
 
 
 def parse_source(source: str, revision: str | None) -> HubSource | ClaimSource:
-    """The source that a URI names; what raises here the API has refused before."""
+    """The source that a URI names. Raises ValueError only for sources that the API refuses anyway."""
     if ".." in (*source.split("/"), *(revision or "").split("/")):
         raise ValueError(f"{source!r} at revision {revision!r} leads upwards")
     if source.startswith(HUB_SCHEME):
@@ -68,12 +68,12 @@ def parse_source(source: str, revision: str | None) -> HubSource | ClaimSource:
 
 
 def model_of(spec: ModelReplicaSetSpec) -> HubSource | ClaimSource:
-    """The source of the model itself."""
+    """The source of the set's model."""
     return parse_source(spec.model.source, spec.model.revision)
 
 
 def guesser_of(spec: ModelReplicaSetSpec) -> HubSource | ClaimSource | None:
-    """The source of what guesses for the model, where guessing needs files."""
+    """The source of the draft model for speculative decoding, if the method needs one."""
     speculative = spec.engine.speculative
     if speculative is None or speculative.model is None:
         return None

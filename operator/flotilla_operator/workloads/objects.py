@@ -1,8 +1,8 @@
-"""Kubernetes objects as every kind makes them: one builder a shape, no policy.
+"""Builders for the Kubernetes objects that several kinds make; they contain no decisions.
 
-Manifests are whole (server-side apply removes what is left out) and deterministic: equal input gives equal
-bytes. Services prefer dual stack. Pod templates of Deployments carry the hash of the configuration they read,
-so a changed ConfigMap rolls the pods and an unchanged one never does.
+Manifests are complete, because server-side apply removes fields that are left out, and deterministic: equal
+input gives equal bytes. Services prefer dual stack. The pod templates of Deployments have the hash of the
+configuration that they read, so the pods are replaced when the ConfigMap changes, and only then.
 """
 
 import json
@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flotilla_operator.workloads.hashing import stable_hash
-from flotilla_operator.workloads.labels import Child, Manifest
+from flotilla_operator.objects.hashes import stable_hash
+from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import container_security_context, pod_security_context
 from flotilla_runtime import contract
 
@@ -30,7 +31,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodParts:
-    """What a pod is made of, beside what every pod of ours has."""
+    """The parts of a pod that differ between our pods."""
 
     containers: Sequence[Manifest]
     init_containers: Sequence[Manifest] = ()
@@ -49,7 +50,7 @@ def container(
     pull_policy: str = "IfNotPresent",
     **fields: Any,
 ) -> Manifest:
-    """A container under restricted pod security; fields that are None or empty are left out."""
+    """A container with restricted pod security; fields that are None or empty are left out."""
     kept = {key: value for key, value in fields.items() if value not in (None, [], {}, ())}
     return {
         "name": name,
@@ -62,7 +63,7 @@ def container(
 
 
 def config_volume(config_map: str) -> tuple[Manifest, Manifest]:
-    """The volume and the mount of a component's configuration at `contract.CONFIG_DIRECTORY`."""
+    """The volume and the mount for a component's configuration at `contract.CONFIG_DIRECTORY`."""
     return (
         {"name": "config", "configMap": {"name": config_map}},
         {"name": "config", "mountPath": contract.CONFIG_DIRECTORY, "readOnly": True},
@@ -70,9 +71,7 @@ def config_volume(config_map: str) -> tuple[Manifest, Manifest]:
 
 
 def pod_spec(parts: PodParts) -> Manifest:
-    """The pod's spec; a token is mounted only where a service account is named, for only those call the
-    API.
-    """
+    """The pod's spec. A token is mounted only with a service account, because only such pods call the API."""
     spec: Manifest = {
         "securityContext": pod_security_context(),
         "automountServiceAccountToken": parts.service_account is not None,
@@ -94,7 +93,7 @@ def pod_spec(parts: PodParts) -> Manifest:
 def deployment(
     child: Child, *, replicas: int, parts: PodParts, strategy: Manifest | None = None, spread: bool = True
 ) -> Manifest:
-    """A Deployment; `spread` asks the scheduler to keep its pods on different nodes where it can."""
+    """A Deployment; with `spread` the scheduler puts its pods on different nodes if it can."""
     spec = pod_spec(parts)
     if spread:
         spec["topologySpreadConstraints"] = [
@@ -131,7 +130,7 @@ def service(
     type_: str = "ClusterIP",
     annotations: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """A Service of both families where the cluster has both."""
+    """A Service for IPv4 and IPv6 where the cluster has both."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -156,7 +155,7 @@ def service(
 def headless_service(
     child: Child, *, selector: Mapping[str, str], ports: Sequence[Port], publish_not_ready: bool = False
 ) -> Manifest:
-    """A Service without an address of its own: names for pods, and nothing in between."""
+    """A headless Service, which gives DNS names to pods and has no address of its own."""
     manifest = service(child, selector=selector, ports=ports)
     manifest["spec"]["clusterIP"] = "None"
     if publish_not_ready:
@@ -170,14 +169,14 @@ def config_map(child: Child, *, data: Mapping[str, str]) -> Manifest:
 
 
 def json_text(value: Any) -> str:
-    """A configuration file's text: sorted, so the same configuration is the same bytes."""
+    """The text of a configuration file; keys are sorted, so that equal configurations give equal bytes."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def config_file(config: BaseModel) -> dict[str, str]:
-    """A component's configuration as its ConfigMap's data, without what is at its default.
+    """The data of a component's ConfigMap, without settings that have their default.
 
-    So a release that adds a setting restarts nothing, and a pod of an older image meets no unknown key.
+    So a release that adds a setting restarts no pods, and pods of an older image get no unknown keys.
     """
     return {"config.json": json_text(config.model_dump(mode="json", exclude_defaults=True))}
 
@@ -185,15 +184,15 @@ def config_file(config: BaseModel) -> dict[str, str]:
 def config_hash_annotation(
     data: Mapping[str, str], secret_versions: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """The annotation that rolls a Deployment's pods when what they read once at start has changed: files, and
-    entries of secrets in their environment.
+    """The annotation that replaces a Deployment's pods when something changes that they read only at start:
+    configuration files, and entries of secrets in their environment.
     """
     secrets = {"secrets": dict(secret_versions)} if secret_versions else {}
     return {contract.ANNOTATION_CONFIG_HASH: stable_hash({**data, **secrets})}
 
 
 def service_account(child: Child) -> Manifest:
-    """A ServiceAccount whose token is mounted only by the pods that ask for it."""
+    """A ServiceAccount whose token is mounted only in pods that ask for it."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -213,7 +212,7 @@ def role(child: Child, *, rules: Sequence[Manifest]) -> Manifest:
 
 
 def role_binding(child: Child) -> Manifest:
-    """Binds the Role of the child's name to the ServiceAccount of the child's name."""
+    """A RoleBinding of the Role with the child's name to the ServiceAccount with the child's name."""
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
@@ -224,10 +223,11 @@ def role_binding(child: Child) -> Manifest:
 
 
 def pod_disruption_budget(child: Child, *, selector: Mapping[str, str], min_available: int) -> Manifest:
-    """An integer `minAvailable`: a percentage is counted against the custom resource's scale, which is not
-    pods.
+    """A PodDisruptionBudget.
 
-    Pods that are not ready may always be evicted, else a broken one would block a node's drain for ever.
+    `minAvailable` is a number, because Kubernetes would compute a percentage from the custom resource's
+    scale, which does not count pods. Pods that are not ready can always be evicted; otherwise a broken pod
+    would block the drain of its node forever.
     """
     return {
         "apiVersion": "policy/v1",
@@ -258,7 +258,7 @@ def network_policy(child: Child, *, selector: Mapping[str, str], ingress: Sequen
 def persistent_volume_claim(
     child: Child, *, size: str, storage_class: str | None, access_mode: str = "ReadWriteOnce", owned: bool
 ) -> Manifest:
-    """A claim; one that is retained (`owned=False`) carries no owner reference and is known by its labels."""
+    """A claim; a retained one (`owned=False`) has no owner reference and is recognised by its labels."""
     spec: Manifest = {"accessModes": [access_mode], "resources": {"requests": {"storage": size}}}
     if storage_class is not None:
         spec["storageClassName"] = storage_class
@@ -271,10 +271,10 @@ def persistent_volume_claim(
 
 
 def single_stateful_set(part: Child, template: Manifest) -> Manifest:
-    """A StatefulSet of one pod.
+    """A StatefulSet with one pod.
 
-    Its pods are managed in parallel: in order, a pod that never became ready would keep the mended template
-    from being rolled out.
+    Pods are managed in parallel. With ordered management, a pod that never becomes ready would block the
+    rollout of a corrected template.
     """
     return {
         "apiVersion": "apps/v1",

@@ -1,8 +1,8 @@
-"""Pins a pod to one node in a way the kube-scheduler still checks.
+"""Pins a pod to one node, with the checks of the kube-scheduler.
 
-Required node affinity on `metadata.name`, never `nodeName`: that would skip the scheduler and with it taints,
-volumes and the devices' accounting. With several of the user's own terms, which are alternatives, each is
-pinned, because one that is not would let the pod go elsewhere.
+It uses required node affinity on `metadata.name` and never `nodeName`, which would bypass the scheduler and
+its checks of taints, volumes and devices. The user's node selector terms are alternatives, so the node is
+added to each of them: a term without it would allow other nodes.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def pinned(affinity: Mapping[str, Any] | None, node: str) -> dict[str, Any]:
-    """The affinity with the node's name in every required term."""
+    """The affinity, with the node's name in every required term."""
     whole = dict(affinity or {})
     node_affinity = dict(whole.get("nodeAffinity") or {})
     terms = (node_affinity.get(REQUIRED) or {}).get("nodeSelectorTerms") or [{}]

@@ -1,22 +1,27 @@
-"""A placeholder: a pod that does nothing and asks for what one stage of a waiting replica will ask for.
+"""A placeholder: an idle pod with the resource requests of one stage of a waiting replica.
 
-A node autoscaler brings nodes only for pods that nothing can hold, and engine pods are no such pods: they are
-created when their nodes are there, pinned to them. So placeholders ask in their stead. Their priority is
-below every replica's, which therefore preempts them, and above the -10 under which Cluster Autoscaler ignores
-a pod; they preempt nobody and end at once. They run the runtime's image, which a node of replicas needs
-anyway, and mount the claims of the replica, since a volume can stand in one zone alone. As long as they are
-there the autoscaler must not take their node away: the first node of a replica of two waits for the second.
+A node autoscaler adds nodes only for unschedulable pods. Engine pods are never that: they are created when
+their nodes exist, pinned to them. So placeholders request the nodes in their place. Their priority is below
+that of every replica, so replicas preempt them, and above the -10 below which Cluster Autoscaler ignores
+pods. They preempt no other pods and end at once.
+
+They run the runtime's image, which nodes with replicas need anyway, and mount the claims of the replica,
+because a volume can exist in only one zone. While placeholders exist, the autoscaler must not remove their
+nodes: for a replica of two pods, the first node waits until the second one exists.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flotilla_operator.placement.quantities import CPU, Amounts
+from flotilla_operator.objects.hashes import stable_hash
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.quantities import CPU, Amounts
+from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.replicas.provisioning import Place
 from flotilla_operator.workloads.engine_pod import DO_NOT_DISRUPT
-from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_runtime import contract
 
@@ -31,19 +36,11 @@ SLEEP = ["sleep", "infinity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Which of the set's placeholders: the slot stands for one replica, the stage for a pod of it."""
-
-    slot: int
-    stage: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a waiting replica asks of nodes, as its placeholders say it.
+    """What a waiting replica requires of nodes, as its placeholders request it.
 
-    `products` are the values that one of the `product_labels` of a node must have. `pack_within` and
-    `spread_across` are given where they are a must.
+    One of the `product_labels` of a node must have one of the values in `products`. `pack_within` and
+    `spread_across` are set only where they are required.
     """
 
     requests: Amounts
@@ -58,7 +55,7 @@ class Shape:
 
     @property
     def hash(self) -> str:
-        """Names the shape: placeholders of another one are of no use."""
+        """A hash that identifies the shape; placeholders with another shape cannot be used."""
         return stable_hash(
             [
                 dict(self.requests),
@@ -76,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dress:
-    """What a placeholder is beside its shape: nothing that a node is chosen by."""
+    """The parts of a placeholder that do not affect the choice of its node."""
 
     images: Images
     priority_class: str
@@ -90,24 +87,24 @@ def placeholders(owner: Owner) -> Child:
 
 
 def is_placeholder(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod is a placeholder of some set, and so holds nothing against a replica."""
+    """Whether a pod is a placeholder of any set; replicas can take its room."""
     return LABEL_SLOT in (pod["metadata"].get("labels") or {})
 
 
 def place_of(pod: Mapping[str, Any]) -> Place:
-    """The place that a placeholder stands for."""
+    """The place of a placeholder pod."""
     metadata = pod["metadata"]
     stage = (metadata.get("annotations") or {}).get(ANNOTATION_STAGE, "0")
     return Place(slot=int(metadata["labels"][LABEL_SLOT]), stage=int(stage))
 
 
 def shape_hash_of(pod: Mapping[str, Any]) -> str:
-    """The shape that a placeholder was made in."""
+    """The hash of the shape with which a placeholder was made."""
     return str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_SHAPE, ""))
 
 
 def placeholder_pod(owner: Owner, name: str, place: Place, shape: Shape, dress: Dress) -> Manifest:
-    """The pod of one place."""
+    """The placeholder pod of one place."""
     part = placeholders(owner)
     sleeper = container(
         COMPONENT,
@@ -144,7 +141,7 @@ def placeholder_pod(owner: Owner, name: str, place: Place, shape: Shape, dress: 
 
 
 def _resources(requests: Amounts) -> Manifest:
-    """As a container says it; with limits, since devices need them and quotas may."""
+    """The container's resources; with limits, because devices need them and quotas may require them."""
     said = {
         resource: f"{value}m" if resource == CPU else str(value)
         for resource, value in sorted(requests.items())
@@ -174,7 +171,7 @@ def _scheduling(owner: Owner, place: Place, shape: Shape) -> Manifest:
 
 
 def _product_terms(shape: Shape) -> list[Manifest]:
-    """One alternative for each label that may name the product."""
+    """One node selector term for each label that can hold the product."""
     return [
         {"matchExpressions": [{"key": label, "operator": "In", "values": sorted(shape.products)}]}
         for label in shape.product_labels
@@ -182,7 +179,7 @@ def _product_terms(shape: Shape) -> list[Manifest]:
 
 
 def _spread(owner: Owner, label: str, stages: int) -> Manifest:
-    """Beside the replicas that stand already, since those are what the waiting one is to be apart from."""
+    """The topology spread. It also counts existing replicas: the waiting one must be apart from them."""
     ours = {
         key: value for key, value in placeholders(owner).selector.items() if key != contract.LABEL_COMPONENT
     }

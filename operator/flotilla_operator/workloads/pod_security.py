@@ -1,19 +1,19 @@
-"""Restricted pod security, written once.
+"""The security contexts of all our pods, by the `restricted` pod security standard.
 
-Every pod of ours runs as a user that is not root, on a read-only root file system, without capabilities and
-under the runtime's default seccomp profile, so the namespaces that enforce `restricted` accept it. What a
-program must write goes to the emptyDir volumes of `scratch`.
+Every pod runs as a user that is not root, with a read-only root file system, without capabilities and with
+the runtime's default seccomp profile, so namespaces that enforce `restricted` accept it. Programs write to
+the emptyDir volumes of `scratch`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-USER_ID = 65532  # the user of the project's own images; any other would do for images that are not ours
+USER_ID = 65532  # the user of the project's own images; for other images any user id works
 
 
 def pod_security_context(*, user_id: int = USER_ID) -> dict[str, Any]:
-    """For the pod: `fsGroup` lets the user write to claims, without a walk over a claim that is right
-    already.
+    """The pod's security context. `fsGroup` lets the user write to claims; the owners of files are changed
+    only when those of the claim's root are wrong.
     """
     return {
         "runAsNonRoot": True,
@@ -26,7 +26,7 @@ def pod_security_context(*, user_id: int = USER_ID) -> dict[str, Any]:
 
 
 def container_security_context() -> dict[str, Any]:
-    """For every container, init containers too."""
+    """The security context of every container, including init containers."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -35,6 +35,6 @@ def container_security_context() -> dict[str, Any]:
 
 
 def scratch(mounts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes and mounts of emptyDirs, by volume name and path."""
+    """The volumes and mounts of emptyDirs; `mounts` maps volume names to paths."""
     volumes: list[dict[str, Any]] = [{"name": name, "emptyDir": {}} for name in mounts]
     return volumes, [{"name": name, "mountPath": path} for name, path in mounts.items()]

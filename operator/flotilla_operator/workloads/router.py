@@ -1,20 +1,22 @@
-"""The router of a set: HAProxy and the agent that keeps its servers current, two pods by default.
+"""The router of a set: HAProxy, and the agent that keeps its servers up to date; two pods by default.
 
-The pod has three parts. An init container renders HAProxy's files from the configuration, HAProxy starts from
-them, and the agent, which may watch pods and nothing else, adds and drains servers over the admin socket.
-Callers' keys are a mounted secret, read again by the agent when they change; so only the configuration itself
-rolls the pods, and a key of the engines' that was made anew.
+A router pod has three containers. An init container renders HAProxy's files from the configuration, and
+HAProxy starts with them. The agent, which may only read pods, adds and drains servers over the admin socket.
+The callers' keys are a mounted secret, which the agent reads again when it changes. So the pods are replaced
+only when the configuration changes or a new key was made for the engines.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.engine_key import asks_for_our_key, engine_key_variable
 from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.served import Served, served_by, served_by_all
 from flotilla_runtime import contract
@@ -36,19 +38,19 @@ def routers(owner: Owner) -> Child:
 
 
 def router_service(owner: Owner) -> Child:
-    """What callers know: `NAME-model`."""
+    """The Service for callers: `NAME-model`."""
     return Child(owner=owner, component=COMPONENT, suffix="model")
 
 
 def internal_service(owner: Owner) -> Child:
-    """Where Flotilla's own pods call a set that serves HTTPS: `NAME-model-internal`."""
+    """The Service through which Flotilla's own pods call a set with HTTPS: `NAME-model-internal`."""
     return Child(owner=owner, component=COMPONENT, suffix="model-internal")
 
 
 def router_config(
     owner: Owner, spec: ModelReplicaSetSpec, beside: Sequence[Served] = ()
 ) -> contract.RouterConfig:
-    """What HAProxy and the agent are told; `beside` is what replicas of other revisions serve."""
+    """The configuration of HAProxy and the agent; `beside` is what replicas of other revisions serve."""
     router, served = spec.router, served_by_all(served_by(spec), beside)
     return contract.RouterConfig(
         name=owner.name,
@@ -81,7 +83,7 @@ def router_manifests(
     key_made_anew: str = "",
     beside: Sequence[Served] = (),
 ) -> list[Manifest]:
-    """Everything the router is made of, in the order in which it is needed."""
+    """All objects of the router, in the order in which they are needed."""
     part = routers(owner)
     data = objects.config_file(router_config(owner, spec, beside))
     parts = _pod_parts(part, spec, images, data)
@@ -111,7 +113,7 @@ def router_manifests(
 
 
 def _internal(owner: Owner) -> list[Manifest]:
-    """Plain HTTP for Flotilla's own pods of this namespace, beside HTTPS for all others."""
+    """The Service and network policy that offer HTTP to Flotilla's own pods of this namespace only."""
     part, internal = routers(owner), internal_service(owner)
     ours = {"matchLabels": {contract.LABEL_MANAGED_BY: contract.MANAGED_BY}}
     for_all = (contract.PORT_ROUTER, contract.PORT_ROUTER_METRICS, contract.PORT_ROUTER_AGENT)
@@ -136,7 +138,7 @@ def _internal(owner: Owner) -> list[Manifest]:
 
 
 def sends_engine_key(deployment: Manifest) -> bool:
-    """Whether the routers of this Deployment were made with the engines' key."""
+    """Whether the routers of this Deployment send the engines' key."""
     containers = deployment["spec"]["template"]["spec"]["containers"]
     return any(
         variable["name"] == contract.ENV_ENGINE_KEY

@@ -1,8 +1,8 @@
-"""What callers may count on while replicas of several revisions serve: that which all of them have.
+"""What all replicas of a set serve while replicas of several revisions exist.
 
-A router knows replicas and no revisions, and an engine answers 404 to a name that it does not serve. So a new
-adapter is listed when the last replica without it has gone, and one that is taken away is not listed any more
-when the first replica without it is about to come.
+A router does not know revisions, and an engine answers 404 for a name that it does not serve. So a new
+adapter is listed only once the last replica without it is gone, and a removed one is taken off the list
+before the first replica without it is made.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """The names that callers may send as `model`, and how many sequences one replica works on at once."""
+    """The names that callers may send as `model`, and how many sequences a replica runs at the same time."""
 
     models: tuple[str, ...]
     max_num_seqs: int
@@ -26,7 +26,7 @@ def served_by(spec: ModelReplicaSetSpec) -> Served:
 
 
 def served_by_all(wanted: Served, others: Iterable[Served]) -> Served:
-    """What these have in common, in the order of the wanted one; no name at all where a model is renamed."""
+    """What all of these serve, in the order of `wanted`; no names while a model is renamed."""
     others = tuple(others)
     return Served(
         models=tuple(name for name in wanted.models if all(name in other.models for other in others)),

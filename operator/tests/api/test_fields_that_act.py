@@ -1,7 +1,7 @@
-"""The page of what does not act yet tells the truth: what it lists nothing reads, what it does not is read.
+"""The operator reads every field of a spec, except those that the API server refuses as not yet supported.
 
 Every controller settles the objects of its kind's `full_featured_objects()`, as they are and with `paused`
-turned round, while the reads of our own code are recorded.
+inverted, while the fields that the operator's own code reads are recorded.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.support.settling import SettlingCluster
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 ROUNDS = 6
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-# Of a core/v1 shape that is passed on as a whole, one way of use will do.
+# A core/v1 shape is passed on as a whole, so one way to use it is enough.
 PASSED_ON = "spec.engine.env[].valueFrom."
 BUILDERS: dict[str, Any] = {
     "ModelReplicaSet": model_replica_set,
@@ -47,7 +47,7 @@ def objects_of(kind: str) -> Iterator[dict[str, Any]]:
 
 
 def surroundings() -> list[dict[str, Any]]:
-    """What the objects refer to, besides secrets."""
+    """The objects that they refer to, except secrets."""
     available = {"conditions": [{"type": "Available", "status": "True"}]}
     embedder = model_replica_set.model_replica_set(
         "minilm",
@@ -87,47 +87,47 @@ def reads_of(kind: str) -> FieldReads:
 
 
 def fields_of(kind: Kind) -> tuple[set[str], set[str]]:
-    """The paths that are to act, and those that are refused."""
+    """The paths that must be read, and those that are refused."""
     spec = kind.model.model_fields["spec"].annotation
     assert isinstance(spec, type)
     assert issubclass(spec, ApiModel)
-    refused = {unacted.path for unacted in not_yet(kind) if not unacted.values}
+    refused = {field.path for field in not_yet(kind) if not field.values}
     below = tuple(f"{path}{end}" for path in refused for end in (".", "[]"))
     acting = {path for path in paths_below(spec, "spec") if not path.startswith(below)} - refused
     return acting, refused
 
 
 def untruths(kind: Kind, read: set[str]) -> list[str]:
-    """Where the page of what does not act yet is wrong."""
+    """Where the marks of fields that are not yet supported are wrong."""
     acting, refused = fields_of(kind)
     return [
         *(
-            f"{path} is listed as not acted on, and read: take its NotYet away"
+            f"{path} is marked as not yet supported, and read: take its NotYet away"
             for path in sorted(refused & read)
         ),
-        *(f"{path} is read by nothing: act on it, or mark it NotYet" for path in sorted(acting - read)),
+        *(f"{path} is read by nothing: use it, or mark it NotYet" for path in sorted(acting - read)),
     ]
 
 
 @by_kind
-def test_what_is_listed_is_read_by_nothing_and_what_is_not_is_read(kind: Kind) -> None:
+def test_a_field_is_read_unless_it_is_refused(kind: Kind) -> None:
     assert untruths(kind, reads_of(kind.name).of(kind.name)) == []
 
 
 @by_kind
-def test_a_page_that_is_wrong_is_noticed(kind: Kind) -> None:
+def test_a_mark_that_is_wrong_is_noticed(kind: Kind) -> None:
     acting, refused = fields_of(kind)
     listed, unlisted = min(refused), min(acting)
     assert untruths(kind, acting | {listed}) == [
-        f"{listed} is listed as not acted on, and read: take its NotYet away"
+        f"{listed} is marked as not yet supported, and read: take its NotYet away"
     ]
     assert untruths(kind, acting - {unlisted}) == [
-        f"{unlisted} is read by nothing: act on it, or mark it NotYet"
+        f"{unlisted} is read by nothing: use it, or mark it NotYet"
     ]
 
 
 @by_kind
-def test_the_full_featured_objects_use_every_field_that_acts_and_no_other(kind: Kind) -> None:
+def test_the_full_featured_objects_use_every_field_that_is_supported_and_no_other(kind: Kind) -> None:
     acting, refused = fields_of(kind)
     given = {path for manifest in BUILDERS[kind.name].full_featured_objects() for path in given_in(manifest)}
     assert sorted(given & refused) == []

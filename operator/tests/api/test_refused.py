@@ -1,8 +1,8 @@
 """Broken manifests on a real API server: each is refused, and the message says what to do.
 
-Here: every CEL rule, the bounds that a user is likely to meet, and every field that this release does not act
-on. What needs the cluster to be judged (no node has enough GPUs, a secret is missing) is a condition and is
-tested with the controllers.
+Here: every CEL rule, the bounds that a user is likely to meet, and every field that this release does not
+support. A fault that only the cluster shows (no node has enough GPUs, a secret is missing) is a condition and
+is tested with the controllers.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def row_of(kind: str, changes: dict[str, Any], message: str, name: str) -> Any:
 
 
 def refusal(path: str) -> str:
-    return f"{path} is not acted on by this release of Flotilla; remove it"
+    return f"{path} is not yet supported; "
 
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
@@ -48,7 +48,7 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__update",
         {"maxSurge": 0, "maxUnavailable": 0},
-        "spec.update.maxSurge and maxUnavailable must not both be 0",
+        "spec.update.maxSurge and spec.update.maxUnavailable must not both be 0",
         "an update that could exchange nothing",
     ),
     row(SET, "spec__model", None, "spec.model: Required value", "no model"),
@@ -81,14 +81,14 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__model",
         {"name": "m", "source": "hf://org/model", "revision": "a/../../other--model"},
-        "spec.model.revision must not hold ..; name a branch, a tag or a commit",
+        "spec.model.revision must not contain ..; name a branch, a tag or a commit",
         "a revision that leads upwards",
     ),
     row(
         SET,
         "spec__model__source",
         "image://registry.example/model:1",
-        "spec.model.source image:// is not acted on by this release of Flotilla; use hf:// or pvc://",
+        "spec.model.source with image:// is not yet supported; use hf:// or pvc://",
         "a model from an image",
     ),
     row(
@@ -102,21 +102,21 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__model__source",
         "pvc://models/../other",
-        "spec.model.source must not lead upwards; name the folder without ..",
+        "spec.model.source must not contain a folder named ..; write the path without it",
         "a model's folder that leads upwards",
     ),
     row(
         SET,
         "spec__model__revision",
         "main",
-        "spec.model.revision and tokenSecretRef are for hf:// sources",
+        "spec.model.revision and spec.model.tokenSecretRef are for hf:// sources only; remove them",
         "a revision of files on a claim",
     ),
     row(
         SET,
         "spec__model__tokenSecretRef",
         {"name": "hf"},
-        "spec.model.revision and tokenSecretRef are for hf:// sources",
+        "spec.model.revision and spec.model.tokenSecretRef are for hf:// sources only; remove them",
         "a hub's token for files on a claim",
     ),
     row(SET, "spec__model__task", "Translate", 'supported values: "Generate", "Embed"', "an unknown task"),
@@ -145,7 +145,7 @@ MODEL_REPLICA_SETS = [
             "accelerator": {"deviceClass": {"name": "gpu.nvidia.com"}},
             "placement": {"nodeProvisioning": {"mode": "Placeholders"}},
         },
-        "spec.placement.nodeProvisioning.mode Placeholders needs spec.accelerator.resource",
+        "spec.placement.nodeProvisioning.mode Placeholders does not work with spec.accelerator.deviceClass",
         "placeholders for devices",
     ),
     row(SET, "spec__router__loadFactor", 1, "should be greater than 1", "a load factor that bounds nothing"),
@@ -153,14 +153,14 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__modelCache",
         {"mode": "Claim"},
-        "spec.modelCache.claimName goes with mode Claim",
+        "spec.modelCache.claimName is required with spec.modelCache.mode Claim and not allowed",
         "a cache on a claim without its name",
     ),
     row(
         SET,
         "spec__modelCache",
         {"claimName": "models"},
-        "spec.modelCache.claimName goes with mode Claim",
+        "spec.modelCache.claimName is required with spec.modelCache.mode Claim and not allowed",
         "a claim for a cache of another mode",
     ),
     row(SET, "spec__modelCache__path", "models", "should match", "a node's folder that is not absolute"),
@@ -168,14 +168,14 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__engine__speculative",
         {"method": "Draft"},
-        "methods Draft and Eagle need it, and NGram, which looks in the prompt, takes none",
+        "spec.engine.speculative.model is required with method Draft or Eagle and not allowed with NGram",
         "a draft without a model",
     ),
     row(
         SET,
         "spec__engine__speculative",
         {"method": "NGram", "model": "hf://acme/small"},
-        "methods Draft and Eagle need it, and NGram, which looks in the prompt, takes none",
+        "spec.engine.speculative.model is required with method Draft or Eagle and not allowed with NGram",
         "a lookup with a model",
     ),
     row(
@@ -189,7 +189,7 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__engine__speculative",
         {"method": "Draft", "model": "pvc://models/../small"},
-        "spec.engine.speculative.model must not lead upwards",
+        "spec.engine.speculative.model must not contain a folder named ..",
         "a draft that leads upwards",
     ),
     row(
@@ -210,21 +210,21 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__engine__adapters",
         [{"name": "sql", "source": "pvc://models/../sql"}],
-        "spec.engine.adapters[].source must not lead upwards",
+        "spec.engine.adapters[].source must not contain a folder named ..",
         "an adapter that leads upwards",
     ),
     row(
         SET,
         "spec__engine__adapters",
         [{"name": "sql", "source": "pvc://models/sql", "revision": "v1"}],
-        "spec.engine.adapters[].revision is for hf:// sources",
+        "spec.engine.adapters[].revision is for hf:// sources only",
         "a revision of an adapter on a claim",
     ),
     row(
         SET,
         "spec__engine__adapters",
         [{"name": "sql", "source": "hf://acme/sql", "revision": "a/../b"}],
-        "spec.engine.adapters[].revision must not hold ..",
+        "spec.engine.adapters[].revision must not contain ..",
         "an adapter's revision that leads upwards",
     ),
     row(
@@ -252,7 +252,7 @@ MODEL_REPLICA_SETS = [
         SET,
         "spec__engine__kvOffloadGiB",
         4,
-        "spec.engine.kvOffloadGiB moves the KV cache from an accelerator to the node's memory; remove it",
+        "spec.engine.kvOffloadGiB needs spec.accelerator",
         "a KV cache that is in the node's memory already",
     ),
     row_of(
@@ -262,13 +262,13 @@ MODEL_REPLICA_SETS = [
             "spec__accelerator": {"resource": "nvidia.com/gpu"},
             "spec__engine__kvOffloadGiB": 4,
         },
-        "spec.engine.kvOffloadGiB keeps conversations, and a model of task Embed has none",
+        "spec.engine.kvOffloadGiB is for task Generate only",
         "an embedder that keeps conversations",
     ),
     row_of(
         SET,
         {"spec__model__task": "Embed", "spec__engine__speculative": {"method": "NGram"}},
-        "spec.engine.speculative guesses the tokens of an answer, and a model of task Embed writes none",
+        "spec.engine.speculative is for task Generate only",
         "an embedder that guesses",
     ),
     row_of(
@@ -277,14 +277,14 @@ MODEL_REPLICA_SETS = [
             "spec__accelerator": {"resource": "amd.com/gpu"},
             "spec__engine__kvCacheDtype": "FP8E5M2",
         },
-        "spec.engine.kvCacheDtype FP8E5M2 is not for AMD accelerators; use FP8",
+        "spec.engine.kvCacheDtype FP8E5M2 does not work on AMD accelerators; use FP8",
         "a type of number that AMD's accelerators lack",
     ),
     row(
         SET,
         "spec__engine",
         {"chunkedPrefill": False, "maxNumSeqs": 2049},
-        "needs spec.engine.maxModelLen, since a batch must hold both",
+        "spec.engine.chunkedPrefill false needs spec.engine.maxModelLen if",
         "whole prompts of any length beside thousands of sequences",
     ),
     row(
@@ -296,7 +296,7 @@ MODEL_REPLICA_SETS = [
             "speculative": {"method": "NGram", "numTokens": 2},
             "adapters": [{"name": "sql", "source": "hf://acme/sql"}],
         },
-        "needs spec.engine.maxModelLen, since a batch must hold both",
+        "spec.engine.chunkedPrefill false needs spec.engine.maxModelLen if",
         "whole prompts of any length beside thousands of guesses",
     ),
     row(
@@ -315,13 +315,13 @@ MODEL_REPLICA_SETS = [
     row_of(
         SET,
         {"spec__engine__prefixCaching": False, "spec__traffic__sharedPrefixTokens": 1500},
-        "spec.traffic.sharedPrefixTokens saves nothing while spec.engine.prefixCaching is false; remove it",
+        "spec.traffic.sharedPrefixTokens needs spec.engine.prefixCaching true",
         "a shared prefix that is not kept",
     ),
     row_of(
         SET,
         {"spec__model__task": "Embed", "spec__traffic__sharedPrefixTokens": 1500},
-        "spec.traffic.sharedPrefixTokens is for task Generate",
+        "spec.traffic.sharedPrefixTokens is for task Generate only",
         "a shared prefix of texts to embed",
     ),
     row(
@@ -336,7 +336,7 @@ MODEL_REPLICA_SETS = [
             SET,
             "spec__engine__extraArgs",
             ["--seed", "7", *arguments],
-            "spec.engine.extraArgs must not hold --api-key",
+            "spec.engine.extraArgs must not contain --api-key",
             f"an engine with a key of its own, {arguments[0]}",
         )
         for arguments in (("--api-key", "k"), ("--api-key=k",), ("--api_key=k",))
@@ -346,7 +346,7 @@ MODEL_REPLICA_SETS = [
             SET,
             "spec__engine__extraArgs",
             ["--seed", "7", *arguments],
-            "spec.engine.extraArgs must not hold --model; set spec.model.source",
+            "spec.engine.extraArgs must not contain --model; set spec.model.source",
             f"another model than the one that is fetched, {arguments[0]}",
         )
         for arguments in (("--model", "/models/other"), ("--model=/models/other",))
@@ -357,7 +357,7 @@ MODEL_REPLICA_SETS = [
             "spec__router__authSecretRef": {"name": "keys"},
             "spec__engine__env": [{"name": "VLLM_API_KEY", "value": "k"}],
         },
-        "spec.engine.env VLLM_API_KEY does not go with spec.router.authSecretRef",
+        "spec.engine.env must not contain VLLM_API_KEY while spec.router.authSecretRef is set",
         "engines and routers that ask callers for different keys",
     ),
     row(SET, "spec__engine__extraArgs", ["x" * 1025], "may not be more than 1024", "an endless argument"),
@@ -383,28 +383,28 @@ AUTOSCALING = [
         SET,
         "spec__autoscaling",
         {"minReplicas": 3, "maxReplicas": 2},
-        "spec.autoscaling.minReplicas must not be greater than maxReplicas",
+        "spec.autoscaling.minReplicas must not be greater than spec.autoscaling.maxReplicas",
         "more replicas at least than at most",
     ),
     row(
         SET,
         "spec__autoscaling",
         {"maxReplicas": 2},
-        "spec.autoscaling.minReplicas must be 0 in this release of Flotilla",
+        "spec.autoscaling.minReplicas must be 0, because other values are not yet supported",
         "a least number that nothing holds yet",
     ),
     row(
         SET,
         "spec__autoscaling",
         {"maxReplicas": 2, "goodput": {}},
-        "spec.autoscaling.goodput holds spec.slo, which is missing",
+        "spec.autoscaling.goodput needs spec.slo",
         "goodput without a promise",
     ),
     row(
         SET,
         "spec__autoscaling",
         {"maxReplicas": 2, "scaleToZeroAfterSeconds": 60},
-        "spec.autoscaling.scaleToZeroAfterSeconds needs minReplicas 0",
+        "spec.autoscaling.scaleToZeroAfterSeconds needs spec.autoscaling.minReplicas 0",
         "scale to zero above zero",
     ),
     row(SET, "spec__slo", {"attainment": 0}, "should be greater than 0", "an attainment of nothing"),
@@ -425,7 +425,7 @@ VECTOR_INDEXES = [
         INDEX,
         "spec__source__path",
         "configmap://house-rules/leave.md",
-        "a ConfigMap is read whole and has no folders: choose its entries with spec.source.include",
+        "to index only some entries of a ConfigMap, list them in spec.source.include",
         "one entry of a ConfigMap",
     ),
     row(
@@ -439,98 +439,98 @@ VECTOR_INDEXES = [
         INDEX,
         "spec__source__path",
         "pvc://documents/handbook/..",
-        "spec.source.path must not lead upwards; name the folder without ..",
+        "spec.source.path must not contain a folder named ..; write the path without it",
         "a folder that leads upwards",
     ),
     row(
         INDEX,
         "spec__source__path",
         "s3://bucket/documents",
-        "spec.source.path s3:// and https:// are not acted on by this release of Flotilla",
+        "spec.source.path with s3:// or https:// is not yet supported; use pvc:// or configmap://",
         "documents in an object store",
     ),
     row(
         INDEX,
         "spec__source__path",
         "https://example.com/list.txt",
-        "spec.source.path s3:// and https:// are not acted on by this release of Flotilla",
+        "spec.source.path with s3:// or https:// is not yet supported; use pvc:// or configmap://",
         "documents on the web",
     ),
     row(
         INDEX,
         "spec__milvus__mode",
         "Standalone",
-        "spec.milvus.mode Standalone and Distributed are not acted on by this release of Flotilla",
+        "spec.milvus.mode Standalone and Distributed are not yet supported",
         "a Milvus server of its own",
     ),
     row(
         INDEX,
         "spec__milvus__mode",
         "Distributed",
-        "spec.milvus.mode Standalone and Distributed are not acted on by this release of Flotilla",
+        "spec.milvus.mode Standalone and Distributed are not yet supported",
         "a Milvus cluster",
     ),
     row(
         INDEX,
         "spec__milvus__mode",
         "External",
-        "spec.milvus.uri goes with mode External, and mode External needs it",
+        "spec.milvus.uri is required with spec.milvus.mode External and not allowed with other modes",
         "an external Milvus without its address",
     ),
     row(
         INDEX,
         "spec__milvus__uri",
         "http://milvus:19530",
-        "spec.milvus.uri goes with mode External, and mode External needs it",
+        "spec.milvus.uri is required with spec.milvus.mode External and not allowed with other modes",
         "an address for a Milvus of our own",
     ),
     row(
         INDEX,
         "spec__milvus__database",
         "books",
-        "spec.milvus.database and tokenSecretRef are for mode External",
+        "spec.milvus.database and spec.milvus.tokenSecretRef are for spec.milvus.mode External only",
         "a database in Milvus Lite",
     ),
     row(
         INDEX,
         "spec__milvus__tokenSecretRef",
         {"name": "milvus"},
-        "spec.milvus.database and tokenSecretRef are for mode External",
+        "spec.milvus.database and spec.milvus.tokenSecretRef are for spec.milvus.mode External only",
         "a token for Milvus Lite",
     ),
     row(
         INDEX,
         "spec__milvus",
         {**MILVUS_OUTSIDE, "image": "registry.example/milvus:1"},
-        "spec.milvus.image and storage are for mode Lite",
+        "spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only",
         "an image for a Milvus outside",
     ),
     row(
         INDEX,
         "spec__milvus",
         {**MILVUS_OUTSIDE, "storage": {"size": "20Gi"}},
-        "spec.milvus.image and storage are for mode Lite",
+        "spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only",
         "a claim for a Milvus outside",
     ),
     row(
         INDEX,
         "spec__milvus",
         {**MILVUS_OUTSIDE, "storage": {"storageClassName": "fast"}},
-        "spec.milvus.image and storage are for mode Lite",
+        "spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only",
         "a storage class for a Milvus outside",
     ),
     row(
         INDEX,
         "spec__processing",
         {"chunkTokens": 32, "overlapTokens": 32},
-        "spec.processing.overlapTokens must be less than chunkTokens",
+        "spec.processing.overlapTokens must be less than spec.processing.chunkTokens",
         "chunks that never end",
     ),
     row(
         INDEX,
         "spec__processing__chunkTokens",
         20,
-        "spec.processing.overlapTokens must be less than chunkTokens",
+        "spec.processing.overlapTokens must be less than spec.processing.chunkTokens",
         "chunks shorter than the default overlap",
     ),
     row(INDEX, "spec__retention__generations", 0, "greater than or equal to 1", "nothing kept"),
@@ -547,13 +547,17 @@ AGENT_FLEETS = [
     ),
     row(FLEET, "spec__models", [], "should have at least 1 items", "no model"),
     row(
-        FLEET, "spec__models__0__role", "Judge", "spec.models needs one with role Default", "no default model"
+        FLEET,
+        "spec__models__0__role",
+        "Judge",
+        "spec.models needs an entry with role Default",
+        "no default model",
     ),
     row(
         FLEET,
         "spec__models__0__endpoint",
         {"url": "https://api.example/v1", "model": "m"},
-        "each of spec.models needs exactly one of modelRef and endpoint",
+        "each entry of spec.models needs exactly one of modelRef and endpoint",
         "a model here and outside",
     ),
     row(
@@ -567,47 +571,47 @@ AGENT_FLEETS = [
         FLEET,
         "spec__workers",
         {"minReplicas": 3, "maxReplicas": 2},
-        "spec.workers.minReplicas must not be greater than maxReplicas",
+        "spec.workers.minReplicas must not be greater than spec.workers.maxReplicas",
         "more workers at least than at most",
     ),
     row(
         FLEET,
         "spec__queue__redis__mode",
         "External",
-        "spec.queue.redis.urlSecretRef goes with mode External, and mode External needs it",
+        "spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and not allowed",
         "an external Redis without its address",
     ),
     row(
         FLEET,
         "spec__queue__redis__urlSecretRef",
         {"name": "redis"},
-        "spec.queue.redis.urlSecretRef goes with mode External, and mode External needs it",
+        "spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and not allowed",
         "an address for a Redis of our own",
     ),
     row(
         FLEET,
         "spec__gateway__auth__mode",
         "Secret",
-        "spec.gateway.auth.secretRef goes with mode Secret, and mode Secret needs it",
+        "spec.gateway.auth.secretRef is required with spec.gateway.auth.mode Secret and not allowed",
         "callers' keys without the secret",
     ),
     row(
         FLEET,
         "spec__gateway__auth__secretRef",
         {"name": "callers"},
-        "spec.gateway.auth.secretRef goes with mode Secret, and mode Secret needs it",
+        "spec.gateway.auth.secretRef is required with spec.gateway.auth.mode Secret and not allowed",
         "callers' keys that nothing reads",
     ),
     row(
         FLEET,
         "spec__tools",
         [{"name": "nothing"}],
-        "each of spec.tools needs exactly one of http, mcp and python",
+        "each entry of spec.tools needs exactly one of http, mcp and python",
         "a tool that is nothing",
     ),
 ]
 
-# A value that the schema takes, for each field that this release refuses.
+# A value of the right type, for each field that this release refuses.
 NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     SET: {
         "spec.slo.tpotSeconds": 0.05,
@@ -715,8 +719,8 @@ def test_every_rule_has_a_row(kind: Kind) -> None:
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: str, kind: Kind) -> None:
-    create(kinds_installed, smallest(kind.name, namespace=namespace))
+def test_the_smallest_object_is_taken(control_plane: ControlPlane, namespace: str, kind: Kind) -> None:
+    create(control_plane, smallest(kind.name, namespace=namespace))
 
 
 @pytest.mark.apiserver
@@ -758,15 +762,15 @@ def test_the_smallest_object_is_taken(kinds_installed: ControlPlane, namespace: 
         ),
     ],
 )
-def test_taken(kinds_installed: ControlPlane, kind: str, values: dict[str, Any]) -> None:
-    create(kinds_installed, changed(smallest(kind), **values), options="?dryRun=All")
+def test_taken(control_plane: ControlPlane, kind: str, values: dict[str, Any]) -> None:
+    create(control_plane, changed(smallest(kind), **values), options="?dryRun=All")
 
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize(("kind", "values", "message"), ROWS)
-def test_refused(kinds_installed: ControlPlane, kind: str, values: dict[str, Any], message: str) -> None:
+def test_refused(control_plane: ControlPlane, kind: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError) as refused:
-        create(kinds_installed, changed(smallest(kind), **values), options="?dryRun=All")
+        create(control_plane, changed(smallest(kind), **values), options="?dryRun=All")
     assert refused.value.status == INVALID
     assert message in refused.value.message
 

@@ -12,7 +12,7 @@ from tests.builders.api_objects import changed, smallest
 pytestmark = pytest.mark.apiserver
 
 PLURALS = {kind.name: kind.plural for kind in KINDS}
-TASK_REFUSAL = "spec.model.task cannot be changed; make another ModelReplicaSet for the other task"
+TASK_REFUSAL = "spec.model.task cannot be changed; create another ModelReplicaSet for the other task"
 PATH = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{plural}"
 
 
@@ -48,14 +48,14 @@ class Stored:
     ],
 )
 def test_the_task_of_a_model_cannot_be_changed(
-    kinds_installed: ControlPlane,
+    control_plane: ControlPlane,
     namespace: str,
     created: str | None,
     values: dict[str, Any],
     refused: bool,
 ) -> None:
     first = smallest("ModelReplicaSet", namespace=namespace)
-    stored = Stored(kinds_installed, changed(first, spec__model__task=created) if created else first)
+    stored = Stored(control_plane, changed(first, spec__model__task=created) if created else first)
     if not refused:
         stored.put(**values)
         return
@@ -77,13 +77,13 @@ def test_the_task_of_a_model_cannot_be_changed(
     ],
 )
 def test_what_may_change(
-    kinds_installed: ControlPlane, namespace: str, kind: str, path: str, value: Any
+    control_plane: ControlPlane, namespace: str, kind: str, path: str, value: Any
 ) -> None:
-    stored = Stored(kinds_installed, smallest(kind, namespace=namespace))
+    stored = Stored(control_plane, smallest(kind, namespace=namespace))
     assert stored.put(**{path: value})["metadata"]["generation"] == 2
 
 
-def test_defaults_are_stored_and_null_means_absent(kinds_installed: ControlPlane, namespace: str) -> None:
+def test_defaults_are_stored_and_null_means_absent(control_plane: ControlPlane, namespace: str) -> None:
     manifest = changed(
         smallest("ModelReplicaSet", namespace=namespace),
         spec__model__source="hf://org/private",
@@ -91,7 +91,7 @@ def test_defaults_are_stored_and_null_means_absent(kinds_installed: ControlPlane
         spec__engine={"maxNumSeqs": 8},
     )
     manifest["spec"].update(slo=None, accelerator=None, drain=None)
-    spec = Stored(kinds_installed, manifest).manifest["spec"]
+    spec = Stored(control_plane, manifest).manifest["spec"]
     assert spec["model"]["tokenSecretRef"]["key"] == "token"
     assert spec["engine"]["maxNumSeqs"] == 8
     assert spec["engine"]["prefixCaching"] is True
@@ -100,18 +100,18 @@ def test_defaults_are_stored_and_null_means_absent(kinds_installed: ControlPlane
     assert not {"slo", "accelerator", "autoscaling"} & set(spec)
 
 
-def test_kubectl_scales_a_set(kinds_installed: ControlPlane, namespace: str) -> None:
-    stored = Stored(kinds_installed, smallest("ModelReplicaSet", namespace=namespace))
+def test_kubectl_scales_a_set(control_plane: ControlPlane, namespace: str) -> None:
+    stored = Stored(control_plane, smallest("ModelReplicaSet", namespace=namespace))
     status = {"replicas": 1, "selector": "flotilla.dev/owner=smallest"}
     stored.merge({"status": status}, subresource="/status")
-    kinds_installed.kubectl("scale", "mrs/smallest", "--replicas=3", f"--namespace={namespace}")
+    control_plane.kubectl("scale", "mrs/smallest", "--replicas=3", f"--namespace={namespace}")
     scale = stored.client.get(f"{stored.path}/scale")
     assert scale["spec"]["replicas"] == 3
     assert scale["status"] == status
 
 
-def test_a_status_is_written_apart_from_the_spec(kinds_installed: ControlPlane, namespace: str) -> None:
-    stored = Stored(kinds_installed, smallest("AgentFleet", namespace=namespace))
+def test_a_status_is_written_apart_from_the_spec(control_plane: ControlPlane, namespace: str) -> None:
+    stored = Stored(control_plane, smallest("AgentFleet", namespace=namespace))
     stored.merge({"spec": {"paused": True}, "status": {"ready": "1/2"}}, subresource="/status")
     stored.merge({"spec": {"paused": True}, "status": {"ready": "2/2"}})
     now = stored.client.get(stored.path)
@@ -119,12 +119,12 @@ def test_a_status_is_written_apart_from_the_spec(kinds_installed: ControlPlane, 
     assert now["status"]["ready"] == "1/2"
 
 
-def test_volumes_pass_through_as_they_are(kinds_installed: ControlPlane, namespace: str) -> None:
+def test_volumes_pass_through_as_they_are(control_plane: ControlPlane, namespace: str) -> None:
     volume = {"name": "shared", "csi": {"driver": "d.example", "volumeAttributes": {"a": "b"}}}
     mount = {"mountPath": "/shared", "name": "shared", "mountPropagation": "None"}
     manifest = changed(
         smallest("ModelReplicaSet", namespace=namespace),
         spec__pod={"volumes": [volume], "volumeMounts": [mount]},
     )
-    pod = Stored(kinds_installed, manifest).manifest["spec"]["pod"]
+    pod = Stored(control_plane, manifest).manifest["spec"]["pod"]
     assert (pod["volumes"], pod["volumeMounts"]) == ([volume], [mount])

@@ -1,5 +1,6 @@
 """How many workers the queue asks for: the rules one by one, and what always holds."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,11 +11,12 @@ from flotilla_operator.autoscaling.workers import (
     Need,
     WorkerMemory,
     WorkerPolicy,
+    WorkersDecision,
     WorkerSignals,
     WorkersReason,
     decide,
 )
-from tests.support.tables import rows_of
+from tests.support.generated import seldom_drawn
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 POLICY = WorkerPolicy(min_replicas=0, max_replicas=5, concurrency=10)
@@ -74,25 +76,50 @@ def test_the_number_and_its_reason(
     assert str(wanted) in decision.message
 
 
-def test_every_reason_is_in_the_table_above() -> None:
-    assert {row.values[5] for row in rows_of(test_the_number_and_its_reason)} == set(WorkersReason)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120), st.floats(0.5, 40)), min_size=1, max_size=40)
+NUMBERS = st.sampled_from([0, 0, 0, 1, 9, 12, 30]) | st.integers(0, 120)
+WITHOUT_TASKS = st.builds(queue, unknown=st.integers(0, 1))
+MOMENTS = st.lists(
+    st.tuples(WITHOUT_TASKS | st.builds(queue, NUMBERS, NUMBERS, st.integers(0, 1)), st.floats(0.5, 40)),
+    min_size=1,
+    max_size=40,
 )
-def test_never_none_while_a_task_is_there_never_beyond_the_bounds_and_memory_stays_small(
-    moments: list[tuple[int, int, float]],
-) -> None:
+
+
+def decided(moments: list[tuple[WorkerSignals, float]]) -> Iterator[tuple[WorkerSignals, WorkersDecision]]:
     memory, current, now = WorkerMemory(), 0, NOW
-    for waiting, in_flight, seconds in moments:
+    for signals, seconds in moments:
         now += timedelta(seconds=seconds)
-        decision, memory = decide(queue(waiting, in_flight), POLICY, memory, current=current, now=now)
+        decision, memory = decide(signals, POLICY, memory, current=current, now=now)
         current = decision.wanted
-        assert 0 <= current <= 5
-        assert current > 0 or waiting + in_flight == 0
-        assert current * 10 >= min(waiting + in_flight, 50)
-        assert len(memory.needs) <= 2 + 60 / 0.5
+        yield signals, decision
+
+
+def reasons(moments: list[tuple[WorkerSignals, float]]) -> set[WorkersReason]:
+    return {decision.reason for _, decision in decided(moments)}
+
+
+def test_moments_are_drawn_for_every_reason_that_these_bounds_allow() -> None:
+    possible = set(WorkersReason) - {WorkersReason.MINIMUM, WorkersReason.NO_FIGURES}
+    assert seldom_drawn(possible, reasons, MOMENTS) == {}
+
+
+@given(MOMENTS)
+def test_never_none_while_a_task_is_there_and_never_beyond_the_bounds(
+    moments: list[tuple[WorkerSignals, float]],
+) -> None:
+    for signals, decision in decided(moments):
+        tasks = signals.waiting + signals.in_flight
+        assert 0 <= decision.wanted <= 5
+        assert decision.wanted > 0 or tasks + signals.unknown_effects == 0
+        assert decision.wanted * 10 >= min(tasks, 50)
+
+
+def test_memory_holds_the_quiet_window_alone() -> None:
+    memory = WorkerMemory()
+    for second in range(600):
+        now = NOW + timedelta(seconds=second)
+        _, memory = decide(queue(second % 50), POLICY, memory, current=5, now=now)
+    assert [(now - need.at).total_seconds() for need in memory.needs] == list(range(60, -1, -1))
 
 
 def test_a_fleet_at_rest_comes_to_nothing_and_stays_there() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
-from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.objects.owners import Owner
 from tests.builders.model_replica_set import merged, model_replica_set
 
 OWNER = Owner(kind="AgentFleet", namespace="default", name="support", uid="uid-support")

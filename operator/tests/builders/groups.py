@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from flotilla_operator.controllers.model_replica_set.life import Member, Phase, ReplicaGroup
+from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.workloads.group_pods import member_of
 from tests.builders.pods import NOW, engine_pod
 
 
@@ -13,7 +14,7 @@ def member(
     return ReplicaGroup(
         **{
             "name": name,
-            "members": (Member(stage=0, pod=engine_pod(name, node="a")),),
+            "members": (member_of(engine_pod(name, node="a")),),
             "phase": phase,
             "revision": revision,
             "server_id": 1,

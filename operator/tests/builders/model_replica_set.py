@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
+from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Owner
 from tests.builders.pods import time_text
 
 IMAGES = Images(

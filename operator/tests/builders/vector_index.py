@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flotilla_operator.api.vector_index import VectorIndex, VectorIndexSpec
-from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.objects.owners import Owner
 from tests.builders.model_replica_set import merged
 
 OWNER = Owner(kind="VectorIndex", namespace="default", name="handbook", uid="uid-handbook")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import flotilla_operator
-from flotilla_operator.cluster.client import ApiError, Client, error_from, load_configuration
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.cluster.client import ApiError, Client, error_from
+from flotilla_operator.cluster.connection import load_configuration
+from flotilla_operator.objects.resources import (
     ALL,
     CONFIG_MAPS,
     LEASES,
@@ -139,7 +140,7 @@ def test_a_resource_is_found_by_kind_and_by_plural() -> None:
         assert resource_at(resource.ref("default", "a")) is resource
 
 
-def test_only_the_client_speaks_to_the_api_server() -> None:
+def test_only_the_connection_speaks_to_the_api_server() -> None:
     """Whoever goes round it has no time limit, no content type and no fence."""
     package = Path(flotilla_operator.__file__).parent
     importers = {
@@ -149,4 +150,4 @@ def test_only_the_client_speaks_to_the_api_server() -> None:
         if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kubernetes")
         or (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "kubernetes" for a in node.names))
     }
-    assert importers == {"cluster/client.py", "controllers/watching.py"}
+    assert importers == {"cluster/connection.py", "controllers/watching.py"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.events import BUCKET_SIZE, NOTE_LIMIT, Recorder, gathered
 from flotilla_operator.cluster.ownership import Owner
-from flotilla_operator.cluster.resources import EVENTS, MODEL_REPLICA_SETS
-from flotilla_operator.cluster.writes import Event, EventType, Manifest
+from flotilla_operator.cluster.writes import Event, EventType
+from flotilla_operator.objects.resources import EVENTS, MODEL_REPLICA_SETS, Manifest
 from tests.support.fake_api import FakeApi
 
 
@@ -131,4 +131,7 @@ async def test_an_event_that_cannot_be_written_fails_nothing() -> None:
     async with bench() as b:
         b.api.fail(lambda r: r.method == "POST", 403)
         await b.recorder.record(b.owner, FAILED)
+        assert [request.method for request in b.api.writes()] == ["POST"]
         assert b.events() == []
+        await b.recorder.record(b.owner, placed("a"))
+        assert [event["reason"] for event in b.events()] == ["GroupPlaced"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.cluster.kept_images import ANNOTATION_IMAGES, with_kept_images
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.objects.resources import Manifest
 
 
 def workload(release: int, *, kind: str = "Deployment", argument: str = "a") -> Manifest:

@@ -12,9 +12,9 @@ import pytest
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.lease import Fence, LeaderLease, LeaseSettings, NotLeadingError
-from flotilla_operator.cluster.resources import CONFIG_MAPS, LEASES
-from flotilla_operator.cluster.writes import Manifest
-from tests.support.fake_api import FakeApi, Request
+from flotilla_operator.objects.resources import CONFIG_MAPS, LEASES, Manifest
+from tests.support.fake_api import FakeApi
+from tests.support.fake_requests import Request
 from tests.support.waiting import until
 
 RENEW_DEADLINE = 2.0
@@ -165,18 +165,20 @@ async def test_renewals_that_fail_lose_the_lease_before_another_may_take_it(faul
         assert not fence.leading
 
 
-async def test_a_client_that_raises_anything_at_all_is_a_failed_renewal() -> None:
-    class Broken:
-        async def replace(self, *_arguments: object) -> Manifest:
-            raise ZeroDivisionError
+async def test_a_client_that_raises_anything_at_all_is_a_failed_renewal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*_arguments: object) -> Manifest:
+        raise ZeroDivisionError
 
     api = FakeApi()
     async with api.running(), api.client() as client:
-        lease, _ = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
+        lease, fence = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
         await lease.acquire()
-        lease._client = Broken()  # type: ignore[assignment]
+        monkeypatch.setattr(client, "replace", broken)
         with pytest.raises(NotLeadingError):
             await asyncio.wait_for(lease.hold(), LONG_ENOUGH)
+        assert not fence.leading
 
 
 async def test_one_failed_renewal_is_made_good_by_the_next() -> None:
@@ -210,8 +212,10 @@ async def test_a_lease_that_hangs_while_it_is_sought_is_asked_again() -> None:
     api = FakeApi()
     async with api.running(), api.client() as client:
         api.hang(lambda request: request.method == "GET")
-        lease, _ = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
+        lease, fence = lease_of(client, "a", renew_deadline=SHORT_DEADLINE)
         await asyncio.wait_for(lease.acquire(), LONG_ENOUGH)
+        assert api.hung.is_set()
+        assert fence.leading
 
 
 async def test_a_write_without_the_lease_never_reaches_the_server() -> None:

@@ -13,12 +13,11 @@ from flotilla_operator.controllers.conditions import (
     Truth,
     is_true,
     merged,
-    parsed_timestamp,
     rounded,
-    timestamp,
     transitions,
     with_summary,
 )
+from flotilla_operator.objects.times import parsed_timestamp, timestamp
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=5)
@@ -64,7 +63,11 @@ def test_ready_says_which_condition_holds_it_back_and_why() -> None:
     assert (ready.reason, ready.message) == ("Because", "Placed: why")
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(Truth)), st.sampled_from(["A", "B"]), st.text(max_size=3))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(Truth)), st.sampled_from(["A", "B"]), st.text(max_size=3)), min_size=2
+    )
+)
 def test_the_transition_time_moves_only_with_the_status(history: list[tuple[Truth, str, str]]) -> None:
     held: list[dict[str, object]] = []
     moved_at, status = None, None

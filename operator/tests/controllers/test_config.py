@@ -77,7 +77,7 @@ def test_a_renewal_deadline_past_the_lease_is_refused() -> None:
 
 
 def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"config\.json: No such file"):
+    with pytest.raises(ConfigError, match=r"config\.json: the configuration cannot be read: No such file"):
         read_config(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="not JSON"):

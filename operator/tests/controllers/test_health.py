@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flotilla_operator.cluster.queue import KeyedQueue
-from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, PODS, Key
 from flotilla_operator.controllers.health import Health, Probed
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, PODS, Key
 from flotilla_operator.telemetry.metrics import Metrics
 
 
@@ -59,12 +59,12 @@ async def test_all_is_well() -> None:
 async def test_a_watch_that_gives_no_sign_of_life_is_noticed() -> None:
     assert health(watch=watcher(PODS, 200)).problems() == []
     (problem,) = health(watch=watcher(PODS, 220)).problems()
-    assert problem == "no sign of life of the watch of pods for 220 s"
+    assert problem == "the watch of pods has shown no activity for 220 s"
 
 
 async def test_sweeps_that_stopped_are_noticed() -> None:
     (problem,) = health(sweep=watcher(MODEL_REPLICA_SETS, 1000)).problems()
-    assert problem == "no sweep of modelreplicasets for 1000 s"
+    assert problem == "modelreplicasets have not been listed for 1000 s"
 
 
 async def test_a_cache_that_is_not_complete_is_not_ready_but_alive() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.controllers.ignored_fields import ignored_fields
-from tests.builders.model_replica_set import full_featured_objects, model_replica_set
+from tests.builders.model_replica_set import model_replica_set
 
 
 def ignored(**spec: Any) -> list[str]:
@@ -36,8 +36,3 @@ def ignored(**spec: Any) -> list[str]:
 )
 def test_ignored(spec: dict[str, Any], paths: list[str]) -> None:
     assert ignored(**spec) == paths
-
-
-def test_nothing_of_what_we_know_is_ignored() -> None:
-    for manifest in full_featured_objects():
-        assert ignored_fields(ModelReplicaSetSpec, manifest["spec"], "spec") == []

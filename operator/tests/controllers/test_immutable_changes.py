@@ -15,8 +15,7 @@ from flotilla_operator.api.kinds import KINDS
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import create_volume_for, whole_operator
-from tests.support.processes import OperatorProcess
+from tests.support.kinds import create_volume_for
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
@@ -28,15 +27,6 @@ PATHS = {
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
 }
-
-
-@pytest.fixture(scope="module")
-def operator(
-    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    folder = tmp_path_factory.mktemp("operator")
-    with whole_operator(running_control_plane, folder, "immutable-changes") as process:
-        yield process
 
 
 class Stage:
@@ -170,7 +160,7 @@ FIRST = {
 ALONGSIDE = {"AgentFleet": "gateway", "VectorIndex": "retriever"}
 
 
-@pytest.mark.usefixtures("operator", "volumes")
+@pytest.mark.usefixtures("operator_of_all", "volumes")
 @pytest.mark.parametrize(("kind", "change", "said"), CANNOT)
 def test_what_cannot_be_done_is_said_and_taking_it_back_mends_it(
     running_control_plane: ControlPlane,
@@ -220,7 +210,7 @@ def is_of_type(stage: Stage, service: str, wanted: str) -> bool:
     return found is not None and found["spec"]["type"] == wanted
 
 
-@pytest.mark.usefixtures("operator")
+@pytest.mark.usefixtures("operator_of_all")
 @pytest.mark.parametrize(("kind", "part", "name"), SERVICES)
 def test_a_service_takes_every_type_there_and_back(
     running_control_plane: ControlPlane, running_namespace: str, kind: str, part: str, name: str
@@ -237,7 +227,7 @@ def test_a_service_takes_every_type_there_and_back(
     assert not any("nodePort" in port for port in last["spec"]["ports"])
 
 
-@pytest.mark.usefixtures("operator")
+@pytest.mark.usefixtures("operator_of_all")
 def test_a_pod_is_replaced_by_one_of_the_new_template(
     running_control_plane: ControlPlane, running_namespace: str
 ) -> None:
@@ -249,7 +239,7 @@ def test_a_pod_is_replaced_by_one_of_the_new_template(
     eventually(lambda: stage.engine_pods() and not before.keys() & stage.engine_pods().keys())
 
 
-@pytest.mark.usefixtures("operator")
+@pytest.mark.usefixtures("operator_of_all")
 def test_the_task_of_a_model_is_refused_at_apply(
     running_control_plane: ControlPlane, running_namespace: str
 ) -> None:

@@ -7,11 +7,10 @@ import pytest
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.reflector import Change
-from flotilla_operator.cluster.resources import NAMESPACES, Key
-from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.leaving import namespace_leaves, without_a_drain
 from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.objects.resources import NAMESPACES, Key, Manifest
 
 KEY = Key("AgentFleet", "team", "assistant")
 NOW = datetime(2026, 5, 1, tzinfo=UTC).isoformat()

@@ -5,18 +5,18 @@ import asyncio
 from prometheus_client import generate_latest
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import CONFIG_MAPS, NODES, PODS
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.mirrors import Mirrors
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
 from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.objects.resources import CONFIG_MAPS, NODES, PODS
 from flotilla_operator.telemetry.metrics import Metrics
+from tests.builders.world import IMAGES
 from tests.support.fake_api import FakeApi
 
 
 async def test_of_several_watches_of_a_resource_the_quietest_is_counted() -> None:
-    images = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "x")
-    config = parse_config({"images": images, "watchNamespaces": ["first", "second", "third"]})
+    config = parse_config({"images": IMAGES, "watchNamespaces": ["first", "second", "third"]})
     controllers, caches, metrics = [ModelReplicaSetController()], Caches(), Metrics()
     api = FakeApi()
     async with api.running(), api.client() as client:

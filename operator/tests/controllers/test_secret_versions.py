@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from flotilla_operator.cluster.writes import Apply
 from flotilla_operator.controllers.controller import Secret
-from flotilla_operator.workloads.hashing import keyed_hash
+from flotilla_operator.objects.hashes import keyed_hash
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import agent_fleet, served_model
 from tests.builders.vector_index import vector_index

@@ -5,7 +5,8 @@ from typing import Any
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.reflector import Change
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
     CONFIG_MAPS,
     MODEL_REPLICA_SETS,
@@ -13,11 +14,10 @@ from flotilla_operator.cluster.resources import (
     PODS,
     SERVICES,
     Key,
+    Manifest,
     Reference,
     Resource,
 )
-from flotilla_operator.cluster.writes import Manifest
-from flotilla_operator.controllers.wakes import Wakes
 
 SET = Key("ModelReplicaSet", "default", "m")
 FLEET = Key("AgentFleet", "default", "f")
@@ -104,7 +104,6 @@ def test_a_deleted_fleet_is_woken_once_and_forgotten() -> None:
     assert woken == [FLEET, FLEET]
     waker.changed(MODEL_REPLICA_SETS, ours("ModelReplicaSet", "m"), Change.REMOVED)
     assert woken[2:] == [SET]
-    assert not waker._referrers
 
 
 def test_what_stands_in_the_way_wakes_when_it_goes() -> None:

@@ -4,37 +4,32 @@ What each kind does is tested beside its controller; here is what concerns all o
 """
 
 import copy
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+from flotilla_operator.api.kinds import KINDS
 from local_cluster.control_plane import ControlPlane
 from local_cluster.pytest_plugin import create_namespace
-from tests.support.processes import ROOT, WHOLE
-from tests.support.site import USER, Manifest, Site, reconciles, unscheduled
+from tests.support.processes import ROOT, WHOLE, OperatorProcess
+from tests.support.site import SCHEDULED_AT_MOST, Manifest, Site, reconciles, unscheduled
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
 
-KINDS = ("modelreplicasets", "vectorindexes", "agentfleets")
+FOLDER = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{plural}"
+PLURALS = {kind.name: kind.plural for kind in KINDS}
 COPIES = 17
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane of this module's own with the CRDs that the chart installs."""
-    with ControlPlane(tmp_path_factory.mktemp("whole-plane")) as started:
-        started.kubectl("apply", "--server-side", f"-f={ROOT / 'crds'}")
-        started.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
-        yield started
+STATUS_INTERVAL_SECONDS = 2
+LOOKS = SCHEDULED_AT_MOST + 2  # what is asked in every look is then asked more often than what is scheduled
 
 
 @pytest.fixture
-def site(plane: ControlPlane, tmp_path: Path) -> Site:
-    return Site(plane, create_namespace(plane), tmp_path)
+def site(control_plane: ControlPlane, tmp_path: Path) -> Site:
+    return Site(control_plane, create_namespace(control_plane), tmp_path)
 
 
 def example_objects() -> list[Manifest]:
@@ -51,26 +46,37 @@ def copies_of(manifest: Manifest, count: int) -> list[Manifest]:
     return made
 
 
+def create(site: Site, objects: Iterable[Manifest]) -> list[str]:
+    """Create the objects; returns their paths."""
+    paths = []
+    for one in objects:
+        folder = FOLDER.format(namespace=site.namespace, plural=PLURALS[one["kind"]])
+        site.plane.client.create(folder, one)
+        paths.append(f"{folder}/{one['metadata']['name']}")
+    return paths
+
+
+def has_reconciled(operator: OperatorProcess, times: float) -> bool:
+    return reconciles(operator) >= times
+
+
 def test_fifty_settled_objects_of_all_kinds_cost_nothing_and_memory_stays_small(site: Site) -> None:
     by_kind = {manifest["kind"]: manifest for manifest in example_objects()}
     objects = [one for manifest in by_kind.values() for one in copies_of(manifest, COPIES)]
     assert len(objects) >= 50
     assert {one["kind"] for one in objects} >= {"ModelReplicaSet", "VectorIndex", "AgentFleet"}
-    with site.operator(module=WHOLE) as operator:
-        site.plane.kubectl(f"-n={site.namespace}", "apply", "-f=-", manifest=yaml.safe_dump_all(objects))
+    interval = {"statusIntervalSeconds": STATUS_INTERVAL_SECONDS}
+    with site.operator(module=WHOLE, loop=interval) as operator:
+        paths = create(site, objects)
         eventually(lambda: operator.logged("leader_elected"))
         eventually(lambda: reconciles(operator) > len(objects))
-        eventually(site.quiet)
-        since = len(list(site.plane.audit_events(user=USER)))
-        before = reconciles(operator)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            for plural in KINDS:
-                site.plane.kubectl(
-                    f"-n={site.namespace}", "annotate", plural, "--all", f"again={time.time()}", "--overwrite"
-                )
-            time.sleep(4)
-        eventually(lambda: reconciles(operator) - before >= len(objects))
+        eventually(lambda: site.quiet(STATUS_INTERVAL_SECONDS))
+        since = site.asked_so_far()
+        for look in range(LOOKS):
+            done = reconciles(operator)
+            for path in paths:
+                site.plane.client.merge(path, {"metadata": {"annotations": {"look": str(look)}}})
+            eventually(partial(has_reconciled, operator, done + len(objects)))
         assert unscheduled(site.asked(since)) == []
         assert operator.memory_mib() < 150
         assert "reconcile_failed" not in operator.log()

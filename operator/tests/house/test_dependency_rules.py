@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+RUFF = Path(sys.executable).with_name("ruff")
 
 
 def test_every_dependency_rule_holds() -> None:
@@ -34,6 +35,21 @@ def test_every_dependency_rule_holds() -> None:
             "import flotilla_operator.workloads",
             id="the API imports upwards",
         ),
+        pytest.param(
+            "flotilla_operator",
+            "replicas/__init__",
+            "import flotilla_operator.workloads",
+            id="a policy imports what makes manifests",
+        ),
+        pytest.param(
+            "flotilla_operator", "replicas/__init__", "import time", id="a policy imports the clock's module"
+        ),
+        pytest.param(
+            "flotilla_operator",
+            "placement/__init__",
+            "import flotilla_operator.replicas",
+            id="placement imports a policy",
+        ),
     ],
 )
 def test_a_broken_rule_is_seen(tmp_path: Path, package: str, module: str, line: str) -> None:
@@ -56,3 +72,17 @@ def test_a_broken_rule_is_seen(tmp_path: Path, package: str, module: str, line: 
         env={"PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 1, done.stdout
+
+
+@pytest.mark.parametrize("package", ["replicas", "placement", "autoscaling", "capacity", "workloads"])
+def test_a_pure_package_that_reads_a_clock_is_seen(package: str) -> None:
+    code = "from datetime import UTC, datetime\n\nNOW = datetime.now(UTC)\n"
+    name = f"operator/flotilla_operator/{package}/clock.py"
+    done = subprocess.run(
+        [RUFF, "check", "--no-cache", "--select", "TID251", "--stdin-filename", name, "-"],
+        cwd=ROOT,
+        input=code,
+        capture_output=True,
+        text=True,
+    )
+    assert "Pure packages take the time as an argument" in done.stdout, done.stderr

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.objects.quantities import amount
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node, pod_requests
-from flotilla_operator.placement.quantities import amount
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from flotilla_operator.placement import (
 from flotilla_operator.placement.groups import ZONE
 from flotilla_operator.placement.score import Score
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
-from tests.support.tables import rows_of
 
 AMD = "amd.com/gpu"
 GKE = "cloud.google.com/gke-accelerator"
@@ -190,29 +189,39 @@ def test_each_reason_is_said(reason: RefusalReason, the_node: Node, the_group: G
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "the_group", "sentence", "reason"),
+    ("snapshot", "waiting", "sentence", "reason"),
     [
         pytest.param(
             cluster(node("a"), node("b", labels={ZONE: "x"})),
-            group("g", gpus=4, stages=4, pack_within=ZONE, required=True),
-            "0/2 nodes fit: 1 TooFewForAllStages, 1 TopologyLabelMissing; room for 2 of 4 stages",
+            [group("g", gpus=4, stages=4, pack_within=ZONE, required=True)],
+            "0/2 nodes fit: 1 TooFewForAllStages, 1 TopologyLabelMissing; there is room for 2 of 4 stages",
             RefusalReason.TOPOLOGY_LABEL_MISSING,
             id="a node that does not say its zone cannot be in one",
         ),
         pytest.param(
             cluster(node("a", labels={ZONE: "x"}), node("b", labels={ZONE: "y"}), node("c", gpus=1)),
-            group("g", gpus=8, stages=2, pack_within=ZONE, required=True),
-            "0/3 nodes fit: 2 NoDomainWithRoom, 1 TopologyLabelMissing; room for 2 of 2 stages, but for 1 "
-            "within one topology.kubernetes.io/zone",
+            [group("g", gpus=8, stages=2, pack_within=ZONE, required=True)],
+            "0/3 nodes fit: 2 NoDomainWithRoom, 1 TopologyLabelMissing; there is room for 2 of 2 stages, but "
+            "only for 1 within one topology.kubernetes.io/zone",
             RefusalReason.NO_DOMAIN_WITH_ROOM,
             id="enough GPUs, but not in one zone",
         ),
         pytest.param(
             cluster(node("a"), node("b", gpus=4)),
-            group("g", gpus=8, stages=2),
-            "0/2 nodes fit: 1 InsufficientGPUs, 1 TooFewForAllStages; room for 1 of 2 stages",
+            [group("g", gpus=8, stages=2)],
+            "0/2 nodes fit: 1 InsufficientGPUs, 1 TooFewForAllStages; there is room for 1 of 2 stages",
             RefusalReason.TOO_FEW_FOR_ALL_STAGES,
             id="room for one stage of two",
+        ),
+        pytest.param(
+            cluster(
+                node("a", labels={ZONE: "x"}), node("b", labels={ZONE: "y"}), node("c", labels={ZONE: "z"})
+            ),
+            [group("g", gpus=8, stages=2, pack_within=ZONE, required=True)],
+            "0/3 nodes fit: 3 NoDomainWithRoom; there is room for 2 of 2 stages, but only for 1 within one "
+            "topology.kubernetes.io/zone",
+            RefusalReason.NO_DOMAIN_WITH_ROOM,
+            id="room for more stages than the group has, in as many zones",
         ),
         pytest.param(
             cluster(
@@ -220,26 +229,44 @@ def test_each_reason_is_said(reason: RefusalReason, the_node: Node, the_group: G
                 node("b", labels={ZONE: "y"}, cordoned=True),
                 standing=(Standing(owner="default/llama", nodes=("a",)),),
             ),
-            group("g", spread_across=ZONE, required=True),
+            [group("g", spread_across=ZONE, required=True)],
             "0/2 nodes fit: 1 Cordoned, 1 SpreadExceeded",
             RefusalReason.SPREAD_EXCEEDED,
             id="another replica in this zone would be one too many",
         ),
+        pytest.param(
+            cluster(node("a"), claims=(used("a", 4),)),
+            [group("g", gpus=2, since=100), group("large", gpus=8, since=0)],
+            "0/1 nodes fit: 1 KeptForOlderGroup",
+            RefusalReason.KEPT_FOR_OLDER_GROUP,
+            id="one that is larger has waited for ten minutes",
+        ),
     ],
 )
 def test_each_reason_of_a_group_is_said(
-    snapshot: Snapshot, the_group: Group, sentence: str, reason: RefusalReason
+    snapshot: Snapshot, waiting: list[Group], sentence: str, reason: RefusalReason
 ) -> None:
-    (refusal,) = place(snapshot, [the_group], POLICY, 0).refusals
+    refusal = place(snapshot, waiting, POLICY, 600).refusal_of("default/llama", "g")
+    assert refusal is not None
     assert refusal.message == sentence
     assert reason in refusal.counts
 
 
-def test_every_reason_is_covered_here() -> None:
-    of_nodes = {row.values[0] for row in rows_of(test_each_reason_is_said)}
-    of_groups = {row.values[-1] for row in rows_of(test_each_reason_of_a_group_is_said)}
-    shown = of_nodes | of_groups | {RefusalReason.KEPT_FOR_OLDER_GROUP}
-    assert shown == set(RefusalReason)
+def test_sets_that_are_refused_for_the_same_reasons_share_one_explanation() -> None:
+    snapshot = cluster(
+        node("a", labels={ZONE: "x"}),
+        node("b", labels={ZONE: "y"}),
+        claims=(used("a", 4), used("b", 8)),
+        standing=tuple(Standing(owner=owner, nodes=("a",)) for owner in ("d/crowded", "d/too")),
+    )
+    waiting = [
+        group("g", owner=owner, gpus=4, stages=2, spread_across=ZONE, required=True)
+        for owner in ("d/crowded", "d/new", "d/too")
+    ]
+    crowded, new, too = place(snapshot, waiting, POLICY, 0).refusals
+    assert crowded.counts is too.counts
+    assert crowded.counts == {RefusalReason.SPREAD_EXCEEDED: 1, RefusalReason.INSUFFICIENT_GPUS: 1}
+    assert new.counts == {RefusalReason.TOO_FEW_FOR_ALL_STAGES: 1, RefusalReason.INSUFFICIENT_GPUS: 1}
 
 
 def test_room_is_kept_for_a_group_that_waited_too_long() -> None:

@@ -2,55 +2,59 @@
 
 No GPU twice, a group whole or not at all, what must be packed or spread is, input order changes nothing, and
 when the plan ends no group fits that was refused, unless room is kept for an older one. Groups of several
-nodes never lock each other out.
+nodes never lock each other out. That these cases are drawn at all is tested too.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from flotilla_operator.placement import Claim, Group, Snapshot, Standing, place
 from flotilla_operator.placement.groups import RACK, ZONE
 from flotilla_operator.placement.plan import turn
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
+from tests.support.generated import seldom_drawn
 
 NAMES = [f"n{i}" for i in range(6)]
+SELDOM = st.sampled_from([False] * 9 + [True])
 
 nodes = st.lists(
     st.builds(
         node,
         st.sampled_from(NAMES),
-        gpus=st.sampled_from([0, 1, 4, 8]),
-        product=st.sampled_from([None, "H100", "A100"]),
-        cordoned=st.booleans(),
-        ready=st.booleans(),
-        cores=st.integers(0, 8),
+        gpus=st.sampled_from([8, 8, 8, 4, 1, 0]),
+        product=st.sampled_from(["H100", "H100", "H100", "A100", None]),
+        cordoned=SELDOM,
+        ready=SELDOM.map(lambda seldom: not seldom),
+        cores=st.sampled_from([64, 64, 64, 2]),
         labels=st.builds(
             lambda zone, rack: {k: v for k, v in ((ZONE, zone), (RACK, rack)) if v},
-            st.sampled_from([None, "x", "y"]),
-            st.sampled_from([None, "r0", "r1"]),
+            st.sampled_from(["x", "x", "y", None]),
+            st.sampled_from(["r0", "r0", "r1", None]),
         ),
     ),
+    min_size=3,
     max_size=6,
     unique_by=lambda n: n.name,
 )
-claims = st.lists(st.builds(used, st.sampled_from(NAMES), st.integers(0, 8)), max_size=6).map(tuple)
+claims = st.lists(st.builds(used, st.sampled_from(NAMES), st.integers(0, 8)), max_size=3).map(tuple)
 groups = st.lists(
     st.builds(
         group,
         st.sampled_from([f"g{i}" for i in range(8)]),
-        gpus=st.sampled_from([1, 2, 4, 8]),
+        gpus=st.sampled_from([4, 2, 1, 8]),
         since=st.integers(0, 1000),
-        priority=st.sampled_from([-5, 0, 0, 100]),
-        products=st.sampled_from([frozenset(), frozenset({"H100"})]),
-        left_out=st.sampled_from([frozenset(), frozenset({"n0"})]),
-        stages=st.sampled_from([1, 1, 2, 3]),
-        pack_within=st.sampled_from([None, RACK, ZONE, "row"]),
-        spread_across=st.sampled_from([None, None, ZONE]),
+        priority=st.sampled_from([0, 0, -5, 100]),
+        products=st.sampled_from([frozenset(), frozenset(), frozenset({"H100"})]),
+        left_out=st.sampled_from([frozenset(), frozenset(), frozenset({"n0"})]),
+        stages=st.sampled_from([1, 2, 2, 3]),
+        pack_within=st.sampled_from([ZONE, ZONE, RACK, None, "row"]),
+        spread_across=st.sampled_from([None, ZONE]),
         required=st.booleans(),
     ),
+    min_size=1,
     max_size=8,
     unique_by=lambda g: g.name,
 )
@@ -66,8 +70,45 @@ times = st.integers(0, 2000)
 YOUNG = 0  # a time at which no group of the queue has aged
 
 
+CASES = (
+    "bound on several nodes",
+    "bound in one domain",
+    "bound where the fewest are",
+    "refused with room for some of it",
+    "refused in every domain",
+    "some bound and some refused",
+    "passed by a younger one",
+)
+
+
+def cases_of(snapshot: Snapshot, waiting: list[Group], now: int) -> Iterator[str]:
+    placement = place(snapshot, waiting, POLICY, now)
+    for binding in placement.bindings:
+        if len(set(binding.nodes)) > 1:
+            yield "bound on several nodes"
+        if binding.group.must_pack:
+            yield "bound in one domain"
+        if binding.group.must_spread:
+            yield "bound where the fewest are"
+    for refusal in placement.refusals:
+        if refusal.stages_with_room:
+            yield "refused with room for some of it"
+        if refusal.group.must_pack:
+            yield "refused in every domain"
+        if placement.bindings:
+            yield "some bound and some refused"
+        if any(turn(binding.group) > turn(refusal.group) for binding in placement.bindings):
+            yield "passed by a younger one"
+
+
+def test_the_cases_of_these_properties_are_drawn() -> None:
+    assert seldom_drawn(CASES, cases_of, snapshots, groups, times) == {}
+
+
 @given(snapshots, groups, times)
 @example(cluster(node("n0", gpus=8), claims=(used("n0", 9),)), [group("g0")], 0)
+@example(cluster(), [group("g0")], 0)
+@example(cluster(node("n0")), [], 0)
 def test_no_gpu_is_given_twice_and_no_group_is_lost(
     snapshot: Snapshot, waiting: list[Group], now: int
 ) -> None:
@@ -125,25 +166,29 @@ def stages_that_fit(free: Mapping[str, int], group: Group) -> int:
     return min(max(free.get(resource, 0), 0) // value for resource, value in group.requests.items())
 
 
-@given(snapshots, groups, times)
-def test_a_group_alone_takes_the_node_with_the_least_left_over(
-    snapshot: Snapshot, waiting: list[Group], now: int
-) -> None:
-    first = min(waiting, key=turn, default=None)
-    if first is None or first.stages > 1 or first.spread_across:
-        return
+single = st.builds(
+    group,
+    st.just("g0"),
+    gpus=st.sampled_from([1, 2, 4]),
+    products=st.sampled_from([frozenset(), frozenset({"H100"})]),
+    left_out=st.sampled_from([frozenset(), frozenset({"n0"})]),
+)
+
+
+@given(snapshots, single)
+def test_a_group_alone_takes_the_node_with_the_least_left_over(snapshot: Snapshot, alone: Group) -> None:
     free = {n.name: n.allocatable[GPU] for n in snapshot.topology.nodes}
     for claim in snapshot.claims:
         if claim.node in free:
             free[claim.node] -= claim.requests[GPU]
-    alone = place(snapshot, [first], POLICY, now)
-    for binding in alone.bindings:
-        others = [
-            place(cluster(n, claims=tuple(snapshot.claims)), [first], POLICY, now)
-            for n in snapshot.topology.nodes
-        ]
-        able = [other.bindings[0].nodes[0] for other in others if other.bindings]
-        assert free[binding.nodes[0]] == min(free[name] for name in able)
+    able = [
+        n.name
+        for n in snapshot.topology.nodes
+        if place(cluster(n, claims=tuple(snapshot.claims)), [alone], POLICY, YOUNG).bindings
+    ]
+    assume(able)
+    (binding,) = place(snapshot, [alone], POLICY, YOUNG).bindings
+    assert free[binding.nodes[0]] == min(free[name] for name in able)
 
 
 @given(st.integers(2, 6), st.randoms(use_true_random=False))

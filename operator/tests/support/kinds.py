@@ -1,34 +1,25 @@
-"""The three kinds on a real API server, and an operator for one of them or for all."""
+"""An operator for one of the three kinds or for all, on a real API server, and what it works on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import gpu_node
-from tests.support.processes import PATIENT_LEADER, ROOT, WHOLE, OperatorProcess, operator_process
+from tests.support.processes import OperatorProcess, operator_process
 
-CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 VOLUMES = "/api/v1/persistentvolumes"
-ONE_KIND = "tests.support.kind_operator"
-ESTABLISHED_WITHIN_SECONDS = 180
-
-
-def install_kinds(plane: ControlPlane) -> None:
-    """Apply crds/ and wait until the API server serves the kinds."""
-    paths = sorted((ROOT / "crds").glob("*.yaml"))
-    for path in paths:
-        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plane.client.apply(f"{CRD_PATH}/{manifest['metadata']['name']}", manifest)
-    plane.kubectl(
-        "wait",
-        "--for=condition=Established",
-        f"--timeout={ESTABLISHED_WITHIN_SECONDS}s",
-        *(f"crd/{path.stem.split('_')[1]}.flotilla.dev" for path in paths),
-    )
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/flotilla-operator"
+QUICK = "tests.support.quick_operator"
+# What a test waits for: figures in a status, and the deadline until which a pod must be bound.
+STATUS_INTERVAL_SECONDS = 1
+BIND_TIMEOUT_SECONDS = 10
+QUICK_CONFIG: Mapping[str, Any] = {
+    "loop": {"statusIntervalSeconds": STATUS_INTERVAL_SECONDS},
+    "placement": {"bindTimeoutSeconds": BIND_TIMEOUT_SECONDS},
+}
 
 
 @contextmanager
@@ -42,32 +33,65 @@ def kwok_node(plane: ControlPlane, name: str, *, gpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def kind_operator(plane: ControlPlane, folder: Path, kind: str) -> Iterator[OperatorProcess]:
-    """An operator with one kind's controller alone.
-
-    Each operator has a lease of its own: it ends by SIGKILL and so keeps its lease for a while, and the next
-    module's must not wait for that.
-    """
-    install_kinds(plane)
-    leader = {**PATIENT_LEADER, "leaseName": kind.lower()}
-    with operator_process(
-        folder, plane.kubeconfig, module=ONE_KIND, leader=leader, environment={"KIND": kind}
-    ) as process:
-        yield process
-
-
-@contextmanager
-def whole_operator(
-    plane: ControlPlane, folder: Path, name: str, *, gpus: int = 0, **config: Any
+def kinds_operator(
+    plane: ControlPlane, folder: Path, *kinds: str, **config: Any
 ) -> Iterator[OperatorProcess]:
-    """The operator as it ships, beside a node whose pods KWOK runs; both are called after `name`."""
-    install_kinds(plane)
-    leader = {**PATIENT_LEADER, "leaseName": name}
-    with (
-        kwok_node(plane, f"{name}-node", gpus=gpus),
-        operator_process(folder, plane.kubeconfig, module=WHOLE, leader=leader, **config) as process,
-    ):
-        yield process
+    """An operator with the controllers of these kinds; its lease goes with it."""
+    environment = {"KINDS": ",".join(kinds)}
+    try:
+        with operator_process(
+            folder, plane.kubeconfig, module=QUICK, environment=environment, **config
+        ) as made:
+            yield made
+    finally:
+        forget_leader(plane)
+
+
+def forget_leader(plane: ControlPlane) -> None:
+    """Delete the lease of an operator that was killed: the next one need not wait until it expires."""
+    plane.client.delete(LEASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An operator, and the GPUs of the node beside it, for pods that ask for no node of their own."""
+
+    kinds: tuple[str, ...]
+    node_gpus: int | None
+    config: Mapping[str, Any]
+
+
+class Operators:
+    """The operator at work in a control plane, one at a time, shared by the tests that want the same one.
+
+    Two at once would write the same objects.
+    """
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self._plane = plane
+        self._folder = folder
+        self._at_work: tuple[Wanted, OperatorProcess] | None = None
+        self._ends = ExitStack()
+
+    def of(self, *kinds: str, node_gpus: int | None = None, **config: Any) -> OperatorProcess:
+        """The operator with these controllers; it is started unless it is at work already."""
+        wanted = Wanted(kinds=kinds, node_gpus=node_gpus, config={**QUICK_CONFIG, **config})
+        if self._at_work is None or self._at_work[0] != wanted or not self._at_work[1].running:
+            self.end()
+            self._at_work = wanted, self._start(wanted)
+        return self._at_work[1]
+
+    def end(self) -> None:
+        """End the operator that is at work, if there is one."""
+        self._ends.close()
+        self._at_work = None
+
+    def _start(self, wanted: Wanted) -> OperatorProcess:
+        if wanted.node_gpus is not None:
+            self._ends.enter_context(kwok_node(self._plane, "beside-the-operator", gpus=wanted.node_gpus))
+        return self._ends.enter_context(
+            kinds_operator(self._plane, self._folder, *wanted.kinds, **wanted.config)
+        )
 
 
 def enforce_restricted(plane: ControlPlane, namespace: str) -> None:

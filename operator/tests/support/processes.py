@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[3]
 TINY = "tests.support.tiny_controller"
 WHOLE = "flotilla_operator.controllers"
 ANSWERS_WITHIN_SECONDS = 60
-# As an installation has it. On a machine that stalls for so long it is lost by itself.
-USUAL_LEADER = {"leaseDurationSeconds": 15, "renewDeadlineSeconds": 10, "retryPeriodSeconds": 2}
+# For a test that waits until a lease is lost. A machine that stalls for five seconds loses it, too.
+SHORT_LEADER = {"leaseDurationSeconds": 7, "renewDeadlineSeconds": 5, "retryPeriodSeconds": 1}
 PATIENT_LEADER = {"leaseDurationSeconds": 30, "renewDeadlineSeconds": 25, "retryPeriodSeconds": 1}
 
 

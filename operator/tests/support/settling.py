@@ -9,15 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import Key
-from flotilla_operator.cluster.writes import Apply, Create, Delete, Manifest
-from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.cluster.writes import Apply, Create, Delete
+from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller, Secret, World
+from flotilla_operator.objects.resources import Key, Manifest
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
+from tests.builders.world import CONFIG
+from tests.support.planned import Plan, plan_by
 
-IMAGES = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/image")
 ROUND = timedelta(seconds=60)
 REPORTS = {
     BuildStep.PLAN: {"documents": DocumentCounts(discovered=3), "shards": 2},
@@ -53,7 +54,8 @@ class EverySecret:
 class SettlingCluster:
     """Manifests by kind and name, all in one namespace or in none."""
 
-    def __init__(self, *manifests: Manifest) -> None:
+    def __init__(self, *manifests: Manifest, config: OperatorConfig = CONFIG) -> None:
+        self._config = config
         self.objects: dict[tuple[str, str], Manifest] = {}
         for manifest in manifests:
             self.put(manifest)
@@ -65,8 +67,14 @@ class SettlingCluster:
         metadata.setdefault("creationTimestamp", "2026-05-01T11:00:00Z")
         self.objects[manifest["kind"], metadata["name"]] = {**manifest, "metadata": metadata}
 
+    def change(self, key: Key, spec: Mapping[str, Any]) -> None:
+        """Replace an object's spec, which is a new generation."""
+        found = self.objects[key.kind, key.name]
+        metadata = {**found["metadata"], "generation": found["metadata"]["generation"] + 1}
+        self.put({**found, "metadata": metadata, "spec": dict(spec)})
+
     async def settle(
-        self, controller: Controller[Any], manifest: Manifest, now: datetime, rounds: int
+        self, controller: Controller[Any, Any], manifest: Manifest, now: datetime, rounds: int
     ) -> None:
         """Let the controller look and act so many times."""
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -74,18 +82,23 @@ class SettlingCluster:
         for turn in range(rounds):
             await self._round(controller, Key(kind, "default", name), now + turn * ROUND)
 
-    async def _round(self, controller: Controller[Any], key: Key, now: datetime) -> None:
+    async def plan(self, controller: Controller[Any, Any], key: Key, now: datetime) -> Plan:
+        """What the controller makes of the object as it is."""
         current = self.objects[key.kind, key.name]
         world = World(
             caches=Caches.of(*self.objects.values()),
             measurements=Measurements(),
-            config=parse_config({"images": IMAGES}),
+            config=self._config,
             secrets=EverySecret(current["metadata"]["uid"]),
         )
         list(controller.references(current))
-        observed = await controller.observe(key, current, world)
-        plan = controller.plan(observed, now)
-        controller.scrape_targets(observed)
+        facts = await controller.observe(key, current, world, now)
+        controller.scrape_targets(facts)
+        return plan_by(controller, facts, now)
+
+    async def _round(self, controller: Controller[Any, Any], key: Key, now: datetime) -> None:
+        current = self.objects[key.kind, key.name]
+        plan = await self.plan(controller, key, now)
         for write in plan.writes:
             if isinstance(write, Apply | Create):
                 self._write(write.manifest)

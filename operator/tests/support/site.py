@@ -1,60 +1,19 @@
 """A namespace of a real API server and an operator with the tiny controller at work in it."""
 
-import json
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from local_cluster.control_plane import ControlPlane
-from local_cluster.errors import ApiError
+from tests.builders.api_objects import smallest
 from tests.support.processes import OperatorProcess, operator_process
-from tests.support.waiting import eventually
 
 Manifest = dict[str, Any]
-ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 KINDS = "/apis/flotilla.dev/v1alpha1"
 USER = "the-operator"
-
-
-def install_tiny_kind(plane: ControlPlane) -> None:
-    """Let `modelreplicasets` hold anything."""
-    plane.client.create(
-        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": "modelreplicasets.flotilla.dev"},
-            "spec": {
-                "group": "flotilla.dev",
-                "names": {"kind": "ModelReplicaSet", "plural": "modelreplicasets"},
-                "scope": "Namespaced",
-                "versions": [
-                    {
-                        "name": "v1alpha1",
-                        "served": True,
-                        "storage": True,
-                        "subresources": {"status": {}},
-                        "schema": {
-                            "openAPIV3Schema": {
-                                "type": "object",
-                                "properties": {"spec": ANYTHING, "status": ANYTHING},
-                            }
-                        },
-                    }
-                ],
-            },
-        },
-    )
-    eventually(lambda: is_served(plane))
-
-
-def is_served(plane: ControlPlane) -> bool:
-    try:
-        return bool(plane.client.get(f"{KINDS}/modelreplicasets"))
-    except ApiError:
-        return False
 
 
 class Site:
@@ -86,20 +45,19 @@ class Site:
         base = KINDS if plural == "modelreplicasets" else "/api/v1"
         return f"{base}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
-    def create(self, name: str, **spec: Any) -> None:
-        metadata = {"name": name, "namespace": self.namespace}
-        manifest = {
-            "apiVersion": "flotilla.dev/v1alpha1",
-            "kind": "ModelReplicaSet",
-            "metadata": metadata,
-            "spec": spec,
-        }
+    def create(self, name: str, *, replicas: int, data: Mapping[str, str] | None = None) -> None:
+        """An object of the tiny controller's."""
+        manifest = smallest("ModelReplicaSet", name=name, namespace=self.namespace)
+        manifest["spec"].update(replicas=replicas, pod={"annotations": dict(data or {})})
         self.plane.client.create(self.path("modelreplicasets"), manifest)
 
+    def change(self, name: str, *, data: Mapping[str, str | None] | None = None, **spec: Any) -> None:
+        """Another spec for an object of the tiny controller's; an entry of the data that is None goes."""
+        pod = {} if data is None else {"pod": {"annotations": dict(data)}}
+        self.patch("modelreplicasets", name, {"spec": {**spec, **pod}})
+
     def patch(self, plural: str, name: str, patch: Manifest) -> None:
-        self.plane.kubectl(
-            *(f"-n={self.namespace}", "patch", plural, name, "--type=merge", f"-p={json.dumps(patch)}")
-        )
+        self.plane.client.merge(self.path(plural, name), patch)
 
     def get(self, plural: str, name: str) -> Manifest:
         found: Manifest = self.plane.client.get(self.path(plural, name))
@@ -128,10 +86,14 @@ class Site:
         events = list(self.plane.audit_events(user=USER))[since:]
         return [event for event in events if event["stage"] == "ResponseComplete"]
 
-    def quiet(self) -> bool:
+    def asked_so_far(self) -> int:
+        """How much the operators of all sites have asked."""
+        return len(list(self.plane.audit_events(user=USER)))
+
+    def quiet(self, status_interval_seconds: float) -> bool:
         """Whether the operator asks nothing out of schedule for longer than a status may be held back."""
-        since = len(list(self.plane.audit_events(user=USER)))
-        time.sleep(12)
+        since = self.asked_so_far()
+        time.sleep(1.2 * status_interval_seconds)
         return unscheduled(self.asked(since)) == []
 
     def created_pods(self) -> list[str]:

@@ -1,11 +1,11 @@
-"""What a test is parametrized with, for tests that every case of something is in a table."""
+"""Reads the tables of parametrized tests, so that a test can check that a table has a row for every case."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 
-def rows_of(test: Callable[..., None]) -> Sequence[Any]:
-    """The rows of a test with one table."""
+def column(test: Callable[..., Any], name: str) -> list[Any]:
+    """The values of one argument in the rows of a test with one table."""
     (table,) = (mark for mark in vars(test)["pytestmark"] if mark.name == "parametrize")
-    rows: Sequence[Any] = table.args[1]
-    return rows
+    names, rows = table.args
+    return [row.values[names.index(name)] for row in rows]

@@ -1,9 +1,9 @@
 """A controller small enough to be checked by eye, which uses every kind of write.
 
-It keeps `spec.replicas` pods, each created gated and then ungated by a JSON patch; deletes those beyond;
-applies a ConfigMap with `spec.data`; guards itself with a finalizer; counts its pods in the status; and tells
-in an event when all are placed. As a program it is an operator with this controller alone, which kills itself
-at the crash point named in CRASH_AT.
+Its objects are ModelReplicaSets. It keeps `spec.replicas` pods, each created gated and then ungated by a JSON
+patch; deletes those beyond; applies a ConfigMap with `spec.pod.annotations` as its data; guards its object
+with a finalizer; counts its pods in the status; and tells in an event when all are placed. As a program it is
+an operator with this controller alone, which kills itself at the crash point named in CRASH_AT.
 """
 
 import json
@@ -18,17 +18,8 @@ from typing import Any
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.crash_points import CrashPoint
-from flotilla_operator.cluster.resources import (
-    CONFIG_MAPS,
-    MODEL_REPLICA_SETS,
-    PODS,
-    Key,
-    Reference,
-    Resource,
-)
 from flotilla_operator.cluster.writer import Writer
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Manifest, Plan, Write
-from flotilla_operator.controllers.assembly import Place
+from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Told, Write
 from flotilla_operator.controllers.conditions import (
     Condition,
     Truth,
@@ -39,8 +30,20 @@ from flotilla_operator.controllers.conditions import (
 )
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.failures import corrected
 from flotilla_operator.controllers.logs import configure_logs
 from flotilla_operator.controllers.main import run_process
+from flotilla_operator.controllers.outside import Place
+from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.resources import (
+    CONFIG_MAPS,
+    MODEL_REPLICA_SETS,
+    PODS,
+    Key,
+    Manifest,
+    Reference,
+    Resource,
+)
 from flotilla_operator.telemetry.measurements import Target
 
 FINALIZER = "flotilla.dev/tiny"
@@ -59,35 +62,46 @@ class TinyController:
     watches: Sequence[Resource] = (PODS, CONFIG_MAPS)
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        if name := manifest["spec"].get("configMap"):
-            yield Reference(CONFIG_MAPS, manifest["metadata"]["namespace"], name)
+        return ()
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
         return ()
 
-    async def observe(self, key: Key, manifest: Manifest, world: World) -> Seen:
+    async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Seen:
         return Seen(manifest, world.caches.owned(PODS, manifest["metadata"]["uid"]))
 
-    def scrape_targets(self, observed: Seen) -> Sequence[Target]:
+    def decide(self, seen: Seen, now: datetime) -> set[str]:
+        """The pods that are wanted, by name."""
+        name, spec = seen.manifest["metadata"]["name"], seen.manifest["spec"]
+        return {f"{name}-{index}" for index in range(spec.get("replicas", 1))}
+
+    def scrape_targets(self, facts: Seen) -> Sequence[Target]:
         return ()
 
     def carried_out(self, manifest: Manifest) -> None:
         pass
 
-    def plan(self, observed: Seen, now: datetime) -> Plan:
-        manifest = observed.manifest
+    def act(self, seen: Seen, wanted: set[str], now: datetime) -> Acts:
+        manifest = seen.manifest
         metadata = manifest["metadata"]
         if "deletionTimestamp" in metadata:
-            return Plan(writes=[_delete(pod) for pod in observed.pods], finalizers=())
-        wanted = {f"{metadata['name']}-{index}" for index in range(manifest["spec"].get("replicas", 1))}
-        held = {pod["metadata"]["name"]: pod for pod in observed.pods}
+            return Acts(writes=[_delete(pod) for pod in seen.pods], finalizers=())
+        held = {pod["metadata"]["name"]: pod for pod in seen.pods}
         writes: list[Write] = [Apply(manifest=_config_map(manifest))]
         writes += [
             Create(manifest=_pod(name, metadata["namespace"])) for name in sorted(wanted - held.keys())
         ]
         writes += [_delete(held[name]) for name in sorted(held.keys() - wanted)]
         writes += [_ungate(held[name]) for name in sorted(wanted & held.keys()) if _is_gated(held[name])]
-        done = held.keys() == wanted and not any(map(_is_gated, observed.pods))
+        return Acts(writes=writes, finalizers=(FINALIZER,))
+
+    def tell(self, seen: Seen, wanted: set[str], refusals: Sequence[Refusal], now: datetime) -> Told:
+        manifest = seen.manifest
+        metadata = manifest["metadata"]
+        if "deletionTimestamp" in metadata:
+            return corrected(Told(), refusals, manifest, now)
+        held = {pod["metadata"]["name"] for pod in seen.pods}
+        done = held == wanted and not any(map(_is_gated, seen.pods))
         placed = Condition(type="Placed", status=Truth.of(done), reason="Placed" if done else "Placing")
         before = conditions_of(manifest)
         conditions = merged(before, with_summary([placed]), generation=metadata["generation"], now=now)
@@ -96,8 +110,8 @@ class TinyController:
             "replicas": len(held),
             "conditions": conditions,
         }
-        events = transitions(before, [placed])
-        return Plan(writes=writes, status=status, finalizers=(FINALIZER,), events=events)
+        told = Told(status=status, events=transitions(before, [placed]))
+        return corrected(told, refusals, manifest, now)
 
 
 def _config_map(manifest: Manifest) -> Manifest:
@@ -106,7 +120,7 @@ def _config_map(manifest: Manifest) -> Manifest:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": f"{name}-config", "namespace": namespace},
-        "data": manifest["spec"].get("data", {}),
+        "data": manifest["spec"].get("pod", {}).get("annotations", {}),
     }
 
 

@@ -15,6 +15,7 @@ READ = (
     "runner",
     "max_model_len",
     "max_num_seqs",
+    "gpu_memory_utilization",
     "tensor_parallel_size",
     "pipeline_parallel_size",
     "distributed_executor_backend",

@@ -12,13 +12,13 @@ from typing import Any
 DEADLINE_SECONDS = 180.0
 
 
-def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
-    """The condition's first answer that is not false; a condition's docstring says what was waited for."""
+def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS, *, what: str = "") -> Any:
+    """Return the condition's first answer that is not false. An error names `what` or the docstring."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         asked = getattr(condition, "func", condition)  # of a partial
-        what = asked.__doc__ or getattr(asked, "__qualname__", repr(asked))
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        missing = what or asked.__doc__ or getattr(asked, "__qualname__", repr(asked))
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {missing}"
         time.sleep(0.1)
     return found
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.environment import ensure
-from engine.models import EMBEDDER, GENERATOR, ensure_models
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.capacity.fit import UTILIZATION
 from flotilla_operator.workloads.engine_arguments import engine_arguments
 from flotilla_operator.workloads.model_source import model_of
 from flotilla_operator.workloads.stages import Stage
@@ -27,7 +27,8 @@ from tests.builders.model_replica_set import spec_of
 from tests.support.engine_files import EngineFiles
 from tests.workloads.engine_settings import SETTINGS, Setting
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+# One process of pytest-xdist for all of them: importing vLLM takes it seconds.
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300), pytest.mark.xdist_group("vllm arguments")]
 
 WORKER = Path(__file__).parents[1] / "support" / "vllm_arguments.py"
 MODEL = {"name": "m", "source": "pvc://m/llama"}
@@ -37,11 +38,9 @@ Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def ask(engine_files: EngineFiles) -> Iterator[Ask]:
     """Asks vLLM about the command line of a spec; its answer must have no problem."""
-    engine, models = ensure(), ensure_models()
-    root = tmp_path_factory.mktemp("files")
-    files = EngineFiles.made(root, models / GENERATOR.name, models / EMBEDDER.name)
+    engine = ensure()
     variables = {"PYTHONPATH": str(engine.packages), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     process = subprocess.Popen(
         [str(engine.python), str(WORKER)],
@@ -55,16 +54,16 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     asked, answered = process.stdin, process.stdout
 
     def about(spec: ModelReplicaSetSpec, stage: Stage | None = None) -> dict[str, Any]:
-        arguments = files.arguments(engine_arguments(spec, model_of(spec).path, stage))
+        arguments = engine_files.arguments(engine_arguments(spec, model_of(spec).path, stage))
         asked.write(json.dumps(arguments) + "\n")
         asked.flush()
         answer = json.loads(answered.readline())
         assert answer["problem"] is None, f"{answer['problem']}\n{arguments}"
         read: dict[str, Any] = answer["read"]
-        return {key: _as_in_the_pod(value, files.root) for key, value in read.items()}
+        return {key: _as_in_the_pod(value, engine_files.root) for key, value in read.items()}
 
     yield about
-    asked.close()
+    process.kill()
     process.wait(60)
 
 
@@ -164,6 +163,11 @@ def test_names_of_folders_may_hold_what_separates_arguments(ask: Ask) -> None:
     adapters = [{"name": "sql", "source": "pvc://m/a=b, c"}]
     read = ask(spec_of(model=MODEL, engine={"adapters": adapters}))
     assert read["lora_modules"] == {"sql": "/claims/m/a=b, c"}
+
+
+def test_the_share_of_memory_is_the_engines_default(ask: Ask) -> None:
+    """What the capacity's arithmetic goes by, since no argument of ours says it."""
+    assert ask(spec_of(model=MODEL))["gpu_memory_utilization"] == UTILIZATION
 
 
 guessing = st.one_of(

@@ -4,9 +4,8 @@ What a row says of an engine on CPUs is held by the test that it names, or by th
 of a refusal; what a row says of the pod, by a test of the pod.
 """
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,13 +16,32 @@ import pytest
 from flotilla_operator.api.base import ApiModel
 from flotilla_operator.api.model_replica_set import Engine
 from tests.support.field_reads import model_in
-from tests.workloads.engine_settings import SETTINGS
+from tests.support.real_engines import spec_for_tests
+from tests.support.tables import column
+from tests.workloads import test_model_files, test_model_replica_set
+from tests.workloads.engine_settings import BY_NAME, SETTINGS
+from tests.workloads.test_engine_settings_real import ON_THE_EMBEDDER, SHOWN_BY
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "engine.md").read_text()
-REAL_TESTS = "operator/tests/workloads/test_engine_settings_real.py"
 PASSED_ON = ("env", "resources")  # core/v1 shapes, each with one row
 REFUSALS = {setting.name: setting.refusal for setting in SETTINGS}
+
+
+def name_of(test: Callable[..., Any]) -> str:
+    """The name by which the page names a test of the operator."""
+    return f"operator/{test.__module__.replace('.', '/')}.py::{test.__name__}"
+
+
+BUILDS = test_model_replica_set.test_an_engine_is_built_for_what_it_runs_on
+THREADS = test_model_replica_set.test_cpu_engines_share_cores_without_binding
+FILES = test_model_files.test_the_container_is_told_each_thing_with_its_field_and_rank
+# The values of `spec.engine` in the table of each test of the pod.
+ENGINES_OF_PODS: Mapping[str, list[dict[str, Any]]] = {
+    name_of(BUILDS): [spec.get("engine", {}) for spec in column(BUILDS, "spec")],
+    name_of(THREADS): [{"resources": resources} for resources in column(THREADS, "resources")],
+    name_of(FILES): column(FILES, "engine"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +99,7 @@ def test_a_row_that_is_missing_or_of_nothing_is_noticed() -> None:
 
 
 def test_the_settings_under_test_are_those_of_the_rows() -> None:
-    of_engines = {row.settings[0] for row in rows(PAGE) if not row.verdict.startswith("the pod's: ")}
+    of_engines = {row.settings[0] for row in rows(PAGE) if not row.verdict.startswith("pod only: ")}
     assert of_engines == set(REFUSALS)
 
 
@@ -92,21 +110,24 @@ def test_every_row_says_what_a_test_holds(row: Row) -> None:
         assert reason == f"`{REFUSALS[setting]}`"
     elif verdict == "runs":
         assert REFUSALS[setting] is None
-        assert f'"{setting}"' in source_of(f"{REAL_TESTS}::{reason}")
+        assert setting in SHOWN_BY[reason]
     else:
-        assert verdict == "the pod's"
-        assert f'"{setting.rpartition(".")[2]}"' in source_of(reason.strip("`"))
+        assert verdict == "pod only"
+        assert any(is_set(setting, engine) for engine in ENGINES_OF_PODS[reason.strip("`")])
 
 
-def source_of(test: str) -> str:
-    """The lines of a test, `file::function`, with its table of cases."""
-    path, _, name = test.partition("::")
-    text = (ROOT / path).read_text()
-    (found,) = (
-        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == name
-    )
-    first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)])
-    return "\n".join(text.splitlines()[first - 1 : found.end_lineno])
+def is_set(setting: str, engine: Mapping[str, Any]) -> bool:
+    """True if a `spec.engine` has this setting; `adapters[].rank` means any adapter's rank."""
+    first, _, rest = setting.partition(".")
+    value = engine.get(first.removesuffix("[]"))
+    if not rest:
+        return value is not None
+    return any(is_set(rest, one) for one in (value or () if first.endswith("[]") else [value or {}]))
+
+
+def test_the_embedder_that_tests_share_has_the_adapter_of_its_row() -> None:
+    (adapter,) = Engine.model_validate(BY_NAME[ON_THE_EMBEDDER].engine).adapters
+    assert spec_for_tests("Embed").engine.adapters == (adapter,)
 
 
 def test_the_files_that_the_page_names_are_there() -> None:

@@ -96,32 +96,44 @@ def test_what_only_lies_on_claims_is_verified_and_anything_else_fetched() -> Non
     assert with_adapter["initContainers"][0]["name"] == "fetch-model"
 
 
-def test_the_container_is_told_each_thing_with_its_field_and_rank() -> None:
-    engine = {
-        "adapters": [{**ADAPTER, "revision": "v1", "rank": 64}, ON_CLAIM],
-        "speculative": {"method": "Draft", "model": "hf://acme/small"},
-    }
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        pytest.param({}, [], id="nothing beside the model"),
+        pytest.param(
+            {
+                "adapters": [{**ADAPTER, "revision": "v1", "rank": 64}, ON_CLAIM],
+                "speculative": {"method": "Draft", "model": "hf://acme/small"},
+            },
+            [
+                EngineFiles(
+                    role=FilesRole.GUESSER,
+                    field="spec.engine.speculative.model",
+                    folder="/models/acme--small",
+                    source="hf://acme/small",
+                ),
+                EngineFiles(
+                    role=FilesRole.ADAPTER,
+                    field="spec.engine.adapters[sql]",
+                    folder="/models/acme--sql@v1",
+                    source="hf://acme/sql",
+                    revision="v1",
+                    highest_rank=64,
+                ),
+                EngineFiles(
+                    role=FilesRole.ADAPTER,
+                    field="spec.engine.adapters[mail]",
+                    folder="/claims/heads/mail",
+                    highest_rank=16,
+                ),
+            ],
+            id="a draft model, an adapter of the hub and one on a claim",
+        ),
+    ],
+)
+def test_the_container_is_told_each_thing_with_its_field_and_rank(
+    engine: dict[str, Any], told: list[EngineFiles]
+) -> None:
     arguments = pod_of(engine=engine)["initContainers"][0]["args"]
-    told = [EngineFiles.model_validate_json(value) for name, value in pairwise(arguments) if name == "--also"]
-    assert told == [
-        EngineFiles(
-            role=FilesRole.GUESSER,
-            field="spec.engine.speculative.model",
-            folder="/models/acme--small",
-            source="hf://acme/small",
-        ),
-        EngineFiles(
-            role=FilesRole.ADAPTER,
-            field="spec.engine.adapters[sql]",
-            folder="/models/acme--sql@v1",
-            source="hf://acme/sql",
-            revision="v1",
-            highest_rank=64,
-        ),
-        EngineFiles(
-            role=FilesRole.ADAPTER,
-            field="spec.engine.adapters[mail]",
-            folder="/claims/heads/mail",
-            highest_rank=16,
-        ),
-    ]
+    values = [value for name, value in pairwise(arguments) if name == "--also"]
+    assert [EngineFiles.model_validate_json(value) for value in values] == told

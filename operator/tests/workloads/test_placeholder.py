@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 
 from flotilla_operator.placement.manifests import pod_requests
+from flotilla_operator.replicas.provisioning import Place
 from flotilla_operator.workloads.engine_pod import GroupIdentity, claim_volumes, engine_pod
 from flotilla_operator.workloads.placeholder import (
     Dress,
-    Place,
     Shape,
     is_placeholder,
     place_of,
@@ -57,7 +57,8 @@ def test_the_whole_pod(golden: Callable[[Path, str], None]) -> None:
 def test_it_asks_for_what_the_engine_asks_for() -> None:
     pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS)
     assert pod_requests(pod["spec"]) == pod_requests(ENGINE["spec"])
-    assert pod["spec"]["volumes"] == [v for v in ENGINE["spec"]["volumes"] if "persistentVolumeClaim" in v]
+    (volume,) = [v for v in ENGINE["spec"]["volumes"] if "persistentVolumeClaim" in v]
+    assert pod["spec"]["volumes"] == [volume]
 
 
 def test_it_is_recognised_and_says_where_it_stands() -> None:

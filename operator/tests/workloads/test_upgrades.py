@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.api.vector_index import VectorIndex
+from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_operator.workloads.router import router_manifests
 from flotilla_operator.workloads.vector_index.milvus import milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever_objects

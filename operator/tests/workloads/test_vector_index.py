@@ -1,26 +1,24 @@
-"""The objects of an index as golden files, what is the point of each by name, and their stability."""
+"""The objects of an index as golden files, what is the point of each by name, and their stability.
+
+The smallest index is a whole file, the other scenarios are files of what differs from it, as in
+test_model_replica_set.py.
+"""
 
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import VectorIndex, VectorIndexSpec
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen
-from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.vector_index.build import (
-    WantedBuild,
-    build_config_map,
-    build_job,
-    document_source,
-    job_name,
-)
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.identity import (
     EmbedderModel,
     alias_name,
@@ -29,10 +27,13 @@ from flotilla_operator.workloads.vector_index.identity import (
     generation_id,
     promotion_id,
 )
+from flotilla_operator.workloads.vector_index.source import document_source
+from flotilla_operator.workloads.vector_index.steps import StepRun, WantedBuild, job_name, step_run
 from flotilla_runtime.contract import BuildStep
+from golden_files import Whole, difference, objects_of
 from tests.builders.model_replica_set import IMAGES, spec_of
 from tests.builders.vector_index import OWNER, full_featured_objects, index_spec, vector_index
-from tests.support.rendering import shuffled
+from tests.support.rendering import shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
 LITE, EXTERNAL = full_featured_objects()
@@ -51,6 +52,19 @@ def embedder(**spec: Any) -> EmbedderSeen:
     url = "http://minilm-model.default.svc:8000/v1"
     model = EmbedderModel(name="minilm", url=url, spec=model_spec)
     return EmbedderSeen(spec=model_spec, available=True, model=model)
+
+
+SMALLEST = vector_index()
+SCENARIOS = [
+    pytest.param(SMALLEST, embedder(), False, id="smallest-index"),
+    pytest.param(LITE, embedder(model=ON_HUB), False, id="index-with-every-field-on-lite"),
+    pytest.param(
+        EXTERNAL,
+        embedder(router={"authSecretRef": {"name": "keys"}}),
+        True,
+        id="index-on-an-external-milvus-with-keys",
+    ),
+]
 
 
 def owner_of(manifest: dict[str, Any]) -> Owner:
@@ -78,74 +92,69 @@ def rendered(manifest: dict[str, Any], seen: EmbedderSeen, *, shared: bool = Fal
     ]
 
 
-def text_of(manifests: list[dict[str, Any]]) -> str:
-    return yaml.safe_dump_all(manifests, sort_keys=False, width=110)
+def ids_of(manifest: dict[str, Any], seen: EmbedderSeen) -> list[str]:
+    """What names and labels of an index are made of, besides its own name."""
+    spec = VectorIndex.model_validate(manifest).spec
+    build = wanted(spec, seen.model)
+    generation = build.generation.replace("-", "_")
+    return [alias_name(owner_of(manifest)), build.generation, generation, build.id, build.promotion]
 
 
-@pytest.mark.parametrize(
-    ("manifest", "seen", "shared"),
-    [
-        pytest.param(vector_index(), embedder(), False, id="smallest-index"),
-        pytest.param(LITE, embedder(model=ON_HUB), False, id="every-field-on-lite"),
-        pytest.param(
-            EXTERNAL,
-            embedder(router={"authSecretRef": {"name": "keys"}}),
-            True,
-            id="external-milvus-with-keys",
-        ),
-    ],
-)
-def test_the_objects_are_as_reviewed(
+def test_the_smallest_index_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
+    golden(GOLDEN / "smallest-index.yaml", yaml_of(rendered(SMALLEST, embedder())))
+
+
+@pytest.mark.parametrize(("manifest", "seen", "shared"), SCENARIOS[1:])
+def test_what_differs_from_the_smallest_index_is_as_reviewed(
     manifest: dict[str, Any],
     seen: EmbedderSeen,
     shared: bool,
     request: pytest.FixtureRequest,
     golden: Callable[[Path, str], None],
 ) -> None:
-    name = request.node.callspec.id
-    golden(GOLDEN / f"vector-index-{name}.yaml", text_of(rendered(manifest, seen, shared=shared)))
+    whole = Whole(
+        file="smallest-index.yaml",
+        parts=objects_of(yaml_of(rendered(SMALLEST, embedder()))),
+        owner=(owner_of(SMALLEST).name, owner_of(manifest).name),
+        ids=dict(zip(ids_of(SMALLEST, embedder()), ids_of(manifest, seen), strict=True)),
+    )
+    here = objects_of(yaml_of(rendered(manifest, seen, shared=shared)))
+    golden(GOLDEN / f"{request.node.callspec.id}.diff", difference(whole, here))
 
 
-def test_the_order_of_keys_in_the_spec_changes_nothing() -> None:
-    expected = json.dumps(rendered(LITE, embedder()))
+@pytest.mark.parametrize(("manifest", "seen", "shared"), SCENARIOS)
+def test_shuffled_input_renders_the_same_bytes(
+    manifest: dict[str, Any], seen: EmbedderSeen, shared: bool
+) -> None:
+    expected = json.dumps(rendered(manifest, seen, shared=shared))
     for seed in range(20):
-        assert json.dumps(rendered(shuffled(LITE, random.Random(seed)), embedder())) == expected
+        again = shuffled(manifest, random.Random(seed))
+        assert json.dumps(rendered(again, seen, shared=shared)) == expected
 
 
-def pods_of(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [m["spec"]["template"]["spec"] for m in manifests if "template" in m.get("spec", {})]
-
-
-def test_every_pod_is_restricted_and_holds_no_token() -> None:
-    for pod in pods_of(rendered(LITE, embedder(model=ON_HUB))):
-        assert pod["automountServiceAccountToken"] is False
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        for container in pod["containers"]:
-            assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-
-
-def test_every_container_asks_for_what_a_quota_counts() -> None:
-    for pod in pods_of(rendered(vector_index(), embedder())):
-        for container in pod["containers"]:
-            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
-
-
-def test_documents_and_model_are_only_read() -> None:
-    for pod in pods_of(rendered(vector_index(), embedder())):
-        for volume in pod.get("volumes", ()):
-            if volume["name"] in ("source", "model"):
-                assert volume["persistentVolumeClaim"]["readOnly"] is True
-
-
-def test_only_the_plan_sees_the_model_and_the_promotion_no_documents() -> None:
-    volumes = {
+def volumes_of_jobs() -> dict[str, dict[str, dict[str, Any]]]:
+    """The volumes of each step, by name."""
+    return {
         m["metadata"]["labels"]["flotilla.dev/step"]: {
-            v["name"] for v in m["spec"]["template"]["spec"]["volumes"]
+            volume["name"]: volume for volume in m["spec"]["template"]["spec"]["volumes"]
         }
         for m in rendered(vector_index(), embedder())
         if m["kind"] == "Job"
     }
+
+
+def test_documents_and_model_are_only_read() -> None:
+    read_only = {
+        (step, name)
+        for step, volumes in volumes_of_jobs().items()
+        for name, volume in volumes.items()
+        if volume.get("persistentVolumeClaim", {}).get("readOnly")
+    }
+    assert read_only == {("plan", "source"), ("plan", "model"), ("shards", "source")}
+
+
+def test_only_the_plan_sees_the_model_and_the_promotion_no_documents() -> None:
+    volumes = {step: set(found) for step, found in volumes_of_jobs().items()}
     assert volumes["plan"] - volumes["shards"] == {"model"}
     assert volumes["shards"] - volumes["promote"] == {"source"}
 
@@ -179,6 +188,83 @@ def test_pods_stay_together_unless_the_workspace_is_shared() -> None:
     shared = build_job(OWNER, spec, IMAGES, seen.model, wanted(spec, seen.model, shared=True), BuildStep.PLAN)
     assert "affinity" in alone["spec"]["template"]["spec"]
     assert "affinity" not in shared["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("attempt", [0, 7, 12])
+@pytest.mark.parametrize("step", list(BuildStep))
+def test_what_a_job_runs_is_read_back_from_it(step: BuildStep, attempt: int) -> None:
+    spec, seen = index_spec(), embedder()
+    build = replace(wanted(spec, seen.model), attempt=attempt)
+    job = build_job(OWNER, spec, IMAGES, seen.model, build, step)
+    assert step_run(OWNER, job) == build.step_run(step)
+    assert build.run == f"{build.id}-{attempt}"
+
+
+def stored_job(
+    name: str, *, step: str, run: str | None = "gxzk3b-1", attempt: str | None = "1"
+) -> dict[str, Any]:
+    """A Job with the marks that version 0.1.0 gives it."""
+    labels = {
+        "flotilla.dev/kind": "VectorIndex",
+        "flotilla.dev/owner": "handbook",
+        "app.kubernetes.io/component": "build",
+        "flotilla.dev/build": run,
+        "flotilla.dev/step": step,
+        "flotilla.dev/generation": "g-ax3wgftv",
+    }
+    annotations = {"flotilla.dev/attempt": attempt}
+    return {
+        "metadata": {
+            "name": name,
+            "labels": {key: value for key, value in labels.items() if value is not None},
+            "annotations": {key: value for key, value in annotations.items() if value is not None},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("job", "runs"),
+    [
+        pytest.param(
+            stored_job("handbook-plan-gxzk3b-1", step="plan"),
+            StepRun(step=BuildStep.PLAN, build="gxzk3b", attempt=1),
+            id="a plan",
+        ),
+        pytest.param(
+            stored_job("handbook-shard-gxzk3b-1", step="shards"),
+            StepRun(step=BuildStep.SHARDS, build="gxzk3b", attempt=1),
+            id="shards",
+        ),
+        pytest.param(
+            stored_job("handbook-promote-gxzk3b-1-q5wd", step="promote"),
+            StepRun(step=BuildStep.PROMOTE, build="gxzk3b", attempt=1, promotion="q5wd"),
+            id="a promotion, whose rules are only in its name",
+        ),
+        pytest.param(
+            stored_job("handbook-plan-gxzk3b-0", step="plan", run="gxzk3b-0", attempt=None),
+            StepRun(step=BuildStep.PLAN, build="gxzk3b", attempt=0),
+            id="no attempt came before",
+        ),
+        pytest.param(
+            stored_job("handbook-plan-gxzk3b-1", step="plan", attempt="many"),
+            StepRun(step=BuildStep.PLAN, build="gxzk3b-1", attempt=0),
+            id="an attempt that is no number, so it is of no build",
+        ),
+        pytest.param(
+            stored_job("handbook-plan", step="plan", run=None),
+            StepRun(step=BuildStep.PLAN, build="", attempt=1),
+            id="no build is named",
+        ),
+        pytest.param(
+            stored_job("renamed", step="promote"),
+            StepRun(step=BuildStep.PROMOTE, build="gxzk3b", attempt=1),
+            id="a promotion of another name has no known rules",
+        ),
+        pytest.param(stored_job("handbook-tidy", step="tidy"), None, id="no step of a build"),
+    ],
+)
+def test_a_job_that_is_in_a_cluster_says_what_it_runs(job: dict[str, Any], runs: StepRun | None) -> None:
+    assert step_run(OWNER, job) == runs
 
 
 def test_names_fit_into_what_kubernetes_allows() -> None:

@@ -1,1 +1,1 @@
-"""AgentFleet: observe, plan, and what it amounts to."""
+"""The controller of AgentFleets: Redis, gateways and as many workers as the tasks need."""

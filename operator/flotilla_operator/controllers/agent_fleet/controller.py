@@ -1,12 +1,21 @@
-"""An AgentFleet's controller: what the loop calls."""
+"""The AgentFleet controller: the methods that the reconcile loop calls."""
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.controllers.agent_fleet.act import act, new_password
+from flotilla_operator.controllers.agent_fleet.decide import Decision, decide
+from flotilla_operator.controllers.agent_fleet.memory import Memory
+from flotilla_operator.controllers.agent_fleet.observe import observe, parsed
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.tell import tell
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -19,19 +28,15 @@ from flotilla_operator.cluster.resources import (
     STATEFUL_SETS,
     VECTOR_INDEXES,
     Key,
+    Manifest,
     Reference,
     Resource,
 )
-from flotilla_operator.cluster.writes import Manifest, Plan
-from flotilla_operator.controllers.agent_fleet.observe import Memory, observe, parsed
-from flotilla_operator.controllers.agent_fleet.plan import plan
-from flotilla_operator.controllers.agent_fleet.seen import Observed
-from flotilla_operator.controllers.controller import World
 from flotilla_operator.telemetry.measurements import Target
 
 
 class AgentFleetController:
-    """Keeps what is remembered between looks; everything else is in `observe` and `plan`."""
+    """Holds the memory between reconciles; everything else is in the four verbs."""
 
     resource: Resource = AGENT_FLEETS
     watches: Sequence[Resource] = (
@@ -47,12 +52,11 @@ class AgentFleetController:
         NETWORK_POLICIES,
     )
 
-    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._clock = clock
-        self._memory = Memory()
+    def __init__(self, memory: Memory | None = None) -> None:
+        self._memory = memory if memory is not None else Memory()
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """The models and indexes it calls."""
+        """The models and indexes that the fleet refers to."""
         try:
             spec = parsed(manifest)
         except ValidationError:
@@ -65,20 +69,32 @@ class AgentFleetController:
             yield Reference(VECTOR_INDEXES, namespace, index.index_ref.name)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """Nothing beyond owner and references."""
+        """None: owner references and `references` wake all that is needed."""
         return ()
 
-    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed:
-        """What the plan rests on."""
-        return await observe(manifest, world, self._memory, self._clock())
+    async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Observed:
+        """Everything that a decision about this fleet needs."""
+        return await observe(manifest, world, self._memory, now)
 
-    def plan(self, observed: Observed, now: datetime) -> Plan:
-        """The fleet's next step."""
-        return plan(observed, now)
+    def decide(self, observed: Observed, now: datetime) -> Decision | None:
+        """The fleet's next step; None for a fleet that is being deleted."""
+        return decide(observed, now)
+
+    def act(self, observed: Observed, decision: Decision | None, now: datetime) -> Acts:
+        """The fleet's next writes; what the decision says to remember is kept for the next one."""
+        if decision is not None:
+            self._memory.note(observed.owner.uid, decision.memory)
+        return act(observed, decision, new_password)
+
+    def tell(
+        self, observed: Observed, decision: Decision | None, refusals: Sequence[Refusal], now: datetime
+    ) -> Told:
+        """The fleet's status and events."""
+        return tell(observed, decision, refusals, now)
 
     def scrape_targets(self, observed: Observed) -> Sequence[Target]:
         """The fleet's gateways."""
         return observed.targets
 
     def carried_out(self, manifest: Manifest) -> None:
-        """Nothing is remembered of a plan."""
+        """Nothing: no memory of a fleet depends on its writes."""

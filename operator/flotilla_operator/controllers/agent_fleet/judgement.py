@@ -1,143 +1,248 @@
-"""The conditions of a fleet: what it rests on, what it consists of.
+"""The conditions of a fleet: one for each thing that it needs, and one for each of its parts.
 
-Models and indexes that are missing or not served yet are Reconciling: they may appear without anybody
-touching the fleet. A secret that is missing and a model of the wrong task are Stalled: a person must act.
+Each is a chain of checks. A model or an index that is missing or not ready makes the fleet Reconciling,
+because it may appear without an edit of the fleet. A missing secret or a model with the wrong task makes it
+Stalled: a person must act.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
+from flotilla_operator.controllers.agent_fleet.decide import Decision
+from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed, Problem
-from flotilla_operator.controllers.conditions import (
-    SPEC_VALID,
-    Condition,
-    MendedBy,
-    Truth,
-    with_summary,
-)
-from flotilla_operator.controllers.ignored_fields import ignored_fields
+from flotilla_operator.controllers.chains import Chain, Finding, right
+from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, with_summary
+from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
+from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from flotilla_operator.workloads import agent_fleet as workloads
 
 
-def conditions(observed: Observed) -> list[Condition]:
-    """All conditions, with the summary."""
-    shown = [
-        spec_valid(observed),
-        models_ready(observed),
-        indexes_ready(observed),
-        queue_ready(observed),
-        gateway_ready(observed),
-        workers_ready(observed),
-    ]
-    if observed.spec.paused:
-        shown.append(
-            Condition(
-                type=ConditionType.PAUSED,
-                status=Truth.TRUE,
-                reason=Reason.SPEC_PAUSED,
-                message="spec.paused is true: nothing is changed",
-                counts=False,
-            )
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The input of the conditions: what was observed, and what was decided."""
+
+    observed: Observed
+    decision: Decision
+
+    @property
+    def managed(self) -> bool:
+        return self.observed.spec.queue.redis.mode is RedisMode.MANAGED
+
+    @property
+    def ready_gateways(self) -> int:
+        name = workloads.gateway(self.observed.owner).name
+        return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
+
+    @property
+    def ready_workers(self) -> int:
+        name = workloads.workers(self.observed.owner).name
+        return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
+
+
+def has_unknown_fields(facts: Facts) -> Finding | None:
+    """Fields that only a newer release knows are ignored; the spec is valid all the same."""
+    ignored = ignored_fields(AgentFleetSpec, facts.observed.manifest["spec"], "spec")
+    return right(Reason.FIELDS_IGNORED, told_of(ignored)) if ignored else None
+
+
+def is_valid(facts: Facts) -> Finding:
+    """The operator can act on the spec."""
+    return right(Reason.VALID)
+
+
+def a_model_cannot_be_called(facts: Facts) -> Finding | None:
+    """A model is missing, is not ready or has another task."""
+    return _problem(facts.observed.problems.models)
+
+
+def models_can_be_called(facts: Facts) -> Finding:
+    """The agents can call every model of the spec."""
+    names = ", ".join(model.name for model in facts.observed.wiring.models)
+    return right(Reason.MODELS_AVAILABLE, f"the agents can call {names}")
+
+
+def an_index_cannot_be_searched(facts: Facts) -> Finding | None:
+    """An index is missing or is still built."""
+    return _problem(facts.observed.problems.indexes)
+
+
+def names_no_index(facts: Facts) -> Finding | None:
+    """A fleet needs no index."""
+    return None if facts.observed.spec.indexes else right(Reason.NO_INDEXES, "spec.indexes names no index")
+
+
+def indexes_can_be_searched(facts: Facts) -> Finding:
+    """The agents can search every index of the spec."""
+    names = ", ".join(index.name for index in facts.observed.wiring.indexes)
+    return right(Reason.INDEXES_SERVED, f"the agents can search {names}")
+
+
+def the_queue_lacks_a_secret(facts: Facts) -> Finding | None:
+    """The secret with the URL of the user's Redis is missing."""
+    return _problem(facts.observed.problems.queue)
+
+
+def the_password_was_lost(facts: Facts) -> Finding | None:
+    """Nobody can read the password of the running Redis any more."""
+    if facts.decision.password.reason is not PasswordReason.LOST:
+        return None
+    message = (
+        f"the Secret {workloads.redis(facts.observed.owner).name}, which holds the password of Redis, was "
+        "lost; the operator makes a new password and restarts Redis, the gateways and the workers with it"
+    )
+    return Finding(reason=Reason.PASSWORD_LOST, message=message)
+
+
+def our_redis_is_not_ready(facts: Facts) -> Finding | None:
+    """The pod of the managed Redis has not started, often because its claim waits."""
+    observed, name = facts.observed, workloads.redis(facts.observed.owner).name
+    if not facts.managed or observed.ready_replicas(STATEFUL_SETS.kind, name):
+        return None
+    claim = observed.part(PERSISTENT_VOLUME_CLAIMS.kind, name)
+    phase = (claim.phase if claim is not None else None) or "Pending"
+    message = f"the pod of StatefulSet {name} is not ready; its PersistentVolumeClaim {name} is {phase}"
+    return Finding(reason=Reason.REDIS_STARTING, message=message)
+
+
+def no_gateway_can_say(facts: Facts) -> Finding | None:
+    """Only a gateway knows whether the user's Redis answers."""
+    if facts.managed or facts.observed.figures is not None or facts.ready_gateways:
+        return None
+    message = "no gateway pod is ready yet; a ready gateway reports whether Redis answers"
+    return Finding(reason=Reason.REDIS_STARTING, message=message)
+
+
+def their_redis_does_not_answer(facts: Facts) -> Finding | None:
+    """Gateways run, and none reports the figures that it reads from the user's Redis."""
+    if facts.managed or facts.observed.figures is not None:
+        return None
+    message = (
+        "no gateway reports that Redis answers; check the URL in the Secret of "
+        "spec.queue.redis.urlSecretRef, and see the logs of the gateway pods"
+    )
+    return Finding(reason=Reason.REDIS_UNREACHABLE, message=message)
+
+
+def redis_takes_tasks(facts: Facts) -> Finding:
+    """Redis can hold the fleet's tasks."""
+    return right(Reason.REDIS_AVAILABLE)
+
+
+def the_gateway_lacks_a_secret(facts: Facts) -> Finding | None:
+    """The secret with the keys of the callers is missing or empty."""
+    return _problem(facts.observed.problems.gateway)
+
+
+def no_gateway_is_ready(facts: Facts) -> Finding | None:
+    """No gateway pod accepts tasks."""
+    if facts.ready_gateways:
+        return None
+    return Finding(reason=Reason.GATEWAY_STARTING, message=_gateways(facts))
+
+
+def a_gateway_is_ready(facts: Facts) -> Finding:
+    """At least one gateway pod accepts tasks."""
+    return right(Reason.GATEWAY_AVAILABLE, _gateways(facts))
+
+
+def workers_lack_an_address(facts: Facts) -> Finding | None:
+    """Workers were never made, because they would not know what to call."""
+    observed = facts.observed
+    made = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name) is not None
+    if observed.wiring.complete or made:
+        return None
+    message = (
+        "the workers start once every model and every index has an address and the queue can be used; "
+        "see ModelsReady, IndexesReady and QueueReady"
+    )
+    return Finding(reason=Reason.WAITS_FOR_MODELS_AND_INDEXES, message=message)
+
+
+def no_worker_is_needed(facts: Facts) -> Finding | None:
+    """There is no task."""
+    needed = facts.decision.worker_pods.wanted
+    return None if needed else right(Reason.NO_TASKS, "no worker is needed now")
+
+
+def no_worker_is_ready(facts: Facts) -> Finding | None:
+    """Workers are needed and none runs."""
+    if facts.ready_workers:
+        return None
+    return Finding(reason=Reason.WORKERS_STARTING, message=_workers(facts))
+
+
+def a_worker_is_ready(facts: Facts) -> Finding:
+    """At least one worker runs tasks."""
+    return right(Reason.WORKERS_AVAILABLE, _workers(facts))
+
+
+def is_paused(facts: Facts) -> Finding:
+    """The user has paused the fleet."""
+    message = "spec.paused is true: the operator changes no object of this fleet; set it to false to continue"
+    return right(Reason.SPEC_PAUSED, message)
+
+
+CONDITIONS: tuple[Chain[Facts], ...] = (
+    Chain(type=SPEC_VALID, checks=(has_unknown_fields,), otherwise=is_valid),
+    Chain(
+        type=ConditionType.MODELS_READY, checks=(a_model_cannot_be_called,), otherwise=models_can_be_called
+    ),
+    Chain(
+        type=ConditionType.INDEXES_READY,
+        checks=(an_index_cannot_be_searched, names_no_index),
+        otherwise=indexes_can_be_searched,
+    ),
+    Chain(
+        type=ConditionType.QUEUE_READY,
+        checks=(
+            the_queue_lacks_a_secret,
+            the_password_was_lost,
+            our_redis_is_not_ready,
+            no_gateway_can_say,
+            their_redis_does_not_answer,
+        ),
+        otherwise=redis_takes_tasks,
+    ),
+    Chain(
+        type=ConditionType.GATEWAY_READY,
+        checks=(the_gateway_lacks_a_secret, no_gateway_is_ready),
+        otherwise=a_gateway_is_ready,
+    ),
+    Chain(
+        type=ConditionType.WORKERS_READY,
+        checks=(workers_lack_an_address, no_worker_is_needed, no_worker_is_ready),
+        otherwise=a_worker_is_ready,
+    ),
+)
+# Shown only while it is true, and no part of Ready.
+PAUSED: Chain[Facts] = Chain(type=ConditionType.PAUSED, checks=(), otherwise=is_paused)
+
+
+def conditions(facts: Facts) -> list[Condition]:
+    """All conditions, followed by Ready, Reconciling and Stalled."""
+    shown = [chain.condition(facts) for chain in CONDITIONS]
+    if facts.decision.paused:
+        shown.append(replace(PAUSED.condition(facts), counts=False))
     return with_summary(shown)
 
 
-def spec_valid(observed: Observed) -> Condition:
-    """The spec can be acted on; what a newer release added to it is named and left out."""
-    if ignored := ignored_fields(AgentFleetSpec, observed.manifest["spec"], "spec"):
-        names = ", ".join(ignored)
-        message = f"this operator does not know and leaves out {names}; upgrade it to act on them"
-        return _right(SPEC_VALID, Reason.FIELDS_IGNORED, message)
-    return _right(SPEC_VALID, Reason.VALID)
+def _gateways(facts: Facts) -> str:
+    return f"{facts.ready_gateways} of {facts.observed.spec.gateway.replicas} gateway pods are ready"
 
 
-def models_ready(observed: Observed) -> Condition:
-    """Every model can be called."""
-    if observed.problems.models:
-        return _wrong(ConditionType.MODELS_READY, observed.problems.models)
-    names = ", ".join(model.name for model in observed.wiring.models)
-    return _right(ConditionType.MODELS_READY, Reason.MODELS_AVAILABLE, names)
+def _workers(facts: Facts) -> str:
+    return f"{facts.ready_workers} of {facts.decision.worker_pods.wanted} workers are ready"
 
 
-def indexes_ready(observed: Observed) -> Condition:
-    """Every index can be searched."""
-    if observed.problems.indexes:
-        return _wrong(ConditionType.INDEXES_READY, observed.problems.indexes)
-    if not observed.spec.indexes:
-        return _right(ConditionType.INDEXES_READY, Reason.NO_INDEXES, "the fleet names no index")
-    names = ", ".join(index.name for index in observed.wiring.indexes)
-    return _right(ConditionType.INDEXES_READY, Reason.INDEXES_SERVED, names)
-
-
-def queue_ready(observed: Observed) -> Condition:
-    """Redis takes tasks."""
-    if observed.problems.queue:
-        return _wrong(ConditionType.QUEUE_READY, observed.problems.queue)
-    part, gateway = workloads.redis(observed.owner), workloads.gateway(observed.owner)
-    if observed.password_lost_at is not None:
-        message = (
-            f"the Secret {part.name} with the password of Redis was missing; it is made anew, and Redis and "
-            "its clients start again with it"
-        )
-        return _wrong(ConditionType.QUEUE_READY, [Problem(reason=Reason.PASSWORD_LOST, message=message)])
-    if observed.spec.queue.redis.mode is RedisMode.MANAGED:
-        if observed.ready_replicas("StatefulSet", part.name):
-            return _right(ConditionType.QUEUE_READY, Reason.REDIS_AVAILABLE)
-        claim = observed.live.get(("PersistentVolumeClaim", part.name), {})
-        phase = (claim.get("status") or {}).get("phase", "Pending")
-        message = f"StatefulSet {part.name} is not ready (its claim {part.name} is {phase})"
-        return _wrong(ConditionType.QUEUE_READY, [Problem(reason=Reason.REDIS_STARTING, message=message)])
-    if observed.figures is not None:
-        return _right(ConditionType.QUEUE_READY, Reason.REDIS_AVAILABLE)
-    if not observed.ready_replicas("Deployment", gateway.name):
-        message = "known as soon as a gateway is ready"
-        return _wrong(ConditionType.QUEUE_READY, [Problem(reason=Reason.REDIS_STARTING, message=message)])
-    message = "no gateway reaches the Redis of spec.queue.redis.urlSecretRef; see the gateways' logs"
-    return _wrong(ConditionType.QUEUE_READY, [Problem(reason=Reason.REDIS_UNREACHABLE, message=message)])
-
-
-def gateway_ready(observed: Observed) -> Condition:
-    """Somebody takes tasks in."""
-    if observed.problems.gateway:
-        return _wrong(ConditionType.GATEWAY_READY, observed.problems.gateway)
-    ready = observed.ready_replicas("Deployment", workloads.gateway(observed.owner).name)
-    message = f"{ready} of {observed.spec.gateway.replicas} gateway pods are ready"
-    if not ready:
-        return _wrong(ConditionType.GATEWAY_READY, [Problem(reason=Reason.GATEWAY_STARTING, message=message)])
-    return _right(ConditionType.GATEWAY_READY, Reason.GATEWAY_AVAILABLE, message)
-
-
-def workers_ready(observed: Observed) -> Condition:
-    """Somebody runs tasks, or there is none to run."""
-    name = workloads.workers(observed.owner).name
-    if not observed.wiring.complete and ("Deployment", name) not in observed.live:
-        message = "workers start when every model and index is known"
-        return _wrong(
-            ConditionType.WORKERS_READY,
-            [Problem(reason=Reason.WAITS_FOR_MODELS_AND_INDEXES, message=message)],
-        )
-    ready, wanted = observed.ready_replicas("Deployment", name), observed.decision.wanted
-    message = f"{ready} of {wanted} workers are ready"
-    if wanted == 0:
-        return _right(ConditionType.WORKERS_READY, Reason.NO_TASKS, "no worker is needed now")
-    if not ready:
-        return _wrong(ConditionType.WORKERS_READY, [Problem(reason=Reason.WORKERS_STARTING, message=message)])
-    return _right(ConditionType.WORKERS_READY, Reason.WORKERS_AVAILABLE, message)
-
-
-def _right(condition_type: str, reason: Reason, message: str = "") -> Condition:
-    return Condition(type=condition_type, status=Truth.TRUE, reason=reason, message=message)
-
-
-def _wrong(condition_type: str, problems: Sequence[Problem]) -> Condition:
-    """What a person must mend comes first; the message tells all."""
+def _problem(problems: Sequence[Problem]) -> Finding | None:
+    """The messages of all problems; one that a person must mend comes first."""
+    if not problems:
+        return None
     first = min(problems, key=lambda problem: problem.mended_by is not MendedBy.PERSON)
     others = [problem.message for problem in problems if problem is not first]
-    return Condition(
-        type=condition_type,
-        status=Truth.FALSE,
-        reason=first.reason,
-        message="; ".join([first.message, *others]),
-        mended_by=first.mended_by,
+    return Finding(
+        reason=first.reason, message="; ".join([first.message, *others]), mended_by=first.mended_by
     )

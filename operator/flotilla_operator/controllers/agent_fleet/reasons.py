@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """The conditions of an AgentFleet, beside the summary."""
+    """The conditions of an AgentFleet, except Ready, Reconciling and Stalled."""
 
     MODELS_READY = "ModelsReady"
     INDEXES_READY = "IndexesReady"

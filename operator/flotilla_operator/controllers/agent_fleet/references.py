@@ -1,4 +1,4 @@
-"""What a fleet refers to, looked up: models, indexes, secrets; and what is wrong with them."""
+"""Looks up the models, indexes and secrets that a fleet refers to, and collects what is wrong with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,37 +8,45 @@ from pydantic import ValidationError
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, FleetModel, RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.vector_index import Retriever
-from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, VECTOR_INDEXES
-from flotilla_operator.cluster.writes import Manifest
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.seen import Problem, Problems
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
 from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.objects.hashes import stable_hash
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, VECTOR_INDEXES, Manifest
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
-from flotilla_operator.workloads.hashing import stable_hash
-from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_runtime import contract
 
-UNSTATED_CONTEXT_TOKENS = 4096  # a model that says nothing of its context is asked for no more than this
+UNSTATED_CONTEXT_TOKENS = 4096  # the context length assumed for a model that does not state its own
 
 
 @dataclass(slots=True)
 class Found:
-    """What the references came to, collected one by one."""
+    """What was found so far; each reference adds to it."""
 
     models: list[contract.ModelConnection] = field(default_factory=list)
     indexes: list[contract.IndexConnection] = field(default_factory=list)
     keys: list[SecretEntry] = field(default_factory=list)
-    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by secret and entry
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by the secret's name, then the entry
     model_problems: list[Problem] = field(default_factory=list)
     index_problems: list[Problem] = field(default_factory=list)
     queue_problems: list[Problem] = field(default_factory=list)
     gateway_problems: list[Problem] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratingSet:
+    """A ModelReplicaSet that generates, and the address at which agents call it."""
+
+    manifest: Manifest
+    spec: ModelReplicaSetSpec
+    url: str
+
+
 class References:
-    """Looks up what one fleet names, in its namespace."""
+    """Looks up what one fleet refers to, in the fleet's namespace."""
 
     def __init__(self, manifest: Manifest, spec: AgentFleetSpec, world: World) -> None:
         self._namespace: str = manifest["metadata"]["namespace"]
@@ -48,7 +56,7 @@ class References:
         self._found = Found()
 
     async def look_up(self) -> tuple[Wiring, Problems]:
-        """Everything the fleet names."""
+        """Look up everything that the fleet refers to."""
         for model in self._spec.models:
             await self._model(model)
         for index in self._spec.indexes:
@@ -98,65 +106,61 @@ class References:
         )
 
     async def _replica_set(self, role: str, name: str) -> None:
-        """A model of ours; one that has no replica yet is called all the same, since callers wait for it."""
+        """Look up a ModelReplicaSet. One without a ready replica counts too: its router lets callers wait."""
         field_path = f"spec.models[{role}].modelRef"
         problems = self._found.model_problems
-        manifest = self._world.caches.get(MODEL_REPLICA_SETS, self._namespace, name)
-        if manifest is None:
-            problems.append(
-                Problem(
-                    reason=Reason.MODEL_MISSING,
-                    message=f"{field_path}: there is no ModelReplicaSet {name!r} here; create it",
-                )
-            )
+        found = self._generating_set(field_path, name)
+        if isinstance(found, Problem):
+            problems.append(found)
             return
-        try:
-            spec = ModelReplicaSetSpec.model_validate(manifest["spec"])
-        except ValidationError:
-            problems.append(_starting(f"{field_path}: the spec of ModelReplicaSet {name!r} is invalid"))
-            return
-        if spec.model.task is not Task.GENERATE:
-            problems.append(
-                Problem(
-                    reason=Reason.MODEL_WRONG_TASK,
-                    message=f"{field_path}: ModelReplicaSet {name!r} has task {spec.model.task}; name one "
-                    f"with task {Task.GENERATE}",
-                    mended_by=MendedBy.PERSON,
-                )
-            )
-            return
-        url = (manifest.get("status") or {}).get("url")
-        if url is None:
-            problems.append(_starting(f"{field_path}: ModelReplicaSet {name!r} has no address yet"))
-            return
-        if spec.router.tls is not None:
-            owner = Owner(
-                kind=MODEL_REPLICA_SETS.kind,
-                namespace=self._namespace,
-                name=name,
-                uid=manifest["metadata"]["uid"],
-            )
-            url = internal_url(owner, spec)
-        if not is_true(manifest, "Available"):
-            problems.append(
-                _starting(f"{field_path}: {name!r} is not available: {_why(manifest, 'Available')}")
-            )
+        if not is_true(found.manifest, "Available"):
+            why = _why(found.manifest, "Available")
+            problems.append(_starting(f"{field_path}: ModelReplicaSet {name!r} is not Available: {why}"))
         variable = None
-        if (keys := spec.router.auth_secret_ref) is not None:
+        if (keys := found.spec.router.auth_secret_ref) is not None:
             entry = contract.caller_entry("AgentFleet", self._name)
-            if not await self._entry(f"the callers of {name!r}", keys.name, entry, problems):
+            key_path = f"{field_path}: spec.router.authSecretRef of ModelReplicaSet {name!r}"
+            if not await self._entry(key_path, keys.name, entry, problems):
                 return
             variable = self._key_of(role, keys.name, entry)
         self._found.models.append(
             contract.ModelConnection(
                 role=role,
                 name=name,
-                url=url,
-                model=spec.model.name,
-                context_tokens=spec.engine.max_model_len or UNSTATED_CONTEXT_TOKENS,
+                url=found.url,
+                model=found.spec.model.name,
+                context_tokens=found.spec.engine.max_model_len or UNSTATED_CONTEXT_TOKENS,
                 key_environment=variable,
             )
         )
+
+    def _generating_set(self, field_path: str, name: str) -> GeneratingSet | Problem:
+        """The ModelReplicaSet with its address, or why it has none that agents can call."""
+        manifest = self._world.caches.get(MODEL_REPLICA_SETS, self._namespace, name)
+        if manifest is None:
+            message = f"{field_path}: there is no ModelReplicaSet {name!r} in this namespace; create it"
+            return Problem(reason=Reason.MODEL_MISSING, message=message)
+        try:
+            spec = ModelReplicaSetSpec.model_validate(manifest["spec"])
+        except ValidationError:
+            return _starting(
+                f"{field_path}: the spec of ModelReplicaSet {name!r} is invalid; see its conditions"
+            )
+        if spec.model.task is not Task.GENERATE:
+            return Problem(
+                reason=Reason.MODEL_WRONG_TASK,
+                message=f"{field_path}: the spec.model.task of ModelReplicaSet {name!r} is "
+                f"{spec.model.task}; refer to one with the task {Task.GENERATE}",
+                mended_by=MendedBy.PERSON,
+            )
+        url = (manifest.get("status") or {}).get("url")
+        if url is None:
+            return _starting(f"{field_path}: ModelReplicaSet {name!r} has no status.url yet")
+        if spec.router.tls is not None:
+            uid = manifest["metadata"]["uid"]
+            owner = Owner(kind=MODEL_REPLICA_SETS.kind, namespace=self._namespace, name=name, uid=uid)
+            url = internal_url(owner, spec)
+        return GeneratingSet(manifest=manifest, spec=spec, url=url)
 
     def _index(self, name: str, referred: str) -> None:
         field_path = f"spec.indexes[{name}].indexRef"
@@ -165,7 +169,8 @@ class References:
             self._found.index_problems.append(
                 Problem(
                     reason=Reason.INDEX_MISSING,
-                    message=f"{field_path}: there is no VectorIndex {referred!r} here; create it",
+                    message=f"{field_path}: there is no VectorIndex {referred!r} in this namespace; "
+                    "create it",
                 )
             )
             return
@@ -176,8 +181,8 @@ class References:
             self._found.index_problems.append(
                 Problem(
                     reason=Reason.INDEX_BUILDING,
-                    message=f"{field_path}: VectorIndex {referred!r} serves nothing yet ({phase}): "
-                    f"{_why(manifest, 'Ready')}",
+                    message=f"{field_path}: VectorIndex {referred!r} cannot be searched yet (its phase is "
+                    f"{phase}): {_why(manifest, 'Ready')}",
                 )
             )
         if url is not None:
@@ -202,14 +207,14 @@ class References:
             problems.append(
                 Problem(
                     reason=Reason.SECRET_KEY_MISSING,
-                    message=f"spec.gateway.auth.secretRef: the Secret {secret.name!r} is empty, so nobody "
-                    "can call; add an entry for each caller",
+                    message=f"spec.gateway.auth.secretRef: the Secret {secret.name!r} holds no token, so "
+                    "nobody can call the gateway; add an entry for each caller",
                     mended_by=MendedBy.PERSON,
                 )
             )
 
     async def _entry(self, field_path: str, name: str, key: str, problems: list[Problem]) -> bool:
-        """Whether a secret has this entry; what lacks is noted."""
+        """Whether a secret has this entry. A missing secret or entry is added to `problems`."""
         secret = await self._secret(field_path, name, problems)
         if secret is None:
             return False
@@ -231,7 +236,7 @@ class References:
             problems.append(
                 Problem(
                     reason=Reason.SECRET_MISSING,
-                    message=f"{field_path}: there is no Secret {name!r} here; create it",
+                    message=f"{field_path}: there is no Secret {name!r} in this namespace; create it",
                     mended_by=MendedBy.PERSON,
                 )
             )
@@ -248,10 +253,10 @@ def _starting(message: str) -> Problem:
 
 
 def _why(manifest: Manifest, condition_type: str) -> str:
-    """What another object says about itself."""
+    """The message of another object's condition, or its reason where it has no message."""
     told: Sequence[str] = [
         str(condition.get("message") or condition.get("reason"))
         for condition in conditions_of(manifest)
         if condition.get("type") == condition_type
     ]
-    return told[0] if told else "it has not said why"
+    return told[0] if told else f"it has no condition {condition_type} yet"

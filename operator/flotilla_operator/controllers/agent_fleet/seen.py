@@ -1,24 +1,25 @@
-"""What was observed of a fleet: the values that `plan` judges."""
+"""What was observed of a fleet: the values that `decide` decides from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.autoscaling.workers import WorkersDecision
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
+from flotilla_operator.controllers.agent_fleet.remembered import Remembered
 from flotilla_operator.controllers.conditions import MendedBy
+from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.agent_fleet import Wiring
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Owner
 from flotilla_runtime import contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why something the fleet rests on cannot be used yet."""
+    """Why something that the fleet needs cannot be used yet."""
 
     reason: Reason
     message: str
@@ -27,7 +28,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:
-    """What is wrong, by the condition it belongs to."""
+    """The problems, grouped by the condition that reports them."""
 
     models: tuple[Problem, ...] = ()
     indexes: tuple[Problem, ...] = ()
@@ -36,17 +37,16 @@ class Problems:
 
     @property
     def any(self) -> bool:
-        """Whether something is missing that may appear without an event of its own."""
+        """Whether anything is missing, which may appear without an event that wakes the fleet."""
         return bool(self.models or self.indexes or self.queue or self.gateway)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One look at a fleet.
+    """One observation of a fleet.
 
-    `live` holds what stands at the names of the fleet's objects, by kind and name. `new_password` is there
-    when the password of the managed Redis must be made; `password_lost_at` too when a Redis was there before,
-    which goes on with a password that nobody else has.
+    `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
+    `password_found` says whether the Secret of the managed Redis is there; None when nobody looked for it.
     """
 
     manifest: Manifest
@@ -55,14 +55,22 @@ class Observed:
     images: Images
     wiring: Wiring
     problems: Problems
-    decision: WorkersDecision
+    remembered: Remembered
+    memory: FleetMemory
     figures: contract.FleetStatus | None = None
-    live: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
-    new_password: str | None = field(default=None, repr=False)
-    password_lost_at: datetime | None = None
+    live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
+    password_found: bool | None = None
     targets: tuple[Target, ...] = ()
+
+    @property
+    def deleted(self) -> bool:
+        return "deletionTimestamp" in self.manifest["metadata"]
+
+    def part(self, kind: str, name: str) -> LiveObject | None:
+        """The object of this kind and name, whoever owns it."""
+        return self.live.get((kind, name))
 
     def ready_replicas(self, kind: str, name: str) -> int:
         """How many pods of a Deployment or StatefulSet are ready."""
-        status = self.live.get((kind, name), {}).get("status") or {}
-        return int(status.get("readyReplicas") or 0)
+        found = self.part(kind, name)
+        return found.ready_replicas if found is not None else 0

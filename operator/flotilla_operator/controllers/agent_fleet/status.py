@@ -1,13 +1,14 @@
-"""A fleet's whole status, from one look at it; figures are rounded, unknown ones left out."""
+"""A fleet's whole status, and the events; figures are rounded, unknown ones left out."""
 
 from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import RedisMode
 from flotilla_operator.cluster.writes import Event
-from flotilla_operator.controllers.agent_fleet.judgement import conditions
+from flotilla_operator.controllers.agent_fleet.decide import Decision
+from flotilla_operator.controllers.agent_fleet.judgement import Facts, conditions
 from flotilla_operator.controllers.agent_fleet.seen import Observed
-from flotilla_operator.controllers.conditions import conditions_of, merged, rounded, transitions
+from flotilla_operator.controllers.conditions import merged, rounded, transitions
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
 
@@ -15,30 +16,32 @@ COMPLETED = "Completed"
 CANCELLED = "Cancelled"
 WINDOW_MINUTES = 60
 QUEUE = "Queue"
-NOTICEABLE_WAIT_SHARE = 0.1  # tasks that wait for a tenth of their time are held up by something
+NOTICEABLE_WAIT_SHARE = 0.1  # below a tenth of all task time, waiting in the queue is no bottleneck
 
 
-def status_and_events(observed: Observed, now: datetime) -> tuple[dict[str, Any], list[Event]]:
-    """The whole status, and what of it is news."""
-    judged = conditions(observed)
-    before = conditions_of(observed.manifest)
+def status_and_events(
+    observed: Observed, decision: Decision, now: datetime
+) -> tuple[dict[str, Any], list[Event]]:
+    """The whole status, and an event for each condition that changed."""
+    judged = conditions(Facts(observed=observed, decision=decision))
+    before = observed.remembered.conditions
     generation = observed.manifest["metadata"].get("generation", 0)
     worker_pods = observed.ready_replicas("Deployment", workloads.workers(observed.owner).name)
     status: dict[str, Any] = {
         "observedGeneration": generation,
         "url": workloads.gateway_url(observed.owner),
-        "ready": _pods(observed, worker_pods),
-        "workers": {"desired": observed.decision.wanted, "ready": worker_pods},
+        "ready": _pods(observed, decision, worker_pods),
+        "workers": {"desired": decision.worker_pods.wanted, "ready": worker_pods},
         **(_figures(observed.figures, observed) if observed.figures is not None else {}),
         "conditions": merged(before, judged, generation=generation, now=now),
     }
     return status, transitions(before, judged)
 
 
-def _pods(observed: Observed, worker_pods: int) -> str:
+def _pods(observed: Observed, decision: Decision, worker_pods: int) -> str:
     owner, spec = observed.owner, observed.spec
     ready = worker_pods + observed.ready_replicas("Deployment", workloads.gateway(owner).name)
-    wanted = observed.decision.wanted + spec.gateway.replicas
+    wanted = decision.worker_pods.wanted + spec.gateway.replicas
     if spec.queue.redis.mode is RedisMode.MANAGED:
         ready += observed.ready_replicas("StatefulSet", workloads.redis(owner).name)
         wanted += 1
@@ -71,10 +74,11 @@ def _figures(figures: contract.FleetStatus, observed: Observed) -> dict[str, Any
 
 
 def bottleneck(figures: contract.FleetStatus, observed: Observed) -> str:
-    """What to have more of, judged from where the time of the last hour's tasks went.
+    """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
-    Nothing, while no task waits and none waited noticeably. Workers, when there are as many as there may be
-    and all their places are taken. Else the model or index that the workers spent most of their time on.
+    "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
+    `maxReplicas` workers would all be fully occupied. Otherwise the model or index on which the workers spent
+    most of their time.
     """
     total = sum(figures.busy_seconds.values())
     waited = figures.busy_seconds.get(QUEUE, 0.0)

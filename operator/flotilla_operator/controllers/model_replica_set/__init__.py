@@ -1,1 +1,3 @@
-"""The story of a ModelReplicaSet: observe its groups, plan its next step, say how it is."""
+"""The controller of ModelReplicaSets: it keeps replicas on the right nodes, turns them over, and routes to
+them.
+"""

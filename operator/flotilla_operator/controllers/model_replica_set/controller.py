@@ -1,12 +1,23 @@
-"""A ModelReplicaSet's controller: what the loop calls."""
+"""The controller of ModelReplicaSets: what the reconcile loop calls."""
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.act.act import act
+from flotilla_operator.controllers.model_replica_set.decide.decide import Decision, decide
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory, parsed
+from flotilla_operator.controllers.model_replica_set.observe.observe import observe, owner_of
+from flotilla_operator.controllers.model_replica_set.observe.references import claim_references
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.model_replica_set.tell.tell import tell
+from flotilla_operator.controllers.model_replica_set.wakes import sets_to_wake
+from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
@@ -26,32 +37,18 @@ from flotilla_operator.cluster.resources import (
     SERVICE_ACCOUNTS,
     SERVICES,
     Key,
+    Manifest,
     Reference,
     Resource,
-    key_of,
 )
-from flotilla_operator.cluster.writes import Manifest, Plan
-from flotilla_operator.controllers.controller import World
-from flotilla_operator.controllers.model_replica_set.backoff import newly_refused
-from flotilla_operator.controllers.model_replica_set.devices import gives_back
-from flotilla_operator.controllers.model_replica_set.life import pod_is_over
-from flotilla_operator.controllers.model_replica_set.memory import Memory, parsed
-from flotilla_operator.controllers.model_replica_set.observe import observe, owner_of
-from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
-from flotilla_operator.controllers.model_replica_set.references import claim_references
-from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.devices import device_ask
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.router import router_service
-from flotilla_runtime import contract
-
-UNSETTLED = ("waiting", "gated", "binding", "draining")
 
 
 class ModelReplicaSetController:
-    """Keeps what is remembered between looks; everything else is in `observe` and `plan`."""
+    """Holds what is remembered between reconciles; everything else is in the four verbs."""
 
     resource: Resource = MODEL_REPLICA_SETS
     watches: Sequence[Resource] = (
@@ -75,12 +72,11 @@ class ModelReplicaSetController:
         RESOURCE_CLAIM_TEMPLATES,
     )
 
-    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._clock = clock
-        self._memory = Memory()
+    def __init__(self) -> None:
+        self.memory = Memory()
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """Claims, the device class and the priority class, and the services whose names may be taken."""
+        """Objects that the set depends on: claims, classes, and services that may occupy its names."""
         try:
             spec = parsed(manifest).spec
         except ValidationError:
@@ -96,70 +92,36 @@ class ModelReplicaSetController:
             yield Reference(SERVICES, owner.namespace, part.name)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """The sets on a node that is gone or is to be emptied, and, whenever a node or its devices change or
-        room is given back, those that wait, drain or move, or whose groups are not bound yet. A set whose
-        pods were refused gives back the room that was planned for it. A node's heartbeat wakes nobody.
-        """
-        name = manifest["metadata"]["name"]
-        gone = resource == NODES and caches.get(NODES, "", name) is None
-        if resource == NODES and not gone and self._memory.nodes.holds(manifest):
-            return
-        if gone or (resource == NODES and _is_to_be_emptied(manifest)):
-            for pod in caches.listed(PODS):
-                if pod["spec"].get("nodeName") == name:
-                    yield from _set_of(pod)
-        if _gives_room(resource, manifest, caches):
-            for candidate in caches.listed(MODEL_REPLICA_SETS):
-                if _is_unsettled(candidate):
-                    yield key_of(MODEL_REPLICA_SETS, candidate)
+        """The sets to reconcile because this object changed."""
+        return sets_to_wake(resource, manifest, caches, self.memory)
 
-    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed:
-        """What the plan rests on."""
-        return await observe(manifest, world, self._memory, self._clock())
+    async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Observed:
+        """Everything that the decision depends on."""
+        return await observe(manifest, world, self.memory, now)
 
-    def plan(self, observed: Observed, now: datetime) -> Plan:
-        """The set's next step."""
-        done = plan(observed, now)
-        self._memory.note_promises(observed.me.owner, done, now)
-        return done
+    def decide(self, observed: Observed, now: datetime) -> Decision | None:
+        """The set's next step; None for a set that is being deleted."""
+        return decide(observed, now)
+
+    def act(self, observed: Observed, decision: Decision | None, now: datetime) -> Acts:
+        """The writes that lead there; the room of pods to be created is held until they are seen."""
+        acts = act(decision, now)
+        owner = observed.facts.owner
+        self.memory.note_promises(owner, acts.writes, now)
+        if decision is not None:
+            self.memory.note_failed_pins(owner.uid, decision.demand.failed_pins)
+        return acts
+
+    def tell(
+        self, observed: Observed, decision: Decision | None, refusals: Sequence[Refusal], now: datetime
+    ) -> Told:
+        """The set's status and events."""
+        return tell(decision, refusals, observed.manifest, now)
 
     def scrape_targets(self, observed: Observed) -> Sequence[Target]:
         """The agents of the set's routers."""
         return observed.targets
 
     def carried_out(self, manifest: Manifest) -> None:
-        """Nothing is promised any more: what was refused would keep others from the room."""
-        self._memory.settle_promises(manifest["metadata"]["uid"])
-
-
-def _gives_room(resource: Resource, manifest: Manifest, caches: Caches) -> bool:
-    if resource == MODEL_REPLICA_SETS:
-        return newly_refused(manifest)
-    if resource == PODS:
-        return pod_is_over(manifest)
-    if resource == RESOURCE_CLAIMS:
-        return gives_back(manifest, caches)
-    return resource in (NODES, RESOURCE_SLICES)
-
-
-def _is_to_be_emptied(node: Manifest) -> bool:
-    spec = node.get("spec") or {}
-    return bool(spec.get("unschedulable")) or any(
-        taint["effect"] == "NoExecute" for taint in spec.get("taints") or ()
-    )
-
-
-def _is_unsettled(manifest: Manifest) -> bool:
-    status = manifest.get("status") or {}
-    counts = status.get("groupCounts") or {}
-    if any(counts.get(phase) for phase in UNSETTLED):
-        return True
-    reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions") or ()}
-    return reasons.get(ConditionType.PROGRESSING) in (Reason.EMPTYING_NODES, Reason.REBALANCING)
-
-
-def _set_of(pod: Manifest) -> Iterable[Key]:
-    labels = pod["metadata"].get("labels") or {}
-    if labels.get(contract.LABEL_OWNER_KIND) == MODEL_REPLICA_SETS.kind and contract.LABEL_STAGE in labels:
-        name = labels[contract.LABEL_OWNER_NAME]
-        yield Key(MODEL_REPLICA_SETS.kind, pod["metadata"]["namespace"], name)
+        """Drop the promises: room for refused pods must not be kept from others."""
+        self.memory.settle_promises(manifest["metadata"]["uid"])

@@ -1,14 +1,14 @@
-"""Every reason that a ModelReplicaSet's conditions and events can carry.
+"""Every reason that a ModelReplicaSet's conditions and events can have.
 
-Conditions and events share words where they mean the same thing. What a person must mend and what time mends
-is said where the condition is made.
+A condition and an event that mean the same thing have the same reason. Whether a person must act, or time
+suffices, is decided where the condition is made.
 """
 
 from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """The conditions of a ModelReplicaSet, beside the summary."""
+    """The conditions of a ModelReplicaSet, apart from the summary."""
 
     SPEC_VALID = "SpecValid"
     PLACED = "Placed"
@@ -19,7 +19,7 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Reasons of conditions."""
+    """Reasons of conditions, beside those of trouble with a pod (`TroubleReason`)."""
 
     VALID = "Valid"
     FIELDS_IGNORED = "FieldsIgnored"
@@ -41,24 +41,16 @@ class Reason(StrEnum):
     LEFT_TO_SCHEDULER = "LeftToScheduler"
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     NO_NODE_CAN_FIT = "NoNodeCanFit"
-    UNSCHEDULABLE = "Unschedulable"
     BACKING_OFF = "BackingOff"
     NODES_REQUESTED = "NodesRequested"
     NODE_PROVISIONING_TIMED_OUT = "NodeProvisioningTimedOut"
 
     ROUTER_AVAILABLE = "RouterAvailable"
     ROUTER_STARTING = "RouterStarting"
-    ROUTER_CRASHING = "RouterCrashing"
 
     REPLICAS_AVAILABLE = "ReplicasAvailable"
     NO_REPLICA_READY = "NoReplicaReady"
     SCALED_TO_ZERO = "ScaledToZero"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    MODEL_FETCH_FAILED = "ModelFetchFailed"
-    ENGINE_CRASHING = "EngineCrashing"
-    ENGINE_SLOW_TO_START = "EngineSlowToStart"
-    POD_SETUP_SLOW = "PodSetupSlow"
-    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
 
     REPLICAS_IGNORED = "ReplicasIgnored"
     NO_FIGURES = "NoFigures"
@@ -79,16 +71,11 @@ class Reason(StrEnum):
 
 
 class EventReason(StrEnum):
-    """Reasons of events about single groups."""
+    """Reasons of events about single groups, beside those of their endings (`EndingReason`)."""
 
     GROUP_CREATED = "GroupCreated"
     GROUP_PLACED = "GroupPlaced"
     GROUP_READY = "GroupReady"
-    GROUP_RELEASED = "GroupReleased"
-    GROUP_LOST = "GroupLost"
-    GROUP_EVICTED = "GroupEvicted"
-    GROUP_FAILED = "GroupFailed"
-    GROUP_INCOMPLETE = "GroupIncomplete"
     GROUP_DRAINING = "GroupDraining"
     GROUP_RETURNED = "GroupReturned"
     GROUP_REMOVED = "GroupRemoved"

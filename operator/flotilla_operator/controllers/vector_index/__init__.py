@@ -1,1 +1,1 @@
-"""VectorIndex: documents become a served index, one generation at a time."""
+"""The VectorIndex controller: it builds a searchable index from documents, one generation at a time."""

@@ -1,31 +1,50 @@
-"""Removes an index's collections from a Milvus of somebody else's, when the index goes with its data.
+"""Removes a deleted index's collections from an external Milvus, where its deletion policy is Delete.
 
-It runs inside the operator (a namespace that terminates takes no new Job), over Milvus' HTTP interface, which
-needs no further library. It ends at a deadline, whatever Milvus does or answers, and says what it left:
-nothing that stands at that address may keep the index, or its namespace, from going.
+It runs inside the operator, because no new Job can be created in a namespace that is being deleted. It uses
+Milvus' HTTP interface, which needs no extra library. It always ends at a deadline and reports what it left
+behind: whatever answers at that address must not block the deletion of the index or of its namespace. Milvus
+knows collections only by their names, so those of the index are found by the prefix that it gives them
+(`workloads.vector_index.identity`).
 """
 
 import asyncio
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import aiohttp
 
-from flotilla_operator.controllers.vector_index.seen import Cleanup, CleanupState
-
 DEADLINE_SECONDS = 20.0
+
+
+class CleanupState(StrEnum):
+    """The state of a removal that has started."""
+
+    RUNNING = "Running"
+    DONE = "Done"
+    GIVEN_UP = "GivenUp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """The state of a removal, and a message that says what was not removed and why."""
+
+    state: CleanupState
+    message: str = ""
+
+
 DONE = Cleanup(state=CleanupState.DONE)
 NOT_FOUND = frozenset({100, 1600})  # no such collection, no such alias
 
 
 class CleanupError(Exception):
-    """Milvus said no."""
+    """Milvus refused a request, or did not answer as Milvus does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What is to be removed, and where."""
+    """What to remove, and from which Milvus."""
 
     uri: str
     database: str
@@ -45,7 +64,7 @@ async def remove(remains: Remains) -> Cleanup:
         )
         return Cleanup(
             state=CleanupState.GIVEN_UP,
-            message=f"the collections {remains.prefix}* are left in {remains.uri} "
+            message=f"the collections {remains.prefix}* were not removed from {remains.uri} "
             f"(database {remains.database}): {why}; drop them by hand",
         )
     return DONE
@@ -61,7 +80,7 @@ async def _remove(remains: Remains) -> None:
                 answer.raise_for_status()
                 content = await answer.json(content_type=None)
             if not isinstance(content, Mapping) or "code" not in content:
-                raise CleanupError(f"{path}: this is not how Milvus answers")
+                raise CleanupError(f"{path}: the answer is not one of Milvus; check spec.milvus.uri")
             if content["code"] not in (0, 200, *NOT_FOUND):
                 raise CleanupError(f"{path}: {content.get('message') or content['code']}")
             return content.get("data")
@@ -73,23 +92,28 @@ async def _remove(remains: Remains) -> None:
 
 
 class Cleanups:
-    """The removals that run, by the UID of the index; one that is lost in a restart starts again."""
+    """The running removals, by the UID of the index. A removal that a restart interrupts starts again."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Cleanup]] = {}
 
-    def state(self, uid: str, remains: Remains) -> Cleanup:
-        """How far the removal is; the first question starts it."""
+    def start(self, uid: str, remains: Remains) -> None:
+        """Start the removal, unless it has started."""
+        if uid not in self._tasks:
+            self._tasks[uid] = asyncio.create_task(remove(remains))
+
+    def state(self, uid: str) -> Cleanup | None:
+        """The state of the removal; None before it has started."""
         task = self._tasks.get(uid)
         if task is None:
-            task = self._tasks[uid] = asyncio.create_task(remove(remains))
+            return None
         return task.result() if task.done() else Cleanup(state=CleanupState.RUNNING)
 
     def keep_only(self, uids: Set[str]) -> None:
-        """Forget the removals of indexes that are gone."""
+        """Forget the removals of all other indexes, which no longer exist."""
         for uid in self._tasks.keys() - uids:
             self.forget(uid)
 
     def forget(self, uid: str) -> None:
-        """The index has no finalizer of ours any more."""
+        """Forget the removal of an index that no longer has our finalizer, or is not being deleted."""
         self._tasks.pop(uid, None)

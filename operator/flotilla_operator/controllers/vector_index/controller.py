@@ -1,4 +1,4 @@
-"""A VectorIndex's controller: what the loop calls."""
+"""The VectorIndex controller: the methods that the reconcile loop calls."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -6,7 +6,18 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.vector_index.act import act
+from flotilla_operator.controllers.vector_index.cleanup import Cleanups
+from flotilla_operator.controllers.vector_index.decide import Decision, decide
+from flotilla_operator.controllers.vector_index.farewell import Farewell
+from flotilla_operator.controllers.vector_index.observe import observe, owner_of, parsed
+from flotilla_operator.controllers.vector_index.references import references_of
+from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
+from flotilla_operator.controllers.vector_index.tell import tell
+from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     JOBS,
@@ -19,22 +30,17 @@ from flotilla_operator.cluster.resources import (
     STATEFUL_SETS,
     VECTOR_INDEXES,
     Key,
+    Manifest,
     Reference,
     Resource,
 )
-from flotilla_operator.cluster.writes import Manifest, Plan
-from flotilla_operator.controllers.controller import World
-from flotilla_operator.controllers.vector_index.cleanup import Cleanups
-from flotilla_operator.controllers.vector_index.observe import observe, owner_of, parsed, references_of
-from flotilla_operator.controllers.vector_index.plan import plan
-from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.vector_index.milvus import milvus
 from flotilla_operator.workloads.vector_index.retriever import retriever
 
 
 class VectorIndexController:
-    """Keeps the removals that run; everything else is in `observe` and `plan`."""
+    """Holds the running removals of collections; everything else is in the four verbs."""
 
     resource: Resource = VECTOR_INDEXES
     watches: Sequence[Resource] = (
@@ -54,7 +60,7 @@ class VectorIndexController:
         self._cleanups = Cleanups()
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """The model, the documents, the workspace, and the services whose names may be taken."""
+        """The model, the documents, the workspace, and the services whose names another object may hold."""
         try:
             spec = parsed(manifest)
         except ValidationError:
@@ -65,20 +71,34 @@ class VectorIndexController:
             yield Reference(SERVICES, owner.namespace, part.name)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """Nothing beyond what it owns and names; pods of its Jobs carry its labels."""
+        """None: owner references, `references` and the labels of its Jobs' pods wake all that is needed."""
         return ()
 
-    async def observe(self, key: Key, manifest: Manifest, world: World) -> Observed | Leaving:
-        """What the plan rests on."""
+    async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Observed | Leaving:
+        """Everything that a decision about this index needs."""
         return await observe(manifest, world, self._cleanups)
 
-    def plan(self, observed: Observed | Leaving, now: datetime) -> Plan:
-        """The index's next step."""
-        return plan(observed, now)
+    def decide(self, observed: Observed | Leaving, now: datetime) -> Decision | Farewell:
+        """The index's next step, or the farewell of one that is being deleted."""
+        return decide(observed, now)
+
+    def act(self, observed: Observed | Leaving, decision: Decision | Farewell, now: datetime) -> Acts:
+        """The index's next writes; a farewell may start the removal of collections."""
+        return act(decision, self._cleanups)
+
+    def tell(
+        self,
+        observed: Observed | Leaving,
+        decision: Decision | Farewell,
+        refusals: Sequence[Refusal],
+        now: datetime,
+    ) -> Told:
+        """The index's status and events."""
+        return tell(decision, refusals, now)
 
     def scrape_targets(self, observed: Observed | Leaving) -> Sequence[Target]:
         """The retriever's pods."""
         return observed.targets
 
     def carried_out(self, manifest: Manifest) -> None:
-        """Nothing is remembered of a plan."""
+        """Nothing: the index remembers nothing of its writes."""

@@ -1,7 +1,7 @@
-"""A step's Job and what its pods left, as values.
+"""Reads a build step's Job and the reports of its pods into values.
 
-A pod's termination message is the step's report. A pod that was lost took its report along, so a Job may be
-complete without one; then the step is as good as not done and is run again.
+A pod writes the step's report as its termination message. When such a pod is lost, its report is lost too, so
+a Job can be complete without a report. The step then counts as not done and runs again.
 """
 
 import json
@@ -13,9 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flotilla_operator.cluster.writes import Manifest
-from flotilla_operator.controllers.conditions import conditions_of, is_true, parsed_timestamp
-from flotilla_runtime import contract
+from flotilla_operator.controllers.conditions import conditions_of, is_true
+from flotilla_operator.controllers.vector_index.reasons import STEP_NAMES
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.objects.times import parsed_timestamp
+from flotilla_operator.workloads.vector_index.steps import StepRun, step_run
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 
 LAST_WORDS_CHARACTERS = 400
@@ -24,7 +27,7 @@ NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 class JobState(StrEnum):
-    """How far a Job is."""
+    """The state of a Job."""
 
     RUNNING = "Running"
     COMPLETE = "Complete"
@@ -33,13 +36,11 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepJob:
-    """One Job; `report` is of a pod that decided it, `trouble` is why its pods do not run."""
+    """One Job. `report` comes from a pod that decided the Job; `trouble` says why its pods do not run."""
 
     name: str
     uid: str
-    step: BuildStep
-    run: str
-    attempt: int
+    runs: StepRun
     state: JobState
     completions: int
     done: int
@@ -47,25 +48,25 @@ class StepJob:
     ended_at: datetime | None = None
     trouble: str | None = None
 
+    @property
+    def step(self) -> BuildStep:
+        return self.runs.step
 
-def step_job(job: Manifest, pods: Sequence[Manifest]) -> StepJob | None:
-    """The Job with what its pods say; None when it is not a step of a build."""
-    metadata = job["metadata"]
-    labels = metadata.get("labels") or {}
-    step = labels.get(contract.LABEL_STEP)
-    if step not in list(BuildStep):
+
+def step_job(owner: Owner, job: Manifest, pods: Sequence[Manifest]) -> StepJob | None:
+    """The owner's Job with the reports of its pods; None when it is not a step of a build."""
+    runs = step_run(owner, job)
+    if runs is None:
         return None
     state = _state(job)
     return StepJob(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        step=BuildStep(step),
-        run=labels.get(contract.LABEL_BUILD, ""),
-        attempt=int((metadata.get("annotations") or {}).get(contract.ANNOTATION_ATTEMPT, "0")),
+        name=job["metadata"]["name"],
+        uid=job["metadata"]["uid"],
+        runs=runs,
         state=state,
         completions=job["spec"].get("completions") or 1,
         done=(job.get("status") or {}).get("succeeded") or 0,
-        report=_report(BuildStep(step), state, pods),
+        report=_report(runs.step, state, pods),
         ended_at=_ended_at(job),
         trouble=_trouble(pods) if state is JobState.RUNNING else None,
     )
@@ -100,7 +101,7 @@ def _report(step: BuildStep, state: JobState, pods: Sequence[Manifest]) -> StepR
 
 
 def read_report(step: BuildStep, terminated: Manifest) -> StepReport:
-    """The report in a container's end; a container that died without one left its last log lines."""
+    """The report of a terminated container; without one, a report made of its last log lines."""
     message = terminated.get("message") or ""
     try:
         return StepReport.model_validate(json.loads(message))
@@ -110,7 +111,7 @@ def read_report(step: BuildStep, terminated: Manifest) -> StepReport:
         return StepReport(
             step=step,
             reason=BuildReason.UNEXPECTED,
-            message=f"the {step} step ended with exit status {code}: {said}",
+            message=f"the {STEP_NAMES[step]} step ended with exit status {code}: {said}",
         )
 
 
@@ -128,7 +129,7 @@ def _terminated(pod: Manifest) -> list[Manifest]:
 
 
 def _trouble(pods: Sequence[Manifest]) -> str | None:
-    """What keeps a pod from running, in the kubelet's or the scheduler's words."""
+    """Why a pod does not run, in the words of the kubelet or the scheduler."""
     for pod in pods:
         name = pod["metadata"]["name"]
         for state in _container_states(pod):

@@ -1,52 +1,44 @@
-"""Gathers what a plan rests on, from the caches, and secrets by name."""
+"""Gathers the facts about an index from the caches, and reads secrets by name. It decides nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from flotilla_operator.api.common import DeletionPolicy, TokenSecretRef
+from flotilla_operator.api.parts import DeletionPolicy, TokenSecretRef
 from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, VectorIndexSpec
-from flotilla_operator.cluster.caches import Caches, controller_uid
-from flotilla_operator.cluster.resources import (
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.live_objects import LiveObject, live_object
+from flotilla_operator.controllers.stored_status import without_status
+from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains
+from flotilla_operator.controllers.vector_index.jobs import StepJob, pod_is_over, step_job
+from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
+from flotilla_operator.controllers.vector_index.references import embedder_of, references_seen
+from flotilla_operator.controllers.vector_index.remembered import remembered
+from flotilla_operator.controllers.vector_index.seen import FINALIZER, Leaving, Observed
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     JOBS,
-    MODEL_REPLICA_SETS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     VECTOR_INDEXES,
-    Reference,
+    Manifest,
     resource_of,
 )
-from flotilla_operator.cluster.writes import Manifest
-from flotilla_operator.controllers.controller import World
-from flotilla_operator.controllers.images import images_of
-from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains
-from flotilla_operator.controllers.vector_index.jobs import StepJob, pod_is_over, step_job
-from flotilla_operator.controllers.vector_index.missing import embedder_of, references_seen
-from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
-from flotilla_operator.controllers.vector_index.seen import (
-    Cleanup,
-    CleanupState,
-    EmbedderSeen,
-    Leaving,
-    Observed,
-)
 from flotilla_operator.telemetry.measurements import Measurements, Target
-from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.vector_index.build import builds, document_source
+from flotilla_operator.workloads.vector_index.build import builds
 from flotilla_operator.workloads.vector_index.identity import alias_name, collection_prefix
 from flotilla_operator.workloads.vector_index.milvus import milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever
 from flotilla_runtime import contract
 
-FINALIZER = f"{contract.DOMAIN}/milvus"
-
 
 def parsed(manifest: Manifest) -> VectorIndexSpec:
-    """The spec; the loop turns what pydantic finds wrong into a condition."""
-    return VectorIndex.model_validate(manifest).spec
+    """The spec. The reconcile loop turns a validation error into a condition."""
+    return VectorIndex.model_validate(without_status(manifest)).spec
 
 
 def owner_of(manifest: Manifest) -> Owner:
@@ -60,89 +52,74 @@ def owner_of(manifest: Manifest) -> Owner:
     )
 
 
-def leaves_something_outside(spec: VectorIndexSpec) -> bool:
-    """Whether deleting the namespace's objects would leave data behind that must go."""
-    external = spec.milvus.mode is MilvusMode.EXTERNAL
-    return external and spec.retention.deletion_policy is DeletionPolicy.DELETE
-
-
-def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
-    """The model, the documents and the workspace that the spec names."""
-    yield Reference(MODEL_REPLICA_SETS, owner.namespace, spec.embedding.model_ref.name)
-    source = document_source(spec.source.path)
-    if source.claim is not None:
-        yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, source.claim)
-    if source.config_map is not None:
-        yield Reference(CONFIG_MAPS, owner.namespace, source.config_map)
-    if spec.build.workspace.claim_name is not None:
-        yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, spec.build.workspace.claim_name)
-
-
 async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Observed | Leaving:
-    """Everything the plan of this index rests on."""
+    """Everything that a decision about this index needs."""
     owner = owner_of(manifest)
     cleanups.keep_only(world.caches.store(VECTOR_INDEXES).uids())
-    if "deletionTimestamp" not in manifest["metadata"]:
-        cleanups.forget(owner.uid)
-        return await _observe(manifest, owner, world)
-    return Leaving(manifest=manifest, owner=owner, cleanup=await _cleanup(manifest, owner, world, cleanups))
+    if "deletionTimestamp" in manifest["metadata"]:
+        return await _leaving(manifest, owner, world, cleanups)
+    cleanups.forget(owner.uid)
+    return await _observed(manifest, owner, world)
 
 
-async def _observe(manifest: Manifest, owner: Owner, world: World) -> Observed:
+async def _observed(manifest: Manifest, owner: Owner, world: World) -> Observed:
     spec = parsed(manifest)
     seen = await references_seen(owner, spec, world)
-    caches = world.caches
+    caches, images = world.caches, images_of(world.config)
     embedder = embedder_of(owner, spec, caches)
     targets = _targets(owner, caches)
-    build_pods = _pods_of(caches, owner, builds(owner).selector)
+    parts = [*standing_objects(owner, spec, images, embedder), *claims_of(owner, spec)]
     return Observed(
         manifest=manifest,
         owner=owner,
         spec=spec,
-        images=images_of(world.config),
+        images=images,
+        remembered=remembered(manifest),
         embedder=embedder,
         missing=seen.missing,
         secret_versions=seen.secret_versions,
-        existing=_existing(owner, spec, images_of(world.config), embedder, caches),
-        unused_milvus=_unused_milvus(owner, spec, images_of(world.config), caches),
+        live={(live.kind, live.name): live for live in _live(parts, owner, caches)},
+        lite=_live(milvus_objects(owner, spec, images, clients=[]), owner, caches),
         jobs=_jobs(owner, caches),
-        build_config_maps=[
-            config_map
-            for config_map in caches.owned(CONFIG_MAPS, owner.uid)
-            if contract.LABEL_BUILD in (config_map["metadata"].get("labels") or {})
-        ],
-        live_build_pods={
-            pod["metadata"]["name"]: pod["metadata"]["labels"].get(contract.LABEL_BUILD, "")
-            for pod in build_pods
-            if not pod_is_over(pod)
-        },
+        build_config_maps=_build_config_maps(owner, caches),
+        live_build_pods=_live_build_pods(owner, caches),
         shared_workspace=_shared_workspace(owner, spec, caches),
         retriever_status=_retriever_status(targets, world.measurements),
         targets=targets,
     )
 
 
-async def _cleanup(manifest: Manifest, owner: Owner, world: World, cleanups: Cleanups) -> Cleanup:
-    """How far the removal is; what keeps it from starting is told, and tried again until the deadline."""
-    if FINALIZER not in (manifest["metadata"].get("finalizers") or ()):
+async def _leaving(manifest: Manifest, owner: Owner, world: World, cleanups: Cleanups) -> Leaving:
+    """An index that is being deleted. When its remains cannot be read, it is looked at again."""
+    held = FINALIZER in (manifest["metadata"].get("finalizers") or ())
+    if not held:
         cleanups.forget(owner.uid)
-        return Cleanup(state=CleanupState.NOT_NEEDED)
+    remains, unreadable = None, ""
     try:
-        remains = await _remains(manifest, owner, world)
+        remains = await _remains(manifest, owner, world) if held else None
     except Exception as error:
-        why = f"the collections were not removed ({type(error).__name__}: {error}); drop them by hand"
-        return Cleanup(state=CleanupState.RUNNING, message=why)
-    if remains is None:
-        return Cleanup(state=CleanupState.NOT_NEEDED)
-    return cleanups.state(owner.uid, remains)
+        unreadable = f"the collections were not removed ({type(error).__name__}: {error}); drop them by hand"
+    return Leaving(
+        manifest=manifest,
+        owner=owner,
+        remembered=remembered(manifest),
+        held=held,
+        deletes=_deletes(manifest),
+        remains=remains,
+        unreadable=unreadable,
+        cleanup=cleanups.state(owner.uid),
+    )
+
+
+def _deletes(manifest: Manifest) -> bool:
+    retention = _mapping(_mapping(manifest.get("spec")).get("retention"))
+    return retention.get("deletionPolicy") == DeletionPolicy.DELETE
 
 
 async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | None:
-    """What is to be removed, whatever else of the spec cannot be read; None when nothing is."""
-    spec = _mapping(manifest.get("spec"))
-    there, retention = _mapping(spec.get("milvus")), _mapping(spec.get("retention"))
-    policy = retention.get("deletionPolicy")
-    if there.get("mode") != MilvusMode.EXTERNAL or "uri" not in there or policy != DeletionPolicy.DELETE:
+    """Where the collections are. It reads only the fields it needs: the rest may be invalid."""
+    there = _mapping(_mapping(manifest.get("spec")).get("milvus"))
+    if there.get("mode") != MilvusMode.EXTERNAL or "uri" not in there:
         return None
     named = there.get("tokenSecretRef")
     token = TokenSecretRef.model_validate(named) if named is not None else None
@@ -161,41 +138,39 @@ def _text(token: bytes) -> str:
     try:
         return token.decode()
     except UnicodeDecodeError:
-        raise ValueError("the token of spec.milvus.tokenSecretRef is not UTF-8") from None
+        raise ValueError("spec.milvus.tokenSecretRef: the token is not UTF-8 text") from None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _existing(
-    owner: Owner,
-    spec: VectorIndexSpec,
-    images: Images,
-    embedder: EmbedderSeen | None,
-    caches: Caches,
-) -> Mapping[tuple[str, str], Manifest]:
-    wanted = [*standing_objects(owner, spec, images, embedder), *claims_of(owner, spec)]
-    names = [(resource_of(manifest), manifest["metadata"]["name"]) for manifest in wanted]
-    live = {(resource.kind, name): caches.get(resource, owner.namespace, name) for resource, name in names}
-    return {place: manifest for place, manifest in live.items() if manifest is not None}
-
-
-def _unused_milvus(owner: Owner, spec: VectorIndexSpec, images: Images, caches: Caches) -> list[Manifest]:
-    if spec.milvus.mode is MilvusMode.LITE:
-        return []
-    lite = milvus_objects(owner, spec, images, clients=[])
-    found = (caches.get(resource_of(one), owner.namespace, one["metadata"]["name"]) for one in lite)
-    return [manifest for manifest in found if manifest is not None and controller_uid(manifest) == owner.uid]
+def _live(named: Iterable[Manifest], owner: Owner, caches: Caches) -> list[LiveObject]:
+    """The objects in the cluster that have these names, whoever owns them."""
+    found = (caches.get(resource_of(one), owner.namespace, one["metadata"]["name"]) for one in named)
+    return [live_object(manifest) for manifest in found if manifest is not None]
 
 
 def _jobs(owner: Owner, caches: Caches) -> list[StepJob]:
     found = [
-        step_job(job, caches.owned(PODS, job["metadata"]["uid"]))
+        step_job(owner, job, caches.owned(PODS, job["metadata"]["uid"]))
         for job in caches.owned(JOBS, owner.uid)
         if "deletionTimestamp" not in job["metadata"]
     ]
     return [job for job in found if job is not None]
+
+
+def _build_config_maps(owner: Owner, caches: Caches) -> list[LiveObject]:
+    owned = (live_object(config_map) for config_map in caches.owned(CONFIG_MAPS, owner.uid))
+    return [config_map for config_map in owned if contract.LABEL_BUILD in config_map.labels]
+
+
+def _live_build_pods(owner: Owner, caches: Caches) -> dict[str, str]:
+    return {
+        pod["metadata"]["name"]: pod["metadata"]["labels"].get(contract.LABEL_BUILD, "")
+        for pod in _pods_of(caches, owner, builds(owner).selector)
+        if not pod_is_over(pod)
+    }
 
 
 def _pods_of(caches: Caches, owner: Owner, selector: Mapping[str, str]) -> list[Manifest]:
@@ -208,26 +183,25 @@ def _pods_of(caches: Caches, owner: Owner, selector: Mapping[str, str]) -> list[
 
 
 def _shared_workspace(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> bool:
-    """Whether several nodes can write to the workspace at once."""
+    """Whether several nodes can write to the workspace at the same time."""
     name = spec.build.workspace.claim_name
     claim = caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, name) if name is not None else None
     return claim is not None and "ReadWriteMany" in (claim["spec"].get("accessModes") or ())
 
 
 def _targets(owner: Owner, caches: Caches) -> list[Target]:
-    """Where each retriever pod says what it serves."""
+    """The status address of each retriever pod."""
     targets = []
     for pod in _pods_of(caches, owner, retriever(owner).selector):
         ip = (pod.get("status") or {}).get("podIP")
         if ip:
-            host = f"[{ip}]" if ":" in ip else ip
-            url = f"http://{host}:{contract.PORT_RETRIEVER}/v1/status"
+            url = f"http://{contract.url_host(ip)}:{contract.PORT_RETRIEVER}/v1/status"
             targets.append(Target(key=pod["metadata"]["uid"], url=url))
     return targets
 
 
 def _retriever_status(targets: list[Target], measurements: Measurements) -> contract.RetrieverStatus | None:
-    """What the first retriever that answers says."""
+    """The status of the first retriever pod that has given a valid answer."""
     for target in targets:
         found = measurements.latest(target.key)
         if found is not None and found.document is not None:

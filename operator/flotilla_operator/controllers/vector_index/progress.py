@@ -1,9 +1,9 @@
-"""How far the wanted build is: one value out of a closed set, from its Jobs alone.
+"""The progress of the wanted build, computed from its Jobs alone.
 
-Every attempt starts over, since what an earlier one left in the workspace cannot be trusted: it has a run id
-of its own, and where an id returns (the spec went back to what it was, and the Jobs that counted its attempts
-are gone), the plan is another Job's and clears what is there. That is cheap, because documents that are in
-the index unchanged are not embedded again.
+Every attempt starts from the beginning with its own run id, because files that an earlier attempt left in the
+workspace cannot be trusted. A run id can return: the spec goes back to an earlier state after the Jobs that
+counted the attempts are gone. The plan step then clears the old files. Starting again is cheap, because
+unchanged documents that are already in the index are not embedded again.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from flotilla_operator.controllers.vector_index.jobs import JobState, StepJob
-from flotilla_operator.workloads.vector_index.build import WantedBuild
+from flotilla_operator.workloads.vector_index.steps import WantedBuild
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 
 RETRY_BASE = timedelta(seconds=15)
 RETRY_LIMIT = timedelta(minutes=10)
-# Only other documents or another rule can help; the annotation and the spec ask for those.
+# Another attempt would fail as well: only other documents or another limit in the spec can help.
 NOT_REPEATED = frozenset({BuildReason.TOO_MANY_DEAD_LETTERS})
 
 
 class Stage(StrEnum):
-    """What is to be done next, or is being done."""
+    """The state of the build's current step."""
 
-    START = "Start"  # the step's Job is to be made
-    RUN = "Run"  # the step's Job runs
+    START = "Start"  # the step's Job does not exist yet
+    RUN = "Run"  # the step's Job is running
     FAILED = "Failed"
     DONE = "Done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where the wanted build stands; `build` carries the attempt."""
+    """The current step of the wanted build and its state; `build` carries the attempt."""
 
     build: WantedBuild
     stage: Stage
@@ -46,11 +46,11 @@ class Progress:
 
     @property
     def repeats(self) -> bool:
-        """Whether the operator tries again by itself."""
+        """Whether the operator tries a failed build again by itself."""
         return self.report is None or self.report.reason not in NOT_REPEATED
 
     def retry_at(self, now: datetime) -> datetime | None:
-        """When a failed build is tried again."""
+        """When a failed build is tried again; None when it is not."""
         if self.stage is not Stage.FAILED or not self.repeats:
             return None
         wait = min(RETRY_LIMIT, RETRY_BASE * int(2 ** min(self.build.attempt, 10)))
@@ -58,21 +58,17 @@ class Progress:
 
     @property
     def next_attempt(self) -> "Progress":
-        """The beginning of another try."""
+        """The start of the next attempt."""
         build = replace(self.build, attempt=self.build.attempt + 1)
         return Progress(build=build, stage=Stage.START, step=BuildStep.PLAN)
 
 
 def progress_of(wanted: WantedBuild, jobs: Sequence[StepJob]) -> Progress:
-    """Where the build stands."""
-    mine = [job for job in jobs if job.run.rpartition("-")[0] == wanted.id]
-    attempt = max((job.attempt for job in mine), default=0)
-    build = replace(wanted, attempt=attempt)
-    run = [job for job in mine if job.run == build.run]
-    by_step = {job.step: job for job in run if job.step is not BuildStep.PROMOTE}
-    promotions = [job for job in run if job.step is BuildStep.PROMOTE]
-    promote = next((job for job in promotions if job.name.endswith(f"-{wanted.promotion}")), None)
-    plan, shards = by_step.get(BuildStep.PLAN), by_step.get(BuildStep.SHARDS)
+    """The progress of a build, from all Jobs of the index."""
+    attempts = [job.runs.attempt for job in jobs if job.runs.build == wanted.id]
+    build = replace(wanted, attempt=max(attempts, default=0))
+    by_run = {job.runs: job for job in jobs}
+    plan, shards, promote = (by_run.get(build.step_run(step)) for step in BuildStep)
     if plan is None and shards is None and promote is None:
         return Progress(build=build, stage=Stage.START, step=BuildStep.PLAN)
     if plan is not None and (undone := _undone(build, plan)) is not None:

@@ -1,10 +1,18 @@
-"""Every condition, reason and event of a VectorIndex, beside those that its builds report (`BuildReason`)."""
+"""Every condition, reason, event and build step of a VectorIndex.
+
+The reasons that builds report are in `BuildReason`.
+"""
 
 from enum import StrEnum
 
+from flotilla_runtime.contract import BuildStep
+
+# The steps of a build in their order, as conditions, events and `status.stages` name them.
+STEP_NAMES = {BuildStep.PLAN: "Plan", BuildStep.SHARDS: "Index", BuildStep.PROMOTE: "Promote"}
+
 
 class ConditionType(StrEnum):
-    """The conditions of a VectorIndex, beside the summary."""
+    """The conditions of a VectorIndex, except Ready, Reconciling and Stalled."""
 
     SPEC_VALID = "SpecValid"
     SOURCE_REACHABLE = "SourceReachable"
@@ -42,7 +50,6 @@ class Reason(StrEnum):
 
     WAITING = "Waiting"
     BUILDING = "Building"
-    BUILD_FAILED = "BuildFailed"
     REPORT_LOST = "ReportLost"
     UP_TO_DATE = "UpToDate"
 

@@ -1,28 +1,33 @@
-"""What was observed of one index: the values that `plan` judges.
+"""What was observed of one index: the values that `decide` decides from.
 
-An index on its way out is another value: nothing of its spec is needed but where its collections are, and a
-spec that cannot be read must not keep it.
+An index that is being deleted has its own value, `Leaving`, which needs no valid spec: only the place of its
+collections matters, and an invalid spec must not block the deletion.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
-from flotilla_operator.api.vector_index import VectorIndexSpec
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
+from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.controllers.vector_index.cleanup import Cleanup, Remains
 from flotilla_operator.controllers.vector_index.jobs import StepJob
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
+from flotilla_operator.controllers.vector_index.remembered import Remembered
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import STATEFUL_SETS, Manifest
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
-from flotilla_runtime.contract import RetrieverStatus
+from flotilla_operator.workloads.vector_index.milvus import milvus
+from flotilla_runtime import contract
+
+FINALIZER = f"{contract.DOMAIN}/milvus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something that the spec names and the namespace lacks, and the condition it belongs to."""
+    """Something that the spec refers to and that does not exist, and the condition that reports it."""
 
     condition: ConditionType
     reason: Reason
@@ -31,63 +36,76 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSeen:
-    """The ModelReplicaSet that embeds."""
+    """The ModelReplicaSet of `spec.embedding.modelRef`."""
 
     spec: ModelReplicaSetSpec
     available: bool
     model: EmbedderModel
 
 
-class CleanupState(StrEnum):
-    """How far the removal of collections from an external Milvus is."""
-
-    NOT_NEEDED = "NotNeeded"
-    RUNNING = "Running"
-    DONE = "Done"
-    GIVEN_UP = "GivenUp"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cleanup:
-    """The state, and what is left where and why, or what stands in the way so far."""
-
-    state: CleanupState
-    message: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything a plan rests on; `existing` is what stands at the names we need, ours or not.
+    """Everything that a decision needs.
 
-    `unused_milvus` is what is left of Milvus Lite while the spec names a Milvus of somebody else's.
+    `live` holds the objects that have the names of the index's parts, whoever owns them. `lite` holds those
+    that have the names of Milvus Lite's objects, whichever Milvus the spec names.
     """
 
     manifest: Manifest
     owner: Owner
     spec: VectorIndexSpec
     images: Images
+    remembered: Remembered
     embedder: EmbedderSeen | None
     missing: Sequence[Missing]
     secret_versions: Mapping[str, str]  # by the variable that takes the entry's value
-    existing: Mapping[tuple[str, str], Manifest]
-    unused_milvus: Sequence[Manifest]
+    live: Mapping[tuple[str, str], LiveObject]
+    lite: Sequence[LiveObject]
     jobs: Sequence[StepJob]
-    build_config_maps: Sequence[Manifest]
+    build_config_maps: Sequence[LiveObject]
     live_build_pods: Mapping[str, str]  # run id by pod name
     shared_workspace: bool
-    retriever_status: RetrieverStatus | None
+    retriever_status: contract.RetrieverStatus | None
     targets: Sequence[Target]
 
-    def object(self, kind: str, name: str) -> Manifest | None:
-        """What stands at a name, if it is there."""
-        return self.existing.get((kind, name))
+    def part(self, kind: str, name: str) -> LiveObject | None:
+        """The object of this kind and name, whoever owns it, or None."""
+        return self.live.get((kind, name))
+
+    def ready_replicas(self, kind: str, name: str) -> int:
+        """How many pods of a Deployment or StatefulSet are ready."""
+        found = self.part(kind, name)
+        return found.ready_replicas if found is not None else 0
+
+    @property
+    def embedder_available(self) -> bool:
+        return self.embedder is not None and self.embedder.available
+
+    @property
+    def milvus_external(self) -> bool:
+        return self.spec.milvus.mode is MilvusMode.EXTERNAL
+
+    @property
+    def milvus_usable(self) -> bool:
+        """Whether Milvus can be used, as far as the operator knows: it does not look into the user's."""
+        return self.milvus_external or self.ready_replicas(STATEFUL_SETS.kind, milvus(self.owner).name) > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """An index that is being deleted; nobody is asked for figures any more."""
+    """An index that is being deleted; its retriever is not scraped any more.
+
+    `held` says whether our finalizer holds it, and `deletes` whether its deletion policy is Delete. `remains`
+    is what it has in an external Milvus, None for nothing. `unreadable` says why that is not known now.
+    `cleanup` is the removal, once it has started.
+    """
 
     manifest: Manifest
     owner: Owner
-    cleanup: Cleanup
-    targets: Sequence[Target] = ()
+    remembered: Remembered
+    held: bool
+    deletes: bool = False
+    remains: Remains | None = None
+    unreadable: str = ""
+    cleanup: Cleanup | None = None
+    targets: Sequence[Target] = field(default=())

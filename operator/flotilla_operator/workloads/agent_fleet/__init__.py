@@ -1,4 +1,4 @@
-"""An AgentFleet's objects: its Redis, its gateway, its workers."""
+"""The objects of an AgentFleet: Redis, the gateway and the workers."""
 
 from flotilla_operator.workloads.agent_fleet.parts import (
     SecretEntry,

@@ -1,16 +1,17 @@
-"""The parts of a fleet by name, and what its controller has found out for them."""
+"""The names of a fleet's parts, and what its controller has looked up for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flotilla_operator.workloads.labels import Child, Owner
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 
 REDIS_PASSWORD_PATH = f"{contract.REDIS_SECRET_DIRECTORY}/{contract.REDIS_PASSWORD_KEY}"
 
 
 def redis(owner: Owner) -> Child:
-    """The fleet's own Redis: `NAME-redis`, also the name of its claim and of its password."""
+    """The managed Redis: `NAME-redis`, which is also the name of its claim and of its password's secret."""
     return Child(owner=owner, component="redis", suffix="redis")
 
 
@@ -25,12 +26,12 @@ def workers(owner: Owner) -> Child:
 
 
 def gateway_url(owner: Owner) -> str:
-    """Where tasks are submitted."""
+    """The URL of the task API."""
     return f"http://{gateway(owner).name}.{owner.namespace}.svc:{contract.PORT_GATEWAY}"
 
 
 def redis_url(owner: Owner) -> str:
-    """The managed Redis, without its password."""
+    """The URL of the managed Redis, without its password."""
     return f"redis://{redis(owner).name}.{owner.namespace}.svc:{contract.PORT_REDIS}/0"
 
 
@@ -45,9 +46,10 @@ class SecretEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """What the workers call, as far as it is known; `secret_versions` change when a secret they read does.
+    """The models and indexes of the workers, as far as they are known.
 
-    The workers are started once every model and index is known, and then keep what they have.
+    `secret_versions` changes when a secret changes that the pods read. The workers are first made when
+    `complete` is true; while it is false later, they keep their last configuration.
     """
 
     models: tuple[contract.ModelConnection, ...] = ()

@@ -1,8 +1,11 @@
-"""Gateway and workers: two Deployments of the runtime's image, neither with a token of Kubernetes' own."""
+"""The gateway and the workers: two Deployments with the runtime's image and without Kubernetes tokens."""
 
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, RedisMode
+from flotilla_operator.objects.hashes import stable_hash
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import (
     REDIS_PASSWORD_PATH,
@@ -13,19 +16,18 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     redis_url,
     workers,
 )
-from flotilla_operator.workloads.hashing import stable_hash
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 
 GATEWAY_STOP_SECONDS = 30
-WORKER_STOP_SECONDS = 60  # the workers' own handover and a few seconds to write it down
+WORKER_STOP_SECONDS = 60  # the time of the workers' handover, and a few seconds to write it
 GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
 WORKER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 
 
 def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
-    """Where the tasks stand, for gateway and workers alike."""
+    """The configuration of the queue, for the gateway and for the workers."""
     managed = spec.queue.redis.mode is RedisMode.MANAGED
     return contract.QueueConfig(
         fleet=f"{owner.namespace}/{owner.name}",
@@ -39,7 +41,7 @@ def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
 
 
 def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig:
-    """What the gateway is told."""
+    """The configuration of the gateway."""
     return contract.GatewayConfig(
         queue=queue_config(owner, spec),
         namespace=owner.namespace,
@@ -50,7 +52,7 @@ def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig
 
 
 def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contract.WorkerConfig:
-    """What the workers are told."""
+    """The configuration of the workers."""
     return contract.WorkerConfig(
         queue=queue_config(owner, spec),
         prompt=spec.agent.prompt or "",
@@ -62,7 +64,7 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
 
 
 def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images) -> list[Manifest]:
-    """The task API and what stands around it."""
+    """The objects of the gateway."""
     part = gateway(owner)
     data = objects.config_file(gateway_config(owner, spec))
     return [
@@ -88,7 +90,7 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
 def worker_manifests(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, replicas: int
 ) -> list[Manifest]:
-    """The workers."""
+    """The objects of the workers."""
     part = workers(owner)
     data = objects.config_file(worker_config(owner, spec, wiring))
     return [
@@ -155,7 +157,7 @@ def _worker_pod(
 def _common(
     part: Child, owner: Owner, spec: AgentFleetSpec
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
-    """Volumes, mounts and environment of every pod that reads a configuration and speaks to Redis."""
+    """The volumes, mounts and environment that gateway and workers share: configuration and Redis."""
     volume, mount = objects.config_volume(part.name)
     volumes, mounts = [volume], [mount]
     environment: list[Manifest] = [
@@ -173,7 +175,7 @@ def _common(
 
 
 def _annotations(data: dict[str, str], wiring: Wiring, environment: list[Manifest]) -> dict[str, str]:
-    """What rolls the pods: another configuration, or another version of a secret in their environment."""
+    """The annotation that replaces the pods when their configuration or a secret of theirs changes."""
     named = {
         source["secretKeyRef"]["name"]
         for variable in environment

@@ -1,10 +1,10 @@
-"""The fleet's own Redis: one pod that keeps every task on a claim.
+"""The managed Redis of a fleet: one pod that keeps every task on a claim.
 
-It writes each command to its append-only file and syncs it before it answers, evicts nothing and asks for a
-password that only this fleet has. It holds less than its claim has room for: a Redis at its limit refuses to
-take more and says so, one whose disk is full ends. The claim carries no owner reference where it is to
-outlive the fleet. The password stands in a secret that is made once; Redis reads it from a file, so it is in
-no command line.
+Redis writes each command to its append-only file and, by default, syncs it before it answers. It evicts
+nothing and requires a password that only this fleet has. Its memory limit is lower than the size of its
+claim, because Redis refuses writes with an error at its limit, but ends when its disk is full. A claim that
+must outlive the fleet has no owner reference. The password is in a secret that is made once. Redis reads it
+from a file, so it is in no command line.
 """
 
 import base64
@@ -12,25 +12,26 @@ from typing import Any
 
 from flotilla_operator.api.agent_fleet import Fsync
 from flotilla_operator.api.agent_fleet import Redis as RedisSpec
-from flotilla_operator.api.common import DeletionPolicy
-from flotilla_operator.placement.quantities import quantity
+from flotilla_operator.api.parts import DeletionPolicy
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.quantities import quantity
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import gateway, redis, workers
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Manifest, Owner
 from flotilla_runtime import contract
 
 DATA_DIRECTORY = "/data"
 PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
 STOP_SECONDS = 30
-# The file grows to twice what it was before it is rewritten, and lies on the disk twice meanwhile.
+# The append-only file can double in size before it is rewritten, and is on the disk twice during the rewrite.
 MEMORY_PERCENT_OF_CLAIM = 40
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
 
 
 def redis_configuration(spec: RedisSpec) -> str:
-    """redis.conf, as 7.0 and later read it."""
+    """redis.conf for Redis 7.0 and later."""
     lines = [
         f"port {contract.PORT_REDIS}",
         "bind * -::*",
@@ -46,12 +47,12 @@ def redis_configuration(spec: RedisSpec) -> str:
 
 
 def memory_bytes(spec: RedisSpec) -> int:
-    """What Redis may hold; never zero, which would mean no limit. The container itself has none."""
+    """Redis' memory limit; never zero, which would mean no limit. The container itself has no limit."""
     return max(1, int(quantity(spec.storage.size)) * MEMORY_PERCENT_OF_CLAIM // 100)
 
 
 def password_secret(owner: Owner, password: str) -> Manifest:
-    """The secret with the password, for clients and in the form that Redis includes."""
+    """The secret with the password, once for clients and once in the format of Redis' configuration."""
     entries = {contract.REDIS_PASSWORD_KEY: password, PASSWORD_FILE: f'requirepass "{password}"\n'}
     return {
         "apiVersion": "v1",
@@ -73,7 +74,7 @@ def claim(owner: Owner, spec: RedisSpec) -> Manifest:
 
 
 def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manifest]:
-    """Everything but the secret and the claim, which are written in ways of their own."""
+    """All objects of Redis except the secret and the claim, which are written differently."""
     part = redis(owner)
     data = {"redis.conf": redis_configuration(spec)}
     port = objects.Port(name="redis", number=contract.PORT_REDIS)
@@ -125,7 +126,7 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
             {"name": "secret", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True},
             {"name": "data", "mountPath": DATA_DIRECTORY},
         ],
-        # A long append-only file is read for minutes after a crash; only answering at all is life.
+        # After a crash, Redis may read a long append-only file for minutes. Liveness only needs an open port.
         startupProbe={**_ping(), "periodSeconds": 2, "failureThreshold": 900},
         readinessProbe={**_ping(), "periodSeconds": 5, "failureThreshold": 2},
         livenessProbe={"tcpSocket": {"port": "redis"}, "periodSeconds": 10, "failureThreshold": 6},
@@ -139,5 +140,5 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
 
 
 def _ping() -> dict[str, Any]:
-    """`-e` makes an error answer, as while the file is being read, an exit status."""
+    """The probe with `ping`; `-e` turns an error reply, such as LOADING, into an exit status."""
     return {"exec": {"command": ["redis-cli", "-e", "ping"]}, "timeoutSeconds": 3}

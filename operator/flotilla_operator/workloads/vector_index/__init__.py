@@ -1,1 +1,1 @@
-"""Everything a VectorIndex is made of: Milvus Lite, the Jobs of a build, the retriever."""
+"""The objects of a VectorIndex: Milvus Lite, the Jobs of a build, and the retriever."""

@@ -1,20 +1,21 @@
-"""The Jobs of a build: plan, an Indexed Job over the shards, promote; with their ConfigMap and workspace.
+"""The Jobs of a build (plan, an Indexed Job for the shards, promote), their ConfigMap and their workspace.
 
-A Job's template cannot be changed, so its name carries the id of what it runs and it is created once. No pod
-of a build holds a token: its outcome is its termination message. Only the plan sees the model's files, for
-the tokenizer; only it and the shards see the documents.
+A Job's template cannot be changed, so its name contains the id of what it runs, and it is created once. Pods
+of a build have no Kubernetes token; they report with their termination messages. Only the plan step mounts
+the model's files, for the tokenizer, and only the plan and the shards mount the documents.
 
-A name may return, when the spec goes back to what it was. The plan is told the UID of its Job, so it can tell
-what an earlier Job of the same name left in the workspace from what a pod before it did.
+A name can come back when the spec is changed back. The plan step gets the UID of its Job, so that it can tell
+the files of an earlier Job with the same name from those of an earlier pod of its own Job.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flotilla_operator.api.vector_index import VectorIndexSpec
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.model_source import ClaimSource, HubSource, parse_source
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import (
@@ -28,78 +29,37 @@ from flotilla_operator.workloads.vector_index.identity import (
 )
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
 from flotilla_operator.workloads.vector_index.retriever import secret_environment
+from flotilla_operator.workloads.vector_index.source import document_source
+from flotilla_operator.workloads.vector_index.steps import (
+    WantedBuild,
+    job_name,
+    step_annotations,
+    step_labels,
+)
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep
 
 COMPONENT = "build"
-CLAIM_SCHEME = "pvc://"
-CONFIG_MAP_SCHEME = "configmap://"
 RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}}
 TRIES = 3
 STOP_SECONDS = 10
 JOB_UID = "JOB_UID"
-JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # the Job controller's, on every pod of a Job
-HUB_ENDPOINT = "HF_ENDPOINT"  # where the engine fetches its model from, the plan fetches the tokenizer from
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentSource:
-    """Where the documents are: a folder of a claim, or a ConfigMap."""
-
-    claim: str | None = None
-    config_map: str | None = None
-    folder: str = ""
-
-    @property
-    def root(self) -> str:
-        """Where the build's pods find it."""
-        return f"{contract.SOURCE_DIRECTORY}/{self.folder}" if self.folder else contract.SOURCE_DIRECTORY
-
-    @property
-    def volume(self) -> Manifest:
-        """The volume, which nobody writes to."""
-        if self.claim is not None:
-            claim = {"claimName": self.claim, "readOnly": True}
-            return {"name": "source", "persistentVolumeClaim": claim}
-        return {"name": "source", "configMap": {"name": self.config_map}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedBuild:
-    """One build: its generation, its own id with the attempt, and how it is promoted."""
-
-    generation: str
-    id: str
-    promotion: str
-    shared_workspace: bool
-    attempt: int = 0
-
-    @property
-    def run(self) -> str:
-        """What its Jobs and its folder in the workspace are called by: every attempt starts over."""
-        return f"{self.id}-{self.attempt}"
-
-
-def document_source(path: str) -> DocumentSource:
-    """The source that `spec.source.path` names; the API refuses other schemes."""
-    if path.startswith(CONFIG_MAP_SCHEME):
-        return DocumentSource(config_map=path.removeprefix(CONFIG_MAP_SCHEME).strip("/"))
-    claim, _, folder = path.removeprefix(CLAIM_SCHEME).partition("/")
-    return DocumentSource(claim=claim, folder=folder.strip("/"))
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # set by the Job controller on every pod of a Job
+HUB_ENDPOINT = "HF_ENDPOINT"  # the plan step fetches the tokenizer from the same hub as the engine its model
 
 
 def builds(owner: Owner) -> Child:
-    """What all pods of all builds have in common."""
+    """All pods of all builds as one part."""
     return Child(owner=owner, component=COMPONENT, suffix="build")
 
 
 def workspace_name(owner: Owner, spec: VectorIndexSpec) -> str:
-    """The claim that a build's steps share."""
+    """The name of the claim that the steps of a build share."""
     return spec.build.workspace.claim_name or _workspace(owner).name
 
 
 def workspace_claim(owner: Owner, spec: VectorIndexSpec) -> Manifest | None:
-    """Our claim, None when the user brings one."""
+    """The claim that the operator makes; None when the spec names one."""
     workspace = spec.build.workspace
     if workspace.claim_name is not None:
         return None
@@ -114,7 +74,7 @@ def workspace_claim(owner: Owner, spec: VectorIndexSpec) -> Manifest | None:
 def build_config(
     owner: Owner, spec: VectorIndexSpec, embedder: EmbedderModel, build: WantedBuild
 ) -> contract.BuildConfig:
-    """What the steps are told."""
+    """The configuration of the steps."""
     model = parse_source(embedder.spec.model.source, embedder.spec.model.revision)
     on_hub = isinstance(model, HubSource)
     return contract.BuildConfig(
@@ -161,22 +121,11 @@ def build_config(
 def build_config_map(
     owner: Owner, spec: VectorIndexSpec, embedder: EmbedderModel, build: WantedBuild
 ) -> Manifest:
-    """The ConfigMap of one attempt; the next one has another, so no pod reads what is not meant for it."""
+    """The ConfigMap of one attempt. Each attempt has its own, so no pod reads that of another attempt."""
     text = objects.json_text(build_config(owner, spec, embedder, build).model_dump(mode="json"))
     manifest = objects.config_map(_of_run(owner, build), data={"config.json": text})
     manifest["metadata"]["labels"][contract.LABEL_BUILD] = build.run
     return manifest
-
-
-def job_name(owner: Owner, step: BuildStep, build: WantedBuild) -> str:
-    """The Job's name; a promotion under other rules is another Job."""
-    match step:
-        case BuildStep.PLAN:
-            return f"{owner.name}-plan-{build.run}"
-        case BuildStep.SHARDS:
-            return f"{owner.name}-shard-{build.run}"
-        case BuildStep.PROMOTE:
-            return f"{owner.name}-promote-{build.run}-{build.promotion}"
 
 
 def build_job(
@@ -188,13 +137,8 @@ def build_job(
     step: BuildStep,
     shards: int = 1,
 ) -> Manifest:
-    """The Job of one step; `shards` counts for the step of that name."""
-    labels = {
-        **builds(owner).labels,
-        contract.LABEL_BUILD: build.run,
-        contract.LABEL_STEP: step.value,
-        contract.LABEL_GENERATION: build.generation,
-    }
+    """The Job of one step; `shards` is used only for the shards step."""
+    labels = {**builds(owner).labels, **step_labels(step, build)}
     job: Manifest = {
         "backoffLimit": TRIES,
         "podFailurePolicy": {"rules": _failure_rules(step)},
@@ -218,7 +162,7 @@ def build_job(
             "name": job_name(owner, step, build),
             "namespace": owner.namespace,
             "labels": labels,
-            "annotations": {contract.ANNOTATION_ATTEMPT: str(build.attempt)},
+            "annotations": step_annotations(build),
             "ownerReferences": [owner.reference],
         },
         "spec": job,
@@ -234,7 +178,7 @@ def _of_run(owner: Owner, build: WantedBuild) -> Child:
 
 
 def _failure_rules(step: BuildStep) -> list[Manifest]:
-    """What waits for a person is not tried again; what the cluster did to the pod does not count."""
+    """Do not retry failures that need a person, and do not count pods that the cluster disrupted."""
     exit_codes = {"containerName": str(step), "operator": "In", "values": [contract.EXIT_PERMANENT]}
     return [
         {"action": "FailJob", "onExitCodes": exit_codes},
@@ -304,7 +248,7 @@ def _job_uid() -> Manifest:
 
 
 def _hub_environment(embedder: EmbedderModel) -> Sequence[Manifest]:
-    """What lets the plan fetch the tokenizer as the engine fetches the model."""
+    """The variables with which the plan step fetches the tokenizer as the engine fetches its model."""
     environment: list[Manifest] = [
         variable.manifest() for variable in embedder.spec.engine.env if variable.name == HUB_ENDPOINT
     ]
@@ -316,6 +260,6 @@ def _hub_environment(embedder: EmbedderModel) -> Sequence[Manifest]:
 
 
 def _same_node(part: Child) -> Manifest:
-    """A claim that only one node can write to keeps a build's pods together."""
+    """The affinity that keeps a build's pods on one node, for a claim to which only one node can write."""
     term = {"labelSelector": {"matchLabels": part.selector}, "topologyKey": "kubernetes.io/hostname"}
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}

@@ -1,26 +1,27 @@
-"""What a generation and a build are called: hashes of what they depend on, and of nothing else.
+"""The ids of generations and builds: hashes of exactly what they depend on.
 
-A generation depends on how vectors are made and kept: another embedder, tokenizer, chunker, schema or index
-makes another generation, built aside. A build depends on its generation and on which documents are wanted.
-Neither depends on the operator's own version; what a change of our own code means for vectors is counted in
-the contract.
+A generation depends on how vectors are made and stored. Another embedder, tokenizer, chunker, schema or index
+makes another generation, which is built beside the live one. A build depends on its generation and on the
+wanted documents. Neither depends on the operator's version; versions in the contract record changes of our
+code that affect vectors.
 """
 
 from dataclasses import dataclass
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import IndexType, Metric, VectorIndexSpec
-from flotilla_operator.workloads.hashing import stable_hash
-from flotilla_operator.workloads.labels import Owner
+from flotilla_operator.objects.hashes import stable_hash
+from flotilla_operator.objects.owners import Owner
 from flotilla_runtime import contract
 
 GENERATION_LENGTH = 8
-# Names of Jobs hold these behind 40 characters of ours, and a pod of a shard adds its index, all within 63.
+# The names of Jobs contain these ids after up to 40 characters, and a shard's pod adds its index, all within
+# 63.
 BUILD_LENGTH = 6
 PROMOTION_LENGTH = 4
 INDEX_TYPES = {IndexType.HNSW: "HNSW", IndexType.IVF_FLAT: "IVF_FLAT", IndexType.FLAT: "FLAT"}
 METRICS = {Metric.COSINE: "COSINE", Metric.INNER_PRODUCT: "IP", Metric.EUCLIDEAN: "L2"}
-# Milvus has no defaults of its own for these.
+# Milvus itself has no defaults for these.
 INDEX_PARAMETERS = {
     IndexType.HNSW: {"M": 16, "efConstruction": 200},
     IndexType.IVF_FLAT: {"nlist": 128},
@@ -30,7 +31,7 @@ INDEX_PARAMETERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderModel:
-    """The ModelReplicaSet that embeds, as far as an index cares."""
+    """The parts of the embedding ModelReplicaSet that matter to an index."""
 
     name: str
     url: str
@@ -44,7 +45,7 @@ class EmbedderModel:
 
 
 def index_parameters(spec: VectorIndexSpec) -> dict[str, int]:
-    """The index's parameters, the user's over the defaults."""
+    """The parameters of the index: the defaults, overridden by the user's."""
     return {**INDEX_PARAMETERS[spec.index.type], **spec.index.parameters}
 
 
@@ -62,7 +63,7 @@ def generation_id(spec: VectorIndexSpec, embedder: EmbedderModel) -> str:
 
 
 def build_id(spec: VectorIndexSpec, generation: str) -> str:
-    """The id of the build that is wanted."""
+    """The id of the wanted build."""
     depends_on = {
         "generation": generation,
         "source": [spec.source.path, list(spec.source.include), list(spec.source.exclude)],
@@ -75,7 +76,7 @@ def build_id(spec: VectorIndexSpec, generation: str) -> str:
 
 
 def promotion_id(spec: VectorIndexSpec, build: str) -> str:
-    """The id of the promotion that is wanted: the build under these rules."""
+    """The id of the wanted promotion: the build with these validation rules."""
     depends_on = {
         "build": build,
         "maxFailedPercent": spec.build.max_failed_percent,
@@ -86,16 +87,16 @@ def promotion_id(spec: VectorIndexSpec, build: str) -> str:
 
 
 def alias_name(owner: Owner) -> str:
-    """The alias in Milvus, where other indexes may live beside this one."""
+    """The index's alias in Milvus, where other indexes can exist too."""
     readable = f"{owner.namespace}_{owner.name}".replace("-", "_").replace(".", "_")
     return f"flotilla_{readable}_{stable_hash([owner.namespace, owner.name], length=6)}"
 
 
 def collection_prefix(owner: Owner) -> str:
-    """What the names of all generations' collections start with."""
+    """The prefix of the collections of all generations."""
     return f"{alias_name(owner)}_g_"
 
 
 def collection_name(owner: Owner, generation: str) -> str:
-    """The generation's own collection."""
+    """The collection of a generation."""
     return collection_prefix(owner) + generation.removeprefix("g-")

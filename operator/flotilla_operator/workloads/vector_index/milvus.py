@@ -1,14 +1,16 @@
-"""Milvus Lite: one pod, one claim, and nobody but builds and the retriever may speak to it.
+"""Milvus Lite: one pod with one claim, to which only builds and the retriever may connect.
 
-Lite knows no users, so a network policy is its only guard. The claim is one of our own and not a template's,
-so that retaining it is our decision and not the StatefulSet's.
+Milvus Lite has no users, so a network policy is its only protection. The claim is made by the operator and
+not by a template of the StatefulSet, so that the operator decides whether it is retained.
 """
 
-from flotilla_operator.api.common import DeletionPolicy
+from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_runtime import contract
 
@@ -24,7 +26,7 @@ def milvus(owner: Owner) -> Child:
 
 
 def milvus_connection(owner: Owner, spec: VectorIndexSpec) -> contract.MilvusConnection:
-    """Where builds and the retriever find Milvus."""
+    """The address of Milvus for builds and the retriever."""
     if spec.milvus.mode is MilvusMode.EXTERNAL and spec.milvus.uri is not None:
         return contract.MilvusConnection(uri=spec.milvus.uri, database=spec.milvus.database)
     host = f"{milvus(owner).name}.{owner.namespace}.svc"
@@ -32,7 +34,7 @@ def milvus_connection(owner: Owner, spec: VectorIndexSpec) -> contract.MilvusCon
 
 
 def milvus_claim(owner: Owner, spec: VectorIndexSpec) -> Manifest:
-    """The claim with the index's data; with Retain it belongs to nobody and is known by its labels."""
+    """The claim with the index's data; with Retain it has no owner and is recognised by its labels."""
     return objects.persistent_volume_claim(
         milvus(owner),
         size=str(spec.milvus.storage.size),
@@ -82,7 +84,7 @@ def _container(spec: VectorIndexSpec, images: Images, mounts: list[Manifest]) ->
         spec.milvus.image or images.milvus,
         pull_policy=images.pull_policy,
         command=["milvus-lite", "server", "--data-dir", DATA_DIRECTORY],
-        # "[::]" takes both families; where the machine has no IPv6, gRPC falls back to IPv4 by itself.
+        # "[::]" accepts both families; on a machine without IPv6, gRPC falls back to IPv4 by itself.
         args=["--host", "[::]", "--port", str(contract.PORT_MILVUS)],
         ports=[{"name": "grpc", "containerPort": contract.PORT_MILVUS, "protocol": "TCP"}],
         resources=RESOURCES,

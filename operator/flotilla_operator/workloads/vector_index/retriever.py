@@ -1,15 +1,17 @@
-"""The retriever: a Deployment behind `NAME-retriever`.
+"""The retriever: a Deployment behind the Service `NAME-retriever`.
 
-Its secrets come by environment, which a pod reads once; so another value of one rolls the pods.
+Its pods read secrets from environment variables, only at start, so a new value of a secret replaces the pods.
 """
 
 from collections.abc import Mapping
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import VectorIndexSpec
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.labels import Child, Manifest, Owner
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
@@ -17,7 +19,7 @@ from flotilla_runtime import contract
 
 COMPONENT = "retriever"
 RESOURCES = {"requests": {"cpu": "50m", "memory": "192Mi"}}
-LEAVE_SECONDS = 5  # for which a pod goes on answering after it was told to end, while callers still know it
+LEAVE_SECONDS = 5  # a terminating pod still answers for this time, because callers still send requests to it
 
 
 def retriever(owner: Owner) -> Child:
@@ -26,12 +28,12 @@ def retriever(owner: Owner) -> Child:
 
 
 def retriever_url(owner: Owner) -> str:
-    """Where questions are sent."""
+    """The URL for queries."""
     return f"http://{retriever(owner).name}.{owner.namespace}.svc:{contract.PORT_RETRIEVER}/v1/retrieve"
 
 
 def retriever_config(owner: Owner, spec: VectorIndexSpec) -> contract.RetrieverConfig:
-    """What the retriever is told; what embeds a query it reads from the generation itself."""
+    """The configuration of the retriever, which reads the embedding model from the live generation."""
     return contract.RetrieverConfig(
         index=owner.name,
         milvus=milvus_connection(owner, spec),
@@ -48,7 +50,7 @@ def retriever_objects(
     embedder: ModelReplicaSetSpec | None,
     secret_versions: Mapping[str, str],
 ) -> list[Manifest]:
-    """ConfigMap, Service, disruption budget and Deployment; `secret_versions` by environment variable."""
+    """ConfigMap, Service, PodDisruptionBudget, Deployment; `secret_versions` is by environment variable."""
     part = retriever(owner)
     data = objects.config_file(retriever_config(owner, spec))
     service = spec.retriever.service
@@ -80,7 +82,7 @@ def retriever_objects(
 def secret_environment(
     owner: Owner, spec: VectorIndexSpec, embedder: ModelReplicaSetSpec | None
 ) -> list[Manifest]:
-    """The variables that come from secrets: Milvus' token, and this index's key at the embedder's router."""
+    """The variables from secrets: Milvus' token, and the key of this index for the embedder's router."""
     environment = []
     token = spec.milvus.token_secret_ref
     if token is not None:
@@ -92,7 +94,7 @@ def secret_environment(
 
 
 def caller_entry(owner: Owner) -> str:
-    """The entry of a router's keys that is this index's own."""
+    """The entry of a router's secret of keys that belongs to this index."""
     return f"vectorindex-{owner.name}"
 
 

@@ -6,33 +6,48 @@ and, with real processes, in the demo.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import NOT_FOUND
 from typing import Any
 
 import pytest
 import yaml
 
+from flotilla_operator.objects import resources
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.agent_fleet import full_featured_objects
-from tests.support.kinds import create_volume_for, enforce_restricted, kind_operator, kwok_node, no_failures
+from tests.support.children import names
+from tests.support.kinds import (
+    STATUS_INTERVAL_SECONDS,
+    Operators,
+    create_volume_for,
+    enforce_restricted,
+    no_failures,
+)
 from tests.support.processes import OperatorProcess
+from tests.support.site import reconciles
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 KINDS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}"
-CHILDREN = "statefulsets,deployments,services,configmaps,secrets,networkpolicies,pdb,pods"
+OF_FLEET = "flotilla.dev/owner=support,flotilla.dev/kind=AgentFleet"
+CHILDREN = (
+    resources.STATEFUL_SETS,
+    resources.DEPLOYMENTS,
+    resources.SERVICES,
+    resources.CONFIG_MAPS,
+    resources.SECRETS,
+    resources.NETWORK_POLICIES,
+    resources.POD_DISRUPTION_BUDGETS,
+    resources.PODS,
+)
 
 
-@pytest.fixture(scope="module")
-def operator(
-    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    plane, folder = running_control_plane, tmp_path_factory.mktemp("operator")
-    with kwok_node(plane, "fleet-node", gpus=0), kind_operator(plane, folder, "AgentFleet") as process:
-        yield process
+@pytest.fixture
+def operator(operators: Operators) -> OperatorProcess:
+    return operators.of("AgentFleet", node_gpus=0)
 
 
 class Stage:
@@ -111,9 +126,8 @@ class Stage:
             same = found["status"] == status and (reason is None or found["reason"] == reason)
             return found if same else None
 
-        holds.__doc__ = f"{condition_type}={status} {reason or ''}"
         try:
-            message: str = eventually(holds)["message"]
+            message: str = eventually(holds, what=f"{condition_type}={status} {reason or ''}")["message"]
         except AssertionError as error:
             raise AssertionError(f"{error}\n{yaml.safe_dump(self.get().get('status'))}") from None
         return message
@@ -136,21 +150,18 @@ class Stage:
         self.client.create(path, body)
 
     def children(self) -> list[str]:
-        selector = "flotilla.dev/owner=support,flotilla.dev/kind=AgentFleet"
-        found = self.plane.kubectl("get", CHILDREN, "-n", self.namespace, "-l", selector, "-o", "name")
-        return found.split()
+        return names(self.client, self.namespace, CHILDREN, OF_FLEET)
 
     def versions(self) -> dict[str, str]:
-        """The fleet's and its children's resource versions."""
-        selector = "flotilla.dev/owner=support,flotilla.dev/kind=AgentFleet"
-        columns = "custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion"
-        kinds = f"{CHILDREN},pvc"
-        found = self.plane.kubectl(
-            "get", kinds, "-n", self.namespace, "-l", selector, "-o", columns, "--no-headers"
-        )
-        lines = [line.split() for line in found.splitlines()]
-        fleet = {"fleet": self.get()["metadata"]["resourceVersion"]}
-        return {f"{kind}/{name}": version for kind, name, version in lines} | fleet
+        """The resource version of the fleet and of each of its children, by UID."""
+        paths = [f"{resource.path(self.namespace)}?labelSelector={OF_FLEET}" for resource in CHILDREN]
+        found = [self.get(), *(item for path in paths for item in self.client.get(path)["items"])]
+        return {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in found}
+
+    def look_again(self) -> dict[str, Any]:
+        """Make the operator look at the fleet, which stays as it is; returns the fleet."""
+        look = {"metadata": {"annotations": {"look": str(time.monotonic())}}}
+        return self.client.merge(f"{self.fleets}/support", look)
 
 
 @pytest.fixture
@@ -169,7 +180,9 @@ def stage(
             running_control_plane.client.delete(volume)
 
 
-def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage: Stage) -> None:
+def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(
+    stage: Stage, operator: OperatorProcess
+) -> None:
     stage.volume()
     stage.create()
     assert "no ModelReplicaSet 'llama'" in stage.wait("ModelsReady", "False", "ModelMissing")
@@ -188,6 +201,7 @@ def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage
     stage.change(workers={"minReplicas": 2})
     stage.wait("WorkersReady", "True", "WorkersAvailable")
     eventually(lambda: stage.get()["status"]["ready"] == "4/4")
+    is_written_no_more(stage, operator)
 
     claim = stage.child("v1/persistentvolumeclaims/support-redis")
     assert claim is not None
@@ -205,49 +219,20 @@ def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(stage
     assert again["metadata"]["uid"] == claim["metadata"]["uid"], "a fleet of the same name finds its tasks"
 
 
-def test_a_settled_fleet_is_written_no_more_and_what_drifts_is_mended(stage: Stage) -> None:
-    stage.volume()
-    stage.model()
-    stage.create(workers={"minReplicas": 1, "maxReplicas": 1})
-    stage.wait("Ready", "True")
-    before = eventually(settled_versions(stage))
-    time.sleep(12)
-    assert stage.versions() == before
-    path = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/support-gateway"
-    stage.client.merge(path, {"spec": {"replicas": 3}})
-    eventually(lambda: stage.client.get(path)["spec"]["replicas"] == 1)
+def is_written_no_more(stage: Stage, operator: OperatorProcess) -> None:
+    """Neither the fleet nor its children, although the operator looks at them again."""
 
+    def settled() -> bool:
+        before = stage.versions()
+        time.sleep(2 * STATUS_INTERVAL_SECONDS)
+        return stage.versions() == before
 
-def settled_versions(stage: Stage) -> Callable[[], dict[str, str] | None]:
-    def settled() -> dict[str, str] | None:
-        first = stage.versions()
-        time.sleep(12)  # figures of the status are written every ten seconds
-        return first if stage.versions() == first else None
-
-    return settled
-
-
-def test_a_service_of_the_users_own_is_left_alone_and_named(stage: Stage) -> None:
-    path = f"/api/v1/namespaces/{stage.namespace}/services"
-    theirs = stage.client.create(
-        path,
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "support-gateway"},
-            "spec": {"ports": [{"port": 80}]},
-        },
-    )
-    stage.volume()
-    stage.model()
-    stage.create()
-    message = stage.wait("Ready", "False", "NameTaken")
-    assert "support-gateway" in message
-    assert stage.condition("Stalled")["status"] == "True"
-    still = stage.client.get(f"{path}/support-gateway")
-    assert still["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
-    stage.client.delete(f"{path}/support-gateway")
-    stage.wait("Ready", "True")
+    eventually(settled)
+    before, done = stage.versions(), reconciles(operator)
+    looked = stage.look_again()["metadata"]
+    eventually(lambda: reconciles(operator) > done)
+    time.sleep(2 * STATUS_INTERVAL_SECONDS)
+    assert stage.versions() == {**before, looked["uid"]: looked["resourceVersion"]}
 
 
 def test_a_missing_secret_is_named_and_the_fleet_goes_on_when_it_appears(stage: Stage) -> None:

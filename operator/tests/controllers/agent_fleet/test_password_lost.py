@@ -6,24 +6,20 @@ import pytest
 
 from local_cluster.control_plane import ControlPlane
 from tests.builders.api_objects import changed, smallest
-from tests.support.kinds import create_volume_for, whole_operator
+from tests.support.kinds import Operators, create_volume_for
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
 
 FLEETS = "/apis/flotilla.dev/v1alpha1/namespaces/{}/agentfleets"
-QUICK_SWEEPS = {"sweepIntervalSeconds": 10}  # only a sweep notices a secret that is gone
+SWEEP_INTERVAL_SECONDS = 5  # only a sweep notices a secret that is gone
 MADE = "flotilla.dev/password-made"
 
 
-@pytest.fixture(scope="module")
-def operator(
-    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    folder = tmp_path_factory.mktemp("operator")
-    with whole_operator(running_control_plane, folder, "password-lost", loop=QUICK_SWEEPS) as process:
-        yield process
+@pytest.fixture
+def operator(operators: Operators) -> OperatorProcess:
+    return operators.of("AgentFleet", node_gpus=0, loop={"sweepIntervalSeconds": SWEEP_INTERVAL_SECONDS})
 
 
 @pytest.fixture

@@ -4,76 +4,52 @@ The real loop against a real API server is in test_apiserver.py; objects in work
 """
 
 import base64
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Plan
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
+from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.status import bottleneck
-from flotilla_operator.controllers.config import parse_config
-from flotilla_operator.controllers.controller import Secret, World
-from flotilla_operator.controllers.ignored_fields import ignored_fields
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.objects.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import (
     OWNER,
     agent_fleet,
-    full_featured_objects,
     served_index,
     served_model,
 )
+from tests.builders.world import CONFIG, Entries, Secrets
+from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
-IMAGES = {name: f"registry.example/{name}" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
-
-
-class Secrets:
-    """Secrets by name; counts how often it was asked."""
-
-    def __init__(self, entries: Mapping[str, Mapping[str, str]]) -> None:
-        self.entries = entries
-        self.controller_uid = OWNER.uid
-        self.asked: list[str] = []
-
-    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
-        self.asked.append(name)
-        if name not in self.entries:
-            return None
-        data = {key: value.encode() for key, value in self.entries[name].items()}
-        uid, owner = f"uid-{name}", self.controller_uid
-        return Secret(name=name, uid=uid, resource_version="7", data=data, controller_uid=owner)
 
 
 class Stage:
     """A controller with a world to look at."""
 
-    def __init__(self, *objects: dict[str, Any], **secrets: Mapping[str, str]) -> None:
+    def __init__(self, *objects: dict[str, Any], **secrets: Entries) -> None:
         self.now = NOW
-        self.controller = AgentFleetController(lambda: self.now)
+        self.controller = AgentFleetController()
         self.caches = Caches.of(*objects)
         self.measurements = Measurements()
-        self.secrets = Secrets(secrets)
+        self.secrets = Secrets(secrets, controller_uid=OWNER.uid)
         self.world = World(
-            caches=self.caches,
-            measurements=self.measurements,
-            config=parse_config({"images": IMAGES}),
-            secrets=self.secrets,
+            caches=self.caches, measurements=self.measurements, config=CONFIG, secrets=self.secrets
         )
 
     async def look(self, fleet: dict[str, Any]) -> tuple[Observed, Plan]:
-        observed = await self.controller.observe(key_of(AGENT_FLEETS, fleet), fleet, self.world)
-        return observed, self.controller.plan(observed, self.now)
+        observed = await self.controller.observe(key_of(AGENT_FLEETS, fleet), fleet, self.world, self.now)
+        return observed, plan_by(self.controller, observed, self.now)
 
     async def plan(self, fleet: dict[str, Any]) -> Plan:
         return (await self.look(fleet))[1]
@@ -188,113 +164,6 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert stage.secrets.asked == ["support-redis"]
 
 
-MISSING = [
-    pytest.param((), {}, "ModelsReady", Reason.MODEL_MISSING, "ModelReplicaSet 'llama'", False, id="model"),
-    pytest.param(
-        (served_model(model={"task": "Embed"}),),
-        {},
-        "ModelsReady",
-        Reason.MODEL_WRONG_TASK,
-        "has task Embed",
-        True,
-        id="a model that embeds",
-    ),
-    pytest.param(
-        (served_model(available=False),),
-        {},
-        "ModelsReady",
-        Reason.MODEL_STARTING,
-        "0 of 1 replicas are ready",
-        False,
-        id="a model that starts",
-    ),
-    pytest.param(
-        (served_model(router={"authSecretRef": {"name": "keys"}}),),
-        {},
-        "ModelsReady",
-        Reason.SECRET_MISSING,
-        "'keys'",
-        True,
-        id="the keys of a model",
-    ),
-    pytest.param(
-        (served_model(),),
-        {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]},
-        "IndexesReady",
-        Reason.INDEX_MISSING,
-        "VectorIndex 'handbook'",
-        False,
-        id="index",
-    ),
-    pytest.param(
-        (served_model(), served_index(activeGeneration=None, phase="Building")),
-        {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]},
-        "IndexesReady",
-        Reason.INDEX_BUILDING,
-        "serves nothing yet (Building)",
-        False,
-        id="an index that is being built",
-    ),
-    pytest.param(
-        (served_model(),),
-        {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}},
-        "GatewayReady",
-        Reason.SECRET_MISSING,
-        "Secret 'callers'",
-        True,
-        id="the callers' keys",
-    ),
-    pytest.param(
-        (served_model(),),
-        {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}},
-        "QueueReady",
-        Reason.SECRET_MISSING,
-        "spec.queue.redis.urlSecretRef",
-        True,
-        id="the address of Redis",
-    ),
-    pytest.param(
-        (),
-        {
-            "models": [
-                {
-                    "role": "Default",
-                    "endpoint": {
-                        "url": "https://m.example/v1",
-                        "model": "gpt",
-                        "apiKeySecretRef": {"name": "empty"},
-                    },
-                }
-            ]
-        },
-        "ModelsReady",
-        Reason.SECRET_KEY_MISSING,
-        "no entry 'apiKey'",
-        True,
-        id="an entry of a secret",
-    ),
-]
-
-
-@pytest.mark.parametrize(("objects", "spec", "condition_type", "reason", "says", "stalled"), MISSING)
-async def test_what_is_missing_is_named_and_says_who_mends_it(
-    objects: tuple[dict[str, Any], ...],
-    spec: dict[str, Any],
-    condition_type: str,
-    reason: Reason,
-    says: str,
-    stalled: bool,
-) -> None:
-    stage = Stage(*objects, empty={"other": "x"})
-    plan = await stage.plan(agent_fleet(**spec))
-    found = condition(plan, condition_type)
-    assert (found["status"], found["reason"]) == ("False", reason)
-    assert says in found["message"]
-    assert condition(plan, "Ready")["status"] == "False"
-    assert condition(plan, "Stalled")["status"] == str(stalled)
-    assert condition(plan, "Ready")["reason"] == reason or not stalled
-
-
 async def test_a_fleet_recovers_when_its_model_appears() -> None:
     stage = Stage()
     fleet = agent_fleet()
@@ -314,6 +183,13 @@ async def test_workers_that_run_are_left_alone_while_a_model_is_gone() -> None:
     plan = await stage.plan(agent_fleet())
     assert not any("worker" in name for name in written(plan))
     assert condition(plan, "ModelsReady")["status"] == "False"
+
+
+async def test_a_fleet_looks_again_sooner_while_its_model_is_missing() -> None:
+    """The number of its workers is fixed, so the queue is no reason to look again."""
+    fleet = agent_fleet(workers={"minReplicas": 1, "maxReplicas": 1})
+    assert (await Stage().plan(fleet)).look_again_seconds == 10
+    assert (await Stage(served_model()).plan(fleet)).look_again_seconds == 30
 
 
 async def test_workers_follow_the_queue() -> None:
@@ -489,34 +365,6 @@ async def test_with_a_redis_of_the_users_ours_goes_and_the_claim_stays() -> None
     assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_UNREACHABLE
 
 
-async def test_a_paused_fleet_is_looked_at_and_left_alone() -> None:
-    plan = await Stage(served_model()).plan(agent_fleet(paused=True))
-    assert plan.writes == []
-    assert condition(plan, "Paused")["reason"] == Reason.SPEC_PAUSED
-
-
-async def test_a_fleet_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
-    fleet = agent_fleet()
-    fleet["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
-    assert await Stage(served_model()).plan(fleet) == Plan()
-
-
-async def test_a_field_of_a_newer_release_is_named() -> None:
-    plan = await Stage(served_model()).plan(agent_fleet(shiny=True))
-    assert condition(plan, "SpecValid")["reason"] == Reason.FIELDS_IGNORED
-    assert "spec.shiny" in condition(plan, "SpecValid")["message"]
-    assert condition(await Stage().plan(agent_fleet()), "SpecValid")["reason"] == Reason.VALID
-
-
-async def test_a_fleet_without_indexes_says_so() -> None:
-    assert condition(await Stage().plan(agent_fleet()), "IndexesReady")["reason"] == Reason.NO_INDEXES
-
-
-async def test_workers_wait_for_models_and_indexes() -> None:
-    plan = await Stage().plan(agent_fleet())
-    assert condition(plan, "WorkersReady")["reason"] == Reason.WAITS_FOR_MODELS_AND_INDEXES
-
-
 async def test_figures_become_the_status() -> None:
     stage = Stage(served_model())
     stage.everything_runs()
@@ -578,16 +426,16 @@ async def test_the_bottleneck_is_named_from_where_the_time_went(figures: dict[st
     assert bottleneck(IDLE.model_copy(update=figures), observed) == named
 
 
-async def test_planning_again_gives_the_same_and_memory_of_the_gone_is_dropped() -> None:
-    stage = Stage(served_model())
-    stage.everything_runs()
-    fleet = agent_fleet()
-    first = await stage.plan(fleet)
-    stage.now += timedelta(seconds=5)
-    again = await stage.plan({**fleet, "status": first.status})
-    assert again.writes == first.writes
-    assert again.status == first.status
-    assert again.events == []
+async def test_what_is_remembered_of_fleets_that_are_gone_is_dropped() -> None:
+    memory, other = Memory(), agent_fleet("other")
+    stage = Stage(served_model(), agent_fleet(), other)
+    stage.controller = AgentFleetController(memory)
+    for fleet in (agent_fleet(), other):
+        await stage.plan(fleet)
+    assert memory.fleets.keys() == {OWNER.uid, "uid-other"}
+    stage.caches.store(AGENT_FLEETS).remove("default", "support", OWNER.uid)
+    await stage.plan(other)
+    assert memory.fleets.keys() == {"uid-other"}
 
 
 async def test_news_is_told_once() -> None:
@@ -596,11 +444,6 @@ async def test_news_is_told_once() -> None:
     first = await stage.plan(fleet)
     assert [event.reason for event in first.events] == [Reason.SECRET_MISSING]
     assert (await stage.plan({**fleet, "status": first.status})).events == []
-
-
-def test_every_reason_is_in_a_test_here() -> None:
-    text = Path(__file__).read_text()
-    assert [reason.name for reason in Reason if f"Reason.{reason.name}" not in text] == []
 
 
 async def test_the_gateways_are_scraped_on_either_family() -> None:
@@ -646,8 +489,3 @@ async def test_a_model_that_serves_https_is_called_inside_the_cluster() -> None:
     observed, _ = await stage.look(agent_fleet())
     (model,) = observed.wiring.models
     assert model.url == "http://llama-model-internal.default.svc:8001/v1"
-
-
-def test_nothing_of_what_we_know_is_ignored() -> None:
-    for manifest in full_featured_objects():
-        assert ignored_fields(AgentFleetSpec, manifest["spec"], "spec") == []

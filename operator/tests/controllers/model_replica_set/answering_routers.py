@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from flotilla_runtime import contract
 from tests.controllers.model_replica_set.stage import Stage
+from tests.support.router_answers import server_of
 from tests.support.waiting import eventually
 
 
@@ -25,6 +25,7 @@ class AnsweringRouters:
         self.stage = stage
         self.busy = False
         self.answers: Mapping[str, tuple[int, int]] = {}
+        self.asked = 0
         self._pods = f"/api/v1/namespaces/{stage.namespace}/pods"
         self._selector = f"labelSelector=flotilla.dev/owner={name},app.kubernetes.io/component="
         self._servers: dict[str, ThreadingHTTPServer] = {}
@@ -38,9 +39,10 @@ class AnsweringRouters:
 
     def status(self, router: str) -> contract.RouterStatus:
         """What one of them answers."""
+        self.asked += 1
         leaders = f"{self._selector}engine,{contract.LABEL_STAGE}=0"
         pods = self.stage.client.get(f"{self._pods}?{leaders}")["items"]
-        servers = tuple(self._server(pod) for pod in pods)
+        servers = tuple(server_of(pod, self.answers, busy=self.busy) for pod in pods)
         return contract.RouterStatus(
             name=router,
             synced=True,
@@ -83,25 +85,6 @@ class AnsweringRouters:
         self._servers[router] = server
         status = {"podIP": address, "podIPs": [{"ip": address}]}
         self.stage.client.merge(f"{self._pods}/{router}/status", {"status": status})
-
-    def _server(self, pod: Mapping[str, Any]) -> contract.RouterServer:
-        metadata = pod["metadata"]
-        annotations, labels = metadata["annotations"], metadata["labels"]
-        epoch = annotations.get(contract.ANNOTATION_DRAIN_EPOCH)
-        count, failed = self.answers.get(labels[contract.LABEL_REVISION], (0, 0))
-        return contract.RouterServer(
-            name=labels[contract.LABEL_GROUP],
-            id=int(annotations[contract.ANNOTATION_SERVER_ID]),
-            address=pod["status"].get("podIP", ""),
-            state=contract.ServerState.READY if epoch is None else contract.ServerState.DRAINING,
-            in_flight=int(self.busy),
-            queued=0,
-            acknowledged_drain_epoch=None if epoch is None else int(epoch),
-            idle_looks=0 if epoch is None or self.busy else 2,
-            answers=count,
-            failed=failed,
-            kept=count - failed,
-        )
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from flotilla_runtime import contract
 from tests.controllers.model_replica_set.stage import Stage
 
-BIND_TIMEOUT_SECONDS = 30  # the operator's default
 LOOK_SECONDS = 0.1
 WATCHED_AT_MOST_SECONDS = 900.0
 

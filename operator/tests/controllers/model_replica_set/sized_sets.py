@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flotilla_operator.cluster.writes import Plan
-from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.placement import Snapshot
 from flotilla_runtime.contract import ModelFacts
 from tests.builders.model_configs import LLAMA_8B
 from tests.builders.model_replica_set import gpu_set, merged
 from tests.builders.pods import NOW, container_status, terminated, time_text
 from tests.controllers.model_replica_set.test_plan import member, observed
+from tests.support.planned import Plan
+from tests.support.planned import plan_of_set as plan
 
 WEIGHTS_8B, WEIGHTS_70B = 16_060_556_376, 141_107_497_872  # of the repositories' index files
 

@@ -1,11 +1,12 @@
 """The scene of a set's tests on a real API server: a namespace, its nodes, and what is asked of them."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
-from flotilla_operator.controllers.conditions import timestamp
+from flotilla_operator.objects.times import timestamp
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import FAKE_ANNOTATION, gpu_node
 from tests.support.waiting import eventually
@@ -32,8 +33,7 @@ class Stage:
         self.client = plane.client
         self.plane = plane
         self.namespace = namespace
-        self.nodes: list[str] = []
-        self.volumes: list[str] = []
+        self.of_the_cluster: list[str] = []  # paths of what a test made outside its namespace
         self.sets = SETS.format(namespace=namespace)
 
     def node(self, name: str, **shape: Any) -> str:
@@ -51,10 +51,14 @@ class Stage:
         ]
         return self._usable_node(manifest)
 
+    def make(self, folder: str, manifest: dict[str, Any]) -> None:
+        """Something of no namespace, which goes with the test."""
+        self.client.create(folder, manifest)
+        self.of_the_cluster.append(f"{folder}/{manifest['metadata']['name']}")
+
     def _usable_node(self, manifest: dict[str, Any]) -> str:
         name: str = manifest["metadata"]["name"]
-        self.client.create("/api/v1/nodes", manifest)
-        self.nodes.append(name)
+        self.make("/api/v1/nodes", manifest)
         eventually(lambda: usable(self.client.get(f"/api/v1/nodes/{name}")))
         return name
 
@@ -81,6 +85,11 @@ class Stage:
     def change(self, name: str = "llama", **spec: Any) -> None:
         self.client.merge(f"{self.sets}/{name}", {"spec": spec})
 
+    def look_again(self) -> dict[str, Any]:
+        """Make the operator look at the set, which stays as it is; returns the set."""
+        look = {"metadata": {"annotations": {"look": str(time.monotonic())}}}
+        return self.client.merge(f"{self.sets}/llama", look)
+
     def get(self, name: str = "llama") -> dict[str, Any]:
         return self.client.get(f"{self.sets}/{name}")
 
@@ -100,9 +109,8 @@ class Stage:
             same = found["status"] == status and (reason is None or found["reason"] == reason)
             return found if same else None
 
-        holds.__doc__ = f"{condition_type}={status} {reason or ''}"
         try:
-            message: str = eventually(holds)["message"]
+            message: str = eventually(holds, what=f"{condition_type}={status} {reason or ''}")["message"]
         except AssertionError as error:
             status = yaml.safe_dump(self.get(name).get("status"))
             raise AssertionError("\n".join([str(error), status, *self.notes()])) from None
@@ -132,6 +140,12 @@ class Stage:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
         eventually(lambda: self.client.get(path)["status"].get("phase") == "Running")
         self.client.merge(f"{path}/status", {"status": status})
+
+    def end(self, pod: dict[str, Any]) -> None:
+        """What a kubelet does once a deleted pod's containers have stopped; until then they hold GPUs."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
+        assert "deletionTimestamp" in self.client.get(path)["metadata"]
+        self.client.delete(f"{path}?gracePeriodSeconds=0")
 
     def events(self) -> set[str]:
         """Reasons of what was told about the sets."""
@@ -205,8 +219,7 @@ class Stage:
             **spec,
         }
         kind = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
-        self.client.create("/api/v1/persistentvolumes", {**kind, "spec": volume})
-        self.volumes.append(name)
+        self.make("/api/v1/persistentvolumes", {**kind, "spec": volume})
         claim = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/models"
         eventually(lambda: self.phase(claim) == "Bound")
 

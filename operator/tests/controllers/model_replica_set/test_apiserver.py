@@ -10,14 +10,29 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.objects import resources
 from flotilla_runtime import contract
 from tests.builders.model_configs import LLAMA_70B
 from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage, ready
+from tests.support.children import names
+from tests.support.kinds import STATUS_INTERVAL_SECONDS
 from tests.support.processes import OperatorProcess
 from tests.support.site import reconciles
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+
+CHILDREN = (
+    resources.PODS,
+    resources.SERVICES,
+    resources.CONFIG_MAPS,
+    resources.SERVICE_ACCOUNTS,
+    resources.DEPLOYMENTS,
+    resources.ROLES,
+    resources.ROLE_BINDINGS,
+    resources.NETWORK_POLICIES,
+    resources.POD_DISRUPTION_BUDGETS,
+)
 
 
 def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
@@ -63,7 +78,7 @@ def test_a_set_made_again_under_its_name_starts_nothing_with_the_key_of_the_dele
     stage.create(replicas=1)
     stage.wait("Placed", "False", "BeingDeleted")
     assert stage.pods() == []
-    assert not [name for name in everything_of("llama", stage) if name.startswith("deployment")]
+    assert not [name for name in everything_of("llama", stage) if name.startswith("deployments")]
     old = stage.client.get(secret)
     stage.client.merge(secret, {"metadata": {"finalizers": None}})
     stage.wait("Ready", "True")
@@ -84,10 +99,8 @@ def test_a_group_that_comes_and_goes_is_told(stage: Stage) -> None:
 
 
 def everything_of(name: str, stage: Stage) -> list[str]:
-    kinds = "pods,services,configmaps,serviceaccounts,deployments,roles,rolebindings,networkpolicies,pdb"
     selector = f"flotilla.dev/owner={name},flotilla.dev/kind=ModelReplicaSet"
-    found = stage.plane.kubectl("get", kinds, "-n", stage.namespace, "-l", selector, "-o", "name")
-    return found.split()
+    return names(stage.client, stage.namespace, CHILDREN, selector)
 
 
 def test_an_update_turns_groups_over_one_at_a_time(stage: Stage) -> None:
@@ -157,15 +170,14 @@ def test_a_settled_set_is_not_written_any_more(stage: Stage, operator: OperatorP
 
     def settled() -> bool:
         before = versions()
-        time.sleep(12)  # figures of the status are written every ten seconds
+        time.sleep(3 * STATUS_INTERVAL_SECONDS)
         return versions() == before
 
     eventually(settled)
     before, done = versions(), reconciles(operator)
-    look = {"metadata": {"annotations": {"look": "again"}}}
-    looked = stage.client.merge(f"{stage.sets}/llama", look)
+    looked = stage.look_again()
     eventually(lambda: reconciles(operator) > done)
-    time.sleep(3)
+    time.sleep(3 * STATUS_INTERVAL_SECONDS)
     assert versions() == {**before, "llama": looked["metadata"]["resourceVersion"]}
     managers = stage.get()["metadata"]["managedFields"]
     ours = [m for m in managers if m["manager"].startswith("flotilla")]
@@ -229,8 +241,8 @@ def test_what_a_pod_says_of_its_model_is_kept_and_stops_an_update_that_cannot_fi
 
     stage.change(parallelism={"tensor": 1})
     message = stage.wait("SpecValid", "False", "ModelDoesNotFit")
-    assert "69.8 GiB lack" in message
-    assert message.endswith("what would fit: tensor 2")
+    assert "69.8 GiB too little" in message
+    assert message.endswith("it would fit with spec.parallelism.tensor 2")
     assert [kept["metadata"]["name"] for kept in stage.pods()] == [pod["metadata"]["name"]]
     assert stage.condition("Available")["status"] == "True"
 
@@ -250,16 +262,17 @@ def test_replicas_of_a_model_that_does_not_fit_give_what_they_hold_to_others_all
 
     report_facts(stage, loading[1], contract.ModelFacts(config=LLAMA_70B, file_bytes=141_107_497_872))
     message = stage.wait("SpecValid", "False", "ModelDoesNotFit")
-    assert message.endswith("what would fit: tensor 8")
+    assert message.endswith("it would fit with spec.parallelism.tensor 8")
     (left,) = eventually(lambda: pods if len(pods := stage.pods()) == 1 else None)
     for pod in loading:
         if pod["metadata"]["uid"] != left["metadata"]["uid"]:
-            has_ended(stage, pod)
+            stage.end(pod)
     (taker,) = eventually(lambda: bound(stage, "other"))
     assert taker["spec"]["nodeName"] == node
     stage.wait("Placed", "False", "ModelDoesNotFit")
     assert [pod["metadata"]["uid"] for pod in stage.pods()] == [left["metadata"]["uid"]]
-    words = f"ModelDoesNotFit: {left['metadata']['name']} is left to try"
+    stays = left["metadata"]["name"]
+    words = f"ModelDoesNotFit: it releases its accelerators, and only {stays} still tries to start"
     given_up = {pod["metadata"]["name"] for pod in loading} - {left["metadata"]["name"]}
     (why,) = stage.told_because("GroupReleased")
     assert sorted(why.split("; ")) == sorted(f"{name}: {words}" for name in given_up)
@@ -267,10 +280,3 @@ def test_replicas_of_a_model_that_does_not_fit_give_what_they_hold_to_others_all
 
 def bound(stage: Stage, name: str = "llama") -> list[dict[str, Any]]:
     return [pod for pod in stage.pods(name) if pod["spec"].get("nodeName")]
-
-
-def has_ended(stage: Stage, pod: dict[str, Any]) -> None:
-    """What a kubelet does once it has stopped a deleted pod's containers; until then they hold their GPUs."""
-    path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}"
-    assert "deletionTimestamp" in stage.client.get(path)["metadata"]
-    stage.client.delete(f"{path}?gracePeriodSeconds=0")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW
 from tests.controllers.model_replica_set.test_plan import condition, created, observed, shown
+from tests.support.planned import plan_of_set as plan
 
 NODES = cluster(node("a"), node("b", gpus=4), node("c", product="L40S"))
 
@@ -45,6 +45,8 @@ NODES = cluster(node("a"), node("b", gpus=4), node("c", product="L40S"))
 def test_what_no_node_can_ever_hold_is_said_in_one_sentence(changes: dict[str, Any], message: str) -> None:
     done = plan(observed(gpu_set(**changes), snapshot=NODES), NOW)
     assert shown(done, "Placed") == ("False", Reason.NO_NODE_CAN_FIT)
-    assert condition(done, "Placed")["message"] == f"2 replicas wait for {message}"
+    said = condition(done, "Placed")["message"]
+    assert said.startswith(f"2 replicas wait for {message}; a replica would not fit even if nothing ran")
+    assert said.endswith("or change spec.accelerator, spec.parallelism or spec.placement")
     assert shown(done, "Stalled") == ("True", Reason.NO_NODE_CAN_FIT)
     assert created(done) == []

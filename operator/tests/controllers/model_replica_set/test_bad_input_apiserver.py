@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.conditions import timestamp
+from flotilla_operator.objects.times import timestamp
 from tests.controllers.model_replica_set.stage import Stage
 from tests.support.waiting import eventually
 
@@ -128,6 +128,6 @@ def test_an_engine_that_hangs_at_its_start_is_told_and_left_to_the_kubelet(stage
     since = timestamp(datetime.now(UTC) - timedelta(minutes=20))
     stage.report(pod, state={"running": {"startedAt": since}}, started=False)
     message = stage.wait("Available", "False", "EngineSlowToStart")
-    assert f"runs since {since} and has given no first answer" in message
+    assert f"has run since {since} without giving a first answer" in message
     assert stage.condition("Stalled")["status"] == "False"
     assert [kept["metadata"]["uid"] for kept in stage.pods()] == [pod["metadata"]["uid"]]

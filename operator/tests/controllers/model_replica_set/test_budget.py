@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.cluster.writes import Apply, Plan
-from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.cluster.writes import Apply
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from tests.builders.model_replica_set import gpu_set, model_replica_set
@@ -21,6 +20,8 @@ from tests.controllers.model_replica_set.test_plan import (
     observed,
     revision_of_set,
 )
+from tests.support.planned import Plan
+from tests.support.planned import plan_of_set as plan
 
 ROOM_FOR_FIVE = cluster(*(node(name, gpus=4) for name in "abcde"))
 

@@ -8,42 +8,28 @@ import pytest
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.ownership import Refusal, RefusalReason
-from flotilla_operator.cluster.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key, resource_of
-from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
-from flotilla_operator.controllers.config import parse_config
-from flotilla_operator.controllers.controller import World
-from flotilla_operator.controllers.failures import as_far_as_it_came
+from flotilla_operator.cluster.writes import Apply, Create, Delete
+from flotilla_operator.controllers.failures import corrected
+from flotilla_operator.controllers.model_replica_set.act.records import Making, record
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
-from flotilla_operator.controllers.model_replica_set.memory import Memory
-from flotilla_operator.controllers.model_replica_set.observe import observe
-from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
+from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.records import Making, record
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key, resource_of
 from flotilla_operator.placement.manifests import pinned_node
-from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.workloads.devices import ANNOTATION_DEVICES
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import OWNER, model_replica_set
 from tests.builders.pods import NOW, engine_pod, stage_pod
+from tests.builders.world import world
+from tests.support.planned import Plan, plan_by
+from tests.support.planned import plan_of_set as plan
 
 API = "resource.k8s.io/v1"
 DRIVER = "gpu.example"
 RESOURCE = "devices/gpu?product=H100"
-
-
-class NoSecrets:
-    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> None:
-        return None
-
-
-def world(*manifests: dict[str, Any]) -> World:
-    images = dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")
-    config = parse_config({"images": images})
-    return World(
-        caches=Caches.of(*manifests), measurements=Measurements(), config=config, secrets=NoSecrets()
-    )
 
 
 def dra(kind: str, name: str, **fields: Any) -> dict[str, Any]:
@@ -190,7 +176,7 @@ async def test_a_template_that_is_refused_fails_as_often_as_groups_are_tried(
             for kind in ("ResourceClaimTemplate", "Pod")
             for one in created(done, kind)
         ]
-        set_ = {**set_, "status": as_far_as_it_came(set_, done, refusals, NOW).status}
+        set_ = {**set_, "status": corrected(done.told, refusals, set_, NOW, done.rests_on).status}
     assert found == failures
 
 
@@ -205,35 +191,6 @@ async def test_devices_of_another_product_are_counted_as_such() -> None:
     assert reason == Reason.NO_NODE_CAN_FIT
     assert f"1 replica waits for 4 {RESOURCE} on one node" in message
     assert "2 ProductMismatch, 1 InsufficientGPUs" in message
-
-
-@pytest.mark.parametrize(
-    ("around", "reason"),
-    [
-        pytest.param([], Reason.DEVICE_CLASS_MISSING, id="no such class"),
-        pytest.param(
-            [device_class("device.capacity['gpu.example'].memory.isGreaterThan(quantity('1Gi'))")],
-            Reason.DEVICE_CLASS_NOT_COUNTABLE,
-            id="a class that is more than equalities",
-        ),
-        pytest.param(
-            [device_class(f"device.attributes['{DRIVER}'].product == 'A100' && device.driver == '{DRIVER}'")],
-            Reason.DEVICE_ATTRIBUTES_CONTRADICT,
-            id="a class of another product",
-        ),
-        pytest.param(
-            [device_class("device.attributes['x'].ecc == true")],
-            Reason.DEVICE_ATTRIBUTES_CONTRADICT,
-            id="an attribute of no driver",
-        ),
-    ],
-)
-async def test_a_class_that_is_of_no_use_is_said(around: list[dict[str, Any]], reason: Reason) -> None:
-    done = await planned(on_devices(), node("a"), resource_slice("a"), *around)
-    said, message = condition(done, "SpecValid")
-    assert said == reason
-    assert message.startswith("spec.accelerator.deviceClass")
-    assert created(done, "Pod") == created(done, "ResourceClaimTemplate") == []
 
 
 async def test_templates_of_revisions_that_no_group_has_go() -> None:
@@ -270,11 +227,11 @@ async def test_a_set_that_went_back_to_its_last_good_revision_has_the_devices_of
 async def test_two_sets_planned_in_one_moment_are_not_promised_the_same_devices() -> None:
     one, two = on_devices("one"), on_devices("two")
     found = world(one, two, node("a"), device_class(), resource_slice("a"))
-    controller = ModelReplicaSetController(clock=lambda: NOW)
+    controller = ModelReplicaSetController()
     pods = []
     for name, manifest in (("one", one), ("two", two)):
-        seen = await controller.observe(Key("ModelReplicaSet", "default", name), manifest, found)
-        pods.append(created(controller.plan(replace(seen, rivals=()), NOW), "Pod"))
+        seen = await controller.observe(Key("ModelReplicaSet", "default", name), manifest, found, NOW)
+        pods.append(created(plan_by(controller, replace(seen, rivals=()), NOW), "Pod"))
     assert [len(made) for made in pods] == [1, 0]
 
 

@@ -1,37 +1,20 @@
 """Devices of Dynamic Resource Allocation through the real loop: slices made by hand on KWOK's nodes.
 
-Claims are made by the real controller manager and allocated by the real scheduler. And an API server that
-knows nothing of all this.
+Claims are made by the real controller manager and allocated by the real scheduler. Where the API server
+serves no devices: operator/tests/api/test_oldest_kubernetes.py.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
-from local_cluster.control_plane import ControlPlane, Options
 from tests.controllers.model_replica_set.stage import Stage
-from tests.support.kinds import kind_operator
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 GROUP = "/apis/resource.k8s.io/v1"
-# Without these the API server drops what a slice says of partitions and of sharing.
-GATES = "DRAPartitionableDevices=true,DRAConsumableCapacity=true"
-
-
-@pytest.fixture(scope="module")
-def running_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    options = Options(
-        controller_manager=True,
-        scheduler=True,
-        kwok=True,
-        api_server_arguments=(f"--feature-gates={GATES}",),
-    )
-    with ControlPlane(tmp_path_factory.mktemp("devices-plane"), options) as plane:
-        yield plane
 
 
 def device(name: str, product: str = "H100", **more: Any) -> dict[str, Any]:
@@ -42,7 +25,7 @@ class Driver:
     """A driver of a test's own: its class, and slices made by hand."""
 
     def __init__(self, stage: Stage) -> None:
-        self.client, self.name = stage.client, f"{stage.namespace}.example"
+        self.stage, self.name = stage, f"{stage.namespace}.example"
         expression = f"device.driver == '{self.name}'"
         self._create("DeviceClass", self.name, {"selectors": [{"cel": {"expression": expression}}]})
 
@@ -56,7 +39,7 @@ class Driver:
     def _create(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         path = {"DeviceClass": "deviceclasses", "ResourceSlice": "resourceslices"}[kind]
         manifest = {"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": name}}
-        self.client.create(f"{GROUP}/{path}", {**manifest, "spec": spec})
+        self.stage.make(f"{GROUP}/{path}", {**manifest, "spec": spec})
 
 
 def accelerator(driver: Driver, **attributes: str) -> dict[str, Any]:
@@ -163,19 +146,3 @@ def test_a_group_of_two_stages_moves_to_a_node_whose_devices_it_holds_itself(sta
     assert phase() == "Done", stage.notes()
     assert allocated(stage) == [(node, 4) for node in sorted([first, other, *together])]
     stage.wait("Ready", "True")
-
-
-@pytest.mark.timeout(1800)  # where nobody ran `make prerequisites`, it builds the oldest API server first
-def test_where_the_api_is_not_served_the_operator_works_and_says_that_there_is_no_class(
-    start_control_plane: Callable[[Options], ControlPlane], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    plane = start_control_plane(Options(oldest=True))
-    assert not plane.client.exists(f"{GROUP}/resourceslices")
-    with kind_operator(plane, tmp_path_factory.mktemp("operator"), "ModelReplicaSet") as operator:
-        stage = Stage(plane, "default")
-        stage.create(replicas=1, accelerator={"deviceClass": {"name": "gpu"}})
-        message = stage.wait("SpecValid", "False", "DeviceClassMissing")
-        assert "Kubernetes 1.34" in message
-        stage.create("plain", replicas=1)
-        stage.wait("SpecValid", "True", name="plain")
-        assert operator.failures() == []

@@ -3,39 +3,18 @@
 from datetime import timedelta
 from typing import Any
 
-from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.controllers.config import parse_config
-from flotilla_operator.controllers.controller import Secret, World
-from flotilla_operator.controllers.model_replica_set.engine_key import EngineKey, engine_key_of
-from flotilla_operator.telemetry.measurements import Measurements
+from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey, engine_key_of
 from flotilla_operator.workloads.router import router_manifests
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 from tests.builders.pods import NOW
+from tests.builders.world import Secrets, world
 
-CONFIG = parse_config(
-    {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
-)
 LATER = NOW + timedelta(seconds=16)
 
 
-class Secrets:
+def keys(**entries: bytes) -> Secrets:
     """The set's secret, or none."""
-
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] | None = None
-        self.controller_uid = OWNER.uid
-
-    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
-        assert (namespace, name) == ("default", "llama-engine-key")
-        if self.data is None:
-            return None
-        return Secret(
-            name=name, uid="u", resource_version="1", data=self.data, controller_uid=self.controller_uid
-        )
-
-
-def world(secrets: Secrets, *manifests: dict[str, Any]) -> World:
-    return World(caches=Caches.of(*manifests), measurements=Measurements(), config=CONFIG, secrets=secrets)
+    return Secrets({"llama-engine-key": entries} if entries else {}, controller_uid=OWNER.uid)
 
 
 def routers(**spec: Any) -> dict[str, Any]:
@@ -46,7 +25,7 @@ def routers(**spec: Any) -> dict[str, Any]:
 async def test_the_first_key_restarts_nothing() -> None:
     """Neither in a new set nor in one whose routers are of a release without keys."""
     without = routers(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
-    for around in (world(Secrets()), world(Secrets(), without)):
+    for around in (world(), world(without)):
         key = await engine_key_of(OWNER, spec_of(), around, {}, NOW)
         assert key.new is not None
         assert len(key.new) > 40
@@ -57,34 +36,36 @@ async def test_a_first_key_that_is_refused_is_asked_for_again_and_is_no_loss() -
     asked: dict[str, str] = {}
     for seconds in (0, 60):
         now = NOW + timedelta(seconds=seconds)
-        key = await engine_key_of(OWNER, spec_of(), world(Secrets()), asked, now)
+        key = await engine_key_of(OWNER, spec_of(), world(), asked, now)
         assert (key.new is not None, key.made_anew, key.lost) == (True, "", False)
 
 
 async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
-    secrets, asked = Secrets(), {OWNER.uid: ""}
-    around = world(secrets, routers())
+    secrets, asked = keys(), {OWNER.uid: ""}
+    around = world(routers(), secrets=secrets)
     key = await engine_key_of(OWNER, spec_of(), around, asked, NOW)
     assert key.new is not None
     assert (key.made_anew, key.lost) == ("2026-05-01T12:00:00Z", True)
     again = await engine_key_of(OWNER, spec_of(), around, asked, LATER)
     assert (again.new is not None, again.made_anew, again.lost) == (True, key.made_anew, False)
-    secrets.data = {"key": b"k", "madeAnew": key.made_anew.encode()}
+    secrets.entries = {"llama-engine-key": {"key": "k", "madeAnew": key.made_anew}}
     assert await engine_key_of(OWNER, spec_of(), around, asked, LATER) == EngineKey(made_anew=key.made_anew)
     assert asked == {}, "the next loss is another one"
 
 
 async def test_a_secret_of_a_deleted_set_is_no_key_and_is_asked_for_at_every_look() -> None:
-    secrets = Secrets()
+    secrets = keys(key=b"k", madeAnew=b"2026-04-01T12:00:00Z")
+    secrets.controller_uid = "uid-before"
     asked: dict[str, str] = {}
-    secrets.data, secrets.controller_uid = {"key": b"k", "madeAnew": b"2026-04-01T12:00:00Z"}, "uid-before"
     for seconds in (0, 3):
-        key = await engine_key_of(OWNER, spec_of(), world(secrets), asked, NOW + timedelta(seconds=seconds))
+        key = await engine_key_of(
+            OWNER, spec_of(), world(secrets=secrets), asked, NOW + timedelta(seconds=seconds)
+        )
         assert (key.new is not None, key.made_anew) == (True, "")
     secrets.controller_uid = OWNER.uid
-    assert (await engine_key_of(OWNER, spec_of(), world(secrets), asked, NOW)).new is None
+    assert (await engine_key_of(OWNER, spec_of(), world(secrets=secrets), asked, NOW)).new is None
 
 
 async def test_a_key_of_the_users_own_is_left_to_the_user() -> None:
     spec = spec_of(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
-    assert await engine_key_of(OWNER, spec, world(Secrets()), {}, NOW) == EngineKey()
+    assert await engine_key_of(OWNER, spec, world(), {}, NOW) == EngineKey()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.model_replica_set.engine_room import no_room_to_offload
+from flotilla_operator.controllers.model_replica_set.observe.engine_room import no_room_to_offload
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from tests.builders.model_replica_set import GPU, spec_of
 
@@ -33,5 +33,6 @@ def test_the_condition_names_field_figures_and_fix(limit: str | int) -> None:
     assert (found.reason, found.field) == (Reason.NO_ROOM_TO_OFFLOAD, "spec.engine.kvOffloadGiB")
     assert found.message == (
         f"spec.engine.kvOffloadGiB: 32 GiB do not fit into the memory limit of {limit}; raise "
-        "spec.engine.resources.limits.memory above it, by what the engine needs itself, or lower it"
+        "spec.engine.resources.limits.memory to 32 GiB plus what the engine itself needs, or lower "
+        "spec.engine.kvOffloadGiB"
     )

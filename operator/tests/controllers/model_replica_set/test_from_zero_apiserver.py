@@ -5,16 +5,13 @@ KWOK gives the router pod an address that nothing answers at, so the test gives 
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from flotilla_runtime import contract
-from local_cluster.control_plane import ControlPlane
-from local_cluster.kwok import gpu_node
-from tests.support.kinds import kind_operator
+from tests.controllers.model_replica_set.stage import Stage
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
@@ -68,67 +65,35 @@ def agent() -> Iterator[Agent]:
     server.server_close()
 
 
-@contextmanager
-def node_of_its_own(plane: ControlPlane, namespace: str) -> Iterator[None]:
-    name = f"a-{namespace}"
-    plane.client.create("/api/v1/nodes", gpu_node(name, labels={"stage": namespace}))
-    try:
-        yield
-    finally:
-        plane.client.delete(f"/api/v1/nodes/{name}")
+def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(stage: Stage, agent: Agent) -> None:
+    pods = f"/api/v1/namespaces/{stage.namespace}/pods"
 
-
-def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(
-    running_control_plane: ControlPlane,
-    running_namespace: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    agent: Agent,
-) -> None:
-    client, namespace = running_control_plane.client, running_namespace
-    sets = f"/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
-    pods = f"/api/v1/namespaces/{namespace}/pods"
-
-    def pods_of(component: str) -> list[dict[str, Any]]:
-        query = f"labelSelector=flotilla.dev/owner=sleeper,app.kubernetes.io/component={component}"
-        found: list[dict[str, Any]] = client.get(f"{pods}?{query}")["items"]
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    def routers() -> list[dict[str, Any]]:
+        query = "labelSelector=flotilla.dev/owner=llama,app.kubernetes.io/component=router"
+        return [pod for pod in stage.client.get(f"{pods}?{query}")["items"] if pod["status"].get("podIP")]
 
     def status() -> dict[str, Any]:
-        found: dict[str, Any] = client.get(f"{sets}/sleeper").get("status") or {}
-        return found
+        return stage.get().get("status") or {}
 
-    with (
-        kind_operator(running_control_plane, tmp_path_factory.mktemp("operator"), "ModelReplicaSet"),
-        node_of_its_own(running_control_plane, namespace),
-    ):
-        spec = {
-            "model": {"name": "llama", "source": "hf://meta/llama"},
-            "placement": {"nodeSelector": {"stage": namespace}},
-            "replicas": 2,
-            "autoscaling": {"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 2},
-            "router": {"replicas": 1},
-            "drain": {"deadlineSeconds": 1},
-        }
-        kind = {"apiVersion": "flotilla.dev/v1alpha1", "kind": "ModelReplicaSet"}
-        client.create(sets, {**kind, "metadata": {"name": "sleeper"}, "spec": spec})
-        eventually(lambda: any(pod["status"].get("podIP") for pod in pods_of("router")))
-        router = pods_of("router")[0]["metadata"]["name"]
-        client.merge(f"{pods}/{router}/status", {"status": {"podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}})
-        eventually(
-            lambda: (
-                status().get("ready") == "0/0"
-                and (status().get("autoscaling") or {}).get("mode") == "NoRequest"
-            )
+    stage.node("a")
+    stage.create(autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 2})
+    router = eventually(routers)[0]["metadata"]["name"]
+    address = {"podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}
+    stage.client.merge(f"{pods}/{router}/status", {"status": address})
+    eventually(
+        lambda: (
+            status().get("ready") == "0/0" and (status().get("autoscaling") or {}).get("mode") == "NoRequest"
         )
-        assert pods_of("engine") == []
+    )
+    assert stage.pods() == []
 
-        agent.held = 1
-        eventually(lambda: len(pods_of("engine")) == 1)
-        agent.held = 0
-        eventually(lambda: status().get("ready") == "1/1")
+    agent.held = 1
+    eventually(lambda: len(stage.pods()) == 1)
+    agent.held = 0
+    eventually(lambda: status().get("ready") == "1/1")
 
-        agent.idle_seconds = 99
-        eventually(lambda: pods_of("engine") == [])
-        eventually(lambda: status().get("ready") == "0/0")
-        decisions = status()["autoscaling"]["lastDecisions"]
-        assert [(entry["from"], entry["to"]) for entry in decisions] == [(0, 1), (1, 0)]
+    agent.idle_seconds = 99
+    eventually(lambda: stage.pods() == [])
+    eventually(lambda: status().get("ready") == "0/0")
+    decisions = status()["autoscaling"]["lastDecisions"]
+    assert [(entry["from"], entry["to"]) for entry in decisions] == [(0, 1), (1, 0)]

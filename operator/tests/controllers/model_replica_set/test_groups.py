@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.cluster.ownership import Refusal, RefusalReason
-from flotilla_operator.cluster.writes import Create, Delete, JsonPatch, ObjectRef, Plan
-from flotilla_operator.controllers.failures import as_far_as_it_came
-from flotilla_operator.controllers.model_replica_set.backoff import Backoff
-from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.cluster.writes import Create, Delete, JsonPatch
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.remembered import backoff_status
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import ObjectRef
+from flotilla_operator.replicas.backoff import Backoff
+from flotilla_operator.replicas.group import EndingReason
 from flotilla_operator.workloads.gate import GATE, is_gated
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set
@@ -29,6 +30,8 @@ from tests.controllers.model_replica_set.test_plan import (
     revision_of_set,
     shown,
 )
+from tests.support.planned import Plan, told_of_set
+from tests.support.planned import plan_of_set as plan
 
 FOUR = {GPU: "4"}
 TWO_NODES = cluster(node("a", gpus=4), node("b", gpus=4))
@@ -109,7 +112,7 @@ class TestAGroupOfTwoStages:
         assert {p["metadata"]["annotations"][contract.ANNOTATION_SERVER_ID] for p in (leader, second)} == {
             "1"
         }
-        assert [event.note for event in done.events] == [f"{name} goes to a, b"]
+        assert [event.note for event in done.events] == [f"{name} is placed on a, b"]
         resting = {"llama-engine", name, f"{name}-1"}
         assert {ref.name for ref in done.rests_on[name]} == resting
         assert done.rests_on["Placed"] == done.rests_on[name]
@@ -200,7 +203,7 @@ class TestAGroupOfTwoStages:
         assert [patch.ref.name for patch in lifted(done)] == [created(done)[0]["metadata"]["name"]]
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
         assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
-        assert reasons(done)[0] == EventReason.GROUP_RELEASED
+        assert reasons(done)[0] == EndingReason.RELEASED
 
     def test_half_bound_for_too_long_gives_its_accelerators_back_and_leaves_the_node_out(self) -> None:
         manifest = pairs()
@@ -235,7 +238,7 @@ class TestAGroupOfTwoStages:
         second["metadata"]["deletionTimestamp"] = time_text()
         done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
         assert graces(done) == {"llama-aaaaa": 130}
-        assert reasons(done)[0] == EventReason.GROUP_FAILED
+        assert reasons(done)[0] == EndingReason.FAILED
 
     def test_that_never_served_and_of_which_a_pod_is_deleted_has_nothing_to_drain(self) -> None:
         manifest = pairs(drain={"deadlineSeconds": 100})
@@ -269,15 +272,15 @@ class TestPaused:
         half = [first, {**second, "spec": {**second["spec"], "nodeName": None}}]
         done = plan(observed(manifest, half, snapshot=TWO_NODES), NOW)
         assert sorted(deleted(done)) == ["llama-aaaaa", "llama-aaaaa-1"]
-        assert reasons(done)[0] == EventReason.GROUP_RELEASED
+        assert reasons(done)[0] == EndingReason.RELEASED
         assert created(done) == []
         assert shown(done, "Progressing") == ("False", Reason.PAUSED)
 
     @pytest.mark.parametrize(
         ("stages", "reason"),
         [
-            pytest.param(2, EventReason.GROUP_RELEASED, id="whole; nobody would lift its gates"),
-            pytest.param(1, EventReason.GROUP_INCOMPLETE, id="half; its other pod was refused"),
+            pytest.param(2, EndingReason.RELEASED, id="whole; nobody would lift its gates"),
+            pytest.param(1, EndingReason.INCOMPLETE, id="half; its other pod was refused"),
         ],
     )
     def test_a_gated_group_keeps_no_room_from_others_and_its_age(self, stages: int, reason: str) -> None:
@@ -305,8 +308,8 @@ def crashed(manifest: dict[str, Any], group: str) -> list[dict[str, Any]]:
 
 def backing_off(failures: int, seconds_ago: float) -> dict[str, Any]:
     failed_at = NOW - timedelta(seconds=seconds_ago)
-    held = Backoff(failures=failures, failed_at=failed_at, message="llama-x: NCCL error")
-    return {"status": {"backoff": held.manifest()}}
+    held = Backoff(failures=failures, failed_at=failed_at, group="llama-x", why="NCCL error")
+    return {"status": {"backoff": backoff_status(held)}}
 
 
 class TestBackoff:
@@ -315,7 +318,7 @@ class TestBackoff:
         for turn in range(8):
             seen = observed(manifest, crashed(manifest, f"llama-{turn}"), snapshot=TWO_NODES)
             failed = plan(seen, now)
-            assert reasons(failed)[0] == EventReason.GROUP_FAILED
+            assert reasons(failed)[0] == EndingReason.FAILED
             assert failed.status is not None
             manifest = {**manifest, "status": failed.status}
             waited = 0
@@ -334,7 +337,7 @@ class TestBackoff:
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
         )
         done = plan(observed(manifest, leaving, snapshot=TWO_NODES), NOW)
-        assert reasons(done)[0] == EventReason.GROUP_EVICTED
+        assert reasons(done)[0] == EndingReason.EVICTED
         assert done.status is not None
         assert not done.status.get("backoff")
 
@@ -344,7 +347,8 @@ class TestBackoff:
         assert created(done) == []
         assert shown(done, "Placed") == ("False", Reason.BACKING_OFF)
         assert condition(done, "Placed")["message"] == (
-            "1 replica waits until 2026-05-01T12:00:07Z after 2 failures in a row; llama-x: NCCL error"
+            "1 replica waits until 2026-05-01T12:00:07Z after 2 failures in a row; "
+            "last failure: llama-x: NCCL error"
         )
         assert done.look_again_seconds == 7
         assert done.status is not None
@@ -371,12 +375,12 @@ class TestBackoff:
         name = created(tried)[0]["metadata"]["name"]
         (second,) = (ref for ref in tried.rests_on[name] if ref.name.endswith("-1"))
         refusal = Refusal(ref=second, reason=RefusalReason.FORBIDDEN, message=words)
-        manifest["status"] = as_far_as_it_came(manifest, tried, [refusal], NOW).status
+        manifest["status"] = told_of_set(observed(manifest, snapshot=TWO_NODES), [refusal], NOW).status
 
         half = members(manifest, name, node=False, gated=True)[:1]
         again = plan(observed(manifest, half, snapshot=TWO_NODES), NOW)
         assert (lifted(again), created(again), deleted(again)) == ([], [], [name])
-        assert reasons(again)[0] == EventReason.GROUP_INCOMPLETE
+        assert reasons(again)[0] == EndingReason.INCOMPLETE
         assert words in condition(again, "Placed")["message"]
         assert again.status is not None
         assert again.status["backoff"]["failures"] == 2

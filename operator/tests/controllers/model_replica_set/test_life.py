@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.model_replica_set.endings import ending_of
-from flotilla_operator.controllers.model_replica_set.life import Ending, Phase, ReplicaGroup, group_of
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from flotilla_operator.controllers.model_replica_set.seen import Surroundings
-from flotilla_operator.controllers.model_replica_set.trouble import Trouble, router_trouble, slow_start
 from flotilla_operator.placement import Claim, Snapshot, Taint, Topology
 from flotilla_operator.placement.manifests import claim_of
-from tests.builders.model_replica_set import IMAGES
+from flotilla_operator.replicas.endings import ending_of
+from flotilla_operator.replicas.group import Ending, EndingReason, Phase, ReplicaGroup, group_of
+from flotilla_operator.replicas.surroundings import Surroundings
+from flotilla_operator.replicas.trouble import Trouble, TroubleReason, slow_start
+from flotilla_operator.workloads.group_pods import member_of
+from flotilla_operator.workloads.pod_trouble import router_trouble
 from tests.builders.placement import GPU, POLICY, node, used
 from tests.builders.pods import (
     NOW,
@@ -40,8 +40,8 @@ NODES = (
 def seen(*pods: dict[str, Any], claims: tuple[Claim, ...] = ()) -> ReplicaGroup:
     ours = tuple(claim for pod in pods if (claim := claim_of(pod)) is not None)
     snapshot = Snapshot(topology=Topology.of(NODES), claims=(*claims, *ours))
-    around = Surroundings(snapshot=snapshot, policy=POLICY, images=IMAGES)
-    group = group_of(pods)
+    around = Surroundings(snapshot=snapshot, policy=POLICY)
+    group = group_of([member_of(pod) for pod in pods])
     return replace(group, ending=ending_of(group, around, NOW))
 
 
@@ -93,7 +93,7 @@ def test_a_gated_pod_is_gated() -> None:
         pytest.param(
             engine_pod(pin="a", age=31, scheduler="0/2 nodes are available: 1 Insufficient nvidia.com/gpu."),
             Ending(
-                reason=EventReason.GROUP_RELEASED,
+                reason=EndingReason.RELEASED,
                 message="not bound to a within 30 s: 0/2 nodes are available: 1 Insufficient nvidia.com/gpu.",
                 failed_nodes=frozenset({"a"}),
             ),
@@ -104,7 +104,7 @@ def test_a_gated_pod_is_gated() -> None:
         pytest.param(
             engine_pod(node="gone", ready=True),
             Ending(
-                reason=EventReason.GROUP_LOST,
+                reason=EndingReason.LOST,
                 message="node gone no longer exists",
                 by_force=True,
             ),
@@ -113,14 +113,14 @@ def test_a_gated_pod_is_gated() -> None:
         pytest.param(
             engine_pod(node="a", phase="Failed", message="The node was low on resource: memory."),
             Ending(
-                reason=EventReason.GROUP_FAILED,
-                message="the pod is over: The node was low on resource: memory.",
+                reason=EndingReason.FAILED,
+                message="the pod has ended: The node was low on resource: memory.",
             ),
             id="evicted by the kubelet",
         ),
         pytest.param(
             engine_pod(node="a", phase="Succeeded"),
-            Ending(reason=EventReason.GROUP_FAILED, message="the pod is over: its containers have ended"),
+            Ending(reason=EndingReason.FAILED, message="the pod has ended: its phase is Succeeded"),
             id="an engine that ended well is over all the same",
         ),
     ],
@@ -138,7 +138,7 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
             engine_pod(
                 node="a", containers=[container_status(**waiting("ImagePullBackOff", "Back-off pulling x"))]
             ),
-            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="container engine: Back-off pulling x"),
+            Trouble(reason=TroubleReason.IMAGE_PULL_FAILED, message="container engine: Back-off pulling x"),
             id="the image cannot be pulled",
         ),
         pytest.param(
@@ -152,7 +152,7 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 ],
             ),
             Trouble(
-                reason=Reason.ENGINE_CRASHING,
+                reason=TroubleReason.ENGINE_CRASHING,
                 message="container engine ended with code 1: ValueError: no KV cache room",
             ),
             id="a crash loop says its last line",
@@ -167,7 +167,7 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 ],
             ),
             Trouble(
-                reason=Reason.ENGINE_CRASHING,
+                reason=TroubleReason.ENGINE_CRASHING,
                 message="container engine ended with code 1: CUDA error; restarted 4 times, each after a "
                 "longer wait",
             ),
@@ -175,7 +175,10 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
         ),
         pytest.param(
             engine_pod(node="a", containers=[container_status(state=terminated(137, reason="OOMKilled"))]),
-            Trouble(reason=Reason.ENGINE_CRASHING, message="container engine ended with code 137: OOMKilled"),
+            Trouble(
+                reason=TroubleReason.ENGINE_CRASHING,
+                message="container engine ended with code 137: OOMKilled",
+            ),
             id="killed for memory",
         ),
         pytest.param(
@@ -184,7 +187,7 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 containers=[container_status(state=terminated(137, "INFO loading\nINFO 42%\n", "OOMKilled"))],
             ),
             Trouble(
-                reason=Reason.ENGINE_CRASHING,
+                reason=TroubleReason.ENGINE_CRASHING,
                 message="container engine ended with code 137: OOMKilled: INFO 42%",
             ),
             id="killed for memory, with a log that does not say so",
@@ -199,7 +202,7 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 ],
             ),
             Trouble(
-                reason=Reason.ENGINE_CRASHING,
+                reason=TroubleReason.ENGINE_CRASHING,
                 message="container engine ended with code 0: Completed; restarted once",
             ),
             id="an engine that ended well, which engines do not",
@@ -211,7 +214,9 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                     container_status(**waiting("ImageInspectError", "failed to inspect image x")),
                 ],
             ),
-            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="container engine: failed to inspect image x"),
+            Trouble(
+                reason=TroubleReason.IMAGE_PULL_FAILED, message="container engine: failed to inspect image x"
+            ),
             id="the image cannot be read",
         ),
         pytest.param(
@@ -225,7 +230,7 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 ],
             ),
             Trouble(
-                reason=Reason.MODEL_FETCH_FAILED,
+                reason=TroubleReason.MODEL_FETCH_FAILED,
                 message="container fetch-model ended with code 1: "
                 "hf://x/y: there is no such repository; check the name",
             ),
@@ -241,13 +246,16 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
                 ],
             ),
             Trouble(
-                reason=Reason.CONTAINER_CONFIG_ERROR, message='container fetch-model: secret "hf" not found'
+                reason=TroubleReason.CONTAINER_CONFIG_ERROR,
+                message='container fetch-model: secret "hf" not found',
             ),
             id="a secret that vanished",
         ),
         pytest.param(
             engine_pod(scheduler="0/1 nodes are available: 1 Insufficient cpu."),
-            Trouble(reason=Reason.UNSCHEDULABLE, message="0/1 nodes are available: 1 Insufficient cpu."),
+            Trouble(
+                reason=TroubleReason.UNSCHEDULABLE, message="0/1 nodes are available: 1 Insufficient cpu."
+            ),
             id="the scheduler finds no node",
         ),
         pytest.param(
@@ -302,25 +310,25 @@ def pulling() -> dict[str, Any]:
         pytest.param(
             {"node": "a", "containers": [container_status(started=False)]},
             pulling(),
-            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
+            Trouble(reason=TroubleReason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
             id="the leader starts and the other has no image",
         ),
         pytest.param(
             {"scheduler": "0/1 nodes are available"},
             pulling(),
-            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
+            Trouble(reason=TroubleReason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
             id="the scheduler may find a node for the leader, and nobody an image for the other",
         ),
         pytest.param(
             {"node": "a", "containers": [container_status(state=terminated(1, "no answer from rank 1"))]},
             pulling(),
-            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
+            Trouble(reason=TroubleReason.IMAGE_PULL_FAILED, message="stage 1: container engine: no such tag"),
             id="the leader crashes over the one that has no image",
         ),
         pytest.param(
             pulling(),
             {"scheduler": "0/1 nodes are available"},
-            Trouble(reason=Reason.IMAGE_PULL_FAILED, message="stage 0: container engine: no such tag"),
+            Trouble(reason=TroubleReason.IMAGE_PULL_FAILED, message="stage 0: container engine: no such tag"),
             id="the leader itself is the worst",
         ),
     ],
@@ -353,10 +361,10 @@ def test_of_several_routers_the_one_is_told_of_that_a_person_must_mend() -> None
     told = [router_trouble(pods[:count]) for count in range(5)]
     assert [found and (found.reason, found.message) for found in told] == [
         None,
-        (Reason.UNSCHEDULABLE, "router-a: Insufficient cpu."),
-        (Reason.ROUTER_CRASHING, "router-b: container render ended with code 1: no key"),
-        (Reason.ROUTER_CRASHING, "router-b: container render ended with code 1: no key"),
-        (Reason.IMAGE_PULL_FAILED, "router-d: container agent: no such image"),
+        (TroubleReason.UNSCHEDULABLE, "router-a: Insufficient cpu."),
+        (TroubleReason.ROUTER_CRASHING, "router-b: container render ended with code 1: no key"),
+        (TroubleReason.ROUTER_CRASHING, "router-b: container render ended with code 1: no key"),
+        (TroubleReason.IMAGE_PULL_FAILED, "router-d: container agent: no such image"),
     ]
 
 
@@ -364,10 +372,12 @@ def test_of_several_routers_the_one_is_told_of_that_a_person_must_mend() -> None
     ("ran_seconds", "fields", "usual_seconds", "said"),
     [
         pytest.param(599, {}, None, None, id="nothing is known of the set's starts: not within 10 minutes"),
-        pytest.param(600, {}, None, "no first answer; ", id="it is slow after 10 minutes"),
+        pytest.param(600, {}, None, "a first answer; ", id="it is slow after 10 minutes"),
         pytest.param(600, {"started": True}, None, None, id="one that has answered has started"),
         pytest.param(299, {}, 20, None, id="never within 5 minutes"),
-        pytest.param(300, {}, 20, "answer, others of the set served after 20 s; ", id="others were quicker"),
+        pytest.param(
+            300, {}, 20, "answer; other replicas of the set needed 20 s; ", id="others were quicker"
+        ),
         pytest.param(2699, {}, 900, None, id="a large model may load for thrice as long as usual"),
         pytest.param(600, {"name": "helper"}, None, None, id="another container of the user's"),
     ],
@@ -377,14 +387,16 @@ def test_an_engine_that_hangs_at_its_start_is_told(
 ) -> None:
     status = {"name": "engine", "ready": False, "started": False} | fields
     status["state"] = {"running": {"startedAt": time_text(ran_seconds)}}
-    trouble = slow_start(engine_pod(node="a", containers=[status]), usual_seconds, NOW)
+    trouble = slow_start(
+        member_of(engine_pod(node="a", containers=[status])).engine.loads_since, usual_seconds, NOW
+    )
     if said is None:
         assert trouble is None
         return
     assert trouble is not None
-    assert trouble.reason is Reason.ENGINE_SLOW_TO_START
-    assert f"runs since {time_text(ran_seconds)} and has given no first" in trouble.message
-    assert f"{said}the kubelet starts it anew 1800 s after its start" in trouble.message
+    assert trouble.reason is TroubleReason.ENGINE_SLOW_TO_START
+    assert f"has run since {time_text(ran_seconds)} without giving a first" in trouble.message
+    assert f"{said}the kubelet restarts it 1800 s after its start" in trouble.message
 
 
 PAIR: dict[str, Any] = {"pin": "a", "node": "a", "ready": True}
@@ -424,50 +436,50 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
     [
         pytest.param(
             [stage_pod(0, **PAIR), stage_pod(1, **PAIR, phase="Failed", message="Evicted.")],
-            EventReason.GROUP_FAILED,
-            "pod llama-aaaaa-1 is over: Evicted.",
+            EndingReason.FAILED,
+            "pod llama-aaaaa-1 has ended: Evicted.",
             id="a member is evicted",
         ),
         pytest.param(
             [stage_pod(0, **PAIR), stage_pod(1, node="gone", ready=True)],
-            EventReason.GROUP_LOST,
+            EndingReason.LOST,
             "node gone no longer exists",
             id="the node of one is gone",
         ),
         pytest.param(
             [stage_pod(0, **PAIR, deleting=True), stage_pod(1, **PAIR)],
-            EventReason.GROUP_FAILED,
+            EndingReason.FAILED,
             "pod llama-aaaaa was deleted",
             id="one is being deleted",
         ),
         pytest.param(
             [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True, disrupted="EvictionByEvictionAPI")],
-            EventReason.GROUP_EVICTED,
+            EndingReason.EVICTED,
             "pod llama-aaaaa-1 was evicted",
             id="somebody drains the node of one",
         ),
         pytest.param(
             [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True, disrupted="DeletionByTaintManager")],
-            EventReason.GROUP_EVICTED,
+            EndingReason.EVICTED,
             "pod llama-aaaaa-1 was evicted",
             id="the node of one has got a taint",
         ),
         pytest.param(
             [stage_pod(0, **PAIR), stage_pod(1, **PAIR, deleting=True, disrupted="PreemptionByScheduler")],
-            EventReason.GROUP_FAILED,
+            EndingReason.FAILED,
             "pod llama-aaaaa-1 was deleted",
             id="one makes room for a pod of higher priority, which would do so again",
         ),
         pytest.param(
             [stage_pod(0, **PAIR, stages=3)],
-            EventReason.GROUP_FAILED,
-            "the pod of stage 1, 2 is gone",
+            EndingReason.FAILED,
+            "the pod of stage 1, 2 no longer exists",
             id="two of three are gone",
         ),
         pytest.param(
             [stage_pod(0, pin="a", gated=True)],
-            EventReason.GROUP_INCOMPLETE,
-            "stage 1 could not be created",
+            EndingReason.INCOMPLETE,
+            "the pod of stage 1 could not be created",
             id="the last pod was refused",
         ),
         pytest.param(
@@ -481,7 +493,7 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
                     ],
                 ),
             ],
-            EventReason.GROUP_FAILED,
+            EndingReason.FAILED,
             "pod llama-aaaaa-1: container engine ended with code 1: NCCL error",
             id="an engine was restarted by the kubelet",
         ),
@@ -492,7 +504,7 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
                 ),
                 stage_pod(1, **PAIR),
             ],
-            EventReason.GROUP_FAILED,
+            EndingReason.FAILED,
             "pod llama-aaaaa: container engine ended with code 137: OOMKilled",
             id="an engine has ended",
         ),
@@ -501,50 +513,50 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
                 stage_pod(0, **PAIR, lifted=31, age=32),
                 stage_pod(1, pin="b", age=31, scheduler="Insufficient nvidia.com/gpu"),
             ],
-            EventReason.GROUP_RELEASED,
+            EndingReason.RELEASED,
             "not bound to b within 30 s: Insufficient nvidia.com/gpu",
             id="half of it holds accelerators for 31 seconds",
         ),
         pytest.param(
             [stage_pod(0, pin="a", lifted=31, node="a"), stage_pod(1, pin="b", gated=True)],
-            EventReason.GROUP_RELEASED,
-            "not bound to b within 30 s: its gate was not lifted",
+            EndingReason.RELEASED,
+            "not bound to b within 30 s: its scheduling gate was not removed",
             id="the second gate was never lifted",
         ),
         pytest.param(
             [stage_pod(0, pin="a", gated=True), stage_pod(1, pin="b", age=31)],
-            EventReason.GROUP_RELEASED,
-            "not bound to b within 30 s: the scheduler said nothing",
+            EndingReason.RELEASED,
+            "not bound to b within 30 s: the scheduler gave no reason",
             id="one was tried in vain and the other's gate was not lifted",
         ),
         pytest.param(
             [stage_pod(0, pin="a", gated=True), stage_pod(1, pin="gone", gated=True)],
-            EventReason.GROUP_RELEASED,
+            EndingReason.RELEASED,
             "not bound to gone: the node no longer exists",
             id="a node went before its pod was bound",
         ),
         pytest.param(
             [stage_pod(0, pin="a", lifted=1), stage_pod(1, pin="cordoned", lifted=1)],
-            EventReason.GROUP_RELEASED,
+            EndingReason.RELEASED,
             "not bound to cordoned: the node was cordoned",
             id="a node was cordoned",
         ),
         pytest.param(
             [stage_pod(0, pin="a", lifted=1), stage_pod(1, pin="not-ready", lifted=1)],
-            EventReason.GROUP_RELEASED,
+            EndingReason.RELEASED,
             "not bound to not-ready: the node is not ready",
             id="a node is not ready any more",
         ),
         pytest.param(
             [engine_pod(pin="tainted")],
-            EventReason.GROUP_RELEASED,
+            EndingReason.RELEASED,
             "not bound to tainted: the node has the taint team",
             id="a node was tainted under a single pod",
         ),
     ],
 )
 def test_a_group_ends_with_any_of_its_members(
-    pods: list[dict[str, Any]], reason: EventReason, message: str
+    pods: list[dict[str, Any]], reason: EndingReason, message: str
 ) -> None:
     ending = seen(*pods).ending
     assert ending is not None
@@ -593,7 +605,7 @@ def test_a_gated_group_whose_room_others_took_is_released() -> None:
     assert seen(*pods, claims=(used("b", 4),)).ending is None
     ending = seen(*pods, claims=(used("b", 5),)).ending
     assert ending is not None
-    assert ending.reason is EventReason.GROUP_RELEASED
-    assert ending.message == f"not bound to b: other pods took its {GPU}"
+    assert ending.reason is EndingReason.RELEASED
+    assert ending.message == f"not bound to b: other pods took the node's free {GPU}"
     lifted = [stage_pod(i, pin=name, lifted=1, requests=FOUR) for i, name in enumerate("ab")]
     assert seen(*lifted, claims=(used("b", 5),)).ending is None, "the scheduler has its time"

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import Slo
-from flotilla_operator.controllers.model_replica_set.evidence import Answers
-from flotilla_operator.controllers.model_replica_set.load import load_status
-from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
+from flotilla_operator.controllers.model_replica_set.tell.load import load_status
+from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.facts import RouterLoad
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.pods import NOW
 from tests.controllers.model_replica_set.test_plan import observed
+from tests.support.planned import plan_of_set as plan
 
 QUIET = RouterLoad(waiting=0, running=0)
 PROMISE = Slo(ttft_seconds=2)

@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 
 from flotilla_runtime import contract
-from local_cluster.control_plane import ControlPlane, Options
-from local_cluster.karpenter import create_node_pool, karpenter
-from local_cluster.pytest_plugin import create_namespace
-from tests.controllers.model_replica_set.half_groups import BIND_TIMEOUT_SECONDS, HalfGroups, watched
+from local_cluster.control_plane import ControlPlane
+from local_cluster.karpenter import NODE_POOLS, create_node_pool, karpenter
+from tests.controllers.model_replica_set.half_groups import HalfGroups, watched
 from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage
-from tests.support.kinds import kind_operator
-from tests.support.processes import OperatorProcess
+from tests.support.kinds import BIND_TIMEOUT_SECONDS
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("karpenter"), pytest.mark.timeout(900)]
 
-PRIORITY_CLASS = {
+PRIORITY_CLASS: dict[str, Any] = {
     "apiVersion": "scheduling.k8s.io/v1",
     "kind": "PriorityClass",
     "metadata": {"name": "flotilla-placeholder"},
@@ -30,19 +28,15 @@ TIMEOUT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """One of its own: Karpenter brings nodes for whatever waits."""
-    folder = tmp_path_factory.mktemp("autoscaled")
-    options = Options(controller_manager=True, scheduler=True, kwok=True)
-    with ControlPlane(folder, options) as running, karpenter(running, folder):
-        running.client.create("/apis/scheduling.k8s.io/v1/priorityclasses", PRIORITY_CLASS)
-        yield running
-
-
-@pytest.fixture(scope="module", autouse=True)
-def operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    with kind_operator(plane, tmp_path_factory.mktemp("operator"), "ModelReplicaSet") as process:
-        yield process
+def autoscaler(
+    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Karpenter brings nodes for what waits and fits a pool, and each test's pool is for its own pods."""
+    priorities = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    running_control_plane.client.create(priorities, PRIORITY_CLASS)
+    with karpenter(running_control_plane, tmp_path_factory.mktemp("karpenter")):
+        yield
+    running_control_plane.client.delete(f"{priorities}/{PRIORITY_CLASS['metadata']['name']}")
 
 
 class Pool(Stage):
@@ -76,12 +70,13 @@ class Pool(Stage):
 
 
 @pytest.fixture
-def pool(plane: ControlPlane) -> Iterator[Pool]:
-    stage = Pool(plane, create_namespace(plane))
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    plane.client.merge(f"/api/v1/namespaces/{stage.namespace}", {"metadata": {"labels": labels}})
-    yield stage
-    plane.client.delete(f"{stage.sets}/llama")
+def pool(autoscaler: None, stage: Stage) -> Iterator[Pool]:
+    made = Pool(stage.plane, stage.namespace)
+    made.of_the_cluster = stage.of_the_cluster
+    yield made
+    made.client.delete(f"{made.sets}/llama")
+    made.client.delete(f"{NODE_POOLS}/{made.namespace}")
+    eventually(lambda: not made.brought())
 
 
 @pytest.fixture
@@ -105,12 +100,11 @@ def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool, half_grou
     eventually(lambda: pool.brought() == pool.in_use() - {own})
     assert pool.condition("Available")["status"] == "True"
 
-    pool.change(replicas=0)
-    eventually(lambda: not pool.brought())
     assert len(half_groups.whole) == 2
     assert half_groups.at_most < BIND_TIMEOUT_SECONDS
 
 
+@pytest.mark.rare
 def test_a_pool_at_its_limit_leaves_no_half_replica_and_no_placeholder_and_says_so(
     pool: Pool, half_groups: HalfGroups
 ) -> None:

@@ -1,5 +1,5 @@
-"""What is read from the caches: references that are missing, priorities, rivals, loads, and the two
-memories.
+"""What is read from the caches: priorities, rivals, loads, and the two memories. What the spec names:
+test_references.
 """
 
 import itertools
@@ -10,58 +10,42 @@ import pytest
 from structlog.testing import capture_logs
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import MODEL_REPLICA_SETS, NODES, PODS, SERVICES, Key
-from flotilla_operator.cluster.writes import Create, Plan
+from flotilla_operator.cluster.writes import Create
 from flotilla_operator.controllers.config import OperatorConfig, parse_config
-from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
-from flotilla_operator.controllers.model_replica_set.demand import judged_groups
-from flotilla_operator.controllers.model_replica_set.memory import PROMISED_FOR, Memory, Remembered
-from flotilla_operator.controllers.model_replica_set.observe import observe, router_targets
-from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.priority import priority_of
-from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.observe.memory import PROMISED_FOR, Memory, PerVersion
+from flotilla_operator.controllers.model_replica_set.observe.observe import observe, router_targets
+from flotilla_operator.controllers.model_replica_set.observe.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.reconciler import RECONCILE_TIMEOUT_SECONDS
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, NODES, PODS, SERVICES, Key
 from flotilla_operator.placement import Policy
 from flotilla_operator.placement.manifests import pinned_node
+from flotilla_operator.replicas.demand import judged_groups
+from flotilla_operator.replicas.intent import in_force
+from flotilla_operator.replicas.trouble import TroubleReason
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
-from flotilla_operator.workloads.labels import Owner
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set, model_replica_set, said, spec_of
 from tests.builders.pods import NOW, container_status, engine_pod, terminated, time_text, waiting
-
-CONFIG = parse_config(
-    {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
-)
-
-
-class Secrets:
-    """Secrets by name, in every namespace."""
-
-    def __init__(self, **secrets: dict[str, bytes]) -> None:
-        self.secrets = secrets
-
-    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
-        data = self.secrets.get(name)
-        if data is None:
-            return None
-        return Secret(name=name, uid=name, resource_version="1", data=data, controller_uid="uid-llama")
+from tests.builders.world import CONFIG, Entries, Secrets
+from tests.builders.world import world as any_world
+from tests.support.planned import Plan, plan_by
+from tests.support.planned import plan_of_set as plan
 
 
 def world(
     *manifests: dict[str, Any],
     measurements: Measurements | None = None,
     config: OperatorConfig = CONFIG,
-    **secrets: Any,
+    **secrets: Entries,
 ) -> World:
-    return World(
-        caches=Caches.of(*manifests),
-        measurements=measurements or Measurements(),
-        config=config,
-        secrets=Secrets(**secrets),
-    )
+    """One whose secrets the set made itself."""
+    held = Secrets(secrets, controller_uid="uid-llama")
+    return any_world(*manifests, secrets=held, measurements=measurements, config=config)
 
 
 async def seen(manifest: dict[str, Any], around: World, memory: Memory | None = None) -> Observed:
@@ -101,59 +85,9 @@ async def test_the_operators_configuration_is_what_placement_goes_by() -> None:
         interconnect_label=None,
     )
     assert plan(observed, NOW).look_again_seconds == 1
-    (group,) = judged_groups(observed.me, observed.around, NOW + timedelta(seconds=1))
+    (group,) = judged_groups(in_force(observed.facts), observed.around, NOW + timedelta(seconds=1))
     assert group.ending is not None
     assert "not bound to a within 45 s" in group.ending.message
-
-
-class TestMissingReferences:
-    async def reasons(self, around: World, **spec: Any) -> list[Reason]:
-        return [missing.reason for missing in (await seen(model_replica_set(**spec), around)).missing]
-
-    async def test_a_token_of_the_default_key(self) -> None:
-        spec = {"model": {"tokenSecretRef": {"name": "hf"}}}
-        assert await self.reasons(world(), **spec) == [Reason.SECRET_MISSING]
-        assert await self.reasons(world(hf={"other": b"x"}), **spec) == [Reason.SECRET_KEY_MISSING]
-        assert await self.reasons(world(hf={"token": b"x"}), **spec) == []
-
-    async def test_callers_keys_of_any_name(self) -> None:
-        spec = {"router": {"authSecretRef": {"name": "callers"}}}
-        assert await self.reasons(world(), **spec) == [Reason.SECRET_MISSING]
-        assert await self.reasons(world(callers={}), **spec) == []
-
-    async def test_the_claim_that_holds_the_model_and_the_one_that_caches_it(self) -> None:
-        claim = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "models", "namespace": "default", "uid": "c"},
-        }
-        cached = {"modelCache": {"mode": "Claim", "claimName": "models"}}
-        held = {"model": {"source": "pvc://models/llama"}}
-        for spec in (cached, held):
-            assert await self.reasons(world(), **spec) == [Reason.CLAIM_MISSING]
-            assert await self.reasons(world(claim), **spec) == []
-
-    async def test_the_priority_class(self) -> None:
-        spec = {"placement": {"priorityClassName": "serving"}}
-        assert await self.reasons(world(), **spec) == [Reason.PRIORITY_CLASS_MISSING]
-        assert await self.reasons(world(priority_class("serving", 7)), **spec) == []
-
-    async def test_a_priority_class_that_cannot_preempt_placeholders(self) -> None:
-        asks = {"placement": {"priorityClassName": "low", "nodeProvisioning": {"mode": "Placeholders"}}}
-        quiet = {"placement": {"priorityClassName": "low"}}
-        low = world(priority_class("low", -5))
-        never = world({**priority_class("low", 7), "preemptionPolicy": "Never"})
-        for found in (low, never):
-            assert await self.reasons(found, **asks) == [Reason.CANNOT_PREEMPT]
-            assert await self.reasons(found, **quiet) == []
-        assert await self.reasons(world(priority_class("low", -4)), **asks) == []
-
-    async def test_several_are_all_said(self) -> None:
-        spec = {
-            "model": {"tokenSecretRef": {"name": "hf"}},
-            "router": {"authSecretRef": {"name": "callers"}},
-        }
-        assert await self.reasons(world(), **spec) == [Reason.SECRET_MISSING, Reason.SECRET_MISSING]
 
 
 def priority_class(name: str, value: int, *, default: bool = False) -> dict[str, Any]:
@@ -344,6 +278,11 @@ class TestLoad:
         assert [target.url for target in targets] == ["http://[fd00::1]:8405/v1/status"]
         assert targets == router_targets(pods[:1])
 
+    def test_routers_are_asked_every_five_seconds_and_more_often_on_request(self) -> None:
+        pods = [self.router_pod("r1", "10.0.0.1")]
+        (usual,), (often,) = router_targets(pods), router_targets(pods, often=True)
+        assert (usual.interval_seconds, often.interval_seconds) == (5.0, 1.0)
+
     async def test_a_router_that_does_not_get_on_is_seen_and_one_that_is_over_is_not(self) -> None:
         over, stuck = self.router_pod("r1", "10.0.0.1"), self.router_pod("r2", None)
         ended = container_status("haproxy", state=terminated(137, reason="OOMKilled"))
@@ -355,13 +294,16 @@ class TestLoad:
         assert (await seen(model_replica_set(), world(over))).router_trouble is None
         found = (await seen(model_replica_set(), world(over, stuck))).router_trouble
         assert found is not None
-        assert (found.reason, found.message) == (Reason.IMAGE_PULL_FAILED, "r2: container haproxy: none")
+        assert (found.reason, found.message) == (
+            TroubleReason.IMAGE_PULL_FAILED,
+            "r2: container haproxy: none",
+        )
 
 
 class TestMemory:
     def test_an_object_is_read_once_a_version(self) -> None:
         counter = itertools.count(1)
-        remembered = Remembered(lambda _manifest: next(counter))
+        remembered = PerVersion(lambda _manifest: next(counter))
         one = {"metadata": {"uid": "a", "resourceVersion": "1"}}
         changed = {"metadata": {"uid": "a", "resourceVersion": "2"}}
         assert list(remembered.of([one])) == [1]
@@ -379,31 +321,39 @@ class TestMemory:
         after = memory.topology_of([cordoned, node("b")])
         assert [seen.cordoned for seen in after.nodes] == [True, False]
 
-    async def test_a_set_is_one_value_until_it_or_a_pod_of_it_changes(self) -> None:
+    async def test_a_pod_and_a_spec_are_read_once_until_they_change(self) -> None:
         memory, me, pod = Memory(), gpu_set(replicas=1), engine_pod("llama-x", node="a")
-        before = (await observe(me, world(me, pod), memory, NOW)).me
-        assert (await observe(me, world(me, pod), memory, NOW)).me is before
-        drains = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-05-01T12:00:00Z"}}
-        after = (await observe(me, world(me, drains), memory, NOW)).me
+        before = (await observe(me, world(me, pod), memory, NOW)).facts
+        again = (await observe(me, world(me, pod), memory, NOW)).facts
+        assert again.groups[0].members[0] is before.groups[0].members[0]
+        assert again.newest is before.newest
+        changed = {"resourceVersion": "2", "deletionTimestamp": "2026-05-01T12:00:00Z"}
+        drains = {**pod, "metadata": {**pod["metadata"], **changed}}
+        after = (await observe(me, world(me, drains), memory, NOW)).facts
         assert [group.going for group in (*before.groups, *after.groups)] == [False, True]
 
     async def test_a_failed_pin_is_remembered_for_five_minutes(self) -> None:
-        memory, me = Memory(), gpu_set(replicas=1)
+        me = gpu_set(replicas=1)
         late = engine_pod("llama-x", pin="a", age=31)
         late["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "4"}}
-        found = await observe(me, world(me, node("a"), late), memory, NOW)
-        (pin,) = found.me.failed_pins
+        controller, key = ModelReplicaSetController(), Key("", "", "")
+        memory = controller.memory
+
+        async def pins(manifest: dict[str, Any], *others: dict[str, Any], later: int = 0) -> Any:
+            now = NOW + timedelta(seconds=later)
+            plan_by(controller, await controller.observe(key, manifest, world(*others), now), now)
+            return memory.failed_pins.get(manifest["metadata"]["uid"], ())
+
+        (pin,) = await pins(me, me, node("a"), late)
         assert (pin.node, pin.free) == ("a", 8), "what it has free once the failed pod is gone"
-        later = await observe(me, world(me, node("a")), memory, NOW + timedelta(seconds=299))
-        assert later.me.failed_pins == (pin,)
+        assert await pins(me, me, node("a"), later=299) == (pin,)
         other = {**me, "metadata": {**me["metadata"], "name": "other", "uid": "uid-other"}}
-        await observe(other, world(me, other), memory, NOW)
+        await pins(other, me, other)
         assert memory.failed_pins.keys() == {"uid-llama"}
-        await observe(other, world(other), memory, NOW)
+        await pins(other, other)
         assert memory.failed_pins == {}, "the set is gone"
         memory.failed_pins["uid-llama"] = (pin,)
-        long_after = await observe(me, world(me, node("a")), memory, NOW + timedelta(seconds=301))
-        assert long_after.me.failed_pins == ()
+        assert await pins(me, me, node("a"), later=301) == ()
         assert memory.failed_pins == {}
 
 
@@ -415,11 +365,11 @@ class TestPromises:
         return {**manifest, "metadata": {**manifest["metadata"], "name": "other", "uid": "uid-other"}}
 
     async def test_hold_the_room_of_pods_that_nobody_has_seen_yet(self) -> None:
-        controller = ModelReplicaSetController(clock=lambda: NOW)
+        controller = ModelReplicaSetController()
         around = world(gpu_set(), self.other(), node("a"), node("b"))
         mine, theirs = Key("", "", ""), Key("", "", "")
-        first = controller.plan(await controller.observe(mine, gpu_set(), around), NOW)
-        second = controller.plan(await controller.observe(theirs, self.other(), around), NOW)
+        first = plan_by(controller, await controller.observe(mine, gpu_set(), around, NOW), NOW)
+        second = plan_by(controller, await controller.observe(theirs, self.other(), around, NOW), NOW)
         assert [pinned_node(pod["spec"]) for pod in created(first)] == ["a", "a"]
         assert [pinned_node(pod["spec"]) for pod in created(second)] == ["b", "b"]
 
@@ -427,7 +377,7 @@ class TestPromises:
         memory, around = Memory(), world(gpu_set(), node("a"))
         done = plan(await observe(gpu_set(), around, memory, NOW), NOW)
         owner = Owner(kind="ModelReplicaSet", namespace="default", name="llama", uid="uid-llama")
-        memory.note_promises(owner, done, NOW)
+        memory.note_promises(owner, done.writes, NOW)
         assert len(memory.open_promises("uid-other", around.caches, NOW)["uid-llama"]) == 2
         seen_pod = {**created(done)[0]}
         seen_pod["metadata"] = {**seen_pod["metadata"], "uid": "p", "resourceVersion": "1"}
@@ -437,24 +387,24 @@ class TestPromises:
         assert memory.open_promises("uid-other", around.caches, NOW + PROMISED_FOR) == {}
 
     async def test_end_when_the_pods_are_made_or_refused(self) -> None:
-        controller = ModelReplicaSetController(clock=lambda: NOW)
+        controller = ModelReplicaSetController()
         around = world(gpu_set(), self.other(), node("a"))
         key = Key("", "", "")
-        controller.plan(await controller.observe(key, gpu_set(), around), NOW)
-        assert (await controller.observe(key, self.other(), around)).around.snapshot.claims != ()
+        plan_by(controller, await controller.observe(key, gpu_set(), around, NOW), NOW)
+        assert (await controller.observe(key, self.other(), around, NOW)).around.snapshot.claims != ()
         controller.carried_out(gpu_set())
-        assert (await controller.observe(key, self.other(), around)).around.snapshot.claims == ()
+        assert (await controller.observe(key, self.other(), around, NOW)).around.snapshot.claims == ()
 
     async def test_are_settled_when_their_own_set_is_planned_again(self) -> None:
-        controller = ModelReplicaSetController(clock=lambda: NOW)
+        controller = ModelReplicaSetController()
         around = world(gpu_set(), node("a"))
         key = Key("", "", "")
-        first = controller.plan(await controller.observe(key, gpu_set(), around), NOW)
+        first = plan_by(controller, await controller.observe(key, gpu_set(), around, NOW), NOW)
         again = {**gpu_set(), "status": first.status}
-        second = controller.plan(await controller.observe(key, again, around), NOW)
-        assert [pod["metadata"]["name"] for pod in created(first)] == [
-            pod["metadata"]["name"] for pod in created(second)
-        ]
+        second = plan_by(controller, await controller.observe(key, again, around, NOW), NOW)
+        names = [pod["metadata"]["name"] for pod in created(first)]
+        assert len(names) == 2
+        assert [pod["metadata"]["name"] for pod in created(second)] == names
 
 
 def created(done: Plan) -> list[dict[str, Any]]:
@@ -483,7 +433,9 @@ class TestWakes:
 
     async def test_a_heartbeat_of_a_node_that_a_plan_has_seen_wakes_nobody(self) -> None:
         controller, waits = ModelReplicaSetController(), self.waiting_set()
-        await controller.observe(Key("ModelReplicaSet", "default", "llama"), waits, world(waits, node("a")))
+        await controller.observe(
+            Key("ModelReplicaSet", "default", "llama"), waits, world(waits, node("a")), NOW
+        )
         beat = {**node("a"), "metadata": {**node("a")["metadata"], "resourceVersion": "2"}}
         cordoned = {**beat, "spec": {"unschedulable": True}}
         assert list(controller.wakes(NODES, beat, Caches.of(beat, waits))) == []

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
-from flotilla_operator.cluster.writes import Create, Delete, Plan
-from flotilla_operator.controllers.model_replica_set.memory import lasting_claim
-from flotilla_operator.controllers.model_replica_set.plan import plan
+from flotilla_operator.cluster.writes import Create, Delete
+from flotilla_operator.controllers.model_replica_set.observe.memory import lasting_claim
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.placement import Snapshot
@@ -21,6 +20,8 @@ from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW, time_text
 from tests.controllers.model_replica_set.test_plan import condition, member, observed
+from tests.support.planned import Plan
+from tests.support.planned import plan_of_set as plan
 
 ASKS = {"nodeProvisioning": {"mode": "Placeholders", "timeoutSeconds": 600}}
 EMPTY = cluster()
@@ -82,7 +83,7 @@ def test_replicas_that_fit_nowhere_ask_for_nodes() -> None:
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "4"
     placed = condition(done, "Placed")
     assert placed["reason"] == Reason.NODES_REQUESTED
-    assert "2 placeholder pods ask the node autoscaler for nodes, 0 have one" in placed["message"]
+    assert "2 placeholder pods ask the node autoscaler for nodes; 0 of 2 found a node" in placed["message"]
     assert condition(done, "Stalled")["status"] == "False"
     assert done.look_again_seconds is not None
     assert done.look_again_seconds <= 60
@@ -193,7 +194,8 @@ def test_while_replicas_are_held_back_no_more_is_asked_for_than_wait(
     assert (len(made(done)), len(removed(done))) == (0, 4)
     if status:
         manifest["status"] |= failed(-600)
-    done = plan(seen, NOW + timedelta(seconds=600))
+    later = replace(observed(manifest, snapshot=EMPTY), placeholders=live(asked), missing=missing)
+    done = plan(later, NOW + timedelta(seconds=600))
     assert len(removed(done)) == 5
     assert done.status is not None
     assert done.status["placement"]["nodeProvisioning"] is None, "the nodes are not what is missing"

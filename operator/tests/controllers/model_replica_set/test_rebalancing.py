@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
-from flotilla_operator.cluster.writes import Plan
-from flotilla_operator.controllers.model_replica_set.moves import Rebalance, nodes_to_reserve
-from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
+from flotilla_operator.controllers.model_replica_set.remembered import remembered
 from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.groups import RACK
+from flotilla_operator.replicas.facts import RouterLoad
+from flotilla_operator.replicas.moves import nodes_to_reserve
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import GPU, cluster, node, used
 from tests.builders.pods import NOW, stage_pod, time_text
@@ -29,6 +29,8 @@ from tests.controllers.model_replica_set.test_plan import (
     revision_of_set,
     shown,
 )
+from tests.support.planned import Plan
+from tests.support.planned import plan_of_set as plan
 
 HALVES = ("llama-a", "a"), ("llama-b", "b")
 
@@ -78,7 +80,7 @@ def test_show_lists_the_moves_with_their_cost_and_changes_nothing() -> None:
     assert told(done)["rebalance"] == {
         "asked": "show",
         "phase": "Shown",
-        "message": "1 move would raise the score from 0.5 to 1.0",
+        "message": "1 move would raise the placement score from 0.5 to 1.0",
         "plannedTime": time_text(),
     }
     assert told(done)["moves"] == [
@@ -106,7 +108,7 @@ def test_show_lists_the_moves_with_their_cost_and_changes_nothing() -> None:
         pytest.param("apply", (("x", "a"), ("y", "a")), "Done", "no move would raise", id="nothing to do"),
         pytest.param("show", HALVES[:1], "Waiting", "every replica is ready", id="shown when it is settled"),
         pytest.param("apply", HALVES[:1], "Waiting", "every replica is ready", id="done when it is settled"),
-        pytest.param("yes", HALVES, "Refused", "neither show nor apply", id="a word that means nothing"),
+        pytest.param("yes", HALVES, "Refused", "must be show or apply", id="a word that means nothing"),
         pytest.param("apply:2", HALVES, "Moving", "move 1 of 1: llama-a from a to b", id="asked anew"),
     ],
 )
@@ -115,6 +117,21 @@ def test_the_answer(value: str, places: Sequence[tuple[str, str]], phase: str, m
     rebalance = told(plan(observed(manifest, serving(manifest, *places)), NOW))["rebalance"]
     assert rebalance["phase"] == phase
     assert message in rebalance["message"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "sessions", "cost"),
+    [
+        pytest.param(1, 1, "1 accelerator restarts, and 1 session loses its replica", id="one of each"),
+        pytest.param(4, 2, "4 accelerators restart, and 2 sessions lose their replica", id="several"),
+    ],
+)
+def test_the_event_of_a_move_has_its_cost(tensor: int, sessions: int, cost: str) -> None:
+    manifest = asked("apply", parallelism={"tensor": tensor})
+    load = RouterLoad(waiting=0, running=0, sessions={"llama-a": sessions, "llama-b": sessions})
+    done = plan(observed(manifest, serving(manifest, *HALVES), load=load), NOW)
+    (event,) = [event for event in done.events if event.reason == EventReason.GROUP_MOVES]
+    assert event.note.endswith(f"; {cost}")
 
 
 def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> None:
@@ -197,7 +214,7 @@ def test_without_a_surge_the_group_drains_first_and_its_place_is_held() -> None:
     first = begun(manifest, halves)
     assert told(first)["moves"][0]["drainsFirst"] is True
     going = after(manifest, first)
-    move = Rebalance.of(going).current
+    move = remembered(going).rebalance.current
     assert move is not None
     assert nodes_to_reserve(move, {"llama-a", "llama-b"}, 2) == ("b",)
     assert nodes_to_reserve(move, {"llama-b", "llama-c"}, 2) == ()
@@ -225,9 +242,12 @@ def test_the_only_replica_does_not_go_before_its_replacement() -> None:
 @pytest.mark.parametrize(
     ("change", "claims", "why"),
     [
-        pytest.param({}, (used("b", 4),), "has no room any more", id="somebody took the room"),
+        pytest.param({}, (used("b", 4),), "no longer has room", id="somebody took the room"),
         pytest.param(
-            {"engine": {"maxNumSeqs": 8}}, (), "an update began", id="an update comes before a rebalancing"
+            {"engine": {"maxNumSeqs": 8}},
+            (),
+            "an update has begun",
+            id="an update comes before a rebalancing",
         ),
     ],
 )
@@ -242,7 +262,7 @@ def test_what_stops_a_move_that_has_begun(
     assert told(second)["rebalance"]["phase"] == "Stopped"
     assert why in told(second)["rebalance"]["message"]
     assert told(second)["rebalance"]["message"].endswith(
-        "change the value of flotilla.dev/rebalance to ask anew"
+        "change the value of the annotation flotilla.dev/rebalance to try again"
     )
     assert shown(second, "Progressing")[1] == (Reason.UPDATING if change else Reason.SETTLED)
     assert shown(second, "Ready")[0] == ("False" if change else "True")
@@ -297,7 +317,7 @@ def test_a_group_whose_stages_lie_apart_comes_together_and_keeps_the_node_that_i
     assert (move["fromNodes"], move["toNodes"]) == (["a", "c"], ["a", "b"])
     assert (move["acceleratorsRestarted"], move["drainsFirst"]) == (16, True)
     going = after(manifest, first)
-    move_now = Rebalance.of(going).current
+    move_now = remembered(going).rebalance.current
     assert move_now is not None
     assert nodes_to_reserve(move_now, {"llama-a", "llama-b"}, 2) == ("b",), "it holds the other one itself"
     assert nodes_to_reserve(move_now, {"llama-b"}, 2) == ("a", "b")

@@ -91,7 +91,7 @@ def test_the_command_shows_what_moves_cost_and_carries_them_out_one_after_anothe
     shown = kubectl_flotilla(stage, "rebalance", "llama")
     status, lines = outcome(shown)
     moves = [line.split() for line in lines[-3:-1]]
-    assert lines[-1] == "Shown: 2 moves would raise the score from 0.5 to 1.0"
+    assert lines[-1] == "Shown: 2 moves would raise the placement score from 0.5 to 1.0"
     assert [(move[0], *move[4:]) for move in moves] == [
         ("1", "+0.17", "4", "unknown", "Proposed"),
         ("2", "+0.33", "4", "unknown", "Proposed"),
@@ -111,7 +111,7 @@ def test_the_command_shows_what_moves_cost_and_carries_them_out_one_after_anothe
     assert sorted(after.values()) == sorted(2 * [there for _, _, _, there, *_ in moves])
 
     nothing_left = outcome(kubectl_flotilla(stage, "rebalance", "llama"))
-    assert nothing_left == (0, ["Shown: no move would raise the score"])
+    assert nothing_left == (0, ["Shown: no move would raise the placement score"])
 
 
 def test_of_a_set_that_does_not_exist_the_command_says_so(stage: Stage) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.cluster.ownership import Refusal, RefusalReason
-from flotilla_operator.cluster.resources import PODS
-from flotilla_operator.controllers.failures import as_far_as_it_came
-from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import PODS
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.pods import NOW
 from tests.controllers.model_replica_set.test_plan import condition, created, observed, shown
+from tests.support.planned import plan_of_set as plan
+from tests.support.planned import told_of_set
 
 WORDS = 'pods "llama-x" is forbidden: exceeded quota: gpus, requested: 4, used: 0, limited: 0'
 
@@ -27,7 +27,7 @@ def tried(manifest: dict[str, Any], now: datetime, reason: RefusalReason) -> dic
     refusals = [Refusal(ref=PODS.ref_to(pod), reason=reason, message=WORDS) for pod in created(done)]
     if not refusals:
         return None
-    return {**manifest, "status": as_far_as_it_came(manifest, done, refusals, now).status}
+    return {**manifest, "status": told_of_set(observed(manifest), refusals, now).status}
 
 
 def refused(times: int, reason: RefusalReason = RefusalReason.FORBIDDEN) -> dict[str, Any]:

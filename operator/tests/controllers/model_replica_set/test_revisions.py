@@ -7,16 +7,14 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
-from flotilla_operator.controllers.model_replica_set.evidence import Answers
-from flotilla_operator.controllers.model_replica_set.judgement import REASON_OF
-from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.rollout import Fault
-from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
+from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.facts import RouterLoad
 from tests.builders.model_replica_set import gpu_set, said
 from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW, time_text
 from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set, shown
+from tests.support.planned import plan_of_set as plan
 
 DEADLINE_SECONDS = 1800
 
@@ -159,7 +157,3 @@ def test_a_trial_does_not_end_while_a_router_is_silent(load: RouterLoad, on_tria
     assert done.status is not None
     assert done.status["rollout"]["answersBeforeTrial"] == (before if on_trial else None)
     assert bool(done.status["rollout"]["trialTime"]) == on_trial
-
-
-def test_every_fault_has_a_reason() -> None:
-    assert REASON_OF.keys() == set(Fault)

@@ -3,14 +3,15 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flotilla_operator.controllers.model_replica_set.router_load import router_load
-from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
+from flotilla_operator.controllers.model_replica_set.observe.router_load import router_load
+from flotilla_operator.replicas.facts import RouterLoad
 from flotilla_operator.telemetry.measurements import Measurement, Measurements, Target
 from flotilla_runtime.contract import RouterServer, RouterStatus, ServerState
 from tests.builders.pods import NOW
+from tests.support.generated import seldom_drawn
 
 READY, DRAINING = ServerState.READY, ServerState.DRAINING
 
@@ -88,19 +89,38 @@ def test_kv_usage_is_the_mean_over_the_replicas_that_serve(caches: list[Caches],
 
 Shares = st.dictionaries(
     st.sampled_from("abcdef"),
-    st.tuples(st.sampled_from(ServerState), st.none() | st.floats(0, 1)),
+    st.tuples(
+        st.sampled_from([READY, READY, READY, DRAINING, ServerState.ABSENT]),
+        st.sampled_from([0.0, 0.25, 1.0, None, None, None]),
+    ),
+    min_size=1,
 )
 
 
-@given(routers=st.lists(Shares, min_size=1, max_size=3))
+ROUTERS = st.lists(Shares, min_size=1, max_size=3)
+
+
+def usage_of(routers: list[Caches]) -> float | None:
+    return told(*(status(caches=caches) for caches in routers)).kv_usage
+
+
+def test_routers_are_drawn_that_tell_a_usage_and_that_tell_none() -> None:
+    def cases_of(routers: list[Caches]) -> list[str]:
+        return ["known" if usage_of(routers) is not None else "unknown"]
+
+    assert seldom_drawn(("known", "unknown"), cases_of, ROUTERS) == {}
+
+
+@given(ROUTERS)
 @settings(max_examples=25)
 def test_kv_usage_is_never_more_or_less_than_some_engine_says(routers: list[Caches]) -> None:
-    usage = told(*(status(caches=caches) for caches in routers)).kv_usage
+    usage = usage_of(routers)
+    assume(usage is not None)
     said = [
         share
         for caches in routers
         for state, share in caches.values()
         if state is READY and share is not None
     ]
-    assert usage is None or min(said) - 1e-9 <= usage <= max(said) + 1e-9
-    assert usage is None or said
+    assert usage is not None
+    assert min(said) - 1e-9 <= usage <= max(said) + 1e-9

@@ -1,5 +1,6 @@
 """What of pods and routers the decision about zero rests on."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,41 +8,42 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.autoscaling.from_zero import ZeroReason
-from flotilla_operator.controllers.conditions import timestamp
-from flotilla_operator.controllers.model_replica_set.scaling import (
-    as_decided_last,
-    ready_seconds,
-    scaling_of,
-    zero_signals,
-)
-from flotilla_operator.controllers.model_replica_set.seen import RouterLoad
+from flotilla_operator.replicas.facts import RouterLoad, SetFacts
+from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.replicas.intent import IntentReason, in_force
+from flotilla_operator.replicas.scale import ready_seconds, scale, zero_signals
+from tests.builders.groups import member
 from tests.builders.model_replica_set import model_replica_set
 from tests.builders.pods import NOW
+from tests.controllers.model_replica_set.test_plan import seen_set
 
 SLEEPER = {"minReplicas": 0, "maxReplicas": 1, "scaleToZeroAfterSeconds": 60}
 
 
-def pod(ready_for: float | None, *, deleting: bool = False) -> dict[str, Any]:
-    metadata = {"name": "p"} | ({"deletionTimestamp": "x"} if deleting else {})
-    condition = {
-        "type": "Ready",
-        "status": "False" if ready_for is None else "True",
-        "lastTransitionTime": timestamp(NOW - timedelta(seconds=ready_for or 0)),
-    }
-    return {"metadata": metadata, "status": {"conditions": [condition]}}
+def ready(seconds: float | None, *, deleting: bool = False) -> ReplicaGroup:
+    """A group that has been ready for so long, or that loads."""
+    since = None if seconds is None else NOW - timedelta(seconds=seconds)
+    whole = member("llama-a", Phase.LOADING if since is None else Phase.READY)
+    return replace(
+        whole, members=tuple(replace(one, ready_since=since, leaves=deleting) for one in whole.members)
+    )
+
+
+def facts(manifest: dict[str, Any], *groups: ReplicaGroup) -> SetFacts:
+    return replace(seen_set(manifest), groups=groups)
 
 
 @pytest.mark.parametrize(
-    ("pods", "seconds"),
+    ("groups", "seconds"),
     [
         pytest.param([], None, id="no replica"),
-        pytest.param([pod(50), pod(20)], 20, id="the youngest counts"),
-        pytest.param([pod(50), pod(None)], None, id="one that loads"),
-        pytest.param([pod(50), pod(None, deleting=True)], 50, id="one that leaves does not count"),
+        pytest.param([ready(50), ready(20)], 20, id="the youngest counts"),
+        pytest.param([ready(50), ready(None)], None, id="one that loads"),
+        pytest.param([ready(50), ready(None, deleting=True)], 50, id="one that leaves does not count"),
     ],
 )
-def test_how_long_all_have_been_ready(pods: list[dict[str, Any]], seconds: float | None) -> None:
-    assert ready_seconds(pods, NOW) == seconds
+def test_how_long_all_have_been_ready(groups: list[ReplicaGroup], seconds: float | None) -> None:
+    assert ready_seconds(groups, NOW) == seconds
 
 
 def test_what_waits_and_what_runs_are_requests() -> None:
@@ -52,27 +54,31 @@ def test_what_waits_and_what_runs_are_requests() -> None:
 
 
 def test_a_set_without_autoscaling_keeps_its_own_number() -> None:
-    manifest = model_replica_set(replicas=3)
-    spec = ModelReplicaSet.model_validate(manifest).spec
-    assert scaling_of(manifest, spec, None) is None
-    assert as_decided_last(manifest, spec).replicas == 3
+    mine = facts(model_replica_set(replicas=3))
+    assert scale(mine, RouterLoad(), NOW) is None
+    assert (in_force(mine).replicas, in_force(mine).intent.why) == (3, frozenset({IntentReason.AS_ASKED}))
 
 
 def test_a_replica_that_never_becomes_ready_goes_at_the_deadline_of_an_update() -> None:
     spec: dict[str, Any] = {"autoscaling": SLEEPER, "update": {"progressDeadlineSeconds": 600}}
-    manifest = model_replica_set(status={"desiredReplicas": 1}, **spec)
+    mine = facts(model_replica_set(status={"desiredReplicas": 1}, **spec), ready(None))
     for idle, wanted in ((599.0, 1), (600.0, 0)):
-        seen = zero_signals(RouterLoad(waiting=0, running=0, idle_seconds=idle), [pod(None)], NOW)
-        decision = scaling_of(manifest, ModelReplicaSet.model_validate(manifest).spec, seen)
+        decision = scale(mine, RouterLoad(waiting=0, running=0, idle_seconds=idle), NOW)
         assert decision is not None
         assert decision.wanted == wanted
 
 
-def test_what_was_decided_last_is_read_from_the_status() -> None:
-    manifest = model_replica_set(replicas=3, autoscaling=SLEEPER, status={"desiredReplicas": 1})
-    spec = ModelReplicaSet.model_validate(manifest).spec
-    decision = scaling_of(manifest, spec, None)
+def test_what_was_decided_last_stays_until_something_else_is_decided() -> None:
+    mine = facts(model_replica_set(replicas=3, autoscaling=SLEEPER, status={"desiredReplicas": 1}))
+    decision = scale(mine, RouterLoad(), NOW)
     assert decision is not None
     assert (decision.current, decision.wanted, decision.reason) == (1, 1, ZeroReason.NO_FIGURES)
-    assert as_decided_last(manifest, spec).replicas == 1
-    assert as_decided_last(model_replica_set(autoscaling=SLEEPER), spec).replicas == 0
+    assert (in_force(mine).replicas, in_force(mine).intent.why) == (1, frozenset({IntentReason.SCALED}))
+    held = scale(mine, RouterLoad(waiting=1, running=0, idle_seconds=0.0), NOW)
+    assert in_force(mine, held).replicas == 1
+    assert in_force(facts(model_replica_set(replicas=3, autoscaling=SLEEPER))).replicas == 0
+
+
+def test_the_users_spec_is_not_changed() -> None:
+    manifest = model_replica_set(replicas=3, autoscaling=SLEEPER, status={"desiredReplicas": 1})
+    assert in_force(facts(manifest)).spec == ModelReplicaSet.model_validate(manifest).spec

@@ -6,32 +6,18 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
-from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Apply
-from flotilla_operator.controllers.config import parse_config
-from flotilla_operator.controllers.controller import Secret, World
-from flotilla_operator.controllers.model_replica_set.memory import Memory
-from flotilla_operator.controllers.model_replica_set.observe import observe
-from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.records import Making, record
-from flotilla_operator.telemetry.measurements import Measurements
+from flotilla_operator.controllers.model_replica_set.act.records import Making, record
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
+from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import OWNER, model_replica_set
 from tests.builders.pods import NOW, engine_pod
+from tests.builders.world import Secrets, world
+from tests.support.planned import plan_of_set as plan
 
-CONFIG = parse_config(
-    {"images": dict.fromkeys(("runtime", "haproxy", "redis", "milvus", "engine"), "registry.example/x")}
-)
 SQL, MAIL = ({"name": name, "source": f"hf://acme/{name}"} for name in ("sql", "mail"))
-
-
-class Secrets:
-    """The engines' key is there."""
-
-    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret:
-        data = {"key": b"k", "madeAnew": b""}
-        return Secret(name=name, uid="u", resource_version="1", data=data, controller_uid=OWNER.uid)
 
 
 def revision(manifest: dict[str, Any]) -> str:
@@ -46,9 +32,8 @@ def on_record(manifest: dict[str, Any]) -> dict[str, Any]:
 
 async def told(now: dict[str, Any], *cluster: dict[str, Any]) -> contract.RouterConfig:
     """What a router of this set is told beside these pods and records."""
-    caches = Caches.of(*cluster)
-    world = World(caches=caches, measurements=Measurements(), config=CONFIG, secrets=Secrets())
-    done = plan(await observe(now, world, Memory(), NOW), NOW)
+    key = Secrets({"llama-engine-key": {"key": "k", "madeAnew": ""}}, controller_uid=OWNER.uid)
+    done = plan(await observe(now, world(*cluster, secrets=key), Memory(), NOW), NOW)
     (config,) = (
         write.manifest
         for write in done.writes

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.model_replica_set.plan import plan
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.placement import Node
 from tests.builders.model_configs import LLAMA_8B, LLAMA_70B, MINILM
@@ -24,6 +23,7 @@ from tests.controllers.model_replica_set.sized_sets import (
     saying,
 )
 from tests.controllers.model_replica_set.test_plan import condition, created, member, observed, shown
+from tests.support.planned import plan_of_set as plan
 
 MEMORY = "nvidia.com/gpu.memory"
 
@@ -142,16 +142,16 @@ def test_both_numbers_of_sequences_are_told(
         pytest.param(
             {},
             131_072,
-            "spec.traffic.sharedPrefixTokens is not counted with: 131072 tokens are not less than 131072, "
-            "the longest that a prompt may be with its answer; lower it",
+            "spec.traffic.sharedPrefixTokens is ignored: 131072 tokens are not less than 131072, the most "
+            "that a prompt and its answer may have together; lower it",
             id="it is as long as the model's own longest sequence",
         ),
         pytest.param(
             {"extraArgs": ["--no-enable-prefix-caching"]},
             2048,
-            "spec.traffic.sharedPrefixTokens is not counted with while prefix caching is off; remove it, or "
-            "turn caching on: spec.engine.prefixCaching true, and no --no-enable-prefix-caching in "
-            "spec.engine.extraArgs",
+            "spec.traffic.sharedPrefixTokens is ignored while prefix caching is off; remove it, or turn "
+            "prefix caching on: set spec.engine.prefixCaching to true and remove --no-enable-prefix-caching "
+            "from spec.engine.extraArgs",
             id="an argument turns caching off",
         ),
     ],

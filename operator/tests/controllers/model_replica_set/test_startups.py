@@ -3,7 +3,7 @@
 from typing import Any
 
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.startups import STARTUPS_KEPT
+from flotilla_operator.controllers.model_replica_set.tell.startups import STARTUPS_KEPT
 from tests.builders.model_configs import LLAMA_70B
 from tests.builders.pods import container_status
 from tests.controllers.model_replica_set.sized_sets import (

@@ -34,9 +34,9 @@ def test_a_model_that_cannot_fit_says_by_how_much_and_what_would() -> None:
     done = planned(a_set(tensor=2), LLAMA_70B, WEIGHTS_70B)
     assert shown(done, "SpecValid") == ("False", Reason.MODEL_DOES_NOT_FIT)
     assert condition(done, "SpecValid")["message"] == (
-        "65.7 GiB of weights and 20.0 GiB of KV cache for one sequence of 131072 tokens do not fit: each "
-        "80 GiB accelerator has 71.6 GiB for both, so 14.1 GiB lack on each; what would fit: tensor 4, or "
-        "maxModelLen 37888"
+        "the model does not fit: each accelerator needs 65.7 GiB for weights and 20.0 GiB for the KV cache "
+        "of one sequence of 131072 tokens; an accelerator of 80 GiB has 71.6 GiB for both, which is 14.1 GiB "
+        "too little; it would fit with spec.parallelism.tensor 4, or with spec.engine.maxModelLen 37888"
     )
     assert shown(done, "Stalled") == ("True", Reason.MODEL_DOES_NOT_FIT)
     assert capacity(done).get("sequencesPerReplica") is None
@@ -65,9 +65,10 @@ def test_of_several_that_never_served_one_is_left_to_try_and_the_others_give_bac
     manifest = a_set(tensor=2, replicas=3)
     done = planned(manifest, pods=several(manifest), snapshot=ROOM_FOR_SEVERAL)
     assert sorted(deleted(done)) == ["llama-a", "llama-c"]
+    words = "ModelDoesNotFit: it releases its accelerators, and only llama-b still tries to start"
     assert [(str(event.reason), event.note) for event in done.events[:2]] == [
-        ("GroupReleased", "llama-a: ModelDoesNotFit: llama-b is left to try"),
-        ("GroupReleased", "llama-c: ModelDoesNotFit: llama-b is left to try"),
+        ("GroupReleased", f"llama-a: {words}"),
+        ("GroupReleased", f"llama-c: {words}"),
     ]
     after = planned(manifest, pods=several(manifest)[:1], snapshot=ROOM_FOR_SEVERAL, status=done.status)
     assert (deleted(after), created(after)) == ([], [])
@@ -120,15 +121,17 @@ def test_replicas_of_an_older_revision_and_of_one_that_was_good_stay() -> None:
 def test_what_a_node_can_give_bounds_what_is_proposed() -> None:
     small = cluster(node("a", gpus=4), node("b", gpus=4))
     done = planned(a_set(tensor=4), DEEPSEEK_V3, snapshot=small)
-    assert condition(done, "SpecValid")["message"].endswith("what would fit: tensor 4 with pipeline 3")
+    assert condition(done, "SpecValid")["message"].endswith(
+        "it would fit with spec.parallelism.tensor 4 and spec.parallelism.pipeline 3"
+    )
 
 
 def test_a_tensor_that_does_not_divide_the_heads_is_known_without_memory() -> None:
     done = planned(gpu_set(parallelism={"tensor": 8}), QWEN2_7B)
     assert shown(done, "SpecValid") == ("False", Reason.TENSOR_DOES_NOT_DIVIDE_HEADS)
     assert condition(done, "SpecValid")["message"] == (
-        "tensor 8 does not divide the model's 28 attention heads and 4 KV heads; set "
-        "spec.parallelism.tensor to one of 1, 2, 4"
+        "spec.parallelism.tensor is 8, but the model's 28 attention heads and 4 KV heads cannot be spread "
+        "evenly over 8 accelerators; set it to one of 1, 2, 4"
     )
 
 

@@ -7,17 +7,18 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.cluster.status import is_urgent
-from flotilla_operator.controllers.conditions import parsed_timestamp
-from flotilla_operator.controllers.model_replica_set.demand import demand_of
-from flotilla_operator.controllers.model_replica_set.outcome import AGES_SHOWN, GROUPS_SHOWN
-from flotilla_operator.controllers.model_replica_set.plan import plan
-from flotilla_operator.controllers.model_replica_set.reasons import EventReason
+from flotilla_operator.controllers.model_replica_set.tell.status import AGES_SHOWN, GROUPS_SHOWN
+from flotilla_operator.objects.times import parsed_timestamp
 from flotilla_operator.placement import Snapshot
+from flotilla_operator.replicas.demand import demand_of, judged_groups
+from flotilla_operator.replicas.group import EndingReason
+from flotilla_operator.replicas.intent import in_force
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import cluster, node, used
 from tests.builders.pods import NOW, time_text
 from tests.controllers.model_replica_set.test_plan import created, member, observed, reasons
+from tests.support.planned import plan_of_set as plan
 
 FULL = cluster(node("a"), claims=(used("a", 8),))
 
@@ -43,7 +44,7 @@ class TestAGroupThatIsReleased:
     def test_is_as_old_as_before_it_got_its_pods(self) -> None:
         manifest = gpu_set(replicas=1)
         done = plan(observed(manifest, [late(manifest, 500)], snapshot=FULL), NOW)
-        assert reasons(done)[0] == EventReason.GROUP_RELEASED
+        assert reasons(done)[0] == EndingReason.RELEASED
         assert done.status is not None
         assert waiting_since(done.status) == [time_text(500)]
 
@@ -89,7 +90,8 @@ class TestMoreGroupsThanTheStatusNames:
         assert first["moreWaiting"] == [{"sinceTime": time_text(), "replicas": 10}]
         manifest["status"] = first
         seen = observed(manifest, snapshot=FULL)
-        demand = demand_of(seen.me, seen.around, NOW + timedelta(seconds=300))
+        later, mine = NOW + timedelta(seconds=300), in_force(seen.facts)
+        demand = demand_of(mine, judged_groups(mine, seen.around, later), seen.around, later)
         assert [waiting.since for waiting in demand.waiting] == [parsed_timestamp(time_text())] * 60
         named = [entry["name"] for entry in first["groups"]]
         assert [waiting.name for waiting in demand.waiting[:GROUPS_SHOWN]] == named

@@ -3,41 +3,26 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.resources import Key
-from flotilla_operator.cluster.writes import Apply, Create, Delete, Plan
-from flotilla_operator.controllers.config import parse_config
-from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.cluster.writes import Apply, Create, Delete
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.vector_index.cleanup import Cleanup, CleanupState, Remains
 from flotilla_operator.controllers.vector_index.controller import VectorIndexController
 from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
+from flotilla_operator.objects.resources import Key
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
 from tests.builders.model_replica_set import model_replica_set
 from tests.builders.vector_index import vector_index
+from tests.builders.world import CONFIG, Entries, Secrets
+from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
-CONFIG = parse_config(
-    {
-        "images": {
-            name: f"registry.example/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")
-        }
-    }
-)
 Manifest = dict[str, Any]
-
-
-class Secrets:
-    """A namespace's secrets."""
-
-    def __init__(self, secrets: Mapping[str, Mapping[str, bytes]]) -> None:
-        self._secrets = secrets
-
-    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
-        data = self._secrets.get(name)
-        return None if data is None else Secret(name=name, uid=name, resource_version="1", data=data)
 
 
 def embedder(*, available: bool = True, **spec: Any) -> Manifest:
@@ -60,9 +45,7 @@ def claim(name: str, **labels: str) -> Manifest:
 class Stage:
     """What the cluster holds; `settle` carries plans out as the writer would."""
 
-    def __init__(
-        self, index: Manifest | None = None, *others: Manifest, **secrets: Mapping[str, bytes]
-    ) -> None:
+    def __init__(self, index: Manifest | None = None, *others: Manifest, **secrets: Entries) -> None:
         self.index = index or vector_index()
         self.objects: dict[tuple[str, str], Manifest] = {}
         self.put(*(others or (embedder(), claim("documents"))))
@@ -82,10 +65,10 @@ class Stage:
         caches = Caches.of(self.index, *self.objects.values())
         world = World(caches=caches, measurements=self.measurements, config=CONFIG, secrets=self.secrets)
         name = self.index["metadata"]["name"]
-        return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world)
+        return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world, NOW)
 
     def plan(self, now: datetime = NOW) -> Plan:
-        return self.controller.plan(self.observe(), now)
+        return plan_by(self.controller, self.observe(), now)
 
     def step(self, now: datetime = NOW) -> Plan:
         """Plan, and carry the plan out."""
@@ -201,6 +184,15 @@ class Stage:
         found = next(c for c in self.status["conditions"] if c["type"] == kind)
         message: str = found["message"]
         return message
+
+
+def being_emptied(stage: Stage, state: CleanupState) -> Leaving:
+    """The index, deleted at NOW, while its collections are being removed from an external Milvus."""
+    stage.index["metadata"]["deletionTimestamp"] = NOW.isoformat()
+    seen = stage.observe()
+    assert isinstance(seen, Leaving)
+    remains = Remains(uri="http://milvus.example", database="default", token=None, alias="a", prefix="a_g_")
+    return replace(seen, held=True, deletes=True, remains=remains, cleanup=Cleanup(state=state))
 
 
 def planned(shards: int = 2) -> StepReport:

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from flotilla_operator.objects import resources
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.vector_index import full_featured_objects
 from tests.controllers.vector_index.indexes import planned, promoted
-from tests.support.kinds import enforce_restricted, kind_operator, no_failures
+from tests.support.children import names
+from tests.support.kinds import Operators, enforce_restricted, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
 
@@ -27,15 +29,22 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 KINDS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{plural}"
 NOW = "2026-05-01T12:00:00Z"
+CHILDREN = (
+    resources.PODS,
+    resources.JOBS,
+    resources.SERVICES,
+    resources.CONFIG_MAPS,
+    resources.DEPLOYMENTS,
+    resources.STATEFUL_SETS,
+    resources.POD_DISRUPTION_BUDGETS,
+    resources.NETWORK_POLICIES,
+    resources.PERSISTENT_VOLUME_CLAIMS,
+)
 
 
-@pytest.fixture(scope="module")
-def operator(
-    running_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    folder = tmp_path_factory.mktemp("operator")
-    with kind_operator(running_control_plane, folder, "VectorIndex") as process:
-        yield process
+@pytest.fixture
+def operator(operators: Operators) -> OperatorProcess:
+    return operators.of("VectorIndex")
 
 
 class Stage:
@@ -150,13 +159,7 @@ class Stage:
 
     def everything(self, name: str = "handbook") -> list[str]:
         """What carries the index's label."""
-        found = []
-        kinds = "pods,jobs,services,configmaps,deployments,statefulsets,pdb,networkpolicies,pvc"
-        out = self.plane.kubectl(
-            *("get", kinds, "-n", self.namespace, "-l", f"flotilla.dev/owner={name}", "-o", "name")
-        )
-        found += out.split()
-        return found
+        return names(self.client, self.namespace, CHILDREN, f"flotilla.dev/owner={name}")
 
 
 @pytest.fixture
@@ -206,7 +209,7 @@ def test_an_index_is_built_served_and_leaves_only_its_claim(stage: Stage) -> Non
     stage.plane.kubectl(
         "delete", "vi/handbook", "-n", stage.namespace, "--cascade=foreground", "--wait=false"
     )
-    eventually(lambda: stage.everything() == ["persistentvolumeclaim/handbook-milvus"])
+    eventually(lambda: stage.everything() == ["persistentvolumeclaims/handbook-milvus"])
 
 
 def test_an_empty_source_is_said_and_tried_again(stage: Stage) -> None:
@@ -226,26 +229,6 @@ def test_an_empty_source_is_said_and_tried_again(stage: Stage) -> None:
     eventually(lambda: stage.jobs().get("plan", {"metadata": {"uid": first}})["metadata"]["uid"] != first)
     stage.build()
     stage.wait("Ready", "True")
-
-
-def test_a_service_of_somebody_elses_is_left_alone(stage: Stage) -> None:
-    theirs = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "handbook-retriever"},
-        "spec": {"ports": [{"port": 1}]},
-    }
-    stage.client.create(f"{stage.core}/services", theirs)
-    stage.claim()
-    stage.embedder()
-    stage.create()
-    assert "Service handbook-retriever exists" in stage.wait("RetrieverReady", "False", "NameTaken")
-    stage.wait("Stalled", "True", "NameTaken")
-    live = stage.client.get(f"{stage.core}/services/handbook-retriever")
-    assert live["spec"]["ports"][0]["port"] == 1
-    stage.client.delete(f"{stage.core}/services/handbook-retriever")
-    stage.ready("milvus")
-    stage.wait("Built", "False", "Building")
 
 
 def test_the_server_takes_every_object_of_every_full_featured_index(stage: Stage) -> None:

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 
 from flotilla_operator.controllers.vector_index import cleanup
-from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains, remove
-from flotilla_operator.controllers.vector_index.plan import plan
-from flotilla_operator.controllers.vector_index.seen import CleanupState, Leaving
+from flotilla_operator.controllers.vector_index.cleanup import (
+    Cleanup,
+    Cleanups,
+    CleanupState,
+    Remains,
+    remove,
+)
+from flotilla_operator.controllers.vector_index.seen import Leaving
 from tests.builders.vector_index import vector_index
 from tests.controllers.vector_index.indexes import NOW, Stage
+from tests.support.planned import plan_by
+from tests.support.planned import plan_of_index as plan
 from tests.support.waiting import until
 
 MINUTE = timedelta(minutes=1)
@@ -64,7 +71,7 @@ async def test_an_answer_that_is_not_milvus_is_reported_as_what_was_left(body: b
     async with server(body) as uri:
         done = await remove(remains(uri))
     assert done.state is CleanupState.GIVEN_UP
-    assert "the collections flotilla_a_g_* are left in" in done.message
+    assert "the collections flotilla_a_g_* were not removed from" in done.message
     assert "drop them by hand" in done.message
 
 
@@ -90,13 +97,14 @@ def leaving_index(uri: str, **spec: Any) -> dict[str, Any]:
 
 
 async def farewell(stage: Stage) -> Leaving:
-    """Observed until the removal has ended."""
+    """Reconciled until the removal has ended."""
     async with asyncio.timeout(30):
         while True:
             leaving = await stage.observing()
             assert isinstance(leaving, Leaving)
-            if leaving.cleanup.state is not CleanupState.RUNNING:
+            if leaving.cleanup not in (None, Cleanup(state=CleanupState.RUNNING)):
                 return leaving
+            plan_by(stage.controller, leaving, NOW)
             await asyncio.sleep(0.01)
 
 
@@ -110,7 +118,7 @@ async def farewell(stage: Stage) -> Leaving:
 async def test_a_spec_that_cannot_be_read_keeps_no_index(spec: dict[str, Any]) -> None:
     async with server(json.dumps({"code": 0, "data": []}).encode()) as uri:
         leaving = await farewell(Stage(leaving_index(uri, **spec)))
-    assert leaving.cleanup.state is CleanupState.DONE
+    assert leaving.cleanup == Cleanup(state=CleanupState.DONE)
     assert plan(leaving, NOW).finalizers == ()
 
 
@@ -120,13 +128,14 @@ async def test_a_removal_is_forgotten_at_the_next_look_at_an_index_after_its_own
         for uid in ("gone", "there"):
             await until(partial(removed, cleanups, uid, remains(uri)))
         cleanups.keep_only({"there"})
-        assert cleanups.state("there", remains(uri)).state is CleanupState.DONE
-        assert cleanups.state("gone", remains(uri)).state is CleanupState.RUNNING
+        assert cleanups.state("there") == Cleanup(state=CleanupState.DONE)
+        assert cleanups.state("gone") is None
         await until(partial(removed, cleanups, "gone", remains(uri)))
 
 
 def removed(cleanups: Cleanups, uid: str, what: Remains) -> bool:
-    return cleanups.state(uid, what).state is CleanupState.DONE
+    cleanups.start(uid, what)
+    return cleanups.state(uid) == Cleanup(state=CleanupState.DONE)
 
 
 def test_a_spec_without_a_readable_milvus_leaves_nothing_to_do() -> None:

@@ -3,9 +3,10 @@
 import pytest
 
 from flotilla_operator.api.vector_index import VectorIndexSpec
-from flotilla_operator.workloads.labels import Owner
-from flotilla_operator.workloads.vector_index.build import JOB_UID_LABEL, WantedBuild, build_job
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.workloads.vector_index.build import JOB_UID_LABEL, build_job
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
+from flotilla_operator.workloads.vector_index.steps import WantedBuild
 from flotilla_runtime.contract import BuildStep
 from local_cluster.control_plane import ControlPlane
 from tests.builders.model_replica_set import IMAGES, spec_of

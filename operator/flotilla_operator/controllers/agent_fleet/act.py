@@ -1,0 +1,105 @@
+"""Turns a decision about a fleet into writes, in the order in which they are needed.
+
+redis     the first password, the claim and the server. With a Redis of the user's, the managed one is deleted
+gateway   its objects
+workers   their objects, as many pods as are wanted
+password  a password that replaces a lost one, after everything that had the lost one
+"""
+
+import secrets
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.parts import DeletionPolicy
+from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
+from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.objects.resources import (
+    DEPLOYMENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    SECRETS,
+    STATEFUL_SETS,
+    Manifest,
+    ObjectRef,
+)
+from flotilla_operator.workloads import agent_fleet as workloads
+
+PASSWORD_BYTES = 32
+
+
+def new_password() -> str:
+    """A password that nobody can guess."""
+    return secrets.token_urlsafe(PASSWORD_BYTES)
+
+
+def act(observed: Observed, decision: Decision | None, make_password: Callable[[], str]) -> Acts:
+    """The writes that lead to what is wanted of a fleet."""
+    if decision is None:
+        return Acts()
+    return Acts(
+        writes=[] if decision.paused else list(_writes(observed, decision, make_password)),
+        look_again_seconds=decision.look_again_seconds,
+    )
+
+
+def _writes(observed: Observed, decision: Decision, make_password: Callable[[], str]) -> Iterable[Write]:
+    owner, spec, images, wiring = observed.owner, observed.spec, observed.images, observed.wiring
+    password = []
+    if decision.password.is_made:
+        password = [Create(manifest=workloads.password_secret(owner, make_password()))]
+    first = password if decision.password.reason is PasswordReason.FIRST else []
+    needs = frozenset(SECRETS.ref_to(one.manifest) for one in first)
+    apply = partial(_apply, password_made=decision.password.recorded, needs=needs)
+    if spec.queue.redis.mode is RedisMode.MANAGED:
+        yield from first
+        yield _claim(observed, decision.claim)
+        yield from map(apply, workloads.redis_manifests(owner, spec.queue.redis, images))
+    else:
+        yield from _without_redis(observed)
+    if decision.gateway is PartReason.WRITTEN:
+        yield from map(apply, workloads.gateway_manifests(owner, spec, wiring, images))
+    if decision.workers is PartReason.WRITTEN:
+        replicas = decision.worker_pods.wanted
+        yield from map(apply, workloads.worker_manifests(owner, spec, wiring, images, replicas))
+    # Created last. After a crash before this write the password is still missing, so the restarts are decided
+    # again; after this write no pod with the old password is left out.
+    if decision.password.reason is PasswordReason.LOST:
+        yield from password
+
+
+def _claim(observed: Observed, reason: ClaimReason) -> Write:
+    """Apply the claim. After a change of the deletion policy it first gets or loses its owner reference."""
+    owner, redis = observed.owner, observed.spec.queue.redis
+    wanted = workloads.claim(owner, redis)
+    live = observed.part(wanted["kind"], wanted["metadata"]["name"])
+    if reason is ClaimReason.APPLIED or live is None:
+        retained = redis.deletion_policy is DeletionPolicy.RETAIN
+        return Apply(manifest=wanted, retained=retained, field="spec.queue.redis.storage")
+    references = [owner.reference] if reason is ClaimReason.ADOPTED else []
+    return JsonPatch(
+        ref=live.ref,
+        resource_version=live.resource_version,
+        operations=[{"op": "add", "path": "/metadata/ownerReferences", "value": references}],
+    )
+
+
+def _without_redis(observed: Observed) -> Iterable[Write]:
+    """Delete the managed Redis when the fleet uses an external one; its claim follows the deletion policy."""
+    name = workloads.redis(observed.owner).name
+    for live in observed.live.values():
+        ours = live.name == name and live.controller_uid == observed.owner.uid
+        if ours and live.kind != PERSISTENT_VOLUME_CLAIMS.kind:
+            yield Delete(ref=live.ref, uid=live.uid)
+
+
+def _apply(manifest: Manifest, *, password_made: str | None, needs: frozenset[ObjectRef]) -> Write:
+    """Restart what connects to Redis when the password has changed.
+
+    The first password restarts nothing, but no pod may start before the Secret exists (`needs`).
+    """
+    if manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
+        return Apply(manifest=manifest)
+    return Apply(manifest=with_password_made(manifest, password_made), needs=needs)

@@ -1,0 +1,43 @@
+"""What the controller remembers of fleets between reconciles; losing all of it in a restart does no harm."""
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flotilla_operator.autoscaling.workers import WorkerMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordSeen:
+    """When a fleet's password was last looked for, and since when a running Redis has been without it."""
+
+    at: datetime
+    missing: bool = False
+    lost_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetMemory:
+    """What is remembered of one fleet; `password` is None before it is first looked for."""
+
+    needs: WorkerMemory = field(default_factory=WorkerMemory)
+    password: PasswordSeen | None = None
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is remembered, by the UID of the fleet."""
+
+    fleets: dict[str, FleetMemory] = field(default_factory=dict)
+
+    def of(self, uid: str) -> FleetMemory:
+        """What is remembered of one fleet."""
+        return self.fleets.get(uid, FleetMemory())
+
+    def note(self, uid: str, memory: FleetMemory) -> None:
+        """Remember what a decision about this fleet says to remember."""
+        self.fleets[uid] = memory
+
+    def keep_only(self, uids: Set[str]) -> None:
+        """Drop what is remembered of fleets that no longer exist."""
+        self.fleets = {uid: memory for uid, memory in self.fleets.items() if uid in uids}

@@ -1,0 +1,84 @@
+"""The password of a managed Redis: whether it must be made, and with which password pods were started.
+
+A password that is missing while Redis runs was lost: Redis still uses it, and nobody can read it any more.
+The new one is made once every pod with the old one is being replaced. Redis' pod template records when its
+password was made, so a later reconcile replaces no pod again.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.controllers.agent_fleet.memory import PasswordSeen
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.objects.resources import STATEFUL_SETS, Manifest
+from flotilla_operator.objects.times import timestamp
+from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_runtime import contract
+
+ANNOTATION_PASSWORD_MADE = f"{contract.DOMAIN}/password-made"
+
+
+class PasswordReason(StrEnum):
+    """Whether a password must be made, and why."""
+
+    OF_THE_USERS = "OfTheUsers"  # spec.queue.redis names a Redis that is not ours
+    NOT_LOOKED_FOR = "NotLookedFor"  # it was there a short while ago
+    THERE = "There"
+    FIRST = "First"
+    LOST = "Lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordDecision:
+    """Whether a password is made now, and what to remember of it.
+
+    `recorded` is the time that the pod templates get. It is None while the first password is in use.
+    """
+
+    reason: PasswordReason
+    seen: PasswordSeen | None = None
+    recorded: str | None = None
+
+    @property
+    def is_made(self) -> bool:
+        return self.reason in (PasswordReason.FIRST, PasswordReason.LOST)
+
+
+def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
+    """What becomes of the password. A Redis of the user's has one that is not ours."""
+    if observed.spec.queue.redis.mode is not RedisMode.MANAGED:
+        return PasswordDecision(reason=PasswordReason.OF_THE_USERS)
+    redis = observed.part(STATEFUL_SETS.kind, workloads.redis(observed.owner).name)
+    before = observed.memory.password
+    if observed.password_found is None:
+        return PasswordDecision(
+            reason=PasswordReason.NOT_LOOKED_FOR, seen=before, recorded=password_made(redis)
+        )
+    if observed.password_found:
+        seen = PasswordSeen(at=now)
+        return PasswordDecision(reason=PasswordReason.THERE, seen=seen, recorded=password_made(redis))
+    runs = redis is not None and redis.controller_uid == observed.owner.uid
+    lost_at = (before.lost_at if before is not None else None) or (now if runs else None)
+    seen = PasswordSeen(at=now, missing=True, lost_at=lost_at)
+    if lost_at is None:
+        return PasswordDecision(reason=PasswordReason.FIRST, seen=seen, recorded=password_made(redis))
+    return PasswordDecision(reason=PasswordReason.LOST, seen=seen, recorded=timestamp(lost_at))
+
+
+def password_made(redis: LiveObject | None) -> str | None:
+    """When the password of the running pods was made, as Redis' pod template records; None for the first."""
+    return None if redis is None else redis.template_annotations.get(ANNOTATION_PASSWORD_MADE)
+
+
+def with_password_made(workload: Manifest, made: str | None) -> Manifest:
+    """The workload with this time in its pod template, so that another time replaces the pods."""
+    if made is None:
+        return workload
+    template = workload["spec"]["template"]
+    metadata = template.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), ANNOTATION_PASSWORD_MADE: made}
+    rolled = {**template, "metadata": {**metadata, "annotations": annotations}}
+    return {**workload, "spec": {**workload["spec"], "template": rolled}}

@@ -1,0 +1,1 @@
+"""Decides what is wanted of a set, from facts alone."""

@@ -1,0 +1,286 @@
+"""Gathers everything that a decision depends on, from the caches and at one moment."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+from flotilla_operator.api.annotations import refresh_of
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.conditions import conditions_of
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.model_replica_set.observe.devices import (
+    device_classes,
+    held_devices,
+    inventories,
+    reserved_devices,
+)
+from flotilla_operator.controllers.model_replica_set.observe.engine_key import engine_key_of
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory, ParsedSet, Promise, parsed
+from flotilla_operator.controllers.model_replica_set.observe.priority import priority_of
+from flotilla_operator.controllers.model_replica_set.observe.recorded import (
+    recorded,
+    records_of,
+    served_by_revision,
+)
+from flotilla_operator.controllers.model_replica_set.observe.references import missing_references
+from flotilla_operator.controllers.model_replica_set.observe.router_load import router_load
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
+from flotilla_operator.controllers.model_replica_set.remembered import told_before
+from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import (
+    MODEL_REPLICA_SETS,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    RESOURCE_CLAIM_TEMPLATES,
+    Manifest,
+    resource_of,
+)
+from flotilla_operator.placement import Claim, Policy, Snapshot
+from flotilla_operator.placement.devices import Inventory
+from flotilla_operator.placement.manifests import FINISHED, pod_requests
+from flotilla_operator.replicas.draining import RouterSeen
+from flotilla_operator.replicas.facts import SetFacts
+from flotilla_operator.replicas.intent import wanted_last
+from flotilla_operator.replicas.moves import nodes_to_reserve
+from flotilla_operator.replicas.surroundings import Surroundings
+from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.workloads.devices import devices_of
+from flotilla_operator.workloads.engine_pod import stages_of
+from flotilla_operator.workloads.forms import Marks
+from flotilla_operator.workloads.group_pods import group_name, pod_is_over
+from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.model_replica_set import router_objects
+from flotilla_operator.workloads.placeholder import is_placeholder
+from flotilla_operator.workloads.pod_trouble import router_trouble
+from flotilla_operator.workloads.router import routers
+from flotilla_runtime import contract
+
+ROUTER_INTERVAL_SECONDS = 5.0
+DRAINING_INTERVAL_SECONDS = 1.0
+
+
+def owner_of(manifest: Manifest) -> Owner:
+    """The set as the owner of the objects that it creates."""
+    metadata = manifest["metadata"]
+    return Owner(
+        kind=MODEL_REPLICA_SETS.kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+    )
+
+
+def engine_pods(caches: Caches, uid: str) -> list[Manifest]:
+    """The pods of the set's groups, of all stages."""
+    return [
+        pod
+        for pod in caches.owned(PODS, uid)
+        if contract.LABEL_STAGE in (pod["metadata"].get("labels") or {})
+    ]
+
+
+async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
+    """Everything that a decision about this set depends on."""
+    me_parsed = parsed(manifest)
+    missing = await missing_references(me_parsed, world)
+    uid = manifest["metadata"]["uid"]
+    key = await engine_key_of(owner_of(manifest), me_parsed.spec, world, memory.keys_asked, now)
+    memory.keys_made_anew[uid] = key.made_anew
+    # Nothing is awaited from here on, so everything below is read from the caches at one moment.
+    memory.forget_the_gone(world.caches)
+    promises = memory.open_promises(uid, world.caches, now)
+    others = [
+        other
+        for other in memory.sets.of(world.caches.listed(MODEL_REPLICA_SETS))
+        if other is not None and other.manifest["metadata"]["uid"] != uid
+    ]
+    images = images_of(world.config)
+    me = facts_of(me_parsed, world.caches, memory, images)
+    waiting = (other for other in others if _may_wait(other, world.caches))
+    places = me.newest.asks is not None or (me.good is not None and me.good.asks is not None)
+    rivals = [facts_of(other, world.caches, memory, images) for other in waiting] if places else []
+    stock = inventories(_specs([me_parsed, *others], [me, *rivals]), world.caches, memory.devices)
+    around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
+    router_pods = pods_of_router(world.caches, me.owner)
+    pods = [pod for pod in router_pods if may_have_requests(pod)]
+    drains = any(group.drain_epoch is not None for group in me.groups)
+    targets = router_targets(pods, often=me_parsed.spec.autoscaling is not None or drains)
+    revisions = {group.revision for group in me.groups}
+    return Observed(
+        manifest=manifest,
+        facts=me,
+        before=told_before(manifest),
+        rivals=rivals,
+        around=around,
+        existing=existing_objects(me, images, world.caches),
+        rendering=Rendering(
+            images=images, placeholder_priority_class=world.config.placeholder_priority_class
+        ),
+        pods=engine_pods(world.caches, uid),
+        missing=missing,
+        load=router_load(targets, world.measurements),
+        targets=targets,
+        engine_key=key,
+        placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
+        routers=routers_seen(pods, targets, world.measurements),
+        router_trouble=router_trouble(pod for pod in router_pods if not pod_is_over(pod)),
+        device_classes=device_classes((form.spec for form in (me.newest, me.good) if form), world.caches),
+        claim_templates=world.caches.owned(RESOURCE_CLAIM_TEMPLATES, uid),
+        hold_devices=held_devices(me, world.caches),
+        records=records_of(world.caches, uid),
+        served=served_by_revision(me.owner, me_parsed.spec, revisions, world.caches),
+    )
+
+
+def reserved(others: Sequence[ParsedSet], caches: Caches) -> list[Claim]:
+    """The room that moves of other sets reserve for a replica without pods: as much as their pods hold."""
+    claims = []
+    for other in others:
+        if (move := other.memory.rebalance.current) is None:
+            continue
+        pods = engine_pods(caches, other.manifest["metadata"]["uid"])
+        names = {group_name(pod) for pod in pods}
+        nodes = nodes_to_reserve(move, names, wanted_last(other.spec, other.memory)) if pods else ()
+        held = {**pod_requests(pods[0]["spec"]), **devices_of(pods[0])} if nodes else {}
+        claims += [Claim(node=node, requests=held) for node in nodes]
+    return claims
+
+
+def surroundings(
+    world: World,
+    memory: Memory,
+    promises: Mapping[str, Sequence[Promise]],
+    reservations: Sequence[Claim],
+    stock: Sequence[Inventory],
+) -> Surroundings:
+    """The nodes, the claims on them, and the operator's own configuration."""
+    caches, config = world.caches, world.config
+    claims = [claim for claim in memory.claims.of(caches.listed(PODS)) if claim is not None]
+    claims += reservations
+    claims += [promise.claim for held in promises.values() for promise in held]
+    if stock:
+        claims += [*reserved_devices(caches), *(claim for inventory in stock for claim in inventory.claims)]
+    return Surroundings(
+        snapshot=Snapshot(topology=memory.topology_of(caches.listed(NODES), stock), claims=tuple(claims)),
+        policy=Policy(
+            product_labels=config.labels.gpu_products,
+            aging_seconds=config.placement.aging_seconds,
+            topology_levels=config.labels.topology_levels,
+            interconnect_label=config.labels.interconnect or None,
+        ),
+        bind_timeout=timedelta(seconds=config.placement.bind_timeout_seconds),
+        promised={uid: len({promise.group_name for promise in held}) for uid, held in promises.items()},
+    )
+
+
+def existing_objects(me: SetFacts, images: Images, caches: Caches) -> Mapping[tuple[str, str], Manifest]:
+    """The objects under the names that ours need, by kind and name, whoever owns them."""
+    found: dict[tuple[str, str], Manifest] = {}
+    for wanted in router_objects(me.owner, me.newest.spec, images, several_stages=True):
+        name = wanted["metadata"]["name"]
+        live = caches.get(resource_of(wanted), me.owner.namespace, name)
+        if live is not None:
+            found[wanted["kind"], name] = live
+    return found
+
+
+def facts_of(seen: ParsedSet, caches: Caches, memory: Memory, images: Images) -> SetFacts:
+    """What is known of one set."""
+    owner = owner_of(seen.manifest)
+    key_made_anew = memory.keys_made_anew.get(owner.uid, "")
+    marks = Marks(refresh=refresh_of(seen.manifest), key_made_anew=key_made_anew)
+    newest = memory.form_of(owner, seen.spec, marks, images)
+    back = recorded(owner, newest, marks, seen.memory.rollout, caches, partial(memory.form_of, images=images))
+    return SetFacts(
+        owner=owner,
+        newest=newest,
+        good=back.good,
+        newest_failed=back.newest_failed,
+        leaves="deletionTimestamp" in seen.manifest["metadata"],
+        groups=memory.groups_of(owner.uid, engine_pods(caches, owner.uid)),
+        memory=seen.memory,
+        priority=priority_of(seen.spec, caches.listed(PRIORITY_CLASSES)),
+        failed_pins=memory.failed_pins.get(owner.uid, ()),
+        key_made_anew=key_made_anew,
+    )
+
+
+def _specs(sets: Iterable[ParsedSet], known: Iterable[SetFacts]) -> Iterator[ModelReplicaSetSpec]:
+    """The specs that can be in force: those of all sets, and the last good ones."""
+    yield from (one.spec for one in sets)
+    yield from (one.good.spec for one in known if one.good is not None)
+
+
+def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
+    """Whether another set may have a group that waits for an accelerator.
+
+    Most sets are settled, and are skipped at little cost.
+    """
+    metadata = seen.manifest["metadata"]
+    if seen.spec.accelerator is None or seen.spec.paused or "deletionTimestamp" in metadata:
+        return False
+    status = seen.manifest.get("status") or {}
+    if status.get("observedGeneration") == metadata.get("generation"):
+        if _is_invalid(seen.manifest) or seen.memory.refused:
+            return False
+        if (status.get("groupCounts") or {}).get("waiting"):
+            return True
+        return len(engine_pods(caches, metadata["uid"])) < wanted_last(seen.spec, seen.memory) * stages_of(
+            seen.spec
+        )
+    return True
+
+
+def _is_invalid(manifest: Manifest) -> bool:
+    """Whether a person must change the set before it gets pods. An ignored prefix holds nothing back."""
+    judged: dict[str, tuple[str, str]] = {
+        c["type"]: (c["status"], c["reason"]) for c in conditions_of(manifest)
+    }
+    status, reason = judged.get(ConditionType.SPEC_VALID, ("Unknown", ""))
+    return status == "False" and reason != Reason.SHARED_PREFIX_IGNORED
+
+
+def pods_of_router(caches: Caches, owner: Owner) -> list[Manifest]:
+    """The set's router pods."""
+    selector = routers(owner).selector
+    return [
+        pod
+        for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name)
+        if pod["metadata"]["namespace"] == owner.namespace
+        and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+    ]
+
+
+def may_have_requests(pod: Manifest) -> bool:
+    """Whether a router pod can have requests in flight: it has an address and is not over."""
+    status = pod.get("status") or {}
+    return bool(status.get("podIP")) and status.get("phase") not in FINISHED
+
+
+def router_targets(pods: Sequence[Manifest], *, often: bool = False) -> tuple[Target, ...]:
+    """The status address of each router's agent, asked often while a drain waits for the answers."""
+    return tuple(
+        Target(
+            key=pod["metadata"]["uid"],
+            url=f"http://{contract.url_host(pod['status']['podIP'])}:{contract.PORT_ROUTER_AGENT}/v1/status",
+            interval_seconds=DRAINING_INTERVAL_SECONDS if often else ROUTER_INTERVAL_SECONDS,
+        )
+        for pod in pods
+    )
+
+
+def routers_seen(
+    pods: Sequence[Manifest], targets: Sequence[Target], measurements: Measurements
+) -> tuple[RouterSeen, ...]:
+    """Every router with its last answer; routers that do not answer are included."""
+    return tuple(
+        RouterSeen(
+            name=pod["metadata"]["name"],
+            status=next(iter(measurements.answers([target], contract.RouterStatus)), None),
+        )
+        for pod, target in zip(pods, targets, strict=True)
+    )

@@ -1,0 +1,95 @@
+"""Secrets, claims and classes that a spec names and that may be missing."""
+
+from dataclasses import dataclass
+
+from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.model_replica_set.observe.devices import wrong_device_class
+from flotilla_operator.controllers.model_replica_set.observe.engine_room import no_room_to_offload
+from flotilla_operator.controllers.model_replica_set.observe.memory import ParsedSet
+from flotilla_operator.controllers.model_replica_set.observe.priority import wrong_class
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.seen import Missing
+from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES
+from flotilla_operator.workloads.model_files import wanted_files
+from flotilla_operator.workloads.model_source import ClaimSource
+
+
+async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
+    """What the spec names and what does not exist or cannot be used."""
+    namespace = seen.manifest["metadata"]["namespace"]
+    found = [
+        missing
+        for wanted in secret_references(seen.spec)
+        if (missing := await _missing_secret(wanted, namespace, world)) is not None
+    ]
+    for path, claim in claim_references(seen.spec):
+        if world.caches.get(PERSISTENT_VOLUME_CLAIMS, namespace, claim) is None:
+            found.append(
+                Missing(
+                    field=path,
+                    reason=Reason.CLAIM_MISSING,
+                    message=f"{path}: there is no PersistentVolumeClaim {claim!r} in this namespace; "
+                    "create it",
+                )
+            )
+    if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
+        found.append(wrong)
+    if (wrong := wrong_device_class(seen.spec, world.caches)) is not None:
+        found.append(wrong)
+    if (no_room := no_room_to_offload(seen.spec)) is not None:
+        found.append(no_room)
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretWanted:
+    """A secret that the spec names. It must have all of `keys`; with none, any entries will do."""
+
+    field: str
+    name: str
+    keys: tuple[str, ...]
+
+
+def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
+    """The secrets that a set needs before its pods can start."""
+    wanted = []
+    if (token := spec.model.token_secret_ref) is not None:
+        wanted.append(SecretWanted(field="spec.model.tokenSecretRef", name=token.name, keys=(token.key,)))
+    if (auth := spec.router.auth_secret_ref) is not None:
+        wanted.append(SecretWanted(field="spec.router.authSecretRef", name=auth.name, keys=()))
+    if (tls := spec.router.tls) is not None:
+        wanted.append(
+            SecretWanted(
+                field="spec.router.tls.secretRef", name=tls.secret_ref.name, keys=("tls.crt", "tls.key")
+            )
+        )
+    return wanted
+
+
+def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
+    """The claims that a set mounts, with the fields that name them."""
+    wanted = wanted_files(spec)
+    claims = [(each.field, each.source.claim) for each in wanted if isinstance(each.source, ClaimSource)]
+    fetches = len(claims) < len(wanted)
+    if fetches and spec.model_cache.mode is CacheMode.CLAIM and spec.model_cache.claim_name is not None:
+        claims.append(("spec.modelCache.claimName", spec.model_cache.claim_name))
+    return claims
+
+
+async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) -> Missing | None:
+    secret = await world.secret(namespace, wanted.name)
+    if secret is None:
+        return Missing(
+            field=wanted.field,
+            reason=Reason.SECRET_MISSING,
+            message=f"{wanted.field}: there is no Secret {wanted.name!r} in this namespace; create it",
+        )
+    absent = [key for key in wanted.keys if key not in secret.data]
+    if not absent:
+        return None
+    return Missing(
+        field=wanted.field,
+        reason=Reason.SECRET_KEY_MISSING,
+        message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
+    )

@@ -1,0 +1,1 @@
+"""Tells what was decided of a set and what was refused: status, conditions and events."""

@@ -1,0 +1,74 @@
+"""Makes the status, its conditions and the events of a decision and of the writes that were refused."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from flotilla_operator.cluster.writes import Event, EventType, Told
+from flotilla_operator.controllers.failures import corrected
+from flotilla_operator.controllers.model_replica_set.act.act import refs_needed
+from flotilla_operator.controllers.model_replica_set.act.leaving import departures_rest_on
+from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
+from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
+from flotilla_operator.controllers.model_replica_set.seen import Situation
+from flotilla_operator.controllers.model_replica_set.tell.group_news import (
+    departure_events,
+    ending_events,
+    move_events,
+    started_event,
+)
+from flotilla_operator.controllers.model_replica_set.tell.status import status_and_events
+from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.resources import PODS, Manifest, ObjectRef
+from flotilla_operator.workloads.engine_key import engine_key
+from flotilla_operator.workloads.engine_pod import stages_of
+from flotilla_operator.workloads.stages import pod_name_of
+
+
+def tell(decision: Decision | None, refusals: Sequence[Refusal], manifest: Manifest, now: datetime) -> Told:
+    """The status and the events, corrected by the writes that were refused."""
+    if decision is None:
+        return corrected(Told(), refusals, manifest, now)
+    status, events = status_and_events(decision, now)
+    if decision.paused:
+        told = Told(status=status, events=[*ending_events(decision.ended), *events])
+        return corrected(told, refusals, manifest, now)
+    told = Told(
+        status=status,
+        events=[
+            *_key_events(decision.situation),
+            *ending_events(decision.ended),
+            *(started_event(group) for group in decision.started),
+            *departure_events(decision.demand.turnover, decision.departures),
+            *move_events(decision.rebalancing),
+            *events,
+        ],
+    )
+    return corrected(told, refusals, manifest, now, rests_on(decision))
+
+
+def rests_on(decision: Decision) -> Mapping[str, frozenset[ObjectRef]]:
+    """The writes on which conditions and the events about groups depend.
+
+    A group is placed when its pods could be written, and the set is when every pod could.
+    """
+    situation = decision.situation
+    leaving = departures_rest_on(decision.demand.turnover, decision.departures, situation)
+    if not decision.started:
+        return leaving
+    needs, owner, stages = refs_needed(decision), situation.me.owner, range(stages_of(situation.me.spec))
+    created = {
+        group.name: needs.union(PODS.ref(owner.namespace, pod_name_of(group.name, stage)) for stage in stages)
+        for group in decision.started
+    }
+    return {**created, ConditionType.PLACED: needs.union(*created.values()), **leaving}
+
+
+def _key_events(situation: Situation) -> list[Event]:
+    key = situation.observed.engine_key
+    if not key.lost:
+        return []
+    note = (
+        f"the Secret {engine_key(situation.me.owner).name} was missing; the operator makes a new key and "
+        "replaces routers and replicas; until they are replaced, requests may be answered with 503"
+    )
+    return [Event(type=EventType.WARNING, reason=EventReason.ENGINE_KEY_LOST, note=note)]

@@ -1,0 +1,98 @@
+"""Turns a decision about an index into writes, in the order in which they are needed.
+
+farewell  a deleted index only starts the removal of its collections, and lets go of the finalizer at its end
+claims    Milvus Lite's, and the workspace
+standing  Milvus Lite and the retriever; an object of that name that is not ours is left alone
+lite      Milvus Lite is deleted when it is unused; its claim follows the deletion policy
+build     the next step's ConfigMap and Job, then what is left of other attempts and builds
+"""
+
+from flotilla_operator.api.parts import DeletionPolicy
+from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.controllers.vector_index.cleanup import Cleanups
+from flotilla_operator.controllers.vector_index.decide import Decision, LiteReason
+from flotilla_operator.controllers.vector_index.farewell import CLEANUP_LOOK_SECONDS, Farewell
+from flotilla_operator.controllers.vector_index.next_step import NextReason, NextStep
+from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
+from flotilla_operator.controllers.vector_index.progress import Progress
+from flotilla_operator.controllers.vector_index.seen import FINALIZER, Observed
+from flotilla_operator.objects.resources import JOBS, Manifest
+from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
+from flotilla_operator.workloads.vector_index.milvus import milvus
+
+
+def act(decision: Decision | Farewell, cleanups: Cleanups) -> Acts:
+    """The writes that lead to what is wanted of an index."""
+    if isinstance(decision, Farewell):
+        return _farewell(decision, cleanups)
+    observed, step = decision.observed, decision.next
+    if step.reason is NextReason.PAUSED:
+        return Acts(look_again_seconds=step.look_again_seconds)
+    return Acts(
+        writes=[
+            *(_claim(decision, claim) for claim in claims_of(observed.owner, observed.spec)),
+            *_standing(observed),
+            *_unused_lite(decision),
+            *_build(observed, step),
+        ],
+        finalizers=(FINALIZER,) if decision.leaves_data_outside else (),
+        look_again_seconds=step.look_again_seconds,
+    )
+
+
+def _farewell(decision: Farewell, cleanups: Cleanups) -> Acts:
+    leaving = decision.leaving
+    if decision.starts and leaving.remains is not None:
+        cleanups.start(leaving.owner.uid, leaving.remains)
+    return Acts(finalizers=()) if decision.lets_go else Acts(look_again_seconds=CLEANUP_LOOK_SECONDS)
+
+
+def _claim(decision: Decision, wanted: Manifest) -> Write:
+    """Apply the claim. After a change of the deletion policy it first gets or loses its owner reference."""
+    observed = decision.observed
+    live = observed.part(wanted["kind"], wanted["metadata"]["name"])
+    if wanted["metadata"]["name"] != milvus(observed.owner).name:
+        return Apply(manifest=wanted)
+    if decision.claim is ClaimReason.APPLIED or live is None:
+        retained = observed.spec.retention.deletion_policy is DeletionPolicy.RETAIN
+        return Apply(manifest=wanted, retained=retained, field="spec.milvus.storage")
+    references = [observed.owner.reference] if decision.claim is ClaimReason.ADOPTED else []
+    return JsonPatch(
+        ref=live.ref,
+        resource_version=live.resource_version,
+        operations=[{"op": "add", "path": "/metadata/ownerReferences", "value": references}],
+    )
+
+
+def _standing(observed: Observed) -> list[Apply]:
+    objects = standing_objects(
+        observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
+    )
+    return [Apply(manifest=manifest) for manifest in objects]
+
+
+def _unused_lite(decision: Decision) -> list[Delete]:
+    if decision.lite is not LiteReason.UNUSED:
+        return []
+    observed = decision.observed
+    ours = (live for live in observed.lite if live.controller_uid == observed.owner.uid)
+    return [Delete(ref=live.ref, uid=live.uid) for live in ours]
+
+
+def _build(observed: Observed, step: NextStep) -> list[Write]:
+    """The new attempt's Job is created before the old Job is deleted: only the Jobs count the attempts."""
+    namespace = observed.owner.namespace
+    return [
+        *(_start(observed, step.start) if step.start is not None else ()),
+        *(Delete(ref=JOBS.ref(namespace, job.name), uid=job.uid) for job in step.unwanted_jobs),
+        *(Delete(ref=live.ref, uid=live.uid) for live in step.unwanted_config_maps),
+    ]
+
+
+def _start(observed: Observed, start: Progress) -> list[Write]:
+    assert observed.embedder is not None  # the wanted build has no name without it
+    owner, spec, model = observed.owner, observed.spec, observed.embedder.model
+    shards = max(1, start.shards)
+    job = build_job(owner, spec, observed.images, model, start.build, start.step, shards=shards)
+    return [Apply(manifest=build_config_map(owner, spec, model, start.build)), Create(manifest=job)]

@@ -1,0 +1,182 @@
+"""Finds what the spec refers to, and what of it the namespace lacks: secrets and entries, claims, the model.
+
+Each secret is read only once, so the versions of the entries that exist are returned as well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
+from flotilla_operator.api.vector_index import VectorIndexSpec
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.conditions import is_true
+from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
+from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, Missing
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import (
+    CONFIG_MAPS,
+    MODEL_REPLICA_SETS,
+    PERSISTENT_VOLUME_CLAIMS,
+    Reference,
+)
+from flotilla_operator.workloads.model_replica_set import internal_url
+from flotilla_operator.workloads.vector_index.identity import EmbedderModel
+from flotilla_operator.workloads.vector_index.retriever import caller_entry
+from flotilla_operator.workloads.vector_index.source import document_source
+from flotilla_runtime import contract
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What is missing, and the versions of the secret entries that exist, by the environment variable that
+    takes their value.
+    """
+
+    missing: list[Missing] = field(default_factory=list)
+    secret_versions: dict[str, str] = field(default_factory=dict)
+
+
+def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
+    """The model, the documents and the workspace that the spec refers to."""
+    yield Reference(MODEL_REPLICA_SETS, owner.namespace, spec.embedding.model_ref.name)
+    source = document_source(spec.source.path)
+    if source.claim is not None:
+        yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, source.claim)
+    if source.config_map is not None:
+        yield Reference(CONFIG_MAPS, owner.namespace, source.config_map)
+    if spec.build.workspace.claim_name is not None:
+        yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, spec.build.workspace.claim_name)
+
+
+async def references_seen(owner: Owner, spec: VectorIndexSpec, world: World) -> References:
+    """Look up everything that the spec refers to."""
+    seen = References()
+    await _look_at_secrets(seen, owner, spec, world)
+    seen.missing.extend(_missing_objects(owner, spec, world.caches))
+    return seen
+
+
+def embedder_of(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> EmbedderSeen | None:
+    """The model that the spec refers to; None when it does not exist or its spec is invalid."""
+    name = spec.embedding.model_ref.name
+    manifest = caches.get(MODEL_REPLICA_SETS, owner.namespace, name)
+    if manifest is None:
+        return None
+    try:
+        model_spec = ModelReplicaSetSpec.model_validate(manifest.get("spec"))
+    except ValidationError:
+        return None
+    metadata = manifest["metadata"]
+    model_owner = Owner(
+        kind=MODEL_REPLICA_SETS.kind, namespace=owner.namespace, name=name, uid=metadata["uid"]
+    )
+    return EmbedderSeen(
+        spec=model_spec,
+        available=is_true(manifest, "Available"),
+        model=EmbedderModel(name=name, url=internal_url(model_owner, model_spec), spec=model_spec),
+    )
+
+
+async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec, world: World) -> None:
+    token = spec.milvus.token_secret_ref
+    if token is not None:
+        entry = _Entry(
+            variable=contract.ENV_MILVUS_TOKEN,
+            condition=ConditionType.MILVUS_READY,
+            field="spec.milvus.tokenSecretRef",
+            name=token.name,
+            key=token.key,
+        )
+        await _look_at_entry(seen, owner, world, entry)
+    embedder = embedder_of(owner, spec, world.caches)
+    keys = embedder.spec.router.auth_secret_ref if embedder is not None else None
+    if keys is not None:
+        entry = _Entry(
+            variable=contract.ENV_EMBEDDER_KEY,
+            condition=ConditionType.EMBEDDER_READY,
+            field="spec.embedding.modelRef: spec.router.authSecretRef of ModelReplicaSet "
+            f"{spec.embedding.model_ref.name!r}",
+            name=keys.name,
+            key=caller_entry(owner),
+        )
+        await _look_at_entry(seen, owner, world, entry)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """An entry of a secret that the spec asks for, and the variable that takes its value."""
+
+    variable: str
+    condition: ConditionType
+    field: str
+    name: str
+    key: str
+
+
+async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _Entry) -> None:
+    secret = await world.secret(owner.namespace, entry.name)
+    if secret is None:
+        reason = Reason.SECRET_MISSING
+        problem = f"there is no Secret {entry.name!r} in this namespace; create it"
+    elif entry.key not in secret.data:
+        reason = Reason.SECRET_KEY_MISSING
+        problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
+    else:
+        seen.secret_versions[entry.variable] = secret.version(entry.key)
+        return
+    message = f"{entry.field}: {problem}"
+    seen.missing.append(Missing(condition=entry.condition, reason=reason, message=message))
+
+
+def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[Missing]:
+    source = document_source(spec.source.path)
+    claim, config_map, workspace = source.claim, source.config_map, spec.build.workspace.claim_name
+    if claim is not None and caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim) is None:
+        yield Missing(
+            condition=ConditionType.SOURCE_REACHABLE,
+            reason=Reason.CLAIM_MISSING,
+            message=f"spec.source.path: there is no PersistentVolumeClaim {claim!r} in this namespace; "
+            "create it",
+        )
+    if config_map is not None and caches.get(CONFIG_MAPS, owner.namespace, config_map) is None:
+        yield Missing(
+            condition=ConditionType.SOURCE_REACHABLE,
+            reason=Reason.CONFIG_MAP_MISSING,
+            message=f"spec.source.path: there is no ConfigMap {config_map!r} in this namespace; create it",
+        )
+    if workspace is not None and caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, workspace) is None:
+        yield Missing(
+            condition=ConditionType.BUILT,
+            reason=Reason.CLAIM_MISSING,
+            message="spec.build.workspace.claimName: there is no PersistentVolumeClaim "
+            f"{workspace!r} in this namespace; create it",
+        )
+    yield from _missing_embedder(owner, spec, caches)
+
+
+def _missing_embedder(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[Missing]:
+    name = spec.embedding.model_ref.name
+    manifest = caches.get(MODEL_REPLICA_SETS, owner.namespace, name)
+    embedder = embedder_of(owner, spec, caches)
+    reason, problem = None, ""
+    if manifest is None:
+        reason = Reason.MODEL_MISSING
+        problem = f"there is no ModelReplicaSet {name!r} in this namespace; create it"
+    elif embedder is None:
+        reason = Reason.MODEL_INVALID
+        problem = f"the spec of ModelReplicaSet {name!r} is invalid; see its conditions"
+    elif embedder.spec.model.task is not Task.EMBED:
+        reason = Reason.WRONG_TASK
+        problem = (
+            f"the spec.model.task of ModelReplicaSet {name!r} is {embedder.spec.model.task}; refer to one "
+            "with the task Embed"
+        )
+    if reason is not None:
+        yield Missing(
+            condition=ConditionType.EMBEDDER_READY,
+            reason=reason,
+            message=f"spec.embedding.modelRef: {problem}",
+        )

@@ -1,0 +1,1 @@
+"""What every package may know of Kubernetes' objects: references, owners, quantities, hashes and times."""

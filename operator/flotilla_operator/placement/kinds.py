@@ -1,0 +1,143 @@
+"""What groups that ask for the same have in common: it holds for a whole plan, whatever is given away.
+
+Which nodes refuse a kind, and what each node could hold if nothing ran, is computed once for each kind. The
+owner is no part of a kind, so sets of different owners share what is known of theirs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from flotilla_operator.placement.checks import (
+    LASTING_CHECKS,
+    NODE_CHECKS,
+    Shape,
+    first_reason,
+    stages_when_empty,
+)
+from flotilla_operator.placement.groups import Group, Policy
+from flotilla_operator.placement.outcome import RefusalReason
+from flotilla_operator.placement.scopes import bounds
+from flotilla_operator.placement.topology import Topology
+
+Reasons = Sequence[RefusalReason | None]  # for each node the reason against it
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What two groups must have in common to be of one kind."""
+
+    shape: Shape
+    left_out: frozenset[str]
+    accelerator: str
+    requests: tuple[tuple[str, int], ...]
+    stages: int
+    pack_within: str | None  # where it is a must
+    spread_across: str | None  # where it is a must
+
+    @classmethod
+    def by(cls, group: Group) -> "Asked":
+        """What this group asks."""
+        return cls(
+            Shape.of(group),
+            group.left_out,
+            group.accelerator,
+            tuple(sorted(group.requests.items())),
+            group.stages,
+            group.pack_within if group.must_pack else None,
+            group.spread_across if group.must_spread else None,
+        )
+
+
+class Kind:
+    """What holds for every group that asks the same. Kinds are compared by identity."""
+
+    def __init__(self, asked: Asked, group: Group, kinds: "Kinds") -> None:
+        self.asked = asked
+        self._kinds = kinds
+        self.domains = kinds.topology.partition(*bounds(group, kinds.policy)).members
+
+    @cached_property
+    def reasons(self) -> Reasons:
+        """For each node the reason against it, before this plan has given anything away."""
+        reasons = list(self._kinds.reasons(self.asked.shape))
+        for name in self.asked.left_out:
+            position = self._kinds.topology.positions.get(name)
+            if position is not None and reasons[position] is None:
+                reasons[position] = RefusalReason.BIND_TIMED_OUT
+        return tuple(reasons)
+
+    @cached_property
+    def empty_rooms(self) -> Mapping[int, int]:
+        """How many stages each node could take if nothing ran on it and it were ready and not cordoned."""
+        return self._kinds.empty_rooms(self.asked)
+
+    @cached_property
+    def fits_when_empty(self) -> bool:
+        """Whether such a group would fit if nothing ran, and all nodes were ready and not cordoned."""
+        return any(
+            rooms_in(members, self.empty_rooms) >= self.asked.stages for members in self.domains.values()
+        )
+
+    @cached_property
+    def spread_domains(self) -> Mapping[str, tuple[int, ...]]:
+        """The nodes of each domain over which replicas must be spread; none where spreading is no must.
+
+        Only domains count in which a node could take a stage if nothing ran there.
+        """
+        if self.asked.spread_across is None:
+            return {}
+        partition = self._kinds.topology.partition(self._kinds.policy.path(self.asked.spread_across))
+        return {
+            domain: members
+            for domain, members in partition.members.items()
+            if any(position in self.empty_rooms for position in members)
+        }
+
+
+class Kinds:
+    """The kinds of one plan's groups."""
+
+    def __init__(self, topology: Topology, policy: Policy) -> None:
+        self.topology = topology
+        self.policy = policy
+        self._kinds: dict[Asked, Kind] = {}
+        self._kind_of: dict[tuple[str, str], Kind] = {}
+        self._of_shape: dict[Shape, Reasons] = {}
+        self._empty: dict[tuple[Shape, tuple[tuple[str, int], ...]], Mapping[int, int]] = {}
+
+    def of(self, group: Group) -> Kind:
+        """The kind of a group."""
+        key = (group.owner, group.name)
+        if (known := self._kind_of.get(key)) is None:
+            asked = Asked.by(group)
+            if (known := self._kinds.get(asked)) is None:
+                known = self._kinds[asked] = Kind(asked, group, self)
+            self._kind_of[key] = known
+        return known
+
+    def reasons(self, shape: Shape) -> Reasons:
+        """For each node the reason against this shape, whichever group asks."""
+        if (known := self._of_shape.get(shape)) is None:
+            known = self._of_shape[shape] = tuple(
+                first_reason(NODE_CHECKS, node, shape, self.policy) for node in self.topology.nodes
+            )
+        return known
+
+    def empty_rooms(self, asked: Asked) -> Mapping[int, int]:
+        """How many stages each node could take when empty. Nodes that a group leaves out are included."""
+        key = (asked.shape, asked.requests)
+        if (known := self._empty.get(key)) is None:
+            requests = dict(asked.requests)
+            known = self._empty[key] = {
+                position: rooms
+                for position, node in enumerate(self.topology.nodes)
+                if (rooms := stages_when_empty(node, requests))
+                and first_reason(LASTING_CHECKS, node, asked.shape, self.policy) is None
+            }
+        return known
+
+
+def rooms_in(members: Iterable[int], rooms: Mapping[int, int]) -> int:
+    """How many stages the nodes of a domain could take together."""
+    return sum(rooms[position] for position in members if position in rooms)

@@ -1,0 +1,68 @@
+"""The cluster around a set: nodes, what they have free, and how the operator was told to choose."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+
+from flotilla_operator.placement import Domain, Node, Policy, Score, Snapshot
+from flotilla_operator.placement.loads import Loads
+from flotilla_operator.placement.score import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What is the same for every set.
+
+    `promised` counts, by set UID, the groups that were just given room and whose pods have not been observed
+    yet.
+    """
+
+    snapshot: Snapshot
+    policy: Policy
+    bind_timeout: timedelta = timedelta(seconds=30)
+    promised: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.snapshot.topology, Loads(self.snapshot), self.policy)
+
+    def score(self, groups: Sequence[Sequence[str]], accelerator: str, spread_across: str | None) -> Score:
+        """The score of groups, each given by the nodes of its stages."""
+        known = [positions for nodes in groups if (positions := self._positions(nodes))]
+        return self._scorer.of(known, accelerator, spread_across)
+
+    def domain(self, nodes: Sequence[str]) -> Domain | None:
+        """The narrowest domain that holds all of these nodes."""
+        positions = self._positions(nodes)
+        return self._scorer.domain(positions) if positions else None
+
+    def node(self, name: str | None) -> Node | None:
+        """The node of this name; None when it does not exist."""
+        position = self.snapshot.topology.positions.get(name or "")
+        return None if position is None else self.snapshot.topology.nodes[position]
+
+    def free(self, node: str, resource: str) -> int | None:
+        """What a node has free of a resource after all claims; None when the node does not exist."""
+        position = self.snapshot.topology.positions.get(node)
+        return None if position is None else self._scorer.loads.free(position, resource)
+
+    def held(self, node: str, resource: str) -> int:
+        """What pods and claims hold of a node's resource; 0 when the node does not exist."""
+        there, free = self.node(node), self.free(node, resource)
+        return 0 if there is None or free is None else there.allocatable.get(resource, 0) - free
+
+    def overdrawn(self, node: str) -> frozenset[str]:
+        """The resources of which pods claim more than the node has; none when the node does not exist."""
+        position = self.snapshot.topology.positions.get(node)
+        return frozenset() if position is None else self._scorer.loads.overdrawn(position)
+
+    def _positions(self, nodes: Sequence[str]) -> list[int]:
+        positions = self.snapshot.topology.positions
+        return [positions[node] for node in nodes if node in positions]
+
+    @cached_property
+    def claims_on(self) -> Mapping[str, int]:
+        """How many pods hold something on each node."""
+        return Counter(claim.node for claim in self.snapshot.claims if claim.of_pod)

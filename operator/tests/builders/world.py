@@ -1,0 +1,45 @@
+"""What `observe` may look at: the manifests of a cluster, secrets by name, the operator's configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.config import OperatorConfig, parse_config
+from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.telemetry.measurements import Measurements
+
+IMAGES = {name: f"registry.example/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
+CONFIG = parse_config({"images": IMAGES})
+Entries = Mapping[str, str | bytes]
+
+
+class Secrets:
+    """Secrets of the namespace default by name, all of one controller, and the names that were asked for."""
+
+    def __init__(self, entries: Mapping[str, Entries], controller_uid: str | None = None) -> None:
+        self.entries = entries
+        self.controller_uid = controller_uid
+        self.asked: list[str] = []
+
+    async def get(self, namespace: str, name: str, *, owned_by: str | None = None) -> Secret | None:
+        self.asked.append(name)
+        if namespace != "default" or name not in self.entries:
+            return None
+        values = self.entries[name].items()
+        data = {key: value.encode() if isinstance(value, str) else value for key, value in values}
+        uid, owner = f"uid-{name}", self.controller_uid
+        return Secret(name=name, uid=uid, resource_version="7", data=data, controller_uid=owner)
+
+
+def world(
+    *manifests: dict[str, Any],
+    secrets: Secrets | None = None,
+    measurements: Measurements | None = None,
+    config: OperatorConfig = CONFIG,
+) -> World:
+    return World(
+        caches=Caches.of(*manifests),
+        measurements=measurements or Measurements(),
+        config=config,
+        secrets=secrets or Secrets({}),
+    )

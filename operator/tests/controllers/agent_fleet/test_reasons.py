@@ -1,0 +1,226 @@
+"""One row for each reason that a fleet's conditions can carry: what it refers to and what runs, and what the
+plan says. That no reason is left out: tests/house/test_reasons.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
+from tests.builders.agent_fleet import agent_fleet, served_index, served_model
+from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
+
+WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
+WITH_KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
+OWN_REDIS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
+ELSEWHERE = {
+    "models": [
+        {
+            "role": "Default",
+            "endpoint": {
+                "url": "https://m.example/v1",
+                "model": "gpt",
+                "apiKeySecretRef": {"name": "empty"},
+            },
+        }
+    ]
+}
+MODELS, INDEXES, QUEUE = ConditionType.MODELS_READY, ConditionType.INDEXES_READY, ConditionType.QUEUE_READY
+GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
+
+
+@pytest.mark.parametrize(
+    ("objects", "spec", "condition_type", "reason", "says", "stalled"),
+    [
+        pytest.param((), {}, MODELS, Reason.MODEL_MISSING, "ModelReplicaSet 'llama'", False, id="model"),
+        pytest.param(
+            (served_model(model={"task": "Embed"}),),
+            {},
+            MODELS,
+            Reason.MODEL_WRONG_TASK,
+            "is Embed; refer to one with the task Generate",
+            True,
+            id="a model that embeds",
+        ),
+        pytest.param(
+            (served_model(available=False),),
+            {},
+            MODELS,
+            Reason.MODEL_STARTING,
+            "0 of 1 replicas are ready",
+            False,
+            id="a model that starts",
+        ),
+        pytest.param(
+            (served_model(router={"authSecretRef": {"name": "keys"}}),),
+            {},
+            MODELS,
+            Reason.SECRET_MISSING,
+            "'keys'",
+            True,
+            id="the keys of a model",
+        ),
+        pytest.param(
+            (served_model(),),
+            WITH_INDEX,
+            INDEXES,
+            Reason.INDEX_MISSING,
+            "VectorIndex 'handbook'",
+            False,
+            id="index",
+        ),
+        pytest.param(
+            (served_model(), served_index(activeGeneration=None, phase="Building")),
+            WITH_INDEX,
+            INDEXES,
+            Reason.INDEX_BUILDING,
+            "cannot be searched yet (its phase is Building)",
+            False,
+            id="an index that is being built",
+        ),
+        pytest.param(
+            (served_model(),),
+            WITH_KEYS,
+            GATEWAY,
+            Reason.SECRET_MISSING,
+            "Secret 'callers'",
+            True,
+            id="the callers' keys",
+        ),
+        pytest.param(
+            (served_model(),),
+            OWN_REDIS,
+            QUEUE,
+            Reason.SECRET_MISSING,
+            "spec.queue.redis.urlSecretRef",
+            True,
+            id="the address of Redis",
+        ),
+        pytest.param(
+            (),
+            ELSEWHERE,
+            MODELS,
+            Reason.SECRET_KEY_MISSING,
+            "no entry 'apiKey'",
+            True,
+            id="an entry of a secret",
+        ),
+    ],
+)
+async def test_what_is_missing_is_named_and_says_who_mends_it(
+    objects: tuple[dict[str, Any], ...],
+    spec: dict[str, Any],
+    condition_type: str,
+    reason: Reason,
+    says: str,
+    stalled: bool,
+) -> None:
+    stage = Stage(*objects, empty={"other": "x"})
+    plan = await stage.plan(agent_fleet(**spec))
+    found = condition(plan, condition_type)
+    assert (found["status"], found["reason"]) == ("False", reason)
+    assert says in found["message"]
+    assert condition(plan, "Ready")["status"] == "False"
+    assert condition(plan, "Stalled")["status"] == str(stalled)
+    assert condition(plan, "Ready")["reason"] == reason or not stalled
+
+
+def nothing(stage: Stage) -> None:
+    """Nothing of the fleet exists yet."""
+
+
+def everything(stage: Stage) -> None:
+    stage.everything_runs()
+
+
+def a_worker_is_needed(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"waiting": 1}))
+
+
+def a_worker_runs(stage: Stage) -> None:
+    a_worker_is_needed(stage)
+    stage.run("Deployment", "worker", 1, 1)
+
+
+def no_gateway_reaches_redis(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.measurements.forget("uid-pod")
+
+
+def the_password_is_gone(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.secrets.entries = {}
+    stage.now += timedelta(seconds=300)
+
+
+ON_ALL = agent_fleet(**WITH_INDEX)
+
+
+@pytest.mark.parametrize(
+    ("happens", "fleet", "kind", "status", "reason"),
+    [
+        pytest.param(nothing, ON_ALL, "SpecValid", "True", Reason.VALID, id="nothing is wrong"),
+        pytest.param(
+            nothing, agent_fleet(shiny=True), "SpecValid", "True", Reason.FIELDS_IGNORED, id="a newer field"
+        ),
+        pytest.param(nothing, ON_ALL, MODELS, "True", Reason.MODELS_AVAILABLE, id="the model answers"),
+        pytest.param(nothing, ON_ALL, INDEXES, "True", Reason.INDEXES_SERVED, id="the index is served"),
+        pytest.param(nothing, agent_fleet(), INDEXES, "True", Reason.NO_INDEXES, id="no index is named"),
+        pytest.param(nothing, ON_ALL, QUEUE, "False", Reason.REDIS_STARTING, id="no Redis yet"),
+        pytest.param(everything, ON_ALL, QUEUE, "True", Reason.REDIS_AVAILABLE, id="Redis runs"),
+        pytest.param(the_password_is_gone, ON_ALL, QUEUE, "False", Reason.PASSWORD_LOST, id="no password"),
+        pytest.param(
+            nothing,
+            agent_fleet(**OWN_REDIS),
+            QUEUE,
+            "False",
+            Reason.REDIS_STARTING,
+            id="a Redis of the user's, and no gateway yet to reach it",
+        ),
+        pytest.param(
+            everything,
+            agent_fleet(**OWN_REDIS),
+            QUEUE,
+            "True",
+            Reason.REDIS_AVAILABLE,
+            id="a Redis of the user's that a gateway reaches",
+        ),
+        pytest.param(
+            no_gateway_reaches_redis,
+            agent_fleet(**OWN_REDIS),
+            QUEUE,
+            "False",
+            Reason.REDIS_UNREACHABLE,
+            id="a Redis of the user's that no gateway reaches",
+        ),
+        pytest.param(nothing, ON_ALL, GATEWAY, "False", Reason.GATEWAY_STARTING, id="no gateway yet"),
+        pytest.param(everything, ON_ALL, GATEWAY, "True", Reason.GATEWAY_AVAILABLE, id="a gateway runs"),
+        pytest.param(
+            nothing,
+            agent_fleet(models=[{"role": "Default", "modelRef": {"name": "absent"}}]),
+            WORKERS,
+            "False",
+            Reason.WAITS_FOR_MODELS_AND_INDEXES,
+            id="workers would not know what to call",
+        ),
+        pytest.param(everything, ON_ALL, WORKERS, "True", Reason.NO_TASKS, id="no worker is needed"),
+        pytest.param(
+            a_worker_is_needed, ON_ALL, WORKERS, "False", Reason.WORKERS_STARTING, id="no worker runs yet"
+        ),
+        pytest.param(a_worker_runs, ON_ALL, WORKERS, "True", Reason.WORKERS_AVAILABLE, id="a worker runs"),
+        pytest.param(
+            nothing, agent_fleet(paused=True), ConditionType.PAUSED, "True", Reason.SPEC_PAUSED, id="paused"
+        ),
+    ],
+)
+async def test_conditions(
+    happens: Callable[[Stage], None], fleet: dict[str, Any], kind: str, status: str, reason: Reason
+) -> None:
+    stage = Stage(served_model(), served_index(), fleet, redis={"url": "redis://elsewhere:6379"})
+    await stage.plan(fleet)
+    happens(stage)
+    found = condition(await stage.plan(fleet), kind)
+    assert (found["status"], found["reason"]) == (status, reason)

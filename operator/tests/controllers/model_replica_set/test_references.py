@@ -1,0 +1,166 @@
+"""What the spec names and the cluster lacks: seen by `observe`, and what the plan says and does about it."""
+
+from typing import Any
+
+import pytest
+
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
+from flotilla_operator.controllers.model_replica_set.observe.observe import observe
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.seen import Observed
+from tests.builders.model_replica_set import gpu_set, model_replica_set
+from tests.builders.pods import NOW
+from tests.controllers.model_replica_set.test_devices import (
+    DRIVER,
+    device_class,
+    node,
+    on_devices,
+    resource_slice,
+)
+from tests.controllers.model_replica_set.test_observe import node as gpu_node
+from tests.controllers.model_replica_set.test_observe import priority_class, world
+from tests.controllers.model_replica_set.test_plan import condition, created, creates, shown
+from tests.support.planned import Plan
+from tests.support.planned import plan_of_set as plan
+
+TOKEN = model_replica_set(model={"tokenSecretRef": {"name": "hf"}})
+CALLERS = model_replica_set(router={"authSecretRef": {"name": "callers"}})
+TLS = model_replica_set(router={"tls": {"secretRef": {"name": "tls"}}})
+HELD = model_replica_set(model={"source": "pvc://models/llama"})
+CACHED = model_replica_set(modelCache={"mode": "Claim", "claimName": "models"})
+SERVING = model_replica_set(placement={"priorityClassName": "serving"})
+ASKING = model_replica_set(
+    placement={"priorityClassName": "serving", "nodeProvisioning": {"mode": "Placeholders"}}
+)
+MEMORY = {"limits": {"memory": "32Gi"}}
+OFFLOADING = gpu_set(replicas=1, engine={"kvOffloadGiB": 32, "resources": MEMORY})
+OFFLOADING_LESS = gpu_set(replicas=1, engine={"kvOffloadGiB": 16, "resources": MEMORY})
+# Room for the sets that ask for accelerators; a set on CPUs needs none.
+DEVICES = [node("a"), resource_slice("a")]
+GPUS = [gpu_node("a")]
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "models", "namespace": "default", "uid": "c"},
+}
+
+
+async def looked_at(
+    manifest: dict[str, Any], objects: list[dict[str, Any]], secrets: dict[str, Any]
+) -> tuple[Observed, Plan]:
+    seen = await observe(manifest, world(manifest, *objects, **secrets), Memory(), NOW)
+    return seen, plan(seen, NOW)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "objects", "secrets", "reason"),
+    [
+        pytest.param(TOKEN, [], {}, Reason.SECRET_MISSING, id="no token"),
+        pytest.param(CALLERS, [], {}, Reason.SECRET_MISSING, id="no keys of callers"),
+        pytest.param(TLS, [], {}, Reason.SECRET_MISSING, id="no certificate"),
+        pytest.param(TOKEN, [], {"hf": {"x": b"x"}}, Reason.SECRET_KEY_MISSING, id="no entry for the token"),
+        pytest.param(
+            TLS, [], {"tls": {"tls.crt": b"x"}}, Reason.SECRET_KEY_MISSING, id="a certificate without a key"
+        ),
+        pytest.param(HELD, [], {}, Reason.CLAIM_MISSING, id="no claim that holds the model"),
+        pytest.param(CACHED, [], {}, Reason.CLAIM_MISSING, id="no claim that caches the model"),
+        pytest.param(SERVING, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class"),
+        pytest.param(
+            ASKING,
+            [priority_class("serving", -5)],
+            {},
+            Reason.CANNOT_PREEMPT,
+            id="a class that is not above the placeholders'",
+        ),
+        pytest.param(
+            ASKING,
+            [{**priority_class("serving", 7), "preemptionPolicy": "Never"}],
+            {},
+            Reason.CANNOT_PREEMPT,
+            id="a class that preempts nobody",
+        ),
+        pytest.param(on_devices(), DEVICES, {}, Reason.DEVICE_CLASS_MISSING, id="no such device class"),
+        pytest.param(
+            on_devices(),
+            [
+                *DEVICES,
+                device_class("device.capacity['gpu.example'].memory.isGreaterThan(quantity('1Gi'))"),
+            ],
+            {},
+            Reason.DEVICE_CLASS_NOT_COUNTABLE,
+            id="a device class that is more than equalities",
+        ),
+        pytest.param(
+            on_devices(),
+            [
+                *DEVICES,
+                device_class(
+                    f"device.attributes['{DRIVER}'].product == 'A100' && device.driver == '{DRIVER}'"
+                ),
+            ],
+            {},
+            Reason.DEVICE_ATTRIBUTES_CONTRADICT,
+            id="a device class of another product",
+        ),
+        pytest.param(
+            on_devices(),
+            [*DEVICES, device_class("device.attributes['x'].ecc == true")],
+            {},
+            Reason.DEVICE_ATTRIBUTES_CONTRADICT,
+            id="an attribute of no driver",
+        ),
+        pytest.param(
+            OFFLOADING, GPUS, {}, Reason.NO_ROOM_TO_OFFLOAD, id="more offloaded than there is memory"
+        ),
+    ],
+)
+async def test_what_is_missing_is_said_and_holds_new_replicas_back(
+    manifest: dict[str, Any], objects: list[dict[str, Any]], secrets: dict[str, Any], reason: Reason
+) -> None:
+    seen, done = await looked_at(manifest, objects, secrets)
+    (missing,) = seen.missing
+    assert missing.reason is reason
+    assert missing.field in condition(done, "SpecValid")["message"]
+    assert shown(done, "SpecValid") == ("False", reason)
+    assert shown(done, "Placed") == ("False", reason)
+    assert shown(done, "Stalled") == ("True", reason)
+    assert [event.reason for event in done.events] == [reason]
+    assert created(done) == creates(done, "ResourceClaimTemplate") == []
+    assert done.look_again_seconds == 10
+
+
+@pytest.mark.parametrize(
+    ("manifest", "objects", "secrets"),
+    [
+        pytest.param(TOKEN, [], {"hf": {"token": b"x"}}, id="the token"),
+        pytest.param(CALLERS, [], {"callers": {}}, id="keys of callers, of which there may be none yet"),
+        pytest.param(TLS, [], {"tls": {"tls.crt": b"x", "tls.key": b"x"}}, id="the certificate"),
+        pytest.param(HELD, [CLAIM], {}, id="the claim that holds the model"),
+        pytest.param(CACHED, [CLAIM], {}, id="the claim that caches the model"),
+        pytest.param(SERVING, [priority_class("serving", -5)], {}, id="a class, where nobody is preempted"),
+        pytest.param(
+            SERVING,
+            [{**priority_class("serving", 7), "preemptionPolicy": "Never"}],
+            {},
+            id="a class that preempts nobody, where nobody has to be",
+        ),
+        pytest.param(ASKING, [priority_class("serving", -4)], {}, id="a class above the placeholders'"),
+        pytest.param(on_devices(), [*DEVICES, device_class()], {}, id="the device class"),
+        pytest.param(OFFLOADING_LESS, GPUS, {}, id="less offloaded than there is memory"),
+    ],
+)
+async def test_what_is_there_holds_nothing_back(
+    manifest: dict[str, Any], objects: list[dict[str, Any]], secrets: dict[str, Any]
+) -> None:
+    _, done = await looked_at(manifest, objects, secrets)
+    assert shown(done, "SpecValid") == ("True", Reason.VALID)
+    assert len(created(done)) == 1
+
+
+async def test_all_that_is_missing_is_said_in_one_condition() -> None:
+    names = {"tokenSecretRef": {"name": "hf"}}
+    manifest = model_replica_set(model=names, router={"authSecretRef": {"name": "callers"}})
+    _, done = await looked_at(manifest, [], {})
+    message = condition(done, "SpecValid")["message"]
+    assert "spec.model.tokenSecretRef" in message
+    assert "spec.router.authSecretRef" in message

@@ -1,0 +1,29 @@
+"""A set at zero: a router that reports a held request wakes it, idleness puts it back."""
+
+import pytest
+
+from tests.scenes.scene import Scene
+
+pytestmark = pytest.mark.scenes
+
+
+async def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(scene: Scene) -> None:
+    scene.node("a")
+    scene.create(autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 600})
+    await scene.until(lambda: (scene.status().get("autoscaling") or {}).get("mode") == "NoRequest")
+    await scene.pass_time(30)
+    assert (scene.pods(), scene.status()["ready"]) == ([], "0/0")
+
+    routers = scene.routers.of("llama")
+    routers.held = 1
+    await scene.until(lambda: len(scene.pods()) == 1)
+    routers.held = 0
+    await scene.until(lambda: scene.status()["ready"] == "1/1")
+
+    routers.idle_seconds = 599
+    await scene.pass_time(30)
+    assert len(scene.pods()) == 1, "not idle for long enough"
+    routers.idle_seconds = 700
+    await scene.until(lambda: scene.pods() == [] and scene.status()["ready"] == "0/0")
+    decisions = scene.status()["autoscaling"]["lastDecisions"]
+    assert [(entry["from"], entry["to"]) for entry in decisions] == [(0, 1), (1, 0)]

@@ -1,0 +1,172 @@
+"""What holds of every container of every pod that is rendered: restricted pod security, and requests that a
+quota counts. Each row names its containers, so that none is left out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flotilla_operator.workloads.placeholder import placeholder_pod
+from tests.builders import agent_fleet as fleets
+from tests.builders import model_replica_set as sets
+from tests.builders import vector_index as indexes
+from tests.workloads import test_agent_fleet, test_model_replica_set, test_placeholder, test_vector_index
+
+GPU, CPU, NODE, ENGINE, STAGES, DEVICES = sets.full_featured_objects()
+MANAGED, EXTERNAL, KUBERNETES = fleets.full_featured_objects()
+ON_LITE, ON_MILVUS = indexes.full_featured_objects()
+ON_HUB = test_vector_index.embedder(model=test_vector_index.ON_HUB)
+ON_CLAIM = test_vector_index.embedder()
+
+PLACEHOLDER = placeholder_pod(
+    sets.OWNER, "p", test_placeholder.PLACE, test_placeholder.SHAPE, test_placeholder.DRESS
+)
+
+ROUTER = ["render", "haproxy", "agent"]
+FETCHED = ["read-model-facts", "fetch-model", "engine"]
+VERIFIED = [*ROUTER, "verify-model", "engine"]
+FLEET = ["redis", "gateway", "worker"]
+INDEX = ["retriever", "plan", "shards", "promote"]
+SMALLEST_SET = test_model_replica_set.rendered(sets.model_replica_set(), ())
+SMALLEST_FLEET = test_agent_fleet.rendered(fleets.agent_fleet())
+SMALLEST_INDEX = test_vector_index.rendered(indexes.vector_index(), ON_CLAIM)
+
+ON_GPUS = test_model_replica_set.rendered(GPU, ("a",))
+ON_CPUS = test_model_replica_set.rendered(CPU, ())
+WITH_NODE_CACHE = test_model_replica_set.rendered(NODE, ())
+WITH_EACH_SETTING = test_model_replica_set.rendered(ENGINE, ("a",))
+IN_STAGES = test_model_replica_set.rendered(STAGES, ("a", "b"))
+ON_DEVICES = test_model_replica_set.rendered(DEVICES, ("a", "b"))
+WITH_REDIS = test_agent_fleet.rendered(MANAGED)
+REDIS_OUTSIDE = test_agent_fleet.rendered(EXTERNAL)
+FOR_KUBERNETES = test_agent_fleet.rendered(KUBERNETES)
+WITH_MILVUS = test_vector_index.rendered(ON_LITE, ON_HUB)
+MILVUS_OUTSIDE = test_vector_index.rendered(ON_MILVUS, ON_CLAIM)
+
+RESTRICTED = [
+    pytest.param(SMALLEST_SET, [*ROUTER, *FETCHED], id="smallest set"),
+    pytest.param(ON_GPUS, [*ROUTER, *FETCHED], id="set on accelerators"),
+    pytest.param(ON_CPUS, VERIFIED, id="model on a claim"),
+    pytest.param(WITH_EACH_SETTING, [*ROUTER, *FETCHED], id="every engine setting"),
+    pytest.param(IN_STAGES, [*ROUTER, *FETCHED, *FETCHED], id="two stages"),
+    pytest.param(ON_DEVICES, [*ROUTER, *FETCHED, *FETCHED], id="two stages on devices of a class"),
+    pytest.param(SMALLEST_FLEET, FLEET, id="smallest fleet"),
+    pytest.param(WITH_REDIS, FLEET, id="fleet with every field"),
+    pytest.param(REDIS_OUTSIDE, ["gateway", "worker"], id="fleet on a Redis outside"),
+    pytest.param(FOR_KUBERNETES, FLEET, id="fleet for callers of Kubernetes"),
+    pytest.param(SMALLEST_INDEX, ["milvus", *INDEX], id="smallest index"),
+    pytest.param(WITH_MILVUS, ["milvus", *INDEX], id="index with every field"),
+    pytest.param(MILVUS_OUTSIDE, INDEX, id="index on a Milvus outside"),
+    pytest.param([PLACEHOLDER], ["placeholder"], id="placeholder of a replica"),
+]
+
+
+def pods_of(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The spec of each pod, and of each template of pods."""
+    for one in objects:
+        if one["kind"] == "Pod":
+            yield one["spec"]
+        elif "template" in one.get("spec", {}):
+            yield one["spec"]["template"]["spec"]
+
+
+def containers_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+@pytest.mark.parametrize(("objects", "containers"), RESTRICTED)
+def test_every_container_is_restricted(objects: list[dict[str, Any]], containers: list[str]) -> None:
+    pods = list(pods_of(objects))
+    assert sorted(one["name"] for pod in pods for one in containers_of(pod)) == sorted(containers)
+    for pod in pods:
+        of_pod = pod["securityContext"]
+        assert of_pod["runAsNonRoot"] is True
+        assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert (of_pod["runAsUser"], of_pod["runAsGroup"], of_pod["fsGroup"]) == (65532, 65532, 65532)
+        for container in containers_of(pod):
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert "runAsUser" not in context
+
+
+def test_only_the_fetchers_of_a_node_cache_are_root_and_without_capabilities() -> None:
+    router, engine = pods_of(WITH_NODE_CACHE)
+    users = {
+        one["name"]: one["securityContext"].get("runAsUser")
+        for pod in (router, engine)
+        for one in containers_of(pod)
+    }
+    assert users == {**dict.fromkeys([*ROUTER, *FETCHED]), "read-model-facts": 0, "fetch-model": 0}
+    for container in containers_of(engine):
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize(
+    ("objects", "who"),
+    [
+        pytest.param(SMALLEST_SET, {"haproxy": "llama-router"}, id="smallest set"),
+        pytest.param(
+            ON_GPUS,
+            {"haproxy": "full-gpu-router", "engine": "engine"},
+            id="set with an account of the user's",
+        ),
+        pytest.param(SMALLEST_FLEET, {}, id="smallest fleet"),
+        pytest.param(WITH_REDIS, {}, id="fleet with every field"),
+        pytest.param(REDIS_OUTSIDE, {}, id="fleet on a Redis outside"),
+        pytest.param(FOR_KUBERNETES, {}, id="fleet for callers of Kubernetes"),
+        pytest.param(SMALLEST_INDEX, {}, id="smallest index"),
+        pytest.param(WITH_MILVUS, {}, id="index with every field"),
+        pytest.param(MILVUS_OUTSIDE, {}, id="index on a Milvus outside"),
+    ],
+)
+def test_only_routers_and_engines_with_an_account_of_the_users_have_a_token(
+    objects: list[dict[str, Any]], who: dict[str, str]
+) -> None:
+    pods = list(pods_of(objects))
+    with_token = [pod for pod in pods if pod["automountServiceAccountToken"]]
+    assert {pod["containers"][0]["name"]: pod["serviceAccountName"] for pod in with_token} == who
+    assert [pod for pod in pods if pod not in with_token and "serviceAccountName" in pod] == []
+
+
+@pytest.mark.parametrize(
+    ("objects", "containers"),
+    [
+        pytest.param(SMALLEST_SET, [*ROUTER, *FETCHED], id="smallest set"),
+        pytest.param(ON_GPUS, [*ROUTER, *FETCHED], id="set on accelerators"),
+        pytest.param(ON_CPUS, VERIFIED, id="model on a claim"),
+        pytest.param(WITH_NODE_CACHE, [*ROUTER, *FETCHED], id="model in a node's cache"),
+        pytest.param(WITH_EACH_SETTING, [*ROUTER, *FETCHED], id="every engine setting"),
+        pytest.param(IN_STAGES, [*ROUTER, *FETCHED, *FETCHED], id="two stages"),
+        pytest.param(ON_DEVICES, [*ROUTER, *FETCHED, *FETCHED], id="two stages on devices of a class"),
+        pytest.param(SMALLEST_FLEET, FLEET, id="smallest fleet"),
+        pytest.param(REDIS_OUTSIDE, ["gateway", "worker"], id="fleet on a Redis outside"),
+        pytest.param(FOR_KUBERNETES, FLEET, id="fleet for callers of Kubernetes"),
+        pytest.param(SMALLEST_INDEX, ["milvus", *INDEX], id="smallest index"),
+        pytest.param(MILVUS_OUTSIDE, INDEX, id="index on a Milvus outside"),
+    ],
+)
+def test_every_container_but_the_engine_asks_for_what_a_quota_counts(
+    objects: list[dict[str, Any]], containers: list[str]
+) -> None:
+    ours = [one for pod in pods_of(objects) for one in containers_of(pod) if one["name"] != "engine"]
+    assert sorted(one["name"] for one in ours) == sorted(name for name in containers if name != "engine")
+    for one in ours:
+        assert one["resources"]["requests"].keys() == {"cpu", "memory"}, one["name"]
+
+
+@pytest.mark.parametrize(
+    ("objects", "requests"),
+    [
+        pytest.param(SMALLEST_SET, None, id="nothing"),
+        pytest.param(ON_GPUS, {"cpu": "8", "memory": "64Gi"}, id="memory and processors"),
+    ],
+)
+def test_the_engine_asks_for_what_the_user_says(
+    objects: list[dict[str, Any]], requests: dict[str, str] | None
+) -> None:
+    (engine,) = (one for pod in pods_of(objects) for one in containers_of(pod) if one["name"] == "engine")
+    assert engine.get("resources", {}).get("requests") == requests
