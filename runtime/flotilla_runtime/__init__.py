@@ -1,1 +1,1 @@
-"""What runs in Flotilla's pods beside the engine: agents, gateway, router agent, retriever, index builds."""
+"""The programs in Flotilla's pods besides the engine: agents, gateway, router agent, retriever, builds."""

@@ -1,4 +1,4 @@
-"""One way to log for every part of the runtime: a JSON object a line, on standard output."""
+"""The logs of every part of the runtime: one JSON object per line on standard output."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from structlog.typing import Processor
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """Events of ours and of libraries, in one shape."""
+    """Log our events, and warnings of libraries, in the same format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -1,7 +1,7 @@
-"""Serves an ASGI application on a port of every address family the machine has.
+"""Serves an ASGI application on a port, over IPv6 and IPv4 where the machine has both.
 
-uvicorn binds one family; a socket that takes both is handed to it instead. A server stops when its task is
-cancelled or its event is set: it finishes the requests under way first, for as long as it is given.
+uvicorn itself binds only one family, so it gets a socket that accepts both. When the block of `serving` ends,
+the server first finishes the requests in flight, for at most `grace_seconds`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ BACKLOG = 2048
 
 
 def listening_socket(port: int) -> socket.socket:
-    """A socket that accepts IPv6 and IPv4 where there are both; port 0 takes a free one."""
+    """A socket that accepts IPv6 and IPv4 where both exist; port 0 chooses a free port."""
     if socket.has_dualstack_ipv6():
         with contextlib.suppress(OSError):
             return socket.create_server(
@@ -26,11 +26,11 @@ def listening_socket(port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves the process' signals alone: several may run in one process."""
+    """A uvicorn server that handles no signals, because several may run in one process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the process' own business."""
+        """Install no signal handlers."""
         yield
 
 
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
 async def serving(
     application: Any, port: int, *, grace_seconds: int = 5, started_within_seconds: float = 10
 ) -> AsyncIterator[int]:
-    """Serve while the block runs; gives the port it listens on."""
+    """Serve while the block runs; yields the port."""
     listener = listening_socket(port)
     config = uvicorn.Config(
         application,
@@ -56,7 +56,7 @@ async def serving(
             while not server.started:
                 if task.done():
                     task.result()
-                    raise RuntimeError("the server ended before it listened")
+                    raise RuntimeError("the HTTP server ended before it accepted connections")
                 await asyncio.sleep(0.01)
         yield int(listener.getsockname()[1])
     finally:

@@ -1,10 +1,6 @@
 """Servers for the runtime's tests: each its own process, on a free port, in a temporary folder."""
 
-import contextlib
 import shutil
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,69 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster.processes import free_port
-
-
-class RedisServer:
-    """A real redis-server with the settings of the managed one; it can be killed and started again."""
-
-    def __init__(self, folder: Path, *extra: str) -> None:
-        self.port = free_port()
-        self.password = "correct horse"
-        self._folder = folder
-        self._extra = extra
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def password_path(self) -> str:
-        return str(self._folder / "password")
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        settings = {
-            "port": str(self.port),
-            "bind": "127.0.0.1",
-            "dir": str(self._folder),
-            "appendonly": "yes",
-            "appendfsync": "always",
-            "save": "",
-            "maxmemory-policy": "noeviction",
-            "requirepass": self.password,
-        }
-        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        (self._folder / "password").write_text(self.password)
-        log = (self._folder / "redis.log").open("ab")
-        self._process = subprocess.Popen(
-            ["redis-server", *arguments, *self._extra], stdout=log, stderr=subprocess.STDOUT
-        )
-        deadline = time.monotonic() + 30
-        while not self._answers():
-            assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()
-            time.sleep(0.02)
-
-    def stop(self, number: int = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(10)
-            self._process = None
-
-    def ask(self, *command: str) -> str:
-        """What redis-cli prints."""
-        told = subprocess.run(
-            ["redis-cli", "-p", str(self.port), "-a", self.password, "--no-auth-warning", *command],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return told.stdout
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
-            link.sendall(f'AUTH "{self.password}"\r\nPING\r\n'.encode())
-            return b"PONG" in link.recv(100)
-        return False
+from redis_servers import RedisServer
 
 
 @pytest.fixture
@@ -92,7 +26,8 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def redis_cluster(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis Cluster of one node, which holds scripts to the rule of one hash slot all the same."""
-    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
+    # Its second port would else be the first and 10,000, which another process may have.
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     server.start()
     server.ask("cluster", "addslotsrange", "0", "16383")
     deadline = time.monotonic() + 30

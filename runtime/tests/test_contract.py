@@ -4,6 +4,8 @@ import inspect
 from importlib import import_module
 from pkgutil import iter_modules
 
+import pytest
+
 from flotilla_runtime import contract
 
 BASES = "flotilla_runtime.contract.sections"
@@ -18,6 +20,18 @@ def written() -> dict[str, object]:
         for name, value in vars(part).items()
         if part.__name__ != BASES and (name.isupper() or inspect.getmodule(value) is part)
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        pytest.param("10.0.0.7", "10.0.0.7", id="IPv4"),
+        pytest.param("fd00::7", "[fd00::7]", id="IPv6"),
+        pytest.param("kubernetes.default.svc", "kubernetes.default.svc", id="a name"),
+    ],
+)
+def test_a_host_of_a_url(address: str, shown: str) -> None:
+    assert contract.url_host(address) == shown
 
 
 def test_every_name_is_to_be_had_in_one_place() -> None:

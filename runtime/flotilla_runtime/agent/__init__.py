@@ -1,1 +1,1 @@
-"""Durable agent workers: tasks, journals, budgets and the built-in loop."""
+"""The agent workers: durable tasks, journals, budgets and the built-in loop."""

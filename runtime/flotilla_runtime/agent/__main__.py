@@ -30,12 +30,12 @@ def health_application(worker: Worker) -> Starlette:
     """Liveness, readiness and metrics of a worker."""
 
     async def healthz(_: Request) -> Response:
-        return PlainTextResponse("ok" if worker.is_alive else "stuck", 200 if worker.is_alive else 503)
+        if worker.is_alive:
+            return PlainTextResponse("ok")
+        return PlainTextResponse("the worker has stopped looking for tasks", 503)
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse(
-            "ok" if worker.is_ready else "Redis has not answered", 200 if worker.is_ready else 503
-        )
+        return PlainTextResponse("ok") if worker.is_ready else PlainTextResponse("Redis does not answer", 503)
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(worker.metrics.registry), media_type=CONTENT_TYPE_LATEST)

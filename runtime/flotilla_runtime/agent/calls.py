@@ -1,14 +1,15 @@
-"""The calls a task makes over the network: the fleet's models and indexes, as HTTP services.
+"""Makes the HTTP calls of a task to the fleet's models and indexes.
 
-A call ends in a `Reply` and never raises for what the other side did: an outcome that the loop can plan with.
-What may pass (no connection, 429, 5xx) is tried again with full jitter; what will not (a request the model
-refuses) is not. Cancelling a call closes its connection, so the model stops working on it too.
+A call returns a `Reply` and never raises for an error of the other side, so the loop can plan with every
+outcome. Errors that may be temporary (no connection, 429, 5xx) are tried again with full jitter; others, such
+as a request that the model refuses, are not. Cancelling a call closes its connection, so the model stops
+working on it too.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx
@@ -16,6 +17,7 @@ import httpx
 from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.loop import Call, ModelCall, RetrieveCall
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
+from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
     HEADER_PRIORITY,
     HEADER_SESSION,
@@ -24,18 +26,18 @@ from flotilla_runtime.contract import (
     RetrieveResponse,
     WorkerConfig,
 )
+from flotilla_runtime.engine_errors import says_too_long
 
 MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-LONGEST_QUERY: Final = 8192  # characters that RetrieveRequest takes
-SHOWN_PROBLEM: Final = 300  # characters of a foreign error that go into a journal
+LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
+SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
-BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index that is late says so itself, and its words should arrive
-TOO_LONG_SIGNS: Final = ("context length", "context_length", "maximum context", "too long", "max_model_len")
+BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What every call of one task carries."""
+    """What all calls of one task send along."""
 
     task_id: str
     priority: Priority
@@ -43,7 +45,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How a call ended, and what came of it."""
+    """How a call ended, and its result."""
 
     outcome: CallOutcome
     value: Any = None
@@ -52,6 +54,14 @@ class Reply:
     output_tokens: int = 0
     tries: int = 1
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """Why a call has no good answer; `body` is that of the last answer, empty when there was none."""
+
+    problem: str
+    body: str = ""
 
 
 class Caller:
@@ -63,7 +73,7 @@ class Caller:
         config: WorkerConfig,
         *,
         environment: Mapping[str, str],
-        draw: Callable[[float, float], float] = random.uniform,
+        draw: Draw = random.uniform,
         model_retries: RetryPolicy = MODEL_RETRIES,
         index_retries: RetryPolicy = INDEX_RETRIES,
     ) -> None:
@@ -98,7 +108,7 @@ class Caller:
         except TimeoutError:
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=f"no answer within {limit:g} s")
         if not isinstance(response, httpx.Response):
-            return Reply(outcome=CallOutcome.FAILED, problem=response, tries=tries)
+            return Reply(outcome=CallOutcome.FAILED, problem=response.problem, tries=tries)
         try:
             found = RetrieveResponse.model_validate_json(response.content)
         except ValueError as problem:
@@ -128,9 +138,9 @@ class Caller:
             f"{model.url.rstrip('/')}/chat/completions", body, headers, self._model_retries
         )
         if not isinstance(response, httpx.Response):
-            too_long = any(sign in response.lower() for sign in TOO_LONG_SIGNS)
+            too_long = says_too_long(response.body)
             outcome = CallOutcome.PROMPT_TOO_LONG if too_long else CallOutcome.FAILED
-            return Reply(outcome=outcome, problem=response, tries=tries)
+            return Reply(outcome=outcome, problem=response.problem, tries=tries)
         try:
             answer = response.json()
             text = answer["choices"][0]["message"]["content"] or ""
@@ -145,35 +155,38 @@ class Caller:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as problem:
             return Reply(
                 outcome=CallOutcome.FAILED,
-                problem=f"not a chat completion: {problem!r}",
+                problem=f"the answer is not a chat completion: {problem!r}",
                 tries=tries,
             )
 
     async def _posted(
         self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], policy: RetryPolicy
-    ) -> tuple[httpx.Response | str, int]:
-        """The answer, or the problem in words, and how many times it was tried."""
-        problem = ""
+    ) -> tuple[httpx.Response | _Failure, int]:
+        """The answer or the failure, and the number of tries."""
+        failure = _Failure(problem="")
         for failures in range(1, policy.tries + 1):
             retry_after: float | None = None
             try:
                 response = await self._client.post(url, json=body, headers=dict(headers))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                problem = f"{url}: {type(error).__name__} {error}".strip()
+                failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
             else:
                 if response.is_success:
                     return response, failures
-                problem = f"{url} answered {response.status_code}: {_shown(response.text)}"
+                failure = _Failure(
+                    problem=f"{url} answered {response.status_code}: {_shown(response.text)}",
+                    body=response.text,
+                )
                 if response.status_code not in MAY_PASS:
-                    return problem, failures
+                    return failure, failures
                 retry_after = _seconds(response.headers.get("Retry-After"))
             if failures < policy.tries:
                 await asyncio.sleep(policy.pause_seconds(failures, retry_after, self._draw))
-        return f"{problem} ({policy.tries} tries)", policy.tries
+        return replace(failure, problem=f"{failure.problem} ({policy.tries} tries)"), policy.tries
 
 
 def http_client(config: WorkerConfig) -> httpx.AsyncClient:
-    """One client for all of a worker's tasks, with room for every call they may make at once."""
+    """One client for all tasks of a worker, with enough connections for all calls they may make at once."""
     connections = config.concurrency * max(1, len(config.indexes))
     return httpx.AsyncClient(
         timeout=httpx.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),

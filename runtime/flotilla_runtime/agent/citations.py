@@ -1,10 +1,10 @@
-"""Which passages an answer rests on.
+"""Finds the passages on which an answer is based.
 
-A model that was asked to name its passages by number often does, and then its word is taken (`Markers`); a
-number in code, or the index of an array, is no such word. A small model often does not; then the passages
-that share the most telling words with the answer are cited (`Overlap`): a word counts the more, the fewer of
-the passages have it. An answer that shares nothing with any passage cites nothing (`Nothing`), so nobody
-takes a guess for a source.
+The prompt asks the model to name its passages by number. When it does, these numbers are taken (`Markers`),
+except numbers in code and array indexes. Small models often do not. Then the passages are cited that share
+the most words with the answer (`Overlap`); a word counts more, the fewer passages contain it. An answer that
+shares almost no words with any passage cites nothing (`Nothing`), so that a guess does not look like a
+source.
 """
 
 import math
@@ -22,8 +22,8 @@ CODE_SPAN: Final = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 INDEX: Final = re.compile(r"(?<=\w)(?:\[[^\[\]\n]*\])+")
 WORD: Final = re.compile(r"[^\W_]+(?:[-_.][^\W_]+)*")
 MOST_CITATIONS: Final = 3
-NEAR_THE_BEST: Final = 0.7  # a passage is cited too when it explains this part of what the best one does
-LEAST_SHARE: Final = 0.15  # below this part of the answer's words a passage does not count as its source
+NEAR_THE_BEST: Final = 0.7  # a passage is cited too when its share is this part of the best one's
+LEAST_SHARE: Final = 0.15  # a passage with less than this weighted share of the answer's words is no source
 SHORTEST_WORD: Final = 3
 
 
@@ -43,12 +43,12 @@ class Citations:
     sources: tuple[tuple[int, Source], ...]
 
     def documents(self) -> list[dict[str, Any]]:
-        """As they stand in a task's result."""
+        """The citations as they appear in a task's result."""
         return [citation(number, source) for number, source in self.sources]
 
 
 def citation(number: int, source: Source) -> dict[str, Any]:
-    """One source as a task's result shows it; page and anchor only where there is one."""
+    """One source as it appears in a task's result; page and anchor are left out where there is none."""
     passage = source.passage
     shown: dict[str, Any] = {
         "number": number,
@@ -66,7 +66,7 @@ def citation(number: int, source: Source) -> dict[str, Any]:
 
 
 def cite(answer: str, sources: Sequence[Source]) -> Citations:
-    """The sources an answer rests on, out of those in its prompt."""
+    """The sources of the prompt on which the answer is based."""
     numbered = dict(enumerate(sources, start=1))
     named = [int(number) for group in MARKER.findall(_prose(answer)) for number in re.findall(r"\d+", group)]
     marked = [number for number in dict.fromkeys(named) if number in numbered]
@@ -84,7 +84,7 @@ def cite(answer: str, sources: Sequence[Source]) -> Citations:
 
 
 def _prose(answer: str) -> str:
-    """The answer without code and indexes, which only look like markers."""
+    """The answer without code and array indexes, which can look like markers."""
     for code in (FENCED_CODE, CODE_SPAN, INDEX):
         answer = code.sub(" ", answer)
     return answer
@@ -99,7 +99,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _shares(answer: frozenset[str], passages: Sequence[frozenset[str]]) -> list[float]:
-    """For each passage the weighted part of the answer's words that it holds."""
+    """For each passage, the weighted share of the answer's words that it contains."""
     weight = {
         word: math.log((1 + len(passages)) / (0.5 + sum(word in passage for passage in passages)))
         for word in answer

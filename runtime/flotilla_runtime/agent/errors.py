@@ -1,26 +1,26 @@
-"""What can go wrong between a worker, a gateway and the tasks in Redis.
+"""The errors of the task store, for workers and gateways.
 
 TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
-└── LeaseLostError          another worker holds the task, or may: write nothing more
+└── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
 """
 
 
 class TaskStoreError(Exception):
-    """The store could not do what was asked."""
+    """The store could not carry out a request."""
 
 
 class StoreUnavailableError(TaskStoreError):
-    """Redis is away, loading, full or failing over; nothing is known about the write."""
+    """Redis is down, loading, full or failing over. It is not known whether the write was done."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"the task store does not answer: {problem}")
+        super().__init__(f"Redis, which holds the tasks, does not answer: {problem}")
         self.problem = problem
 
 
 class LeaseLostError(TaskStoreError):
-    """The token is stale, or the journal is not as this worker left it."""
+    """The fencing token is stale, or the journal has entries that this worker did not write."""
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(f"task {task_id} is no longer held by this worker")
+        super().__init__(f"this worker no longer holds task {task_id}")
         self.task_id = task_id

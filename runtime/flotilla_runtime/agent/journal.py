@@ -1,9 +1,9 @@
-"""What a task's journal holds: one entry for each thing that happened, in order, never changed.
+"""The entries of a task's journal: one for each event of the task, in order, never changed.
 
-Entries are values here and JSON objects in Redis. Those of scripts (submitted, claimed, handed over, ended)
-tell who held the task when; those of the worker tell what it was about to do (`Intended`) and what came of it
-(`Done`). Each holds only what is new, so a journal grows with the number of calls and not with its square. An
-entry of a type this version does not know is kept as `Other`: an older worker may read a newer one's journal.
+Entries are values here and JSON objects in Redis. The Lua scripts write those about who held the task and
+when: submitted, claimed, handed over, ended. The worker writes what it is about to do (`Intended`) and the
+result (`Done`). Each entry holds only what is new, so a journal grows linearly with the number of calls. An
+entry of an unknown type is kept as `Other`, because an older worker may read the journal of a newer one.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 
 class CallKind(StrEnum):
-    """What a call of the loop does; both may be repeated, since neither changes anything outside."""
+    """The kind of a call; both kinds may be repeated, because neither changes anything outside the task."""
 
     RETRIEVE = "Retrieve"
     MODEL = "Model"
@@ -30,7 +30,7 @@ class CallOutcome(StrEnum):
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands."""
+    """The status of a task."""
 
     WAITING = "Waiting"
     RUNNING = "Running"
@@ -40,12 +40,12 @@ class TaskStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the task has ended."""
         return self not in (TaskStatus.WAITING, TaskStatus.RUNNING)
 
 
 class EndReason(StrEnum):
-    """Why a task ended; the built-in loop without tools and prices gives all but the last three."""
+    """Why a task ended."""
 
     COMPLETED = "Completed"
     MAX_STEPS = "MaxSteps"
@@ -60,14 +60,14 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """The task was taken in."""
+    """The task was submitted."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """A worker took the task; from the second attempt on, a worker before it was lost."""
+    """A worker claimed the task; from the second attempt on, an earlier worker was lost."""
 
     at: int
     worker: str
@@ -76,7 +76,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOver:
-    """A worker that had to leave gave the task back between two calls."""
+    """A worker that was told to stop gave the task back between two turns of the loop."""
 
     at: int
     worker: str
@@ -84,7 +84,7 @@ class HandedOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intended:
-    """A call is about to be made: written before it, with the tokens set aside for it."""
+    """A call is about to be made. Written before the call, with the tokens reserved for it."""
 
     at: int
     call: str
@@ -96,10 +96,10 @@ class Intended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What a call gave: written after it, and never repeated once it stands here.
+    """The result of a call. Written after the call, which is never repeated once this entry exists.
 
-    `value` is a list of passages for a retrieval and the text for a model call; `problem` says why there is
-    none.
+    `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
+    no value.
     """
 
     at: int
@@ -116,7 +116,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The task's end."""
+    """The task ended."""
 
     at: int
     status: TaskStatus
@@ -126,7 +126,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """An entry of a newer version."""
+    """An entry of a type that this version does not know."""
 
     at: int
     document: Mapping[str, Any] = field(default_factory=dict)
@@ -142,7 +142,7 @@ _ENUMS: Final[Mapping[str, type[StrEnum]]] = {"kind": CallKind, "outcome": CallO
 
 
 def document_of(entry: Entry) -> dict[str, Any]:
-    """The entry as a JSON object; fields that say nothing are left out."""
+    """The entry as a JSON object, without fields that are None."""
     if isinstance(entry, Other):
         return dict(entry.document)
     told = {name: value for name, value in asdict(entry).items() if value is not None}
@@ -150,12 +150,12 @@ def document_of(entry: Entry) -> dict[str, Any]:
 
 
 def encode(entry: Entry) -> str:
-    """The entry as it stands in Redis."""
+    """The entry as text for Redis."""
     return json.dumps(document_of(entry), ensure_ascii=False, separators=(",", ":"))
 
 
 def decode(text: str | bytes) -> Entry:
-    """The entry that stands in Redis."""
+    """The entry for a text from Redis."""
     document = json.loads(text)
     kind = _TYPES.get(document.get("type", ""))
     if kind is None:

@@ -1,11 +1,11 @@
-"""The built-in loop as a function: a story and the task in, what to do next out.
+"""The built-in loop as a pure function: from a task and its summed-up journal to the next action.
 
-Plan, act, observe: a turn is planned from the journal alone, its calls are made at once, their results join
-the journal, and the next turn is planned from there. Nothing here knows the clock, the network or Redis, so
-every state a crash can leave behind can be handed in by a test.
+Each turn is planned from the journal alone. Its calls are made at the same time, their results are written to
+the journal, and the next turn is planned from there. The function uses no clock, network or Redis, so a test
+can call it with every state that a crash can leave behind.
 
-Two turns do the work: ask every index, then answer from what they gave. An index that fails is left out and
-named in the result; only when all of them fail the task ends, with what is known so far.
+There are two turns: search every index, then let the model answer from the passages found. An index that
+fails is left out and named in the result. The task fails only when all indexes fail; what is known is kept.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from typing import Any, Final
 
 from flotilla_runtime.agent import prompts
 from flotilla_runtime.agent.citations import citation, cite
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, TaskStatus
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.prompts import Source
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.contract import Passage, TaskLimits
 
-MOST_SHRINKS: Final = 4  # a sixteenth of the room for passages; a prompt that is still too long will stay so
+MOST_SHRINKS: Final = 4  # after four halvings a sixteenth of the room for passages is left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
-    """What is to be done, as it was when the task was submitted and the fleet configured."""
+    """The task's question and limits, and the fleet's configuration."""
 
     question: str
     instructions: str
@@ -37,7 +37,7 @@ class Brief:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What the journal does not say: the time the task has run, and whether somebody wants it to end."""
+    """What the journal does not contain: how long the task has run, and whether it is to be cancelled."""
 
     elapsed_seconds: float
     cancel_requested: bool = False
@@ -45,7 +45,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieveCall:
-    """Ask one index."""
+    """A search in one index."""
 
     id: str
     target: str
@@ -56,7 +56,7 @@ class RetrieveCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCall:
-    """Ask the model; `reserved_tokens` is the most it can spend."""
+    """A call of the model; `reserved_tokens` is the most that it can use."""
 
     id: str
     target: str
@@ -71,7 +71,7 @@ Call = RetrieveCall | ModelCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """Make these calls, all at once."""
+    """Make these calls at the same time."""
 
     step: int
     calls: tuple[Call, ...]
@@ -79,7 +79,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The task is over; `partial` is what was found where there is no result."""
+    """End the task; `partial` holds what was found when there is no result."""
 
     status: TaskStatus
     reason: EndReason
@@ -92,7 +92,7 @@ Action = Act | End
 
 
 def next_action(story: Story, brief: Brief, situation: Situation) -> Action:
-    """What to do now."""
+    """The next action."""
     for check in ENDS_WHEN:
         if (end := check(story, brief, situation)) is not None:
             return end
@@ -106,17 +106,17 @@ def next_action(story: Story, brief: Brief, situation: Situation) -> Action:
 
 
 def retrieve_id(index: str) -> str:
-    """The id of the one call that asks this index."""
+    """The id of the call that searches this index."""
     return f"retrieve/{index}"
 
 
 def answer_id(number: int) -> str:
-    """The id of the model call that answers; a new number only for a shorter prompt."""
+    """The id of the model call that answers; each shorter prompt gets the next number."""
     return f"answer/{number}"
 
 
 def _answered(story: Story, brief: Brief, situation: Situation) -> End | None:
-    """Before anything else: an answer in the journal is the result, however late its worker was lost."""
+    """Checked first: an answer in the journal is the result, even if its worker was lost right after it."""
     answers = story.results_of(CallKind.MODEL)
     if not answers or answers[-1].outcome is not CallOutcome.SUCCEEDED:
         return None
@@ -137,7 +137,7 @@ def _cancelled(story: Story, brief: Brief, situation: Situation) -> End | None:
 def _given_up(story: Story, brief: Brief, situation: Situation) -> End | None:
     if story.attempts <= brief.max_attempts:
         return None
-    message = f"{brief.max_attempts} workers were lost while they ran this task"
+    message = f"the task was given up, because {brief.max_attempts} workers were lost while they ran it"
     return _failed(story, brief, EndReason.INFRASTRUCTURE, message)
 
 
@@ -153,8 +153,8 @@ def _question_too_long(story: Story, brief: Brief, situation: Situation) -> End 
     if bare.tokens <= room:
         return None
     message = (
-        f"the question takes about {bare.tokens} tokens with the fleet's prompt, and the model's context has "
-        f"room for {room}; ask a shorter one"
+        f"the question and the fleet's prompt have about {bare.tokens} tokens, and the model's context has "
+        f"room for {room}; ask a shorter question"
     )
     return _failed(story, brief, EndReason.INVALID, message)
 
@@ -163,7 +163,8 @@ def _out_of_time(story: Story, brief: Brief, situation: Situation) -> End | None
     limit = brief.limits.max_wall_seconds
     if situation.elapsed_seconds < limit:
         return None
-    return _failed(story, brief, EndReason.TIMEOUT, f"not done after maxWallSeconds ({limit:g} s)")
+    message = f"the task did not end within limits.maxWallSeconds ({limit:g} s)"
+    return _failed(story, brief, EndReason.TIMEOUT, message)
 
 
 def _no_index_answered(story: Story, brief: Brief, situation: Situation) -> End | None:
@@ -191,7 +192,8 @@ def _no_answer_to_come(story: Story, brief: Brief) -> End | None:
     last = answers[-1]
     if last.outcome is CallOutcome.PROMPT_TOO_LONG and len(answers) <= MOST_SHRINKS:
         return None
-    return _failed(story, brief, EndReason.MODEL_FAILED, f"model {brief.model}: {last.problem}")
+    message = f"the model {brief.model} gave no answer: {last.problem}"
+    return _failed(story, brief, EndReason.MODEL_FAILED, message)
 
 
 def _answer(story: Story, brief: Brief) -> Action:
@@ -201,8 +203,8 @@ def _answer(story: Story, brief: Brief) -> Action:
     affordable = brief.limits.max_tokens - story.committed_tokens - prompt.tokens
     if affordable < prompts.LEAST_ANSWER_TOKENS:
         message = (
-            f"the answer needs about {prompt.tokens} tokens of prompt, {story.committed_tokens} are spent, "
-            f"and maxTokens ({brief.limits.max_tokens}) leaves no room for it"
+            f"the prompt has about {prompt.tokens} tokens and {story.committed_tokens} tokens are already "
+            f"used, so limits.maxTokens ({brief.limits.max_tokens}) leaves no room for an answer"
         )
         return _failed(story, brief, EndReason.MAX_TOKENS, message)
     max_tokens = min(affordable, prompts.answer_tokens(brief.context_tokens))
@@ -217,18 +219,19 @@ def _answer(story: Story, brief: Brief) -> Action:
 
 
 def _turn(story: Story, brief: Brief, calls: tuple[Call, ...]) -> Action:
-    """These calls as the next turn, or as the turn that was begun before a crash."""
-    begun = [intent.step for call, intent in story.intents.items() if _same_turn(call, calls)]
+    """These calls as the next turn, or as the turn that had begun before a crash."""
+    begun = [intent.step for intent in story.intents.values() if _same_turn(intent, calls)]
     step = max(begun, default=story.steps + 1)
     if step > brief.limits.max_steps:
-        message = f"not done after maxSteps ({brief.limits.max_steps})"
+        message = f"the task did not end within limits.maxSteps ({brief.limits.max_steps})"
         return _failed(story, brief, EndReason.MAX_STEPS, message)
     return Act(step=step, calls=calls)
 
 
-def _same_turn(call: str, calls: tuple[Call, ...]) -> bool:
+def _same_turn(intent: Intended, calls: tuple[Call, ...]) -> bool:
+    """All searches are one turn, and each model call is a turn of its own."""
     is_retrieval = all(planned.kind is CallKind.RETRIEVE for planned in calls)
-    return call.startswith("retrieve/") if is_retrieval else call == calls[0].id
+    return intent.kind is CallKind.RETRIEVE if is_retrieval else intent.call == calls[0].id
 
 
 def _completed(story: Story, brief: Brief, answer: str, shrinks: int) -> End:
@@ -249,7 +252,7 @@ def _failed(story: Story, brief: Brief, reason: EndReason, message: str) -> End:
 
 
 def _partial(story: Story, brief: Brief) -> dict[str, Any] | None:
-    """What was found, where something was: the passages by rank and the indexes that gave none."""
+    """The passages found, by rank, and the indexes that failed; None when there is no result of any call."""
     if not story.results:
         return None
     passages = [citation(number, source) for number, source in enumerate(_sources(story, brief), start=1)]
@@ -268,7 +271,7 @@ def _prompt(story: Story, brief: Brief, shrinks: int) -> prompts.Prompt:
 
 
 def _sources(story: Story, brief: Brief) -> list[Source]:
-    """Every passage found, in the order of the fleet's indexes and not in that of their answers."""
+    """All passages found, by rank and in the order of the fleet's indexes, whichever answered first."""
     return prompts.interleaved(
         _sources_of(index, story.results[retrieve_id(index)])
         for index in brief.indexes
@@ -285,7 +288,7 @@ def _sources_of(index: str, done: Done) -> list[Source]:
 
 
 def _missing(story: Story, brief: Brief) -> dict[str, str]:
-    """The indexes that were asked and gave no answer, each with the reason."""
+    """The indexes whose search failed, each with the reason."""
     return {
         index: done.problem or str(done.outcome)
         for index in brief.indexes

@@ -1,4 +1,4 @@
-"""What a worker measures, in the Prometheus format; labels come from closed sets, never from a task."""
+"""The metrics of a worker in the Prometheus format; labels come from closed sets, never from a task."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,17 +12,17 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.running = Gauge(
-            "flotilla_worker_tasks_running", "Tasks this worker holds.", registry=self.registry
+            "flotilla_worker_tasks_running", "Tasks that this worker is running.", registry=self.registry
         )
         self.runs = Counter(
             "flotilla_worker_runs",
-            "Runs of tasks by how they ended for this worker.",
+            "Runs of tasks by this worker, by outcome: Ended, HandedOver, Lost, Crashed.",
             ["outcome"],
             registry=self.registry,
         )
         self.calls = Histogram(
             "flotilla_worker_call_duration_seconds",
-            "Calls of models and indexes.",
+            "Seconds that calls of models and indexes took.",
             ["kind", "outcome"],
             buckets=CALL_SECONDS,
             registry=self.registry,
@@ -32,7 +32,7 @@ class WorkerMetrics:
         )
         self.loop_lag = Histogram(
             "flotilla_worker_loop_lag_seconds",
-            "How late the event loop ran what was due.",
+            "Seconds by which the event loop ran a timer late.",
             buckets=LAG_SECONDS,
             registry=self.registry,
         )

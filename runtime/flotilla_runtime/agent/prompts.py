@@ -1,8 +1,8 @@
-"""The built-in loop's prompt: the fleet's own words, numbered passages, the question.
+"""The prompt of the built-in loop: the fleet's own prompt, numbered passages, and the question.
 
-Everything here is counted in tokens that are estimated from bytes, because a worker has no tokenizer of the
-model it calls: three bytes a token is on the careful side for prose and code in every script tried (English
-prose has about four and a half). Where the guess is still too small the model says so, and the loop tries
+Tokens are estimated from bytes, because a worker does not have the tokenizer of the model. Three bytes per
+token overestimates the tokens of prose and code in every script tried (English prose has about four and a
+half bytes per token). If the estimate is still too low, the model refuses the prompt, and the loop tries
 again with fewer passages.
 """
 
@@ -14,11 +14,11 @@ from typing import Final
 from flotilla_runtime.contract import Passage
 
 BYTES_PER_TOKEN: Final = 3
-MESSAGE_TOKENS: Final = 24  # what a chat template adds around two messages
-ANSWER_SHARE: Final = 16  # an answer may take this part of the context, one sixteenth
+MESSAGE_TOKENS: Final = 24  # the tokens that a chat template adds around two messages
+ANSWER_SHARE: Final = 16  # an answer may take one sixteenth of the context
 MOST_ANSWER_TOKENS: Final = 1024
 LEAST_ANSWER_TOKENS: Final = 32
-PASSAGES_SHARE: Final = 2  # passages may take half of the context, so long questions have room
+PASSAGES_SHARE: Final = 2  # passages may take half of the context, which leaves room for long questions
 MOST_PASSAGES_TOKENS: Final = 8192
 
 FROM_PASSAGES: Final = (
@@ -31,7 +31,7 @@ WITHOUT_PASSAGES: Final = "No passage was found for this question. Say so before
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A passage and the index and generation it came from."""
+    """A passage, and the index and generation from which it comes."""
 
     index: str
     generation: str
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """The messages of one model call; `sources` are the passages in it, by their numbers from 1."""
+    """The messages of one model call; `sources` are its passages, numbered from 1."""
 
     system: str
     user: str
@@ -48,32 +48,32 @@ class Prompt:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """As the chat completions API takes them."""
+        """The messages for the chat completions API."""
         return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
 
     @property
     def tokens(self) -> int:
-        """How many tokens this is, estimated with care."""
+        """The estimated number of tokens."""
         return MESSAGE_TOKENS + estimated_tokens(self.system) + estimated_tokens(self.user)
 
 
 def estimated_tokens(text: str) -> int:
-    """How many tokens a text will hardly exceed."""
+    """A number of tokens that the text will hardly exceed."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
 def answer_tokens(context_tokens: int) -> int:
-    """How long an answer may be in a context of this size."""
+    """The most tokens of an answer in a context of this size."""
     return min(MOST_ANSWER_TOKENS, context_tokens // ANSWER_SHARE)
 
 
 def passages_tokens(context_tokens: int, shrinks: int) -> int:
-    """The room for passages, halved each time the model found the prompt too long."""
+    """The room for passages; it is halved each time the model finds the prompt too long."""
     return min(MOST_PASSAGES_TOKENS, context_tokens // PASSAGES_SHARE) >> shrinks
 
 
 def interleaved(by_index: Iterable[Sequence[Source]]) -> list[Source]:
-    """Best first over several indexes: by rank, since scores of different embedders do not compare."""
+    """Merge the passages of several indexes by rank: scores of different embedders are not comparable."""
     ranks = zip_longest(*by_index)
     return [source for source in chain.from_iterable(ranks) if source is not None]
 
@@ -87,7 +87,7 @@ def compose(
     shrinks: int = 0,
     retrieves: bool = True,
 ) -> Prompt:
-    """The prompt with as many passages, best first, as there is room for; too long a one is passed over."""
+    """The prompt with as many passages as fit, best first; a passage that does not fit is left out."""
     system = _system(instructions, FROM_PASSAGES if retrieves else "")
     bare = Prompt(system=system, user=_FRAME.format(passages="", question=question), sources=())
     left = context_tokens - answer_tokens(context_tokens) - bare.tokens

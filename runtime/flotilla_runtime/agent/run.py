@@ -1,9 +1,9 @@
-"""Runs one task: what the journal says next, until it says the end.
+"""Runs one task: carries out the next action that the loop plans from the journal, until the task ends.
 
-Before a call its intent is written, after it the result, each at the place of the journal where this worker
-knows it to be; a write that is refused ends the run, because then another worker holds the task. A run can be
-interrupted from outside in three ways, and each stops the calls at once and never a write: somebody wants the
-task cancelled, the worker has to leave, the lease is lost.
+The intent of a call is written before it and its result after it, each at the position of the journal that
+this worker expects. A refused write ends the run, because then another worker holds the task. A run can be
+interrupted for three reasons: the task is to be cancelled, the worker must stop, or the lease is lost. An
+interruption stops the calls at once, but never a write.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from flotilla_runtime.agent.tasks import Claim, LoadedTask
 
 
 class Calls(Protocol):
-    """Whatever makes the loop's calls."""
+    """Makes the calls of the loop."""
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call."""
 
 
 class Interrupt(StrEnum):
-    """Why a run is stopped from outside."""
+    """Why a run is interrupted."""
 
     CANCEL = "Cancel"
     LEAVE = "Leave"
@@ -46,7 +46,7 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """The two clocks a run needs: one that never jumps, and the time of day in milliseconds."""
+    """The two clocks of a run: a monotonic one in seconds, and the time of day in milliseconds."""
 
     monotonic_seconds: Callable[[], float]
     wall_ms: Callable[[], int]
@@ -54,7 +54,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What a worker lends to every run: its name, where to write, how to call, the clocks."""
+    """What every run of a worker uses: the worker's name, the journal, the calls and the clocks."""
 
     worker: str
     journal: Journal
@@ -63,7 +63,7 @@ class Means:
 
 
 class TaskRun:
-    """One task in one worker's hands."""
+    """One run of one task by one worker."""
 
     def __init__(self, claim: Claim, task: LoadedTask, brief: Brief, means: Means) -> None:
         self.claim: Final = claim
@@ -85,11 +85,11 @@ class TaskRun:
 
     @property
     def elapsed_seconds(self) -> float:
-        """How long the task has been running, under all its workers."""
+        """How long the task has been running, including earlier workers."""
         return self._elapsed_before + self._clock.monotonic_seconds() - self._started
 
     def interrupt(self, reason: Interrupt) -> None:
-        """Stop the calls that are under way, for this reason."""
+        """Stop the calls in flight, for this reason."""
         match reason:
             case Interrupt.CANCEL:
                 self._cancel_requested = True
@@ -100,11 +100,11 @@ class TaskRun:
         self._interrupted.set()
 
     def leave_after_this_turn(self) -> None:
-        """Hand the task over when the calls under way are done."""
+        """Hand the task over when the calls in flight are done."""
         self._leaving = True
 
     async def run(self) -> RunOutcome:
-        """Run the task to its end, to the hand-over, or until it turns out to be another worker's."""
+        """Run the task until it ends, is handed over, or belongs to another worker."""
         try:
             return await self._turns()
         except (LeaseLostError, StoreUnavailableError):
@@ -124,14 +124,16 @@ class TaskRun:
         return RunOutcome.LOST
 
     def _situation(self) -> Situation:
-        """A timer may fire a moment early, and then the time is up all the same."""
+        """The situation for the loop. Once a timer has fired, the time limit counts as reached, because a
+        timer may fire a moment early.
+        """
         limit = self._brief.limits.max_wall_seconds if self._time_is_up else 0.0
         return Situation(
             elapsed_seconds=max(limit, self.elapsed_seconds), cancel_requested=self._cancel_requested
         )
 
     async def _act(self, act: Act) -> None:
-        """Write the intents, make the calls at once, write each result as it comes."""
+        """Write the intents, make the calls at the same time, and write each result as it arrives."""
         now = self._clock.wall_ms()
         await self._write(
             [
@@ -173,7 +175,7 @@ class TaskRun:
         await self._write([done])
 
     async def _reply_or_none(self, call: Call) -> Reply | None:
-        """The reply, or None when the run was interrupted or its time is over before there is one."""
+        """The reply, or None when the run is interrupted or its time ends before the reply arrives."""
         if self._interrupted.is_set():
             return None
         left = self._brief.limits.max_wall_seconds - self.elapsed_seconds

@@ -1,18 +1,18 @@
-"""Tasks in Redis: every write is one script, and every script of a worker checks its token.
+"""Tasks in Redis: every write is one Lua script, and every script of a worker checks its fencing token.
 
-What a client of this module may rely on: a submission is on disk before it returns (the managed Redis syncs
-before it answers); a write with a stale token changes nothing; every write may be sent again when its answer
-was lost. Reads are not fenced. redis-py's own retries are off, because only the caller knows how long a
-repetition still makes sense.
+Callers can rely on this: a submission is on disk before it returns (the managed Redis syncs before it
+answers); a write with a stale token changes nothing; every write can be sent again when its answer was lost.
+Reads do not check a token. redis-py's own retries are off, because only the caller knows for how long a
+request is still worth repeating.
 """
 
 import json
 import os
-import re
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -21,9 +21,10 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from flotilla_runtime.agent import journal
-from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.loop import End
+from flotilla_runtime.agent.redis_errors import as_unavailable
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -46,26 +47,12 @@ ANSWER_TIMEOUT_SECONDS: Final = 5.0
 MOST_CONNECTIONS: Final = 64
 FORGET_AT_ONCE: Final = 200
 
-UNAVAILABLE: Final = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.OutOfMemoryError,
-    OSError,
-)
-# Error codes that redis-py has no class for: Redis cannot save, a script holds it, replicas are missing, it
-# is starting. In a pipeline redis-py puts words of its own in front of them.
-UNAVAILABLE_CODE: Final = re.compile(r"(?:^|caused error: \(['\"])(?:MISCONF|BUSY|NOREPLICAS|LOADING)\b")
-
 
 class Journal(Protocol):
-    """What a task's run needs of the store; a test stops it before and after every write."""
+    """The part of the store that a run uses; tests stop it before and after every write."""
 
     async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Add entries at this place; says whether the task is to be cancelled."""
+        """Append entries at this position; returns whether the task is to be cancelled."""
 
     async def finish(self, claim: Claim, end: End, story: Story) -> None:
         """End the task."""
@@ -75,20 +62,20 @@ class Journal(Protocol):
 
 
 class PasswordFile(CredentialProvider):
-    """The password in a mounted secret, read for each connection, so a changed one needs no restart."""
+    """The password in a mounted secret, read for each connection, so that a new one needs no restart."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def get_credentials(self) -> tuple[str]:
-        """As redis-py wants it."""
+        """The password in the form that redis-py expects."""
         return (self._path.read_text(encoding="utf-8").strip(),)
 
 
 def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) -> "Redis":
     """A client for the fleet's Redis; nothing is sent yet."""
     pool = BlockingConnectionPool.from_url(
-        config.url or environment[ENV_REDIS_URL],
+        _readable(config.url or environment[ENV_REDIS_URL]),
         credential_provider=PasswordFile(Path(config.password_path)) if config.password_path else None,
         decode_responses=True,
         max_connections=MOST_CONNECTIONS,
@@ -99,6 +86,17 @@ def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) ->
         health_check_interval=15,
     )
     return Redis(connection_pool=pool)
+
+
+def _readable(url: str) -> str:
+    """The URL unchanged. The error of an unreadable port shows no part of the password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError(
+            "the URL of Redis has no readable port; percent-encode the special characters of the password"
+        ) from None
+    return url
 
 
 class TaskStore:
@@ -118,11 +116,11 @@ class TaskStore:
 
     @property
     def lease_ms(self) -> int:
-        """How long a task is held without a word from its worker."""
+        """For how long a worker holds a task without renewing its lease."""
         return round(self._config.lease_seconds * 1000)
 
     async def submit(self, task: NewTask) -> Submission:
-        """Take a task in: stored and in the queue, or neither."""
+        """Store a task and put it in the queue, both or neither."""
         outcome, task_id = await self._run(
             "submit",
             task.id,
@@ -135,12 +133,12 @@ class TaskStore:
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
     async def claim(self, worker: str, wanted: int) -> list[Claim]:
-        """Take up to so many tasks: abandoned ones first, then interactive, then batch."""
+        """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch."""
         granted = await self._run("claim", worker, self.lease_ms, wanted)
         return [Claim(id=task_id, token=token) for task_id, token in granted]
 
     async def wait_for_work(self, seconds: float) -> None:
-        """Return as soon as a task is in a queue, or after this time."""
+        """Return when a task is in a queue, or after this time."""
         streams: dict[Any, Any] = {self.keys.queue(priority): "0-0" for priority in Priority}
         await self._asked(self._client.xread(streams, count=1, block=max(1, round(seconds * 1000))))
 
@@ -160,7 +158,7 @@ class TaskStore:
         )
 
     async def records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
-        """The hashes of these tasks, without those that are gone."""
+        """The records of these tasks, without those that no longer exist."""
         async with self._client.pipeline(transaction=False) as pipeline:
             for task_id in task_ids:
                 pipeline.hgetall(self.keys.task(task_id))
@@ -168,7 +166,7 @@ class TaskStore:
         return [TaskRecord.of(fields) for fields in found if fields]
 
     async def progress(self, task_id: str, place: int) -> tuple[TaskStatus | None, list[Entry]]:
-        """Where a task stands, None when it has been forgotten, and its journal from this place on."""
+        """A task's status, None when it no longer exists, and its journal from this position on."""
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hget(self.keys.task(task_id), "status")
             pipeline.lrange(self.keys.journal(task_id), place, -1)
@@ -176,7 +174,7 @@ class TaskStore:
         return TaskStatus(status) if status else None, [journal.decode(text) for text in texts]
 
     async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
-        """Task ids of one caller, or of all, newest first, from just before an id."""
+        """The task ids of one caller or of all, newest first, starting after the id `before`."""
         key = self.keys.tasks if caller is None else self.keys.tasks_of(caller_key(caller))
         start = "+" if before is None else f"({before}"
         found = await self._asked(
@@ -185,7 +183,7 @@ class TaskStore:
         return [str(task_id) for task_id in found]
 
     async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Add entries at this place of the journal; says whether somebody wants the task cancelled."""
+        """Append entries at this position of the journal; returns whether the task is to be cancelled."""
         texts = [journal.encode(entry) for entry in entries]
         outcome, cancelled = await self._run("append", claim.id, claim.token, self.lease_ms, expected, *texts)
         if outcome != "Written":
@@ -193,13 +191,13 @@ class TaskStore:
         return bool(cancelled)
 
     async def renew(self, claims: Iterable[Claim]) -> Renewal:
-        """Renew every lease a worker holds."""
+        """Renew the leases of these tasks."""
         pairs = [part for claim in claims for part in (claim.id, claim.token)]
         lost, cancelled = await self._run("renew", self.lease_ms, *pairs)
         return Renewal(lost=frozenset(lost), cancelled=frozenset(cancelled))
 
     async def finish(self, claim: Claim, end: End, story: Story) -> None:
-        """End the task with its result or what there is of it."""
+        """End the task with its result, or with a partial one."""
         shown = {"result": end.result, "partial": end.partial}
         kept = {name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value}
         figures = {"steps": story.steps, "tokens": story.used_tokens, "busy": story.busy_ms()}
@@ -217,21 +215,21 @@ class TaskStore:
             raise LeaseLostError(claim.id)
 
     async def release(self, claim: Claim, worker: str) -> None:
-        """Hand the task over to whoever claims next."""
+        """Hand the task over to the next worker that claims."""
         if await self._run("release", claim.id, claim.token, worker) != "Written":
             raise LeaseLostError(claim.id)
 
     async def cancel(self, task_id: str) -> CancelOutcome:
-        """End a waiting task, ask a running one to end."""
+        """Cancel a waiting task, or record that a running one is to be cancelled."""
         return CancelOutcome(await self._run("cancel", task_id))
 
     async def forget_ended(self) -> int:
-        """Remove some of the tasks whose results have lived long enough; says how many."""
+        """Remove some of the tasks whose results have expired; returns how many."""
         forgotten = await self._run("forget", self._config.result_ttl_seconds * 1000, FORGET_AT_ONCE)
         return int(forgotten)
 
     async def queue_lengths(self) -> tuple[int, int]:
-        """How many tasks wait, and how many are running."""
+        """The numbers of waiting and of running tasks."""
         async with self._client.pipeline(transaction=True) as pipeline:
             for priority in Priority:
                 pipeline.xlen(self.keys.queue(priority))
@@ -240,7 +238,7 @@ class TaskStore:
         return sum(waiting), running
 
     async def oldest_waiting_ms(self) -> int | None:
-        """For how long the first task of the queues has waited."""
+        """For how long the oldest waiting task has waited; None when none waits."""
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.time()
             for priority in Priority:
@@ -250,7 +248,7 @@ class TaskStore:
         return max(0, int(seconds) * 1000 - min(since)) if since else None
 
     async def windows(self, minutes: Sequence[int]) -> list[dict[str, int]]:
-        """What ended in each of these minutes since the epoch."""
+        """The counts of what ended in each of these minutes since the epoch."""
         async with self._client.pipeline(transaction=False) as pipeline:
             for minute in minutes:
                 pipeline.hgetall(self.keys.window(minute))
@@ -258,7 +256,7 @@ class TaskStore:
         return [{name: int(value) for name, value in window.items()} for window in found]
 
     async def ping(self) -> None:
-        """Whether Redis answers; raises when it does not."""
+        """Raise `StoreUnavailableError` unless Redis answers."""
         await self._asked(self._client.ping())
 
     async def close(self) -> None:
@@ -275,9 +273,8 @@ class TaskStore:
     async def _asked(answer: Awaitable[Answer]) -> Answer:
         try:
             return await answer
-        except UNAVAILABLE as problem:
-            raise StoreUnavailableError(f"{type(problem).__name__}: {problem}") from problem
-        except redis.exceptions.ResponseError as problem:
-            if UNAVAILABLE_CODE.search(str(problem)) is None:
+        except (redis.exceptions.RedisError, OSError) as problem:
+            unavailable = as_unavailable(problem)
+            if unavailable is None:
                 raise
-            raise StoreUnavailableError(str(problem)) from problem
+            raise unavailable from problem

@@ -1,8 +1,8 @@
-"""Where a task stands, read from its journal: the fold that makes a task durable.
+"""Sums a task's journal up into its state; this is what makes a task durable.
 
-The same function serves a task's first worker and the one that takes over after a crash. A call with a result
-is never made again; one with an intent alone is made again under the same id, and the tokens set aside for
-the lost try count as spent, because a model may well have spent them. So no budget is overspent by a crash.
+The first worker of a task and one that takes over after a crash use the same function. A call with a result
+is never made again. A call with only an intent is made again with the same id, and the tokens reserved for
+the lost try count as used, because the model may have used them. So a crash cannot overspend a budget.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,10 +13,10 @@ from flotilla_runtime.agent.journal import CallKind, Claimed, Done, Ended, Entry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """A journal, summed up.
+    """The summary of a journal.
 
-    `reserved_tokens` are those of calls without a result, lost tries included; `steps` counts turns of the
-    loop.
+    `reserved_tokens` are the tokens of calls without a result, including lost tries. `steps` counts the turns
+    of the loop.
     """
 
     length: int = 0
@@ -31,15 +31,15 @@ class Story:
 
     @property
     def committed_tokens(self) -> int:
-        """What counts against the budget."""
+        """The tokens that count against the budget."""
         return self.used_tokens + self.reserved_tokens
 
     def results_of(self, kind: CallKind) -> list[Done]:
-        """The results of one kind of call, in the order they came."""
+        """The results of one kind of call, in the order in which they arrived."""
         return [done for call, done in self.results.items() if self.intents[call].kind is kind]
 
     def busy_ms(self) -> dict[str, int]:
-        """The time the calls took, by what was called."""
+        """The time that the calls took, by model and index."""
         busy: dict[str, int] = {}
         for call, done in self.results.items():
             intent = self.intents[call]
@@ -49,7 +49,7 @@ class Story:
 
 
 def read(entries: Iterable[Entry]) -> Story:
-    """Sum a journal up."""
+    """The summary of a journal."""
     length = attempts = used = reserved = 0
     intents: dict[str, Intended] = {}
     open_calls: dict[str, Intended] = {}

@@ -1,4 +1,4 @@
-"""A task as the store keeps it: what was submitted, who holds it, how it ended."""
+"""The values of the task store: new tasks, claims, and the records of tasks."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from flotilla_runtime.contract import Priority, TaskLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """A task to be submitted; `caller` is the name of who asks, `limits` are already within the fleet's."""
+    """A task to be submitted; `caller` is the caller's name, and `limits` are already within the fleet's."""
 
     id: str
     input: str
@@ -24,7 +24,7 @@ class NewTask:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self) -> dict[str, str]:
-        """What of it stands in the task's hash, beside what the script adds."""
+        """The fields of the task's hash in Redis, except those that the script adds."""
         return {
             "input": self.input,
             "limits": self.limits.model_dump_json(),
@@ -33,7 +33,7 @@ class NewTask:
 
 
 class SubmitOutcome(StrEnum):
-    """What became of a submission."""
+    """The outcome of a submission."""
 
     CREATED = "Created"
     EXISTS = "Exists"
@@ -42,7 +42,7 @@ class SubmitOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """The id is the earlier task's where the idempotency key was known, empty where the queue was full."""
+    """The outcome and the id: an earlier task's for a known idempotency key, empty for a full queue."""
 
     outcome: SubmitOutcome
     id: str
@@ -50,14 +50,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The right to write to a task: void as soon as a newer token is granted."""
+    """The right to write to a task, with a fencing token; it ends when a newer token is granted."""
 
     id: str
     token: int
 
 
 class CancelOutcome(StrEnum):
-    """What became of a request to cancel."""
+    """The outcome of a cancellation."""
 
     CANCELLED = "Cancelled"
     REQUESTED = "Requested"
@@ -67,7 +67,7 @@ class CancelOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """What a renewal of leases found: tasks that are lost, and tasks to cancel."""
+    """The result of renewing leases: the tasks that are lost, and those that are to be cancelled."""
 
     lost: frozenset[str]
     cancelled: frozenset[str]
@@ -75,7 +75,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """A task's hash; times are milliseconds since the epoch on Redis' clock."""
+    """A task's hash in Redis; times are in milliseconds since the epoch, by Redis' clock."""
 
     id: str
     status: TaskStatus
@@ -127,17 +127,17 @@ class LoadedTask:
 
     @property
     def elapsed_seconds(self) -> float:
-        """How long the task has been running, waiting for a worker to take it over included."""
+        """How long the task has been running, including the time until another worker took it over."""
         return max(0, self.read_at - (self.record.started_at or self.read_at)) / 1000
 
 
 def caller_key(caller: str) -> str:
-    """A caller's name as it stands in keys: of one length, without characters of its own, not readable."""
+    """A hash of the caller's name for keys in Redis: it has a fixed length and no special characters."""
     return hashlib.sha256(caller.encode()).hexdigest()[:32]
 
 
 def idempotency_hash(key: str | None) -> str:
-    """An idempotency key as it stands in keys; empty for none."""
+    """A hash of the idempotency key for keys in Redis; empty for none."""
     return hashlib.sha256(key.encode()).hexdigest() if key else ""
 
 

@@ -1,10 +1,10 @@
 """A worker: one event loop that runs many tasks at once.
 
-It takes tasks while it has room, renews the leases of all of them in one script a third of a lease apart, and
-stops the runs whose lease is lost or whose task is to be cancelled. Redis may go away and come back: what is
-running goes on, a result is sent again for as long as its task may run, and a worker that was away for too
-long finds its tokens stale and lets go. When it is told to stop it takes nothing new, hands each task over
-between two turns of its loop, and after `handover_seconds` in the middle of one.
+It claims tasks while it has room. Every third of a lease it renews the leases of all its tasks with one
+script, and it stops the runs whose lease is lost or whose task is to be cancelled. When Redis does not answer
+for a while, running tasks continue, and a result is sent again for as long as its task may run; a worker that
+was cut off for too long finds its tokens stale and drops its tasks. When it is told to stop, it claims no
+more tasks and hands each task over between two turns of the loop, or after `handover_seconds` within one.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry
 from flotilla_runtime.agent.loop import Brief, Call, End
 from flotilla_runtime.agent.metrics import WorkerMetrics
-from flotilla_runtime.agent.retries import STORE_PAUSES, Pauses
+from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
+from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import DEFAULT_ROLE, WorkerConfig
 
 Answer = TypeVar("Answer")
@@ -32,7 +33,7 @@ Answer = TypeVar("Answer")
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
 RENEWALS_PER_LEASE: Final = 3
-LEAST_PATIENCE_SECONDS: Final = 60.0  # so that a task whose time is over can still be ended
+LEAST_PATIENCE_SECONDS: Final = 60.0  # so that the end of a task whose time is over can still be written
 LAST_WORDS_SECONDS: Final = 5.0
 LAG_INTERVAL_SECONDS: Final = 0.25
 SILENT_AFTER_SECONDS: Final = 30.0
@@ -42,15 +43,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long Redis is asked again: as long as the task may still run, and a minute in any case."""
+    """Repeats requests to Redis for as long as the task may still run, and for at least a minute."""
 
     metrics: WorkerMetrics
     clock: Clock
     task_ends_at: float = 0.0
-    pauses: Pauses = STORE_PAUSES
+    backoff: Backoff = STORE_BACKOFF
 
     async def answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Ask Redis until it answers."""
+        """Repeat a request until Redis answers or the time is over."""
         gives_up_at = max(self.task_ends_at, self.clock.monotonic_seconds() + LEAST_PATIENCE_SECONDS)
         failures = 0
         while True:
@@ -62,18 +63,18 @@ class Patience:
                 log.warning("store_unavailable", problem=problem.problem, failures=failures)
                 if self.clock.monotonic_seconds() >= gives_up_at:
                     raise
-            await asyncio.sleep(self.pauses.pause_seconds(failures, None, random.uniform))
+            await asyncio.sleep(self.backoff.seconds_after(failures, random.uniform))
 
 
 class PersistentJournal:
-    """The store's journal, with each write sent until it is answered."""
+    """The store's journal, with each write repeated until it is answered."""
 
     def __init__(self, store: TaskStore, patience: Patience) -> None:
         self._store = store
         self._patience = patience
 
     async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Add entries at this place; says whether the task is to be cancelled."""
+        """Append entries at this position; returns whether the task is to be cancelled."""
         return await self._patience.answered(lambda: self._store.append(claim, expected, entries))
 
     async def finish(self, claim: Claim, end: End, story: Story) -> None:
@@ -86,7 +87,7 @@ class PersistentJournal:
 
 
 class MeasuredCalls:
-    """Calls, with their durations by kind and outcome."""
+    """Calls whose durations are measured, by kind and outcome."""
 
     def __init__(self, calls: Calls, metrics: WorkerMetrics, clock: Clock) -> None:
         self._calls = calls
@@ -104,7 +105,7 @@ class MeasuredCalls:
 
 
 class Worker:
-    """Takes tasks, runs them, and lets go of them in time."""
+    """Claims tasks, runs them, and hands them over when it must stop."""
 
     def __init__(
         self, *, name: str, store: TaskStore, calls: Calls, config: WorkerConfig, clock: Clock
@@ -123,7 +124,7 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker still looks for tasks; false for one that is stuck."""
+        """Whether the worker has looked for tasks lately; False for one that is stuck."""
         return self._clock.monotonic_seconds() - self._looked_at < SILENT_AFTER_SECONDS
 
     @property
@@ -135,7 +136,7 @@ class Worker:
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set, then hand over and return."""
+        """Run tasks until `stopping` is set, then hand them over and return."""
         renewing = asyncio.create_task(self._renew_leases())
         measuring = asyncio.create_task(self._measure_lag())
         try:
@@ -151,7 +152,7 @@ class Worker:
         while not stopping.is_set():
             self._looked_at = self._clock.monotonic_seconds()
             try:
-                if failures:  # before a claim can take from this worker what it still holds
+                if failures:  # renew first, or the next claim could take tasks that this worker still runs
                     await self._renew(dict(self._runs))
                 await self._take_some(stopping)
                 self._answered_at = self._clock.monotonic_seconds()
@@ -160,10 +161,10 @@ class Worker:
                 failures += 1
                 self.metrics.store_problems.inc()
                 log.warning("store_unavailable", problem=problem.problem, failures=failures)
-                await asyncio.sleep(STORE_PAUSES.pause_seconds(failures, None, random.uniform))
+                await asyncio.sleep(STORE_BACKOFF.seconds_after(failures, random.uniform))
 
     async def _take_some(self, stopping: asyncio.Event) -> None:
-        """Fill the free places, or wait for a task to come or a place to become free."""
+        """Claim tasks for the free places, or wait for a task or for a free place."""
         free = self._config.concurrency - len(self._tasks)
         if free <= 0:
             stopped = asyncio.create_task(stopping.wait())
@@ -182,7 +183,7 @@ class Worker:
             await self._store.wait_for_work(IDLE_SECONDS)
 
     async def _run_one(self, claim: Claim) -> None:
-        """Run one claimed task; whatever goes wrong here, its lease ends and another run takes it up."""
+        """Run one claimed task. After any error its lease ends, and another run takes the task over."""
         try:
             task = await self._patience.answered(lambda: self._store.load(claim.id))
             if task is None:
@@ -193,10 +194,10 @@ class Worker:
             log.exception("task_run_crashed", task=claim.id)
 
     async def _run_loaded(self, run: TaskRun) -> None:
-        """Run with its lease renewed.
+        """Run the task while its lease is renewed.
 
-        The worker may hold the task already: when Redis was away for longer than a lease, a claim may come
-        before the next renewal. The earlier run's token is stale then.
+        This worker may still have an earlier run of the task: when Redis did not answer for longer than a
+        lease, a claim can come before the next renewal. The token of the earlier run is then stale.
         """
         task_id = run.claim.id
         if (earlier := self._runs.get(task_id)) is not None:
@@ -235,7 +236,7 @@ class Worker:
         )
 
     async def _renew_leases(self) -> None:
-        """Renew at a third of a lease; a renewal that fails, however it does, is tried again at the next."""
+        """Renew the leases every third of a lease; a renewal that fails is tried again a third later."""
         while True:
             await asyncio.sleep(self._config.queue.lease_seconds / RENEWALS_PER_LEASE)
             held: Mapping[str, TaskRun] = dict(self._runs)

@@ -1,9 +1,9 @@
-"""What the operator and the pods it creates agree on.
+"""The names and formats on which the operator and its pods agree.
 
-The operator's workloads write these names into manifests, the runtime reads them from inside the pods; both
-import them from here and from nowhere else, so neither can drift. Every component reads one JSON file,
-`CONFIG_PATH`, mounted from a ConfigMap and described by the pydantic model of its name; secrets never stand
-in it, only the names of the environment variables or files that hold them.
+The operator writes these names into manifests, and the runtime reads them inside the pods. Both import them
+only from here, so they cannot differ. Every component reads one JSON file, `CONFIG_PATH`, which is mounted
+from a ConfigMap and described by a pydantic model such as `GatewayConfig`. It holds no secrets, only the
+names of the environment variables or files that hold them.
 """
 
 from flotilla_runtime.contract.fleet import (
@@ -104,6 +104,7 @@ from flotilla_runtime.contract.names import (
     PORT_ROUTER_METRICS,
     TERMINATION_LOG_BYTES,
     TERMINATION_LOG_PATH,
+    url_host,
 )
 from flotilla_runtime.contract.router import (
     TLS_FILE,
@@ -221,4 +222,5 @@ __all__ = [
     "TaskLimits",
     "WorkerConfig",
     "caller_entry",
+    "url_host",
 ]

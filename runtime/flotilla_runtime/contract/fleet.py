@@ -1,4 +1,4 @@
-"""Agent fleet: tasks in Redis, the gateway and the workers."""
+"""The contract for agent fleets: tasks in Redis, the gateway and the workers."""
 
 from enum import StrEnum
 from typing import Final
@@ -8,7 +8,7 @@ from pydantic import Field
 from flotilla_runtime.contract.names import PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
 
-ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL, where the fleet's Redis is the user's own
+ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL of an external Redis
 ENV_MODEL_KEY_PREFIX: Final = "FLOTILLA_MODEL_KEY_"  # followed by the model's role in capitals
 ENV_POD_NAME: Final = "FLOTILLA_POD_NAME"
 
@@ -23,19 +23,19 @@ DEFAULT_ROLE: Final = "Default"
 
 
 def caller_entry(kind: str, name: str) -> str:
-    """The entry of a model's `authSecretRef` that is the key of this fleet or index build."""
+    """The entry of a model's `authSecretRef` that holds the key of this fleet or index."""
     return f"{kind.lower()}-{name}"
 
 
 class Priority(StrEnum):
-    """How soon a task wants to run; the values are also those of HEADER_PRIORITY."""
+    """How urgent a task is: Interactive tasks go before Batch tasks. HEADER_PRIORITY has the same values."""
 
     INTERACTIVE = "Interactive"
     BATCH = "Batch"
 
 
 class GatewayAuth(StrEnum):
-    """How callers of the task API prove who they are."""
+    """How callers of the task API authenticate."""
 
     KUBERNETES = "Kubernetes"
     SECRET = "Secret"  # noqa: S105
@@ -43,7 +43,7 @@ class GatewayAuth(StrEnum):
 
 
 class TaskLimits(Section):
-    """What one task may use at most; a step is one turn of the loop, whatever it does at once."""
+    """The most that one task may use; a step is one turn of the loop, however many calls it makes."""
 
     max_steps: int = 24
     max_tokens: int = 200_000
@@ -51,10 +51,11 @@ class TaskLimits(Section):
 
 
 class QueueConfig(Section):
-    """Where a fleet's tasks stand.
+    """The Redis of a fleet, and the limits of its queue.
 
-    `fleet` is `namespace/name` and starts every key, so fleets may share a Redis. Without `url` the whole URL
-    is in ENV_REDIS_URL; with it, the password is in the file `password_path`, read anew for each connection.
+    `fleet` is `namespace/name`; every key begins with it, so fleets can share a Redis. Without `url` the
+    whole URL is in ENV_REDIS_URL. With `url`, the password is in the file `password_path`, which is read for
+    each connection.
     """
 
     fleet: str
@@ -67,9 +68,9 @@ class QueueConfig(Section):
 
 
 class ModelConnection(Section):
-    """A model a fleet calls: `url` ends in /v1, `context_tokens` is what prompt and answer may hold.
+    """A model that a fleet calls. `url` ends in /v1; `context_tokens` limits prompt and answer together.
 
-    `key_environment` names the environment variable that holds its API key, where it asks for one.
+    `key_environment` names the environment variable with the API key, if the model needs one.
     """
 
     role: str
@@ -81,7 +82,7 @@ class ModelConnection(Section):
 
 
 class IndexConnection(Section):
-    """An index a fleet retrieves from; `url` is that of POST /v1/retrieve, the deadline the index's own."""
+    """An index that a fleet searches; `url` is that of POST /v1/retrieve, and the deadline is the index's."""
 
     name: str
     url: str
@@ -118,11 +119,12 @@ class GatewayConfig(Section):
 
 
 class FleetStatus(WireModel):
-    """Answer of GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
+    """The answer to GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
 
-    Every gateway reads the same Redis, so any one's answer is the fleet's. Figures without a time are of now;
-    the others are of the tasks that ended in the last hour, and None when there was none. `busy_seconds` is
-    where these tasks spent their time: `Queue`, `Model/<name>`, `Index/<name>`.
+    Every gateway reads the same Redis, so each one answers for the whole fleet. `waiting`, `in_flight`,
+    `unknown_effects` and `oldest_waiting_seconds` are current values. The other figures cover the tasks that
+    ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
+    spent their time: `Queue`, `Model/<name>`, `Index/<name>`. `unknown_effects` is always 0 for now.
     """
 
     fleet: str
@@ -143,8 +145,8 @@ class FleetStatus(WireModel):
 class TaskKeys:
     """The names of a fleet's keys in Redis.
 
-    All of a fleet's keys carry one hash tag, so a Redis Cluster keeps them on one shard: taking a task off
-    the queue and granting its lease is one script, and so is submitting it.
+    All keys of a fleet have the same hash tag, so a Redis Cluster keeps them on one shard. That is needed
+    because one script takes a task off the queue and grants its lease, and one script submits a task.
     """
 
     def __init__(self, fleet: str) -> None:
@@ -156,21 +158,21 @@ class TaskKeys:
 
     @property
     def leases(self) -> str:
-        """Sorted set of the running tasks by the time their lease ends."""
+        """The sorted set of the running tasks, by the time at which their lease ends."""
         return f"{self.prefix}leases"
 
     @property
     def tasks(self) -> str:
-        """Sorted set of all task ids; ids sort by time."""
+        """The sorted set of all task ids; ids sort by time."""
         return f"{self.prefix}tasks"
 
     def tasks_of(self, caller: str) -> str:
-        """Sorted set of one caller's task ids."""
+        """The sorted set of one caller's task ids."""
         return f"{self.prefix}tasks-of:{caller}"
 
     @property
     def ended(self) -> str:
-        """Sorted set of ended tasks by the time they ended."""
+        """The sorted set of ended tasks, by the time at which they ended."""
         return f"{self.prefix}ended"
 
     def task(self, task_id: str) -> str:
@@ -182,5 +184,5 @@ class TaskKeys:
         return f"{self.prefix}journal:{task_id}"
 
     def window(self, minute: int) -> str:
-        """The hash of what ended in one minute since the epoch."""
+        """The hash with the counts of what ended in one minute since the epoch."""
         return f"{self.prefix}window:{minute}"

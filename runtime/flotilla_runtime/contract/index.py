@@ -1,4 +1,4 @@
-"""Vector index: builds and the retriever."""
+"""The contract for vector indexes: builds and the retriever."""
 
 from enum import StrEnum
 from typing import Final
@@ -8,7 +8,7 @@ from pydantic import Field
 from flotilla_runtime.contract.names import DOMAIN, PORT_RETRIEVER
 from flotilla_runtime.contract.sections import Section, WireModel
 
-ANNOTATION_ATTEMPT: Final = f"{DOMAIN}/attempt"  # on a Job: how many times this step was tried before
+ANNOTATION_ATTEMPT: Final = f"{DOMAIN}/attempt"  # on a Job: how many attempts of the build came before
 LABEL_STEP: Final = f"{DOMAIN}/step"
 LABEL_BUILD: Final = f"{DOMAIN}/build"
 
@@ -22,12 +22,12 @@ TOKENIZER_DIRECTORY: Final = "/model"
 EXIT_RETRY: Final = 1  # a step failed and another try may help
 EXIT_PERMANENT: Final = 3  # a step failed until a person changes something
 
-# What a change of our own code means for generations: each is part of a generation's id.
+# Each version is part of a generation's id, so that a change of our code makes a new generation.
 PARSER_VERSION: Final = 2
 CHUNKER_VERSION: Final = 1
 COLLECTION_SCHEMA_VERSION: Final = 1
 CHUNK_PREFIX_TOKENS: Final = 32  # room for title and heading in front of a chunk's own tokens
-CHUNK_SPECIAL_TOKENS: Final = 2  # what a tokenizer adds around a text
+CHUNK_SPECIAL_TOKENS: Final = 2  # the tokens that a tokenizer adds around a text
 
 
 class BuildStep(StrEnum):
@@ -57,17 +57,17 @@ class BuildReason(StrEnum):
 
 
 class MilvusConnection(Section):
-    """Where the index is kept; a token, if any, is in the environment variable ENV_MILVUS_TOKEN."""
+    """The Milvus that holds the index; its token, if any, is in the environment variable ENV_MILVUS_TOKEN."""
 
     uri: str
     database: str = "default"
 
 
 class Embedder(Section):
-    """The model that made, or makes, a generation's vectors.
+    """The model that makes or made a generation's vectors.
 
-    `identity` is source and revision of its weights. `tokenizer_repository` is where the tokenizer is fetched
-    from when no model folder is mounted at TOKENIZER_DIRECTORY.
+    `identity` is the source and revision of its weights. The tokenizer is fetched from `tokenizer_repository`
+    when no model folder is mounted at TOKENIZER_DIRECTORY.
     """
 
     model_ref: str
@@ -82,7 +82,7 @@ class Embedder(Section):
 
 
 class SourceConfig(Section):
-    """Which files under `root` are the documents; no include pattern means every file."""
+    """Which files under `root` are documents; without include patterns, all files are."""
 
     root: str
     uri: str
@@ -92,14 +92,14 @@ class SourceConfig(Section):
 
 
 class ChunkingConfig(Section):
-    """How long a chunk is, and how much of it the next one repeats."""
+    """The length of a chunk, and how much of it the next chunk repeats, in tokens."""
 
     chunk_tokens: int = 220
     overlap_tokens: int = 32
 
 
 class CollectionConfig(Section):
-    """The generation's own collection and how it is indexed; `prefix` starts the names of all generations."""
+    """The collection of the generation and its index; the names of all generations start with `prefix`."""
 
     name: str
     alias: str
@@ -130,7 +130,7 @@ class BuildConfig(Section):
 
 
 class DocumentCounts(Section):
-    """discovered = indexed + duplicates + dead_lettered, always; `removed` were indexed and are no more."""
+    """Always discovered = indexed + duplicates + dead_lettered. `removed` were in the index before."""
 
     discovered: int = 0
     indexed: int = 0
@@ -148,10 +148,10 @@ class DeadLetter(Section):
 
 
 class StepReport(Section):
-    """What a step's pod leaves as its termination message, which is how the operator hears of it.
+    """The report of a build step, which its pod writes as termination message for the operator.
 
-    `reason` is None when the step succeeded; else `message` says what to do. `dead_letters` is a sample: the
-    whole list lies in the workspace.
+    `reason` is None when the step succeeded; else `message` says what is wrong. `dead_letters` is a sample;
+    the whole list is in the workspace.
     """
 
     step: BuildStep
@@ -166,7 +166,7 @@ class StepReport(Section):
 
 
 class RetrieverConfig(Section):
-    """`config.json` of the retriever; what embeds a query is written in the collection the alias leads to."""
+    """`config.json` of the retriever; the embedding model is recorded in the collection of the alias."""
 
     index: str
     milvus: MilvusConnection
@@ -177,14 +177,14 @@ class RetrieverConfig(Section):
 
 
 class RetrieveRequest(WireModel):
-    """Body of POST /v1/retrieve."""
+    """The body of POST /v1/retrieve."""
 
     query: str = Field(min_length=1, max_length=8192)
     top_k: int | None = Field(default=None, ge=1, le=100)
 
 
 class Passage(WireModel):
-    """One chunk of a document; `page` for PDF, `anchor` for HTML and Markdown, where there is one."""
+    """One chunk of a document; with `page` for PDF, and `anchor` for HTML and Markdown where it has one."""
 
     id: str
     document: str
@@ -197,7 +197,7 @@ class Passage(WireModel):
 
 
 class RetrieveResponse(WireModel):
-    """Answer of POST /v1/retrieve, best passage first."""
+    """The answer to POST /v1/retrieve, best passage first."""
 
     passages: tuple[Passage, ...]
     generation: str
@@ -205,7 +205,7 @@ class RetrieveResponse(WireModel):
 
 
 class RetrieverStatus(WireModel):
-    """Answer of GET /v1/status; `generation` is None before the first promotion."""
+    """The answer to GET /v1/status; `generation` is None before the first promotion."""
 
     index: str
     generation: str | None = None

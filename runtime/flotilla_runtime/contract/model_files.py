@@ -1,4 +1,4 @@
-"""Models: the files that an engine needs, and what an engine pod's init containers say of them."""
+"""The contract for models: the files that an engine needs, and the reports of the init containers."""
 
 from enum import StrEnum
 from typing import Final
@@ -12,11 +12,11 @@ MODEL_FACTS_CONTAINER: Final = "read-model-facts"
 
 
 class ModelFacts(Section):
-    """What a model's files say of it, left as the termination message of the container that read them.
+    """Facts read from a model's files, reported as the termination message of an init container.
 
-    `config` holds the fields of its config.json that memory follows from, lists of names counted.
-    `file_bytes` is the size of its weight files together, `stored_bytes` that of one number in them; None
-    where it is not known.
+    `config` holds the fields of config.json from which memory is computed; lists of names are replaced by
+    their lengths. `file_bytes` is the total size of the weight files and `stored_bytes` the size of one
+    number in them; None where it is not known.
     """
 
     config: dict[str, JsonValue]
@@ -25,7 +25,7 @@ class ModelFacts(Section):
 
 
 class FilesRole(StrEnum):
-    """What files are to an engine."""
+    """What an engine uses files for; a guesser is the draft model of speculative decoding."""
 
     MODEL = "Model"
     GUESSER = "Guesser"
@@ -33,8 +33,9 @@ class FilesRole(StrEnum):
 
 
 class EngineFiles(Section):
-    """Files that must be there before an engine starts, and the field of the ModelReplicaSet that asks for
-    them. With a `source` on the hub they are fetched; without one they lie in the folder already.
+    """Files that an engine needs before it starts, and the field of the ModelReplicaSet that names them.
+
+    Files with a `source` are fetched from the hub; others are already in the folder.
     """
 
     model_config = ConfigDict(

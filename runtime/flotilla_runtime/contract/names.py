@@ -1,4 +1,4 @@
-"""Names that several of the kinds use: labels, annotations, environment, headers, paths and ports."""
+"""Names that several kinds use: labels, annotations, environment variables, headers, paths and ports."""
 
 from typing import Final
 
@@ -19,13 +19,13 @@ LABEL_REVISION: Final = f"{DOMAIN}/revision"
 LABEL_GENERATION: Final = f"{DOMAIN}/generation"
 
 ANNOTATION_SERVER_ID: Final = f"{DOMAIN}/server-id"
-ANNOTATION_STAGES: Final = f"{DOMAIN}/stages"  # on a pod of a group of several: how many they are
-ANNOTATION_WAITING_SINCE: Final = f"{DOMAIN}/waiting-since"  # on an engine pod: its group's age in the queue
+ANNOTATION_STAGES: Final = f"{DOMAIN}/stages"  # on a pod of a group with several pods: how many pods it has
+ANNOTATION_WAITING_SINCE: Final = f"{DOMAIN}/waiting-since"  # on an engine pod: since when its group waits
 ANNOTATION_GATE_LIFTED: Final = f"{DOMAIN}/gate-lifted-at"
 ANNOTATION_DRAIN_EPOCH: Final = f"{DOMAIN}/drain-epoch"
 ANNOTATION_CONFIG_HASH: Final = f"{DOMAIN}/config-hash"
 
-ENV_ENGINE_KEY: Final = "VLLM_API_KEY"  # vLLM's own name, in its pods and in the routers
+ENV_ENGINE_KEY: Final = "VLLM_API_KEY"  # vLLM's own name; used in engine pods and in router pods
 
 CONFIG_DIRECTORY: Final = "/etc/flotilla"
 CONFIG_PATH: Final = f"{CONFIG_DIRECTORY}/config.json"
@@ -36,7 +36,7 @@ HEADER_REPLICA: Final = "X-Flotilla-Replica"
 HEADER_REQUEST: Final = "X-Request-Id"
 
 PORT_ENGINE: Final = 8000
-PORT_ENGINE_RANKS: Final = 29501  # where the stages of a group meet
+PORT_ENGINE_RANKS: Final = 29501  # the port at which the stages of a group connect to their leader
 PORT_ROUTER: Final = 8000
 PORT_ROUTER_INTERNAL: Final = 8001
 PORT_ROUTER_METRICS: Final = 8404
@@ -50,4 +50,9 @@ PORT_REDIS: Final = 6379
 ENV_HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 (a name, not a token)
 
 TERMINATION_LOG_PATH: Final = "/dev/termination-log"
-TERMINATION_LOG_BYTES: Final = 4096  # the kubelet's limit for one container
+TERMINATION_LOG_BYTES: Final = 4096  # the kubelet's limit for one container's termination message
+
+
+def url_host(address: str) -> str:
+    """A host name or an address as a URL has it: IPv6 addresses stand in brackets."""
+    return f"[{address}]" if ":" in address else address

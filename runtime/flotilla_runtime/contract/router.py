@@ -1,4 +1,4 @@
-"""The router: its configuration, and what its agent answers to the operator."""
+"""The contract for the router: its configuration, and the status that its agent reports to the operator."""
 
 from enum import StrEnum
 from typing import Final
@@ -19,14 +19,14 @@ TLS_KEY_FILE: Final = "tls.pem.key"  # HAProxy looks for it beside the certifica
 
 
 class RouterTask(StrEnum):
-    """What the set's model does; embeddings have no conversation, so they are not kept on a replica."""
+    """The task of the set's model. Embedding requests have no conversation, so any replica may get them."""
 
     GENERATE = "Generate"
     EMBED = "Embed"
 
 
 class ListenFamily(StrEnum):
-    """The address families that the router's listeners take."""
+    """The address families on which the router listens."""
 
     DUAL = "Dual"
     IPV4 = "IPv4"
@@ -34,21 +34,20 @@ class ListenFamily(StrEnum):
 
 
 class RouterConfig(Section):
-    """`config.json` of a router pod: read by `render` for HAProxy and by the agent beside it.
+    """`config.json` of a router pod, read by `render` for HAProxy and by the agent.
 
-    `models` are the names that every replica serves, adapters too; none while a model is renamed. The engine
-    selector must find the pods of one set; pods whose LABEL_STAGE is not "0" are passed over, since only a
-    group's leader serves. The router selector finds the set's router pods: limits are per process, so each
-    agent divides by the number alive.
-    `caller_keys_directory` is where the secret of callers' keys is mounted; None lets everyone in.
-    `tls_directory` is where the certificate and its key are mounted, as TLS_FILE and TLS_KEY_FILE: then
-    `port` speaks HTTPS, and `internal_port` speaks HTTP to Flotilla's own pods.
-    `hold_at_zero` makes a request that finds no replica wait for one, up to the queue's time and length.
-    `engine_key_environment` names the environment variable of HAProxy that holds the key the engines ask for;
-    None passes on what the caller sent.
-    `run_directory` is an emptyDir that HAProxy and the agent share. `drain_deadline_seconds` is how long a
-    router pod that is being deleted waits for its streams; the pod's grace period must be longer. The two
-    `promised_…` are the times that answers are counted against.
+    `models` are the names that every replica serves, including adapters; it is empty while a model is
+    renamed. `engine_selector` selects the engine pods of one set; pods whose LABEL_STAGE is not "0" are
+    ignored, because only the leader of a group serves. `router_selector` selects the set's router pods:
+    limits apply to each process, so each agent divides them by the number of live routers.
+    `caller_keys_directory` is the mount of the secret with the callers' keys; None accepts every caller.
+    `tls_directory` is the mount of the certificate and its key, as TLS_FILE and TLS_KEY_FILE. With it, `port`
+    serves HTTPS, and `internal_port` serves HTTP for Flotilla's own pods. With `hold_at_zero`, a request
+    waits when there is no replica, within the limits of the queue. `engine_key_environment` names HAProxy's
+    environment variable with the key of the engines; with None the caller's own header is passed on.
+    `run_directory` is an emptyDir that HAProxy and the agent share. A router pod that is being deleted waits
+    for its streams for up to `drain_deadline_seconds`; the pod's grace period must be longer. Answers within
+    the two `promised_…` times are counted as kept.
     """
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
@@ -83,7 +82,7 @@ class RouterConfig(Section):
 
 
 class ServerState(StrEnum):
-    """What HAProxy does with a server: sends it requests, lets it finish, or nothing yet."""
+    """A replica's state in HAProxy: it gets requests, it only finishes them, or HAProxy has no server yet."""
 
     READY = "Ready"
     DRAINING = "Draining"
@@ -93,12 +92,15 @@ class ServerState(StrEnum):
 class RouterServer(WireModel):
     """One replica as one router sees it.
 
-    `acknowledged_drain_epoch` is the epoch of the drain this router has applied: it sends the replica nothing
-    new, and `in_flight` is all that is left of it here. `idle_looks` counts how often in a row, since that
-    drain began, the engine itself had nothing running or waiting. `answers`, `failed` (500 and above) and
-    `kept` (within the promised times) are those of the last half hour, `sessions` the conversations of the
-    last ten minutes: levels and no counters, which outlive the agent as far as HAProxy's ring of lines goes.
-    `kv_usage` is the share of its KV cache in use, None where the engine does not say so.
+    `acknowledged_drain_epoch` is the epoch of the drain that this router has applied: it sends no new request
+    to the replica, and `in_flight` are the last ones that it has sent. `idle_looks` counts how many times in
+    a row, since that drain began, the engine itself had no running or waiting request.
+
+    `answers`, `failed` (status 500 and above) and `kept` (within the promised times) cover the last half
+    hour, and `sessions` are the conversations of the last ten minutes. They are levels, not counters. After a
+    restart of the agent they are computed again from the lines that HAProxy still holds in its ring.
+
+    `kv_usage` is the share of the replica's KV cache in use; None when the engine does not report it.
     """
 
     name: str
@@ -117,15 +119,17 @@ class RouterServer(WireModel):
 
 
 class RouterStatus(WireModel):
-    """Answer of GET /v1/status on PORT_ROUTER_AGENT, which the operator scrapes from every router pod.
+    """The answer to GET /v1/status on PORT_ROUTER_AGENT, which the operator scrapes from every router pod.
 
-    `synced` says that every replica's state has been applied at least once since HAProxy started. `waiting`
-    is every request in a queue, `held` those that wait for a first replica, `in_flight` those a replica works
-    on. `idle_seconds` is how long there has been none of them, the agent's start at the earliest. `refused`
-    counts by reason since then. `arrivals_per_second` are the requests that came for the replicas, also those
-    that were held, or refused for want of room or replicas; `kept_per_second` the answers within the promised
-    times: both of the last minute, or of what has passed of it since the agent's start, and None when HAProxy
-    has not been asked. `unusable` are pods that cannot be servers, each with the problem.
+    `synced`: every replica's state has been applied at least once since the agent started. `waiting` counts
+    the requests in queues, `held` those that wait for a first replica, and `in_flight` those that replicas
+    are answering. `idle_seconds` is the time since the last of these, at most the time since the agent's
+    start. `refused` counts refused requests by reason since the agent's start.
+
+    `arrivals_per_second` counts the requests for the replicas, including those that were held, or refused for
+    lack of room or of replicas. `kept_per_second` counts the answers within the promised times. Both cover
+    the last minute, or the time since the agent's start if that is shorter; they are None when HAProxy could
+    not be asked. `unusable` maps pods that cannot be servers to the problem.
     """
 
     name: str

@@ -1,17 +1,17 @@
-"""What the configuration files and the answers over HTTP have in common."""
+"""The base classes of configuration files and of answers over HTTP."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 
 class Section(BaseModel):
-    """A part of a configuration file; keys this version does not know are left to the version that does."""
+    """A part of a configuration file; unknown keys are ignored, because a newer operator may write them."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class WireModel(BaseModel):
-    """What is said over HTTP, in the camelCase of Kubernetes."""
+    """A body of an HTTP request or answer, with camelCase names as in Kubernetes."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True

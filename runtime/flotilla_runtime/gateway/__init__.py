@@ -1,1 +1,1 @@
-"""The task API in front of an agent fleet."""
+"""The gateway: the task API of an agent fleet."""

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
+import random
 import secrets
 import signal
 import time
@@ -15,6 +17,7 @@ import structlog
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store import FORGET_AT_ONCE, TaskStore, connect
+from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
 from flotilla_runtime.gateway.auth import (
@@ -31,7 +34,8 @@ from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
 FORGET_EVERY_SECONDS: Final = 30.0
-LEAVE_AFTER_SECONDS: Final = 3.0  # endpoints are taken out of a Service a moment after SIGTERM
+KNOCKS: Final = Backoff(base_seconds=0.5, limit_seconds=2.0, least_share=0.5)
+LEAVE_AFTER_SECONDS: Final = 3.0  # a Service still sends requests for a moment after SIGTERM
 GRACE_SECONDS: Final = 15
 
 log = structlog.get_logger(__name__)
@@ -41,7 +45,7 @@ log = structlog.get_logger(__name__)
 async def authentication(
     config: GatewayConfig, environment: Mapping[str, str]
 ) -> AsyncIterator[Authenticator]:
-    """The fleet's way of letting callers in, for as long as the block runs."""
+    """The authenticator for the fleet's mode of authentication, for as long as the block runs."""
     match config.auth:
         case GatewayAuth.NONE:
             yield NoAuthentication()
@@ -58,7 +62,7 @@ async def authentication(
 
 
 async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SECONDS) -> None:
-    """Remove results that have lived long enough, for ever: were this to end, Redis would fill up."""
+    """Remove the results of tasks that ended long ago, forever: without this, Redis would fill up."""
     while True:
         forgotten = 0
         try:
@@ -70,8 +74,33 @@ async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SEC
         await asyncio.sleep(0 if forgotten == FORGET_AT_ONCE else every_seconds)
 
 
+async def reach(store: TaskStore, reached: asyncio.Event) -> None:
+    """Set the event after Redis' first answer.
+
+    The pod of a new Redis is ready some seconds before the Service leads to it from every node. A problem is
+    logged once, and again only when it becomes another.
+    """
+    said = ""
+    for failures in itertools.count(1):
+        try:
+            await store.ping()
+        except Exception as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("redis_awaited", problem=said)
+        else:
+            reached.set()
+            return
+        await asyncio.sleep(KNOCKS.seconds_after(failures, random.uniform))
+
+
 async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests under way end."""
+    """Serve until SIGTERM or SIGINT, then let the requests in flight end.
+
+    A gateway of a managed Redis is ready once Redis has answered it, and stays ready when Redis goes away:
+    callers then read a 503 that says so. With an external Redis it is ready at once, because the operator
+    asks ready gateways whether Redis answers.
+    """
     told_to_stop, stopping = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
@@ -83,6 +112,10 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     )
     service, metrics = TaskService(store, config, sources), GatewayMetrics()
     forgetting = asyncio.create_task(forget_ended(store))
+    reached = asyncio.Event()
+    if config.queue.url is None:
+        reached.set()
+    reaching = asyncio.create_task(reach(store, reached))
     async with authentication(config, environment) as authenticator:
         api = TaskAPI(
             service=service,
@@ -92,7 +125,11 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             stopping=stopping,
         )
         tasks = Measured(task_application(api), metrics, time.monotonic)
-        status = status_application(service, metrics, ready=lambda: not told_to_stop.is_set())
+        status = status_application(
+            service,
+            metrics,
+            ready=lambda: reached.is_set() and not told_to_stop.is_set(),
+        )
         async with (
             serving(status, config.metrics_port),
             serving(tasks, config.port, grace_seconds=GRACE_SECONDS),
@@ -102,6 +139,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()
     forgetting.cancel()
+    reaching.cancel()
     await store.close()
 
 

@@ -1,7 +1,7 @@
-"""The task API over HTTP, and beside it, on a port of its own, what the cluster wants to know.
+"""The task API over HTTP and, on a second port, health, metrics and status for the cluster.
 
-Handlers are thin: who is it, what is wanted, ask the service, render. Authentication comes before the body is
-read. Whatever goes wrong leaves as problem details.
+Handlers only authenticate, parse, call the service and render. The caller is authenticated before the body is
+read. Every error is answered with problem details.
 """
 
 import asyncio
@@ -105,7 +105,7 @@ class TaskAPI:
         return _rendered(TaskReceipt(id=task, status=status), code)
 
     async def resolve(self, request: Request) -> Response:
-        """POST /v1/tasks/{id}/resolve."""
+        """POST /v1/tasks/{id}/resolve: not yet supported, it answers 409 for every task."""
         caller = await self._caller(request, Verb.CREATE)
         await self._service.resolve(request.path_params["id"], caller)
         return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -115,7 +115,7 @@ class TaskAPI:
 
 
 class Measured:
-    """Counts requests and their durations by route; routes are a closed set, so paths never become labels."""
+    """Counts requests and their durations by route. Routes are a closed set, unlike paths."""
 
     def __init__(
         self, application: ASGIApp, metrics: GatewayMetrics, monotonic_seconds: Callable[[], float]
@@ -125,7 +125,7 @@ class Measured:
         self._clock = monotonic_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and count at the first byte of the answer."""
+        """Pass the request on, and count it when the answer starts."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
@@ -142,7 +142,7 @@ class Measured:
 
 
 def task_application(api: TaskAPI) -> Starlette:
-    """What callers reach."""
+    """The application for callers."""
     description = openapi_document()
 
     async def openapi(_: Request) -> Response:
@@ -168,7 +168,7 @@ def task_application(api: TaskAPI) -> Starlette:
 
 
 def status_application(service: TaskService, metrics: GatewayMetrics, ready: Callable[[], bool]) -> Starlette:
-    """What the kubelet, Prometheus and the operator reach."""
+    """The application for the kubelet, Prometheus and the operator."""
 
     async def readyz(_: Request) -> Response:
         return PlainTextResponse("ok") if ready() else PlainTextResponse("starting or stopping", 503)
@@ -215,7 +215,9 @@ async def _http_problem_response(request: Request, error: Exception) -> Response
 async def _crash_response(request: Request, error: Exception) -> Response:
     log.error("request_crashed", path=request.url.path, exc_info=error)
     return ProblemError(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "crash", "the gateway made a mistake; its log says which"
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "crash",
+        "the gateway failed with an internal error; see the logs of the gateway pods",
     ).response()
 
 
@@ -231,20 +233,20 @@ def _rendered(
 
 
 def _page_wanted(request: Request) -> tuple[TaskStatus | None, str | None, int]:
-    """Status, cursor and length of the page, or a problem that names all that is wrong."""
+    """Status, cursor and length of the page. Raises a problem that names every wrong parameter."""
     query = request.query_params
     problems = [
-        FieldProblem(field=name, problem="unknown parameter")
+        FieldProblem(field=name, problem="unknown parameter; use status, cursor or limit")
         for name in query
         if name not in ("status", "cursor", "limit")
     ]
     status, cursor, limit = query.get("status"), query.get("cursor"), query.get("limit", str(DEFAULT_PAGE))
     if status is not None and status not in set(TaskStatus):
-        problems.append(FieldProblem(field="status", problem=f"is one of {', '.join(TaskStatus)}"))
+        problems.append(FieldProblem(field="status", problem=f"must be one of {', '.join(TaskStatus)}"))
     if cursor is not None and not is_task_id(cursor):
-        problems.append(FieldProblem(field="cursor", problem="is the nextCursor of an earlier page"))
+        problems.append(FieldProblem(field="cursor", problem="must be the nextCursor of an earlier page"))
     if not limit.isdecimal() or not 1 <= int(limit) <= MOST_PER_PAGE:
-        problems.append(FieldProblem(field="limit", problem=f"is a number from 1 to {MOST_PER_PAGE}"))
+        problems.append(FieldProblem(field="limit", problem=f"must be a number from 1 to {MOST_PER_PAGE}"))
     if problems:
         raise refused(problems)
     return TaskStatus(status) if status else None, cursor, int(limit)

@@ -1,10 +1,10 @@
-"""Who may use the task API, in the three ways a fleet can ask for.
+"""Authenticates the callers of the task API, in one of three modes.
 
-`None` lets everybody in and shows everything. `Secret` takes a bearer token that is one entry of a mounted
+`None` accepts everybody and shows all tasks. `Secret` accepts a bearer token that is an entry of a mounted
 secret; the entry's name is the caller. `Kubernetes` asks the API server with the caller's own token, so the
-gateway needs no rights: the verb `create` on agentfleets/tasks to submit and to cancel, `get` to read, `list`
-to see the tasks of others as well. A token is never logged or kept; what is kept, for a minute at most, is
-its hash.
+gateway itself needs no rights: the verb `create` on agentfleets/tasks allows a caller to submit and cancel,
+`get` to read its own tasks, and `list` to see the tasks of others too. Tokens are never logged or stored;
+only a hash is kept, for a minute at most.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 import httpx
 import structlog
 
-from flotilla_runtime.contract import DOMAIN
+from flotilla_runtime.contract import DOMAIN, url_host
 from flotilla_runtime.gateway.problems import ProblemError, unavailable
 
 KEPT_SECONDS: Final = 60.0
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class Verb(StrEnum):
-    """What a caller wants to do to tasks."""
+    """What a caller wants to do with tasks."""
 
     CREATE = "create"
     GET = "get"
@@ -44,36 +44,36 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A caller that may do what it asked for; `sees_all` when the tasks of others are shown to it too."""
+    """An authorized caller; with `sees_all` it sees the tasks of others too."""
 
     name: str
     sees_all: bool = False
 
 
 class Authenticator(Protocol):
-    """Lets a caller in, or raises a ProblemError."""
+    """Identifies a caller, or raises a ProblemError."""
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
-        """Who sent this Authorization header, if it may do this."""
+        """The caller that sent this Authorization header; raises when it may not do this."""
 
 
 class NoAuthentication:
-    """Everybody is the same caller."""
+    """The mode `None`: everybody is the same caller."""
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
-        """Nobody in particular."""
+        """The anonymous caller, which sees all tasks."""
         return Identity(name="anonymous", sees_all=True)
 
 
 class CallerKeys:
-    """The keys of a mounted secret, read again every second, so a change needs no restart."""
+    """The mode `Secret`: the keys of a mounted secret, read again every second to notice changes."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._hashes: Mapping[str, bytes] = {}
 
     async def follow(self, interval_seconds: float = SECRET_READ_EVERY_SECONDS) -> None:
-        """Read the entries now and for ever: were this to end, a revoked key would stay good."""
+        """Read the entries again and again, forever: without this, a revoked key would stay valid."""
         while True:
             try:
                 await self.refresh()
@@ -82,7 +82,7 @@ class CallerKeys:
             await asyncio.sleep(interval_seconds)
 
     async def refresh(self) -> None:
-        """Read the entries; while the directory cannot be read, those read last stay good."""
+        """Read the entries. While the directory cannot be read, the entries read before stay valid."""
         try:
             hashes = await asyncio.to_thread(_key_hashes, self._directory)
         except OSError as problem:
@@ -93,17 +93,17 @@ class CallerKeys:
         self._hashes = hashes
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
-        """The entry whose value was sent; every entry is compared, so the time taken tells nothing."""
+        """The entry with the sent value. All entries are compared, so the duration reveals nothing."""
         presented = _hash(_bearer_token(authorization).encode("latin-1"))  # as HTTP headers are decoded
         found = [name for name, key in self._hashes.items() if hmac.compare_digest(key, presented)]
         if not found:
-            raise _unauthorized("this key is none of the fleet's callers'")
+            raise _unauthorized("the key is not in the fleet's Secret of callers; send one of its keys")
         return Identity(name=f"secret:{found[0]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetName:
-    """The fleet whose tasks a review is about."""
+    """The fleet that a review is about."""
 
     namespace: str
     name: str
@@ -116,7 +116,7 @@ class _Kept:
 
 
 class KubernetesReviews:
-    """Asks the API server with the caller's own token who it is and what it may do."""
+    """The mode `Kubernetes`: asks the API server with the caller's own token who it is and what it may do."""
 
     def __init__(
         self, client: httpx.AsyncClient, fleet: FleetName, monotonic_seconds: Callable[[], float]
@@ -127,18 +127,19 @@ class KubernetesReviews:
         self._kept: dict[tuple[bytes, str], _Kept] = {}
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
-        """The token's user, if it may do this to the fleet's tasks."""
+        """The user of the token, if it may do this with the fleet's tasks."""
         token = _bearer_token(authorization)
         if not (token.isascii() and token.isprintable()):
-            raise _unauthorized("this is no token of Kubernetes'")
+            raise _unauthorized("this is not a Kubernetes token; send one, such as from kubectl create token")
         user = await self._user(token)
         allowed, sees_all = await asyncio.gather(self._may(token, verb), self._may(token, Verb.LIST))
         if not allowed:
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
                 "forbidden",
-                f"{user} may not {verb} agentfleets/tasks of {self._fleet.name} in {self._fleet.namespace}; "
-                f"give it a role with the verb {verb} on agentfleets/tasks in {DOMAIN}",
+                f"{user} may not {verb} tasks of the AgentFleet {self._fleet.name} in namespace "
+                f"{self._fleet.namespace}; bind it to a Role with the verb {verb} on the resource "
+                f"agentfleets/tasks of the API group {DOMAIN}",
             )
         return Identity(name=f"kubernetes:{user}", sees_all=sees_all)
 
@@ -169,7 +170,7 @@ class KubernetesReviews:
     async def _review(
         self, token: str, about: str, path: str, review: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """The status of a review, from memory where it is fresh."""
+        """The status of a review; from memory while it is recent enough."""
         key = (_hash(token.encode()), about)
         now = self._clock()
         if (kept := self._kept.get(key)) is not None and kept.until > now:
@@ -190,13 +191,17 @@ class KubernetesReviews:
             )
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
             raise unavailable(
-                f"the Kubernetes API does not answer: {type(problem).__name__}", RETRY_AFTER_SECONDS
+                "your token cannot be checked, because the Kubernetes API does not answer "
+                f"({type(problem).__name__}); try again in {RETRY_AFTER_SECONDS} s",
+                RETRY_AFTER_SECONDS,
             ) from None
         if response.status_code == HTTPStatus.UNAUTHORIZED:
             return _unauthorized("Kubernetes does not accept this token; it may have expired")
         if not response.is_success:
             raise unavailable(
-                f"the Kubernetes API answered {response.status_code} to {path}", RETRY_AFTER_SECONDS
+                f"your token cannot be checked: the Kubernetes API answered {response.status_code} to "
+                f"{path}; try again in {RETRY_AFTER_SECONDS} s",
+                RETRY_AFTER_SECONDS,
             )
         status: Mapping[str, Any] = response.json().get("status") or {}
         return status
@@ -210,11 +215,10 @@ class KubernetesReviews:
 
 
 def api_server_client(environment: Mapping[str, str], ca_path: str) -> httpx.AsyncClient:
-    """A client of the cluster's API server, without credentials of its own."""
+    """A client of the cluster's API server without its own credentials."""
     host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
-    shown = f"[{host}]" if ":" in host else host
     return httpx.AsyncClient(
-        base_url=f"https://{shown}:{port}",
+        base_url=f"https://{url_host(host)}:{port}",
         verify=ssl.create_default_context(cafile=ca_path),
         timeout=REVIEW_TIMEOUT_SECONDS,
     )
@@ -227,11 +231,14 @@ def _given(answer: Mapping[str, Any] | ProblemError) -> Mapping[str, Any]:
 
 
 def _bearer_token(authorization: str | None) -> str:
-    """The token as it came; only a header's own white space is taken off, since a key may end in any byte."""
+    """The token as it was sent. Only spaces and tabs around it are removed: a key may end in any byte."""
     scheme, _, rest = (authorization or "").strip(" \t").partition(" ")
     token = rest.strip(" \t")
     if scheme.lower() != "bearer" or not token:
-        raise _unauthorized("send the header Authorization: Bearer followed by your key or token")
+        raise _unauthorized(
+            "the request has no bearer token; send the header Authorization: Bearer, followed by your key or "
+            "token"
+        )
     return token
 
 
@@ -249,7 +256,7 @@ def _hash(secret: bytes) -> bytes:
 
 
 def _key_hashes(directory: Path) -> dict[str, bytes]:
-    """Every entry's hash by its name, whatever its bytes; Kubernetes' own links start with two dots."""
+    """The hash of every entry, by its name. Names with two dots in front are Kubernetes' own links."""
     entries = sorted(
         path for path in directory.iterdir() if not path.name.startswith("..") and path.is_file()
     )

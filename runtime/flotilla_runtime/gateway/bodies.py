@@ -1,8 +1,8 @@
-"""Reads request bodies up to a limit, without ever holding more than that.
+"""Reads request bodies up to a limit, without holding more than that in memory.
 
-A body that is too long is refused as soon as that is known, from its Content-Length or from its bytes. The
-answer goes out first and what the client still sends is then thrown away for a moment: closing at once would
-reset the connection, and many clients would see that instead of the 413.
+A body that is too long is refused as soon as its Content-Length or its bytes show it. The answer is sent
+first, and what the client still sends is then discarded for a moment: closing the connection at once would
+reset it, and many clients would report that instead of the 413.
 """
 
 import asyncio
@@ -21,17 +21,18 @@ DISCARD_BYTES: Final = 64 * 1024 * 1024
 
 
 def too_long(limit_bytes: int) -> ProblemError:
-    """The problem of a body over the limit."""
+    """The problem for a body over the limit."""
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "body-too-long",
-        f"a task may be {limit_bytes} bytes long; put long documents into an index and ask about them",
+        f"the body is longer than {limit_bytes} bytes, the limit for a task; put long documents into an "
+        "index and ask about them",
         headers={"Connection": "close"},
     )
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body, or a problem as soon as it is known to be too long or too slow."""
+    """The whole body. Raises a problem as soon as it is too long or too slow."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise too_long(limit_bytes)
@@ -46,22 +47,28 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
                 parts.append(part)
     except TimeoutError:
         raise ProblemError(
-            HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", f"no whole body within {READ_WITHIN_SECONDS:g} s"
+            HTTPStatus.REQUEST_TIMEOUT,
+            "body-too-slow",
+            f"the whole body did not arrive within {READ_WITHIN_SECONDS:g} s; send the request again",
         ) from None
     except ClientDisconnect:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "body-cut-short", "the body was cut short") from None
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST,
+            "body-cut-short",
+            "the connection was closed before the whole body arrived; send the request again",
+        ) from None
     return b"".join(parts)
 
 
 class RefusedBody:
-    """An ASGI response that is sent whole before the rest of the request is thrown away."""
+    """An ASGI response that is sent before the rest of the request is discarded."""
 
     def __init__(self, problem: ProblemError) -> None:
         self._body = json.dumps(problem.document(), ensure_ascii=False).encode()
         self._status = int(problem.status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, then read on for a moment."""
+        """Send the answer, then discard what the client still sends, for a moment."""
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(self._body)).encode()),

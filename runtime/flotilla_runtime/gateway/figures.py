@@ -1,7 +1,7 @@
-"""The fleet's figures of the last hour, from the minutes that Redis counts; pure.
+"""Computes the fleet's figures of the last hour from the counts per minute in Redis; pure.
 
-Durations were counted in ticks (see the scripts' prelude): tick n ends at 50 ms · 2^(n/4). A percentile is
-placed inside its tick by the share of tasks below it, so it is exact to a few percent at any rate of tasks.
+Durations are counted in ticks (see the prelude of the scripts): tick n ends at 50 ms · 2^(n/4). A percentile
+is interpolated inside its tick, so it is exact to a few percent at any rate of tasks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ def fleet_status(
     oldest_waiting_ms: int | None,
     windows: Iterable[Mapping[str, int]],
 ) -> FleetStatus:
-    """Sum the minutes up."""
+    """The sums of all minutes, and the percentiles."""
     total: dict[str, int] = {}
     for window in windows:
         for name, count in window.items():
@@ -45,7 +45,7 @@ def fleet_status(
 
 
 def percentile(ticks: Mapping[str, int], share: float) -> float | None:
-    """The duration in seconds that this share of the tasks stayed within; None without tasks."""
+    """The duration in seconds that this share of the tasks did not exceed; None without tasks."""
     count = sum(ticks.values())
     if not count:
         return None

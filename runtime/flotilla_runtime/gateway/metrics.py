@@ -1,4 +1,4 @@
-"""What a gateway measures, and the fleet's figures, in the Prometheus format."""
+"""The metrics of a gateway and the fleet's figures, in the Prometheus format."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -14,23 +14,26 @@ class GatewayMetrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "flotilla_gateway_requests",
-            "Requests of the task API by route and status.",
+            "Requests to the task API, by route and status.",
             ["route", "status"],
             registry=self.registry,
         )
         self.duration = Histogram(
             "flotilla_gateway_request_duration_seconds",
-            "How long requests took, without event streams.",
+            "Seconds from a request until its answer started, by route.",
             ["route"],
             buckets=REQUEST_SECONDS,
             registry=self.registry,
         )
-        self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks in the queues.")
-        self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers hold.")
+        self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks that wait in the queues.")
+        self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers are running.")
         self._recovered = self._gauge(
-            "flotilla_fleet_tasks_recovered_1h", "Tasks of the last hour that outlived a worker."
+            "flotilla_fleet_tasks_recovered_1h",
+            "Tasks that ended in the last hour after more than one attempt, such as after a worker was lost.",
         )
-        self._tokens = self._gauge("flotilla_fleet_tokens_1h", "Tokens that tasks of the last hour used.")
+        self._tokens = self._gauge(
+            "flotilla_fleet_tokens_1h", "Tokens used by the tasks that ended in the last hour."
+        )
         self._ended = Gauge(
             "flotilla_fleet_tasks_ended_1h",
             "Tasks that ended in the last hour, by reason.",
@@ -39,13 +42,13 @@ class GatewayMetrics:
         )
         self._seconds = Gauge(
             "flotilla_fleet_task_seconds_1h",
-            "From submission to end, and to start, over the last hour.",
+            "Seconds from submission to end and to start, for the tasks of the last hour, as quantiles.",
             ["stage", "quantile"],
             registry=self.registry,
         )
 
     def show(self, status: FleetStatus) -> None:
-        """Take over the fleet's figures."""
+        """Set the gauges to the fleet's figures."""
         self._waiting.set(status.waiting)
         self._in_flight.set(status.in_flight)
         self._recovered.set(status.recovered)

@@ -1,4 +1,4 @@
-"""The task API described in OpenAPI 3.1, from the same models that check and render it."""
+"""The OpenAPI 3.1 description of the task API, made from the models that parse and render its JSON."""
 
 from typing import Any, Final
 
@@ -57,11 +57,11 @@ def _paths() -> dict[str, Any]:
         "/v1/tasks": {
             "post": {
                 "operationId": "submitTask",
-                "summary": "Submit a task; the same idempotencyKey again gives the same task",
+                "summary": "Submit a task; a repeated idempotencyKey returns the task that it made first",
                 "requestBody": {"required": True, "content": _json("SubmitRequest")},
                 "responses": {
                     "201": _answer("The task is stored", "TaskReceipt"),
-                    "200": _answer("It was stored before", "TaskReceipt"),
+                    "200": _answer("The task was stored by an earlier submission", "TaskReceipt"),
                     **_problems(400, 401, 403, 413, 429, 503),
                 },
             },
@@ -73,14 +73,14 @@ def _paths() -> dict[str, Any]:
                     _query("cursor", {"type": "string"}),
                     _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
                 ],
-                "responses": {"200": _answer("A page", "TaskList"), **_problems(400, 401, 403, 503)},
+                "responses": {"200": _answer("A page of tasks", "TaskList"), **_problems(400, 401, 403, 503)},
             },
         },
         "/v1/tasks/{id}": {
             "parameters": task,
             "get": {
                 "operationId": "getTask",
-                "summary": "A task with result, usage and timeline",
+                "summary": "Get a task with its result, usage and timeline",
                 "responses": {"200": _answer("The task", "TaskView"), **_problems(401, 403, 404, 503)},
             },
         },
@@ -88,10 +88,10 @@ def _paths() -> dict[str, Any]:
             "parameters": task,
             "get": {
                 "operationId": "taskEvents",
-                "summary": "What happens to a task, as server-sent events; resumable by Last-Event-ID",
+                "summary": "Follow a task as server-sent events; Last-Event-ID resumes after that event",
                 "responses": {
-                    "200": {"description": "Events", "content": {"text/event-stream": {}}},
-                    "204": {"description": "The task has ended and this client has seen all of it"},
+                    "200": {"description": "A stream of events", "content": {"text/event-stream": {}}},
+                    "204": {"description": "The task has ended and there are no further events"},
                     **_problems(400, 401, 403, 404, 503),
                 },
             },
@@ -100,10 +100,10 @@ def _paths() -> dict[str, Any]:
             "parameters": task,
             "post": {
                 "operationId": "cancelTask",
-                "summary": "End a task before its time",
+                "summary": "Cancel a task",
                 "responses": {
-                    "200": _answer("It has ended", "TaskReceipt"),
-                    "202": _answer("It will end", "TaskReceipt"),
+                    "200": _answer("The task is cancelled", "TaskReceipt"),
+                    "202": _answer("The task is running and will be cancelled", "TaskReceipt"),
                     **_problems(401, 403, 404, 409, 503),
                 },
             },
@@ -112,7 +112,7 @@ def _paths() -> dict[str, Any]:
             "parameters": task,
             "post": {
                 "operationId": "resolveTask",
-                "summary": "Say what became of an effect whose outcome is unknown",
+                "summary": "Not yet supported: report the outcome of an effect; answers 409 for every task",
                 "responses": _problems(401, 403, 404, 409, 503),
             },
         },

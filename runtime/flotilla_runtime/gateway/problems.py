@@ -1,6 +1,6 @@
-"""What the task API says when it refuses: problem details (RFC 9457), each with what is wrong and what to do.
+"""The errors of the task API: problem details (RFC 9457) that say what is wrong and what to do.
 
-ProblemError              status, title, detail, sometimes Retry-After and the fields that are wrong
+ProblemError              status, title and detail; sometimes Retry-After and the wrong fields
 """
 
 import json
@@ -18,14 +18,14 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldProblem:
-    """One field of a request that is wrong."""
+    """A wrong field of a request."""
 
     field: str
     problem: str
 
 
 class ProblemError(Exception):
-    """A request that is refused; `kind` ends the problem's type URI."""
+    """A refused request; `kind` is the end of the problem's type URI."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ProblemError(Exception):
 
 
 def unavailable(detail: str, retry_after_seconds: int) -> ProblemError:
-    """Something we rest on is away; trying again will do."""
+    """A problem for a dependency that does not answer; the caller can try again."""
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "unavailable",
@@ -76,5 +76,7 @@ def unavailable(detail: str, retry_after_seconds: int) -> ProblemError:
 
 
 def not_found(task_id: str) -> ProblemError:
-    """No such task, or none that this caller may see: the answer is the same."""
-    return ProblemError(HTTPStatus.NOT_FOUND, "no-such-task", f"there is no task {task_id!r} of yours")
+    """The problem for a task that does not exist or that the caller may not see: both get this answer."""
+    return ProblemError(
+        HTTPStatus.NOT_FOUND, "no-such-task", f"there is no task {task_id!r}, or you may not see it"
+    )

@@ -1,4 +1,4 @@
-"""What callers send, checked before anything is stored; every refusal names the field and what it may be."""
+"""Parses and checks the requests of callers before anything is stored; a refusal names each wrong field."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -23,17 +23,19 @@ class _Request(BaseModel):
 
 
 class LimitsRequest(_Request):
-    """What this task may use at most; each no more than the fleet's own limit."""
+    """The most that this task may use; no value may be above the fleet's own limit."""
 
     max_steps: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_wall_seconds: float | None = Field(default=None, gt=0)
 
     def within(self, fleet: TaskLimits) -> TaskLimits:
-        """The task's limits: the fleet's where none was asked for; a higher one is refused."""
+        """The task's limits, with the fleet's limit where none is given; a higher one is refused."""
         asked = self.model_dump(exclude_none=True)
         above = [
-            FieldProblem(field=f"limits.{to_camel(name)}", problem=f"{value:g} is above the fleet's {most:g}")
+            FieldProblem(
+                field=f"limits.{to_camel(name)}", problem=f"{value:g} is above the fleet's limit of {most:g}"
+            )
             for name, value in asked.items()
             if value > (most := getattr(fleet, name))
         ]
@@ -43,7 +45,7 @@ class LimitsRequest(_Request):
 
 
 class SubmitRequest(_Request):
-    """Body of POST /v1/tasks."""
+    """The body of POST /v1/tasks."""
 
     input: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
@@ -55,7 +57,7 @@ class SubmitRequest(_Request):
 
 
 def parse_submission(body: bytes) -> SubmitRequest:
-    """The submission in a body, or a problem that names everything wrong with it."""
+    """The submission in a body. Raises a problem that names every wrong field."""
     try:
         return SubmitRequest.model_validate_json(body)
     except ValidationError as error:
@@ -79,7 +81,7 @@ def parse_submission(body: bytes) -> SubmitRequest:
 
 
 def refused(problems: list[FieldProblem]) -> ProblemError:
-    """A request whose fields are wrong."""
+    """The problem for a request with wrong fields."""
     told = "; ".join(f"{each.field}: {each.problem}" for each in problems)
     return ProblemError(HTTPStatus.BAD_REQUEST, "invalid-request", told, fields=problems)
 

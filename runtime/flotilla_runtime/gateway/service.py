@@ -1,8 +1,8 @@
-"""What the task API does, apart from HTTP: submit, look, list, cancel, the fleet's figures.
+"""The operations of the task API without HTTP: submit, get, list, cancel, and the fleet's figures.
 
-Every question to Redis is asked again for two seconds when it does not answer, so a connection that died or a
-short failover is not the caller's business; after that it is a 503. A submission is sent again under the same
-id, so it never becomes two tasks.
+When Redis does not answer, a request is repeated for two seconds, so callers do not notice a broken
+connection or a short failover; after that they get a 503. A submission is repeated with the same id, so it
+never becomes two tasks.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ MOST_SCANNED: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where times and random bits come from."""
+    """The sources of time and random bits."""
 
     monotonic_seconds: Callable[[], float]
     wall_ms: Callable[[], int]
@@ -51,14 +51,14 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some tasks, and the id to go on from; None when there are no more."""
+    """Some tasks, and the id from which the next page continues; None on the last page."""
 
     records: tuple[TaskRecord, ...]
     next_before: str | None
 
 
 class TaskService:
-    """A fleet's tasks, as its callers may use them."""
+    """The operations on a fleet's tasks, with the caller's rights."""
 
     def __init__(self, store: TaskStore, config: GatewayConfig, sources: Sources) -> None:
         self._store = store
@@ -66,7 +66,7 @@ class TaskService:
         self._sources = sources
 
     async def submit(self, request: SubmitRequest, caller: Identity) -> Submission:
-        """Take a task in; full and away are problems."""
+        """Store a new task; raises a problem when the queue is full or Redis does not answer."""
         task = NewTask(
             id=task_id(self._sources.wall_ms(), self._sources.random_bits(80)),
             input=request.input,
@@ -89,7 +89,7 @@ class TaskService:
         return submission
 
     async def load(self, task: str, caller: Identity) -> LoadedTask:
-        """A task of this caller, or of anybody's where it sees all."""
+        """A task that this caller may see; raises a problem for any other."""
         loaded = await self._asked(lambda: self._store.load(task)) if is_task_id(task) else None
         if loaded is None or not _may_see(loaded.record, caller):
             raise not_found(task)
@@ -98,7 +98,10 @@ class TaskService:
     async def page(
         self, caller: Identity, *, status: TaskStatus | None, before: str | None, count: int
     ) -> Page:
-        """A page of tasks, newest first; a page may be short when few of many tasks have the status."""
+        """A page of tasks, newest first.
+
+        It can be shorter than `count` although there are more pages, when few of many tasks have the status.
+        """
         of = None if caller.sees_all else caller.name
         found: list[TaskRecord] = []
         for _ in range(MOST_SCANNED // SCANNED_AT_ONCE):
@@ -114,7 +117,10 @@ class TaskService:
         return Page(records=tuple(found), next_before=before)
 
     async def cancel(self, task: str, caller: Identity) -> TaskStatus:
-        """End a waiting task, ask a running one to end; one that has ended otherwise is a problem."""
+        """Cancel a waiting task, or ask the worker to cancel a running one.
+
+        Raises a problem for a task that has ended in another way.
+        """
         await self.load(task, caller)
         outcome = await self._asked(lambda: self._store.cancel(task))
         if outcome is CancelOutcome.REQUESTED:
@@ -123,16 +129,23 @@ class TaskService:
             return TaskStatus.CANCELLED
         status = (await self.load(task, caller)).record.status
         if status is not TaskStatus.CANCELLED:
-            raise ProblemError(HTTPStatus.CONFLICT, "already-ended", f"the task has ended already: {status}")
+            raise ProblemError(
+                HTTPStatus.CONFLICT,
+                "already-ended",
+                f"the task cannot be cancelled: it has already ended with status {status}",
+            )
         return status
 
     async def resolve(self, task: str, caller: Identity) -> None:
-        """Say what became of an effect; a task whose effects are all known has nothing to resolve."""
+        """Not yet supported: report the outcome of an effect whose outcome is unknown.
+
+        Tasks have no such effects yet, so this raises a problem for every task.
+        """
         await self.load(task, caller)
         raise ProblemError(
             HTTPStatus.CONFLICT,
             "nothing-unknown",
-            "no effect of this task is unknown, so nothing is to be resolved",
+            "there is nothing to resolve: in this release no task has an effect whose outcome is unknown",
         )
 
     async def status(self) -> FleetStatus:
@@ -162,7 +175,11 @@ class TaskService:
                 return await ask()
             except StoreUnavailableError:
                 if self._sources.monotonic_seconds() > deadline:
-                    raise unavailable("the fleet's task store does not answer", RETRY_AFTER_SECONDS) from None
+                    raise unavailable(
+                        "Redis, which holds the fleet's tasks, does not answer; try again in "
+                        f"{RETRY_AFTER_SECONDS} s",
+                        RETRY_AFTER_SECONDS,
+                    ) from None
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 

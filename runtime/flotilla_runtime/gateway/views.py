@@ -1,6 +1,5 @@
-"""A task as callers see it; pure. Timeline and usage come from the journal, whatever the task's state."""
+"""Renders tasks for callers; pure. Timeline and usage come from the journal, also while a task runs."""
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +27,7 @@ class _View(BaseModel):
 
 
 class UsageView(_View):
-    """What a task has used; `costUSD` is null while no price is known."""
+    """What a task has used; `costUSD` is not yet supported and always null."""
 
     steps: int
     tokens: int
@@ -36,7 +35,7 @@ class UsageView(_View):
 
 
 class MomentView(_View):
-    """One thing that happened to a task."""
+    """One event of a task."""
 
     at: datetime
     event: str
@@ -51,7 +50,7 @@ class MomentView(_View):
 
 
 class TaskSummary(_View):
-    """A task in a list."""
+    """A task in a list of tasks."""
 
     id: str
     status: TaskStatus
@@ -63,7 +62,7 @@ class TaskSummary(_View):
 
 
 class LimitsView(_View):
-    """What a task may use at most."""
+    """The most that a task may use."""
 
     max_steps: int
     max_tokens: int
@@ -71,12 +70,12 @@ class LimitsView(_View):
 
     @classmethod
     def of(cls, limits: TaskLimits) -> "LimitsView":
-        """The limits as callers see them."""
+        """The limits for callers."""
         return cls.model_validate(limits.model_dump())
 
 
 class TaskView(TaskSummary):
-    """A task with all there is to know; `reason` is one of the terminal reasons once it has ended."""
+    """A task with all details; `reason` is set once the task has ended."""
 
     message: str | None
     input: str
@@ -97,19 +96,19 @@ class TaskList(_View):
 
 
 class TaskReceipt(_View):
-    """What a submission or a request to cancel is answered with."""
+    """The answer to a submission or a cancellation."""
 
     id: str
     status: TaskStatus
 
 
 def task_summary(record: TaskRecord) -> TaskSummary:
-    """A task in a list."""
+    """A task for a list of tasks."""
     return TaskSummary.model_validate(_summary_fields(record))
 
 
 def task_view(task: LoadedTask) -> TaskView:
-    """A task with all there is to know."""
+    """A task with all details."""
     record, story = task.record, stories.read(task.entries)
     return TaskView(
         **_summary_fields(record),
@@ -123,13 +122,6 @@ def task_view(task: LoadedTask) -> TaskView:
         usage=UsageView(steps=story.steps, tokens=story.used_tokens),
         timeline=tuple(_timeline(task.entries)),
     )
-
-
-def event_text(number: int, entry: Entry) -> str:
-    """A journal entry as a server-sent event; its number is what Last-Event-ID resumes from."""
-    document = document_of(entry)
-    data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return f"id: {number}\nevent: {document.get('type', 'Other')}\ndata: {data}\n\n"
 
 
 def _summary_fields(record: TaskRecord) -> dict[str, Any]:

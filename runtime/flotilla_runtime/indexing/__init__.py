@@ -1,1 +1,1 @@
-"""The stages of an index build: discover, parse, chunk, embed, write, promote."""
+"""The stages of an index build: discover, parse, chunk, embed, write and promote."""

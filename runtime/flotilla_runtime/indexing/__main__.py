@@ -1,8 +1,8 @@
-"""`python -m flotilla_runtime.indexing plan|shards|promote`: one step of a build, in a pod of a Job.
+"""`python -m flotilla_runtime.indexing plan|shards|promote`: runs one step of a build in a pod of a Job.
 
-The exit status tells the Job whether another try can help: 1 yes, 3 no (a person must change something
-first), which the Job's pod failure policy turns into an immediate end. Either way the termination message
-says why.
+The exit status after a failure tells the Job whether another try can help. With 1 it can; with 3 a person
+must change something first, and the Job's pod failure policy ends the Job at once. In both cases the
+termination message says why.
 """
 
 import argparse
@@ -43,20 +43,30 @@ from flotilla_runtime.indexing.workspace import Workspace
 from flotilla_runtime.logs import configure_logs
 
 LOG = structlog.get_logger()
-EMBEDDING_TIMEOUT_SECONDS = 300.0  # a batch on a busy CPU engine
+EMBEDDING_TIMEOUT_SECONDS = 300.0  # for one batch on a busy CPU engine
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="flotilla_runtime.indexing", description=__doc__)
-    parser.add_argument("step", type=BuildStep, choices=list(BuildStep))
-    parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
-    parser.add_argument("--shard", type=int, default=int(os.environ.get("JOB_COMPLETION_INDEX", "0")))
+    parser.add_argument("step", type=BuildStep, choices=list(BuildStep), help="the step to run")
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH), help="the build's configuration")
     parser.add_argument(
-        "--tokenizer", type=Path, default=Path(TOKENIZER_DIRECTORY), help="the model's folder"
+        "--shard",
+        type=int,
+        default=int(os.environ.get("JOB_COMPLETION_INDEX", "0")),
+        help="the number of the shard (default: the pod's index in the Job)",
     )
-    parser.add_argument("--job", default="", help="the UID of the Job that this pod belongs to")
-    parser.add_argument("--report", type=Path, default=Path(TERMINATION_LOG_PATH))
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        default=Path(TOKENIZER_DIRECTORY),
+        help="the folder with the embedding model's tokenizer",
+    )
+    parser.add_argument("--job", default="", help="the UID of the Job to which this pod belongs")
+    parser.add_argument(
+        "--report", type=Path, default=Path(TERMINATION_LOG_PATH), help="the file to write the report to"
+    )
     return parser.parse_args()
 
 
@@ -69,7 +79,7 @@ async def run_step(
     tokenizer_folder: Path,
     environment: Mapping[str, str],
 ) -> StepReport:
-    """Connect, and run one step."""
+    """Connect to Milvus and the embedder, and run one step."""
     async with httpx.AsyncClient(timeout=httpx.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)) as http:
         store = Store(config.milvus, environment.get(ENV_MILVUS_TOKEN))
         context = StepContext(
@@ -96,7 +106,7 @@ async def run_step(
 
 
 def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, int]:
-    """The step's report and exit status, whatever happens."""
+    """The step's report and exit status; every error becomes a report."""
     try:
         config = BuildConfig.model_validate_json(options.config.read_bytes())
         report = asyncio.run(
@@ -122,14 +132,14 @@ def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, i
 
 
 def first_error(error: BaseException) -> BaseException:
-    """What a task group wrapped; several tasks may fail at once, and one says enough."""
+    """The first error inside an exception group, a BuildError if there is one: one report is enough."""
     while isinstance(error, BaseExceptionGroup):
         error = next((one for one in error.exceptions if isinstance(one, BuildError)), error.exceptions[0])
     return error
 
 
 def main() -> int:
-    """Run the step the command line names."""
+    """Run the step that the command line names."""
     configure_logs()
     options = arguments()
     report, status = attempt(options.step, options)

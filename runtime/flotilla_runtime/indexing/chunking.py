@@ -1,14 +1,14 @@
-"""Cuts sections into chunks of at most so many tokens, where a reader would.
+"""Cuts sections into chunks with a limit on their tokens, at boundaries that a reader would choose.
 
-A cut is made at the strongest boundary in the second half of the room there is: between paragraphs, else
-between sentences, else between words. The next chunk repeats some of the last one's end, from the beginning
-of a sentence where there is one. Every character of a section that is not white space is in some chunk.
+A chunk ends at the strongest boundary in the second half of its possible length: between paragraphs, else
+between sentences, else between words. The next chunk repeats some of the end of the last one, from the
+beginning of a sentence where there is one. Every character of a section, except white space, is in a chunk.
 
-A tokenizer may count a piece otherwise than it counted it inside its section, so each chunk is counted alone
-and shortened until it fits.
+A tokenizer may count a piece of text differently when it stands alone. So each chunk is counted again by
+itself, and is shortened until it fits.
 
 A section of many megabytes is first cut into portions, at the ends of paragraphs: a tokenizer makes an object
-of every token, and a whole book of them would not fit into a pod.
+for every token, and those of a whole book would not fit into a pod's memory.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from flotilla_runtime.contract import CHUNK_PREFIX_TOKENS, ChunkingConfig
 from flotilla_runtime.indexing.records import SEPARATOR, Chunk, ParsedDocument, Section
 from flotilla_runtime.indexing.tokenization import Tokenizer
 
-LONGEST_CHUNK_CHARACTERS = 16_000  # at four bytes each, what the collection's schema holds
-PORTION_CHARACTERS = 256 * 1024  # tokenised at once; most documents are shorter and one portion
-LONGEST_SPAN_CHARACTERS = 64  # some tokenizers make one token of a word of any length
+LONGEST_CHUNK_CHARACTERS = 16_000  # with four bytes each, they fit into the text field of the collection
+PORTION_CHARACTERS = 256 * 1024  # the text that is tokenised at once; most documents are one portion
+LONGEST_SPAN_CHARACTERS = 64  # some tokenizers make a single token of a word of any length
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", ";")
 
 PARAGRAPH, SENTENCE, WORD, NOWHERE = 3, 2, 1, 0
@@ -28,7 +28,7 @@ PARAGRAPH, SENTENCE, WORD, NOWHERE = 3, 2, 1, 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutter:
-    """Cuts texts with one tokenizer and one pair of limits."""
+    """Cuts texts with one tokenizer and fixed limits."""
 
     tokenizer: Tokenizer
     chunk_tokens: int
@@ -48,7 +48,7 @@ class Cutter:
         while first < len(starts):
             end = self._end(text, starts, strengths, first, covered)
             if end <= covered:
-                first = covered  # what is repeated leaves no room for anything new
+                first = covered  # start without the overlap, which leaves no room for new text
                 continue
             yield starts[first], _position(text, starts, end)
             if end >= len(starts):
@@ -56,7 +56,7 @@ class Cutter:
             first, covered = max(self._overlap_start(strengths, first, end), first + 1), end
 
     def count(self, text: str) -> int:
-        """How many tokens `text` has alone."""
+        """The number of tokens of `text` by itself."""
         return len(self.tokenizer.spans(text))
 
     def fits(self, text: str) -> bool:
@@ -64,15 +64,15 @@ class Cutter:
         return len(text) <= LONGEST_CHUNK_CHARACTERS and self.count(text) <= self.chunk_tokens
 
     def _starts(self, text: str) -> list[int]:
-        """Where tokens start, with long ones split; the first starts with the text."""
+        """The positions at which tokens start; long tokens are split, and the first position is 0."""
         starts: list[int] = []
         for start, end in self.tokenizer.spans(text):
             starts += range(start, end, LONGEST_SPAN_CHARACTERS)
-        # Offsets of normalising tokenizers may repeat; a text of nothing they know is still text.
+        # Tokenizers that normalise may repeat offsets, and may find no token in a text that is not empty.
         return [0, *sorted({start for start in starts if start > 0})] if text.strip() else []
 
     def _end(self, text: str, starts: list[int], strengths: list[int], first: int, covered: int) -> int:
-        """Where the chunk from `first` on ends, if it can behind `covered`, where the one before ended."""
+        """The end of the chunk that starts at `first`, if possible after the last chunk's end, `covered`."""
         last = min(first + self.chunk_tokens, len(starts))
         if last < len(starts):
             earliest = min(last, max(first + max(1, self.chunk_tokens // 2), covered + 1))
@@ -94,7 +94,7 @@ class Cutter:
 
 
 def _portions(text: str, longest: int) -> Iterator[tuple[int, int]]:
-    """Start and end of stretches of at most `longest` characters, cut where the text allows it best."""
+    """Start and end of portions of at most `longest` characters, cut at the best boundaries."""
     start = 0
     while len(text) - start > longest:
         earliest, latest = start + longest // 2, start + longest
@@ -110,7 +110,7 @@ def _position(text: str, starts: list[int], index: int) -> int:
 
 
 def _strength(text: str, starts: list[int], index: int) -> int:
-    """How good a cut before the token at `index` would be."""
+    """The strength of the boundary before the token at `index`."""
     if index == 0:
         return PARAGRAPH
     before = text[starts[index - 1] : starts[index]]
@@ -126,7 +126,7 @@ def _strength(text: str, starts: list[int], index: int) -> int:
 def chunk_document(
     path: str, document: ParsedDocument, chunking: ChunkingConfig, tokenizer: Tokenizer
 ) -> list[Chunk]:
-    """The chunks of a document in reading order; each is embedded behind its title and headings."""
+    """The chunks of a document in reading order; each is embedded with its title and headings in front."""
     cutter = Cutter(
         tokenizer=tokenizer, chunk_tokens=chunking.chunk_tokens, overlap_tokens=chunking.overlap_tokens
     )
@@ -153,7 +153,7 @@ def chunk_document(
 
 
 def _prefix(title: str, section: Section, tokenizer: Tokenizer) -> str:
-    """Title and headings, each once, cut to the room that is kept for them."""
+    """Title and headings, each once, shortened to the tokens that are reserved for them."""
     parts = [title, *(heading for heading in section.headings if heading != title)]
     text = SEPARATOR.join(parts)
     while len(spans := tokenizer.spans(text)) > CHUNK_PREFIX_TOKENS:

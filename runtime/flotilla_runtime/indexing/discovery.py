@@ -1,11 +1,12 @@
-"""Finds the documents below a folder, in a stable order, whatever the file system's own.
+"""Finds the documents below a folder, in an order that does not depend on the file system.
 
-A file that can be told to be hopeless without opening it (empty, too large, a name that is not text, a link
-that leads outside the source) is a dead letter at once. So is a link to a folder: following it could go in
-circles, and leaving it out would lose documents without a word.
+A file that cannot be indexed for a reason that is known without opening it becomes a dead letter at once: it
+is empty or too large, its name is not text, or it is a link that leads outside the source. So does a link to
+a folder: following it could lead in circles, and ignoring it would lose documents silently.
 
-Names that start with two dots are skipped: they are how the kubelet keeps versions of a mounted ConfigMap.
-So is `lost+found` at the top, which every ext4 volume has and only root may list.
+Names that start with two dots are skipped, because the kubelet keeps the versions of a mounted ConfigMap
+under such names. The top folder `lost+found` is skipped too; every ext4 volume has it, and only root may list
+it.
 """
 
 import os
@@ -19,30 +20,30 @@ from flotilla_runtime.indexing.globs import selector
 from flotilla_runtime.indexing.records import SourceDocument
 
 BYTES_PER_MIB = 1024 * 1024
-LONGEST_PATH_BYTES = 2048  # what the collection's schema holds
+LONGEST_PATH_BYTES = 2048  # the length of the path field in the collection
 LOST_AND_FOUND = "lost+found"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """What lies below the source, sorted by path."""
+    """The documents below the source and those that cannot be indexed, sorted by path."""
 
     documents: tuple[SourceDocument, ...]
     dead_letters: tuple[DeadLetter, ...]
 
     @property
     def found(self) -> int:
-        """How many documents there are, good and bad."""
+        """The number of all documents, including those that cannot be indexed."""
         return len(self.documents) + len(self.dead_letters)
 
 
 def discover(source: SourceConfig) -> Discovery:
-    """Every wanted file below `source.root`; a missing root or one without a wanted file is a BuildError."""
+    """All wanted files below `source.root`. Raises BuildError when the root or wanted files are missing."""
     root = Path(source.root)
     if not root.is_dir():
         raise BuildError(
             BuildReason.PATH_MISSING,
-            f"source.path: there is no folder at {source.uri}; create it or correct the path",
+            f"spec.source.path: there is no folder at {source.uri}; create it or correct the path",
         )
     wanted, allowed = selector(source.include, source.exclude), selector((), source.exclude)
     found = _found(root, source.uri)
@@ -51,7 +52,8 @@ def discover(source: SourceConfig) -> Discovery:
         DeadLetter(
             document=readable(path),
             reason=DocumentReason.UNREADABLE,
-            message="this is a link to a folder, which is not followed; copy the folder or exclude the link",
+            message="this is a link to a folder, and such links are not followed; copy the folder to this "
+            "place, or exclude the link",
         )
         for path in found.linked_folders
         if allowed(path) and allowed(f"{path}/")
@@ -69,14 +71,14 @@ def discover(source: SourceConfig) -> Discovery:
         patterns = ", ".join(source.include) or "**"
         raise BuildError(
             BuildReason.SOURCE_EMPTY,
-            f"source.path: no file below {source.uri} matches {patterns}; "
-            "add documents or correct source.include",
+            f"spec.source.path: no file below {source.uri} matches {patterns}; "
+            "add documents or correct spec.source.include",
         )
     return Discovery(documents=tuple(documents), dead_letters=tuple(dead_letters))
 
 
 def readable(path: str) -> str:
-    """The path as text that can be stored, whatever bytes its name is made of."""
+    """The path as text that can be stored, also when its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
@@ -92,8 +94,8 @@ def _found(root: Path, uri: str) -> _Found:
     def refuse(error: OSError) -> None:
         raise BuildError(
             BuildReason.SOURCE_UNREADABLE,
-            f"source.path: {error.filename or uri} cannot be listed ({error.strerror}); "
-            "let the pod's group read it",
+            f"spec.source.path: the folder {error.filename or uri} cannot be listed ({error.strerror}); "
+            "let the group of the pods read it",
         )
 
     files: list[str] = []
@@ -111,24 +113,28 @@ def _found(root: Path, uri: str) -> _Found:
 
 def _examine(root: Path, path: str, max_document_mib: int) -> SourceDocument:
     if readable(path) != path:
-        raise DocumentError(DocumentReason.BAD_NAME, "the file's name is not UTF-8; rename it")
+        raise DocumentError(DocumentReason.BAD_NAME, "the name of the file is not UTF-8; rename it")
     if len(path.encode()) > LONGEST_PATH_BYTES:
-        raise DocumentError(DocumentReason.BAD_NAME, f"the path is longer than {LONGEST_PATH_BYTES} bytes")
+        raise DocumentError(
+            DocumentReason.BAD_NAME, f"the path is longer than {LONGEST_PATH_BYTES} bytes; shorten it"
+        )
     file = root / path
     try:
         if not file.resolve(strict=True).is_relative_to(root.resolve()):
-            raise DocumentError(DocumentReason.OUTSIDE_SOURCE, "the link leads outside the source")
+            raise DocumentError(
+                DocumentReason.OUTSIDE_SOURCE, "this is a link that leads outside the source; copy the file"
+            )
         size_bytes = file.stat().st_size
     except (OSError, RuntimeError) as error:
         raise DocumentError(DocumentReason.UNREADABLE, f"the file cannot be opened: {error}") from None
     if not file.is_file():
         raise DocumentError(DocumentReason.UNREADABLE, "this is not a regular file")
     if size_bytes == 0:
-        raise DocumentError(DocumentReason.EMPTY, "the file has 0 bytes")
+        raise DocumentError(DocumentReason.EMPTY, "the file is empty (0 bytes)")
     if size_bytes > max_document_mib * BYTES_PER_MIB:
         raise DocumentError(
             DocumentReason.TOO_LARGE,
-            f"{size_bytes / BYTES_PER_MIB:.1f} MiB is more than "
-            f"processing.maxDocumentMiB = {max_document_mib}",
+            f"the file has {size_bytes / BYTES_PER_MIB:.1f} MiB, more than spec.processing.maxDocumentMiB "
+            f"({max_document_mib}); raise it or split the file",
         )
     return SourceDocument(path=path, size_bytes=size_bytes)

@@ -1,8 +1,8 @@
-"""Texts to vectors over OpenAI's embeddings path, patiently.
+"""Embeds texts with OpenAI's embeddings API, and tries again for a long time.
 
-A build may be late but not wrong: what may pass (a refused connection, 429, 5xx) is tried again with full
-jitter for as long as `patience_seconds` lasts; a 400 is the text's fault, so the batch is halved until the
-text is alone and comes back as `Refused`. Nothing is ever cut silently.
+A build may be late, but it must be right. Errors that may be temporary (a refused connection, 429, 5xx) are
+tried again with full jitter for up to `patience_seconds`. A 400 means that a text of the batch is refused, so
+the batch is halved until that text is alone, and it is returned as `Refused`. No text is ever cut silently.
 """
 
 import asyncio
@@ -15,13 +15,14 @@ from typing import Any
 
 import httpx
 
+from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.contract import HEADER_PRIORITY, BuildReason, Embedder
+from flotilla_runtime.engine_errors import says_too_long
 from flotilla_runtime.indexing.errors import BuildError
 
 Vector = list[float]
 
-BACKOFF_BASE_SECONDS = 0.5
-BACKOFF_LIMIT_SECONDS = 20.0
+BACKOFF = Backoff(base_seconds=0.5, limit_seconds=20.0)
 MAY_PASS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 REFUSED = frozenset({400, 413, 422})
 UNAUTHORIZED = frozenset({401, 403})
@@ -29,23 +30,24 @@ UNAUTHORIZED = frozenset({401, 403})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The embedder will not take this text, and why."""
+    """The embedder refused this text, for the reason in `message`."""
 
     message: str
+    too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to try; `sleep`, `jitter` and `clock` are arguments so that tests need no time."""
+    """For how long to try again; `sleep`, `draw` and `clock` are arguments so that tests need not wait."""
 
     patience_seconds: float = 600.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    jitter: Callable[[], float] = random.random
+    draw: Draw = random.uniform
     clock: Callable[[], float] = time.monotonic
 
 
 class EmbeddingClient:
-    """One embedder, reached through its ModelReplicaSet's router."""
+    """A client of one embedder, through the router of its ModelReplicaSet."""
 
     def __init__(
         self,
@@ -62,7 +64,10 @@ class EmbeddingClient:
         self._patience = patience or Patience()
 
     async def longest_input_tokens(self) -> int | None:
-        """What the engine says it takes, None when it does not say; one without this model is an error."""
+        """The longest text that the engine accepts, None when it does not say.
+
+        Raises BuildError when the engine does not serve the model.
+        """
         answer = await self._send("GET", "/models", None)
         models = answer.json().get("data", [])
         for model in models:
@@ -72,18 +77,18 @@ class EmbeddingClient:
         names = ", ".join(str(model.get("id")) for model in models) or "none"
         raise BuildError(
             BuildReason.MODEL_UNKNOWN,
-            f"embedding.modelRef: {self.embedder.url} serves {names}, not {self.embedder.model}",
+            f"spec.embedding.modelRef: {self.embedder.url} serves {names}, but not {self.embedder.model}",
         )
 
     async def embed(self, texts: Sequence[str]) -> list[Vector | Refused]:
-        """A vector, or a refusal, for each text, in order."""
+        """A vector or a refusal for each text, in order."""
         if not texts:
             return []
         body = {"model": self.embedder.model, "input": list(texts), "encoding_format": "float"}
         answer = await self._send("POST", "/embeddings", body)
         if answer.status_code in REFUSED:
             if len(texts) == 1:
-                return [Refused(message=_problem(answer))]
+                return [Refused(message=_problem(answer), too_long=says_too_long(answer.text))]
             half = len(texts) // 2
             return [*await self.embed(texts[:half]), *await self.embed(texts[half:])]
         return [*self._vectors(answer.json(), len(texts))]
@@ -92,38 +97,39 @@ class EmbeddingClient:
         data = sorted(answer["data"], key=lambda item: item["index"])
         if len(data) != expected:
             raise BuildError(
-                BuildReason.EMBEDDER_UNREACHABLE, f"{len(data)} vectors came back for {expected} texts"
+                BuildReason.EMBEDDER_UNREACHABLE,
+                f"spec.embedding.modelRef: {self.embedder.url} returned {len(data)} vectors for {expected} "
+                "texts",
             )
         vectors: list[Vector] = [item["embedding"] for item in data]
         for vector in vectors:
             if len(vector) != self.embedder.dimension:
                 raise BuildError(
                     BuildReason.DIMENSION_MISMATCH,
-                    f"embedding.dimension is {self.embedder.dimension}, but {self.embedder.model} makes "
-                    f"vectors of {len(vector)}; set it to {len(vector)}",
+                    f"spec.embedding.dimension is {self.embedder.dimension}, but the vectors of "
+                    f"{self.embedder.model} have {len(vector)} numbers; set it to {len(vector)}",
                 )
         return [normalized(vector) for vector in vectors] if self.embedder.normalize else vectors
 
     async def _send(self, method: str, path: str, body: Any) -> httpx.Response:
         started = self._patience.clock()
-        attempt = 0
+        failures = 0
         while True:
             answer, problem = await self._try(method, path, body)
             if answer is not None:
                 return answer
-            limit = min(BACKOFF_LIMIT_SECONDS, BACKOFF_BASE_SECONDS * 2**attempt)
-            wait_seconds = self._patience.jitter() * limit
-            attempt += 1
+            failures += 1
+            wait_seconds = BACKOFF.seconds_after(failures, self._patience.draw)
             if self._patience.clock() - started + wait_seconds > self._patience.patience_seconds:
                 raise BuildError(
                     BuildReason.EMBEDDER_UNREACHABLE,
-                    f"embedding.modelRef: {self.embedder.url} gave no answer in "
-                    f"{self._patience.patience_seconds:.0f} s and {attempt} attempts; the last: {problem}",
+                    f"spec.embedding.modelRef: {self.embedder.url} gave no answer within "
+                    f"{self._patience.patience_seconds:.0f} s and {failures} attempts; the last: {problem}",
                 )
             await self._patience.sleep(wait_seconds)
 
     async def _try(self, method: str, path: str, body: Any) -> tuple[httpx.Response | None, str]:
-        """An answer that stands, or None and what may pass."""
+        """The answer, or None and a problem that may be temporary."""
         try:
             answer = await self._http.request(
                 method, self.embedder.url + path, json=body, headers=self._headers
@@ -135,13 +141,14 @@ class EmbeddingClient:
         if answer.status_code in UNAUTHORIZED:
             raise BuildError(
                 BuildReason.EMBEDDER_UNAUTHORIZED,
-                f"embedding.modelRef: {self.embedder.url} refused our key ({answer.status_code})",
+                f"spec.embedding.modelRef: {self.embedder.url} refused the key of this index "
+                f"({answer.status_code}); check spec.router.authSecretRef of the ModelReplicaSet",
             )
         if answer.status_code == 404:
             raise BuildError(
                 BuildReason.MODEL_UNKNOWN,
-                f"embedding.modelRef: {self.embedder.url}{path} does not serve {self.embedder.model} "
-                f"({_problem(answer)}); is its task Embed?",
+                f"spec.embedding.modelRef: {self.embedder.url}{path} does not serve {self.embedder.model} "
+                f"({_problem(answer)}); check that the task of the model is Embed",
             )
         if answer.is_success or (answer.status_code in REFUSED and method == "POST"):
             return answer, ""
@@ -149,7 +156,7 @@ class EmbeddingClient:
 
 
 def normalized(vector: Vector) -> Vector:
-    """The vector at length 1; one of length 0 stays as it is."""
+    """The vector scaled to length 1; a vector of length 0 is returned unchanged."""
     length = math.sqrt(sum(value * value for value in vector))
     return [value / length for value in vector] if length else vector
 
@@ -162,7 +169,7 @@ def similarity(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _problem(answer: httpx.Response) -> str:
-    """What an OpenAI error says, or the beginning of whatever came."""
+    """The message of an OpenAI error, or the beginning of any other answer."""
     try:
         body = answer.json()
         error = body.get("error", body)

@@ -1,9 +1,9 @@
-"""What can go wrong in a build, in two closed lists.
+"""The errors of a build; the reasons of both are closed lists.
 
-    BuildError         the step cannot go on; the operator shows reason and message in a condition
-    DocumentError      one document cannot be indexed: it becomes a dead letter and the build goes on
+    BuildError         the step cannot continue; the operator shows its reason and message in a condition
+    DocumentError      one document cannot be indexed: it becomes a dead letter, and the build continues
 
-A reason says who can help: one of `PERMANENT` waits for a person, every other is worth another try.
+A build error with a reason in `PERMANENT` needs a person; for every other reason another try can help.
 """
 
 from enum import StrEnum
@@ -25,7 +25,7 @@ PERMANENT = frozenset(
 
 
 class BuildError(Exception):
-    """A step cannot go on."""
+    """A step cannot continue."""
 
     def __init__(self, reason: BuildReason, message: str) -> None:
         super().__init__(f"{reason}: {message}")
@@ -34,7 +34,7 @@ class BuildError(Exception):
 
     @property
     def permanent(self) -> bool:
-        """Whether trying again changes nothing until a person does."""
+        """Whether another try is useless until a person changes something."""
         return self.reason in PERMANENT
 
 

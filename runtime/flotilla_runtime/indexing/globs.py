@@ -1,4 +1,4 @@
-"""Glob patterns over paths with forward slashes: `**` crosses folders, `*` and `?` do not."""
+"""Glob patterns for paths with forward slashes: `**` matches across folders, `*` and `?` do not."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,14 +16,27 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         if token in MEANING:
             parts.append(MEANING[token])
         elif token.startswith("[") and len(token) > 1:
-            parts.append(token.replace("[!", "[^", 1).replace("\\", "\\\\"))
+            parts.append(_set(token))
         else:
             parts.append(re.escape(token))
     return re.compile("".join(parts), re.DOTALL)
 
 
+def _set(token: str) -> str:
+    """A set that is none, such as `[z-a]`, stands for its own text."""
+    expression = token.replace("[!", "[^", 1).replace("\\", "\\\\")
+    try:
+        re.compile(expression)
+    except re.error:
+        return re.escape(token)
+    return expression
+
+
 def selector(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a path is wanted: some include pattern matches (none given: all do) and no exclude pattern."""
+    """A function for whether a path is wanted: an include pattern matches, and no exclude pattern does.
+
+    Without include patterns, every path is included.
+    """
     wanted = [compile_glob(pattern) for pattern in include or ("**",)]
     unwanted = [compile_glob(pattern) for pattern in exclude]
 

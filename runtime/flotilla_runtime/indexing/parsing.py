@@ -1,8 +1,8 @@
-"""Bytes to title and sections: the format follows from the file's name, and no surprise of a parser gets out.
+"""Parses documents into a title and sections; the format is chosen by the file's name.
 
-`parse` runs in a process of its own (`ParserProcess`), because the PDF library is C++: a document that
-crashes it or keeps it busy for ever costs that document, not the build and not its neighbour: one document is
-in the child at a time, and the time it is given starts when its turn comes.
+Every error of a parser becomes a DocumentError. `parse` runs in a child process (`ParserProcess`), because
+the PDF library is C++. A document that crashes the child, or keeps it busy forever, affects only that
+document: the child parses one document at a time, and the time limit starts when it begins with the document.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ PARSERS: Mapping[str, Parser] = {
     ".md": parse_markdown,
     ".pdf": parse_pdf,
 }
-TIMEOUT_SECONDS = 120.0  # a page takes milliseconds; what takes this long will not end
+TIMEOUT_SECONDS = 120.0  # a page takes milliseconds; a parser that takes this long is considered stuck
 
 
 def parse(content: bytes, path: str) -> ParsedDocument:
-    """What the document at `path` says; a name of no known format is read as text."""
+    """Parse the document at `path`; a file whose format is not known is read as plain text."""
     name = PurePosixPath(path)
     try:
         return PARSERS.get(name.suffix.lower(), parse_plain_text)(content, name.name)
@@ -44,7 +44,7 @@ def parse(content: bytes, path: str) -> ParsedDocument:
 
 
 class ParserProcess:
-    """Runs `parse` in a child that is replaced when it crashes or does not come back."""
+    """Runs `parse` in a child process, which is replaced when it crashes or takes too long."""
 
     def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS, parser: Parser = parse) -> None:
         self._timeout_seconds = timeout_seconds
@@ -57,7 +57,7 @@ class ParserProcess:
         return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
 
     async def parse(self, content: bytes, path: str) -> ParsedDocument:
-        """As `parse`, with DocumentErrors for a crash and for a time-out."""
+        """Like `parse`, with a DocumentError for a crash and for a time-out too."""
         async with self._turn:
             return await self._parse_alone(content, path)
 
@@ -68,18 +68,20 @@ class ParserProcess:
         except TimeoutError:
             self._replace()
             raise DocumentError(
-                DocumentReason.PARSER_TIMED_OUT, f"parsing took over {self._timeout_seconds:.0f} s"
+                DocumentReason.PARSER_TIMED_OUT, f"parsing took more than {self._timeout_seconds:.0f} s"
             ) from None
         except BrokenProcessPool:
             self._replace()
-            raise DocumentError(DocumentReason.PARSER_CRASHED, "the document crashes its parser") from None
+            raise DocumentError(
+                DocumentReason.PARSER_CRASHED, "the parser crashed on this document"
+            ) from None
 
     def _replace(self) -> None:
         self.close()
         self._pool = self._start()
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
+        """Kill the child, whatever it is doing."""
         children = list((self._pool._processes or {}).values())
         for child in children:
             child.kill()

@@ -1,10 +1,10 @@
-"""The first step: find the documents, try the embedder, make the collection, write the manifest of shards.
+"""The plan step: find the documents, test the embedder, create the collection, and write the shards.
 
-Everything that a person may have got wrong is found here, before a single document is read: a missing path,
-an empty source, another model, another dimension, chunks longer than the model takes.
+This step finds the errors that a person must mend, before it reads a single document: a missing path, an
+empty source, a wrong model or dimension, or chunks that are longer than the model accepts.
 
-A plan is kept for the pods of the Job that made it and for nobody else: a build of the same name may have
-been here before, over documents that have changed since, so another Job clears its folder and looks again.
+A plan is only valid for the pods of the Job that made it. An earlier build with the same name may have left a
+plan for documents that have changed since, so another Job clears the folder and plans again.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from flotilla_runtime.indexing.workspace import DISCOVERY, BuildPlan
 
 
 async def run_plan(context: StepContext) -> StepReport:
-    """Plan the build, or say why it cannot be; what this Job planned is kept, so a rerun changes nothing."""
+    """Plan the build, or raise the reason why it cannot run. A rerun in the same Job keeps the plan."""
     config, workspace = context.config, context.workspace
     plan = workspace.plan()
     if plan is None or plan.job != context.job:
@@ -64,26 +64,28 @@ async def run_plan(context: StepContext) -> StepReport:
 
 
 def split(documents: Sequence[SourceDocument], shard_documents: int) -> list[Sequence[SourceDocument]]:
-    """The documents in shards of so many, in their order."""
+    """The documents in order, in shards of at most `shard_documents`."""
     return [documents[start : start + shard_documents] for start in range(0, len(documents), shard_documents)]
 
 
 async def _try_embedder(context: StepContext) -> Vector:
-    """The canary's vector, after checking that the model is there and takes our chunks."""
+    """The canary's vector. Raises BuildError when the model is not served or does not accept our chunks."""
     chunking = context.config.chunking
     needed = chunking.chunk_tokens + CHUNK_PREFIX_TOKENS + CHUNK_SPECIAL_TOKENS
     longest = await context.embedder.longest_input_tokens()
     if longest is not None and needed > longest:
         raise BuildError(
             BuildReason.CHUNKS_TOO_LONG,
-            f"processing.chunkTokens: {chunking.chunk_tokens} and {needed - chunking.chunk_tokens} for title "
-            f"and heading are more than the {longest} tokens that {context.config.embedder.model} takes; "
-            f"set it to {longest - CHUNK_PREFIX_TOKENS - CHUNK_SPECIAL_TOKENS} or less",
+            f"spec.processing.chunkTokens: {chunking.chunk_tokens} tokens and "
+            f"{needed - chunking.chunk_tokens} for title and heading are more than the {longest} tokens that "
+            f"{context.config.embedder.model} accepts; set it to "
+            f"{longest - CHUNK_PREFIX_TOKENS - CHUNK_SPECIAL_TOKENS} or less",
         )
     [vector] = await context.embedder.embed([CANARY])
     if isinstance(vector, Refused):
         raise BuildError(
-            BuildReason.MODEL_UNKNOWN, f"embedding.modelRef: the model refuses text: {vector.message}"
+            BuildReason.MODEL_UNKNOWN,
+            f"spec.embedding.modelRef: the model refuses a short test text: {vector.message}",
         )
     return vector
 

@@ -1,7 +1,7 @@
-"""The last step: remove what is gone, verify the whole, pass the gate, swap the alias, drop old generations.
+"""The promote step: remove deleted documents, check the counts, move the alias, and drop old generations.
 
-The order is the point: the alias moves only after every check, and nothing is dropped before it has moved.
-When a check fails, the generation that was live stays live.
+The order matters: the alias moves only after every check, and old generations are dropped only after it has
+moved. When a check fails, the live generation stays live.
 """
 
 from flotilla_runtime.contract import BuildReason, BuildStep, DeadLetter, DocumentCounts, StepReport
@@ -11,7 +11,7 @@ from flotilla_runtime.indexing.workspace import BuildPlan, ShardResult
 
 
 def run_promote(context: StepContext, now: float) -> StepReport:
-    """Verify and promote the build; running it again changes nothing. `now` is the time in Unix seconds."""
+    """Check and promote the build; a rerun changes nothing. `now` is the time in Unix seconds."""
     plan = context.workspace.require_plan()
     results = _results(context, plan)
     letters = context.workspace.dead_letters()
@@ -44,7 +44,7 @@ def _results(context: StepContext, plan: BuildPlan) -> list[ShardResult]:
     if len(results) < plan.shards:
         raise BuildError(
             BuildReason.WORKSPACE_INCOMPLETE,
-            f"{plan.shards - len(results)} of {plan.shards} shards have no completion marker; they run again",
+            f"{plan.shards - len(results)} of {plan.shards} shards are not complete; the build runs again",
         )
     return results
 
@@ -52,17 +52,21 @@ def _results(context: StepContext, plan: BuildPlan) -> list[ShardResult]:
 def _check_documents(
     counts: DocumentCounts, max_failed_percent: float, example: tuple[DeadLetter, ...]
 ) -> None:
-    """Every document is accounted for, and no more are dead letters than the user allows."""
+    """Raise BuildError when documents are lost, or more are dead letters than the user allows."""
     if not accounted(counts):
-        raise BuildError(BuildReason.COUNT_MISMATCH, f"documents are unaccounted for: {counts}")
+        raise BuildError(
+            BuildReason.COUNT_MISMATCH,
+            f"{counts.discovered} documents were found, but {counts.indexed} indexed + {counts.duplicates} "
+            f"duplicates + {counts.dead_lettered} dead letters make another number",
+        )
     failed_percent = 100 * counts.dead_lettered / counts.discovered
     if failed_percent > max_failed_percent:
         first = "".join(f"; for example {one.document}: {one.reason}, {one.message}" for one in example)
         raise BuildError(
             BuildReason.TOO_MANY_DEAD_LETTERS,
             f"{counts.dead_lettered} of {counts.discovered} documents ({failed_percent:.1f} %) could not be "
-            f"indexed, more than build.maxFailedPercent = {max_failed_percent:g}{first}; "
-            "repair or exclude them, or allow more",
+            f"indexed, more than spec.build.maxFailedPercent ({max_failed_percent:g} %){first}; repair these "
+            "documents or exclude them, or raise the limit",
         )
 
 
@@ -79,7 +83,9 @@ def _remove_gone(context: StepContext, results: list[ShardResult]) -> int:
     context.crash_point("after_remove_gone")
     left = context.store.documents(collection) - indexed
     if left:
-        raise BuildError(BuildReason.COUNT_MISMATCH, f"{len(left)} removed documents are still in the index")
+        raise BuildError(
+            BuildReason.COUNT_MISMATCH, f"{len(left)} documents were removed but are still in the collection"
+        )
     return len(gone)
 
 
@@ -87,18 +93,19 @@ def _check_parity(context: StepContext, chunks: int) -> bool:
     there = context.store.count(context.config.collection.name)
     if there != chunks and context.config.require_count_parity:
         raise BuildError(
-            BuildReason.COUNT_MISMATCH, f"{chunks} chunks were indexed, {there} are in the collection"
+            BuildReason.COUNT_MISMATCH, f"{chunks} chunks were indexed, but {there} are in the collection"
         )
     return there == chunks
 
 
 def _swap(context: StepContext, now: float) -> None:
-    """Write down that this build is live, then let the alias lead to its generation."""
+    """Record that this build is live, then point the alias to its generation."""
     collection = context.config.collection
     descriptor = context.store.describe(collection.name)
     if descriptor is None:
         raise BuildError(
-            BuildReason.WORKSPACE_INCOMPLETE, f"the collection {collection.name} has no descriptor"
+            BuildReason.WORKSPACE_INCOMPLETE,
+            f"the collection {collection.name} has no descriptor; the build runs again",
         )
     promoted = descriptor.model_copy(update={"build": context.config.build, "promoted_at": now})
     context.store.mark_promoted(collection.name, promoted)
@@ -108,7 +115,7 @@ def _swap(context: StepContext, now: float) -> None:
 
 
 def _drop_old_generations(context: StepContext) -> None:
-    """Keep the generations promoted last, this one among them; one that never was live is dropped."""
+    """Keep the last promoted generations, including this one; drop all others, and those never live."""
     collection = context.config.collection
     others = [name for name in context.store.collections(collection.prefix) if name != collection.name]
     found = {name: context.store.describe(name) for name in others}

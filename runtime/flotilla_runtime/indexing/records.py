@@ -1,13 +1,13 @@
 """The values that pass between the stages of a build.
 
-Every id is a function of what it names: a document's of its path below the source, a chunk's of its document
-and its place in it. So a stage that runs twice makes the same rows and an upsert makes them once.
+Ids are deterministic: a document's id follows from its path below the source, and a chunk's from its document
+and its position. So a stage that runs twice makes the same rows, and an upsert stores them once.
 """
 
 import hashlib
 from dataclasses import dataclass
 
-SEPARATOR = " > "  # between the headings of a path, as it is embedded and shown
+SEPARATOR = " > "  # between the headings of a section, when they are embedded or shown
 
 
 def document_id(path: str) -> str:
@@ -16,13 +16,13 @@ def document_id(path: str) -> str:
 
 
 def chunk_id(document: str, ordinal: int) -> str:
-    """The id of the chunk at place `ordinal` of a document; `document` is its id."""
+    """The id of the chunk at position `ordinal` of a document; `document` is the document's id."""
     return f"{document}-{ordinal:06d}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDocument:
-    """A file that the plan found; `path` is relative to the source's root, with forward slashes."""
+    """A file that the plan step found; `path` is relative to the source's root, with forward slashes."""
 
     path: str
     size_bytes: int
@@ -35,7 +35,7 @@ class SourceDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A stretch of text under one heading, or on one page; blocks of text are set apart by an empty line."""
+    """The text under one heading or on one page; an empty line separates blocks of text."""
 
     text: str
     headings: tuple[str, ...] = ()
@@ -44,13 +44,13 @@ class Section:
 
     @property
     def heading(self) -> str:
-        """The path of headings that leads here."""
+        """The headings above this section, joined."""
         return SEPARATOR.join(self.headings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedDocument:
-    """What a document says, in reading order."""
+    """A document's title and its sections in reading order."""
 
     title: str
     sections: tuple[Section, ...]
@@ -58,7 +58,7 @@ class ParsedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What is embedded and found: `text` is shown, and embedded behind `prefix`, its title and headings."""
+    """A part of a document. `text` is shown, and is embedded together with `prefix`: title and headings."""
 
     document: str
     ordinal: int
@@ -71,7 +71,7 @@ class Chunk:
 
     @property
     def embedded_text(self) -> str:
-        """What the embedder is given."""
+        """The text that the embedder gets."""
         return f"{self.prefix}\n{self.text}"
 
     @property

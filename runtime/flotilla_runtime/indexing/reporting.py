@@ -1,6 +1,7 @@
-"""How a step's outcome reaches the operator: the kubelet carries 4 KiB of it, so no pod needs a token.
+"""Writes a step's report as termination message, so that no pod needs a token for the API server.
 
-A report that is too long loses its sample of dead letters, then the end of its message, never its figures.
+The kubelet accepts 4 KiB. A report that is longer loses its sample of dead letters and then the end of its
+message, but never its figures.
 """
 
 from pathlib import Path
@@ -22,6 +23,6 @@ def fitted(report: StepReport, limit_bytes: int = TERMINATION_LOG_BYTES) -> str:
 
 
 def write_report(report: StepReport, file: Path) -> None:
-    """Leave the report where the kubelet looks for it; outside a pod there may be no such file."""
+    """Write the report for the kubelet; nothing is written outside a pod, where the folder is missing."""
     if file.parent.is_dir():
         file.write_text(fitted(report), encoding="utf-8")

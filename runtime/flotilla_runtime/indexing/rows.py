@@ -1,6 +1,6 @@
-"""What a chunk is in Milvus: the fields of a collection, and one row.
+"""The fields of a collection in Milvus, and the row of a chunk.
 
-A change here is a change of COLLECTION_SCHEMA_VERSION in the contract, so that every index builds anew.
+A change here needs a new COLLECTION_SCHEMA_VERSION in the contract, so that every index is built again.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LONGEST_TITLE_BYTES: Final = 4_096
 
 
 def schema_of(dimension: int, description: str) -> Any:
-    """The collection's fields; what is unknown of a chunk is empty or 0, since old Milvus has no null."""
+    """The collection's fields; missing values are empty or 0, because old versions of Milvus have no null."""
     fields = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=description)
     fields.add_field("id", DataType.VARCHAR, max_length=64, is_primary=True)
     fields.add_field("document_id", DataType.VARCHAR, max_length=64)
@@ -34,7 +34,7 @@ def schema_of(dimension: int, description: str) -> Any:
 
 
 def row_of(chunk: Chunk, vector: Sequence[float], content_hash: str, total: int) -> dict[str, Any]:
-    """A chunk as it is stored; `total` is how many its document has."""
+    """The row of a chunk; `total` is the number of chunks of its document."""
     return {
         "id": chunk.id,
         "document_id": document_id(chunk.document),

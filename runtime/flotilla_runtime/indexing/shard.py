@@ -1,9 +1,10 @@
-"""The second step, once for each shard: read, parse, chunk, embed, write, verify, leave the marker.
+"""The shards step, once for each shard: read, parse, chunk, embed, write, verify, and write the marker.
 
-A document that is in the collection whole and unchanged is left alone, so a second build of the same
-generation costs what changed. A new version is written over the old one chunk by chunk and then its tail is
-cut. What an earlier build wrote of a document that is a dead letter now stays until the promotion has found
-that not too many are. A shard that is run again, after any crash, ends with the same rows.
+A document that is in the collection completely and unchanged is skipped, so a second build of the same
+generation only costs what has changed. A new version of a document replaces the old one chunk by chunk, and
+then the old chunks that are left over are deleted. The chunks of a document that is now a dead letter stay
+until the promote step has found that there are not too many dead letters. A shard that runs again after a
+crash ends with the same rows.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ LOG = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of the shard's documents so far."""
+    """The results of the shard's documents so far."""
 
     indexed: dict[str, int] = field(default_factory=dict)  # chunks, by document id
     unchanged: int = 0
@@ -40,9 +41,9 @@ class _Tally:
 
 
 async def run_shard(context: StepContext, number: int, parser: ParserProcess) -> StepReport:
-    """Index one shard; one that has its completion marker is done."""
+    """Index one shard; nothing is done for a shard that has its completion marker."""
     plan = context.workspace.require_plan()
-    if number >= plan.shards:  # an Indexed Job has at least one index, an all but hopeless source no shard
+    if number >= plan.shards:  # without usable documents there are no shards, but the Job has one index
         return StepReport(step=BuildStep.SHARDS)
     result = context.workspace.shard_result(number)
     if result is None:
@@ -84,19 +85,19 @@ async def _index(context: StepContext, number: int, parser: ParserProcess) -> Sh
 
 
 async def _verify(context: StepContext, tally: _Tally) -> None:
-    """Of the documents that were indexed, what was written is there, and nothing else."""
+    """Raise BuildError unless the collection has exactly the chunks of the indexed documents."""
     collection = context.config.collection.name
     there = await asyncio.to_thread(context.store.count, collection, list(tally.indexed))
     wanted = sum(tally.indexed.values())
     if there != wanted:
         raise BuildError(
-            BuildReason.COUNT_MISMATCH, f"{wanted} chunks were written and {there} are in the collection"
+            BuildReason.COUNT_MISMATCH, f"{wanted} chunks were written, but {there} are in the collection"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shard:
-    """Takes a shard's documents through the stages, a few at a time."""
+    """Processes a shard's documents, a few at a time."""
 
     context: StepContext
     tokenizer: Tokenizer
@@ -105,7 +106,7 @@ class _Shard:
     tally: _Tally = field(default_factory=_Tally)
 
     async def run(self, documents: Sequence[SourceDocument]) -> None:
-        """Every document ends as indexed, unchanged or a dead letter, or the shard fails."""
+        """Process all documents: each becomes indexed, unchanged or a dead letter, or the shard fails."""
         waiting = iter(documents)
 
         async def work() -> None:
@@ -141,15 +142,16 @@ class _Shard:
             chunk_document, document.path, parsed, config.chunking, self.tokenizer
         )
         if not chunks:
-            raise DocumentError(DocumentReason.NO_TEXT, "the document has no text")
+            raise DocumentError(DocumentReason.NO_TEXT, "the document contains no text")
         vectors = await self._embed(chunks)
         await self._write(document, content_hash, chunks, vectors)
         self.tally.indexed[document.id] = len(chunks)
 
     async def _embed(self, chunks: Sequence[Chunk]) -> list[Sequence[float]]:
-        """A vector for every chunk before the first is written, so no document is in by halves for long.
+        """The vectors of all chunks. They are made before the first chunk is written, so that a document is
+        incomplete in the collection only for a short time.
 
-        They are kept as Milvus keeps them, in four bytes a number instead of the 32 of a list of floats.
+        The vectors are kept as in Milvus, with four bytes for each number instead of 32 in a list of floats.
         """
         size = self.context.config.embedder.batch_size
         vectors: list[Sequence[float]] = []
@@ -158,7 +160,8 @@ class _Shard:
             for answer in await self.context.embedder.embed(texts):
                 if isinstance(answer, Refused):
                     raise DocumentError(
-                        DocumentReason.EMBEDDER_REFUSED, f"chunk {len(vectors)}: {answer.message}"
+                        DocumentReason.EMBEDDER_REFUSED,
+                        f"the embedding model refuses chunk {len(vectors)}: {answer.message}",
                     )
                 vectors.append(array("f", answer))
         return vectors
@@ -188,10 +191,13 @@ def _read(file: Path, max_document_mib: int) -> bytes:
     except OSError as error:
         raise DocumentError(
             DocumentReason.UNREADABLE,
-            f"the file cannot be read ({error.strerror}); let the pod's group read it",
+            f"the file cannot be read ({error.strerror}); let the group of the pods read it",
         ) from None
     if len(content) > limit:
-        raise DocumentError(DocumentReason.TOO_LARGE, f"the file grew over {max_document_mib} MiB")
+        raise DocumentError(
+            DocumentReason.TOO_LARGE,
+            f"the file has more than {max_document_mib} MiB, the limit of spec.processing.maxDocumentMiB",
+        )
     if not content:
-        raise DocumentError(DocumentReason.EMPTY, "the file has 0 bytes")
+        raise DocumentError(DocumentReason.EMPTY, "the file is empty (0 bytes)")
     return content

@@ -1,4 +1,4 @@
-"""What every step of a build is given, and the points at which a test may let it die."""
+"""The inputs that all steps of a build share, and the points at which a test can end a step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ CrashPoint = Callable[[str], None]
 
 
 def no_crash(point: str) -> None:
-    """The crash point of every real run: nothing happens."""
+    """Do nothing; the crash point of every real run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """The step's configuration and what it reaches outside; `crash_point` is called around every write.
+    """The configuration of a step and its connections; `crash_point` is called before and after every write.
 
-    `job` is the UID of the Job that the step's pod belongs to, the same for every pod of it.
+    `job` is the UID of the Job to which the step's pod belongs.
     """
 
     config: BuildConfig
@@ -37,7 +37,7 @@ class StepContext:
 
 
 def sample(letters: list[DeadLetter]) -> tuple[DeadLetter, ...]:
-    """The first few dead letters, short enough for a report."""
+    """The first few dead letters, shortened for a report."""
     return tuple(
         DeadLetter(
             document=letter.document[-LONGEST_SAMPLE_CHARACTERS:],
@@ -49,12 +49,12 @@ def sample(letters: list[DeadLetter]) -> tuple[DeadLetter, ...]:
 
 
 def accounted(counts: DocumentCounts) -> bool:
-    """Whether every document that was found is somewhere."""
+    """Whether every document that was found is indexed, a duplicate or a dead letter."""
     return counts.discovered == counts.indexed + counts.duplicates + counts.dead_lettered
 
 
 def counts_text(report: StepReport) -> str:
-    """The report's figures as a sentence for the log."""
+    """The report's figures as a text for the log."""
     counts = report.documents
     return (
         f"{counts.discovered} discovered = {counts.indexed} indexed + {counts.duplicates} duplicates + "

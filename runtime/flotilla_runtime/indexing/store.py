@@ -1,11 +1,12 @@
-"""A generation's collection in Milvus, and the alias that makes one of them the index.
+"""The collections of generations in Milvus, and the alias that points to the live one.
 
-The descriptor (which model made the vectors, and what it makes of `CANARY`) is kept with the collection, so
-that whoever resolves the alias knows how to embed a query, and can prove that a model is the one it claims
-to be. It is a collection property as well as the description, because Milvus Lite keeps only the first.
+Each collection has a descriptor: which model made the vectors, and this model's vector of `CANARY`. A client
+that resolves the alias learns from it how to embed a query, and can check that a model is the right one. The
+descriptor is stored as a collection property and as the description, because Milvus Lite keeps only
+properties.
 
-Calls block: asynchronous code runs them in threads (pymilvus' own asynchronous client cannot create an index
-on Milvus Lite). Reads that decide anything are strongly consistent.
+Calls block, so asynchronous code runs them in threads: pymilvus' asynchronous client cannot create an index
+on Milvus Lite. Reads on which a decision depends are strongly consistent.
 """
 
 import logging
@@ -25,22 +26,22 @@ from flotilla_runtime.indexing.errors import BuildError
 from flotilla_runtime.indexing.records import Chunk
 from flotilla_runtime.indexing.rows import row_of, schema_of
 
-CANARY: Final = "flotilla"  # a text that is embedded to recognise a model by
+CANARY: Final = "flotilla"  # a text whose vector identifies a model
 DESCRIPTOR: Final = "flotilla.descriptor"
 ALIAS_NOT_FOUND: Final = frozenset({100, 1600})  # Milvus Lite's code, and Milvus'
 NOT_LOADED: Final = 101
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
-READ_TIMEOUT_SECONDS: Final = 30.0  # of one call; a Milvus that accepts and says nothing is away
-# The client's own ping every 10 s makes Milvus Lite hang up on a connection that is idle for half a minute.
+READ_TIMEOUT_SECONDS: Final = 30.0  # for one call, so that a Milvus that accepts and never answers is noticed
+# By default the client pings every 10 s, and Milvus Lite then closes connections that are idle for 30 s.
 KEEPALIVE: Final = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
 ROWS_A_PAGE: Final = 1_000
 PASSAGE_FIELDS: Final = ("document", "title", "heading", "anchor", "page", "text")
 
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it logs as an error, it raises too
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it also raises every error that it logs
 
 
 class Descriptor(BaseModel):
-    """What a generation was made with."""
+    """Describes how a generation was made."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -49,12 +50,12 @@ class Descriptor(BaseModel):
     embedder: Embedder
     metric: str
     canary: tuple[float, ...]
-    promoted_at: float | None = None  # Unix seconds; None: it never was live
+    promoted_at: float | None = None  # Unix seconds; None: it was never live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDocument:
-    """What the collection holds of a document; `complete` when it is all of one version."""
+    """A document's chunks in the collection; `complete` when all of them exist and have the same version."""
 
     hash: str
     chunks: int
@@ -79,7 +80,7 @@ class Store:
 
     @cached_property
     def _client(self) -> MilvusClient:
-        """The connection, made when it is first needed, so that a server may start before Milvus does."""
+        """The connection; it is made when it is first needed, so that a server can start before Milvus."""
         with self._errors():
             return MilvusClient(
                 uri=self._connection.uri,
@@ -91,22 +92,34 @@ class Store:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Milvus' errors as ours: whether it is away or wrong for good cannot be told, so try again.
+        """Turn Milvus' errors into BuildErrors that are tried again, because a temporary error looks the same
+        as a permanent one.
 
-        A connection that broke comes back by itself, some seconds after Milvus does. Codes that pymilvus does
-        not try again (a deadline, a permission) come out of it as gRPC's own errors.
+        A broken connection recovers by itself some seconds after Milvus does. For errors that pymilvus does
+        not retry, such as a deadline or a missing permission, it raises gRPC's own exceptions. When pymilvus
+        cannot connect, its error does not say why, but the gRPC error that caused it does.
         """
         try:
             yield
         except MilvusException as error:
+            if isinstance(error.__cause__, grpc.Call):
+                raise self._not_answered(error.__cause__) from error
             raise BuildError(
-                BuildReason.MILVUS_UNREACHABLE, f"Milvus said no ({error.code}): {error.message}"
+                BuildReason.MILVUS_UNREACHABLE,
+                f"Milvus at {self._connection.uri} refused a request ({error.code}): {error.message}",
             ) from error
         except grpc.RpcError as error:
-            said = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)
-            raise BuildError(BuildReason.MILVUS_UNREACHABLE, f"Milvus did not answer ({said})") from error
+            raise self._not_answered(error) from error
         except grpc.FutureTimeoutError as error:
-            raise BuildError(BuildReason.MILVUS_UNREACHABLE, "Milvus did not answer in time") from error
+            raise BuildError(
+                BuildReason.MILVUS_UNREACHABLE, f"Milvus at {self._connection.uri} did not answer in time"
+            ) from error
+
+    def _not_answered(self, error: Any) -> BuildError:
+        said = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)
+        return BuildError(
+            BuildReason.MILVUS_UNREACHABLE, f"Milvus at {self._connection.uri} did not answer ({said})"
+        )
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -114,13 +127,13 @@ class Store:
             self._client.close()
 
     def collections(self, prefix: str) -> list[str]:
-        """The collections whose names start with `prefix`, by name."""
+        """The collections whose names start with `prefix`, sorted by name."""
         with self._errors():
             found = self._client.list_collections(timeout=READ_TIMEOUT_SECONDS)
             return sorted(name for name in found if name.startswith(prefix))
 
     def create(self, collection: CollectionConfig, descriptor: Descriptor) -> None:
-        """Create the collection with its index; one that is there already is left alone."""
+        """Create the collection with its index; an existing one is only loaded."""
         with self._errors():
             if self._client.has_collection(collection.name, timeout=READ_TIMEOUT_SECONDS):
                 self._client.load_collection(collection.name)
@@ -144,7 +157,7 @@ class Store:
             self._client.load_collection(collection.name, replica_number=collection.replicas)
 
     def describe(self, collection: str) -> Descriptor | None:
-        """The descriptor of a collection, None when it is not one of ours."""
+        """The descriptor of a collection; None when the collection is not ours."""
         with self._errors():
             found = self._client.describe_collection(collection, timeout=READ_TIMEOUT_SECONDS)
         for text in (found.get("properties", {}).get(DESCRIPTOR), found.get("description")):
@@ -155,14 +168,14 @@ class Store:
         return None
 
     def mark_promoted(self, collection: str, descriptor: Descriptor) -> None:
-        """Write which build the collection shows now."""
+        """Record which build the collection contains."""
         with self._errors():
             self._client.alter_collection_properties(
                 collection, properties={DESCRIPTOR: descriptor.model_dump_json()}
             )
 
     def resolve(self, alias: str) -> str | None:
-        """The collection an alias leads to, None when there is no such alias."""
+        """The collection to which an alias points; None when there is no such alias."""
         with self._errors():
             try:
                 found = self._client.describe_alias(alias, timeout=READ_TIMEOUT_SECONDS)
@@ -173,7 +186,7 @@ class Store:
             return str(found["collection_name"])
 
     def point(self, alias: str, collection: str) -> None:
-        """Let the alias lead to the collection, at once and for every reader."""
+        """Point the alias to the collection, atomically for all readers."""
         current = self.resolve(alias)
         with self._errors():
             if current is None:
@@ -182,12 +195,12 @@ class Store:
                 self._client.alter_alias(collection, alias)
 
     def drop(self, collection: str) -> None:
-        """Drop a collection; one that is not there is no error."""
+        """Drop a collection; it is no error when it does not exist."""
         with self._errors():
             self._client.drop_collection(collection)
 
     def drop_alias(self, alias: str) -> None:
-        """Drop an alias; one that is not there is no error."""
+        """Drop an alias; it is no error when it does not exist."""
         if self.resolve(alias) is not None:
             with self._errors():
                 self._client.drop_alias(alias)
@@ -195,14 +208,14 @@ class Store:
     def upsert(
         self, collection: str, content_hash: str, total: int, rows: Sequence[tuple[Chunk, Sequence[float]]]
     ) -> None:
-        """Write chunks of one document; `total` is how many it has."""
+        """Write chunks of one document; `total` is the number of all its chunks."""
         with self._errors():
             self._client.upsert(
                 collection, [row_of(chunk, vector, content_hash, total) for chunk, vector in rows]
             )
 
     def delete_tail(self, collection: str, document: str, total: int) -> None:
-        """Delete the document's chunks at places `total` and above; `document` is its id."""
+        """Delete the document's chunks from position `total` on; `document` is its id."""
         with self._errors():
             self._client.delete(collection, filter=f'document_id == "{document}" and ordinal >= {total}')
 
@@ -213,18 +226,18 @@ class Store:
                 self._client.delete(collection, filter=f"document_id in {_quoted(part)}")
 
     def flush(self, collection: str) -> None:
-        """Make what was written durable."""
+        """Make all writes durable."""
         with self._errors():
             self._client.flush(collection)
 
     def count(self, collection: str, documents: Sequence[str] | None = None) -> int:
-        """How many chunks there are, of all documents or of these ids."""
+        """The number of chunks, of all documents or of these ids."""
         if documents is None:
             return self._count(collection, "")
         return sum(self._count(collection, f"document_id in {_quoted(part)}") for part in _parts(documents))
 
     def stored(self, collection: str, documents: Sequence[str]) -> dict[str, StoredDocument]:
-        """What is there of these documents, by id; those of which there is nothing are left out."""
+        """What the collection has of these documents, by id; documents without chunks are left out."""
         seen: dict[str, list[tuple[str, int]]] = {}
         for part in _parts(documents):
             for row in self._rows(
@@ -243,7 +256,7 @@ class Store:
         }
 
     def documents(self, collection: str) -> set[str]:
-        """The ids of every document of which there is a chunk."""
+        """The ids of all documents that have chunks."""
         return {row["document_id"] for row in self._rows(collection, "ordinal >= 0", ["document_id"])}
 
     def search(self, collection: str, vector: Vector, limit: int, timeout_seconds: float) -> list[Hit]:
@@ -267,7 +280,7 @@ class Store:
         ]
 
     def _when_loaded(self, collection: str, call: Callable[[], Any]) -> Any:
-        """What `call` gives; Milvus Lite comes back from a restart with every collection released."""
+        """The result of `call`. The collection is loaded if needed: a restart of Milvus Lite unloads all."""
         try:
             return call()
         except MilvusException as error:

@@ -1,9 +1,9 @@
-"""Counts tokens as the embedder does, so that no chunk is longer than it takes.
+"""Counts tokens like the embedder, so that no chunk is longer than it accepts.
 
-The plan step finds the embedder's own `tokenizer.json` (in the model folder mounted beside it, else at the
-hub) and keeps a copy in the workspace; every shard reads that copy, so all of them cut alike and only one
-pod needs the model's claim. Where there is none, `PlainTokenizer` counts more tokens than any real one
-should: chunks come out shorter, never too long.
+The plan step finds the embedder's `tokenizer.json` in the mounted model folder, else at the hub, and puts a
+copy into the workspace. All shards use that copy, so they cut in the same way, and only one pod needs the
+model's claim. Without that file, `PlainTokenizer` is used. It should count more tokens than any real
+tokenizer, so chunks become shorter than necessary, but never too long.
 """
 
 import re
@@ -22,18 +22,18 @@ PIECES = re.compile(r"[^\W\d_]{1,3}|\d|[^\s\w]|_")
 
 
 class Tokenizer(Protocol):
-    """What the chunker asks of a tokenizer."""
+    """The methods of a tokenizer that the chunker needs."""
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """The name in reports."""
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end of every token in `text`, in order, without those a model adds around it."""
+        """Start and end of every token of `text`, in order, without those that a model adds around it."""
 
 
 class PlainTokenizer:
-    """At most three letters, one digit or one sign a token, which is finer than vocabularies are."""
+    """Makes tokens of at most three letters, one digit or one sign, which are smaller than real ones."""
 
     name = "Plain"
 
@@ -49,18 +49,18 @@ class ModelTokenizer:
 
     def __init__(self, content: str) -> None:
         self._tokenizer = FastTokenizer.from_str(content)
-        # The file may ask to cut or fill every text to the model's length, which would hide how long it is.
+        # The file may ask to truncate or pad texts to the model's length, which would hide their real length.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end of every token; a token of no width (a normaliser's) is left out."""
+        """Start and end of every token; empty tokens, which normalisers can make, are left out."""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return [(start, end) for start, end in offsets if end > start]
 
 
 def find_tokenizer(embedder: Embedder, folder: Path, hub_token: str | None) -> str | None:
-    """The content of the embedder's tokenizer file, or None when it has none that can be had."""
+    """The content of the embedder's tokenizer file; None when there is none."""
     mounted = folder / TOKENIZER_FILE
     if mounted.is_file():
         return mounted.read_text(encoding="utf-8")
@@ -73,9 +73,10 @@ def find_tokenizer(embedder: Embedder, folder: Path, hub_token: str | None) -> s
             revision=embedder.tokenizer_revision,
             token=hub_token or False,
         )
-    except LocalEntryNotFoundError as error:  # no connection: worth another try, unlike a missing file
+    except LocalEntryNotFoundError as error:  # no connection, so another try can help; a missing file cannot
         raise BuildError(
-            BuildReason.EMBEDDER_UNREACHABLE, f"the embedder's tokenizer cannot be fetched: {error}"
+            BuildReason.EMBEDDER_UNREACHABLE,
+            f"the tokenizer of the embedding model cannot be fetched from the hub: {error}",
         ) from None
     except HfHubHTTPError:
         return None
@@ -83,5 +84,5 @@ def find_tokenizer(embedder: Embedder, folder: Path, hub_token: str | None) -> s
 
 
 def make_tokenizer(content: str | None) -> Tokenizer:
-    """The tokenizer of a file's content, the plain one for None."""
+    """The tokenizer for the content of a tokenizer file; the plain one for None."""
     return PlainTokenizer() if content is None else ModelTokenizer(content)

@@ -1,10 +1,10 @@
-"""What the steps of a build leave for each other: files on a claim, written whole or not at all.
+"""The files through which the steps of a build work together, on a claim. Each is written atomically.
 
-builds/BUILD/plan.json               what was found, and how many shards there are
+builds/BUILD/plan.json               the counts of the plan step, and the number of shards
 builds/BUILD/tokenizer.json          the embedder's tokenizer, if it has one
 builds/BUILD/shards/00000.jsonl      the documents of a shard
 builds/BUILD/done/00000.json         the completion marker of a shard, with its counts
-builds/BUILD/dead-letters/*.jsonl    what could not be indexed, and why
+builds/BUILD/dead-letters/*.jsonl    the documents that could not be indexed, and why
 """
 
 import os
@@ -30,14 +30,14 @@ class _Record(BaseModel):
 
 
 class PlannedDocument(_Record):
-    """A line of a shard."""
+    """One line of a shard's file."""
 
     path: str
     size_bytes: int
 
 
 class BuildPlan(_Record):
-    """What the plan step found; `job` is the UID of the Job it was made by."""
+    """The result of the plan step; `job` is the UID of the Job that made it."""
 
     discovered: int
     dead_lettered: int
@@ -65,7 +65,7 @@ class Workspace:
         self._folder = self._builds / build
 
     def clear(self) -> None:
-        """Remove what is here of this build; the plan first, so that no half of it is ever taken for one."""
+        """Remove this build's files; the plan goes first, so that an incomplete one is never used."""
         (self._folder / PLAN_FILE).unlink(missing_ok=True)
         if self._folder.exists():
             shutil.rmtree(self._folder)
@@ -73,7 +73,7 @@ class Workspace:
     def write_plan(
         self, plan: BuildPlan, tokenizer: str | None, shards: Sequence[Sequence[SourceDocument]]
     ) -> None:
-        """Write tokenizer and shards, and the plan last: while it is missing, nothing has been planned."""
+        """Write the tokenizer and the shards, and the plan last: without it the build is not planned."""
         if tokenizer is not None:
             _write(self._folder / TOKENIZER_FILE, tokenizer)
         for number, documents in enumerate(shards):
@@ -92,17 +92,17 @@ class Workspace:
         return BuildPlan.model_validate_json(file.read_bytes()) if file.is_file() else None
 
     def require_plan(self) -> BuildPlan:
-        """The plan; without one the workspace was lost and the build must start over."""
+        """The plan. Raises BuildError without one: the workspace was lost and the build must start again."""
         plan = self.plan()
         if plan is None:
             raise BuildError(
                 BuildReason.WORKSPACE_INCOMPLETE,
-                f"build.workspace: {self._folder / PLAN_FILE} is missing; the build starts over",
+                f"spec.build.workspace: {self._folder / PLAN_FILE} is missing; the build starts again",
             )
         return plan
 
     def tokenizer(self) -> str | None:
-        """The embedder's tokenizer file, None when the plain one is to be used."""
+        """The content of the embedder's tokenizer file; None when there is none."""
         file = self._folder / TOKENIZER_FILE
         return file.read_text(encoding="utf-8") if file.is_file() else None
 
@@ -112,26 +112,26 @@ class Workspace:
         return [SourceDocument(path=document.path, size_bytes=document.size_bytes) for document in planned]
 
     def finish_shard(self, number: int, result: ShardResult) -> None:
-        """Leave the completion marker."""
+        """Write the completion marker of a shard."""
         _write(self._folder / "done" / f"{number:05d}.json", result.model_dump_json())
 
     def shard_result(self, number: int) -> ShardResult | None:
-        """The completion marker of a shard, None while it is not done."""
+        """The completion marker of a shard; None while it is not complete."""
         file = self._folder / "done" / f"{number:05d}.json"
         return ShardResult.model_validate_json(file.read_bytes()) if file.is_file() else None
 
     def write_dead_letters(self, origin: str, letters: Iterable[DeadLetter]) -> None:
-        """Replace the dead letters of one origin: `DISCOVERY`, or a shard's number."""
+        """Replace the dead letters of one origin: `DISCOVERY` or the number of a shard."""
         _write_lines(self._folder / "dead-letters" / f"{origin}.jsonl", letters)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Every dead letter of the build, by document."""
+        """All dead letters of the build, sorted by document."""
         files = sorted((self._folder / "dead-letters").glob("*.jsonl"))
         letters = [letter for file in files for letter in _read_lines(file, DeadLetter)]
         return sorted(letters, key=lambda letter: letter.document)
 
     def remove_other_builds(self, keep: int) -> None:
-        """Remove the folders of older builds but for the newest `keep`; this one stays."""
+        """Remove the folders of other builds, except the newest `keep`."""
         others = [folder for folder in self._builds.iterdir() if folder != self._folder]
         others.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in others[keep:]:
@@ -139,7 +139,7 @@ class Workspace:
 
 
 def _read_lines(file: Path, record: type[RecordType]) -> list[RecordType]:
-    """The records of a file; only a line feed ends one, since names may hold every other kind of line end."""
+    """The records of a file. Only a line feed ends one: names may contain every other line separator."""
     return [record.model_validate_json(line) for line in file.read_bytes().split(b"\n") if line]
 
 
@@ -148,7 +148,7 @@ def _write_lines(file: Path, records: Iterable[BaseModel]) -> None:
 
 
 def _write(file: Path, content: str) -> None:
-    """Readers see the old file or the new one, never a part, whatever crashes when."""
+    """Write a file atomically: readers see the old or the new content, even after a crash."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as stream:

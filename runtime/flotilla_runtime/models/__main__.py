@@ -1,5 +1,7 @@
-"""`python -m flotilla_runtime.models`: fetch a model (`--source --to`) or check a folder (`--verify`), and
-then whatever else the engine reads (`--also`, once for each thing, as JSON of `contract.EngineFiles`).
+"""`python -m flotilla_runtime.models`: fetch a model (`--source --to`) or check a folder (`--verify`).
+
+After the model, everything else that the engine reads is fetched or checked (`--also`, once for each thing,
+as the JSON of a `contract.EngineFiles`).
 """
 
 import argparse
@@ -11,35 +13,47 @@ from pathlib import Path
 from flotilla_runtime.contract import EngineFiles, FilesRole
 from flotilla_runtime.models import facts, files
 from flotilla_runtime.models.failures import EXIT_STATUS, SOURCE, ModelError, Reason
+from flotilla_runtime.models.hub_source import hub_name, hub_source
 from flotilla_runtime.models.shapes import SHAPES
 
-SCHEME = "hf://"
 TERMINATION_LOG = Path("/dev/termination-log")
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     arguments = argparse.ArgumentParser(prog="python -m flotilla_runtime.models", description=__doc__)
     what = arguments.add_mutually_exclusive_group(required=True)
-    what.add_argument("--source", help="hf://organisation/name; HF_ENDPOINT and HF_TOKEN are obeyed")
-    what.add_argument("--verify", type=Path, help="a folder that must hold a model")
-    arguments.add_argument("--revision", help="a branch, a tag or a commit")
-    arguments.add_argument("--to", type=Path, help="where the model's files go")
-    arguments.add_argument("--also", type=EngineFiles.model_validate_json, action="append", default=[])
-    arguments.add_argument("--attempts", type=int, default=6)
-    arguments.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
+    what.add_argument(
+        "--source", help="the model to fetch, hf://organisation/name; HF_ENDPOINT and HF_TOKEN are used"
+    )
+    what.add_argument("--verify", type=Path, help="the folder to check for a complete model")
+    arguments.add_argument("--revision", help="a branch, a tag or a commit of the source")
+    arguments.add_argument("--to", type=Path, help="the folder for the model's files")
+    arguments.add_argument(
+        "--also",
+        type=EngineFiles.model_validate_json,
+        action="append",
+        default=[],
+        help="further files, as JSON of EngineFiles; may be given several times",
+    )
+    arguments.add_argument(
+        "--attempts", type=int, default=6, help="how often to try a download (default: %(default)s)"
+    )
+    arguments.add_argument(
+        "--termination-log", type=Path, default=TERMINATION_LOG, help="the file for the termination message"
+    )
     return arguments
 
 
 def say(line: str) -> None:
-    """One line on standard output, at once."""
+    """Print a line at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def wanted(options: argparse.Namespace) -> list[EngineFiles]:
-    """Everything that the arguments name, the model first."""
+    """All files that the arguments name, the model first."""
     folder = options.to if options.verify is None else options.verify
     model = EngineFiles(
         role=FilesRole.MODEL,
@@ -52,11 +66,11 @@ def wanted(options: argparse.Namespace) -> list[EngineFiles]:
 
 
 def prepare(thing: EngineFiles, token: str | None, attempts: int) -> None:
-    """Return when the files are there; raises ModelError."""
+    """Return when the files are complete; raises ModelError."""
     folder, shape = Path(thing.folder), SHAPES[thing.role]
     if thing.source is None:
         files.verify(folder, shape, thing.field)
-        say(f"{folder} holds {shape.noun}")
+        say(f"the folder {folder} holds {shape.noun}")
     else:
         fetch_from_hub(thing, thing.source, token, attempts)
     if thing.highest_rank is not None:
@@ -65,21 +79,22 @@ def prepare(thing: EngineFiles, token: str | None, attempts: int) -> None:
 
 def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts: int) -> None:
     """Return when the files have been fetched; raises ModelError."""
-    if not source.startswith(SCHEME):
+    name = hub_name(source)
+    if name is None:
         raise ModelError(
             Reason.SOURCE_INVALID,
             field=thing.field,
-            problem=f"{source} cannot be fetched",
-            fix=f"write {SCHEME}organisation/name",
+            problem=f"{source} is not a source that can be fetched",
+            fix=f"write {hub_source('organisation/name')}",
         )
-    # The hub's client reads these when it is imported; it would otherwise report to the hub where it runs.
+    # The hub's client reads these when it is imported. Without them it sends telemetry to the hub.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from flotilla_runtime.models import fetch
     from flotilla_runtime.models.hub import Repository
 
     repository = Repository(
-        name=source.removeprefix(SCHEME),
+        name=name,
         revision=thing.revision,
         token=token,
         field=thing.field,
@@ -89,7 +104,7 @@ def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts:
 
 
 def report(failure: ModelError, termination_log: Path) -> None:
-    """Say what is wrong where people look: the log, and the container's termination message."""
+    """Write the failure to the log and to the container's termination message."""
     sys.stderr.write(f"{failure}\n")
     try:
         with termination_log.open("w") as log:
@@ -99,7 +114,7 @@ def report(failure: ModelError, termination_log: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or one for each reason."""
+    """Run the command; returns 0, or the exit status of the reason."""
     top = parser()
     options = top.parse_args(arguments)
     if options.source is not None and options.to is None:

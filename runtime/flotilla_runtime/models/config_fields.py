@@ -1,6 +1,6 @@
-"""The fields of a model's config.json from which its memory follows, under the names that families give them.
+"""The fields of a model's config.json from which its memory is computed, by their names in model families.
 
-The operator reads no others (a test compares), and together they fit a termination message.
+The operator reads no other fields (a test compares), and together they fit into a termination message.
 """
 
 from typing import Final

@@ -1,10 +1,12 @@
-"""`python -m flotilla_runtime.models.facts`: says what memory a model needs, before its weights are there.
+"""`python -m flotilla_runtime.models.facts`: reports what determines a model's memory, before its weights
+exist.
 
-A pod cannot write into the cluster, and its containers are heard of only when they end. So a container of its
-own reads the few kilobytes that tell a model's size and ends with them as its message, and a model that fits
-no accelerator is known seconds after its first pod has started, not after 140 GB have been fetched. It takes
-the arguments of the fetcher, reads a folder that is complete already and else asks the hub, and it never
-fails: what is wrong with a source the fetcher says, with patience and in better words.
+A pod has no other way to report than the termination message of a container. So a container of its own reads
+the few kilobytes from which a model's size follows, and ends with them as its message. A model that fits no
+accelerator is then known seconds after its first pod has started, and not after 140 GB have been fetched.
+
+It takes the arguments of the fetcher. It reads a folder that is already complete, and else asks the hub. It
+never fails: the fetcher reports what is wrong with a source, after retries and in more detail.
 """
 
 import argparse
@@ -25,19 +27,19 @@ from flotilla_runtime import contract
 from flotilla_runtime.models import files
 from flotilla_runtime.models.config_fields import CONFIG_FIELDS
 from flotilla_runtime.models.failures import ModelError
+from flotilla_runtime.models.hub_source import hub_name
 from flotilla_runtime.models.shapes import MODEL
 
-SCHEME = "hf://"
-# Of the types in a safetensors header only the width matters; a type that is not listed says nothing.
+# Only the width of the types in a safetensors header matters; the width of a type not listed is unknown.
 STORED_BYTES = {"F64": 8.0, "F32": 4.0, "F16": 2.0, "BF16": 2.0, "F8_E4M3": 1.0, "F8_E5M2": 1.0}
-HEADER_LIMIT_BYTES = 100_000_000  # the format's own
+HEADER_LIMIT_BYTES = 100_000_000  # the limit of the safetensors format
 HEADER_METADATA = "__metadata__"
-# Of files that anybody may have put there: what is no JSON, or nests without end, or is of another shape.
+# Raised for files that are not JSON, are nested too deeply, or have another structure.
 UNREADABLE = (OSError, ValueError, RecursionError)
 
 
 class Tensor(BaseModel):
-    """What is read of a tensor's entry in a safetensors header."""
+    """The fields that are read from a tensor's entry in a safetensors header."""
 
     dtype: str
     data_offsets: tuple[int, int]
@@ -47,7 +49,7 @@ HEADER = TypeAdapter(dict[str, Tensor])
 
 
 def of_folder(folder: Path) -> contract.ModelFacts | None:
-    """What the files in a folder say, None where they cannot be read."""
+    """The facts from the files in a folder; None when they cannot be read."""
     try:
         config = json.loads((folder / MODEL.configuration).read_text("utf-8"))
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
@@ -59,7 +61,7 @@ def of_folder(folder: Path) -> contract.ModelFacts | None:
 
 
 def of_repository(name: str, revision: str | None, token: str | None) -> contract.ModelFacts | None:
-    """What the hub says, having given out no more than a config.json; None where it says nothing."""
+    """The facts from the hub, for which only config.json is fetched; None when the hub does not answer."""
     from flotilla_runtime.models import hub
 
     repository = hub.Repository(name=name, revision=revision, token=token)
@@ -74,21 +76,21 @@ def of_repository(name: str, revision: str | None, token: str | None) -> contrac
 
 
 def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
-    """The files that an engine loads into memory."""
+    """The files with the weights that an engine loads into memory."""
     return {name: size for name, size in files.needed(sizes).items() if fnmatch(name, MODEL.weights)}
 
 
 def stored_bytes(path: Path) -> float | None:
-    """Bytes of one number in a safetensors file, by the type that most of its bytes have.
+    """The bytes of one number in a safetensors file, by the type of most of its bytes.
 
-    The file begins with the length of a JSON header, in eight bytes; each tensor's entry has its type and
-    where its bytes begin and end. A header that is not like this raises one of `UNREADABLE`.
+    The file begins with the length of a JSON header, in eight bytes. Each tensor's entry has its type and the
+    positions at which its bytes begin and end. Any other header raises one of `UNREADABLE`.
     """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
         header = json.loads(file.read(min(length, HEADER_LIMIT_BYTES)))
     if not isinstance(header, dict):
-        raise ValueError(f"the header of {path} is no object")
+        raise ValueError(f"the header of {path} is not a JSON object")
     header.pop(HEADER_METADATA, None)
     by_type: Counter[str] = Counter()
     for tensor in HEADER.validate_python(header).values():
@@ -98,14 +100,14 @@ def stored_bytes(path: Path) -> float | None:
 
 
 def facts_of(config: Any, file_bytes: int | None, stored: float | None) -> contract.ModelFacts | None:
-    """The facts in a config.json, None where it is none."""
+    """The facts from a config.json; None when it is not a JSON object."""
     if not isinstance(config, dict):
         return None
     return contract.ModelFacts(config=told(config), file_bytes=file_bytes, stored_bytes=stored)
 
 
 def told(config: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """The fields that matter, those of inner parts too."""
+    """The fields from which memory is computed, including those of nested objects."""
     return {key: _value(value) for key, value in config.items() if key in CONFIG_FIELDS}
 
 
@@ -119,8 +121,10 @@ def _value(value: Any) -> JsonValue:
 
 
 def leave(facts: contract.ModelFacts | None, termination_log: Path) -> None:
-    """Put the facts where the operator finds them; a message that would be cut off is not left, nor is one
-    that cannot be written, as half a character of a config.json cannot.
+    """Write the facts as termination message for the operator.
+
+    Nothing is written when the message would be cut off, or when it cannot be encoded, for example because of
+    half a character in a config.json.
     """
     if facts is None:
         return
@@ -133,21 +137,29 @@ def leave(facts: contract.ModelFacts | None, termination_log: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Always 0: without facts the operator knows less, and the pod starts all the same."""
+    """Report the facts. Always returns 0: without facts the pod starts too, only the operator knows less."""
     parser = argparse.ArgumentParser(prog="python -m flotilla_runtime.models.facts", description=__doc__)
-    parser.add_argument("--source", required=True)
-    parser.add_argument("--to", type=Path, required=True)
-    parser.add_argument("--revision")
-    parser.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG_PATH))
+    parser.add_argument("--source", required=True, help="the model, hf://organisation/name")
+    parser.add_argument("--to", type=Path, required=True, help="the folder for the model's files")
+    parser.add_argument("--revision", help="a branch, a tag or a commit of the source")
+    parser.add_argument(
+        "--termination-log",
+        type=Path,
+        default=Path(contract.TERMINATION_LOG_PATH),
+        help="the file for the termination message",
+    )
     options, _ = parser.parse_known_args(arguments)
     contents = files.read_marker(options.to)
     if contents is not None and not files.wrong_files(options.to, contents.sizes):
         facts = of_folder(options.to)
     else:
         token = os.environ.get(contract.ENV_HUB_TOKEN) or None
-        facts = of_repository(options.source.removeprefix(SCHEME), options.revision, token)
+        name = hub_name(options.source)
+        facts = None if name is None else of_repository(name, options.revision, token)
     leave(facts, options.termination_log)
-    sys.stdout.write("the model's size is known\n" if facts else "the model's size is not known yet\n")
+    sys.stdout.write(
+        "the size of the model is known\n" if facts else "the size of the model is not known yet\n"
+    )
     return 0
 
 

@@ -1,8 +1,8 @@
-"""What can be wrong with a model's files.
+"""The errors of fetching and checking a model's files.
 
 ModelError
-  carries reason, field, problem and fix; its text is one line
-  └── TransientError   may pass by itself: the network, a hub that is busy
+  has reason, field, problem and fix; its text is one line
+  └── TransientError   may end by itself: the network, a hub that is busy
 """
 
 from enum import StrEnum
@@ -14,7 +14,7 @@ CACHE = "spec.modelCache"
 
 
 class Reason(StrEnum):
-    """One word for each way to fail; the message begins with it."""
+    """Why a model's files cannot be used; the message begins with the reason."""
 
     SOURCE_INVALID = "SourceInvalid"
     REPOSITORY_MISSING = "RepositoryMissing"
@@ -37,7 +37,7 @@ EXIT_STATUS = {reason: number for number, reason in enumerate(Reason, start=10)}
 
 
 class ModelError(Exception):
-    """The files cannot be served; `field` of the ModelReplicaSet is where to mend it."""
+    """The files cannot be used; `field` is the field of the ModelReplicaSet to change."""
 
     def __init__(self, reason: Reason, *, field: str, problem: str, fix: str) -> None:
         super().__init__(f"{reason}: {problem}; {fix} ({field})")
@@ -48,4 +48,4 @@ class ModelError(Exception):
 
 
 class TransientError(ModelError):
-    """Worth another attempt."""
+    """An error after which another attempt can succeed."""

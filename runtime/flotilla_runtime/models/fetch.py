@@ -1,8 +1,8 @@
-"""Makes a folder hold a repository, whole: what is there already, else what the hub has, with patience.
+"""Fetches a repository of the hub into a folder, and retries after errors that may be temporary.
 
-A folder that is marked complete for the same source and revision is left as it is, even if a branch has moved
-on the hub since: replicas that start later then serve the same weights as those that run. Of several that
-want the same folder at once, one fetches and the others wait.
+A folder that is marked complete for the same source and revision is left as it is, even if a branch on the
+hub has moved since. So replicas that start later serve the same weights as those that run. When several
+replicas want the same folder at the same time, one fetches and the others wait.
 """
 
 import random
@@ -14,32 +14,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.models import files, hub, lock
 from flotilla_runtime.models.failures import Reason, TransientError
 from flotilla_runtime.models.hub import Listing, Repository
 
 GIB = 1024**3
 PROGRESS_SECONDS = 15.0
+BACKOFF = Backoff(base_seconds=2.0, limit_seconds=60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often to try, and how long to wait between two attempts: a random part of a doubling time."""
+    """The number of attempts; `sleep` and `draw` are arguments so that tests need not wait."""
 
     attempts: int
-    first_wait_seconds: float = 2.0
-    longest_wait_seconds: float = 60.0
     sleep: Callable[[float], None] = time.sleep
-    jitter: Callable[[], float] = random.random
-
-    def wait_seconds(self, failed_attempts: int) -> float:
-        """The wait after so many failures."""
-        doubled: float = self.first_wait_seconds * 2.0 ** (failed_attempts - 1)
-        return min(self.longest_wait_seconds, doubled) * self.jitter()
+    draw: Draw = random.uniform
 
 
 def ensure(repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]) -> None:
-    """Return when the folder holds the repository; raises ModelError when it will not."""
+    """Return when the folder holds the whole repository; raises ModelError when that fails."""
     if not _complete(repository, folder):
         try:
             with lock.held(folder, say) as alone:
@@ -48,22 +43,25 @@ def ensure(repository: Repository, folder: Path, patience: Patience, say: Callab
                 _fetch_patiently(repository, folder, patience, say)
         except OSError as raised:
             raise hub.not_written(raised, repository) from raised
-    say(f"{repository.source} is complete in {folder}")
+    say(f"the files of {repository.source} are complete in {folder}")
 
 
 def _fetch_patiently(
     repository: Repository, folder: Path, patience: Patience, say: Callable[[str], None]
 ) -> None:
     if _complete(repository, folder):
-        return  # by another replica, while this one waited
+        return  # another replica fetched the files while this one waited
     for attempt in range(1, patience.attempts + 1):
         try:
             _fetch(repository, folder, say)
         except TransientError as failure:
             if attempt == patience.attempts:
                 raise
-            wait = patience.wait_seconds(attempt)
-            say(f"attempt {attempt} of {patience.attempts}: {failure.problem}; again in {wait:.0f} s")
+            wait = BACKOFF.seconds_after(attempt, patience.draw)
+            say(
+                f"attempt {attempt} of {patience.attempts} failed: {failure.problem}; "
+                f"the next one starts in {wait:.0f} s"
+            )
             patience.sleep(wait)
         else:
             return
@@ -88,16 +86,19 @@ def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> 
         (folder / name).unlink(missing_ok=True)
     missing_bytes = sum(sizes[name] for name in wrong)
     _refuse_without_room(repository, folder, missing_bytes)
-    say(f"fetching {len(wrong)} of {len(sizes)} files of {repository.source}, {missing_bytes / GIB:.2f} GiB")
+    say(
+        f"fetching {len(wrong)} of the {len(sizes)} files of {repository.source}, "
+        f"{missing_bytes / GIB:.2f} GiB"
+    )
     with _progress(folder, sum(sizes.values()), say):
         hub.download(repository, listing, list(sizes), folder)
     _confirm(repository, listing, sizes, folder)
-    say(f"fetched {repository.source} at {listing.commit[:12]}")
+    say(f"fetched {repository.source} at commit {listing.commit[:12]}")
 
 
 @contextmanager
 def _progress(folder: Path, total_bytes: int, say: Callable[[str], None]) -> Iterator[None]:
-    """Say now and then how far the download is; without it a large model is half an hour of silence."""
+    """Print the progress of the download every 15 seconds: a large model takes half an hour."""
     done = threading.Event()
 
     def tell() -> None:
@@ -117,7 +118,7 @@ def _refuse_without_room(repository: Repository, folder: Path, needed_bytes: int
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise hub.disk_full(
-            f"{repository.source} needs {needed_bytes / GIB:.1f} GiB and {free / GIB:.1f} GiB are free"
+            f"{repository.source} needs {needed_bytes / GIB:.1f} GiB, but only {free / GIB:.1f} GiB are free"
         )
 
 
@@ -127,8 +128,9 @@ def _confirm(repository: Repository, listing: Listing, sizes: dict[str, int], fo
         raise TransientError(
             Reason.DOWNLOAD_FAILED,
             field=repository.field,
-            problem=f"{wrong[0]} of {repository.source} arrived with another size than the hub lists",
-            fix="try again; if it stays so, the mirror at HF_ENDPOINT is out of date",
+            problem=f"the fetched file {wrong[0]} of {repository.source} does not have the size that the hub "
+            "lists",
+            fix="if this persists, the mirror at HF_ENDPOINT may be out of date",
         )
     contents = files.Contents(
         source=repository.source,

@@ -1,8 +1,8 @@
-"""Which files an engine needs, and whether a folder holds them whole.
+"""Decides which files an engine needs, and whether a folder has them completely.
 
-A marker file, written last, lists every file with its size. A folder without it may be half a download; with
-it the sizes are compared once more, because a disk that filled up or a copy that was cut leaves a marker
-beside a short file. Sizes, not hashes: hashing 140 GB would hold every start back by minutes.
+A marker file, which is written last, lists every file with its size. A folder without it may be an incomplete
+download. With it the sizes are compared again, because a full disk or an interrupted copy can leave a marker
+beside a short file. Sizes are compared and not hashes: hashing 140 GB would delay every start by minutes.
 """
 
 import json
@@ -16,15 +16,15 @@ from flotilla_runtime.models.failures import SOURCE, ModelError, Reason
 from flotilla_runtime.models.shapes import ADAPTER, MODEL, Shape
 
 MARKER = ".flotilla-model.json"
-# The same weights in other forms, for other programs.
+# The same weights in formats for other programs.
 FOR_OTHERS = ("original/*", "onnx/*", "openvino/*", "coreml/*", ".*")
-# Mistral's own form of weights that lie beside it under the usual name as well.
+# Mistral's own format of weights that the repository also has under the usual names.
 SECOND_COPY = "consolidated*.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A complete folder: where it came from, which commit it is, and the size of every file."""
+    """The content of a complete folder: its source, its commit, and the size of every file."""
 
     source: str
     requested_revision: str | None
@@ -33,7 +33,7 @@ class Contents:
 
     @property
     def total_bytes(self) -> int:
-        """The size of all files together."""
+        """The total size of all files."""
         return sum(self.sizes.values())
 
 
@@ -54,7 +54,7 @@ def needed(sizes: Mapping[str, int], shape: Shape = MODEL) -> dict[str, int]:
 def refuse_what_does_not_fit(
     source: str, sizes: Mapping[str, int], shape: Shape = MODEL, field: str = SOURCE
 ) -> None:
-    """An engine could not load a repository without configuration or safetensors."""
+    """Raise ModelError for a repository without configuration or safetensors, which no engine could load."""
     if shape.configuration not in sizes:
         missing = f"no {shape.configuration}"
     elif not any(fnmatch(name, shape.weights) for name in sizes):
@@ -64,24 +64,25 @@ def refuse_what_does_not_fit(
     raise ModelError(
         shape.refused_as,
         field=field,
-        problem=f"{source} holds {missing}",
-        fix=f"name a repository with {shape.noun} in the safetensors form",
+        problem=f"{source} has {missing}",
+        fix=f"name a repository with {shape.noun} in the safetensors format",
     )
 
 
 def wrong_files(folder: Path, sizes: Mapping[str, int]) -> list[str]:
-    """The files that are missing or do not have their size."""
+    """The files that are missing or have another size."""
     return [name for name, size in sizes.items() if _size(folder / name) != size]
 
 
 def bytes_in(folder: Path) -> int:
-    """The size of all files below a folder that may change while it is read."""
+    """The total size of the files below a folder, which may change while it is read."""
     return sum(_size(path) or 0 for path in folder.rglob("*") if path.is_file())
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what a downloader that was killed left of single files: the hub's client begins such a file anew
-    under another name, so the old one would take room for ever.
+    """Delete incomplete files of a downloader that was killed.
+
+    The hub's client starts such a file again under another name, so the old one would take space forever.
     """
     for path in folder.rglob("*.incomplete"):
         path.unlink(missing_ok=True)
@@ -95,7 +96,7 @@ def _size(path: Path) -> int | None:
 
 
 def read_marker(folder: Path) -> Contents | None:
-    """What the folder claims to hold; None where it claims nothing or nothing that can be read."""
+    """The content that the folder's marker lists; None when the marker is missing or cannot be read."""
     try:
         marker = json.loads((folder / MARKER).read_text())
         return Contents(
@@ -109,7 +110,7 @@ def read_marker(folder: Path) -> Contents | None:
 
 
 def write_marker(folder: Path, contents: Contents) -> None:
-    """Say that the folder is complete, so that it survives a power cut or is not said at all."""
+    """Mark the folder as complete. The marker survives a power cut or is not written at all."""
     body = {
         "source": contents.source,
         "requestedRevision": contents.requested_revision,
@@ -125,12 +126,12 @@ def write_marker(folder: Path, contents: Contents) -> None:
 
 
 def remove_marker(folder: Path) -> None:
-    """Take the claim back."""
+    """Remove the marker."""
     (folder / MARKER).unlink(missing_ok=True)
 
 
 def verify(folder: Path, shape: Shape = MODEL, field: str = SOURCE) -> None:
-    """Refuse a folder that the user filled and an engine could not load."""
+    """Raise ModelError for a folder of the user's that an engine could not load."""
     if not folder.is_dir():
         raise ModelError(
             Reason.FOLDER_MISSING,
@@ -152,7 +153,7 @@ def verify(folder: Path, shape: Shape = MODEL, field: str = SOURCE) -> None:
             shape.refused_as,
             field=field,
             problem=f"the folder {folder.name} has no {missing}",
-            fix=f"name the folder that directly holds {shape.configuration} and weights",
+            fix=f"name the folder that contains {shape.configuration} and the weights",
         )
     for name in names:
         if not os.access(folder / name, os.R_OK):
@@ -161,7 +162,7 @@ def verify(folder: Path, shape: Shape = MODEL, field: str = SOURCE) -> None:
 
 
 def verify_rank(folder: Path, highest: int, field: str) -> None:
-    """Refuse an adapter for which the engine keeps too little room; it would say so only by a stack trace."""
+    """Raise ModelError for an adapter above the highest rank; the engine would end with a stack trace."""
     try:
         config = json.loads((folder / ADAPTER.configuration).read_text())
         ranks = [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
@@ -169,15 +170,15 @@ def verify_rank(folder: Path, highest: int, field: str) -> None:
         raise ModelError(
             Reason.NOT_AN_ADAPTER,
             field=field,
-            problem=f"{ADAPTER.configuration} in {folder.name} names no rank r",
-            fix="name an adapter in PEFT's form",
+            problem=f"{ADAPTER.configuration} in {folder.name} has no rank r",
+            fix="name an adapter in PEFT's format",
         ) from unreadable
     if max(ranks) > highest:
         raise ModelError(
             Reason.RANK_TOO_HIGH,
             field=f"{field}.rank",
-            problem=f"the adapter in {folder.name} has rank {max(ranks)}, and rank is {highest}",
-            fix=f"set rank: {max(ranks)}",
+            problem=f"the adapter in {folder.name} has rank {max(ranks)}, but the field says {highest}",
+            fix=f"set it to {max(ranks)}",
         )
 
 
@@ -193,7 +194,7 @@ def _unreadable(folder: Path, name: str, field: str) -> ModelError:
         Reason.FOLDER_UNREADABLE,
         field=field,
         problem=f"{name} in {folder.name} cannot be read by user {os.getuid()}, group {os.getgid()}",
-        fix="make the files readable for that group or for all",
+        fix="make the files readable for this group or for everybody",
     )
 
 
@@ -205,6 +206,6 @@ def _verify_sizes(folder: Path, field: str) -> None:
             Reason.INCOMPLETE,
             field=field,
             problem=f"{wrong[0]} in {folder.name} is missing or has another size than when it was fetched"
-            + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""),
-            fix=f"copy it again, or delete {MARKER} if the files were changed on purpose",
+            + (f", and so have {len(wrong) - 1} more files" if len(wrong) > 1 else ""),
+            fix=f"copy the files again, or delete {MARKER} if they were changed on purpose",
         )

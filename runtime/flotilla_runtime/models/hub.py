@@ -1,8 +1,8 @@
-"""Talks to the Hugging Face hub, or to a mirror named by HF_ENDPOINT, and names its refusals.
+"""Downloads from the Hugging Face hub, or from a mirror named by HF_ENDPOINT, and explains its errors.
 
-The revision is resolved to a commit first and everything is asked for by that commit, so a push in the middle
-cannot mix two versions. huggingface_hub would accept a folder that merely exists when the hub cannot be
-reached; the sizes that the hub lists are therefore compared after every download.
+The revision is resolved to a commit first, and all files are fetched from that commit, so a push during a
+download cannot mix two versions. When the hub cannot be reached, huggingface_hub accepts any folder that
+exists. Therefore the sizes that the hub lists are compared after every download.
 """
 
 import errno
@@ -30,6 +30,7 @@ from flotilla_runtime.models.failures import (
     Reason,
     TransientError,
 )
+from flotilla_runtime.models.hub_source import hub_source
 from flotilla_runtime.models.shapes import MODEL, Shape
 
 METADATA_TIMEOUT_SECONDS = 30.0
@@ -39,7 +40,7 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A repository on the hub, as the user named it in a field."""
+    """A repository on the hub, and the field in which the user named it."""
 
     name: str
     revision: str | None
@@ -49,8 +50,8 @@ class Repository:
 
     @property
     def source(self) -> str:
-        """As it stands in the spec."""
-        return f"hf://{self.name}"
+        """The repository as written in the spec."""
+        return hub_source(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def list_files(repository: Repository) -> Listing:
 
 
 def download(repository: Repository, listing: Listing, names: list[str], folder: Path) -> None:
-    """Bring the named files into the folder, those that are there already left alone; raises ModelError."""
+    """Download the named files that the folder does not have yet; raises ModelError."""
     try:
         snapshot_download(
             repository.name,
@@ -92,7 +93,7 @@ def download(repository: Repository, listing: Listing, names: list[str], folder:
 
 
 def explained(raised: Exception, repository: Repository) -> ModelError:
-    """What the hub's client raised, as something a person can act on."""
+    """The error of the hub's client as one that a person can act on."""
     return _explained_refusal(raised, repository) or _explained_trouble(raised, repository)
 
 
@@ -102,13 +103,13 @@ def _explained_refusal(raised: Exception, repository: Repository) -> ModelError 
         return ModelError(
             Reason.SOURCE_INVALID,
             field=repository.field,
-            problem=f"{source} is not the name of a repository",
-            fix="write hf://organisation/name",
+            problem=f"{source} is not a valid name of a repository",
+            fix=f"write {hub_source('organisation/name')}",
         )
     if isinstance(raised, GatedRepoError):
-        return _unauthorised(repository, f"{source} is gated")
+        return _unauthorised(repository, f"access to {source} is restricted (a gated repository)")
     if isinstance(raised, RepositoryNotFoundError):
-        hint = "" if repository.token else f", or a private one needs a token: set {TOKEN}"
+        hint = "" if repository.token else f", or set {TOKEN} if the repository is private"
         return ModelError(
             Reason.REPOSITORY_MISSING,
             field=repository.field,
@@ -120,7 +121,7 @@ def _explained_refusal(raised: Exception, repository: Repository) -> ModelError 
             Reason.REVISION_MISSING,
             field=REVISION if repository.field == SOURCE else repository.field,
             problem=f"{source} has no revision {repository.revision}",
-            fix="name a branch, a tag or a commit of it",
+            fix="name one of its branches, tags or commits",
         )
     if isinstance(raised, DisabledRepoError):
         return ModelError(
@@ -136,10 +137,12 @@ def _explained_refusal(raised: Exception, repository: Repository) -> ModelError 
 
 def _unauthorised(repository: Repository, problem: str) -> ModelError:
     if repository.token:
-        said, fix = "the token has no access to it or is not valid", "renew the token in the secret of"
+        said, fix = "the token is not valid or has no access to it", "replace the token in the Secret of"
     else:
-        said, fix = "no token was sent", "accept the model's terms and name a secret with your token in"
-    return ModelError(Reason.UNAUTHORISED, field=TOKEN, problem=f"{problem} and {said}", fix=f"{fix} {TOKEN}")
+        said, fix = "no token was sent", "accept the model's terms and name a Secret with your token in"
+    return ModelError(
+        Reason.UNAUTHORISED, field=TOKEN, problem=f"{problem}, and {said}", fix=f"{fix} {TOKEN}"
+    )
 
 
 def _explained_trouble(raised: Exception, repository: Repository) -> ModelError:
@@ -155,31 +158,31 @@ def _explained_trouble(raised: Exception, repository: Repository) -> ModelError:
 
 
 def not_written(raised: OSError, repository: Repository) -> ModelError:
-    """The place where the model should go takes no files."""
+    """The error for a folder to which the model could not be written."""
     said = os.strerror(raised.errno) if raised.errno else str(raised)
     if raised.errno in DISK_FULL:
-        return disk_full(f"the disk filled up while {repository.source} was fetched ({said})")
+        return disk_full(f"the disk became full while {repository.source} was fetched ({said})")
     if raised.errno in DENIED:
         return ModelError(
             Reason.FOLDER_UNWRITABLE,
             field=CACHE,
             problem=f"{raised.filename or repository.source} cannot be written by user {os.getuid()}, "
             f"group {os.getgid()}: {said}",
-            fix="make the claim or the node's folder writable for that group, or name another",
+            fix="make the claim or the node's folder writable for this group, or name another one",
         )
     return ModelError(
         Reason.FOLDER_FAILED,
         field=CACHE,
-        problem=f"{raised.filename or repository.source} could not be worked on: {said}",
-        fix="look after the claim's volume or the node's disk, or name another",
+        problem=f"writing {raised.filename or repository.source} failed: {said}",
+        fix="check the volume of the claim or the disk of the node, or name another one",
     )
 
 
 def disk_full(problem: str) -> ModelError:
-    """There is no room for the model."""
+    """The error for a disk without enough space for the model."""
     return ModelError(
         Reason.DISK_FULL,
         field=CACHE,
         problem=problem,
-        fix="use a larger claim, or a node with more disk",
+        fix="use a larger claim, or a node with a larger disk",
     )

@@ -1,8 +1,8 @@
-"""One downloader a folder: replicas that start at once on a node, or share a claim, fetch a model once.
+"""Allows one downloader per folder, so that replicas on one node, or with one claim, fetch a model once.
 
-The lock is the kernel's own on a file beside the folder. It goes with the process that holds it, however that
-ends, so a downloader that was killed leaves no lock behind, and the next one goes on with the files that it
-left whole.
+The lock is a kernel lock on a file beside the folder. The kernel releases it when the process ends in any
+way, so a downloader that was killed leaves no lock behind. The next downloader continues with its complete
+files.
 """
 
 import fcntl
@@ -20,8 +20,9 @@ SAY_SECONDS = 30.0
 def held(
     folder: Path, say: Callable[[str], None], *, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[bool]:
-    """Hold the folder's lock while the block runs; who must wait says so now and then. False where the file
-    system has no locks, so that others may be at work in the folder.
+    """Hold the folder's lock while the block runs; while it waits for the lock, it prints that it does.
+
+    Yields False when the file system has no locks, so that others may write to the folder at the same time.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = _opened(folder.parent / f".{folder.name}.lock")
@@ -32,7 +33,7 @@ def held(
 
 
 def _opened(path: Path) -> int:
-    """For writing, which NFS asks for before it locks; a file of another user's will do where it does not."""
+    """Open the lock file for writing, as NFS requires for a lock; another user's file only for reading."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError as refused:
@@ -49,12 +50,15 @@ def _acquire(file: int, folder: Path, say: Callable[[str], None], sleep: Callabl
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waited == 0.0 or waited - said_at >= SAY_SECONDS:
-                say(f"another replica fills {folder}; waiting until it is done")
+                say(f"another replica is fetching files into {folder}; waiting until it is done")
                 said_at = waited
             sleep(LOOK_SECONDS)
             waited += LOOK_SECONDS
         except OSError as refused:
-            say(f"no lock on {folder.parent} ({refused.strerror}); replicas may fetch the same files twice")
+            say(
+                f"the file system of {folder.parent} has no locks ({refused.strerror}); "
+                "several replicas may fetch the same files"
+            )
             return False
         else:
             return True

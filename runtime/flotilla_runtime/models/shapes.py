@@ -1,4 +1,4 @@
-"""What must lie in a folder so that an engine can load it: a model, or an adapter to one."""
+"""The files that a folder must have so that an engine can load it as a model or as an adapter."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,10 +9,10 @@ from flotilla_runtime.models.failures import Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The files of one kind of thing, as patterns.
+    """The files of a model or an adapter, as patterns.
 
-    Of a hub's repository the `needed` ones are fetched, and `weights` must be among them; a folder that the
-    user filled may hold its weights in any form that the engine reads.
+    From a repository of the hub, the `needed` files are fetched, and `weights` must be among them. A folder
+    of the user's may have its weights in any format that the engine reads (`any_weights`).
     """
 
     noun: str
@@ -31,7 +31,8 @@ MODEL: Final = Shape(
     any_weights=("*.safetensors", "*.bin", "*.pt", "*.gguf"),
     refused_as=Reason.NOT_A_MODEL,
 )
-# Repositories of adapters often hold every checkpoint of their training, in folders.
+# No patterns with wildcards: repositories of adapters often have all checkpoints of their training in
+# folders.
 ADAPTER: Final = Shape(
     noun="a LoRA adapter",
     configuration="adapter_config.json",

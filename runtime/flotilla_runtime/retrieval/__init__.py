@@ -1,1 +1,1 @@
-"""The retriever: a question in, passages of the served index generation out."""
+"""The retriever: answers a query with passages from the live generation of an index."""

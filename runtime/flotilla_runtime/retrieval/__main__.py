@@ -1,4 +1,4 @@
-"""`python -m flotilla_runtime.retrieval`: serve one index until SIGTERM, then let open questions end."""
+"""`python -m flotilla_runtime.retrieval`: serves one index until SIGTERM, then finishes open queries."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ from flotilla_runtime.serving import serving
 
 
 async def serve(config: RetrieverConfig) -> None:
-    """Serve until SIGTERM or SIGINT; a question that is open then has its whole deadline to end."""
+    """Serve until SIGTERM or SIGINT; queries that are open then still have their whole deadline."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -36,7 +36,7 @@ async def serve(config: RetrieverConfig) -> None:
 
 
 def main() -> None:
-    """Serve the index the configuration names."""
+    """Serve the index that the configuration names."""
     parser = argparse.ArgumentParser(prog="flotilla_runtime.retrieval", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""The retriever's HTTP face.
+"""The HTTP interface of the retriever.
 
-POST /v1/retrieve   a question, or a problem (RFC 9457)
-GET  /v1/status     what is live and how fast it is, for the operator
-GET  /healthz       the process runs
-GET  /readyz        a generation is live
-GET  /metrics       Prometheus
+POST /v1/retrieve   answers a query with passages, or with a problem (RFC 9457)
+GET  /v1/status     the live generation and the latencies, for the operator
+GET  /healthz       200 while the process runs
+GET  /readyz        200 while a generation is live
+GET  /metrics       metrics for Prometheus
 """
 
 import asyncio
@@ -36,41 +36,41 @@ from flotilla_runtime.retrieval.retriever import Retriever
 
 LOG = structlog.get_logger()
 LONGEST_BODY_BYTES = 64 * 1024
-LATENCIES_KEPT = 1_000  # over which the status gives percentiles
+LATENCIES_KEPT = 1_000  # the status reports percentiles of this many latest answers
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Figures:
-    """What the retriever measures about itself."""
+    """The retriever's metrics."""
 
     def __init__(self, generations: Generations) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "flotilla_retriever_requests",
-            "Questions by outcome: ok, or the problem's code",
+            "Queries by outcome: ok, or the code of the problem.",
             ["outcome"],
             registry=self.registry,
         )
         self.duration = Histogram(
             "flotilla_retriever_duration_seconds",
-            "Time to an answer",
+            "Seconds from a query to its answer; without refused queries.",
             buckets=BUCKETS_SECONDS,
             registry=self.registry,
         )
-        chunks = Gauge("flotilla_retriever_chunks", "Chunks of the live generation", registry=self.registry)
+        chunks = Gauge("flotilla_retriever_chunks", "Chunks in the live generation.", registry=self.registry)
         chunks.set_function(lambda: generations.live.chunks if generations.live else 0)
         self.latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.answered = 0
 
     def answer(self, seconds: float) -> None:
-        """One question was answered."""
+        """Count one answered query."""
         self.answered += 1
         self.requests.labels(outcome="ok").inc()
         self.duration.observe(seconds)
         self.latencies.append(seconds)
 
     def percentile_milliseconds(self, percent: int) -> float | None:
-        """Of the last answers; None when there is none."""
+        """A percentile of the latencies of the last answers; None when there is none."""
         if not self.latencies:
             return None
         ordered = sorted(self.latencies)
@@ -78,7 +78,7 @@ class Figures:
 
 
 class RetrieverApplication:
-    """Routes and what they need."""
+    """The routes of the retriever."""
 
     def __init__(self, config: RetrieverConfig, retriever: Retriever, generations: Generations) -> None:
         self._config = config
@@ -87,7 +87,7 @@ class RetrieverApplication:
         self.figures = Figures(generations)
 
     def build(self) -> Starlette:
-        """The ASGI application; it follows the alias for as long as it runs."""
+        """The ASGI application; while it runs, it follows the alias."""
         return Starlette(
             routes=[
                 Route("/v1/retrieve", self.retrieve, methods=["POST"]),
@@ -148,7 +148,7 @@ class RetrieverApplication:
     async def readyz(self, _: Request) -> Response:
         """GET /readyz."""
         if self._generations.live is None:
-            detail = self._generations.problem or "no generation is live"
+            detail = self._generations.problem or "no generation of the index is live yet"
             return Problem(
                 status=HTTPStatus.SERVICE_UNAVAILABLE, code="no-generation", detail=detail
             ).response()
@@ -165,7 +165,9 @@ async def _read(request: Request) -> RetrieveRequest:
         body += part
         if len(body) > LONGEST_BODY_BYTES:
             raise ProblemError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"at most {LONGEST_BODY_BYTES} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "too-large",
+                f"the body is longer than {LONGEST_BODY_BYTES} bytes; send a shorter query",
             )
     try:
         return RetrieveRequest.model_validate_json(body)

@@ -1,8 +1,8 @@
-"""Which generation the alias leads to now, and what embeds for it.
+"""Follows the alias in Milvus to the live generation, and reads which model embeds for it.
 
-The alias is read again every few seconds, and once more when a search fails (the generation may have been
-dropped in between), so a promotion shows within seconds. The collection's own descriptor says which model
-made its vectors.
+The alias is read every few seconds, so that a promotion takes effect within seconds. It is also read when a
+search fails, because the generation may have been dropped in between. The descriptor of the collection says
+which model made its vectors.
 """
 
 import asyncio
@@ -27,24 +27,24 @@ class LiveGeneration:
 
 
 class Generations:
-    """Keeps the live generation current; `problem` says why there is none, or why it may be stale."""
+    """Keeps the live generation up to date; `problem` says why there is none, or why it may be outdated."""
 
     def __init__(self, store: Store, alias: str) -> None:
         self._store = store
         self._alias = alias
         self.live: LiveGeneration | None = None
-        self.problem: str | None = "the index has not been looked up yet"
+        self.problem: str | None = "the retriever has not read the live generation from Milvus yet"
 
     async def refresh(self) -> None:
-        """Resolve the alias; when that fails, however it does, the last answer stays."""
+        """Resolve the alias; when that fails for any reason, the last generation stays."""
         try:
             live = await asyncio.to_thread(self._resolve)
         except BuildError as error:
             self.problem = error.message
             LOG.warning("alias_unresolved", problem=error.message)
             return
-        except Exception as error:  # whatever it is, the alias is to be followed again when it is over
-            self.problem = f"the alias could not be looked up: {error!r}"
+        except Exception as error:  # any error: the alias is read again later
+            self.problem = f"the live generation could not be read from Milvus: {error!r}"
             LOG.exception("alias_unresolved")
             return
         if live is not None and (
@@ -52,7 +52,7 @@ class Generations:
         ):
             LOG.info("generation_live", generation=live.descriptor.generation, chunks=live.chunks)
         self.live = live
-        self.problem = None if live else "no build has been promoted yet"
+        self.problem = None if live else "no build of this index has been promoted yet"
 
     def _resolve(self) -> LiveGeneration | None:
         collection = self._store.resolve(self._alias)

@@ -1,4 +1,4 @@
-"""What the retriever refuses, as RFC 9457 problem details."""
+"""The errors of the retriever, as problem details (RFC 9457)."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,14 +10,14 @@ RETRY_AFTER_SECONDS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One refusal; `code` is a word of a closed list, `detail` is for a person."""
+    """One error; `code` comes from a closed list, `detail` is for people."""
 
     status: HTTPStatus
     code: str
     detail: str
 
     def response(self) -> JSONResponse:
-        """As application/problem+json; what may pass says when to try again."""
+        """The HTTP response; with Retry-After for 503 and 504."""
         passing = self.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
         return JSONResponse(
             {
@@ -34,7 +34,7 @@ class Problem:
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem."""
+    """Raised to answer a request with a problem."""
 
     def __init__(self, status: HTTPStatus, code: str, detail: str) -> None:
         super().__init__(detail)

@@ -1,15 +1,14 @@
-"""A question in, passages out, within the deadline, embedded by the model that made the index or not at all.
+"""Answers a query with passages within the deadline, using only the model that made the index.
 
-With every query goes the canary, in the same request and so to the same engine: a short text whose vector
-the generation's descriptor keeps. When it comes back different, somebody has put another model behind the
-name, and the query is refused instead of answered with nonsense.
+Each query is embedded together with the canary, a short text whose vector is in the generation's descriptor.
+Both are in one request, so the same engine embeds them. When the canary's vector differs, another model
+answers under the model's name, and the query is refused instead of answered with wrong passages.
 
-A question that is longer than the model takes is asked by its beginning: an agent that hands on its whole
-task gets passages for it, and the log says how much of it was used.
+A query that is longer than the model accepts is shortened to its beginning, so that an agent can send a whole
+task as a query. The log says how much of it was used.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -25,16 +24,12 @@ from flotilla_runtime.retrieval.generations import Generations, LiveGeneration
 from flotilla_runtime.retrieval.problems import ProblemError
 
 LOG = structlog.get_logger()
-# What engines say of a text that is too long: vLLM, and others that speak OpenAI's interface.
-TOO_LONG = re.compile(
-    r"context length|reduce the length|too long|must have less than \d+ tokens", re.IGNORECASE
-)
-MOST_HALVINGS = 6  # from the longest question that is taken to what any model takes
-CANARY_SIMILARITY = 0.98  # one model on another machine, or in another precision, stays well above
+MOST_HALVINGS = 6  # enough to shorten the longest query to a length that every model accepts
+CANARY_SIMILARITY = 0.98  # the same model on another machine, or in another precision, stays well above
 
 
 class Retriever:
-    """Answers one index."""
+    """Answers the queries to one index."""
 
     def __init__(
         self,
@@ -54,12 +49,14 @@ class Retriever:
     async def retrieve(
         self, request: RetrieveRequest, *, top_k: int, deadline_seconds: float
     ) -> RetrieveResponse:
-        """The passages nearest to the query; a ProblemError when there can be no answer in time."""
+        """The passages nearest to the query; raises ProblemError when there is no answer in time."""
         started = self._clock()
         live = self._generations.live
         if live is None:
             raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "no-generation", self._generations.problem or "no index"
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "no-generation",
+                self._generations.problem or "no generation of the index is live yet",
             )
         try:
             async with asyncio.timeout(deadline_seconds):
@@ -69,7 +66,8 @@ class Retriever:
             raise ProblemError(
                 HTTPStatus.GATEWAY_TIMEOUT,
                 "deadline",
-                f"no answer within {deadline_seconds * 1000:.0f} ms (spec.retriever.deadlineMilliseconds)",
+                f"no answer within {deadline_seconds * 1000:.0f} ms; try again, or raise "
+                "spec.retriever.deadlineMilliseconds",
             ) from None
         return RetrieveResponse(
             passages=tuple(_passage(hit) for hit in hits),
@@ -85,26 +83,29 @@ class Retriever:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "embedder", error.message) from None
         if isinstance(vector, Refused):
             raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "query-refused", f"the embedder refuses it: {vector.message}"
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "query-refused",
+                f"the embedding model refuses the query: {vector.message}",
             )
         if isinstance(canary, Refused) or similarity(canary, live.descriptor.canary) < CANARY_SIMILARITY:
             raise ProblemError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "wrong-model",
                 f"{embedder.model} at {embedder.url} is not the model that made generation "
-                f"{live.descriptor.generation} ({embedder.identity}); a build with the new must end first",
+                f"{live.descriptor.generation} ({embedder.identity}); wait until a build with the new model "
+                "is promoted",
             )
         return vector
 
     async def _embed_what_fits(
         self, embedder: Embedder, query: str, deadline_seconds: float
     ) -> tuple[Vector | Refused, Vector | Refused]:
-        """The query's vector and the canary's; half of the query, and half again, while it is too long."""
+        """The vectors of the query and of the canary. The query is halved while it is too long."""
         client, asked = self._client(embedder, deadline_seconds), query
         for _ in range(MOST_HALVINGS + 1):
             vector, canary = await client.embed([asked, CANARY])
             half = asked[: len(asked) // 2].rstrip()
-            if not (isinstance(vector, Refused) and TOO_LONG.search(vector.message) and half):
+            if not (isinstance(vector, Refused) and vector.too_long and half):
                 break
             asked = half
         if len(asked) < len(query) and not isinstance(vector, Refused):
@@ -133,7 +134,9 @@ class Retriever:
             if current is None or current.collection == live.collection:
                 raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "milvus", error.message) from None
             raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "generation-gone", "the index has just changed; ask again"
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "generation-gone",
+                "another generation became live during the query; send it again",
             ) from None
 
 

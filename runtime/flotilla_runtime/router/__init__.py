@@ -1,1 +1,1 @@
-"""HAProxy's configuration and the small agent that keeps its servers current."""
+"""The router: HAProxy's configuration, and the agent that keeps its servers up to date."""

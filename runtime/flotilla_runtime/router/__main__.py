@@ -1,19 +1,20 @@
 """`python -m flotilla_runtime.router render --config FILE --to DIRECTORY`, then `… agent --config FILE`.
 
-The pod these two are made for, which the operator's workloads build:
+The operator runs these two commands in a router pod that looks like this:
 
-- volumes: `config` (ConfigMap with config.json, at /etc/flotilla in the two containers of ours), `run`
-  (emptyDir, at /run/flotilla in all three), and with caller keys `keys` (the secret, at
-  `caller_keys_directory`, in the two containers of ours).
-- init container `render`, runtime image, args `flotilla_runtime.router render`.
-- container `haproxy`, args `haproxy -W -db -f /run/flotilla/haproxy.cfg`; ports router and metrics;
+- Volumes: `config` (ConfigMap with config.json, at /etc/flotilla in `render` and `agent`), `run` (emptyDir,
+  at /run/flotilla in all three containers) and, with caller keys, `keys` (the secret, at
+  `caller_keys_directory` in `render` and `agent`).
+- Init container `render`: the runtime image with the args `flotilla_runtime.router render`.
+- Container `haproxy`: args `haproxy -W -db -f /run/flotilla/haproxy.cfg`; the ports router and metrics;
   readiness and liveness GET /health on the metrics port.
-- container `agent`, runtime image, args `flotilla_runtime.router agent`; env POD_NAME from metadata.name;
-  liveness GET /healthz, readiness GET /readyz on the agent's port.
-- both containers: preStop httpGet /v1/drained on the agent's port; the pod's grace period is
-  `drain_deadline_seconds` and 30 more.
-- all of one user, so that they share the admin socket; read-only root file systems; no sysctl, no capability.
-- a service account that may get, list and watch pods in its namespace, its token mounted.
+- Container `agent`: the runtime image with the args `flotilla_runtime.router agent`; POD_NAME from
+  metadata.name; liveness GET /healthz and readiness GET /readyz on the agent's port.
+- Both containers have the preStop hook httpGet /v1/drained on the agent's port. The pod's grace period is
+  `drain_deadline_seconds` plus 30 seconds.
+- All containers run as the same user, so that they share the admin socket. Root file systems are read-only;
+  there are no sysctls and no capabilities.
+- The service account may get, list and watch pods in its namespace; its token is mounted.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from flotilla_runtime.router.pod_watch import KubernetesAccess
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one of the two commands."""
+    """Run one of the two commands."""
     options = _parser().parse_args(arguments)
     config = RouterConfig.model_validate_json(Path(options.config).read_text("utf-8"))
     if options.command == "render":
@@ -61,12 +62,12 @@ def main(arguments: list[str]) -> int:
 
 
 def usable_family(wanted: ListenFamily, *, has_ipv6: bool) -> ListenFamily:
-    """Both families become IPv4 on a node whose kernel has no IPv6, where HAProxy would not start."""
+    """IPv4 in place of both families on a node without IPv6, where HAProxy would not start with both."""
     return ListenFamily.IPV4 if wanted is ListenFamily.DUAL and not has_ipv6 else wanted
 
 
 def has_ipv6() -> bool:
-    """Whether an IPv6 listener can be opened here."""
+    """Whether this pod can open an IPv6 listener."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind(("::", 0))
@@ -76,7 +77,7 @@ def has_ipv6() -> bool:
 
 
 def write_files(config: RouterConfig, directory: Path) -> None:
-    """Everything HAProxy starts from, the callers it already knows included."""
+    """Write all files with which HAProxy starts, including the keys of the known callers."""
     texts = render(config)
     if config.caller_keys_directory is not None:
         texts[RunFiles.KEYS_MAP] = map_text(read_caller_keys(Path(config.caller_keys_directory)))
@@ -88,8 +89,10 @@ def write_files(config: RouterConfig, directory: Path) -> None:
 async def run_agent(
     config: RouterConfig, access: KubernetesAccess, *, own_pod: str, address: str | None = None
 ) -> None:
-    """The agent and its server until SIGTERM. HAProxy ends by its own signal, after its own preStop wait.
-    `address` is for a machine on which a pod has one address of many.
+    """Run the agent and its HTTP server until SIGTERM.
+
+    HAProxy gets its own SIGTERM, after its own preStop hook. `address` limits the server to one address, on a
+    machine where several pods share a network.
     """
     agent = RouterAgent(config, access, own_pod=own_pod)
     runner = await serve(agent, port=config.agent_port, family=config.listen_family, address=address)
@@ -106,11 +109,20 @@ async def run_agent(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flotilla_runtime.router")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("render", "write HAProxy's files"), ("agent", "keep HAProxy's servers current")):
+    for name, text in (
+        ("render", "write the files with which HAProxy starts"),
+        ("agent", "keep HAProxy's servers up to date"),
+    ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--config", default=contract.CONFIG_PATH)
+        command.add_argument(
+            "--config",
+            default=contract.CONFIG_PATH,
+            help="the router's configuration (default: %(default)s)",
+        )
         if name == "render":
-            command.add_argument("--to", help="the run directory, if not the configuration's own")
+            command.add_argument(
+                "--to", help="the directory to write to (default: run_directory of the configuration)"
+            )
     return parser
 
 

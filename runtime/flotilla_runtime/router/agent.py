@@ -1,17 +1,18 @@
-"""The agent beside HAProxy: makes it know the replicas, and says what it does. Never in a request's path.
+"""The agent beside HAProxy: it tells HAProxy the replicas and reports its state. No request passes through
+it.
 
-Four loops and a small server. The first looks at HAProxy every 0.2 s, and at once when a pod has changed,
-and runs the plan that servers.py makes; the second reads HAProxy's request lines into metrics and tallies;
-the third asks engines that drain whether they are idle, the fourth those that serve how full their caches
-are. What the first goes by is read anew each time, so the agent keeps no state that could be wrong after a
-restart of either.
+It runs four loops and a small HTTP server. The first loop reads HAProxy's state every 0.2 s, and at once when
+a pod has changed, and carries out the plan of servers.py. The second reads HAProxy's request lines into
+metrics and tallies. The third asks draining engines whether they are idle, and the fourth asks serving
+engines how full their KV caches are. The first loop reads everything again each time, so no state of the
+agent can be wrong after a restart of HAProxy or of the agent.
 
-The agent is ready once the pods of both selectors have been listed and a whole plan has been carried out,
-drains included, and as long as the last round succeeded within `STALE_SECONDS`.
+The agent is ready once the pods of both selectors have been listed and a whole plan, including drains, has
+been carried out, and as long as the last successful round is at most `STALE_SECONDS` old.
 
-When its own pod is being deleted it tells HAProxy to close each connection after its answer, and GET
-/v1/drained (the preStop hook of both containers) answers when nothing is in flight or queued any more. Both
-wait for the Service to forget this pod first. The endpoint answers 409 while the pod is not being deleted.
+When its own pod is being deleted, the agent tells HAProxy to close each connection after its answer. GET
+/v1/drained, the preStop hook of both containers, answers when nothing is in flight or queued any more, but
+not before the Service has had time to remove this pod. While the pod is not being deleted, it answers 409.
 """
 
 import asyncio
@@ -24,11 +25,13 @@ import structlog
 
 from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus, ServerState
 from flotilla_runtime.router import pods
-from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError, write_run_file
+from flotilla_runtime.router.admin_socket import AdminSocket, write_run_file
 from flotilla_runtime.router.cache_looks import CacheLooks
 from flotilla_runtime.router.caller_keys import ANONYMOUS, map_text, read_caller_keys
 from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
+from flotilla_runtime.router.commands import Command, changes_keys, shown, text
 from flotilla_runtime.router.engine_looks import EngineLooks
+from flotilla_runtime.router.errors import RouterProcessError
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.listeners import certificate_path
 from flotilla_runtime.router.metrics import RouterMetrics
@@ -56,7 +59,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One look at HAProxy: what it should know, and what it knows now that the plan has run."""
+    """One round: the state that HAProxy should have, and its state after the plan was carried out."""
 
     at: float
     desired: Desired
@@ -65,7 +68,7 @@ class Round:
 
 
 class RouterAgent:
-    """Keeps one HAProxy current. `own_pod` is the name of the pod that both run in."""
+    """Keeps one HAProxy up to date. `own_pod` is the name of the pod in which both run."""
 
     def __init__(
         self,
@@ -84,8 +87,8 @@ class RouterAgent:
         self._engines = self._watch(access, config.engine_selector)
         self._routers = self._watch(access, config.router_selector)
         self._last: Round | None = None
-        self._reported: Mapping[str, str] = {}
-        self._done: tuple[str, ...] = ()
+        self._reported: Mapping[Command, str] = {}
+        self._done: tuple[Command, ...] = ()
         self._draining_since: float | None = None
         self._looks = EngineLooks(self._replicas, port=config.engine_port)
         self._caches = CacheLooks(self._serving, port=config.engine_port)
@@ -100,7 +103,7 @@ class RouterAgent:
         self._requests = RequestLog(self.metrics, promise, clock=clock)
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._engines.run())
             group.create_task(self._routers.run())
@@ -111,12 +114,12 @@ class RouterAgent:
 
     @property
     def ready(self) -> bool:
-        """Whether requests that come now find what they need."""
+        """Whether this router can take requests now."""
         last = self._last
         return last is not None and not last.desired.draining and self._clock() - last.at < STALE_SECONDS
 
     def status(self) -> RouterStatus:
-        """What the operator scrapes."""
+        """The status that the operator scrapes."""
         last = self._last or Round(at=0, desired=Desired(), observed=Observed(), unusable={})
         share = limits(self._config, last.desired.live_routers)
         servers = router_servers(self._config, last.desired, last.observed)
@@ -131,7 +134,7 @@ class RouterAgent:
             in_flight=last.observed.in_flight,
             idle_seconds=self._clock() - max(self._busy_at, self._requests.last_ended),
             arrivals_per_second=arrivals_per_second,
-            # Who cannot be asked for the one tells no lines for the other.
+            # When HAProxy cannot be asked for its counter, it writes no request lines either.
             kept_per_second=None if arrivals_per_second is None else self._requests.kept_per_second,
             max_connections_per_replica=share.max_connections,
             queue_limit=share.queue,
@@ -160,7 +163,7 @@ class RouterAgent:
         return tuple(replica for replica in self._replicas() if replica.state is ServerState.READY)
 
     async def drained(self, *, noticed_within_seconds: float = ENDPOINTS_FORGET_SECONDS) -> bool:
-        """Waits until nothing is left to do here; False when this pod is not being deleted at all."""
+        """Wait until no request is left in this router; False when this pod is not being deleted."""
         give_up = self._clock() + noticed_within_seconds
         while self._draining_since is None:
             if self._clock() > give_up:
@@ -238,7 +241,7 @@ class RouterAgent:
             return {}
         try:
             return read_caller_keys(Path(self._config.caller_keys_directory))
-        except OSError as error:  # the kubelet was just exchanging the files
+        except OSError as error:  # the kubelet may be replacing the files right now
             log.warning("caller_keys_unreadable", error=repr(error))
             return {} if self._last is None else dict(self._last.desired.keys)
 
@@ -248,7 +251,7 @@ class RouterAgent:
         )
 
     async def _renew_certificate(self) -> None:
-        """Level-triggered, too: what HAProxy has is compared with the files, which the kubelet exchanges."""
+        """Give HAProxy the certificate in the files, which the kubelet replaces, whenever it has another."""
         directory = self._config.tls_directory
         if directory is None:
             return
@@ -262,16 +265,18 @@ class RouterAgent:
             log.warning("certificate_refused", problem=problem)
         self._certificate_problem = problem
 
-    def _report(self, commands: tuple[str, ...], refused: Mapping[str, str], keys: Mapping[str, str]) -> None:
-        """Keys stay out of the log, and what is tried round after round is told once."""
-        done = tuple(line for line in commands if line not in refused)
+    def _report(
+        self, commands: tuple[Command, ...], refused: Mapping[Command, str], keys: Mapping[str, str]
+    ) -> None:
+        """Log the commands, without keys; commands that are repeated in each round are logged once."""
+        done = tuple(command for command in commands if command not in refused)
         if done and done != self._done:
-            log.info("haproxy_updated", commands=[line for line in done if RunFiles.KEYS_MAP not in line])
+            told = [text(command, self._files) for command in done if not changes_keys(command)]
+            log.info("haproxy_updated", commands=told)
         self._done = done
-        if any(RunFiles.KEYS_MAP in line for line in commands):
+        if any(changes_keys(command) for command in commands):
             write_run_file(self._files, RunFiles.KEYS_MAP, map_text(keys))
         for command, reply in refused.items():
             if self._reported.get(command) != reply:
-                shown = "a caller's key" if RunFiles.KEYS_MAP in command else command
-                log.warning("haproxy_refused", command=shown, reply=reply)
+                log.warning("haproxy_refused", command=shown(command, self._files), reply=reply)
         self._reported = refused

@@ -1,4 +1,4 @@
-"""The agent's own HTTP server: health, readiness, status for the operator, metrics, and the preStop wait."""
+"""The agent's HTTP server: health, readiness, the status for the operator, metrics, and the preStop hook."""
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -14,13 +14,17 @@ LISTEN_HOSTS: dict[ListenFamily, str | None] = {
 
 
 def application(agent: RouterAgent) -> web.Application:
-    """The routes over one agent."""
+    """The routes for one agent."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     async def readyz(_: web.Request) -> web.Response:
-        return web.Response(text="ready") if agent.ready else web.Response(status=503, text="not synced")
+        if agent.ready:
+            return web.Response(text="ready")
+        return web.Response(
+            status=503, text="HAProxy does not know the replicas yet, or this pod is being deleted"
+        )
 
     async def status(_: web.Request) -> web.Response:
         text = agent.status().model_dump_json(by_alias=True)
@@ -47,7 +51,7 @@ def application(agent: RouterAgent) -> web.Application:
 async def serve(
     agent: RouterAgent, *, port: int, family: ListenFamily, address: str | None = None
 ) -> web.AppRunner:
-    """Starts the server, on one address or all of the family; the caller cleans the runner up."""
+    """Start the server on one address or on all of the family; the caller must clean up the runner."""
     runner = web.AppRunner(application(agent), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, address or LISTEN_HOSTS[family], port).start()

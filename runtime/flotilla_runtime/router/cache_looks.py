@@ -1,7 +1,7 @@
-"""Asks the engines that serve how full their KV cache is, now and then and a few at a time.
+"""Asks serving engines every ten seconds how full their KV caches are, a few engines at a time.
 
-A loop of its own beside that of engine_looks.py: a drain must not wait for an engine that stalls. Figures
-are of the last look; an engine that did not answer it has none.
+This loop is separate from the one in engine_looks.py, because a drain must not wait for an engine that does
+not answer. An engine that did not answer the last request has no figure.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ ASKED_AT_ONCE = 16
 
 
 class CacheLooks:
-    """The KV usage of every replica that `serving` names."""
+    """The KV cache usage of every replica that `serving` returns."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class CacheLooks:
         self._usage: Mapping[str, float | None] = {}
 
     def usage(self, replica_name: str) -> float | None:
-        """The share in use; None for unknown."""
+        """The share of the KV cache in use; None for unknown."""
         return self._usage.get(replica_name)
 
     async def run(self) -> None:
-        """Look again and again until cancelled."""
+        """Ask again and again until cancelled."""
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
-        # Between two looks an engine closes a connection that was kept, just when it is used again.
+        # Engines close idle connections after a while, which can hit one just when it is used again.
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
             while True:

@@ -1,20 +1,20 @@
-"""Callers' keys as the mounted secret holds them → the map HAProxy looks them up in.
+"""Reads the callers' keys from the mounted secret and makes the map in which HAProxy looks them up.
 
-One entry of the secret is one caller; its value is the key. Only the SHA-256 of a key leaves this module,
-in the form in which HAProxy computes it (upper-case hexadecimal).
+Each entry of the secret is one caller, and its value is the key. Only the SHA-256 of a key leaves this
+module, in HAProxy's format (upper-case hexadecimal).
 """
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-ANONYMOUS = "anonymous"  # every caller's name where no keys are asked for
+ANONYMOUS = "anonymous"  # the name of every caller when no keys are required
 
 
 def read_caller_keys(directory: Path) -> dict[str, str]:
-    """Callers by the hash of their key; no directory or an empty entry lets nobody in.
+    """The callers by the hash of their key. Without the directory there are none; empty entries are ignored.
 
-    Kubernetes swaps the whole secret by a link that starts with '..'; those names are no entries.
+    Kubernetes replaces a secret's files with a link whose name starts with '..'; such names are not entries.
     """
     if not directory.is_dir():
         return {}
@@ -26,5 +26,5 @@ def read_caller_keys(directory: Path) -> dict[str, str]:
 
 
 def map_text(keys: Mapping[str, str]) -> str:
-    """The map's file, from which a restarted HAProxy knows the callers before the agent has spoken."""
+    """The content of the map file, from which a restarted HAProxy knows the callers at once."""
     return "".join(f"{digest} {caller}\n" for digest, caller in sorted(keys.items()))

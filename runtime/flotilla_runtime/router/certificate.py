@@ -1,7 +1,7 @@
-"""The router's certificate as the mounted secret holds it → what HAProxy is told when it was renewed.
+"""Reads the router's certificate from the mounted secret, to give a renewed one to HAProxy.
 
-HAProxy reads both files when it starts. Afterwards a renewed pair is handed over on the admin socket as a
-transaction: new connections get the new certificate, and those that are open are left alone.
+HAProxy reads both files when it starts. Later a renewed certificate is set over the admin socket in a
+transaction: new connections get the new certificate, and open connections are not affected.
 """
 
 import hashlib
@@ -15,34 +15,28 @@ END = "-----END CERTIFICATE-----"
 
 
 class CertificateUnreadable(Exception):  # noqa: N818 (it is named by what happened)
-    """The files are not there, or hold no certificate; the message holds nothing of the key."""
+    """The files do not exist or hold no certificate; the message never contains the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A certificate with its chain and key; the fingerprint is the leaf's, as HAProxy shows it."""
+    """A certificate with its chain and key, and the leaf's fingerprint in HAProxy's format."""
 
     fingerprint: str
     pem: str = field(repr=False)
 
 
 def read_certificate(directory: Path) -> Certificate:
-    """The pair of now."""
+    """The certificate and key that the files hold now."""
     try:
         chain = directory.joinpath(contract.TLS_FILE).read_text("ascii").strip()
         key = directory.joinpath(contract.TLS_KEY_FILE).read_text("ascii").strip()
         leaf = ssl.PEM_cert_to_DER_cert(chain[: chain.index(END) + len(END)])
     except (OSError, ValueError) as error:
-        raise CertificateUnreadable(f"{directory}: {type(error).__name__}") from error
+        raise CertificateUnreadable(
+            f"the certificate in {directory} cannot be read ({type(error).__name__}); check the Secret of "
+            "spec.router.tls"
+        ) from error
     digest = hashlib.sha1(leaf, usedforsecurity=False).hexdigest().upper()
     lines = (line for line in f"{chain}\n{key}".splitlines() if line.strip())  # an empty line ends a payload
     return Certificate(fingerprint=digest, pem="\n".join(lines))
-
-
-def fingerprint_shown(reply: str) -> str | None:
-    """The fingerprint in HAProxy's answer to `show ssl cert`."""
-    for line in reply.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "SHA1 FingerPrint":
-            return value.strip()
-    return None

@@ -1,7 +1,7 @@
-"""Asks the engines that drain whether they are idle: the part of a drain's proof that a router cannot know.
+"""Asks draining engines whether they are idle, which a router alone cannot know.
 
-An engine is idle when nothing runs or waits in it, in several looks in a row. One that does not answer, or
-does not say how many requests it has, or says what cannot be, is not called idle: then the drain ends at its
+An engine is idle when it reports no running or waiting request several times in a row. An engine that does
+not answer, or whose figures are missing or impossible, never counts as idle; its drain then ends at the
 deadline.
 """
 
@@ -18,7 +18,7 @@ ANSWER_SECONDS = 2.0
 
 
 class EngineLooks:
-    """Counts the looks in a row that found an engine idle, anew for each drain."""
+    """Counts how many times in a row an engine was idle, starting again with each drain."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class EngineLooks:
         self._idle: dict[tuple[str, int | None], int] = {}
 
     def idle(self, replica_name: str, epoch: int | None) -> int:
-        """How often in a row the engine was idle since this drain began."""
+        """How many times in a row the engine was idle since this drain began."""
         return self._idle.get((replica_name, epoch), 0)
 
     async def run(self) -> None:
-        """Look again and again until cancelled."""
+        """Ask again and again until cancelled."""
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:

@@ -1,13 +1,18 @@
-"""What an engine says of itself on /metrics: read with limits, and believed only where it can be so.
+"""Reads an engine's figures from its /metrics.
 
-The routers read it and not the operator, because they are the only ones that the engines' network policy lets
-in. What is missing, below zero, without end or no number at all is None, unknown.
+The routers read them, because the engines' network policy allows only the routers and not the operator. The
+size of an answer is limited. A figure that is missing, negative, infinite or not a number is unknown (None).
+
+The names are those of vLLM 0.32, in Prometheus' text format; e2e/tests/test_engine_contract.py compares them
+with a real vLLM. When a name changes, its figure is unknown: a drain then ends at its deadline, and the
+status has no KV usage.
 """
 
 import math
 
 import aiohttp
 
+from flotilla_runtime.contract import url_host
 from flotilla_runtime.router.pods import Replica
 
 IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
@@ -16,7 +21,7 @@ METRICS_LIMIT_BYTES = 8 * 2**20
 
 
 def in_flight(text: str) -> float | None:
-    """Requests that run or wait."""
+    """The number of requests that run or wait."""
     found = _figures(text, IN_FLIGHT)
     return None if found is None else sum(figure for figures in found for figure in figures)
 
@@ -30,10 +35,9 @@ def kv_usage(text: str) -> float | None:
 
 
 async def read_metrics(session: aiohttp.ClientSession, replica: Replica, port: int) -> str | None:
-    """The engine's metrics; None when it does not answer properly in the session's time."""
-    host = f"[{replica.ip}]" if ":" in replica.ip else replica.ip
+    """The text of the engine's metrics; None when it does not answer properly within the session's time."""
     try:
-        async with session.get(f"http://{host}:{port}/metrics") as answer:
+        async with session.get(f"http://{url_host(replica.ip)}:{port}/metrics") as answer:
             answer.raise_for_status()
             return await _read_limited(answer)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
@@ -41,7 +45,7 @@ async def read_metrics(session: aiohttp.ClientSession, replica: Replica, port: i
 
 
 def _figures(text: str, names: tuple[str, ...]) -> list[list[float]] | None:
-    """The figures of each of these metrics; None unless all are there and every one can be true."""
+    """The figures of each of these metrics; None unless all metrics exist and all figures are possible."""
     found: dict[str, list[float]] = {name: [] for name in names}
     for line in text.splitlines():
         name = line.split("{")[0].split(" ")[0]
@@ -50,7 +54,7 @@ def _figures(text: str, names: tuple[str, ...]) -> list[list[float]] | None:
                 figure = float(line.rsplit(" ", 1)[1])
             except (IndexError, ValueError):
                 return None
-            # With one below zero a busy engine would add up to idle.
+            # A negative figure could make the sum of a busy engine zero, which would look idle.
             if not math.isfinite(figure) or figure < 0:
                 return None
             found[name].append(figure)

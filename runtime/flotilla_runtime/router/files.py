@@ -1,19 +1,18 @@
-"""Where the parts of a router pod find each other: the files in the directory they share, and the names in
-HAProxy's configuration that the agent uses on its socket.
+"""The names that the parts of a router pod share: the files in the run directory, and the names in HAProxy's
+configuration that the agent uses on the admin socket.
 """
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 BACKEND = "engines"
-NO_SERVERS = "-"  # an empty value cannot be set over the admin socket
 REQUEST_RING = "requests"
-ARRIVED = "proc.arrived"  # a variable of the process: the requests that came
+ARRIVED = "proc.arrived"  # a variable of HAProxy's process: the number of requests that arrived
 
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Paths under the run directory; the names alone are what `render` returns."""
+    """The paths under the run directory; `render` uses only the names."""
 
     directory: str
 
@@ -27,7 +26,7 @@ class RunFiles:
 
     @staticmethod
     def model(index: int) -> str:
-        """The name of the answer that tells of one model."""
+        """The name of the file with the answer to GET /v1/models/NAME for one model."""
         return f"model-{index}.json"
 
     def path(self, name: str) -> str:

@@ -1,15 +1,16 @@
-"""The rules that a request passes on its way to a replica, in their order: HAProxy's frontend. Pure.
+"""HAProxy's frontend: the rules that each request passes before it reaches a replica, in this order. Pure.
 
-It gets an id, its caller is known by the key, what the router answers itself is answered, its priority is
-read, it is refused or held where there is no room or no replica, and the key of its conversation is found.
+A request gets an id, its caller is identified by the key, and the router answers some paths itself. Then the
+priority is read, the request is refused or held where there is no room or no replica, and the key of its
+conversation is found.
 
 Choices that surprise:
-- Refusals are answered by a Lua service that first reads the rest of the body (router.lua says why).
-- An administrative path is known as the engines read it, escapes decoded once. They neither merge slashes nor
-  take dots out of a path.
-- A body without Content-Length that is longer than the buffer cannot be measured, and is refused.
-- The control map is looked up as strings only, and `add(0)` makes numbers of them: a map that is also looked
-  up as integers silently takes no value that is none.
+- A Lua service sends the refusals, because the rest of the body must be read first (see router.lua).
+- Administrative paths are recognised in the way in which the engines read them: escapes are decoded once,
+  slashes are not merged and dots are not removed.
+- A body that is longer than the buffer and has no Content-Length cannot be measured and is refused.
+- The control map is looked up only as strings, and `add(0)` converts them to numbers. HAProxy silently drops
+  values that are not numbers from a map that is also looked up as integers.
 """
 
 from collections.abc import Iterable
@@ -17,52 +18,34 @@ from collections.abc import Iterable
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterConfig, RouterTask
 from flotilla_runtime.router.caller_keys import ANONYMOUS
+from flotilla_runtime.router.control_map import DRAINING, QUEUE_LIMIT, SERVERS
 from flotilla_runtime.router.files import ARRIVED, BACKEND, RunFiles
 from flotilla_runtime.router.listeners import listeners
 from flotilla_runtime.router.openai_errors import RefusalReason
+from flotilla_runtime.router.requests import LINE_FORMAT
 
 FRONTEND = "callers"
-CHUNKED_BODY_BYTES = 49152  # what of a chunked body surely fits the buffer beside the longest headers
-BATCH_PRIORITY_CLASS = 1  # lower goes first, and 0 is every other request's
+CHUNKED_BODY_BYTES = 49152  # a chunked body of this size fits into the buffer even with the longest headers
+BATCH_PRIORITY_CLASS = 1  # a lower class goes first; all other requests have class 0
 
-# Beside /v1/: vLLM's own paths that only compute. Its administrative ones are never passed on.
+# Besides /v1/: vLLM's own paths that only compute. Its administrative paths are never passed on.
 COMPUTING_PATHS = ("/tokenize", "/detokenize", "/pooling", "/classify", "/score", "/rerank", "/v2/rerank")
 ADMINISTRATIVE_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
-# One JSON object a request: the agent's metrics come from it, and it is the pod's access log.
-REQUEST_LINE = {
-    "endedMilliseconds": "%[date(0,ms)]",
-    "request": "%[var(txn.request_id),json(utf8s)]",
-    "caller": "%[var(txn.caller),json(utf8s)]",
-    "priority": "%[var(txn.priority),json(utf8s)]",
-    "key": "%[var(txn.key_source),json(utf8s)]",
-    "conversation": "%[var(txn.key)]",
-    "moved": "%[var(txn.moved),json(utf8s)]",
-    "refused": "%[var(txn.refused),json(utf8s)]",
-    "replica": "%s",
-    "path": "%[var(txn.path),json(utf8s)]",
-    "status": "%ST",
-    "termination": "%ts",
-    "queueMilliseconds": "%Tw",
-    "firstByteMilliseconds": "%Tr",
-    "totalMilliseconds": "%Ta",
-}
-
 
 def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
-    """The lines of the section."""
-    line = ",".join(f'"{key}":"{value}"' for key, value in REQUEST_LINE.items())
+    """The lines of the frontend section."""
     return (
         f"frontend {FRONTEND}",
         *listeners(config),
         "    log global",
-        f"    log-format '{{{line}}}'",
+        f"    log-format '{LINE_FORMAT}'",
         "    option http-buffer-request",
         "",
         *_request_id(),
         "    http-request set-var(txn.path) path,bytes(0,128)",
         "    http-request set-var(txn.draining) "
-        f"str(draining),map_str({files.path(files.CONTROL_MAP)},0),add(0)",
+        f"str({DRAINING}),map_str({files.path(files.CONTROL_MAP)},0),add(0)",
         "    http-after-response set-header Connection close if { var(txn.draining) -m int gt 0 }",
         "    http-request set-log-level silent if { path /health }",
         "    http-request return status 200 content-type text/plain string ok if { path /health }",
@@ -86,7 +69,7 @@ def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         "",
         *_priority(),
         "",
-        "    http-request set-var(txn.queue_limit) str(queue_limit),"
+        f"    http-request set-var(txn.queue_limit) str({QUEUE_LIMIT}),"
         f"map_str({files.path(files.CONTROL_MAP)},{config.max_queue}),add(0)",
         *_without_replicas(config),
         *_refuse(RefusalReason.QUEUE_FULL, f"if {{ queue({BACKEND}),sub(txn.queue_limit) ge 0 }}"),
@@ -116,7 +99,7 @@ def _request_id() -> Iterable[str]:
 
 
 def _authentication(config: RouterConfig, files: RunFiles) -> Iterable[str]:
-    """Keys are compared by their hash, so neither the map's file nor the admin socket shows one."""
+    """Identify the caller by the hash of the key, so neither the map file nor the admin socket shows keys."""
     if config.caller_keys_directory is None:
         return (f"    http-request set-var(txn.caller) str({ANONYMOUS})",)
     return (
@@ -136,19 +119,19 @@ def _listed_models(config: RouterConfig, files: RunFiles) -> Iterable[str]:
 
 
 def _quoted(text: str) -> str:
-    """A word of HAProxy's configuration that stands for exactly this text."""
+    """The text as a quoted word of HAProxy's configuration."""
     return '"' + "".join("\\" + char if char in '\\"$ ' else char for char in text) + '"'
 
 
 def _arrival() -> Iterable[str]:
-    """Counts what a replica would have to answer, also if none has room: demand, and no caller's mistakes."""
+    """Count each valid request for a replica, also when no replica has room: this is the demand."""
     return (f"    http-request set-var({ARRIVED}) int(1),add({ARRIVED})",)
 
 
 def _priority() -> Iterable[str]:
-    """The header says it; without one, OpenAI's own `service_tier` does.
+    """Read the priority from the header or, without it, from OpenAI's field `service_tier`.
 
-    A plain search goes first: json_query reads the whole body to say that a field is not there.
+    A plain text search comes first, because json_query would read the whole body to find no field.
     """
     header = contract.HEADER_PRIORITY
     return (
@@ -178,6 +161,6 @@ def _conversation(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         return ()
     return (
         "    http-request lua.flotilla_key",
-        f"    http-request set-var(txn.servers) str(servers),map_str({files.path(files.CONTROL_MAP)})",
+        f"    http-request set-var(txn.servers) str({SERVERS}),map_str({files.path(files.CONTROL_MAP)})",
         f"    http-request set-var(txn.load_factor_percent) int({round(config.load_factor * 100)})",
     )

@@ -1,36 +1,37 @@
-"""A router's configuration → the files HAProxy starts from. Pure: equal input gives equal bytes.
+"""Makes the files with which HAProxy starts from a router's configuration. Pure: equal input, equal bytes.
 
-Written for HAProxy 2.6, the oldest supported, and for 3.x. What 3.x removed or warns of is not used: no
-`program` section (gone in 3.3), no two sections or servers of one name (refused since 3.3), no `dispatch` and
-no `transparent` (deprecated in 3.3), no `master-worker` keyword (the -W of the command line instead), no
-`mailers`, no `nbproc`. Servers are not in the file at all: the agent adds them over the admin socket, each
-with the operator's id.
+The configuration works with HAProxy 2.6, the oldest supported version, and with 3.x. It avoids what 3.x has
+removed or warns of: `program` sections (removed in 3.3), two sections or servers of the same name (refused
+since 3.3), `dispatch` and `transparent` (deprecated in 3.3), the keyword `master-worker` (the command line
+has -W instead), `mailers` and `nbproc`. It contains no servers: the agent adds them over the admin socket,
+each with the id that the operator gave it.
 
 Choices that surprise:
-- One thread. A replica is chosen by Lua (router.lua, which also says why not by `balance hash`) and
-  connected to by HAProxy; on one thread nothing happens in between. A core carries far more than a fleet of
-  engines answers.
-- The server side of a connection is closed after each answer. vLLM closes idle ones after 5 s, and a
-  request that meets that moment is lost; a server with idle connections cannot be deleted either. A
+- HAProxy runs one thread. Lua chooses a replica and HAProxy connects to it; with one thread nothing changes
+  in between. router.lua says why `balance hash` is not used. One core handles far more requests than the
+  engines of a set can answer.
+- The connection to the server is closed after each answer. vLLM closes idle connections after 5 s, and a
+  request that is sent at that moment is lost. A server with idle connections also cannot be deleted. A new
   connection inside the cluster costs less than a millisecond.
-- The engines' key is read from HAProxy's environment at its start, so it stands in no file and in no answer
-  of the admin socket's maps. A replica that refuses it (its key is of another making) is a 503 to the caller,
-  whose own key was right.
-- Only a connection that failed is tried again elsewhere. Were a request sent again because the engine died
-  on it, one poisonous request would kill a replica a retry.
-- Bodies are buffered up to 64 KiB, so a slow client holds no slot of an engine until that much has arrived.
-  Of longer ones the rest must come at 32 KiB/s or faster, `timeout client` on top, or it is cut off: a filter
-  in Lua counts, for HAProxy itself lets a body of any length trickle in.
-- `option http-no-delay`: without it the kernel holds what is less than a packet for up to 200 ms, in case
-  more comes, and a stream's first token is that late.
-- `option abortonclose` stands in the defaults, for the frontend needs it too: without it a caller that
-  leaves is not noticed before its answer comes, and its request keeps its place in queue and engine.
-- Headers that are slow, too long or no HTTP are refused by HAProxy's parser, before there is a request. It
-  takes our words from 3.2 on, and only as a whole message instead of a body; 2.6 answers in its own. What is
-  too long is a 400 to 2.6 and a 414 or 431 to 3.x, for which 2.6 takes no words at all.
-- From 3.1 on HAProxy warns unless it is told what Lua gets for a boolean. It is 1 or 0, as in 2.6: keys are
-  joined from what bodies hold, and Lua joins no booleans.
-- Where a node allows fewer open files than `maxconn` needs, HAProxy warns and serves what it can.
+- HAProxy reads the engines' key from its environment when it starts, so the key is in no file and in no map.
+  When a replica refuses it, because the replica has another key, the caller gets a 503: its own key was
+  right.
+- A request is tried again on another replica only when the connection failed. If it were also sent again
+  after an engine crashed on it, one bad request could crash a replica with each retry.
+- Bodies are buffered up to 64 KiB, so a slow client takes no place of an engine before that much has arrived.
+  The rest of a longer body must arrive at 32 KiB/s or faster, with `timeout client` as an allowance, or it is
+  cut off. A Lua filter enforces this, because HAProxy itself accepts a body of any length at any speed.
+- `option http-no-delay`: without it the kernel holds back data that does not fill a packet for up to 200 ms,
+  and the first token of a stream is that late.
+- `option abortonclose` is in the defaults, because the frontend needs it too. Without it, HAProxy does not
+  notice that a caller has left before the answer arrives, and the request keeps its place in queue and
+  engine.
+- HAProxy's parser refuses headers that are slow, too long or not HTTP before there is a request. HAProxy 3.2
+  and later can send our own error for them, and only as a whole message; 2.6 sends its own text. Headers that
+  are too long get 400 from 2.6, and 414 or 431 from 3.x; 2.6 accepts no custom errors for these statuses.
+- From 3.1 on, HAProxy warns unless the configuration says how Lua receives booleans. We choose 1 and 0, as in
+  2.6, because the Lua code concatenates values from bodies, and Lua cannot concatenate booleans.
+- When a node allows fewer open files than `maxconn` needs, HAProxy warns and serves fewer connections.
 """
 
 import json
@@ -40,20 +41,21 @@ from importlib.resources import files as package_files
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterConfig, RouterTask
-from flotilla_runtime.router.files import ARRIVED, BACKEND, NO_SERVERS, REQUEST_RING, RunFiles
+from flotilla_runtime.router.control_map import initial_text
+from flotilla_runtime.router.files import ARRIVED, BACKEND, REQUEST_RING, RunFiles
 from flotilla_runtime.router.frontend import frontend
 from flotilla_runtime.router.listeners import bind
 from flotilla_runtime.router.openai_errors import OpenAIError, RefusalReason, haproxy_errors, refusals
 
 BUFFER_BYTES = 65536
-REQUEST_RING_BYTES = 4 * 1024 * 1024  # some ten thousand lines, which an agent that starts anew reads
+REQUEST_RING_BYTES = 4 * 1024 * 1024  # about ten thousand lines, which a restarted agent reads again
 REQUEST_LINE_BYTES = 2048
 SINCE_3_1 = frozenset({HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE})
 BY_THE_PARSER = SINCE_3_1 | {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT}
 
 
 def render(config: RouterConfig) -> dict[str, str]:
-    """Every file of the run directory, by name. The maps are what holds until the agent has spoken."""
+    """All files of the run directory, by name. The maps hold initial values until the agent sets them."""
     files = RunFiles(config.run_directory)
     sections = (
         _global(config, files),
@@ -69,7 +71,7 @@ def render(config: RouterConfig) -> dict[str, str]:
         files.CONFIG: "\n".join("\n".join(section) + "\n" for section in sections),
         files.REFUSALS: _lua_table(config),
         files.LUA: package_files("flotilla_runtime.router").joinpath("router.lua").read_text("utf-8"),
-        files.CONTROL_MAP: f"servers {NO_SERVERS}\nqueue_limit {config.max_queue}\ndraining 0\n",
+        files.CONTROL_MAP: initial_text(config.max_queue),
         files.KEYS_MAP: "",
         files.MODELS: _json({"object": "list", "data": [_model(name, config) for name in config.models]}),
         **{files.model(i): _json(_model(name, config)) for i, name in enumerate(config.models)},
@@ -90,7 +92,7 @@ def _error_file(error: OpenAIError) -> str:
 
 
 def _answer(error: OpenAIError) -> str:
-    """What stands in the file: the body, or the whole message."""
+    """The content of the file: the body, or the whole HTTP message for errors of the parser."""
     if error.status not in BY_THE_PARSER:
         return error.body
     headers = (
@@ -103,7 +105,7 @@ def _answer(error: OpenAIError) -> str:
 
 
 def _lua_table(config: RouterConfig) -> str:
-    """The router's own refusals as a Lua table; a JSON string of this text is a Lua string too."""
+    """The router's refusals as a Lua table. JSON strings of these texts are valid Lua strings too."""
     errors = refusals(
         max_request_mib=config.max_request_mib, queue_timeout_seconds=config.queue_timeout_seconds
     )

@@ -1,4 +1,4 @@
-"""Where a router listens: plain HTTP, or HTTPS for callers and plain HTTP for Flotilla's own pods."""
+"""The listeners of a router: HTTP, or HTTPS for callers and HTTP on a second port for Flotilla's own pods."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def listeners(config: RouterConfig) -> Iterable[str]:
 
 
 def bind(config: RouterConfig, port: int) -> str:
-    """One listener, on the families that the node has."""
+    """One listener on the configured address families."""
     match config.listen_family:
         case ListenFamily.DUAL:
             return f"    bind :::{port} v4v6"
@@ -27,5 +27,5 @@ def bind(config: RouterConfig, port: int) -> str:
 
 
 def certificate_path(tls_directory: str) -> str:
-    """The certificate's file, which is also its name on the admin socket."""
+    """The path of the certificate file, which is also its name on the admin socket."""
     return f"{tls_directory}/{contract.TLS_FILE}"

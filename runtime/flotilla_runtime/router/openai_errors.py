@@ -1,8 +1,12 @@
-"""The errors that the router itself answers with, in the format OpenAI's clients parse.
+"""The errors with which the router itself answers, in the format that OpenAI's clients parse.
 
-Each is a value with the HTTP status, the code a program can switch on, and a message that says what to do.
-The reason is the word in metrics and in the request log; what HAProxy refuses by itself (time-outs, bytes
-that are not HTTP) has its message here too.
+Each has an HTTP status, a code for programs, and a message that says what to do. The reason appears in
+metrics and in the request log. The errors of HAProxy itself (time-outs, bytes that are not HTTP) are here
+too.
+
+Agent workers and retrievers look for "too long" and similar words in the errors of models, to send less
+(engine_errors.py). A message must not contain these words unless less can help; the one for TOO_SLOW is kept
+as it is, because workers of earlier releases read it too.
 """
 
 import json
@@ -11,7 +15,7 @@ from enum import StrEnum
 
 
 class RefusalReason(StrEnum):
-    """Why the router answered a request itself."""
+    """Why the router refused a request."""
 
     NO_REPLICAS = "NoReplicas"
     QUEUE_FULL = "QueueFull"
@@ -42,46 +46,52 @@ class OpenAIError:
 
 
 def refusals(*, max_request_mib: int, queue_timeout_seconds: int) -> dict[RefusalReason, OpenAIError]:
-    """The errors that the router's own rules answer with."""
+    """The errors for refusals by the router's own rules."""
     return {
         RefusalReason.NO_REPLICAS: OpenAIError(
             status=503,
             type="server_error",
             code="no_replicas",
-            message="The model has no replica that is ready. Try again after the seconds in Retry-After.",
+            message=(
+                "No replica of the model is ready. Try again after the number of seconds in the header "
+                "Retry-After."
+            ),
         ),
         RefusalReason.QUEUE_FULL: OpenAIError(
             status=429,
             type="rate_limit_error",
             code="queue_full",
-            message="The model's queue is full. Try again after the seconds in Retry-After.",
+            message=(
+                "The queue of the model is full. Try again after the number of seconds in the header "
+                "Retry-After."
+            ),
         ),
         RefusalReason.QUEUE_TIMEOUT: OpenAIError(
             status=503,
             type="server_error",
             code="queue_timeout",
             message=(
-                f"No replica answered: the request waited {queue_timeout_seconds} s for one, or none took "
-                "the connection. Try again after the seconds in Retry-After."
+                f"The request waited {queue_timeout_seconds} s for a replica, or no replica accepted the "
+                "connection. Try again after the number of seconds in the header Retry-After."
             ),
         ),
         RefusalReason.UNAUTHORIZED: OpenAIError(
             status=401,
             type="invalid_request_error",
             code="invalid_api_key",
-            message="No valid key was given. Send it as 'Authorization: Bearer KEY'.",
+            message="The request has no valid key. Send a key in the header 'Authorization: Bearer KEY'.",
         ),
         RefusalReason.TOO_LARGE: OpenAIError(
             status=413,
             type="invalid_request_error",
             code="request_too_large",
-            message=f"The request's body is larger than {max_request_mib} MiB, the limit of this model.",
+            message=f"The body of the request is larger than {max_request_mib} MiB, the limit of this model.",
         ),
         RefusalReason.LENGTH_REQUIRED: OpenAIError(
             status=411,
             type="invalid_request_error",
             code="length_required",
-            message="A body of this size needs a Content-Length header; chunked bodies must be short.",
+            message="A chunked body of this size is refused. Send the request with a Content-Length header.",
         ),
         RefusalReason.TOO_SLOW: OpenAIError(
             status=400,
@@ -96,28 +106,28 @@ def refusals(*, max_request_mib: int, queue_timeout_seconds: int) -> dict[Refusa
             status=404,
             type="invalid_request_error",
             code="unknown_url",
-            message="This path is not served here. The paths are those of OpenAI's API, under /v1.",
+            message="The router does not serve this path. The paths of OpenAI's API begin with /v1/.",
         ),
         RefusalReason.UNKNOWN_MODEL: OpenAIError(
             status=404,
             type="invalid_request_error",
             code="model_not_found",
-            message="There is no model of that name here. GET /v1/models lists them.",
+            message="There is no model of that name. GET /v1/models lists the models.",
         ),
         RefusalReason.REPLICA_UNAUTHORIZED: OpenAIError(
             status=503,
             type="server_error",
             code="replica_unauthorized",
             message=(
-                "The replica does not know the router's key, which is being exchanged. Try again after the "
-                "seconds in Retry-After."
+                "The replica did not accept the router's key, because the key is being replaced. Try again "
+                "after the number of seconds in the header Retry-After."
             ),
         ),
     }
 
 
 def haproxy_errors(*, queue_timeout_seconds: int, request_timeout_seconds: int) -> dict[int, OpenAIError]:
-    """The errors that HAProxy makes by itself, by status."""
+    """The errors of HAProxy itself, by status."""
     refused = refusals(max_request_mib=0, queue_timeout_seconds=queue_timeout_seconds)
     errors = (
         refused[RefusalReason.TOO_SLOW],
@@ -125,25 +135,25 @@ def haproxy_errors(*, queue_timeout_seconds: int, request_timeout_seconds: int) 
             status=408,
             type="invalid_request_error",
             code="request_timeout",
-            message="The request did not arrive in time.",
+            message="The whole request did not arrive in time. Send it again.",
         ),
         OpenAIError(
             status=414,
             type="invalid_request_error",
             code="url_too_long",
-            message="The request's URL is longer than 64 KiB.",
+            message="The URL of the request is longer than 64 KiB.",
         ),
         OpenAIError(
             status=431,
             type="invalid_request_error",
             code="headers_too_large",
-            message="The request's headers are longer than 64 KiB together.",
+            message="The headers of the request are longer than 64 KiB in total.",
         ),
         OpenAIError(
             status=500,
             type="server_error",
             code="router_error",
-            message="The router failed. Try again; if it stays, look at the router's log.",
+            message="The router failed. Try again. If the error persists, see the logs of the router pods.",
         ),
         OpenAIError(
             status=502,
@@ -156,7 +166,7 @@ def haproxy_errors(*, queue_timeout_seconds: int, request_timeout_seconds: int) 
             status=504,
             type="server_error",
             code="replica_timeout",
-            message=f"The replica sent nothing for {request_timeout_seconds} s.",
+            message=f"The replica sent nothing for {request_timeout_seconds} s. Try again.",
         ),
     )
     return {error.status: error for error in errors}

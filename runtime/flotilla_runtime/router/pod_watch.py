@@ -1,9 +1,9 @@
-"""Keeps the pods of one label selector as they are: lists, watches on, and lists again when it must.
+"""Keeps the pods of one label selector up to date with a list and watches.
 
-Raw HTTP, because the agent needs one resource and no client library. A watch that ends is taken up again at
-the last version seen; 410 Gone, or an event that cannot be read, means a new list, which also drops what
-has gone. A watch that says nothing for `silence_seconds` is taken for dead: the API server sends bookmarks
-more often. While the API server is away the last known pods stay.
+It uses plain HTTP, because the agent needs only one resource. A watch that ends continues at the last version
+seen. After 410 Gone, or an event that cannot be parsed, the pods are listed again, which also drops deleted
+pods. A watch without data for `silence_seconds` is considered dead, because the API server sends bookmarks
+more often. While the API server does not answer, the last known pods stay.
 """
 
 import asyncio
@@ -19,26 +19,28 @@ from typing import Any
 import aiohttp
 import structlog
 
+from flotilla_runtime.backoff import Backoff
+from flotilla_runtime.contract import url_host
+
 ACCOUNT_DIRECTORY = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PAGE_PODS = 500
 WATCH_SECONDS = 300
 SILENCE_SECONDS = 90.0
 REQUEST_SECONDS = 30.0
 LINE_BYTES = 4 * 1024 * 1024  # the largest pod the API server can store has 1.5 MiB
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 15.0
-UNREADABLE = (LookupError, TypeError, AttributeError)  # JSON of another shape than the API's
+BACKOFF = Backoff(base_seconds=0.2, limit_seconds=15.0, least_share=0.5)
+UNREADABLE = (LookupError, TypeError, AttributeError)  # raised for JSON that is not an object of the API
 
 log = structlog.get_logger(__name__)
 
 
 class StaleVersion(Exception):  # noqa: N818 (it is named by what happened)
-    """The version to watch from is no longer known, so only a list can tell what is there."""
+    """The watch cannot continue from its resource version, so the pods must be listed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesAccess:
-    """How the API server is reached; the token is read for each request, since the kubelet renews it."""
+    """Address and credentials of the API server; the token is read for each request, as it is renewed."""
 
     url: str
     token_path: Path | None = None
@@ -46,11 +48,10 @@ class KubernetesAccess:
 
     @classmethod
     def in_pod(cls) -> "KubernetesAccess":
-        """As the kubelet arranges it for a pod with a service account."""
+        """The access that the kubelet gives a pod with a service account."""
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-        host = f"[{host}]" if ":" in host else host
         return cls(
-            url=f"https://{host}:{port}",
+            url=f"https://{url_host(host)}:{port}",
             token_path=ACCOUNT_DIRECTORY / "token",
             certificate_path=ACCOUNT_DIRECTORY / "ca.crt",
         )
@@ -71,7 +72,7 @@ class KubernetesAccess:
 
 
 class PodWatch:
-    """The pods of one selector. `on_change` is called after each change, and must be quick."""
+    """The pods of one selector. `on_change` is called after each change and must return quickly."""
 
     def __init__(
         self,
@@ -81,32 +82,34 @@ class PodWatch:
         selector: Mapping[str, str],
         on_change: Callable[[], None],
         silence_seconds: float = SILENCE_SECONDS,
+        backoff: Backoff = BACKOFF,
     ) -> None:
         self._access = access
         self._path = f"/api/v1/namespaces/{namespace}/pods"
         self._selector = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
         self._on_change = on_change
         self._silence_seconds = silence_seconds
+        self._backoff = backoff
         self._version: str | None = None
         self.pods: dict[str, Mapping[str, Any]] = {}
         self.synced = False
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
-        pause = FIRST_PAUSE_SECONDS
+        """Run until cancelled. A watch that ended well is followed by the shortest pause of the backoff."""
+        failures = 0
         async with self._access.session() as session:
             while True:
                 try:
                     await self._follow(session)
-                    pause = FIRST_PAUSE_SECONDS
+                    failures = 0
                 except StaleVersion as reason:
                     log.info("pods_listed_again", selector=self._selector, reason=str(reason))
                     self._version = None
-                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                    failures += 1
                 except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                     log.warning("pod_watch_failed", selector=self._selector, error=repr(error))
-                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 (jitter is no secret)
+                    failures += 1
+                await asyncio.sleep(self._backoff.seconds_after(1 + failures, random.uniform))
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         if self._version is None:
@@ -115,7 +118,7 @@ class PodWatch:
             try:
                 self._take(event)
             except UNREADABLE as error:
-                raise StaleVersion(f"an event that cannot be read: {error!r}") from error
+                raise StaleVersion(f"an event of the watch cannot be parsed: {error!r}") from error
 
     async def _list(self, session: aiohttp.ClientSession) -> None:
         pods: dict[str, Mapping[str, Any]] = {}
@@ -131,7 +134,7 @@ class PodWatch:
                 pods |= {pod["metadata"]["name"]: pod for pod in page.get("items") or ()}
                 version, more = page["metadata"]["resourceVersion"], page["metadata"].get("continue")
             except UNREADABLE as error:
-                raise ValueError(f"a list that cannot be read: {error!r}") from error
+                raise ValueError(f"the list of pods cannot be parsed: {error!r}") from error
             if not more:
                 break
             query["continue"] = more
@@ -155,7 +158,7 @@ class PodWatch:
                 async for line in response.content:
                     yield json.loads(line)
             except ValueError as error:
-                raise StaleVersion(f"an event that cannot be read: {error}") from error
+                raise StaleVersion(f"an event of the watch cannot be parsed: {error}") from error
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, body = event["type"], event["object"]

@@ -1,8 +1,8 @@
-"""Pods, as Kubernetes describes them → the replicas that HAProxy should know. Pure.
+"""Makes the replicas that HAProxy should know from the pods in Kubernetes. Pure.
 
-A pod that is ready takes requests. One that is being deleted, is told to drain, or has lost its readiness
-gets nothing new and may finish what it has. One whose containers have ended, or that has no address yet, is
-no server.
+A ready pod gets requests. A pod that is being deleted, is told to drain, or is no longer ready gets no new
+requests and may finish those it has. A pod whose containers have ended, or that has no address yet, is not a
+server.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ Pod = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """A replica by its leader pod; `drain_epoch` is the drain that the operator asks for, if any."""
+    """A replica, described by its leader pod; `drain_epoch` is set when the operator asks for a drain."""
 
     name: str
     id: int
@@ -28,14 +28,16 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicas:
-    """All replicas in the order of their ids, and the pods that cannot be servers, each with the problem."""
+    """The replicas sorted by id, and the pods that cannot be servers, each with the problem."""
 
     usable: tuple[Replica, ...]
     unusable: Mapping[str, str]
 
 
 def replicas_of(pods: Iterable[Pod]) -> Replicas:
-    """The replicas behind the pods; where two pods claim one group or one id, the one that lives longer."""
+    """The replicas of the pods. When two pods claim the same group or id, one that stays and is ready wins,
+    then the older one.
+    """
     usable: dict[str, Replica] = {}
     unusable: dict[str, str] = {}
     owner_of_id: dict[int, str] = {}
@@ -46,11 +48,11 @@ def replicas_of(pods: Iterable[Pod]) -> Replicas:
         group = labels.get(contract.LABEL_GROUP, name)
         server_id = _positive_integer(_annotations(pod).get(contract.ANNOTATION_SERVER_ID))
         if server_id is None:
-            unusable[name] = f"annotation {contract.ANNOTATION_SERVER_ID} is not a positive integer"
+            unusable[name] = f"the annotation {contract.ANNOTATION_SERVER_ID} is not a positive integer"
         elif group in usable:
-            unusable[name] = f"group {group} has another pod that serves"
+            unusable[name] = f"another pod serves for the group {group}"
         elif server_id in owner_of_id:
-            unusable[name] = f"server id {server_id} belongs to group {owner_of_id[server_id]}"
+            unusable[name] = f"the server id {server_id} belongs to the group {owner_of_id[server_id]}"
         else:
             owner_of_id[server_id] = group
             usable[group] = Replica(
@@ -64,12 +66,12 @@ def replicas_of(pods: Iterable[Pod]) -> Replicas:
 
 
 def live_routers(pods: Iterable[Pod], *, own_name: str) -> int:
-    """How many routers share the limits: those that are ready and stay, and this one whatever its state."""
+    """The number of routers that share the limits: this one, and those that are ready and stay."""
     return len({_name(pod) for pod in pods if is_ready(pod) and not is_terminating(pod)} | {own_name})
 
 
 def is_ready(pod: Pod) -> bool:
-    """Whether the kubelet says so."""
+    """Whether the pod's condition Ready is True."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(
         condition.get("type") == "Ready" and condition.get("status") == "True" for condition in conditions
@@ -82,7 +84,7 @@ def is_terminating(pod: Pod) -> bool:
 
 
 def drain_epoch(pod: Pod) -> int | None:
-    """The drain that the operator asks for; an epoch that is no number is a drain all the same."""
+    """The epoch of the drain that the operator asks for; 0 when the annotation is not a number."""
     text = _annotations(pod).get(contract.ANNOTATION_DRAIN_EPOCH)
     return None if not text else (_positive_integer(text) or 0)
 

@@ -1,8 +1,8 @@
-"""How often something happens, in events a second of the last minute.
+"""Rates of events over the last minute, per second.
 
-Rates and no counters leave the agent: who reads them needs no memory of what was, and nothing that starts
-anew (HAProxy, its agent, the operator) makes one negative or huge. Right after the agent's start the minute
-is what has passed of it, ten seconds at the least, so that one request is no burst.
+The agent reports rates instead of counters. Their reader needs no memory, and a restart of HAProxy, the agent
+or the operator cannot make a rate negative or huge. Right after the agent's start a rate covers the time
+since then, but at least ten seconds, so that a single request does not look like a burst.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ BUCKET_SECONDS = 1.0
 
 
 def increase(before: int, total: int) -> int:
-    """What was counted since then; a counter that is lower than before has begun anew."""
+    """The increase of a counter; a total that is lower than before means that the counter was reset."""
     return total - before if total >= before else total
 
 
@@ -25,21 +25,21 @@ class _Bucket:
 
 
 class Rate:
-    """Events a second since `began`, at most of the last minute."""
+    """Events per second since `began`, or over the last minute if that is shorter."""
 
     def __init__(self, began: float) -> None:
         self._began = began
         self._buckets: deque[_Bucket] = deque()
 
     def add(self, count: int, now: float) -> None:
-        """So many happened now."""
+        """Record that `count` events happened now."""
         if not self._buckets or now - self._buckets[-1].since >= BUCKET_SECONDS:
             self._buckets.append(_Bucket(since=now))
         self._buckets[-1].count += count
         self._forget(now)
 
     def per_second(self, now: float) -> float:
-        """The rate as of now."""
+        """The current rate."""
         self._forget(now)
         passed = min(max(now - self._began, SHORTEST_SECONDS), WINDOW_SECONDS)
         return sum(bucket.count for bucket in self._buckets) / passed
@@ -50,8 +50,9 @@ class Rate:
 
 
 class CounterRate:
-    """The rate of a counter that is looked at often. After a gap it begins anew: what came in between would
-    else look like a burst.
+    """The rate of a counter that is read often.
+
+    After a gap it starts again, because the events of the gap would look like a burst.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class CounterRate:
         self._looked_at = 0.0
 
     def look(self, total: int, now: float) -> None:
-        """The counter shows this now."""
+        """Record that the counter has this total now."""
         if self._rate is None or now - self._looked_at > SHORTEST_SECONDS:
             self._rate = Rate(now)
         else:
@@ -68,7 +69,7 @@ class CounterRate:
         self._total, self._looked_at = total, now
 
     def per_second(self, now: float) -> float | None:
-        """The rate as of now; None for unknown, where nobody has looked for long."""
+        """The current rate; None when the counter has not been read lately."""
         if self._rate is None or now - self._looked_at > SHORTEST_SECONDS:
             return None
         return self._rate.per_second(now)

@@ -1,11 +1,10 @@
 """Reads HAProxy's request lines into metrics and tallies.
 
-A ring in HAProxy holds the last lines, and an agent that starts beside a running HAProxy reads them all: that
-is how the figures of the last half hour, which the operator judges by, outlive an agent. So every line counts
-at the time it tells and not when it is read: what is too old falls out, and no replica seems busy because its
-history was read again. The metrics' counters start at zero with the agent, as Prometheus expects, and
-leave out the lines that are older; an earlier agent has counted those. So does the rate of kept answers,
-which is told for the time since the agent's start.
+A ring in HAProxy holds the last lines. An agent that starts beside a running HAProxy reads them all, so the
+figures of the last half hour, from which the operator decides, survive a restart of the agent. Each line
+counts at the time that is written in it, not when it is read: old lines are dropped, and reading the history
+again makes no replica look busy. The metrics' counters start at zero with the agent, as Prometheus expects;
+they leave out older lines, which an earlier agent has counted. So does the rate of kept answers.
 """
 
 import asyncio
@@ -14,7 +13,8 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError
+from flotilla_runtime.router.admin_socket import AdminSocket
+from flotilla_runtime.router.errors import RouterProcessError
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.rates import Rate
 from flotilla_runtime.router.requests import RequestRecord, parse_request
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """What the lines add up to; `wall` is the clock that HAProxy's lines tell, in seconds since the epoch."""
+    """The sums of the lines; `wall` is the clock of HAProxy's lines, in seconds since the epoch."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class RequestLog:
         self._kept = Rate(self._began)
 
     async def follow(self, socket: AdminSocket) -> None:
-        """Read until cancelled: the ring from its start when HAProxy is a new one to us, else what is new."""
+        """Read until cancelled: the whole ring of a HAProxy process not seen before, else only new lines."""
         seen: tuple[str, str] | None = None
         while True:
             try:
@@ -60,7 +60,7 @@ class RequestLog:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def count(self, record: RequestRecord) -> None:
-        """Take one request, at the time it ended."""
+        """Count one request at the time at which it ended."""
         ended = self._clock() - max(0.0, self._wall() - record.ended_at)
         kept = self._tallies.count(record, ended)
         if ended < self._began:
@@ -71,14 +71,14 @@ class RequestLog:
             self.last_ended = max(self.last_ended, ended)
 
     def tally(self, replica: str) -> Tally:
-        """One replica's figures of now."""
+        """The current figures of one replica."""
         return self._tallies.of(replica, self._clock())
 
     @property
     def kept_per_second(self) -> float:
-        """Answers that kept the promise, of replicas that are gone too."""
+        """Answers within the promised times per second, including those of replicas that are gone."""
         return self._kept.per_second(self._clock())
 
     def keep_only(self, replicas: Iterable[str]) -> None:
-        """Forget the replicas that are gone."""
+        """Forget all other replicas."""
         self._tallies.keep_only(replicas)

@@ -1,24 +1,51 @@
-"""One request as HAProxy logged it → a value; the only reader of the log line that frontend.py writes."""
+"""The line that HAProxy logs for each request: its format for HAProxy, and its reader. Pure.
+
+HAProxy 2.6 to 3.x fills in the format. The line is the pod's access log, and the agent makes its metrics and
+tallies from it. The words are HAProxy's, except for the names of the fields and what the rules of frontend.py
+and router.lua have set in variables. A line that cannot be read counts nowhere. If HAProxy's words for a
+request without a server, in the queue or without its caller changed, such requests would count as others;
+runtime/tests/router/test_requests.py and test_router_service.py there let real HAProxies write them.
+"""
 
 import json
 from dataclasses import dataclass
 
 from flotilla_runtime.router.openai_errors import RefusalReason
 
-NOTHING = "-"  # HAProxy's word for a value that is not there
-NOT_A_SERVER = "<"  # how HAProxy's words begin for no server at all and for an answer of its own
-ENDED_IN_QUEUE = "sQ"  # HAProxy's termination state of a request that waited too long
-ENDED_BY_CALLER = "C"  # how the states begin of a request whose caller left
+NOTHING = "-"  # HAProxy writes this for a missing value
+NOT_A_SERVER = "<"  # HAProxy's words for no server, and for its own answers, begin with this
+ENDED_IN_QUEUE = "sQ"  # HAProxy's termination state of a request that timed out in the queue
+ENDED_BY_CALLER = "C"  # the termination states of requests whose caller left begin with this
+
+# One JSON object. HAProxy replaces each value; `json(utf8s)` escapes a text and drops what is not UTF-8.
+FIELDS = {
+    "endedMilliseconds": "%[date(0,ms)]",
+    "request": "%[var(txn.request_id),json(utf8s)]",
+    "caller": "%[var(txn.caller),json(utf8s)]",
+    "priority": "%[var(txn.priority),json(utf8s)]",
+    "key": "%[var(txn.key_source),json(utf8s)]",
+    "conversation": "%[var(txn.key)]",
+    "moved": "%[var(txn.moved),json(utf8s)]",
+    "refused": "%[var(txn.refused),json(utf8s)]",
+    "replica": "%s",
+    "path": "%[var(txn.path),json(utf8s)]",
+    "status": "%ST",
+    "termination": "%ts",
+    "queueMilliseconds": "%Tw",
+    "firstByteMilliseconds": "%Tr",
+    "totalMilliseconds": "%Ta",
+}
+LINE_FORMAT = "{" + ",".join(f'"{key}":"{value}"' for key, value in FIELDS.items()) + "}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """A request that has ended. None is what did not happen: no replica, no queue, no answer.
+    """A request that has ended. None stands for what did not happen: no replica, no queue, no answer.
 
-    `key_source` is where the conversation's key was found, None for least connections; `moved` says that the
-    key's home was passed over for another replica; `aborted`, that the caller left. `first_byte_seconds` is
-    the replica's time to its headers, `conversation` the hash of the conversation's key, `ended_at` the time
-    of day in seconds since the epoch.
+    `key_source` says where the conversation's key was found; it is None for a choice by least connections.
+    `moved`: another replica than the home of the conversation was chosen. `aborted`: the caller left.
+    `first_byte_seconds` is the replica's time until its headers, `conversation` the hash of the
+    conversation's key, and `ended_at` the time in seconds since the epoch.
     """
 
     ended_at: float
@@ -37,7 +64,7 @@ class RequestRecord:
 
 
 def parse_request(line: str) -> RequestRecord | None:
-    """The record, or None for a line that is no request (HAProxy's own notices pass through the ring too)."""
+    """The record, or None for a line that is no request: HAProxy writes its own notices to the ring too."""
     try:
         fields = json.loads(line)
         return _record(fields)
@@ -71,5 +98,5 @@ def _text(value: str) -> str | None:
 
 
 def _seconds(milliseconds: str) -> float | None:
-    """HAProxy writes -1 where it did not come so far."""
+    """The seconds; None for -1, which HAProxy writes when a request did not reach that phase."""
     return None if int(milliseconds) < 0 else int(milliseconds) / 1000

@@ -1,19 +1,20 @@
--- What HAProxy's own rules cannot say: which conversation a request belongs to, which replica is its home, and
--- how to refuse a request so that the caller reads the answer.
+-- The parts of the router that HAProxy's own rules cannot express: the key of a request's conversation, the choice of
+-- the replica, the wait for a first replica, the limit for slow uploads, and refusals that the caller can read.
 --
--- The first two actions run once a request, never wait, and fail open: a request that gets no key or no replica from
--- here goes to the least loaded one. The third waits where there is no replica at all. HAProxy runs one thread
--- (haproxy.py), so nothing changes between the choice made here and the connection that follows from it.
+-- The actions flotilla_key and flotilla_pick run once for each request and never wait. A request that gets no key or
+-- no replica from them goes to the least loaded replica. flotilla_hold waits when there is no replica at all. HAProxy
+-- runs one thread (haproxy.py), so no load changes between the choice here and the connection that follows.
 --
--- Why not `balance hash`: it lets a request wait at its own full server while others are idle, offers no least
--- connections for requests without a key, and a second backend for those would count its connections apart.
+-- `balance hash` is not used, for three reasons: a request would wait for its full server while others are idle; it
+-- has no least connections for requests without a key; and a second backend for those would count its connections
+-- separately.
 
 local PROMPT_BYTES = 4096
-local PREFIX_BYTES = 32768 -- of a body that has no key in the buffer: its first user message ends behind it
+local PREFIX_BYTES = 32768 -- the key's length when the first user message does not end within the buffer
 local MESSAGES_LOOKED_AT = 8
 
--- The text of a JSON string that starts at `from`, as far as `limit` bytes, escapes left as they are; of anything
--- else its first `limit` bytes. Unlike json_query it needs no end of the value inside the buffer.
+-- The JSON string that starts at `from`, cut to `limit` bytes, with its escapes unchanged. Of another JSON value the
+-- first `limit` bytes. Unlike json_query it also works when the value does not end within the buffer.
 local function raw_start(body, from, limit)
     local piece = body:sub(from, from + limit - 1)
     if piece:sub(1, 1) ~= '"' then
@@ -44,10 +45,10 @@ local function beginning(body)
     return #body >= PREFIX_BYTES and body:sub(1, PREFIX_BYTES) or nil
 end
 
--- The first user message of a list, behind the first system message, both whole: callers that share a long template
--- and differ behind it would all have one home. Items of other types, which have no role, may come before it. Of a
--- body that is cut before it (a system message or tools of 64 KiB) the beginning counts, which is in every call the
--- same, although agents that differ only behind it share their home.
+-- The key is the first system message and the first user message, both whole; with a part of them, callers that share
+-- a long template would all get one home replica. Items without a role, which are of other types, may come before.
+-- When the buffer ends before the user message (after a system message or tools of 64 KiB), the key is the beginning
+-- of the body. It is the same in every call of a conversation, but agents that differ only later share a home.
 local function messages_key(query, body, cut, list)
     local system = nil
     for i = 0, MESSAGES_LOOKED_AT - 1 do
@@ -68,10 +69,11 @@ local function messages_key(query, body, cut, list)
     return nil
 end
 
--- Input is a list of items or a text. The list goes first: from HAProxy 2.9 on json_query answers a list with its
--- whole text, and the list grows. Instructions are no part of the key: OpenAI's own clients write them behind the
--- input, so a conversation that outgrows the buffer would lose them, and its home. A response that names the one before
--- has no key: the name is another in every call, and the input only what was said last.
+-- The input is a list of items or a text. A list is tested for first, because from HAProxy 2.9 on json_query returns
+-- the whole text of a list, which grows with every call. The instructions are not part of the key: OpenAI's own
+-- clients write them after the input, so a conversation that outgrows the buffer would lose them, and with them its
+-- home. A request with previous_response_id has no key: the id differs in every call, and the input is only the
+-- latest message.
 local function responses_key(query, body, cut)
     if query("$.previous_response_id") then
         return nil
@@ -87,7 +89,7 @@ local function prompt_key(body)
     return stop and raw_start(body, stop + 1, PROMPT_BYTES)
 end
 
--- Where the conversation's key was found, and the key: the first of the places that the API names.
+-- The key's source and the key, from the first of the documented places that has one.
 local function find_key(txn)
     local session = txn.f:req_fhdr("x-session-id")
     if session ~= nil and session ~= "" then
@@ -101,7 +103,7 @@ local function find_key(txn)
         local value = txn.c:json_query(body, path)
         return value ~= "" and value or nil
     end
-    -- A plain search first: json_query reads the whole body to say that a field is not there.
+    -- A plain search first, because json_query reads the whole body when a field is missing.
     local cache_key = body:find('"prompt_cache_key"', 1, true) and query("$.prompt_cache_key")
     if cache_key then
         return "CacheKey", cache_key
@@ -126,7 +128,7 @@ core.register_action("flotilla_key", { "http-req" }, function(txn)
     end
 end, 0)
 
--- Splitmix64's finaliser: every bit of key and id moves every bit of the score.
+-- Splitmix64's finaliser: each bit of key and id affects all bits of the score.
 local function score(key, id)
     local mixed = (key << 32) ~ (id * 0x9E3779B97F4A7C15)
     mixed = (mixed ~ (mixed >> 30)) * 0xBF58476D1CE4E5B9
@@ -138,7 +140,7 @@ local HALF = 2
 
 local parsed_text, parsed = nil, {}
 
--- "replica=id,replica=id,…" ("-" for none), as the agent writes it when the servers change.
+-- Parses "replica=id,replica=id,…", or "-" for none, which the agent writes when the servers change.
 local function ready_servers(text)
     if text ~= parsed_text then
         parsed_text, parsed = text, {}
@@ -149,8 +151,8 @@ local function ready_servers(text)
     return parsed
 end
 
--- In flight, queued and free of one server; nothing where HAProxy has no such server (just after its restart).
--- By the server's name alone: "backend/server" is cut in two in place, in a string that Lua shares.
+-- In flight, queued and free of one server; nil when HAProxy has no such server, as just after its restart. The server
+-- is named without its backend: HAProxy would split "backend/server" in place, in a string that Lua shares.
 local function load_of(txn, name)
     local known, connections = pcall(txn.f.srv_conn, txn.f, name)
     if not known then
@@ -159,10 +161,10 @@ local function load_of(txn, name)
     return tonumber(connections), tonumber(txn.f:srv_queue(name)), tonumber(txn.f:srv_conn_free(name))
 end
 
--- The key's home is the server with the highest score. It is passed over for the next one when it is full and
--- another is not, or when it has more than its share: load factor times the average, this request counted. A server
--- that runs less than half of what it may is never passed over: its batch has room, and of two requests on an
--- idle set one would always lose its cache.
+-- The key's home is the server with the highest score. The server with the next score is taken instead when the home
+-- is full and another is not, or when the home has its share of the load, which is load factor times the average with
+-- this request included. A server below half of its capacity never counts as having its share: its batch has room,
+-- and of two requests on an idle set one would always lose its cache.
 core.register_action("flotilla_pick", { "http-req" }, function(txn)
     local servers = ready_servers(txn:get_var("txn.servers") or "")
     local key = txn:get_var("txn.key")
@@ -197,9 +199,9 @@ core.register_action("flotilla_pick", { "http-req" }, function(txn)
 end, 0)
 
 local HOLD_LOOK_MILLISECONDS = 100
-local GONE_SECONDS = 2 -- far longer than a look: an action whose caller has left is ended without a word
+local GONE_SECONDS = 2 -- much longer than a look; HAProxy ends an action silently when its caller has left
 
-local held = {} -- the time of each held request's last look
+local held = {} -- for each held request, the time of its last look for a replica
 
 local function count_held()
     local count, now = 0, core.now().sec
@@ -213,7 +215,7 @@ local function count_held()
     return count
 end
 
--- Waits for a replica, as long as a request may wait in the queue; says why in txn.refused when none came.
+-- Waits for a replica, at most as long as a request may be queued. Without one it sets txn.refused to the reason.
 core.register_action("flotilla_hold", { "http-req" }, function(txn)
     if count_held() >= (txn:get_var("txn.queue_limit") or 0) then
         txn:set_var("txn.refused", "QueueFull")
@@ -237,12 +239,13 @@ core.register_cli({ "flotilla", "held" }, "flotilla held : requests that wait fo
 end)
 
 local UPLOAD_BYTES_PER_SECOND = 32768
-local ENGINE_BEHIND_BYTES = 32768 -- of the buffer: as much is left there only by an engine that does not read
+local ENGINE_BEHIND_BYTES = 32768 -- unsent bytes in the buffer; so many remain only when the engine does not read
 
--- A body longer than the buffer is read by the engine as it comes, in one of its places, and HAProxy's time-outs ask
--- for no more than a byte now and then. So who sends more slowly than this, the client's time-out on top, is cut off.
--- The clock stands while the engine is not there yet, or behind. Only an error ends a request here, and HAProxy logs
--- it; what the function returns is not looked at.
+-- Ends uploads that are too slow. A body longer than the buffer takes one of the engine's request slots while it
+-- arrives, and HAProxy's time-outs are satisfied with a byte now and then. So a caller must send at least
+-- UPLOAD_BYTES_PER_SECOND, with the client's time-out as grace. The measurement starts over while no engine is
+-- connected and while the engine does not read. Only an error can end a request in a filter, and HAProxy logs it;
+-- return values are ignored.
 local Upload = { id = "flotilla_upload", flags = filter.FLT_CFG_FL_HTX }
 
 function Upload:new()
@@ -279,8 +282,8 @@ end)
 local DRAINED_BYTES = 64 * 1024 * 1024
 local PIECE_BYTES = 65536
 
--- Reads what is left of the body before it answers: HAProxy 2.6 closes a connection on which it answered early,
--- the caller's next bytes are then met with a reset, and many clients report that in the place of the answer.
+-- Reads the rest of the body before it answers. When HAProxy 2.6 answers earlier it closes the connection, so the
+-- caller's next bytes get a reset, and many clients report the reset in place of the answer.
 core.register_service("flotilla_refuse", "http", function(applet)
     local left = DRAINED_BYTES
     while left > 0 do

@@ -1,36 +1,41 @@
-"""What HAProxy should know and what it knows → the admin socket commands that close the gap. Pure.
+"""Plans the commands that bring HAProxy from its current to the desired state. Pure.
 
-Level-triggered: the plan is made from what HAProxy itself says each time, so a restart of HAProxy (which
-forgets every server) and a restart of the agent (which forgets what it did) need no case of their own. A
-plan that was carried out leaves nothing to plan.
+The plan is level-triggered: it is made from HAProxy's own state each time. So a restart of HAProxy, which
+forgets every server, and a restart of the agent, which forgets its actions, need no special case. After a
+plan was carried out there is nothing to plan.
 
-A key's home is chosen from the list in the control map (router.lua). A server leaves that list before it
-drains, and enters it after it was added.
+router.lua chooses a conversation's home from the list of servers in the control map. A server is taken off
+that list before it drains, and is put on it after it was added.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from flotilla_runtime.contract import RouterConfig, RouterServer, ServerState
-from flotilla_runtime.router.files import BACKEND, NO_SERVERS, RunFiles
+from flotilla_runtime.router.commands import (
+    AddServer,
+    AdminState,
+    ChangeMap,
+    CloseConnections,
+    Command,
+    DeleteServer,
+    EnableServer,
+    MapChange,
+    SetAddress,
+    SetMaxConnections,
+    SetState,
+)
+from flotilla_runtime.router.control_map import SERVERS, Home, entries, read_homes, write_homes
+from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.pods import Replica
 
 CLOSED_PORT = 1  # of the loopback address
-SEQUENCE_HEADROOM_TENTHS = 11  # a tenth more than the engine runs at once, so its batch never waits for us
-
-
-class AdminState(StrEnum):
-    """What the admin socket was told of a server."""
-
-    READY = "Ready"
-    DRAIN = "Drain"
-    MAINTENANCE = "Maintenance"
+SEQUENCE_HEADROOM_TENTHS = 11  # a tenth more than the engine runs at once, so that its batch is always full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedServer:
-    """A server as HAProxy has it."""
+    """A server in HAProxy."""
 
     name: str
     id: int
@@ -43,15 +48,17 @@ class ObservedServer:
 
     @property
     def has_room(self) -> bool:
-        """Whether a request would be sent on at once."""
+        """Whether a request would be sent to it at once."""
         return self.admin is AdminState.READY and not self.queued and self.in_flight < self.max_connections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """HAProxy's state at one moment; `unassigned` wait for any server with room, `held` for a first one.
-    `unanswered` are all that have passed the frontend, those on the way from one server to the next included.
-    `arrived` is how many requests came since HAProxy's start.
+    """HAProxy's state at one moment; `control` and `keys` are the entries of the two maps.
+
+    `unassigned` requests wait for any server with room, and `held` ones for a first server. `unanswered` are
+    all requests that have passed the frontend, including those that move from one server to another.
+    `arrived` is the number of requests since HAProxy's start.
     """
 
     servers: tuple[ObservedServer, ...] = ()
@@ -64,23 +71,23 @@ class Observed:
 
     @property
     def waiting(self) -> int:
-        """Every request in a queue."""
+        """The number of requests in queues."""
         return self.unassigned + sum(server.queued for server in self.servers)
 
     @property
     def busy(self) -> bool:
-        """Whether any request is here."""
+        """Whether there is any request in this router."""
         return bool(self.unanswered or self.in_flight or self.waiting or self.held)
 
     @property
     def in_flight(self) -> int:
-        """Every request at a replica."""
+        """The number of requests that replicas are answering."""
         return sum(server.in_flight for server in self.servers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """What HAProxy should know; `keys` are callers by the hash of their key."""
+    """The state that HAProxy should have; `keys` are the callers by the hash of their key."""
 
     replicas: tuple[Replica, ...] = ()
     live_routers: int = 1
@@ -90,21 +97,21 @@ class Desired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """One router's share of what the set may run and hold."""
+    """One router's share of the set's limits: connections per replica, and queued requests."""
 
     max_connections: int
     queue: int
 
 
 def limits(config: RouterConfig, live_routers: int) -> Limits:
-    """Rounded up: a router never gets a share of nothing, and the engine queues the odd one."""
+    """The shares, rounded up so that none is zero; the engine queues the requests that are too many."""
     return Limits(
         max_connections=_divide_up(config.max_num_seqs * SEQUENCE_HEADROOM_TENTHS, 10 * live_routers),
         queue=_divide_up(config.max_queue, live_routers),
     )
 
 
-def plan(config: RouterConfig, desired: Desired, observed: Observed) -> tuple[str, ...]:
+def plan(config: RouterConfig, desired: Desired, observed: Observed) -> tuple[Command, ...]:
     """The commands, in the order in which they must run."""
     share = limits(config, desired.live_routers)
     known = {server.name: server for server in observed.servers}
@@ -116,33 +123,26 @@ def plan(config: RouterConfig, desired: Desired, observed: Observed) -> tuple[st
     ready = [replica for replica in desired.replicas if replica.state is ServerState.READY]
     adding = [replica for replica in ready if replica.name not in known]
     others = any(replica.name in known for replica in ready)
-    listed = _server_list(_entry(replica) for replica in ready)
-    staying = _server_list(entry for entry in _listed(observed) if entry in listed.split(","))
+    homes = [_home(replica) for replica in ready]
+    staying = {SERVERS: write_homes(home for home in _homes(observed) if home in homes)}
+    control = entries(homes=homes, queue_limit=share.queue, draining=desired.draining)
     return (
-        *_control(config, observed.control, {"servers": staying}),
+        *_changes(RunFiles.CONTROL_MAP, observed.control, staying),
         *(command for server in doomed for command in _removal(server)),
         *(command for server in kept for command in _position(wanted[server.name], server, config, others)),
         *(command for server in kept for command in _adjustment(server, share)),
         *(command for replica in adding for command in _addition(replica, config, share)),
-        *_control(
-            config,
-            {**observed.control, "servers": staying},
-            {
-                "servers": listed,
-                "queue_limit": str(share.queue),
-                "draining": "1" if desired.draining else "0",
-            },
-        ),
+        *_changes(RunFiles.CONTROL_MAP, {**observed.control, **staying}, control),
         *_keys(config, desired, observed),
     )
 
 
-def rebalance(earlier: Observed, now: Observed) -> tuple[str, ...]:
-    """Sends a server's queue back to be balanced again when it did not move although another server had room.
+def rebalance(earlier: Observed, now: Observed) -> tuple[Command, ...]:
+    """Balance the requests that are queued for one server again, when another server has had room meanwhile.
 
-    HAProxy keeps a queued request at its server whatever the others do; draining a server for an instant is
-    how it is told to choose anew (_empty_queue). It takes two looks in a row, so that the moment between an
-    answer and the next request does not cost conversations their home.
+    HAProxy leaves a queued request at its server even when other servers are free. Draining the server for a
+    moment makes HAProxy choose again (`_empty_queue`). This needs two observations in a row, so that the
+    short time between an answer and the next request does not move conversations away from their home.
     """
     before = {server.name: server for server in earlier.servers}
     roomy = {server.name for server in earlier.servers if server.has_room}
@@ -161,26 +161,26 @@ def rebalance(earlier: Observed, now: Observed) -> tuple[str, ...]:
         for server in stuck
         for command in (
             *_empty_queue(server),
-            _address(server.name, server.ip, server.port),
-            f"set server {BACKEND}/{server.name} state ready",
+            SetAddress(name=server.name, ip=server.ip, port=server.port),
+            SetState(name=server.name, state=AdminState.READY),
         )
     )
 
 
-def rebalanced(commands: Sequence[str]) -> int:
-    """Of how many servers these commands send the queue back."""
-    return sum(command.endswith(" state drain") for command in commands)
+def rebalanced(commands: Sequence[Command]) -> int:
+    """The number of servers whose queues these commands of `rebalance` balance again."""
+    return sum(isinstance(command, SetState) and command.state is AdminState.DRAIN for command in commands)
 
 
 def router_servers(config: RouterConfig, desired: Desired, observed: Observed) -> tuple[RouterServer, ...]:
-    """The replicas for the status: a drain is acknowledged once HAProxy sends the replica nothing new."""
+    """The replicas for the status. A drain is acknowledged once HAProxy sends the replica no new requests."""
     known = {server.name: server for server in observed.servers}
-    listed = set(_listed(observed))
+    homes = _homes(observed)
     rows = []
     for replica in desired.replicas:
         server = known.get(replica.name)
         state = ServerState.ABSENT if server is None else _state(server)
-        quiet = state is not ServerState.READY and _entry(replica) not in listed
+        quiet = state is not ServerState.READY and _home(replica) not in homes
         rows.append(
             RouterServer(
                 name=replica.name,
@@ -200,7 +200,9 @@ def _divide_up(dividend: int, divisor: int) -> int:
 
 
 def _same_server(replica: Replica | None, server: ObservedServer, config: RouterConfig) -> bool:
-    """One at the closed address counts, so that an agent that ended in the middle costs no streams."""
+    """Whether this is the replica's server. One at the closed address counts too: an agent that stopped in
+    the middle of a plan must not end streams.
+    """
     if replica is None or replica.id != server.id:
         return False
     there = (server.ip, server.port)
@@ -208,92 +210,88 @@ def _same_server(replica: Replica | None, server: ObservedServer, config: Router
 
 
 def _closed(ip: str) -> tuple[str, int]:
-    """An address of the same family where nobody listens, and where a connection is refused at once."""
+    """A loopback address of the same family on which nothing listens, so connections are refused at once."""
     return ("::1" if ":" in ip else "127.0.0.1"), CLOSED_PORT
 
 
-def _address(name: str, ip: str, port: int) -> str:
-    return f"set server {BACKEND}/{name} addr {ip} port {port}"
+def _empty_queue(server: ObservedServer) -> tuple[Command, Command]:
+    """Make HAProxy choose another server for the requests that are queued for this one.
 
-
-def _empty_queue(server: ObservedServer) -> tuple[str, str]:
-    """HAProxy 3.x connects what waits at once to the very server that drains, past its limit, and chooses
-    anew when the connection is refused; 2.6 chooses anew by itself. Connections that stand stay as they are.
+    When a server is set to drain, HAProxy 2.6 chooses again by itself. HAProxy 3.x connects the queued
+    requests to the draining server at once, above its limit, and chooses again only when the connection is
+    refused. So the server gets a closed address first. Open connections are not affected.
     """
-    closed = _address(server.name, *_closed(server.ip))
-    return closed, f"set server {BACKEND}/{server.name} state drain"
+    ip, port = _closed(server.ip)
+    drain = SetState(name=server.name, state=AdminState.DRAIN)
+    return SetAddress(name=server.name, ip=ip, port=port), drain
 
 
 def _state(server: ObservedServer) -> ServerState:
     return ServerState.READY if server.admin is AdminState.READY else ServerState.DRAINING
 
 
-def _entry(replica: Replica) -> str:
-    return f"{replica.name}={replica.id}"
+def _home(replica: Replica) -> Home:
+    return Home(name=replica.name, id=replica.id)
 
 
-def _server_list(entries: Iterable[str]) -> str:
-    return ",".join(entries) or NO_SERVERS
+def _homes(observed: Observed) -> tuple[Home, ...]:
+    """The servers among which router.lua chooses now."""
+    return read_homes(observed.control.get(SERVERS, ""))
 
 
-def _listed(observed: Observed) -> Sequence[str]:
-    return observed.control.get("servers", NO_SERVERS).split(",")
-
-
-def _control(config: RouterConfig, current: Mapping[str, str], entries: Mapping[str, str]) -> Iterable[str]:
-    path = RunFiles(config.run_directory).path(RunFiles.CONTROL_MAP)
-    for key, value in entries.items():
+def _changes(file: str, current: Mapping[str, str], wanted: Mapping[str, str]) -> Iterable[Command]:
+    """Give a map these entries; others stay."""
+    for key, value in wanted.items():
         if key not in current:
-            yield f"add map {path} {key} {value}"
+            yield ChangeMap(change=MapChange.ADD, file=file, key=key, value=value)
         elif current[key] != value:
-            yield f"set map {path} {key} {value}"
+            yield ChangeMap(change=MapChange.SET, file=file, key=key, value=value)
 
 
-def _removal(server: ObservedServer) -> Iterable[str]:
-    """The pod is gone or another has its name, so what is still open leads nowhere."""
+def _removal(server: ObservedServer) -> Iterable[Command]:
+    """Remove a server whose pod is gone or replaced; its open connections are useless and are closed."""
     if server.admin is not AdminState.MAINTENANCE:
-        yield f"set server {BACKEND}/{server.name} state maint"
+        yield SetState(name=server.name, state=AdminState.MAINTENANCE)
     if server.in_flight:
-        yield f"shutdown sessions server {BACKEND}/{server.name}"
-    yield f"del server {BACKEND}/{server.name}"
+        yield CloseConnections(name=server.name)
+    yield DeleteServer(name=server.name)
 
 
-def _position(replica: Replica, server: ObservedServer, config: RouterConfig, others: bool) -> Iterable[str]:
-    """Whether it takes requests, and where. What waits for one that drains goes to `others`, if there are."""
+def _position(
+    replica: Replica, server: ObservedServer, config: RouterConfig, others: bool
+) -> Iterable[Command]:
+    """Set a server's state and address. Requests queued for a draining server move to `others` if any."""
     changes = _state(server) is not replica.state
     emptied = changes and replica.state is not ServerState.READY and server.queued > 0 and others
     if emptied:
         yield from _empty_queue(server)
     if emptied or (server.ip, server.port) != (replica.ip, config.engine_port):
-        yield _address(server.name, replica.ip, config.engine_port)
+        yield SetAddress(name=server.name, ip=replica.ip, port=config.engine_port)
     if changes and not emptied:
-        word = "ready" if replica.state is ServerState.READY else "drain"
-        yield f"set server {BACKEND}/{server.name} state {word}"
+        state = AdminState.READY if replica.state is ServerState.READY else AdminState.DRAIN
+        yield SetState(name=server.name, state=state)
 
 
-def _adjustment(server: ObservedServer, share: Limits) -> Iterable[str]:
+def _adjustment(server: ObservedServer, share: Limits) -> Iterable[Command]:
     if server.max_connections != share.max_connections:
-        yield f"set maxconn server {BACKEND}/{server.name} {share.max_connections}"
+        yield SetMaxConnections(name=server.name, max_connections=share.max_connections)
 
 
-def _addition(replica: Replica, config: RouterConfig, share: Limits) -> Iterable[str]:
-    host = f"[{replica.ip}]" if ":" in replica.ip else replica.ip
-    yield (
-        f"add server {BACKEND}/{replica.name} {host}:{config.engine_port} "
-        f"id {replica.id} maxconn {share.max_connections}"
+def _addition(replica: Replica, config: RouterConfig, share: Limits) -> Iterable[Command]:
+    yield AddServer(
+        name=replica.name,
+        id=replica.id,
+        ip=replica.ip,
+        port=config.engine_port,
+        max_connections=share.max_connections,
     )
-    yield f"enable server {BACKEND}/{replica.name}"
+    yield EnableServer(name=replica.name)
 
 
-def _keys(config: RouterConfig, desired: Desired, observed: Observed) -> Iterable[str]:
-    """New keys first, so that a caller whose key is exchanged has one all the time."""
+def _keys(config: RouterConfig, desired: Desired, observed: Observed) -> Iterable[Command]:
+    """Add new keys before old ones are deleted, so that a caller whose key is replaced always has one."""
     if config.caller_keys_directory is None:
         return
-    path = RunFiles(config.run_directory).path(RunFiles.KEYS_MAP)
-    for digest, caller in sorted(desired.keys.items()):
-        if digest not in observed.keys:
-            yield f"add map {path} {digest} {caller}"
-        elif observed.keys[digest] != caller:
-            yield f"set map {path} {digest} {caller}"
+    yield from _changes(RunFiles.KEYS_MAP, observed.keys, dict(sorted(desired.keys.items())))
     for digest in sorted(observed.keys.keys() - desired.keys.keys()):
-        yield f"del map {path} {digest}"
+        yield ChangeMap(change=MapChange.DELETE, file=RunFiles.KEYS_MAP, key=digest)

@@ -1,11 +1,12 @@
-"""What each replica did lately: answers, failed ones, those within the promised times, and conversations.
+"""Counts what each replica did lately: answers, failures, answers within the promised times, conversations.
 
-Made from the request lines that the agent reads anyway. The operator compares revisions by these figures and
-lets the replica with the fewest conversations go first. Old figures fall out: answers after half an hour,
-conversations after ten minutes, so a replica is judged by what it does and not by what it once did. A request
-whose caller left, or that the router refused after choosing the replica (it waited too long in its queue,
-or the replica knew another key than the router), says nothing about the replica and is not an answer; its
-conversation counts all the same.
+The counts are made from the request lines. The operator compares revisions by them, and removes the replica
+with the fewest conversations first. Answers are dropped after half an hour and conversations after ten
+minutes, so that only recent behaviour counts.
+
+Some requests say nothing about the replica and do not count as answers: those whose caller left, and those
+that the router refused after it had chosen the replica, because they waited too long in the queue or the
+replica had another key. Their conversations still count.
 """
 
 from collections import OrderedDict, deque
@@ -17,19 +18,19 @@ from flotilla_runtime.router.requests import RequestRecord
 ANSWERS_SECONDS = 1800.0
 BUCKET_SECONDS = 60.0
 SESSION_SECONDS = 600.0
-SESSIONS_KEPT = 20_000  # of one replica; more than any holds in its KV cache
+SESSIONS_KEPT = 20_000  # per replica; more than any replica holds in its KV cache
 FIRST_FAILURE_STATUS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """The times an answer must keep; None is not promised."""
+    """The promised times of an answer; None stands for no promise."""
 
     first_byte_seconds: float | None = None
     total_seconds: float | None = None
 
     def kept_by(self, record: RequestRecord) -> bool:
-        """Whether this answer was good and in time."""
+        """Whether this answer did not fail and was within the promised times."""
         return (
             record.status < FIRST_FAILURE_STATUS
             and _within(record.first_byte_seconds, self.first_byte_seconds)
@@ -39,7 +40,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """One replica's figures: `failed` are answers of 500 and above, `kept` those that kept the promise."""
+    """One replica's figures: `failed` answers had status 500 or above, `kept` ones kept the promise."""
 
     answers: int = 0
     failed: int = 0
@@ -69,7 +70,7 @@ class Tallies:
         self._replicas: dict[str, _Replica] = {}
 
     def count(self, record: RequestRecord, now: float) -> bool:
-        """Take one request that has ended; whether it was an answer that kept the promise."""
+        """Count one request that has ended; returns whether it was an answer that kept the promise."""
         if record.replica is None:
             return False
         replica = self._replicas.setdefault(record.replica, _Replica())
@@ -90,7 +91,7 @@ class Tallies:
         return kept
 
     def of(self, name: str, now: float) -> Tally:
-        """One replica's figures as of now."""
+        """One replica's current figures."""
         replica = self._replicas.get(name)
         if replica is None:
             return Tally()
@@ -106,7 +107,7 @@ class Tallies:
         )
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Forget the replicas that are gone."""
+        """Forget all other replicas."""
         for name in self._replicas.keys() - set(names):
             del self._replicas[name]
 

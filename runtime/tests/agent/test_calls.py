@@ -12,6 +12,7 @@ from flotilla_runtime.agent.calls import Caller, Session
 from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.loop import ModelCall, RetrieveCall
 from flotilla_runtime.agent.retries import RetryPolicy
+from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import (
     IndexConnection,
     ModelConnection,
@@ -61,7 +62,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 def caller(handler: Any) -> Caller:
     client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
-    quick = RetryPolicy(tries=3, base_seconds=0.001, limit_seconds=0.002)
+    quick = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
     return Caller(
         client,
         CONFIG,
@@ -171,11 +172,25 @@ async def test_an_index_that_answers_nonsense_is_a_failure() -> None:
     assert reply.outcome is CallOutcome.FAILED
 
 
-def test_pauses_grow_are_drawn_in_full_and_keep_to_what_the_server_asks() -> None:
-    policy = RetryPolicy(tries=9, base_seconds=1, limit_seconds=10)
-    most = [policy.pause_seconds(failures, None, lambda low, high: high) for failures in range(1, 7)]
-    assert most == [1, 2, 4, 8, 10, 10]
-    assert policy.pause_seconds(5, None, lambda low, high: low) == 0
-    assert policy.pause_seconds(5000, None, lambda low, high: high) == 10
-    assert policy.pause_seconds(1, 3.0, lambda low, high: high) == 4
-    assert policy.pause_seconds(1, 3600.0, lambda low, high: low) == 10
+@pytest.mark.parametrize(
+    ("asked_seconds", "shortest", "longest"),
+    [
+        pytest.param(None, 0, 2, id="a server that asks for nothing"),
+        pytest.param(3.0, 3, 5, id="a server that asks for three seconds gets them, and jitter on top"),
+        pytest.param(3600.0, 10, 12, id="a server that asks for an hour gets the limit"),
+    ],
+)
+def test_a_pause_keeps_to_what_the_server_asks(
+    asked_seconds: float | None, shortest: float, longest: float
+) -> None:
+    policy = RetryPolicy(tries=9, backoff=Backoff(base_seconds=1, limit_seconds=10))
+    pauses = [policy.pause_seconds(2, asked_seconds, draw) for draw in (min, max)]
+    assert pauses == [shortest, longest]
+
+
+async def test_words_about_length_count_only_in_an_answer() -> None:
+    def handler(_: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("a line that is too long")
+
+    reply = await caller(handler).make(ASK, SESSION)
+    assert reply.outcome is CallOutcome.FAILED

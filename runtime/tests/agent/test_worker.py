@@ -18,11 +18,11 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.loop import Call
 from flotilla_runtime.agent.metrics import WorkerMetrics
-from flotilla_runtime.agent.retries import Pauses
 from flotilla_runtime.agent.run import Clock
 from flotilla_runtime.agent.store import TaskStore, connect
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
 from flotilla_runtime.agent.worker import Patience, Worker
+from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from router_support.waiting import until
 
@@ -199,7 +199,7 @@ class Outage:
             metrics=WorkerMetrics(),
             clock=Clock(monotonic_seconds=lambda: self.now, wall_ms=lambda: 0),
             task_ends_at=task_ends_at,
-            pauses=Pauses(base_seconds=0, limit_seconds=0),
+            backoff=Backoff(base_seconds=0, limit_seconds=0),
         )
 
 

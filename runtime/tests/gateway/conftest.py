@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from flotilla_runtime.contract import (
 )
 from flotilla_runtime.serving import serving
 from free_ports import free_ports
+from redis_servers import RedisServer
 
 RUNTIME = Path(__file__).parents[2]
 
@@ -85,6 +87,11 @@ class Services:
         )
 
 
+def client_without_tls(**settings: Any) -> httpx.AsyncClient:
+    """One for each request and each look, so it loads no certificates: they take 20 ms of processor time."""
+    return httpx.AsyncClient(verify=False, **settings)
+
+
 @dataclass(slots=True)
 class Process:
     """One of our processes, with its log."""
@@ -104,11 +111,12 @@ class Process:
 class Fleet:
     """Starts and stops the parts; every part dies with the test."""
 
-    def __init__(self, folder: Path, redis: Any, services: Services, ports: list[int]) -> None:
+    def __init__(self, folder: Path, redis: RedisServer, services: Services, ports: list[int]) -> None:
         self.folder = folder
         self.redis = redis
         self.services = services
         self.processes: list[Process] = []
+        self.environment: dict[str, str] = {}  # of every process, beside what the parts need
         self.callers = folder / "callers"
         self.callers.mkdir()
         self._ports = ports
@@ -125,7 +133,9 @@ class Fleet:
             max_waiting=50,
         )
 
-    async def start_gateway(self, auth: GatewayAuth = GatewayAuth.NONE, **fields: Any) -> Process:
+    async def start_gateway(
+        self, auth: GatewayAuth = GatewayAuth.NONE, *, becomes_ready: bool = True, **fields: Any
+    ) -> Process:
         port, metrics_port = self._ports.pop(), self._ports.pop()
         config = GatewayConfig(
             **{
@@ -143,11 +153,18 @@ class Fleet:
         self.gateway_url = f"http://127.0.0.1:{port}"
         self.status_url = f"http://127.0.0.1:{metrics_port}"
         process = self._start("flotilla_runtime.gateway", config.model_dump_json(), {})
-        await self._ready(process, f"{self.status_url}/readyz")
+        if becomes_ready:
+            await self._ready(process, f"{self.status_url}/readyz")
         await self._ready(process, f"{self.gateway_url}/healthz")
         return process
 
-    async def start_worker(self, name: str, **fields: Any) -> Process:
+    async def get(self, url: str) -> httpx.Response:
+        """Read a page of any part, such as its metrics."""
+        async with client_without_tls() as client:
+            return await client.get(url)
+
+    async def start_worker(self, name: str, *, becomes_ready: bool = True, **fields: Any) -> Process:
+        """Return when the worker is ready, or at once where it cannot become ready."""
         port = self._ports.pop()
         config = WorkerConfig(
             **{
@@ -167,12 +184,13 @@ class Fleet:
             }
         )
         process = self._start("flotilla_runtime.agent", config.model_dump_json(), {ENV_POD_NAME: name})
-        await self._ready(process, f"http://127.0.0.1:{port}/readyz")
+        if becomes_ready:
+            await self._ready(process, f"http://127.0.0.1:{port}/readyz")
         return process
 
     def client(self, key: str | None = None) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(base_url=self.gateway_url, headers=headers, timeout=30)
+        return client_without_tls(base_url=self.gateway_url, headers=headers, timeout=30)
 
     async def submit(self, question: str = "How is space reclaimed?", **fields: Any) -> str:
         async with self.client() as client:
@@ -204,6 +222,7 @@ class Fleet:
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(RUNTIME),
+                **self.environment,
                 **environment,
             },
             stdout=log.open("ab"),
@@ -214,7 +233,7 @@ class Fleet:
         return process
 
     async def _ready(self, process: Process, url: str) -> None:
-        async with asyncio.timeout(60), httpx.AsyncClient() as client:
+        async with asyncio.timeout(60), client_without_tls() as client:
             while True:
                 assert process.popen.poll() is None, process.log.read_text()
                 with contextlib.suppress(httpx.HTTPError):
@@ -223,16 +242,60 @@ class Fleet:
                 await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-async def fleet(tmp_path: Path, redis_server: Any) -> AsyncIterator[Fleet]:
-    """A Redis, an index and a model are running; gateway and workers start on demand."""
+@asynccontextmanager
+async def fleet_at(folder: Path, redis: RedisServer) -> AsyncIterator[Fleet]:
+    """An index and a model are running; gateway and workers start on demand and end with the test."""
     services = Services()
     services.answering.set()
     async with serving(services.application(), 0, grace_seconds=1) as port:
         services.url = f"http://127.0.0.1:{port}"
-        whole = Fleet(tmp_path, redis_server, services, free_ports(12))
+        whole = Fleet(folder, redis, services, free_ports(12))
         yield whole
         for process in whole.processes:
             if process.popen.poll() is None:
                 process.kill()
         services.answering.set()
+
+
+@pytest.fixture
+async def own_fleet(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Fleet]:
+    """A Redis of the test's own, and no gateway yet: for what stops one of them or needs other settings."""
+    async with fleet_at(tmp_path, redis_server) as whole:
+        yield whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A Redis and a gateway that tests share."""
+
+    redis: RedisServer
+    gateway_url: str
+    status_url: str
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """Started once, since a gateway takes a second to start."""
+    folder = tmp_path_factory.mktemp("standing")
+    redis = RedisServer(folder)
+    redis.start()
+
+    async def started() -> Fleet:
+        whole = Fleet(folder, redis, Services(), free_ports(2))
+        await whole.start_gateway()
+        return whole
+
+    whole = asyncio.run(started())
+    yield Standing(redis=redis, gateway_url=whole.gateway_url, status_url=whole.status_url)
+    for process in whole.processes:
+        process.kill()
+    redis.stop()
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, standing: Standing) -> AsyncIterator[Fleet]:
+    """A gateway without authentication over an empty Redis; both stay for the next test."""
+    standing.redis.ask("flushall")
+    async with fleet_at(tmp_path, standing.redis) as whole:
+        whole.gateway_url, whole.status_url = standing.gateway_url, standing.status_url
+        yield whole

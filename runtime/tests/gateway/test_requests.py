@@ -1,24 +1,31 @@
 """What the task API refuses before anything is stored, figures, views and names; no server."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any, cast
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Claimed, Done, Ended, Intended, Submitted
 from flotilla_runtime.agent.journal import TaskStatus as Status
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
-from flotilla_runtime.gateway.events import place_after
+from flotilla_runtime.gateway.application import TaskAPI, task_application
+from flotilla_runtime.gateway.auth import Identity, NoAuthentication
+from flotilla_runtime.gateway.events import event_text, place_after
 from flotilla_runtime.gateway.figures import fleet_status, percentile
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import parse_submission
+from flotilla_runtime.gateway.service import Page, TaskService
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
-from flotilla_runtime.gateway.views import event_text, task_view
+from flotilla_runtime.gateway.views import task_view
 
 
 @pytest.mark.parametrize(
@@ -86,21 +93,80 @@ def test_a_whole_submission_is_read() -> None:
     assert limits == TaskLimits(max_steps=3, max_tokens=200_000, max_wall_seconds=1.5)
 
 
+LONGEST = {"input": "a", "idempotencyKey": "k" * 256, "metadata": {f"{n:063}": "v" * 512 for n in range(32)}}
+
+
+def test_the_longest_key_and_metadata_of_the_page_are_taken() -> None:
+    request = parse_submission(json.dumps(LONGEST).encode())
+    assert (request.idempotency_key, request.metadata) == (LONGEST["idempotencyKey"], LONGEST["metadata"])
+
+
+@pytest.mark.parametrize(
+    ("longer", "field"),
+    [
+        pytest.param({"idempotencyKey": "k" * 257}, "idempotencyKey", id="a key"),
+        pytest.param({"metadata": {f"{n}": "v" for n in range(33)}}, "metadata", id="too many texts"),
+        pytest.param({"metadata": {"n" * 64: "v"}}, "metadata.", id="a name"),
+        pytest.param({"metadata": {"n": "v" * 513}}, "metadata.n", id="a text"),
+    ],
+)
+def test_a_longer_key_and_longer_metadata_are_refused(longer: dict[str, Any], field: str) -> None:
+    with pytest.raises(ProblemError) as refusal:
+        parse_submission(json.dumps({"input": "a", **longer}).encode())
+    (found,) = refusal.value.fields
+    assert found.field.startswith(field)
+
+
+class Pages:
+    """Answers with pages that hold no task, and keeps how many tasks were asked for."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    async def page(self, caller: Identity, *, status: Status | None, before: str | None, count: int) -> Page:
+        self.counts.append(count)
+        return Page(records=(), next_before=None)
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "counts"),
+    [
+        pytest.param("", HTTPStatus.OK, [50], id="the default"),
+        pytest.param("?limit=200", HTTPStatus.OK, [200], id="the most"),
+        pytest.param("?limit=201", HTTPStatus.BAD_REQUEST, [], id="too many"),
+    ],
+)
+async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
+    query: str, code: HTTPStatus, counts: list[int]
+) -> None:
+    service = Pages()
+    api = TaskAPI(
+        service=cast("TaskService", service),
+        store=cast("TaskStore", None),
+        authenticator=NoAuthentication(),
+        max_body_bytes=1024,
+        stopping=asyncio.Event(),
+    )
+    transport = httpx.ASGITransport(app=task_application(api))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        assert (await client.get(f"/v1/tasks{query}")).status_code == code
+    assert service.counts == counts
+
+
 def test_a_limit_above_the_fleets_is_refused() -> None:
     request = parse_submission(b'{"input": "a", "limits": {"maxSteps": 50, "maxTokens": 10}}')
-    with pytest.raises(ProblemError, match=r"limits\.maxSteps: 50 is above the fleet's 24"):
+    with pytest.raises(ProblemError, match=r"limits\.maxSteps: 50 is above the fleet's limit of 24"):
         request.limits.within(TaskLimits())
 
 
-@given(
-    st.integers(0, 2**48 - 1), st.integers(0, 2**80 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**80 - 1)
-)
-def test_task_ids_sort_by_time(first_ms: int, first_bits: int, second_ms: int, second_bits: int) -> None:
-    first, second = task_id(first_ms, first_bits), task_id(second_ms, second_bits)
-    assert is_task_id(first)
-    if first_ms < second_ms:
-        assert first < second
-    assert (first == second) == ((first_ms, first_bits) == (second_ms, second_bits))
+TIMES, RANDOM_BITS = (st.integers(0, 2) | st.integers(0, 2**bits - 1) for bits in (48, 80))
+
+
+@given(st.tuples(TIMES, RANDOM_BITS), st.tuples(TIMES, RANDOM_BITS))
+def test_task_ids_sort_by_time(one: tuple[int, int], other: tuple[int, int]) -> None:
+    assert is_task_id(task_id(*one))
+    assert (task_id(*one) < task_id(*other)) is (one < other)
+    assert (task_id(*one) == task_id(*other)) is (one == other)
 
 
 @pytest.mark.parametrize("text", ["", "t1", "*" * 26, "0" * 25, "0" * 27, "O" * 26])
@@ -197,6 +263,12 @@ def test_an_event_has_the_number_that_resumes_after_it() -> None:
     assert place_after(None) == 0
     with pytest.raises(ProblemError, match="Last-Event-ID"):
         place_after("abc")
+
+
+@given(st.integers(0, 10**9))
+def test_a_client_that_sends_the_id_of_an_event_gets_the_next_one(number: int) -> None:
+    id_line, *_ = event_text(number, Submitted(at=1)).splitlines()
+    assert place_after(id_line.removeprefix("id: ")) == number + 1
 
 
 def test_every_reference_of_the_api_description_leads_somewhere() -> None:

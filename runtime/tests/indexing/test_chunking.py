@@ -1,6 +1,7 @@
 """Chunks: nothing is lost, nothing is too long, and cuts are where a reader would cut."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from flotilla_runtime.indexing.chunking import (
 )
 from flotilla_runtime.indexing.records import ParsedDocument, Section, chunk_id, document_id
 from flotilla_runtime.indexing.tokenization import ModelTokenizer, PlainTokenizer, Tokenizer, make_tokenizer
+from tests.support.generated import seldom_drawn
 
 
 def word_piece() -> ModelTokenizer:
@@ -60,10 +62,15 @@ def word_piece() -> ModelTokenizer:
 
 WORD_PIECE = word_piece()
 TOKENIZERS = st.sampled_from([PlainTokenizer(), WORD_PIECE])
+PIECES = ["sea ", "the ", "sea. ", "\n\n", " ", "x" * 90, "é", "漢字", "\x00", "tide", "seaing,"]
 TEXTS = st.one_of(
     st.text(max_size=600),
     st.text(alphabet="ab .\n", max_size=600),
-    st.lists(st.sampled_from(["sea", "the", ". ", "\n\n", " ", "x" * 90, "é", "漢字", "\x00"])).map("".join),
+    st.builds(
+        lambda pieces, times: "".join(pieces) * times,
+        st.lists(st.sampled_from(PIECES), min_size=5, max_size=30),
+        st.integers(5, 15),
+    ),
 )
 
 
@@ -71,8 +78,37 @@ def cutter(tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int = 0) -> 
     return Cutter(tokenizer=tokenizer, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
 
 
-@given(TEXTS, TOKENIZERS, st.integers(16, 60), st.integers(0, 15), st.sampled_from([40, 200, 10_000]))
+TO_CUT = (
+    TEXTS,
+    TOKENIZERS,
+    st.integers(16, 60),
+    st.sampled_from([0, 4, 15]),
+    st.sampled_from([40, 200, 10_000]),
+)
+
+
+def cases_of(
+    text: str, tokenizer: Tokenizer, chunk_tokens: int, overlap_tokens: int, portion: int
+) -> Iterator[str]:
+    cuts = list(
+        replace(cutter(tokenizer, chunk_tokens, overlap_tokens), portion_characters=portion).cut(text)
+    )
+    if len(cuts) > 2:
+        yield "several chunks"
+    if any(later[0] < earlier[1] for earlier, later in pairwise(cuts)):
+        yield "chunks that overlap"
+    if len(text) > portion and len(cuts) > 2:
+        yield "several portions"
+
+
+def test_texts_are_drawn_that_must_be_cut() -> None:
+    expected = ("several chunks", "chunks that overlap", "several portions")
+    assert seldom_drawn(expected, cases_of, *TO_CUT) == {}
+
+
+@given(*TO_CUT)
 @example("a" * 5000, WORD_PIECE, 16, 4, 1000)
+@example("seaing," * 20, WORD_PIECE, 16, 0, 1000)
 @example("\u3000\n x", PlainTokenizer(), 16, 0, 1000)
 @example(" 0000000000000 0000", PlainTokenizer(), 16, 13, 40)
 def test_every_token_is_in_some_chunk_and_no_chunk_is_too_long(
@@ -136,6 +172,7 @@ def test_a_cut_is_made_between_sentences_rather_than_words() -> None:
 def test_the_next_chunk_repeats_the_last_sentence() -> None:
     text = " ".join(f"Sentence {number} is here." for number in range(10))
     chunks = [text[start:end].strip() for start, end in cutter(PlainTokenizer(), 30, 12).cut(text)]
+    assert len(chunks) > 2
     for before, after in pairwise(chunks):
         assert before.rpartition("Sentence")[2] in after
         assert after.startswith("Sentence")

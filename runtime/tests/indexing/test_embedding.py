@@ -45,7 +45,7 @@ class Script:
     def client(self, patience_seconds: float = 600, embedder: Embedder = EMBEDDER) -> EmbeddingClient:
         http = httpx.AsyncClient(transport=httpx.MockTransport(self))
         patience = Patience(
-            patience_seconds=patience_seconds, sleep=self.sleep, jitter=lambda: 1.0, clock=lambda: self.now
+            patience_seconds=patience_seconds, sleep=self.sleep, draw=max, clock=lambda: self.now
         )
         return EmbeddingClient(embedder, http, key="k", patience=patience)
 
@@ -76,7 +76,7 @@ async def test_a_text_that_is_refused_is_found_among_its_batch() -> None:
     script = Script(refuse=lambda text: text == "bad")
     answers = await script.client().embed(["a", "b", "bad", "c"])
     assert [isinstance(answer, Refused) for answer in answers] == [False, False, True, False]
-    assert answers[2] == Refused(message="too long")
+    assert answers[2] == Refused(message="too long", too_long=True)
 
 
 @pytest.mark.parametrize(

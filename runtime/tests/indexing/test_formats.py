@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import Iterator
 
 import pypdfium2
 import pytest
@@ -15,6 +16,7 @@ from flotilla_runtime.indexing.formats.markdown import parse_markdown
 from flotilla_runtime.indexing.parsing import ParserProcess, parse
 from flotilla_runtime.indexing.records import ParsedDocument, Section
 from indexing_support.crashing import crashing_parser
+from tests.support.generated import seldom_drawn
 
 PAGE = b"""<?xml version="1.0" encoding="UTF-8"?>
 <html><head><title>11.2. Index  Types</title><style>p {}</style></head><body>
@@ -31,8 +33,8 @@ PAGE = b"""<?xml version="1.0" encoding="UTF-8"?>
 </div><script>alert(1)</script></body></html>"""
 
 
-def pdf(pages: int) -> bytes:
-    """A PDF whose pages say which they are."""
+def pdf(pages: int, *, encryption: bytes = b"") -> bytes:
+    """A PDF whose pages say which they are; `encryption` is of its trailer."""
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Count %d/Kids[%s]>>"
@@ -54,14 +56,19 @@ def pdf(pages: int) -> bytes:
     size = len(objects) + 1
     return (
         body
-        + b"xref\n0 %d\n0000000000 65535 f \n%strailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF"
+        + b"xref\n0 %d\n0000000000 65535 f \n%strailer<</Size %d/Root 1 0 R%s>>\nstartxref\n%d\n%%%%EOF"
         % (
             size,
             table,
             size,
+            encryption,
             len(body),
         )
     )
+
+
+# The password is neither empty nor known to anybody: no key gives this /U.
+LOCKED = b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%s>/U<%s>>>" % (b"11" * 32, b"22" * 32)
 
 
 def test_html_keeps_headings_anchors_code_and_tables_and_drops_navigation() -> None:
@@ -104,6 +111,9 @@ def test_html_in_its_declared_encoding_is_read() -> None:
         pytest.param(b"a\x00b", "a.bin", DocumentReason.UNSUPPORTED, id="binary data"),
         pytest.param(b"%PDF-1.4 nothing", "a.pdf", DocumentReason.BROKEN, id="a PDF cut short"),
         pytest.param(pdf(2)[:300], "a.pdf", DocumentReason.BROKEN, id="a PDF cut in half"),
+        pytest.param(
+            pdf(1, encryption=LOCKED), "a.pdf", DocumentReason.ENCRYPTED, id="a PDF with a password"
+        ),
         pytest.param(b"---\ntitle: x\n---\n", "a.md", DocumentReason.NO_TEXT, id="front matter alone"),
     ],
 )
@@ -198,7 +208,23 @@ def read_or_refused(content: bytes, name: str) -> ParsedDocument | DocumentReaso
         return error.reason
 
 
-@given(st.binary(max_size=400), st.sampled_from(["a.html", "a.md", "a.txt", "a.unknown"]))
+CONTENTS = (
+    st.binary(max_size=400) | st.text(max_size=400).map(str.encode),
+    st.sampled_from(["a.html", "a.md", "a.txt", "a.unknown"]),
+)
+
+
+def outcomes(content: bytes, name: str) -> Iterator[str]:
+    outcome = read_or_refused(content, name)
+    yield f"{name} is read" if isinstance(outcome, ParsedDocument) else outcome
+
+
+def test_contents_of_every_format_are_drawn() -> None:
+    read = [f"{name} is read" for name in ("a.html", "a.md", "a.txt", "a.unknown")]
+    assert seldom_drawn([*read, DocumentReason.WRONG_ENCODING], outcomes, *CONTENTS) == {}
+
+
+@given(*CONTENTS)
 def test_no_content_surprises_a_parser(content: bytes, name: str) -> None:
     outcome = read_or_refused(content, name)
     if isinstance(outcome, ParsedDocument):
@@ -222,17 +248,25 @@ class ShortOfHanging(ParserProcess):
         return await super()._parse_alone(content, path)
 
 
+OUTCOMES = {
+    "before": None,
+    "crash": DocumentReason.PARSER_CRASHED,
+    "between": None,
+    "hang": DocumentReason.PARSER_TIMED_OUT,
+    "last": None,
+}
+
+
 async def test_a_parser_that_crashes_or_hangs_costs_its_document_alone() -> None:
     process = ShortOfHanging(parser=crashing_parser)
-    contents = [b"before", b"crash", b"between", b"hang", b"last"]
     try:
         outcomes = await asyncio.gather(
-            *(process.parse(content, f"{content.decode()}.txt") for content in contents),
+            *(process.parse(content.encode(), f"{content}.txt") for content in OUTCOMES),
             return_exceptions=True,
         )
     finally:
         process.close()
     reasons = [outcome.reason if isinstance(outcome, DocumentError) else None for outcome in outcomes]
-    assert reasons == [None, DocumentReason.PARSER_CRASHED, None, DocumentReason.PARSER_TIMED_OUT, None]
+    assert reasons == list(OUTCOMES.values())
     titles = [outcome.title for outcome in outcomes if isinstance(outcome, ParsedDocument)]
     assert titles == ["before.txt", "between.txt", "last.txt"]

@@ -1,9 +1,12 @@
 """A real Milvus Lite server in a process of its own."""
 
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from local_cluster.processes import free_port
@@ -38,6 +41,16 @@ class MilvusServer:
             self._process.kill()
             self._process.wait(10)
             self._process = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Alive and silent while the block runs, as when its node has no time for it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _listens(self) -> bool:
         try:

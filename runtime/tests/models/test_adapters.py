@@ -67,33 +67,37 @@ def test_an_adapter_of_that_rank_or_less_is_taken(tmp_path: Path, config: dict[s
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "reason", "message"),
     [
         pytest.param(
             {"r": 64},
-            "RankTooHigh: the adapter in sql has rank 64, and rank is 16; set rank: 64 "
+            Reason.RANK_TOO_HIGH,
+            "RankTooHigh: the adapter in sql has rank 64, but the field says 16; set it to 64 "
             "(spec.engine.adapters[sql].rank)",
             id="a higher rank",
         ),
         pytest.param(
             {"rank_pattern": {"q_proj": 32}},
-            "RankTooHigh: the adapter in sql has rank 32, and rank is 16; set rank: 32 "
+            Reason.RANK_TOO_HIGH,
+            "RankTooHigh: the adapter in sql has rank 32, but the field says 16; set it to 32 "
             "(spec.engine.adapters[sql].rank)",
             id="a higher rank for one module",
         ),
         pytest.param(
             {"r": None},
-            "NotAnAdapter: adapter_config.json in sql names no rank r; name an adapter in PEFT's form "
+            Reason.NOT_AN_ADAPTER,
+            "NotAnAdapter: adapter_config.json in sql has no rank r; name an adapter in PEFT's format "
             "(spec.engine.adapters[sql])",
             id="no rank",
         ),
     ],
 )
 def test_another_adapter_is_refused_with_the_field_and_the_fix(
-    tmp_path: Path, config: dict[str, Any], message: str
+    tmp_path: Path, config: dict[str, Any], reason: Reason, message: str
 ) -> None:
     with pytest.raises(ModelError) as refused:
         files.verify_rank(adapter_folder(tmp_path / "sql", **config), 16, FIELD)
+    assert refused.value.reason is reason
     assert str(refused.value) == message
 
 
@@ -120,4 +124,7 @@ def test_the_command_checks_the_model_and_then_the_adapters(
     log = str(tmp_path / "log")
     arguments = ["--verify", str(model), "--also", also(adapter, highest_rank), "--termination-log", log]
     assert main(arguments) == status
-    assert f"{model} holds a model\n{adapter} holds a LoRA adapter\n" == capsys.readouterr().out
+    assert (
+        f"the folder {model} holds a model\nthe folder {adapter} holds a LoRA adapter\n"
+        == capsys.readouterr().out
+    )

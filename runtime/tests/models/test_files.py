@@ -1,6 +1,7 @@
 """Which files count, and when a folder is whole. The download itself is in e2e/tests/test_hub_stub.py."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from flotilla_runtime.models import files
 from flotilla_runtime.models.__main__ import main
 from flotilla_runtime.models.failures import EXIT_STATUS, ModelError, Reason
-from flotilla_runtime.models.fetch import Patience
+from flotilla_runtime.models.hub_source import hub_name, hub_source
 
 
 def model_folder(folder: Path) -> Path:
@@ -68,7 +69,7 @@ def test_weights_that_exist_in_one_form_only_are_needed() -> None:
     ],
 )
 def test_a_repository_without_a_model_is_refused(sizes: dict[str, int], missing: str) -> None:
-    with pytest.raises(ModelError, match=f"hf://a/b holds no {missing}") as refused:
+    with pytest.raises(ModelError, match=f"hf://a/b has no {missing}") as refused:
         files.refuse_what_does_not_fit("hf://a/b", sizes)
     assert refused.value.reason is Reason.NOT_A_MODEL
 
@@ -104,44 +105,61 @@ def test_a_folder_with_a_model_is_accepted(tmp_path: Path) -> None:
     files.verify(model_folder(tmp_path / "m"))
 
 
+def cut_off(folder: Path) -> None:
+    files.write_marker(model_folder(folder), contents({"config.json": 2, "model.safetensors": 100}))
+
+
+def unreadable(folder: Path) -> None:
+    (model_folder(folder) / "secret").touch()
+
+
+def with_only(*names: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+
+    return make
+
+
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("make", "reason", "names"),
     [
-        pytest.param(None, Reason.FOLDER_MISSING, id="no such folder"),
-        pytest.param([], Reason.FOLDER_EMPTY, id="nothing in it"),
-        pytest.param([".lost+found"], Reason.FOLDER_EMPTY, id="only what the file system put there"),
-        pytest.param(["model.safetensors"], Reason.NOT_A_MODEL, id="no configuration"),
-        pytest.param(["config.json"], Reason.NOT_A_MODEL, id="no weights"),
+        pytest.param(lambda _: None, Reason.FOLDER_MISSING, "llama", id="no such folder"),
+        pytest.param(with_only(), Reason.FOLDER_EMPTY, "llama", id="nothing in it"),
+        pytest.param(
+            with_only(".lost+found"), Reason.FOLDER_EMPTY, "llama", id="only what the file system put there"
+        ),
+        pytest.param(
+            with_only("model.safetensors"), Reason.NOT_A_MODEL, r"no config\.json", id="no configuration"
+        ),
+        pytest.param(with_only("config.json"), Reason.NOT_A_MODEL, "no weights", id="no weights"),
+        pytest.param(
+            unreadable,
+            Reason.FOLDER_UNREADABLE,
+            r"secret .* cannot be read by user",
+            id="a file that this user may not read",
+        ),
+        pytest.param(
+            cut_off,
+            Reason.INCOMPLETE,
+            r"model\.safetensors",
+            id="a file that is shorter than its marker says",
+        ),
     ],
 )
-def test_a_folder_without_a_model_is_refused_with_its_reason(
-    tmp_path: Path, made: list[str] | None, reason: Reason
+def test_a_folder_that_cannot_be_served_is_refused_with_its_reason(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], object],
+    reason: Reason,
+    names: str,
 ) -> None:
-    folder = tmp_path / "llama"
-    if made is not None:
-        folder.mkdir()
-        for name in made:
-            (folder / name).touch()
-    with pytest.raises(ModelError, match="llama") as refused:
-        files.verify(folder)
-    assert refused.value.reason is reason
-    assert refused.value.field == "spec.model.source"
-
-
-def test_a_file_that_is_shorter_than_its_marker_says_is_found(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "m")
-    files.write_marker(folder, contents({"config.json": 2, "model.safetensors": 100}))
-    with pytest.raises(ModelError, match=r"model\.safetensors") as refused:
-        files.verify(folder)
-    assert refused.value.reason is Reason.INCOMPLETE
-
-
-def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = model_folder(tmp_path / "m")
-    monkeypatch.setattr("os.access", lambda path, _mode: path.name != "model.safetensors")
-    with pytest.raises(ModelError, match=r"model.safetensors .* cannot be read by user") as refused:
-        files.verify(folder)
-    assert refused.value.reason is Reason.FOLDER_UNREADABLE
+    make(tmp_path / "llama")
+    monkeypatch.setattr("os.access", lambda path, _mode: path.name != "secret")
+    with pytest.raises(ModelError, match=names) as refused:
+        files.verify(tmp_path / "llama")
+    assert (refused.value.reason, refused.value.field) == (reason, "spec.model.source")
 
 
 def test_the_program_leaves_its_reason_as_termination_message(tmp_path: Path) -> None:
@@ -159,14 +177,21 @@ def test_a_source_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "hf://organisation/name" in capsys.readouterr().err
 
 
-def test_every_reason_has_a_status_of_its_own() -> None:
-    assert len(set(EXIT_STATUS.values())) == len(Reason)
-    assert 0 not in EXIT_STATUS.values()
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("s3://bucket/model", id="another scheme"),
+        pytest.param("organisation/name", id="a name alone"),
+        pytest.param("pvc://claim/hf://folder", id="the scheme amid the text"),
+    ],
+)
+def test_a_source_of_another_kind_names_no_repository(source: str) -> None:
+    assert hub_name(source) is None
 
 
-def test_waits_double_up_to_a_limit() -> None:
-    patience = Patience(attempts=4, first_wait_seconds=2, longest_wait_seconds=10, jitter=lambda: 1.0)
-    assert [patience.wait_seconds(failed) for failed in (1, 2, 3, 4)] == [2, 4, 8, 10]
+@given(st.text())
+def test_a_source_names_the_repository_that_it_was_written_for(name: str) -> None:
+    assert hub_name(hub_source(name)) == name
 
 
 def test_a_marker_is_json_that_people_can_read(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_who_comes_second_says_so_and_goes_on_when_the_first_has_ended(tmp_path:
     said: list[str] = []
     with lock.held(folder, said.append, sleep=sleep):
         assert slept == [lock.LOOK_SECONDS] * 3
-    assert said == [f"another replica fills {folder}; waiting until it is done"]
+    assert said == [f"another replica is fetching files into {folder}; waiting until it is done"]
 
 
 def test_the_lock_is_free_again_after_the_block(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_claim_that_cannot_be_written(place: str, denied: Path, capsys: pytest
     told = capsys.readouterr().err
     assert told.startswith("FolderUnwritable: ")
     assert "Permission denied" in told
-    assert told.rstrip().endswith(f"or name another ({CACHE})")
+    assert told.rstrip().endswith(f"or name another one ({CACHE})")
 
 
 @pytest.mark.parametrize(

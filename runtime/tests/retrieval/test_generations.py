@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -18,8 +19,8 @@ from flotilla_runtime.retrieval.generations import Generations
 class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers every call with one status; the greeting of a client is taken."""
 
-    def __init__(self) -> None:
-        self.status = grpc.StatusCode.PERMISSION_DENIED
+    def __init__(self, status: grpc.StatusCode) -> None:
+        self.status = status
 
     def service(self, details: Any) -> Any:
         def answer(_: bytes, context: Any) -> bytes:
@@ -31,23 +32,31 @@ class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
-@pytest.fixture
-def refusing() -> Iterator[str]:
+@contextmanager
+def refusing(status: grpc.StatusCode) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers((Refusing(),))
+    server.add_generic_rpc_handlers((Refusing(status),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"http://127.0.0.1:{port}"
     server.stop(None)
 
 
-def test_an_error_of_grpcs_own_is_milvus_saying_no(refusing: str) -> None:
-    store = Store(MilvusConnection(uri=refusing))
-    with pytest.raises(BuildError) as refused:
-        store.resolve("flotilla_handbook")
-    assert refused.value.reason is BuildReason.MILVUS_UNREACHABLE
-    assert "PERMISSION_DENIED: not for you" in refused.value.message
-    store.close()
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        pytest.param(grpc.StatusCode.PERMISSION_DENIED, BuildReason.MILVUS_UNREACHABLE, id="no permission"),
+        pytest.param(grpc.StatusCode.UNAUTHENTICATED, BuildReason.MILVUS_UNREACHABLE, id="no token"),
+    ],
+)
+def test_an_error_of_grpcs_own_is_milvus_saying_no(status: grpc.StatusCode, reason: BuildReason) -> None:
+    with refusing(status) as url:
+        store = Store(MilvusConnection(uri=url))
+        with pytest.raises(BuildError) as refused:
+            store.resolve("flotilla_handbook")
+        assert refused.value.reason is reason
+        assert f"{status.name}: not for you" in refused.value.message
+        store.close()
 
 
 class Broken(Store):
@@ -70,7 +79,7 @@ async def test_the_alias_is_followed_again_after_any_failure(monkeypatch: pytest
     generations = Generations(store, "flotilla_handbook")
     following = asyncio.create_task(generations.keep_fresh())
     async with asyncio.timeout(30):
-        while store.asked < 3 or generations.problem != "no build has been promoted yet":
+        while store.asked < 3 or generations.problem != "no build of this index has been promoted yet":
             assert not following.done(), following.exception()
             await asyncio.sleep(0.01)
     following.cancel()

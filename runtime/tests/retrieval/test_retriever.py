@@ -17,7 +17,10 @@ from indexing_support.builds import Index
 from indexing_support.embedder import REFUSED_WORD, EmbedderState
 from indexing_support.milvus import MilvusServer
 
-pytestmark = pytest.mark.services
+# One process of pytest-xdist for all that use Milvus Lite: it takes seconds to start.
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("milvus")]
+
+LATE_SECONDS = 5.0  # a deadline of 0.3 s on a busy machine; other time-outs are of ten seconds and more
 
 
 @asynccontextmanager
@@ -32,7 +35,7 @@ async def serving(
     )
     store = Store(config.milvus)
     generations = Generations(store, index.alias)
-    async with httpx.AsyncClient() as outgoing:
+    async with httpx.AsyncClient(timeout=deadline_milliseconds / 1000) as outgoing:
         retriever = Retriever(store, generations, outgoing, key="secret")
         application = RetrieverApplication(config, retriever, generations).build()
         transport = httpx.ASGITransport(app=application)
@@ -116,26 +119,23 @@ async def test_a_query_is_never_embedded_by_another_model_than_the_index(
     assert answer.json()["code"] == "wrong-model"
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        pytest.param(b"what", 400, "invalid", id="not JSON"),
-        pytest.param(b'{"query": ""}', 400, "invalid", id="an empty question"),
-        pytest.param(b'{"query": "fog", "topK": 0}', 400, "invalid", id="nothing wanted"),
-        pytest.param(b"x" * 70_000, 413, "too-large", id="a body over the limit"),
-        pytest.param(
-            b'{"query": "%s"}' % REFUSED_WORD.encode(), 422, "query-refused", id="the model refuses"
-        ),
-    ],
-)
-async def test_a_bad_question_is_refused_with_a_problem(
-    index: Index, body: bytes, status: int, code: str
-) -> None:
+BAD_QUESTIONS = {
+    "not JSON": (b"what", 400, "invalid"),
+    "an empty question": (b'{"query": ""}', 400, "invalid"),
+    "nothing wanted": (b'{"query": "fog", "topK": 0}', 400, "invalid"),
+    "a body over the limit": (b"x" * 70_000, 413, "too-large"),
+    "the model refuses": (b'{"query": "%s"}' % REFUSED_WORD.encode(), 422, "query-refused"),
+}
+
+
+async def test_a_bad_question_is_refused_with_a_problem(index: Index, subtests: pytest.Subtests) -> None:
     harbour(index)
     await index.build("b1")
     async with serving(index) as (client, _):
-        answer = await client.post("/v1/retrieve", content=body)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+        for case, (body, status, code) in BAD_QUESTIONS.items():
+            with subtests.test(case):
+                answer = await client.post("/v1/retrieve", content=body)
+                assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
 async def test_a_question_that_is_too_long_is_asked_by_its_beginning(
@@ -158,15 +158,56 @@ async def test_a_question_that_is_too_long_is_asked_by_its_beginning(
     assert "weather" not in log
 
 
-async def test_what_takes_too_long_ends_at_the_deadline(index: Index, embedder: EmbedderState) -> None:
+async def timed(client: httpx.AsyncClient) -> tuple[httpx.Response, float]:
+    """An answer and the seconds that it took."""
+    began = time.monotonic()
+    answer = await ask(client, "fog")
+    return answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize("silent", ["the embedder", "Milvus"])
+async def test_what_takes_too_long_ends_at_the_deadline(
+    index: Index, embedder: EmbedderState, milvus: MilvusServer, silent: str
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    async with serving(index, deadline_milliseconds=300) as (client, _):
+        if silent == "Milvus":
+            with milvus.stopped():
+                answer, took_seconds = await timed(client)
+        else:
+            embedder.hold_after(0)
+            answer, took_seconds = await timed(client)
+            embedder.let_go()
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
+    assert answer.headers["Retry-After"] == "2"
+    assert 0.3 <= took_seconds < LATE_SECONDS
+
+
+async def test_an_embedder_that_stays_busy_is_asked_no_longer_than_the_deadline(
+    index: Index, embedder: EmbedderState
+) -> None:
+    """It is given up on when the next attempt would come too late, or at the deadline amid one."""
     harbour(index)
     await index.build("b1")
     embedder.failures += [503] * 50
-    async with serving(index, deadline_milliseconds=200) as (client, _):
+    async with serving(index, deadline_milliseconds=300) as (client, _):
+        answer, took_seconds = await timed(client)
+    assert (answer.status_code, answer.json()["code"]) in {(503, "embedder"), (504, "deadline")}
+    assert answer.headers["Retry-After"] == "2"
+    assert took_seconds < LATE_SECONDS
+
+
+async def test_an_embedder_that_refuses_the_key_is_not_asked_again(
+    index: Index, embedder: EmbedderState
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    embedder.failures += [401]
+    async with serving(index) as (client, _):
         answer = await ask(client, "fog")
-    assert answer.status_code in (503, 504)
-    assert answer.json()["code"] in ("deadline", "embedder")
-    assert "Retry-After" in answer.headers
+    assert (answer.status_code, answer.json()["code"]) == (503, "embedder")
+    assert "refused the key" in answer.json()["detail"]
 
 
 async def test_it_answers_again_after_milvus_was_killed(index: Index, milvus: MilvusServer) -> None:

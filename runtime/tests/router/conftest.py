@@ -1,41 +1,42 @@
-"""Which HAProxy a test runs: the machine's, or one of a later Debian release, then the first on the PATH."""
+"""Which HAProxy a test runs: the fixture `haproxy` puts it first on the PATH.
+
+A test that asks for the fixture runs with the branch of the chart's image. It runs with Debian's HAProxy too,
+the oldest that Flotilla supports, but only in `make test-all`; the tests that name `ON_BOTH` or `ON_EVERY`
+(router_support/haproxy_version.py) do so in `make test`. Without the chart's branch the tests fail.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
+import yaml
 
-from local_cluster.errors import LocalClusterError
-from local_cluster.newer_haproxy import SUITE_OF_THE_CHART, SUITES, newer_haproxies
-
-INSTALLED = "installed"
+from local_cluster.directories import CHECKOUT
+from local_cluster.newer_haproxy import SUITE_OF_THE_CHART, newer_haproxies
+from router_support.haproxy_version import CHART, NEWEST, OLDEST, branch
 
 
 @pytest.fixture(scope="session")
-def newer_programs() -> dict[str, Path]:
-    """By suite. Where they cannot be had, the tests with the machine's own HAProxy are what is left."""
-    try:
-        return newer_haproxies()
-    except LocalClusterError as problem:
-        pytest.skip(str(problem))
+def charts_branch() -> tuple[int, ...]:
+    """The branch of the chart's image."""
+    chart = yaml.safe_load((CHECKOUT / "charts" / "flotilla" / "values.yaml").read_text())
+    return branch(chart["images"]["haproxy"]["tag"])
 
 
-@pytest.fixture(params=[INSTALLED, *SUITES])
-def every_haproxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the oldest supported to the newest there is."""
-    _use(request, monkeypatch)
+@pytest.fixture(scope="session")
+def charts_haproxy() -> Path:
+    """What stands for the chart's image."""
+    return newer_haproxies()[SUITE_OF_THE_CHART]
 
 
-@pytest.fixture(params=[INSTALLED, SUITE_OF_THE_CHART])
-def each_haproxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest supported, and the branch of the chart's image."""
-    _use(request, monkeypatch)
-
-
-def _use(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == INSTALLED:
+@pytest.fixture(params=[CHART, pytest.param(OLDEST, marks=pytest.mark.rare)])
+def haproxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The HAProxy that the test's processes find."""
+    if request.param == OLDEST:
         return
-    program = request.getfixturevalue("newer_programs").get(request.param)
-    if program is None:
-        pytest.skip(f"Debian's {request.param} has no HAProxy at the moment")
+    program = request.getfixturevalue("charts_haproxy")
+    if request.param == NEWEST:
+        program = newer_haproxies().get(NEWEST)
+        if program is None:
+            pytest.skip(f"Debian's {NEWEST} has no HAProxy at the moment")
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")

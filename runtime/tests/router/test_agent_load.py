@@ -13,10 +13,11 @@ from flotilla_runtime.router.admin_socket import AdminSocket
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.rates import SHORTEST_SECONDS, WINDOW_SECONDS
 from flotilla_runtime.router.servers import Observed
+from router_support.haproxy_version import ON_BOTH
 from router_support.routers import Caller, Fleet, Router, fleet
 from router_support.waiting import until
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("haproxy")]
 
 
 @asynccontextmanager
@@ -40,7 +41,7 @@ async def arrived(router: Router) -> int | None:
     return (await observed(router)).arrived
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_a_request_is_here_until_its_answer_has_gone_whether_it_runs_or_waits() -> None:
     async with routed("a", max_num_seqs=1) as (made, router, caller):
         made.engines["a"].gate.clear()

@@ -1,27 +1,34 @@
 """The list and the watch, against an API that ends, goes silent, forgets and fails."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from flotilla_runtime.router import pod_watch
-from flotilla_runtime.router.pod_watch import LINE_BYTES, KubernetesAccess, PodWatch
+from flotilla_runtime.backoff import Backoff
+from flotilla_runtime.router.pod_watch import BACKOFF, LINE_BYTES, KubernetesAccess, PodWatch
 from router_support.builders import ENGINES, ROUTERS, pod
 from router_support.fake_pods import FakePods
 from router_support.waiting import until
 
+QUICK = Backoff(base_seconds=0.001, limit_seconds=BACKOFF.limit_seconds, least_share=BACKOFF.least_share)
+
 
 @asynccontextmanager
-async def watching(api: FakePods, *, silence_seconds: float = 30) -> AsyncIterator[PodWatch]:
+async def watching(
+    api: FakePods, *, silence_seconds: float = 30, backoff: Backoff = BACKOFF
+) -> AsyncIterator[PodWatch]:
     watch = PodWatch(
         KubernetesAccess(url=api.url),
         namespace="demo",
         selector=ENGINES,
         on_change=lambda: None,
         silence_seconds=silence_seconds,
+        backoff=backoff,
     )
     task = asyncio.create_task(watch.run())
     try:
@@ -63,22 +70,53 @@ async def test_a_watch_that_ends_goes_on_from_the_last_version() -> None:
         assert api.lists == 1
 
 
-async def test_410_lists_again_and_drops_what_has_gone() -> None:
+@pytest.mark.parametrize("code", [410, 500])
+async def test_an_error_in_a_watch_lists_again_and_drops_what_has_gone(code: int) -> None:
     async with FakePods() as api:
         api.put(pod("a"), pod("b"))
         async with watching(api) as watch:
             api.remove("b", unseen=True)
-            api.say_error(410)
-            await until(lambda: list(watch.pods) == ["a"])
+            with capture_logs() as logs:
+                api.say_error(code)
+                await until(lambda: list(watch.pods) == ["a"])
             assert api.lists == 2
+            assert listed_again(logs) == [f"{code}: told to"]
+            await until(lambda: len(api.watched_from) == 2)
+            assert api.watched_from[1] == str(api.version)
 
 
-async def test_an_error_other_than_410_lists_again_too() -> None:
-    async with FakePods() as api, watching(api) as watch:
-        api.say_error(500)
-        await until(lambda: api.lists == 2)
+async def test_a_watch_that_is_refused_with_410_lists_again_and_drops_what_has_gone() -> None:
+    async with FakePods() as api:
+        api.put(pod("a"), pod("b"))
+        async with watching(api, backoff=QUICK) as watch:
+            api.remove("b", unseen=True)
+            api.forgetful = True
+            with capture_logs() as logs:
+                api.break_watches()
+                await until(lambda: list(watch.pods) == ["a"])
+            api.forgetful = False
+            assert listed_again(logs)[0] == "410 Gone"
+            await until(lambda: bool(api.watches))
+            assert api.watched_from[-1] == str(api.version)
+
+
+async def test_a_watch_that_is_refused_with_500_goes_on_without_another_list() -> None:
+    async with FakePods() as api:
         api.put(pod("a"))
-        await until(lambda: "a" in watch.pods)
+        async with watching(api, backoff=QUICK) as watch:
+            with capture_logs() as logs:
+                api.failing = True
+                api.break_watches()
+                await until(lambda: any(line["event"] == "pod_watch_failed" for line in logs))
+            api.failing = False
+            api.put(pod("b"))
+            await until(lambda: watch.pods.keys() == {"a", "b"})
+            assert (api.lists, listed_again(logs)) == (1, [])
+
+
+def listed_again(logs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why the pods were listed again, each time."""
+    return [line["reason"] for line in logs if line["event"] == "pods_listed_again"]
 
 
 @pytest.mark.parametrize(
@@ -106,12 +144,11 @@ async def test_an_event_that_cannot_be_read_lists_again(line: str) -> None:
             assert api.lists == 2
 
 
-async def test_a_list_that_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_watch, "FIRST_PAUSE_SECONDS", 0.001)
+async def test_a_list_that_cannot_be_read_is_asked_for_again() -> None:
     async with FakePods() as api:
         api.put(pod("a"))
         api.odd_lists = [None, [], {}, {"metadata": {}, "items": [{}]}]
-        async with watching(api) as watch:
+        async with watching(api, backoff=QUICK) as watch:
             assert list(watch.pods) == ["a"]
             assert api.lists == 5
 

@@ -34,7 +34,7 @@ def test_state_of_a_pod(described: dict[str, Any], state: ServerState | None) ->
 def test_a_pod_without_a_usable_id_is_named_with_the_problem(server_id: str | None) -> None:
     replicas = replicas_of([pod("a", server_id=server_id)])
     assert replicas.usable == ()
-    assert replicas.unusable == {"a": "annotation flotilla.dev/server-id is not a positive integer"}
+    assert replicas.unusable == {"a": "the annotation flotilla.dev/server-id is not a positive integer"}
 
 
 def test_of_two_pods_with_one_id_the_one_that_stays_keeps_it() -> None:
@@ -43,7 +43,7 @@ def test_of_two_pods_with_one_id_the_one_that_stays_keeps_it() -> None:
     for order in ([old, new], [new, old]):
         replicas = replicas_of(order)
         assert [replica.name for replica in replicas.usable] == ["new"]
-        assert replicas.unusable == {"old": "server id 1 belongs to group new"}
+        assert replicas.unusable == {"old": "the server id 1 belongs to the group new"}
 
 
 def test_of_two_pods_of_one_group_the_ready_one_serves() -> None:
@@ -51,7 +51,7 @@ def test_of_two_pods_of_one_group_the_ready_one_serves() -> None:
         [pod("a-1", group="a", server_id=1, ready=False), pod("a-2", group="a", server_id=2, ip="10.0.0.2")]
     )
     assert [(replica.name, replica.id, replica.ip) for replica in replicas.usable] == [("a", 2, "10.0.0.2")]
-    assert replicas.unusable == {"a-1": "group a has another pod that serves"}
+    assert replicas.unusable == {"a-1": "another pod serves for the group a"}
 
 
 def test_replicas_come_in_the_order_of_their_ids() -> None:

@@ -1,14 +1,23 @@
 """HAProxy's request lines → records → metrics."""
 
+import asyncio
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from flotilla_runtime.contract import RouterServer, RouterStatus, ServerState
+from flotilla_runtime.router.admin_socket import AdminSocket
+from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.metrics import RouterMetrics
 from flotilla_runtime.router.openai_errors import RefusalReason
-from flotilla_runtime.router.requests import RequestRecord, parse_request
+from flotilla_runtime.router.requests import LINE_FORMAT, RequestRecord, parse_request
+from router_support.haproxy_version import ON_BOTH
+from router_support.routers import Caller, Router, fleet
+from router_support.waiting import until
 
 LINE = {
     "endedMilliseconds": "1795291298572",
@@ -27,6 +36,94 @@ LINE = {
     "firstByteMilliseconds": "340",
     "totalMilliseconds": "1500",
 }
+
+
+TEXTS = st.none() | st.text(min_size=1).filter(lambda text: text != "-")
+SECONDS = st.none() | st.integers(0, 10**7).map(lambda milliseconds: milliseconds / 1000)
+RECORDS = st.builds(
+    RequestRecord,
+    ended_at=st.integers(0, 2 * 10**12).map(lambda milliseconds: milliseconds / 1000),
+    caller=TEXTS,
+    priority=st.sampled_from([None, "Interactive", "Batch"]),
+    key_source=st.sampled_from([None, "Header", "Messages"]),
+    conversation=st.none() | st.integers(0, 2**32 - 1).map(str),
+    moved=st.booleans(),
+    refused=st.none() | st.sampled_from(RefusalReason).map(str),
+    replica=st.none() | st.from_regex(r"[a-z0-9-]*[a-z0-9]", fullmatch=True),
+    status=st.integers(100, 599),
+    aborted=st.booleans(),
+    queue_seconds=SECONDS,
+    first_byte_seconds=SECONDS,
+    total_seconds=SECONDS,
+)
+
+
+def haproxys_line(record: RequestRecord) -> str:
+    """The format as HAProxy fills it in for this request."""
+
+    def text(value: str | None) -> str:
+        return "-" if value is None else json.dumps(value)[1:-1]
+
+    def milliseconds(seconds: float | None) -> str:
+        return "-1" if seconds is None else str(round(seconds * 1000))
+
+    filled = {
+        "%[date(0,ms)]": milliseconds(record.ended_at),
+        "%[var(txn.request_id),json(utf8s)]": "r-1",
+        "%[var(txn.caller),json(utf8s)]": text(record.caller),
+        "%[var(txn.priority),json(utf8s)]": text(record.priority),
+        "%[var(txn.key_source),json(utf8s)]": text(record.key_source),
+        "%[var(txn.key)]": text(record.conversation),
+        "%[var(txn.moved),json(utf8s)]": "1" if record.moved else "0",
+        "%[var(txn.refused),json(utf8s)]": text(record.refused),
+        '"%s"': f'"{record.replica or "<NOSRV>"}"',
+        "%[var(txn.path),json(utf8s)]": "/v1/chat/completions",
+        "%ST": str(record.status),
+        "%ts": "CD" if record.aborted else "--",
+        "%Tw": milliseconds(record.queue_seconds),
+        "%Tr": milliseconds(record.first_byte_seconds),
+        "%Ta": milliseconds(record.total_seconds),
+    }
+    known = re.compile("|".join(re.escape(variable) for variable in filled))
+    return known.sub(lambda found: filled[found[0]], LINE_FORMAT)
+
+
+@given(RECORDS)
+def test_a_line_in_our_format_is_read_as_the_request_that_it_tells_of(record: RequestRecord) -> None:
+    assert parse_request(haproxys_line(record)) == record
+
+
+@pytest.mark.services
+@pytest.mark.usefixtures("haproxy")
+@ON_BOTH
+async def test_haproxys_own_words_for_no_server_an_answer_and_a_caller_that_left() -> None:
+    async with fleet() as made, Router(made.api, "router-1", engine_port=made.engine_port) as router:
+        async with Caller(router) as caller:
+            assert (await caller.post()).status == 503
+            engine = await made.add("a", 1)
+            await until(lambda: router.ready_servers() == {"a"})
+            assert (await caller.post(session="s")).status == 200
+            engine.gate.clear()
+            leaving = asyncio.create_task(caller.post())
+            await until(lambda: router.status.in_flight == 1)
+            leaving.cancel()
+        refused, answered, left = await records(router, 3)
+    assert (refused.replica, refused.refused, refused.status) == (None, "NoReplicas", 503)
+    assert (answered.replica, answered.key_source, answered.status) == ("a", "Header", 200)
+    assert (answered.moved, answered.aborted, answered.refused) == (False, False, None)
+    assert (left.replica, left.aborted, left.first_byte_seconds) == ("a", True, None)
+
+
+async def records(router: Router, count: int) -> list[RequestRecord]:
+    """The first requests that HAProxy tells of."""
+    found: list[RequestRecord] = []
+    async with asyncio.timeout(30):
+        async for line in AdminSocket(RunFiles(str(router.directory))).request_lines(only_new=False):
+            if (read := parse_request(line)) is not None:
+                found.append(read)
+            if len(found) == count:
+                break
+    return found
 
 
 def record(**fields: str) -> RequestRecord:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from router_support.haproxy_version import looks_for_callers_that_left_while_it_holds
+from router_support.haproxy_version import ON_BOTH, looks_for_callers_that_left_while_it_holds
 from router_support.routers import Answer, Caller, Fleet, Router, fleet
 from router_support.waiting import until
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("haproxy")]
 
 
 @asynccontextmanager
@@ -25,7 +25,7 @@ async def at_zero(**fields: Any) -> AsyncIterator[tuple[Fleet, Router, Caller]]:
             yield made, router, caller
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_requests_are_held_until_there_is_a_replica() -> None:
     """Longer than a client may be silent, with bodies that fit HAProxy's buffer and bodies that do not."""
     sizes = {f"{size}-{number}": size for size in (1_000, 500_000) for number in range(10)}
@@ -80,7 +80,7 @@ async def test_none_is_held_longer_than_it_may_wait() -> None:
         await until(lambda: router.status.held == 0)
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_a_caller_that_leaves_is_held_no_longer() -> None:
     """HAProxy 3.x notices it when it connects to the first replica, which has nothing to do then."""
     async with at_zero() as (made, router, caller):

@@ -16,17 +16,22 @@ import pytest
 
 from flotilla_runtime.contract import RouterStatus
 from flotilla_runtime.router.__main__ import run_agent
-from flotilla_runtime.router.admin_socket import AdminSocket, RouterProcessError
+from flotilla_runtime.router.admin_socket import AdminSocket
+from flotilla_runtime.router.agent import ENDPOINTS_FORGET_SECONDS, LOOK_SECONDS
 from flotilla_runtime.router.caller_keys import map_text, read_caller_keys
+from flotilla_runtime.router.errors import RouterProcessError
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.pod_watch import KubernetesAccess
 from free_ports import free_ports
 from router_support.builders import ROUTERS, config, pod
 from router_support.fake_pods import FakePods
+from router_support.haproxy_version import ON_BOTH
 from router_support.routers import Caller, Fleet, Router, fleet
 from router_support.waiting import until, until_told
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("haproxy")]
+
+LATEST_SECONDS = 10.0  # for a change that a busy machine holds up
 
 
 @asynccontextmanager
@@ -50,7 +55,7 @@ async def homes(caller: Caller, count: int = 20) -> list[str]:
     return [(await caller.post(session=str(number))).replica for number in range(count)]
 
 
-async def test_a_change_of_readiness_reaches_haproxy_within_a_second() -> None:
+async def test_most_changes_of_readiness_reach_haproxy_within_a_second() -> None:
     async with two_replicas() as (made, router, _):
         went, came = [], []
         for _ in range(5):
@@ -60,9 +65,10 @@ async def test_a_change_of_readiness_reaches_haproxy_within_a_second() -> None:
             came.append(await until(lambda: router.ready_servers() == {"a", "b"}))
         for took in (went, came):
             assert median(took) < 1, "a busy machine may be late at times, and not most of the time"
+            assert max(took) < LATEST_SECONDS
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
     async with two_replicas() as (made, router, caller):
         for engine in made.engines.values():
@@ -104,7 +110,7 @@ async def test_what_waits_for_a_draining_replica_goes_elsewhere() -> None:
         assert {answer.status for answer in await asyncio.gather(*running)} == {200}
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_a_replica_that_is_gone_is_forgotten_and_its_id_is_free_again() -> None:
     async with two_replicas() as (made, router, caller):
         made.api.remove("a")
@@ -124,14 +130,13 @@ async def test_a_replica_that_came_back_with_another_address() -> None:
         assert made.engines["a"].seen
 
 
-@pytest.mark.usefixtures("each_haproxy")
 async def test_a_replica_that_refuses_connections_costs_no_request() -> None:
     async with two_replicas() as (made, _, caller):
         await made.engines["a"].stop()
         assert set(await homes(caller, 30)) == {"b"}
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_again() -> None:
     async with two_replicas() as (made, router, caller):
         for engine in made.engines.values():
@@ -145,7 +150,7 @@ async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_aga
         assert sum(len(engine.seen) for engine in made.engines.values()) == 1
 
 
-@pytest.mark.usefixtures("each_haproxy")
+@ON_BOTH
 async def test_haproxy_restarts() -> None:
     async with two_replicas() as (_, router, caller):
         before = await homes(caller)
@@ -188,7 +193,6 @@ async def test_the_agent_restarts_after_replicas_came_drained_and_went() -> None
         assert set(await homes(caller)) == {"c", "d"}
 
 
-@pytest.mark.usefixtures("each_haproxy")
 async def test_the_agent_restarts_and_every_answer_counts_once() -> None:
     async with two_replicas() as (_, router, caller):
         used = await homes(caller)
@@ -239,7 +243,7 @@ async def test_the_api_server_is_away() -> None:
     async with two_replicas() as (made, router, caller):
         made.api.failing = True
         made.api.break_watches()
-        await asyncio.sleep(1)
+        await until(lambda: made.api.failed >= 3)
         assert set(await homes(caller)) == {"a", "b"}
         made.api.failing = False
         await made.add("c", 3)
@@ -290,9 +294,8 @@ async def test_the_status_counts_answers_and_conversations_by_replica() -> None:
             assert (row.failed, row.kept) == (0, row.answers)
 
 
-@pytest.mark.usefixtures("each_haproxy")
 async def test_the_status_counts_the_answers_that_failed_and_those_that_kept_the_promise() -> None:
-    promised_seconds = 4.0  # far beyond what an answer takes that nobody holds back
+    promised_seconds = 2.0  # far beyond what an answer takes that nobody holds back
     async with two_replicas(promised_total_seconds=promised_seconds) as (made, router, caller):
         made.engines["a"].status = 500
         made.engines["b"].gate.clear()
@@ -312,10 +315,11 @@ async def test_the_status_counts_the_answers_that_failed_and_those_that_kept_the
         assert 0 < good.kept < good.answers
 
 
-@pytest.mark.usefixtures("each_haproxy")
 async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
     async with two_replicas() as (made, router, caller):
-        assert (await get(router, "/v1/drained"))[0] == 409
+        refusing = asyncio.create_task(get(router, "/v1/drained"))
+        await until_waited_for_deletion(router, refusing)
+        assert (await refusing)[0] == 409
         for engine in made.engines.values():
             engine.gate.clear()
         async with caller.stream() as response:
@@ -325,12 +329,32 @@ async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
             assert (await get(router, "/readyz"))[0] == 503
             async with aiohttp.ClientSession() as session, session.get(f"{router.url}/v1/models") as models:
                 assert models.headers["Connection"] == "close"
-            await asyncio.sleep(6)
+            router.leap(ENDPOINTS_FORGET_SECONDS)
+            await asyncio.sleep(5 * LOOK_SECONDS)  # the point: the agent looks again and again
             assert not waiting.done()
             for engine in made.engines.values():
                 engine.gate.set()
             assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
             assert (await asyncio.wait_for(waiting, 30))[0] == 200
+
+
+async def test_a_router_that_is_deleted_waits_until_its_service_has_forgotten_it() -> None:
+    """Also one that has nothing to do: callers may still be sent to it."""
+    async with two_replicas() as (made, router, _):
+        made.api.put(pod("router-1", labels=ROUTERS, terminating=True))
+        await until(lambda: router.status.draining)
+        waiting = asyncio.create_task(get(router, "/v1/drained"))
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        assert not waiting.done()
+        router.leap(ENDPOINTS_FORGET_SECONDS)
+        assert (await asyncio.wait_for(waiting, 30))[0] == 200
+
+
+async def until_waited_for_deletion(router: Router, answer: "asyncio.Task[tuple[int, str]]") -> None:
+    """The agent gives a pod's deletion some time to reach it before it says that there is none."""
+    while not answer.done():
+        router.leap(ENDPOINTS_FORGET_SECONDS)
+        await asyncio.wait({answer}, timeout=LOOK_SECONDS)
 
 
 def server(router: Router, name: str) -> Any:

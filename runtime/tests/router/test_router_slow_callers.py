@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from router_support.haproxy_version import parser_takes_our_words
+from router_support.haproxy_version import ON_BOTH, parser_takes_our_words
 from router_support.routers import Caller, Engine, Router, fleet
 from router_support.waiting import until
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("haproxy")]
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 
@@ -66,7 +66,6 @@ async def test_a_slow_body_is_cut_off(length: int, trickling: bytes) -> None:
     assert json.loads(answer.split("\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
 
 
-@pytest.mark.usefixtures("each_haproxy")
 async def test_the_rest_of_a_long_body_may_not_trickle_into_an_engine() -> None:
     async with impatient() as (engine, router, caller):
         other = asyncio.create_task(caller.post(session="other"))
@@ -101,6 +100,7 @@ async def test_a_long_body_that_waits_in_the_queue_is_not_the_callers_slowness()
 @pytest.mark.parametrize(
     "trickling", [pytest.param(b"", id="they stop"), pytest.param(b"x", id="they trickle in")]
 )
+@ON_BOTH
 async def test_slow_headers_are_cut_off(trickling: bytes) -> None:
     """By HAProxy's parser, before there is a request; 2.6 has words of its own for it."""
     answer = await answer_beside_another_caller(REQUEST + b"X-Slow: ", trickling)

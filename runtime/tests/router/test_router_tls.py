@@ -16,6 +16,7 @@ from flotilla_runtime.router.admin_socket import AdminSocket
 from flotilla_runtime.router.certificate import CertificateUnreadable, read_certificate
 from flotilla_runtime.router.files import RunFiles
 from router_support.certificates import NAME, write_pair
+from router_support.haproxy_version import ON_BOTH
 from router_support.routers import Fleet, Router, fleet
 from router_support.waiting import until, until_told
 
@@ -39,7 +40,7 @@ def trusting(pem: str) -> ssl.SSLContext:
 
 
 @pytest.mark.services
-@pytest.mark.usefixtures("each_haproxy")
+@pytest.mark.usefixtures("haproxy")
 async def test_https_for_callers_and_http_inside(tmp_path: Path) -> None:
     pem = write_pair(tmp_path)
     async with secured(tmp_path) as (_, router):
@@ -53,6 +54,7 @@ async def test_https_for_callers_and_http_inside(tmp_path: Path) -> None:
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("haproxy")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
 async def test_tls_older_than_1_2_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path)
@@ -76,7 +78,8 @@ def shakes_hands(port: int, context: ssl.SSLContext) -> bool:
 
 
 @pytest.mark.services
-@pytest.mark.usefixtures("each_haproxy")
+@pytest.mark.usefixtures("haproxy")
+@ON_BOTH
 async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path: Path) -> None:
     before = write_pair(tmp_path)
     async with secured(tmp_path) as (made, router):
@@ -103,6 +106,7 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("haproxy")
 async def test_a_pair_that_does_not_belong_together_changes_nothing(tmp_path: Path) -> None:
     before = write_pair(tmp_path)
     async with secured(tmp_path) as (_, router):
@@ -127,4 +131,5 @@ def test_what_is_no_certificate_is_said_without_its_words(tmp_path: Path, text: 
     (tmp_path / contract.TLS_FILE).write_text(text)
     with pytest.raises(CertificateUnreadable) as refused:
         read_certificate(tmp_path)
-    assert str(refused.value) == f"{tmp_path}: ValueError"
+    told = f"the certificate in {tmp_path} cannot be read (ValueError); check the Secret of spec.router.tls"
+    assert str(refused.value) == told

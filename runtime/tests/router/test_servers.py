@@ -3,6 +3,7 @@
 What the real HAProxy does with them is in test_router_service.py.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flotilla_runtime.contract import RouterConfig, ServerState
+from flotilla_runtime.router.commands import AdminState, Command, text
+from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.pods import Replica
 from flotilla_runtime.router.servers import (
-    AdminState,
     Desired,
     Limits,
     Observed,
@@ -26,11 +28,16 @@ from router_support.builders import config, replica, server
 from router_support.model_haproxy import ModelHAProxy
 
 CONFIG = config()
+FILES = RunFiles(CONFIG.run_directory)
 SETTLED = {"queue_limit": "1000", "draining": "0"}
 DRAINING = ServerState.DRAINING
 CONTROL = "/run/flotilla/control.map"
 KEYS = "/run/flotilla/keys.map"
 SENT_BACK = ("set server engines/a addr 127.0.0.1 port 1", "set server engines/a state drain")
+
+
+def texts(commands: Iterable[Command]) -> tuple[str, ...]:
+    return tuple(text(command, FILES) for command in commands)
 
 
 def observed(*servers: object, listed: str = "-", **control: str) -> Observed:
@@ -127,13 +134,13 @@ def observed(*servers: object, listed: str = "-", **control: str) -> Observed:
     ],
 )
 def test_plan(desired: Desired, seen: Observed, commands: tuple[str, ...]) -> None:
-    assert plan(CONFIG, desired, seen) == commands
+    assert texts(plan(CONFIG, desired, seen)) == commands
 
 
 def test_keys_are_added_before_old_ones_go() -> None:
     guarded = config(caller_keys_directory="/keys")
     seen = Observed(control={**SETTLED, "servers": "-"}, keys={"AA": "fleet", "BB": "old"})
-    assert plan(guarded, Desired(keys={"AA": "build", "CC": "new"}), seen) == (
+    assert texts(plan(guarded, Desired(keys={"AA": "build", "CC": "new"}), seen)) == (
         f"set map {KEYS} AA build",
         f"add map {KEYS} CC new",
         f"del map {KEYS} BB",
@@ -176,7 +183,7 @@ def test_rebalance(earlier: tuple[object, ...], now: tuple[object, ...], moved: 
     home = "set server engines/a addr 10.0.0.1 port 8000"
     again = (*SENT_BACK, home, "set server engines/a state ready")
     commands = rebalance(observed(*earlier), observed(*now))
-    assert commands == (again if moved else ())
+    assert texts(commands) == (again if moved else ())
     assert rebalanced(commands) == moved
 
 
@@ -250,7 +257,7 @@ def test_plans_settle(
     model = ModelHAProxy(Observed(servers=start.servers, control=start.control, keys=held_keys))
     for _ in range(2):
         model.refused.clear()
-        for command in plan(guarded, desired, model.observed()):
+        for command in texts(plan(guarded, desired, model.observed())):
             model.run(command)
             assert_listed_servers_were_wanted(model, desired, start)
     assert model.refused == []

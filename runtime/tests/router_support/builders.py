@@ -4,9 +4,10 @@ from typing import Any
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterConfig, ServerState
+from flotilla_runtime.router.commands import AdminState
 from flotilla_runtime.router.pods import Replica
 from flotilla_runtime.router.requests import RequestRecord
-from flotilla_runtime.router.servers import AdminState, ObservedServer
+from flotilla_runtime.router.servers import ObservedServer
 
 ENGINES = {contract.LABEL_OWNER_NAME: "smol", contract.LABEL_COMPONENT: "engine"}
 ROUTERS = {contract.LABEL_OWNER_NAME: "smol", contract.LABEL_COMPONENT: "router"}

@@ -1,7 +1,7 @@
 """The part of the Kubernetes API that the agent uses: pods by label, listed and watched.
 
 Its faults: `break_watches` cuts, `say_error` says 410 or 500, `say` says anything, `silent` says nothing,
-`failing` answers 500, `odd_lists` are given out before any other.
+`failing` answers 500, `forgetful` answers 410 to watches, `odd_lists` are given out before any other.
 """
 
 import asyncio
@@ -24,6 +24,8 @@ class FakePods:
         self.selectors: list[str] = []
         self.silent = False
         self.failing = False
+        self.failed = 0  # requests that were answered 500
+        self.forgetful = False
         self.odd_lists: list[Any] = []
         self.page_size = 500
         self.url = ""
@@ -84,10 +86,13 @@ class FakePods:
 
     async def _pods(self, request: web.Request) -> web.StreamResponse:
         if self.failing:
+            self.failed += 1
             return web.json_response({"code": 500}, status=500)
         if request.query.get("watch") != "true":
             return self._list(request)
         self.watched_from.append(request.query["resourceVersion"])
+        if self.forgetful:
+            return web.json_response({"kind": "Status", "code": 410, "reason": "Expired"}, status=410)
         return await self._watch(request)
 
     def _list(self, request: web.Request) -> web.Response:

@@ -1,6 +1,20 @@
-"""Which HAProxy a test meets: some of what it does differs by branch."""
+"""Which HAProxy a test meets: some of what it does differs by branch.
+
+CHART is the branch of the chart's image, OLDEST the machine's own (2.6 in Debian 12), NEWEST what Debian's
+experimental has beyond both.
+"""
 
 import subprocess
+from pathlib import Path
+
+import pytest
+
+CHART = "chart"
+OLDEST = "installed"
+NEWEST = "experimental"
+NEWEST_IN_TEST_ALL = pytest.param(NEWEST, marks=pytest.mark.rare)
+ON_BOTH = pytest.mark.parametrize("haproxy", [CHART, OLDEST], indirect=True)
+ON_EVERY = pytest.mark.parametrize("haproxy", [CHART, OLDEST, NEWEST_IN_TEST_ALL], indirect=True)
 
 PARSER_TAKES_OUR_WORDS = (3, 2)
 LOOKS_WHEN_IT_CONNECTS = (3, 0)
@@ -11,10 +25,15 @@ def branch(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in version.split(".")[:2])
 
 
+def branch_of(program: Path) -> tuple[int, ...]:
+    """What a program says of itself."""
+    told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout
+    return branch(told.split()[2])
+
+
 def branch_on_the_path() -> tuple[int, ...]:
     """The branch of the first HAProxy on the PATH."""
-    told = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout
-    return branch(told.split()[2])
+    return branch_of(Path("haproxy"))
 
 
 def parser_takes_our_words() -> bool:

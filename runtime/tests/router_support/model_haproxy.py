@@ -1,11 +1,13 @@
 """HAProxy's admin socket as a plain dictionary: right by being trivial, so that plans can be run against it.
 
+It reads the text of a command, as HAProxy does.
 It refuses what HAProxy refuses: a name or an id twice, a deletion outside maintenance or with connections.
 """
 
 from dataclasses import replace
 
-from flotilla_runtime.router.servers import AdminState, Observed, ObservedServer
+from flotilla_runtime.router.commands import AdminState
+from flotilla_runtime.router.servers import Observed, ObservedServer
 
 STATES = {"ready": AdminState.READY, "drain": AdminState.DRAIN, "maint": AdminState.MAINTENANCE}
 

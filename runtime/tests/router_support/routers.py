@@ -6,7 +6,10 @@ Engines listen on addresses of 127.0.0.0/8 with one port, as pods do with addres
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +42,7 @@ class Engine:
     port: int
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     seen: list[str] = field(default_factory=list)
+    first_tokens_at: list[float] = field(default_factory=list)  # Unix seconds, one for each stream
     headers: list[CIMultiDict[str]] = field(default_factory=list)
     running: int = 0
     most: int = 0
@@ -89,6 +93,7 @@ class Engine:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        self.first_tokens_at.append(time.time())
         await response.write(b"data: first\n\n")
         while request.headers["X-Test-Stream"] == "endless":
             await response.write(b"data: more\n\n" * 4096)
@@ -106,6 +111,7 @@ class Router:
         self._directory = tempfile.TemporaryDirectory(prefix="flotilla-router-")
         self.directory = Path(self._directory.name)
         self.environment: dict[str, str] = {}
+        self._leapt_seconds = 0.0
         port, metrics_port, agent_port, internal_port = free_ports(4)
         self.config: RouterConfig = config(
             run_directory=self._directory.name,
@@ -149,7 +155,8 @@ class Router:
         (self.directory / RunFiles.ADMIN_SOCKET).unlink(missing_ok=True)
 
     async def start_agent(self) -> None:
-        self.agent = RouterAgent(self.config, KubernetesAccess(url=self._api.url), own_pod=self.name)
+        access = KubernetesAccess(url=self._api.url)
+        self.agent = RouterAgent(self.config, access, own_pod=self.name, clock=self._clock)
         self._runner = await serve(self.agent, port=self.config.agent_port, family=self.config.listen_family)
         self._tasks = [asyncio.create_task(self.agent.run())]
         await until(lambda: self.agent is not None and self.agent.ready)
@@ -162,6 +169,13 @@ class Router:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def leap(self, seconds: float) -> None:
+        """Let the agent's clock go forward at once, so that a test need not wait for a fixed time."""
+        self._leapt_seconds += seconds
+
+    def _clock(self) -> float:
+        return time.monotonic() + self._leapt_seconds
 
     async def restart(self) -> None:
         """Both containers, as when the pod's node starts again: neither remembers anything."""
@@ -219,6 +233,33 @@ async def fleet() -> AsyncIterator[Fleet]:
             yield made
         finally:
             await made.stop()
+
+
+TIMESTAMPS = 35  # SO_TIMESTAMPNS of <asm-generic/socket.h>, which Python has no name for
+STREAM_REQUEST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Test-Stream: 1\r\nContent-Length: 2\r\n\r\n{}"
+)
+
+
+def first_token_received_at(router: "Router") -> float | None:
+    """When the first token of a stream had come, in Unix seconds: the kernel's own note, so that it does not
+    matter how late a busy machine lets this process read. None while the kernel does not take notes yet,
+    which it begins soon after a first socket has asked for them.
+    """
+    with socket.create_connection(("127.0.0.1", router.config.port), 30) as caller:
+        caller.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
+        caller.sendall(STREAM_REQUEST)
+        received = b""
+        notes: list[tuple[int, int, bytes]] = []
+        while b"data: first" not in received:
+            part, notes, _, _ = caller.recvmsg(65536, 1024)
+            assert part, received
+            received += part
+    for level, kind, note in notes:
+        if (level, kind) == (socket.SOL_SOCKET, TIMESTAMPS):
+            seconds, nanoseconds = struct.unpack("@ll", note[: struct.calcsize("@ll")])
+            return float(seconds + nanoseconds / 1e9)
+    return None
 
 
 @dataclass

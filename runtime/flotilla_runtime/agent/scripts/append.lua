@@ -1,5 +1,5 @@
--- Entries join the journal at the place the writer expects, so a write that is sent again because its answer was
--- lost is seen for what it is.
+-- Appends entries to the journal at the position that the writer expects. So a write that is sent again, because its
+-- answer was lost, is recognised and not done twice.
 local id, token, lease_ms, expected, entries = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), 5
 if not owns(id, token) then return {'Stale', 0} end
 

@@ -1,5 +1,5 @@
--- The one gate to a task, for its first run and for its recovery: tasks whose lease has ended come first, then the
--- interactive queue, then the batch queue. A new token makes every earlier holder's writes stale.
+-- The only way to get a task, for its first run and for its recovery. Tasks whose lease has ended come first, then the
+-- interactive queue, then the batch queue. The new token makes the writes of every earlier holder stale.
 local worker, lease_ms, wanted = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local granted = {}
 

@@ -1,4 +1,4 @@
--- The end of a task, by the worker that holds it; saying it twice changes nothing.
+-- Ends a task for the worker that holds it. A repeated call changes nothing.
 local id, token, status, reason, message = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local fields, figures = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 if not owns(id, token) then

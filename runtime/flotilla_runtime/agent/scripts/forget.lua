@@ -1,4 +1,4 @@
--- Removes tasks that ended before the results' time to live, whole, a bounded number at a time.
+-- Removes everything about tasks whose results have expired, a bounded number at a time.
 local ttl_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ended = prefix .. 'ended'
 local ids = redis.call('ZRANGEBYSCORE', ended, '-inf', text(now_ms() - ttl_ms), 'LIMIT', 0, limit)

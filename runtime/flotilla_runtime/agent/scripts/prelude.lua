@@ -1,6 +1,6 @@
--- Comes before every script of this folder. ARGV[1] is the prefix of the fleet's keys, which all share one hash
--- tag; KEYS[1] is the interactive queue, named so that a Redis Cluster finds the shard. Redis' own clock is the
--- one clock that all workers share.
+-- Put in front of every script of this folder. ARGV[1] is the prefix of the fleet's keys, which all share one hash
+-- tag. KEYS[1] is the interactive queue, from which a Redis Cluster finds the shard. All times are by Redis' clock,
+-- because it is the only clock that all workers share.
 local prefix = ARGV[1]
 local TICKS_PER_DOUBLING = 4
 local SMALLEST_TICK_MS = 50
@@ -29,7 +29,7 @@ local function append(id, entry)
   return redis.call('RPUSH', journal_key(id), cjson.encode(entry))
 end
 
--- The fence: only who holds the newest token of a running task may write to it.
+-- The fence: only the worker with the newest token of a running task may write to it.
 local function owns(id, token)
   local held = redis.call('HMGET', task_key(id), 'token', 'status')
   return held[1] == token and held[2] == 'Running'
@@ -43,8 +43,8 @@ local function extend_lease(id, lease_ms)
   redis.call('ZADD', leases_key, text(now_ms() + lease_ms), id)
 end
 
--- Durations are counted in ticks that grow by a quarter of an octave, so an hour's percentiles cost the same at
--- any rate of tasks.
+-- Durations are counted in ticks, four for each doubling of the duration, so the percentiles of an hour cost the same
+-- at any rate of tasks.
 local function tick(milliseconds)
   if milliseconds <= SMALLEST_TICK_MS then return 0 end
   return math.ceil(TICKS_PER_DOUBLING * math.log(milliseconds / SMALLEST_TICK_MS) / math.log(2))
@@ -68,7 +68,7 @@ local function count_ended(now, reason, figures)
   redis.call('EXPIRE', window, WINDOW_KEPT_SECONDS)
 end
 
--- Every way a task ends comes through here: the hash, the journal, the lease, the hour's figures.
+-- Every task that ends comes through here: it updates the hash, the journal, the lease and the figures of the hour.
 local function end_task(id, status, reason, message, figures)
   local now = now_ms()
   local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'attempts')

@@ -1,4 +1,4 @@
--- A worker that leaves hands a task over: its lease ends now, this attempt is not counted, and its token is void.
+-- Hands a task over when its worker stops: the lease ends now, this attempt is not counted, and the token is invalid.
 local id, token, worker = ARGV[2], ARGV[3], ARGV[4]
 if not owns(id, token) then return 'Stale' end
 redis.call('HINCRBY', task_key(id), 'attempts', -1)

@@ -1,4 +1,4 @@
--- Renews the leases of all the tasks one worker holds; says which of them are lost and which are to be cancelled.
+-- Renews the leases of all tasks of one worker; returns which tasks are lost and which are to be cancelled.
 local lease_ms = tonumber(ARGV[2])
 local lost, cancelled = {}, {}
 for index = 3, #ARGV, 2 do

@@ -1,4 +1,4 @@
--- A task comes to be, whole, or not at all. Sent twice with one id or one idempotency key it is the same task.
+-- Creates a task completely or not at all. A second call with the same id or idempotency key returns the same task.
 local id, priority, caller, idempotency = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local max_waiting, fields = tonumber(ARGV[6]), cjson.decode(ARGV[7])
 

@@ -1,1 +1,1 @@
-"""One parser a format: bytes in, title and sections out, `DocumentError` when there is no way."""
+"""One parser for each format: from bytes to a title and sections, or a `DocumentError`."""

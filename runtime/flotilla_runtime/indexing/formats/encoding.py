@@ -1,4 +1,4 @@
-"""Bytes to text without guessing: a byte order mark, what the document declares, UTF-8, or a refusal."""
+"""Decodes bytes without guessing: by a byte order mark, else the declared encoding, else UTF-8."""
 
 import codecs
 
@@ -14,7 +14,7 @@ MARKS = (
 
 
 def decode(content: bytes, declared: str | None = None) -> str:
-    """The text of `content`; `declared` is the encoding the document names itself, if any."""
+    """The text of `content`; `declared` is the encoding that the document itself names, if any."""
     for mark, encoding in MARKS:
         if content.startswith(mark):
             return _decode(content[len(mark) :], encoding)
@@ -25,12 +25,16 @@ def _decode(content: bytes, encoding: str) -> str:
     try:
         text = content.decode(encoding)
     except LookupError:
-        raise DocumentError(DocumentReason.WRONG_ENCODING, f"the encoding {encoding!r} is unknown") from None
+        raise DocumentError(
+            DocumentReason.WRONG_ENCODING,
+            f"the document names the unknown encoding {encoding!r}; convert it to UTF-8",
+        ) from None
     except UnicodeDecodeError as error:
         byte = content[error.start]
         raise DocumentError(
             DocumentReason.WRONG_ENCODING,
-            f"byte 0x{byte:02x} at {error.start} is not {encoding}; convert the document to UTF-8",
+            f"the byte 0x{byte:02x} at position {error.start} is not {encoding}; convert the document to "
+            "UTF-8",
         ) from None
     if "\x00" in text:
         raise DocumentError(DocumentReason.UNSUPPORTED, "this is binary data, not text")

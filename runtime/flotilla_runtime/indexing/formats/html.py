@@ -1,8 +1,8 @@
-"""HTML by its own structure: headings, anchors, tables and code stay, navigation goes.
+"""Parses HTML by its structure: keeps headings, anchors, tables and code, and drops navigation.
 
-The tree is walked once, in document order, with a stack of our own, since broken pages nest deeper than
-Python recurses. trafilatura was tried on the PostgreSQL manual: it drops the headings and breaks inline code
-into blocks, and both carry what people ask for.
+The tree is walked once, in document order, with an explicit stack, because broken pages can be nested deeper
+than Python can recurse. trafilatura was tried on the PostgreSQL manual: it drops headings and breaks inline
+code into blocks, and people ask for the content of both.
 """
 
 import re
@@ -23,7 +23,7 @@ CONTENTS = ".toc, #toc, .table-of-contents, .contents"
 MAIN = "main, [role=main]"
 
 HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
-TERM_LEVEL = 7  # a term of a definition list that can be linked to starts a section below every heading
+TERM_LEVEL = 7  # a term of a definition list with an id starts a section, at a level below all headings
 BLOCKS = frozenset(
     (
         *(
@@ -59,15 +59,15 @@ BLOCKS = frozenset(
 CELLS = frozenset({"td", "th"})
 ANCHORED = frozenset({"div", "section", "article", "dt", "a", *HEADINGS})
 DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
-DECLARATION_BYTES = 1024  # where the HTML standard looks for a declaration
+DECLARATION_BYTES = 1024  # by the HTML standard, a declaration is within these first bytes
 SPACE = re.compile(r"\s+")
 
 
 def parse_html(content: bytes, name: str) -> ParsedDocument:
-    """Title and sections of a page; `name` is the title of last resort."""
+    """Title and sections of a page; `name` is the title when the page has none."""
     declared = DECLARED.search(content[:DECLARATION_BYTES])
     text = decode(content, declared.group(1).decode("ascii") if declared else None)
-    # A page that is nothing but its table of contents is still a page.
+    # If nothing is left without the table of contents or the navigation, they are the page's content.
     for noise in (f"{NEVER_TEXT}, {NAVIGATION}, {CONTENTS}", f"{NEVER_TEXT}, {NAVIGATION}", NEVER_TEXT):
         tree = LexborHTMLParser(text)
         title = _title(tree)
@@ -78,7 +78,7 @@ def parse_html(content: bytes, name: str) -> ParsedDocument:
         if walk.sections:
             first = next((s.headings[0] for s in walk.sections if s.headings), "")
             return ParsedDocument(title=title or first or name, sections=tuple(walk.sections))
-    raise DocumentError(DocumentReason.NO_TEXT, "the page has no text")
+    raise DocumentError(DocumentReason.NO_TEXT, "the page contains no text")
 
 
 def _title(tree: LexborHTMLParser) -> str:
@@ -88,7 +88,7 @@ def _title(tree: LexborHTMLParser) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where in the page's structure a text stands."""
+    """A place in the structure of a page."""
 
     headings: tuple[tuple[int, str], ...]
     anchor: str | None
@@ -96,7 +96,7 @@ class _Place:
 
 @dataclass(slots=True)
 class _Walk:
-    """One pass over a tree: text gathers into blocks, blocks into sections."""
+    """One pass over a tree, which collects text into blocks and blocks into sections."""
 
     sections: list[Section] = field(default_factory=list)
     headings: list[tuple[int, str]] = field(default_factory=list)
@@ -180,7 +180,7 @@ class _Walk:
             self.headings.append((level, heading))
 
     def _end_list(self) -> None:
-        """What follows a definition list is not about its last term."""
+        """End the section of the list's last term, because the text after the list is not about it."""
         before = self.lists.pop()
         if self.headings and self.headings[-1][0] == TERM_LEVEL:
             self._end_section()
@@ -197,7 +197,7 @@ class _Walk:
 
 
 def _level(node: LexborNode) -> int | None:
-    """How deep a heading is, None for anything else."""
+    """The level of a heading; None for any other node."""
     if node.tag == "dt" and node.attributes.get("id"):
         return TERM_LEVEL
     return HEADINGS.get(node.tag or "")

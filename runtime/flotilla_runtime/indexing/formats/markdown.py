@@ -1,4 +1,4 @@
-"""Markdown by its headings; the text stays as it was written, less the targets of links."""
+"""Parses Markdown into sections by headings; the text is kept as written, without the targets of links."""
 
 import re
 from collections.abc import Iterator
@@ -20,20 +20,20 @@ NOT_IN_ANCHORS = re.compile(r"[^\w\- ]")
 
 
 def parse_markdown(content: bytes, name: str) -> ParsedDocument:
-    """Title and sections; the title is the front matter's, else the first heading, else `name`."""
+    """Title and sections; the title is that of the front matter, else the first heading, else `name`."""
     text = decode(content).replace("\r\n", "\n")
     front = FRONT_MATTER.match(text)
     title = FRONT_TITLE.search(front.group(1)) if front else None
     walk = _Walk()
     walk.over(COMMENT.sub("", text[front.end() :] if front else text))
     if not walk.sections:
-        raise DocumentError(DocumentReason.NO_TEXT, "the document has no text")
+        raise DocumentError(DocumentReason.NO_TEXT, "the document contains no text")
     first = title.group(1) if title else next((s.headings[0] for s in walk.sections if s.headings), name)
     return ParsedDocument(title=first, sections=tuple(walk.sections))
 
 
 def anchor_of(heading: str) -> str:
-    """The anchor that code hosts give a heading."""
+    """The anchor that code hosting sites give a heading."""
     return NOT_IN_ANCHORS.sub("", heading.lower()).strip().replace(" ", "-")
 
 
@@ -68,7 +68,7 @@ class _Walk:
 
 
 def _lines(text: str) -> Iterator[tuple[str, int]]:
-    """Each line with 0, its level as a heading, or minus the level it gives the line before it."""
+    """Each line with 0 for text, its level as a heading, or minus the level that it gives the line before."""
     fence = ""
     previous = ""
     for line in text.split("\n"):

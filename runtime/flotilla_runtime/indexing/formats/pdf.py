@@ -1,6 +1,7 @@
-"""PDF by pages, so that a passage can say on which page it stands."""
+"""Parses PDF into one section for each page, so that a passage can name its page."""
 
 import pypdfium2
+from pypdfium2 import raw
 
 from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
 from flotilla_runtime.indexing.records import ParsedDocument, Section
@@ -9,12 +10,14 @@ SOFT_HYPHENS = str.maketrans({"\ufffe": "", "\u00ad": "", "\u0002": "", "\x00": 
 
 
 def parse_pdf(content: bytes, name: str) -> ParsedDocument:
-    """One section a page; a file without any text (a scan) is a DocumentError."""
+    """One section for each page; raises DocumentError for a file without text, such as a scan."""
     try:
         document = pypdfium2.PdfDocument(content)
     except pypdfium2.PdfiumError as error:
-        if "password" in str(error).lower():
-            raise DocumentError(DocumentReason.ENCRYPTED, "the PDF needs a password") from None
+        if error.err_code == raw.FPDF_ERR_PASSWORD:
+            raise DocumentError(
+                DocumentReason.ENCRYPTED, "the PDF needs a password; save it without one"
+            ) from None
         raise DocumentError(DocumentReason.BROKEN, f"the PDF cannot be opened: {error}") from None
     try:
         title = document.get_metadata_value("Title").strip() or name
@@ -25,7 +28,7 @@ def parse_pdf(content: bytes, name: str) -> ParsedDocument:
         document.close()
     if not sections:
         raise DocumentError(
-            DocumentReason.NO_TEXT, "the PDF holds no text; a scan needs text recognition first"
+            DocumentReason.NO_TEXT, "the PDF contains no text; run text recognition on it if it is a scan"
         )
     return ParsedDocument(title=title, sections=tuple(sections))
 

@@ -1,0 +1,112 @@
+"""What an earlier version has left in Redis is understood: a task's hash and journal, the counts of a minute.
+
+stored/task.json was read out of a real Redis in which version 0.1.0 had run the task. It is never written
+anew: a change of what is stored gets another file beside it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flotilla_runtime.agent import story as stories
+from flotilla_runtime.agent.journal import Entry, Other, TaskStatus, decode
+from flotilla_runtime.agent.loop import Act, Brief, End, Situation, next_action
+from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
+from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+from flotilla_runtime.gateway.figures import fleet_status
+from flotilla_runtime.gateway.views import task_view
+
+STORED = json.loads((Path(__file__).parent / "stored" / "task.json").read_text())
+KEYS = "flotilla:{default/support}:"
+TASK_ID = "01JD0000000000000000000001"
+BRIEF = Brief(
+    question="How is space reclaimed?",
+    instructions="You answer questions about PostgreSQL.",
+    indexes=("manual", "wiki"),
+    model="smollm2",
+    context_tokens=4096,
+    limits=TaskLimits(),
+    max_attempts=5,
+)
+
+
+def entries(count: int | None = None) -> list[Entry]:
+    return [decode(text) for text in STORED["journal"][:count]]
+
+
+@pytest.mark.parametrize(
+    ("written", "step", "calls"),
+    [
+        pytest.param(1, 1, ["retrieve/manual", "retrieve/wiki"], id="nothing has begun"),
+        pytest.param(6, 1, ["retrieve/wiki"], id="a worker was lost amid the searches"),
+        pytest.param(8, 2, ["answer/1"], id="the searches are done"),
+        pytest.param(9, 2, ["answer/1"], id="a worker was lost while the model was asked"),
+        pytest.param(10, 3, ["answer/2"], id="the model has found the prompt too long"),
+        pytest.param(11, 3, ["answer/2"], id="a worker was lost while it was asked again"),
+    ],
+)
+def test_a_journal_goes_on_with_the_turn_that_it_had_come_to(
+    written: int, step: int, calls: list[str]
+) -> None:
+    action = next_action(stories.read(entries(written)), BRIEF, Situation(elapsed_seconds=1))
+    assert isinstance(action, Act)
+    assert (action.step, [call.id for call in action.calls]) == (step, calls)
+
+
+def test_an_answer_in_a_journal_ends_the_task() -> None:
+    end = next_action(stories.read(entries(12)), BRIEF, Situation(elapsed_seconds=1))
+    assert isinstance(end, End)
+    assert (end.status, end.result and end.result["answer"]) == (TaskStatus.SUCCEEDED, "VACUUM does [1].")
+    assert (end.result or {})["missing"] == {"wiki": "no answer within 1.5 s"}
+
+
+def test_a_whole_journal_is_known_and_shown() -> None:
+    assert not [entry for entry in entries() if isinstance(entry, Other)]
+    record = TaskRecord.of(STORED["task"])
+    assert (record.id, record.priority, record.attempts) == (TASK_ID, Priority.INTERACTIVE, 2)
+    assert (record.limits, record.metadata) == (TaskLimits(), {"team": "docs"})
+    shown = task_view(LoadedTask(record=record, entries=tuple(entries()), read_at=record.submitted_at))
+    assert (shown.usage.steps, shown.usage.tokens, shown.attempts) == (3, 320, 2)
+    assert [moment.event for moment in shown.timeline][-2:] == ["Done", "Ended"]
+
+
+def test_the_counts_of_a_minute_are_the_figures_of_the_fleet() -> None:
+    window = {name: int(count) for name, count in STORED["window"].items()}
+    status = fleet_status(
+        fleet="default/support", waiting=0, in_flight=0, oldest_waiting_ms=None, windows=[window]
+    )
+    assert (status.ended, status.recovered, status.steps, status.tokens) == ({"Completed": 1}, 1, 3, 320)
+    assert status.busy_seconds == {
+        "Queue": 0.002,
+        "Model/smollm2": 0.9,
+        "Index/wiki": 1.5,
+        "Index/manual": 0.05,
+    }
+
+
+@pytest.mark.services
+async def test_a_task_that_was_left_half_done_is_claimed_and_ended(redis_server: Any) -> None:
+    fields = [part for field in STORED["task"].items() for part in field]
+    redis_server.ask("hset", f"{KEYS}task:{TASK_ID}", *fields)
+    redis_server.ask("rpush", f"{KEYS}journal:{TASK_ID}", *STORED["journal"][:12])
+    redis_server.ask("zadd", f"{KEYS}leases", "0", TASK_ID)
+    config = QueueConfig(
+        fleet="default/support", url=redis_server.url, password_path=redis_server.password_path
+    )
+    store = TaskStore(connect(config), config)
+    (claim,) = await store.claim("support-worker-2", 1)
+    assert (claim.id, claim.token) == (TASK_ID, 3)
+    task = await store.load(TASK_ID)
+    assert task is not None
+    assert list(task.entries[:12]) == entries(12)
+    story = stories.read(task.entries)
+    end = next_action(story, BRIEF, Situation(elapsed_seconds=1))
+    assert isinstance(end, End)
+    await store.finish(claim, end, story)
+    ended = await store.load(TASK_ID)
+    assert ended is not None
+    assert (ended.record.status, ended.record.reason) == (TaskStatus.SUCCEEDED, "Completed")
+    await store.close()

@@ -1,0 +1,54 @@
+"""The task API reads a body as JSON whatever its Content-Type, so that a plain `curl -d` works; no server."""
+
+import asyncio
+from http import HTTPStatus
+from typing import cast
+
+import httpx
+import pytest
+
+from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
+from flotilla_runtime.gateway.application import TaskAPI, task_application
+from flotilla_runtime.gateway.auth import Identity, NoAuthentication
+from flotilla_runtime.gateway.requests import SubmitRequest
+from flotilla_runtime.gateway.service import TaskService
+
+TASK = "01jd0000000000000000000000"
+
+
+class Inputs:
+    """Takes every submission, and keeps its input."""
+
+    def __init__(self) -> None:
+        self.submitted: list[str] = []
+
+    async def submit(self, request: SubmitRequest, caller: Identity) -> Submission:
+        self.submitted.append(request.input)
+        return Submission(outcome=SubmitOutcome.CREATED, id=TASK)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        pytest.param("application/json", id="JSON"),
+        pytest.param("application/x-www-form-urlencoded", id="what curl -d says"),
+        pytest.param("text/plain", id="text"),
+        pytest.param(None, id="none"),
+    ],
+)
+async def test_the_body_is_json_whatever_its_content_type(content_type: str | None) -> None:
+    service = Inputs()
+    api = TaskAPI(
+        service=cast("TaskService", service),
+        store=cast("TaskStore", None),
+        authenticator=NoAuthentication(),
+        max_body_bytes=1024,
+        stopping=asyncio.Event(),
+    )
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    transport = httpx.ASGITransport(app=task_application(api))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        answer = await client.post("/v1/tasks", content=b'{"input": "why?"}', headers=headers)
+    assert (answer.status_code, answer.json()) == (HTTPStatus.CREATED, {"id": TASK, "status": "Waiting"})
+    assert service.submitted == ["why?"]

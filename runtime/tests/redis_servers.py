@@ -1,0 +1,73 @@
+"""Redis servers for the runtime's tests, each a process with its own temporary folder."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from local_cluster.processes import free_port
+
+
+class RedisServer:
+    """A real redis-server with the settings of the managed one; it can be killed and started again."""
+
+    def __init__(self, folder: Path, *extra: str) -> None:
+        self.port = free_port()
+        self.password = "correct horse"
+        self._folder = folder
+        self._extra = extra
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def password_path(self) -> str:
+        return str(self._folder / "password")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self._folder),
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "requirepass": self.password,
+        }
+        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        (self._folder / "password").write_text(self.password)
+        log = (self._folder / "redis.log").open("ab")
+        self._process = subprocess.Popen(
+            ["redis-server", *arguments, *self._extra], stdout=log, stderr=subprocess.STDOUT
+        )
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def ask(self, *command: str) -> str:
+        """What redis-cli prints."""
+        told = subprocess.run(
+            ["redis-cli", "-p", str(self.port), "-a", self.password, "--no-auth-warning", *command],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return told.stdout
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
+            link.sendall(f'AUTH "{self.password}"\r\nPING\r\n'.encode())
+            return b"PONG" in link.recv(100)
+        return False

@@ -1,0 +1,63 @@
+"""docs/search.md against the application, without a server: a plain `curl -d` works, and the metrics.
+
+The fields of the request and of the answer are in operator/tests/house/test_quotes.py.
+"""
+
+import re
+from http import HTTPStatus
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import httpx
+import pytest
+from prometheus_client import generate_latest
+
+from flotilla_runtime.contract import MilvusConnection, RetrieverConfig, RetrieveRequest, RetrieveResponse
+from flotilla_runtime.retrieval.application import Figures, RetrieverApplication
+from flotilla_runtime.retrieval.generations import Generations
+from flotilla_runtime.retrieval.retriever import Retriever
+
+PAGE = Path(__file__).parents[3] / "docs" / "search.md"
+
+
+class Queries:
+    """Answers every search with nothing, and keeps its query."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def retrieve(
+        self, request: RetrieveRequest, *, top_k: int, deadline_seconds: float
+    ) -> RetrieveResponse:
+        self.asked.append(request.query)
+        return RetrieveResponse(passages=(), generation="g-one", took_milliseconds=1.0)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        pytest.param("application/json", id="JSON"),
+        pytest.param("application/x-www-form-urlencoded", id="what curl -d says"),
+        pytest.param(None, id="none"),
+    ],
+)
+async def test_the_body_is_json_whatever_its_content_type(content_type: str | None) -> None:
+    retriever = Queries()
+    config = RetrieverConfig(index="handbook", milvus=MilvusConnection(uri="http://milvus"), alias="handbook")
+    application = RetrieverApplication(config, cast("Retriever", retriever), cast("Generations", None))
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    transport = httpx.ASGITransport(app=application.build())
+    async with httpx.AsyncClient(transport=transport, base_url="http://retriever") as client:
+        answer = await client.post("/v1/retrieve", content=b'{"query": "fog"}', headers=headers)
+    assert answer.status_code == HTTPStatus.OK
+    assert answer.json() == {"passages": [], "generation": "g-one", "tookMilliseconds": 1.0}
+    assert retriever.asked == ["fog"]
+
+
+def test_every_metric_is_on_the_page() -> None:
+    figures = Figures(cast("Generations", SimpleNamespace(live=None)))
+    names = re.findall(r"^# TYPE (\S+) ", generate_latest(figures.registry).decode(), re.MULTILINE)
+    ours = [name for name in names if not name.endswith("_created")]
+    assert ours
+    assert [name for name in ours if f"| `{name}` |" not in PAGE.read_text()] == []
