@@ -9,7 +9,9 @@ RUN := $(VENV)/bin/python
 # Also where the environment says not to: an operator starts in half the processor time with it, and tests start hundreds.
 KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE=
 E2E := $(KEEP_BYTECODE) PYTHONPATH=e2e:operator:runtime:cli:benchmarks $(RUN)
-PYTEST := $(KEEP_BYTECODE) $(VENV)/bin/pytest -q
+TIERS := $(E2E) -m tiers
+# mypy's cache outlives the checkout, as the tools do: a fresh clone is checked in seconds.
+CACHE := $(if $(FLOTILLA_CACHE),$(FLOTILLA_CACHE),$(HOME)/.cache/flotilla)
 DOCS ?=
 QUESTION ?=
 TRACE ?= $(wildcard ../shared/data/mooncake_conversation_trace.jsonl)
@@ -27,10 +29,10 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt
 	@touch $@
 
 .PHONY: setup
-setup: $(VENV)/.installed ## Make the virtual environment from the lock file
+setup: $(VENV)/.installed ## Create the virtual environment from the lock file
 
 .PHONY: prerequisites
-prerequisites: setup ## Install the system packages that are missing (as root on Debian), or say which
+prerequisites: setup ## Install missing system packages (as root on Debian), or list them
 	@$(E2E) -m local_cluster prerequisites --install
 
 .PHONY: tools
@@ -38,11 +40,11 @@ tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes,
 	@$(E2E) -m local_cluster build
 
 .PHONY: generate
-generate: setup ## Write the CRDs and the API reference from the pydantic models
+generate: setup ## Generate the CRDs and the API reference from the pydantic models
 	@$(RUN) -m flotilla_operator.api.generate
 
 .PHONY: lock
-lock: setup ## Resolve the dependencies anew into requirements/
+lock: setup ## Resolve the dependencies again and write requirements/
 	@for set in "dev --all-extras" "operator --extra operator" "runtime --extra runtime --extra index"; do \
 	  set -- $$set; name=$$1; shift; \
 	  $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -50,7 +52,7 @@ lock: setup ## Resolve the dependencies anew into requirements/
 	    $$@ pyproject.toml --output-file requirements/$$name.txt; done
 
 .PHONY: lock-engine
-lock-engine: setup ## Resolve the CPU engine's packages anew into e2e/engine/requirements/
+lock-engine: setup ## Resolve the CPU engine's packages again and write e2e/engine/requirements/
 	@cd e2e/engine/requirements && for set in "engine --override overrides.txt" "models --no-deps"; do \
 	  set -- $$set; name=$$1; shift; \
 	  $(CURDIR)/$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
@@ -58,10 +60,10 @@ lock-engine: setup ## Resolve the CPU engine's packages anew into e2e/engine/req
 	    $$@ $$name.in --output-file $$name.txt; done
 
 .PHONY: lint
-lint: setup ## ruff, strict types and the dependency rules of the house
+lint: setup ## Check style (ruff), types (mypy) and the import rules of the packages
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy --cache-dir $(CACHE)/mypy
 	@$(VENV)/bin/lint-imports
 
 .PHONY: format
@@ -69,39 +71,61 @@ format: setup ## Format the code
 	@$(VENV)/bin/ruff check --fix-only --quiet .
 	@$(VENV)/bin/ruff format .
 
+.PHONY: caches
+caches: prerequisites ## Fetch and build into the cache what the tests need: programs, engine, models, base images
+	@$(TIERS) --prepare
+
 .PHONY: test-unit
-test-unit: setup ## Unit tests: no server, under a minute
-	@$(PYTEST) -n 2 -m "not apiserver and not services and not cluster"
+test-unit: setup ## Run the unit tests: no server, about a minute
+	@$(TIERS) unit
+
+.PHONY: test-scenes
+test-scenes: setup ## Run the scenes: the whole operator on a fake API server and a virtual clock, no server
+	@$(TIERS) scenes
 
 .PHONY: test-apiserver
-test-apiserver: tools ## Tests against a real API server with KWOK nodes
-	@$(PYTEST) -n 3 --dist worksteal -m apiserver
+test-apiserver: tools ## Run the tests against a real API server with KWOK nodes
+	@$(TIERS) apiserver
 
 .PHONY: test-services
-test-services: prerequisites ## Tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
-	@$(PYTEST) -n 2 --dist worksteal -m services
+test-services: caches ## Run the tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
+	@$(TIERS) services
 
 .PHONY: test-cluster
-test-cluster: tools ## End to end: a real kubelet, the real model
-	@$(PYTEST) -m cluster
+test-cluster: caches ## Run the end-to-end tests with a kubelet and a real model
+	@$(TIERS) cluster
 
 .PHONY: test
-test: tools lint test-unit test-apiserver test-services test-cluster ## Everything; installs what it needs
+test: caches lint ## Run the tests that every change must pass; print each tier's time beside its budget
+	@$(TIERS) unit scenes apiserver services cluster
+
+.PHONY: test-rare
+test-rare: caches ## Run the tests that only `make test-all` has
+	@$(TIERS) rare
+
+.PHONY: test-all
+test-all: caches lint ## Run the same, the rare tests and test-faults; CONTRIBUTING.md says when this is needed
+	@$(TIERS) unit scenes apiserver services cluster rare
+	@$(E2E) -m seeded_faults
+
+.PHONY: test-faults
+test-faults: caches ## Put faults into a copy of the code, one after another; each must make a test fail
+	@$(E2E) -m seeded_faults $(ARGS)
 
 .PHONY: cluster-up
 cluster-up: setup ## Start the local cluster (kind where Docker and kind are present, else the embedded one)
 	@$(E2E) -m local_cluster up
 
 .PHONY: cluster-down
-cluster-down: setup ## Take the local cluster down; nothing of it is left
+cluster-down: setup ## Take the local cluster down and remove all its processes and mounts
 	@$(E2E) -m local_cluster down
 
 .PHONY: cluster-status
-cluster-status: setup ## What runs, and where the kubeconfig is
+cluster-status: setup ## Show what runs, and where the kubeconfig is
 	@$(E2E) -m local_cluster status
 
 .PHONY: demo
-demo: setup ## The main job: three kinds, real documents, a real model, three answers with sources
+demo: setup ## Run all three kinds with real documents and a real model; print three answers with sources
 	@$(E2E) -m local_cluster prerequisites --demo --install
 	@$(E2E) -m demo $(if $(DOCS),--documents "$(DOCS)") $(if $(QUESTION),--question "$(QUESTION)")
 
@@ -110,30 +134,30 @@ demo-down: setup ## Remove the demo's namespace and the chart
 	@$(E2E) -m demo --down
 
 .PHONY: bench-retrieval-demo
-bench-retrieval-demo: prerequisites ## Is the right page among the first five? 30 questions over the demo's pages
+bench-retrieval-demo: prerequisites ## Measure how often the right page is among the first five, for 30 questions over the demo's pages
 	@$(E2E) -m retrieval_demo $(ARGS)
 
 .PHONY: bench-placement
-bench-placement: setup ## Plan 15,000 groups on 640 nodes; small clusters against an exact solver
+bench-placement: setup ## Plan 15,000 groups on 640 nodes; compare small clusters with an exact solver
 	@$(E2E) -m placement $(ARGS)
 
 .PHONY: bench-router
-bench-router: prerequisites ## TRACE=file: what the router adds to a request, and prefix hits (without a trace: ARGS=--no-trace)
+bench-router: prerequisites ## TRACE=file: measure what the router adds to a request, and prefix hits (no trace: ARGS=--no-trace)
 	@$(E2E) -m router $(if $(filter --no-trace,$(ARGS)),,$(if $(TRACE),--trace "$(TRACE)")) $(ARGS)
 
 .PHONY: bench-streams
-bench-streams: tools ## 200 open streams while the set scales, rolls, and loses a pod and a node
+bench-streams: tools ## Keep 200 streams open while the set scales, updates, and loses a pod and a node
 	@$(E2E) -m streams $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: tools ## 1,000 pods through the operator and through a bare client, side by side
+bench-scale: tools ## Create 1,000 pods by the operator and by a bare client, and compare the times
 	@$(E2E) -m scale $(ARGS)
 
 # The one that may lack its trace comes last.
 BENCHES := placement scale streams retrieval-demo router
 
 .PHONY: bench
-bench: ## TRACE=file: every benchmark, one JSON object each; goes on after one that fails and then fails too
+bench: ## TRACE=file: run every benchmark, one JSON object each; a failure does not stop the others
 	@failed=; for name in $(BENCHES); do echo "== $$name"; \
 	  $(MAKE) --no-print-directory bench-$$name || failed="$$failed $$name"; done; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

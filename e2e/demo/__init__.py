@@ -1,1 +1,1 @@
-"""The main job, end to end: cluster, chart, three kinds, documents, a real model, answers with sources."""
+"""The demo: it installs Flotilla on a local cluster and asks a fleet questions about real documents."""

@@ -1,7 +1,7 @@
-"""`make demo`: see Flotilla do its job.
+"""`make demo` installs Flotilla on a local cluster, indexes documents, and asks a fleet questions about them.
 
-Every step says what it does and how long it took; a wait that fails prints the conditions that explain it.
-It can be run again at any time, on the same or on other documents.
+Each step prints what it does and how many seconds it took. Where an object does not become ready in time, the
+demo prints the condition that says why. You can run it again at any time, on the same documents or on others.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from demo.timeline import Timeline
 from flotilla_cli.tasks import Answer, TaskFailedError
 
 GOODBYE = """
-Look further
+To look around
   export KUBECONFIG={kubeconfig}
   {kubectl} --namespace {namespace} get flotilla
   {kubectl} --namespace {namespace} describe agentfleet assistant
-  make demo DOCS=folder QUESTION="…"      your own documents
+  make demo DOCS=folder QUESTION="…"      asks your question about your documents
 
-Take it down
-  make demo-down         the demo and the chart
-  make cluster-down      the whole cluster
+To remove it
+  make demo-down         removes the demo's namespace and the chart
+  make cluster-down      removes the whole local cluster
 """
 
 
@@ -32,20 +32,30 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument(
-        "--documents", type=Path, help="a folder of HTML, Markdown, text or PDF files of your own"
+        "--documents",
+        type=Path,
+        help="a folder of HTML, Markdown, text or PDF files to index in place of the demo's",
     )
     parser.add_argument(
-        "--question", action="append", help="a question of your own; may be given several times"
+        "--question",
+        action="append",
+        help="a question to ask in place of the demo's; repeat the option to ask several",
     )
     parser.add_argument(
-        "--manifest", type=Path, default=environment.EXAMPLE, help="the file with the three kinds"
+        "--manifest",
+        type=Path,
+        default=environment.EXAMPLE,
+        help="the YAML file with the model replica sets, the index and the fleet to create "
+        "(default: examples/agentfleet.yaml)",
     )
-    parser.add_argument("--down", action="store_true", help="remove the demo and the chart instead")
+    parser.add_argument(
+        "--down", action="store_true", help="remove the demo's namespace and the chart, and end"
+    )
     return parser.parse_args()
 
 
 def show(question: Question, answer: Answer) -> None:
-    """Print one answer with the pages it rests on."""
+    """Print one answer with its sources, and mark a source that is a right page."""
     print(f"\nQ  {question.text}\nA  {answer.text.strip()}")
     for source in answer.sources:
         mark = "  (the right page)" if Path(source.document).name in question.right_pages else ""
@@ -54,22 +64,22 @@ def show(question: Question, answer: Answer) -> None:
 
 
 def run(options: argparse.Namespace, timeline: Timeline) -> Environment:
-    """The whole story, top to bottom."""
+    """All steps of the demo, in order."""
     files = environment.documents(options.documents)
-    with timeline.step("cluster: a Kubernetes to work on"):
+    with timeline.step("cluster: start the local Kubernetes cluster, or find it running"):
         demo = environment.up()
-    with timeline.step("images: operator, runtime, router, stores, engine"):
+    with timeline.step("images: build those of operator, runtime, router, stores and engine"):
         references = demo.build_images()
-    with timeline.step("chart: custom resource definitions and the operator"):
+    with timeline.step("chart: install the custom resource definitions and the operator"):
         demo.install_chart(references)
-    with timeline.step(f"claims: two models and {len(files.names)} documents from {files.title}"):
+    with timeline.step(f"volumes: copy two models and {len(files.names)} documents from {files.title}"):
         demo.fill_claims(files, references["runtime"])
-    with timeline.step(f"apply {options.manifest.name} and wait for all three kinds"):
+    with timeline.step(f"objects: apply {options.manifest.name} and wait until all are ready"):
         demo.apply(options.manifest, files.digest)
         demo.wait_until_ready()
     print(demo.kubectl.run("get", "flotilla"))
     questions = tuple(Question(text=text) for text in options.question or ()) or QUESTIONS
-    with timeline.step(f"ask {len(questions)} question{'s' if len(questions) > 1 else ''}"):
+    with timeline.step(f"tasks: ask {len(questions)} question{'s' if len(questions) > 1 else ''}"):
         answers = [(question, answer) for question, answer in demo.ask(questions)]
     for question, answer in answers:
         show(question, answer)
@@ -77,13 +87,13 @@ def run(options: argparse.Namespace, timeline: Timeline) -> Environment:
 
 
 def main() -> int:
-    """Run the demo; 1 when a step fails, with what explains it."""
+    """Run or remove the demo; 1 when a step fails, after its error message is printed."""
     options = arguments()
     timeline = Timeline()
-    if options.down:
-        environment.existing().remove()
-        return 0
     try:
+        if options.down:
+            environment.existing().remove()
+            return 0
         demo = run(options, timeline)
     except (environment.DemoError, KubectlError, TaskFailedError) as problem:
         print(f"\nThe demo stopped: {problem}", file=sys.stderr)

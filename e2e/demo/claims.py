@@ -1,4 +1,4 @@
-"""Fills the demo's two claims: one with the models, one with the documents."""
+"""Fills the demo's two persistent volume claims: one with the models, one with the documents."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +26,17 @@ def claim(name: str, size: str) -> dict[str, Any]:
     }
 
 
+def filler_name(claims: Sequence[str]) -> str:
+    """The name of the pod that fills these claims; others may be filled meanwhile."""
+    return f"{FILLER}-{claims[0]}"
+
+
 def filler_pod(image: str, claims: Sequence[str]) -> dict[str, Any]:
     """A pod that holds the claims open under /data/CLAIM while files are copied in."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": FILLER},
+        "metadata": {"name": filler_name(claims)},
         "spec": {
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
@@ -56,12 +61,13 @@ def fill(
 ) -> None:
     """Make each claim of `contents` hold exactly the named files of its folder."""
     kubectl.apply([claim(name, sizes[name]) for name in contents])
-    kubectl.run("delete", "pod", FILLER, "--ignore-not-found", "--wait")
+    filler = filler_name(list(contents))
+    kubectl.run("delete", "pod", filler, "--ignore-not-found", "--wait")
     kubectl.apply([filler_pod(image, list(contents))])
     try:
-        kubectl.run("wait", "--for=condition=Ready", f"pod/{FILLER}", "--timeout=180s", timeout_seconds=200)
+        kubectl.run("wait", "--for=condition=Ready", f"pod/{filler}", "--timeout=180s", timeout_seconds=200)
         for name, (folder, files) in contents.items():
-            kubectl.run("exec", FILLER, "--", "find", f"/data/{name}", "-mindepth", "1", "-delete")
-            kubectl.send_files(FILLER, folder, files, f"/data/{name}")
+            kubectl.run("exec", filler, "--", "find", f"/data/{name}", "-mindepth", "1", "-delete")
+            kubectl.send_files(filler, folder, files, f"/data/{name}")
     finally:
-        kubectl.run("delete", "pod", FILLER, "--ignore-not-found", "--wait")
+        kubectl.run("delete", "pod", filler, "--ignore-not-found", "--wait")

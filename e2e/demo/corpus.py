@@ -1,8 +1,9 @@
-"""The demo's documents: part of the PostgreSQL manual, else our own docs, or a folder of one's own.
+"""The demo's documents: a folder that the user names, else the PostgreSQL manual, else our own docs.
 
-Of the manual's 1,100 pages the demo takes the tutorial, the chapters on definition, manipulation, queries,
-indexes, concurrency, roles, text search and maintenance, and the reference pages of the statements that those
-chapters speak of: 191 pages, enough to be wrong in, and embedded on two cores in minutes.
+The manual has 1,100 pages. The demo takes 191 of them: the tutorial, the chapters on data definition and
+manipulation, queries, indexes, concurrency, roles, text search and maintenance, and the reference pages of
+the statements that those chapters describe. That is enough for a search to return a wrong page, and few
+enough for two cores to embed in minutes.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """The same for the same files with the same content."""
+        """A hash of all names and contents; it changes when any of them does."""
         digest = hashlib.sha256()
         for name in self.names:
             content = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
@@ -56,7 +57,7 @@ def _in_demo(page: str) -> bool:
 
 
 def folder_corpus(folder: Path, title: str | None = None) -> Corpus:
-    """Every document below a folder whose ending the index can read."""
+    """Every file below the folder with an ending that the index can read."""
     names = sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")

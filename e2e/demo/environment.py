@@ -1,6 +1,6 @@
-"""What the demo stands on: cluster, images, chart, claims, and the three kinds in their namespace.
+"""The steps of the demo: cluster, images, chart, volumes, and the objects in the demo's namespace.
 
-The end-to-end tests use the same functions, so what a newcomer sees is what is tested.
+The end-to-end tests call the same functions, so they test what a newcomer sees.
 """
 
 import json
@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,27 +41,29 @@ MODEL_FOLDERS = {GENERATOR.name: "smollm2", EMBEDDER.name: "minilm"}
 
 
 class DemoError(RuntimeError):
-    """A step could not be done; the message says what to look at."""
+    """A step failed; the message says why."""
 
 
 def documents(folder: Path | None) -> Corpus:
     """The user's documents, or the demo's."""
     corpus = demo_corpus() if folder is None else folder_corpus(folder.expanduser().resolve())
     if not corpus.names:
-        raise DemoError(f"{corpus.folder} holds no HTML, Markdown, text or PDF file")
+        raise DemoError(
+            f"the folder {corpus.folder} has no HTML, Markdown, text or PDF file in it; name another"
+        )
     return corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A cluster with the demo in it, or on its way there."""
+    """A cluster, and the steps that install the demo in it."""
 
     kubectl: Kubectl
 
     def build_images(self) -> Mapping[str, str]:
-        """Build what the cluster does not have yet; the references by name.
+        """Build the images that the cluster does not have yet, and return each image's reference by name.
 
-        The CPU engine's packages are mounted from the cache, not copied into an image.
+        The CPU engine's packages are in no image: the cluster mounts them from the cache folder.
         """
         ensure_engine()
         return images.ensure()
@@ -68,7 +71,7 @@ class Environment:
     def install_chart(self, references: Mapping[str, str], *extra_values: str) -> None:
         """Install or upgrade the chart with these images, and wait for the operator."""
         values = [*extra_values]
-        if "engine" in references:  # the local one is for CPUs, and stands in where a set asks for GPUs
+        if "engine" in references:  # the local engine is for CPUs; sets that ask for GPUs get it as well
             references = {**references, "engineCPU": references["engine"]}
         for name, reference in references.items():
             repository, _, tag = reference.rpartition(":")
@@ -98,26 +101,14 @@ class Environment:
         return done.stdout
 
     def fill_claims(self, corpus: Corpus, image: str) -> None:
-        """Make the namespace, which enforces restricted pod security, and its two claims.
+        """Make the namespace, with restricted pod security enforced, and fill its two claims.
 
-        `image` is any that has sleep, find and tar.
+        `image` is any image with sleep, find and tar in it.
         """
         self.make_namespace()
-        with tempfile.TemporaryDirectory() as folder:
-            models = Path(folder)
-            for name, short in MODEL_FOLDERS.items():
-                (models / short).symlink_to(ensure_models() / name)
-            files = sorted(
-                str(path.relative_to(models))
-                for short in MODEL_FOLDERS.values()
-                for path in (models / short).iterdir()
-            )
-            claims.fill(
-                self.kubectl,
-                image,
-                {"models": (models, files), "documents": (corpus.folder, corpus.names)},
-                CLAIM_SIZES,
-            )
+        with model_folders(MODEL_FOLDERS) as models:
+            contents = {"models": models, "documents": (corpus.folder, corpus.names)}
+            claims.fill(self.kubectl, image, contents, CLAIM_SIZES)
 
     def make_namespace(self, level: str = "restricted") -> None:
         """The demo's namespace, with this level of pod security."""
@@ -127,7 +118,7 @@ class Environment:
         self.kubectl.run("apply", "--filename", "-", stdin=json.dumps(manifest))
 
     def apply(self, manifest: Path, revision: str | None = None) -> None:
-        """Apply the file with the three kinds; `revision` tells the index whether its documents changed."""
+        """Apply the file's objects; a new `revision` makes the index read its documents again."""
         objects = [item for item in yaml.safe_load_all(manifest.read_text()) if item is not None]
         for item in objects:
             if revision is not None and item["kind"] == "VectorIndex":
@@ -135,7 +126,7 @@ class Environment:
         self.kubectl.apply(objects)
 
     def wait_until_ready(self, timeout_seconds: int = READY_TIMEOUT_SECONDS) -> None:
-        """Wait for the condition Ready of every object, and tell each change of what keeps one from it."""
+        """Wait until every object's condition Ready is true; print each new reason why one is not."""
         deadline = time.monotonic() + timeout_seconds
         told: Mapping[str, str] = {}
         while waiting := self.not_ready():
@@ -145,17 +136,17 @@ class Environment:
             told = waiting
             if time.monotonic() > deadline:
                 lines = "\n".join(f"  {name}: {why}" for name, why in waiting.items())
-                raise DemoError(f"not ready after {timeout_seconds} s:\n{lines}")
+                raise DemoError(f"these objects are not ready after {timeout_seconds} s:\n{lines}")
             time.sleep(POLL_SECONDS)
 
     def not_ready(self) -> Mapping[str, str]:
-        """Why each object that is not ready is not, in the words of its condition Ready."""
+        """Each object that is not ready, with the reason and message of its condition Ready."""
         found = {}
         for item in self.kubectl.get(",".join(KINDS))["items"]:
             status = item.get("status", {})
             ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), None)
             if status.get("observedGeneration") != item["metadata"]["generation"] or ready is None:
-                why = "the operator has not seen it yet"
+                why = "the operator has not yet written the status of this generation"
             elif ready["status"] != "True":
                 why = f"{ready['reason']}: {ready['message']}"
             else:
@@ -179,7 +170,7 @@ class Environment:
                 yield question, ask(client, question.text)
 
     def remove(self) -> None:
-        """Delete the demo's namespace, then the chart; the definitions stay, as they do for everybody."""
+        """Delete the demo's namespace, then the chart; helm leaves the custom resource definitions."""
         name = str(self.kubectl.namespace)
         replace(self.kubectl, namespace=None).run(
             "delete", "namespace", name, "--ignore-not-found", "--wait", timeout_seconds=300
@@ -187,10 +178,21 @@ class Environment:
         self.helm("uninstall", "flotilla", "--ignore-not-found", "--wait")
 
 
+@contextmanager
+def model_folders(folders: Mapping[str, str]) -> Iterator[tuple[Path, Sequence[str]]]:
+    """A folder that holds these models, each under its short name, and the names of its files."""
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        for name, short in folders.items():
+            (root / short).symlink_to(ensure_models() / name)
+        files = [path for short in folders.values() for path in (root / short).iterdir()]
+        yield root, sorted(str(path.relative_to(root)) for path in files)
+
+
 def existing() -> Environment:
     """The cluster that runs; DemoError when there is none."""
     if not directories().kubeconfig.exists():
-        raise DemoError("no local cluster runs: make cluster-up")
+        raise DemoError("there is no local cluster; start one with `make cluster-up`")
     return Environment(
         kubectl=Kubectl(
             binary=binary("kubectl"), kubeconfig=directories().kubeconfig, namespace=DEMO_NAMESPACE

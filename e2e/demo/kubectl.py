@@ -1,4 +1,4 @@
-"""kubectl as the demo and end-to-end tests use it: one cluster, clear failures, port forwards that end."""
+"""kubectl for the demo and the end-to-end tests: one cluster, and kubectl's own words in every error."""
 
 import json
 import re
@@ -13,7 +13,7 @@ FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
 class KubectlError(RuntimeError):
-    """kubectl said no; the message is its own."""
+    """A kubectl command failed; the message is what kubectl printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Kubectl:
         archive.stdin.close()
         _, problem = unpack.communicate(timeout=600)
         if archive.wait() != 0 or unpack.returncode != 0:
-            raise KubectlError(f"copying {folder} into {pod}: {problem.decode().strip()}")
+            raise KubectlError(f"could not copy {folder} into pod {pod}: {problem.decode().strip()}")
 
     @contextmanager
     def port_forward(self, target: str, port: int) -> Iterator[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question and the file names of its right pages, any of which will do; none for a user's own."""
+    """A question, and the file names of the pages that answer it; a user's question has none."""
 
     text: str
     right_pages: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Tells a person what is going on and, at the end, where the time went."""
+"""Prints each step as it starts and, at the end, how many seconds each one took."""
 
 import time
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ class Timeline:
         return sum(seconds for _, seconds in self.steps)
 
     def table(self) -> str:
-        """One line a step, the seconds and the share of the whole."""
+        """One line for each step, with its seconds and its share of the total."""
         total = self.total_seconds or 1.0
         width = max((len(title) for title, _ in self.steps), default=0)
         rows = [
             f"  {title:<{width}}  {seconds:7.1f} s  {seconds / total:4.0%}" for title, seconds in self.steps
         ]
-        return "\n".join([*rows, f"  {'in all':<{width}}  {total:7.1f} s"])
+        return "\n".join([*rows, f"  {'total':<{width}}  {total:7.1f} s"])

@@ -1,4 +1,4 @@
-"""`python -m engine environment | models | serve`: the real engine and its models on this machine."""
+"""`python -m engine environment | models | serve`: install vLLM's CPU build, make its models, serve one."""
 
 import argparse
 import sys
@@ -14,16 +14,22 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m engine", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("environment", help="install vLLM's CPU build into the cache, or find it there")
-    models = commands.add_parser("models", help="make the two small models")
-    models.add_argument("--to", type=Path, help="also put them under this folder")
+    commands.add_parser(
+        "environment", help="install vLLM's CPU build into the cache unless it is there; print its folder"
+    )
+    models = commands.add_parser(
+        "models", help="make the two small models in the cache unless they are there; print their folder"
+    )
+    models.add_argument("--to", type=Path, help="a folder to copy both models into as well")
     serve = commands.add_parser(
-        "serve", help="serve a model on the loopback interface; further arguments go to vLLM"
+        "serve", help="serve a model on 127.0.0.1; arguments not listed here are passed to vLLM"
     )
     serve.add_argument(
-        "--model", required=True, help=f"a folder, or one of {', '.join(model.name for model in MODELS)}"
+        "--model",
+        required=True,
+        help=f"the folder of a model, or one of {', '.join(model.name for model in MODELS)}",
     )
-    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--port", type=int, default=8000, help="the port to listen on (default: 8000)")
     return top
 
 

@@ -1,8 +1,8 @@
-"""Where the engine's large files are kept, and under which names.
+"""The cache folder of the engine's packages and models.
 
-Everything is addressed by the content that made it: another lock file gives another folder, so a half-built
-or outdated folder is never mistaken for the wanted one. A folder appears under its final name by one rename,
-after it is complete.
+A folder's name is a hash of the files that it was made from: a changed lock file gives a new folder, so an
+outdated one is never used. A folder is built under another name and renamed when it is complete, so a
+half-built one is never used either.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ def content_key(files: Iterable[Path], layout: str) -> str:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Whoever else would make `folder` waits until the block has ended; then it is there."""
+    """Hold the lock of `folder`, so that only one process at a time makes it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -42,7 +42,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def built_aside(folder: Path) -> Iterator[Path]:
-    """A scratch folder that takes `folder`'s name when the block ends well, and vanishes otherwise."""
+    """A scratch folder: renamed to `folder` when the block succeeds, removed when it raises."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     scratch.chmod(0o755)
@@ -56,9 +56,9 @@ def built_aside(folder: Path) -> Iterator[Path]:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to its sibling `target`, in one step.
+    """Make `link` a symbolic link to its sibling `target`, in one step.
 
-    Relative, because the folder that holds both is mounted elsewhere in the containers.
+    The link is relative, because the containers mount the folder of both at another path.
     """
     if link.is_symlink() and link.readlink() == Path(target.name):
         return

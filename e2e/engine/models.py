@@ -1,7 +1,7 @@
-"""Makes the two models of demo and tests from packages, as the folders an engine serves.
+"""Makes the model folders that the demo and the tests serve, from Python packages that hold the models.
 
 SmolLM2-135M-Instruct comes as a GGUF file and is converted to bf16 safetensors in the engine's environment;
-all-MiniLM-L6-v2 comes as it is. What is made is kept in the cache under a key of everything that made it.
+all-MiniLM-L6-v2 is copied unchanged. Both are kept in the cache, in a folder named by a hash of their inputs.
 """
 
 import os
@@ -57,21 +57,21 @@ def models_folder(root: Path | None = None) -> Path:
 
 
 def ensure_models(root: Path | None = None, progress: Progress = print) -> Path:
-    """The folder that holds both model folders, made first where it is missing."""
+    """The folder that holds both model folders; makes it when it is missing."""
     folder = models_folder(root)
     with alone(folder):
         if not folder.is_dir():
             engine = ensure(root, progress)
             began = time.monotonic()
-            progress("models: preparing SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (half a minute)")
+            progress("models: making SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (takes half a minute)")
             with built_aside(folder) as scratch:
                 _make(engine, scratch)
-            progress(f"models: ready after {time.monotonic() - began:.0f} s in {folder}")
+            progress(f"models: ready in {folder} after {time.monotonic() - began:.0f} s")
     return folder
 
 
 def copy_models(destination: Path, progress: Progress = print) -> None:
-    """Put both models under `destination`, linked where the file system allows, copied elsewhere."""
+    """Put both models into `destination`: as hard links where the file system allows it, else as copies."""
     source = ensure_models(progress=progress)
     for model in MODELS:
         shutil.copytree(

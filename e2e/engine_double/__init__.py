@@ -1,7 +1,7 @@
 """An OpenAI-compatible server that imitates vLLM without a model.
 
-For what a small real model on two cores cannot show: hundreds of streams at once, speeds and queues that a
-test chooses, planning that goes as scripted, faults at a chosen moment. The batching, the KV cache and its
-prefix hits are a pure simulation (`simulator`, `kv_cache`); around it stand a web server and vLLM's metrics
-under vLLM's names. A contract test holds its answers and its metrics against the real engine.
+Tests use it for what a small real model on two cores cannot do: hundreds of streams at once, chosen speeds
+and queues, scripted answers and tool calls, and faults at a chosen moment. Batching, the KV cache and its
+prefix hits are a pure simulation (`simulator`, `kv_cache`). A web server puts vLLM's paths and metrics around
+it. A contract test compares its answers and metrics with those of the real engine.
 """

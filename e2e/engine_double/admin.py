@@ -1,4 +1,4 @@
-"""The paths under /admin: script the double, break it, and see what it was asked."""
+"""The paths under /admin, with which tests script replies, set faults, and read the requests so far."""
 
 import json
 from collections import deque
@@ -20,7 +20,7 @@ class ScriptedReplies(RootModel[list[ScriptedReply]]):
 
 
 class Admin:
-    """What tests do to a running double."""
+    """The handlers of the paths under /admin."""
 
     def __init__(self, script: Script, switch: FaultSwitch, engine: Engine) -> None:
         self._script = script

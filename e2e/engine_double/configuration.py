@@ -17,14 +17,14 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Task(StrEnum):
-    """What the imitated model is for."""
+    """Whether the imitated model generates text or embeds it."""
 
     GENERATE = "Generate"
     EMBED = "Embed"
 
 
 class Configuration(BaseModel):
-    """Model, speed, room, script and faults of one double."""
+    """The model, speeds, KV cache size, scripted replies and faults of one double."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class Configuration(BaseModel):
     decode_step_seconds: Seconds = 0.012
     decode_step_seconds_per_sequence: Seconds = 0.0
     reply_tokens: Count = 32
-    """Length of a reply that no script gives, where the caller sets no lower limit."""
+    """The length of a reply that is not scripted, unless the caller sets a lower limit."""
     embedding_dimension: Count = 384
     script: tuple[ScriptedReply, ...] = ()
     faults: Faults = Faults()
@@ -74,7 +74,7 @@ class Configuration(BaseModel):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The double's own arguments and those of vLLM's that it understands; vLLM's others are ignored."""
+    """The double's own arguments, and those of vLLM that it understands."""
     arguments = argparse.ArgumentParser(prog="python -m engine_double", allow_abbrev=False)
     arguments.add_argument("--config", type=Path, help="a JSON file; see engine_double.configuration")
     arguments.add_argument(
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def configuration(options: argparse.Namespace) -> Configuration:
-    """The file's settings with the arguments' on top; a longer context brings the blocks it needs."""
+    """The file's settings, overridden by the arguments; a longer context adds the KV blocks that it needs."""
     base = (
         Configuration.model_validate_json(options.config.read_text()) if options.config else Configuration()
     )
@@ -115,7 +115,7 @@ def configuration(options: argparse.Namespace) -> Configuration:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Configuration, argparse.Namespace, list[str]]:
-    """Configuration, the options that say where to listen, and the arguments that mean nothing here."""
+    """The configuration, the options that say where to listen, and the arguments that are ignored."""
     named = ["--model", *arguments] if arguments and not arguments[0].startswith("-") else list(arguments)
     options, ignored = parser().parse_known_args(named)
     return configuration(options), options, ignored

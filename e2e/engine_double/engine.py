@@ -1,4 +1,4 @@
-"""The simulator in real time: a loop that wakes when a step ends, and a queue of events per request."""
+"""The simulator in real time: a loop that wakes when a step ends, and a queue of events for each request."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ EventQueue = asyncio.Queue[Event]
 
 
 class Engine:
-    """Runs a simulator against the clock and hands each request its events.
+    """Runs a simulator in real time and gives each request its events.
 
-    Its clock stands still while it hangs, so what hung goes on afterwards where it was.
+    Its clock stops while the engine hangs, so requests continue afterwards from where they were.
     """
 
     def __init__(self, simulator: Simulator, metrics: EngineMetrics) -> None:
@@ -65,7 +65,7 @@ class Engine:
         self._changed.set()
 
     def scrape(self) -> bytes:
-        """What a scrape would get now."""
+        """The metrics as they are now."""
         self._deliver(self._simulator.advance(self._now()))
         return self._metrics.render(self._simulator)
 

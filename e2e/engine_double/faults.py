@@ -1,4 +1,4 @@
-"""What goes wrong with a double, and when."""
+"""The faults that a double can be given."""
 
 import os
 from enum import StrEnum
@@ -12,7 +12,7 @@ CRASH_STATUS = 139
 
 
 class Hang(StrEnum):
-    """What no longer answers."""
+    """The paths that no longer answer."""
 
     NONE = "None"
     REQUESTS = "Requests"
@@ -29,44 +29,44 @@ class MetricsFault(StrEnum):
 
 
 class Faults(BaseModel):
-    """What goes wrong, and when. Posted to /admin/faults, it replaces what was set before."""
+    """The faults in force; a POST to /admin/faults replaces all of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     start_delay_seconds: Seconds = 0.0
-    """Nothing listens for so long after the start, as while weights are loaded."""
+    """How long no port is open after the start, as while vLLM loads weights."""
     hang: Hang = Hang.NONE
     fail_next: Annotated[int, Field(ge=0)] = 0
-    """So many requests are answered with `fail_status`."""
+    """How many requests, from the next one on, are answered with `fail_status`."""
     fail_every: Count | None = None
-    """Every so many-th request is answered with `fail_status`."""
+    """With N, every Nth request is answered with `fail_status`."""
     fail_status: Annotated[int, Field(ge=400, le=599)] = 500
     cut_streams_after_tokens: Annotated[int, Field(ge=0)] | None = None
-    """Streams end without a goodbye after so many tokens."""
+    """Streams break after this many tokens, without [DONE] and without an error."""
     crash_after_requests: Count | None = None
-    """The process dies when that many requests have come, without answering the last one."""
+    """The process dies at its Nth request, without an answer to it."""
     metrics: MetricsFault = MetricsFault.LIVE
 
 
 def crash() -> NoReturn:
-    """Die at once, as from a segmentation fault: no answer, no goodbye."""
+    """End the process at once, as a segmentation fault does."""
     os._exit(CRASH_STATUS)
 
 
 class FaultSwitch:
-    """The faults in force, and how many requests have met them since they were set."""
+    """The faults in force, and the number of requests since they were set."""
 
     def __init__(self, faults: Faults) -> None:
         self.set(faults)
 
     def set(self, faults: Faults) -> None:
-        """Replace the faults and count anew."""
+        """Replace the faults, and count requests from zero again."""
         self.faults = faults
         self._requests = 0
         self._failures_left = faults.fail_next
 
     def next_request(self) -> int | None:
-        """The status with which the next request fails; None where it does not."""
+        """Count a request; the status with which it fails, or None."""
         faults = self.faults
         self._requests += 1
         if faults.crash_after_requests is not None and self._requests >= faults.crash_after_requests:

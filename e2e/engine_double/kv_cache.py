@@ -1,9 +1,9 @@
-"""The KV cache of one simulated engine: blocks, shared prefixes, and what is forgotten first.
+"""The KV cache of one simulated engine: blocks, shared prefixes and eviction.
 
-A sequence's tokens fill blocks in order. A full block has a key made of its text and everything before it, so
-two sequences with the same beginning share their first blocks. Blocks that nobody uses any more keep their
-content and are taken, least recently used first, when a new block is needed. The last block of a sequence is
-private until it is full.
+A sequence's tokens fill blocks in order. The key of a full block is a hash of its text and of all text before
+it, so two sequences with the same beginning share their first blocks. The last block of a sequence is private
+until it is full. A block that no sequence uses keeps its content until it is evicted for a new block; the
+least recently used one is evicted first.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ BlockKey = int
 
 @dataclass(slots=True, kw_only=True)
 class KVCache:
-    """How many sequences use each keyed block, which unused ones are remembered, and how many are private."""
+    """The number of users of each keyed block, the unused blocks by age, and the number of private ones."""
 
     blocks: int
     block_tokens: int
@@ -26,16 +26,16 @@ class KVCache:
 
     @property
     def used_blocks(self) -> int:
-        """Blocks that a sequence holds now."""
+        """How many blocks the sequences hold now."""
         return len(self._users) + self._private
 
     @property
     def usage(self) -> float:
-        """The share of all blocks that is held, 0 to 1."""
+        """The held share of all blocks, from 0 to 1."""
         return self.used_blocks / self.blocks
 
     def cached_blocks(self, keys: Sequence[BlockKey]) -> int:
-        """How many of the first blocks of a sequence are here already."""
+        """How many of a sequence's first blocks are in the cache."""
         if not self.prefix_caching:
             return 0
         for count, key in enumerate(keys):
@@ -44,12 +44,12 @@ class KVCache:
         return len(keys)
 
     def room_for(self, keys: Sequence[BlockKey], private: int) -> bool:
-        """Whether a sequence could hold these keyed blocks and so many private ones besides."""
+        """Whether a sequence can hold these keyed blocks and this many private ones."""
         fresh = sum(1 for key in dict.fromkeys(keys) if key not in self._users)
         return self.used_blocks + fresh + private <= self.blocks
 
     def hold(self, keys: Sequence[BlockKey], private: int = 0) -> None:
-        """Take blocks for a sequence; the caller has asked for room."""
+        """Take blocks for a sequence; the caller has checked `room_for`."""
         for key in keys:
             self._users[key] = self._users.get(key, 0) + 1
             self._remembered.pop(key, None)
@@ -57,7 +57,7 @@ class KVCache:
         self._forget_what_does_not_fit()
 
     def release(self, keys: Sequence[BlockKey], private: int) -> None:
-        """Give a sequence's blocks back; its full ones stay remembered, the last of them forgotten first."""
+        """Give a sequence's blocks back; full ones stay in the cache, and the last one is evicted first."""
         for key in reversed(keys):
             self._users[key] -= 1
             if self._users[key] == 0:
@@ -67,7 +67,7 @@ class KVCache:
         self._private -= private
 
     def fill_private(self, key: BlockKey) -> None:
-        """A private block has become full and can be shared from now on."""
+        """Turn a private block, which is now full, into a shared one."""
         self._private -= 1
         self.hold([key])
 

@@ -1,7 +1,7 @@
-"""vLLM's metrics under vLLM's names, types, labels and buckets, fed from the simulator.
+"""vLLM's metrics with vLLM's names, types, labels and buckets, fed from the simulator.
 
-Only those that Flotilla or its users look at. The contract test compares every one of them with a real
-engine, so a name that vLLM changes fails there and nowhere else first.
+Only those that Flotilla or its users read. The contract test compares each of them with a real engine, so it
+fails when vLLM changes a name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ TOKEN_HISTOGRAMS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What the labels and the information metric say of this engine."""
+    """The values of the labels, and of the information metric."""
 
     model: str
     max_model_len: int
@@ -76,7 +76,7 @@ class Identity:
 
 
 class EngineMetrics:
-    """One engine's registry. `observe` takes the simulator's events, `render` what it holds now."""
+    """One engine's registry; `observe` takes the simulator's events, `render` returns the metrics' text."""
 
     def __init__(self, identity: Identity) -> None:
         self._registry = CollectorRegistry()
@@ -95,7 +95,7 @@ class EngineMetrics:
         self._describe_cache(identity)
 
     def observe(self, events: Iterable[Event]) -> None:
-        """Take in what has happened."""
+        """Count these events."""
         for event in events:
             if isinstance(event, Generated):
                 if event.since_last_seconds is not None:
@@ -104,11 +104,11 @@ class EngineMetrics:
                 self._observe_record(event.record)
 
     def observe_limit(self, max_tokens: int) -> None:
-        """A request asked for at most so many tokens."""
+        """Count the token limit of a request."""
         self._histograms["request_params_max_tokens"].observe(max_tokens)
 
     def render(self, simulator: Simulator) -> bytes:
-        """The text that a scrape gets."""
+        """The metrics as the text of GET /metrics."""
         self._gauges["num_requests_running"].set(simulator.running)
         self._gauges["num_requests_waiting"].set(simulator.waiting)
         self._waiting_by["capacity"].set(simulator.waiting)
@@ -170,7 +170,7 @@ class EngineMetrics:
 
 
 def _phases(record: Record) -> dict[str, float]:
-    """How long each phase that the request reached took."""
+    """The seconds of each phase that the request reached."""
     if record.scheduled is None:
         return {}
     phases = {

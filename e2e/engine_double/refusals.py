@@ -1,4 +1,4 @@
-"""How a request is refused: OpenAI's error body with the right status."""
+"""Refusals of requests: OpenAI's error body with the right status."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ ADMINISTRATION = "/admin/"  # the double's own
 
 
 class RefusedError(Exception):
-    """A request that gets an error answer: status, type, text and the parameter at fault."""
+    """An error answer: its status, type and text, and the parameter at fault."""
 
     def __init__(self, status: int, kind: str, problem: str, parameter: str | None = None) -> None:
         super().__init__(problem)
@@ -29,7 +29,7 @@ class RefusedError(Exception):
 
 @web.middleware
 async def errors_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer refusals as vLLM does, unknown paths too."""
+    """Answer refused requests and unknown paths as vLLM does."""
     try:
         return await handler(request)
     except RefusedError as refused:
@@ -39,7 +39,7 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def asking_for(key: str) -> Middleware:
-    """Lets only requests with this key through, as vLLM does behind the guard that our pods give it."""
+    """Refuse requests without this key, as vLLM does with the guard that our pods give it."""
 
     @web.middleware
     async def asked(request: web.Request, handler: Handler) -> web.StreamResponse:

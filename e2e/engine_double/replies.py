@@ -1,8 +1,8 @@
-"""What the double answers: a scripted reply where one fits the request, else filler of the wanted length.
+"""The double's replies: a scripted reply when one matches the request, else filler text of the wanted length.
 
-A script is a list of replies. The first one that fits the request and is not used up is taken; `times` says
-how often it may be, and no number means for ever. So a list of plain replies is a sequence, and a last reply
-with a pattern and without `times` is the answer to everything that matches it.
+A script is a list of replies. A request gets the first one that matches it and is not used up. A reply may be
+used `times` times, without a number any number of times. So a list of plain replies is a sequence, and a last
+reply with a pattern and without `times` answers every request that matches it.
 """
 
 import json
@@ -18,7 +18,7 @@ Pattern = Annotated[str, Field(max_length=1000)]
 
 
 class ScriptedCall(BaseModel):
-    """A tool call that the model is made to ask for."""
+    """A tool call in a scripted reply."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,16 +27,16 @@ class ScriptedCall(BaseModel):
 
 
 class ScriptedReply(BaseModel):
-    """One reply of a script, and for which requests it is meant."""
+    """One reply of a script, and the patterns of the requests that get it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     content: str = ""
     tool_calls: tuple[ScriptedCall, ...] = ()
     matches: Pattern | None = None
-    """A regular expression that must be found in the last message, whoever sent it; none fits everything."""
+    """A regular expression for the last message, whatever its role; without one, every message matches."""
     matches_anywhere: Pattern | None = None
-    """A regular expression that must be found in some message."""
+    """A regular expression that at least one message must match."""
     times: Annotated[int, Field(ge=1)] | None = 1
     status: Annotated[int, Field(ge=400, le=599)] | None = None
     """Answer with this error instead."""
@@ -45,7 +45,7 @@ class ScriptedReply(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A tool call with its arguments as the text that goes over the wire."""
+    """A tool call, with its arguments as JSON text."""
 
     name: str
     arguments: str
@@ -53,14 +53,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole reply, before it is cut to the caller's limit."""
+    """A whole reply, before it is cut to the caller's token limit."""
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def text(self) -> str:
-        """All of it as the text that fills the cache."""
+        """The whole reply as text, which fills the KV cache."""
         return self.content + "".join(call.name + call.arguments for call in self.tool_calls)
 
     def deltas(self) -> list["Delta"]:
@@ -74,7 +74,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """One token of a reply: of its content, the name of a call, or a piece of a call's arguments."""
+    """One token of a reply: a piece of its content, a call's name, or a piece of a call's arguments."""
 
     content: str | None = None
     call: int | None = None
@@ -87,7 +87,7 @@ FinishedBy = Literal["stop", "length", "tool_calls"]
 
 @dataclass(slots=True)
 class Script:
-    """The replies still to come."""
+    """The replies that are not used up."""
 
     _replies: list[tuple[ScriptedReply, int | None]] = field(default_factory=list)
 
@@ -96,15 +96,15 @@ class Script:
         self._replies.extend((reply, reply.times) for reply in replies)
 
     def clear(self) -> None:
-        """Forget what has not been used."""
+        """Remove all replies."""
         self._replies.clear()
 
     def remaining(self) -> int:
-        """How many entries are left."""
+        """How many replies are left."""
         return len(self._replies)
 
     def take(self, texts: list[str]) -> ScriptedReply | None:
-        """The reply for a conversation, given the text of its messages."""
+        """The reply to a conversation with these messages, or None; a reply that is used up is removed."""
         for place, (reply, left) in enumerate(self._replies):
             if not _fits(reply, texts):
                 continue
@@ -125,7 +125,7 @@ def _fits(reply: ScriptedReply, texts: list[str]) -> bool:
 
 
 def scripted(reply: ScriptedReply) -> Reply:
-    """A scripted reply as it is spoken."""
+    """The reply that a script's entry stands for."""
     calls = tuple(
         ToolCall(name=call.name, arguments=json.dumps(call.arguments, separators=(", ", ": ")))
         for call in reply.tool_calls
@@ -134,5 +134,5 @@ def scripted(reply: ScriptedReply) -> Reply:
 
 
 def filler_reply(tokens: int) -> Reply:
-    """Filler of so many tokens."""
+    """A reply of this many tokens of filler text."""
     return Reply(content=filler(tokens))

@@ -185,7 +185,7 @@ class Server:
         )
 
     async def _accept(self, request: web.Request, kind: type[Body]) -> Body:
-        """Read a request and remember it; the faults have their turn before anything is done."""
+        """Read and record a request; raises when a fault is set for it."""
         raw = await request.read()
         status = self._switch.next_request()
         if status is not None:
@@ -199,7 +199,7 @@ class Server:
         return body
 
     def _limit(self, prompt_tokens: int, body: shapes.Generation) -> int:
-        """How many tokens the reply may have; refuses what does not fit the context."""
+        """How many tokens the reply may have; refuses a prompt or a limit that exceeds the context."""
         longest = self._configuration.max_model_len
         if body.limit is not None and body.limit > longest:
             raise RefusedError(
@@ -265,6 +265,6 @@ async def _until_finished(events: EventQueue) -> None:
 
 
 def _cut(request: web.Request) -> None:
-    """End the connection as a dying engine does, in the middle of the body."""
+    """Break the connection in the middle of the body, as a dying engine does."""
     if request.transport is not None:
         request.transport.abort()

@@ -1,4 +1,4 @@
-"""The bodies of requests that matter to the double, and the JSON of its answers, key for key as vLLM's."""
+"""The request bodies that the double reads, and its answers with the same JSON keys as vLLM's."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ MaxTokens = Annotated[int, Field(ge=1)]
 
 
 class StreamOptions(BaseModel):
-    """What a stream carries besides tokens."""
+    """What a stream contains besides tokens."""
 
     include_usage: bool = False
 
 
 class Generation(BaseModel):
-    """What chat and completion requests have in common."""
+    """The fields that chat and completion requests share."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -39,7 +39,7 @@ class Generation(BaseModel):
 
     @property
     def wants_usage(self) -> bool:
-        """Whether the stream ends with the number of tokens."""
+        """Whether the stream ends with a chunk of token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
@@ -67,7 +67,7 @@ class EmbeddingRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answer's identity, shared by all its chunks."""
+    """The fields that all chunks of one answer share."""
 
     id: str
     model: str
@@ -77,12 +77,12 @@ class Answer:
 
     @property
     def object_name(self) -> str:
-        """What OpenAI calls the whole answer."""
+        """OpenAI's name for the type of the whole answer."""
         return "chat.completion" if self.chat else "text_completion"
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> JSON:
-    """The number of tokens, as streams carry it."""
+    """The token counts, as in a stream."""
     return {
         "prompt_tokens": prompt_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
@@ -91,7 +91,7 @@ def usage(prompt_tokens: int, completion_tokens: int) -> JSON:
 
 
 def full_usage(prompt_tokens: int, completion_tokens: int) -> JSON:
-    """The number of tokens, as whole answers carry it."""
+    """The token counts, as in a whole answer."""
     details = {"prompt_tokens_details": None, "completion_tokens_details": None}
     return usage(prompt_tokens, completion_tokens) | details
 
@@ -164,7 +164,7 @@ def opening(answer: Answer) -> JSON:
 
 
 def token(answer: Answer, delta: Delta, finished_by: FinishedBy | None, *, last: bool) -> JSON:
-    """The chunk of one token; the last one says why it ended, and names the engine where no usage follows."""
+    """The chunk of one token; the last has the finish reason, and the engine's name when no usage follows."""
     choice: JSON = {"index": 0}
     if answer.chat:
         choice |= {"delta": _chat_delta(answer, delta), "logprobs": None, "finish_reason": finished_by}
@@ -178,7 +178,7 @@ def token(answer: Answer, delta: Delta, finished_by: FinishedBy | None, *, last:
 
 
 def closing(answer: Answer, completion_tokens: int) -> JSON:
-    """The chunk that carries the number of tokens."""
+    """The chunk of token counts."""
     chunk = _chunk(answer, [])
     return chunk | {
         "usage": usage(answer.prompt_tokens, completion_tokens),

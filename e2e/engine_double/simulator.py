@@ -1,12 +1,12 @@
-"""Continuous batching as vLLM does it, in virtual time.
+"""Continuous batching as in vLLM, in virtual time.
 
-The engine works in steps. A step takes what runs and what waits, in order of arrival, up to a number of
-sequences and a budget of tokens: one token for each sequence that generates, a piece of the prompt for each
-that is still reading. Its length follows from the set speeds. Only at its end are tokens there. When the KV
-cache is full the youngest sequence goes back to the queue and starts over.
+The engine works in steps. A step serves running sequences, then waiting ones in order of arrival, up to a
+number of sequences and a budget of tokens: one token for each sequence that generates, and a piece of the
+prompt for each that is in prefill. The configured speeds give the step's duration, and its tokens appear at
+its end. When the KV cache is full, the youngest sequence goes back to the queue and starts over.
 
-Nothing here reads a clock: `submit`, `abort` and `advance` are told the time, and `next_change` says when
-something will happen. Times never go backwards, and the caller advances to `now` before it submits.
+Nothing here reads a clock: `submit`, `abort` and `advance` are given the time, and `next_change` says when
+the next step ends. Times never go backwards, and the caller advances to `now` before it submits.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ class _Sequence:
 
     @property
     def total(self) -> int:
-        """Tokens that must be in the cache before the next one can be generated."""
+        """The tokens that must be in the KV cache before the next one can be generated."""
         return self.request.prompt_tokens + self.generated
 
 
@@ -55,7 +55,7 @@ class _Step:
 
 
 class Simulator:
-    """One engine. `step_tokens` collects the size of every finished step until the caller takes them."""
+    """One engine; `step_tokens` collects the sizes of finished steps until the caller takes them."""
 
     def __init__(self, speeds: Speeds, limits: Limits) -> None:
         self.speeds = speeds
@@ -82,11 +82,11 @@ class Simulator:
         return len(self._waiting)
 
     def next_change(self) -> float | None:
-        """When the step under way ends; None when there is nothing to do."""
+        """When the current step ends; None when the engine is idle."""
         return self._step.ends if self._step else None
 
     def submit(self, request: Request, now: float) -> None:
-        """Queue a request; an idle engine starts on it at once."""
+        """Queue a request; an idle engine starts a step at once."""
         assert self._step is None or self._step.ends >= now, "advance to now before submitting"
         assert self._blocks(request.prompt_tokens + request.reply_tokens) <= self.limits.kv_blocks
         self._waiting.append(_Sequence(request=request, arrived=now))
@@ -105,7 +105,7 @@ class Simulator:
         return [self._finish(sequence, now, FinishReason.ABORT)]
 
     def advance(self, now: float) -> list[Event]:
-        """Everything that has happened up to and including `now`."""
+        """Let time pass until `now`; returns what happened up to and including it."""
         events: list[Event] = []
         while self._step is not None and self._step.ends <= now:
             step = self._step
@@ -174,7 +174,7 @@ class Simulator:
             self.counters.prefix_hits_tokens += cached
 
     def _cached_blocks(self, sequence: _Sequence) -> int:
-        # The last token is always computed: its result is what the next token comes from.
+        # The last token is computed even when it is cached, because the next token comes from its result.
         usable = (sequence.total - 1) // self.limits.block_tokens
         return self.cache.cached_blocks(sequence.request.block_keys[:usable])
 
@@ -182,7 +182,7 @@ class Simulator:
         return -(-tokens // self.limits.block_tokens)
 
     def _make_room(self, sequence: _Sequence, tokens: int) -> bool:
-        """Give a running sequence its next blocks, at the cost of the youngest; False when it was itself."""
+        """Give a running sequence its next blocks, preempting the youngest; False when that was itself."""
         wanted = self._blocks(sequence.computed + tokens) - len(sequence.shared) - sequence.private
         while wanted > 0 and not self.cache.room_for((), wanted):
             _, victim = self._running.popitem()

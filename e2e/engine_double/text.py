@@ -1,7 +1,7 @@
-"""Text as the double sees it: four characters are a token, and a block's key covers all text before it.
+"""Text as the double reads it: four characters are a token, and a block's key covers all text before it.
 
-A conversation is rendered so that one turn's text begins the next one's: every message is padded to whole
-tokens, so what the simulated cache holds of a conversation is found again by its next turn.
+The text of each turn of a conversation is a prefix of the next turn's, because every message is padded to
+whole tokens. So the next turn finds the conversation in the simulated KV cache.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def padded(text: str) -> str:
 
 
 def rendered_chat(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> str:
-    """A conversation as the text that the model would be given, up to where its answer begins."""
+    """The prompt text of a conversation, up to where the answer begins."""
     lines = [padded(f"tools:{json.dumps(tools, sort_keys=True)}")] if tools else []
     lines += [
         padded(f"<|{message.get('role', '')}|>") + padded(message_text(message)) for message in messages
@@ -39,7 +39,7 @@ def rendered_chat(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """A message's content, given as text or as parts, and its tool calls."""
+    """The text of a message: its content, which may be in parts, and its tool calls."""
     content = message.get("content") or ""
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
@@ -50,7 +50,7 @@ def message_text(message: Mapping[str, Any]) -> str:
 
 
 def block_keys(text: str, block_tokens: int) -> tuple[int, ...]:
-    """The keys of the blocks that a text fills; each stands for everything up to its end."""
+    """The keys of the blocks that a text fills; each key covers the text up to the block's end."""
     size = block_tokens * CHARACTERS_PER_TOKEN
     keys: list[int] = []
     previous = 0
@@ -61,13 +61,13 @@ def block_keys(text: str, block_tokens: int) -> tuple[int, ...]:
 
 
 def filler(tokens: int) -> str:
-    """Text of so many tokens, always the same."""
+    """A text of this many tokens, always the same for the same number."""
     repeats = -(-tokens // len(FILLER_WORDS))
     return "".join((FILLER_WORDS * repeats)[:tokens])
 
 
 def embedding(text: str, dimension: int) -> list[float]:
-    """A unit vector made of the text's words: texts that share words lie close together."""
+    """A unit vector made of the text's words; texts that share words have similar vectors."""
     vector = [0.0] * dimension
     for word in text.lower().split():
         digest = hashlib.blake2b(word.strip(".,;:!?()\"'").encode(), digest_size=8).digest()

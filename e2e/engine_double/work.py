@@ -1,4 +1,4 @@
-"""What a simulated engine is told, and what it reports."""
+"""The input of a simulated engine and the events that it reports."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +25,7 @@ class Speeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much the simulated engine takes on at once."""
+    """How much the simulated engine does at once."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One sequence to compute. Its reply is known from the start; `block_keys` cover prompt and reply.
+    """One sequence to compute; its reply is known in advance, and `block_keys` cover prompt and reply.
 
     `reply_tokens` is 0 for an embedding, which ends with its prompt.
     """
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The life of a finished request: the figures that vLLM observes in its histograms."""
+    """The times and sizes of a finished request, which vLLM's histograms observe."""
 
     request: Request
     arrived: float
@@ -65,7 +65,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """One more token of a request is there; `index` counts from 0."""
+    """A request got a token; `index` counts from 0."""
 
     request_id: str
     index: int
@@ -86,7 +86,7 @@ Event = Generated | Finished
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """What the engine has done since it started."""
+    """What the engine has done since it started, in numbers."""
 
     prefix_queries_tokens: int = 0
     prefix_hits_tokens: int = 0

@@ -1,5 +1,5 @@
-"""A stand-in for the Hugging Face hub: the few endpoints that downloading a model uses, over plain folders.
+"""A stub of the Hugging Face hub: the endpoints that a model download uses, with folders as repositories.
 
-Every folder ORGANISATION/NAME under the root is a repository. Which of them are gated or private, which
-tokens open them and what goes wrong is configuration. Point HF_ENDPOINT at it.
+Every folder ORGANISATION/NAME under the root is a repository. The configuration says which repositories are
+gated or private, which tokens may read them, and which faults occur. Set HF_ENDPOINT to the stub's URL.
 """

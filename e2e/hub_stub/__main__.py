@@ -1,4 +1,4 @@
-"""`python -m hub_stub --root FOLDER --port N [--config FILE]`."""
+"""The command line `python -m hub_stub --root FOLDER --port N [--config FILE]`."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,9 @@ from hub_stub.server import Hub
 def main() -> None:
     """Serve until stopped."""
     arguments = argparse.ArgumentParser(prog="python -m hub_stub", description=__doc__)
-    arguments.add_argument("--root", type=Path, required=True, help="holds ORGANISATION/NAME folders")
+    arguments.add_argument(
+        "--root", type=Path, required=True, help="the folder that holds ORGANISATION/NAME folders"
+    )
     arguments.add_argument("--config", type=Path, help="a JSON file; see hub_stub.configuration")
     arguments.add_argument("--host", default=None)
     arguments.add_argument("--port", type=int, default=8080)

@@ -1,4 +1,4 @@
-"""Who may read what, and which faults the stub has."""
+"""The stub's configuration: which tokens may read which repositories, and which faults occur."""
 
 from typing import Annotated, Literal
 
@@ -8,30 +8,30 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Access(BaseModel):
-    """How a repository is protected; one that is not mentioned is open to all."""
+    """How a repository is protected; a repository that is not listed is public."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     gated: bool = False
-    """Its listing is public, its files need a token that has been let in."""
+    """The list of its files is public; the files need a token that was granted access."""
     private: bool = False
-    """To others it does not exist."""
+    """For callers without access it does not exist."""
     revisions: tuple[str, ...] = ("main",)
 
 
 class Cut(BaseModel):
-    """Connections break off when a file has been sent this far."""
+    """The connection breaks after this many bytes of a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
     after_bytes: Annotated[int, Field(ge=0)]
     times: Count | None = None
-    """How often; for ever where it is absent."""
+    """How often it happens; without a value, every time."""
 
 
 class Stall(BaseModel):
-    """A download stands still when a file has been sent this far, until other faults are set."""
+    """A download stalls after this many bytes of a file, until other faults are set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class Busy(BaseModel):
 
 
 class Faults(BaseModel):
-    """What goes wrong; posted to /admin/faults, it replaces what was set before."""
+    """The faults that occur; a POST to /admin/faults replaces all of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,5 +65,5 @@ class Configuration(BaseModel):
 
     repositories: dict[str, Access] = {}
     tokens: dict[str, tuple[str, ...]] = {}
-    """The repositories that each known token opens."""
+    """For each known token, the repositories that it may read."""
     faults: Faults = Faults()

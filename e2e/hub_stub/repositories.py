@@ -1,4 +1,4 @@
-"""Folders as repositories: their files, their hashes and the commit that stands for their content."""
+"""Folders as repositories: their files, the files' hashes, and a commit id made from them."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -18,24 +18,24 @@ class StoredFile:
 
     @property
     def large(self) -> bool:
-        """Whether the hub would keep it apart from the repository and redirect to it."""
+        """Whether the hub would keep it in its large-file store and redirect downloads there."""
         return self.path.suffix in LARGE_SUFFIXES
 
     @property
     def blob(self) -> str:
-        """Forty digits that stand for the content in the listing."""
+        """The forty digits by which the list of files identifies the content."""
         return self.sha256[:40]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All files of a repository now."""
+    """All current files of a repository."""
 
     files: dict[str, StoredFile]
 
     @property
     def commit(self) -> str:
-        """Forty digits that change with any file."""
+        """Forty digits that change when any file does."""
         digest = hashlib.sha1(usedforsecurity=False)
         for name, file in sorted(self.files.items()):
             digest.update(f"{name}\0{file.sha256}\n".encode())
@@ -50,7 +50,7 @@ class Repositories:
     _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
 
     def snapshot(self, repository: str) -> Snapshot | None:
-        """The repository's files, or None where there is no such folder."""
+        """The repository's files, or None when there is no such folder."""
         folder = (self.root / repository).resolve()
         if not folder.is_dir() or not folder.is_relative_to(self.root.resolve()):
             return None

@@ -1,4 +1,4 @@
-"""The stub's paths, with the headers by which the hub's client tells refusals apart."""
+"""The stub's HTTP paths, with the hub's headers that tell its client why a request is refused."""
 
 import asyncio
 import json
@@ -102,8 +102,8 @@ class Hub:
     async def _large(self, request: web.Request) -> web.StreamResponse:
         _, snapshot = self._open(request)
         file = self._file(request, snapshot)
-        # The hub's own store is another host and says no commit; here the client follows the redirect itself
-        # and wants it.
+        # The hub redirects to a store on another host, whose answers name no commit. The stub redirects to
+        # itself, and the client expects the commit in the answer.
         headers = {"X-Repo-Commit": snapshot.commit, "ETag": f'"{file.sha256}"'}
         return await self._send(request, file, headers)
 

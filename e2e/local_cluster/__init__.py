@@ -1,7 +1,8 @@
 """A real Kubernetes on one machine, for people without a cluster and for the tests.
 
-Two sizes share their parts. `control_plane` is etcd and an API server (with the controller manager,
-the scheduler and KWOK on request) in a folder of its own, several at once, gone with the test.
-`embedded` adds a kubelet, containerd, DNS and storage: one per machine, started and stopped by
-`python -m local_cluster up|down|status`. Where Docker and kind are present, kind takes its place.
+- `control_plane` is etcd and an API server, on request with the controller manager, the scheduler and KWOK.
+  Each has a folder of its own, so several run at once; they end with the test.
+- `embedded` is a whole cluster: a control plane with a kubelet, containerd, DNS and storage. A machine has at
+  most one, which `python -m local_cluster up|down|status` starts, stops and shows. Where Docker and kind are
+  installed, a kind cluster is used in its place.
 """

@@ -1,4 +1,4 @@
-"""`python -m local_cluster`: up, down, status, build, prerequisites."""
+"""The command line `python -m local_cluster`: up, down, status, build, prerequisites."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ DEFAULT_GPU_NODES = 2
 
 
 def main() -> int:
-    """Run one command; what went wrong is printed, not traced."""
+    """Run one command; the message of a LocalClusterError is printed without a traceback."""
     arguments = _parser().parse_args()
     try:
         status: int = arguments.command(arguments)
@@ -25,20 +25,38 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="local_cluster", description="A local Kubernetes for Flotilla.")
+    parser = argparse.ArgumentParser(
+        prog="python -m local_cluster",
+        description="Starts and stops a local Kubernetes cluster for Flotilla.",
+    )
     commands = parser.add_subparsers(required=True)
-    up = commands.add_parser("up", help="start the cluster, or what of it does not run")
-    up.add_argument("--gpu-nodes", type=int, default=DEFAULT_GPU_NODES, help="KWOK nodes with 8 GPUs each")
-    up.add_argument("--dual-stack", action="store_true", help="IPv6 beside IPv4, for a new cluster")
+    up = commands.add_parser("up", help="start the cluster, or those of its parts that are not running")
+    up.add_argument(
+        "--gpu-nodes",
+        type=int,
+        default=DEFAULT_GPU_NODES,
+        help=f"how many simulated nodes with 8 GPUs each to create with KWOK (default: {DEFAULT_GPU_NODES})",
+    )
+    up.add_argument(
+        "--dual-stack",
+        action="store_true",
+        help="use IPv6 beside IPv4; has an effect only when the cluster is created",
+    )
     up.set_defaults(command=_up)
-    commands.add_parser("down", help="take it off the machine").set_defaults(command=_down)
-    commands.add_parser("status", help="what runs, and where the kubeconfig is").set_defaults(command=_status)
-    build = commands.add_parser("build", help="build the programs that are not in the cache")
-    build.add_argument("tools", nargs="*", metavar="TOOL", help=f"of {', '.join(TOOLS)}; all by default")
+    down = commands.add_parser("down", help="remove the cluster from this machine")
+    down.set_defaults(command=_down)
+    status = commands.add_parser(
+        "status", help="print which parts are running, and the path of the kubeconfig"
+    )
+    status.set_defaults(command=_status)
+    build = commands.add_parser("build", help="build the cluster's programs that are not in the cache")
+    build.add_argument(
+        "tools", nargs="*", metavar="TOOL", help=f"one of {', '.join(TOOLS)}; without a name, all are built"
+    )
     build.set_defaults(command=_build)
-    needs = commands.add_parser("prerequisites", help="what the machine lacks")
-    needs.add_argument("--install", action="store_true", help="install it (root on Debian)")
-    needs.add_argument("--demo", action="store_true", help="for the demo alone, not for the tests")
+    needs = commands.add_parser("prerequisites", help="print the Debian packages that this machine lacks")
+    needs.add_argument("--install", action="store_true", help="install them (needs root on Debian)")
+    needs.add_argument("--demo", action="store_true", help="only those of the demo, not those of the tests")
     needs.set_defaults(command=_prerequisites)
     return parser
 
@@ -65,7 +83,7 @@ def _status(_: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     unknown = sorted(set(arguments.tools) - TOOLS.keys())
     if unknown:
-        print(f"No such tool: {', '.join(unknown)}. There are {', '.join(TOOLS)}.", file=sys.stderr)
+        print(f"Unknown tool: {', '.join(unknown)}. Choose from {', '.join(TOOLS)}.", file=sys.stderr)
         return 2
     for name in arguments.tools or TOOLS:
         print(binary(name, progress=Progress()))
@@ -85,7 +103,7 @@ def _prerequisites(arguments: argparse.Namespace) -> int:
     for line in toolchain:
         print(f"Missing: {line}")
     if packages:
-        print(f"Missing packages. As root: {prerequisites.install_command(packages)}")
+        print(f"Packages are missing. Run this as root: {prerequisites.install_command(packages)}")
     return 1 if packages or toolchain else 0
 
 

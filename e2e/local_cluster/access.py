@@ -1,4 +1,4 @@
-"""Reach a cluster that a kubeconfig names: the same for kind, the embedded cluster and any other."""
+"""kubectl and an API client for the cluster of a kubeconfig, be it kind, the embedded cluster or another."""
 
 import base64
 import subprocess
@@ -23,9 +23,9 @@ class Access:
     kubeconfig: Path
 
     def kubectl(self, *arguments: str, manifest: str | None = None, check: bool = True) -> str:
-        """Run the pinned kubectl; `manifest` is its standard input. Returns what it printed.
+        """Run the pinned kubectl with `manifest` as its standard input, and return its output.
 
-        With `check` a failure raises and errors are left out of the answer; without, they are in it.
+        With `check` a failure raises an error; without it, the output includes what kubectl wrote to stderr.
         """
         result = subprocess.run(
             [binary("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments],

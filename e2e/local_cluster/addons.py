@@ -1,4 +1,4 @@
-"""What runs inside the cluster from the start, DNS and the storage class, and how to see that it does."""
+"""The cluster's own workloads, which are DNS and the storage class, and the checks that they are ready."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +17,7 @@ FORWARD = "forward . /etc/resolv.conf"
 
 
 def apply(plane: ControlPlane, manifests: list[Manifest]) -> None:
-    """Make the objects what the manifests say, whoever changed them."""
+    """Create or correct the objects, also where somebody changed them."""
     plane.kubectl(
         *("apply", "--server-side", "--force-conflicts", "--filename=-"),
         manifest=yaml.safe_dump_all(manifests),
@@ -35,7 +35,7 @@ def storage() -> list[Manifest]:
 
 
 def dns(image: str) -> list[Manifest]:
-    """CoreDNS; names outside the cluster are asked for where this machine asks, if pods can reach that."""
+    """CoreDNS; it forwards names outside the cluster to this machine's resolver, if pods can reach that."""
     forward = FORWARD if network.resolver_configuration() else ""
     text = _filled("dns.yaml", IMAGE=image, ADDRESS=node.DNS_ADDRESS, FORWARD=forward)
     return documents(text)
@@ -59,7 +59,7 @@ def node_ready(plane: ControlPlane, name: str = node.NODE_NAME) -> bool:
 
 
 def endpoint_known(plane: ControlPlane) -> bool:
-    """Whether the API's own service leads somewhere; CoreDNS started before that waits for a minute."""
+    """Whether the service `kubernetes` has an endpoint; a CoreDNS that starts before waits for a minute."""
     with suppress(ApiError, httpx.HTTPError):
         found = plane.client.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
         return bool(found["endpoints"])

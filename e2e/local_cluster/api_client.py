@@ -1,6 +1,6 @@
-"""A small synchronous client for set-up code and tests: raw dictionaries in, raw dictionaries out.
+"""A small synchronous API client for set-up code and tests; objects are plain dictionaries.
 
-The product uses `kubernetes.aio`; a test that used the same client could share its mistakes.
+The product uses `kubernetes.aio`; a test with the same client could miss that client's mistakes.
 """
 
 import json
@@ -59,6 +59,13 @@ class ApiClient:
         """Read an object or a list."""
         return self.request("GET", path)
 
+    def text(self, path: str) -> str:
+        """Read something that is not JSON, such as a pod's log."""
+        response = self._http.get(path)
+        if response.is_error:
+            raise _error("GET", path, response)
+        return response.text
+
     def create(self, path: str, body: Mapping[str, Any]) -> Manifest:
         """Post a new object to a collection."""
         return self.request("POST", path, body=body)
@@ -96,14 +103,24 @@ class ApiClient:
         """One request; an error status becomes an ApiError with the server's message."""
         content = None if body is None else json.dumps(body)
         response = self._http.request(method, path, content=content, headers={"Content-Type": kind})
-        try:
-            answer: Manifest = response.json()
-        except ValueError:
-            answer = {"message": response.text}
+        answer = _answer(response)
         if response.is_error:
-            message = str(answer.get("message", ""))
-            raise ApiError(method=method, path=path, status=response.status_code, message=message)
+            raise _error(method, path, response)
         return answer
+
+
+def _answer(response: httpx.Response) -> Manifest:
+    """The body; a text that is not JSON becomes a message."""
+    try:
+        answer: Manifest = response.json()
+    except ValueError:
+        answer = {"message": response.text}
+    return answer
+
+
+def _error(method: str, path: str, response: httpx.Response) -> ApiError:
+    message = str(_answer(response).get("message", ""))
+    return ApiError(method=method, path=path, status=response.status_code, message=message)
 
 
 def documents(manifest: str) -> list[Manifest]:

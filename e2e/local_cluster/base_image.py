@@ -1,7 +1,7 @@
-"""The images everything else stands on, made from Debian packages because no registry can be assumed.
+"""The base images, made from Debian packages, so that no container registry is needed.
 
-`flotilla-base` is a small Debian 12 with Python 3.11, in place of python:3.11-slim. The pause image
-holds one static program. Both are archives in the cache, made once per version.
+`flotilla-base` is a small Debian 12 with Python 3.11, in place of python:3.11-slim. The pause image and the
+CoreDNS image hold one static program each. All are archives in the cache, made once per version.
 """
 
 import shutil

@@ -1,8 +1,8 @@
-"""The cluster's programs, built once from pinned Go modules and kept under their versions.
+"""The cluster's programs, built from pinned Go modules and cached by version.
 
-Each folder under e2e/tools is a Go module with its go.sum; the version is read from its go.mod, so
-it is written down once. Parallel callers wait for one build at a file lock. Where KUBEBUILDER_ASSETS
-is set (controller-runtime's convention for API server tests), its binaries are used instead.
+Each folder under e2e/tools is a Go module; its go.mod pins the version and its go.sum the content. When
+several processes want a program at once, one builds it and the others wait at a file lock. Where
+KUBEBUILDER_ASSETS is set (controller-runtime's convention for API server tests), its binaries are used.
 """
 
 import fcntl
@@ -29,9 +29,9 @@ OWN_VERSION = "1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A program: the package to build, the module folder that pins it, the module its version is of.
+    """A program: its Go package, the module folder to build in, and the dependency that gives its version.
 
-    One without `pinned` is our own source and has our own version.
+    A program without `pinned` is our own source and has our own version.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Tool:
 
     @property
     def file_name(self) -> str:
-        """The program's own name; a second version of one program has a tool name of its own."""
+        """The program's file name, which is not the tool's name when there are two versions of a program."""
         return self.program or self.name
 
     @property
@@ -61,7 +61,7 @@ class Tool:
             raise BuildFailed(
                 part=self.name,
                 problem=f"{self.module}/go.mod does not require {self.pinned}",
-                fix=f"Add the requirement: go get {self.pinned}@VERSION.",
+                fix=f"Add the requirement: cd {self.module} && go get {self.pinned}@VERSION",
             )
         return found.group(1)
 
@@ -124,13 +124,13 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-# What a full cluster runs or needs at hand; the others are for single tests, which build them when they run.
+# The programs of a full cluster; the tests that need another one build it.
 FOR_SINGLE_TESTS = frozenset({"kube-apiserver-oldest", "karpenter-kwok"})
 CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 
 def binary(name: str, *, progress: Progress | None = None) -> Path:
-    """The program's path; builds it first when no cached build of the pinned version is there."""
+    """The program's path; builds the program when the cache does not have the pinned version."""
     tool = TOOLS[name]
     assets = os.environ.get(ASSETS_VARIABLE)
     if tool.in_assets and assets and (Path(assets) / tool.file_name).is_file():
@@ -153,7 +153,7 @@ def missing_binaries() -> tuple[str, ...]:
 
 
 def module_directory(tool: Tool) -> Path:
-    """The source of the tool's pinned module in Go's cache: manifests that belong to a program lie there."""
+    """The source of the tool's pinned module in Go's cache; it holds the program's manifests."""
     told = _run_go(tool, ["mod", "download"], ["-json"], tool.pinned)
     return Path(json.loads(told)["Dir"])
 
@@ -164,7 +164,7 @@ def _target(tool: Tool, places: Directories) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Parallel callers, also of other processes, one after the other."""
+    """Hold the lock, so that callers in this and other processes run the block one after the other."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -175,7 +175,7 @@ def _go(tool: Tool) -> str:
     if go is None:
         raise BuildFailed(
             part=tool.name,
-            problem="it must be built and there is no `go` on the PATH",
+            problem="the program must be built, and there is no `go` in PATH",
             fix="Install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS.",
         )
     return go
@@ -189,7 +189,7 @@ def _build(tool: Tool, target: Path) -> None:
 
 
 def _run_go(tool: Tool, command: list[str], options: list[str], subject: str) -> str:
-    """What a command of Go's says in the tool's module; BuildFailed with the command to try by hand."""
+    """The output of a `go` command in the tool's module; a failure raises BuildFailed."""
     result = subprocess.run(
         [_go(tool), *command, *options, subject],
         cwd=tool.module,
@@ -203,8 +203,8 @@ def _run_go(tool: Tool, command: list[str], options: list[str], subject: str) ->
         by_hand = " ".join(["go", *command])
         raise BuildFailed(
             part=tool.name,
-            problem=f"`{by_hand}` ended with {result.returncode}:\n{result.stderr[-2000:]}",
-            fix=f"Run it by hand: cd {tool.module} && {by_hand} {subject}",
+            problem=f"`{by_hand}` ended with exit status {result.returncode}:\n{result.stderr[-2000:]}",
+            fix=f"To see the whole output, run: cd {tool.module} && {by_hand} {subject}",
         )
     return result.stdout
 

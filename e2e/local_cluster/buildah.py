@@ -1,8 +1,7 @@
-"""Image builds without a daemon: Debian's buildah, with a store of its own in the cache folder.
+"""Builds images without a daemon, with Debian's buildah and an image store in the cache folder.
 
-Builds see this machine's certificate authorities and pip settings, mounted for the time of the
-build only: behind a proxy or a package mirror `pip install` works inside as it does outside, and
-nothing of it ends up in an image or in the repository.
+This machine's certificate authorities and pip settings are mounted into each build, so `pip install` works
+behind a proxy or a package mirror. They are mounted for the build only and are in no image.
 """
 
 import os
@@ -18,7 +17,7 @@ from local_cluster.commands import run, succeeds
 
 MOUNTED_AUTHORITIES = "/etc/ssl/certs/flotilla-host.crt"
 PIP_PREFIX = "PIP_"
-# Settings of the calling pip, not of where packages come from.
+# Settings that concern the calling pip, and not the place that packages come from.
 PIP_LOCAL_SETTINGS = frozenset({"cert", "require-virtualenv", "target", "user", "cache-dir", "find-links"})
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -50,7 +49,7 @@ class Buildah:
     def commit_tree(
         self, reference: str, tree: Path, *, configuration: Sequence[str] = (), into: str = "/"
     ) -> None:
-        """An image of one layer that holds the folder or archive given."""
+        """Make an image of one layer from a folder or an archive."""
         container = self._run(["from", "scratch"], part=reference).strip()
         try:
             self._run(["add", container, str(tree), into], part=reference)
@@ -86,14 +85,14 @@ class Buildah:
 
 
 def architecture() -> str:
-    """This machine's architecture in the words of images."""
+    """This machine's architecture, as image names spell it."""
     machine = os.uname().machine
     return ARCHITECTURES.get(machine, machine)
 
 
 @contextmanager
 def host_settings() -> Iterator[list[str]]:
-    """Volumes that bring the machine's certificate authorities and pip settings into a build."""
+    """Volumes that give a build the machine's certificate authorities and pip settings."""
     with tempfile.TemporaryDirectory(prefix="flotilla-build-") as folder:
         settings = Path(folder)
         bundle = _authorities()
@@ -110,7 +109,7 @@ def host_settings() -> Iterator[list[str]]:
 
 
 def pip_options(environment: Mapping[str, str]) -> dict[str, str]:
-    """Where pip takes packages from, as its configuration file spells it."""
+    """The pip options that say where packages come from, as its configuration file names them."""
     options = {
         name.removeprefix(PIP_PREFIX).lower().replace("_", "-"): value
         for name, value in environment.items()

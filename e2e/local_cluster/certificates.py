@@ -1,7 +1,7 @@
-"""A certificate authority in a folder, and what it signs.
+"""A certificate authority in a folder, and the certificates that it signs.
 
-Every cluster has its own, so a kubeconfig of one cannot reach another. Keys are P-256: an RSA key
-takes longer to make than an API server takes to start.
+Every cluster has an authority of its own, so the credentials of one are no good for another. Keys are P-256,
+because making an RSA key takes longer than starting an API server.
 """
 
 import datetime
@@ -27,7 +27,7 @@ class KeyPair:
 
 
 class Authority:
-    """Signs server and client certificates; keeps itself and them in one folder across restarts."""
+    """Signs server and client certificates; its folder keeps them and its own key across restarts."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,7 +47,7 @@ class Authority:
         names: Sequence[str] = (),
         addresses: Sequence[str] = (),
     ) -> KeyPair:
-        """A certificate for `user` in `groups`, valid as client and, for names and addresses, as server."""
+        """A certificate for client `user` in `groups` and for a server with these names and addresses."""
         pair = KeyPair(
             certificate=self.directory / f"{file_name}.crt", key=self.directory / f"{file_name}.key"
         )

@@ -1,7 +1,7 @@
-"""The local cluster, whichever kind of it this machine can run.
+"""The local cluster of the kind that this machine can run.
 
-With a Docker engine and kind it is kind; else, as root on Debian, the embedded cluster. Either way
-the kubeconfig is at the same path, and what follows it is the same.
+With a Docker engine and kind it is a kind cluster; else it is the embedded cluster, which needs root on
+Debian. The kubeconfig has the same path either way.
 """
 
 import fcntl
@@ -27,25 +27,25 @@ def local_cluster(progress: Progress | None = None) -> EmbeddedCluster | KindClu
 
 
 def up(*, gpu_node_count: int = 2, dual_stack: bool = False, progress: Progress | None = None) -> Path:
-    """Start what does not run; returns the kubeconfig's path."""
+    """Start the parts that are not running; returns the kubeconfig's path."""
     with _one_at_a_time():
         local_cluster(progress).up(gpu_node_count=gpu_node_count, dual_stack=dual_stack)
     return directories().kubeconfig
 
 
 def down(*, progress: Progress | None = None) -> None:
-    """Take the cluster off the machine."""
+    """Remove the cluster from the machine."""
     with _one_at_a_time():
         local_cluster(progress).down()
 
 
 def status() -> list[str]:
-    """What runs, as lines."""
+    """The lines that `status` prints."""
     return local_cluster().status()
 
 
 def running() -> bool:
-    """Whether the cluster is whole."""
+    """Whether every part of the cluster is running."""
     return local_cluster().healthy()
 
 

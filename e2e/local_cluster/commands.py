@@ -1,4 +1,4 @@
-"""Run a program to its end, and say what it said when it fails."""
+"""Runs a program to its end; the error of a failed one ends with the program's own output."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ def run(
     folder: Path | None = None,
     timeout_seconds: float = 1800,
 ) -> str:
-    """Standard output of a program that succeeded; a LocalClusterError with its last words otherwise."""
+    """The program's standard output; a LocalClusterError with the end of its output when it fails."""
     command = [str(word) for word in argv]
     result = subprocess.run(
         command,
@@ -34,14 +34,14 @@ def run(
         said = (result.stderr or result.stdout)[-SHOWN_CHARACTERS:]
         raise LocalClusterError(
             part=part,
-            problem=f"`{' '.join(command[:4])} …` ended with {result.returncode}:\n{said}",
+            problem=f"`{' '.join(command[:4])} …` ended with exit status {result.returncode}:\n{said}",
             fix="The full command was: " + " ".join(command),
         )
     return result.stdout
 
 
 def succeeds(argv: Sequence[str | Path], *, timeout_seconds: float = 60) -> bool:
-    """Whether a program can be run and ends with 0."""
+    """Whether a program can be run and ends with exit status 0."""
     try:
         result = subprocess.run(
             [str(word) for word in argv], capture_output=True, timeout=timeout_seconds, check=False

@@ -1,9 +1,13 @@
-"""Command lines of the control plane's parts; no process is started here.
+"""The command lines of the control plane's parts; no process is started here.
 
-The flags that surprise: kubelets are reached by address, because nothing resolves a node's name;
-etcd does not wait for the disk, because nothing here must survive the machine; leader election is
-off, because there is one of each, and the client limits are raised, because it is alone; claims are
-looked at every second, because a volume that comes after its claim is bound only then.
+The flags that may surprise:
+
+- Kubelets are reached by address, because nothing resolves a node's name.
+- etcd does not wait for the disk (no fsync), because the data need not survive a crash of the machine.
+- Leader election is off, because there is one process of each part; for the same reason the parts may send
+  more requests to the API server than by default.
+- Persistent volume claims are synced every second, because a volume that is created after its claim is bound
+  only at such a sync.
 """
 
 from dataclasses import dataclass
@@ -89,8 +93,8 @@ class ApiServer:
             if self.advertised is None
             else [f"--advertise-address={self.advertised}"]
         )
-        # Without a controller manager no namespace gets its service account, and this plugin would
-        # then refuse every pod.
+        # Without a controller manager no namespace gets its default service account, and with this
+        # plugin the API server would then refuse every pod.
         admission = [] if self.service_account_admission else ["--disable-admission-plugins=ServiceAccount"]
         return [
             str(program),
@@ -125,7 +129,7 @@ class ApiServer:
 def controller_manager_argv(
     program: Path, *, kubeconfig: Path, authority: KeyPair, service_account: KeyPair
 ) -> list[str]:
-    """The controller manager's command line; it listens nowhere, so that many can run at once."""
+    """The controller manager's command line; it listens on no port, so that many can run at once."""
     return [
         str(program),
         f"--kubeconfig={kubeconfig}",

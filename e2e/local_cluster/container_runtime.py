@@ -1,8 +1,8 @@
-"""containerd for the cluster alone: root, state and socket of its own, apart from any other on the machine.
+"""The cluster's own containerd, with its own root, state and socket beside any other on the machine.
 
-Images stay in its root when the cluster goes down, so the next start imports nothing. Every
-container gets the engine's folder mounted read-only at /opt/engine by containerd itself: 6 GB of
-packages need not become an image, and a pod under restricted security needs no hostPath.
+Images stay in its root when the cluster goes down, so the next start imports nothing. containerd itself
+mounts the engine's folder read-only at /opt/engine in every container. So the engine's 6 GB of packages need
+not be in an image, and a pod needs no hostPath, which restricted pod security forbids.
 """
 
 import json
@@ -28,7 +28,7 @@ CAPABILITY_SYS_RESOURCE = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRuntime:
-    """Where containerd keeps what."""
+    """containerd's folders, and the clients and configuration that use them."""
 
     root: Path
     configuration: Path
@@ -36,7 +36,7 @@ class ContainerRuntime:
     cni: Path
 
     def write_configuration(self) -> None:
-        """Write containerd's configuration and the specification that every container starts from."""
+        """Write containerd's configuration and the base specification of every container."""
         for folder in (self.configuration, self.engine, self.cni, RUN_DIRECTORY):
             folder.mkdir(parents=True, exist_ok=True)
         specification = self.configuration / "base-runtime-spec.json"
@@ -53,7 +53,7 @@ class ContainerRuntime:
         return succeeds(["ctr", "--address", SOCKET, "version"], timeout_seconds=5)
 
     def images(self) -> dict[str, str]:
-        """The imported images and the content key each was imported under."""
+        """The imported images, each with the content key that `import_image` was given."""
         found = {}
         for line in self.ctr("images", "list").splitlines()[1:]:
             words = line.split()
@@ -62,9 +62,13 @@ class ContainerRuntime:
         return found
 
     def import_image(self, archive: Path, reference: str, *, key: str) -> None:
-        """Import an archive and remember what it was made from."""
+        """Import an archive, and label its image with the content key."""
         self.ctr("images", "import", "--digests=false", str(archive))
         self.ctr("images", "label", reference, f"{KEY_LABEL}={key}")
+
+    def tag_image(self, reference: str, other: str) -> None:
+        """Give an image a second name, with the content key of the first."""
+        self.ctr("images", "tag", "--force", reference, other)
 
     def remove_containers(self) -> bool:
         """Kill and remove every container; True when none is left and the root may be used again."""
@@ -89,7 +93,7 @@ class ContainerRuntime:
 
 
 def can_lower_oom_scores() -> bool:
-    """Whether this process may make another less likely to be killed for memory; some machines forbid it."""
+    """Whether this process may lower another's score for the OOM killer; some machines forbid it."""
     line = next(
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:")
     )

@@ -1,8 +1,8 @@
 """etcd and a real API server in a folder, with the rest of a control plane on request.
 
-Several run at once: each has its own ports, certificates and data. Stopped and started again with
-the same folder it is the same cluster. The API server alone can be restarted, hung and continued,
-which is what tests of an operator's resilience need.
+Each control plane has its own ports, certificates and data, so several run at once. One that is started again
+in the same folder has the same objects. For tests of the operator's resilience the API server alone can be
+stopped, restarted, and suspended so that it accepts connections and does not answer.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from local_cluster import components
+from local_cluster import components, definitions
 from local_cluster.access import Access
 from local_cluster.api_client import ApiClient
 from local_cluster.binaries import binary
@@ -30,10 +30,11 @@ ADMINISTRATORS = "system:masters"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Which parts run and where the API server is reached.
+    """The parts to run, and the API server's address.
 
-    `address` is loopback for tests; the full cluster gives an address that pods can reach and
-    `port` 6443. `oldest` takes the oldest Kubernetes that Flotilla supports.
+    `address` is loopback for tests; the full cluster sets an address that pods can reach, and `port` 6443.
+    `oldest` runs the oldest version of Kubernetes that Flotilla supports. `definitions` is a folder of custom
+    resource definitions, installed at the start.
     """
 
     controller_manager: bool = False
@@ -47,6 +48,7 @@ class Options:
     service_addresses: str = components.SERVICE_ADDRESSES
     outlives_parent: bool = False
     api_server_arguments: tuple[str, ...] = ()
+    definitions: Path | None = None
 
 
 class ControlPlane:
@@ -80,9 +82,11 @@ class ControlPlane:
         self.stop()
 
     def start(self) -> None:
-        """Start every part that does not run; returns when the API server is ready."""
+        """Start every part that is not running; returns when the API server is ready."""
         self.etcd.start()
         self.start_api_server()
+        if self.options.definitions is not None:
+            definitions.install(self.client, self.options.definitions)
         for daemon in self.others:
             daemon.start()
 
@@ -110,7 +114,7 @@ class ControlPlane:
         )
 
     def stop_api_server(self) -> None:
-        """End the API server; its watches end with it. It is killed: a graceful end waits for watches."""
+        """Kill the API server, and with it its watches; a graceful end would wait for the watches."""
         self.api_server.kill()
 
     def restart_api_server(self) -> None:
@@ -120,7 +124,7 @@ class ControlPlane:
 
     @contextmanager
     def hung_api_server(self) -> Iterator[None]:
-        """The API server accepts connections and answers nothing."""
+        """Suspend the API server: during the block it accepts connections and does not answer."""
         self.api_server.signal(signal.SIGSTOP)
         try:
             yield
@@ -128,11 +132,11 @@ class ControlPlane:
             self.api_server.signal(signal.SIGCONT)
 
     def client_for(self, credentials: KeyPair) -> ApiClient:
-        """A client that is the given user."""
+        """A client with the credentials of the given user."""
         return ApiClient(self.url, authority=str(self.authority.pair.certificate), credentials=credentials)
 
     def user(self, name: str, *, groups: Sequence[str] = ()) -> KeyPair:
-        """Credentials of a user who may do what RBAC grants to that name and those groups."""
+        """Credentials of a user with this name and these groups; RBAC says what the user may do."""
         file_name = "user-" + name.replace(":", "-").replace("/", "-")
         return self.authority.issue(file_name, user=name, groups=groups)
 
@@ -149,11 +153,11 @@ class ControlPlane:
         return Access(kubeconfig=self.kubeconfig).kubectl(*arguments, manifest=manifest, check=check)
 
     def audit_events(self, *, user: str | None = None) -> Iterator[dict[str, Any]]:
-        """What the API server was asked so far, oldest first; of one user, if given."""
+        """The audit log's events so far, oldest first; with `user`, those of that user."""
         return audit_events(self.audit_log, user=user)
 
     def _choose_ports(self) -> dict[str, int]:
-        """Ports are kept in a file: a cluster that is started again must be found where it was."""
+        """Choose ports once and keep them in a file, so that a restart uses the same ones."""
         record = self.directory / "ports.json"
         if not record.exists():
             chosen = {
@@ -234,7 +238,7 @@ class ControlPlane:
 
 
 def audit_events(log: Path, *, user: str | None = None) -> Iterator[dict[str, Any]]:
-    """The events of an audit log and of the full ones that the API server has put away beside it."""
+    """The events of an audit log, and of the rotated logs beside it."""
     put_away = sorted(log.parent.glob(f"{log.stem}-[0-9]*{log.suffix}"))
     for path in (*put_away, *([log] if log.exists() else [])):
         with path.open() as lines:

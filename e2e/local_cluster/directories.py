@@ -1,8 +1,8 @@
-"""Where the local cluster keeps what it builds and runs: always outside the checkout.
+"""The folders of the local cluster, all outside the checkout.
 
-`$FLOTILLA_CACHE` (default `~/.cache/flotilla`) holds binaries and images by version, the engine's
-environment and the cluster's state. Sockets and mounts live under /run instead: a socket's path may
-have 107 characters, which a cache folder given by a user can exceed.
+`$FLOTILLA_CACHE` (default `~/.cache/flotilla`) holds binaries and images by version, the engine's environment
+and the cluster's state. Sockets and mounts are under /run, because a socket's path may have at most 107
+characters, and a cache folder that a user names may be longer.
 """
 
 import os
@@ -15,7 +15,7 @@ RUN_DIRECTORY = Path("/run/flotilla-local-cluster")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directories:
-    """The cache folder and what stands where in it."""
+    """The cache folder, and the folders in it."""
 
     cache: Path
 
@@ -26,7 +26,7 @@ class Directories:
 
     @property
     def images(self) -> Path:
-        """Archives of base and built images, named by the hash of what made them."""
+        """Archives of base and built images, each named by a hash of its inputs."""
         return self.cache / "images"
 
     @property
@@ -46,7 +46,7 @@ class Directories:
 
 
 def directories() -> Directories:
-    """The folders this process is to use, from the environment."""
+    """The folders that this process's environment names."""
     configured = os.environ.get("FLOTILLA_CACHE")
     return Directories(
         cache=Path(configured).resolve() if configured else Path.home() / ".cache" / "flotilla"

@@ -1,8 +1,8 @@
-"""The full cluster without Docker: control plane, one real node, DNS, storage, GPU nodes of KWOK.
+"""The full cluster without Docker: a control plane, one real node, DNS, storage, and GPU nodes of KWOK.
 
-Every step can be repeated, so `up` also repairs: it starts what has died and leaves what runs. A
-machine that was restarted in between is cleared first, because processes and mounts are gone while
-the folders still tell of them.
+Every step can be repeated, so `up` also repairs a cluster: it starts the processes that have died and leaves
+the others. After a restart of the machine `up` first removes what the old cluster left, because its folders
+describe processes and mounts that are gone.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from local_cluster.container_runtime import ContainerRuntime
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.directories import RUN_DIRECTORY, Directories
 from local_cluster.errors import LocalClusterError
-from local_cluster.kubeconfig import write_kubeconfig
+from local_cluster.kubeconfig import put, write_kubeconfig
 from local_cluster.kwok import GPU_TAINT, create_nodes, gpu_nodes
 from local_cluster.prerequisites import check_embedded
 from local_cluster.processes import Daemon, free_port, wait_until
@@ -28,7 +28,7 @@ from local_cluster.progress import Progress
 
 API_SERVER_PORT = 6443
 TIMEOUT_SECONDS = 120.0
-# These end last: containerd must still be there to remove its containers.
+# These are stopped last, because containerd must still run to remove its containers.
 CONTAINER_PROGRAMS = frozenset({"containerd", "containerd-shim-runc-v2"})
 CONTROL_PLANE = Options(
     controller_manager=True,
@@ -37,7 +37,9 @@ CONTROL_PLANE = Options(
     address=network.IPV4.node,
     port=API_SERVER_PORT,
     outlives_parent=True,
-    # GPU nodes carry a taint, as in most clusters; this plugin lets pods that ask for a GPU onto them.
+    # GPU nodes have a taint, as in most clusters. ExtendedResourceToleration adds the toleration for it to
+    # each pod that asks for a GPU. That does not help a ModelReplicaSet: placement counts only the
+    # tolerations in its spec, so without one its replicas wait and get no pods.
     api_server_arguments=(
         "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration",
         "--max-requests-inflight=1000",
@@ -64,7 +66,7 @@ class EmbeddedCluster:
 
     @property
     def present(self) -> bool:
-        """Whether a cluster was brought up, or half up, and not taken down since."""
+        """Whether `up` was called, even if it failed, and no `down` has succeeded since."""
         return self._before_path.exists()
 
     @property
@@ -73,7 +75,7 @@ class EmbeddedCluster:
         return network.DUAL_STACK if self._dual_stack_path.exists() else network.SINGLE_STACK
 
     def up(self, *, gpu_node_count: int, dual_stack: bool = False) -> None:
-        """Bring up whatever does not run; a cluster that is there keeps its IP families."""
+        """Start whatever is not running; `dual_stack` is ignored for a cluster that exists already."""
         check_embedded()
         leftovers.check_owner(self.places)
         fresh = self._prepare_folder()
@@ -92,15 +94,15 @@ class EmbeddedCluster:
             with self.progress.step("etcd, API server, controllers, scheduler, KWOK"):
                 plane = self.control_plane()
                 plane.start()
-                shutil.copy(plane.kubeconfig, self.places.kubeconfig)
+                put(self.places.kubeconfig, plane.kubeconfig.read_text())
             with self.progress.step("system images"):
                 imported.result()
         with self.progress.step("kubelet, kube-proxy, storage"):
             self._start_node(plane)
             addons.apply(plane, addons.storage())
             self._wait(lambda: addons.node_ready(plane), "the node", plane)
-            self._wait(lambda: addons.endpoint_known(plane), "the API's own service", plane)
-        with self.progress.step("names of services (CoreDNS)"):
+            self._wait(lambda: addons.endpoint_known(plane), "the endpoint of service kubernetes", plane)
+        with self.progress.step("DNS (CoreDNS)"):
             addons.apply(plane, addons.dns(coredns))
             self._wait(lambda: addons.deployment_ready(plane, "kube-system", "coredns"), "CoreDNS", plane)
         with self.progress.step(f"{gpu_node_count} GPU nodes (KWOK)"):
@@ -109,7 +111,7 @@ class EmbeddedCluster:
             self._wait(lambda: all(addons.node_ready(plane, name) for name in names), "the GPU nodes", plane)
 
     def down(self) -> None:
-        """Take everything off the machine; images stay in the cache."""
+        """Remove everything of the cluster from the machine; images stay in the cache."""
         leftovers.check_owner(self.places)
         before = leftovers.Before.load(self._before_path)
         with self.progress.step("stop the cluster's processes"):
@@ -123,9 +125,9 @@ class EmbeddedCluster:
                 shutil.rmtree(self.runtime.root, ignore_errors=True)
 
     def status(self) -> list[str]:
-        """Lines that tell what runs; each is a fact."""
+        """One line for each process and node, and the path of the kubeconfig."""
         if not self.present:
-            return ["No local cluster."]
+            return ["There is no local cluster; start one with `make cluster-up`."]
         daemons = [self._containerd(), *self._daemons_but_containerd()]
         lines = [
             f"{daemon.name:<26} {'pid ' + str(daemon.pid) if daemon.pid else 'NOT RUNNING'}"
@@ -145,7 +147,7 @@ class EmbeddedCluster:
         return all(daemon.pid for daemon in daemons) and addons.node_ready(self.control_plane())
 
     def control_plane(self) -> ControlPlane:
-        """The cluster's control plane; nothing is started."""
+        """The cluster's control plane; this call does not start it."""
         services = network.joined([family.services for family in self.families])
         options = replace(CONTROL_PLANE, service_addresses=services)
         return ControlPlane(self.places.cluster / "control-plane", options)
@@ -163,13 +165,13 @@ class EmbeddedCluster:
         return self.places.cluster / "dual-stack"
 
     def _prepare_folder(self) -> bool:
-        """Make the folder; True where no cluster was there before."""
+        """Make the cluster's folder; True when there was no cluster before."""
         before = leftovers.Before.load(self._before_path)
         rebooted = before is not None and before.boot != leftovers.boot_id()
         # Somebody may have deleted the cache folder under a running cluster.
         forgotten = before is None and RUN_DIRECTORY.exists()
         if rebooted or forgotten:
-            with self.progress.step("clear what an earlier cluster left"):
+            with self.progress.step("remove what an earlier cluster left"):
                 leftovers.clear(self.places, before)
                 leftovers.remove_state(self.places)
                 shutil.rmtree(self.runtime.root, ignore_errors=True)
@@ -212,7 +214,7 @@ class EmbeddedCluster:
         wait_until(runtime.ready, part="containerd", timeout_seconds=30, daemons=[daemon])
 
     def _remove_containers(self) -> bool:
-        """Containers go while containerd still knows them; with them gone, its images can stay."""
+        """Remove all containers while containerd runs; True when its images can be kept."""
         try:
             self._start_containerd()
             usable = self.runtime.remove_containers()
@@ -227,7 +229,7 @@ class EmbeddedCluster:
         return [*(self._daemon(name, []) for name in names), *plane.others, plane.api_server, plane.etcd]
 
     def _start_node(self, plane: ControlPlane) -> None:
-        """Start what does not run; a running kube-proxy ends when its file is written anew."""
+        """Start those that are not running; a running kube-proxy would end if its file were written again."""
         makers = {
             "kubelet": self._kubelet,
             "kube-proxy": self._kube_proxy,

@@ -1,7 +1,7 @@
-"""What can go wrong with a local cluster, in words a person can act on.
+"""The errors of a local cluster; each message names the part, the problem and what to do.
 
 LocalClusterError
-├── MissingPrerequisites   the machine lacks programs or rights
+├── MissingPrerequisites   the machine lacks programs, rights or disk space
 ├── BuildFailed            a tool or an image could not be built
 ├── NotReady               a part did not answer in time, or ended
 └── ApiError               the API server refused a request
@@ -21,11 +21,11 @@ class LocalClusterError(Exception):
 
 
 class MissingPrerequisites(LocalClusterError):  # noqa: N818
-    """Everything the machine lacks, at once, so that nobody installs one package five times."""
+    """The machine lacks prerequisites; the message lists all of them at once."""
 
     def __init__(self, *, missing: Sequence[str], fix: str) -> None:
         self.missing = tuple(missing)
-        super().__init__(part="this machine", problem="missing: " + "; ".join(missing), fix=fix)
+        super().__init__(part="this machine", problem="these are missing: " + "; ".join(missing), fix=fix)
 
 
 class BuildFailed(LocalClusterError):  # noqa: N818

@@ -1,9 +1,9 @@
-"""The images that the chart runs, built from this checkout and put into the local cluster.
+"""The images that the chart runs, built from this checkout and imported into the local cluster.
 
-An image's tag is the hash of everything that went into it (Dockerfile, arguments, base, files). So
-nothing is built twice, a changed file leads to a new tag and with it to new pods, and an unchanged
-one to none. Each image is built from a folder of its own that holds only the paths it names: the
-builder reads and hashes its whole context, and a checkout holds a virtual environment.
+An image's tag is a hash of everything it is made of (Dockerfile, arguments, base image, files). So nothing is
+built twice, and pods are replaced only when a file of their image has changed. The build context of an image
+is a folder with copies of the paths that the image names: the builder reads its whole context, and a checkout
+also holds a virtual environment.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*_cache")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What an image is made of; `paths` are below `context`, everything else is left out."""
+    """What an image is made of; of the folder `context` the build gets `paths` alone."""
 
     name: str
     dockerfile: Path
@@ -38,7 +38,7 @@ class Image:
     arguments: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, base: str) -> str:
-        """The hash of all that decides the image's content."""
+        """A hash of everything that the image is made of."""
         digest = hashlib.sha256()
         for word in (base, self.target or "", *(f"{k}={v}" for k, v in sorted(self.arguments.items()))):
             digest.update(word.encode() + b"\0")
@@ -62,7 +62,7 @@ class Image:
                     yield path
 
     def stage(self, folder: Path) -> None:
-        """Copy the files into a folder that is the build's whole context."""
+        """Copy the files into a folder, which becomes the build context."""
         for path in self.files():
             target = folder / path.relative_to(self.context)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ CHART_IMAGES: tuple[Image, ...] = (
 
 
 def ensure(*, images: Sequence[Image] = CHART_IMAGES, progress: Progress | None = None) -> dict[str, str]:
-    """Build what is not built, import what is not in the cluster; returns each image's reference by name."""
+    """Build and import the images that are missing; returns each image's reference by name."""
     shown = progress or Progress()
     target = local_cluster(shown)
     if isinstance(target, EmbeddedCluster):
@@ -137,6 +137,22 @@ def build_and_import(
     return ensure(images=[image], progress=progress)[name]
 
 
+def retag(references: Mapping[str, str], tag: str) -> dict[str, str]:
+    """Give these images a second tag in the cluster: a next release with the same content.
+
+    Takes and returns references by image name.
+    """
+    target = local_cluster(Progress())
+    renamed = {name: f"{reference.rpartition(':')[0]}:{tag}" for name, reference in references.items()}
+    for name, other in renamed.items():
+        if isinstance(target, EmbeddedCluster):
+            target.runtime.tag_image(references[name], other)
+        else:
+            run(["docker", "tag", references[name], other], part=f"image {name}")
+            run(["kind", "load", "docker-image", f"--name={kind.NAME}", other], part="kind")
+    return renamed
+
+
 def _ensure_embedded(image: Image, cluster: EmbeddedCluster, progress: Progress) -> str:
     reference = image.reference(base_image.BASE)
     if reference in cluster.runtime.images():
@@ -155,7 +171,7 @@ def _ensure_embedded(image: Image, cluster: EmbeddedCluster, progress: Progress)
                 arguments={"BASE_IMAGE": base_image.BASE, **image.arguments},
             )
     with progress.step(f"import image {image.name}"):
-        # The builder's store keeps the layers; the archive is only the way over.
+        # The builder's store keeps the layers, so the archive is removed after the import.
         archive = places.images / f"{image.name}-{reference.rpartition(':')[2]}.tar"
         builder.export(reference, archive)
         try:

@@ -1,8 +1,8 @@
-"""Karpenter with its own KWOK provider beside a control plane: a real node autoscaler without a cloud.
+"""Karpenter with its KWOK provider beside a control plane: a real node autoscaler without a cloud.
 
-It runs as a process of this machine, finds pods that nothing can hold, and creates nodes that KWOK then makes
-Ready. What it may create is a node pool with a limit; the nodes' labels say which accelerator they have, as a
-pool's template would.
+Karpenter runs as a process of this machine. It finds unschedulable pods and creates nodes, which KWOK makes
+Ready. A node pool limits how many GPUs it may create, and labels the nodes with their accelerator, as the
+template of a cloud's node pool would.
 """
 
 import json
@@ -29,7 +29,7 @@ GPUS_PER_NODE = 8
 
 @contextmanager
 def karpenter(plane: ControlPlane, directory: Path) -> Iterator[Daemon]:
-    """Karpenter at work in this control plane, which needs a scheduler, a controller manager and KWOK."""
+    """Run Karpenter on this control plane, which needs a scheduler, a controller manager and KWOK."""
     _install(plane)
     types = directory / "instance-types.json"
     types.write_text(json.dumps([_instance_type()]))
@@ -60,7 +60,7 @@ def karpenter(plane: ControlPlane, directory: Path) -> Iterator[Daemon]:
 
 
 def create_node_pool(plane: ControlPlane, name: str, *, gpus: int, labels: Mapping[str, str]) -> None:
-    """A pool of nodes with eight GPUs and these labels, of `gpus` in all; empty nodes go after 5 s."""
+    """A pool of nodes with eight GPUs each, up to `gpus` GPUs; empty nodes are removed after 5 s."""
     if not plane.client.exists(f"{NODE_CLASSES}/default"):
         plane.client.create(NODE_CLASSES, _node_class())
     plane.client.create(NODE_POOLS, node_pool(name, gpus=gpus, labels=labels))
@@ -90,7 +90,7 @@ def node_pool(name: str, *, gpus: int, labels: Mapping[str, str]) -> Manifest:
 
 
 def _install(plane: ControlPlane) -> None:
-    """The kinds of Karpenter, and wait until they are served."""
+    """Create Karpenter's custom resource definitions, and wait until the API server serves them."""
     module = module_directory(TOOLS[TOOL])
     folders = [argument for folder in DEFINITIONS for argument in ("-f", str(module / folder))]
     plane.kubectl("apply", "--server-side", *folders)

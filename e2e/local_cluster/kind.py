@@ -1,8 +1,7 @@
-"""The local cluster in Docker, by kind.
+"""The local cluster in Docker, made by kind.
 
-Untried: it was written on machines without a Docker engine. It gives the same kubeconfig path, the
-same default storage class, the same KWOK nodes and the same place of the engine's folder as the
-embedded cluster.
+It has never been run: it was written on machines without a Docker engine. It is meant to have the same
+kubeconfig path, default storage class, KWOK nodes and path of the engine's folder as the embedded cluster.
 """
 
 import json
@@ -35,11 +34,11 @@ class KindCluster:
 
     @property
     def present(self) -> bool:
-        """Whether kind knows the cluster."""
+        """Whether kind lists the cluster."""
         return NAME in run(["kind", "get", "clusters"], part="kind").split()
 
     def up(self, *, gpu_node_count: int, dual_stack: bool = False) -> None:
-        """Create the cluster unless it is there, and start KWOK."""
+        """Create the cluster unless it exists, and start KWOK."""
         self.places.cluster.mkdir(parents=True, exist_ok=True)
         self.places.engine.mkdir(parents=True, exist_ok=True)
         kubeconfig = f"--kubeconfig={self.places.kubeconfig}"
@@ -50,7 +49,7 @@ class KindCluster:
                     part="kind",
                     stdin=yaml.safe_dump(cluster_configuration(self.places.engine, dual_stack=dual_stack)),
                 )
-            with self.progress.step("engine's folder in every container"):
+            with self.progress.step("mount the engine's folder in every container"):
                 _mount_engine()
         with self.progress.step(f"{gpu_node_count} GPU nodes (KWOK)"):
             self._kwok().start()
@@ -58,16 +57,16 @@ class KindCluster:
             run([binary("kubectl"), kubeconfig, "apply", "-f", "-"], part="kubectl", stdin=manifest)
 
     def down(self) -> None:
-        """Delete the cluster and end KWOK."""
+        """Delete the cluster and stop KWOK."""
         with self.progress.step("kind delete cluster"):
             self._kwok().stop()
             run(["kind", "delete", "cluster", f"--name={NAME}"], part="kind")
             self.places.kubeconfig.unlink(missing_ok=True)
 
     def status(self) -> list[str]:
-        """Lines that tell what runs."""
+        """The nodes, and the path of the kubeconfig."""
         if not self.present:
-            return ["No local cluster."]
+            return ["There is no local cluster; start one with `make cluster-up`."]
         nodes = run(
             [binary("kubectl"), f"--kubeconfig={self.places.kubeconfig}", "get", "nodes"], part="kubectl"
         )
@@ -89,7 +88,7 @@ class KindCluster:
 
 
 def _mount_engine() -> None:
-    """Add the engine's folder to the specification that the node's containerd starts containers from."""
+    """Mount the engine's folder in the base specification of the node's containers."""
     inside = ["docker", "exec", "--interactive", f"{NAME}-control-plane"]
     specification = json.loads(run([*inside, "cat", BASE_SPECIFICATION], part="kind"))
     changed = json.dumps(with_engine_mount(specification, Path(ENGINE_MOUNT)))
@@ -98,7 +97,10 @@ def _mount_engine() -> None:
 
 
 def cluster_configuration(engine: Path, *, dual_stack: bool) -> Manifest:
-    """kind's config: GPU pods tolerate GPU nodes' taint, the engine's folder is on the node."""
+    """kind's config: pods that ask for GPUs tolerate GPU nodes, and the node mounts the engine's folder.
+
+    As in the embedded cluster, a ModelReplicaSet needs the toleration in its spec all the same.
+    """
     admission = "NodeRestriction,ExtendedResourceToleration"
     patch = {
         "kind": "ClusterConfiguration",

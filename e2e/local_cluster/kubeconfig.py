@@ -1,6 +1,8 @@
-"""Kubeconfig files that carry everything they need, so that they can be copied anywhere."""
+"""Writes kubeconfig files with certificates and keys inside, so that they can be copied anywhere."""
 
 import base64
+import os
+import threading
 from pathlib import Path
 
 import yaml
@@ -29,9 +31,19 @@ def write_kubeconfig(path: Path, *, url: str, authority: Path, credentials: KeyP
         ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    put(path, yaml.safe_dump(document, sort_keys=False))
     return path
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file that only its owner may read. A reader gets the whole old text or the whole new one.
+
+    Several processes may start the cluster again while others use it.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    scratch.touch(mode=0o600)
+    scratch.write_text(text)
+    scratch.replace(path)
 
 
 def _data(path: Path) -> str:

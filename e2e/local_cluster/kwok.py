@@ -1,6 +1,6 @@
-"""GPU nodes that exist in the API only: KWOK keeps them Ready and plays their pods' life.
+"""GPU nodes that exist in the API only: KWOK keeps them Ready and sets the status of their pods.
 
-The annotation marks what KWOK may touch, so a real node beside them is left alone.
+KWOK handles only nodes with its annotation, so it leaves a real node of the same cluster alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ POD_ADDRESSES = "10.245.0.1/16"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parallelism:
-    """How many of each transition KWOK plays at once; only its config file can say so."""
+    """How many transitions of each kind KWOK makes at once; only its config file can set it."""
 
     pods: int = 16
     nodes: int = 8
@@ -27,7 +27,7 @@ class Parallelism:
 
 
 def configuration(parallelism: Parallelism, *, node_address: str, stages: str = "") -> str:
-    """KWOK's config file. `stages` are YAML documents that replace its own life of the kinds they name."""
+    """KWOK's config file; `stages` are YAML documents that replace its stages of the kinds they name."""
     options = {
         "cidr": POD_ADDRESSES,
         "nodeIP": node_address,
@@ -58,7 +58,7 @@ def gpu_node(
     labels: Mapping[str, str] | None = None,
     taints: Sequence[Mapping[str, str]] = (),
 ) -> Manifest:
-    """A node as a cloud's GPU pool makes it, with the labels that placement reads."""
+    """A node as a cloud's GPU node pool creates it, with the labels that placement reads."""
     resources = {
         "cpu": "96",
         "memory": "1024Gi",

@@ -1,8 +1,8 @@
-"""Takes everything of the cluster off the machine, whatever state it was left in.
+"""Removes everything of the cluster from the machine, whatever state the cluster is in.
 
-Before the cluster changes anything it writes down what it found (`Before`). Taking down then needs
-no memory of what was started: processes are found by the paths in their command lines, pods'
-processes by their cgroup, mounts by where they are. Each step works on half a cluster and on none.
+Before the cluster changes anything it records the machine's settings (`Before`). Removal needs no record of
+what was started: it finds processes by the paths in their command lines, pods' processes by their cgroup, and
+mounts by their paths. Every step also works when only half of the cluster is there, or nothing.
 """
 
 import json
@@ -38,7 +38,7 @@ PROGRAMS = frozenset(
         "containerd-shim-runc-v2",
     }
 )
-# Folders that the kubelet, containerd or CNI make at fixed places.
+# Folders that the kubelet, containerd or CNI make at fixed paths.
 SHARED_FOLDERS = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/run/containerd", "/run/netns")
 SHIM_SOCKETS = Path("/run/containerd/s")
 OWNER = RUN_DIRECTORY / "owner"
@@ -55,7 +55,7 @@ class Before:
 
     @classmethod
     def read(cls) -> "Before":
-        """The machine as it is now."""
+        """The machine's settings as they are now."""
         return cls(
             boot=boot_id(),
             sysctls=network.read_sysctls(),
@@ -64,39 +64,39 @@ class Before:
 
     @classmethod
     def load(cls, path: Path) -> "Before | None":
-        """What was written down when the cluster came up; None when there is no cluster."""
+        """The record of when the cluster came up; None when there is no cluster."""
         with suppress(OSError, ValueError):
             found = json.loads(path.read_text())
             return cls(boot=found["boot"], sysctls=found["sysctls"], folders=tuple(found["folders"]))
         return None
 
     def save(self, path: Path) -> None:
-        """Write it down, whole or not at all."""
+        """Write the record in one step, so that no half of it is ever read."""
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(asdict(self)))
         partial.rename(path)
 
 
 def claim(places: Directories) -> None:
-    """Write down whose cluster this machine has; refuse when it is another cache folder's."""
+    """Record the cache folder of this machine's cluster; raises when it is another cache folder's."""
     check_owner(places)
     RUN_DIRECTORY.mkdir(parents=True, exist_ok=True)
     OWNER.write_text(str(places.cache))
 
 
 def check_owner(places: Directories) -> None:
-    """There is one embedded cluster a machine; that of another cache folder is not ours to touch."""
+    """Raise when the machine's one embedded cluster belongs to another cache folder."""
     owner = OWNER.read_text() if OWNER.exists() else str(places.cache)
     if owner != str(places.cache):
         raise LocalClusterError(
             part="local cluster",
-            problem=f"this machine has one already, with its data below {owner}",
-            fix=f"Use that one, or take it down: FLOTILLA_CACHE={owner} make cluster-down",
+            problem=f"this machine has one already, of the cache folder {owner}",
+            fix=f"Use it with FLOTILLA_CACHE={owner}, or remove it: FLOTILLA_CACHE={owner} make cluster-down",
         )
 
 
 def boot_id() -> str:
-    """Changes when the machine starts anew."""
+    """An id that changes with every start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -119,13 +119,13 @@ def clear(places: Directories, before: Before | None) -> None:
 
 
 def end_processes(places: Directories, *, spare: frozenset[str] = frozenset()) -> None:
-    """Kill the cluster's processes but those of the programs to spare."""
+    """Kill the cluster's processes, except those of the programs in `spare`."""
     for pid in our_processes(places, PROGRAMS - spare):
         end_process(pid, grace_seconds=0)
 
 
 def our_processes(places: Directories, programs: frozenset[str] = PROGRAMS) -> list[int]:
-    """Processes of the given programs whose command line names one of the cluster's folders."""
+    """The processes of these programs that have one of the cluster's folders in their command line."""
     prefixes = tuple(f"{root}/" for root in _roots(places))
     found = []
     for entry in Path("/proc").iterdir():
@@ -178,9 +178,9 @@ def _pod_processes() -> Iterator[int]:
 
 
 def _stale_shim_sockets() -> Iterator[Path]:
-    """containerd's shims listen in a folder that cannot be configured; killed ones leave their sockets.
+    """The sockets of containerd's killed shims, in a folder that cannot be configured.
 
-    One that nobody answers belongs to nobody, whoever's it was.
+    The folder is shared with other containerds; a socket that nobody listens on is safe to remove.
     """
     for path in SHIM_SOCKETS.glob("*"):
         with socket.socket(socket.AF_UNIX) as client:
@@ -216,14 +216,14 @@ def _remove_cgroups() -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder that the cluster brought, and the empty folders in it; files of others stay."""
+    """Remove a folder that the cluster made, and the empty folders in it; other programs' files stay."""
     for below, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             Path(below).rmdir()
 
 
 def remove_state(places: Directories) -> None:
-    """Forget the cluster's data; the last run's logs stay, for whoever wants to know why it failed."""
+    """Delete the cluster's data; the logs of the last run stay, to show why it failed."""
     if not places.cluster.is_dir():
         return
     for entry in places.cluster.iterdir():
@@ -236,18 +236,18 @@ def remove_state(places: Directories) -> None:
 
 
 def _remove_tree(root: Path) -> None:
-    """Delete a folder, never through a mount into something that is not ours."""
+    """Delete a folder; raises when something is still mounted in it."""
     if mounted := mounts_below([root]):
         raise LocalClusterError(
             part="clean-up",
-            problem=f"still mounted: {', '.join(mounted)}",
-            fix="Find out what uses it (fuser -vm PATH), unmount it and run `down` again.",
+            problem=f"these paths are still mounted: {', '.join(mounted)}",
+            fix="Find what uses them (fuser -vm PATH), unmount them and run `make cluster-down` again.",
         )
     shutil.rmtree(root, ignore_errors=True)
 
 
 def make_cgroups() -> None:
-    """The cgroup that the kubelet puts its pods under, in every hierarchy."""
+    """Make the parent cgroup of the kubelet's pods, in every hierarchy."""
     if (CGROUP_ROOT / "cgroup.controllers").exists():
         (CGROUP_ROOT / CGROUP).mkdir(exist_ok=True)
         return
@@ -256,7 +256,7 @@ def make_cgroups() -> None:
         if kind == "cgroup":
             folder = Path(mounted) / CGROUP
             folder.mkdir(exist_ok=True)
-            # A new cpuset is empty and takes no process until it is given processors and memory.
+            # No process can join a new cpuset until it has processors and memory nodes.
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if (folder / name).exists():
                     (folder / name).write_text((folder.parent / name).read_text())

@@ -1,12 +1,14 @@
-"""The machine's side of the pod network, all of it under names of our own.
+"""The machine's side of the pod network; every interface and table in it has a name of our own.
 
-Pods are routed, not bridged (CNI `ptp`): a bridge needs br_netfilter for replies from a service on
-the same node to be translated back. The node's address lives on an interface of our own, so it is
-the same on every machine, does not move with a changing network, and nobody outside reaches the API
-server or the kubelet on it. One nftables table of ours for each family lets pods out.
-
-IPv6 is there on request. It needs forwarding switched on for the whole machine, which makes Linux
-drop default routes learnt from routers; so interfaces that learn are told to go on (accept_ra 2).
+- Pods are routed, not bridged (CNI `ptp`). A bridge would need br_netfilter, so that replies from a service
+  on
+  the same node are translated back.
+- The node's address is on an interface of our own. So it is the same on every machine and stays when the
+  machine's network changes, and nobody outside can reach the API server or the kubelet on it.
+- One nftables table for each IP family masquerades the traffic that leaves the pod network.
+- IPv6 is used on request. It needs forwarding for the whole machine, and with forwarding Linux drops default
+  routes that it learnt from routers. So the interfaces that learn such routes get accept_ra 2, which keeps
+  them.
 """
 
 import json
@@ -20,10 +22,10 @@ INTERFACE = "flotilla0"
 TABLE = "flotilla-local-cluster"
 OUR_TABLES = (f"ip {TABLE}", f"ip6 {TABLE}", "ip kube-proxy", "ip6 kube-proxy")
 NETWORK_NAME = "flotilla"
-# Small enough for the usual tunnels and virtual machines on the way out.
+# Small enough for the usual tunnels and virtual machine networks.
 POD_MTU_BYTES = 1400
 FORWARDING_V6 = "net/ipv6/conf/all/forwarding"
-# The kubelet changes the first three, the pod network needs the others. `down` puts all back.
+# The kubelet changes the first three, and the pod network needs the others. `down` restores all of them.
 SYSCTLS = (
     "vm/overcommit_memory",
     "kernel/panic",
@@ -36,7 +38,7 @@ LEARNS, LEARNS_AND_FORWARDS = "1", "2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The addresses of one IP family, and its name at `ip`, `nft` and in settings."""
+    """The addresses of one IP family, and its name for `ip`, for `nft` and in settings."""
 
     name: str
     node: str
@@ -71,7 +73,7 @@ DUAL_STACK: Families = (IPV4, IPV6)
 
 
 def bring_up(families: Families) -> None:
-    """Interface, addresses, forwarding and rules; does nothing twice."""
+    """Set up the interface, the addresses, forwarding and the rules; can be repeated."""
     if not succeeds(["ip", "link", "show", INTERFACE]):
         # A bridge without ports, as not every kernel has the dummy device.
         run(["ip", "link", "add", INTERFACE, "type", "bridge"], part="network")
@@ -89,7 +91,7 @@ def bring_up(families: Families) -> None:
 
 
 def rules(family: Family) -> str:
-    """Pods that leave the pod network do so under the machine's address."""
+    """The nftables rules by which traffic from pods leaves the pod network with the machine's address."""
     table = f"table {family.name} {TABLE}"
     return f"""\
 {table} {{}}
@@ -104,7 +106,7 @@ delete {table}
 
 
 def take_down() -> None:
-    """Remove the interface and every table of ours."""
+    """Remove the interface and both tables."""
     if succeeds(["ip", "link", "show", INTERFACE]):
         run(["ip", "link", "delete", INTERFACE], part="network")
     for table in OUR_TABLES:
@@ -118,7 +120,7 @@ def read_sysctls() -> dict[str, str]:
 
 
 def restore_sysctls(values: Mapping[str, str]) -> None:
-    """Put settings back to what they were."""
+    """Restore these settings."""
     for name, value in values.items():
         # An interface may have gone meanwhile.
         if Path("/proc/sys", name).exists():
@@ -126,7 +128,7 @@ def restore_sysctls(values: Mapping[str, str]) -> None:
 
 
 def cni_configuration(allocations: Path, families: Families) -> str:
-    """The pod network for containerd; which address is whose stands in `allocations`."""
+    """The pod network's configuration for containerd; `allocations` is the folder of addresses in use."""
     plugins = [
         {
             "type": "ptp",
@@ -143,7 +145,7 @@ def cni_configuration(allocations: Path, families: Families) -> str:
 
 
 def resolver_configuration() -> str:
-    """Name servers that a pod can reach: a resolver on this machine's loopback is not among them."""
+    """This machine's name servers that a pod can reach, so without those on its loopback."""
     for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if _is_reachable_server(line)]
@@ -153,12 +155,12 @@ def resolver_configuration() -> str:
 
 
 def joined(values: Sequence[str]) -> str:
-    """Several families' values as Kubernetes' flags take them."""
+    """The values as one flag of Kubernetes takes them."""
     return ",".join(values)
 
 
 def _learning_interfaces() -> list[str]:
-    """Settings of interfaces that learn routes as long as the machine does not forward."""
+    """The accept_ra settings of interfaces that learn routes only while the machine does not forward."""
     found = sorted(Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"))
     return [str(path.relative_to("/proc/sys")) for path in found if path.read_text().strip() == LEARNS]
 

@@ -1,11 +1,12 @@
-"""HAProxy as later Debian releases package it, so that tests meet what the chart's image does.
+"""HAProxy from later Debian releases, so that tests run the version of the chart's image.
 
 Debian 12 has 2.6, the oldest that Flotilla supports. `forky` has the branch of the chart's image, and
-`experimental` at times a newer one. Nothing is installed: the programs lie in the cache and run with the C
-library of forky.
+`experimental` sometimes has a newer one. Nothing is installed: the programs are in the cache and run with
+forky's C library.
 
-The machine's own mirror is asked. It keeps only the packages of the day, so Debian's signature stands in for
-versions and checksums of our own. What is in the cache stays until its folder is removed.
+The packages come from the machine's own mirror. A mirror keeps only the current packages, so versions and
+checksums cannot be pinned; Debian's signature is checked. The programs stay in the cache until its folder is
+removed. A fetch that finds no program of the chart's branch fails and leaves nothing in the cache.
 """
 
 import platform
@@ -19,7 +20,7 @@ from pathlib import Path
 from local_cluster.binaries import locked
 from local_cluster.commands import run, succeeds
 from local_cluster.directories import directories
-from local_cluster.errors import BuildFailed
+from local_cluster.errors import BuildFailed, LocalClusterError
 from local_cluster.progress import Progress
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -41,7 +42,11 @@ LIBRARIES = (
     "zlib1g",
 )
 PART = "newer HAProxy"
-# HAProxy starts itself anew under the name it was called by, which must be this script's.
+ANOTHER_WAY = (
+    f"The machine's mirror (see `apt-get update`) must offer Debian's {SUITE_OF_THE_CHART}. Or copy the "
+    "folder bin/haproxy-newer from another machine's ~/.cache/flotilla."
+)
+# HAProxy executes itself again by the name that it was started with, which must be this script's.
 LAUNCHER = """#!/bin/sh
 libraries="$(dirname "$0")/../libraries/usr/lib/{triplet}"
 exec "$libraries/{loader}" --argv0 "$0" --library-path "$libraries" "$(dirname "$0")/usr/sbin/haproxy" "$@"
@@ -50,22 +55,26 @@ LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 
 
 def newer_haproxies() -> dict[str, Path]:
-    """The programs by the suite they are from; fetched first when they are not in the cache."""
+    """The path of each suite's HAProxy; fetches them when they are not in the cache.
+
+    The HAProxy of the chart's branch is always among them. Raises BuildFailed where it cannot be had.
+    """
     folder = directories().binaries / "haproxy-newer"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
-        if not folder.is_dir():
+        if not (folder / SUITE_OF_THE_CHART / "haproxy").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
             fetch(folder)
     return {suite: path for suite in SUITES if (path := folder / suite / "haproxy").is_file()}
 
 
 def fetch(folder: Path) -> None:
-    """Everything or nothing into the folder."""
+    """Fetch all programs into the folder; on an error the folder is not created."""
     if shutil.which("apt-get") is None or not KEYRING.is_file() or platform.machine() not in LOADERS:
         raise BuildFailed(
             part=PART,
-            problem="it comes from Debian's packages, and this is no Debian on amd64 or arm64",
-            fix="Run the tests on Debian; those of HAProxy 2.6 do without.",
+            problem="newer versions are Debian packages, and this machine is not Debian on amd64 or arm64",
+            fix="Run the tests on Debian.",
         )
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="haproxy-newer-") as scratch:
         with Progress(out=sys.stderr).step("fetch HAProxy of Debian's coming releases"):
@@ -77,11 +86,18 @@ def fetch(folder: Path) -> None:
                 run(["dpkg-deb", "--extract", package, made / suite], part=PART)
             for suite in SUITES:
                 _keep_what_runs(made / suite)
+        if not (made / SUITE_OF_THE_CHART).is_dir():
+            raise BuildFailed(
+                part=PART,
+                problem=f"Debian's {SUITE_OF_THE_CHART} has no HAProxy that runs here",
+                fix="Name the suite that has the branch of the chart's image in SUITE_OF_THE_CHART "
+                "(e2e/local_cluster/newer_haproxy.py), and the libraries it needs in LIBRARIES.",
+            )
         made.rename(folder)
 
 
 def _keep_what_runs(folder: Path) -> None:
-    """A package of tomorrow may need a library that nobody here knows of."""
+    """Keep the suites whose HAProxy runs here; a newer package may need a library that is not fetched."""
     if folder.is_dir():
         _write_launcher(folder / "haproxy")
         if not succeeds([folder / "haproxy", "-v"]):
@@ -89,7 +105,7 @@ def _keep_what_runs(folder: Path) -> None:
 
 
 def _download(folder: Path) -> list[Path]:
-    """Archives, each in a folder named after what it is for."""
+    """Download the package archives of the programs and of the libraries, each into its folder."""
     for needed in ("lists/partial", "archives/partial", "libraries", *SUITES):
         (folder / needed).mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + FETCHED_WITHIN_SECONDS
@@ -105,7 +121,7 @@ def _download(folder: Path) -> list[Path]:
 
 
 def _mirror() -> str:
-    """Where the machine has its own packages from."""
+    """The mirror of the machine's own packages."""
     told = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], part=PART)
     mirrors = [uri for uri in told.split() if "security" not in uri]
     if not mirrors:
@@ -116,7 +132,7 @@ def _mirror() -> str:
 
 
 def _apt(folder: Path, until: float, program: str, *words: str, where: Path | None = None) -> str:
-    """One of apt's programs, with sources and state of its own beside the machine's."""
+    """Run one of apt's programs with sources and state apart from the machine's."""
     settings = (
         f"Dir::Etc::SourceList={folder / 'sources.list'}",
         "Dir::Etc::SourceParts=/dev/null",
@@ -134,11 +150,10 @@ def _apt(folder: Path, until: float, program: str, *words: str, where: Path | No
         left = max(0.0, until - time.monotonic())
         return run([program, *options, *words], part=PART, folder=where, timeout_seconds=left)
     except subprocess.TimeoutExpired as slow:
-        raise BuildFailed(
-            part=PART,
-            problem=f"the mirror needs more than {FETCHED_WITHIN_SECONDS} s",
-            fix="Look whether `apt-get update` is quick.",
-        ) from slow
+        problem = f"the mirror needs more than {FETCHED_WITHIN_SECONDS} s"
+        raise BuildFailed(part=PART, problem=problem, fix=ANOTHER_WAY) from slow
+    except LocalClusterError as refused:
+        raise BuildFailed(part=PART, problem=refused.problem, fix=ANOTHER_WAY) from refused
 
 
 def _write_launcher(path: Path) -> None:

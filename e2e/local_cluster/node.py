@@ -51,7 +51,7 @@ class Kubelet:
         ]
 
     def configuration(self) -> str:
-        """Its config file: no eviction for a full disk and no image collection, as images are not pulled."""
+        """Its config file: no eviction for a full disk, and no image collection, as none is pulled."""
         document: dict[str, Any] = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",

@@ -1,4 +1,4 @@
-"""What the machine must have, checked before anything starts and reported all at once."""
+"""The programs, rights and disk space that the machine needs, checked before anything starts."""
 
 import os
 import shutil
@@ -20,13 +20,13 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """A program, or a file where the path is absolute (it may hold a *), and its Debian package."""
+    """A program and its Debian package; an absolute path, which may hold a *, names a file."""
 
     path: str
     package: str
 
     def present(self) -> bool:
-        """Whether the machine has it; /usr/sbin counts although it may not be on a user's PATH."""
+        """Whether the machine has it; /usr/sbin and /sbin are searched even when they are not in PATH."""
         if self.path.startswith("/"):
             return any(Path("/").glob(self.path.removeprefix("/")))
         return shutil.which(self.path, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
@@ -57,23 +57,23 @@ TEST_NEEDS: tuple[Need, ...] = (*CLUSTER_NEEDS, *SERVICE_NEEDS, *DOCUMENTS)
 
 
 def demo_needs(*, embedded: bool) -> tuple[Need, ...]:
-    """What the demo cannot do without; with kind, Docker brings the rest, and any documents will do."""
+    """What the demo needs: the embedded cluster's programs, or nothing with kind, which Docker runs."""
     return CLUSTER_NEEDS if embedded else ()
 
 
 def missing_packages(needs: tuple[Need, ...]) -> list[str]:
-    """Debian packages to install, each once, in the order of the needs."""
+    """The Debian packages to install, each once, in the order of the needs."""
     return list(dict.fromkeys(need.package for need in needs if not need.present()))
 
 
 def check_embedded() -> None:
-    """Raise with everything that keeps the embedded cluster from starting here."""
+    """Raise MissingPrerequisites with everything that the embedded cluster lacks on this machine."""
     missing = []
     if os.geteuid() != 0:
-        missing.append("root (the kubelet mounts volumes and makes networks)")
+        missing.append("root rights (the kubelet mounts volumes, and pod networks are created)")
     if not Path("/etc/debian_version").exists():
         missing.append(
-            "Debian (the images are made from its packages); with Docker and kind any Linux will do"
+            "Debian (the images are made from its packages); on another Linux, install Docker and kind"
         )
     packages = missing_packages(CLUSTER_NEEDS)
     missing += [f"package {package}" for package in packages]
@@ -81,26 +81,26 @@ def check_embedded() -> None:
     free_gib = shutil.disk_usage(existing_parent(directories().cache)).free / 1024**3
     if free_gib < FREE_DISK_GIB:
         missing.append(
-            f"{FREE_DISK_GIB} GiB of free disk below {directories().cache} (there are {free_gib:.0f})"
+            f"{FREE_DISK_GIB} GiB of free disk space below {directories().cache} ({free_gib:.0f} GiB free)"
         )
     if missing:
         raise MissingPrerequisites(missing=missing, fix=_fix(packages))
 
 
 def missing_toolchain() -> list[str]:
-    """Go, unless everything that it would build is in the cache."""
+    """Go, when it is not installed and a program must still be built."""
     if shutil.which("go") is None and (unbuilt := missing_binaries()):
         return [f"Go 1.26 or newer, to build {', '.join(unbuilt)} (https://go.dev/dl)"]
     return []
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest folder above that exists."""
+    """The path itself, else its nearest parent folder that exists."""
     return path if path.exists() else existing_parent(path.parent)
 
 
 def install(packages: list[str]) -> None:
-    """Install Debian packages without letting them start services."""
+    """Install Debian packages; services that they bring are not started."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _services_stay_off():
         run(["apt-get", "update"], part="apt-get", environment=environment)
@@ -118,7 +118,7 @@ def can_install() -> bool:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """Debian starts what it installs, unless this file says otherwise."""
+    """Keep Debian from starting installed services, with a policy file that refuses it."""
     ours = not POLICY.exists()
     if ours:
         POLICY.write_text("#!/bin/sh\nexit 101\n")
@@ -131,12 +131,12 @@ def _services_stay_off() -> Iterator[None]:
 
 
 def install_command(packages: list[str]) -> str:
-    """What a person types to install the packages."""
+    """The shell command that installs the packages."""
     return "apt-get update && apt-get install --yes --no-install-recommends " + " ".join(packages)
 
 
 def _fix(packages: list[str]) -> str:
-    return install_command(packages) if packages else "See above."
+    return f"Run as root: {install_command(packages)}" if packages else "Provide these, then try again."
 
 
 def docker_answers() -> bool:

@@ -1,8 +1,8 @@
-"""Long-running programs: started, watched, stopped by process id, and found again by a later command.
+"""Starts, watches and stops long-running programs by process id.
 
-A daemon of a test dies with the test's process, even when that is killed. A daemon of the full
-cluster outlives the command that started it; its id and start time stand in a file, so that a
-reused process id is never mistaken for it.
+A test's daemon dies with the test's process, even when that is killed. A daemon of the full cluster outlives
+the command that started it. A file holds its process id and start time, so that a later command can find it
+and a reused process id is never taken for it.
 """
 
 import json
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from local_cluster.errors import MissingPrerequisites, NotReady
 
 POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 2000
-# Below the range that the kernel hands out to outgoing connections, so nothing takes it meanwhile.
+# Below the range that the kernel uses for outgoing connections, so no connection can take a free port.
 PORT_RANGE = (20000, 32000)
+# To the kernel the thread that starts a program is its parent. This one lasts as long as the process.
+_starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
 
 
 class Daemon:
@@ -53,13 +56,14 @@ class Daemon:
         return recorded_pid(self._record)
 
     def start(self) -> None:
-        """Start the program unless it runs already."""
+        """Start the program unless it is running."""
         if self.pid is not None:
             return
         prefix = [_program("setpriv"), "--pdeathsig", "KILL", "--"] if self._dies_with_parent else []
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            child = subprocess.Popen(
+            starting = _starter.submit(
+                subprocess.Popen,
                 [*prefix, *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -67,18 +71,19 @@ class Daemon:
                 env=self._environment,
                 start_new_session=True,
             )
+            child: subprocess.Popen[bytes] = starting.result()
         self._child = child
         record = {"pid": child.pid, "started": start_ticks(child.pid)}
         self._record.write_text(json.dumps(record))
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the running process: SIGSTOP and SIGCONT make it hang and go on."""
+        """Send a signal to the running process; SIGSTOP suspends it and SIGCONT continues it."""
         pid = self.pid
         if pid is not None:
             os.kill(pid, number)
 
     def stop(self, *, grace_seconds: float = 5.0) -> None:
-        """Ask the program to end, and kill it when it has not after the grace."""
+        """Ask the program to end, and kill it when it still runs after the grace period."""
         pid = self.pid
         if pid is not None:
             end_process(pid, grace_seconds=grace_seconds, reap=self._reap)
@@ -88,7 +93,7 @@ class Daemon:
         self._record.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End the program without giving it a chance to tidy up."""
+        """Kill the program, without time to clean up."""
         self.stop(grace_seconds=0)
 
     def log_tail(self) -> str:
@@ -103,34 +108,34 @@ class Daemon:
 def wait_until(
     probe: Callable[[], bool], *, part: str, timeout_seconds: float, daemons: Sequence[Daemon] = ()
 ) -> None:
-    """Poll until the probe holds; fail at once when one of the daemons has ended."""
+    """Poll until the probe returns true; raises NotReady at once when one of the daemons has ended."""
     deadline = time.monotonic() + timeout_seconds
     while not probe():
         ended = next((daemon for daemon in daemons if daemon.pid is None), None)
         if ended is not None:
             raise NotReady(
                 part=ended.name,
-                problem=f"it ended while starting:\n{ended.log_tail()}",
-                fix=f"Its log is {ended.log_path}.",
+                problem=f"the process ended during the start; its log ends with:\n{ended.log_tail()}",
+                fix=f"Read the whole log: {ended.log_path}",
             )
         if time.monotonic() > deadline:
             tails = "\n".join(f"[{daemon.name}] {daemon.log_tail()}" for daemon in daemons)
             raise NotReady(
                 part=part,
-                problem=f"not ready after {timeout_seconds:.0f} s\n{tails}",
-                fix="Logs: " + ", ".join(str(daemon.log_path) for daemon in daemons),
+                problem=f"not ready after {timeout_seconds:.0f} s; the logs end with:\n{tails}",
+                fix="Read the whole logs: " + ", ".join(str(daemon.log_path) for daemon in daemons),
             )
         time.sleep(POLL_SECONDS)
 
 
 class Ports:
-    """Hands out ports and keeps them claimed, since one is listened on only a little after it was given."""
+    """Gives out free ports and keeps them reserved, because a program listens on one only some time later."""
 
     def __init__(self) -> None:
         self._claims: list[socket.socket] = []
 
     def free(self) -> int:
-        """A TCP port on loopback that nothing listens on and that nobody else is given while this lives."""
+        """A free TCP port on loopback; no other caller on this machine gets it while this object lives."""
         while True:
             port = random.randint(*PORT_RANGE)
             claim = socket.socket(socket.AF_UNIX)
@@ -154,7 +159,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def recorded_pid(record: Path) -> int | None:
-    """The process a record names, when it is the very one that was recorded."""
+    """The process id of a record, when that process still runs and started at the recorded time."""
     with suppress(OSError, ValueError):
         found = json.loads(record.read_text())
         if found["started"] is not None and start_ticks(found["pid"]) == found["started"]:
@@ -163,7 +168,7 @@ def recorded_pid(record: Path) -> int | None:
 
 
 def end_process(pid: int, *, grace_seconds: float, reap: Callable[[], None] = lambda: None) -> None:
-    """SIGTERM (and SIGCONT, for one that was stopped), then SIGKILL after the grace; waits for the end."""
+    """Send SIGTERM (and SIGCONT, if it is suspended), then SIGKILL after the grace; wait until it ends."""
     started = start_ticks(pid)
     with suppress(ProcessLookupError):
         if grace_seconds > 0:

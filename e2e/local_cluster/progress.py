@@ -1,7 +1,7 @@
-"""One line per step with the seconds it took, and a sign of life while a long one runs.
+"""Prints one line for each step with the seconds it took, and a line now and then while a long step runs.
 
-A terminal sees the running step at once. A log file sees finished lines only, and every
-HEARTBEAT_SECONDS a line that the step is still at work, so that a ten-minute build does not look hung.
+A terminal also shows a step when it begins. A log file gets a line when a step ends, and one every
+HEARTBEAT_SECONDS while it runs, so that a ten-minute build does not seem to hang.
 """
 
 import sys
@@ -24,7 +24,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time what happens inside and print it as one line."""
+        """Time the block, and print its name and seconds as one line."""
         started = time.monotonic()
         finished = threading.Event()
         beat = threading.Thread(target=self._beat, args=(name, started, finished), daemon=True)

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from flotilla_operator.api.generate import CRDS
-from flotilla_operator.cluster.resources import ALL, NEVER_WATCHED, SECRETS
 from flotilla_operator.controllers import uninstall
 from flotilla_operator.controllers.config import Labels, OperatorConfig, Placement, parse_config
+from flotilla_operator.objects.resources import ALL, NEVER_WATCHED, SECRETS
 from flotilla_operator.workloads.placeholder import PRIORITY
+from golden_files import Whole, difference, objects_of
 from tests.support.chart import (
     CHART,
     ROOT,
@@ -151,6 +152,16 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert (config.placement.aging_seconds, config.placement.bind_timeout_seconds) == (1200, 45)
 
 
+def test_every_pod_of_the_chart_names_the_pull_secrets() -> None:
+    values = {"images.pullSecrets": '["registry", "mirror"]'}
+    pods = [
+        manifest["spec"]["template"]["spec"]
+        for manifest in (*rendered(values), *hooks(values))
+        if manifest["kind"] in ("Deployment", "Job")
+    ]
+    assert [pod["imagePullSecrets"] for pod in pods] == [[{"name": "registry"}, {"name": "mirror"}]] * 2
+
+
 def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autoscalers_ignore() -> None:
     manifests = rendered()
     priority_class = only(manifests, "PriorityClass")
@@ -226,18 +237,9 @@ def test_nothing_but_probes_and_metrics_reaches_the_operator() -> None:
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        pytest.param({}, "chart-rights-everywhere.yaml", id="all namespaces"),
-        pytest.param({"operator.watchNamespaces": '["a"]'}, "chart-rights-in-a.yaml", id="one namespace"),
-    ],
-)
-def test_the_rights_are_those_that_were_reviewed(
-    values: dict[str, str], name: str, golden: Callable[[Path, str], None]
-) -> None:
-    """A change of a right is a change of this file, and so of the review."""
-    rights = [
+def rights_text(values: dict[str, str]) -> str:
+    """The roles of a release and of its hooks as YAML."""
+    roles = [
         {
             "kind": role["kind"],
             "name": role["metadata"]["name"],
@@ -247,7 +249,22 @@ def test_the_rights_are_those_that_were_reviewed(
         for role in [*rendered(values), *hooks(values)]
         if role["kind"] in ("Role", "ClusterRole")
     ]
-    golden(GOLDEN / name, yaml.safe_dump(rights, sort_keys=True, width=110))
+    return yaml.safe_dump_all(roles, sort_keys=True, width=110)
+
+
+def test_the_rights_in_all_namespaces_are_those_that_were_reviewed(
+    golden: Callable[[Path, str], None],
+) -> None:
+    """A change of a right is a change of this file, and so of the review."""
+    golden(GOLDEN / "chart-rights-everywhere.yaml", rights_text({}))
+
+
+def test_the_rights_in_one_namespace_are_those_that_were_reviewed(
+    golden: Callable[[Path, str], None],
+) -> None:
+    whole = Whole(file="chart-rights-everywhere.yaml", parts=objects_of(rights_text({})))
+    here = objects_of(rights_text({"operator.watchNamespaces": '["a"]'}))
+    golden(GOLDEN / "chart-rights-in-a.diff", difference(whole, here))
 
 
 @pytest.mark.parametrize("namespaces", ["[]", '["a"]'], ids=["all namespaces", "one namespace"])

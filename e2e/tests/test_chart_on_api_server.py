@@ -1,10 +1,9 @@
 """The chart on a real API server: admitted under restricted pod security, upgraded, uninstalled, its roles.
 
 KWOK plays the kubelet, so pods "run" without their images; that the operator in them works is shown by the
-demo's tests. The tests are in the order of a release's life; each leaves it where the next begins.
+demo's tests.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,20 +15,22 @@ import pytest
 import yaml
 
 from flotilla_operator.api.kinds import KINDS
-from flotilla_operator.cluster.client import Client, load_configuration
+from flotilla_operator.cluster.client import Client
+from flotilla_operator.cluster.connection import HttpConnection, load_configuration
 from flotilla_operator.controllers.uninstall import release
-from local_cluster.control_plane import ControlPlane, Options
+from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import create_nodes, gpu_nodes
 from tests.support.chart import CHART, NAMESPACE, RELEASE, ROOT, helm, hooks, rendered
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("chart"), pytest.mark.timeout(600)]
 
 OTHERS = "team"
 EXAMPLE = ROOT / "examples" / "agentfleet.yaml"
 OURS = "flotilla.dev/milvus"
 FOREIGN = "example.com/theirs"
 OBJECTS = "/apis/flotilla.dev/v1alpha1/namespaces"
+INDEX = f"{OBJECTS}/{OTHERS}/vectorindexes/manual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +58,14 @@ class Site:
 
     def may(self, user: str, verb: str, resource: str) -> bool:
         plural, _, part = resource.partition("/")
-        answer = self.plane.kubectl(
-            *("auth", "can-i", verb, f"{plural}.flotilla.dev", f"--subresource={part}"),
-            *(f"--as={user}", f"--namespace={OTHERS}"),
-            check=False,
-        )
-        return answer.strip().splitlines()[-1] == "yes"
+        asked = {"group": "flotilla.dev", "resource": plural, "subresource": part, "verb": verb}
+        spec = {"user": user, "resourceAttributes": {**asked, "namespace": OTHERS}}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        answer = self.plane.client.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(answer["status"]["allowed"])
+
+    def is_installed(self) -> bool:
+        return RELEASE in self.helm("list", "--short").split()
 
 
 def namespace(name: str, **labels: str) -> dict[str, Any]:
@@ -70,21 +73,30 @@ def namespace(name: str, **labels: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A control plane of our own: helm takes over no definitions that somebody else has installed."""
-    options = Options(controller_manager=True, scheduler=True, kwok=True)
-    with ControlPlane(tmp_path_factory.mktemp("chart-plane"), options) as plane:
-        create_nodes(plane.client, list(gpu_nodes(2, gpus=0)))
-        restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-        plane.client.create("/api/v1/namespaces", namespace(NAMESPACE, **restricted))
-        plane.client.create("/api/v1/namespaces", namespace(OTHERS))
-        yield Site(plane=plane)
+def cluster(chart_plane: ControlPlane) -> Iterator[Site]:
+    """Nodes, and a namespace for the operator; in the end nothing of ours is left."""
+    create_nodes(chart_plane.client, list(gpu_nodes(2, gpus=0)))
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    chart_plane.client.create("/api/v1/namespaces", namespace(NAMESPACE, **restricted))
+    chart_plane.client.create("/api/v1/namespaces", namespace(OTHERS))
+    made = Site(plane=chart_plane)
+    yield made
+    if made.is_installed():
+        made.helm("uninstall", RELEASE, "--wait")
+        delete_everything(made)
+
+
+@pytest.fixture
+def site(cluster: Site) -> Site:
+    """A cluster with the release."""
+    if not cluster.is_installed():
+        cluster.helm("install", RELEASE, str(CHART))
+        eventually(lambda: cluster.ready_operators() == 2)
+    return cluster
 
 
 def test_it_installs_where_restricted_pod_security_is_enforced(site: Site) -> None:
-    notes = site.helm("install", RELEASE, str(CHART))
-    eventually(lambda: site.ready_operators() == 2)
-    assert "kubectl get flotilla" in notes
+    assert "kubectl get flotilla" in site.helm("get", "notes", RELEASE)
     pods = site.plane.client.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
 
@@ -146,32 +158,56 @@ def test_the_clusters_own_roles_know_our_kinds(
     assert [right for right in may_not if site.may(user, *right)] == []
 
 
-def test_an_upgrade_keeps_every_object_and_every_definition(site: Site, tmp_path: Path) -> None:
+async def test_objects_outlive_upgrade_and_uninstall_and_then_everything_can_go(
+    site: Site, tmp_path: Path
+) -> None:
+    """The rest of a release's life; each step begins where the one before it ended."""
+    upgrade_keeps_every_object_and_every_definition(site, tmp_path / "newer")
+    uninstall_keeps_definitions_and_objects_and_leaves_nothing_else(site)
+    await job_after_the_uninstall_takes_our_finalizers_with_its_own_rights(site, tmp_path)
+    it_installs_again_where_the_definitions_were_kept(site)
+    delete_everything(site)
+
+
+def upgrade_keeps_every_object_and_every_definition(site: Site, newer: Path) -> None:
     site.plane.kubectl("apply", f"--filename={EXAMPLE}", f"--namespace={OTHERS}")
     before = site.identities()
-    newer = tmp_path / "flotilla"
     shutil.copytree(CHART, newer)
     description = newer / "Chart.yaml"
     description.write_text(description.read_text().replace("version: 0.1.0", "version: 0.1.1"))
     crd = newer / "files" / "crds" / "flotilla.dev_agentfleets.yaml"
     crd.write_text(crd.read_text().replace("- af\n", "- af\n    - fleet\n"))
     site.helm("upgrade", RELEASE, str(newer), "--set=operator.logLevel=debug")
-    eventually(
-        lambda: "assistant" in site.plane.kubectl("get", "fleet", f"--namespace={OTHERS}", check=False)
-    )
+    eventually(lambda: "fleet" in short_names_of_fleets(site))
+    assert "assistant" in site.plane.kubectl("get", "fleet", f"--namespace={OTHERS}")
     eventually(lambda: site.ready_operators() == 2)
     assert site.identities() == before
 
 
-def test_an_uninstall_keeps_definitions_and_objects_and_leaves_nothing_else(site: Site) -> None:
-    site.plane.kubectl(
-        *("patch", "vectorindex", "manual", f"--namespace={OTHERS}", "--type=merge"),
-        f"--patch={json.dumps({'metadata': {'finalizers': [OURS, FOREIGN]}})}",
-    )
+def short_names_of_fleets(site: Site) -> list[str]:
+    """As the API server serves them."""
+    served = site.plane.client.get("/apis/flotilla.dev/v1alpha1")["resources"]
+    return next(found["shortNames"] for found in served if found["name"] == "agentfleets")
+
+
+def uninstall_keeps_definitions_and_objects_and_leaves_nothing_else(site: Site) -> None:
+    site.plane.client.merge(INDEX, {"metadata": {"finalizers": [OURS, FOREIGN]}})
     before = site.identities()
     site.helm("uninstall", RELEASE, "--wait")
     assert site.identities() == before
-    eventually(lambda: not left_of_the_release(site))
+    eventually(lambda: not collected_last(site))
+    assert left_of_the_release(site) == []
+
+
+def collected_last(site: Site) -> list[str]:
+    """The objects of the release that go after the uninstall: its pods, and what they belong to."""
+    places = ("/api/v1", "pods"), ("/apis/apps/v1", "replicasets"), ("/apis/apps/v1", "deployments")
+    selector = f"labelSelector=app.kubernetes.io/instance={RELEASE}"
+    return [
+        item["metadata"]["name"]
+        for version, plural in (*places, ("/apis/batch/v1", "jobs"))
+        for item in site.plane.client.get(f"{version}/namespaces/{NAMESPACE}/{plural}?{selector}")["items"]
+    ]
 
 
 def left_of_the_release(site: Site) -> list[str]:
@@ -184,23 +220,23 @@ def left_of_the_release(site: Site) -> list[str]:
     return "".join(left).split()
 
 
-async def test_the_job_after_the_uninstall_takes_our_finalizers_with_its_own_rights(
+async def job_after_the_uninstall_takes_our_finalizers_with_its_own_rights(
     site: Site, tmp_path: Path
 ) -> None:
     """KWOK ended the Job without running it, and helm took its account away; here it is given again."""
     account = [manifest for manifest in hooks() if manifest["kind"] != "Job"]
     text = yaml.safe_dump_all(account)
     site.plane.kubectl("apply", "--filename=-", f"--namespace={NAMESPACE}", manifest=text)
-    client = Client(await load_configuration(as_account(site, f"{RELEASE}-operator-uninstall", tmp_path)))
+    kubeconfig = as_account(site, f"{RELEASE}-operator-uninstall", tmp_path)
+    client = Client(HttpConnection(await load_configuration(kubeconfig)))
     try:
         assert await release(client, []) == 1
         assert await release(client, [OTHERS]) == 0
     finally:
         await client.close()
     site.plane.kubectl("delete", "--filename=-", f"--namespace={NAMESPACE}", manifest=text)
-    place = f"{OBJECTS}/{OTHERS}/vectorindexes/manual"
-    assert site.plane.client.get(place)["metadata"]["finalizers"] == [FOREIGN]
-    site.plane.client.merge(place, {"metadata": {"finalizers": []}})
+    assert site.plane.client.get(INDEX)["metadata"]["finalizers"] == [FOREIGN]
+    site.plane.client.merge(INDEX, {"metadata": {"finalizers": []}})
 
 
 def as_account(site: Site, name: str, folder: Path) -> Path:
@@ -214,19 +250,17 @@ def as_account(site: Site, name: str, folder: Path) -> Path:
     return path
 
 
-def test_after_an_uninstall_everything_of_ours_can_be_deleted(site: Site) -> None:
+def it_installs_again_where_the_definitions_were_kept(site: Site) -> None:
+    kept = site.plane.kubectl("get", "crd", "--output=name")
+    assert kept.count("flotilla.dev") == len(KINDS)
+    site.helm("install", RELEASE, str(CHART))
+    site.helm("uninstall", RELEASE, "--wait")
+
+
+def delete_everything(site: Site) -> None:
+    """What a user deletes after an uninstall."""
     kinds = ",".join(kind.plural for kind in KINDS)
     site.plane.kubectl("delete", kinds, "--all", f"--namespace={OTHERS}", "--timeout=120s")
     definitions = (f"crd/{kind.plural}.flotilla.dev" for kind in KINDS)
     site.plane.kubectl("delete", *definitions, "--timeout=120s")
     site.plane.kubectl("delete", "namespace", OTHERS, NAMESPACE, "--timeout=120s")
-
-
-def test_it_installs_again_where_the_definitions_were_kept(site: Site) -> None:
-    system = "again"
-    arguments = (f"--namespace={system}", f"--kubeconfig={site.plane.kubeconfig}")
-    helm("install", RELEASE, str(CHART), "--create-namespace", *arguments)
-    helm("uninstall", RELEASE, *arguments)
-    kept = site.plane.kubectl("get", "crd", "--output=name")
-    assert kept.count("flotilla.dev") == len(KINDS)
-    helm("install", RELEASE, str(CHART), *arguments)

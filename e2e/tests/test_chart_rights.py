@@ -7,9 +7,10 @@ refused, and a right that it never uses must be one of the few that are listed h
 
 import json
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,28 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from local_cluster.control_plane import ControlPlane, Options
+from flotilla_operator.objects.resources import (
+    AGENT_FLEETS,
+    DEPLOYMENTS,
+    JOBS,
+    LEASES,
+    MODEL_REPLICA_SETS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    RESOURCE_CLAIM_TEMPLATES,
+    STATEFUL_SETS,
+    VECTOR_INDEXES,
+    Resource,
+)
+from local_cluster.api_client import documents
+from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import create_nodes, gpu_node
 from local_cluster.processes import free_port
 from tests.support.chart import CHART, NAMESPACE, RELEASE, ROOT, Manifest, helm, only, rendered, setting
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("chart rights"), pytest.mark.timeout(900)]
 
-TEAM = "team"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
 GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
 VOLUMES = 12
@@ -41,11 +55,11 @@ spec:
 ---
 apiVersion: resource.k8s.io/v1
 kind: ResourceSlice
-metadata: {name: gpu-0}
+metadata: {name: $node}
 spec:
   driver: gpu.example
-  nodeName: gpu-0
-  pool: {name: gpu-0, generation: 1, resourceSliceCount: 1}
+  nodeName: $node
+  pool: {name: $node, generation: 1, resourceSliceCount: 1}
   devices: [{name: a}, {name: b}, {name: c}, {name: d}]
 ---
 apiVersion: flotilla.dev/v1alpha1
@@ -87,23 +101,29 @@ class Site:
     """A control plane with the chart's rights."""
 
     plane: ControlPlane
+    team: str
     chart: list[Manifest]
+    asked_before: int
 
-    def kubectl(self, *arguments: str, manifest: str | None = None) -> str:
-        return self.plane.kubectl(*arguments, f"--namespace={TEAM}", manifest=manifest)
+    def apply(self, *arguments: str, manifests: Sequence[Manifest] = ()) -> None:
+        """Manifests, or what kubectl's arguments name."""
+        source = arguments or ("--filename=-",)
+        text = yaml.safe_dump_all(manifests) if manifests else None
+        self.plane.kubectl("apply", *source, f"--namespace={self.team}", manifest=text)
 
-    def shown(self, name: str, path: str) -> str:
-        return self.kubectl("get", name, f"--output=jsonpath={{{path}}}")
+    def get(self, resource: Resource, name: str) -> Manifest:
+        return self.plane.client.get(resource.path(self.team, name))
 
-    def patch(self, kind: str, name: str, patch: dict[str, Any]) -> None:
-        self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps({'spec': patch})}")
+    def change(self, resource: Resource, name: str, spec: Manifest) -> None:
+        self.plane.client.merge(resource.path(self.team, name), {"spec": spec})
 
-    def names(self, kind: str) -> set[str]:
-        return {line.partition("/")[2] for line in self.kubectl("get", kind, "--output=name").split()}
+    def names(self, resource: Resource, selector: str = "") -> set[str]:
+        listed = self.plane.client.get(f"{resource.path(self.team)}?labelSelector={selector}")
+        return {item["metadata"]["name"] for item in listed["items"]}
 
     def asked(self) -> list[dict[str, Any]]:
         """Requests with their answers; a watch counts from its start, for its end may not be logged yet."""
-        events = self.plane.audit_events(user=ACCOUNT)
+        events = list(self.plane.audit_events(user=ACCOUNT))[self.asked_before :]
         return [event for event in events if "objectRef" in event and is_answered(event)]
 
 
@@ -111,27 +131,37 @@ def is_answered(event: dict[str, Any]) -> bool:
     return bool(event["stage"] == "ResponseComplete" or event["verb"] == "watch")
 
 
-def until(condition: Callable[[], Any], what: str) -> None:
-    condition.__doc__ = what
-    eventually(condition)
+@pytest.fixture(params=[pytest.param(False, id="all namespaces"), pytest.param(True, id="one namespace")])
+def site(request: pytest.FixtureRequest, chart_plane: ControlPlane) -> Site:
+    """A team's namespace, nodes and room for claims, and the chart with its rights.
+
+    The chart's pods do nothing under KWOK, so no operator is at work yet. What another team has made before
+    stays, and the release is upgraded.
+    """
+    client = chart_plane.client
+    team = f"team-{secrets.token_hex(4)}"
+    for name in (NAMESPACE, team):
+        if not client.exists(f"/api/v1/namespaces/{name}"):
+            client.create("/api/v1/namespaces", restricted_namespace(name))
+    create_nodes(client, [gpu_node(f"gpu-{team}", labels={"node-pool": "gpu"})])
+    for index in range(VOLUMES):
+        client.create("/api/v1/persistentvolumes", volume(f"{team}-{index}"))
+    values = {"operator.watchNamespaces": json.dumps([team] if request.param else [])}
+    place = (f"--namespace={NAMESPACE}", f"--kubeconfig={chart_plane.kubeconfig}")
+    helm("upgrade", "--install", RELEASE, str(CHART), *place, *setting(values))
+    client.delete(LEASES.path(NAMESPACE, "flotilla-operator"))  # or its creation would not be seen
+    return Site(
+        plane=chart_plane, team=team, chart=rendered(values), asked_before=asked_by_operators(chart_plane)
+    )
 
 
-@pytest.fixture(scope="module", params=["[]", f'["{TEAM}"]'], ids=["all namespaces", "one namespace"])
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Nodes, room for claims, the chart. Its pods do nothing under KWOK, so no operator is at work yet."""
-    options = Options(controller_manager=True, scheduler=True, kwok=True)
-    with ControlPlane(tmp_path_factory.mktemp("rights-plane"), options) as plane:
-        create_nodes(plane.client, [gpu_node("gpu-0", labels={"node-pool": "gpu"})])
-        for index in range(VOLUMES):
-            plane.client.create("/api/v1/persistentvolumes", volume(f"volume-{index}"))
-        for name in (NAMESPACE, TEAM):
-            metadata = {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
-            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-            plane.client.create("/api/v1/namespaces", namespace)
-        values = {"operator.watchNamespaces": request.param}
-        place = (f"--namespace={NAMESPACE}", f"--kubeconfig={plane.kubeconfig}")
-        helm("install", RELEASE, str(CHART), *place, *setting(values))
-        yield Site(plane=plane, chart=rendered(values))
+def restricted_namespace(name: str) -> Manifest:
+    metadata = {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def asked_by_operators(plane: ControlPlane) -> int:
+    return len(list(plane.audit_events(user=ACCOUNT)))
 
 
 @contextmanager
@@ -208,69 +238,79 @@ def used(events: list[dict[str, Any]]) -> set[Right]:
     return found
 
 
-@pytest.fixture(scope="module")
-def lived(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The three kinds from first to last. The operator has ended, so its watches stand in the log too."""
-    with operator(site, tmp_path_factory.mktemp("rights-operator")):
-        begin(site)
-        change(site)
-    return site
-
-
 def begin(site: Site) -> None:
     """Everything that the examples refer to, and the examples, until their pods run."""
-    for name, entry in (("openai", "apiKey"), ("redis", "url"), ("callers", "ann"), ("hf", "token")):
-        site.kubectl("create", "secret", "generic", name, f"--from-literal={entry}=redis://r.example:6379")
-    site.kubectl("create", "secret", "generic", "llama-callers", "--from-literal=ann=key")
-    for name in ("models", "documents"):
-        site.kubectl("apply", "--filename=-", manifest=claim(name))
-    for name in EXAMPLES:
-        site.kubectl("apply", f"--filename={ROOT}/examples/{name}.yaml")
-    until(lambda: len(site.names("jobs")) >= 2, "a build of each index")
-    until(lambda: "assistant-worker" in site.names("deployments"), "the fleet's workers")
-    until(lambda: site.shown("mrs/llama-70b", ".status.readyReplicas") == "2", "replicas on GPUs")
-    site.kubectl("apply", "--filename=-", manifest=ON_DEVICES)
-    until(lambda: site.names("resourceclaimtemplates"), "a claim template")
+    entries = {"openai": "apiKey", "redis": "url", "callers": "ann", "hf": "token", "llama-callers": "ann"}
+    made = [secret(name, entry) for name, entry in entries.items()]
+    site.apply(manifests=[*made, claim("models"), claim("documents")])
+    site.apply(*(f"--filename={ROOT}/examples/{name}.yaml" for name in EXAMPLES))
+    eventually(lambda: len(site.names(JOBS)) >= 2, what="a build of each index")
+    eventually(lambda: "assistant-worker" in site.names(DEPLOYMENTS), what="the fleet's workers")
+    eventually(lambda: status_of(site, "llama-70b").get("readyReplicas") == 2, what="replicas on GPUs")
+    site.apply(manifests=documents(ON_DEVICES.replace("$node", f"gpu-{site.team}")))
+    eventually(lambda: site.names(RESOURCE_CLAIM_TEMPLATES), what="a claim template")
+
+
+def status_of(site: Site, name: str) -> Manifest:
+    return site.get(MODEL_REPLICA_SETS, name).get("status") or {}
 
 
 def change(site: Site) -> None:
     """What takes things away or hands them over."""
-    site.patch("mrs", "llama-70b", {"replicas": 0, "drain": {"deadlineSeconds": 1}})
-    site.patch("agentfleet", "assistant", {"queue": {"redis": {"deletionPolicy": "Retain"}}})
-    until(lambda: not site.shown("pvc/assistant-redis", ".metadata.ownerReferences"), "a claim set free")
+    site.change(MODEL_REPLICA_SETS, "llama-70b", {"replicas": 0, "drain": {"deadlineSeconds": 1}})
+    site.change(AGENT_FLEETS, "assistant", {"queue": {"redis": {"deletionPolicy": "Retain"}}})
+    eventually(lambda: not owners(site, PERSISTENT_VOLUME_CLAIMS, "assistant-redis"), what="a claim set free")
     redis = {"mode": "External", "urlSecretRef": {"name": "redis"}}
-    site.patch("agentfleet", "assistant", {"queue": {"redis": redis}})
-    until(lambda: "assistant-redis" not in site.names("statefulsets"), "the managed Redis gone")
-    templates = site.names("resourceclaimtemplates")
-    site.patch("mrs", "on-devices", {"parallelism": {"tensor": 2}})
-    until(lambda: not templates & site.names("resourceclaimtemplates"), "the old claim template gone")
-    jobs = site.names("jobs")
-    site.patch("vectorindex", "manual", {"processing": {"chunkTokens": 128}})
-    until(lambda: not jobs & {name for name in site.names("jobs") if "manual" in name}, "another build")
+    site.change(AGENT_FLEETS, "assistant", {"queue": {"redis": redis}})
+    eventually(lambda: "assistant-redis" not in site.names(STATEFUL_SETS), what="the managed Redis gone")
+    templates = site.names(RESOURCE_CLAIM_TEMPLATES)
+    site.change(MODEL_REPLICA_SETS, "on-devices", {"parallelism": {"tensor": 2}})
+    eventually(
+        lambda: not templates & site.names(RESOURCE_CLAIM_TEMPLATES), what="the old claim template gone"
+    )
+    jobs = site.names(JOBS)
+    site.change(VECTOR_INDEXES, "manual", {"processing": {"chunkTokens": 128}})
+    eventually(
+        lambda: not jobs & {name for name in site.names(JOBS) if "manual" in name}, what="another build"
+    )
     milvus = {"mode": "External", "uri": "http://127.0.0.1:9", "storage": None}
-    site.patch("vectorindex", "manual", {"milvus": milvus, "retention": {"deletionPolicy": "Delete"}})
-    until(lambda: site.shown("vi/manual", ".metadata.finalizers"), "a finalizer")
-    pods = "llama-70b,app.kubernetes.io/component=engine"
-    until(lambda: not site.kubectl("get", "pods", "-l", f"flotilla.dev/owner={pods}", "-o", "name"), "no pod")
+    site.change(VECTOR_INDEXES, "manual", {"milvus": milvus, "retention": {"deletionPolicy": "Delete"}})
+    eventually(lambda: site.get(VECTOR_INDEXES, "manual")["metadata"].get("finalizers"), what="a finalizer")
+    engines = "flotilla.dev/owner=llama-70b,app.kubernetes.io/component=engine"
+    eventually(lambda: not site.names(PODS, engines), what="no pod")
 
 
-def claim(name: str) -> str:
+def owners(site: Site, resource: Resource, name: str) -> list[Manifest]:
+    found: list[Manifest] = site.get(resource, name)["metadata"].get("ownerReferences") or []
+    return found
+
+
+def secret(name: str, entry: str) -> Manifest:
+    kind = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+    return {**kind, "stringData": {entry: "redis://r.example:6379"}}
+
+
+def claim(name: str) -> Manifest:
     spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
-    return yaml.safe_dump({**kind, "spec": spec})
+    return {**kind, "spec": spec}
 
 
-def test_nothing_that_the_operator_asks_is_refused(lived: Site) -> None:
+def test_nothing_is_refused_and_every_right_is_used_or_listed_with_its_reason(
+    site: Site, tmp_path: Path
+) -> None:
+    """Of three kinds from first to last. The operator has ended, so its watches stand in the log too."""
+    with operator(site, tmp_path):
+        begin(site)
+        change(site)
+    asked = site.asked()
     refused = [
         f"{event['verb']} {event['requestURI']}"
-        for event in lived.asked()
+        for event in asked
         if event["responseStatus"]["code"] in (401, 403)
     ]
     assert refused == []
-
-
-def test_every_right_is_used_or_listed_with_its_reason(lived: Site) -> None:
-    may, did = granted(lived.chart), used(lived.asked())
+    may, did = granted(site.chart), used(asked)
     assert sorted(did - may) == []
     assert sorted(may - did - UNUSED_HERE) == []
     assert sorted(UNUSED_HERE - may) == []

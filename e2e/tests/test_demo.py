@@ -1,14 +1,13 @@
 """What a newcomer sees: three kinds at work on a real kubelet with real models, Redis, Milvus and HAProxy.
 
-Covered here: the demo's answers, `kubectl get`, the task API from outside, Redis killed after a 201.
+Covered here: the demo's answers, `kubectl get`, the task API from outside, Redis killed after a 201. The
+index has a fifth of the demo's documents, so that it is built in a fifth of the time.
 Broken input and the chart's life are tested beside each kind and in test_chart*.py.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,8 +17,14 @@ from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
 from flotilla_cli.tasks import ask
 from tests.support.killed import kill
+from tests.support.pages import some_pages
+from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800, func_only=True)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.timeout(1800, func_only=True),
+]
 TEN_MEGABYTES = 10_000_000
 
 
@@ -66,7 +71,7 @@ def test_every_document_is_accounted_for(demo: Environment) -> None:
     status = demo.kubectl.get("vectorindex", "manual")["status"]
     documents = status["documents"]
     accounted = documents["indexed"] + documents.get("duplicates", 0) + documents.get("deadLettered", 0)
-    assert documents["discovered"] == accounted >= 150
+    assert documents["discovered"] == accounted == len(some_pages().names) > 20
     assert status["chunks"] > documents["indexed"]
 
 
@@ -131,19 +136,21 @@ def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gat
     submitted = gateway.post("/v1/tasks", json={"input": QUESTIONS[0].text})
     assert submitted.status_code == 201
     kill(demo.kubectl.get("pod", f"{FLEET}-redis-0"), b"redis-server")
-    deadline = time.monotonic() + 240
-    task: dict[str, Any] = {}
-    while time.monotonic() < deadline and task.get("status") != "Succeeded":
-        time.sleep(1)
+
+    def succeeded() -> bool:
         response = gateway.get(f"/v1/tasks/{submitted.json()['id']}")
         assert response.status_code in {200, 503}, response.text
-        task = response.json() if response.status_code == 200 else task
-        assert task.get("status") not in {"Failed", "Cancelled"}, task
-    assert task.get("status") == "Succeeded"
+        if response.status_code == 503:
+            return False
+        status = response.json()["status"]
+        assert status not in {"Failed", "Cancelled"}, response.text
+        return bool(status == "Succeeded")
+
+    eventually(succeeded, 240)
 
 
 def test_the_same_question_can_be_asked_from_the_command_line(gateway: httpx.Client) -> None:
-    answer = ask(gateway, "What is a savepoint?")
+    answer = ask(gateway, "How do I roll back to a savepoint in a transaction?")
     assert answer.documents
 
 

@@ -1,48 +1,37 @@
 """The engine double held against real vLLM: metrics, answers, streams and errors.
 
-Starts the CPU engine with SmolLM2 and with MiniLM and doubles with the same names, asks all the same things
-and compares names, types, labels and JSON keys, never values. What the double alone does is in
-test_engine_double_server.py.
+Both real engines of the example (tests.support.real_engines) and doubles with the same arguments are asked
+the same things; names, types, labels and JSON keys are compared, never values. What the double alone does is
+in test_engine_double_server.py.
 """
 
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.environment import Environment, ensure
-from engine.models import EMBEDDER, GENERATOR, Model, ensure_models
-from engine.serve import RunningEngine, running
-from flotilla_operator.workloads.engine_checks import SCRIPTS
-from flotilla_operator.workloads.engine_guard import ENV_MIDDLEWARE, FILE
+from flotilla_runtime import contract
 from local_cluster.processes import free_port
+from tests.support.real_engines import EXAMPLE_ENGINES, KEY, PodsEngine
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900), EXAMPLE_ENGINES]
 
-KEY = "the-engines-key"
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 E2E = Path(__file__).parents[1]
 # The double knows only some of what vLLM says about its cache.
 LABELS_OF_WHICH_SOME_ARE_ENOUGH = {"vllm:cache_config_info"}
-SERVED_IN_THE_EXAMPLE = next(yaml.safe_load_all((E2E.parent / "examples/agentfleet.yaml").read_text()))
-EXAMPLE = replace(
-    GENERATOR,
-    serve_arguments=(*GENERATOR.serve_arguments, *SERVED_IN_THE_EXAMPLE["spec"]["engine"]["extraArgs"]),
-)
 TOOL_CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
 WEATHER = {
     "type": "function",
@@ -71,89 +60,53 @@ class Pair:
         return self.real.post(path, json=asked), self.double.post(path, json=asked)
 
 
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    """All engines are started with a key and our guard, as in pods of ours."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_API_KEY", KEY)
-        patch.setenv(ENV_MIDDLEWARE, f"{SCRIPTS.joinpath(FILE)}:Guard")
-        yield ensure()
-
-
-@pytest.fixture(scope="module")
-def engines(
-    environment: Environment, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, RunningEngine]]:
-    """Both real engines, on one machine at the same time, as in the demo."""
-    models = ensure_models()
-    logs = tmp_path_factory.mktemp("engines")
-    started: dict[str, RunningEngine] = {}
-    with (
-        serving(environment, EXAMPLE, models, logs) as generator,
-        serving(environment, EMBEDDER, models, logs) as embedder,
-    ):
-        started |= {EXAMPLE.name: generator, EMBEDDER.name: embedder}
-        yield started
-
-
 @contextmanager
-def serving(environment: Environment, model: Model, models: Path, logs: Path) -> Iterator[RunningEngine]:
-    arguments = [str(models / model.name), "--served-model-name", model.name, *model.serve_arguments]
-    with running(environment, arguments, free_port(), logs / f"{model.name}.log") as engine:
-        yield engine
-
-
-@contextmanager
-def doubling(model: Model, config: Path) -> Iterator[str]:
+def doubling(served: PodsEngine, config: Path) -> Iterator[str]:
     """A double that is started with the very arguments of the real engine."""
     port = free_port()
     config.write_text(json.dumps({"script": [{"matches": "Oslo", "times": None, "tool_calls": [TOOL_CALL]}]}))
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "engine_double", "/models/m", "--served-model-name", model.name),
-            *model.serve_arguments,
+            *(sys.executable, "-m", "engine_double", "/models/m", *served.arguments),
             *("--config", str(config), "--host", "127.0.0.1", "--port", str(port)),
         ],
         cwd=E2E,
+        env={**os.environ, contract.ENV_ENGINE_KEY: KEY},
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(url)
+        eventually(lambda: answers(url), what=f"an answer of {url}")
         yield url
     finally:
         process.terminate()
         process.wait(60)
 
 
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(f"{url}/health")
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"{url} does not answer")
+def answers(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.TransportError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
-def generators(engines: dict[str, RunningEngine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair(engines, EXAMPLE, tmp_path_factory.mktemp("double"))
+def generators(generator: PodsEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from pair(generator, tmp_path_factory.mktemp("double"))
 
 
 @pytest.fixture(scope="module")
-def embedders(engines: dict[str, RunningEngine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair(engines, EMBEDDER, tmp_path_factory.mktemp("double"))
+def embedders(embedder: PodsEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from pair(embedder, tmp_path_factory.mktemp("double"))
 
 
-def pair(engines: dict[str, RunningEngine], model: Model, folder: Path) -> Iterator[Pair]:
+def pair(served: PodsEngine, folder: Path) -> Iterator[Pair]:
     with (
-        doubling(model, folder / "double.json") as double_url,
-        httpx.Client(base_url=engines[model.name].url, timeout=120, headers=WITH_KEY) as real,
+        doubling(served, folder / "double.json") as double_url,
+        httpx.Client(base_url=served.engine.url, timeout=120, headers=WITH_KEY) as real,
         httpx.Client(base_url=double_url, timeout=30, headers=WITH_KEY) as double,
     ):
-        yield Pair(real=real, double=double, model=model.name)
+        yield Pair(real=real, double=double, model=served.model)
 
 
 def chat(content: str = "Say hello.", **more: Any) -> dict[str, Any]:
@@ -417,11 +370,11 @@ def test_the_real_embeddings_put_related_texts_closer(embedders: Pair) -> None:
     assert close(cat, kitten) > 0.5 > close(cat, database)
 
 
-def test_two_engines_on_one_machine_bind_to_no_core(engines: dict[str, RunningEngine]) -> None:
+def test_two_engines_on_one_machine_bind_to_no_core(generator: PodsEngine, embedder: PodsEngine) -> None:
     """Every thread of both may run on every core; bound, both would have chosen the same one."""
     everywhere = os.sched_getaffinity(0)
-    for engine in engines.values():
-        threads = [thread for process in family(engine.process_id) for thread in threads_of(process)]
+    for served in (generator, embedder):
+        threads = [thread for process in family(served.engine.process_id) for thread in threads_of(process)]
         assert len(threads) > 10
         assert all(affinity == everywhere for affinity in map(affinity_of, threads) if affinity)
 

@@ -15,7 +15,6 @@ from engine_double.text import block_keys, embedding, pieces, rendered_chat, tok
 from engine_double.work import Event, Finished, FinishReason, Generated, Limits, Record, Request, Speeds
 
 BLOCK = 16
-FOREVER = 1e9
 
 
 def simulator(

@@ -6,18 +6,17 @@ nothing depends on it the engine is the double.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
 
-from demo.environment import Environment
 from flotilla_runtime import contract
 from tests.support.applied import REPLICA_SET, Site, containers, replica_set
 from tests.support.asked import asked
 from tests.support.killed import kill
-from tests.support.stand_ins import SMALL, doubles
+from tests.support.stand_ins import SMALL, configured, doubles, mounted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
@@ -26,72 +25,18 @@ NO_SUCH_OPTION = "--no-such-option"
 DOUBLE = b"engine_double"
 SLOW_START_SECONDS = 25  # three failing looks of the readiness probe take fifteen
 DOWN_SECONDS = 10
-HUNG = "hung"
-NO_VOLUME = "no-volume"
-NO_CERTIFICATE = "no-certificate"
 KILLED = "ended with code 137"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def early(demo: Environment, double: str) -> Iterator[None]:
-    """Two sets that cannot start. They come first and are judged last, since the operator lets the kubelet
-    try for two minutes before it calls a pod's volumes slow.
-    """
-    made_here = Site(demo.kubectl)
-    made_here.apply(doubles(NO_VOLUME, double, pod=mounted("no-such-map")))
-    entries = {"tls.crt": "no certificate", "tls.key": "no key"}
-    secret = {"metadata": {"name": NO_CERTIFICATE}, "stringData": entries}
-    made_here.apply({"apiVersion": "v1", "kind": "Secret", **secret})
-    router = {"replicas": 1, "tls": {"secretRef": {"name": NO_CERTIFICATE}}}
-    made_here.apply(doubles(NO_CERTIFICATE, double, replicas=0, router=router))
-    yield
-    made_here.remove_all()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hung(demo: Environment, double: str) -> Iterator[dict[str, dict[str, Any]]]:
-    """The pod of a set that has served and then hangs, as it was before; judged late, too."""
-    name, made_here = HUNG, Site(demo.kubectl)
-    made_here.apply(doubles(name, double))
-    wait_ready(made_here, name)
-    pods = made_here.pods(name)
-    for pod in pods:
-        with demo.kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
-            faults = f"http://127.0.0.1:{port}/admin/faults"
-            httpx.post(faults, json={"hang": "Everything"}, timeout=60).raise_for_status()
-    yield pods
-    made_here.remove_all()
-
-
-def mounted(config_map: str) -> dict[str, Any]:
-    """A ConfigMap in the engine's container."""
-    return {
-        "volumes": [{"name": "double", "configMap": {"name": config_map}}],
-        "volumeMounts": [{"name": "double", "mountPath": "/etc/double", "readOnly": True}],
-    }
-
-
-def apply_slow_doubles(site: Site, name: str, image: str, seconds: float, **spec: Any) -> None:
+def slow_doubles(name: str, image: str, seconds: float, **spec: Any) -> dict[str, Any]:
     """A set of doubles that listen only so long after their start."""
-    faults = {"faults": {"start_delay_seconds": seconds}}
-    configuration = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": f"{name}-double"},
-        "data": {"config.json": json.dumps(faults)},
-    }
-    site.apply(configuration)
-    arguments = {"extraArgs": ["--config", "/etc/double/config.json"]}
-    site.apply(doubles(name, image, arguments, pod=mounted(f"{name}-double"), **spec))
+    faults = json.dumps({"start_delay_seconds": seconds})
+    return doubles(name, image, {"extraArgs": ["--faults", faults]}, **spec)
 
 
 def patched(site: Site, name: str, **engine: Any) -> None:
     """Change the set's engine."""
-    site.patch(REPLICA_SET, name, json.dumps({"spec": {"engine": engine}}))
-
-
-def wait_ready(site: Site, name: str) -> None:
-    site.wait(REPLICA_SET, name, "Ready", "True")
+    site.patch(REPLICA_SET, name, {"spec": {"engine": engine}})
 
 
 def uids(pods: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -124,7 +69,7 @@ def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words_and_passes
     assert message.startswith("0 of 1 replicas are ready; no-image-")
     assert_a_person_is_asked(site, name, "ImagePullFailed", NO_SUCH_IMAGE)
     patched(site, name, image=double)
-    wait_ready(site, name)
+    site.wait_ready(name)
 
 
 def test_a_secret_that_is_missing_for_the_engine_is_said_and_waited_for(site: Site, double: str) -> None:
@@ -141,7 +86,7 @@ def test_a_secret_that_is_missing_for_the_engine_is_said_and_waited_for(site: Si
     before = uids(site.pods(name))
     secret = {"metadata": {"name": "engine-token"}, "stringData": {"token": "t"}}
     site.apply({"apiVersion": "v1", "kind": "Secret", **secret})
-    wait_ready(site, name)
+    site.wait_ready(name)
     assert uids(site.pods(name)) == before
 
 
@@ -159,7 +104,7 @@ def test_an_engine_with_a_wrong_argument_is_told_with_its_last_line_and_its_rest
     assert f"error: unrecognized arguments: {NO_SUCH_OPTION}; restarted " in message
     assert_a_person_is_asked(site, name, "EngineCrashing", NO_SUCH_OPTION)
     patched(site, name, image=double, extraArgs=[])
-    wait_ready(site, name)
+    site.wait_ready(name)
 
 
 def test_an_engine_that_the_kernel_kills_for_memory_is_told_as_that(site: Site, double: str) -> None:
@@ -171,7 +116,7 @@ def test_an_engine_that_the_kernel_kills_for_memory_is_told_as_that(site: Site, 
     site.wait(REPLICA_SET, name, "Available", "False", "EngineCrashing", words=words)
     assert_a_person_is_asked(site, name, "EngineCrashing", "OOMKilled")
     patched(site, name, resources=SMALL)
-    wait_ready(site, name)
+    site.wait_ready(name)
 
 
 def test_an_engine_that_ends_well_instead_of_serving_is_told_too(site: Site, double: str) -> None:
@@ -184,15 +129,22 @@ def test_an_engine_that_ends_well_instead_of_serving_is_told_too(site: Site, dou
 
 def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) -> None:
     name = "slow"
-    apply_slow_doubles(site, name, double, SLOW_START_SECONDS)
+    delay = {"faults": {"start_delay_seconds": SLOW_START_SECONDS}}
+    site.apply(configured(site, doubles(name, double), delay))
     seen: list[dict[str, Any]] = []
 
     def serves() -> bool:
-        seen.append(site.kubectl.get(REPLICA_SET, name).get("status") or {})
+        seen.append(site.objects.get(REPLICA_SET, name).get("status") or {})
         return is_ready({"status": seen[-1]})
 
     site.until(serves, REPLICA_SET, name, "Ready")
-    before = [status for status in seen if status.get("groups") and not status["readyReplicas"]]
+    # A pod that still waits for a node beside those of other tests does not start yet.
+    before = [
+        status
+        for status in seen
+        if any(group["phase"] == "Loading" for group in status.get("groups") or ())
+        and not status["readyReplicas"]
+    ]
     starting = [conditions_of(status) for status in before]
     said = {(found["Available"]["reason"], found["Stalled"]["status"]) for found in starting}
     assert said == {("NoReplicaReady", "False")}, starting
@@ -201,7 +153,7 @@ def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) 
     assert [restarts(pod) for pod in site.pods(name).values()] == [0]
 
     def measured() -> bool:
-        capacity = site.kubectl.get(REPLICA_SET, name)["status"].get("capacity") or {}
+        capacity = site.objects.get(REPLICA_SET, name)["status"].get("capacity") or {}
         return (capacity.get("startupSeconds") or 0) >= SLOW_START_SECONDS
 
     site.until(measured, REPLICA_SET, name, f"startupSeconds of {SLOW_START_SECONDS} or more")
@@ -218,8 +170,8 @@ def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def test_a_killed_engine_is_out_of_the_routing_until_it_has_started_anew(site: Site, double: str) -> None:
     name = "killed"
-    apply_slow_doubles(site, name, double, DOWN_SECONDS, replicas=2)
-    wait_ready(site, name)
+    site.apply(slow_doubles(name, double, DOWN_SECONDS, replicas=2))
+    site.wait_ready(name)
     before = site.pods(name)
     victim, other = sorted(before)
     with asked(site.kubectl, name) as ask:
@@ -227,7 +179,7 @@ def test_a_killed_engine_is_out_of_the_routing_until_it_has_started_anew(site: S
         words = f"{victim}: container engine {KILLED}"
         site.wait(REPLICA_SET, name, "Ready", "False", "EngineCrashing", words=words)
         assert [ask(f"One is down, {number}.") for number in range(10)] == [other] * 10
-        wait_ready(site, name)
+        site.wait_ready(name)
 
         def both() -> bool:
             return {ask(f"Both are back, {number}.") for number in range(12)} == {victim, other}
@@ -241,7 +193,7 @@ def test_a_killed_engine_is_out_of_the_routing_until_it_has_started_anew(site: S
 def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, double: str) -> None:
     name = "pair"
     site.apply(doubles(name, double, parallelism={"pipeline": 2}))
-    wait_ready(site, name)
+    site.wait_ready(name)
     before = site.pods(name)
     (follower,) = (pod for pod in before if pod.endswith("-1"))
     kill(before[follower], DOUBLE)
@@ -251,33 +203,51 @@ def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, dou
         return [is_ready(pod) for pod in pods.values()] == [True, True] and not pods.keys() & before.keys()
 
     site.until(new_ones_serve, REPLICA_SET, name, "two new pods")
-    wait_ready(site, name)
+    site.wait_ready(name)
     notes = site.notes(name, "GroupFailed")
     assert any(f"pod {follower}: container engine {KILLED}" in note for note in notes), notes
 
 
-def test_volumes_that_do_not_come_are_told_of(site: Site) -> None:
-    """Of what keeps a pod from being set up its containers say nothing, only the kubelet's events do."""
-    words = f"see kubectl describe pod {NO_VOLUME}-"
-    site.wait(REPLICA_SET, NO_VOLUME, "Available", "False", "PodSetupSlow", words=words)
-    (pod,) = site.pods(NO_VOLUME)
+@pytest.mark.waits_long
+def test_volumes_that_do_not_come_are_told_of(site: Site, double: str) -> None:
+    """Only the kubelet's events tell of it. The operator calls a pod's volumes slow after two minutes."""
+    name = "no-volume"
+    site.apply(doubles(name, double, pod=mounted("no-such-map")))
+    words = f"see kubectl describe pod {name}-"
+    site.wait(REPLICA_SET, name, "Available", "False", "PodSetupSlow", words=words)
+    (pod,) = site.pods(name)
     assert any("no-such-map" in note for note in site.notes(pod, "FailedMount"))
 
 
-def test_a_router_that_has_no_certificate_is_told_of_as_its_container_ended(site: Site) -> None:
+def test_a_router_that_has_no_certificate_is_told_of_as_its_container_ended(site: Site, double: str) -> None:
+    name = "no-certificate"
+    entries = {"tls.crt": "no certificate", "tls.key": "no key"}
+    secret = {"metadata": {"name": name}, "stringData": entries}
+    site.apply({"apiVersion": "v1", "kind": "Secret", **secret})
+    router = {"replicas": 1, "tls": {"secretRef": {"name": name}}}
+    site.apply(doubles(name, double, replicas=0, router=router))
     words = "0 of 1 router pods are ready; no-certificate-router-"
-    message = site.wait(REPLICA_SET, NO_CERTIFICATE, "RouterReady", "False", "RouterCrashing", words=words)
+    message = site.wait(REPLICA_SET, name, "RouterReady", "False", "RouterCrashing", words=words)
     assert " ended with code " in message
-    assert_a_person_is_asked(site, NO_CERTIFICATE, "RouterCrashing", words)
+    assert_a_person_is_asked(site, name, "RouterCrashing", words)
 
 
-def test_an_engine_that_hangs_is_started_anew_in_its_pod(site: Site, hung: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.waits_long
+def test_an_engine_that_hangs_is_started_anew_in_its_pod(site: Site, double: str) -> None:
+    """Its liveness probe ends it after 90 seconds."""
+    name = "hung"
+    site.apply(doubles(name, double))
+    site.wait_ready(name)
+    before = site.pods(name)
+    (pod,) = before
+    with site.kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
+        faults = f"http://127.0.0.1:{port}/admin/faults"
+        httpx.post(faults, json={"hang": "Everything"}, timeout=60).raise_for_status()
+
     def serves_again() -> bool:
-        pods = site.pods(HUNG)
-        return [(restarts(pod), is_ready(pod)) for pod in pods.values()] == [(1, True)]
+        return [(restarts(pod), is_ready(pod)) for pod in site.pods(name).values()] == [(1, True)]
 
-    site.until(serves_again, REPLICA_SET, HUNG, "an engine that was started anew")
-    wait_ready(site, HUNG)
-    assert uids(site.pods(HUNG)) == uids(hung)
-    (pod,) = hung
+    site.until(serves_again, REPLICA_SET, name, "an engine that was started anew")
+    site.wait_ready(name)
+    assert uids(site.pods(name)) == uids(before)
     assert any("failed liveness probe" in note for note in site.notes(pod, "Killing"))

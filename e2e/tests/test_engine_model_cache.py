@@ -17,8 +17,8 @@ import pytest
 
 from demo import claims
 from demo.environment import Environment
-from demo.kubectl import KubectlError
 from engine.models import GENERATOR, ensure_models
+from local_cluster.errors import ApiError
 from tests.support.applied import REPLICA_SET, Site
 from tests.support.asked import asked
 from tests.support.hub import Hub
@@ -102,7 +102,7 @@ class CacheSite:
 
     def wait_until_all_answer(self, name: str) -> None:
         """Until the set is ready and each of its replicas has answered something asked of the router."""
-        self.site.wait(REPLICA_SET, name, "Ready", "True")
+        self.site.wait_ready(name)
         numbers, heard = itertools.count(), set[str]()
         with asked(self.site.kubectl, name) as ask:
 
@@ -115,8 +115,8 @@ class CacheSite:
     def fetcher_says(self, pod: str) -> str:
         """The log of a pod's fetcher; empty before it runs."""
         try:
-            return self.site.kubectl.run("logs", pod, f"--container={FETCHER}")
-        except KubectlError:
+            return self.site.objects.log(pod, FETCHER)
+        except ApiError:
             return ""
 
     def digest(self, pod: str, container: str, path: str) -> str:
@@ -152,26 +152,29 @@ class CacheSite:
 
 
 @pytest.fixture(
-    params=[pytest.param(node_folder, id="a folder of the node"), pytest.param(claim, id="a claim")]
+    params=[
+        pytest.param(node_folder, id="a folder of the node"),
+        pytest.param(claim, id="a claim", marks=pytest.mark.rare),
+    ]
 )
-def shared(request: pytest.FixtureRequest, demo: Environment, tmp_path: Path) -> Iterator[CacheSite]:
+def shared(request: pytest.FixtureRequest, installed: Environment, tmp_path: Path) -> Iterator[CacheSite]:
     described: Callable[[Path], Cache] = request.param
     cache = described(tmp_path)
-    made = replace(demo, kubectl=replace(demo.kubectl, namespace=cache.namespace))
+    made = replace(installed, kubectl=replace(installed.kubectl, namespace=cache.namespace))
     made.make_namespace(cache.pod_security)
     try:
         model = tmp_path / "model"
         model.mkdir()
         (model / "config.json").write_bytes((ensure_models() / GENERATOR.name / "config.json").read_bytes())
         (model / WEIGHTS).write_bytes(CONTENT)
-        runtime = demo.build_images()["runtime"]
+        runtime = installed.build_images()["runtime"]
         hub = start_hub(made, runtime, {SOURCE: model}, "1Gi")
         site = Site(made.kubectl)
         for manifest in cache.made_by_the_user:
             site.apply(manifest)
         yield CacheSite(site=site, hub=hub, runtime=runtime, cache=cache)
     finally:
-        everywhere = replace(demo.kubectl, namespace=None)
+        everywhere = replace(installed.kubectl, namespace=None)
         everywhere.run("delete", "namespace", cache.namespace, "--wait=false")
 
 
@@ -183,7 +186,7 @@ def test_of_the_replicas_that_share_a_cache_one_downloads_and_all_start_from_it(
 
         def one_fetches_and_one_waits() -> bool:
             logs = [shared.fetcher_says(pod) for pod in site.pods(name)]
-            return sum("another replica fills" in log for log in logs) == 1 == hub.downloads(WEIGHTS)
+            return sum("another replica is fetching" in log for log in logs) == 1 == hub.downloads(WEIGHTS)
 
         hub.set_faults(STALL)
         site.apply(shared.replicas(name, double, 2))

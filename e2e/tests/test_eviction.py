@@ -8,9 +8,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.kubectl import Kubectl, KubectlError
+from demo.kubectl import Kubectl
 from engine_double.configuration import Configuration
 from flotilla_runtime import contract
+from local_cluster.errors import ApiError
 from tests.support.applied import REPLICA_SET, Site
 from tests.support.asked import asked
 from tests.support.stand_ins import doubles
@@ -26,7 +27,7 @@ RUNNING = "vllm:num_requests_running"
 def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: Site, double: str) -> None:
     long_enough = {"deadlineSeconds": round(5 * STREAM_SECONDS)}
     site.apply(doubles(NAME, double, replicas=2, drain=long_enough))
-    site.wait(REPLICA_SET, NAME, "Ready", "True")
+    site.wait_ready(NAME)
     body = {
         "model": NAME,
         "messages": [{"role": "user", "content": "Count."}],
@@ -42,7 +43,7 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
         told = [next(lines)]
         victim = stream.headers[contract.HEADER_REPLICA]
         (other,) = site.pods(NAME).keys() - {victim}
-        site.until(lambda: is_evicted(site.kubectl, victim), "pod", victim, "eviction")
+        site.until(lambda: is_evicted(site, victim), "Pod", victim, "eviction")
         with asked(site.kubectl, NAME) as ask:
             assert victim not in {ask(f"Who is left, {number}?") for number in range(5)}
         assert requests_running(site.kubectl, victim) == 1
@@ -52,7 +53,7 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
     assert len([choice for choice in choices if choice["delta"].get("content")]) == TOKENS
 
     def replaced() -> bool:
-        status = site.kubectl.get(REPLICA_SET, NAME)["status"]
+        status = site.objects.get(REPLICA_SET, NAME)["status"]
         pods = site.pods(NAME)
         return victim not in pods and other in pods and status["ready"] == "2/2"
 
@@ -67,13 +68,12 @@ def requests_running(kubectl: Kubectl, pod: str) -> float:
     return sum(sample.value for sample in samples if sample.name == RUNNING)
 
 
-def is_evicted(kubectl: Kubectl, pod: str) -> bool:
+def is_evicted(site: Site, pod: str) -> bool:
     """Ask for an eviction; a disruption budget that has not counted the pods yet says no, for now."""
-    path = f"/api/v1/namespaces/{kubectl.namespace}/pods/{pod}/eviction"
     asked_for = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
     try:
-        kubectl.run("create", f"--raw={path}", "--filename=-", stdin=json.dumps(asked_for))
-    except KubectlError as error:
+        site.objects.client.create(f"{site.objects.path('Pod', pod)}/eviction", asked_for)
+    except ApiError as error:
         if "disruption budget" not in str(error):
             raise
         return False

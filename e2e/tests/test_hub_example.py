@@ -14,7 +14,7 @@ from demo.questions import Question
 from engine.models import EMBEDDER, GENERATOR, ensure_models
 from tests.support.stand_ins import start_hub
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.rare, pytest.mark.timeout(1200, func_only=True)]
 
 NAMESPACE = "flotilla-hub"
 EXAMPLE = ROOT / "examples" / "agentfleet-hf.yaml"

@@ -3,12 +3,10 @@
 The full cluster with a kubelet is tested in test_local_cluster_smoke.py.
 """
 
-from pathlib import Path
-
 import pytest
 
 from local_cluster import kwok
-from local_cluster.control_plane import ControlPlane, Options
+from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from local_cluster.processes import start_ticks
 from tests.support.waiting import eventually
@@ -18,22 +16,26 @@ pytestmark = pytest.mark.apiserver
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"a": "1"}}
 
 
-def test_an_object_survives_a_restart_of_the_api_server(tmp_path: Path) -> None:
-    with ControlPlane(tmp_path / "plane") as plane:
-        plane.client.create("/api/v1/namespaces/default/configmaps", CONFIG_MAP)
-        url, pid = plane.url, plane.api_server.pid
-        plane.restart_api_server()
-        assert plane.url == url
-        assert plane.api_server.pid != pid
-        assert plane.client.get("/api/v1/namespaces/default/configmaps/kept")["data"] == {"a": "1"}
+def test_an_object_survives_a_restart_of_the_api_server(control_plane: ControlPlane, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    control_plane.client.create(path, CONFIG_MAP)
+    url, pid = control_plane.url, control_plane.api_server.pid
+    assert pid is not None
+    control_plane.restart_api_server()
+    assert start_ticks(pid) is None
+    assert control_plane.url == url
+    assert control_plane.client.get(f"{path}/kept")["data"] == {"a": "1"}
 
 
-def test_two_control_planes_know_nothing_of_each_other(control_plane: ControlPlane, tmp_path: Path) -> None:
-    with ControlPlane(tmp_path / "second") as second:
-        second.client.create("/api/v1/namespaces/default/configmaps", CONFIG_MAP)
-        assert not control_plane.client.exists("/api/v1/namespaces/default/configmaps/kept")
-        pids = [daemon.pid for daemon in (second.etcd, second.api_server)]
-    assert [start_ticks(pid) for pid in pids if pid is not None] == [None, None]
+def test_two_control_planes_know_nothing_of_each_other(
+    control_plane: ControlPlane, running_control_plane: ControlPlane, namespace: str, running_namespace: str
+) -> None:
+    for plane, has, lacks in (
+        (control_plane, namespace, running_namespace),
+        (running_control_plane, running_namespace, namespace),
+    ):
+        assert plane.client.exists(f"/api/v1/namespaces/{has}")
+        assert not plane.client.exists(f"/api/v1/namespaces/{lacks}")
 
 
 def test_a_user_may_do_only_what_rbac_grants(control_plane: ControlPlane, namespace: str) -> None:
@@ -80,8 +82,3 @@ def test_a_pod_that_asks_for_gpus_runs_on_a_kwok_node(
     finally:
         for name in names:
             client.delete(f"/api/v1/nodes/{name}")
-
-
-def test_the_oldest_supported_kubernetes_can_be_asked_for(tmp_path: Path) -> None:
-    with ControlPlane(tmp_path / "oldest", Options(oldest=True)) as plane:
-        assert plane.client.get("/version")["gitVersion"].startswith("v1.31.")

@@ -18,6 +18,7 @@ from local_cluster.embedded import EmbeddedCluster
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.rare,
     pytest.mark.takes_cluster_down,
     pytest.mark.timeout(900),
     pytest.mark.skipif("FLOTILLA_KEEP_CLUSTER" in os.environ, reason="FLOTILLA_KEEP_CLUSTER is set"),

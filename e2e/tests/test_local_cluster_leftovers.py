@@ -1,8 +1,9 @@
 """Taking the full cluster down leaves the machine as it was, also after a crash.
 
-These tests take down whatever cluster runs here and leave none, so they run before all others; set
-FLOTILLA_KEEP_CLUSTER to skip them. What they look at (the process table, mounts, links, rules, cgroups,
-settings) is read here anew, not with the functions that tidy up.
+These tests take down whatever cluster runs here and leave none, so they run after all others; set
+FLOTILLA_KEEP_CLUSTER to skip them. One of the crashes is tried with every change, the others are rare tests.
+What they look at (the process table, mounts, links, rules, cgroups, settings) is read here anew, not with the
+functions that tidy up.
 """
 
 import os
@@ -140,10 +141,14 @@ def kill(*names: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "crash",
     [
-        pytest.param(lambda: None, id="nothing crashed"),
-        pytest.param(kill("kubelet", "containerd"), id="kubelet and containerd killed, pods run on"),
-        pytest.param(kill("etcd", "kube-apiserver"), id="API server and etcd killed"),
-        pytest.param(kill("containerd-shim-runc-v2"), id="the pods' shims killed"),
+        pytest.param(lambda: None, marks=pytest.mark.rare, id="nothing crashed"),
+        pytest.param(
+            kill("kubelet", "containerd"),
+            marks=pytest.mark.rare,
+            id="kubelet and containerd killed, pods run on",
+        ),
+        pytest.param(kill("etcd", "kube-apiserver"), marks=pytest.mark.rare, id="API server and etcd killed"),
+        pytest.param(kill("containerd-shim-runc-v2"), marks=pytest.mark.rare, id="the pods' shims killed"),
         pytest.param(
             kill("containerd", "containerd-shim-runc-v2", "kubelet", "kube-proxy", "etcd", "kube-apiserver"),
             id="almost everything killed",
@@ -159,6 +164,7 @@ def test_down_leaves_nothing(before: Machine, crash: Callable[[], None]) -> None
     assert_nothing_is_left(before)
 
 
+@pytest.mark.rare
 @pytest.mark.parametrize("step", STEPS)
 def test_down_leaves_nothing_of_a_start_that_was_killed_after(before: Machine, step: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "e2e"), "PYTHONUNBUFFERED": "1"}
@@ -172,6 +178,7 @@ def test_down_leaves_nothing_of_a_start_that_was_killed_after(before: Machine, s
     assert_nothing_is_left(before)
 
 
+@pytest.mark.rare
 def test_up_restarts_what_was_killed_and_keeps_the_rest(before: Machine) -> None:
     cluster.up()
     access = Access(kubeconfig=directories().kubeconfig)
@@ -184,6 +191,7 @@ def test_up_restarts_what_was_killed_and_keeps_the_rest(before: Machine) -> None
     assert look().rules != before.rules
 
 
+@pytest.mark.rare
 def test_up_clears_a_cluster_whose_folder_was_deleted(before: Machine) -> None:
     cluster.up()
     run_a_pod_with_a_volume()
@@ -195,6 +203,7 @@ def test_up_clears_a_cluster_whose_folder_was_deleted(before: Machine) -> None:
     assert look().links > before.links
 
 
+@pytest.mark.rare
 def test_the_cluster_of_another_cache_folder_is_left_alone(
     before: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +218,7 @@ def test_the_cluster_of_another_cache_folder_is_left_alone(
     assert look().links > before.links
 
 
+@pytest.mark.rare
 def test_a_second_up_changes_no_process(before: Machine) -> None:
     cluster.up()
     running = {line.split()[0] for line in cluster_processes()}

@@ -7,6 +7,7 @@ import ipaddress
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from local_cluster import components, kind, kwok, network, node, prerequisites, processes
-from local_cluster.binaries import ASSETS_VARIABLE, TOOLS, binary
+from local_cluster.binaries import ASSETS_VARIABLE, TOOLS, Tool, binary
 from local_cluster.certificates import Authority
 from local_cluster.container_runtime import with_engine_mount
 from local_cluster.errors import LocalClusterError, MissingPrerequisites
@@ -54,10 +55,10 @@ def test_a_file_may_be_in_one_of_several_folders(tmp_path: Path) -> None:
     assert need.present()
 
 
-def test_every_tool_has_a_pinned_version_and_checksums() -> None:
-    for tool in TOOLS.values():
-        assert tool.version()[0].isdigit()
-        assert not tool.pinned or (tool.module / "go.sum").stat().st_size > 0
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_a_tool_has_a_pinned_version_and_checksums(tool: Tool) -> None:
+    assert re.fullmatch(r"\d+(\.\d+\.\d+)?", tool.version())
+    assert not tool.pinned or (tool.module / "go.sum").stat().st_size > 0
 
 
 def test_binaries_of_the_assets_folder_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from local_cluster.access import Access
 from local_cluster.api_client import Manifest
 from local_cluster.base_image import BASE
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("smoke")]
 
 PORT = 8000
 SERVE = "echo written by $(id -u) > /data/page; cd /data; exec python3 -m http.server 8000"

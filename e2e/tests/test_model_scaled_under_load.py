@@ -1,17 +1,23 @@
 """Two replicas of the real model become one while callers stream from both: nobody notices."""
 
+import itertools
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
 from demo.environment import Environment
+from tests.support.applied import REPLICA_SET, Site
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500, func_only=True)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.timeout(1500, func_only=True),
+]
 
 NAME = "smollm2"
 CALLERS = 6
@@ -29,66 +35,57 @@ class Answer:
 
 
 @pytest.fixture
-def two_replicas(demo: Environment) -> Iterator[None]:
+def two_replicas(demo: Environment) -> Iterator[Site]:
     """The demo's model twice; once again afterwards."""
-    scale(demo, 2)
-    demo.kubectl.run(
-        *("wait", "--for=jsonpath={.status.readyReplicas}=2", f"mrs/{NAME}", f"--timeout={READY_SECONDS}s"),
-        timeout_seconds=READY_SECONDS + 10,
-    )
-    yield
-    scale(demo, 1)
+    model = Site(demo.kubectl)
+    scale(model, 2)
+    model.until(lambda: ready_replicas(model) == 2, REPLICA_SET, NAME, "two replicas ready", READY_SECONDS)
+    yield model
+    scale(model, 1)
     demo.wait_until_ready()
 
 
-def test_scaling_from_two_replicas_to_one_under_load_fails_no_request(
-    demo: Environment, two_replicas: None
-) -> None:
-    over = threading.Event()
+def test_scaling_from_two_replicas_to_one_under_load_fails_no_request(two_replicas: Site) -> None:
+    model, over, answers = two_replicas, threading.Event(), list[Answer]()
     with (
-        demo.kubectl.port_forward(f"service/{NAME}-model", 8000) as port,
+        model.kubectl.port_forward(f"service/{NAME}-model", 8000) as port,
         ThreadPoolExecutor(CALLERS) as callers,
     ):
-        running = [callers.submit(keep_asking, port, over, caller) for caller in range(CALLERS)]
+        running = [callers.submit(keep_asking, port, over, caller, answers) for caller in range(CALLERS)]
         try:
-            eventually(lambda: len(replicas_at_work(demo)) == 2)
-            scale(demo, 1)
-            eventually(lambda: settled_at_one(demo))
+            eventually(lambda: len({answer.replica for answer in answers}) == 2)
+            scale(model, 1)
+            eventually(lambda: settled_at_one(model))
         finally:
             over.set()
-        answers = [answer for caller in running for answer in answers_of(caller)]
-    assert len({answer.replica for answer in answers}) == 2, "one replica had nothing to lose"
-    broken = [answer for answer in answers if answer.status != 200 or not answer.ended]
-    assert broken == []
+        for caller in running:
+            caller.result(timeout=300)
+    assert [answer for answer in answers if answer.status != 200 or not answer.ended] == []
 
 
-def scale(demo: Environment, replicas: int) -> None:
-    demo.kubectl.run("scale", f"mrs/{NAME}", f"--replicas={replicas}")
+def scale(model: Site, replicas: int) -> None:
+    """Through the scale subresource, as `kubectl scale` and autoscalers do."""
+    path = f"{model.objects.path(REPLICA_SET, NAME)}/scale"
+    model.objects.client.merge(path, {"spec": {"replicas": replicas}})
 
 
-def replicas_at_work(demo: Environment) -> list[str]:
-    """The ready engine pods that stay."""
-    selector = f"--selector=flotilla.dev/owner={NAME},app.kubernetes.io/component=engine"
-    return [
-        pod["metadata"]["name"]
-        for pod in demo.kubectl.get("pods", selector)["items"]
-        if "deletionTimestamp" not in pod["metadata"]
-    ]
+def ready_replicas(model: Site) -> int:
+    return int(model.objects.get(REPLICA_SET, NAME)["status"]["readyReplicas"])
 
 
-def settled_at_one(demo: Environment) -> bool:
-    selector = f"--selector=flotilla.dev/owner={NAME},app.kubernetes.io/component=engine"
-    status = demo.kubectl.get("mrs", NAME)["status"]
-    return status["readyReplicas"] == 1 and len(demo.kubectl.get("pods", selector)["items"]) == 1
+def settled_at_one(model: Site) -> bool:
+    """One replica is ready and the other's pod has gone, not only begun to end."""
+    engines = f"labelSelector=flotilla.dev/owner={NAME},app.kubernetes.io/component=engine"
+    return ready_replicas(model) == 1 and len(model.objects.list("Pod", engines)) == 1
 
 
-def keep_asking(port: int, over: threading.Event, caller: int) -> list[Answer]:
+def keep_asking(port: int, over: threading.Event, caller: int, answers: list[Answer]) -> None:
     """Ask one question after another, each a conversation of its own, until told to stop."""
-    answers: list[Answer] = []
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
-        while not over.is_set():
-            answers.append(ask(client, f"caller-{caller}-{len(answers)}"))
-    return answers
+        for number in itertools.count():
+            if over.is_set():
+                return
+            answers.append(ask(client, f"caller-{caller}-{number}"))
 
 
 def ask(client: httpx.Client, session: str) -> Answer:
@@ -108,7 +105,3 @@ def ask(client: httpx.Client, session: str) -> Answer:
         replica=response.headers.get("x-flotilla-replica", ""),
         ended=bool(data) and data[-1] == "[DONE]",
     )
-
-
-def answers_of(caller: "Future[list[Answer]]") -> list[Answer]:
-    return caller.result(timeout=300)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from demo.environment import Environment
+from tests.support.applied import Site
+from tests.support.objects import Objects
 from tests.support.questions import ANSWER, ask
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.rare, pytest.mark.timeout(1500, func_only=True)]
 
 NAME = "two-stages"
 READY_SECONDS = 600
@@ -42,11 +44,17 @@ def stages(demo: Environment) -> Iterator[None]:
 
 def test_two_pods_answer_as_one_replica_and_start_anew_together(demo: Environment, stages: None) -> None:
     assert ANSWER in answer(demo)
-    before = pods(demo)
+    objects = Site(demo.kubectl).objects
+    before = pods(objects)
     assert len(before) == 2
     follower = next(name for name in before if name.endswith("-1"))
-    demo.kubectl.run("delete", "pod", follower, "--wait=false")
-    eventually(lambda: len(pods(demo)) == 2 and not pods(demo).keys() & before.keys())
+    objects.delete("Pod", follower)
+
+    def both_are_new() -> bool:
+        now = pods(objects)
+        return len(now) == 2 and not now & before
+
+    eventually(both_are_new)
     ready(demo)
     assert ANSWER in answer(demo)
 
@@ -58,11 +66,10 @@ def ready(demo: Environment) -> None:
     )
 
 
-def pods(demo: Environment) -> dict[str, str]:
-    """The engine pods that are there, by name: their phases."""
-    selector = f"--selector=flotilla.dev/owner={NAME},app.kubernetes.io/component=engine"
-    found = demo.kubectl.get("pods", selector)["items"]
-    return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in found}
+def pods(objects: Objects) -> set[str]:
+    """The names of all engine pods, also of those that are being deleted."""
+    engines = f"labelSelector=flotilla.dev/owner={NAME},app.kubernetes.io/component=engine"
+    return {pod["metadata"]["name"] for pod in objects.list("Pod", engines)}
 
 
 def answer(demo: Environment) -> str:

@@ -1,6 +1,6 @@
-"""Of replicas that start at once on a node, one downloads: real fetchers, one cache, and a hub that counts.
+"""Another fetcher goes on where a killed one stopped: real processes, one cache, and a hub that counts.
 
-The hub's client, the processes and the lock are real, and one downloader is killed in the middle.
+The hub's client and the lock are real too. Replicas that share a cache are in test_engine_model_cache.py.
 """
 
 import os
@@ -26,7 +26,7 @@ REPOSITORY = "org/model"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
 STALLED = {"stall": {"file": SECOND, "after_bytes": len(WEIGHTS) // 2}}
-WAITS = "another replica fills"
+WAITS = "another replica is fetching"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,21 +94,6 @@ def fetch(stub: Hub, tmp_path: Path) -> Iterator[Callable[[str], Fetcher]]:
         if fetcher.process.poll() is None:
             fetcher.process.kill()
             fetcher.process.wait(60)
-
-
-def test_of_two_replicas_one_downloads_and_both_are_ready(
-    stub: Hub, fetch: Callable[[str], Fetcher], tmp_path: Path
-) -> None:
-    stub.set_faults(STALLED)
-    first = fetch("first")
-    eventually(lambda: stub.downloads(SECOND) == 1)
-    second = fetch("second")
-    eventually(partial(second.said, WAITS))
-    stub.set_faults({})
-    assert first.ended_well()
-    assert second.ended_well()
-    assert (stub.downloads(FIRST), stub.downloads(SECOND)) == (1, 1)
-    assert (tmp_path / "cache" / "model" / SECOND).read_bytes() == WEIGHTS
 
 
 def test_a_downloader_that_is_killed_is_followed_by_one_that_goes_on(

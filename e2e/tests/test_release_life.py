@@ -1,30 +1,33 @@
 """A release's life where pods are real: an upgrade, a namespace that goes with all it holds, an uninstall.
 
-The tests are in this order because each takes something away; what needs the demo comes before them.
+The tests are in this order because each takes something away. They run alone, after everything that needs the
+demo.
 """
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
 from demo.kubectl import Kubectl
 from local_cluster import images
+from local_cluster.api_client import Manifest
+from tests.support.applied import Site
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.ends_release, pytest.mark.timeout(900, func_only=True)]
 
-RELABELLED = Path(__file__).parents[1] / "images" / "relabelled"
 WAIT_SECONDS = 240.0
+FREED_SECONDS = 60.0  # for an object without a finalizer
 LEASE = "flotilla-operator"
+RENEWED = (f"{FLEET}-gateway", f"{FLEET}-worker")
 
 
-def running(kubectl: Kubectl) -> dict[str, str]:
+def running(site: Site) -> dict[str, str]:
     """Names and UIDs of the pods that are to run for ever."""
     return {
         pod["metadata"]["name"]: pod["metadata"]["uid"]
-        for pod in kubectl.get("pods")["items"]
+        for pod in site.objects.list("Pod")
         if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
     }
 
@@ -35,50 +38,37 @@ def of(pods: dict[str, str], *parts: str) -> dict[str, str]:
 
 
 def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
-    demo: Environment, everywhere: Kubectl
+    demo: Environment,
 ) -> None:
-    before = running(demo.kubectl)
-    old_operators = {pod["metadata"]["name"] for pod in operators(everywhere)}
-    next_release = {
-        name: images.build_and_import(
-            name=name,
-            dockerfile=RELABELLED / "Dockerfile",
-            context=RELABELLED,
-            arguments={"BASE_IMAGE": reference, "RELEASE": "next"},
-        )
-        for name, reference in demo.build_images().items()
-    }
-    demo.install_chart(next_release)
-    eventually(lambda: leads(everywhere) and leads(everywhere) not in old_operators)
+    site, system = Site(demo.kubectl), Site(replace(demo.kubectl, namespace=SYSTEM_NAMESPACE))
+    before = running(site)
+    old_operators = {pod["metadata"]["name"] for pod in operators(system)}
+    demo.install_chart(images.retag(demo.build_images(), "next"))
+    eventually(lambda: leads(system) and leads(system) not in old_operators)
     demo.wait_until_ready()
-    refresh = ("annotate", "agentfleet", FLEET, "flotilla.dev/refresh=now", "--overwrite")
-    demo.kubectl.run(*refresh)
-    clients = (f"{FLEET}-gateway", f"{FLEET}-worker")
+    assert running(site) == before
+    site.patch("AgentFleet", FLEET, {"metadata": {"annotations": {"flotilla.dev/refresh": "now"}}})
 
     def renewed() -> bool:
-        pods = of(running(demo.kubectl), *clients)
-        return len(pods) == len(of(before, *clients)) and not set(pods.values()) & set(before.values())
+        pods = of(running(site), *RENEWED)
+        return len(pods) == len(of(before, *RENEWED)) and not set(pods.values()) & set(before.values())
 
     eventually(renewed)
     demo.wait_until_ready()
-    after, models = running(demo.kubectl), ("minilm", "smollm2", "manual")
+    after, models = running(site), ("minilm", "smollm2", "manual")
     assert of(after, *models) == of(before, *models) != {}
 
 
-def operators(everywhere: Kubectl) -> list[dict[str, Any]]:
+def operators(system: Site) -> list[Manifest]:
     """The operator's pods."""
-    selector = "--selector=app.kubernetes.io/component=operator"
-    found: list[dict[str, Any]] = everywhere.get("pods", "--namespace", SYSTEM_NAMESPACE, selector)["items"]
-    return found
+    return system.objects.list("Pod", "labelSelector=app.kubernetes.io/component=operator")
 
 
-def leads(everywhere: Kubectl) -> str:
+def leads(system: Site) -> str:
     """The name of the pod that leads; empty while none does."""
-    lease = everywhere.get("lease", LEASE, "--namespace", SYSTEM_NAMESPACE)
-    holder = lease["spec"].get("holderIdentity") or ""
-    return next(
-        (pod["metadata"]["name"] for pod in operators(everywhere) if pod["metadata"]["name"] in holder), ""
-    )
+    holder = system.objects.get("Lease", LEASE)["spec"].get("holderIdentity") or ""
+    names = (pod["metadata"]["name"] for pod in operators(system))
+    return next((name for name in names if name in holder), "")
 
 
 def test_a_namespace_that_is_deleted_goes_with_all_that_is_at_work_in_it(
@@ -107,12 +97,12 @@ def test_what_is_left_after_an_uninstall_can_be_deleted(demo: Environment, every
             "retention": {"deletionPolicy": "Delete"},
         },
     }
-    everywhere.apply([index])
-    place = ("vectorindex", "outside", "--namespace", "default")
-    eventually(lambda: everywhere.get(*place)["metadata"].get("finalizers"))
+    outside = Site(replace(demo.kubectl, namespace="default"))
+    outside.apply(index)
+    eventually(lambda: outside.objects.get("VectorIndex", "outside")["metadata"].get("finalizers"))
     demo.helm("uninstall", "flotilla", "--wait")
-    eventually(lambda: not everywhere.get(*place)["metadata"].get("finalizers"))
-    everywhere.run("delete", *place, "--wait", timeout_seconds=60)
+    eventually(lambda: not outside.objects.get("VectorIndex", "outside")["metadata"].get("finalizers"))
+    outside.remove("VectorIndex", "outside", FREED_SECONDS)
     left = everywhere.run(
         "get", "all,serviceaccounts,roles,rolebindings", "--namespace", SYSTEM_NAMESPACE, "--output=name"
     )

@@ -98,5 +98,5 @@ def test_the_benchmark_ends_at_once_without_a_trace(
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     told = capsys.readouterr().err
-    assert "TRACE=…" in told
+    assert "TRACE=FILE" in told
     assert "--no-trace" in told

@@ -7,7 +7,6 @@ runtime/tests/router/test_router_hold.py and operator/tests/controllers/model_re
 test_from_zero_apiserver.py.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -15,10 +14,10 @@ import pytest
 
 from flotilla_runtime import contract
 from streams.load import Stream
-from streams.site import MODEL, Site, group_of, site
+from streams.site import MODEL, Site, group_of
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("streams site"), pytest.mark.timeout(600)]
 
 HELD_AT_MOST_SECONDS = 240
 IDLE_SECONDS = 5
@@ -26,18 +25,17 @@ TOKENS = 3
 
 
 @pytest.fixture
-def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def sleeper(place: Site) -> Site:
     """Two routers and no replica, whatever `replicas` says."""
-    with site(tmp_path_factory.mktemp("site")) as place:
-        place.create(
-            replicas=0,
-            drain_seconds=30,
-            engine={"maxNumSeqs": 8, "maxModelLen": 262_144},
-            autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": IDLE_SECONDS},
-            router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS},
-            slo={"e2eSeconds": HELD_AT_MOST_SECONDS},
-        )
-        yield place
+    place.create(
+        replicas=0,
+        drain_seconds=30,
+        engine={"maxNumSeqs": 8, "maxModelLen": 262_144},
+        autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": IDLE_SECONDS},
+        router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS},
+        slo={"e2eSeconds": HELD_AT_MOST_SECONDS},
+    )
+    return place
 
 
 def ask(router: str, *, body_bytes: int, stream: bool) -> httpx.Response:
@@ -107,19 +105,17 @@ def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleepe
     assert [status.refused for status in sleeper.statuses()] == [{}, {}]
 
 
-def test_without_autoscaling_a_request_at_zero_is_refused_at_once(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with site(tmp_path_factory.mktemp("site")) as place:  # a socket's path must be short
-        place.create(
-            replicas=0, drain_seconds=30, router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS}
-        )
-        for pod in place.ready("router"):
-            answers = [ask(pod["status"]["podIP"], body_bytes=1_000, stream=False) for _ in range(3)]
-            for answer in answers:
-                assert answer.status_code == 503
-                assert answer.json()["error"]["code"] == "no_replicas"
-                assert int(answer.headers["Retry-After"]) > 0
-            assert min(answer.elapsed.total_seconds() for answer in answers) < 1
-        eventually(lambda: [status.refused for status in place.statuses()] == [{"NoReplicas": 3}] * 2)
-        assert place.engines() == []
+@pytest.mark.rare
+def test_without_autoscaling_a_request_at_zero_is_refused_at_once(place: Site) -> None:
+    place.create(
+        replicas=0, drain_seconds=30, router={"replicas": 2, "queueTimeoutSeconds": HELD_AT_MOST_SECONDS}
+    )
+    for pod in place.ready("router"):
+        answers = [ask(pod["status"]["podIP"], body_bytes=1_000, stream=False) for _ in range(3)]
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "no_replicas"
+            assert int(answer.headers["Retry-After"]) > 0
+        assert min(answer.elapsed.total_seconds() for answer in answers) < 1
+    eventually(lambda: [status.refused for status in place.statuses()] == [{"NoReplicas": 3}] * 2)
+    assert place.engines() == []

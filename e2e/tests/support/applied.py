@@ -1,5 +1,5 @@
-"""What end-to-end tests apply beside the demo's objects, what they wait for, and what they saw where it did
-not come.
+"""Applies the objects that end-to-end tests need beside the demo's, waits for their conditions, and reports
+their status when a wait fails.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +10,14 @@ import yaml
 
 from demo.environment import EXAMPLE
 from demo.kubectl import Kubectl
+from local_cluster.access import Access
+from local_cluster.api_client import Manifest
+from tests.support.objects import Objects
 from tests.support.waiting import eventually
 
 WAIT_SECONDS = 300.0
-REPLICA_SET = "modelreplicaset"
+GONE_SECONDS = 200.0
+REPLICA_SET = "ModelReplicaSet"
 
 
 class Site:
@@ -21,29 +25,35 @@ class Site:
 
     def __init__(self, kubectl: Kubectl) -> None:
         self.kubectl = kubectl
+        self.objects = Objects(
+            client=Access(kubeconfig=kubectl.kubeconfig).client, namespace=str(kubectl.namespace)
+        )
         self.made: list[tuple[str, str]] = []
 
-    def apply(self, manifest: dict[str, Any]) -> None:
+    def apply(self, manifest: Mapping[str, Any]) -> None:
         """Apply an object that goes with the test."""
-        self.made.append((manifest["kind"].lower(), manifest["metadata"]["name"]))
-        self.kubectl.apply([manifest])
+        self.made.append((manifest["kind"], manifest["metadata"]["name"]))
+        self.objects.apply(manifest)
 
-    def patch(self, kind: str, name: str, patch: str) -> None:
+    def patch(self, kind: str, name: str, patch: Mapping[str, Any]) -> None:
         """Change an object by a merge patch."""
-        self.kubectl.run("patch", kind, name, "--type=merge", f"--patch={patch}")
+        self.objects.merge(kind, name, patch)
 
-    def remove(self, kind: str, name: str) -> None:
+    def remove(self, kind: str, name: str, seconds: float = GONE_SECONDS) -> None:
         """Delete an object and wait until it is gone."""
-        self.kubectl.run("delete", kind, name, "--ignore-not-found", "--wait", timeout_seconds=200)
+        self.objects.delete(kind, name)
+        self.until(lambda: self.objects.find(kind, name) is None, kind, name, "gone", seconds)
 
     def remove_all(self) -> None:
-        """Delete what the test made, the newest first."""
+        """Delete what the test made, the newest first; wait until all of it is gone."""
+        for kind, name in reversed(self.made):
+            self.objects.delete(kind, name)
         for kind, name in reversed(self.made):
             self.remove(kind, name)
 
-    def condition(self, kind: str, name: str, condition_type: str) -> dict[str, Any]:
+    def condition(self, kind: str, name: str, condition_type: str) -> Manifest:
         """One condition of an object; empty where it has none yet."""
-        item = self.kubectl.get(kind, name)
+        item = self.objects.get(kind, name)
         status = item.get("status") or {}
         if status.get("observedGeneration") != item["metadata"]["generation"]:
             return {}
@@ -61,7 +71,7 @@ class Site:
     ) -> str:
         """Until a condition says this, with these words in its message; returns the message."""
 
-        def holds() -> dict[str, Any] | None:
+        def holds() -> Manifest | None:
             found = self.condition(kind, name, condition_type)
             right = found.get("status") == status and reason in (None, found["reason"])
             return found if right and words in found.get("message", "") else None
@@ -70,33 +80,41 @@ class Site:
         message: str = self.until(holds, kind, name, wanted)["message"]
         return message
 
-    def until(self, holds: Callable[[], Any], kind: str, name: str, wanted: str) -> Any:
-        """Until something holds of an object; who waits in vain is told what was there instead."""
+    def wait_ready(self, name: str) -> None:
+        """Until a set is ready."""
+        self.wait(REPLICA_SET, name, "Ready", "True")
+
+    def until(
+        self,
+        holds: Callable[[], Any],
+        kind: str,
+        name: str,
+        wanted: str,
+        seconds: float = WAIT_SECONDS,
+    ) -> Any:
+        """Wait until `holds` returns something true; a wait that fails reports the object's status."""
         try:
-            return eventually(holds, WAIT_SECONDS)
+            return eventually(holds, seconds)
         except AssertionError as error:
             raise AssertionError(f"{kind}/{name} {wanted}: {error}\n{self.seen(kind, name)}") from None
 
-    def pods(self, name: str) -> dict[str, dict[str, Any]]:
+    def pods(self, name: str) -> dict[str, Manifest]:
         """The engine pods of a set that stay, by name."""
-        selector = f"--selector=flotilla.dev/owner={name},app.kubernetes.io/component=engine"
+        engines = f"labelSelector=flotilla.dev/owner={name},app.kubernetes.io/component=engine"
         return {
             pod["metadata"]["name"]: pod
-            for pod in self.kubectl.get("pods", selector)["items"]
+            for pod in self.objects.list("Pod", engines)
             if "deletionTimestamp" not in pod["metadata"]
         }
 
     def notes(self, name: str, reason: str) -> list[str]:
         """What the events of this reason say about an object."""
-        return [
-            event["message"]
-            for event in self.kubectl.get("events", f"--field-selector=involvedObject.name={name}")["items"]
-            if event["reason"] == reason
-        ]
+        events = self.objects.list("Event", f"fieldSelector=involvedObject.name={name},reason={reason}")
+        return [event["message"] for event in events]
 
     def seen(self, kind: str, name: str) -> str:
         """What a test that fails needs to tell: the object's status, and its engines' containers."""
-        told: dict[str, Any] = {"status": self.kubectl.get(kind, name).get("status")}
+        told: dict[str, Any] = {"status": (self.objects.find(kind, name) or {}).get("status")}
         if kind == REPLICA_SET:
             told["engines"] = {pod: containers(found) for pod, found in self.pods(name).items()}
         return yaml.safe_dump(told)

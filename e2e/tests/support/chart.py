@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,19 @@ def annotations(manifest: Manifest) -> Mapping[str, str]:
 
 def everything(values: Mapping[str, str] | None = None, *, release: str = RELEASE) -> list[Manifest]:
     """Every manifest of the chart."""
-    text = helm(
+    text = _template(release, *setting(values or {}))
+    return [manifest for manifest in yaml.load_all(text, Loader=yaml.CSafeLoader) if manifest]
+
+
+@cache
+def _template(release: str, *settings: str) -> str:
+    """What helm renders; tests ask for the same again and again, and the chart stays as it is."""
+    return helm(
         *("template", release, str(CHART)),
         f"--namespace={NAMESPACE}",
         f"--kube-version={TOOLS['kube-apiserver'].version()}",
-        *setting(values or {}),
+        *settings,
     )
-    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:

@@ -1,5 +1,6 @@
 """The engine double and the hub's stand-in as images and pods of the cluster."""
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from demo import claims
 from demo.environment import ROOT, Environment
 from local_cluster import images
-from tests.support.applied import replica_set
+from tests.support.applied import Site, replica_set
 
 STAND_INS = ROOT / "e2e"
 HUB = "hub"
@@ -32,6 +33,11 @@ def double_image(demo: Environment) -> str:
     return image_of("engine_double", demo.build_images()["runtime"])
 
 
+def hub_image(demo: Environment) -> str:
+    """The reference of the image of the hub's stand-in."""
+    return image_of("hub_stub", demo.build_images()["runtime"])
+
+
 def doubles(name: str, image: str, engine: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
     """A set whose engines are doubles, with the demo's model for the check of its files."""
     room = {"maxModelLen": 4096, "maxNumSeqs": 8, "resources": SMALL}
@@ -41,6 +47,24 @@ def doubles(name: str, image: str, engine: Mapping[str, Any] | None = None, **sp
         "drain": {"deadlineSeconds": 5},
     }
     return replica_set(name, **{**described, **spec})
+
+
+def configured(site: Site, manifest: dict[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The set, its doubles told by a file from a ConfigMap; see `engine_double.configuration`."""
+    name = f"{manifest['metadata']['name']}-double"
+    data = {"config.json": json.dumps(configuration)}
+    site.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+    manifest["spec"]["engine"]["extraArgs"] = ["--config", "/etc/double/config.json"]
+    manifest["spec"]["pod"] = mounted(name)
+    return manifest
+
+
+def mounted(config_map: str) -> dict[str, Any]:
+    """A ConfigMap in the engine's container."""
+    return {
+        "volumes": [{"name": "double", "configMap": {"name": config_map}}],
+        "volumeMounts": [{"name": "double", "mountPath": "/etc/double", "readOnly": True}],
+    }
 
 
 def start_hub(site: Environment, runtime: str, repositories: Mapping[str, Path], size: str) -> str:
@@ -54,7 +78,7 @@ def start_hub(site: Environment, runtime: str, repositories: Mapping[str, Path],
             str(path.relative_to(root)) for name in repositories for path in sorted((root / name).iterdir())
         ]
         claims.fill(site.kubectl, runtime, {HUB: (root, files)}, {HUB: size})
-    _start_pod(site, image_of("hub_stub", runtime))
+    _start_pod(site, hub_image(site))
     return f"http://{HUB}.{site.kubectl.namespace}.svc"
 
 

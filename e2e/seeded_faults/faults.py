@@ -1,0 +1,207 @@
+"""Faults in behaviours whose tests were merged, moved or replaced, each with the tests that must notice it.
+
+Most are caught by unit tests. The last ones need a real API server, a real HAProxy or Milvus.
+"""
+
+from typing import Final
+
+from seeded_faults.seeding import Fault
+
+OPERATOR = "operator/flotilla_operator"
+RUNTIME = "runtime/flotilla_runtime"
+OPERATOR_TESTS = "operator/tests"
+RUNTIME_TESTS = "runtime/tests"
+EVERY_KIND = f"{OPERATOR_TESTS}/controllers/test_every_kind.py"
+POD_SECURITY = f"{OPERATOR_TESTS}/workloads/test_pod_security.py"
+BUILDS = f"{RUNTIME_TESTS}/indexing/test_builds.py"
+
+FAULTS: Final = (
+    Fault(
+        name="the router keeps a watch that has missed events",
+        path=f"{RUNTIME}/router/pod_watch.py",
+        sound="                    self._version = None\n",
+        broken="",
+        tests=(f"{RUNTIME_TESTS}/router/test_pod_watch.py",),
+    ),
+    Fault(
+        name="figures are written without a limit",
+        path=f"{OPERATOR}/cluster/status.py",
+        sound="return max(0.0, written_at + self._interval_seconds - self._clock())",
+        broken="return 0.0",
+        tests=(f"{OPERATOR_TESTS}/cluster/test_writer.py",),
+    ),
+    Fault(
+        name="an object of the user's with our name is overwritten",
+        path=f"{OPERATOR}/cluster/writer.py",
+        sound="refuse_unless_ours(owner, live, retained=write.retained)",
+        broken="pass",
+        tests=(EVERY_KIND,),
+    ),
+    Fault(
+        name="an unchanged object is sent again",
+        path=f"{OPERATOR}/cluster/writer.py",
+        sound="        found_right[ref] = version\n        return True",
+        broken="        return False",
+        tests=(f"{OPERATOR_TESTS}/cluster/test_writer.py",),
+    ),
+    Fault(
+        name="a paused fleet is written",
+        path=f"{OPERATOR}/controllers/agent_fleet/act.py",
+        sound="writes=[] if decision.paused else list(_writes(observed, decision, make_password)),",
+        broken="writes=list(_writes(observed, decision, make_password)),",
+        tests=(EVERY_KIND,),
+    ),
+    Fault(
+        name="a field of a newer release is ignored silently",
+        path=f"{OPERATOR}/controllers/ignored_fields.py",
+        sound='            yield f"{path}.{key}"',
+        broken="            continue",
+        tests=(EVERY_KIND,),
+    ),
+    Fault(
+        name="a container may write to its root file system",
+        path=f"{OPERATOR}/workloads/pod_security.py",
+        sound='"readOnlyRootFilesystem": True',
+        broken='"readOnlyRootFilesystem": False',
+        tests=(POD_SECURITY,),
+    ),
+    Fault(
+        name="every pod gets a token of the API server",
+        path=f"{OPERATOR}/workloads/objects.py",
+        sound='"automountServiceAccountToken": parts.service_account is not None,',
+        broken='"automountServiceAccountToken": True,',
+        tests=(POD_SECURITY,),
+    ),
+    Fault(
+        name="a fleet that waits for an index gives another reason",
+        path=f"{OPERATOR}/controllers/agent_fleet/references.py",
+        sound="reason=Reason.INDEX_BUILDING,",
+        broken="reason=Reason.INDEX_MISSING,",
+        tests=(f"{OPERATOR_TESTS}/controllers/agent_fleet/test_reasons.py",),
+    ),
+    Fault(
+        name="a pod that is not bound in time keeps its room",
+        path=f"{OPERATOR}/replicas/endings.py",
+        sound="    not_bound_in_time,\n",
+        broken="",
+        tests=(
+            f"{OPERATOR_TESTS}/controllers/model_replica_set/test_plan.py",
+            f"{OPERATOR_TESTS}/controllers/model_replica_set/test_groups.py",
+        ),
+    ),
+    Fault(
+        name="the gated group of a paused set keeps its room",
+        path=f"{OPERATOR}/replicas/endings.py",
+        sound="    gated_while_paused,\n",
+        broken="",
+        tests=(f"{OPERATOR_TESTS}/controllers/model_replica_set/test_groups.py",),
+    ),
+    Fault(
+        name="a refusal counts nodes under another reason",
+        path=f"{OPERATOR}/placement/refuse.py",
+        sound="enough = with_room >= group.stages",
+        broken="enough = with_room < group.stages",
+        tests=(f"{OPERATOR_TESTS}/placement/test_place.py",),
+    ),
+    Fault(
+        name="a group that leaves its nodes still counts where its owner's replicas are",
+        path=f"{OPERATOR}/placement/ledger.py",
+        sound="        self._spread.remove(group.owner, positions)\n",
+        broken="",
+        tests=(f"{OPERATOR_TESTS}/placement/test_ledger_machine.py",),
+    ),
+    Fault(
+        name="workers go before the quiet window has passed",
+        path=f"{OPERATOR}/autoscaling/workers.py",
+        sound="wanted = highest if watched_whole_window else current",
+        broken="wanted = need",
+        tests=(f"{OPERATOR_TESTS}/autoscaling/test_workers.py",),
+    ),
+    Fault(
+        name="a parallelism is proposed that does not fit",
+        path=f"{OPERATOR}/capacity/fit.py",
+        sound="fitting = (p for p in _ways(shape, per_node) if fit(shape, accelerator, wanted, p).fits)",
+        broken="fitting = _ways(shape, per_node)",
+        tests=(f"{OPERATOR_TESTS}/capacity/test_fit.py",),
+    ),
+    Fault(
+        name="an engine's arguments change without a look at the goldens",
+        path=f"{OPERATOR}/workloads/engine_arguments.py",
+        sound='"--max-num-seqs", str(engine.max_num_seqs)',
+        broken='"--max-num-seqs", str(engine.max_num_seqs + 1)',
+        tests=(f"{OPERATOR_TESTS}/workloads/test_model_replica_set.py",),
+    ),
+    Fault(
+        name="a model's file that has become short is left as it is",
+        path=f"{RUNTIME}/models/files.py",
+        sound="if _size(folder / name) != size]",
+        broken="if _size(folder / name) is None]",
+        tests=(f"{RUNTIME_TESTS}/models", "e2e/tests/test_hub_stub.py"),
+    ),
+    Fault(
+        name="another revision of a model is not fetched",
+        path=f"{RUNTIME}/models/fetch.py",
+        sound="(contents.source, contents.requested_revision) == (repository.source, repository.revision)",
+        broken="contents.source == repository.source",
+        tests=("e2e/tests/test_hub_stub.py",),
+    ),
+    Fault(
+        name="the retriever's deadline ends nothing",
+        path=f"{RUNTIME}/retrieval/retriever.py",
+        sound="asyncio.timeout(deadline_seconds)",
+        broken="asyncio.timeout(None)",
+        tests=(f"{RUNTIME_TESTS}/retrieval/test_retriever.py",),
+    ),
+    Fault(
+        name="a task that was cancelled forgets the answer in its journal",
+        path=f"{RUNTIME}/agent/loop.py",
+        sound="    _answered,\n    _cancelled,\n",
+        broken="    _cancelled,\n    _answered,\n",
+        tests=(f"{RUNTIME_TESTS}/agent/test_loop.py",),
+    ),
+    Fault(
+        name="a document that was half written counts as unchanged",
+        path=f"{RUNTIME}/indexing/shard.py",
+        sound="stored is not None and stored.complete and stored.hash",
+        broken="stored is not None and stored.hash",
+        tests=(BUILDS,),
+    ),
+    Fault(
+        name="the chunks of a document's longer version stay",
+        path=f"{RUNTIME}/indexing/shard.py",
+        sound="if document.id in self.stored:",
+        broken="if document.id not in self.stored:",
+        tests=(BUILDS,),
+    ),
+    Fault(
+        name="the first token of a stream is held back",
+        path=f"{RUNTIME}/router/haproxy.py",
+        sound='        "    option http-no-delay",\n',
+        broken="",
+        tests=(f"{RUNTIME_TESTS}/router/test_haproxy.py",),
+    ),
+    Fault(
+        name="a leader writes after its lease has ended",
+        path=f"{OPERATOR}/cluster/lease.py",
+        sound="return self._renewed_at + self._renew_deadline_seconds - self._clock()",
+        broken="return 3600.0",
+        tests=(
+            f"{OPERATOR_TESTS}/controllers/test_operator_process.py"
+            "::test_a_leader_stopped_amid_its_writes_writes_nothing_when_it_goes_on",
+        ),
+    ),
+    Fault(
+        name="an object goes before its children",
+        path=f"{OPERATOR}/cluster/ownership.py",
+        sound='"blockOwnerDeletion": True',
+        broken='"blockOwnerDeletion": False',
+        tests=(f"{OPERATOR_TESTS}/controllers/test_all_kinds_deletion.py",),
+    ),
+    Fault(
+        name="the Job after an uninstall leaves the finalizers of indexes",
+        path=f"{OPERATOR}/controllers/uninstall.py",
+        sound="others = [name for name in held if not name.startswith(FINALIZER_PREFIX)]",
+        broken="others = list(held)",
+        tests=("e2e/tests/test_chart_on_api_server.py",),
+    ),
+)

@@ -1,0 +1,75 @@
+"""`python -m tiers NAME...`: run these tiers of the tests one after another, and print what each took.
+
+`--prepare` fetches and builds what they need into the cache instead, so that no tier's time holds a download.
+All tiers run, also after one that failed; the exit status is 1 when any did.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from engine.environment import ensure as ensure_engine
+from engine.models import ensure_models
+from local_cluster import base_image
+from local_cluster.binaries import TOOLS, binary
+from local_cluster.directories import CHECKOUT, directories
+from local_cluster.newer_haproxy import newer_haproxies
+from local_cluster.progress import Progress
+from local_cluster.pytest_plugin import KEEP_CLUSTER
+from tiers.tiers import Run, Step, Tier, chosen, table
+
+
+def main() -> int:
+    """Run the tiers, or prepare them."""
+    parser = argparse.ArgumentParser(prog="tiers", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="TIER")
+    parser.add_argument("--prepare", action="store_true", help="fill the caches and run nothing")
+    options = parser.parse_args()
+    if options.prepare:
+        prepare()
+        return 0
+    try:
+        tiers = chosen(options.names)
+    except ValueError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return run_all(tiers)
+
+
+def prepare() -> None:
+    """Fill the cache with what is fetched or built only once: programs, packages, models, base images."""
+    progress = Progress()
+    for name in TOOLS:
+        binary(name, progress=progress)
+    newer_haproxies()
+    ensure_engine()
+    ensure_models()
+    base_image.ensure_base(directories(), progress)
+    base_image.ensure_pause(directories(), progress)
+    base_image.ensure_coredns(directories(), progress)
+
+
+def run_all(tiers: Sequence[Tier]) -> int:
+    """Run one tier after the other; 1 when one failed."""
+    runs = []
+    for tier in tiers:
+        print(f"== {tier.name} (budget {tier.budget_seconds} s)", flush=True)
+        began = time.monotonic()
+        statuses = tuple(run_step(step, last=step is tier.steps[-1]) for step in tier.steps)
+        runs.append(Run(tier=tier, statuses=statuses, seconds=time.monotonic() - began))
+    print(f"\n{table(runs)}", flush=True)
+    return int(any(run.failed for run in runs))
+
+
+def run_step(step: Step, *, last: bool) -> int:
+    """Run one step and return the exit status of pytest. Keep the cluster unless the step is the last."""
+    command = [sys.executable, "-m", "pytest", "--quiet", *step.pytest_arguments()]
+    environment = {**os.environ} if last else {**os.environ, KEEP_CLUSTER: "1"}
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

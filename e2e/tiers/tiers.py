@@ -1,0 +1,123 @@
+"""The tiers of the tests, what each may take, and the table that tells what each took.
+
+A budget is for two cores with warm caches. A tier that takes longer is told so; one that takes twice as long
+fails, also when its tests pass: the suite must stay short enough to be run for every change.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from local_cluster.pytest_plugin import ENDS_RELEASE, TAKES_CLUSTER_DOWN
+
+FAILS_AT = 2.0  # times the budget
+RARE = "rare"
+SLOWEST = ("--durations=10", "--durations-min=5")  # listed after each step, so that they can be made faster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One call of pytest: the expression that selects its tests, and how they are shared out."""
+
+    marks: str
+    options: tuple[str, ...] = ()
+
+    def pytest_arguments(self) -> tuple[str, ...]:
+        """Return the arguments of the step's call of pytest."""
+        return (*self.options, *SLOWEST, "-m", self.marks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Tests that need the same servers, in steps that run one after another."""
+
+    name: str
+    budget_seconds: int
+    steps: tuple[Step, ...]
+
+
+ALONE = f"({ENDS_RELEASE} or {TAKES_CLUSTER_DOWN})"
+# Cluster tests wait for the kubelet most of the time, so more of them run at once than there are cores.
+TIERS = (
+    Tier(
+        name="unit",
+        budget_seconds=120,
+        steps=(
+            Step(marks=f"not (scenes or apiserver or services or cluster or {RARE})", options=("-n", "2")),
+        ),
+    ),
+    Tier(
+        name="scenes",
+        budget_seconds=60,
+        steps=(Step(marks=f"scenes and not {RARE}", options=("-n", "2")),),
+    ),
+    Tier(
+        name="apiserver",
+        budget_seconds=450,
+        steps=(Step(marks=f"apiserver and not {RARE}", options=("-n", "3", "--dist", "loadgroup")),),
+    ),
+    Tier(
+        name="services",
+        budget_seconds=300,
+        steps=(Step(marks=f"services and not {RARE}", options=("-n", "2", "--dist", "loadgroup")),),
+    ),
+    Tier(
+        name="cluster",
+        budget_seconds=700,
+        steps=(
+            Step(marks=f"cluster and not {RARE} and not {ALONE}", options=("-n", "5", "--dist", "loadgroup")),
+            Step(marks=f"cluster and not {RARE} and {ALONE}"),
+        ),
+    ),
+    Tier(name=RARE, budget_seconds=1500, steps=(Step(marks=RARE),)),
+)
+
+
+class Verdict(StrEnum):
+    """How a tier ended."""
+
+    PASSED = "passed"
+    OVER_BUDGET = "passed, over its budget"
+    FAILED = "FAILED"
+    TOO_SLOW = "FAILED: took twice its budget"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One tier's run: the exit status of each step's pytest, and its time on the clock."""
+
+    tier: Tier
+    statuses: tuple[int, ...]
+    seconds: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the tier ended. An exit status other than 0 is a failure, also when pytest found no test."""
+        if any(self.statuses):
+            return Verdict.FAILED
+        if self.seconds > FAILS_AT * self.tier.budget_seconds:
+            return Verdict.TOO_SLOW
+        return Verdict.OVER_BUDGET if self.seconds > self.tier.budget_seconds else Verdict.PASSED
+
+    @property
+    def failed(self) -> bool:
+        """True if the tier's failure must fail the command."""
+        return self.verdict in {Verdict.FAILED, Verdict.TOO_SLOW}
+
+
+def chosen(names: Sequence[str]) -> list[Tier]:
+    """The tiers of these names, in this order; ValueError names one that there is not."""
+    by_name = {tier.name: tier for tier in TIERS}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise ValueError(f"no such tier: {', '.join(unknown)}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def table(runs: Sequence[Run]) -> str:
+    """A line for each tier: its seconds beside its budget, and how it ended."""
+    lines = [f"{'tier':<12}{'seconds':>8}{'budget':>8}"]
+    lines += [
+        f"{run.tier.name:<12}{run.seconds:>8.0f}{run.tier.budget_seconds:>8}  {run.verdict}" for run in runs
+    ]
+    return "\n".join([*lines, f"{'in all':<12}{sum(run.seconds for run in runs):>8.0f}"])
