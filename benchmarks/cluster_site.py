@@ -1,15 +1,16 @@
-"""What the benchmarks on a real API server stand on: KWOK nodes, a namespace, the operator, and waiting."""
+"""Set-up for the benchmarks on a real API server: a control plane with KWOK nodes, and the operator."""
 
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from local_cluster import definitions
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.kwok import create_nodes
-from tests.support.kinds import install_kinds
 from tests.support.processes import WHOLE, OperatorProcess, operator_process
 
 NODES = "/api/v1/nodes"
@@ -22,10 +23,10 @@ Manifest = dict[str, Any]
 def control_plane(
     folder: Path, options: Options, *, nodes: Sequence[Manifest], namespace: str
 ) -> Iterator[ControlPlane]:
-    """A control plane with our kinds, these nodes, all of them ready, and the namespace."""
-    with ControlPlane(folder / "control-plane", options) as plane:
+    """A control plane with Flotilla's CRDs, these nodes, all of them Ready, and the namespace."""
+    with_kinds = replace(options, definitions=definitions.OURS)
+    with ControlPlane(folder / "control-plane", with_kinds) as plane:
         create_nodes(plane.client, nodes)
-        install_kinds(plane)
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         plane.client.create("/api/v1/namespaces", body)
         wait_for(lambda: all(map(_ready, plane.client.get(NODES)["items"])), "ready nodes")
@@ -35,9 +36,11 @@ def control_plane(
 
 
 @contextmanager
-def ready_operator(folder: Path, kubeconfig: Path, namespace: str) -> Iterator[OperatorProcess]:
-    """The whole operator for this namespace, ready to lead; in the end it may give its lease back."""
-    with operator_process(folder, kubeconfig, module=WHOLE, watchNamespaces=[namespace]) as process:
+def ready_operator(
+    folder: Path, kubeconfig: Path, namespace: str, **config: Any
+) -> Iterator[OperatorProcess]:
+    """The operator for this namespace; at the end it is stopped, with time to release its lease."""
+    with operator_process(folder, kubeconfig, module=WHOLE, watchNamespaces=[namespace], **config) as process:
         wait_for(lambda: process.get("health", "/readyz")[0] == 200, "a ready operator")
         yield process
         process.signal(signal.SIGTERM)
@@ -47,11 +50,11 @@ def ready_operator(folder: Path, kubeconfig: Path, namespace: str) -> Iterator[O
 def wait_for(
     holds: Callable[[], bool], what: str, *, seconds: float = WAITED_SECONDS, every_seconds: float = 0.5
 ) -> None:
-    """Until it holds; asks seldom, because each question costs the API server something."""
+    """Poll until `holds` returns true; seldom, because each poll is load on the API server."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+            raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(every_seconds)
 
 

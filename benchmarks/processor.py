@@ -1,4 +1,4 @@
-"""What processes have used of the processors, and which of them they may use."""
+"""The processor time that processes have used, and the processors that they may use."""
 
 import os
 import resource
@@ -21,14 +21,14 @@ def finished_children_seconds() -> float:
 
 
 def is_idle(used_seconds: Callable[[], float], *, cores: float, over_seconds: float) -> bool:
-    """Whether what `used_seconds` counts takes less than so many cores from now on, for so long."""
+    """Whether `used_seconds` grows by less than this many cores' time during the next seconds."""
     before = used_seconds()
     time.sleep(over_seconds)
     return used_seconds() - before < cores * over_seconds
 
 
 def halves(processors: Collection[int]) -> tuple[frozenset[int], frozenset[int]]:
-    """Two parts that share none, the larger one first; one processor alone is both."""
+    """The processors in two disjoint halves, the larger one first; a single processor is both halves."""
     ordered = sorted(processors)
     middle = (len(ordered) + 1) // 2
     return frozenset(ordered[:middle]), frozenset(ordered[middle:] or ordered)
@@ -36,8 +36,8 @@ def halves(processors: Collection[int]) -> tuple[frozenset[int], frozenset[int]]
 
 @contextmanager
 def apart(some: Iterable[int], others: Iterable[int]) -> Iterator[None]:
-    """While the block runs `some` processes have one half of the processors; `others`, this thread and the
-    children that it starts have the other.
+    """During the block the processes `some` run on one half of the processors; `others`, this thread and the
+    children that it starts run on the other half.
     """
     some, others, all_of_them = tuple(some), tuple(others), os.sched_getaffinity(0)
     first, second = halves(all_of_them)

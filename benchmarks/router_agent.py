@@ -1,4 +1,4 @@
-"""As a program: a router's agent that listens on one address of loopback, as a pod has one of its own."""
+"""A program that runs a router's agent on one loopback address, as a pod has an address of its own."""
 
 import argparse
 import asyncio

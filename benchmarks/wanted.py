@@ -1,7 +1,7 @@
-"""What a benchmark's figures should be, so that a benchmark can fail.
+"""The limits of a benchmark's figures; a benchmark fails when a figure misses its limit.
 
-A figure that was not measured is missed too: a key that was renamed must not pass unseen. What is known to be
-missed, and told in docs/performance.md, is printed and fails nothing.
+A figure that was not measured counts as missed, so that a renamed key is noticed. A miss that
+docs/performance.md reports is marked as known: it is printed, and the benchmark does not fail for it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Sense(Enum):
-    """How a figure is held against its limit."""
+    """How a figure is compared with its limit."""
 
     UNDER = ("under", lt)
     AT_MOST = ("at most", le)
@@ -28,7 +28,7 @@ class Sense(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One figure, found by its keys from the outside in, and its limit."""
+    """One figure, found by its path of JSON keys, and its limit."""
 
     path: tuple[str, ...]
     sense: Sense
@@ -36,7 +36,7 @@ class Wanted:
     known_to_miss: bool = False
 
     def miss(self, figures: Mapping[str, Any]) -> "Miss | None":
-        """What there is instead, if it is not as wanted."""
+        """The miss, or None when the figure is within its limit."""
         found: Any = figures
         for key in self.path:
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -47,7 +47,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Miss:
-    """A figure that is not as wanted; None where it was not measured."""
+    """A figure that misses its limit; `found` is None when it was not measured."""
 
     wanted: Wanted
     found: float | None
@@ -60,42 +60,44 @@ class Miss:
 
 
 def under(limit: float, *path: str) -> Wanted:
-    """Less than the limit."""
+    """The figure must be less than the limit."""
     return Wanted(path=path, sense=Sense.UNDER, limit=limit)
 
 
 def at_most(limit: float, *path: str) -> Wanted:
-    """The limit or less."""
+    """The figure must be the limit or less."""
     return Wanted(path=path, sense=Sense.AT_MOST, limit=limit)
 
 
 def at_least(limit: float, *path: str) -> Wanted:
-    """The limit or more."""
+    """The figure must be the limit or more."""
     return Wanted(path=path, sense=Sense.AT_LEAST, limit=limit)
 
 
 def exactly(limit: float, *path: str) -> Wanted:
-    """The limit itself; True is 1."""
+    """The figure must equal the limit; True is 1."""
     return Wanted(path=path, sense=Sense.EXACTLY, limit=limit)
 
 
 def known_to_miss(wanted: Wanted) -> Wanted:
-    """The same, but a miss is only printed."""
+    """The same limit, but a miss is only printed."""
     return replace(wanted, known_to_miss=True)
 
 
 def misses(figures: Mapping[str, Any], wanted: Iterable[Wanted]) -> list[Miss]:
-    """What is not as wanted, in the order given."""
+    """The figures that miss their limits, in the order of `wanted`."""
     return [miss for each in wanted if (miss := each.miss(figures)) is not None]
 
 
 def add_only_print(parser: argparse.ArgumentParser) -> None:
-    """The option that every benchmark has."""
-    parser.add_argument("--only-print", action="store_true", help="end with 0 also where a figure is missed")
+    """Add the option --only-print, which every benchmark has."""
+    parser.add_argument(
+        "--only-print", action="store_true", help="end with exit status 0 even when a figure misses its limit"
+    )
 
 
 def conclude(figures: Mapping[str, Any], wanted: Sequence[Wanted], *, only_print: bool) -> int:
-    """Print the misses, and the figures in the last line; the exit status."""
+    """Print the misses, and the figures as the last line; returns the exit status."""
     missed = misses(figures, wanted)
     for miss in missed:
         print(miss)

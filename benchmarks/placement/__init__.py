@@ -1,1 +1,1 @@
-"""Placement on a large cluster, against an exact solver, and against deadlock."""
+"""The benchmark of placement: its time on a large cluster, its result beside an exact solver's, deadlocks."""

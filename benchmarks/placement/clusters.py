@@ -1,4 +1,4 @@
-"""The clusters and queues that placement is measured on, drawn from seeds."""
+"""Random clusters and queues to measure placement on; the same seed gives the same ones."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def group(
     spread_across: str | None = None,
     required: bool = False,
 ) -> Group:
-    """A group of stages of so many accelerators each."""
+    """A group of pipeline stages, each with this many accelerators."""
     return Group(
         owner=owner,
         name=name,
@@ -49,7 +49,7 @@ def group(
 
 
 def large_nodes(count: int, zones: int, nodes_per_rack: int) -> Topology:
-    """Racks of nodes, in zones of racks; every zone calls its racks alike."""
+    """Nodes in racks, and racks in zones; every zone has the same rack names."""
     per_zone = count // zones
     return Topology.of(
         node(index, f"zone-{index // per_zone}", f"rack-{index % per_zone // nodes_per_rack}")
@@ -58,7 +58,7 @@ def large_nodes(count: int, zones: int, nodes_per_rack: int) -> Topology:
 
 
 def busy(topology: Topology, share: float, draw: random.Random) -> tuple[Claim, ...]:
-    """Pods that hold this share of the accelerators, put anywhere."""
+    """Pods that hold this share of the accelerators, on random nodes."""
     free = {node.name: GPUS_PER_NODE for node in topology.nodes}
     left = round(share * GPUS_PER_NODE * len(free))
     names, claims = list(free), []
@@ -73,7 +73,7 @@ def busy(topology: Topology, share: float, draw: random.Random) -> tuple[Claim, 
 
 
 def queue(count: int, longest_wait_seconds: float, draw: random.Random) -> list[Group]:
-    """Groups that have waited for up to so long at time zero; pipelines wish for a rack, some for spread."""
+    """Groups that have waited for up to this long; pipelines prefer one rack, some groups prefer spread."""
     made = []
     for index in range(count):
         tensor = draw.choices(TENSOR_SIZES, TENSOR_WEIGHTS)[0]
@@ -94,14 +94,14 @@ def queue(count: int, longest_wait_seconds: float, draw: random.Random) -> list[
 
 
 def claims_of(bindings: Sequence[Binding]) -> tuple[Claim, ...]:
-    """What bound groups hold."""
+    """The claims of bound groups."""
     return tuple(
         Claim(node=name, requests=binding.group.requests) for binding in bindings for name in binding.nodes
     )
 
 
 def free_accelerators(snapshot: Snapshot) -> Mapping[str, int]:
-    """What each node has left, counted without placement's own code."""
+    """Each node's free accelerators, counted without placement's own code."""
     free = {node.name: node.allocatable[GPU] for node in snapshot.topology.nodes}
     for claim in snapshot.claims:
         free[claim.node] -= claim.requests.get(GPU, 0)

@@ -1,7 +1,8 @@
-"""N groups of two nodes each on N-1 groups' worth of nodes, in any order, from several owners.
+"""Places N groups of two nodes each on nodes for N-1 groups, in random order, for several owners.
 
-They arrive one at a time or several at once, and each plan's bindings hold their nodes in the next one.
-N-1 must be placed whole, nothing may be held in part, and the last must say why it waits.
+The groups arrive one at a time or several at once, and each plan's bindings hold their nodes in the next
+plan. N-1 groups must be placed whole, no group may hold a part of its nodes, and the last must report why it
+waits.
 """
 
 import random
@@ -11,7 +12,7 @@ from placement.clusters import GPUS_PER_NODE, POLICY, claims_of, group, node
 
 
 def violations(orders: int, seed: int) -> int:
-    """In how many orders something of this does not hold."""
+    """The number of orders in which one of these rules is violated."""
     draw = random.Random(seed)
     return sum(not _holds(draw) for _ in range(orders))
 
@@ -47,5 +48,6 @@ def _holds(draw: random.Random) -> bool:
     held = [name for binding in bound for name in binding.nodes]
     whole = len(bound) == count - 1 and len(set(held)) == len(held) == 2 * len(bound)
     return whole and messages == [
-        f"0/{len(topology.nodes)} nodes fit: {len(topology.nodes)} InsufficientGPUs; room for 0 of 2 stages"
+        f"0/{len(topology.nodes)} nodes fit: {len(topology.nodes)} InsufficientGPUs; "
+        "there is room for 0 of 2 stages"
     ]

@@ -1,10 +1,10 @@
-"""How much of what could be admitted is admitted: small clusters, against a solver that proves its optimum.
+"""Compares how much placement admits on small clusters with the optimum, which a solver proves.
 
-The solver is told the same constraints (accelerators of each node, stages of a group, the rack that a group
-must not leave) and may admit whichever groups it likes; it knows no order and no wishes. Placement serves the
-older first, so where groups came at different times it is also compared with a solver that must do so too.
-Groups that are alike are counted, not told apart, which changes nothing about what can be admitted and keeps
-the proofs short.
+The solver has the same constraints: the accelerators of each node, the stages of a group, and the rack that a
+group must stay in. It knows no queue order and no preferences, and may admit any groups. Placement serves
+older groups first, so when groups arrived at different times it is also compared with a solver that must do
+the same. Equal groups are one variable with a count in the solver's model; the optimum is the same, and the
+proof is shorter.
 """
 
 import random
@@ -37,7 +37,7 @@ class Case:
 
 
 def case(draw: random.Random, longest_wait_seconds: float) -> Case:
-    """Two to eight nodes in two zones of two racks, and groups that ask for half to twice what is free."""
+    """Two to eight nodes in two zones of two racks, and groups that want 0.5 to 2 times what is free."""
     count = draw.randint(2, 8)
     topology = Topology.of(
         node(index, f"zone-{index % 2}", f"rack-{draw.randrange(2)}") for index in range(count)
@@ -63,14 +63,14 @@ def case(draw: random.Random, longest_wait_seconds: float) -> Case:
 
 
 def admitted(of: Case) -> int:
-    """What placement admits."""
+    """The accelerators of the groups that placement admits."""
     placement = place(of.snapshot, of.waiting, POLICY, 0)
     placement.check(of.snapshot, of.waiting, POLICY)
     return sum(binding.group.accelerators for binding in placement.bindings)
 
 
 def optimum(of: Case) -> int:
-    """What the solver admits; an error when it cannot prove that more is impossible."""
+    """The accelerators of the groups that the solver admits; raises when it has no proof of the optimum."""
     model = highspy.Highs()  # type: ignore[no-untyped-call]
     model.setOptionValue("output_flag", False)
     model.setOptionValue("mip_rel_gap", 0.0)
@@ -98,12 +98,12 @@ def optimum(of: Case) -> int:
         model.addConstr(sum(terms[1:], terms[0]) <= max(free[name], 0))
     model.maximize(sum(gained[1:], gained[0]))
     if model.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        raise RuntimeError(f"not proved: {model.getModelStatus()}")
+        raise RuntimeError(f"the solver did not prove its optimum: {model.getModelStatus()}")
     return round(model.getObjectiveValue())
 
 
 def in_turn(of: Case) -> int:
-    """What can be admitted when each in its turn is admitted if the solver finds room beside those before."""
+    """The optimum in queue order: each group is admitted if the solver finds room for it and those before."""
     kept: list[Group] = []
     for one in sorted(of.waiting, key=turn):
         wanted = sum(other.accelerators for other in (*kept, one))
@@ -114,7 +114,7 @@ def in_turn(of: Case) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What is admitted, over what the solver admits."""
+    """What placement admits, as shares of what the solver admits."""
 
     exact: float
     below_exact: int
@@ -122,7 +122,7 @@ class Shares:
 
 
 def shares(count: int, seed: int, longest_wait_seconds: float) -> Shares:
-    """The shares over so many clusters; the turns are asked only where they can make a difference."""
+    """The shares over this many clusters; the order is solved only where placement is below the optimum."""
     draw = random.Random(seed)
     cases = [one for one in (case(draw, longest_wait_seconds) for _ in range(count)) if one.waiting]
     ours, best = [admitted(one) for one in cases], [optimum(one) for one in cases]

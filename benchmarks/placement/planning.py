@@ -1,9 +1,10 @@
-"""What one plan of placement costs: groups that wait, nodes of several products, pods on every node.
+"""The time of one plan of placement, for waiting groups and nodes of several products with pods on each.
 
     PYTHONPATH=operator:runtime python benchmarks/placement/planning.py --groups 400 --nodes 1000
 
-The cluster is drawn from a seed, so every run plans the same. Reading pods into claims is timed apart, since
-the operator keeps it for as long as a pod does not change. The last line of the output is one JSON object.
+The cluster comes from a fixed seed, so every run plans the same. The time to read pods into claims is
+measured separately, because the operator keeps a claim until its pod changes. The last line of the output is
+one JSON object.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def nodes(count: int, draw: random.Random) -> list[Node]:
 
 
 def pods(count: int, of: list[Node], draw: random.Random) -> list[dict[str, Any]]:
-    """Pods as the API shows them; one in five holds an accelerator."""
+    """Pods as the API server returns them; one in five holds an accelerator."""
     made = []
     for index in range(count):
         limits = {"cpu": "500m", "memory": "1Gi"}
@@ -85,7 +86,7 @@ def groups(count: int, draw: random.Random) -> list[Group]:
 
 
 def seconds(of: Callable[[], Any], times: int) -> float:
-    """The median of so many runs."""
+    """The median seconds of this many calls."""
     found = []
     for _ in range(times):
         began = time.perf_counter()
@@ -95,7 +96,7 @@ def seconds(of: Callable[[], Any], times: int) -> float:
 
 
 def main() -> int:
-    """Measures reading the pods and one plan."""
+    """Measure the reading of the pods and one plan."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--pods", type=int, default=10_000)

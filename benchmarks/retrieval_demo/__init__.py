@@ -1,1 +1,1 @@
-"""Does the retrieval step alone find the right page? Thirty questions over the demo's documents."""
+"""The benchmark of retrieval alone: for how many of thirty questions it finds the right page."""

@@ -1,10 +1,11 @@
-"""`make bench-retrieval-demo`: index the demo's pages with the real model, ask, count.
+"""`make bench-retrieval-demo`: index the demo's pages with the real model, ask thirty questions, count the
+hits.
 
-The same code as in the cluster does the work: the three steps of a build, and the retriever with its HTTP
-face. The model is all-MiniLM-L6-v2 on the CPU engine, the store Milvus Lite, both on this machine. A pair
-counts when a right page is among the first five passages; passages of one page are not folded together.
+It runs the same code as the cluster does: the three steps of a build, and the retriever's HTTP server. The
+model is all-MiniLM-L6-v2 on the CPU engine and the store is Milvus Lite, both on this machine. A question is
+a hit when one of its right pages is among the first five passages; two passages of one page count as two.
 
-The last line is one JSON object; the exit status is 1 where too few pairs are right.
+The last line of the output is one JSON object; the exit status is 1 when there are too few hits.
 """
 
 import argparse
@@ -52,7 +53,7 @@ MILVUS_START_SECONDS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What came back for one pair: the documents of the passages, best first."""
+    """The result for one question: the documents of its passages, best first."""
 
     pair: Pair
     documents: tuple[str, ...]
@@ -60,7 +61,7 @@ class Found:
 
     @property
     def rank(self) -> int | None:
-        """The place of the first right page, from 1."""
+        """The position of the first right page, from 1."""
         places = [place for place, page in enumerate(self.documents, 1) if page in self.pair.pages]
         return min(places, default=None)
 
@@ -90,7 +91,7 @@ def milvus_lite(folder: Path) -> Iterator[str]:
 
 
 def copied(corpus: Corpus, folder: Path) -> Path:
-    """The corpus as the claim of the demo holds it."""
+    """A copy of the corpus, as on the demo's volume."""
     for name in corpus.names:
         copy = folder / "documents" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def copied(corpus: Corpus, folder: Path) -> Path:
 
 
 def build_config(documents: Path, folder: Path, engine_url: str, milvus_uri: str) -> BuildConfig:
-    """The build of examples/agentfleet.yaml, with the defaults of the API."""
+    """The build configuration of the index in examples/agentfleet.yaml, with the defaults of the API."""
     return BuildConfig(
         build="bench-0",
         generation="g-bench",
@@ -133,7 +134,7 @@ async def build(config: BuildConfig, model: Path) -> int:
 
 
 async def ask(config: BuildConfig) -> list[Found]:
-    """Every question, one after another, over the retriever's HTTP face."""
+    """Ask every question, one after another, over the retriever's HTTP server."""
     retriever_config = RetrieverConfig(
         index="bench", milvus=config.milvus, alias=ALIAS, deadline_milliseconds=30_000
     )
@@ -157,7 +158,7 @@ async def ask(config: BuildConfig) -> list[Found]:
 
 
 def report(found: list[Found]) -> None:
-    """One line a question, those without a right page last and with what came instead."""
+    """Print a line for each question; those without a hit come last, with the pages that were found."""
     for one in sorted(found, key=lambda one: one.rank or FIRST + 1):
         print(f"{one.rank or '-':>2}  {one.pair.question}")
         if one.rank is None:
@@ -167,13 +168,15 @@ def report(found: list[Found]) -> None:
 
 
 def main() -> int:
-    """Run the benchmark; 1 when too few pairs are right."""
+    """Run the benchmark; 1 when there are too few hits."""
     parser = argparse.ArgumentParser(prog="retrieval_demo", description=__doc__)
-    parser.add_argument("--share", type=float, default=0.8, help="of the pairs that must be right")
+    parser.add_argument(
+        "--share", type=float, default=0.8, help="the share of questions that must be hits (default: 0.8)"
+    )
     add_only_print(parser)
     options = parser.parse_args()
     if not MANUAL.is_dir():
-        print(f"{MANUAL} is missing: apt-get install postgresql-doc-15", file=sys.stderr)
+        print(f"{MANUAL} does not exist; install it: apt-get install postgresql-doc-15", file=sys.stderr)
         return 1
     corpus = demo_corpus()
     engine, model = ensure_engine(), ensure_models() / EMBEDDER.name

@@ -1,8 +1,7 @@
-"""Thirty questions a user of PostgreSQL might ask, each with the pages of the manual that answer it.
+"""Thirty questions that a user of PostgreSQL might ask, each with the pages of the manual that answer it.
 
-They were written from the pages, in other words than the pages' own headings where that is natural, before
-the retrieval was tried on them. Most have one right page; two are given where the manual says the same thing
-twice.
+They were written from the pages, and where it is natural in other words than the headings, before retrieval
+was tried on them. Most have one right page; some have two, because the manual says the same on both.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A question and the file names of its right pages, any of which will do."""
+    """A question and the file names of its right pages, each of which counts as a hit."""
 
     question: str
     pages: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""What the router costs, and what its choice of replica is worth."""
+"""The benchmark of the router: the latency that it adds, and what its choice of the replica gains."""

@@ -1,11 +1,16 @@
-"""`make bench-router`: what the router costs, and what its choice of replica is worth.
+"""`make bench-router`: the latency that the router adds, and what its choice of the replica gains.
 
-Two routers behind one address. First the same requests with and without them, in alternation: 4 KB bodies at
-500 a second and as fast as it goes (that through plain HAProxies, too), and 500 streams of 200 tokens, one
-every 20 ms and, in one round, every 50. Then a trace of conversations over engine doubles with a KV cache,
-with and without session headers, beside round robin and least connections, and in a simulation over many ways
-to hash. The last line is one JSON object; the exit status is 1 where a figure is missed and not known to be.
-About ten minutes; `--no-trace` leaves the second half out.
+Both halves use two routers behind one address.
+
+- The first half sends the same requests with and without the routers, in alternation: 4 KB bodies at 500 a
+  second and as fast as possible (the latter also through plain HAProxies), and 500 streams of 200 tokens,
+  with 20 ms between tokens and, in one round, 50 ms.
+- The second half replays a trace of conversations on engine doubles with a KV cache, with and without session
+  headers. It compares the router with round robin and with least connections, and simulates the trace with
+  many seeds of the router's hash. `--no-trace` leaves this half out.
+
+Both take about ten minutes. The last line of the output is one JSON object; the exit status is 1 when a
+figure misses its limit and docs/performance.md does not say so already.
 """
 
 import argparse
@@ -37,28 +42,37 @@ WANTED_OF_TRACE = (
     *(at_most(1.3, "busiest_tokens_over_mean", policy) for policy in ROUTER_POLICIES),
 )
 WHERE = (
-    "take conversation_trace.jsonl from the repository kvcache-ai/Mooncake (FAST25-release/traces) and name "
-    "it with TRACE=…, or put it at ../shared/data/mooncake_conversation_trace.jsonl, or leave "
-    "prefix_hit_rate, ttft_p95_seconds and share_of_bound out with make bench-router ARGS=--no-trace"
+    "download conversation_trace.jsonl from the repository kvcache-ai/Mooncake (FAST25-release/traces) and "
+    "run `make bench-router TRACE=FILE`, or put it at ../shared/data/mooncake_conversation_trace.jsonl; or "
+    "run `make bench-router ARGS=--no-trace`, which does not measure prefix_hit_rate, ttft_p95_seconds and "
+    "share_of_bound"
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures both halves, or the first alone where that is asked for."""
+    """Measure both halves, or with --no-trace the first one."""
     parser = argparse.ArgumentParser(prog="python -m router", description=__doc__)
     trace = parser.add_mutually_exclusive_group()
-    trace.add_argument("--trace", type=Path, help="JSON lines of Mooncake's form; see docs/performance.md")
-    trace.add_argument("--no-trace", action="store_true", help="only what the router adds to a request")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--factor", type=float, default=10)
+    trace.add_argument(
+        "--trace", type=Path, help="a file of JSON lines in Mooncake's format; see docs/performance.md"
+    )
+    trace.add_argument(
+        "--no-trace", action="store_true", help="measure only the latency that the router adds"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often each phase is measured (default: 3)")
+    parser.add_argument("--seconds", type=float, default=6, help="the length of a phase (default: 6)")
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="how many requests of the trace to replay (default: 2000)"
+    )
+    parser.add_argument(
+        "--factor", type=float, default=10, help="how much faster than recorded to replay it (default: 10)"
+    )
     add_only_print(parser)
     options = parser.parse_args(arguments)
     if options.trace is None and not options.no_trace:
-        parser.error(f"no trace was named: {WHERE}")
+        parser.error(f"there is no trace file: {WHERE}")
     if options.trace is not None and not options.trace.is_file():
-        parser.error(f"there is no trace at {options.trace}: {WHERE}")
+        parser.error(f"there is no trace file {options.trace}: {WHERE}")
     with tempfile.TemporaryDirectory(prefix="flotilla-bench-router-") as name:
         folder = Path(name)
         results = latency.measure(folder, rounds=options.rounds, seconds=options.seconds)

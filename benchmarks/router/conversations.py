@@ -1,9 +1,10 @@
-"""What the choice of the replica is worth: a trace of conversations over engine doubles with a KV cache.
+"""Measures the choice of the replica: a trace of conversations on engine doubles with a KV cache.
 
-The trace is faster by `factor` than it was recorded: prompts are read faster, and answers are shorter, by the
-same factor, so the load is that of the recording, and times to the first token are told in its time. The
-bound is the hit rate of one replica with the KV memory of all, asked in the trace's order. Without the header
-the router finds its key in the body, as for any caller (trace.py says where the text comes from).
+The trace is replayed `factor` times faster than it was recorded. The engines' prefill is faster and the
+answers are shorter by the same factor, so the load is that of the recording; times to first token are
+multiplied by the factor. The bound is the hit rate of a single replica with the KV memory of all, asked in
+the trace's order. Without the session header the router takes its key from the body (trace.py says how the
+text is made).
 """
 
 import json
@@ -44,7 +45,7 @@ POLICIES = (*ROUTER_POLICIES, "round robin", "least connections")
 
 @contextmanager
 def doubles(folder: Path, factor: float) -> Iterator[int]:
-    """Fresh engines; their port."""
+    """New engine doubles with empty caches; yields their port."""
     port = free_port()
     config = folder / "double.json"
     settings = {
@@ -70,7 +71,7 @@ def doubles(folder: Path, factor: float) -> Iterator[int]:
 
 
 def write_turns(turns: Iterable[Turn], path: Path, factor: float) -> None:
-    """What the load generator reads: each request with its body, and when it is due."""
+    """Write the load generator's input: each request's body, and the time when it is due."""
     writer = Writer()
     with path.open("w") as file:
         for turn in turns:
@@ -87,7 +88,7 @@ def write_turns(turns: Iterable[Turn], path: Path, factor: float) -> None:
 
 
 def replay(folder: Path, policy: str, turns: Path, factor: float) -> dict[str, float]:
-    """One policy over the whole trace."""
+    """The figures of one policy over the whole trace."""
     with doubles(folder, factor) as engine_port, _balancer(folder, policy, engine_port) as balancer:
         headers = ("-headers",) if policy == "session header" else ()
         answer = ask("replay", "-url", balancer.url, "-turns", str(turns), *headers)

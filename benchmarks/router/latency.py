@@ -1,17 +1,20 @@
-"""What the router adds: the same requests with and without it, in alternating order.
+"""Measures the latency that the router adds: the same requests with and without it, in alternation.
 
-The backend answers at once, so what is left is the way there and back. Added is the difference of the medians
-over the rounds, for each quantile. How many cores each role used says whether the machine was full, and so
-whether a figure is the router's or that of the queue for the processors. As fast as the connections can, the
-mean time of a request is their number over the requests a second, wherever it waits: a few connections beside
-many tell what is added where the queue is short. Two plain HAProxies that know nothing of conversations, logs
-or keys are asked in the same way: what they add no router that is made of HAProxy and opens a connection for
-each request can save. Two that keep their connections tell what the opening costs.
-
-Streams are asked for with the routers on one half of the processors and everything else on the other, with
-and without routers alike: users' routers do not share their processors with the callers and the engines. How
-it is where all share all is told beside it. A phase starts once the agents have read the lines of the one
-before.
+- The backend answers at once, so only the way there and back takes time. For each quantile, the added latency
+  is the difference of the medians over the rounds.
+- The cores that each role used are reported, because on a saturated machine a figure also contains the wait
+  for
+  a processor.
+- At saturation the mean time of a request is the number of connections divided by the requests per second,
+  wherever the request waits. So this is measured with many connections and with few; with few, queues are
+  short.
+- Two plain HAProxies, without conversations, logs or keys, get the same requests. Any router that is made of
+  HAProxy and opens a connection for each request adds at least as much. Two more that keep their connections
+  show the cost of opening them.
+- For streams the routers run on one half of the processors and everything else on the other, also in the runs
+  without routers, because users' routers do not share processors with callers and engines. One more phase has
+  all processes share all processors.
+- A phase starts when the agents have read the log lines of the phase before.
 """
 
 import os
@@ -57,7 +60,7 @@ ByRole = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One way to ask, and what its figures are called. `apart`: the routers have processors of their own."""
+    """A kind of load and its figures' names; `apart` gives the routers processors of their own."""
 
     name: str
     arguments: tuple[str, ...]
@@ -69,20 +72,20 @@ class Phase:
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """Who is asked. Plain HAProxies, too, where the machine is full."""
+        """The targets of the requests; at saturation these include the plain HAProxies."""
         return SIDES if self.requests_per_second is None else SATURATED_SIDES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one phase gave on one side: the load generator's figures, and the cores that each role used."""
+    """The result of one phase on one side: the load generator's figures, and each role's used cores."""
 
     figures: Mapping[str, float]
     cores: ByRole
 
 
 def phases(seconds: float) -> tuple[Phase, ...]:
-    """A steady rate, streams, opened evenly and at once, and as fast as many and as few connections can."""
+    """A steady rate; streams opened evenly and all at once; saturation with many and with few connections."""
     body = ("-body", str(BODY_BYTES))
     few = f"saturated_{FEW_CONNECTIONS}_connections"
     usual, *others = STREAM_INTERVALS_MILLISECONDS
@@ -124,7 +127,7 @@ def phases(seconds: float) -> tuple[Phase, ...]:
 
 
 def _streams(name: str, interval_milliseconds: int, opened_over_seconds: int) -> Phase:
-    """Streams with so much between two tokens; their time is that of the first token."""
+    """Streams with this interval between tokens; the measured time is that to the first token."""
     return Phase(
         name=name,
         arguments=(
@@ -140,7 +143,7 @@ def _streams(name: str, interval_milliseconds: int, opened_over_seconds: int) ->
 
 @contextmanager
 def instant_engines(folder: Path) -> Iterator[tuple[int, int]]:
-    """Backends that need no time; their port and their process."""
+    """Backends that answer at once; yields their port and their process id."""
     port = free_port()
     listen = ",".join(f"{ip}:{port}" for ip in engine_addresses(ENGINES))
     with running(load_program(), "backend", "-listen", listen, log=folder / "backend.log") as process_id:
@@ -148,7 +151,7 @@ def instant_engines(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
-    """Every figure."""
+    """All figures of the first half."""
     with (
         instant_engines(folder) as (engine_port, backend_id),
         two_routers(folder, engine_port, ENGINES, max_num_seqs=1000) as router,
@@ -188,8 +191,8 @@ def _is_idle(router: Balancer) -> bool:
 
 
 def order(asked: Sequence[Phase], rounds: int) -> Iterator[tuple[str, Phase]]:
-    """Each round goes through all phases on one side, then on the others, the last of which begins the next
-    round.
+    """The sides and phases in order: each round runs all phases on one side, then on the next side. Every
+    other round takes the sides in reverse order.
     """
     for number in range(rounds):
         for side in SATURATED_SIDES if number % 2 == 0 else SATURATED_SIDES[::-1]:
@@ -206,7 +209,7 @@ def _run(phase: Phase, urls: str, processors: Callable[[], ByRole]) -> Run:
 
 
 def cores_used(before: ByRole, after: ByRole, took_seconds: float) -> dict[str, float]:
-    """The cores of each role, and of the two that are the router together."""
+    """The cores that each role used, and those of HAProxy and agents together as `router`."""
     cores = {role: (after[role] - before[role]) / took_seconds for role in before}
     return {**cores, "router": cores["haproxy"] + cores["agents"]}
 
@@ -221,7 +224,7 @@ def middle_of(runs: Sequence[Run]) -> Run:
 
 
 def added(asked: Sequence[Phase], middle: Mapping[tuple[str, str], Run]) -> dict[str, Any]:
-    """What the routers add in each phase, and what each role used of the processors."""
+    """The latency that the routers add in each phase, and the cores that each role used."""
     found: dict[str, Any] = {}
     for phase in asked:
         without, through = (middle[phase.name, side].figures for side in SIDES)

@@ -1,6 +1,6 @@
-"""router.lua as functions: the actions that HAProxy runs, called in this process with what HAProxy would say.
+"""The actions of router.lua as Python functions, with a simulated HAProxy.
 
-The same file in the same Lua version, so a test or a simulation of the choice is one of the real rule.
+The file itself runs, in HAProxy's Lua version, so tests and simulations of the choice use the real rule.
 """
 
 import json
@@ -12,15 +12,16 @@ from itertools import islice
 
 from lupa.lua53 import LuaRuntime
 
+from flotilla_runtime.router.control_map import Home, write_homes
 from flotilla_runtime.router.haproxy import BUFFER_BYTES
 
-HEADER_BYTES = 1024  # of the buffer, beside the body
+HEADER_BYTES = 1024  # the room that headers take in the buffer, beside the body
 PATH = re.compile(r"\$\.messages\[(\d+)\]\.(role|content)")
 MESSAGE = re.compile(r'{"role": "(?P<role>[^"]*)", "content": ("(?P<content>[^"]*)")?')
 
 OWN_DIVISOR = "local HALF = 2\n"
 
-# HAProxy's objects as far as router.lua uses them. A missing server is an error there, too.
+# The parts of HAProxy's Lua API that router.lua uses; an unknown server is an error, as in HAProxy.
 HAPROXY = """
 function(source, hash, query)
     local actions = {}
@@ -63,28 +64,29 @@ end
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What HAProxy says of one server."""
+    """HAProxy's figures of one server."""
 
     connections: int
     queued: int = 0
     most: int
 
     def figures(self) -> tuple[int, int, int]:
-        """In the order of HAProxy's questions: in flight, queued, free."""
+        """In flight, queued and free, in the order in which the simulated HAProxy reads them."""
         return self.connections, self.queued, max(0, self.most - self.connections)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The replica, and whether it is another one than the key's home."""
+    """The chosen replica, and whether it is not the key's home replica."""
 
     replica: str
     moved: bool
 
 
 class RouterLua:
-    """The key and the choice. `hash_key` takes the place of xxh32: 32 bits of a text. With `bound_from_share`
-    the load bound holds from that share of what a replica may run, in the place of router.lua's own half.
+    """Finds a request's key and chooses its replica. `hash_key` replaces xxh32: it maps a text to 32 bits.
+    `bound_from_share` replaces the share of a replica's capacity, in router.lua one half, from which the load
+    bound applies.
     """
 
     def __init__(self, hash_key: Callable[[str], int], *, bound_from_share: float | None = None) -> None:
@@ -95,7 +97,7 @@ class RouterLua:
         self._run = self._lua.eval(HAPROXY)(source.encode().decode("latin-1"), hash_key, _query)
 
     def key(self, path: str, body: str, *, session: str | None = None) -> tuple[str | None, int | None]:
-        """Where the key was found, and the key."""
+        """The source of the key, and the key."""
         variables = self._lua.table()
         sent = body.encode()
         seen = sent[: BUFFER_BYTES - HEADER_BYTES].decode("latin-1")
@@ -108,9 +110,9 @@ class RouterLua:
     def pick(
         self, key: int, ids: Mapping[str, int], loads: Mapping[str, Load], *, load_factor: float
     ) -> Choice | None:
-        """The choice among servers with these ids, of which HAProxy knows those with a load."""
+        """The choice among servers with these ids; HAProxy knows only those in `loads`."""
         figures = {name: load.figures() for name, load in loads.items()}
-        servers = ",".join(f"{name}={number}" for name, number in ids.items())
+        servers = write_homes(Home(name=name, id=number) for name, number in ids.items())
         variables = self._lua.table_from(
             {"txn.key": key, "txn.servers": servers, "txn.load_factor_percent": round(load_factor * 100)}
         )
@@ -120,17 +122,17 @@ class RouterLua:
 
 
 def chat_body(messages: Iterable[tuple[str, str]]) -> str:
-    """A chat request of messages without quotation marks, as the simulated HAProxy can read it."""
+    """A chat request for the simulated HAProxy, whose messages must have no quotation marks."""
     return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]})
 
 
 def _bound_from(source: str, share: float) -> str:
-    assert source.count(OWN_DIVISOR) == 1, "router.lua says otherwise from where its bound holds"
+    assert source.count(OWN_DIVISOR) == 1, f"router.lua has not exactly one line {OWN_DIVISOR!r}"
     return source.replace(OWN_DIVISOR, f"local HALF = 1 / {share}\n")
 
 
 def _query(body: str, path: str) -> str | None:
-    """HAProxy's json_query on a chat_body that may be cut: a value is found when it ends before the cut."""
+    """HAProxy's json_query on a chat_body that may be cut off; it finds values that end before the cut."""
     found = PATH.fullmatch(path)
     message = None if found is None else next(islice(MESSAGE.finditer(body), int(found[1]), None), None)
     return None if found is None or message is None else message[found[2]]

@@ -1,8 +1,9 @@
-"""The router's rule over many ways to hash, in virtual time: any window of the trace, any start of the bound.
+"""Simulates the router's rule with many seeds of its hash, for any window of the trace and any bound.
 
     PYTHONPATH=e2e:operator:runtime:cli:benchmarks .venv/bin/python -m router.many_ways --trace FILE
 
-One way to hash is chance: which long conversations share a replica. The last line is one JSON object.
+A hash decides which long conversations share a replica, so the result of one seed is chance. The last line of
+the output is one JSON object.
 """
 
 import argparse
@@ -30,8 +31,8 @@ SIMULATIONS = 16
 def simulated(
     turns: Sequence[Turn], best: float, factor: float, *, bound_from_share: float | None = None
 ) -> dict[str, dict[str, float]]:
-    """The two policies over many ways to hash: the share of the bound, with the standard error of its mean,
-    and the busiest replica of all ways.
+    """Both policies over many seeds: the mean share of the bound with its standard error, and the largest
+    load of a replica in any of them.
     """
     replicas = fleet(factor)
     found: dict[str, dict[str, float]] = {}
@@ -55,7 +56,7 @@ def simulated(
 
 
 def fleet(factor: float) -> Fleet:
-    """The engine doubles and routers that the benchmark starts."""
+    """The simulated counterpart of the engine doubles and routers that the benchmark starts."""
     return Fleet(
         replicas=REPLICAS,
         routers=ROUTERS,
@@ -74,13 +75,25 @@ def fleet(factor: float) -> Fleet:
 
 
 def main() -> int:
-    """Simulates one rule on one window."""
+    """Simulate one rule on one window of the trace."""
     parser = argparse.ArgumentParser(prog="python -m router.many_ways", description=__doc__)
-    parser.add_argument("--trace", type=Path, required=True)
-    parser.add_argument("--skip", type=int, default=0, help="so many requests of the trace's beginning")
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--factor", type=float, default=10)
-    parser.add_argument("--bound-from-share", type=float, help="of what a replica may run; router.lua: 0.5")
+    parser.add_argument(
+        "--trace", type=Path, required=True, help="the trace file, as for `make bench-router`"
+    )
+    parser.add_argument(
+        "--skip", type=int, default=0, help="how many requests to skip at the beginning (default: 0)"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="how many requests to simulate (default: 2000)"
+    )
+    parser.add_argument(
+        "--factor", type=float, default=10, help="how much faster than recorded they arrive (default: 10)"
+    )
+    parser.add_argument(
+        "--bound-from-share",
+        type=float,
+        help="the share of a replica's capacity from which the bound applies (default: router.lua's 0.5)",
+    )
     options = parser.parse_args()
     turns = read_turns(options.trace, options.requests, skipped=options.skip)
     best = bound(turns, fleet(options.factor))

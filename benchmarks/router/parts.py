@@ -1,4 +1,4 @@
-"""The parts that both halves of the benchmark start: the compiled program, routers, plain balancers."""
+"""The programs that both halves of the benchmark start: load generator, routers and plain HAProxies."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ backend engines
 
 
 def load_program() -> str:
-    """The compiled load generator and backend, built once for these sources and kept in the cache."""
+    """The path of the compiled load generator and backend; built once for each version of its sources."""
     sources = sorted(SOURCES.iterdir())
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     target = directories().binaries / "router-load" / digest / "router-load"
@@ -67,13 +67,15 @@ def ask(*arguments: str) -> dict[str, Any]:
     done = subprocess.run([load_program(), *arguments], capture_output=True, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     if answer["failed"]:
-        raise SystemExit(f"{answer['failed']} of {answer['requests']} requests failed: {arguments}")
+        raise SystemExit(
+            f"{answer['failed']} of {answer['requests']} requests failed; the arguments were {arguments}"
+        )
     return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balancer:
-    """One address, and the processes behind it."""
+    """The URL of a load balancer, and its processes."""
 
     url: str
     process_ids: tuple[int, ...]
@@ -81,11 +83,11 @@ class Balancer:
 
     @property
     def all_ids(self) -> tuple[int, ...]:
-        """The balancers and what runs beside them."""
+        """The process ids of the balancers and of the agents."""
         return (*self.process_ids, *self.agent_ids)
 
     def processor_seconds(self) -> dict[str, float]:
-        """User and system time of each role."""
+        """The processor time of each role."""
         return {
             "haproxy": sum(map(processor_seconds, self.process_ids)),
             "agents": sum(map(processor_seconds, self.agent_ids)),
@@ -93,13 +95,13 @@ class Balancer:
 
 
 def engine_addresses(count: int) -> tuple[str, ...]:
-    """One address of loopback for each engine, as pods have."""
+    """A loopback address for each engine, as each pod has an address."""
     return tuple(f"127.0.1.{number}" for number in range(1, count + 1))
 
 
 @contextmanager
 def running(*command: str, log: Path, **options: Any) -> Iterator[int]:
-    """A process while the block runs; its id."""
+    """Run the command during the block; yields its process id."""
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
     try:
@@ -111,7 +113,7 @@ def running(*command: str, log: Path, **options: Any) -> Iterator[int]:
 
 @contextmanager
 def two_routers(folder: Path, engine_port: int, engines: int, *, max_num_seqs: int) -> Iterator[Balancer]:
-    """Two routers and their agents on one port: the kernel shares connections out, as a Service does."""
+    """Two routers and their agents on one port; the kernel distributes connections, as a Service does."""
     port = free_port()
     names = tuple(f"router-{number}" for number in range(ROUTERS))
     pods = [
@@ -145,7 +147,7 @@ def two_routers(folder: Path, engine_port: int, engines: int, *, max_num_seqs: i
 def _start_router(
     stack: ExitStack, folder: Path, name: str, config: RouterConfig, api: str
 ) -> tuple[int, int]:
-    """HAProxy and its agent, which has made it know the replicas."""
+    """Start HAProxy and its agent; returns when the agent has given it the replicas."""
     run = Path(config.run_directory)
     write_files(config, run)
     config_file = run / "config.json"
@@ -162,7 +164,7 @@ def _start_router(
 
 
 def wait_until_healthy(url: str) -> None:
-    """Ask until the answer is 200."""
+    """Send requests until an answer has status 200; raises after a time."""
     deadline = time.monotonic() + STARTED_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -170,15 +172,15 @@ def wait_until_healthy(url: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise SystemExit(f"{url} does not answer")
+    raise SystemExit(f"{url} did not answer with status 200 in time")
 
 
 @contextmanager
 def plain_balancers(
     folder: Path, engine_port: int, engines: int, *, balance: str, keep_connections: bool = False
 ) -> Iterator[Balancer]:
-    """Two HAProxies on one port that know nothing of conversations. Like the routers they open a connection
-    to the engine for each request, or else keep them.
+    """Two HAProxies on one port without the router's rules. Like the routers they open a connection to the
+    engine for each request, unless they are told to keep connections.
     """
     port = free_port()
     connections = "http-keep-alive" if keep_connections else "http-server-close"

@@ -1,4 +1,4 @@
-"""As much of an API server as the router's agent asks for: the pods of a set, which never change."""
+"""The part of an API server that the router's agent uses: a list of pods that never changes."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def router_pod(name: str) -> Pod:
 
 @contextmanager
 def pods_api(pods: Sequence[Pod]) -> Iterator[str]:
-    """Serves lists and watches of these pods; its address."""
+    """Serve lists and watches of these pods; yields the server's URL."""
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,8 +1,8 @@
-"""The trace over simulated engines and the router's real rule, in virtual time: what one run cannot show.
+"""Simulates the trace on simulated engines with the router's real rule, in virtual time.
 
-Which conversations share a replica is chance, decided by hashes, and each replica forgets what did not fit.
-So one run says little, and the mean over many ways to hash says what the rule is worth. Pure: equal seeds
-give equal figures.
+Hashes decide which conversations share a replica, and a replica evicts what does not fit into its KV cache.
+So the result of one real run is chance, and the mean over many hash seeds shows what the rule gains. The same
+seed always gives the same figures.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """What the trace is run on, and how much faster than it was recorded."""
+    """The replicas and routers of a simulation, and how much faster than recorded the requests arrive."""
 
     replicas: int
     routers: int
@@ -34,7 +34,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One run over the whole trace."""
+    """The figures of one run over the whole trace."""
 
     prefix_hit_rate: float
     busiest_over_mean: float
@@ -51,7 +51,7 @@ class _Run:
     waits: list[float] = field(default_factory=list)
 
     def advance(self, now: float) -> None:
-        """Let the engines work up to this time, and the routers see what has ended."""
+        """Run the engines up to this time, and take finished requests from the routers' counts."""
         for number, engine in enumerate(self.engines):
             for event in engine.advance(now):
                 if isinstance(event, Finished):
@@ -62,12 +62,12 @@ class _Run:
 
 
 def replica_name(number: int) -> str:
-    """As the routers call it; its id is one more than its number."""
+    """The routers' name of a replica; its server id is one more than its number."""
     return f"r{number + 1}"
 
 
 def keys_found(turns: Iterable[Turn], *, headers: bool) -> tuple[bytes, ...]:
-    """What router.lua goes by, turn by turn: the text whose hash is the key."""
+    """For each turn, a digest of the text that router.lua hashes to get the key."""
     seen: list[bytes] = []
 
     def digest(text: str) -> int:
@@ -91,8 +91,8 @@ def simulate(
     seed: int,
     bound_from_share: float | None = None,
 ) -> Outcome:
-    """The whole trace once; the seed says how keys are hashed and which router each request comes to. For
-    another rule than the router's, `bound_from_share` says from which share of its load a replica is bound.
+    """Run the whole trace once; the seed decides the hashes of keys and the router of each request.
+    `bound_from_share` changes the share of a replica's capacity from which the load bound applies.
     """
     chance = random.Random(seed)
     rule = RouterLua(lambda _: 0, bound_from_share=bound_from_share)
@@ -134,7 +134,7 @@ def simulate(
 
 
 def bound(turns: Iterable[Turn], fleet: Fleet) -> float:
-    """The hit rate of one replica with the memory of all, asked in the trace's order."""
+    """The hit rate of a single replica with the KV memory of all, asked in the trace's order."""
     cache = KVCache(blocks=fleet.engine.kv_blocks * fleet.replicas, block_tokens=BLOCK_TOKENS)
     hits = asked = 0
     for turn in turns:

@@ -1,15 +1,18 @@
-"""The trace as its callers' requests: when each is due, of which conversation, and the messages it carries.
+"""Reads the trace as requests: when each is due, its conversation, and its messages.
 
-The trace holds lengths and the ids of a prompt's blocks, and no text; two prompts share what their first
-equal ids cover. So text is made from the ids, and equal ids give equal text. How it is divided into messages
-is read from the trace, too: a prompt that begins with all of an earlier one, and is longer by its answer and
-more, is that conversation's next turn: the earlier messages, the answer and what the user says next. Any
-other prompt is what it shares with an earlier one, and then other words: a conversation that begins, or one
-that was edited. The block that all prompts share is the system prompt.
+The trace has no text. It has lengths and the ids of each prompt's blocks; two prompts share the text that
+their first equal ids cover. So text is made from the ids, and equal ids give equal text. The messages are
+derived as follows:
 
-A caller who sets a session header sets one for a conversation, and keeps it when it is edited: prompts that
-share more than the system prompt have one session. In the trace they come one after another, as one
-person's do.
+- A prompt that begins with a whole earlier prompt, and is longer by at least its answer, is that
+  conversation's
+  next turn. Its messages are the earlier ones, the answer, and a new message of the user.
+- Any other prompt is the text that it shares with an earlier one, followed by new text. It is a new
+  conversation, or one that was edited.
+- The block that all prompts share is the system prompt.
+
+Prompts that share more than the system prompt have the same session header: a caller sets one for each
+conversation, and keeps it when the conversation is edited.
 """
 
 import json
@@ -24,15 +27,17 @@ from engine_double.text import CHARACTERS_PER_TOKEN, padded
 
 BLOCK_TOKENS = 512
 BLOCK_CHARACTERS = BLOCK_TOKENS * CHARACTERS_PER_TOKEN
-CLOCK_MILLISECONDS = 3000  # the recorder's clock went in steps
-UNSENT_TOKENS = 20  # of an answer at most: its end mark, and blanks that a caller strips
+CLOCK_MILLISECONDS = 3000  # the resolution of the recorder's clock
+UNSENT_TOKENS = (
+    20  # the most tokens of an answer that the next turn leaves out: its end mark, and white space
+)
 SYSTEM, USER, ASSISTANT = (padded(f"<|{role}|>") for role in ("system", "user", "assistant"))
 MARK = re.compile(r"<\|(system|user|assistant)\|> *")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One line of the trace. `blocks` are the ids of its blocks, the last one begun only."""
+    """One line of the trace; `blocks` are the ids of its blocks, of which the last may be partly filled."""
 
     due_seconds: float
     prompt_tokens: int
@@ -41,12 +46,12 @@ class Turn:
 
     @property
     def full_blocks(self) -> tuple[int, ...]:
-        """What a cache can keep: the blocks that the prompt fills."""
+        """The blocks that the prompt fills, which a KV cache can keep."""
         return self.blocks[: self.prompt_tokens // BLOCK_TOKENS]
 
     @property
     def session(self) -> str:
-        """The conversation, known by the first block that it does not share with all others."""
+        """The conversation's id: its first block after the system prompt."""
         return str(self.blocks[min(1, len(self.blocks) - 1)])
 
 
@@ -60,13 +65,13 @@ class Message:
 
 @dataclass(slots=True)
 class Writer:
-    """Gives each turn its text, in the trace's order, for a turn may go on from an earlier one."""
+    """Makes the text of each turn, in the trace's order, because a turn may continue an earlier one."""
 
     _texts: dict[int, str] = field(default_factory=dict)
     _latest: dict[int, Turn] = field(default_factory=dict)
 
     def messages(self, turn: Turn) -> tuple[Message, ...]:
-        """The chat that the engine's template makes exactly this prompt of, to a few tokens."""
+        """The messages from which the engine's chat template makes this prompt, to within a few tokens."""
         fresh = next((i for i, block in enumerate(turn.blocks) if block not in self._texts), None)
         whole = self._prompt(turn.blocks) if fresh is None else self._written(turn, fresh)
         for place, block in enumerate(turn.blocks):
@@ -80,7 +85,7 @@ class Writer:
         )
 
     def _written(self, turn: Turn, fresh: int) -> str:
-        """What the turn shares with earlier ones, and words of its own up to its length."""
+        """The text that the turn shares with earlier ones, filled up to its length with text of its own."""
         size = max(
             turn.prompt_tokens * CHARACTERS_PER_TOKEN - len(ASSISTANT),
             len(turn.full_blocks) * BLOCK_CHARACTERS,
@@ -107,8 +112,8 @@ class Writer:
 
 
 def read_turns(path: Path, count: int, *, skipped: int = 0) -> tuple[Turn, ...]:
-    """So many lines behind the skipped ones, from time zero on; those of one step of the recorder's clock are
-    spread evenly over it, in order.
+    """The next `count` turns after the skipped ones; the first is due at zero. Turns with the same timestamp
+    are spread evenly over the clock's resolution, in order.
     """
     with path.open() as lines:
         rows = [json.loads(line) for line in islice(lines, skipped, skipped + count)]

@@ -1,1 +1,1 @@
-"""What the operator costs beside a bare client, and whether it keeps up: see `make bench-scale`."""
+"""The benchmark of the operator's speed beside a bare client: see `make bench-scale`."""

@@ -1,14 +1,17 @@
-"""`make bench-scale`: a thousand pods through the operator and through a bare client, side by side.
+"""`make bench-scale`: how fast the operator gets a thousand pods bound, compared with a bare client.
 
-On 130 KWOK nodes of eight accelerators: 500 groups of two pods in 25 sets, then 1,000 groups of one pod. Each
-pair of runs is the operator, from the first set's POST, and the bare client with the very pods that the
-operator made, ungated, from its first POST; both until a watcher of its own has seen the last pod bound. The
-order within a pair alternates and the medians are compared; no operator runs beside the bare client. Then the
-sets grow from 500 pods to 1,000, shrink, and go to zero. What the operator asked of the API server is read
-from the audit log.
+The cluster has 130 KWOK nodes of eight accelerators. The workloads are 500 groups of two pods in 25 sets,
+then 1,000 groups of one pod.
 
-The last line is one JSON object: times in seconds, the largest memory of any operator in MiB. The exit
-status is 1 where a figure is missed.
+- A pair of runs is one of the operator, timed from the POST of the first set, and one of a bare client, timed
+  from its first POST. The client creates the pods that the operator made, without their scheduling gates.
+- A run ends when a watcher in a process of its own has seen the last pod bound.
+- The order within a pair alternates, and the medians are compared. No operator runs beside the bare client.
+- Afterwards the sets grow from 500 pods to 1,000, shrink again, and go to zero.
+- The operator's requests to the API server are counted in the audit log.
+
+The last line of the output is one JSON object, with times in seconds and the operator's largest memory in
+MiB. The exit status is 1 when a figure misses its limit.
 """
 
 import argparse
@@ -36,7 +39,7 @@ WANTED = (under(300, "operator_mib"),)
 
 @dataclass(slots=True)
 class Runs:
-    """The times of one workload's pairs."""
+    """The times of one workload's pairs of runs."""
 
     operator_seconds: list[float] = field(default_factory=list)
     raw_seconds: list[float] = field(default_factory=list)
@@ -48,7 +51,7 @@ class Runs:
         return round(statistics.median(self.operator_seconds) / statistics.median(self.raw_seconds), 2)
 
     def figures(self, *, prefix: str, requests: str) -> dict[str, Any]:
-        """The medians, and beside them what they are the medians of."""
+        """The medians, and the times of the single runs."""
         of = {
             f"{prefix}seconds": self.operator_seconds,
             f"{prefix}raw_client_seconds": self.raw_seconds,
@@ -62,7 +65,7 @@ class Runs:
 
 
 def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list[Manifest]:
-    """Create the sets; the pods that came of it."""
+    """Create the sets, and wait for their pods; returns the pods."""
     began = datetime.now(UTC)
     with place.watching(workload.pods) as watch:
         started = time.monotonic()
@@ -82,7 +85,7 @@ def through_operator(place: Site, workload: Workload, runs: Runs | None) -> list
 
 
 def through_bare_client(place: Site, pods: list[Manifest], runs: Runs) -> None:
-    """POST the same pods."""
+    """Create the same pods with the bare client."""
     path = place.folder / "pods.json"
     path.write_text(json.dumps(pods))
     command = [sys.executable, "-m", "scale.raw_client", f"--kubeconfig={place.plane.kubeconfig}"]
@@ -95,7 +98,7 @@ def through_bare_client(place: Site, pods: list[Manifest], runs: Runs) -> None:
 
 
 def alternate(place: Site, operator: OperatorRuns, workload: Workload, pairs: int) -> Runs:
-    """A run of the operator that gives the pods and is not counted, then pairs in alternating order."""
+    """One run of the operator that is not counted and makes the pods, then pairs in alternating order."""
     runs = Runs()
     operator.begin()
     pods = through_operator(place, workload, None)
@@ -113,7 +116,7 @@ def alternate(place: Site, operator: OperatorRuns, workload: Workload, pairs: in
 
 
 def grow_and_shrink(place: Site, workload: Workload) -> dict[str, float]:
-    """Half the groups, all of them, half, none: seconds for each step."""
+    """The seconds to scale from half of the groups to all, back to half, and to none."""
     small = Workload(sets=workload.sets, groups=workload.groups // 2, stages=workload.stages)
     seconds = {}
     for manifest in small.manifests():
@@ -135,13 +138,13 @@ def _has_bound(place: Site, wanted: int) -> bool:
 
 
 def main() -> int:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=130)
-    parser.add_argument("--sets", type=int, default=25)
-    parser.add_argument("--pods", type=int, default=1000)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--only", choices=["one", "two"])
+    parser.add_argument("--nodes", type=int, default=130, help="how many KWOK nodes (default: 130)")
+    parser.add_argument("--sets", type=int, default=25, help="how many sets (default: 25)")
+    parser.add_argument("--pods", type=int, default=1000, help="how many pods in total (default: 1000)")
+    parser.add_argument("--pairs", type=int, default=3, help="how many pairs of runs (default: 3)")
+    parser.add_argument("--only", choices=["one", "two"], help="only groups of one pod, or only of two pods")
     add_only_print(parser)
     options = parser.parse_args()
     with (

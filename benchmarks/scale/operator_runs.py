@@ -1,8 +1,8 @@
-"""The operator, there for its own runs only.
+"""Runs the operator only during its own runs.
 
-Beside the bare client it would read every event of a thousand pods on the same processors, and slow down what
-it is compared with. So it is stopped before a run of the bare client and started again before its own next
-one; neither is in the time of a run.
+Beside the bare client the operator would handle the events of a thousand pods on the same processors, and so
+slow down the client. It is stopped before each run of the client and started again before its own next run.
+Neither the stop nor the start is part of a run's time.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ IDLE_FOR_SECONDS = 3.0
 
 
 class OperatorRuns:
-    """Starts and stops the operator, and knows the most memory that any of its processes had."""
+    """Starts and stops the operator, and records the largest memory of its processes."""
 
     def __init__(self, place: Site, running: ExitStack) -> None:
         self._place = place
@@ -28,12 +28,12 @@ class OperatorRuns:
         self._peak_mib = 0.0
 
     def peak_mib(self) -> float:
-        """The largest process of all there were."""
+        """The largest memory of any operator process so far."""
         now = 0.0 if self._process is None else self._process.memory_mib(peak=True)
         return max(self._peak_mib, now)
 
     def begin(self) -> None:
-        """Have one that leads and has nothing to do, the end of what was before included."""
+        """Start an operator unless one runs; returns when it leads and has finished its earlier work."""
         if self._process is None:
             place = self._place
             started = ready_operator(place.folder, place.kubeconfig, NAMESPACE)
@@ -43,7 +43,7 @@ class OperatorRuns:
         wait_for(lambda: _is_idle(process), "an idle operator", every_seconds=0)
 
     def end(self) -> None:
-        """Have none."""
+        """Stop the operator if one runs."""
         self._peak_mib = self.peak_mib()
         self._process = None
         self._running.close()
@@ -51,7 +51,7 @@ class OperatorRuns:
 
 @contextmanager
 def operator_runs(place: Site) -> Iterator[OperatorRuns]:
-    """None runs yet, and none is left."""
+    """No operator runs at the start; one that still runs at the end is stopped."""
     with ExitStack() as running:
         yield OperatorRuns(place, running)
 

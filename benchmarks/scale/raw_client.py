@@ -1,6 +1,6 @@
-"""As a program: the baseline, a bare client that POSTs the same pods over 32 connections.
+"""A program that is the baseline: a bare client that POSTs the pods over 32 connections.
 
-Reads the manifests from a file, prints one JSON object with the monotonic time of its first request.
+It reads the manifests from a file and prints one JSON object with the monotonic time of its first request.
 """
 
 import argparse
@@ -11,17 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flotilla_operator.cluster.client import Client, load_configuration
-from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.client import Client
+from flotilla_operator.cluster.connection import HttpConnection, load_configuration
+from flotilla_operator.objects.resources import PODS
 
 CONNECTIONS = 32
 
 
 async def post_all(kubeconfig: Path, pods: list[dict[str, Any]]) -> float:
-    """Create every pod; monotonic seconds at the first request."""
+    """Create every pod; returns the monotonic time of the first request in seconds."""
     configuration = await load_configuration(kubeconfig)
     configuration.connection_pool_maxsize = CONNECTIONS
-    client = Client(configuration)
+    client = Client(HttpConnection(configuration))
     waiting = iter(pods)
 
     async def post() -> None:
@@ -37,7 +38,7 @@ async def post_all(kubeconfig: Path, pods: list[dict[str, Any]]) -> float:
 
 
 def main() -> int:
-    """Post and print."""
+    """Create the pods, and print the time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--pods", type=Path, required=True)

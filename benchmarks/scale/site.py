@@ -1,6 +1,7 @@
-"""The cluster that both sides work on: KWOK nodes of eight accelerators, a namespace, the sets.
+"""The cluster of the benchmark: KWOK nodes of eight accelerators, a namespace, and the sets.
 
-One site serves all runs. Between two of them everything in the namespace is deleted and seen to be gone.
+All runs use one cluster. Between runs everything in the namespace is deleted, and the benchmark waits until
+it is gone.
 """
 
 import json
@@ -73,35 +74,38 @@ class Site:
         self.kubeconfig = plane.kubeconfig_for(OPERATOR_USER, groups=["system:masters"])
 
     def engine_pods(self) -> list[Manifest]:
-        """The engine pods there are."""
+        """All engine pods."""
         items: list[Manifest] = self.plane.client.get(PODS + ENGINES)["items"]
         return items
 
     def bound(self) -> int:
-        """How many of them have a node and stay."""
+        """How many engine pods have a node and are not being deleted."""
         return sum(
             bool(pod["spec"].get("nodeName")) and "deletionTimestamp" not in pod["metadata"]
             for pod in self.engine_pods()
         )
 
     def demand_bound(self, wanted: int) -> None:
-        """That exactly so many stand bound; a run that ended with others measured something else."""
+        """Raise unless exactly this many pods are bound; otherwise the run measured something else."""
         bound = self.bound()
         if bound != wanted:
             raise RuntimeError(
-                f"{bound} pods stand bound where {wanted} were seen: this run counts for nothing"
+                f"{bound} pods are bound, but the watcher saw {wanted}; this run's time is not valid"
             )
 
     def demand_no_release(self) -> None:
-        """That no group was given up on the way: a run with such groups places some of them twice."""
+        """Raise when a group was released, because then the run placed that group twice."""
         events = self.plane.client.get(EVENTS)["items"]
         released = [event["note"] for event in events if event["reason"] == "GroupReleased"]
         if released:
-            raise RuntimeError(f"{len(released)} groups were released: {released[0]}")
+            raise RuntimeError(
+                f"{len(released)} groups were released; this run's time is not valid; first: {released[0]}"
+            )
 
     def clear(self) -> None:
-        """Delete every set and pod, and wait until nothing of them is left: a set of the same name that finds
-        the secret of the one before loses its engines' key to the garbage collector, and rolls.
+        """Delete every set and pod, and wait until all their objects are gone. Otherwise a new set of the
+        same name would use the old set's secret, lose it to the garbage collector, and roll out its pods
+        again.
         """
         client = self.plane.client
         client.request("DELETE", SETS)
@@ -111,7 +115,7 @@ class Site:
 
     @contextmanager
     def watching(self, count: int) -> Iterator["Watch"]:
-        """A watcher that waits for so many bound pods."""
+        """A watcher that waits until this many pods are bound."""
         command = [sys.executable, "-m", "scale.watcher", f"--kubeconfig={self.plane.kubeconfig}"]
         command += [f"--namespace={NAMESPACE}", f"--count={count}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -123,19 +127,19 @@ class Site:
                 process.kill()
 
     def requests_of_operator(self, since: datetime, until: datetime) -> int:
-        """How many requests the operator made between the two."""
+        """How many requests the operator sent between these times."""
         oldest = next(self.plane.audit_events(), None)
         return requests_between(since, until, oldest, self.plane.audit_events(user=OPERATOR_USER))
 
 
 class Watch:
-    """A watcher at work."""
+    """A running watcher."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
     def bound_at(self) -> float:
-        """Monotonic seconds at which the last pod was bound."""
+        """The monotonic time, in seconds, at which the last pod was bound."""
         output, _ = self._process.communicate(timeout=600)
         at: float = json.loads(output.splitlines()[-1])["bound_at"]
         return at
@@ -144,10 +148,10 @@ class Watch:
 def requests_between(
     since: datetime, until: datetime, oldest: Manifest | None, events: Iterable[Manifest]
 ) -> int:
-    """The requests among an audit log's events that arrived between the two; a watch has several events.
+    """The number of requests in an audit log that arrived between these times; a watch has several events.
 
-    `oldest` is the first event that the log still has: what the API server has thrown away is not counted
-    as none.
+    `oldest` is the first event that the log still has. When it is later than `since` the number is unknown,
+    because the API server has deleted older events, and this raises.
     """
     if oldest is None or _arrived(oldest) > since:
         raise RuntimeError(f"the audit log does not reach back to {since}: the run's requests are unknown")
@@ -172,7 +176,7 @@ def site(folder: Path, *, nodes: int) -> Iterator[Site]:
 
 
 def as_created(pods: Sequence[Manifest]) -> list[Manifest]:
-    """Manifests that make the same pods again: nothing of the server's, no owner, no gate, no node."""
+    """Manifests that create the same pods again: without the server's fields, owners, gates and nodes."""
     return [
         {
             "apiVersion": "v1",

@@ -1,8 +1,8 @@
-"""As a program: watches engine pods, and says when so many of them stood bound at once.
+"""A program that watches engine pods, and prints the time at which a number of them were bound at once.
 
-It is a process of its own, so neither side's work delays the clock. A pod that goes away again counts no
-more, so a group that was released and made anew counts once. Prints "watching" once the watch stands, then
-one JSON object with the machine's monotonic time at which `--count` pods were bound.
+It is a process of its own, so that the work of operator and client does not delay the measurement. A pod that
+is deleted no longer counts, so a group that was released and created again counts once. It prints "watching"
+when its watch has begun, then one JSON object with the monotonic time at which `--count` pods were bound.
 """
 
 import argparse
@@ -14,25 +14,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flotilla_operator.cluster.client import Client, load_configuration
-from flotilla_operator.cluster.resources import PODS
-from flotilla_operator.cluster.writes import Manifest
+from flotilla_operator.cluster.client import Client
+from flotilla_operator.cluster.connection import HttpConnection, load_configuration
+from flotilla_operator.objects.resources import PODS, Manifest
 
 SILENCE_SECONDS = 600.0
 
 
 @dataclass(slots=True)
 class BoundEngines:
-    """The engine pods with a group's label that have a node and stay."""
+    """The engine pods with a group's label that have a node and are not being deleted."""
 
     uids: set[str] = field(default_factory=set)
 
     def replace(self, pods: Iterable[Manifest]) -> None:
-        """These are all the pods there are."""
+        """Start again from a list of all pods."""
         self.uids = {pod["metadata"]["uid"] for pod in pods if _is_bound_engine(pod)}
 
     def take(self, event: Manifest) -> None:
-        """One event of the watch."""
+        """Apply one event of the watch."""
         if event["type"] not in ("ADDED", "MODIFIED", "DELETED"):
             return
         pod = event["object"]
@@ -43,8 +43,8 @@ class BoundEngines:
 
 
 async def bound_at(kubeconfig: Path, namespace: str, count: int) -> float:
-    """Monotonic seconds at which so many pods stood bound."""
-    client = Client(await load_configuration(kubeconfig))
+    """The monotonic time, in seconds, at which this many pods were bound."""
+    client = Client(HttpConnection(await load_configuration(kubeconfig)))
     bound = BoundEngines()
     try:
         pods, version = await client.list_all(PODS, namespace)
@@ -71,7 +71,7 @@ def _is_bound_engine(pod: Manifest) -> bool:
 
 
 def main() -> int:
-    """Watch and print."""
+    """Watch, and print the time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--namespace", required=True)

@@ -1,1 +1,1 @@
-"""Whether anything that a set goes through breaks a stream: see `make bench-streams`."""
+"""The benchmark of open streams during scaling, updates, drains and restarts: see `make bench-streams`."""

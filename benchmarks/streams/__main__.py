@@ -1,13 +1,14 @@
-"""`make bench-streams`: 200 open streams through everything that a set goes through.
+"""`make bench-streams`: counts the streams that break while a set scales, rolls out and drains.
 
-The set scales from four replicas to two, with a new operator in the middle, is updated to a new revision, has
-one pod killed, the nodes of a replica and of a router drained, a drain called off, and its routers rolled;
-meanwhile callers keep the streams open, each 10 to 30 s long. API server, scheduler, controllers, operator,
-HAProxy and its agents are the real programs, the engines are doubles, and kubelet.py does what kubelets do.
+Callers keep 200 streams open, each 10 to 30 s long. Meanwhile, one phase after the other: the set scales from
+four replicas to two, with a restart of the operator in the middle; it is updated to a new revision; a pod is
+killed; the nodes of a replica and of a router are drained; a drain is cancelled; the routers are replaced.
+The API server, scheduler, controllers, operator, HAProxy and its agents are the real programs. The engines
+are doubles, and kubelet.py takes the place of kubelets.
 
-A stream that does not come whole is counted in the phase in which it ended; in the phase of the kill, those
-of the killed pod should end with an error that a client can tell. The last line is one JSON object; the exit
-status is 1 where a figure is missed.
+A stream that does not complete counts in the phase in which it ended. The streams of the killed pod are
+counted apart; they should end with an error that the client sees. The last line of the output is one JSON
+object; the exit status is 1 when a figure misses its limit.
 """
 
 import argparse
@@ -46,7 +47,7 @@ Record = dict[str, Any]
 
 @dataclass(slots=True)
 class Load:
-    """The callers at work."""
+    """The running callers, and the file to which they write the streams that have ended."""
 
     process: "subprocess.Popen[str]"
     path: Path
@@ -57,21 +58,21 @@ class Load:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def finish(self) -> None:
-        """Open no more, and read the open ones to their end."""
+        """Let the callers open no more streams, and wait until the open ones have ended."""
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(ENDS_WITHIN_SECONDS) != 0:
-            raise RuntimeError("the callers failed")
+            raise RuntimeError("the process that keeps the streams open ended with an error")
 
 
 @dataclass(slots=True)
 class Phases:
-    """When each phase began, and what was killed."""
+    """When each phase began, and which replica was killed."""
 
     began: dict[str, float] = field(default_factory=dict)
     killed: str = ""
 
     def begin(self, name: str) -> None:
-        """From now on."""
+        """Record that a phase begins now, and print it."""
         now = time.monotonic()
         if self.began:
             print(f"{now - max(self.began.values()):.0f} s", flush=True)
@@ -87,7 +88,7 @@ class Phases:
 
 @contextmanager
 def load(place: Site, folder: Path, streams: int) -> Iterator[Load]:
-    """So many open streams."""
+    """Keep this many streams open during the block."""
     path = folder / "streams.jsonl"
     command = [sys.executable, "-m", "streams.load", f"--kubeconfig={place.plane.kubeconfig}"]
     command += [f"--namespace={NAMESPACE}", f"--model={MODEL}", f"--streams={streams}", f"--to={path}"]
@@ -95,14 +96,14 @@ def load(place: Site, folder: Path, streams: int) -> Iterator[Load]:
         try:
             assert process.stdout is not None
             if process.stdout.readline().strip() != "open":
-                raise RuntimeError("the callers did not get their streams open")
+                raise RuntimeError("the callers could not open all streams")
             yield Load(process, path)
         finally:
             process.kill()
 
 
 def scale_down(place: Site) -> None:
-    """Four replicas become two, and the operator that began it is not the one that ends it."""
+    """Scale from four replicas to two, and restart the operator during the drains."""
     place.change(replicas=2)
     wait_for(lambda: len(place.draining()) == 2, "two drains", every_seconds=0.2)
     place.restart_operator()
@@ -110,7 +111,7 @@ def scale_down(place: Site) -> None:
 
 
 def update(place: Site) -> None:
-    """Both replicas become those of another revision, and the routers, which must know it, roll too."""
+    """Update both replicas to another revision; the routers, whose configuration changes, roll as well."""
     old = {revision_of(pod) for pod in place.engines()}
     place.change(engine={"maxNumSeqs": 240})
     place.wait_for_engines(2, lambda pod: revision_of(pod) not in old)
@@ -118,7 +119,7 @@ def update(place: Site) -> None:
 
 
 def kill(place: Site) -> str:
-    """One replica dies with its streams; returns its name."""
+    """Kill the replica with the most streams; returns its name."""
     victim = max(place.ready("engine"), key=place.in_flight)
     place.kill(victim)
     place.wait_for_engines(2)
@@ -126,7 +127,7 @@ def kill(place: Site) -> str:
 
 
 def drain_nodes(place: Site) -> None:
-    """The nodes of a replica and of a router are drained, one after the other, and come back."""
+    """Drain and uncordon the node of a replica, then the node of a router."""
     for component in ("engine", "router"):
         node = node_of(place.ready(component)[0])
         place.kubectl("drain", node, "--delete-emptydir-data", "--timeout=240s")
@@ -140,7 +141,7 @@ def _is_elsewhere(node: str, pod: Manifest) -> bool:
 
 
 def cancel_drain(place: Site, callers: Load) -> bool:
-    """A replica begins to drain and is wanted after all; whether it serves again."""
+    """Start the drain of a replica, then cancel it by scaling up; whether the same replica serves again."""
     place.change(replicas=1)
     wait_for(lambda: bool(place.draining()), "a drain", every_seconds=0.2)
     victim = place.draining()[0]
@@ -163,14 +164,14 @@ def cancel_drain(place: Site, callers: Load) -> bool:
 
 
 def roll_routers(place: Site) -> None:
-    """Both router pods are exchanged for new ones."""
+    """Replace both router pods by new ones."""
     old = {pod["metadata"]["uid"] for pod in place.ready("router")}
     place.change(router={"queueTimeoutSeconds": 61})
     place.wait_for_routers(without=old)
 
 
 def run(place: Site, callers: Load) -> tuple[Phases, bool]:
-    """All phases; they, and whether the drain that was called off left its replica serving."""
+    """Run all phases; returns them, and whether the replica of the cancelled drain serves again."""
     phases = Phases()
     phases.begin("before")
     for name, step in (("scale_down", scale_down), ("update", update)):
@@ -206,8 +207,8 @@ def result(streams: int, records: list[Record], phases: Phases) -> dict[str, Any
             told[record["problem"]] += 1
         else:
             broken[phase] += 1
-            print(f"broken in {phase}: {json.dumps(record)}", flush=True)
-    print(f"the killed replica's streams ended with: {dict(told)}", flush=True)
+            print(f"a stream broke in phase {phase}: {json.dumps(record)}", flush=True)
+    print(f"the killed replica's streams ended with these errors: {dict(told)}", flush=True)
     return {
         "streams": streams,
         **{f"broken_by_{phase}": broken[phase] for phase in phases.began},
@@ -218,10 +219,17 @@ def result(streams: int, records: list[Record], phases: Phases) -> dict[str, Any
 
 
 def main() -> int:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument("--drain-seconds", type=int, default=120, help="1 breaks streams, to see it counted")
+    parser.add_argument(
+        "--streams", type=int, default=STREAMS, help=f"how many streams to keep open (default: {STREAMS})"
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=int,
+        default=120,
+        help="spec.drain.deadlineSeconds of the set (default: 120); with 1, streams break and are counted",
+    )
     add_only_print(parser)
     options = parser.parse_args()
     began = time.monotonic()

@@ -1,7 +1,7 @@
-"""What runs in the pods: an engine double, or a router with its agent, each on the pod's own address.
+"""The containers of the pods: an engine double, or a router with its agent, on the pod's address.
 
-Commands, arguments, environment and hooks are read from the pod as the operator made it. Where they name
-127.0.0.1 or every address, the pod's own takes its place, since all pods share one network here.
+Commands, arguments, environment and hooks are those of the pod that the operator created. All pods share one
+network here, so where a pod names 127.0.0.1 or every address, the pod's own address is used.
 """
 
 import base64
@@ -48,10 +48,10 @@ class Containers(Protocol):
         """The preStop hooks."""
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL where that does not help."""
+        """Send SIGTERM, and SIGKILL when the process does not end in time."""
 
     def kill(self) -> None:
-        """End them as a fault does."""
+        """Kill the containers without a warning."""
 
 
 class EngineContainers:
@@ -75,7 +75,7 @@ class EngineContainers:
         self._double.start()
 
     def started(self) -> bool:
-        """Whether it gives a first answer."""
+        """Whether its startup probe passes."""
         return self._run(self._container["startupProbe"]["exec"]["command"], PROBE_SECONDS)
 
     def ready(self) -> bool:
@@ -135,7 +135,7 @@ class RouterContainers:
         )
 
     def start(self) -> None:
-        """Render the files, then both programs."""
+        """Render the files, then start both programs."""
         write_files(self._config, self._folder)
         path = self._folder / RunFiles.CONFIG
         path.write_text(path.read_text().replace("bind 0.0.0.0:", f"bind {self._address}:"))
@@ -153,17 +153,17 @@ class RouterContainers:
         self._agent.start()
 
     def started(self) -> bool:
-        """It has no startup probe."""
+        """As `ready`, because the pod has no startup probe."""
         return self.ready()
 
     def ready(self) -> bool:
-        """Whether HAProxy is healthy and the agent has carried out a whole plan."""
+        """Whether HAProxy is healthy and the agent is ready."""
         return answers(f"http://{self._address}:{self._config.metrics_port}/health") and answers(
             f"http://{self._address}:{self._config.agent_port}/readyz"
         )
 
     def before_stop(self, grace_seconds: float) -> None:
-        """Wait until the agent says that nothing is in flight."""
+        """Wait until the agent reports that nothing is in flight."""
         with suppress(httpx.HTTPError):
             httpx.get(
                 f"http://{self._address}:{self._config.agent_port}/v1/drained",
@@ -206,7 +206,7 @@ class RouterContainers:
 
 
 def environment(plane: ControlPlane, pod: Pod, container: Mapping[str, Any]) -> dict[str, str]:
-    """A container's variables as the kubelet resolves them: values, secrets and the pod's own fields."""
+    """A container's environment variables, resolved as by the kubelet from values, secrets and pod fields."""
     found: dict[str, str] = {}
     for variable in container.get("env") or ():
         source = variable.get("valueFrom") or {}
@@ -221,7 +221,7 @@ def environment(plane: ControlPlane, pod: Pod, container: Mapping[str, Any]) -> 
 
 
 def answers(url: str) -> bool:
-    """Whether a probe of this address succeeds."""
+    """Whether an HTTP probe of this URL succeeds."""
     try:
         return httpx.get(url, timeout=PROBE_SECONDS, trust_env=False).is_success
     except httpx.HTTPError:

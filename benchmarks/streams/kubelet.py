@@ -1,7 +1,7 @@
-"""The part of the kubelets: containers for each pod that is bound to a node, until it is deleted.
+"""Takes the place of kubelets: runs containers for each pod that is bound to a node, until it is deleted.
 
-KWOK writes what is then true into the pods' status (pod-stages.yaml); annotations tell it. A deleted pod has
-its preStop hooks and its grace period, and goes when its containers have stopped.
+It sets annotations on the pods, and KWOK writes the pods' status from them (pod-stages.yaml). A deleted pod
+gets its preStop hooks and its grace period, and is removed when its containers have stopped.
 """
 
 import itertools
@@ -55,7 +55,7 @@ class PodLife(threading.Thread):
             self._containers.kill()
 
     def see(self, pod: Pod | None) -> None:
-        """What the API server says of it now; None when it is no longer there."""
+        """Take in the pod's latest version; None when it no longer exists."""
         if pod is None:
             self.gone.set()
             self._leaves.set()
@@ -65,7 +65,7 @@ class PodLife(threading.Thread):
                 self._leaves.set()
 
     def kill(self) -> None:
-        """The containers die."""
+        """Kill the containers."""
         self._containers.kill()
 
     def _probe_until_it_leaves(self) -> None:
@@ -74,7 +74,7 @@ class PodLife(threading.Thread):
             if self._leaves.wait(LOOK_SECONDS):
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name} has not started within {STARTED_WITHIN_SECONDS:.0f} s")
+                raise TimeoutError(f"pod {self.name} did not start within {STARTED_WITHIN_SECONDS:.0f} s")
         shown, failures = False, 0
         while True:
             failures = 0 if self._containers.ready() else failures + 1
@@ -97,7 +97,7 @@ class PodLife(threading.Thread):
 
 
 class Kubelets(threading.Thread):
-    """The lives of all pods of one namespace."""
+    """Runs all pods of one namespace."""
 
     def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
         super().__init__(name="kubelets", daemon=True)
@@ -110,7 +110,7 @@ class Kubelets(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Look at the pods until stopped."""
+        """Poll the pods until stopped."""
         while not self._stopping.wait(LOOK_SECONDS):
             pods = {pod["metadata"]["uid"]: pod for pod in self._plane.client.get(self._path)["items"]}
             for uid, life in self._lives.items():
@@ -120,11 +120,11 @@ class Kubelets(threading.Thread):
                     self._lives[uid] = self._begin(pods[uid])
 
     def life_of(self, name: str) -> PodLife:
-        """The life of the pod of this name."""
+        """The pod of this name."""
         return next(life for life in list(self._lives.values()) if life.name == name)
 
     def stop(self) -> None:
-        """End all of them."""
+        """Stop all pods."""
         self._stopping.set()
         self.join()
         for life in self._lives.values():
@@ -142,7 +142,7 @@ class Kubelets(threading.Thread):
 
 @contextmanager
 def kubelets(plane: ControlPlane, namespace: str, folder: Path) -> Iterator[Kubelets]:
-    """Kubelets at work."""
+    """Run the pods during the block."""
     made = Kubelets(plane, namespace, folder)
     made.start()
     try:

@@ -1,12 +1,14 @@
-"""As a program: keeps so many streams open through the routers, and writes down how each one ended.
+"""A program that keeps a number of streams open through the routers, and records how each one ended.
 
-A new connection goes to any router pod that is ready and stays, as a Service has it; what a Service knows is
-a moment old, and so is what this knows. A stream is whole when the client has seen the number of tokens that
-it asked for and `[DONE]`. One that ends otherwise ends cleanly where a client can tell: an error status, an
-error event, a connection that breaks. What looks like an end and is none, or goes silent, is unclean.
+As with a Service, a new connection goes to a router pod that was ready and not being deleted a moment ago.
 
-Prints "open" once all streams are open. On SIGTERM no stream is opened any more, the open ones are read to
-their end.
+- A stream is whole when the client has got the number of tokens that it asked for, and `[DONE]`.
+- It failed cleanly when the client can see the failure: an error status, an error event, or a broken
+  connection.
+- It is unclean when it seems complete and is not, or when it goes silent.
+
+The program prints "open" when all streams are open. On SIGTERM it opens no more streams, and reads the open
+ones to their end.
 """
 
 import argparse
@@ -25,8 +27,9 @@ from typing import Any, TextIO
 
 import aiohttp
 
-from flotilla_operator.cluster.client import Client, load_configuration
-from flotilla_operator.cluster.resources import PODS
+from flotilla_operator.cluster.client import Client
+from flotilla_operator.cluster.connection import HttpConnection, load_configuration
+from flotilla_operator.objects.resources import PODS
 from flotilla_runtime import contract
 
 ENDPOINTS_EVERY_SECONDS = 1.0
@@ -47,7 +50,7 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Stream:
-    """One stream as its client saw it; times are the machine's monotonic seconds."""
+    """One stream as its client saw it; times are monotonic, in seconds."""
 
     wanted: int
     router: str
@@ -71,11 +74,11 @@ class Stream:
 
 
 class StreamError(Exception):
-    """What a client can tell from a good end."""
+    """The stream failed in a way that the client can see."""
 
 
 class Callers:
-    """The callers, and what they know of the routers."""
+    """The callers, and the routers that they know."""
 
     def __init__(self, client: Client, options: argparse.Namespace, record: TextIO) -> None:
         self._client = client
@@ -92,7 +95,7 @@ class Callers:
         self._session: aiohttp.ClientSession | None = None
 
     async def run(self) -> None:
-        """Call until told to stop."""
+        """Keep streams open until told to stop."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_SECONDS)
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -173,8 +176,8 @@ def _takes_connections(pod: Mapping[str, Any]) -> bool:
 
 
 async def call(options: argparse.Namespace) -> None:
-    """Open the streams and keep them open."""
-    client = Client(await load_configuration(options.kubeconfig))
+    """Open this many streams, and a new one whenever one ends."""
+    client = Client(HttpConnection(await load_configuration(options.kubeconfig)))
     with options.to.open("w") as record:
         try:
             await Callers(client, options, record).run()
@@ -183,13 +186,18 @@ async def call(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Call until SIGTERM."""
+    """Keep streams open until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--streams", type=int, required=True)
-    parser.add_argument("--to", type=Path, required=True, help="one JSON object a line for each stream")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        help="the file to write, with one JSON object a line for each stream that ended",
+    )
     asyncio.run(call(parser.parse_args()))
     return 0
 

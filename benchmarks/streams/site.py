@@ -32,7 +32,7 @@ ROUTERS = 2
 
 @dataclass(slots=True)
 class Site:
-    """The cluster with the set in it."""
+    """The cluster, and the set in it."""
 
     plane: ControlPlane
     kubelets: Kubelets
@@ -40,12 +40,12 @@ class Site:
     operator: ExitStack = field(default_factory=ExitStack)
 
     def restart_operator(self) -> None:
-        """End the operator, if one runs, and start another."""
+        """Stop the operator, if one runs, and start another."""
         self.operator.close()
         self.operator.enter_context(self.start_operator())
 
     def create(self, *, replicas: int, drain_seconds: int, **spec: Any) -> None:
-        """Create the set, with these fields in place of the usual ones, and wait until it stands."""
+        """Create the set, with these fields of its spec changed, and wait until its pods are ready."""
         self.plane.client.create(SET, _manifest(replicas, drain_seconds, **spec))
         self.wait_for_engines(replicas)
         self.wait_for_routers()
@@ -54,25 +54,30 @@ class Site:
         """Change the set's spec."""
         self.plane.client.merge(f"{SET}/{NAME}", {"spec": spec})
 
+    def remove(self) -> None:
+        """Delete the set, if it is there, and wait until its pods have gone."""
+        self.plane.client.delete(f"{SET}/{NAME}")
+        wait_for(lambda: not self.plane.client.get(PODS)["items"], "no pods")
+
     def status(self) -> Manifest:
-        """What the operator says of the set; empty before its first word."""
+        """The set's status; empty until the operator has written it."""
         found: Manifest = self.plane.client.get(f"{SET}/{NAME}").get("status") or {}
         return found
 
     def engines(self) -> list[Manifest]:
-        """The engine pods there are."""
+        """All engine pods."""
         return self._pods("engine")
 
     def ready(self, component: str) -> list[Manifest]:
-        """The pods that are ready, stay and drain not."""
+        """The pods that are ready, not being deleted and not draining."""
         return [pod for pod in self._pods(component) if _serves(pod)]
 
     def draining(self) -> list[Manifest]:
-        """The engine pods that are in a drain and not deleted."""
+        """The engine pods that are draining and not yet being deleted."""
         return [pod for pod in self.engines() if _drains(pod) and "deletionTimestamp" not in pod["metadata"]]
 
     def wait_for_engines(self, count: int, such: Callable[[Manifest], bool] = lambda _pod: True) -> None:
-        """Until so many engine pods, and no others, are there, ready and such."""
+        """Wait until there are exactly this many engine pods, all ready and as `such` demands."""
         wait_for(
             lambda: len(self.engines()) == count and sum(map(such, self.ready("engine"))) == count,
             f"{count} engines",
@@ -80,7 +85,7 @@ class Site:
         )
 
     def wait_for_routers(self, *, without: AbstractSet[str] = frozenset()) -> None:
-        """Until two router pods, and no others, are there and ready, none with one of these uids."""
+        """Wait until there are exactly two router pods, both ready, and none with a uid in `without`."""
 
         def stand() -> bool:
             ready = {pod["metadata"]["uid"] for pod in self.ready("router")}
@@ -89,7 +94,7 @@ class Site:
         wait_for(stand, "the routers", every_seconds=1)
 
     def statuses(self) -> list[RouterStatus]:
-        """What the ready routers say."""
+        """The status of each ready router."""
         return [_status(pod["status"]["podIP"]) for pod in self.ready("router")]
 
     def in_flight(self, pod: Manifest) -> int:
@@ -98,13 +103,13 @@ class Site:
         return sum(server.in_flight for server in servers if server.name == group_of(pod))
 
     def kill(self, pod: Manifest) -> None:
-        """The engine dies, and its pod is deleted without waiting."""
+        """Kill the engine, and delete its pod without a grace period."""
         name = pod["metadata"]["name"]
         self.kubelets.life_of(name).kill()
         self.kubectl("delete", "pod", name, f"--namespace={NAMESPACE}", "--force", "--grace-period=0")
 
     def kubectl(self, *arguments: str) -> None:
-        """kubectl, loud."""
+        """Run kubectl; a failure raises an error with its output."""
         command = [str(binary("kubectl")), f"--kubeconfig={self.plane.kubeconfig}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -117,22 +122,22 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[Site]:
-    """The control plane, kubelets and an operator."""
+def site(folder: Path, **config: Any) -> Iterator[Site]:
+    """The control plane, kubelets and an operator with this configuration."""
     options = Options(controller_manager=True, scheduler=True, kwok=True, kwok_stages=STAGES.read_text())
     nodes = list(gpu_nodes(NODES_THAT_CARRY, gpus=1))
     with (
         control_plane(folder, options, nodes=nodes, namespace=NAMESPACE) as plane,
         kubelets(plane, NAMESPACE, folder / "pods") as players,
     ):
-        place = Site(plane, players, partial(ready_operator, folder, plane.kubeconfig, NAMESPACE))
+        place = Site(plane, players, partial(ready_operator, folder, plane.kubeconfig, NAMESPACE, **config))
         with place.operator:
             place.restart_operator()
             yield place
 
 
 def group_of(pod: Manifest) -> str:
-    """The group that an engine pod stands for, which is the server's name at the routers."""
+    """The group of an engine pod, which is also its server's name in the routers."""
     group: str = pod["metadata"]["labels"][contract.LABEL_GROUP]
     return group
 

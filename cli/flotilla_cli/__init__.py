@@ -1,1 +1,1 @@
-"""The flotilla command and its kubectl plugin."""
+"""The `flotilla` command, which is also a kubectl plugin."""

@@ -1,7 +1,8 @@
-"""`flotilla`, also found by kubectl as `kubectl flotilla`.
+"""The command `flotilla`, which kubectl also finds as `kubectl flotilla`.
 
 flotilla ask --url URL [--token-file FILE] QUESTION    submit a task to a fleet's gateway and print the answer
-flotilla rebalance NAME [--apply]                      show, or carry out, the moves that place a set better
+flotilla rebalance NAME [--apply]                      show the moves that would place a set better, or make
+them
 """
 
 import argparse
@@ -17,33 +18,59 @@ from flotilla_cli.tasks import TaskFailedError, ask
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
-    top = argparse.ArgumentParser(prog="flotilla", description="Work with Flotilla.")
+    """The parser of the command line."""
+    top = argparse.ArgumentParser(prog="flotilla", description="Command line for Flotilla.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
-    asking.add_argument("question")
-    asking.add_argument("--url", required=True, help="the gateway's address, as in the fleet's status.url")
-    asking.add_argument(
-        "--token-file", type=Path, help="file with the bearer token; - reads it from standard input"
-    )
-    asking.add_argument("--timeout-seconds", type=float, default=300.0)
-    asking.set_defaults(run=run_ask)
-    moving = commands.add_parser(
-        "rebalance", help="show, or carry out, the moves of replicas that raise a set's placement score"
-    )
-    moving.add_argument("name", help="the ModelReplicaSet")
-    moving.add_argument("--namespace", "-n")
-    moving.add_argument("--context", help="of the kubeconfig; kubectl's own default otherwise")
-    moving.add_argument(
-        "--apply", action="store_true", help="carry the moves out, one drained replica at a time, and wait"
-    )
-    moving.add_argument("--timeout-seconds", type=float, default=3600.0)
-    moving.set_defaults(run=run_rebalance)
+    _add_ask(commands)
+    _add_rebalance(commands)
     return top
 
 
+def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
+    asking.add_argument("question", help="the question to ask")
+    asking.add_argument(
+        "--url", required=True, help="the address of the gateway, as in the fleet's status.url"
+    )
+    asking.add_argument(
+        "--token-file",
+        type=Path,
+        help="a file with the bearer token; - reads the token from standard input (default: send no token)",
+    )
+    asking.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=300.0,
+        help="give up when the task has not ended after this time (default: %(default)g)",
+    )
+    asking.set_defaults(run=run_ask)
+
+
+def _add_rebalance(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    moving = commands.add_parser(
+        "rebalance", help="show the moves of replicas that would raise a set's placement score, or make them"
+    )
+    moving.add_argument("name", help="the name of the ModelReplicaSet")
+    moving.add_argument(
+        "--namespace", "-n", help="the namespace of the set (default: that of the kubeconfig's context)"
+    )
+    moving.add_argument("--context", help="the context of the kubeconfig to use (default: the current one)")
+    moving.add_argument(
+        "--apply",
+        action="store_true",
+        help="make the moves, one drained replica at a time, and wait until they are done",
+    )
+    moving.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=3600.0,
+        help="stop waiting after this time (default: %(default)g)",
+    )
+    moving.set_defaults(run=run_rebalance)
+
+
 def run_ask(arguments: argparse.Namespace) -> int:
-    """Print the answer and the documents it rests on; 1 when the task ends without one."""
+    """Print the answer and its sources; the exit status is 1 when the task ends without an answer."""
     try:
         headers = credentials(arguments.token_file)
     except (OSError, UnicodeDecodeError) as problem:
@@ -62,7 +89,7 @@ def run_ask(arguments: argparse.Namespace) -> int:
 
 
 def run_rebalance(arguments: argparse.Namespace) -> int:
-    """Print the moves, and with --apply each step of theirs; 1 when the operator refuses or stops."""
+    """Print the moves, and with --apply their progress; 1 when the operator refuses or stops them."""
     value = f"{'apply' if arguments.apply else 'show'}:{uuid.uuid4().hex[:8]}"
     good, shown = False, ""
     try:
@@ -85,7 +112,7 @@ def run_rebalance(arguments: argparse.Namespace) -> int:
 
 
 def credentials(token_file: Path | None) -> dict[str, str]:
-    """The header that proves who asks; none without a token."""
+    """The Authorization header with the token of the file; no header without a file."""
     if token_file is None:
         return {}
     token = sys.stdin.read() if str(token_file) == "-" else token_file.read_text(encoding="utf-8")
@@ -93,7 +120,7 @@ def credentials(token_file: Path | None) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and return the exit status."""
+    """Run the command and return its exit status."""
     arguments = parser().parse_args(argv)
     status: int = arguments.run(arguments)
     return status

@@ -1,7 +1,7 @@
-"""Asks the operator which moves of replicas would raise a set's placement score, and to carry them out.
+"""Asks the operator which moves of replicas would raise a set's placement score, or asks it to make them.
 
-The annotation flotilla.dev/rebalance asks and the set's status answers, so whoever may change the set may do
-this; kubectl reads and writes both, with the user's own context and credentials.
+The request is the annotation flotilla.dev/rebalance, and the answer is in the set's status. So whoever may
+change the set may do this. kubectl reads and writes both, with the user's own context and credentials.
 """
 
 import json
@@ -23,12 +23,12 @@ Kubectl = Callable[[Sequence[str]], str]
 
 
 class RebalanceError(RuntimeError):
-    """The set could not be asked, or did not answer in time; the message says which and why."""
+    """The request could not be made, or was not answered in time; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the set's status says of one question."""
+    """The answer to one request in the set's status."""
 
     phase: str
     message: str
@@ -36,17 +36,17 @@ class Progress:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether this is the last answer."""
         return self.phase in ENDED
 
     @property
     def good(self) -> bool:
-        """Whether it is what was asked for."""
+        """Whether the request was fulfilled."""
         return self.phase in GOOD
 
 
 def kubectl_of(context: str | None) -> Kubectl:
-    """The user's kubectl."""
+    """A function that runs the user's kubectl."""
     chosen = [] if context is None else ["--context", context]
 
     def run(arguments: Sequence[str]) -> str:
@@ -58,9 +58,10 @@ def kubectl_of(context: str | None) -> Kubectl:
                 check=True,
             )
         except FileNotFoundError:
-            raise RebalanceError("there is no kubectl on the PATH; install it") from None
+            raise RebalanceError("kubectl was not found on the PATH; install it") from None
         except subprocess.CalledProcessError as failed:
-            raise RebalanceError(failed.stderr.strip() or f"kubectl ended with {failed.returncode}") from None
+            message = failed.stderr.strip() or f"kubectl ended with exit status {failed.returncode}"
+            raise RebalanceError(message) from None
         return done.stdout
 
     return run
@@ -76,7 +77,7 @@ def asked(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
-    """Ask a set, and tell whenever its answer changes, until it is the last one."""
+    """Make the request, and yield each answer that differs from the one before, until the last one."""
     where = [] if namespace is None else ["--namespace", namespace]
     started = clock()
     kubectl(["annotate", RESOURCE, name, *where, "--overwrite", f"{ANNOTATION_REBALANCE}={value}"])
@@ -87,14 +88,17 @@ def asked(
             yield found
             last = found
         elif clock() - started > timeout_seconds:
-            state = "the operator has not answered" if last is None else f"{last.phase}: {last.message}"
-            raise RebalanceError(f"{name} is not through after {timeout_seconds:.0f} s; {state}")
+            state = "the operator has not answered yet" if last is None else f"{last.phase}: {last.message}"
+            raise RebalanceError(
+                f"the rebalance of {name} has not ended after {timeout_seconds:.0f} s; {state}; raise "
+                "--timeout-seconds to wait longer"
+            )
         else:
             sleep(POLL_SECONDS)
 
 
 def progress_of(manifest: dict[str, Any], value: str) -> Progress | None:
-    """What the status says of this question; None as long as it is about another one."""
+    """The answer to this request in the status; None while the status answers another one."""
     placement = (manifest.get("status") or {}).get("placement") or {}
     told = placement.get("rebalance") or {}
     if told.get("asked") != value:
@@ -105,7 +109,7 @@ def progress_of(manifest: dict[str, Any], value: str) -> Progress | None:
 
 
 def table(moves: Sequence[dict[str, Any]]) -> str:
-    """The moves in columns; nothing for none."""
+    """The moves as a table; an empty string for no moves."""
     if not moves:
         return ""
     rows = [HEADINGS, *(_row(move) for move in moves)]

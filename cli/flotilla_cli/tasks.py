@@ -1,7 +1,7 @@
-"""A client of the agent fleets' task API: submit a task, wait for its end, show what the answer rests on.
+"""A client of the task API of agent fleets: submits a task, waits for its end, and reads the answer.
 
-A gateway that answers 503 is asked again until the time-out, the submission too: its idempotency key keeps it
-one task.
+A request that is answered with 503 is repeated until the time-out. That includes the submission, whose
+idempotency key makes sure that only one task is made.
 """
 
 import time
@@ -15,16 +15,16 @@ import httpx
 
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 POLL_SECONDS = 0.25
-UNAVAILABLE_SECONDS = 1.0  # until a gateway whose task store is away is asked again
+UNAVAILABLE_SECONDS = 1.0  # the pause before a request is repeated that was answered with 503
 
 
 class TaskFailedError(RuntimeError):
-    """The task was refused, ended without an answer or not in time; the message says which and why."""
+    """The task was refused, ended without an answer, or did not end in time; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A place that an answer rests on; documents with pages, such as PDF, have one."""
+    """A document that an answer cites; with the page where the document has pages, such as a PDF."""
 
     document: str
     page: int | None = None
@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a task ended with: its text, what it rests on, the seconds from submit to end."""
+    """The result of a task: its text, its sources, and the seconds from submission to end."""
 
     text: str
     sources: tuple[Source, ...]
@@ -44,12 +44,12 @@ class Answer:
 
     @property
     def documents(self) -> tuple[str, ...]:
-        """Each document once, in the order of citation."""
+        """Each cited document once, in the order of citation."""
         return tuple(dict.fromkeys(source.document for source in self.sources))
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
-    """The JSON body, or TaskFailedError with the problem's detail (RFC 9457)."""
+    """The JSON body. Raises TaskFailedError with the detail of the problem (RFC 9457)."""
     if response.is_success:
         body: dict[str, Any] = response.json()
         return body
@@ -68,7 +68,7 @@ def ask(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
-    """Submit `question` and wait for the task's end; `client` carries address and credentials."""
+    """Submit `question` and wait for the end of the task; `client` has the address and the credentials."""
     started = clock()
 
     def answered(send: Callable[[], httpx.Response]) -> dict[str, Any]:
@@ -84,13 +84,14 @@ def ask(
     while task.get("status") not in TERMINAL:
         if clock() - started > timeout_seconds:
             raise TaskFailedError(
-                f"task {task['id']} is still {task.get('status')} after {timeout_seconds:.0f} s"
+                f"task {task['id']} is still {task.get('status')} after {timeout_seconds:.0f} s; raise "
+                "--timeout-seconds to wait longer"
             )
         sleep(POLL_SECONDS)
         task = answered(lambda: client.get(path))
     if task["status"] != "Succeeded":
         why = ": ".join(str(part) for part in (task.get("reason"), task.get("message")) if part)
-        raise TaskFailedError(f"task {task['id']} ended {task['status']}: {why}")
+        raise TaskFailedError(f"task {task['id']} ended with status {task['status']}: {why}")
     result = task["result"]
     sources = (Source(document=each["document"], page=each.get("page")) for each in result["citations"])
     return Answer(

@@ -68,11 +68,13 @@ def test_the_set_is_annotated_once_and_followed_to_the_end() -> None:
     ("cluster", "message"),
     [
         pytest.param(
-            Cluster("Waiting"), "not through after 5 s; Waiting: it is Waiting", id="a set that never settles"
+            Cluster("Waiting"),
+            "has not ended after 5 s; Waiting: it is Waiting",
+            id="a set that never settles",
         ),
         pytest.param(
             Cluster("Done", about="apply:0"),
-            "the operator has not answered",
+            "the operator has not answered yet",
             id="the answer to an earlier question is none",
         ),
     ],
@@ -133,4 +135,4 @@ def test_without_kubectl_it_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["rebalance", "llama"]) == 1
-    assert capsys.readouterr().err == "flotilla: there is no kubectl on the PATH; install it\n"
+    assert capsys.readouterr().err == "flotilla: kubectl was not found on the PATH; install it\n"

@@ -80,7 +80,7 @@ def test_each_question_has_a_key_of_its_own() -> None:
         pytest.param([(401, {"detail": "no token"})], "answered 401: no token", id="refused at the gateway"),
         pytest.param(
             [(201, {"id": "t1", "status": "Failed", "reason": "MaxSteps"})],
-            "ended Failed: MaxSteps$",
+            "ended with status Failed: MaxSteps$",
             id="ended badly",
         ),
         pytest.param(
@@ -88,7 +88,7 @@ def test_each_question_has_a_key_of_its_own() -> None:
                 WAITING,
                 (200, {"id": "t1", "status": "Failed", "reason": "ToolFailed", "message": "no index: 503"}),
             ],
-            "ended Failed: ToolFailed: no index: 503$",
+            "ended with status Failed: ToolFailed: no index: 503$",
             id="ended badly, with words",
         ),
         pytest.param([WAITING, *[RUNNING] * 99], "still Running after 5 s", id="not in time"),

@@ -17,7 +17,7 @@ app.kubernetes.io/component: operator
 {{- if contains "flotilla" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-flotilla{{ end }}-operator
 {{- end -}}
 
-{{- /* Cluster-wide, like the ClusterRoles: releases in several namespaces must not collide. */ -}}
+{{- /* Like the ClusterRoles, it belongs to no namespace: its name must differ for releases in several namespaces. */ -}}
 {{- define "flotilla.placeholderPriorityClass" -}}
 {{ .Release.Namespace }}-{{ include "flotilla.name" . }}-placeholder
 {{- end -}}
@@ -26,7 +26,7 @@ app.kubernetes.io/component: operator
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}
 {{- end -}}
 
-{{- /* What every pod of the chart has beside its containers. */ -}}
+{{- /* The fields that every pod of the chart has beside its containers. */ -}}
 {{- define "flotilla.podScheduling" -}}
 {{- with .Values.images.pullSecrets -}}
 imagePullSecrets: {{- range . }}{{ list (dict "name" .) | toYaml | nindent 2 }}{{ end }}
