@@ -132,11 +132,10 @@ async def ending(told: Words) -> dict[str, Any]:
 
 
 def is_over(told: Words) -> bool:
-    """Whether the set is ready and settled or on trial, held, or waits for a person."""
+    """Whether its router serves and the set is ready and settled or on trial, held, or waits for a person."""
+    if not told.says("RouterReady", "True"):
+        return False
     settled = told.says("Progressing", "False", "Settled") or told.says("Progressing", "True", "OnTrial")
     drains = (told.status().get("groupCounts") or {}).get("draining")
-    return bool(
-        (told.is_ready() and settled and not drains)
-        or told.says("Progressing", "False", "UpdatePaused")
-        or told.says("Stalled", "True")
-    )
+    held = told.says("Progressing", "False", "UpdatePaused") or told.says("Stalled", "True")
+    return bool(held or (told.is_ready() and settled and not drains))
