@@ -24,6 +24,7 @@ STREAM_SECONDS = TOKENS * Configuration().decode_step_seconds
 RUNNING = "vllm:num_requests_running"
 
 
+@pytest.mark.once
 def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: Site, double: str) -> None:
     long_enough = {"deadlineSeconds": round(5 * STREAM_SECONDS)}
     site.apply(doubles(NAME, double, replicas=2, drain=long_enough))

@@ -19,6 +19,7 @@ INDEX = "manual"
 ROLLED = (f"{FLEET}-gateway", f"{INDEX}-retriever")
 
 
+@pytest.mark.once
 def test_callers_of_gateway_and_retriever_are_answered_while_both_roll(demo: Environment) -> None:
     site = Site(demo.kubectl)
     before = uids(site)

@@ -1,6 +1,5 @@
 """The tiers: which verdict a run gets, that every test is in one, and that a slow tier fails."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from local_cluster.directories import CHECKOUT
 from local_cluster.pytest_plugin import ENDS_RELEASE, TAKES_CLUSTER_DOWN
+from tiers.__main__ import run_step
 from tiers.tiers import RARE, TIERS, Run, Step, Tier, Verdict, chosen, table
 
 TIER = Tier(name="some", budget_seconds=100, steps=(Step(marks="some"), Step(marks="more")))
@@ -79,6 +79,59 @@ def test_the_command_fails_when_a_tier_finds_no_test() -> None:
     assert done.stdout.splitlines()[-2].split()[0::3] == ["none", "FAILED"]
 
 
+SHAKY = """
+import pathlib, pytest
+
+pytestmark = pytest.mark.services
+COUNT = pathlib.Path(__file__).with_name("count")
+
+def runs():
+    COUNT.write_text((COUNT.read_text() if COUNT.exists() else "") + "x")
+    return len(COUNT.read_text())
+
+@pytest.mark.parametrize("number", range({tests}))
+{mark}
+@pytest.mark.xdist_group("a group")
+def test_shaky(number):
+    assert runs() > {failures}
+"""
+
+
+@pytest.fixture
+def own_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for tests that pytest runs with our plugin and without the settings of this project."""
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT / "e2e"))
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = -p tiers.pytest_plugin\nmarkers =\n services\n once\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("tests", "failures", "mark", "servers", "passed_again"),
+    [
+        pytest.param(2, 2, "", True, 2, id="two fail once"),
+        pytest.param(1, 2, "", True, 0, id="one fails twice"),
+        pytest.param(3, 3, "", True, 0, id="three fail"),
+        pytest.param(1, 1, "@pytest.mark.once", True, 0, id="one must hold every time"),
+        pytest.param(1, 1, "", False, 0, id="one fails without a server"),
+    ],
+)
+def test_what_fails_is_tried_once_more_alone(
+    own_tests: Path, tests: int, failures: int, mark: str, servers: bool, passed_again: int
+) -> None:
+    (own_tests / "test_shaky.py").write_text(SHAKY.format(tests=tests, failures=failures, mark=mark))
+    step = Step(marks="services", options=("-n", "1", "--dist", "loadgroup"), with_servers=servers)
+    status, again = run_step(step, last=True, folder=own_tests)
+    assert (status, len(again)) == (0 if passed_again else 1, passed_again)
+    assert all(test.endswith("]") for test in again)
+
+
+def test_the_table_names_what_passed_only_when_tried_again() -> None:
+    ended = Run(tier=TIER, statuses=(0, 0), seconds=1.0, passed_again=("some.py::test",))
+    assert table([ended]).splitlines()[-1] == "passed only when tried again: some.py::test"
+
+
 GROUPED = """
 import os, pathlib, pytest
 
@@ -96,17 +149,10 @@ def test_other(number):
 """
 
 
-def test_the_tests_of_a_group_run_in_one_process(tmp_path: Path) -> None:
-    (tmp_path / "test_groups.py").write_text(GROUPED)
-    options = ("-n", "2", "--dist", "loadgroup", "-p", "tiers.pytest_plugin", "--rootdir", str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_groups.py")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT / "e2e")},
-    )
+def test_the_tests_of_a_group_run_in_one_process(own_tests: Path) -> None:
+    (own_tests / "test_groups.py").write_text(GROUPED)
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=own_tests)
     assert done.returncode == 0, done.stdout + done.stderr
-    ran = {group: (tmp_path / group).read_text().split() for group in ("one", "other")}
+    ran = {group: (own_tests / group).read_text().split() for group in ("one", "other")}
     assert [(len(processes), len(set(processes))) for processes in ran.values()] == [(8, 1), (8, 1)]

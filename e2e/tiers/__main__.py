@@ -8,8 +8,10 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from engine.environment import ensure as ensure_engine
 from engine.models import ensure_models
@@ -20,6 +22,8 @@ from local_cluster.newer_haproxy import newer_haproxies
 from local_cluster.progress import Progress
 from local_cluster.pytest_plugin import KEEP_CLUSTER
 from tiers.tiers import Run, Step, Tier, chosen, table
+
+TESTS_FAILED = 1  # pytest's exit status; others mean that it could not run them
 
 
 def main() -> int:
@@ -58,17 +62,34 @@ def run_all(tiers: Sequence[Tier]) -> int:
     for tier in tiers:
         print(f"== {tier.name} (budget {tier.budget_seconds} s)", flush=True)
         began = time.monotonic()
-        statuses = tuple(run_step(step, last=step is tier.steps[-1]) for step in tier.steps)
-        runs.append(Run(tier=tier, statuses=statuses, seconds=time.monotonic() - began))
+        steps = [run_step(step, last=step is tier.steps[-1]) for step in tier.steps]
+        statuses = tuple(status for status, _ in steps)
+        passed_again = tuple(test for _, tests in steps for test in tests)
+        seconds = time.monotonic() - began
+        runs.append(Run(tier=tier, statuses=statuses, seconds=seconds, passed_again=passed_again))
     print(f"\n{table(runs)}", flush=True)
     return int(any(run.failed for run in runs))
 
 
-def run_step(step: Step, *, last: bool) -> int:
-    """Run one step and return the exit status of pytest. Keep the cluster unless the step is the last."""
-    command = [sys.executable, "-m", "pytest", "--quiet", *step.pytest_arguments()]
+def run_step(step: Step, *, last: bool, folder: Path = CHECKOUT) -> tuple[int, tuple[str, ...]]:
+    """Run one step; return its exit status and the tests that passed when tried again.
+
+    The cluster is kept unless the step is the last.
+    """
     environment = {**os.environ} if last else {**os.environ, KEEP_CLUSTER: "1"}
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = Path(temporary)
+        status = run_pytest(step.pytest_arguments(cache), environment, folder)
+        again = step.tried_again(cache) if status == TESTS_FAILED else ()
+    if again and all(run_pytest(step.alone(test), environment, folder) == 0 for test in again):
+        return 0, again
+    return status, ()
+
+
+def run_pytest(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
+    """Run pytest in this folder and return its exit status."""
+    command = [sys.executable, "-m", "pytest", "--quiet", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

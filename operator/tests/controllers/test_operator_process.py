@@ -184,6 +184,7 @@ async def test_a_silent_kopf_watch_is_left_and_the_change_seen(tmp_path: Path, k
             await until(lambda: placed(api))
 
 
+@pytest.mark.once
 async def test_a_leader_stopped_amid_its_writes_writes_nothing_when_it_goes_on(
     tmp_path: Path, kubeconfig: Path
 ) -> None:
@@ -221,6 +222,7 @@ async def test_sigterm_hands_the_lease_over_long_before_it_expires(tmp_path: Pat
                 await until(lambda: placed(api))
 
 
+@pytest.mark.once
 async def test_a_follower_writes_nothing_but_has_warm_caches(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     async with served(api, kubeconfig):

@@ -70,6 +70,7 @@ def crash_at(site: Site, point: CrashPoint) -> None:
     site.forget_leader()
 
 
+@pytest.mark.once
 def test_crashes_at_every_write_lose_and_double_nothing(site: Site) -> None:
     assert sorted(CRASHES) == sorted(CrashPoint)
     site.create("m", replicas=3, data={"a": "1"})
@@ -120,6 +121,7 @@ def test_an_api_server_that_hangs_costs_the_lease_and_a_new_process_goes_on(site
         assert len(site.created_pods()) == 2
 
 
+@pytest.mark.once
 def test_a_stopped_leader_is_followed_and_writes_nothing_when_it_goes_on(site: Site) -> None:
     with site.operator(leader=SHORT_LEADER) as first:
         site.create("m", replicas=1)
@@ -154,6 +156,7 @@ def test_a_terminating_namespace_is_left_in_peace(site: Site) -> None:
         assert operator.running
 
 
+@pytest.mark.once
 def test_writes_that_change_nothing_would_be_seen_where_a_settled_operator_must_not_ask(site: Site) -> None:
     """The check of test_whole_operator.py finds a deliberate mistake."""
     with site.operator(environment={"NO_OP_WRITES": "1"}):

@@ -293,6 +293,7 @@ async def test_a_gateway_is_ready_once_redis_has_answered_and_stays_so(own_fleet
     assert await ready()
 
 
+@pytest.mark.once
 async def test_a_redis_killed_right_after_the_201_still_has_the_task(own_fleet: Any) -> None:
     await own_fleet.start_gateway()
     task_id = await own_fleet.submit()
@@ -308,6 +309,7 @@ async def test_a_redis_killed_right_after_the_201_still_has_the_task(own_fleet: 
     assert task["status"] == "Succeeded"
 
 
+@pytest.mark.once
 async def test_a_redis_killed_in_the_middle_of_a_task_loses_and_doubles_nothing(own_fleet: Any) -> None:
     await own_fleet.start_gateway()
     worker = await own_fleet.start_worker("w1")
@@ -330,6 +332,7 @@ def first_failures(worker: Any) -> list[dict[str, Any]]:
     return [line for line in lines if line["failures"] == 1]
 
 
+@pytest.mark.once
 async def test_a_worker_killed_in_the_middle_is_replaced_and_no_finished_call_is_repeated(fleet: Any) -> None:
     first = await fleet.start_worker("first")
     fleet.services.answering.clear()
