@@ -56,6 +56,14 @@ class Free:
         """What is free on all nodes together."""
         return sum(amount * len(nodes) for amount, nodes in self._of(resource).items() if amount > 0)
 
+    def exceeds(self, other: "Free") -> bool:
+        """Whether any node has more free of anything than in `other`, which is about the same nodes."""
+        return any(
+            left > there.get(resource, 0)
+            for here, there in zip(self._free, other._free, strict=True)
+            for resource, left in here.items()
+        )
+
     def check(self, expected: Sequence[Amounts]) -> None:
         """Assert that this much is free on each node, and that each node is in its bucket."""
         for position, (free, amounts) in enumerate(zip(self._free, expected, strict=True)):

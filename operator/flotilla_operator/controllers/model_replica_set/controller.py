@@ -10,8 +10,9 @@ from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.model_replica_set.act.act import act
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision, decide
-from flotilla_operator.controllers.model_replica_set.observe.memory import Memory, parsed
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe, owner_of
+from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
 from flotilla_operator.controllers.model_replica_set.observe.references import claim_references
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.tell.tell import tell
@@ -110,6 +111,9 @@ class ModelReplicaSetController:
         self.memory.note_promises(owner, acts.writes, now)
         if decision is not None:
             self.memory.note_failed_pins(owner.uid, decision.demand.failed_pins)
+            started = {group.name for group in decision.started}
+            me = decision.situation.me
+            self.memory.asks.note(owner.uid, me.full_name, decision.room, started, now)
         return acts
 
     def tell(

@@ -14,6 +14,7 @@ from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import RouterLoad, SetFacts
 from flotilla_operator.replicas.intent import IntendedSet
+from flotilla_operator.replicas.rounds import Asks, Round
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble
 from flotilla_operator.telemetry.measurements import Target
@@ -60,17 +61,19 @@ class Rendering:
 class Observed:
     """Everything that a decision depends on.
 
-    `existing` holds the objects found under the names that ours need, by kind and name. `served` says what
-    replicas of each recorded revision serve. `device_classes` are those that the set's specs name.
-    `hold_devices` names the group of the current move while its devices are not given back.
+    `asks` is what all sets ask for; `last_round` says where their groups went last. `existing` holds the
+    objects found under the names that ours need, by kind and name. `served` says what replicas of each
+    recorded revision serve. `device_classes` are those that the set's specs name. `hold_devices` names the
+    group of the current move while its devices are not given back.
     """
 
     manifest: Manifest
     facts: SetFacts
-    rivals: Sequence[SetFacts]
     around: Surroundings
     existing: Mapping[tuple[str, str], Manifest]
     rendering: Rendering
+    asks: Asks = field(default_factory=Asks)
+    last_round: Round | None = None
     before: ToldBefore = field(default_factory=ToldBefore)
     pods: Sequence[Pod] = ()
     missing: tuple[Missing, ...] = ()

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 
-from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.controllers.model_replica_set.observe.devices import gives_back
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.remembered import is_unsettled, newly_refused
 from flotilla_operator.objects.resources import (
+    CONTROLLER_REVISIONS,
     MODEL_REPLICA_SETS,
     NODES,
     PODS,
+    PRIORITY_CLASSES,
     RESOURCE_CLAIMS,
     RESOURCE_SLICES,
     Key,
@@ -32,6 +34,7 @@ def sets_to_wake(resource: Resource, manifest: Manifest, caches: Caches, memory:
     gone = resource == NODES and caches.get(NODES, "", name) is None
     if resource == NODES and not gone and memory.nodes.holds(manifest):
         return
+    _note_change(resource, manifest, memory)
     if gone or (resource == NODES and _is_to_be_emptied(manifest)):
         for pod in caches.listed(PODS):
             if pod["spec"].get("nodeName") == name:
@@ -40,6 +43,16 @@ def sets_to_wake(resource: Resource, manifest: Manifest, caches: Caches, memory:
         for candidate in caches.listed(MODEL_REPLICA_SETS):
             if is_unsettled(candidate):
                 yield key_of(MODEL_REPLICA_SETS, candidate)
+
+
+def _note_change(resource: Resource, manifest: Manifest, memory: Memory) -> None:
+    """What a set asks for depends on its object, its pods and records, on nodes and on priorities."""
+    if resource in (NODES, PRIORITY_CLASSES):
+        memory.asks.all_changed()
+    elif resource == MODEL_REPLICA_SETS:
+        memory.asks.has_changed(manifest["metadata"]["uid"])
+    elif resource in (PODS, CONTROLLER_REVISIONS) and (uid := controller_uid(manifest)) is not None:
+        memory.asks.has_changed(uid)
 
 
 def _gives_room(resource: Resource, manifest: Manifest, caches: Caches) -> bool:

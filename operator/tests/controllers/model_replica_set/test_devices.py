@@ -18,6 +18,7 @@ from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.objects.refusals import Refusal, RefusalReason
 from flotilla_operator.objects.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key, resource_of
 from flotilla_operator.placement.manifests import pinned_node
+from flotilla_operator.replicas.rounds import Asks
 from flotilla_operator.workloads.devices import ANNOTATION_DEVICES
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
@@ -231,7 +232,7 @@ async def test_two_sets_planned_in_one_moment_are_not_promised_the_same_devices(
     pods = []
     for name, manifest in (("one", one), ("two", two)):
         seen = await controller.observe(Key("ModelReplicaSet", "default", name), manifest, found, NOW)
-        pods.append(created(plan_by(controller, replace(seen, rivals=()), NOW), "Pod"))
+        pods.append(created(plan_by(controller, replace(seen, asks=Asks(), last_round=None), NOW), "Pod"))
     assert [len(made) for made in pods] == [1, 0]
 
 

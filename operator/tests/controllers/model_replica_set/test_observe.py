@@ -134,7 +134,7 @@ class TestRivals:
 
     async def found(self, rival: dict[str, Any]) -> int:
         me = gpu_set()
-        return len((await seen(me, world(me, rival))).rivals)
+        return len((await seen(me, world(me, rival))).asks.others)
 
     async def test_a_set_that_was_never_looked_at_may_want_something(self) -> None:
         assert await self.found(self.rival()) == 1

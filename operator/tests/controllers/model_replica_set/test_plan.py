@@ -27,6 +27,7 @@ from flotilla_operator.replicas.draining import epoch_of
 from flotilla_operator.replicas.facts import FailedPin, RouterLoad, SetFacts
 from flotilla_operator.replicas.group import EndingReason, groups_of
 from flotilla_operator.replicas.intent import in_force
+from flotilla_operator.replicas.rounds import Asks, asked_by_rival
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason
 from flotilla_operator.telemetry.measurements import Target
@@ -97,8 +98,8 @@ def observed(
         facts=me,
         before=told_before(manifest),
         pods=pods,
-        rivals=rivals,
         around=around,
+        asks=Asks(others={one.full_name: asked_by_rival(one, around, NOW) for one in map(in_force, rivals)}),
         existing=existing,
         rendering=Rendering(images=IMAGES),
         missing=missing,

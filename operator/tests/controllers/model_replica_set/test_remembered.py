@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.controllers.model_replica_set.observe.memory import parsed
+from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
 from flotilla_operator.controllers.model_replica_set.remembered import (
     attempts_status,
     backoff_status,

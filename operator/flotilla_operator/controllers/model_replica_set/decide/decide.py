@@ -12,7 +12,7 @@ start     groups with nodes get their pods; without an accelerator the scheduler
           groups that fit nowhere, placeholders make a node autoscaler bring nodes, if the user asks for it
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
@@ -22,14 +22,12 @@ from flotilla_operator.controllers.model_replica_set.decide.rebalancing import R
 from flotilla_operator.controllers.model_replica_set.decide.revisions import rollout_of
 from flotilla_operator.controllers.model_replica_set.decide.sizing import sized, unfit
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Situation
-from flotilla_operator.placement import Placement, Refusal, place
+from flotilla_operator.placement import Placement, Refusal
 from flotilla_operator.replicas.demand import (
     Demand,
     Waiting,
     demand_of,
     judged_groups,
-    placement_groups,
-    standing_groups,
     without_move,
 )
 from flotilla_operator.replicas.departures import Departure, departures
@@ -38,6 +36,7 @@ from flotilla_operator.replicas.group import ReplicaGroup
 from flotilla_operator.replicas.intent import IntendedSet, in_force
 from flotilla_operator.replicas.moves import RebalancePhase
 from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.rounds import Asked, Room, asked_by, room_for
 from flotilla_operator.replicas.scale import scale
 from flotilla_operator.workloads.engine_pod import GroupIdentity
 
@@ -54,7 +53,7 @@ class Decision:
     demand: Demand
     rollout: Rollout
     ended: tuple[ReplicaGroup, ...] = ()
-    placement: Placement | None = None
+    room: Room = field(default_factory=Room)
     started: tuple[GroupIdentity, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     asking: Asking | None = None
@@ -69,9 +68,9 @@ class Decision:
     @property
     def refusal(self) -> Refusal | None:
         """Why the first of the waiting groups does not fit."""
-        if self.placement is None or not self.waiting:
+        if self.room.placement is None or not self.waiting:
             return None
-        return self.placement.refusal_of(self.situation.me.full_name, self.waiting[0].name)
+        return self.room.placement.refusal_of(self.situation.me.full_name, self.waiting[0].name)
 
 
 def decide(observed: Observed, now: datetime) -> Decision | None:
@@ -85,11 +84,12 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
     me = in_force(observed.facts, scaling)
     situation, groups = _endings(observed, me, scaling, now)
     demand = demand_of(me, groups, observed.around, now)
-    placement = _room(situation, demand, now)
-    moves = rebalancing(situation, demand, placement, now)
+    room = _room(situation, demand, now)
+    moves = rebalancing(situation, demand, room.placement, now)
     if demand.move is not None and moves.after.phase is RebalancePhase.STOPPED:
         demand = without_move(demand)
-        placement = _room(situation, demand, now)
+        room = _room(situation, demand, now)
+    placement = room.placement
     rollout = rollout_of(situation, demand, placement, now)
     if me.spec.paused:
         return _looking_on(situation, demand, rollout, now)
@@ -102,7 +102,7 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
         demand=demand,
         rollout=rollout,
         ended=tuple(ended_groups(demand.groups)),
-        placement=placement,
+        room=room,
         started=started,
         waiting=tuple(waiting for waiting in demand.waiting if waiting.name not in names),
         asking=asking,
@@ -140,18 +140,11 @@ def _looking_on(situation: Situation, demand: Demand, rollout: Rollout, now: dat
     )
 
 
-def _room(situation: Situation, demand: Demand, now: datetime) -> Placement | None:
-    """Where the waiting groups of this set and of all others go; None when this set has none to place."""
-    me = situation.me
-    if situation.missing or not (mine := placement_groups(me, demand, situation.around, now)):
-        return None
-    waiting, standing = list(mine), standing_groups(me, demand)
-    for rival in map(in_force, situation.observed.rivals):
-        theirs = demand_of(rival, judged_groups(rival, situation.around, now), situation.around, now)
-        waiting += placement_groups(rival, theirs, situation.around, now)
-        standing += standing_groups(rival, theirs)
-    snapshot = replace(situation.around.snapshot, standing=standing)
-    return place(snapshot, waiting, situation.around.policy, now.timestamp())
+def _room(situation: Situation, demand: Demand, now: datetime) -> Room:
+    """Where the waiting groups go. A set that lacks something that its spec names asks for nothing."""
+    me, seen = situation.me, situation.observed
+    mine = Asked() if situation.missing else asked_by(me, demand, situation.around, now)
+    return room_for(me.full_name, mine, seen.asks, situation.around, seen.last_round, now)
 
 
 def _start(

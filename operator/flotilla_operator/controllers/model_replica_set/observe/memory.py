@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
-
-from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Create, Write
 from flotilla_operator.controllers.model_replica_set.observe.devices import KnownDevices, with_devices_of
-from flotilla_operator.controllers.model_replica_set.remembered import remembered
-from flotilla_operator.controllers.stored_status import without_status
+from flotilla_operator.controllers.model_replica_set.observe.known_asks import KnownAsks
+from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet, parsed_or_none
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, PODS, Manifest
 from flotilla_operator.placement import Claim, Node, Topology
@@ -27,7 +25,6 @@ from flotilla_operator.placement.devices import Inventory, with_devices
 from flotilla_operator.placement.manifests import claim_of, node_of, pinned_node
 from flotilla_operator.replicas.facts import FailedPin, Form
 from flotilla_operator.replicas.group import Member, ReplicaGroup, groups_of
-from flotilla_operator.replicas.memory import Remembered
 from flotilla_operator.workloads.forms import Marks, form_of
 from flotilla_operator.workloads.group_pods import group_name, member_of
 from flotilla_operator.workloads.images import Images
@@ -35,29 +32,6 @@ from flotilla_operator.workloads.placeholder import is_placeholder
 
 Value = TypeVar("Value")
 PROMISED_FOR = timedelta(minutes=2)  # as long as a reconcile may take; an older promise was lost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedSet:
-    """A set's manifest with its parsed spec and what its status remembers."""
-
-    manifest: Manifest
-    spec: ModelReplicaSetSpec
-    memory: Remembered
-
-
-def parsed(manifest: Manifest) -> ParsedSet:
-    """Parse the set. The reconcile loop turns an error of pydantic into a condition."""
-    spec = ModelReplicaSet.model_validate(without_status(manifest)).spec
-    return ParsedSet(manifest=manifest, spec=spec, memory=remembered(manifest))
-
-
-def parsed_or_none(manifest: Manifest) -> ParsedSet | None:
-    """The spec of another set; None when it is invalid, since such a set asks for nothing."""
-    try:
-        return parsed(manifest)
-    except ValidationError:
-        return None
 
 
 def lasting_claim(pod: Manifest) -> Claim | None:
@@ -109,7 +83,8 @@ class Memory:
     topology: Topology = field(default_factory=lambda: Topology.of(()))
     claims: PerVersion[Claim | None] = field(default_factory=lambda: PerVersion(lasting_claim))
     devices: KnownDevices = field(default_factory=KnownDevices)
-    sets: PerVersion["ParsedSet | None"] = field(default_factory=lambda: PerVersion(parsed_or_none))
+    asks: KnownAsks = field(default_factory=KnownAsks)
+    sets: PerVersion[ParsedSet | None] = field(default_factory=lambda: PerVersion(parsed_or_none))
     keys_asked: dict[str, str] = field(default_factory=dict)
     keys_made_anew: dict[str, str] = field(default_factory=dict)
     failed_pins: dict[str, tuple[FailedPin, ...]] = field(default_factory=dict)
@@ -141,6 +116,10 @@ class Memory:
         self.forms[owner.uid, bool(revision)] = (asked, found)
         return found
 
+    def good_specs(self) -> list[ModelReplicaSetSpec]:
+        """The last good specs of sets, which may be in force instead of the newest."""
+        return [form.spec for (_, is_good), (_, form) in self.forms.items() if is_good]
+
     def topology_of(self, nodes: Iterable[Manifest], inventories: Sequence[Inventory] = ()) -> Topology:
         """The nodes with their devices: the same value while none changes, so that plans can reuse it."""
         seen = Topology.of(with_devices(self.nodes.of(nodes), inventories))
@@ -161,7 +140,8 @@ class Memory:
 
     def note_failed_pins(self, uid: str, pins: tuple[FailedPin, ...]) -> None:
         """Remember these pins of a set, and no others."""
-        self.failed_pins.pop(uid, None)
+        if self.failed_pins.pop(uid, ()) != pins:
+            self.asks.has_changed(uid)
         if pins:
             self.failed_pins[uid] = pins
 
@@ -183,10 +163,12 @@ class Memory:
         )
         if promised:
             self.promises[owner.uid] = promised
+            self.asks.has_changed(owner.uid)
 
     def settle_promises(self, uid: str) -> None:
         """Forget the promises of this set: its pods are observed by now, or were refused."""
-        self.promises.pop(uid, None)
+        if self.promises.pop(uid, None):
+            self.asks.has_changed(uid)
 
     def open_promises(
         self, planned_uid: str, caches: Caches, now: datetime

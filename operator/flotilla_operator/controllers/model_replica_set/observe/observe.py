@@ -1,11 +1,10 @@
 """Gathers everything that a decision depends on, from the caches and at one moment."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
 from flotilla_operator.api.annotations import refresh_of
-from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.conditions import conditions_of
 from flotilla_operator.controllers.controller import World
@@ -17,7 +16,8 @@ from flotilla_operator.controllers.model_replica_set.observe.devices import (
     reserved_devices,
 )
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import engine_key_of
-from flotilla_operator.controllers.model_replica_set.observe.memory import Memory, ParsedSet, Promise, parsed
+from flotilla_operator.controllers.model_replica_set.observe.memory import Memory, Promise
+from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet, parsed
 from flotilla_operator.controllers.model_replica_set.observe.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.observe.recorded import (
     recorded,
@@ -44,8 +44,9 @@ from flotilla_operator.placement.devices import Inventory
 from flotilla_operator.placement.manifests import FINISHED, pod_requests
 from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import SetFacts
-from flotilla_operator.replicas.intent import wanted_last
+from flotilla_operator.replicas.intent import in_force, wanted_last
 from flotilla_operator.replicas.moves import nodes_to_reserve
+from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_rival
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.devices import devices_of
@@ -100,11 +101,17 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     ]
     images = images_of(world.config)
     me = facts_of(me_parsed, world.caches, memory, images)
-    waiting = (other for other in others if _may_wait(other, world.caches))
-    places = me.newest.asks is not None or (me.good is not None and me.good.asks is not None)
-    rivals = [facts_of(other, world.caches, memory, images) for other in waiting] if places else []
-    stock = inventories(_specs([me_parsed, *others], [me, *rivals]), world.caches, memory.devices)
+    specs = [me_parsed.spec, *(other.spec for other in others), *memory.good_specs()]
+    stock = inventories(specs, world.caches, memory.devices)
     around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
+
+    def asked_by_another(other: ParsedSet) -> Asked:
+        if not _may_wait(other, world.caches):
+            return Asked()
+        return asked_by_rival(in_force(facts_of(other, world.caches, memory, images)), around, now)
+
+    places = me.newest.asks is not None or (me.good is not None and me.good.asks is not None)
+    asks = memory.asks.seen_by(me_parsed, others, asked_by_another, now) if places else Asks()
     router_pods = pods_of_router(world.caches, me.owner)
     pods = [pod for pod in router_pods if may_have_requests(pod)]
     drains = any(group.drain_epoch is not None for group in me.groups)
@@ -114,7 +121,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         manifest=manifest,
         facts=me,
         before=told_before(manifest),
-        rivals=rivals,
+        asks=asks,
+        last_round=memory.asks.last_round,
         around=around,
         existing=existing_objects(me, images, world.caches),
         rendering=Rendering(
@@ -207,12 +215,6 @@ def facts_of(seen: ParsedSet, caches: Caches, memory: Memory, images: Images) ->
         failed_pins=memory.failed_pins.get(owner.uid, ()),
         key_made_anew=key_made_anew,
     )
-
-
-def _specs(sets: Iterable[ParsedSet], known: Iterable[SetFacts]) -> Iterator[ModelReplicaSetSpec]:
-    """The specs that can be in force: those of all sets, and the last good ones."""
-    yield from (one.spec for one in sets)
-    yield from (one.good.spec for one in known if one.good is not None)
 
 
 def _may_wait(seen: ParsedSet, caches: Caches) -> bool:

@@ -6,7 +6,7 @@ from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSp
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.model_replica_set.observe.devices import wrong_device_class
 from flotilla_operator.controllers.model_replica_set.observe.engine_room import no_room_to_offload
-from flotilla_operator.controllers.model_replica_set.observe.memory import ParsedSet
+from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
 from flotilla_operator.controllers.model_replica_set.observe.priority import wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing

@@ -1,0 +1,88 @@
+"""What each set asks of placement, worked out again only when something of the set has changed.
+
+A thousand sets may wait. Each of their reconciles needs to know what all the others ask for, so this is kept
+between reconciles, beside the last placement round that was made of it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
+from flotilla_operator.replicas.rounds import Asked, Asks, Room, Round, foreseen
+
+KEPT_FOR = timedelta(seconds=60)  # back-offs and failed pins end without an event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a set asked for when it was looked at last. `of` is what was looked at; None for its own word."""
+
+    name: str
+    asked: Asked
+    at: datetime
+    of: ParsedSet | None = None
+
+
+@dataclass(slots=True)
+class KnownAsks:
+    """Can be lost: then all of it is worked out again."""
+
+    kept: dict[str, Kept] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    version: int = 0
+    last_round: Round | None = None
+
+    def seen_by(
+        self, me: ParsedSet, others: Sequence[ParsedSet], ask: Callable[[ParsedSet], Asked], now: datetime
+    ) -> Asks:
+        """What this set sees of all asks; `ask` works out what another one asks for."""
+        if len(self.kept) > len(others):
+            self._forget_the_gone({me.uid, *(other.uid for other in others)})
+        found: dict[str, Asked] = {}
+        for other in others:
+            kept = self.kept.get(other.uid)
+            if kept is None or self._is_stale(kept, other, now):
+                kept = Kept(name=other.full_name, asked=ask(other), at=now, of=other)
+                self._keep(other.uid, kept)
+            if kept.asked.groups:
+                found[kept.name] = kept.asked
+        mine = self.kept.get(me.uid)
+        return Asks(others=found, own=None if mine is None else mine.asked, version=self.version)
+
+    def note(self, uid: str, name: str, room: Room, started: Collection[str], now: datetime) -> None:
+        """Keep what a set asked for, less the groups that it has started."""
+        if not room.asked.groups and uid not in self.kept:
+            return
+        if room.made is not None:
+            self.last_round = room.made
+            self.kept[uid] = Kept(name=name, asked=room.asked, at=now)
+        rest = tuple(group for group in room.asked.groups if group.name not in started)
+        self._keep(uid, Kept(name=name, asked=replace(room.asked, groups=rest), at=now))
+
+    def has_changed(self, uid: str) -> None:
+        """Work out anew what the set with this UID asks for."""
+        if uid in self.kept:
+            self.changed.add(uid)
+
+    def all_changed(self) -> None:
+        """Work out everything anew, because something changed that all sets depend on."""
+        self.changed.update(self.kept)
+
+    def _forget_the_gone(self, alive: Collection[str]) -> None:
+        """Forget sets that are gone. Room that was kept for one that waited is for others now."""
+        for uid in self.kept.keys() - alive:
+            if self.kept.pop(uid).asked.groups:
+                self.version += 1
+            self.changed.discard(uid)
+
+    def _is_stale(self, kept: Kept, other: ParsedSet, now: datetime) -> bool:
+        written_since = kept.of is not None and kept.of is not other
+        return written_since or other.uid in self.changed or now - kept.at >= KEPT_FOR
+
+    def _keep(self, uid: str, kept: Kept) -> None:
+        before = self.kept.get(uid)
+        if not foreseen(None if before is None else before.asked, kept.asked, self.last_round, kept.name):
+            self.version += 1
+        self.kept[uid] = kept
+        self.changed.discard(uid)
