@@ -1,6 +1,6 @@
 """What a set asks of placement: its groups, the next step of its turnover, and the groups that wait.
 
-The same function serves a set and its rivals, so every reconcile sees the same queue: older and more urgent
+The same function serves a set and all others, so every reconcile sees the same queue: older and more urgent
 groups are served first, whichever set is looked at first. A waiting group keeps its name and the time it
 began to wait in the set's status. When more groups wait than the status lists, only the times of the others
 are kept. A group that got its pods and is released before they ran goes on waiting with its original time,
@@ -100,7 +100,7 @@ def move_under_way(seen: IntendedSet, groups: Sequence[ReplicaGroup]) -> Move | 
 def judged_groups(
     seen: IntendedSet, around: Surroundings, now: datetime, load: RouterLoad | None = None
 ) -> tuple[ReplicaGroup, ...]:
-    """The set's groups, with the reason for each that must end; `load` is not known of rivals."""
+    """The set's groups, with the reason for each that must end; `load` is not known of other sets."""
     groups = (_slow(group, seen, now) for group in seen.groups)
     ended = (
         replace(group, ending=ending_of(group, around, now, paused=seen.spec.paused)) for group in groups

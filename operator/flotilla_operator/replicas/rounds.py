@@ -169,10 +169,10 @@ def asked_by(me: IntendedSet, demand: Demand, around: Surroundings, now: datetim
     )
 
 
-def asked_by_rival(rival: IntendedSet, around: Surroundings, now: datetime) -> Asked:
+def asked_by_another(other: IntendedSet, around: Surroundings, now: datetime) -> Asked:
     """What another set asks for, as its facts alone show it."""
-    demand = demand_of(rival, judged_groups(rival, around, now), around, now)
-    return asked_by(rival, demand, around, now)
+    demand = demand_of(other, judged_groups(other, around, now), around, now)
+    return asked_by(other, demand, around, now)
 
 
 def round_of(name: str, mine: Asked, asks: Asks, around: Surroundings, now: datetime) -> Round:

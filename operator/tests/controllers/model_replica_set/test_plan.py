@@ -27,7 +27,7 @@ from flotilla_operator.replicas.draining import epoch_of
 from flotilla_operator.replicas.facts import FailedPin, RouterLoad, SetFacts
 from flotilla_operator.replicas.group import EndingReason, groups_of
 from flotilla_operator.replicas.intent import in_force
-from flotilla_operator.replicas.rounds import Asks, asked_by_rival
+from flotilla_operator.replicas.rounds import Asks, asked_by_another
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason
 from flotilla_operator.telemetry.measurements import Target
@@ -83,6 +83,7 @@ def observed(
         policy=POLICY,
     )
     existing = {}
+    others = [in_force(rival) for rival in rivals]
     wanted_now = in_force(me)
     to_keep = max(0, wanted_now.replicas - 1)
     for wanted in router_objects(
@@ -99,7 +100,7 @@ def observed(
         before=told_before(manifest),
         pods=pods,
         around=around,
-        asks=Asks(others={one.full_name: asked_by_rival(one, around, NOW) for one in map(in_force, rivals)}),
+        asks=Asks(others={one.full_name: asked_by_another(one, around, NOW) for one in others}),
         existing=existing,
         rendering=Rendering(images=IMAGES),
         missing=missing,

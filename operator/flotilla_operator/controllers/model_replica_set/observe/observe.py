@@ -46,7 +46,7 @@ from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import SetFacts
 from flotilla_operator.replicas.intent import in_force, wanted_last
 from flotilla_operator.replicas.moves import nodes_to_reserve
-from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_rival
+from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_another
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.workloads.devices import devices_of
@@ -105,13 +105,13 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     stock = inventories(specs, world.caches, memory.devices)
     around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
 
-    def asked_by_another(other: ParsedSet) -> Asked:
+    def ask(other: ParsedSet) -> Asked:
         if not _may_wait(other, world.caches):
             return Asked()
-        return asked_by_rival(in_force(facts_of(other, world.caches, memory, images)), around, now)
+        return asked_by_another(in_force(facts_of(other, world.caches, memory, images)), around, now)
 
     places = me.newest.asks is not None or (me.good is not None and me.good.asks is not None)
-    asks = memory.asks.seen_by(me_parsed, others, asked_by_another, now) if places else Asks()
+    asks = memory.asks.seen_by(me_parsed, others, ask, now) if places else Asks()
     router_pods = pods_of_router(world.caches, me.owner)
     pods = [pod for pod in router_pods if may_have_requests(pod)]
     drains = any(group.drain_epoch is not None for group in me.groups)
