@@ -55,12 +55,13 @@ class ZeroPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroDecision:
-    """How many replicas are wanted, and why."""
+    """How many replicas are wanted, why, and what it was decided from."""
 
     current: int
     wanted: int
     reason: ZeroReason
     signals: ZeroSignals | None
+    policy: ZeroPolicy
 
     @property
     def message(self) -> str:
@@ -78,7 +79,7 @@ def decide(signals: ZeroSignals | None, policy: ZeroPolicy, *, current: int) -> 
     """Zero or one replica, within the bounds of the policy."""
     awake, reason = _awake(signals, policy, current > 0)
     wanted = min(max(1 if awake else 0, policy.min_replicas), policy.max_replicas)
-    return ZeroDecision(current=current, wanted=wanted, reason=reason, signals=signals)
+    return ZeroDecision(current=current, wanted=wanted, reason=reason, signals=signals, policy=policy)
 
 
 def _awake(signals: ZeroSignals | None, policy: ZeroPolicy, awake: bool) -> tuple[bool, ZeroReason]:

@@ -64,12 +64,13 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersDecision:
-    """How many workers are wanted, and why."""
+    """How many workers are wanted, why, and what it was decided from."""
 
     current: int
     wanted: int
     reason: WorkersReason
     signals: WorkerSignals | None
+    policy: WorkerPolicy
 
     @property
     def message(self) -> str:
@@ -90,22 +91,26 @@ def decide(
     now: datetime,
 ) -> tuple[WorkersDecision, WorkerMemory]:
     """The number of workers, and what to remember."""
+
+    def decided(wanted: int, reason: WorkersReason) -> WorkersDecision:
+        return WorkersDecision(current=current, wanted=wanted, reason=reason, signals=signals, policy=policy)
+
     if signals is None:
         wanted = min(max(current, policy.min_replicas), policy.max_replicas)
-        return _decision(current, wanted, WorkersReason.NO_FIGURES, signals), memory
+        return decided(wanted, WorkersReason.NO_FIGURES), memory
     need, reason = _need(signals, policy)
     window = timedelta(seconds=policy.quiet_seconds)
     remembered = _within(memory, now - window)
     kept = WorkerMemory(needs=(*remembered, Need(at=now, workers=need)))
     if need >= current:
-        return _decision(current, need, reason, signals), kept
+        return decided(need, reason), kept
     watched_whole_window = any(now - before.at >= window for before in memory.needs)
     highest = max(before.workers for before in kept.needs)
     wanted = highest if watched_whole_window else current
     if wanted >= current:
         held = min(current, policy.max_replicas)
-        return _decision(current, held, WorkersReason.QUIET_WINDOW, signals), kept
-    return _decision(current, wanted, reason, signals), kept
+        return decided(held, WorkersReason.QUIET_WINDOW), kept
+    return decided(wanted, reason), kept
 
 
 def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersReason]:
@@ -127,9 +132,3 @@ def _within(memory: WorkerMemory, since: datetime) -> tuple[Need, ...]:
     inside = tuple(need for need in memory.needs if need.at > since)
     before = tuple(need for need in memory.needs if need.at <= since)
     return (*before[-1:], *inside)
-
-
-def _decision(
-    current: int, wanted: int, reason: WorkersReason, signals: WorkerSignals | None
-) -> WorkersDecision:
-    return WorkersDecision(current=current, wanted=wanted, reason=reason, signals=signals)

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from flotilla_operator.cluster.backoff import Backoff, Draw
 from flotilla_operator.objects.resources import Key
+from flotilla_operator.objects.retries import Draw, RetryDelay
 
-BACKOFF = Backoff(base_seconds=1.0, limit_seconds=300.0)
+BACKOFF = RetryDelay(base_seconds=1.0, limit_seconds=300.0)
 
 
 class Handle(Protocol):
@@ -93,7 +93,7 @@ class KeyedQueue:
         self,
         *,
         timer: Timer | None = None,
-        backoff: Backoff = BACKOFF,
+        backoff: RetryDelay = BACKOFF,
         spacing: Spacing | None = None,
         draw: Draw = random.uniform,
         observer: Observer | None = None,

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 
 import structlog
 
-from flotilla_operator.cluster.backoff import Backoff, Draw
 from flotilla_operator.cluster.caches import Store
 from flotilla_operator.cluster.client import ApiError, Client, error_from
 from flotilla_operator.objects.resources import NOT_ALWAYS_SERVED, Manifest, Resource
+from flotilla_operator.objects.retries import Draw, RetryDelay
 
 GONE = 410
 NOT_FOUND = 404
@@ -34,7 +34,7 @@ SILENCE_SECONDS = 70.0
 # The longest pause between two watches. Without it, a server that ends watches at once is asked all the time.
 BREATH_SECONDS = 1.0
 FAILURES_UNTIL_LIST = 3
-BACKOFF = Backoff(base_seconds=1.0, limit_seconds=30.0)
+BACKOFF = RetryDelay(base_seconds=1.0, limit_seconds=30.0)
 
 FAILURES = (ApiError, TimeoutError, OSError, ValueError)
 

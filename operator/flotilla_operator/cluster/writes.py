@@ -5,11 +5,11 @@ write holds everything that it needs, so that a log line, a test and the API cal
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from flotilla_operator.objects.resources import Manifest, ObjectRef
+from flotilla_operator.objects.resources import Key, Manifest, ObjectRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +106,14 @@ class Acts:
     """What a reconcile does.
 
     `finalizers` is the whole list of our finalizers; None leaves them unchanged. `look_again_seconds` is the
-    time until the next reconcile when nothing changes.
+    time until the next reconcile when nothing changes. `wakes` names other objects that this decision
+    concerns, each with the seconds until its own reconcile.
     """
 
     writes: Sequence[Write] = ()
     finalizers: Sequence[str] | None = None
     look_again_seconds: float | None = None
+    wakes: Mapping[Key, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

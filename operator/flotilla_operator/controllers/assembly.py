@@ -7,7 +7,6 @@ from typing import Any
 
 import structlog
 
-from flotilla_operator.cluster.backoff import Backoff
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import Client
 from flotilla_operator.cluster.crash_points import CrashPoint
@@ -28,7 +27,9 @@ from flotilla_operator.controllers.mirrors import Mirrors
 from flotilla_operator.controllers.outside import Clock, Outside, Place, Watch
 from flotilla_operator.controllers.reconciler import Hands, Reconciler, key_named
 from flotilla_operator.controllers.secret_reader import CachedSecrets
+from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.controllers.wakes import Wakes
+from flotilla_operator.objects.retries import RetryDelay
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
@@ -51,6 +52,7 @@ class Parts:
     fence: Fence
     lease: LeaderLease
     reconciler: Reconciler
+    metrics: Metrics
     health: Health
 
 
@@ -73,7 +75,14 @@ async def assemble(
     queue = _queue(config, metrics, clock)
     wakes = Wakes(controllers, caches, queue.add)
     mirrors = Mirrors.of(controllers, config, caches, client, wakes, metrics, clock.draw)
-    scraper = _scraper(config, measurements, queue, metrics, outside)
+    steering = SteeringLoop(
+        measurements,
+        queue,
+        figures_interval_seconds=config.loop.status_interval_seconds,
+        now=clock.now,
+        monotonic=clock.monotonic,
+    )
+    scraper = _scraper(config, measurements, steering, metrics, outside)
     stack.push_async_callback(scraper.close)
     limiter = StatusLimiter(config.loop.status_interval_seconds, clock=clock.monotonic)
     hands = Hands(
@@ -81,6 +90,7 @@ async def assemble(
         writer=Writer(client, caches, limiter, on_change=wakes.changed, reached=reached),
         recorder=Recorder(client, place.identity, clock=clock.monotonic, now=clock.now, reached=reached),
         scraper=scraper,
+        steering=steering,
         wakes=wakes,
         metrics=metrics,
     )
@@ -89,6 +99,7 @@ async def assemble(
         measurements=measurements,
         config=config,
         secrets=CachedSecrets(client, clock=clock.monotonic),
+        decisions=steering,
     )
     health = _health(config, mirrors, queue, fence, metrics)
     await _serve(config, health, metrics, outside, stack)
@@ -104,12 +115,13 @@ async def assemble(
             lease_client, fence, settings, clock=clock.monotonic, now=clock.now, reached=reached
         ),
         reconciler=Reconciler(controllers, world, hands, now=clock.now),
+        metrics=metrics,
         health=health,
     )
 
 
 def _queue(config: OperatorConfig, metrics: Metrics, clock: Clock) -> KeyedQueue:
-    backoff = Backoff(
+    backoff = RetryDelay(
         base_seconds=config.loop.backoff_base_seconds, limit_seconds=config.loop.backoff_limit_seconds
     )
     queue = KeyedQueue(backoff=backoff, spacing=SPACING, draw=clock.draw, observer=metrics)
@@ -118,12 +130,16 @@ def _queue(config: OperatorConfig, metrics: Metrics, clock: Clock) -> KeyedQueue
 
 
 def _scraper(
-    config: OperatorConfig, measurements: Measurements, queue: KeyedQueue, metrics: Metrics, outside: Outside
+    config: OperatorConfig,
+    measurements: Measurements,
+    steering: SteeringLoop,
+    metrics: Metrics,
+    outside: Outside,
 ) -> Scraper:
     return Scraper(
         measurements,
         fetcher=outside.fetcher(config),
-        on_change=lambda owner: queue.add(key_named(owner)),
+        on_answer=lambda owner: steering.answered(key_named(owner)),
         observer=metrics,
         now=outside.clock.now,
         draw=outside.clock.draw,

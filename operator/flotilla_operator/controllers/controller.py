@@ -8,7 +8,8 @@ writes.
 
 A key is woken by an event of the object itself, of an object that it controls by owner reference, of one with
 its `flotilla.dev/kind` and `flotilla.dev/owner` labels, or of one that it names in `references`. It is also
-woken by whatever `wakes` adds, when a scrape target becomes known or unknown, and after `look_again_seconds`.
+woken by whatever `wakes` adds, when what its pods report changes a decision or the figures of its status
+(`steering`), and after `look_again_seconds`.
 
 While a deleted object carries a finalizer of ours, `decide` sees `metadata.deletionTimestamp`, and `act`
 returns `finalizers=()` when nothing is left to do. Once the object is gone, the controller is not called.
@@ -22,10 +23,11 @@ from typing import Protocol, TypeVar
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.config import OperatorConfig
+from flotilla_operator.controllers.steering import Decisions, Steering
 from flotilla_operator.objects.hashes import keyed_hash
 from flotilla_operator.objects.refusals import Refusal
 from flotilla_operator.objects.resources import Key, Manifest, Reference, Resource
-from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.telemetry.measurements import Measurements
 
 Facts = TypeVar("Facts")
 Decision = TypeVar("Decision")
@@ -68,6 +70,7 @@ class World:
     measurements: Measurements
     config: OperatorConfig
     secrets: SecretReader
+    decisions: Decisions
 
     async def secret(self, namespace: str, name: str) -> Secret | None:
         """One secret by name, or None when it does not exist."""
@@ -111,8 +114,8 @@ class Controller(Protocol[Facts, Decision]):
     def tell(self, facts: Facts, decision: Decision, refusals: Sequence[Refusal], now: datetime) -> Told:
         """The status and the events, once the writes are done or refused."""
 
-    def scrape_targets(self, facts: Facts) -> Sequence[Target]:
-        """The pods to scrape for this object from now on."""
+    def steering(self, facts: Facts, decision: Decision) -> Steering:
+        """How the object follows what its pods report until its next reconcile."""
 
     def carried_out(self, manifest: Manifest) -> None:
         """Called when the writes of this object are done or refused; the caches hold the results."""

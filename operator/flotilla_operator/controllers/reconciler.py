@@ -32,6 +32,7 @@ from flotilla_operator.controllers.failures import (
     told_of_invalid_spec,
 )
 from flotilla_operator.controllers.leaving import namespace_leaves, without_a_drain
+from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.objects.refusals import Refusal, RefusalReason
 from flotilla_operator.objects.resources import NEVER_WATCHED, Key, Manifest, Reference, Resource, resource_at
@@ -58,6 +59,7 @@ class Hands:
     writer: Writer
     recorder: Recorder
     scraper: Scraper
+    steering: SteeringLoop
     wakes: Wakes
     metrics: Metrics
 
@@ -133,12 +135,20 @@ class Reconciler:
         now = self._now()
         owner = Owner(resource=controller.resource, manifest=manifest)
         step = await self._decided(key, controller, manifest, now)
+        for other, seconds in step.acts.wakes.items():
+            self._wake_other(other, seconds)
         if namespace_leaves(self._world.caches, key.namespace):
             deletes = without_a_drain(self._world.caches, key, owner.uid)
             step = _on_leaving(step, manifest, deletes, now)
         refusals, told = await self._carry_out(owner, step)
         self._look_again(key, owner, step.acts, told, refusals)
         return refusals
+
+    def _wake_other(self, key: Key, seconds: float) -> None:
+        if seconds > 0:
+            self._hands.queue.add_after(key, seconds)
+        else:
+            self._hands.queue.add(key)
 
     async def _begin(self, key: Key, resource: Resource) -> None:
         """Write the first conditions of a new object before anything can fail.
@@ -175,7 +185,9 @@ class Reconciler:
             return _invalid(manifest, spec_error_of(error), now)
         except SpecError as error:
             return _invalid(manifest, error, now)
-        self._hands.scraper.set_targets(_name(key), controller.scrape_targets(facts))
+        steering = controller.steering(facts, decision)
+        self._hands.scraper.set_targets(_name(key), steering.targets)
+        self._hands.steering.follow(key, steering)
         return Step(acts=acts, tell=lambda refusals: controller.tell(facts, decision, refusals, now))
 
     async def _carry_out(self, owner: Owner, step: Step) -> tuple[list[Refusal], Told]:
@@ -252,6 +264,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._hands.scraper.set_targets(_name(key), [])
+        self._hands.steering.forget(key)
         self._hands.queue.forget(key)
         if (uid := self._uids.pop(key, None)) is not None:
             self._hands.writer.forget(uid)

@@ -16,6 +16,9 @@ from flotilla_operator.objects.resources import SECRETS
 
 FOUND_SECONDS: Final = 60.0
 MISSING_SECONDS: Final = 10.0
+# No event tells that a secret was made or changed, so those that name one are looked at again.
+LOOK_FOUND_SECONDS: Final = 75.0  # after the kept answer has expired, and less than once a minute
+LOOK_MISSING_SECONDS: Final = 10.0
 
 
 class CachedSecrets:

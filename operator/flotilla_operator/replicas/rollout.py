@@ -94,6 +94,18 @@ class Rollout:
         failed_share = max(self.answers.failed_share, self.trial_answers.failed_share)
         return complete and failed_share <= FAILED_SHARE_ALLOWED
 
+    @property
+    def may_go_back(self) -> bool:
+        """Whether it is judged, and could be rolled back to another revision."""
+        runs = self.progress_at is not None or self.trial_since is not None
+        return runs and not self.failed and self.good not in ("", self.revision)
+
+    def due_at(self, update: Update) -> datetime | None:
+        """When it has failed for want of progress; None while its clock stands, and when it has failed."""
+        if self.progress_at is None or self.stopped_at is not None or self.failed:
+            return None
+        return self.progress_at + timedelta(seconds=update.progress_deadline_seconds)
+
     def trial_until(self, update: Update) -> datetime | None:
         """When its trial ends at the latest; None when it is not on trial."""
         if self.trial_since is None:
@@ -132,9 +144,8 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
 
 def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
     """What is wrong with a revision that is being rolled out or on trial, the most certain fault first."""
-    deadline = timedelta(seconds=seen.update.progress_deadline_seconds)
-    since = None if rollout.stopped_at is not None else rollout.progress_at
-    if since is not None and now - since >= deadline:
+    due = rollout.due_at(seen.update)
+    if due is not None and now >= due:
         return Fault.NOT_READY
     return _bad_answers(rollout, seen)[1]
 

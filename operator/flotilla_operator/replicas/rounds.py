@@ -94,12 +94,26 @@ class Round:
             refusals=tuple(outcome for outcome in outcomes if isinstance(outcome, Refusal)),
         )
 
+    def concerned(self, before: "Round | None", but: str) -> Mapping[str, bool]:
+        """The sets for which this round says something else than the one before, without one of them.
+
+        The value says whether the set got room.
+        """
+        return {
+            name: any(isinstance(outcome, Binding) for outcome in outcomes)
+            for name in self.asked
+            if name != but
+            and (outcomes := self._outcomes_of(name))
+            and not _say_the_same(outcomes, before._outcomes_of(name) if before is not None else ())
+        }
+
+    def _outcomes_of(self, name: str) -> Sequence[Binding | Refusal]:
+        groups = self.asked[name].groups if name in self.asked else ()
+        return [self._outcomes[group.owner, group.name] for group in groups]
+
     def refused(self, name: str) -> tuple[Group, ...]:
         """The groups of this set that the round found no room for."""
-        groups = self.asked[name].groups if name in self.asked else ()
-        return tuple(
-            group for group in groups if isinstance(self._outcomes[group.owner, group.name], Refusal)
-        )
+        return tuple(outcome.group for outcome in self._outcomes_of(name) if isinstance(outcome, Refusal))
 
     def _to_come(self, others: Mapping[str, Asked], name: str) -> list[Binding]:
         """The bindings whose pods are not made yet: of sets that still ask for all, and of the one named."""
@@ -219,6 +233,12 @@ def foreseen(before: Asked | None, asked: Asked, last: Round | None, name: str) 
     if before is None or alike(before.groups, in_round.groups):
         return served or alike(asked.groups, in_round.groups)
     return served and alike(before.groups, asked.groups)
+
+
+def _say_the_same(outcomes: Sequence[Binding | Refusal], others: Sequence[Binding | Refusal]) -> bool:
+    return len(outcomes) == len(others) and all(
+        replace(one, group=other.group) == other for one, other in zip(outcomes, others, strict=True)
+    )
 
 
 def _take(loads: Loads, bindings: Sequence[Binding], positions: Mapping[str, int]) -> None:

@@ -6,7 +6,7 @@ A target that was never reached, or not for three intervals, has no measurement:
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -33,44 +33,71 @@ class Measurement:
     document: Any
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Generic[Answer]):
+    """A valid answer of a target, and its time."""
+
+    at: datetime
+    answer: Answer
+
+
+def newest_first(answers: Iterable[Answered[Answer] | None]) -> list[Answered[Answer]]:
+    """The answers of the targets that are known, the newest first."""
+    known = [answered for answered in answers if answered is not None]
+    return sorted(known, key=lambda answered: answered.at, reverse=True)
+
+
+def first_known(answers: Iterable[Answered[Answer] | None]) -> Answer | None:
+    """The answer of the first target that is known."""
+    return next((answered.answer for answered in answers if answered is not None), None)
+
+
 @dataclass(slots=True)
 class Measurements:
-    """The latest measurement of every target."""
+    """The latest measurement of every target. Each is validated once, however often it is read."""
 
     _latest: dict[str, Measurement] = field(default_factory=dict)
+    _valid: dict[str, Answered[Any]] = field(default_factory=dict)
     _unreadable: set[str] = field(default_factory=set)
 
     def latest(self, key: str) -> Measurement | None:
         """The latest measurement, or None when it is unknown or too old."""
         return self._latest.get(key)
 
-    def answers(self, targets: Iterable[Target], model: type[Answer]) -> list[Answer]:
-        """The latest answers of these targets, newest first, without those that do not match the model.
+    def answers(self, targets: Iterable[Target], model: type[Answer]) -> tuple[Answered[Answer] | None, ...]:
+        """The latest answer of each target, in their order; None for one that is unknown or not valid.
 
         A pod of another release, or one that is not ours at all, must not make a reconcile fail. An invalid
         answer is logged once, until the target has given a valid one.
         """
-        found = []
-        for target in targets:
-            measurement = self._latest.get(target.key)
-            if measurement is None:
-                continue
-            try:
-                found.append((measurement.at, model.model_validate(measurement.document)))
-            except ValidationError as error:
-                self._note_unreadable(target, model, error)
-            else:
-                self._unreadable.discard(target.key)
-        return [answer for _, answer in sorted(found, key=lambda entry: entry[0], reverse=True)]
+        return tuple(self._answer(target, model) for target in targets)
 
     def record(self, key: str, measurement: Measurement) -> None:
         """Store a new measurement."""
         self._latest[key] = measurement
+        self._valid.pop(key, None)
 
     def forget(self, key: str) -> None:
         """Drop the measurement of a target that is gone or did not answer for too long."""
         self._latest.pop(key, None)
+        self._valid.pop(key, None)
         self._unreadable.discard(key)
+
+    def _answer(self, target: Target, model: type[Answer]) -> Answered[Answer] | None:
+        measurement = self._latest.get(target.key)
+        if measurement is None:
+            return None
+        held = self._valid.get(target.key)
+        if held is not None and isinstance(held.answer, model):
+            return held
+        try:
+            answered = Answered(at=measurement.at, answer=model.model_validate(measurement.document))
+        except ValidationError as error:
+            self._note_unreadable(target, model, error)
+            return None
+        self._valid[target.key] = answered
+        self._unreadable.discard(target.key)
+        return answered
 
     def _note_unreadable(self, target: Target, model: type[BaseModel], error: ValidationError) -> None:
         if target.key in self._unreadable:

@@ -3,9 +3,9 @@
 Each target is scraped at its own interval. The first scrape happens at a random time, so that a thousand
 targets are not scraped at once. A semaphore limits the open requests; time and size of an answer are limited
 too. A target that does not answer keeps its last measurement for three intervals and is unknown after that:
-one lost answer changes nothing, but an old figure must not pass for a current one. A target's owner is woken
-when the target becomes known or unknown, not at every new figure. The fetcher that asks a target is handed
-in; tests without a network hand in one of their own.
+one lost answer changes nothing, but an old figure must not pass for a current one. One that stays unknown is
+asked less and less, but at least every 30 s. The owner is told of every answer, and of every target that
+becomes unknown. The fetcher that asks a target is handed in; tests without a network hand in their own.
 """
 
 import asyncio
@@ -19,9 +19,11 @@ from typing import Final, Protocol
 import aiohttp
 import structlog
 
+from flotilla_operator.objects.retries import Draw, RetryDelay
 from flotilla_operator.telemetry.measurements import Measurement, Measurements, Target
 
 INTERVALS_UNTIL_UNKNOWN: Final = 3
+LONGEST_PAUSE_SECONDS: Final = 30.0
 BODY_LIMIT_BYTES: Final = 4 * 2**20
 
 log = structlog.get_logger(__name__)
@@ -89,14 +91,14 @@ class Scraper:
         measurements: Measurements,
         *,
         fetcher: Fetcher | None = None,
-        on_change: Callable[[str], None] = lambda _owner: None,
+        on_answer: Callable[[str], None] = lambda _owner: None,
         observer: Observer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._measurements = measurements
         self._fetcher: Fetcher = fetcher or HttpFetcher()
-        self._on_change = on_change
+        self._on_answer = on_answer
         self._observer: Observer = observer or Silent()
         self._now = now
         self._draw = draw
@@ -145,22 +147,34 @@ class Scraper:
         # The first scrape happens within a second, because a controller waits for it.
         await asyncio.sleep(self._draw(0.0, min(1.0, target.interval_seconds)))
         while True:
-            known = self._measurements.latest(target.key) is not None
             try:
                 self._measurements.record(target.key, await self._scrape(target))
                 failures = 0
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 failures += 1
                 log.debug("scrape_failed", url=target.url, error=str(error) or repr(error))
-                if failures >= INTERVALS_UNTIL_UNKNOWN:
+                if failures == INTERVALS_UNTIL_UNKNOWN:
                     self._measurements.forget(target.key)
             self._observer.scraped(succeeded=failures == 0)
-            if known != (self._measurements.latest(target.key) is not None):
-                self._on_change(owner)
-            await asyncio.sleep(target.interval_seconds * self._draw(0.9, 1.1))
+            if failures in (0, INTERVALS_UNTIL_UNKNOWN):
+                self._on_answer(owner)
+            await asyncio.sleep(pause_seconds(target.interval_seconds, failures, self._draw))
 
     async def _scrape(self, target: Target) -> Measurement:
         return Measurement(at=self._now(), document=json.loads(await self._fetcher.fetch(target.url)))
+
+
+def pause_seconds(interval_seconds: float, failures: int, draw: Draw) -> float:
+    """The time until a target is asked again: about its interval, and longer once it is unknown.
+
+    `failures` counts those in a row.
+    """
+    about = interval_seconds * draw(0.9, 1.1)
+    unknown_for = failures - INTERVALS_UNTIL_UNKNOWN
+    if unknown_for <= 0:
+        return about
+    delay = RetryDelay(base_seconds=2.0 * interval_seconds, limit_seconds=LONGEST_PAUSE_SECONDS)
+    return min(max(about, delay.seconds_after(unknown_for, draw)), LONGEST_PAUSE_SECONDS)
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

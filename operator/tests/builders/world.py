@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.controllers.config import OperatorConfig, parse_config
 from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.controllers.steering import Decisions, SteeringLoop
 from flotilla_operator.telemetry.measurements import Measurements
+from tests.builders.pods import NOW
 
 IMAGES = {name: f"registry.example/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
 CONFIG = parse_config({"images": IMAGES})
@@ -31,15 +34,35 @@ class Secrets:
         return Secret(name=name, uid=uid, resource_version="7", data=data, controller_uid=owner)
 
 
+class NothingDecided:
+    """No steering loop runs."""
+
+    def last(self, uid: str) -> None:
+        return None
+
+
+def steering_loop(queue: KeyedQueue | None = None, measurements: Measurements | None = None) -> SteeringLoop:
+    """The loop with a clock that stands."""
+    return SteeringLoop(
+        measurements or Measurements(),
+        queue or KeyedQueue(),
+        figures_interval_seconds=10.0,
+        now=lambda: NOW,
+        monotonic=lambda: 0.0,
+    )
+
+
 def world(
     *manifests: dict[str, Any],
     secrets: Secrets | None = None,
     measurements: Measurements | None = None,
     config: OperatorConfig = CONFIG,
+    decisions: Decisions | None = None,
 ) -> World:
     return World(
         caches=Caches.of(*manifests),
         measurements=measurements or Measurements(),
         config=config,
         secrets=secrets or Secrets({}),
+        decisions=decisions or NothingDecided(),
     )

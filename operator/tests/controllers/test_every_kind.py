@@ -38,7 +38,7 @@ from flotilla_operator.telemetry.scrape import Scraper
 from tests.builders import agent_fleet as fleets
 from tests.builders import model_replica_set as sets
 from tests.builders import vector_index as indexes
-from tests.builders.world import CONFIG
+from tests.builders.world import CONFIG, steering_loop
 from tests.support.fake_api import FakeApi
 from tests.support.planned import Plan
 from tests.support.settling import ROUND, EverySecret, SettlingCluster
@@ -258,16 +258,25 @@ async def loop(kind: Kind) -> AsyncIterator[Loop]:
     wakes, scraper = Wakes([controller], caches, woken.append), Scraper(Measurements())
     manifest = kind.make()
     async with api.running(), api.client() as client:
+        queue = KeyedQueue()
+        steering = steering_loop(queue)
         hands = Hands(
-            queue=KeyedQueue(),
+            queue=queue,
             writer=Writer(client, caches, StatusLimiter(), on_change=wakes.changed),
             recorder=Recorder(client, "test"),
             scraper=scraper,
+            steering=steering,
             wakes=wakes,
             metrics=Metrics(),
         )
         secrets = EverySecret(manifest["metadata"]["uid"])
-        world = World(caches=caches, measurements=Measurements(), config=CONFIG, secrets=secrets)
+        world = World(
+            caches=caches,
+            measurements=Measurements(),
+            config=CONFIG,
+            secrets=secrets,
+            decisions=steering,
+        )
         reconciler = Reconciler([controller], world, hands, now=lambda: NOW)
         looping = Loop(api, caches, reconciler, wakes, woken)
         for one in (*kind.around, manifest):

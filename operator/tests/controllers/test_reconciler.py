@@ -24,6 +24,7 @@ from flotilla_operator.controllers.errors import SpecError
 from flotilla_operator.controllers.failures import corrected
 from flotilla_operator.controllers.reconciler import Hands, Reconciler
 from flotilla_operator.controllers.secret_reader import CachedSecrets
+from flotilla_operator.controllers.steering import FiguresOnly
 from flotilla_operator.controllers.wakes import Wakes
 from flotilla_operator.objects.refusals import Refusal
 from flotilla_operator.objects.resources import (
@@ -42,7 +43,8 @@ from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 from flotilla_runtime import contract
-from tests.builders.world import CONFIG
+from flotilla_runtime.contract import RouterStatus
+from tests.builders.world import CONFIG, NothingDecided, steering_loop
 from tests.cluster.test_queue import HandClock, longest
 from tests.support.fake_api import FakeApi
 from tests.support.planned import Plan
@@ -80,8 +82,8 @@ class Planned:
     def tell(self, manifest: Manifest, plan: Plan, refusals: Sequence[Refusal], now: datetime) -> Told:
         return corrected(plan.told, refusals, manifest, now, plan.rests_on)
 
-    def scrape_targets(self, facts: Manifest) -> Sequence[Target]:
-        return self.targets
+    def steering(self, manifest: Manifest, plan: Plan) -> FiguresOnly:
+        return FiguresOnly(uid=manifest["metadata"]["uid"], targets=self.targets, report=RouterStatus)
 
     def carried_out(self, manifest: Manifest) -> None:
         self.done.append(manifest["metadata"]["name"])
@@ -134,6 +136,7 @@ async def bench() -> AsyncIterator[Bench]:
     wakes = Wakes([controller], caches, lambda _key: None)
     async with api.running(), api.client() as client:
         made.scraper = Scraper(Measurements())
+        steering = steering_loop(made.queue)
         made.reconciler = Reconciler(
             [controller],
             World(
@@ -141,12 +144,14 @@ async def bench() -> AsyncIterator[Bench]:
                 measurements=Measurements(),
                 config=CONFIG,
                 secrets=CachedSecrets(client),
+                decisions=steering,
             ),
             Hands(
                 queue=made.queue,
                 writer=Writer(client, caches, StatusLimiter(), on_change=wakes.changed),
                 recorder=Recorder(client, "test"),
                 scraper=made.scraper,
+                steering=steering,
                 wakes=wakes,
                 metrics=made.metrics,
             ),
@@ -484,7 +489,13 @@ async def test_who_makes_a_secret_asks_until_it_is_seen_and_then_once_a_minute()
     api = FakeApi()
     async with api.running(), api.client() as client:
         secrets = CachedSecrets(client, clock=lambda: 0.0)
-        world = World(caches=Caches(), measurements=Measurements(), config=CONFIG, secrets=secrets)
+        world = World(
+            caches=Caches(),
+            measurements=Measurements(),
+            config=CONFIG,
+            secrets=secrets,
+            decisions=NothingDecided(),
+        )
         assert await world.own_secret("default", "s", "me") is None
         api.put(SECRETS, {"metadata": {**secret, "ownerReferences": [{**owner, "uid": "before"}]}})
         assert await world.own_secret("default", "s", "me") is None

@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
+from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroPolicy, ZeroReason
 from flotilla_operator.replicas.intent import IntentReason, in_force
 from tests.builders.model_replica_set import model_replica_set
 from tests.controllers.model_replica_set.test_plan import seen_set
 
 SCALED: dict[str, Any] = {"autoscaling": {"minReplicas": 0, "maxReplicas": 4}}
-TWO = ZeroDecision(current=1, wanted=2, reason=ZeroReason.BUSY, signals=None)
+POLICY = ZeroPolicy(
+    min_replicas=0, max_replicas=4, scale_to_zero_after_seconds=60, start_deadline_seconds=600
+)
+TWO = ZeroDecision(current=1, wanted=2, reason=ZeroReason.BUSY, signals=None, policy=POLICY)
 
 
 @pytest.mark.parametrize(

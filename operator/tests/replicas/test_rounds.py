@@ -164,6 +164,29 @@ def test_without_a_round_only_silence_is_foreseen() -> None:
     assert not foreseen(THEIRS, asked(), first_round(), "ns/unknown")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "concerned"),
+    [
+        pytest.param(None, around(), {"ns/b": False}, id="the first round of all"),
+        pytest.param(around(), around(), {}, id="nothing has changed"),
+        pytest.param(around(), around(nodes=("a", "b")), {"ns/b": True}, id="a node came"),
+        pytest.param(around(nodes=("a", "b")), around(), {"ns/b": False}, id="a node went"),
+        pytest.param(around(), around(used("a", 8)), {}, id="it is refused for the same reason"),
+        pytest.param(around(), around(cordoned=True), {"ns/b": False}, id="it is refused for another one"),
+    ],
+)
+def test_a_round_concerns_the_sets_of_which_it_says_something_else(
+    before: Surroundings | None, after: Surroundings, concerned: dict[str, bool]
+) -> None:
+    last = first_round(before) if before is not None else None
+    assert first_round(after).concerned(last, but="ns/a") == concerned
+
+
+def test_a_round_concerns_nobody_because_of_names_and_times() -> None:
+    renamed = asked(eight("new", "ns/b", since=SINCE + 1))
+    assert first_round(others=renamed).concerned(first_round(), but="ns/a") == {}
+
+
 def test_a_set_that_asks_for_nothing_makes_no_round() -> None:
     room = room_for("ns/a", asked(), ASKS, around(), None, NOW)
     assert (room.placement, room.made) == (None, None)

@@ -57,6 +57,12 @@ class OperatorAtWork:
         self.parts = parts
         self.task = task
 
+    @property
+    def reconciles(self) -> int:
+        """How many reconciles have ended."""
+        samples = (s for family in self.parts.metrics.registry.collect() for s in family.samples)
+        return int(sum(s.value for s in samples if s.name == "flotilla_controller_reconcile_total"))
+
     async def kill(self) -> None:
         """End it at once: it sends nothing more, and its lease stays taken until that expires."""
         self.outside.killed = True

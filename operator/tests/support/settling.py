@@ -16,7 +16,7 @@ from flotilla_operator.objects.resources import Key, Manifest
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
-from tests.builders.world import CONFIG
+from tests.builders.world import CONFIG, NothingDecided
 from tests.support.planned import Plan, plan_by
 
 ROUND = timedelta(seconds=60)
@@ -90,10 +90,10 @@ class SettlingCluster:
             measurements=Measurements(),
             config=self._config,
             secrets=EverySecret(current["metadata"]["uid"]),
+            decisions=NothingDecided(),
         )
         list(controller.references(current))
         facts = await controller.observe(key, current, world, now)
-        controller.scrape_targets(facts)
         return plan_by(controller, facts, now)
 
     async def _round(self, controller: Controller[Any, Any], key: Key, now: datetime) -> None:

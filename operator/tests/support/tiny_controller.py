@@ -34,6 +34,7 @@ from flotilla_operator.controllers.failures import corrected
 from flotilla_operator.controllers.logs import configure_logs
 from flotilla_operator.controllers.main import run_process
 from flotilla_operator.controllers.outside import Place
+from flotilla_operator.controllers.steering import FiguresOnly
 from flotilla_operator.objects.refusals import Refusal
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
@@ -44,7 +45,7 @@ from flotilla_operator.objects.resources import (
     Reference,
     Resource,
 )
-from flotilla_operator.telemetry.measurements import Target
+from flotilla_runtime.contract import RouterStatus
 
 FINALIZER = "flotilla.dev/tiny"
 GATE = {"name": "flotilla.dev/tiny"}
@@ -75,8 +76,8 @@ class TinyController:
         name, spec = seen.manifest["metadata"]["name"], seen.manifest["spec"]
         return {f"{name}-{index}" for index in range(spec.get("replicas", 1))}
 
-    def scrape_targets(self, facts: Seen) -> Sequence[Target]:
-        return ()
+    def steering(self, seen: Seen, decision: set[str]) -> FiguresOnly:
+        return FiguresOnly(uid=seen.manifest["metadata"]["uid"], targets=(), report=RouterStatus)
 
     def carried_out(self, manifest: Manifest) -> None:
         pass

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from flotilla_operator.objects.resources import PODS
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.telemetry.metrics import Metrics
-from flotilla_operator.telemetry.scrape import HttpFetcher, Scraper
+from flotilla_operator.telemetry.scrape import HttpFetcher, Scraper, pause_seconds
 from tests.support.waiting import until
 
 
@@ -53,7 +53,7 @@ async def scraping(concurrency: int = 8) -> AsyncIterator[tuple[Endpoint, Scrape
     scraper = Scraper(
         measurements,
         fetcher=HttpFetcher(concurrency=concurrency, timeout_seconds=0.2),
-        on_change=endpoint.told.append,
+        on_answer=endpoint.told.append,
         draw=lambda low, _high: low,
     )
     try:
@@ -67,7 +67,7 @@ def target(endpoint: Endpoint, key: str = "pod", **changes: Any) -> Target:
     return Target(key=key, url=endpoint.url, interval_seconds=0.02, **changes)
 
 
-async def test_a_target_becomes_known_and_its_owner_is_told_once() -> None:
+async def test_a_target_becomes_known_and_its_owner_is_told_of_each_answer() -> None:
     async with scraping() as (endpoint, scraper, measurements):
         assert measurements.latest("pod") is None
         scraper.set_targets("set", [target(endpoint)])
@@ -77,7 +77,8 @@ async def test_a_target_becomes_known_and_its_owner_is_told_once() -> None:
         assert first.document == {"waiting": 3}
         endpoint.body = '{"waiting": 4}'
         await until(lambda: measurements.latest("pod").document == {"waiting": 4})  # type: ignore[union-attr]
-        assert endpoint.told == ["set"]
+        assert len(endpoint.told) in (endpoint.asked - 1, endpoint.asked)
+        assert set(endpoint.told) == {"set"}
 
 
 @pytest.mark.parametrize("fault", ["refused", "silent", "broken"])
@@ -88,8 +89,29 @@ async def test_a_target_that_fails_three_times_is_unknown_and_its_owner_is_told(
         endpoint.status = 500 if fault == "refused" else 200
         endpoint.hang = fault == "silent"
         endpoint.body = "{" if fault == "broken" else endpoint.body
+        told = len(endpoint.told)
         await until(lambda: measurements.latest("pod") is None)
-        await until(lambda: endpoint.told == ["set", "set"])
+        asked = endpoint.asked
+        await until(lambda: endpoint.asked > asked + 2)
+        assert len(endpoint.told) <= told + 2, "of the loss, and of an answer that was under way"
+
+
+@pytest.mark.parametrize(
+    ("failures", "shortest", "longest"),
+    [
+        pytest.param(0, 4.5, 5.5, id="it answers"),
+        pytest.param(3, 4.5, 5.5, id="it has just become unknown"),
+        pytest.param(4, 4.5, 10.0, id="it did not answer since"),
+        pytest.param(5, 4.5, 20.0, id="nor at the next try"),
+        pytest.param(6, 4.5, 30.0, id="nor then"),
+        pytest.param(500, 4.5, 30.0, id="for hours"),
+    ],
+)
+def test_a_target_that_does_not_answer_is_asked_less_and_less(
+    failures: int, shortest: float, longest: float
+) -> None:
+    assert pause_seconds(5.0, failures, lambda low, _high: low) == shortest
+    assert pause_seconds(5.0, failures, lambda _low, high: high) == longest
 
 
 async def test_a_target_that_is_taken_away_is_unknown_and_scraped_no_more() -> None:

@@ -12,8 +12,10 @@ from flotilla_operator.controllers.agent_fleet.decide import Decision, decide
 from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.observe import observe, parsed
 from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.agent_fleet.tell import tell
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.steering import Steering
 from flotilla_operator.objects.refusals import Refusal
 from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
@@ -32,7 +34,6 @@ from flotilla_operator.objects.resources import (
     Reference,
     Resource,
 )
-from flotilla_operator.telemetry.measurements import Target
 
 
 class AgentFleetController:
@@ -92,9 +93,9 @@ class AgentFleetController:
         """The fleet's status and events."""
         return tell(observed, decision, refusals, now)
 
-    def scrape_targets(self, observed: Observed) -> Sequence[Target]:
-        """The fleet's gateways."""
-        return observed.targets
+    def steering(self, observed: Observed, decision: Decision | None) -> Steering:
+        """How the fleet follows what its gateways report."""
+        return steering_of(observed, decision)
 
     def carried_out(self, manifest: Manifest) -> None:
         """Nothing: no memory of a fleet depends on its writes."""

@@ -6,13 +6,14 @@ password  Made once for a managed Redis. A lost one is made again.
 claim     Follows the deletion policy.
 gateway   Always, unless Redis cannot be used: it accepts tasks while models and indexes are not ready yet.
 workers   Once every model and every index is known: as many as the tasks need.
-look      Often where the number of workers can change, so that a fleet without workers sees a new task.
+look      Soon while a secret is missing: secrets are not watched.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.autoscaling import workers as autoscaling
 from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, WorkersDecision, WorkerSignals
@@ -20,13 +21,10 @@ from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.password import PasswordDecision, password_decision
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.claims import ClaimReason, claim_reason
+from flotilla_operator.controllers.secret_reader import LOOK_FOUND_SECONDS, LOOK_MISSING_SECONDS
 from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
-
-LOOK_AGAIN_SCALING_SECONDS = 5.0
-LOOK_AGAIN_MISSING_SECONDS = 10.0
-LOOK_AGAIN_SETTLED_SECONDS = 30.0
 
 
 class PartReason(StrEnum):
@@ -40,8 +38,7 @@ class PartReason(StrEnum):
 class LookReason(StrEnum):
     """What decides when the fleet is looked at again."""
 
-    SCALING = "Scaling"
-    MISSING = "Missing"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - no secret
     SETTLED = "Settled"
 
 
@@ -61,12 +58,10 @@ class Decision:
     @property
     def look_again_seconds(self) -> float:
         match self.look:
-            case LookReason.SCALING:
-                return LOOK_AGAIN_SCALING_SECONDS
-            case LookReason.MISSING:
-                return LOOK_AGAIN_MISSING_SECONDS
+            case LookReason.SECRET_MISSING:
+                return LOOK_MISSING_SECONDS
             case LookReason.SETTLED:
-                return LOOK_AGAIN_SETTLED_SECONDS
+                return LOOK_FOUND_SECONDS
 
 
 def decide(observed: Observed, now: datetime) -> Decision | None:
@@ -74,16 +69,15 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
     if observed.deleted:
         return None
     password = password_decision(observed, now)
-    worker_pods, needs = _worker_pods(observed, now)
     return Decision(
         paused=observed.spec.paused,
         password=password,
         claim=_claim(observed),
         gateway=PartReason.QUEUE_UNUSABLE if observed.problems.queue else PartReason.WRITTEN,
         workers=PartReason.WRITTEN if observed.wiring.complete else PartReason.NOT_WIRED,
-        worker_pods=worker_pods,
+        worker_pods=_worker_pods(observed, now),
         look=_look(observed),
-        memory=FleetMemory(needs=needs, password=password.seen),
+        memory=FleetMemory(password=password.seen),
     )
 
 
@@ -96,27 +90,37 @@ def _claim(observed: Observed) -> ClaimReason:
     return claim_reason(claim, owner, retained=redis.deletion_policy is DeletionPolicy.RETAIN, ours=ours)
 
 
-def _worker_pods(observed: Observed, now: datetime) -> tuple[WorkersDecision, WorkerMemory]:
-    workers, figures = observed.spec.workers, observed.figures
-    deployment = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name)
-    signals = None
-    if figures is not None:
-        signals = WorkerSignals(
-            waiting=figures.waiting,
-            in_flight=figures.in_flight,
-            unknown_effects=figures.unknown_effects,
-        )
-    policy = WorkerPolicy(
-        min_replicas=workers.min_replicas,
-        max_replicas=workers.max_replicas,
-        concurrency=workers.concurrency,
+def _worker_pods(observed: Observed, now: datetime) -> WorkersDecision:
+    """The last decision of the steering loop, made again if the spec has changed since."""
+    policy, last = policy_of(observed.spec), observed.scaled
+    if last is not None and last.policy == policy:
+        return last
+    signals = last.signals if last is not None else None
+    current = current_workers(observed)
+    return autoscaling.decide(signals, policy, WorkerMemory(), current=current, now=now)[0]
+
+
+def policy_of(spec: AgentFleetSpec) -> WorkerPolicy:
+    """The fleet's `workers`."""
+    return WorkerPolicy(
+        min_replicas=spec.workers.min_replicas,
+        max_replicas=spec.workers.max_replicas,
+        concurrency=spec.workers.concurrency,
     )
-    current = deployment.replicas if deployment is not None else 0
-    return autoscaling.decide(signals, policy, observed.memory.needs, current=current, now=now)
+
+
+def current_workers(observed: Observed) -> int:
+    """How many workers the Deployment has been told to run; none before it is there."""
+    deployment = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name)
+    return deployment.replicas if deployment is not None else 0
+
+
+def signals_of(figures: contract.FleetStatus) -> WorkerSignals:
+    """What the gateway reports, as input of the decision."""
+    return WorkerSignals(
+        waiting=figures.waiting, in_flight=figures.in_flight, unknown_effects=figures.unknown_effects
+    )
 
 
 def _look(observed: Observed) -> LookReason:
-    workers = observed.spec.workers
-    if workers.min_replicas < workers.max_replicas and not observed.spec.paused:
-        return LookReason.SCALING
-    return LookReason.MISSING if observed.problems.any else LookReason.SETTLED
+    return LookReason.SECRET_MISSING if observed.problems.of_secrets else LookReason.SETTLED

@@ -4,8 +4,6 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flotilla_operator.autoscaling.workers import WorkerMemory
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordSeen:
@@ -20,7 +18,6 @@ class PasswordSeen:
 class FleetMemory:
     """What is remembered of one fleet; `password` is None before it is first looked for."""
 
-    needs: WorkerMemory = field(default_factory=WorkerMemory)
     password: PasswordSeen | None = None
 
 

@@ -6,7 +6,7 @@ name, does not count as the password. The operator then tries again until the na
 that needs the password before that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec, RedisMode
@@ -31,7 +31,7 @@ from flotilla_operator.objects.resources import (
     STATEFUL_SETS,
     Manifest,
 )
-from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.telemetry.measurements import Answered, Target, newest_first
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
 
@@ -68,7 +68,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         problems=problems,
         remembered=remembered(manifest),
         memory=remembered_of_fleet,
-        figures=_figures(targets, world),
+        figures=figures_of(world.measurements.answers(targets, contract.FleetStatus)),
+        scaled=world.decisions.last(owner.uid),
         live=_live(owner, world.caches),
         password_found=password_found,
         targets=targets,
@@ -124,6 +125,6 @@ def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:
             yield Target(key=pod["metadata"]["uid"], url=url)
 
 
-def _figures(targets: Iterable[Target], world: World) -> contract.FleetStatus | None:
+def figures_of(answers: Sequence[Answered[contract.FleetStatus] | None]) -> contract.FleetStatus | None:
     """The newest of the gateways' answers."""
-    return next(iter(world.measurements.answers(targets, contract.FleetStatus)), None)
+    return next((answered.answer for answered in newest_first(answers)), None)

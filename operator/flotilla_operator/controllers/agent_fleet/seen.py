@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
+from flotilla_operator.autoscaling.workers import WorkersDecision
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered
@@ -36,9 +37,12 @@ class Problems:
     gateway: tuple[Problem, ...] = ()
 
     @property
-    def any(self) -> bool:
-        """Whether anything is missing, which may appear without an event that wakes the fleet."""
-        return bool(self.models or self.indexes or self.queue or self.gateway)
+    def of_secrets(self) -> bool:
+        """Whether a secret or an entry is missing. It may appear without an event that wakes the fleet."""
+        everything = (*self.models, *self.indexes, *self.queue, *self.gateway)
+        return any(
+            problem.reason in (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING) for problem in everything
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,8 @@ class Observed:
     """One observation of a fleet.
 
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
-    `password_found` says whether the Secret of the managed Redis is there; None when nobody looked for it.
+    `scaled` is the last decision of autoscaling. `password_found` says whether the Secret of the managed
+    Redis is there; None when nobody looked for it.
     """
 
     manifest: Manifest
@@ -58,6 +63,7 @@ class Observed:
     remembered: Remembered
     memory: FleetMemory
     figures: contract.FleetStatus | None = None
+    scaled: WorkersDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     password_found: bool | None = None
     targets: tuple[Target, ...] = ()

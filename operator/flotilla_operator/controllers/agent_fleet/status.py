@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
 from flotilla_operator.cluster.writes import Event
 from flotilla_operator.controllers.agent_fleet.decide import Decision
 from flotilla_operator.controllers.agent_fleet.judgement import Facts, conditions
@@ -32,7 +32,7 @@ def status_and_events(
         "url": workloads.gateway_url(observed.owner),
         "ready": _pods(observed, decision, worker_pods),
         "workers": {"desired": decision.worker_pods.wanted, "ready": worker_pods},
-        **(_figures(observed.figures, observed) if observed.figures is not None else {}),
+        **(figures_status(observed.figures, observed.spec) if observed.figures is not None else {}),
         "conditions": merged(before, judged, generation=generation, now=now),
     }
     return status, transitions(before, judged)
@@ -48,7 +48,8 @@ def _pods(observed: Observed, decision: Decision, worker_pods: int) -> str:
     return f"{ready}/{wanted}"
 
 
-def _figures(figures: contract.FleetStatus, observed: Observed) -> dict[str, Any]:
+def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[str, Any]:
+    """What the status shows of the gateways' figures."""
     completed = figures.ended.get(COMPLETED, 0)
     ended = sum(figures.ended.values())
     judged = ended - figures.ended.get(CANCELLED, 0)
@@ -69,11 +70,11 @@ def _figures(figures: contract.FleetStatus, observed: Observed) -> dict[str, Any
         "goodputPerMinute": rounded(completed / WINDOW_MINUTES),
         "successRate": rounded(completed / judged) if judged else None,
         "tokensPerTask": rounded(figures.tokens / ended) if ended else None,
-        "bottleneck": bottleneck(figures, observed),
+        "bottleneck": bottleneck(figures, spec),
     }
 
 
-def bottleneck(figures: contract.FleetStatus, observed: Observed) -> str:
+def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
     "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
@@ -84,7 +85,7 @@ def bottleneck(figures: contract.FleetStatus, observed: Observed) -> str:
     waited = figures.busy_seconds.get(QUEUE, 0.0)
     if not figures.waiting and (not total or waited < NOTICEABLE_WAIT_SHARE * total):
         return "None"
-    workers = observed.spec.workers
+    workers = spec.workers
     full = figures.in_flight >= workers.max_replicas * workers.concurrency
     called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
     if full or not called:

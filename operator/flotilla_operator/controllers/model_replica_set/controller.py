@@ -1,6 +1,7 @@
 """The controller of ModelReplicaSets: what the reconcile loop calls."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -15,8 +16,9 @@ from flotilla_operator.controllers.model_replica_set.observe.observe import obse
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
 from flotilla_operator.controllers.model_replica_set.observe.references import claim_references
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.controllers.model_replica_set.steering import SetSteering, steering_of
 from flotilla_operator.controllers.model_replica_set.tell.tell import tell
-from flotilla_operator.controllers.model_replica_set.wakes import sets_to_wake
+from flotilla_operator.controllers.model_replica_set.wakes import sets_to_wake, woken_by_round
 from flotilla_operator.objects.refusals import Refusal
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
@@ -42,7 +44,6 @@ from flotilla_operator.objects.resources import (
     Reference,
     Resource,
 )
-from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.devices import device_ask
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.router import router_service
@@ -106,7 +107,7 @@ class ModelReplicaSetController:
 
     def act(self, observed: Observed, decision: Decision | None, now: datetime) -> Acts:
         """The writes that lead there; the room of pods to be created is held until they are seen."""
-        acts = act(decision, now)
+        acts = replace(act(decision, now), wakes=woken_by_round(observed, decision))
         owner = observed.facts.owner
         self.memory.note_promises(owner, acts.writes, now)
         if decision is not None:
@@ -122,9 +123,9 @@ class ModelReplicaSetController:
         """The set's status and events."""
         return tell(decision, refusals, observed.manifest, now)
 
-    def scrape_targets(self, observed: Observed) -> Sequence[Target]:
-        """The agents of the set's routers."""
-        return observed.targets
+    def steering(self, observed: Observed, decision: Decision | None) -> SetSteering:
+        """How the set follows what its routers report."""
+        return steering_of(observed, decision)
 
     def carried_out(self, manifest: Manifest) -> None:
         """Drop the promises: room for refused pods must not be kept from others."""

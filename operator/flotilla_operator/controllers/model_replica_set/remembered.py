@@ -100,8 +100,17 @@ def is_unsettled(manifest: Manifest) -> bool:
     """Whether the set waits for room, drains, moves or has groups that are not bound."""
     status: Json = manifest.get("status") or {}
     counts = status.get("groupCounts") or {}
-    if any(counts.get(phase) for phase in UNSETTLED):
-        return True
+    return any(counts.get(phase) for phase in UNSETTLED) or _moves(status)
+
+
+def only_waits(manifest: Manifest) -> bool:
+    """Whether the set waits for room, and nothing else of it is unsettled."""
+    status: Json = manifest.get("status") or {}
+    counts = status.get("groupCounts") or {}
+    return {phase for phase in UNSETTLED if counts.get(phase)} == {"waiting"} and not _moves(status)
+
+
+def _moves(status: Json) -> bool:
     reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions") or ()}
     return reasons.get(ConditionType.PROGRESSING) in (Reason.EMPTYING_NODES, Reason.REBALANCING)
 

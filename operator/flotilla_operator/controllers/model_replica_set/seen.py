@@ -61,10 +61,11 @@ class Rendering:
 class Observed:
     """Everything that a decision depends on.
 
-    `asks` is what all sets ask for; `last_round` says where their groups went last. `existing` holds the
-    objects found under the names that ours need, by kind and name. `served` says what replicas of each
-    recorded revision serve. `device_classes` are those that the set's specs name. `hold_devices` names the
-    group of the current move while its devices are not given back.
+    `asks` is what all sets ask for; `last_round` says where their groups went last. `scaled` is the last
+    decision of autoscaling. `existing` holds the objects found under the names that ours need, by kind and
+    name. `served` says what replicas of each recorded revision serve. `device_classes` are those that the
+    set's specs name. `hold_devices` names the group of the current move while its devices are not given
+    back.
     """
 
     manifest: Manifest
@@ -78,6 +79,7 @@ class Observed:
     pods: Sequence[Pod] = ()
     missing: tuple[Missing, ...] = ()
     load: RouterLoad = field(default_factory=RouterLoad)
+    scaled: ZeroDecision | None = None
     targets: tuple[Target, ...] = ()
     engine_key: EngineKey = field(default_factory=EngineKey)
     placeholders: Sequence[Pod] = ()

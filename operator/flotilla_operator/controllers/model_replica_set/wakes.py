@@ -1,11 +1,13 @@
 """Which sets an event wakes beside owners and references."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from flotilla_operator.cluster.caches import Caches, controller_uid
+from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.observe.devices import gives_back
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
-from flotilla_operator.controllers.model_replica_set.remembered import is_unsettled, newly_refused
+from flotilla_operator.controllers.model_replica_set.remembered import is_unsettled, newly_refused, only_waits
+from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.objects.resources import (
     CONTROLLER_REVISIONS,
     MODEL_REPLICA_SETS,
@@ -22,13 +24,17 @@ from flotilla_operator.objects.resources import (
 from flotilla_operator.workloads.group_pods import pod_is_over
 from flotilla_runtime import contract
 
+ROUND_MAKERS = 3  # one is enough, unless its own reconcile fails
+FIGURES_SECONDS = 10.0
+
 
 def sets_to_wake(resource: Resource, manifest: Manifest, caches: Caches, memory: Memory) -> Iterable[Key]:
     """The sets to reconcile because this object changed.
 
     A node that is removed or to be emptied wakes the sets with pods on it. A node or device that changes,
-    and room that is given back, wake the sets that wait, drain, move or have unbound groups. A set whose
-    pods were refused gives back the room that was planned for it. A node's heartbeat wakes nobody.
+    and room that is given back, wake the sets that drain, move or have unbound groups, and a few of those
+    that only wait: the round that they make wakes the others. A set whose pods were refused gives back the
+    room that was planned for it. A node's heartbeat wakes nobody.
     """
     name = manifest["metadata"]["name"]
     gone = resource == NODES and caches.get(NODES, "", name) is None
@@ -40,9 +46,34 @@ def sets_to_wake(resource: Resource, manifest: Manifest, caches: Caches, memory:
             if pod["spec"].get("nodeName") == name:
                 yield from _set_of(pod)
     if _gives_room(resource, manifest, caches):
+        first = memory.asks.first_in_line(ROUND_MAKERS)
         for candidate in caches.listed(MODEL_REPLICA_SETS):
-            if is_unsettled(candidate):
+            if is_unsettled(candidate) and not _is_woken_by_a_round(candidate, first, memory):
                 yield key_of(MODEL_REPLICA_SETS, candidate)
+
+
+def woken_by_round(observed: Observed, decision: Decision | None) -> Mapping[Key, float]:
+    """The sets for which a new placement round says something else, and how soon they are reconciled.
+
+    Those that got room are at once. The others can only tell why they wait, as often as figures are written.
+    """
+    made = None if decision is None else decision.room.made
+    if decision is None or made is None:
+        return {}
+    concerned = made.concerned(observed.last_round, but=decision.situation.me.full_name)
+    return {_key_of(name): 0.0 if got_room else FIGURES_SECONDS for name, got_room in concerned.items()}
+
+
+def _is_woken_by_a_round(manifest: Manifest, first: Collection[str], memory: Memory) -> bool:
+    """Whether it is known what the set asks for, it does nothing but wait, and others make the next round."""
+    uid = manifest["metadata"]["uid"]
+    known = uid in memory.asks.kept and uid not in memory.failed_pins
+    return known and uid not in first and only_waits(manifest)
+
+
+def _key_of(full_name: str) -> Key:
+    namespace, name = full_name.split("/", 1)
+    return Key(MODEL_REPLICA_SETS.kind, namespace, name)
 
 
 def _note_change(resource: Resource, manifest: Manifest, memory: Memory) -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.steering import FiguresOnly, Steering
 from flotilla_operator.controllers.vector_index.act import act
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups
 from flotilla_operator.controllers.vector_index.decide import Decision, decide
@@ -34,9 +35,10 @@ from flotilla_operator.objects.resources import (
     Reference,
     Resource,
 )
-from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.telemetry.measurements import first_known
 from flotilla_operator.workloads.vector_index.milvus import milvus
 from flotilla_operator.workloads.vector_index.retriever import retriever
+from flotilla_runtime.contract import RetrieverStatus
 
 
 class VectorIndexController:
@@ -96,9 +98,14 @@ class VectorIndexController:
         """The index's status and events."""
         return tell(decision, refusals, now)
 
-    def scrape_targets(self, observed: Observed | Leaving) -> Sequence[Target]:
-        """The retriever's pods."""
-        return observed.targets
+    def steering(self, observed: Observed | Leaving, decision: Decision | Farewell) -> Steering:
+        """The status shows what the retriever reports; nothing is scaled on it."""
+        return FiguresOnly(
+            uid=observed.owner.uid,
+            targets=observed.targets,
+            report=RetrieverStatus,
+            told=first_known,
+        )
 
     def carried_out(self, manifest: Manifest) -> None:
         """Nothing: the index remembers nothing of its writes."""

@@ -11,16 +11,17 @@ from enum import StrEnum
 
 from flotilla_operator.controllers.chains import first_finding
 from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.controllers.secret_reader import LOOK_MISSING_SECONDS
 from flotilla_operator.controllers.vector_index.jobs import StepJob
 from flotilla_operator.controllers.vector_index.names import NameTaken
 from flotilla_operator.controllers.vector_index.progress import Progress, Stage
+from flotilla_operator.controllers.vector_index.reasons import Reason
 from flotilla_operator.controllers.vector_index.seen import Observed
 from flotilla_operator.workloads.vector_index.steps import WantedBuild
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep
 
 STRAYS_LOOK_SECONDS = 5.0
-MISSING_LOOK_SECONDS = 10.0
 SETTLED_LOOK_SECONDS = 600.0
 
 
@@ -108,7 +109,7 @@ def next_step(
     if observed.spec.paused:
         return NextStep(reason=NextReason.PAUSED)
     if progress is None:
-        return NextStep(reason=NextReason.EMBEDDER_UNKNOWN, look_again_seconds=MISSING_LOOK_SECONDS)
+        return NextStep(reason=NextReason.EMBEDDER_UNKNOWN, look_again_seconds=_held_seconds(observed))
     retry_at = progress.retry_at(now)
     if retry_at is not None and now >= retry_at:
         progress = progress.next_attempt
@@ -121,10 +122,17 @@ def next_step(
         return _waiting(observed, progress, retry_at, now)
     held = first_finding(HOLDS, Start(observed=observed, names_taken=names_taken, progress=progress))
     if held is not None:
-        seconds = STRAYS_LOOK_SECONDS if held is NextReason.PODS_LEFT else MISSING_LOOK_SECONDS
+        seconds = STRAYS_LOOK_SECONDS if held is NextReason.PODS_LEFT else _held_seconds(observed)
         return NextStep(reason=held, look_again_seconds=seconds)
     older = _older_jobs(observed, progress.build)
     return NextStep(reason=NextReason.STARTS, start=progress, unwanted_jobs=older)
+
+
+def _held_seconds(observed: Observed) -> float:
+    """A build that is held waits for an event, unless it waits for a secret: secrets are not watched."""
+    reasons = {missing.reason for missing in observed.missing}
+    waits = reasons & {Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING}
+    return LOOK_MISSING_SECONDS if waits else SETTLED_LOOK_SECONDS
 
 
 def _waiting(observed: Observed, progress: Progress, retry_at: datetime | None, now: datetime) -> NextStep:

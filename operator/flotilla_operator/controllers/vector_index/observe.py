@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from flotilla_operator.api.parts import DeletionPolicy, TokenSecretRef
 from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, VectorIndexSpec
 from flotilla_operator.cluster.caches import Caches
@@ -28,7 +26,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
     resource_of,
 )
-from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.telemetry.measurements import Target, first_known
 from flotilla_operator.workloads.vector_index.build import builds
 from flotilla_operator.workloads.vector_index.identity import alias_name, collection_prefix
 from flotilla_operator.workloads.vector_index.milvus import milvus_objects
@@ -84,7 +82,7 @@ async def _observed(manifest: Manifest, owner: Owner, world: World) -> Observed:
         build_config_maps=_build_config_maps(owner, caches),
         live_build_pods=_live_build_pods(owner, caches),
         shared_workspace=_shared_workspace(owner, spec, caches),
-        retriever_status=_retriever_status(targets, world.measurements),
+        retriever_status=first_known(world.measurements.answers(targets, contract.RetrieverStatus)),
         targets=targets,
     )
 
@@ -198,15 +196,3 @@ def _targets(owner: Owner, caches: Caches) -> list[Target]:
             url = f"http://{contract.url_host(ip)}:{contract.PORT_RETRIEVER}/v1/status"
             targets.append(Target(key=pod["metadata"]["uid"], url=url))
     return targets
-
-
-def _retriever_status(targets: list[Target], measurements: Measurements) -> contract.RetrieverStatus | None:
-    """The status of the first retriever pod that has given a valid answer."""
-    for target in targets:
-        found = measurements.latest(target.key)
-        if found is not None and found.document is not None:
-            try:
-                return contract.RetrieverStatus.model_validate(found.document)
-            except ValidationError:
-                continue
-    return None

@@ -106,13 +106,15 @@ async def test_a_part_is_written_once_it_can_be_configured(
     assert getattr(decision, part) is reason
 
 
+KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
+
+
 @pytest.mark.parametrize(
     ("objects", "spec", "reason", "seconds"),
     [
-        pytest.param((served_model(),), {}, LookReason.SCALING, 5, id="the queue decides how many workers"),
-        pytest.param((), {"workers": FIXED}, LookReason.MISSING, 10, id="no model"),
-        pytest.param((served_model(),), {"workers": FIXED}, LookReason.SETTLED, 30, id="nothing changes"),
-        pytest.param((served_model(),), {"paused": True}, LookReason.SETTLED, 30, id="paused"),
+        pytest.param((served_model(),), {}, LookReason.SETTLED, 75, id="what gateways report wakes it"),
+        pytest.param((), {}, LookReason.SETTLED, 75, id="a model that appears wakes it"),
+        pytest.param((served_model(),), KEYS, LookReason.SECRET_MISSING, 10, id="secrets are not watched"),
     ],
 )
 async def test_a_fleet_is_looked_at_again(

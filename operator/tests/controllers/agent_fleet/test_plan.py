@@ -4,19 +4,25 @@ The real loop against a real API server is in test_apiserver.py; objects in work
 """
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from flotilla_operator.autoscaling.workers import WorkersDecision
 from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
+from flotilla_operator.controllers.agent_fleet.decide import decide
 from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.status import bottleneck
+from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.objects.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
@@ -43,12 +49,30 @@ class Stage:
         self.caches = Caches.of(*objects)
         self.measurements = Measurements()
         self.secrets = Secrets(secrets, controller_uid=OWNER.uid)
-        self.world = World(
-            caches=self.caches, measurements=self.measurements, config=CONFIG, secrets=self.secrets
+        self.queue = KeyedQueue()
+        self.steering = SteeringLoop(
+            self.measurements,
+            self.queue,
+            figures_interval_seconds=10.0,
+            now=lambda: self.now,
+            monotonic=lambda: 0.0,
         )
 
     async def look(self, fleet: dict[str, Any]) -> tuple[Observed, Plan]:
-        observed = await self.controller.observe(key_of(AGENT_FLEETS, fleet), fleet, self.world, self.now)
+        """A reconcile after the steering loop has decided on what the gateways report."""
+        world = World(
+            caches=self.caches,
+            measurements=self.measurements,
+            config=CONFIG,
+            secrets=self.secrets,
+            decisions=self.steering,
+        )
+        key = key_of(AGENT_FLEETS, fleet)
+        observed = await self.controller.observe(key, fleet, world, self.now)
+        self.steering.follow(key, steering_of(observed, decide(observed, self.now)))
+        decided = self.steering.last(OWNER.uid)
+        assert decided is None or isinstance(decided, WorkersDecision)
+        observed = replace(observed, scaled=decided)
         return observed, plan_by(self.controller, observed, self.now)
 
     async def plan(self, fleet: dict[str, Any]) -> Plan:
@@ -185,11 +209,13 @@ async def test_workers_that_run_are_left_alone_while_a_model_is_gone() -> None:
     assert condition(plan, "ModelsReady")["status"] == "False"
 
 
-async def test_a_fleet_looks_again_sooner_while_its_model_is_missing() -> None:
-    """The number of its workers is fixed, so the queue is no reason to look again."""
-    fleet = agent_fleet(workers={"minReplicas": 1, "maxReplicas": 1})
-    assert (await Stage().plan(fleet)).look_again_seconds == 10
-    assert (await Stage(served_model()).plan(fleet)).look_again_seconds == 30
+async def test_a_fleet_looks_again_sooner_while_a_secret_is_missing() -> None:
+    """A model that is missing wakes the fleet when it comes; secrets are not watched."""
+    assert (await Stage().plan(agent_fleet())).look_again_seconds == 75
+    fleet = agent_fleet(gateway={"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}})
+    assert (await Stage(served_model()).plan(fleet)).look_again_seconds == 10
+    keys = Stage(served_model(), callers={"alice": "k"})
+    assert (await keys.plan(fleet)).look_again_seconds == 75
 
 
 async def test_workers_follow_the_queue() -> None:
@@ -210,7 +236,7 @@ async def test_workers_follow_the_queue() -> None:
     assert plan.status["workers"] == {"desired": 2, "ready": 0}
     assert plan.status["tasks"]["waiting"] == 15
     assert condition(plan, "WorkersReady")["reason"] == Reason.WORKERS_STARTING
-    assert plan.look_again_seconds == 5
+    assert plan.look_again_seconds == 75
     stage.run("Deployment", "worker", 2, 2)
     assert condition(await stage.plan(fleet), "WorkersReady")["reason"] == Reason.WORKERS_AVAILABLE
 
@@ -423,7 +449,7 @@ async def test_figures_that_are_unknown_are_left_out() -> None:
 )
 async def test_the_bottleneck_is_named_from_where_the_time_went(figures: dict[str, Any], named: str) -> None:
     observed, _ = await Stage(served_model()).look(agent_fleet())
-    assert bottleneck(IDLE.model_copy(update=figures), observed) == named
+    assert bottleneck(IDLE.model_copy(update=figures), observed.spec) == named
 
 
 async def test_what_is_remembered_of_fleets_that_are_gone_is_dropped() -> None:
@@ -450,7 +476,7 @@ async def test_the_gateways_are_scraped_on_either_family() -> None:
     stage = Stage(served_model())
     stage.everything_runs()
     observed, _ = await stage.look(agent_fleet())
-    (target,) = stage.controller.scrape_targets(observed)
+    (target,) = observed.targets
     assert (target.url, target.key) == ("http://[fd00::7]:9090/v1/status", "uid-pod")
 
 

@@ -24,6 +24,7 @@ from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, NODES, PODS,
 from flotilla_operator.placement import Policy
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.replicas.demand import judged_groups
+from flotilla_operator.replicas.facts import FailedPin
 from flotilla_operator.replicas.intent import in_force
 from flotilla_operator.replicas.trouble import TroubleReason
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
@@ -453,6 +454,32 @@ class TestWakes:
             status = {"observedGeneration": 1, "conditions": [said("Placed", reason)]}
             refused = model_replica_set("other", status=status)
             assert len(self.woken(MODEL_REPLICA_SETS, refused, self.waiting_set(), refused)) == woken
+
+    async def test_of_the_sets_that_only_wait_three_make_the_round_for_all(self) -> None:
+        sets = [
+            {**self.waiting_set(), "metadata": {**gpu_set()["metadata"], "name": name, "uid": f"uid-{name}"}}
+            for name in ("a", "b", "c", "d", "e")
+        ]
+        controller, around = ModelReplicaSetController(), world(*sets)
+        for one in sets[:4]:
+            facts = await controller.observe(Key("", "", ""), one, around, NOW)
+            controller.act(facts, controller.decide(facts, NOW), NOW)
+        over = engine_pod(node="a", phase="Failed")
+
+        def woken() -> set[str]:
+            return {key.name for key in controller.wakes(PODS, over, around.caches)}
+
+        first = woken()
+        assert len(first) == 3, "of five: what the fifth asks for is known, too"
+        one, other = (each for each in sets if each["metadata"]["name"] not in first)
+        metadata = {**one["metadata"], "resourceVersion": "9"}
+        counts = {"groupCounts": {"waiting": 1, "draining": 1}}
+        drains = {**one, "metadata": metadata, "status": counts}
+        around.caches.store(MODEL_REPLICA_SETS).put(drains)
+        assert woken() == first | {one["metadata"]["name"]}
+        pin = FailedPin(node="a", free=0, at=NOW)
+        controller.memory.failed_pins[other["metadata"]["uid"]] = (pin,)
+        assert len(woken()) == 5
 
     def test_a_node_that_is_gone_wakes_the_sets_that_stood_on_it(self) -> None:
         pod = engine_pod(node="a", ready=True)

@@ -85,7 +85,7 @@ def test_replicas_that_fit_nowhere_ask_for_nodes() -> None:
     assert placed["reason"] == Reason.NODES_REQUESTED
     assert "2 placeholder pods ask the node autoscaler for nodes; 0 of 2 found a node" in placed["message"]
     assert condition(done, "Stalled")["status"] == "False"
-    assert done.look_again_seconds == 600, "the placeholders wake the set, and then have a time-out"
+    assert done.look_again_seconds == 75, "the placeholders wake the set, and have a time-out of 600 s"
 
 
 @pytest.mark.parametrize(

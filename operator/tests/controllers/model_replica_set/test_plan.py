@@ -12,6 +12,7 @@ import pytest
 
 from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
+from flotilla_operator.autoscaling.from_zero import ZeroDecision, decide
 from flotilla_operator.cluster.writes import Apply, Create, Delete, EventType, JsonPatch
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe.observe import owner_of
@@ -28,9 +29,9 @@ from flotilla_operator.replicas.facts import FailedPin, RouterLoad, SetFacts
 from flotilla_operator.replicas.group import EndingReason, groups_of
 from flotilla_operator.replicas.intent import in_force
 from flotilla_operator.replicas.rounds import Asks, asked_by_another
+from flotilla_operator.replicas.scale import all_ready_since, policy_of, zero_signals
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason
-from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.forms import Marks, form_of
 from flotilla_operator.workloads.group_pods import member_of
 from flotilla_operator.workloads.model_replica_set import names_of_stages, router_objects
@@ -60,6 +61,13 @@ def seen_set(manifest: dict[str, Any], pods: Sequence[dict[str, Any]] = (), **fi
         memory=memory,
         **fields,
     )
+
+
+def decided_on(me: SetFacts, load: RouterLoad) -> ZeroDecision | None:
+    """What the steering loop decides on this load."""
+    policy = policy_of(me.newest.spec)
+    signals = zero_signals(load, all_ready_since(me.groups), NOW)
+    return None if policy is None else decide(signals, policy, current=me.memory.wanted)
 
 
 def observed(
@@ -105,6 +113,7 @@ def observed(
         rendering=Rendering(images=IMAGES),
         missing=missing,
         load=load or RouterLoad(),
+        scaled=decided_on(me, load or RouterLoad()),
         records={me.newest.revision: Record(name="record", uid="uid-record")},
     )
 
@@ -861,17 +870,10 @@ class TestASettledSet:
             "draining": 0,
         }
 
-    @pytest.mark.parametrize("paused", [False, True])
-    def test_asks_its_routers_for_the_load_every_ten_seconds(self, paused: bool) -> None:
-        quiet = self.settled()
-        form = quiet.facts.newest
-        newest = replace(form, spec=form.spec.model_copy(update={"paused": paused}))
-        quiet = replace(quiet, facts=replace(quiet.facts, newest=newest))
-        assert plan(quiet, NOW).look_again_seconds == 600
-        target = Target(key="router", url="http://10.0.0.1:8405/v1/status")
-        loaded = replace(quiet, targets=(target,), load=RouterLoad(waiting=7, running=2))
+    def test_is_looked_at_again_when_its_secret_may_have_changed_and_not_for_its_load(self) -> None:
+        loaded = replace(self.settled(), load=RouterLoad(waiting=7, running=2))
         done = plan(loaded, NOW)
-        assert done.look_again_seconds == 10
+        assert done.look_again_seconds == 75
         assert done.status is not None
         assert done.status["load"] == {"waiting": 7, "running": 2, "sessions": 0}
 
@@ -913,7 +915,7 @@ class TestASetThatMayGoToZero:
         assert "the next request starts a replica" in condition(done, "Available")["message"]
         assert shown(done, "ScalingActive") == ("True", Reason.REPLICAS_IGNORED)
         assert shown(done, "Ready")[0] == "True"
-        assert done.look_again_seconds == 1
+        assert done.look_again_seconds == 75
 
     def test_is_woken_by_a_held_request_and_says_so(self) -> None:
         done = self.planned(HELD)

@@ -126,7 +126,8 @@ async def test_what_is_missing_is_said_and_holds_new_replicas_back(
     assert shown(done, "Stalled") == ("True", reason)
     assert [event.reason for event in done.events] == [reason]
     assert created(done) == creates(done, "ResourceClaimTemplate") == []
-    assert done.look_again_seconds == 10
+    of_a_secret = reason in (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING)
+    assert done.look_again_seconds == (10 if of_a_secret else 75), "secrets are not watched"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def told(*statuses: RouterStatus | None) -> RouterLoad:
             document = answer.model_dump(mode="json", by_alias=True)
             at = NOW + timedelta(seconds=number)
             measurements.record(str(number), Measurement(at=at, document=document))
-    return router_load([Target(key=str(number), url="") for number in range(len(statuses))], measurements)
+    targets = [Target(key=str(number), url="") for number in range(len(statuses))]
+    return router_load(measurements.answers(targets, RouterStatus))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def with_a_pod_that_still_runs() -> Stage:
     [
         pytest.param(lambda: ready(Stage(vector_index(paused=True))), NextReason.PAUSED, 600, id="paused"),
         pytest.param(
-            lambda: ready(Stage(None, claim("documents"))), NextReason.EMBEDDER_UNKNOWN, 10, id="no model"
+            lambda: ready(Stage(None, claim("documents"))), NextReason.EMBEDDER_UNKNOWN, 600, id="no model"
         ),
         pytest.param(another_source, NextReason.OTHER_BUILD, 5, id="the spec asks for another build"),
         pytest.param(planning, NextReason.RUNS, 600, id="a step runs"),
@@ -94,15 +94,23 @@ def with_a_pod_that_still_runs() -> Stage:
             600,
             id="another attempt would fail as well",
         ),
-        pytest.param(lambda: ready(Stage(None, embedder())), NextReason.MISSING, 10, id="no documents"),
-        pytest.param(with_a_service_of_somebody_elses, NextReason.NAME_TAKEN, 10, id="a name is taken"),
+        pytest.param(lambda: ready(Stage(None, embedder())), NextReason.MISSING, 600, id="no documents"),
+        pytest.param(
+            lambda: ready(
+                Stage(None, claim("documents"), embedder(router={"authSecretRef": {"name": "keys"}}))
+            ),
+            NextReason.MISSING,
+            10,
+            id="no secret, which nobody watches",
+        ),
+        pytest.param(with_a_service_of_somebody_elses, NextReason.NAME_TAKEN, 600, id="a name is taken"),
         pytest.param(
             lambda: ready(Stage(None, claim("documents"), embedder(available=False))),
             NextReason.EMBEDDER_NOT_READY,
-            10,
+            600,
             id="the model is not up yet",
         ),
-        pytest.param(Stage, NextReason.MILVUS_NOT_READY, 10, id="Milvus is not up yet"),
+        pytest.param(Stage, NextReason.MILVUS_NOT_READY, 600, id="Milvus is not up yet"),
         pytest.param(with_a_pod_that_still_runs, NextReason.PODS_LEFT, 5, id="a pod of a build is left"),
         pytest.param(ready, NextReason.STARTS, 600, id="nothing holds it back"),
     ],

@@ -88,14 +88,14 @@ def _released(decision: Decision, now: datetime) -> Acts:
             *ending_deletes(decision.ended, situation),
             *placeholder_writes(decision.asking, situation, now),
         ],
-        look_again_seconds=look_again(situation, decision.demand, (), now),
+        look_again_seconds=look_again(situation, decision.demand, decision.rollout, (), now),
     )
 
 
 def _look_again(decision: Decision, now: datetime) -> float:
     moves = decision.rebalancing
     return min(
-        look_again(decision.situation, decision.demand, decision.started, now),
+        look_again(decision.situation, decision.demand, decision.rollout, decision.started, now),
         look_again_leaving(decision.departures),
         due_seconds(decision.asking),
         math.inf if moves is None else moves.look_again_seconds,

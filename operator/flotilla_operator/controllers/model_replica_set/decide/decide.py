@@ -80,7 +80,7 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
     """
     if observed.facts.leaves:
         return None
-    scaling = scale(observed.facts, observed.load, now)
+    scaling = scale(observed.facts, observed.scaled)
     me = in_force(observed.facts, scaling)
     situation, groups = _endings(observed, me, scaling, now)
     demand = demand_of(me, groups, observed.around, now)

@@ -3,33 +3,36 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from flotilla_operator.api.model_replica_set import Update
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Situation
+from flotilla_operator.controllers.secret_reader import LOOK_FOUND_SECONDS, LOOK_MISSING_SECONDS
 from flotilla_operator.replicas.demand import LEFT_OUT_FOR, Demand
 from flotilla_operator.replicas.group import Phase
+from flotilla_operator.replicas.rollout import Rollout
 from flotilla_operator.workloads.engine_pod import GroupIdentity
 
-LOOK_AGAIN_MISSING_SECONDS = 10.0
-LOOK_AGAIN_LOADED_SECONDS = 10.0  # as often as figures may be written
-LOOK_AGAIN_AT_ZERO_SECONDS = 1.0  # somebody may wait for the first replica
+LOOK_AGAIN_ON_TRIAL_SECONDS = 10.0  # answers of a new revision are judged
 LOOK_AGAIN_LOADING_SECONDS = 60.0  # a kubelet that hangs causes no watch event
-LOOK_AGAIN_SETTLED_SECONDS = 600.0
+SECRET_IS_MISSING = frozenset({Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING})
 
 
 def look_again(
-    situation: Situation, demand: Demand, started: Sequence[GroupIdentity], now: datetime
+    situation: Situation,
+    demand: Demand,
+    rollout: Rollout,
+    started: Sequence[GroupIdentity],
+    now: datetime,
 ) -> float:
     """The seconds until the next reconcile.
 
-    It is due at the next bind deadline, when time alone lets a waiting group go elsewhere, when something may
-    appear that is not watched, when the routers' load is to be read, and otherwise now and then.
+    It is due at the next deadline, when time alone lets a waiting group go elsewhere, and when a secret may
+    have changed, since secrets are not watched. What routers report wakes the set by itself.
     """
-    waits = [LOOK_AGAIN_SETTLED_SECONDS]
-    if situation.observed.targets:
-        waits.append(LOOK_AGAIN_LOADED_SECONDS)
-    if situation.scaling is not None and not situation.scaling.wanted:
-        waits.append(LOOK_AGAIN_AT_ZERO_SECONDS)
-    if situation.missing:
-        waits.append(LOOK_AGAIN_MISSING_SECONDS)
+    waits = [LOOK_FOUND_SECONDS]  # each set has at least one secret, its engines' key
+    waits += _of_a_rollout(rollout, situation.me.spec.update, now)
+    if any(missing.reason in SECRET_IS_MISSING for missing in situation.missing):
+        waits.append(LOOK_MISSING_SECONDS)
     if any(group.phase is Phase.LOADING for group in demand.groups):
         waits.append(LOOK_AGAIN_LOADING_SECONDS)
     waits += _of_those_that_wait(situation, demand, now)
@@ -44,6 +47,16 @@ def look_again(
             left: timedelta = since + situation.around.bind_timeout - now
             waits.append(max(left.total_seconds(), 1.0))
     return min(waits)
+
+
+def _of_a_rollout(rollout: Rollout, update: Update, now: datetime) -> list[float]:
+    """The seconds until answers are judged again where a rollback is possible, and until the deadline."""
+    waits = []
+    if rollout.may_go_back:
+        waits.append(LOOK_AGAIN_ON_TRIAL_SECONDS)
+    if (due := rollout.due_at(update)) is not None and due > now:
+        waits.append((due - now).total_seconds())
+    return waits
 
 
 def _of_those_that_wait(situation: Situation, demand: Demand, now: datetime) -> list[float]:

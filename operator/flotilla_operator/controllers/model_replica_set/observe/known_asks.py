@@ -7,6 +7,7 @@ between reconciles, beside the last placement round that was made of it.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
 from flotilla_operator.replicas.rounds import Asked, Asks, Room, Round, foreseen
@@ -59,6 +60,10 @@ class KnownAsks:
             self.kept[uid] = Kept(name=name, asked=room.asked, at=now)
         rest = tuple(group for group in room.asked.groups if group.name not in started)
         self._keep(uid, Kept(name=name, asked=replace(room.asked, groups=rest), at=now))
+
+    def first_in_line(self, count: int) -> Collection[str]:
+        """The UIDs of a few sets that ask for room."""
+        return list(islice((uid for uid, kept in self.kept.items() if kept.asked.groups), count))
 
     def has_changed(self, uid: str) -> None:
         """Work out anew what the set with this UID asks for."""

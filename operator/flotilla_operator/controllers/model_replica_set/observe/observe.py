@@ -48,7 +48,7 @@ from flotilla_operator.replicas.intent import in_force, wanted_last
 from flotilla_operator.replicas.moves import nodes_to_reserve
 from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_another
 from flotilla_operator.replicas.surroundings import Surroundings
-from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.telemetry.measurements import Answered, Target
 from flotilla_operator.workloads.devices import devices_of
 from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.forms import Marks
@@ -116,6 +116,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     pods = [pod for pod in router_pods if may_have_requests(pod)]
     drains = any(group.drain_epoch is not None for group in me.groups)
     targets = router_targets(pods, often=me_parsed.spec.autoscaling is not None or drains)
+    answers = world.measurements.answers(targets, contract.RouterStatus)
     revisions = {group.revision for group in me.groups}
     return Observed(
         manifest=manifest,
@@ -130,11 +131,12 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         ),
         pods=engine_pods(world.caches, uid),
         missing=missing,
-        load=router_load(targets, world.measurements),
+        load=router_load(answers),
+        scaled=world.decisions.last(uid),
         targets=targets,
         engine_key=key,
         placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
-        routers=routers_seen(pods, targets, world.measurements),
+        routers=routers_seen(pods, answers),
         router_trouble=router_trouble(pod for pod in router_pods if not pod_is_over(pod)),
         device_classes=device_classes((form.spec for form in (me.newest, me.good) if form), world.caches),
         claim_templates=world.caches.owned(RESOURCE_CLAIM_TEMPLATES, uid),
@@ -276,13 +278,13 @@ def router_targets(pods: Sequence[Manifest], *, often: bool = False) -> tuple[Ta
 
 
 def routers_seen(
-    pods: Sequence[Manifest], targets: Sequence[Target], measurements: Measurements
+    pods: Sequence[Manifest], answers: Sequence[Answered[contract.RouterStatus] | None]
 ) -> tuple[RouterSeen, ...]:
     """Every router with its last answer; routers that do not answer are included."""
     return tuple(
         RouterSeen(
             name=pod["metadata"]["name"],
-            status=next(iter(measurements.answers([target], contract.RouterStatus)), None),
+            status=None if answered is None else answered.answer,
         )
-        for pod, target in zip(pods, targets, strict=True)
+        for pod, answered in zip(pods, answers, strict=True)
     )

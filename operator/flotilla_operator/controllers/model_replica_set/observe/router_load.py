@@ -4,36 +4,36 @@ from collections.abc import Iterable, Sequence
 
 from flotilla_operator.replicas.evidence import Answers
 from flotilla_operator.replicas.facts import RouterLoad
-from flotilla_operator.telemetry.measurements import Measurements, Target
+from flotilla_operator.telemetry.measurements import Answered, newest_first
 from flotilla_runtime import contract
 
 
-def router_load(targets: Sequence[Target], measurements: Measurements) -> RouterLoad:
-    """The sums over all routers; unknown when none reports.
+def router_load(answers: Sequence[Answered[contract.RouterStatus] | None]) -> RouterLoad:
+    """The sums over all routers, each with its answer or None; unknown when none reports.
 
     Rates are unknown unless every router reports, because the rates of half the routers would look like half
     the traffic.
     """
-    statuses = measurements.answers(targets, contract.RouterStatus)
+    statuses = [one.answer for one in newest_first(answers)]
     if not statuses:
         return RouterLoad()
     by_group: dict[str, int] = {}
     sessions: dict[str, int] = {}
-    answers: dict[str, Answers] = {}
+    answered: dict[str, Answers] = {}
     for status in statuses:
         for server in status.servers:
             by_group[server.name] = by_group.get(server.name, 0) + server.in_flight
             sessions[server.name] = sessions.get(server.name, 0) + server.sessions
             told = Answers(count=server.answers, failed=server.failed, kept=server.kept)
-            answers[server.name] = answers.get(server.name, Answers()) + told
-    all_answer = len(statuses) == len(targets)
+            answered[server.name] = answered.get(server.name, Answers()) + told
+    all_answer = len(statuses) == len(answers)
     return RouterLoad(
         waiting=sum(status.waiting + status.held for status in statuses),
         running=sum(status.in_flight for status in statuses),
         by_group=by_group,
         idle_seconds=min(status.idle_seconds for status in statuses) if all_answer else None,
         sessions=sessions,
-        answers=answers,
+        answers=answered,
         arrivals_per_second=_sum(status.arrivals_per_second for status in statuses) if all_answer else None,
         kept_per_second=_sum(status.kept_per_second for status in statuses) if all_answer else None,
         kv_usage=_kv_usage(statuses),

@@ -14,7 +14,7 @@ MOST_DOUBLINGS: Final = 64  # avoids an overflow; waits reach their limit long b
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
+class RetryDelay:
     """The wait after n failures in a row is a random time between zero and base · 2ⁿ⁻¹, at most the limit."""
 
     base_seconds: float

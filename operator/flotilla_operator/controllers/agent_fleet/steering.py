@@ -1,0 +1,63 @@
+"""How a fleet follows what its gateways report between two reconciles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flotilla_operator.api.agent_fleet import AgentFleetSpec
+from flotilla_operator.autoscaling.workers import WorkerMemory, WorkersDecision, decide
+from flotilla_operator.controllers.agent_fleet.decide import (
+    Decision,
+    current_workers,
+    policy_of,
+    signals_of,
+)
+from flotilla_operator.controllers.agent_fleet.observe import figures_of
+from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.status import figures_status
+from flotilla_operator.controllers.steering import FiguresOnly, Steered, Steering
+from flotilla_operator.telemetry.measurements import Answered, Target
+from flotilla_runtime.contract import FleetStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSteering:
+    """What the loop knows of one fleet. `current` is the number of workers that the Deployment runs."""
+
+    uid: str
+    targets: Sequence[Target]
+    spec: AgentFleetSpec
+    current: int
+    taken: WorkersDecision
+
+    @property
+    def report(self) -> type[FleetStatus]:
+        return FleetStatus
+
+    def step(
+        self, answers: Sequence[Answered[FleetStatus] | None], memory: WorkerMemory | None, now: datetime
+    ) -> Steered:
+        """The number of workers, and the figures that the status would show."""
+        figures = figures_of(answers)
+        decision, needs = decide(
+            signals_of(figures) if figures is not None else None,
+            policy_of(self.spec),
+            memory or WorkerMemory(),
+            current=self.current,
+            now=now,
+        )
+        shown = figures_status(figures, self.spec) if figures is not None else None
+        return Steered(decision=decision, memory=needs, figures=shown)
+
+
+def steering_of(observed: Observed, decision: Decision | None) -> Steering:
+    """A fleet that is being deleted is not scaled."""
+    if decision is None:
+        return FiguresOnly(uid=observed.owner.uid, targets=observed.targets, report=FleetStatus)
+    return FleetSteering(
+        uid=observed.owner.uid,
+        targets=observed.targets,
+        spec=observed.spec,
+        current=current_workers(observed),
+        taken=decision.worker_pods,
+    )

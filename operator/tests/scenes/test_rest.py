@@ -1,0 +1,63 @@
+"""What is settled, or waits, costs next to nothing; room that becomes free wakes those who get it."""
+
+import pytest
+
+from flotilla_operator.objects.resources import AGENT_FLEETS, VECTOR_INDEXES
+from tests.builders.api_objects import smallest
+from tests.scenes.scene import Scene
+
+pytestmark = pytest.mark.scenes
+
+WHOLE_NODE = {"replicas": 1, "parallelism": {"tensor": 8}, "drain": {"deadlineSeconds": 1}}
+MINUTES = 10
+
+
+def placed(scene: Scene, names: list[str]) -> list[str]:
+    return [name for name in names if scene.says("Placed", "True", name=name)]
+
+
+def refused(scene: Scene, names: list[str]) -> list[str]:
+    return [name for name in names if scene.says("Placed", "False", "InsufficientCapacity", name=name)]
+
+
+async def test_objects_at_rest_are_looked_at_once_a_minute_at_most(scene: Scene) -> None:
+    """Half of them wait: for room, for a model and for a claim."""
+    for name in "ab":
+        scene.node(name, gpus=8)
+    sets = [f"set-{number}" for number in range(6)]
+    for name in sets:
+        scene.create(name, **WHOLE_NODE)
+    scene.create("nightly", replicas=1, autoscaling={"minReplicas": 0, "maxReplicas": 1})
+    for number in range(3):
+        scene.cluster.create(AGENT_FLEETS, smallest("AgentFleet", name=f"fleet-{number}"))
+        scene.cluster.create(VECTOR_INDEXES, smallest("VectorIndex", name=f"index-{number}"))
+    await scene.until(lambda: len(placed(scene, sets)) == 2 and len(refused(scene, sets)) == 4)
+    await scene.pass_time(180)
+
+    before = scene.operator.reconciles
+    await scene.pass_time(60 * MINUTES)
+    objects = len(sets) + 1 + 3 + 3
+    assert (scene.operator.reconciles - before) / objects / MINUTES <= 1
+
+
+async def test_room_that_becomes_free_wakes_the_one_who_gets_it(scene: Scene) -> None:
+    """The others are told by the round that they still wait, and are not looked at."""
+    for name in "ab":
+        scene.node(name, gpus=8)
+    sets = [f"set-{number:02}" for number in range(40)]
+    for name in sets:
+        scene.create(name, **WHOLE_NODE)
+    await scene.until(lambda: len(placed(scene, sets)) == 2 and len(refused(scene, sets)) == 38)
+    await scene.pass_time(60)
+    assert placed(scene, sets) == sets[:2]
+
+    scene.delete("set-00")
+    sets = sets[1:]
+    await scene.until(lambda: scene.engines("set-00") == [])
+    freed, before = scene.loop.time(), scene.operator.reconciles
+    await scene.until(lambda: scene.engines("set-02"))
+    assert scene.loop.time() - freed <= 3
+    await scene.until_ready("set-02")
+    assert placed(scene, sets) == ["set-01", "set-02"]
+    looks_by_time = 40 * (scene.loop.time() - freed) / 60
+    assert scene.operator.reconciles - before <= 20 + looks_by_time
