@@ -24,9 +24,10 @@ from engine.environment import ensure
 from engine.models import EMBEDDER, GENERATOR, ensure_models
 from engine.serve import RunningEngine, running
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.replicas.group import GroupIdentity
 from flotilla_operator.workloads.engine_environment import merged_environment
 from flotilla_operator.workloads.engine_guard import ANNOTATION, DIRECTORY, ENV_MIDDLEWARE, FILE
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
+from flotilla_operator.workloads.engine_pod import engine_pod
 from flotilla_runtime import contract
 from local_cluster.directories import CHECKOUT
 from local_cluster.processes import free_port

@@ -1,13 +1,14 @@
 """What is known of one set: values that policies read and never change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.placement import Group
-from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.group import ReplicaGroup
 from flotilla_operator.replicas.memory import Remembered
 
@@ -17,13 +18,16 @@ class Form:
     """A spec that can be in force.
 
     `refresh` is the value of `flotilla.dev/refresh` that its pods are made with. `asks` is what a replica of
-    it asks of nodes; None without an accelerator.
+    it asks of nodes, and `accelerator` the name under which placement counts its accelerators; None without
+    one. `claims` are the volumes of its pods that may exist in only one zone.
     """
 
     spec: ModelReplicaSetSpec
     revision: str
     refresh: str = ""
     asks: Group | None = None
+    accelerator: str | None = None
+    claims: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,8 @@ class Member:
     `stages` is how many pods its group should have. `bound_to` is the node that the scheduler chose, and
     `pin` the one that the operator chose before. `asks` is what it asks of its node, devices included.
     `finished` says how the pod has ended. `setup_waits_since` is set while volumes or network are not ready.
-    `may_bind_since` is None while the scheduler may not bind it.
+    `may_bind_since` is None while the scheduler may not bind it. `lacks_resources` says that the scheduler
+    found too little of something that becomes free again.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Member:
     pin: str | None = None
     may_bind_since: datetime | None = None
     scheduler_says: str = ""
+    lacks_resources: bool = False
     finished: str | None = None
     restarted: bool = False
     setup_waits_since: datetime | None = None
@@ -141,6 +143,21 @@ class Member:
     def not_bound_because(self) -> str:
         """What the scheduler says while the pod has no node."""
         return self.scheduler_says if self.phase is Phase.BINDING else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupIdentity:
+    """What a group that starts has of its own.
+
+    `nodes` has one node for each stage; it is empty where the scheduler chooses. `waiting_since` keeps the
+    group's age in the queue, in case it is released and must wait again.
+    """
+
+    name: str
+    server_id: int
+    revision: str
+    nodes: tuple[str, ...] = ()
+    waiting_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

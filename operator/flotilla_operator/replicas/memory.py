@@ -36,9 +36,8 @@ class Remembered:
 
     `of_this_spec` is false while the status is about an older spec. `wanted` is the number of replicas that
     was decided last. `more_waiting` says since when groups wait that the status does not list. `refusal` is
-    that of pods that were tried last; `placed_reason` and `placed_message` are what the condition Placed
-    said, and `backing_off` whether it said that the set backs off. `startup_seconds` is the usual time of a
-    start, and `model` what pods reported of the model.
+    that of pods that were tried last, and `backing_off` says whether the set told that it backs off.
+    `startup_seconds` is the usual time of a start, and `model` what pods reported of the model.
     """
 
     of_this_spec: bool = True
@@ -47,8 +46,6 @@ class Remembered:
     more_waiting: tuple[datetime, ...] = ()
     backoff: Backoff | None = None
     refusal: RefusedPods | None = None
-    placed_reason: str = ""
-    placed_message: str = ""
     backing_off: bool = False
     rollout: Rollout = field(default_factory=Rollout)
     rebalance: Rebalance = field(default_factory=Rebalance)

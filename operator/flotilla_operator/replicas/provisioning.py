@@ -24,7 +24,7 @@ MOST_DOUBLINGS = 12  # turns a second into more than an hour; without a limit ti
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PlaceholderId:
     """Identifies one of the set's placeholders: `slot` is its replica, `stage` is the pod of the replica."""
 
     slot: int
@@ -33,19 +33,23 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placeholder:
-    """A placeholder as its pod shows it; `useful` means the right shape and a pod that has not ended."""
+    """A placeholder as its pod shows it.
+
+    `shape` is the hash of what it requests. One that has ended, or has the wrong shape, is not `useful`.
+    """
 
     name: str
     uid: str
-    place: Place
+    id: PlaceholderId
     created_at: datetime
     node: str | None
+    shape: str = ""
     useful: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is missing: `replicas` that fit nowhere, each of `stages` stages.
+class Unplaced:
+    """What has no node: `replicas` that fit nowhere, each of `stages` stages.
 
     `starting` counts the replicas on the way to their nodes. With `held_back`, `replicas` counts all that
     wait, because nobody knows how many of them fit.
@@ -83,7 +87,7 @@ class Attempts:
 class Provisioning:
     """What to do: placeholders to create, to delete and to keep."""
 
-    create: tuple[Place, ...] = ()
+    create: tuple[PlaceholderId, ...] = ()
     remove: tuple[Placeholder, ...] = ()
     kept: tuple[Placeholder, ...] = ()
     attempts: Attempts = Attempts()
@@ -100,25 +104,27 @@ class Provisioning:
         return sum(placeholder.node is not None for placeholder in self.kept)
 
 
-def decide(asked: Asked, held: Sequence[Placeholder], attempts: Attempts, now: datetime) -> Provisioning:
+def decide(
+    unplaced: Unplaced, held: Sequence[Placeholder], attempts: Attempts, now: datetime
+) -> Provisioning:
     """The next step towards one whole slot for each missing replica."""
     useless = [placeholder for placeholder in held if not placeholder.useful]
     slots = _slots([placeholder for placeholder in held if placeholder.useful])
-    expired = _expired(slots, asked, now)
+    expired = _expired(slots, unplaced, now)
     standing = {slot: pods for slot, pods in slots.items() if slot not in expired}
-    wanted = min(asked.replicas, MOST_SLOTS)
-    kept = _most_bound(standing, wanted + asked.starting)
+    wanted = min(unplaced.replicas, MOST_SLOTS)
+    kept = _most_bound(standing, wanted + unplaced.starting)
     if not wanted:
         attempts = Attempts()
-    elif expired and not asked.held_back:
-        attempts = attempts.timed_out(_what_did_not_come(expired, asked), asked.timeout, now)
+    elif expired and not unplaced.held_back:
+        attempts = attempts.timed_out(_what_did_not_come(expired, unplaced), unplaced.timeout, now)
     pods = tuple(pod for slot in sorted(kept) for pod in kept[slot])
     return Provisioning(
-        create=() if asked.held_back or attempts.pausing(now) else _missing(kept, asked.stages, wanted),
+        create=() if unplaced.held_back or attempts.pausing(now) else _missing(kept, unplaced.stages, wanted),
         remove=(*useless, *(pod for slot in sorted(slots) if slot not in kept for pod in slots[slot])),
         kept=pods,
         attempts=attempts,
-        look_again_seconds=_look_again(pods, asked, attempts, now),
+        look_again_seconds=_look_again(pods, unplaced, attempts, now),
     )
 
 
@@ -127,19 +133,19 @@ Slots = Mapping[int, Sequence[Placeholder]]
 
 def _slots(placeholders: Sequence[Placeholder]) -> Slots:
     found: dict[int, list[Placeholder]] = {}
-    for placeholder in sorted(placeholders, key=lambda p: (p.place.slot, p.place.stage, p.name)):
-        found.setdefault(placeholder.place.slot, []).append(placeholder)
+    for placeholder in sorted(placeholders, key=lambda p: (p.id.slot, p.id.stage, p.name)):
+        found.setdefault(placeholder.id.slot, []).append(placeholder)
     return found
 
 
-def _expired(slots: Slots, asked: Asked, now: datetime) -> Slots:
+def _expired(slots: Slots, unplaced: Unplaced, now: datetime) -> Slots:
     """The slots that have reached the time-out. While replicas start, none has: they may need their slots."""
-    if asked.starting:
+    if unplaced.starting:
         return {}
     return {
         slot: pods
         for slot, pods in slots.items()
-        if now - min(pod.created_at for pod in pods) >= asked.timeout
+        if now - min(pod.created_at for pod in pods) >= unplaced.timeout
     }
 
 
@@ -152,28 +158,30 @@ def _most_bound(slots: Slots, count: int) -> Slots:
     return {slot: slots[slot] for slot in sorted(slots, key=furthest)[:count]}
 
 
-def _missing(kept: Slots, stages: int, replicas: int) -> tuple[Place, ...]:
+def _missing(kept: Slots, stages: int, replicas: int) -> tuple[PlaceholderId, ...]:
     """The places to fill, incomplete slots first. A preempted placeholder is not created again."""
     lacking = replicas * stages - sum(len(pods) for pods in kept.values())
     fresh = (slot for slot in range(replicas + len(kept)) if slot not in kept)
     slots = [*sorted(kept), *(slot for slot, _ in zip(fresh, range(replicas), strict=False))]
-    taken = {pod.place for pods in kept.values() for pod in pods}
-    places = (Place(slot=slot, stage=stage) for slot in slots for stage in range(stages))
+    taken = {pod.id for pods in kept.values() for pod in pods}
+    places = (PlaceholderId(slot=slot, stage=stage) for slot in slots for stage in range(stages))
     return tuple(place for place in places if place not in taken)[: max(0, lacking)]
 
 
-def _what_did_not_come(expired: Slots, asked: Asked) -> str:
-    wanted = len(expired) * asked.stages
+def _what_did_not_come(expired: Slots, unplaced: Unplaced) -> str:
+    wanted = len(expired) * unplaced.stages
     bound = sum(pod.node is not None for pods in expired.values() for pod in pods)
-    within = f"within {asked.timeout.total_seconds():.0f} s"
+    within = f"within {unplaced.timeout.total_seconds():.0f} s"
     if bound >= wanted:
         return f"every placeholder pod found a node {within}, and still no replica fits"
     return f"{wanted - bound} of {wanted} placeholder pods found no node {within}"
 
 
-def _look_again(kept: Sequence[Placeholder], asked: Asked, attempts: Attempts, now: datetime) -> float | None:
+def _look_again(
+    kept: Sequence[Placeholder], unplaced: Unplaced, attempts: Attempts, now: datetime
+) -> float | None:
     """At the next time-out, or when it is time to ask again."""
-    times = [pod.created_at + asked.timeout for pod in kept]
+    times = [pod.created_at + unplaced.timeout for pod in kept]
     if attempts.retry_at is not None and attempts.pausing(now):
         times.append(attempts.retry_at)
     return max((min(times) - now).total_seconds(), 1.0) if times else None

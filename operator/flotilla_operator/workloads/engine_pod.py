@@ -6,15 +6,13 @@ release of the operator changes new pods and restarts none.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.objects.times import timestamp
-from flotilla_operator.replicas.group import STOP_SECONDS
+from flotilla_operator.replicas.group import STOP_SECONDS, GroupIdentity
 from flotilla_operator.replicas.trouble import ENGINE, START_WITHIN_SECONDS
 from flotilla_operator.workloads import model_files, model_source
 from flotilla_operator.workloads.devices import CLAIM, claims_of_pod, device_annotation, device_ask
@@ -40,19 +38,6 @@ DO_NOT_DISRUPT = {
     "karpenter.sh/do-not-disrupt": "true",
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupIdentity:
-    """What differs between groups. `nodes` has one node for each stage; it is empty where the scheduler
-    chooses. `waiting_since` keeps a group's age in the queue, in case it is released and must wait again.
-    """
-
-    name: str
-    server_id: int
-    revision: str
-    nodes: tuple[str, ...] = ()
-    waiting_since: datetime | None = None
 
 
 def engines(owner: Owner) -> Child:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.replicas.facts import Form
+from flotilla_operator.workloads.devices import accelerator_resource
+from flotilla_operator.workloads.engine_pod import claim_volumes
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_operator.workloads.room import asked_by
@@ -32,4 +34,6 @@ def form_of(
         revision=revision or marked_revision(spec, marks),
         refresh=marks.refresh,
         asks=asked_by(owner, spec, images),
+        accelerator=accelerator_resource(spec),
+        claims=tuple(claim_volumes(spec)),
     )

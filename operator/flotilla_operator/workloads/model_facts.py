@@ -40,6 +40,17 @@ def reported(pods: Sequence[Mapping[str, Any]]) -> contract.ModelFacts | None:
     return None
 
 
+def reported_by_revision(pods: Sequence[Mapping[str, Any]]) -> dict[str, contract.ModelFacts]:
+    """What the pods of each revision report of their model."""
+    by_revision: dict[str, list[Mapping[str, Any]]] = {}
+    for pod in pods:
+        revision = (pod["metadata"].get("labels") or {}).get(contract.LABEL_REVISION)
+        if revision is not None:
+            by_revision.setdefault(revision, []).append(pod)
+    told = ((revision, reported(those)) for revision, those in by_revision.items())
+    return {revision: facts for revision, facts in told if facts is not None}
+
+
 def _parsed(message: str) -> contract.ModelFacts | None:
     """The facts in a termination message; None for the error text of a container that failed."""
     try:

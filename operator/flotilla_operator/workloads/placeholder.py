@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.quantities import CPU, Amounts
 from flotilla_operator.objects.resources import Manifest
-from flotilla_operator.replicas.provisioning import Place
+from flotilla_operator.replicas.provisioning import Placeholder, PlaceholderId
+from flotilla_operator.replicas.shape import PlaceholderShape
 from flotilla_operator.workloads.engine_pod import DO_NOT_DISRUPT
+from flotilla_operator.workloads.group_pods import created_at, pod_is_over
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
@@ -33,42 +34,6 @@ ANNOTATION_SHAPE = f"{contract.DOMAIN}/placeholder-shape"
 PODS = "pods"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 SLEEP = ["sleep", "infinity"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What a waiting replica requires of nodes, as its placeholders request it.
-
-    One of the `product_labels` of a node must have one of the values in `products`. `pack_within` and
-    `spread_across` are set only where they are required.
-    """
-
-    requests: Amounts
-    stages: int = 1
-    node_selector: Mapping[str, str]
-    tolerations: Sequence[Manifest]
-    products: frozenset[str]
-    product_labels: tuple[str, ...]
-    claims: Sequence[Manifest] = ()
-    pack_within: str | None = None
-    spread_across: str | None = None
-
-    @property
-    def hash(self) -> str:
-        """A hash that identifies the shape; placeholders with another shape cannot be used."""
-        return stable_hash(
-            [
-                dict(self.requests),
-                self.stages,
-                dict(self.node_selector),
-                list(self.tolerations),
-                sorted(self.products),
-                list(self.product_labels),
-                list(self.claims),
-                self.pack_within,
-                self.spread_across,
-            ]
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +56,25 @@ def is_placeholder(pod: Mapping[str, Any]) -> bool:
     return LABEL_SLOT in (pod["metadata"].get("labels") or {})
 
 
-def place_of(pod: Mapping[str, Any]) -> Place:
-    """The place of a placeholder pod."""
+def placeholder_of(pod: Mapping[str, Any]) -> Placeholder:
+    """What a placeholder pod shows."""
     metadata = pod["metadata"]
-    stage = (metadata.get("annotations") or {}).get(ANNOTATION_STAGE, "0")
-    return Place(slot=int(metadata["labels"][LABEL_SLOT]), stage=int(stage))
+    annotations = metadata.get("annotations") or {}
+    stage = annotations.get(ANNOTATION_STAGE, "0")
+    return Placeholder(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        id=PlaceholderId(slot=int(metadata["labels"][LABEL_SLOT]), stage=int(stage)),
+        created_at=created_at(pod),
+        node=pod["spec"].get("nodeName"),
+        shape=str(annotations.get(ANNOTATION_SHAPE, "")),
+        useful=not pod_is_over(pod),
+    )
 
 
-def shape_hash_of(pod: Mapping[str, Any]) -> str:
-    """The hash of the shape with which a placeholder was made."""
-    return str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_SHAPE, ""))
-
-
-def placeholder_pod(owner: Owner, name: str, place: Place, shape: Shape, dress: Dress) -> Manifest:
+def placeholder_pod(
+    owner: Owner, name: str, place: PlaceholderId, shape: PlaceholderShape, dress: Dress
+) -> Manifest:
     """The placeholder pod of one place."""
     part = placeholders(owner)
     sleeper = container(
@@ -115,7 +86,7 @@ def placeholder_pod(owner: Owner, name: str, place: Place, shape: Shape, dress: 
     )
     parts = PodParts(
         containers=[sleeper],
-        volumes=shape.claims,
+        volumes=[dict(claim) for claim in shape.claims],
         termination_grace_seconds=0,
         image_pull_secrets=(*dress.images.pull_secrets, *dress.pull_secrets),
     )
@@ -150,7 +121,7 @@ def _resources(requests: Amounts) -> Manifest:
     return {"requests": said, "limits": dict(said)}
 
 
-def _scheduling(owner: Owner, place: Place, shape: Shape) -> Manifest:
+def _scheduling(owner: Owner, place: PlaceholderId, shape: PlaceholderShape) -> Manifest:
     wishes: Manifest = {}
     if shape.node_selector:
         wishes["nodeSelector"] = dict(shape.node_selector)
@@ -170,7 +141,7 @@ def _scheduling(owner: Owner, place: Place, shape: Shape) -> Manifest:
     return wishes
 
 
-def _product_terms(shape: Shape) -> list[Manifest]:
+def _product_terms(shape: PlaceholderShape) -> list[Manifest]:
     """One node selector term for each label that can hold the product."""
     return [
         {"matchExpressions": [{"key": label, "operator": "In", "values": sorted(shape.products)}]}

@@ -29,6 +29,7 @@ CONFIG_REASONS = frozenset(
     }
 )
 SAYS_NOTHING = frozenset({"Error", "Completed"})  # reasons that add nothing to the exit code
+WORDS_FOR_TOO_LITTLE = ("Insufficient ", "Too many pods")
 SCHEDULING_GATED = "SchedulingGated"  # the reason of a pod's condition PodScheduled
 EVICTED_BECAUSE = frozenset({"EvictionByEvictionAPI", "DeletionByTaintManager"})
 LAST_WORDS_LIMIT = 400
@@ -92,6 +93,11 @@ def scheduler_message(pod: Mapping[str, Any]) -> str:
             reason = condition.get("reason") or ""
             return "" if reason == SCHEDULING_GATED else str(condition.get("message") or reason)
     return ""
+
+
+def lacks_resources(scheduler_message: str) -> bool:
+    """Whether a node has too little of something that becomes free again. Only the scheduler's words tell."""
+    return any(words in scheduler_message for words in WORDS_FOR_TOO_LITTLE)
 
 
 def is_evicted(pod: Mapping[str, Any]) -> bool:

@@ -4,8 +4,9 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.placement import Group
 from flotilla_operator.placement.manifests import pod_requests, toleration_of
+from flotilla_operator.replicas.group import GroupIdentity
 from flotilla_operator.workloads.devices import accelerator_resource, device_ask, devices_of
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, stages_of
+from flotilla_operator.workloads.engine_pod import engine_pod, stages_of
 from flotilla_operator.workloads.images import Images
 
 

@@ -17,7 +17,7 @@ import pytest
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.api.kinds import KINDS, Kind
 from flotilla_operator.api.schema import not_reported
-from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
 from flotilla_runtime import contract
 from tests.api.test_fields_that_act import CONTROLLERS, NOW, ROUNDS, objects_of, surroundings

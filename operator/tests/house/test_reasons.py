@@ -25,10 +25,12 @@ from flotilla_operator.controllers.vector_index.farewell import FarewellReason
 from flotilla_operator.controllers.vector_index.next_step import NextReason
 from flotilla_operator.objects import refusals
 from flotilla_operator.placement import outcome
+from flotilla_operator.replicas.asking import AskingReason
 from flotilla_operator.replicas.draining import Because
 from flotilla_operator.replicas.group import EndingReason
 from flotilla_operator.replicas.intent import IntentReason
 from flotilla_operator.replicas.rollout import Fault
+from flotilla_operator.replicas.start import StartReason
 from flotilla_operator.replicas.trouble import TroubleReason
 from flotilla_operator.replicas.turnover import RemovalReason
 from flotilla_runtime.agent.journal import EndReason
@@ -50,7 +52,14 @@ from tests.controllers.model_replica_set import (
 from tests.controllers.vector_index import test_decide as test_index_decision
 from tests.controllers.vector_index import test_reasons as test_index
 from tests.placement import test_place
-from tests.replicas import test_draining, test_intent, test_rollout, test_turnover
+from tests.replicas import (
+    test_asking,
+    test_draining,
+    test_intent,
+    test_rollout,
+    test_start,
+    test_turnover,
+)
 from tests.support.tables import column
 
 ROOT = Path(__file__).parents[3]
@@ -105,6 +114,8 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
     (EndingReason, of(EndingReason, column(test_set.test_events, "reason"))),
     (TroubleReason, of(TroubleReason, column(test_set.test_conditions, "reason"))),
     (IntentReason, column(test_intent.test_what_is_in_force, "why")),
+    (StartReason, column(test_start.test_groups_with_room_start, "reason")),
+    (AskingReason, column(test_asking.test_nodes_are_asked_for, "reason")),
     (RemovalReason, column(test_turnover.test_each_removal_says_why, "reason")),
     (Because, column(test_draining.test_next_step, "because")),
     (

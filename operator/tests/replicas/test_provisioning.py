@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from flotilla_operator.replicas.provisioning import (
     LONGEST_PAUSE,
     MOST_SLOTS,
-    Asked,
     Attempts,
-    Place,
     Placeholder,
+    PlaceholderId,
     Provisioning,
+    Unplaced,
     decide,
 )
 from tests.builders.pods import NOW
@@ -23,8 +23,8 @@ from tests.builders.pods import NOW
 TIMEOUT = timedelta(seconds=900)
 
 
-def asked(replicas: int, *, starting: int = 0, stages: int = 1, held_back: bool = False) -> Asked:
-    return Asked(replicas=replicas, starting=starting, stages=stages, timeout=TIMEOUT, held_back=held_back)
+def asked(replicas: int, *, starting: int = 0, stages: int = 1, held_back: bool = False) -> Unplaced:
+    return Unplaced(replicas=replicas, starting=starting, stages=stages, timeout=TIMEOUT, held_back=held_back)
 
 
 def held(
@@ -33,7 +33,7 @@ def held(
     return Placeholder(
         name=f"{slot}-{stage}",
         uid=f"uid-{slot}-{stage}",
-        place=Place(slot=slot, stage=stage),
+        id=PlaceholderId(slot=slot, stage=stage),
         created_at=NOW - timedelta(seconds=age),
         node=node,
         useful=useful,
@@ -125,7 +125,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("what", "there", "comes", "goes"), ROWS)
-def test_the_next_step(what: Asked, there: list[Placeholder], comes: list[str], goes: list[str]) -> None:
+def test_the_next_step(what: Unplaced, there: list[Placeholder], comes: list[str], goes: list[str]) -> None:
     done = decide(what, there, Attempts(), NOW)
     assert made(done) == comes
     assert removed(done) == goes
@@ -201,8 +201,8 @@ def test_never_more_than_is_missing_and_settled_after_one_step(
     there = [held(*place, node=node, useful=useful) for place, (node, useful) in pods.items()]
     done = decide(what, there, Attempts(), NOW)
     after = [*done.kept, *(held(place.slot, place.stage) for place in done.create)]
-    assert len({pod.place for pod in after}) == len(after)
-    assert len({pod.place.slot for pod in after}) <= replicas + starting
+    assert len({pod.id for pod in after}) == len(after)
+    assert len({pod.id.slot for pod in after}) <= replicas + starting
     assert len(after) >= replicas * 2
     assert {*done.kept, *done.remove} == set(there)
     again = decide(what, after, done.attempts, NOW)

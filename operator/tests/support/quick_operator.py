@@ -22,6 +22,7 @@ from flotilla_operator.controllers.model_replica_set.controller import ModelRepl
 from flotilla_operator.controllers.model_replica_set.decide import looks
 from flotilla_operator.controllers.model_replica_set.observe import observe
 from flotilla_operator.controllers.outside import Place
+from flotilla_operator.controllers.vector_index import next_step as indexes
 from flotilla_operator.controllers.vector_index import progress
 from flotilla_operator.controllers.vector_index.controller import VectorIndexController
 from flotilla_operator.replicas import backoff
@@ -33,8 +34,11 @@ CONTROLLERS: dict[str, type[Controller[Any, Any]]] = {
 }
 PAUSES = (
     (backoff, "BASE", timedelta(seconds=2)),
-    (fleets, "LOOK_AGAIN_MISSING_SECONDS", 1.0),
-    (looks, "LOOK_AGAIN_MISSING_SECONDS", 1.0),
+    (fleets, "LOOK_FOUND_SECONDS", 3.0),
+    (fleets, "LOOK_MISSING_SECONDS", 1.0),
+    (indexes, "LOOK_MISSING_SECONDS", 1.0),
+    (looks, "LOOK_FOUND_SECONDS", 3.0),
+    (looks, "LOOK_MISSING_SECONDS", 1.0),
     (observe, "ROUTER_INTERVAL_SECONDS", 1.0),
     (progress, "RETRY_BASE", timedelta(seconds=2)),
     (secret_reader, "FOUND_SECONDS", 2.0),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.replicas.group import GroupIdentity
 from flotilla_operator.workloads.engine_guard import ANNOTATION, ENV_MIDDLEWARE
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
+from flotilla_operator.workloads.engine_pod import engine_pod
 from flotilla_operator.workloads.engine_scripts.guard import Guard, Message, Receive, Send
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of

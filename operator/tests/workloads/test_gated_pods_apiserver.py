@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods
+from flotilla_operator.replicas.group import GroupIdentity
+from flotilla_operator.workloads.engine_pod import engine_pods
 from flotilla_operator.workloads.gate import GATE, gates, lifting
 from flotilla_operator.workloads.pinning import REQUIRED, pinned
 from local_cluster.control_plane import ControlPlane

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod
+from flotilla_operator.replicas.group import GroupIdentity
+from flotilla_operator.workloads.engine_pod import engine_pod
 from flotilla_runtime.contract import EngineFiles, FilesRole
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 

@@ -21,8 +21,9 @@ import pytest
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.placement.devices import DeviceClass
+from flotilla_operator.replicas.group import GroupIdentity
 from flotilla_operator.workloads.devices import claim_template
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pod, engine_pods, stages_of
+from flotilla_operator.workloads.engine_pod import engine_pod, engine_pods, stages_of
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.model_replica_set import internal_url, router_objects, service_url
 from flotilla_operator.workloads.revision import revision_of

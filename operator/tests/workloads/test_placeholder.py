@@ -6,16 +6,17 @@ from pathlib import Path
 
 import yaml
 
+from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.placement.manifests import pod_requests
-from flotilla_operator.replicas.provisioning import Place
-from flotilla_operator.workloads.engine_pod import GroupIdentity, claim_volumes, engine_pod
+from flotilla_operator.replicas.group import GroupIdentity
+from flotilla_operator.replicas.provisioning import PlaceholderId
+from flotilla_operator.replicas.shape import PlaceholderShape
+from flotilla_operator.workloads.engine_pod import claim_volumes, engine_pod
 from flotilla_operator.workloads.placeholder import (
     Dress,
-    Shape,
     is_placeholder,
-    place_of,
+    placeholder_of,
     placeholder_pod,
-    shape_hash_of,
 )
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 
@@ -27,7 +28,7 @@ SPEC = spec_of(
     parallelism={"tensor": 8},
 )
 ENGINE = engine_pod(OWNER, SPEC, GroupIdentity(name="any", server_id=1, revision="r"), IMAGES)
-SHAPE = Shape(
+SHAPE = PlaceholderShape(
     requests=pod_requests(ENGINE["spec"]),
     node_selector={"pool": "inference"},
     tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
@@ -40,7 +41,13 @@ DRESS = Dress(
     priority_class="flotilla-placeholder",
     labels={"team": "search"},
 )
-PLACE = Place(slot=3, stage=1)
+PLACE = PlaceholderId(slot=3, stage=1)
+
+
+def as_created(pod: Manifest) -> Manifest:
+    """The pod as the API server keeps it."""
+    created = {"uid": "uid-p", "creationTimestamp": "2026-05-01T12:00:00Z"}
+    return {**pod, "metadata": {**pod["metadata"], **created}}
 
 
 def test_the_whole_pod(golden: Callable[[Path, str], None]) -> None:
@@ -65,15 +72,21 @@ def test_it_is_recognised_and_says_where_it_stands() -> None:
     pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS)
     assert is_placeholder(pod)
     assert not is_placeholder(ENGINE)
-    assert place_of(pod) == PLACE
-    assert shape_hash_of(pod) == SHAPE.hash
-    assert shape_hash_of(ENGINE) == ""
+    seen = placeholder_of(as_created(pod))
+    assert (seen.id, seen.shape, seen.useful, seen.node) == (PLACE, SHAPE.hash, True, None)
+
+
+def test_one_that_has_ended_is_of_no_use() -> None:
+    pod = as_created(placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS))
+    bound = {**pod, "spec": {**pod["spec"], "nodeName": "a"}}
+    assert placeholder_of(bound).node == "a"
+    assert not placeholder_of({**bound, "status": {"phase": "Failed"}}).useful
 
 
 def test_the_users_labels_do_not_make_it_anothers() -> None:
     dress = replace(DRESS, labels={"app.kubernetes.io/component": "engine", "flotilla.dev/placeholder": "7"})
     pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, dress)
-    assert place_of(pod) == PLACE
+    assert placeholder_of(as_created(pod)).id == PLACE
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "placeholder"
 
 

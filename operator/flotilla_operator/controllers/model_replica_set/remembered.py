@@ -30,8 +30,8 @@ from flotilla_operator.controllers.model_replica_set.reasons import ConditionTyp
 from flotilla_operator.objects.refusals import RefusalReason
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.objects.times import parsed_timestamp, timestamp
+from flotilla_operator.replicas.answers import NO_ANSWERS, Answers
 from flotilla_operator.replicas.backoff import Backoff, RefusedPods
-from flotilla_operator.replicas.evidence import NO_ANSWERS, Answers
 from flotilla_operator.replicas.group import Phase
 from flotilla_operator.replicas.memory import Listed, Remembered, Startup
 from flotilla_operator.replicas.moves import Move, MovePhase, Rebalance, RebalancePhase
@@ -78,8 +78,6 @@ def remembered(manifest: Manifest) -> Remembered:
         ),
         backoff=_backoff(_part(BackoffStatus, status.get("backoff")), of_this_spec=of_this_spec),
         refusal=_refusal(placed) if of_this_spec else None,
-        placed_reason=str(placed.get("reason") or ""),
-        placed_message=str(placed.get("message") or ""),
         backing_off=placed.get("reason") == Reason.BACKING_OFF,
         rollout=rollout_of(status.get("rollout")),
         rebalance=_rebalance(rebalance_of(manifest)[:LONGEST_ASKED], placement),

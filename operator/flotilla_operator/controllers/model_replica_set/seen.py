@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
-from flotilla_operator.capacity import ModelShape
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe.recorded import Record
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
@@ -14,7 +13,9 @@ from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import RouterLoad, SetFacts
 from flotilla_operator.replicas.intent import IntendedSet
+from flotilla_operator.replicas.provisioning import Placeholder
 from flotilla_operator.replicas.rounds import Asks, Round
+from flotilla_operator.replicas.sizing import Sizing
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble
 from flotilla_operator.telemetry.measurements import Target
@@ -22,6 +23,7 @@ from flotilla_operator.workloads.devices import device_ask
 from flotilla_operator.workloads.group_pods import Pod
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.served import Served
+from flotilla_runtime import contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,22 +33,6 @@ class Missing:
     field: str
     reason: Reason
     message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizing:
-    """What is known of the memory of one replica; a figure that is not known is None.
-
-    `ignored_prefix` says why the prefix that callers share is ignored, where it is.
-    """
-
-    shape: ModelShape | None = None
-    kv_bytes_per_token: int | None = None
-    accelerator_gib: float | None = None
-    sequence_tokens: int | None = None
-    sequences: float | None = None
-    sequences_sharing_prefix: float | None = None
-    ignored_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +49,8 @@ class Observed:
 
     `asks` is what all sets ask for; `last_round` says where their groups went last. `scaled` is the last
     decision of autoscaling. `existing` holds the objects found under the names that ours need, by kind and
-    name. `served` says what replicas of each recorded revision serve. `device_classes` are those that the
+    name. `model_facts` holds what pods report of the model, by revision. `served` says what replicas of each
+    recorded revision serve. `device_classes` are those that the
     set's specs name. `hold_devices` names the group of the current move while its devices are not given
     back.
     """
@@ -82,7 +69,8 @@ class Observed:
     scaled: ZeroDecision | None = None
     targets: tuple[Target, ...] = ()
     engine_key: EngineKey = field(default_factory=EngineKey)
-    placeholders: Sequence[Pod] = ()
+    placeholders: Sequence[Placeholder] = ()
+    model_facts: Mapping[str, contract.ModelFacts] = field(default_factory=dict)
     routers: tuple[RouterSeen, ...] = ()
     router_trouble: Trouble | None = None
     device_classes: Mapping[str, DeviceClass] = field(default_factory=dict)

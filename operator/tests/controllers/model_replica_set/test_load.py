@@ -13,7 +13,7 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import Slo
 from flotilla_operator.controllers.model_replica_set.tell.load import load_status
-from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.pods import NOW

@@ -15,7 +15,8 @@ from flotilla_operator.controllers.model_replica_set.observe.memory import lasti
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.placement import Snapshot
-from flotilla_operator.workloads.placeholder import is_placeholder
+from flotilla_operator.replicas.provisioning import Placeholder
+from flotilla_operator.workloads.placeholder import is_placeholder, placeholder_of
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW, time_text
@@ -39,8 +40,12 @@ def planned(
     snapshot: Snapshot = EMPTY,
     later: float = 0,
 ) -> Plan:
-    seen = replace(observed(manifest, pods, snapshot=snapshot), placeholders=placeholders)
+    seen = replace(observed(manifest, pods, snapshot=snapshot), placeholders=shown(placeholders))
     return plan(seen, NOW + timedelta(seconds=later))
+
+
+def shown(pods: Sequence[dict[str, Any]]) -> list[Placeholder]:
+    return [placeholder_of(pod) for pod in pods]
 
 
 def made(done: Plan) -> list[dict[str, Any]]:
@@ -175,7 +180,7 @@ def test_while_replicas_are_held_back_what_was_asked_for_stays_until_its_time_ou
     asked = planned(manifest)
     there = live(asked, nodes=["new"])
     manifest["status"] = {**(asked.status or {}), **status}
-    seen = replace(observed(manifest, snapshot=EMPTY), placeholders=there, missing=missing)
+    seen = replace(observed(manifest, snapshot=EMPTY), placeholders=shown(there), missing=missing)
     done = plan(seen, NOW)
     assert (made(done), removed(done)) == ([], [])
     assert len(removed(plan(seen, NOW + timedelta(seconds=600)))) == 2
@@ -188,12 +193,12 @@ def test_while_replicas_are_held_back_no_more_is_asked_for_than_wait(
     asked = planned(asking_set(replicas=5))
     manifest = asking_set(replicas=1)
     manifest["status"] = {**(asked.status or {}), **status}
-    seen = replace(observed(manifest, snapshot=EMPTY), placeholders=live(asked), missing=missing)
+    seen = replace(observed(manifest, snapshot=EMPTY), placeholders=shown(live(asked)), missing=missing)
     done = plan(seen, NOW)
     assert (len(made(done)), len(removed(done))) == (0, 4)
     if status:
         manifest["status"] |= failed(-600)
-    later = replace(observed(manifest, snapshot=EMPTY), placeholders=live(asked), missing=missing)
+    later = replace(observed(manifest, snapshot=EMPTY), placeholders=shown(live(asked)), missing=missing)
     done = plan(later, NOW + timedelta(seconds=600))
     assert len(removed(done)) == 5
     assert done.status is not None

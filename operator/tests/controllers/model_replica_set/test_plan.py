@@ -34,6 +34,7 @@ from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason
 from flotilla_operator.workloads.forms import Marks, form_of
 from flotilla_operator.workloads.group_pods import member_of
+from flotilla_operator.workloads.model_facts import reported_by_revision
 from flotilla_operator.workloads.model_replica_set import names_of_stages, router_objects
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_runtime import contract
@@ -112,6 +113,7 @@ def observed(
         existing=existing,
         rendering=Rendering(images=IMAGES),
         missing=missing,
+        model_facts=reported_by_revision(pods),
         load=load or RouterLoad(),
         scaled=decided_on(me, load or RouterLoad()),
         records={me.newest.revision: Record(name="record", uid="uid-record")},

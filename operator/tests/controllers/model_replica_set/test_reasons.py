@@ -26,6 +26,7 @@ from tests.builders.placement import cluster, node, used
 from tests.builders.pods import NOW, container_status, stage_pod, terminated, time_text, waiting
 from tests.controllers.model_replica_set.sized_sets import a_set, saying
 from tests.controllers.model_replica_set.test_placeholders import asking_set, live, planned, remembered
+from tests.controllers.model_replica_set.test_placeholders import shown as placeholders_shown
 from tests.controllers.model_replica_set.test_plan import (
     drained,
     member,
@@ -129,7 +130,7 @@ def nodes_that_did_not_come() -> Observed:
     for pod in placeholders:
         pod["metadata"]["creationTimestamp"] = time_text(600)
     seen = observed(remembered(asking_set(), asked), snapshot=cluster())
-    return replace(seen, placeholders=placeholders)
+    return replace(seen, placeholders=placeholders_shown(placeholders))
 
 
 SPEC, PLACED, ROUTER = ConditionType.SPEC_VALID, ConditionType.PLACED, ConditionType.ROUTER_READY

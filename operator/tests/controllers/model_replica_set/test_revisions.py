@@ -8,7 +8,7 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
 from tests.builders.model_replica_set import gpu_set, said
 from tests.builders.placement import cluster, node
@@ -19,71 +19,77 @@ from tests.support.planned import plan_of_set as plan
 DEADLINE_SECONDS = 1800
 
 
-def updating(placed: str, failed: str | None) -> dict[str, Any]:
-    """A set whose update has not got on for its deadline, with what its last plan said of room."""
-    manifest = gpu_set(replicas=1)
-    before = {
+ASKS = {"nodeProvisioning": {"mode": "Placeholders", "timeoutSeconds": 600}}
+GAVE_UP = {"timeouts": 1, "placeholders": 0, "bound": 0, "retryTime": time_text(-300)}
+LEFT_TO_SCHEDULER = {"accelerator": None, "parallelism": {"tensor": 1}}
+NO_CPU = "0/3 nodes are available: 3 Insufficient cpu."
+NO_LABEL = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+BIG, FULL, SMALL = 8, 4, 2  # GPUs of the node on which the old replica holds four
+
+
+def backoff(reason: str, until: float) -> dict[str, Any]:
+    """Replicas that failed or were refused, which are tried again in so many seconds."""
+    held = {"failures": 4, "failedTime": time_text(10), "untilTime": time_text(-until), "reason": reason}
+    return {"backoff": held, "conditions": [said("Placed", "BackingOff")]}
+
+
+def updating(status: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """A set of one replica whose update has not got on for its deadline."""
+    manifest = gpu_set(replicas=1, **spec)
+    rollout = {
         "revision": revision_of_set(manifest),
         "goodRevision": "old",
         "outdatedReplicas": 1,
         "progressTime": time_text(DEADLINE_SECONDS),
     }
-    held = {"failures": 4, "failedTime": time_text(10), "untilTime": time_text(-30), "reason": failed}
-    status = {
-        "observedGeneration": 1,
-        "rollout": before,
-        "conditions": [said("Placed", *placed.split(": ", 1))],
-        "backoff": held if failed else None,
-    }
-    return {**manifest, "status": status}
+    return {**manifest, "status": {"observedGeneration": 1, "rollout": rollout, **status}}
 
 
 @pytest.mark.parametrize(
-    ("placed", "failed", "fails"),
+    ("status", "spec", "gpus", "new", "fails"),
     [
-        pytest.param("InsufficientCapacity", None, False, id="no node has room"),
-        pytest.param("NodesRequested", None, False, id="nodes are on their way"),
-        pytest.param("NodeProvisioningTimedOut", None, False, id="the node pool is at its limit"),
+        pytest.param({}, {}, FULL, {}, False, id="no node has room"),
+        pytest.param({}, {}, SMALL, {}, True, id="no node will ever hold it"),
+        pytest.param({}, {"placement": ASKS}, SMALL, {}, False, id="a bigger node is on its way"),
         pytest.param(
-            "Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.", None, False, id="no CPU is free"
-        ),
-        pytest.param(
-            "Unschedulable: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
-            None,
+            {"placement": {"nodeProvisioning": GAVE_UP}},
+            {"placement": ASKS},
+            SMALL,
+            {},
             True,
-            id="no node has its labels",
+            id="a bigger node was asked for in vain",
         ),
-        pytest.param("QuotaExceeded", None, False, id="a quota has just refused its pods"),
-        pytest.param("BackingOff", "QuotaExceeded", False, id="it backs off since a quota refused them"),
-        pytest.param("BackingOff", "Forbidden", True, id="pod security refuses them"),
-        pytest.param("BackingOff", "GroupFailed", True, id="its replicas crash"),
-        pytest.param("NoNodeCanFit", None, True, id="no node will ever hold it"),
-        pytest.param("AllPlaced", None, True, id="it has room and does not get ready"),
+        pytest.param(
+            {"placement": {"nodeProvisioning": GAVE_UP}},
+            {"placement": ASKS},
+            FULL,
+            {},
+            False,
+            id="the node pool is at its limit",
+        ),
+        pytest.param({}, LEFT_TO_SCHEDULER, BIG, {"scheduler": NO_CPU}, False, id="no CPU is free"),
+        pytest.param({}, LEFT_TO_SCHEDULER, BIG, {"scheduler": NO_LABEL}, True, id="no node has its labels"),
+        pytest.param(
+            {"conditions": [said("Placed", "QuotaExceeded")]},
+            {},
+            BIG,
+            {},
+            False,
+            id="a quota has just refused its pods",
+        ),
+        pytest.param(backoff("QuotaExceeded", 30), {}, BIG, {}, False, id="it backs off for a quota"),
+        pytest.param(backoff("Forbidden", 30), {}, BIG, {}, True, id="pod security refuses them"),
+        pytest.param(backoff("GroupFailed", 300), {}, BIG, {}, True, id="its replicas crash"),
+        pytest.param({}, {}, BIG, {"pin": "a", "node": "a"}, True, id="it has room and does not get ready"),
     ],
 )
 def test_time_in_which_an_update_waits_for_room_does_not_count(
-    placed: str, failed: str | None, fails: bool
+    status: dict[str, Any], spec: dict[str, Any], gpus: int, new: dict[str, Any], fails: bool
 ) -> None:
-    manifest = updating(placed, failed)
+    """`new` is the pod of the new replica, where it has one."""
+    manifest = updating(status, **spec)
     pods = [member(manifest, "llama-old", node="a", ready=True, revision="old")]
-    done = plan(observed(manifest, pods), NOW)
-    assert done.status is not None
-    assert bool(done.status["rollout"]["failedRevision"]) == fails
-
-
-@pytest.mark.parametrize(
-    ("placed", "gpus", "fails"),
-    [
-        pytest.param("NodesRequested", 2, False, id="a bigger node may come"),
-        pytest.param("NodeProvisioningTimedOut", 2, True, id="no bigger node has come"),
-        pytest.param("NodeProvisioningTimedOut", 4, False, id="it would fit if there were more of the same"),
-    ],
-)
-def test_an_update_that_fits_no_node_fails_once_a_node_was_asked_for_in_vain(
-    placed: str, gpus: int, fails: bool
-) -> None:
-    manifest = updating(placed, None)
-    pods = [member(manifest, "llama-old", node="a", ready=True, revision="old")]
+    pods += [member(manifest, "llama-new", **new)] if new else []
     done = plan(observed(manifest, pods, snapshot=cluster(node("a", gpus=gpus))), NOW)
     assert done.status is not None
     assert bool(done.status["rollout"]["failedRevision"]) == fails

@@ -24,16 +24,16 @@ from flotilla_operator.controllers.model_replica_set.act.leaving import departur
 from flotilla_operator.controllers.model_replica_set.act.placeholders import placeholder_writes
 from flotilla_operator.controllers.model_replica_set.act.records import record_revisions
 from flotilla_operator.controllers.model_replica_set.act.templates import new_template, old_templates
-from flotilla_operator.controllers.model_replica_set.decide.asking import due_seconds
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.decide.looks import look_again
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import DEPLOYMENTS, PODS, SERVICES, Manifest, ObjectRef, resource_of
+from flotilla_operator.replicas.asking import due_seconds
 from flotilla_operator.replicas.departures import look_again_leaving
-from flotilla_operator.replicas.group import Phase
+from flotilla_operator.replicas.group import GroupIdentity, Phase
 from flotilla_operator.workloads.engine_key import engine_key_secret
-from flotilla_operator.workloads.engine_pod import GroupIdentity, engine_pods, engines, stages_of
+from flotilla_operator.workloads.engine_pod import engine_pods, engines, stages_of
 from flotilla_operator.workloads.gate import lifting
 
 

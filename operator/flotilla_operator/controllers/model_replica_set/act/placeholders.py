@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flotilla_operator.cluster.writes import Create, Delete, Write
-from flotilla_operator.controllers.model_replica_set.decide.asking import Asking
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.resources import PODS
+from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.intent import IntendedSet
-from flotilla_operator.replicas.provisioning import Place
+from flotilla_operator.replicas.provisioning import PlaceholderId
 from flotilla_operator.workloads.placeholder import Dress, placeholder_pod, placeholders
 
 NAME_LENGTH = 8
@@ -39,7 +39,7 @@ def placeholder_writes(asking: Asking | None, situation: Situation, now: datetim
     return [*removed, *created]
 
 
-def _name(me: IntendedSet, place: Place, now: datetime) -> str:
+def _name(me: IntendedSet, place: PlaceholderId, now: datetime) -> str:
     """A name that no recent placeholder had: one may still be terminating when the next is created."""
     suffix = stable_hash([me.owner.uid, now.isoformat(), place.slot, place.stage], length=NAME_LENGTH)
     return f"{placeholders(me.owner).name}-{suffix}"

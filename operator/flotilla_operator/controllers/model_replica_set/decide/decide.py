@@ -15,14 +15,12 @@ start     groups with nodes get their pods; without an accelerator the scheduler
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from flotilla_operator.autoscaling.from_zero import ZeroDecision
-from flotilla_operator.controllers.model_replica_set.decide.asking import Asking, ask_for_nodes
-from flotilla_operator.controllers.model_replica_set.decide.budget import pods_to_keep
-from flotilla_operator.controllers.model_replica_set.decide.rebalancing import Rebalancing, rebalancing
-from flotilla_operator.controllers.model_replica_set.decide.revisions import rollout_of
-from flotilla_operator.controllers.model_replica_set.decide.sizing import sized, unfit
-from flotilla_operator.controllers.model_replica_set.seen import Observed, Situation
-from flotilla_operator.placement import Placement, Refusal
+from flotilla_operator.capacity import FitReason
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, Situation
+from flotilla_operator.placement import Refusal
+from flotilla_operator.replicas.asking import Asking, ask_for_nodes
+from flotilla_operator.replicas.budget import pods_to_keep
 from flotilla_operator.replicas.demand import (
     Demand,
     Waiting,
@@ -32,13 +30,17 @@ from flotilla_operator.replicas.demand import (
 )
 from flotilla_operator.replicas.departures import Departure, departures
 from flotilla_operator.replicas.endings import ended_groups, released_groups, without_the_unfit
-from flotilla_operator.replicas.group import ReplicaGroup
-from flotilla_operator.replicas.intent import IntendedSet, in_force
+from flotilla_operator.replicas.group import GroupIdentity, ReplicaGroup
+from flotilla_operator.replicas.intent import in_force
 from flotilla_operator.replicas.moves import RebalancePhase
+from flotilla_operator.replicas.outlook import Outlook
+from flotilla_operator.replicas.rebalancing import Rebalancing, rebalancing
+from flotilla_operator.replicas.revision import judged_revision
 from flotilla_operator.replicas.rollout import Rollout
 from flotilla_operator.replicas.rounds import Asked, Room, asked_by, room_for
 from flotilla_operator.replicas.scale import scale
-from flotilla_operator.workloads.engine_pod import GroupIdentity
+from flotilla_operator.replicas.sizing import Misfit, sized
+from flotilla_operator.replicas.start import start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,103 +82,76 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
     """
     if observed.facts.leaves:
         return None
-    scaling = scale(observed.facts, observed.scaled)
-    me = in_force(observed.facts, scaling)
-    situation, groups = _endings(observed, me, scaling, now)
-    demand = demand_of(me, groups, observed.around, now)
-    room = _room(situation, demand, now)
-    moves = rebalancing(situation, demand, room.placement, now)
+    situation, groups = _in_force(observed, now)
+    demand = demand_of(situation.me, groups, situation.around, now)
+    room, outlook = _room(situation, demand, now)
+    moves = rebalancing(outlook, observed.hold_devices, now)
     if demand.move is not None and moves.after.phase is RebalancePhase.STOPPED:
-        demand = without_move(demand)
-        room = _room(situation, demand, now)
-    placement = room.placement
-    rollout = rollout_of(situation, demand, placement, now)
-    if me.spec.paused:
-        return _looking_on(situation, demand, rollout, now)
-    started = _start(situation, demand, placement, now)
-    asking = ask_for_nodes(situation, demand, placement, len(started), now)
-    names = {group.name for group in started}
-    deadline = timedelta(seconds=me.spec.drain.deadline_seconds)
+        room, outlook = _room(situation, without_move(demand), now)
+    if situation.me.spec.paused:
+        return _looking_on(situation, outlook, now)
+    started = start(outlook, now)
+    asking = ask_for_nodes(outlook, observed.placeholders, len(started.groups), now)
+    names = {group.name for group in started.groups}
+    deadline = timedelta(seconds=situation.me.spec.drain.deadline_seconds)
+    demand = outlook.demand
     return Decision(
         situation=situation,
         demand=demand,
-        rollout=rollout,
+        rollout=judged_revision(outlook, observed.load, asking, now),
         ended=tuple(ended_groups(demand.groups)),
         room=room,
-        started=started,
+        started=started.groups,
         waiting=tuple(waiting for waiting in demand.waiting if waiting.name not in names),
         asking=asking,
         departures=departures(demand.turnover, observed.routers, deadline, now),
-        pods_to_keep=pods_to_keep(situation, demand, placement, asking, now),
+        pods_to_keep=pods_to_keep(outlook, asking, now),
         rebalancing=moves,
     )
 
 
-def _endings(
-    observed: Observed, me: IntendedSet, scaling: ZeroDecision | None, now: datetime
-) -> tuple[Situation, tuple[ReplicaGroup, ...]]:
-    """The judged groups, and the situation with what is known of the model's size."""
-    groups = judged_groups(me, observed.around, now, observed.load)
-    unsized = Situation(observed=observed, me=me, missing=observed.missing, scaling=scaling)
-    situation = sized(unsized, groups)
-    verdict = unfit(situation)
-    if verdict is not None and me.replicas and not me.spec.paused:
-        groups = without_the_unfit(groups, me.revision, me.replicas, verdict.reason)
-    return situation, groups
+def _in_force(observed: Observed, now: datetime) -> tuple[Situation, tuple[ReplicaGroup, ...]]:
+    """The set as it is in force, with what is known of the model's size; and its judged groups."""
+    scaling = scale(observed.facts, observed.scaled)
+    me, around = in_force(observed.facts, scaling), observed.around
+    groups = judged_groups(me, around, now, observed.load)
+    sizing = sized(me, groups, observed.model_facts.get(me.revision), around)
+    missing = observed.missing
+    if sizing.misfit is not None:
+        verdict = _missing(sizing.misfit)
+        missing = (*missing, verdict)
+        if me.replicas and not me.spec.paused:
+            groups = without_the_unfit(groups, me.revision, me.replicas, verdict.reason)
+    return Situation(observed=observed, me=me, missing=missing, scaling=scaling, sizing=sizing), groups
 
 
-def _looking_on(situation: Situation, demand: Demand, rollout: Rollout, now: datetime) -> Decision:
+def _missing(misfit: Misfit) -> Missing:
+    """A model that does not fit counts as something that a person must correct."""
+    divides = misfit.reason is not FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS
+    reason = Reason.MODEL_DOES_NOT_FIT if divides else Reason.TENSOR_DOES_NOT_DIVIDE_HEADS
+    return Missing(field=misfit.field, reason=reason, message=misfit.message)
+
+
+def _looking_on(situation: Situation, outlook: Outlook, now: datetime) -> Decision:
     """A paused set is left alone.
 
     It still releases half-bound groups and asks for no nodes, because both cost something.
     """
+    asking = ask_for_nodes(outlook, situation.observed.placeholders, 0, now)
     return Decision(
         situation=situation,
-        demand=demand,
-        rollout=rollout,
-        ended=tuple(released_groups(demand.groups)),
-        waiting=demand.waiting,
-        asking=ask_for_nodes(situation, demand, None, 0, now),
+        demand=outlook.demand,
+        rollout=judged_revision(outlook, situation.load, asking, now),
+        ended=tuple(released_groups(outlook.demand.groups)),
+        waiting=outlook.demand.waiting,
+        asking=asking,
     )
 
 
-def _room(situation: Situation, demand: Demand, now: datetime) -> Room:
+def _room(situation: Situation, demand: Demand, now: datetime) -> tuple[Room, Outlook]:
     """Where the waiting groups go. A set that lacks something that its spec names asks for nothing."""
-    me, seen = situation.me, situation.observed
-    mine = Asked() if situation.missing else asked_by(me, demand, situation.around, now)
-    return room_for(me.full_name, mine, seen.asks, situation.around, seen.last_round, now)
-
-
-def _start(
-    situation: Situation, demand: Demand, placement: Placement | None, now: datetime
-) -> tuple[GroupIdentity, ...]:
-    """The groups that get their pods now."""
-    me = situation.me
-    if situation.missing or (demand.backoff is not None and demand.backoff.holds(now)):
-        return ()
-    used_ids = {group.server_id for group in demand.groups}
-    started: list[GroupIdentity] = []
-    for waiting in demand.waiting:
-        nodes: tuple[str, ...] = ()
-        if me.asks is not None:
-            binding = placement.binding_of(me.full_name, waiting.name) if placement else None
-            if binding is None:
-                continue
-            nodes = binding.nodes
-        server_id = _smallest_free(used_ids)
-        used_ids.add(server_id)
-        started.append(
-            GroupIdentity(
-                name=waiting.name,
-                server_id=server_id,
-                revision=demand.revision,
-                nodes=nodes,
-                waiting_since=waiting.since,
-            )
-        )
-    return tuple(started)
-
-
-def _smallest_free(used: set[int]) -> int:
-    """The smallest free server id. Routers hash on ids, so a replacement gets the keys of the lost group."""
-    return next(candidate for candidate in range(1, len(used) + 2) if candidate not in used)
+    me, around, seen = situation.me, situation.around, situation.observed
+    mine = Asked() if situation.missing else asked_by(me, demand, around, now)
+    room = room_for(me.full_name, mine, seen.asks, around, seen.last_round, now)
+    lacks = bool(situation.missing)
+    return room, Outlook(me=me, demand=demand, around=around, placement=room.placement, lacks=lacks)

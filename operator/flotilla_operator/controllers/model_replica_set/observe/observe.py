@@ -54,8 +54,9 @@ from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.forms import Marks
 from flotilla_operator.workloads.group_pods import group_name, pod_is_over
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.model_facts import reported_by_revision
 from flotilla_operator.workloads.model_replica_set import router_objects
-from flotilla_operator.workloads.placeholder import is_placeholder
+from flotilla_operator.workloads.placeholder import is_placeholder, placeholder_of
 from flotilla_operator.workloads.pod_trouble import router_trouble
 from flotilla_operator.workloads.router import routers
 from flotilla_runtime import contract
@@ -135,7 +136,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         scaled=world.decisions.last(uid),
         targets=targets,
         engine_key=key,
-        placeholders=[pod for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
+        placeholders=[placeholder_of(pod) for pod in world.caches.owned(PODS, uid) if is_placeholder(pod)],
+        model_facts=reported_by_revision(engine_pods(world.caches, uid)),
         routers=routers_seen(pods, answers),
         router_trouble=router_trouble(pod for pod in router_pods if not pod_is_over(pod)),
         device_classes=device_classes((form.spec for form in (me.newest, me.good) if form), world.caches),

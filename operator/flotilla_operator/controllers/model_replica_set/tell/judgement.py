@@ -13,11 +13,11 @@ from flotilla_operator.autoscaling.from_zero import ZeroDecision, ZeroReason
 from flotilla_operator.controllers.conditions import Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.failures import MENDED_BY_A_PERSON
 from flotilla_operator.controllers.ignored_fields import told_of
-from flotilla_operator.controllers.model_replica_set.decide.asking import Asking
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.objects.times import timestamp
 from flotilla_operator.placement import Refusal
+from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
 from flotilla_operator.replicas.moves import Move
@@ -139,7 +139,7 @@ def _nodes_asked_for(facts: Facts, refusal: Refusal, asking: Asking) -> Conditio
     in_vain = asking.pausing and not refusal.fits_when_empty
     return _wrong(
         ConditionType.PLACED,
-        asking.reason,
+        Reason(asking.reason),
         f"{_refused(facts, refusal)}; {asking.message}",
         mended_by=MendedBy.PERSON if in_vain else MendedBy.TIME,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import Slo
 from flotilla_operator.controllers.conditions import rounded
-from flotilla_operator.replicas.evidence import Answers
+from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
 
 SESSIONS_SHARE = 0.1  # of the shown number

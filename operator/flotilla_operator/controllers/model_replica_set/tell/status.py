@@ -11,7 +11,6 @@ from flotilla_operator.controllers.conditions import merged, transitions
 from flotilla_operator.controllers.ignored_fields import ignored_fields
 from flotilla_operator.controllers.live_objects import live_object
 from flotilla_operator.controllers.model_replica_set.act.applied import names_taken
-from flotilla_operator.controllers.model_replica_set.decide.asking import Asking
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.remembered import (
@@ -26,6 +25,7 @@ from flotilla_operator.controllers.model_replica_set.tell.load import load_statu
 from flotilla_operator.controllers.model_replica_set.tell.news import news_of
 from flotilla_operator.controllers.model_replica_set.tell.startups import capacity_status
 from flotilla_operator.objects.times import timestamp
+from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
 from flotilla_operator.replicas.moves import Rebalance

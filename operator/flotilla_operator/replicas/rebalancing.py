@@ -6,15 +6,15 @@ another group serves. When the replacement finds no room there any more, or an u
 stops and says so. What has already begun then ends as turnover would end it, and nothing else is moved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from flotilla_operator.controllers.model_replica_set.seen import Situation
-from flotilla_operator.placement import Claim, Placement, Settled, Snapshot, place, rebalance
-from flotilla_operator.replicas.demand import Demand, group_asked, only_on, standing_groups
-from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.placement import Claim, Settled, Snapshot, place, rebalance
+from flotilla_operator.replicas.demand import group_asked, only_on, standing_groups
+from flotilla_operator.replicas.group import ReplicaGroup
 from flotilla_operator.replicas.moves import Mode, Move, MovePhase, Rebalance, RebalancePhase
+from flotilla_operator.replicas.outlook import Outlook
 
 MOVES_SHOWN = 64
 LOOK_AGAIN_MOVING_SECONDS = 1.0
@@ -38,14 +38,15 @@ class Rebalancing:
     look_again_seconds: float = float("inf")
 
 
-def rebalancing(
-    situation: Situation, demand: Demand, placement: Placement | None, now: datetime
-) -> Rebalancing:
-    """The next step of what `flotilla.dev/rebalance` asks for."""
-    before = situation.me.memory.rebalance
+def rebalancing(outlook: Outlook, holding_devices: Collection[str], now: datetime) -> Rebalancing:
+    """The next step of what `flotilla.dev/rebalance` asks for.
+
+    `holding_devices` names the group of the current move while its devices are not given back.
+    """
+    before = outlook.me.memory.rebalance
     if not before.asked or before.answered:
         return Rebalancing(after=before)
-    after = _next(before, situation, demand, placement, now)
+    after = _next(before, outlook, holding_devices, now)
     return Rebalancing(
         after=after,
         before=before,
@@ -53,45 +54,35 @@ def rebalancing(
     )
 
 
-def _next(
-    before: Rebalance, situation: Situation, demand: Demand, placement: Placement | None, now: datetime
-) -> Rebalance:
-    accelerator = situation.me.spec.accelerator
+def _next(before: Rebalance, outlook: Outlook, holding_devices: Collection[str], now: datetime) -> Rebalance:
+    accelerator = outlook.me.spec.accelerator
     if before.mode is None:
         return replace(before, phase=RebalancePhase.REFUSED, message=NEITHER)
     if accelerator is None:
         message = "the scheduler places these replicas; set spec.accelerator to let the operator place them"
         return replace(before, phase=RebalancePhase.REFUSED, message=message)
     if before.phase is RebalancePhase.MOVING:
-        return _moving(before, situation, demand, placement, now)
-    if not is_settled(situation, demand):
+        return _moving(before, outlook, holding_devices, now)
+    if not outlook.is_settled:
         return replace(before, phase=RebalancePhase.WAITING, message=WAITS)
-    planned = _planned(before, situation, demand, now)
+    planned = _planned(before, outlook, now)
     if before.mode is Mode.SHOW:
         return replace(planned, phase=RebalancePhase.SHOWN)
-    return _begun(planned, situation, demand, now)
+    return _begun(planned, outlook, now)
 
 
-def is_settled(situation: Situation, demand: Demand) -> bool:
-    """Whether every wanted replica serves, and none is being added or removed."""
-    turnover, groups = demand.turnover, demand.groups
-    under_way = turnover.wanted_new or turnover.removals or turnover.returning or turnover.outdated
-    ready = all(group.lives and group.phase is Phase.READY for group in groups)
-    held = situation.missing or situation.me.spec.paused
-    return ready and len(groups) == situation.me.replicas and not under_way and not held
-
-
-def _planned(before: Rebalance, situation: Situation, demand: Demand, now: datetime) -> Rebalance:
+def _planned(before: Rebalance, outlook: Outlook, now: datetime) -> Rebalance:
     """Plan the moves that would raise the score."""
-    asked = group_asked(situation.me, demand, situation.around, now)
+    me, demand, around = outlook.me, outlook.demand, outlook.around
+    asked = group_asked(me, demand, around, now)
     if asked is None:
         return before
     settled = [
         Settled(group=replace(asked, name=group.name), nodes=group.nodes, sessions=group.sessions)
         for group in demand.groups
     ]
-    snapshot = replace(situation.around.snapshot, standing=standing_groups(situation.me, demand))
-    found = rebalance(snapshot, settled, situation.around.policy)
+    snapshot = replace(around.snapshot, standing=standing_groups(me, demand))
+    found = rebalance(snapshot, settled, around.policy)
     moves = [
         Move(
             group=move.group.name,
@@ -125,55 +116,57 @@ def _each_group_once(moves: Sequence[Move]) -> tuple[Move, ...]:
 
 
 def _moving(
-    before: Rebalance, situation: Situation, demand: Demand, placement: Placement | None, now: datetime
+    before: Rebalance, outlook: Outlook, holding_devices: Collection[str], now: datetime
 ) -> Rebalance:
     """The next step while a move is being carried out."""
     if (move := before.current) is None:
-        return _begun(before, situation, demand, now)
-    if demand.move is None:
+        return _begun(before, outlook, now)
+    if outlook.demand.move is None:
         return _stopped(before, "an update has begun")
-    group = next((group for group in demand.groups if group.name == move.group), None)
-    if group is None and is_settled(situation, demand):
-        return _begun(before.with_move(replace(move, phase=MovePhase.DONE)), situation, demand, now)
-    leaves = move.group in situation.observed.hold_devices if group is None else not group.lives
-    if not leaves and _is_refused(situation, demand, placement):
+    group = next((group for group in outlook.demand.groups if group.name == move.group), None)
+    if group is None and outlook.is_settled:
+        return _begun(before.with_move(replace(move, phase=MovePhase.DONE)), outlook, now)
+    leaves = move.group in holding_devices if group is None else not group.lives
+    if not leaves and _is_refused(outlook):
         return _stopped(before, _no_room(move))
     return before
 
 
-def _is_refused(situation: Situation, demand: Demand, placement: Placement | None) -> bool:
-    if placement is None or not demand.waiting:
+def _is_refused(outlook: Outlook) -> bool:
+    waiting, placement = outlook.demand.waiting, outlook.placement
+    if placement is None or not waiting:
         return False
-    owner = situation.me.owner
-    return placement.refusal_of(f"{owner.namespace}/{owner.name}", demand.waiting[0].name) is not None
+    return placement.refusal_of(outlook.me.full_name, waiting[0].name) is not None
 
 
-def _begun(before: Rebalance, situation: Situation, demand: Demand, now: datetime) -> Rebalance:
+def _begun(before: Rebalance, outlook: Outlook, now: datetime) -> Rebalance:
     """Begin the next move if it is still possible; without one, everything is done."""
     if (move := before.following) is None:
         message = f"{_counted(before.done)} done" if before.moves else before.message
         return replace(before, phase=RebalancePhase.DONE, message=message)
-    group = next((group for group in demand.groups if group.name == move.group), None)
+    groups, snapshot = outlook.demand.groups, outlook.around.snapshot
+    group = next((group for group in groups if group.name == move.group), None)
     if group is None or group.nodes != move.from_nodes:
         return _stopped(before, f"{move.group} is no longer on {_from(move)}")
-    beside = situation.me.spec.update.max_surge > 0
-    if beside and _has_room(move, situation, demand, situation.around.snapshot, now):
+    beside = outlook.me.spec.update.max_surge > 0
+    if beside and _has_room(move, outlook, snapshot, now):
         return _with(before, replace(move, phase=MovePhase.MOVING))
-    if not _has_room(move, situation, demand, _without(group, situation.around.snapshot), now):
+    if not _has_room(move, outlook, _without(group, snapshot), now):
         return _stopped(before, _no_room(move))
-    if len(demand.groups) == 1:
+    if len(groups) == 1:
         why = f"{move.group} would have to leave before its replacement starts, and no other replica serves"
         return _stopped(before, why)
     return _with(before, replace(move, phase=MovePhase.MOVING, drains_first=True))
 
 
-def _has_room(move: Move, situation: Situation, demand: Demand, snapshot: Snapshot, now: datetime) -> bool:
-    asked = group_asked(situation.me, demand, situation.around, now)
+def _has_room(move: Move, outlook: Outlook, snapshot: Snapshot, now: datetime) -> bool:
+    me, demand, around = outlook.me, outlook.demand, outlook.around
+    asked = group_asked(me, demand, around, now)
     if asked is None:
         return False
-    others = [one for one in standing_groups(situation.me, demand) if one.nodes != move.from_nodes]
-    there = only_on(asked, move.to_nodes, situation.around)
-    done = place(replace(snapshot, standing=others), [there], situation.around.policy, now.timestamp())
+    others = [one for one in standing_groups(me, demand) if one.nodes != move.from_nodes]
+    there = only_on(asked, move.to_nodes, around)
+    done = place(replace(snapshot, standing=others), [there], around.policy, now.timestamp())
     return bool(done.bindings)
 
 

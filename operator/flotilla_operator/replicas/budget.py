@@ -12,27 +12,23 @@ and are added on top, so they never make up for groups that serve.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flotilla_operator.controllers.model_replica_set.decide.asking import Asking, refusals_of
-from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.refusals import RefusalReason
-from flotilla_operator.placement import Placement
+from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.backoff import LIMIT_FORBIDDEN
-from flotilla_operator.replicas.demand import Demand
 from flotilla_operator.replicas.group import STOP_SECONDS, ReplicaGroup
-from flotilla_operator.workloads.engine_pod import stages_of
+from flotilla_operator.replicas.outlook import Outlook
 
 TRIED_AGAIN_WITHIN = 2 * LIMIT_FORBIDDEN  # with time to observe the answer
 
 
-def pods_to_keep(
-    situation: Situation, demand: Demand, placement: Placement | None, asking: Asking | None, now: datetime
-) -> int:
+def pods_to_keep(outlook: Outlook, asking: Asking | None, now: datetime) -> int:
     """The budget's `minAvailable`: one pod less than the groups have, because evicting it ends its group."""
+    me, demand = outlook.me, outlook.demand
     draining = [removal.group for removal in demand.turnover.removals]
     names = {group.name for group in draining}
     others = [group for group in demand.groups if group.name not in names]
-    coming = [stages_of(situation.me.spec)] * _coming(situation, demand, placement, asking, now)
-    wanted = [*_stages_of_those_with_room(others), *coming][: situation.me.replicas]
+    coming = [me.stages] * _coming(outlook, asking, now)
+    wanted = [*_stages_of_those_with_room(others), *coming][: me.replicas]
     return max(0, sum(wanted) + sum(group.stages for group in draining if group.ready) - 1)
 
 
@@ -46,28 +42,27 @@ def _has_room(group: ReplicaGroup) -> bool:
     return group.pinned or not any(member.not_bound_because for member in group.members)
 
 
-def _coming(
-    situation: Situation, demand: Demand, placement: Placement | None, asking: Asking | None, now: datetime
-) -> int:
+def _coming(outlook: Outlook, asking: Asking | None, now: datetime) -> int:
     """How many of the groups without pods will get them soon."""
-    me, waiting = situation.me, len(demand.waiting)
-    if situation.missing:
+    waiting, backoff = len(outlook.demand.waiting), outlook.demand.backoff
+    if outlook.lacks:
         return 0
-    if me.memory.refused:
-        return _replacing_what_a_quota_holds(situation, demand, now)
-    backs_off = demand.backoff is not None and demand.backoff.holds(now)
+    if outlook.me.memory.refused:
+        return _replacing_what_a_quota_holds(outlook, now)
+    backs_off = backoff is not None and backoff.holds(now)
     asked_for = asking is not None and asking.shape is not None and not asking.pausing
-    return waiting if backs_off or asked_for else waiting - len(refusals_of(me, placement))
+    return waiting if backs_off or asked_for else waiting - len(outlook.refusals)
 
 
-def _replacing_what_a_quota_holds(situation: Situation, demand: Demand, now: datetime) -> int:
+def _replacing_what_a_quota_holds(outlook: Outlook, now: datetime) -> int:
     """How many of the refused groups may get the quota of pods that are terminating.
 
     They must not have waited longer than such pods may take, and no other group may have been created since.
     """
+    demand = outlook.demand
     if demand.backoff is None or demand.backoff.reason != RefusalReason.QUOTA_EXCEEDED:
         return 0
-    ends_within = timedelta(seconds=situation.me.spec.drain.deadline_seconds + STOP_SECONDS)
+    ends_within = timedelta(seconds=outlook.me.spec.drain.deadline_seconds + STOP_SECONDS)
     times = (waiting.since for waiting in demand.waiting)
     lately = [since for since in times if now - since < ends_within + TRIED_AGAIN_WITHIN]
     made = sum(group.lives and group.created_at >= min(lately, default=now) for group in demand.groups)

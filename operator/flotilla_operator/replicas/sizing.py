@@ -30,23 +30,47 @@ from flotilla_operator.capacity import (
 from flotilla_operator.capacity.explain import explained, heads_not_divided
 from flotilla_operator.capacity.fit import UTILIZATION
 from flotilla_operator.capacity.kv_cache import FP8_BYTES
-from flotilla_operator.controllers.model_replica_set.decide.hardware import memory_gib_of, most_on_a_node
-from flotilla_operator.controllers.model_replica_set.decide.shared_prefix import why_ignored
-from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing, Situation, Sizing
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.replicas.hardware import memory_gib_of, most_on_a_node
 from flotilla_operator.replicas.intent import IntendedSet
-from flotilla_operator.workloads.model_facts import reported
+from flotilla_operator.replicas.shared_prefix import why_ignored
+from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_runtime import contract
 
 UTILIZATION_ARGUMENT = "--gpu-memory-utilization"
-VERDICTS = frozenset({Reason.MODEL_DOES_NOT_FIT, Reason.TENSOR_DOES_NOT_DIVIDE_HEADS})
 # With any of these in spec.engine.extraArgs, memory no longer follows from the fields of the spec.
 CHANGE_MEMORY = frozenset(
     """--config --cpu-offload-gb --data-parallel-size --decode-context-parallel-size --dtype --hf-overrides
     --kv-cache-dtype --kv-cache-memory-bytes --load-format --max-model-len --model --pipeline-parallel-size
     --quantization --tensor-parallel-size -dcp -dp -pp -q -tp""".split()  # noqa: SIM905
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """Why an engine cannot start, and the field of the spec that must change."""
+
+    field: str
+    reason: FitReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """What is known of the memory of one replica; a figure that is not known is None.
+
+    `ignored_prefix` says why the prefix that callers share is ignored, where it is. `misfit` is the verdict
+    that the model does not fit.
+    """
+
+    shape: ModelShape | None = None
+    kv_bytes_per_token: int | None = None
+    accelerator_gib: float | None = None
+    sequence_tokens: int | None = None
+    sequences: float | None = None
+    sequences_sharing_prefix: float | None = None
+    ignored_prefix: str | None = None
+    misfit: Misfit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,45 +85,31 @@ class Served:
     ignored_prefix: str | None
 
 
-def sized(situation: Situation, groups: Sequence[ReplicaGroup]) -> Situation:
-    """The situation with the sizes added, and with what the model lacks added to what is missing."""
-    me = situation.me
-    memory_gib = memory_gib_of(me.spec, situation.around)
-    shape = _shape_known(situation, me.revision)
+def sized(
+    me: IntendedSet,
+    groups: Sequence[ReplicaGroup],
+    reported: contract.ModelFacts | None,
+    around: Surroundings,
+) -> Sizing:
+    """What is known of a set's memory; `reported` is what pods of the revision in force say of the model."""
+    form = me.intent.form
+    memory_gib = memory_gib_of(form, around)
+    shape = _shape_known(me, reported)
     if shape is None:
-        return replace(
-            situation, sizing=Sizing(accelerator_gib=memory_gib, ignored_prefix=why_ignored(me.spec, None))
-        )
+        return Sizing(accelerator_gib=memory_gib, ignored_prefix=why_ignored(me.spec, None))
     served = _served(me.spec, shape, memory_gib)
-    misfit = None
-    if not _has_served(me, groups):
-        misfit = _misfit(served, most_on_a_node(me.spec, situation.around))
-    return replace(
-        situation,
-        missing=situation.missing if misfit is None else (*situation.missing, misfit),
-        sizing=_sizing(served),
-    )
+    misfit = None if _has_served(me, groups) else _misfit(served, most_on_a_node(form, around))
+    return replace(_sizing(served), misfit=misfit)
 
 
-def unfit(situation: Situation) -> Missing | None:
-    """The verdict that the model does not fit."""
-    return next((missing for missing in situation.missing if missing.reason in VERDICTS), None)
-
-
-def _shape_known(situation: Situation, revision: str) -> ModelShape | None:
-    """The model's shape, from pods of this revision, or from the status if that has the same source."""
-    pods = [
-        pod
-        for pod in situation.pods
-        if (pod["metadata"].get("labels") or {}).get(contract.LABEL_REVISION) == revision
-    ]
-    facts = reported(pods)
-    if facts is not None:
-        try:
-            return shape_of(facts.config, facts.file_bytes, facts.stored_bytes)
-        except ConfigError:
-            return None
-    return _shape_kept(situation.me)
+def _shape_known(me: IntendedSet, reported: contract.ModelFacts | None) -> ModelShape | None:
+    """The model's shape, as pods report it, or from the status if that has the same source."""
+    if reported is None:
+        return _shape_kept(me)
+    try:
+        return shape_of(reported.config, reported.file_bytes, reported.stored_bytes)
+    except ConfigError:
+        return None
 
 
 def _shape_kept(me: IntendedSet) -> ModelShape | None:
@@ -174,23 +184,20 @@ def _sizing(served: Served) -> Sizing:
     )
 
 
-def _misfit(served: Served, per_node: int) -> Missing | None:
+def _misfit(served: Served, per_node: int) -> Misfit | None:
     """What keeps the engine from starting, as a sentence that says what would fit."""
     shape, parallel = served.shape, served.parallel
     if not divides_heads(shape, parallel.tensor):
-        return _missing(FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS, heads_not_divided(shape, parallel))
+        return Misfit(
+            field="spec.parallelism.tensor",
+            reason=FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS,
+            message=heads_not_divided(shape, parallel),
+        )
     if served.accelerator is None or served.wanted is None:
         return None
     verdict = fit(shape, served.accelerator, served.wanted, parallel)
     if verdict.fits:
         return None
     found = remedies(shape, served.accelerator, served.wanted, parallel, per_node)
-    return _missing(verdict.reason, explained(shape, served.accelerator, served.wanted, verdict, found))
-
-
-def _missing(reason: FitReason, sentence: str) -> Missing:
-    if reason is FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS:
-        field, shown = "spec.parallelism.tensor", Reason.TENSOR_DOES_NOT_DIVIDE_HEADS
-    else:
-        field, shown = "spec.parallelism", Reason.MODEL_DOES_NOT_FIT
-    return Missing(field=field, reason=shown, message=sentence)
+    message = explained(shape, served.accelerator, served.wanted, verdict, found)
+    return Misfit(field="spec.parallelism", reason=verdict.reason, message=message)

@@ -5,28 +5,27 @@ up. A change of the spec starts over.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from flotilla_operator.api.model_replica_set import NodeProvisioningMode
-from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.times import timestamp
-from flotilla_operator.placement import Group, Placement, Refusal
-from flotilla_operator.replicas.demand import Demand
+from flotilla_operator.placement import Group
 from flotilla_operator.replicas.group import Phase
-from flotilla_operator.replicas.intent import IntendedSet
-from flotilla_operator.replicas.provisioning import Asked, Placeholder, Provisioning, decide
-from flotilla_operator.replicas.surroundings import Surroundings
-from flotilla_operator.workloads.engine_pod import claim_volumes, stages_of
-from flotilla_operator.workloads.group_pods import Pod, created_at, pod_is_over
-from flotilla_operator.workloads.placeholder import (
-    Shape,
-    place_of,
-    shape_hash_of,
-)
+from flotilla_operator.replicas.outlook import Outlook
+from flotilla_operator.replicas.provisioning import Placeholder, Provisioning, Unplaced, decide
+from flotilla_operator.replicas.shape import PlaceholderShape
 
 ON_THE_WAY = frozenset({Phase.GATED, Phase.BINDING})
+
+
+class AskingReason(StrEnum):
+    """Why replicas wait for which nodes are or were asked."""
+
+    NODES_REQUESTED = "NodesRequested"
+    TIMED_OUT = "NodeProvisioningTimedOut"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +33,7 @@ class Asking:
     """The decision and the shape that it is about. Without a waiting replica there is no shape."""
 
     provisioning: Provisioning
-    shape: Shape | None = None
+    shape: PlaceholderShape | None = None
 
     @property
     def pausing(self) -> bool:
@@ -42,9 +41,9 @@ class Asking:
         return self.shape is not None and not self.provisioning.standing
 
     @property
-    def reason(self) -> Reason:
-        """The reason of the condition that says why replicas wait."""
-        return Reason.NODE_PROVISIONING_TIMED_OUT if self.pausing else Reason.NODES_REQUESTED
+    def reason(self) -> AskingReason:
+        """Why replicas wait."""
+        return AskingReason.TIMED_OUT if self.pausing else AskingReason.NODES_REQUESTED
 
     @property
     def message(self) -> str:
@@ -62,29 +61,28 @@ class Asking:
 
 
 def ask_for_nodes(
-    situation: Situation, demand: Demand, placement: Placement | None, starting: int, now: datetime
+    outlook: Outlook, held: Sequence[Placeholder], starting: int, now: datetime
 ) -> Asking | None:
     """What to do about the set's refused replicas; None where nothing is or was asked for.
 
-    `starting` replicas get their pods now.
+    `held` are the placeholders that exist. `starting` replicas get their pods now.
     """
-    me, held = situation.me, situation.observed.placeholders
+    me, demand = outlook.me, outlook.demand
     wish = me.spec.placement.node_provisioning
     if wish is None or wish.mode is NodeProvisioningMode.NONE or me.spec.paused:
-        removed = tuple(_placeholder(pod, None) for pod in held)
-        return Asking(provisioning=Provisioning(remove=removed)) if removed else None
-    refusals = refusals_of(me, placement)
-    shape = _shape(refusals[0].group, me, situation.around) if refusals else None
-    held_back = placement is None and bool(demand.waiting)
-    asked = Asked(
+        return Asking(provisioning=Provisioning(remove=tuple(held))) if held else None
+    refusals = outlook.refusals
+    shape = _shape(refusals[0].group, outlook) if refusals else None
+    held_back = outlook.placement is None and bool(demand.waiting)
+    unplaced = Unplaced(
         replicas=len(demand.waiting if held_back else refusals),
         starting=starting + sum(group.lives and group.phase in ON_THE_WAY for group in demand.groups),
-        stages=stages_of(me.spec),
+        stages=me.stages,
         timeout=timedelta(seconds=wish.timeout_seconds),
         held_back=held_back,
     )
-    seen = [_placeholder(pod, shape) for pod in held]
-    return Asking(provisioning=decide(asked, seen, me.memory.attempts, now), shape=shape)
+    seen = [_of_this_shape(placeholder, shape) for placeholder in held]
+    return Asking(provisioning=decide(unplaced, seen, me.memory.attempts, now), shape=shape)
 
 
 def due_seconds(asking: Asking | None) -> float:
@@ -93,34 +91,21 @@ def due_seconds(asking: Asking | None) -> float:
     return math.inf if due is None else due
 
 
-def refusals_of(me: IntendedSet, placement: Placement | None) -> list[Refusal]:
-    """Why the set's waiting replicas have no place."""
-    if placement is None:
-        return []
-    return [refusal for refusal in placement.refusals if refusal.group.owner == me.full_name]
-
-
-def _shape(group: Group, me: IntendedSet, around: Surroundings) -> Shape:
-    return Shape(
+def _shape(group: Group, outlook: Outlook) -> PlaceholderShape:
+    form = outlook.me.intent.form
+    return PlaceholderShape(
         requests=group.requests,
         stages=group.stages,
         node_selector=group.node_selector,
-        tolerations=[toleration.manifest() for toleration in me.spec.placement.tolerations],
+        tolerations=[toleration.manifest() for toleration in form.spec.placement.tolerations],
         products=group.products,
-        product_labels=around.policy.product_labels,
-        claims=claim_volumes(me.spec),
+        product_labels=outlook.around.policy.product_labels,
+        claims=form.claims,
         pack_within=group.pack_within if group.must_pack else None,
         spread_across=group.spread_across if group.must_spread else None,
     )
 
 
-def _placeholder(pod: Pod, shape: Shape | None) -> Placeholder:
-    fits = shape is None or shape_hash_of(pod) == shape.hash
-    return Placeholder(
-        name=pod["metadata"]["name"],
-        uid=pod["metadata"]["uid"],
-        place=place_of(pod),
-        created_at=created_at(pod),
-        node=pod["spec"].get("nodeName"),
-        useful=fits and not pod_is_over(pod),
-    )
+def _of_this_shape(placeholder: Placeholder, shape: PlaceholderShape | None) -> Placeholder:
+    fits = shape is None or placeholder.shape == shape.hash
+    return placeholder if fits else replace(placeholder, useful=False)

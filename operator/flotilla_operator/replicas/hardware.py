@@ -6,33 +6,34 @@ memory is unknown: a guess could refuse a model that fits.
 
 from collections.abc import Iterator, Sequence
 
-from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.placement import Node
+from flotilla_operator.replicas.facts import Form
 from flotilla_operator.replicas.surroundings import Surroundings
-from flotilla_operator.workloads.devices import accelerator_resource
 
 MEMORY_LABEL = "nvidia.com/gpu.memory"  # in MiB
 MIB_PER_GIB = 1024
 USUAL_PER_NODE = 8  # where no node says how many accelerators one can have
 
 
-def memory_gib_of(spec: ModelReplicaSetSpec, around: Surroundings) -> float | None:
+def memory_gib_of(form: Form, around: Surroundings) -> float | None:
     """The memory of one accelerator; None when it is not known."""
+    spec = form.spec
     if spec.accelerator is None:
         return None
     if spec.accelerator.memory_gib is not None:
         return spec.accelerator.memory_gib
-    return _labelled_gib([node for node, count in _chosen(spec, around) if count >= spec.parallelism.tensor])
+    return _labelled_gib([node for node, count in _chosen(form, around) if count >= spec.parallelism.tensor])
 
 
-def most_on_a_node(spec: ModelReplicaSetSpec, around: Surroundings) -> int:
+def most_on_a_node(form: Form, around: Surroundings) -> int:
     """The largest number of accelerators on one node."""
-    return max((count for _, count in _chosen(spec, around)), default=0) or USUAL_PER_NODE
+    return max((count for _, count in _chosen(form, around)), default=0) or USUAL_PER_NODE
 
 
-def _chosen(spec: ModelReplicaSetSpec, around: Surroundings) -> Iterator[tuple[Node, int]]:
+def _chosen(form: Form, around: Surroundings) -> Iterator[tuple[Node, int]]:
     """The nodes that match the set's own requirements, each with its number of accelerators."""
-    if spec.accelerator is None or (resource := accelerator_resource(spec)) is None:
+    spec, resource = form.spec, form.accelerator
+    if spec.accelerator is None or resource is None:
         return
     products, wishes = spec.accelerator.products, spec.placement.node_selector.items()
     for node in around.snapshot.topology.nodes:
