@@ -25,7 +25,7 @@ RANDOM_MODULES = frozenset({"random", "secrets", "uuid"})
 
 # The names of files and folders in the package of a kind that may do it.
 MAY_WRITE = frozenset({"act"})
-MAY_BE_RANDOM = frozenset({"act", "observe"})
+MAY_BE_RANDOM = frozenset({"act"})
 MAY_READ_CACHES = frozenset({"observe", "references", "wakes"})
 MAY_READ_CACHES_IN = {"controller": frozenset({"wakes", "references"})}
 # `jobs` reads the statuses of Jobs and their pods, `remembered` that of the object itself.

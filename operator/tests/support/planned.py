@@ -9,7 +9,7 @@ from flotilla_operator.cluster.writes import Acts, Event, Told, Write
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.agent_fleet.seen import Observed as FleetSeen
 from flotilla_operator.controllers.controller import Controller
-from flotilla_operator.controllers.model_replica_set.act.act import act
+from flotilla_operator.controllers.model_replica_set.act.act import act, new_key
 from flotilla_operator.controllers.model_replica_set.decide.decide import decide
 from flotilla_operator.controllers.model_replica_set.seen import Observed as SetSeen
 from flotilla_operator.controllers.model_replica_set.tell.tell import rests_on, tell
@@ -51,7 +51,7 @@ def plan_by(controller: Controller[Any, Any], facts: Any, now: datetime) -> Plan
 def plan_of_set(observed: SetSeen, now: datetime) -> Plan:
     decision = decide(observed, now)
     resting = {} if decision is None or decision.paused else rests_on(decision)
-    return _together(act(decision, now), tell(decision, [], observed.manifest, now), resting)
+    return _together(act(decision, new_key, now), tell(decision, [], observed.manifest, now), resting)
 
 
 def told_of_set(observed: SetSeen, refusals: Sequence[Refusal], now: datetime) -> Told:

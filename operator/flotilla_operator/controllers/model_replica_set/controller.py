@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.controller import World
-from flotilla_operator.controllers.model_replica_set.act.act import act
+from flotilla_operator.controllers.model_replica_set.act.act import act, new_key
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision, decide
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe, owner_of
@@ -107,7 +107,7 @@ class ModelReplicaSetController:
 
     def act(self, observed: Observed, decision: Decision | None, now: datetime) -> Acts:
         """The writes that lead there; the room of pods to be created is held until they are seen."""
-        acts = replace(act(decision, now), wakes=woken_by_round(observed, decision))
+        acts = replace(act(decision, new_key, now), wakes=woken_by_round(observed, decision))
         owner = observed.facts.owner
         self.memory.note_promises(owner, acts.writes, now)
         if decision is not None:

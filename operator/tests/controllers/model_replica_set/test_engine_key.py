@@ -27,8 +27,7 @@ async def test_the_first_key_restarts_nothing() -> None:
     without = routers(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
     for around in (world(), world(without)):
         key = await engine_key_of(OWNER, spec_of(), around, {}, NOW)
-        assert key.new is not None
-        assert len(key.new) > 40
+        assert key.missing
         assert key.made_anew == ""
 
 
@@ -37,17 +36,17 @@ async def test_a_first_key_that_is_refused_is_asked_for_again_and_is_no_loss() -
     for seconds in (0, 60):
         now = NOW + timedelta(seconds=seconds)
         key = await engine_key_of(OWNER, spec_of(), world(), asked, now)
-        assert (key.new is not None, key.made_anew, key.lost) == (True, "", False)
+        assert (key.missing, key.made_anew, key.lost) == (True, "", False)
 
 
 async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
     secrets, asked = keys(), {OWNER.uid: ""}
     around = world(routers(), secrets=secrets)
     key = await engine_key_of(OWNER, spec_of(), around, asked, NOW)
-    assert key.new is not None
+    assert key.missing
     assert (key.made_anew, key.lost) == ("2026-05-01T12:00:00Z", True)
     again = await engine_key_of(OWNER, spec_of(), around, asked, LATER)
-    assert (again.new is not None, again.made_anew, again.lost) == (True, key.made_anew, False)
+    assert (again.missing, again.made_anew, again.lost) == (True, key.made_anew, False)
     secrets.entries = {"llama-engine-key": {"key": "k", "madeAnew": key.made_anew}}
     assert await engine_key_of(OWNER, spec_of(), around, asked, LATER) == EngineKey(made_anew=key.made_anew)
     assert asked == {}, "the next loss is another one"
@@ -61,9 +60,9 @@ async def test_a_secret_of_a_deleted_set_is_no_key_and_is_asked_for_at_every_loo
         key = await engine_key_of(
             OWNER, spec_of(), world(secrets=secrets), asked, NOW + timedelta(seconds=seconds)
         )
-        assert (key.new is not None, key.made_anew) == (True, "")
+        assert (key.missing, key.made_anew) == (True, "")
     secrets.controller_uid = OWNER.uid
-    assert (await engine_key_of(OWNER, spec_of(), world(secrets=secrets), asked, NOW)).new is None
+    assert (await engine_key_of(OWNER, spec_of(), world(secrets=secrets), asked, NOW)).missing is False
 
 
 async def test_a_key_of_the_users_own_is_left_to_the_user() -> None:

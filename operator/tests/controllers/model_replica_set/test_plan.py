@@ -3,6 +3,7 @@ placement); here are the writes, the conditions, the events and the status that 
 test_apiserver.
 """
 
+import base64
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -957,9 +958,15 @@ class TestASetThatMayGoToZero:
         assert done.status["autoscaling"] is None
 
 
+def key_made(done: Plan) -> bytes:
+    first = done.writes[0]
+    assert isinstance(first, Create)
+    return base64.b64decode(first.manifest["data"]["key"])
+
+
 class TestTheEnginesKey:
     def test_is_written_before_what_is_started_with_it(self) -> None:
-        seen = replace(observed(model_replica_set()), engine_key=EngineKey(new="k"))
+        seen = replace(observed(model_replica_set()), engine_key=EngineKey(missing=True))
         done = plan(seen, NOW)
         first = done.writes[0]
         assert isinstance(first, Create)
@@ -971,12 +978,14 @@ class TestTheEnginesKey:
         }
         assert need_it == {"Deployment", "Pod"}
         assert EventReason.ENGINE_KEY_LOST not in reasons(done)
-        assert "k" not in repr(seen.engine_key)
+        keys = {key_made(done) for done in (plan(seen, NOW), plan(seen, NOW))}
+        assert all(len(key) > 40 for key in keys)
+        assert len(keys) == 2, "each is drawn anew"
 
     def test_that_was_lost_replaces_engines_and_routers(self) -> None:
         manifest = gpu_set(replicas=1)
         before = observed(manifest, [member(manifest, "llama-1", pin="a", node="a", ready=True)])
-        key = EngineKey(new="k", made_anew="2026-05-01T12:00:00Z", lost=True)
+        key = EngineKey(missing=True, made_anew="2026-05-01T12:00:00Z", lost=True)
         marked = Marks(key_made_anew=key.made_anew)
         newest = form_of(before.facts.owner, before.facts.newest.spec, marked, IMAGES)
         facts = replace(before.facts, key_made_anew=key.made_anew, newest=newest)

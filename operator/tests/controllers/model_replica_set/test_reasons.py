@@ -343,7 +343,7 @@ def test_conditions(seen: Observed, kind: ConditionType, status: str, reason: Re
 
 
 def new_key() -> Observed:
-    return replace(observed(ONE), engine_key=EngineKey(new="k", made_anew=time_text(), lost=True))
+    return replace(observed(ONE), engine_key=EngineKey(missing=True, made_anew=time_text(), lost=True))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ nodes     placeholders
 """
 
 import math
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from flotilla_operator.cluster.writes import Acts, Apply, Create, JsonPatch, Write
@@ -28,17 +29,32 @@ from flotilla_operator.controllers.model_replica_set.decide.decide import Decisi
 from flotilla_operator.controllers.model_replica_set.decide.looks import look_again
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.owners import Owner
-from flotilla_operator.objects.resources import DEPLOYMENTS, PODS, SERVICES, Manifest, ObjectRef, resource_of
+from flotilla_operator.objects.resources import (
+    DEPLOYMENTS,
+    PODS,
+    SECRETS,
+    SERVICES,
+    Manifest,
+    ObjectRef,
+    resource_of,
+)
 from flotilla_operator.replicas.asking import due_seconds
 from flotilla_operator.replicas.departures import look_again_leaving
 from flotilla_operator.replicas.group import GroupIdentity, Phase
-from flotilla_operator.workloads.engine_key import engine_key_secret
+from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import engine_pods, engines, stages_of
 from flotilla_operator.workloads.gate import lifting
 
+KEY_BYTES = 32
 
-def act(decision: Decision | None, now: datetime) -> Acts:
-    """The writes that lead to what is wanted."""
+
+def new_key() -> str:
+    """A key that nobody can guess."""
+    return secrets.token_urlsafe(KEY_BYTES)
+
+
+def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -> Acts:
+    """The writes that lead to what is wanted; `make_key` is called if a key has to be made."""
     if decision is None:
         return Acts()
     if decision.paused:
@@ -46,19 +62,19 @@ def act(decision: Decision | None, now: datetime) -> Acts:
     situation, demand = decision.situation, decision.demand
     owner = situation.me.owner
     templates = new_template(situation, demand) if decision.started else []
-    key = _engine_key(situation)
+    key = _key_needed(situation)
     needs = refs_needed(decision)
     objects = applied_objects(situation, pods_to_keep=decision.pods_to_keep)
     writes: list[Write] = [
-        *key,
+        *_engine_key(situation, make_key),
         *templates,
-        *_applies([one for one in objects if _is_of_engines(one, owner)], _refs(key)),
+        *_applies([one for one in objects if _is_of_engines(one, owner)], key),
         *record_revisions(situation, demand, decision.rollout),
         *ending_deletes(decision.ended, situation),
         *departure_writes(demand.turnover, decision.departures, situation, now),
         *_lifts(decision, now),
         *_pods(decision, needs, now),
-        *_applies([one for one in objects if not _is_of_engines(one, owner)], _refs(key)),
+        *_applies([one for one in objects if not _is_of_engines(one, owner)], key),
         *placeholder_writes(decision.asking, situation, now),
         *old_templates(situation, demand),
         *names_nobody_asks_for(situation),
@@ -77,7 +93,7 @@ def refs_needed(decision: Decision) -> frozenset[ObjectRef]:
     templates = new_template(situation, decision.demand) if decision.started else []
     names = SERVICES.ref(owner.namespace, engines(owner).name)
     named = frozenset({names} if stages_of(situation.me.spec) > 1 else ())
-    return _refs([*_engine_key(situation), *templates]) | named
+    return _key_needed(situation) | _refs(templates) | named
 
 
 def _released(decision: Decision, now: datetime) -> Acts:
@@ -102,11 +118,18 @@ def _look_again(decision: Decision, now: datetime) -> float:
     )
 
 
-def _engine_key(situation: Situation) -> list[Create]:
+def _key_needed(situation: Situation) -> frozenset[ObjectRef]:
+    """The engines' key, if it has to be made first."""
+    owner = situation.me.owner
+    missing = situation.observed.engine_key.missing
+    return frozenset({SECRETS.ref(owner.namespace, engine_key(owner).name)} if missing else ())
+
+
+def _engine_key(situation: Situation, make_key: Callable[[], str]) -> list[Create]:
     key = situation.observed.engine_key
-    if key.new is None:
+    if not key.missing:
         return []
-    return [Create(manifest=engine_key_secret(situation.me.owner, key.new, made_anew=key.made_anew))]
+    return [Create(manifest=engine_key_secret(situation.me.owner, make_key(), made_anew=key.made_anew))]
 
 
 def _lifts(decision: Decision, now: datetime) -> list[JsonPatch]:

@@ -1,14 +1,12 @@
-"""The engines' key of a set: it is looked up, or created where none exists.
+"""Looks for the engines' key of a set.
 
-This happens while observing, because a decision has no randomness. If the routers' Deployment uses a key that
-no longer exists, the key was deleted. The new one then carries the time, which makes a new revision and
-replaces engines and routers. A secret that belongs to another owner, such as a deleted set of the same name,
-is not the key. Until that name is free, the operator keeps trying to create its own key, and starts nothing
-that needs it.
+If the routers' Deployment uses a key that no longer exists, the key was deleted. The new one will carry the
+time at which that was found, which makes a new revision and replaces engines and routers. A secret that
+belongs to another owner, such as a deleted set of the same name, is not the key. Until that name is free, the
+operator keeps trying to create its own key, and starts nothing that needs it.
 """
 
-import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
@@ -20,18 +18,16 @@ from flotilla_operator.objects.times import timestamp
 from flotilla_operator.workloads import engine_key as workloads
 from flotilla_operator.workloads.router import routers, sends_engine_key
 
-KEY_BYTES = 32
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKey:
-    """`made_anew` is the time of a key that is not the first. `new` is a key to write now.
+    """`made_anew` is the time of a key that is not the first. A `missing` one has to be made.
 
     `lost` says that this reconcile found the previous key missing.
     """
 
     made_anew: str = ""
-    new: str | None = field(default=None, repr=False)
+    missing: bool = False
     lost: bool = False
 
 
@@ -47,7 +43,7 @@ async def engine_key_of(
         return EngineKey(made_anew=secret.data.get(workloads.MADE_ANEW_ENTRY, b"").decode(errors="replace"))
     lost = not asked.get(owner.uid) and _was_there(owner, world)
     made_anew = asked[owner.uid] = timestamp(now) if lost else asked.get(owner.uid, "")
-    return EngineKey(made_anew=made_anew, new=secrets.token_urlsafe(KEY_BYTES), lost=lost)
+    return EngineKey(made_anew=made_anew, missing=True, lost=lost)
 
 
 def _was_there(owner: Owner, world: World) -> bool:
