@@ -34,14 +34,17 @@ class Startup:
 class Remembered:
     """What the status keeps. Every field has its value of a new set as default.
 
-    `of_this_spec` is false while the status is about an older spec. `wanted` is the number of replicas that
-    was decided last. `more_waiting` says since when groups wait that the status does not list. `refusal` is
-    that of pods that were tried last, and `backing_off` says whether the set told that it backs off.
-    `startup_seconds` is the usual time of a start, and `model` what pods reported of the model.
+    `of_this_spec` is false while the status is about an older spec. `invalid` says that a person must change
+    the spec before the set gets pods. `wanted` is the number of replicas that was decided last, and `waiting`
+    how many of them had no pods. `more_waiting` says since when groups wait that the status does not list.
+    `refusal` is that of pods that were tried last, and `backing_off` says whether the set told that it backs
+    off. `startup_seconds` is the usual time of a start, and `model` what pods reported of the model.
     """
 
     of_this_spec: bool = True
+    invalid: bool = False
     wanted: int = 0
+    waiting: int = 0
     listed: Mapping[str, Listed] = field(default_factory=dict)
     more_waiting: tuple[datetime, ...] = ()
     backoff: Backoff | None = None

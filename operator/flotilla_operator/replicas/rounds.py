@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.placement import Binding, Group, Placement, Policy, Refusal, Snapshot, Standing, place
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.replicas.demand import (
@@ -22,7 +23,8 @@ from flotilla_operator.replicas.demand import (
     placement_groups,
     standing_groups,
 )
-from flotilla_operator.replicas.intent import IntendedSet
+from flotilla_operator.replicas.intent import IntendedSet, wanted_last
+from flotilla_operator.replicas.memory import Remembered
 from flotilla_operator.replicas.surroundings import Surroundings
 
 
@@ -181,6 +183,20 @@ def asked_by(me: IntendedSet, demand: Demand, around: Surroundings, now: datetim
     return Asked(
         groups=tuple(placement_groups(me, demand, around, now)), standing=tuple(standing_groups(me, demand))
     )
+
+
+def may_ask(spec: ModelReplicaSetSpec, memory: Remembered, pods: int) -> bool:
+    """Whether a set may have a group that waits for an accelerator.
+
+    Most sets are settled, and are skipped at little cost. `pods` is how many engine pods the set has.
+    """
+    if spec.accelerator is None or spec.paused:
+        return False
+    if not memory.of_this_spec:
+        return True
+    if memory.invalid or memory.refused:
+        return False
+    return memory.waiting > 0 or pods < wanted_last(spec, memory) * spec.parallelism.pipeline
 
 
 def asked_by_another(other: IntendedSet, around: Surroundings, now: datetime) -> Asked:

@@ -6,12 +6,25 @@ Sets that share rounds: controllers/model_replica_set/test_known_asks.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from flotilla_operator.objects.refusals import RefusalReason
 from flotilla_operator.placement import Claim, Group, Snapshot, Standing
-from flotilla_operator.replicas.rounds import Asked, Asks, Round, foreseen, room_for, round_of
+from flotilla_operator.replicas.backoff import RefusedPods
+from flotilla_operator.replicas.memory import Remembered
+from flotilla_operator.replicas.rounds import (
+    Asked,
+    Asks,
+    Round,
+    foreseen,
+    may_ask,
+    room_for,
+    round_of,
+)
 from flotilla_operator.replicas.surroundings import Surroundings
+from tests.builders.model_replica_set import spec_of
 from tests.builders.placement import GPU, POLICY, cluster, group, node, used
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -209,3 +222,27 @@ def test_devices_and_other_resources_count_as_room_too() -> None:
     there = Surroundings(snapshot=fewer_cores, policy=POLICY)
     assert answer_for_b(last, there, ASKS) == "nothing"
     assert GPU in last.snapshot.claims[0].requests
+
+
+GPUS = {"resource": "nvidia.com/gpu", "products": ["H100"]}
+QUOTA = RefusedPods(reason=RefusalReason.QUOTA_EXCEEDED, message="exceeded quota")
+
+
+@pytest.mark.parametrize(
+    ("spec", "memory", "pods", "asks"),
+    [
+        pytest.param({}, Remembered(), 4, False, id="it has all its pods"),
+        pytest.param({}, Remembered(), 3, True, id="it lacks one"),
+        pytest.param({}, Remembered(waiting=1), 4, True, id="its status says that one waits"),
+        pytest.param({}, Remembered(of_this_spec=False), 4, True, id="its spec has changed"),
+        pytest.param({}, Remembered(invalid=True), 0, False, id="a person must change it first"),
+        pytest.param({}, Remembered(refusal=QUOTA), 0, False, id="its pods are refused"),
+        pytest.param({"paused": True}, Remembered(waiting=1), 0, False, id="it is paused"),
+        pytest.param({"accelerator": None}, Remembered(waiting=1), 0, False, id="the scheduler places it"),
+    ],
+)
+def test_settled_sets_are_not_asked(spec: dict[str, Any], memory: Remembered, pods: int, asks: bool) -> None:
+    """Two replicas of two pods each."""
+    shape = {"tensor": 4, "pipeline": 2}
+    whole = spec_of(**{"replicas": 2, "parallelism": shape, "accelerator": GPUS, **spec})
+    assert may_ask(whole, memory, pods) is asks

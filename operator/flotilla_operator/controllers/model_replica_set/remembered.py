@@ -66,7 +66,9 @@ def remembered(manifest: Manifest) -> Remembered:
     placed = _placed(manifest)
     return Remembered(
         of_this_spec=of_this_spec,
+        invalid=of_this_spec and _is_invalid(manifest),
         wanted=int(status.get("desiredReplicas") or 0),
+        waiting=int((status.get("groupCounts") or {}).get("waiting") or 0),
         listed={
             entry.name: Listed(phase=_phase(entry.phase), since=_time(entry.since_time))
             for entry in _parts(GroupStatus, status.get("groups"))
@@ -239,6 +241,13 @@ def scaling_status(
 def _is_of_this_spec(manifest: Manifest) -> bool:
     seen = (manifest.get("status") or {}).get("observedGeneration")
     return bool(seen == manifest["metadata"].get("generation"))
+
+
+def _is_invalid(manifest: Manifest) -> bool:
+    """Whether a person must change the set before it gets pods. An ignored prefix holds nothing back."""
+    judged = {c["type"]: (c["status"], c["reason"]) for c in conditions_of(manifest)}
+    status, reason = judged.get(ConditionType.SPEC_VALID, ("Unknown", ""))
+    return bool(status == "False" and reason != Reason.SHARED_PREFIX_IGNORED)
 
 
 def _placed(manifest: Manifest) -> Json:

@@ -6,7 +6,6 @@ from functools import partial
 
 from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.controllers.conditions import conditions_of
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.model_replica_set.observe.devices import (
@@ -26,7 +25,6 @@ from flotilla_operator.controllers.model_replica_set.observe.recorded import (
 )
 from flotilla_operator.controllers.model_replica_set.observe.references import missing_references
 from flotilla_operator.controllers.model_replica_set.observe.router_load import router_load
-from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
 from flotilla_operator.controllers.model_replica_set.remembered import told_before
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
 from flotilla_operator.objects.owners import Owner
@@ -46,11 +44,10 @@ from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import SetFacts
 from flotilla_operator.replicas.intent import in_force, wanted_last
 from flotilla_operator.replicas.moves import nodes_to_reserve
-from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_another
+from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_another, may_ask
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.telemetry.measurements import Answered, Target
 from flotilla_operator.workloads.devices import devices_of
-from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.forms import Marks
 from flotilla_operator.workloads.group_pods import group_name, pod_is_over
 from flotilla_operator.workloads.images import Images
@@ -107,7 +104,9 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
 
     def ask(other: ParsedSet) -> Asked:
-        if not _may_wait(other, world.caches):
+        leaves = "deletionTimestamp" in other.manifest["metadata"]
+        pods = len(engine_pods(world.caches, other.uid))
+        if leaves or not may_ask(other.spec, other.memory, pods):
             return Asked()
         return asked_by_another(in_force(facts_of(other, world.caches, memory, images)), around, now)
 
@@ -219,35 +218,6 @@ def facts_of(seen: ParsedSet, caches: Caches, memory: Memory, images: Images) ->
         failed_pins=memory.failed_pins.get(owner.uid, ()),
         key_made_anew=key_made_anew,
     )
-
-
-def _may_wait(seen: ParsedSet, caches: Caches) -> bool:
-    """Whether another set may have a group that waits for an accelerator.
-
-    Most sets are settled, and are skipped at little cost.
-    """
-    metadata = seen.manifest["metadata"]
-    if seen.spec.accelerator is None or seen.spec.paused or "deletionTimestamp" in metadata:
-        return False
-    status = seen.manifest.get("status") or {}
-    if status.get("observedGeneration") == metadata.get("generation"):
-        if _is_invalid(seen.manifest) or seen.memory.refused:
-            return False
-        if (status.get("groupCounts") or {}).get("waiting"):
-            return True
-        return len(engine_pods(caches, metadata["uid"])) < wanted_last(seen.spec, seen.memory) * stages_of(
-            seen.spec
-        )
-    return True
-
-
-def _is_invalid(manifest: Manifest) -> bool:
-    """Whether a person must change the set before it gets pods. An ignored prefix holds nothing back."""
-    judged: dict[str, tuple[str, str]] = {
-        c["type"]: (c["status"], c["reason"]) for c in conditions_of(manifest)
-    }
-    status, reason = judged.get(ConditionType.SPEC_VALID, ("Unknown", ""))
-    return status == "False" and reason != Reason.SHARED_PREFIX_IGNORED
 
 
 def pods_of_router(caches: Caches, owner: Owner) -> list[Manifest]:
