@@ -1052,6 +1052,17 @@ class BackoffStatus(ApiModel):
     """Which replica failed, and why."""
 
 
+class RefusedPodsStatus(ApiModel):
+    """Why the API server refused the pods that the set tried last."""
+
+    reason: ShortText
+    """Kind of the refusal, for example QuotaExceeded."""
+    message: LongText | None = None
+    """The answer of the API server."""
+    counted: bool = False
+    """Whether the pause in `backoff` already counts this refusal."""
+
+
 class LoadStatus(ApiModel):
     """Requests and sessions of the set, as its routers report them."""
 
@@ -1150,6 +1161,9 @@ class ModelReplicaSetStatus(Status):
     """Failures of replicas, refusals of their pods by the API server, and the pause that follows, in which no
     replica is created. Absent when neither happened for ten minutes and every existing replica serves. After
     a refusal, it is also absent as soon as the spec changes."""
+    refused_pods: RefusedPodsStatus | None = None
+    """Why the API server refused the pods that the set tried last. Absent when it accepted them, and when no
+    replica waits for its pods."""
     capacity: CapacityStatus | None = None
     """What one replica can hold and how long it takes to start. Figures that are not known are absent.
     docs/capacity.md in Flotilla's repository explains the arithmetic."""

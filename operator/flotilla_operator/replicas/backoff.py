@@ -71,10 +71,14 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedPods:
-    """What the API server said when it refused pods that the set tried last."""
+    """What the API server said when it refused the pods that the set tried last.
+
+    It is `counted` once a backoff has counted it as a failure.
+    """
 
     reason: RefusalReason
     message: str
+    counted: bool = False
 
     @property
     def lasts(self) -> bool:
@@ -86,6 +90,8 @@ def backoff_of(
     held: Backoff | None, refusal: RefusedPods | None, groups: Sequence[ReplicaGroup], now: datetime
 ) -> Backoff | None:
     """The backoff after what is observed now. `held` is the one before, `refusal` that of the last try."""
+    if refusal is not None and refusal.counted:
+        refusal = None
     failed = next((group for group in groups if _fails(group)), None)
     told = held is not None and failed is not None and held.group == failed.name
     if failed is not None and failed.ending is not None and not told:

@@ -37,8 +37,8 @@ class Remembered:
     `of_this_spec` is false while the status is about an older spec. `invalid` says that a person must change
     the spec before the set gets pods. `wanted` is the number of replicas that was decided last, and `waiting`
     how many of them had no pods. `more_waiting` says since when groups wait that the status does not list.
-    `refusal` is that of pods that were tried last, and `backing_off` says whether the set told that it backs
-    off. `startup_seconds` is the usual time of a start, and `model` what pods reported of the model.
+    `refusal` is that of the pods that were tried last, as long as groups wait. `startup_seconds` is the
+    usual time of a start, and `model` what pods reported of the model.
     """
 
     of_this_spec: bool = True
@@ -49,7 +49,6 @@ class Remembered:
     more_waiting: tuple[datetime, ...] = ()
     backoff: Backoff | None = None
     refusal: RefusedPods | None = None
-    backing_off: bool = False
     rollout: Rollout = field(default_factory=Rollout)
     rebalance: Rebalance = field(default_factory=Rebalance)
     attempts: Attempts = field(default_factory=Attempts)
@@ -59,10 +58,8 @@ class Remembered:
 
     @property
     def refused(self) -> bool:
-        """Whether the API server refused the pods that were tried last, now or before the backoff began."""
-        if self.refusal is not None and self.refusal.lasts:
-            return True
-        return self.backing_off and self.backoff is not None and self.backoff.refused
+        """Whether the API server refused the pods that were tried last, and would do so again."""
+        return self.refusal is not None and self.refusal.lasts
 
     def has_been_ready(self, revision: str) -> bool:
         """Whether a replica of this revision has been ready since the set was changed to it."""

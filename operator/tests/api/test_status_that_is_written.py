@@ -17,6 +17,9 @@ import pytest
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.api.kinds import KINDS, Kind
 from flotilla_operator.api.schema import not_reported
+from flotilla_operator.cluster.writes import Create
+from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.resources import PODS
 from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
 from flotilla_runtime import contract
@@ -29,7 +32,7 @@ from tests.builders.pods import stage_pod, time_text
 from tests.controllers.agent_fleet.test_plan import Stage as FleetStage
 from tests.controllers.model_replica_set.sized_sets import a_set, planned, started
 from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set
-from tests.support.planned import Plan
+from tests.support.planned import Plan, told_of_set
 from tests.support.planned import plan_of_set as plan
 from tests.support.schemas import fields
 from tests.support.settling import SettlingCluster
@@ -112,6 +115,17 @@ def a_replica_that_failed() -> Plan:
     return plan(observed(manifest, [member(manifest, "llama-a", node="a", pin="a", phase="Failed")]), NOW)
 
 
+def pods_that_are_refused() -> Plan:
+    seen = observed(gpu_set(replicas=1))
+    (pod,) = (
+        write.manifest
+        for write in plan(seen, NOW).writes
+        if isinstance(write, Create) and write.manifest["kind"] == PODS.kind
+    )
+    refusal = Refusal(ref=PODS.ref_to(pod), reason=RefusalReason.QUOTA_EXCEEDED, message="exceeded quota")
+    return Plan(status=told_of_set(seen, [refusal], NOW).status)
+
+
 def a_request_at_zero_replicas() -> Plan:
     manifest = model_replica_set(autoscaling={"minReplicas": 0, "maxReplicas": 1})
     seen = observed(manifest, load=RouterLoad(waiting=1, running=0, idle_seconds=0.0))
@@ -159,6 +173,7 @@ SCENES: Mapping[str, Iterable[Callable[[], Plan]]] = {
         a_trial_under_load,
         an_update_that_failed,
         a_replica_that_failed,
+        pods_that_are_refused,
         a_request_at_zero_replicas,
         a_model_that_was_measured,
     ),

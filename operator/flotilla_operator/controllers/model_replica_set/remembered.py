@@ -21,6 +21,7 @@ from flotilla_operator.api.model_replica_set import (
     NodeProvisioningStatus,
     PlacementMove,
     RebalanceStatus,
+    RefusedPodsStatus,
     RolloutStatus,
     WaitingStatus,
 )
@@ -63,7 +64,6 @@ def remembered(manifest: Manifest) -> Remembered:
     placement: Json = status.get("placement") or {}
     capacity = _part(CapacityStatus, status.get("capacity"))
     of_this_spec = _is_of_this_spec(manifest)
-    placed = _placed(manifest)
     return Remembered(
         of_this_spec=of_this_spec,
         invalid=of_this_spec and _is_invalid(manifest),
@@ -79,8 +79,7 @@ def remembered(manifest: Manifest) -> Remembered:
             for _ in range(entry.replicas)
         ),
         backoff=_backoff(_part(BackoffStatus, status.get("backoff")), of_this_spec=of_this_spec),
-        refusal=_refusal(placed) if of_this_spec else None,
-        backing_off=placed.get("reason") == Reason.BACKING_OFF,
+        refusal=_refusal(manifest) if of_this_spec else None,
         rollout=rollout_of(status.get("rollout")),
         rebalance=_rebalance(rebalance_of(manifest)[:LONGEST_ASKED], placement),
         attempts=_attempts(placement.get("nodeProvisioning")) if of_this_spec else Attempts(),
@@ -91,9 +90,9 @@ def remembered(manifest: Manifest) -> Remembered:
 
 
 def newly_refused(manifest: Manifest) -> bool:
-    """Whether the API server refused the pods that the set tried last."""
-    refusal = _refusal(_placed(manifest)) if _is_of_this_spec(manifest) else None
-    return refusal is not None and refusal.lasts
+    """Whether the API server refused pods a moment ago, for which room had been planned."""
+    refusal = _refusal(manifest) if _is_of_this_spec(manifest) else None
+    return refusal is not None and refusal.lasts and not refusal.counted
 
 
 def is_unsettled(manifest: Manifest) -> bool:
@@ -181,6 +180,14 @@ def backoff_status(backoff: Backoff | None) -> dict[str, Any] | None:
     }
 
 
+def refused_pods_status(refused: RefusedPods | None) -> dict[str, Any] | None:
+    """`status.refusedPods`."""
+    if refused is None:
+        return None
+    message = refused.message[:LONGEST_MESSAGE] or None
+    return {"reason": str(refused.reason), "message": message, "counted": refused.counted}
+
+
 def rebalance_status(rebalance: Rebalance) -> dict[str, Any]:
     """The fields of `status.placement` about rebalancing."""
     if rebalance.phase is None:
@@ -250,10 +257,6 @@ def _is_invalid(manifest: Manifest) -> bool:
     return bool(status == "False" and reason != Reason.SHARED_PREFIX_IGNORED)
 
 
-def _placed(manifest: Manifest) -> Json:
-    return next((c for c in conditions_of(manifest) if c["type"] == ConditionType.PLACED), {})
-
-
 def _part(model: type[Part], held: Json | None) -> Part | None:
     """A part of the status; None when there is none, or it is not valid."""
     if not held:
@@ -308,11 +311,22 @@ def _backoff(held: BackoffStatus | None, *, of_this_spec: bool) -> Backoff | Non
     return None if found.refused and not of_this_spec else found
 
 
-def _refusal(placed: Json) -> RefusedPods | None:
-    reason = placed.get("reason")
-    if reason not in tuple(RefusalReason):
+def _refusal(manifest: Manifest) -> RefusedPods | None:
+    status: Json = manifest.get("status") or {}
+    held = _part(RefusedPodsStatus, status.get("refusedPods")) or _refusal_of_older_releases(manifest)
+    if held is None or held.reason not in tuple(RefusalReason):
         return None
-    return RefusedPods(reason=RefusalReason(reason), message=str(placed.get("message") or ""))
+    return RefusedPods(reason=RefusalReason(held.reason), message=held.message or "", counted=held.counted)
+
+
+def _refusal_of_older_releases(manifest: Manifest) -> RefusedPodsStatus | None:
+    """They kept a refusal in the condition Placed, and one that was counted in the backoff."""
+    placed = next((c for c in conditions_of(manifest) if c["type"] == ConditionType.PLACED), {})
+    backoff = _part(BackoffStatus, (manifest.get("status") or {}).get("backoff"))
+    if placed.get("reason") == Reason.BACKING_OFF and backoff is not None:
+        return RefusedPodsStatus(reason=backoff.reason or "", message=backoff.message, counted=True)
+    reason, message = str(placed.get("reason") or ""), placed.get("message")
+    return RefusedPodsStatus(reason=reason, message=message) if reason else None
 
 
 def _rebalance(asked: str, placement: Json) -> Rebalance:

@@ -34,6 +34,7 @@ from tests.builders.agent_fleet import (
     served_model,
 )
 from tests.builders.world import CONFIG, Entries, Secrets
+from tests.cluster.test_queue import HandClock
 from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -49,7 +50,7 @@ class Stage:
         self.caches = Caches.of(*objects)
         self.measurements = Measurements()
         self.secrets = Secrets(secrets, controller_uid=OWNER.uid)
-        self.queue = KeyedQueue()
+        self.queue = KeyedQueue(timer=HandClock())
         self.steering = SteeringLoop(
             self.measurements,
             self.queue,

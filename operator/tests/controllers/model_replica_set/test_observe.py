@@ -454,6 +454,10 @@ class TestWakes:
             status = {"observedGeneration": 1, "conditions": [said("Placed", reason)]}
             refused = model_replica_set("other", status=status)
             assert len(self.woken(MODEL_REPLICA_SETS, refused, self.waiting_set(), refused)) == woken
+        for counted, woken in ((False, 1), (True, 0)):
+            status = {"observedGeneration": 1, "refusedPods": {"reason": "Forbidden", "counted": counted}}
+            refused = model_replica_set("other", status=status)
+            assert len(self.woken(MODEL_REPLICA_SETS, refused, self.waiting_set(), refused)) == woken
 
     async def test_of_the_sets_that_only_wait_three_make_the_round_for_all(self) -> None:
         sets = [

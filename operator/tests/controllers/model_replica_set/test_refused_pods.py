@@ -74,6 +74,28 @@ def test_each_further_refusal_waits_twice_as_long(reason: RefusalReason, expecte
     assert waits == expected
 
 
+def test_a_refusal_is_remembered_and_counted_once_until_pods_are_accepted() -> None:
+    """It is a value in the status; what the conditions say is for people."""
+    first = refused(1)
+    assert first["status"]["refusedPods"]["counted"] is False
+    assert WORDS in first["status"]["refusedPods"]["message"]
+    second = tried(first, NOW, RefusalReason.FORBIDDEN)
+    assert second is not None
+    looked = plan(observed(second), NOW)
+    assert created(looked) == [], "after the second refusal it backs off"
+    assert looked.status is not None
+    assert looked.status["refusedPods"] == {**second["status"]["refusedPods"], "counted": True}
+    assert looked.status["backoff"]["failures"] == 2
+    unsaid = {**second, "status": {**looked.status, "conditions": []}}
+    again = plan(observed(unsaid), NOW + timedelta(seconds=1))
+    assert again.status is not None
+    assert (created(again), again.status["backoff"]["failures"]) == ([], 2)
+    accepted = plan(observed(unsaid), NOW + timedelta(seconds=60))
+    assert created(accepted)
+    assert accepted.status is not None
+    assert accepted.status["refusedPods"] is None
+
+
 def test_why_it_waits_stands_in_the_condition_and_the_status() -> None:
     done = plan(observed(refused(2)), NOW)
     assert created(done) == []

@@ -1,6 +1,7 @@
 """Makes the status, its conditions and the events of a decision and of the writes that were refused."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from flotilla_operator.cluster.writes import Event, EventType, Told
@@ -9,6 +10,7 @@ from flotilla_operator.controllers.model_replica_set.act.act import refs_needed
 from flotilla_operator.controllers.model_replica_set.act.leaving import departures_rest_on
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
+from flotilla_operator.controllers.model_replica_set.remembered import refused_pods_status
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.controllers.model_replica_set.tell.group_news import (
     departure_events,
@@ -19,6 +21,7 @@ from flotilla_operator.controllers.model_replica_set.tell.group_news import (
 from flotilla_operator.controllers.model_replica_set.tell.status import status_and_events
 from flotilla_operator.objects.refusals import Refusal
 from flotilla_operator.objects.resources import PODS, Manifest, ObjectRef
+from flotilla_operator.replicas.backoff import RefusedPods
 from flotilla_operator.workloads.engine_key import engine_key
 from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.stages import pod_name_of
@@ -32,8 +35,10 @@ def tell(decision: Decision | None, refusals: Sequence[Refusal], manifest: Manif
     if decision.paused:
         told = Told(status=status, events=[*ending_events(decision.ended), *events])
         return corrected(told, refusals, manifest, now)
+    resting = rests_on(decision)
+    refused = refused_pods(decision, resting.get(ConditionType.PLACED, frozenset()), refusals)
     told = Told(
-        status=status,
+        status={**status, "refusedPods": refused_pods_status(refused)},
         events=[
             *_key_events(decision.situation),
             *ending_events(decision.ended),
@@ -43,7 +48,23 @@ def tell(decision: Decision | None, refusals: Sequence[Refusal], manifest: Manif
             *events,
         ],
     )
-    return corrected(told, refusals, manifest, now, rests_on(decision))
+    return corrected(told, refusals, manifest, now, resting)
+
+
+def refused_pods(
+    decision: Decision, tried: frozenset[ObjectRef], refusals: Sequence[Refusal]
+) -> RefusedPods | None:
+    """What to remember of pods that were refused: now, or before if nothing was tried since and groups wait.
+
+    `tried` are the writes that placing the groups depends on.
+    """
+    now = next((refusal for refusal in refusals if refusal.ref in tried), None)
+    if now is not None:
+        return RefusedPods(reason=now.reason, message=f"{now.ref.plural}/{now.ref.name}: {now.message}")
+    before = decision.situation.me.memory.refusal
+    if before is None or decision.started or not decision.waiting or decision.situation.missing:
+        return None
+    return replace(before, counted=True)
 
 
 def rests_on(decision: Decision) -> Mapping[str, frozenset[ObjectRef]]:
