@@ -153,8 +153,16 @@ bench-streams: tools ## Keep 200 streams open while the set scales, updates, and
 bench-scale: tools ## Create 1,000 pods by the operator and by a bare client, and compare the times
 	@$(E2E) -m scale $(ARGS)
 
+.PHONY: bench-waiting
+bench-waiting: tools ## Let 300 sets share 20 nodes: what those cost that wait, and how soon free room is used
+	@$(E2E) -m waiting $(ARGS)
+
+.PHONY: bench-many
+bench-many: tools ## Create 1,000 objects of all kinds, half of which wait, and measure the operator at rest
+	@$(E2E) -m many $(ARGS)
+
 # The one that may lack its trace comes last.
-BENCHES := placement scale streams retrieval-demo router
+BENCHES := placement scale waiting many streams retrieval-demo router
 
 .PHONY: bench
 bench: ## TRACE=file: run every benchmark, one JSON object each; a failure does not stop the others

@@ -1,0 +1,1 @@
+"""The benchmark of many sets that wait for room: see `make bench-waiting`."""
