@@ -11,6 +11,7 @@ OPERATOR = "operator/flotilla_operator"
 RUNTIME = "runtime/flotilla_runtime"
 OPERATOR_TESTS = "operator/tests"
 RUNTIME_TESTS = "runtime/tests"
+REFUSED_PODS = f"{OPERATOR_TESTS}/controllers/model_replica_set/test_refused_pods.py"
 EVERY_KIND = f"{OPERATOR_TESTS}/controllers/test_every_kind.py"
 POD_SECURITY = f"{OPERATOR_TESTS}/workloads/test_pod_security.py"
 BUILDS = f"{RUNTIME_TESTS}/indexing/test_builds.py"
@@ -29,6 +30,34 @@ FAULTS: Final = (
         sound="return max(0.0, written_at + self._interval_seconds - self._clock())",
         broken="return 0.0",
         tests=(f"{OPERATOR_TESTS}/cluster/test_writer.py",),
+    ),
+    Fault(
+        name="another decision wakes nobody",
+        path=f"{OPERATOR}/controllers/steering.py",
+        sound="if became_known or held.steered.number_and_reason != before.number_and_reason:",
+        broken="if became_known:",
+        tests=(f"{OPERATOR_TESTS}/controllers/test_steering.py",),
+    ),
+    Fault(
+        name="figures wake an object at every answer",
+        path=f"{OPERATOR}/controllers/steering.py",
+        sound="self._queue.add_after(key, max(0.0, due - self._monotonic()))",
+        broken="self._queue.add(key)",
+        tests=(f"{OPERATOR_TESTS}/controllers/test_steering.py",),
+    ),
+    Fault(
+        name="a placement round wakes no other set",
+        path=f"{OPERATOR}/controllers/model_replica_set/wakes.py",
+        sound="    made = None if decision is None else decision.room.made\n",
+        broken="    made = None\n",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_rest.py",),
+    ),
+    Fault(
+        name="a refusal is counted at every look",
+        path=f"{OPERATOR}/replicas/backoff.py",
+        sound="    if refusal is not None and refusal.counted:\n        refusal = None\n",
+        broken="",
+        tests=(f"{REFUSED_PODS}::test_a_refusal_is_remembered_and_counted_once_until_pods_are_accepted",),
     ),
     Fault(
         name="an object of the user's with our name is overwritten",

@@ -117,6 +117,15 @@ async def test_another_reason_for_the_same_number_wakes_it_too(bench: Bench) -> 
     assert bench.is_woken
 
 
+async def test_a_number_that_changes_again_wakes_it_again(bench: Bench) -> None:
+    bench.says(waiting=15)
+    await bench.take()
+    bench.reconciles()
+    bench.says(waiting=35)
+    assert bench.is_woken
+    assert bench.loop.last("uid") == Wanted(4, "Queue")
+
+
 async def test_a_decision_other_than_the_one_that_the_reconcile_went_by_wakes_it(bench: Bench) -> None:
     """The answer came while the reconcile ran; its spec may have changed the policy, too."""
     bench.measurements.record("pod", Measurement(at=NOW, document={"waiting": 15}))

@@ -61,3 +61,23 @@ async def test_room_that_becomes_free_wakes_the_one_who_gets_it(scene: Scene) ->
     assert placed(scene, sets) == ["set-01", "set-02"]
     looks_by_time = 40 * (scene.loop.time() - freed) / 60
     assert scene.operator.reconciles - before <= 20 + looks_by_time
+
+
+async def test_room_for_one_that_is_not_first_in_line_wakes_that_one(scene: Scene) -> None:
+    """The first make the round, in which they find no room. It names the one that does."""
+    scene.node("a", gpus=8)
+    scene.foreign_pod("training", "a", gpus=4)
+    scene.foreign_pod("batch", "a", gpus=4)
+    sets = [f"set-{number}" for number in range(5)]
+    for name in sets:
+        scene.create(name, **WHOLE_NODE)
+    await scene.until(lambda: len(refused(scene, sets)) == 5)
+    scene.create("small", replicas=1, parallelism={"tensor": 4})
+    await scene.until(lambda: refused(scene, ["small"]))
+    await scene.pass_time(60)
+
+    scene.delete_pod("batch")
+    freed = scene.loop.time()
+    await scene.until(lambda: scene.engines("small"))
+    assert scene.loop.time() - freed <= 3
+    assert len(refused(scene, sets)) == 5
