@@ -16,6 +16,7 @@ DOCS ?=
 QUESTION ?=
 TRACE ?= $(wildcard ../shared/data/mooncake_conversation_trace.jsonl)
 ARGS ?=
+FROM ?=
 
 .PHONY: help
 help: ## List the tasks
@@ -111,6 +112,11 @@ test-all: caches lint ## Run the same, the rare tests and test-faults; CONTRIBUT
 .PHONY: test-faults
 test-faults: caches ## Put faults into a copy of the code, one after another; each must make a test fail
 	@$(E2E) -m seeded_faults $(ARGS)
+
+.PHONY: upgrade-check
+upgrade-check: tools ## FROM=commit: check that an upgrade from that commit replaces no pod and writes no child
+	@test -n "$(FROM)" || { echo "say which commit to upgrade from: make upgrade-check FROM=COMMIT"; exit 2; }
+	@$(E2E) -m upgrade_check $(FROM)
 
 .PHONY: cluster-up
 cluster-up: setup ## Start the local cluster (kind where Docker and kind are present, else the embedded one)

@@ -23,8 +23,8 @@ Manifest = dict[str, Any]
 def control_plane(
     folder: Path, options: Options, *, nodes: Sequence[Manifest], namespace: str
 ) -> Iterator[ControlPlane]:
-    """A control plane with Flotilla's CRDs, these nodes, all of them Ready, and the namespace."""
-    with_kinds = replace(options, definitions=definitions.OURS)
+    """A control plane with definitions (default: ours), these nodes, all Ready, and the namespace."""
+    with_kinds = replace(options, definitions=options.definitions or definitions.OURS)
     with ControlPlane(folder / "control-plane", with_kinds) as plane:
         create_nodes(plane.client, nodes)
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}

@@ -89,11 +89,16 @@ def operator_process(
     kubeconfig: Path,
     *,
     module: str = TINY,
+    python: str = sys.executable,
+    checkout: Path = ROOT,
     crash_at: str = "",
     environment: dict[str, str] | None = None,
     **config: Any,
 ) -> Iterator[OperatorProcess]:
-    """Start an operator; it is killed at the end. The whole one reads its configuration from a file."""
+    """Start an operator; it is killed at the end. The whole one reads its configuration from a file.
+
+    `checkout` is where its code is, and `python` an interpreter that has the packages which that needs.
+    """
     log_path = folder / f"operator-{time.monotonic_ns()}.log"
     ports = {"health": free_port(), "metrics": free_port()}
     document = {
@@ -108,7 +113,7 @@ def operator_process(
     arguments = [f"--config={config_path}"] if module == WHOLE else []
     variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT / "runtime")]),
+        "PYTHONPATH": os.pathsep.join([str(checkout / "operator"), str(checkout / "runtime")]),
         "KUBECONFIG": str(kubeconfig),
         "TINY_CONFIG": json.dumps(document),
         "CRASH_AT": crash_at,
@@ -117,7 +122,7 @@ def operator_process(
     }
 
     def start() -> "subprocess.Popen[str]":
-        argv = [sys.executable, "-m", module, *arguments]
+        argv = [python, "-m", module, *arguments]
         with log_path.open("a") as log:
             return subprocess.Popen(argv, env=variables, stdout=log, stderr=subprocess.STDOUT, text=True)
 

@@ -1,0 +1,157 @@
+"""What `make upgrade-check` finds: on values, and once on a real API server with a release that disturbs."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_cluster.directories import CHECKOUT
+from upgrade_check.check import upgrade
+from upgrade_check.cluster import as_a_user_writes
+from upgrade_check.findings import Sight, changed, replaced, sight_of, written
+from upgrade_check.release import Release, release_at, this_release
+
+
+def pod(name: str, uid: str, phase: str = "Running") -> dict[str, Any]:
+    return {"metadata": {"namespace": "n", "name": name, "uid": uid}, "status": {"phase": phase}}
+
+
+def model_set(name: str, **conditions: str) -> dict[str, Any]:
+    """Each condition as STATUS REASON."""
+    split = [(kind, *said.split()) for kind, said in conditions.items()]
+    listed = [{"type": kind, "status": status, "reason": reason} for kind, status, reason in split]
+    metadata = {"namespace": "n", "name": name}
+    return {"kind": "ModelReplicaSet", "metadata": metadata, "status": {"conditions": listed}}
+
+
+BEFORE = sight_of(
+    [pod("stays", "1"), pod("restarts", "2"), pod("goes", "3")],
+    [
+        model_set("llama", Ready="True Ready", Placed="True AllPlaced"),
+        model_set("phi", Ready="False Gone"),
+    ],
+)
+
+
+def test_nothing_is_found_where_nothing_changed() -> None:
+    done = replace(BEFORE, pods=dict(BEFORE.pods))
+    assert [*replaced(BEFORE, done), *changed(BEFORE, done)] == []
+
+
+def test_each_pod_that_is_not_the_same_is_named() -> None:
+    after = sight_of([pod("stays", "1"), pod("restarts", "9"), pod("comes", "4")], [])
+    assert list(replaced(BEFORE, after)) == [
+        "pod n/comes is new",
+        "pod n/goes is gone",
+        "pod n/restarts is another",
+    ]
+
+
+def test_a_pod_whose_work_is_done_may_come_and_go() -> None:
+    assert sight_of([pod("step", "5", phase="Succeeded")], []).pods == {}
+
+
+def test_each_condition_that_says_something_else_is_named() -> None:
+    after = Sight(
+        pods=BEFORE.pods,
+        conditions={"ModelReplicaSet n/llama": {"Ready": ("True", "Ready"), "Placed": ("False", "Paused")}},
+    )
+    assert list(changed(BEFORE, after)) == [
+        "ModelReplicaSet n/llama: Placed was True AllPlaced, is False Paused",
+        "ModelReplicaSet n/phi: Ready was False Gone, is absent",
+    ]
+
+
+def test_what_was_never_ready_is_told_with_its_reason() -> None:
+    untold = sight_of([], [model_set("new")])
+    assert BEFORE.waiting == {"ModelReplicaSet n/phi": "Gone"}
+    assert untold.waiting == {"ModelReplicaSet n/new": "NeverTold"}
+
+
+def request(verb: str = "patch", resource: str = "deployments", **more: Any) -> dict[str, Any]:
+    return {
+        "stage": "ResponseComplete",
+        "verb": verb,
+        "objectRef": {"resource": resource, "namespace": "n", "name": "x", **more.pop("target", {})},
+        "responseStatus": {"code": 200},
+        "requestURI": "/apis/apps/v1/namespaces/n/deployments/x",
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        pytest.param(request(), ["patch deployments n/x"], id="a child"),
+        pytest.param(request("delete", "pods"), ["delete pods n/x"], id="a delete"),
+        pytest.param(request(resource="agentfleets"), ["patch agentfleets n/x"], id="a user's object itself"),
+        pytest.param(request(resource="agentfleets", target={"subresource": "status"}), [], id="its status"),
+        pytest.param(
+            request(target={"subresource": "status"}), ["patch deployments n/x"], id="another status"
+        ),
+        pytest.param(request("get"), [], id="a read"),
+        pytest.param(request("update", "leases"), [], id="the lease"),
+        pytest.param(request("create", "events"), [], id="an event"),
+        pytest.param(request(stage="RequestReceived"), [], id="a request that has only arrived"),
+        pytest.param(request(responseStatus={"code": 409}), [], id="a write that was refused"),
+        pytest.param(request(requestURI="/x?dryRun=All"), [], id="a dry run"),
+    ],
+)
+def test_writes_of_children_are_found(event: dict[str, Any], found: list[str]) -> None:
+    assert list(written([event])) == found
+
+
+def test_objects_are_applied_as_users_write_them_and_act() -> None:
+    manifest = {**model_set("llama"), "spec": {"paused": True, "replicas": 2}}
+    written_by_user = as_a_user_writes(manifest)
+    assert written_by_user["metadata"] == {"name": "llama"}
+    assert written_by_user["spec"] == {"paused": False, "replicas": 2}
+    assert "status" not in written_by_user
+
+
+def test_a_commit_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        release_at("no-such-commit", tmp_path / "release")
+
+
+def edited(folder: Path, path: str, sound: str, broken: str) -> None:
+    text = (folder / path).read_text()
+    assert sound in text, path
+    (folder / path).write_text(text.replace(sound, broken))
+
+
+def a_copy(folder: Path) -> Release:
+    """This checkout's operator, definitions and tests in another folder."""
+    for part in ("operator", "runtime", "e2e", "crds", "examples"):
+        shutil.copytree(CHECKOUT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return replace(this_release(), folder=folder)
+
+
+def disturbing(folder: Path) -> Release:
+    """A release that gives every Deployment another template and has lost a field."""
+    release = a_copy(folder)
+    grace = "parts.termination_grace_seconds"
+    edited(folder, "operator/flotilla_operator/workloads/objects.py", grace, f"({grace} or 30) + 1")
+    edited(folder, "crds/flotilla.dev_modelreplicasets.yaml", "loadFactor:", "busyFactor:")
+    return release
+
+
+@pytest.mark.apiserver
+@pytest.mark.rare
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("make", "disturbs"), [(a_copy, False), (disturbing, True)])
+def test_an_upgrade_that_disturbs_is_found_and_one_that_does_not_is_clean(
+    tmp_path: Path, make: Callable[[Path], Release], disturbs: bool
+) -> None:
+    seen, findings = upgrade(this_release(), make(tmp_path / "after"))
+    assert len(seen.pods) > len(seen.conditions) > 20
+    routers = [line for line in findings.pods_replaced if "-router-" in line]
+    assert bool(routers) is bool(findings.pods_replaced) is disturbs, findings
+    assert bool(findings.children_written) is disturbs, findings
+    assert bool(findings.refused) is disturbs
+    assert all('"spec.router.loadFactor"' in line for line in findings.refused)
+    assert disturbs or findings.conditions_changed == []
