@@ -16,17 +16,26 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a check says of a condition; most checks object, so its status is False."""
+    """What a check says of a condition; most checks object, so its status is False.
+
+    With `counts` False it only informs and does not affect Ready.
+    """
 
     reason: str
     message: str = ""
     status: Truth = Truth.FALSE
     mended_by: MendedBy = MendedBy.TIME
+    counts: bool = True
 
 
 def right(reason: str, message: str = "") -> Finding:
     """A finding that makes the condition True."""
     return Finding(reason=reason, message=message, status=Truth.TRUE)
+
+
+def informs(status: Truth, reason: str, message: str = "", mended_by: MendedBy = MendedBy.TIME) -> Finding:
+    """A finding that does not affect Ready."""
+    return Finding(reason=reason, message=message, status=status, mended_by=mended_by, counts=False)
 
 
 def first_finding(checks: Sequence[Callable[[Facts], Found | None]], facts: Facts) -> Found | None:
@@ -51,4 +60,5 @@ class Chain(Generic[Facts]):
             reason=found.reason,
             message=found.message,
             mended_by=found.mended_by,
+            counts=found.counts,
         )

@@ -6,15 +6,15 @@ Stalled: a person must act.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
 from flotilla_operator.controllers.agent_fleet.decide import Decision
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed, Problem
-from flotilla_operator.controllers.chains import Chain, Finding, right
-from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, with_summary
+from flotilla_operator.controllers.chains import Chain, Finding, informs, right
+from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
 from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from flotilla_operator.workloads import agent_fleet as workloads
@@ -182,7 +182,7 @@ def a_worker_is_ready(facts: Facts) -> Finding:
 def is_paused(facts: Facts) -> Finding:
     """The user has paused the fleet."""
     message = "spec.paused is true: the operator changes no object of this fleet; set it to false to continue"
-    return right(Reason.SPEC_PAUSED, message)
+    return informs(Truth.TRUE, Reason.SPEC_PAUSED, message)
 
 
 CONDITIONS: tuple[Chain[Facts], ...] = (
@@ -217,7 +217,7 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
         otherwise=a_worker_is_ready,
     ),
 )
-# Shown only while it is true, and no part of Ready.
+# Shown only while it is true.
 PAUSED: Chain[Facts] = Chain(type=ConditionType.PAUSED, checks=(), otherwise=is_paused)
 
 
@@ -225,7 +225,7 @@ def conditions(facts: Facts) -> list[Condition]:
     """All conditions, followed by Ready, Reconciling and Stalled."""
     shown = [chain.condition(facts) for chain in CONDITIONS]
     if facts.decision.paused:
-        shown.append(replace(PAUSED.condition(facts), counts=False))
+        shown.append(PAUSED.condition(facts))
     return with_summary(shown)
 
 

@@ -20,7 +20,8 @@ from flotilla_operator.controllers.model_replica_set.remembered import (
     rollout_status,
     scaling_status,
 )
-from flotilla_operator.controllers.model_replica_set.tell.judgement import Facts, conditions
+from flotilla_operator.controllers.model_replica_set.tell.facts import Facts
+from flotilla_operator.controllers.model_replica_set.tell.judgement import conditions
 from flotilla_operator.controllers.model_replica_set.tell.load import load_status
 from flotilla_operator.controllers.model_replica_set.tell.news import news_of
 from flotilla_operator.controllers.model_replica_set.tell.startups import capacity_status
