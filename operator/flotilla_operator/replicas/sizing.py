@@ -48,9 +48,8 @@ CHANGE_MEMORY = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """Why an engine cannot start, and the field of the spec that must change."""
+    """Why an engine cannot start."""
 
-    field: str
     reason: FitReason
     message: str
 
@@ -189,7 +188,6 @@ def _misfit(served: Served, per_node: int) -> Misfit | None:
     shape, parallel = served.shape, served.parallel
     if not divides_heads(shape, parallel.tensor):
         return Misfit(
-            field="spec.parallelism.tensor",
             reason=FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS,
             message=heads_not_divided(shape, parallel),
         )
@@ -200,4 +198,4 @@ def _misfit(served: Served, per_node: int) -> Misfit | None:
         return None
     found = remedies(shape, served.accelerator, served.wanted, parallel, per_node)
     message = explained(shape, served.accelerator, served.wanted, verdict, found)
-    return Misfit(field="spec.parallelism", reason=verdict.reason, message=message)
+    return Misfit(reason=verdict.reason, message=message)

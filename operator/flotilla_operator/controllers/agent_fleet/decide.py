@@ -73,7 +73,7 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
         paused=observed.spec.paused,
         password=password,
         claim=_claim(observed),
-        gateway=PartReason.QUEUE_UNUSABLE if observed.problems.queue else PartReason.WRITTEN,
+        gateway=PartReason.QUEUE_UNUSABLE if observed.missing.queue else PartReason.WRITTEN,
         workers=PartReason.WRITTEN if observed.wiring.complete else PartReason.NOT_WIRED,
         worker_pods=_worker_pods(observed, now),
         look=_look(observed),
@@ -123,4 +123,4 @@ def signals_of(figures: contract.FleetStatus) -> WorkerSignals:
 
 
 def _look(observed: Observed) -> LookReason:
-    return LookReason.SECRET_MISSING if observed.problems.of_secrets else LookReason.SETTLED
+    return LookReason.SECRET_MISSING if observed.missing.of_secrets else LookReason.SETTLED

@@ -5,17 +5,17 @@ because it may appear without an edit of the fleet. A missing secret or a model 
 Stalled: a person must act.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
 from flotilla_operator.controllers.agent_fleet.decide import Decision
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
-from flotilla_operator.controllers.agent_fleet.seen import Observed, Problem
+from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.chains import Chain, Finding, informs, right
-from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, Truth, with_summary
+from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, Truth, with_summary
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
+from flotilla_operator.controllers.missing import finding_of
 from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from flotilla_operator.workloads import agent_fleet as workloads
 
@@ -55,7 +55,7 @@ def is_valid(facts: Facts) -> Finding:
 
 def a_model_cannot_be_called(facts: Facts) -> Finding | None:
     """A model is missing, is not ready or has another task."""
-    return _problem(facts.observed.problems.models)
+    return finding_of(facts.observed.missing.models)
 
 
 def models_can_be_called(facts: Facts) -> Finding:
@@ -66,7 +66,7 @@ def models_can_be_called(facts: Facts) -> Finding:
 
 def an_index_cannot_be_searched(facts: Facts) -> Finding | None:
     """An index is missing or is still built."""
-    return _problem(facts.observed.problems.indexes)
+    return finding_of(facts.observed.missing.indexes)
 
 
 def names_no_index(facts: Facts) -> Finding | None:
@@ -82,7 +82,7 @@ def indexes_can_be_searched(facts: Facts) -> Finding:
 
 def the_queue_lacks_a_secret(facts: Facts) -> Finding | None:
     """The secret with the URL of the user's Redis is missing."""
-    return _problem(facts.observed.problems.queue)
+    return finding_of(facts.observed.missing.queue)
 
 
 def the_password_was_lost(facts: Facts) -> Finding | None:
@@ -133,7 +133,7 @@ def redis_takes_tasks(facts: Facts) -> Finding:
 
 def the_gateway_lacks_a_secret(facts: Facts) -> Finding | None:
     """The secret with the keys of the callers is missing or empty."""
-    return _problem(facts.observed.problems.gateway)
+    return finding_of(facts.observed.missing.gateway)
 
 
 def no_gateway_is_ready(facts: Facts) -> Finding | None:
@@ -235,14 +235,3 @@ def _gateways(facts: Facts) -> str:
 
 def _workers(facts: Facts) -> str:
     return f"{facts.ready_workers} of {facts.decision.worker_pods.wanted} workers are ready"
-
-
-def _problem(problems: Sequence[Problem]) -> Finding | None:
-    """The messages of all problems; one that a person must mend comes first."""
-    if not problems:
-        return None
-    first = min(problems, key=lambda problem: problem.mended_by is not MendedBy.PERSON)
-    others = [problem.message for problem in problems if problem is not first]
-    return Finding(
-        reason=first.reason, message="; ".join([first.message, *others]), mended_by=first.mended_by
-    )

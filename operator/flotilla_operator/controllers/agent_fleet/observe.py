@@ -52,7 +52,7 @@ def owner_of(manifest: Manifest) -> Owner:
 async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
     """Everything that a decision about this fleet needs."""
     owner, spec = owner_of(manifest), parsed(manifest)
-    wiring, problems = await References(manifest, spec, world).look_up()
+    wiring, missing = await References(manifest, spec, world).look_up()
     remembered_of_fleet = memory.of(owner.uid)
     password_found = await _password_found(owner, spec, world, remembered_of_fleet.password, now)
     if len(memory.fleets) > len(world.caches.store(AGENT_FLEETS)):
@@ -65,7 +65,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         spec=spec,
         images=images_of(world.config),
         wiring=wiring,
-        problems=problems,
+        missing=missing,
         remembered=remembered(manifest),
         memory=remembered_of_fleet,
         figures=figures_of(world.measurements.answers(targets, contract.FleetStatus)),

@@ -9,9 +9,10 @@ from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, FleetMod
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.vector_index import Retriever
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
-from flotilla_operator.controllers.agent_fleet.seen import Problem, Problems
+from flotilla_operator.controllers.agent_fleet.seen import MissingParts
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
 from flotilla_operator.controllers.controller import Secret, World
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, VECTOR_INDEXES, Manifest
@@ -30,10 +31,10 @@ class Found:
     indexes: list[contract.IndexConnection] = field(default_factory=list)
     keys: list[SecretEntry] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by the secret's name, then the entry
-    model_problems: list[Problem] = field(default_factory=list)
-    index_problems: list[Problem] = field(default_factory=list)
-    queue_problems: list[Problem] = field(default_factory=list)
-    gateway_problems: list[Problem] = field(default_factory=list)
+    missing_models: list[Missing] = field(default_factory=list)
+    missing_indexes: list[Missing] = field(default_factory=list)
+    missing_queue: list[Missing] = field(default_factory=list)
+    missing_gateway: list[Missing] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class References:
         self._world = world
         self._found = Found()
 
-    async def look_up(self) -> tuple[Wiring, Problems]:
+    async def look_up(self) -> tuple[Wiring, MissingParts]:
         """Look up everything that the fleet refers to."""
         for model in self._spec.models:
             await self._model(model)
@@ -70,13 +71,13 @@ class References:
             indexes=tuple(found.indexes),
             model_keys=tuple(found.keys),
             secret_versions={name: stable_hash(entries) for name, entries in found.versions.items()},
-            complete=known and not found.queue_problems,
+            complete=known and not found.missing_queue,
         )
-        return wiring, Problems(
-            models=tuple(found.model_problems),
-            indexes=tuple(found.index_problems),
-            queue=tuple(found.queue_problems),
-            gateway=tuple(found.gateway_problems),
+        return wiring, MissingParts(
+            models=tuple(found.missing_models),
+            indexes=tuple(found.missing_indexes),
+            queue=tuple(found.missing_queue),
+            gateway=tuple(found.missing_gateway),
         )
 
     async def _model(self, model: FleetModel) -> None:
@@ -91,7 +92,7 @@ class References:
         variable = None
         if (ref := endpoint.api_key_secret_ref) is not None:
             field_path = f"spec.models[{model.role}].endpoint.apiKeySecretRef"
-            if not await self._entry(field_path, ref.name, ref.key, self._found.model_problems):
+            if not await self._entry(field_path, ref.name, ref.key, self._found.missing_models):
                 return
             variable = self._key_of(model.role, ref.name, ref.key)
         self._found.models.append(
@@ -108,19 +109,19 @@ class References:
     async def _replica_set(self, role: str, name: str) -> None:
         """Look up a ModelReplicaSet. One without a ready replica counts too: its router lets callers wait."""
         field_path = f"spec.models[{role}].modelRef"
-        problems = self._found.model_problems
+        missing = self._found.missing_models
         found = self._generating_set(field_path, name)
-        if isinstance(found, Problem):
-            problems.append(found)
+        if isinstance(found, Missing):
+            missing.append(found)
             return
         if not is_true(found.manifest, "Available"):
             why = _why(found.manifest, "Available")
-            problems.append(_starting(f"{field_path}: ModelReplicaSet {name!r} is not Available: {why}"))
+            missing.append(_starting(f"{field_path}: ModelReplicaSet {name!r} is not Available: {why}"))
         variable = None
         if (keys := found.spec.router.auth_secret_ref) is not None:
             entry = contract.caller_entry("AgentFleet", self._name)
             key_path = f"{field_path}: spec.router.authSecretRef of ModelReplicaSet {name!r}"
-            if not await self._entry(key_path, keys.name, entry, problems):
+            if not await self._entry(key_path, keys.name, entry, missing):
                 return
             variable = self._key_of(role, keys.name, entry)
         self._found.models.append(
@@ -134,12 +135,12 @@ class References:
             )
         )
 
-    def _generating_set(self, field_path: str, name: str) -> GeneratingSet | Problem:
+    def _generating_set(self, field_path: str, name: str) -> GeneratingSet | Missing:
         """The ModelReplicaSet with its address, or why it has none that agents can call."""
         manifest = self._world.caches.get(MODEL_REPLICA_SETS, self._namespace, name)
         if manifest is None:
             message = f"{field_path}: there is no ModelReplicaSet {name!r} in this namespace; create it"
-            return Problem(reason=Reason.MODEL_MISSING, message=message)
+            return Missing(reason=Reason.MODEL_MISSING, message=message, mended_by=MendedBy.TIME)
         try:
             spec = ModelReplicaSetSpec.model_validate(manifest["spec"])
         except ValidationError:
@@ -147,11 +148,10 @@ class References:
                 f"{field_path}: the spec of ModelReplicaSet {name!r} is invalid; see its conditions"
             )
         if spec.model.task is not Task.GENERATE:
-            return Problem(
+            return Missing(
                 reason=Reason.MODEL_WRONG_TASK,
                 message=f"{field_path}: the spec.model.task of ModelReplicaSet {name!r} is "
                 f"{spec.model.task}; refer to one with the task {Task.GENERATE}",
-                mended_by=MendedBy.PERSON,
             )
         url = (manifest.get("status") or {}).get("url")
         if url is None:
@@ -166,11 +166,12 @@ class References:
         field_path = f"spec.indexes[{name}].indexRef"
         manifest = self._world.caches.get(VECTOR_INDEXES, self._namespace, referred)
         if manifest is None:
-            self._found.index_problems.append(
-                Problem(
+            self._found.missing_indexes.append(
+                Missing(
                     reason=Reason.INDEX_MISSING,
                     message=f"{field_path}: there is no VectorIndex {referred!r} in this namespace; "
                     "create it",
+                    mended_by=MendedBy.TIME,
                 )
             )
             return
@@ -178,11 +179,12 @@ class References:
         url = status.get("url")
         if url is None or status.get("activeGeneration") is None:
             phase = status.get("phase", "Pending")
-            self._found.index_problems.append(
-                Problem(
+            self._found.missing_indexes.append(
+                Missing(
                     reason=Reason.INDEX_BUILDING,
                     message=f"{field_path}: VectorIndex {referred!r} cannot be searched yet (its phase is "
                     f"{phase}): {_why(manifest, 'Ready')}",
+                    mended_by=MendedBy.TIME,
                 )
             )
         if url is not None:
@@ -195,49 +197,46 @@ class References:
     async def _redis(self) -> None:
         redis = self._spec.queue.redis
         if redis.mode is RedisMode.EXTERNAL and (ref := redis.url_secret_ref) is not None:
-            await self._entry("spec.queue.redis.urlSecretRef", ref.name, ref.key, self._found.queue_problems)
+            await self._entry("spec.queue.redis.urlSecretRef", ref.name, ref.key, self._found.missing_queue)
 
     async def _callers(self) -> None:
         auth = self._spec.gateway.auth
         if auth.mode is not AuthMode.SECRET or auth.secret_ref is None:
             return
-        problems = self._found.gateway_problems
-        secret = await self._secret("spec.gateway.auth.secretRef", auth.secret_ref.name, problems)
+        missing = self._found.missing_gateway
+        secret = await self._secret("spec.gateway.auth.secretRef", auth.secret_ref.name, missing)
         if secret is not None and not any(secret.data.values()):
-            problems.append(
-                Problem(
+            missing.append(
+                Missing(
                     reason=Reason.SECRET_KEY_MISSING,
                     message=f"spec.gateway.auth.secretRef: the Secret {secret.name!r} holds no token, so "
                     "nobody can call the gateway; add an entry for each caller",
-                    mended_by=MendedBy.PERSON,
                 )
             )
 
-    async def _entry(self, field_path: str, name: str, key: str, problems: list[Problem]) -> bool:
-        """Whether a secret has this entry. A missing secret or entry is added to `problems`."""
-        secret = await self._secret(field_path, name, problems)
+    async def _entry(self, field_path: str, name: str, key: str, missing: list[Missing]) -> bool:
+        """Whether a secret has this entry. A missing secret or entry is added to `missing`."""
+        secret = await self._secret(field_path, name, missing)
         if secret is None:
             return False
         if key not in secret.data:
-            problems.append(
-                Problem(
+            missing.append(
+                Missing(
                     reason=Reason.SECRET_KEY_MISSING,
                     message=f"{field_path}: the Secret {name!r} has no entry {key!r}; add it",
-                    mended_by=MendedBy.PERSON,
                 )
             )
             return False
         self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True
 
-    async def _secret(self, field_path: str, name: str, problems: list[Problem]) -> Secret | None:
+    async def _secret(self, field_path: str, name: str, missing: list[Missing]) -> Secret | None:
         secret = await self._world.secret(self._namespace, name)
         if secret is None:
-            problems.append(
-                Problem(
+            missing.append(
+                Missing(
                     reason=Reason.SECRET_MISSING,
                     message=f"{field_path}: there is no Secret {name!r} in this namespace; create it",
-                    mended_by=MendedBy.PERSON,
                 )
             )
         return secret
@@ -248,8 +247,8 @@ class References:
         return variable
 
 
-def _starting(message: str) -> Problem:
-    return Problem(reason=Reason.MODEL_STARTING, message=message)
+def _starting(message: str) -> Missing:
+    return Missing(reason=Reason.MODEL_STARTING, message=message, mended_by=MendedBy.TIME)
 
 
 def _why(manifest: Manifest, condition_type: str) -> str:

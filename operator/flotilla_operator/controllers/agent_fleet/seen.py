@@ -8,8 +8,8 @@ from flotilla_operator.autoscaling.workers import WorkersDecision
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered
-from flotilla_operator.controllers.conditions import MendedBy
 from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.telemetry.measurements import Target
@@ -19,22 +19,13 @@ from flotilla_runtime import contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Why something that the fleet needs cannot be used yet."""
+class MissingParts:
+    """What is missing, grouped by the condition that reports it."""
 
-    reason: Reason
-    message: str
-    mended_by: MendedBy = MendedBy.TIME
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problems:
-    """The problems, grouped by the condition that reports them."""
-
-    models: tuple[Problem, ...] = ()
-    indexes: tuple[Problem, ...] = ()
-    queue: tuple[Problem, ...] = ()
-    gateway: tuple[Problem, ...] = ()
+    models: tuple[Missing, ...] = ()
+    indexes: tuple[Missing, ...] = ()
+    queue: tuple[Missing, ...] = ()
+    gateway: tuple[Missing, ...] = ()
 
     @property
     def of_secrets(self) -> bool:
@@ -59,7 +50,7 @@ class Observed:
     spec: AgentFleetSpec
     images: Images
     wiring: Wiring
-    problems: Problems
+    missing: MissingParts
     remembered: Remembered
     memory: FleetMemory
     figures: contract.FleetStatus | None = None

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe.recorded import Record
-from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.remembered import ToldBefore
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.placement.devices import DeviceClass
@@ -24,15 +24,6 @@ from flotilla_operator.workloads.group_pods import Pod
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.served import Served
 from flotilla_runtime import contract
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """Something that the spec names and that does not exist or cannot be used."""
-
-    field: str
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

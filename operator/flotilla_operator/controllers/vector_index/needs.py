@@ -11,6 +11,7 @@ from flotilla_operator.api.vector_index import VectorIndexSpec
 from flotilla_operator.controllers.chains import Finding, right
 from flotilla_operator.controllers.conditions import MendedBy, Truth
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
+from flotilla_operator.controllers.missing import finding_of
 from flotilla_operator.controllers.vector_index.facts import Facts
 from flotilla_operator.controllers.vector_index.names import NameTaken
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
@@ -50,11 +51,7 @@ def lacks(kind: ConditionType) -> Callable[[Facts], Finding | None]:
     """The check that nothing which this condition reports on is missing."""
 
     def something_is_missing(facts: Facts) -> Finding | None:
-        found = [missing for missing in facts.observed.missing if missing.condition == kind]
-        if not found:
-            return None
-        message = "; ".join(missing.message for missing in found)
-        return Finding(reason=found[0].reason, message=message, mended_by=MendedBy.PERSON)
+        return finding_of([missing for missing in facts.observed.missing if missing.condition == kind])
 
     return something_is_missing
 

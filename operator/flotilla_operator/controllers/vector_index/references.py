@@ -14,7 +14,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.conditions import is_true
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
-from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, Missing
+from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, ReportedMissing
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
@@ -35,7 +35,7 @@ class References:
     takes their value.
     """
 
-    missing: list[Missing] = field(default_factory=list)
+    missing: list[ReportedMissing] = field(default_factory=list)
     secret_versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -128,27 +128,27 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
         seen.secret_versions[entry.variable] = secret.version(entry.key)
         return
     message = f"{entry.field}: {problem}"
-    seen.missing.append(Missing(condition=entry.condition, reason=reason, message=message))
+    seen.missing.append(ReportedMissing(condition=entry.condition, reason=reason, message=message))
 
 
-def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[Missing]:
+def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[ReportedMissing]:
     source = document_source(spec.source.path)
     claim, config_map, workspace = source.claim, source.config_map, spec.build.workspace.claim_name
     if claim is not None and caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim) is None:
-        yield Missing(
+        yield ReportedMissing(
             condition=ConditionType.SOURCE_REACHABLE,
             reason=Reason.CLAIM_MISSING,
             message=f"spec.source.path: there is no PersistentVolumeClaim {claim!r} in this namespace; "
             "create it",
         )
     if config_map is not None and caches.get(CONFIG_MAPS, owner.namespace, config_map) is None:
-        yield Missing(
+        yield ReportedMissing(
             condition=ConditionType.SOURCE_REACHABLE,
             reason=Reason.CONFIG_MAP_MISSING,
             message=f"spec.source.path: there is no ConfigMap {config_map!r} in this namespace; create it",
         )
     if workspace is not None and caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, workspace) is None:
-        yield Missing(
+        yield ReportedMissing(
             condition=ConditionType.BUILT,
             reason=Reason.CLAIM_MISSING,
             message="spec.build.workspace.claimName: there is no PersistentVolumeClaim "
@@ -157,7 +157,7 @@ def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Ite
     yield from _missing_embedder(owner, spec, caches)
 
 
-def _missing_embedder(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[Missing]:
+def _missing_embedder(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[ReportedMissing]:
     name = spec.embedding.model_ref.name
     manifest = caches.get(MODEL_REPLICA_SETS, owner.namespace, name)
     embedder = embedder_of(owner, spec, caches)
@@ -175,7 +175,7 @@ def _missing_embedder(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> It
             "with the task Embed"
         )
     if reason is not None:
-        yield Missing(
+        yield ReportedMissing(
             condition=ConditionType.EMBEDDER_READY,
             reason=reason,
             message=f"spec.embedding.modelRef: {problem}",

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
 from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.vector_index.cleanup import Cleanup, Remains
 from flotilla_operator.controllers.vector_index.jobs import StepJob
-from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
+from flotilla_operator.controllers.vector_index.reasons import ConditionType
 from flotilla_operator.controllers.vector_index.remembered import Remembered
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import STATEFUL_SETS, Manifest
@@ -26,12 +27,10 @@ FINALIZER = f"{contract.DOMAIN}/milvus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """Something that the spec refers to and that does not exist, and the condition that reports it."""
+class ReportedMissing(Missing):
+    """What is missing, and the condition that reports it."""
 
     condition: ConditionType
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Observed:
     images: Images
     remembered: Remembered
     embedder: EmbedderSeen | None
-    missing: Sequence[Missing]
+    missing: Sequence[ReportedMissing]
     secret_versions: Mapping[str, str]  # by the variable that takes the entry's value
     live: Mapping[tuple[str, str], LiveObject]
     lite: Sequence[LiveObject]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flotilla_operator.cluster.writes import Apply
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from tests.builders.model_replica_set import gpu_set, model_replica_set
 from tests.builders.placement import GPU, cluster, node
 from tests.builders.pods import NOW, stage_pod, time_text
@@ -81,7 +81,7 @@ def test_failed_groups_count_while_they_back_off() -> None:
 
 def test_replicas_that_lack_something_do_not_count() -> None:
     manifest = gpu_set(replicas=5)
-    lacking = Missing(field="spec.engine", reason=Reason.MODEL_DOES_NOT_FIT, message="too large")
+    lacking = Missing(reason=Reason.MODEL_DOES_NOT_FIT, message="too large")
     pods = serving(manifest, "abcd")
     assert budget(plan(observed(manifest, pods, snapshot=ROOM_FOR_FIVE, missing=(lacking,)), NOW)) == 3
 

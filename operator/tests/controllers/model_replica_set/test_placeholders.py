@@ -11,9 +11,9 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.cluster.writes import Create, Delete
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.memory import lasting_claim
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.placement import Snapshot
 from flotilla_operator.replicas.provisioning import Placeholder
 from flotilla_operator.workloads.placeholder import is_placeholder, placeholder_of
@@ -166,9 +166,7 @@ def failed(seconds_ago: float) -> dict[str, Any]:
 
 HELD_BACK = [
     pytest.param(failed(0), (), id="they back off"),
-    pytest.param(
-        {}, (Missing(field="f", reason=Reason.SECRET_MISSING, message="m"),), id="a secret is missing"
-    ),
+    pytest.param({}, (Missing(reason=Reason.SECRET_MISSING, message="m"),), id="a secret is missing"),
 ]
 
 

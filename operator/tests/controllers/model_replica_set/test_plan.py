@@ -15,12 +15,13 @@ from flotilla_operator.api.annotations import refresh_of
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.autoscaling.from_zero import ZeroDecision, decide
 from flotilla_operator.cluster.writes import Apply, Create, Delete, EventType, JsonPatch
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.observe.recorded import Record
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
 from flotilla_operator.controllers.model_replica_set.remembered import remembered, told_before
-from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, Rendering
+from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
 from flotilla_operator.objects.resources import SECRETS, SERVICES
 from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.manifests import claim_of
@@ -735,14 +736,14 @@ class TestTrouble:
 class TestWhatIsMissing:
     def test_leaves_running_groups_alone(self) -> None:
         manifest = gpu_set(replicas=1)
-        absent = Missing(field="f", reason=Reason.SECRET_MISSING, message="m")
+        absent = Missing(reason=Reason.SECRET_MISSING, message="m")
         pods = [member(manifest, "llama-x", node="a", ready=True)]
         done = plan(observed(manifest, pods, missing=(absent,)), NOW)
         assert deleted(done) == []
         assert condition(done, "Available")["status"] == "True"
 
     def test_recovers_when_it_appears(self) -> None:
-        absent = Missing(field="f", reason=Reason.SECRET_MISSING, message="m")
+        absent = Missing(reason=Reason.SECRET_MISSING, message="m")
         before = plan(observed(gpu_set(), missing=(absent,)), NOW)
         after = plan(observed({**gpu_set(), "status": before.status}), NOW + timedelta(seconds=10))
         assert len(created(after)) == 2

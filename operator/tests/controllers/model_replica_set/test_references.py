@@ -120,7 +120,8 @@ async def test_what_is_missing_is_said_and_holds_new_replicas_back(
     seen, done = await looked_at(manifest, objects, secrets)
     (missing,) = seen.missing
     assert missing.reason is reason
-    assert missing.field in condition(done, "SpecValid")["message"]
+    assert condition(done, "SpecValid")["message"] == missing.message
+    assert missing.message.startswith("spec."), "it names the field"
     assert shown(done, "SpecValid") == ("False", reason)
     assert shown(done, "Placed") == ("False", reason)
     assert shown(done, "Stalled") == ("True", reason)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from flotilla_operator.capacity import FitReason
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing, Observed, Situation
+from flotilla_operator.controllers.model_replica_set.seen import Observed, Situation
 from flotilla_operator.placement import Refusal
 from flotilla_operator.replicas.asking import Asking, ask_for_nodes
 from flotilla_operator.replicas.budget import pods_to_keep
@@ -129,7 +130,7 @@ def _missing(misfit: Misfit) -> Missing:
     """A model that does not fit counts as something that a person must correct."""
     divides = misfit.reason is not FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS
     reason = Reason.MODEL_DOES_NOT_FIT if divides else Reason.TENSOR_DOES_NOT_DIVIDE_HEADS
-    return Missing(field=misfit.field, reason=reason, message=misfit.message)
+    return Missing(reason=reason, message=misfit.message)
 
 
 def _looking_on(situation: Situation, outlook: Outlook, now: datetime) -> Decision:

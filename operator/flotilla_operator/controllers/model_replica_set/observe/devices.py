@@ -11,8 +11,8 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.objects.resources import (
     DEVICE_CLASSES,
     MODEL_REPLICA_SETS,
@@ -99,13 +99,13 @@ def wrong_device_class(spec: ModelReplicaSetSpec, caches: Caches) -> Missing | N
             f"there is no DeviceClass {ask.class_name!r}; install the driver that creates it (this needs "
             "Kubernetes 1.34 or newer with resource.k8s.io/v1), or set spec.accelerator.resource instead"
         )
-        return Missing(field=FIELD, reason=Reason.DEVICE_CLASS_MISSING, message=f"{FIELD}: {why}")
+        return Missing(reason=Reason.DEVICE_CLASS_MISSING, message=f"{FIELD}: {why}")
     if (device_class := class_named(ask, caches)) is None:
         why = (
             f"the operator cannot count the devices of DeviceClass {ask.class_name!r}: its selectors contain "
             "more than equalities of device.driver and device.attributes joined by &&; name a simpler class"
         )
-        return Missing(field=FIELD, reason=Reason.DEVICE_CLASS_NOT_COUNTABLE, message=f"{FIELD}: {why}")
+        return Missing(reason=Reason.DEVICE_CLASS_NOT_COUNTABLE, message=f"{FIELD}: {why}")
     if device_class.all_wanted(ask) is None:
         why = (
             f"no device of DeviceClass {ask.class_name!r} can have these attributes: the class requires "
@@ -113,7 +113,6 @@ def wrong_device_class(spec: ModelReplicaSetSpec, caches: Caches) -> Missing | N
             "or write the attribute as domain/name"
         )
         return Missing(
-            field=f"{FIELD}.attributes",
             reason=Reason.DEVICE_ATTRIBUTES_CONTRADICT,
             message=f"{FIELD}.attributes: {why}",
         )

@@ -1,8 +1,8 @@
 """Engine settings that contradict each other in ways CEL cannot check, because it compares no quantities."""
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.objects.quantities import quantity
 
 FIELD = "spec.engine.kvOffloadGiB"
@@ -20,4 +20,4 @@ def no_room_to_offload(spec: ModelReplicaSetSpec) -> Missing | None:
         f"spec.engine.resources.limits.memory to {offload:g} GiB plus what the engine itself needs, or lower "
         f"{FIELD}"
     )
-    return Missing(field=FIELD, reason=Reason.NO_ROOM_TO_OFFLOAD, message=message)
+    return Missing(reason=Reason.NO_ROOM_TO_OFFLOAD, message=message)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, NodeProvisioningMode
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.workloads.placeholder import PRIORITY
 
 PriorityClass = Mapping[str, Any]
@@ -60,4 +60,4 @@ def wrong_class(spec: ModelReplicaSetSpec, classes: Sequence[PriorityClass]) -> 
 
 
 def _wrong(reason: Reason, message: str) -> Missing:
-    return Missing(field=FIELD, reason=reason, message=message)
+    return Missing(reason=reason, message=message)

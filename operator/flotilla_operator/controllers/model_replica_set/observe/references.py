@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.devices import wrong_device_class
 from flotilla_operator.controllers.model_replica_set.observe.engine_room import no_room_to_offload
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
 from flotilla_operator.controllers.model_replica_set.observe.priority import wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES
 from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_source import ClaimSource
@@ -27,7 +27,6 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
         if world.caches.get(PERSISTENT_VOLUME_CLAIMS, namespace, claim) is None:
             found.append(
                 Missing(
-                    field=path,
                     reason=Reason.CLAIM_MISSING,
                     message=f"{path}: there is no PersistentVolumeClaim {claim!r} in this namespace; "
                     "create it",
@@ -81,7 +80,6 @@ async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) ->
     secret = await world.secret(namespace, wanted.name)
     if secret is None:
         return Missing(
-            field=wanted.field,
             reason=Reason.SECRET_MISSING,
             message=f"{wanted.field}: there is no Secret {wanted.name!r} in this namespace; create it",
         )
@@ -89,7 +87,6 @@ async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) ->
     if not absent:
         return None
     return Missing(
-        field=wanted.field,
         reason=Reason.SECRET_KEY_MISSING,
         message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
     )

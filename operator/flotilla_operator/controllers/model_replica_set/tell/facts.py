@@ -7,8 +7,8 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
 from flotilla_operator.controllers.chains import Finding
 from flotilla_operator.controllers.conditions import MendedBy
+from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.seen import Missing
 from flotilla_operator.placement import Refusal
 from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.backoff import Backoff

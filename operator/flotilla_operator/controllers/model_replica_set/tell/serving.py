@@ -4,16 +4,14 @@ from flotilla_operator.autoscaling.from_zero import ZeroReason
 from flotilla_operator.controllers.chains import Finding, informs, right
 from flotilla_operator.controllers.conditions import MendedBy, Truth
 from flotilla_operator.controllers.ignored_fields import told_of
+from flotilla_operator.controllers.missing import finding_of
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.tell.facts import Facts, of_trouble, ready_of_wanted
 
 
 def names_what_is_missing(facts: Facts) -> Finding | None:
     """Something that the spec names does not exist, or the model cannot fit."""
-    if not facts.missing:
-        return None
-    message = "; ".join(missing.message for missing in facts.missing)
-    return Finding(reason=facts.missing[0].reason, message=message, mended_by=MendedBy.PERSON)
+    return finding_of(facts.missing)
 
 
 def has_a_prefix_that_does_not_count(facts: Facts) -> Finding | None:
