@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from flotilla_operator.placement import Placement, Snapshot, place
+from flotilla_operator.placement import PlacementPlan, Snapshot, place
 from flotilla_operator.placement.groups import RACK
 from placement.clusters import (
     GPUS_PER_NODE,
@@ -48,7 +48,7 @@ WANTED = (
 )
 
 
-def plan(snapshot: Snapshot, longest_wait_seconds: float) -> tuple[Placement, float]:
+def plan(snapshot: Snapshot, longest_wait_seconds: float) -> tuple[PlacementPlan, float]:
     """One plan of the large queue, whose invariants are checked, and the seconds it took."""
     waiting = queue(GROUPS, longest_wait_seconds, random.Random(SEED))
     began = time.perf_counter()
@@ -58,7 +58,7 @@ def plan(snapshot: Snapshot, longest_wait_seconds: float) -> tuple[Placement, fl
     return placement, took
 
 
-def fits_still(snapshot: Snapshot, placement: Placement) -> int:
+def fits_still(snapshot: Snapshot, placement: PlacementPlan) -> int:
     """How many refused groups would fit after the plan is carried out; none has a required topology."""
     after = Snapshot(topology=snapshot.topology, claims=(*snapshot.claims, *claims_of(placement.bindings)))
     free = free_accelerators(after).values()
@@ -69,7 +69,7 @@ def fits_still(snapshot: Snapshot, placement: Placement) -> int:
 
 
 def one_more_milliseconds(
-    snapshot: Snapshot, placement: Placement, clock: Callable[[], float] = time.perf_counter
+    snapshot: Snapshot, placement: PlacementPlan, clock: Callable[[], float] = time.perf_counter
 ) -> float:
     """The time to place one group while half of the plan is carried out: the slowest size's median."""
     half = placement.bindings[: len(placement.bindings) // 2]

@@ -221,7 +221,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="an object goes before its children",
-        path=f"{OPERATOR}/cluster/ownership.py",
+        path=f"{OPERATOR}/objects/owners.py",
         sound='"blockOwnerDeletion": True',
         broken='"blockOwnerDeletion": False',
         tests=(f"{OPERATOR_TESTS}/controllers/test_all_kinds_deletion.py",),

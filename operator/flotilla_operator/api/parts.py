@@ -4,7 +4,7 @@ Shapes of core/v1 have the field names of Kubernetes, so that a block can be cop
 """
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
@@ -26,6 +26,7 @@ NO_FOLDER_ABOVE = "!(self.startsWith('pvc://') && self.matches('/[.][.](/|$)'))"
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 PartName = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
 ShortText = Annotated[str, Field(max_length=256)]
+MESSAGE_LIMIT: Final = 1024  # of the characters of a message in a status
 LongText = Annotated[str, Field(max_length=1024)]
 LabelKey = Annotated[str, Field(max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
@@ -270,7 +271,7 @@ class Condition(ApiModel):
     """True, False or Unknown."""
     reason: Annotated[str, Field(max_length=256)]
     """The cause of the status, as one word in CamelCase."""
-    message: Annotated[str, Field(max_length=1024)]
+    message: Annotated[str, Field(max_length=MESSAGE_LIMIT)]
     """The cause as a sentence, with what to do about it. May be empty when nothing is wrong."""
     last_transition_time: Time
     """When `status` last changed."""

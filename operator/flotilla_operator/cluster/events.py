@@ -19,7 +19,7 @@ import structlog
 
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
-from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.objects.resources import EVENTS, FLOTILLA_GROUP, Manifest
 
@@ -110,7 +110,7 @@ class Recorder:
         self._buckets: dict[str, Bucket] = {}
         self._count = 0
 
-    async def record(self, owner: Owner, event: Event) -> None:
+    async def record(self, owner: Reconciled, event: Event) -> None:
         """Write an event, or count it as a repeat of an earlier one."""
         at = self._clock()
         self._forget_old(at)
@@ -128,7 +128,7 @@ class Recorder:
         except (TimeoutError, OSError) as error:
             log.info("event_not_written", reason=event.reason, error=repr(error))
 
-    async def _begin(self, owner: Owner, event: Event, at: float) -> Series:
+    async def _begin(self, owner: Reconciled, event: Event, at: float) -> Series:
         self._count += 1
         metadata = owner.manifest["metadata"]
         name = f"{metadata['name']}.{int(self._now().timestamp() * 1000):x}{self._count:x}"
@@ -137,7 +137,7 @@ class Recorder:
         self._reached(CrashPoint.AFTER_EVENT)
         return Series(name=name, count=1, seen_at=at, written_at=at)
 
-    async def _repeat(self, owner: Owner, series: Series, at: float) -> None:
+    async def _repeat(self, owner: Reconciled, series: Series, at: float) -> None:
         series.count += 1
         series.seen_at = at
         starts = series.count == 2
@@ -152,7 +152,7 @@ class Recorder:
         await self._client.merge_patch(EVENTS, namespace, series.name, patch)
         self._reached(CrashPoint.AFTER_EVENT)
 
-    def _manifest(self, owner: Owner, event: Event, name: str) -> Manifest:
+    def _manifest(self, owner: Reconciled, event: Event, name: str) -> Manifest:
         metadata = owner.manifest["metadata"]
         return {
             "apiVersion": EVENTS.api_version,
@@ -175,7 +175,7 @@ class Recorder:
             },
         }
 
-    def _may_write(self, owner: Owner, at: float) -> bool:
+    def _may_write(self, owner: Reconciled, at: float) -> bool:
         bucket = self._buckets.setdefault(owner.uid, Bucket(tokens=BUCKET_SIZE, at=at))
         return bucket.spend(at)
 

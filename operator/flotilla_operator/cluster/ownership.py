@@ -5,11 +5,12 @@ Retained objects outlive their owner, so they have no owner reference and are re
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.owners import owner_reference
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.objects.resources import FLOTILLA_GROUP, Manifest, Resource
 
 LABEL_OWNER_KIND: Final = f"{FLOTILLA_GROUP}/kind"
@@ -21,8 +22,8 @@ EXCEEDED_QUOTA: Final = "exceeded quota: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """The reconciled object, which owns the objects that are written for it."""
+class Reconciled:
+    """The object that is reconciled. It owns the objects that are written for it."""
 
     resource: Resource
     manifest: Manifest
@@ -33,72 +34,65 @@ class Owner:
         return str(self.manifest["metadata"]["uid"])
 
     @property
-    def reference(self) -> dict[str, Any]:
-        """The owner reference for its children; a foreground deletion of the owner waits for them."""
-        return {
-            "apiVersion": self.resource.api_version,
-            "kind": self.resource.kind,
-            "name": self.manifest["metadata"]["name"],
-            "uid": self.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
+    def reference(self) -> Manifest:
+        """The owner reference for its children."""
+        return owner_reference(self.resource.kind, self.manifest["metadata"]["name"], self.uid)
 
 
 class RefusedError(Exception):
-    """Raised inside a write; the writer turns it into a `Refusal`."""
+    """Raised inside a write; the writer turns it into a `RefusedWrite`."""
 
-    def __init__(self, reason: RefusalReason, message: str) -> None:
+    def __init__(self, reason: WriteReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
 
 
-def refusal_reason(error: ApiError) -> RefusalReason:
+def refusal_reason(error: ApiError) -> WriteReason:
     """The reason for a refusal by the API server; an error that is not about the object is raised again."""
     if NAMESPACE_TERMINATING in error.causes:
-        return RefusalReason.NAMESPACE_TERMINATING
+        return WriteReason.NAMESPACE_TERMINATING
     match error.status:
         case 403:
             used_up = EXCEEDED_QUOTA in error.message
-            return RefusalReason.QUOTA_EXCEEDED if used_up else RefusalReason.FORBIDDEN
+            return WriteReason.QUOTA_EXCEEDED if used_up else WriteReason.FORBIDDEN
         case 400 | 422:
-            return RefusalReason.INVALID
+            return WriteReason.INVALID
         case 409:
-            return RefusalReason.CONFLICT
+            return WriteReason.CONFLICT
         case _:
             raise error
 
 
-def refuse_unless_ours(owner: Owner, live: Manifest, *, retained: bool) -> None:
+def refuse_unless_ours(owner: Reconciled, live: Manifest, *, retained: bool) -> None:
     """Raise `RefusedError` when the live object is not ours or is being deleted."""
     metadata = live["metadata"]
     if not (_is_kept_for(owner, live) if retained else controller_uid(live) == owner.uid):
         if _is_of_predecessor(owner, live):
             raise RefusedError(
-                RefusalReason.BEING_DELETED,
+                WriteReason.BEING_DELETED,
                 f"{live['kind']} {metadata['name']} belongs to a deleted {owner.resource.kind} of the same "
                 "name; wait until the garbage collector has removed it",
             )
         raise RefusedError(
-            RefusalReason.NAME_TAKEN,
+            WriteReason.NAME_TAKEN,
             f"{live['kind']} {metadata['name']} exists and does not belong to this {owner.resource.kind}; "
             f"delete it, or give this {owner.resource.kind} another name",
         )
     if metadata.get("deletionTimestamp"):
         raise RefusedError(
-            RefusalReason.BEING_DELETED,
+            WriteReason.BEING_DELETED,
             f"{live['kind']} {metadata['name']} is being deleted; it is made again once it is gone",
         )
 
 
-def _is_of_predecessor(owner: Owner, live: Manifest) -> bool:
+def _is_of_predecessor(owner: Reconciled, live: Manifest) -> bool:
     """Whether it belongs to an earlier object of the owner's kind and name."""
     references = live["metadata"].get("ownerReferences") or ()
     return any({**reference, "uid": owner.uid} == owner.reference for reference in references)
 
 
-def _is_kept_for(owner: Owner, live: Manifest) -> bool:
+def _is_kept_for(owner: Reconciled, live: Manifest) -> bool:
     labels = live["metadata"].get("labels") or {}
     named = (labels.get(LABEL_OWNER_KIND), labels.get(LABEL_OWNER_NAME))
     expected = (owner.resource.kind, owner.manifest["metadata"]["name"])

@@ -2,8 +2,8 @@
 
 An apply is skipped when the live object already has its hash and has not drifted. An existing object without
 our owner reference is never written. A refusal that concerns one object (an exhausted quota, an invalid
-field, a name that is taken) is returned as a `Refusal` and does not stop the other writes. Any other error is
-raised, and the reconcile is repeated.
+field, a name that is taken) is returned as a `RefusedWrite` and does not stop the other writes. Any other
+error is raised, and the reconcile is repeated.
 
 The server's answers are put into the caches at once, so the next reconcile does not wait for the watch.
 `reached` is called before and after each kind of write; tests kill the process there.
@@ -23,12 +23,12 @@ from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.drift import drifted
 from flotilla_operator.cluster.kept_images import with_kept_images
-from flotilla_operator.cluster.ownership import Owner, RefusedError, refusal_reason, refuse_unless_ours
+from flotilla_operator.cluster.ownership import Reconciled, RefusedError, refusal_reason, refuse_unless_ours
 from flotilla_operator.cluster.reflector import Change, OnChange
 from flotilla_operator.cluster.status import StatusLimiter, without_nulls
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.objects.hashes import hash_of
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import (
     FLOTILLA_GROUP,
     NEVER_WATCHED,
@@ -69,7 +69,7 @@ class Writer:
         self._normalised: dict[str, dict[ObjectRef, tuple[str, frozenset[str]]]] = {}
         self._found_right: dict[str, dict[ObjectRef, tuple[str, str]]] = {}
 
-    async def carry_out(self, owner: Owner, writes: Sequence[Write]) -> list[Refusal]:
+    async def carry_out(self, owner: Reconciled, writes: Sequence[Write]) -> list[RefusedWrite]:
         """Carry out the writes; returns those that were refused.
 
         Objects are applied one after another, because a later one may need an earlier one, as a role binding
@@ -77,7 +77,7 @@ class Writer:
         for the objects in their `needs`. A write that needs a refused object is skipped without a refusal of
         its own.
         """
-        refusals: list[Refusal] = []
+        refusals: list[RefusedWrite] = []
         refused: set[ObjectRef] = set()
         for kind, neighbours in groupby(writes, key=_kind):
             at_once = 1 if kind is Apply else WRITES_AT_ONCE
@@ -85,15 +85,15 @@ class Writer:
         return refusals
 
     async def _together(
-        self, owner: Owner, writes: Sequence[Write], refused: set[ObjectRef], *, at_once: int
-    ) -> list[Refusal]:
+        self, owner: Reconciled, writes: Sequence[Write], refused: set[ObjectRef], *, at_once: int
+    ) -> list[RefusedWrite]:
         """Carry out writes, at most `at_once` in parallel, and each after those that it needs.
 
         Refused objects are added to `refused`. The first unexpected error cancels the others.
         """
         waiting = iter(enumerate(writes))
         begun: dict[ObjectRef, asyncio.Event] = {}
-        refusals: dict[int, Refusal] = {}
+        refusals: dict[int, RefusedWrite] = {}
 
         async def work() -> None:
             for position, write in waiting:
@@ -115,7 +115,7 @@ class Writer:
             raise errors.exceptions[0] from None
         return [refusals[position] for position in sorted(refusals)]
 
-    async def _try(self, owner: Owner, write: Write) -> Refusal | None:
+    async def _try(self, owner: Reconciled, write: Write) -> RefusedWrite | None:
         try:
             await self._do(owner, write)
         except RefusedError as refused:
@@ -124,7 +124,7 @@ class Writer:
             return _refusal(write, refusal_reason(error), error.message)
         return None
 
-    async def write_status(self, owner: Owner, status: Mapping[str, Any]) -> float | None:
+    async def write_status(self, owner: Reconciled, status: Mapping[str, Any]) -> float | None:
         """Write the whole status if it changed; returns the seconds to wait if it may not be written yet."""
         wanted = without_nulls(status)
         wait_seconds = self._limiter.wait_seconds(owner.manifest, wanted)
@@ -152,7 +152,7 @@ class Writer:
             self._keep(owner.resource, live)
         return None
 
-    async def write_finalizers(self, owner: Owner, wanted: Sequence[str]) -> None:
+    async def write_finalizers(self, owner: Reconciled, wanted: Sequence[str]) -> None:
         """Make our finalizers of the object exactly these; the finalizers of others stay.
 
         The API server answers 422 when the tested version has changed, which is raised as a conflict.
@@ -179,7 +179,7 @@ class Writer:
             _tell("finalizers_written", owner.resource.ref_to(live))
 
     @contextmanager
-    def _owner_may_be_gone(self, owner: Owner) -> Iterator[None]:
+    def _owner_may_be_gone(self, owner: Reconciled) -> Iterator[None]:
         """Ignore that the object was deleted between decision and write, and drop it from the cache."""
         try:
             yield
@@ -194,7 +194,7 @@ class Writer:
         self._normalised.pop(uid, None)
         self._found_right.pop(uid, None)
 
-    async def _do(self, owner: Owner, write: Write) -> None:
+    async def _do(self, owner: Reconciled, write: Write) -> None:
         match write:
             case Apply():
                 await self._apply(owner, write)
@@ -205,7 +205,7 @@ class Writer:
             case Delete():
                 await self._delete(write)
 
-    async def _apply(self, owner: Owner, write: Apply) -> None:
+    async def _apply(self, owner: Reconciled, write: Apply) -> None:
         resource = resource_of(write.manifest)
         wanted = write.manifest if write.retained else _owned(write.manifest, owner)
         live = self._find(resource, wanted) or await self._read(resource, wanted)
@@ -222,7 +222,7 @@ class Writer:
             applied = await self._client.apply(resource, wanted, force=live is not None)
         except ApiError as error:
             if live is not None and await self._was_exchanged(error, resource, live):
-                raise RefusedError(RefusalReason.CONFLICT, error.message) from None
+                raise RefusedError(WriteReason.CONFLICT, error.message) from None
             raise
         self._reached(CrashPoint.AFTER_APPLY)
         self._remember_normalised(owner, digest, wanted, applied)
@@ -239,7 +239,7 @@ class Writer:
         live = await self._read(resource, seen)
         return live is None or live["metadata"]["uid"] != seen["metadata"]["uid"]
 
-    async def _create(self, owner: Owner, write: Create) -> None:
+    async def _create(self, owner: Reconciled, write: Create) -> None:
         resource = resource_of(write.manifest)
         wanted = _owned(write.manifest, owner)
         live = self._find(resource, wanted)
@@ -256,7 +256,8 @@ class Writer:
                 raise
             if (live := await self._read(resource, wanted)) is None:
                 raise RefusedError(
-                    RefusalReason.CONFLICT, "the object existed and was deleted meanwhile; it is tried again"
+                    WriteReason.CONFLICT,
+                    "the object existed and was deleted meanwhile; it is tried again",
                 ) from None
             refuse_unless_ours(owner, live, retained=False)
             return
@@ -279,7 +280,7 @@ class Writer:
                 self._evict(resource, write.ref, None)
                 return
             if error.status in (409, INVALID):
-                raise RefusedError(RefusalReason.CONFLICT, error.message) from None
+                raise RefusedError(WriteReason.CONFLICT, error.message) from None
             raise
         self._reached(CrashPoint.AFTER_JSON_PATCH)
         self._keep(resource, live)
@@ -317,7 +318,7 @@ class Writer:
             return False
         return "deletionTimestamp" in held["metadata"]
 
-    def _is_applied(self, owner: Owner, digest: str, wanted: Manifest, live: Manifest) -> bool:
+    def _is_applied(self, owner: Reconciled, digest: str, wanted: Manifest, live: Manifest) -> bool:
         """Whether the live object equals the wanted one, except for fields that the server normalises."""
         metadata = live["metadata"]
         if (metadata.get("annotations") or {}).get(ANNOTATION_APPLIED_HASH) != digest:
@@ -333,7 +334,9 @@ class Writer:
         found_right[ref] = version
         return True
 
-    def _remember_normalised(self, owner: Owner, digest: str, wanted: Manifest, applied: Manifest) -> None:
+    def _remember_normalised(
+        self, owner: Reconciled, digest: str, wanted: Manifest, applied: Manifest
+    ) -> None:
         """Remember the paths at which the server's answer to an apply differs from it: they are no drift."""
         paths = drifted(wanted, applied)
         ref = resource_of(wanted).ref_to(wanted)
@@ -405,17 +408,17 @@ def _kind(write: Write) -> type[Write]:
     return Create if isinstance(write, JsonPatch) and write.needs else type(write)
 
 
-def _refusal(write: Write, reason: RefusalReason, message: str) -> Refusal:
+def _refusal(write: Write, reason: WriteReason, message: str) -> RefusedWrite:
     """A refusal with the server's message, after the field that the user can change."""
     field = write.field if isinstance(write, Apply) else ""
-    return Refusal(ref=ref_of(write), reason=reason, message=f"{field}: {message}" if field else message)
+    return RefusedWrite(ref=ref_of(write), reason=reason, message=f"{field}: {message}" if field else message)
 
 
 def _tell(event: str, ref: ObjectRef) -> None:
     log.info(event, resource=ref.plural, namespace=ref.namespace, name=ref.name)
 
 
-def _owned(manifest: Manifest, owner: Owner) -> Manifest:
+def _owned(manifest: Manifest, owner: Reconciled) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner.reference]}}
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from math import floor, log10
 from typing import Any
 
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.objects.times import timestamp
@@ -21,7 +22,6 @@ READY = "Ready"
 RECONCILING = "Reconciling"
 STALLED = "Stalled"
 SPEC_VALID = "SpecValid"
-MESSAGE_LIMIT = 1024
 
 
 class Truth(StrEnum):

@@ -25,7 +25,7 @@ from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.steering import Decisions, Steering
 from flotilla_operator.objects.hashes import keyed_hash
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import Key, Manifest, Reference, Resource
 from flotilla_operator.telemetry.measurements import Measurements
 
@@ -111,7 +111,7 @@ class Controller(Protocol[Facts, Decision]):
     def act(self, facts: Facts, decision: Decision, now: datetime) -> Acts:
         """The writes that lead there."""
 
-    def tell(self, facts: Facts, decision: Decision, refusals: Sequence[Refusal], now: datetime) -> Told:
+    def tell(self, facts: Facts, decision: Decision, refusals: Sequence[RefusedWrite], now: datetime) -> Told:
         """The status and the events, once the writes are done or refused."""
 
     def steering(self, facts: Facts, decision: Decision) -> Steering:

@@ -25,10 +25,10 @@ from flotilla_operator.controllers.conditions import (
     with_summary,
 )
 from flotilla_operator.controllers.errors import SpecError
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import Manifest, ObjectRef
 
-MENDED_BY_A_PERSON: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.INVALID})
+MENDED_BY_A_PERSON: Final = frozenset({WriteReason.NAME_TAKEN, WriteReason.INVALID})
 SUMMARY: Final = frozenset({READY, RECONCILING, STALLED})
 INVALID_SPEC: Final = "InvalidSpec"
 WRITES: Final = "Writes"
@@ -71,7 +71,7 @@ def told_of_invalid_spec(manifest: Manifest, error: SpecError, now: datetime) ->
 
 def corrected(
     told: Told,
-    refusals: Sequence[Refusal],
+    refusals: Sequence[RefusedWrite],
     manifest: Manifest,
     now: datetime,
     rests_on: Mapping[str, frozenset[ObjectRef]] | None = None,
@@ -108,7 +108,7 @@ def corrected(
     )
 
 
-def _refused(condition_type: str, refusal: Refusal) -> Condition:
+def _refused(condition_type: str, refusal: RefusedWrite) -> Condition:
     return Condition(
         type=condition_type,
         status=Truth.FALSE,
@@ -118,7 +118,7 @@ def _refused(condition_type: str, refusal: Refusal) -> Condition:
     )
 
 
-def _refusal_events(manifest: Manifest, refusals: Sequence[Refusal]) -> list[Event]:
+def _refusal_events(manifest: Manifest, refusals: Sequence[RefusedWrite]) -> list[Event]:
     """A warning event for each refusal whose reason Ready does not show already."""
     said = {c.get("reason") for c in conditions_of(manifest) if c.get("type") == READY}
     return [

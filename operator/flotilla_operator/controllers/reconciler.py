@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.cluster.events import Recorder, gathered
 from flotilla_operator.cluster.lease import NotLeadingError
-from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX, Writer
 from flotilla_operator.cluster.writes import Acts, Delete, Event, EventType, Told
@@ -34,7 +34,7 @@ from flotilla_operator.controllers.failures import (
 from flotilla_operator.controllers.leaving import namespace_leaves, without_a_drain
 from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.controllers.wakes import Wakes
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import NEVER_WATCHED, Key, Manifest, Reference, Resource, resource_at
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
@@ -44,7 +44,7 @@ STALLED_LOOK_SECONDS: Final = 600.0
 UNWATCHED_LOOK_SECONDS: Final = 30.0  # for resources that are not watched, such as secrets
 TERMINATING_LOOK_SECONDS: Final = 30.0
 # These end with an event that wakes the key or with a person's action; the others are repeated with backoff.
-NOT_REPEATED: Final = frozenset({RefusalReason.NAME_TAKEN, RefusalReason.NAMESPACE_TERMINATING})
+NOT_REPEATED: Final = frozenset({WriteReason.NAME_TAKEN, WriteReason.NAMESPACE_TERMINATING})
 # Someone else changed the object in the meantime. That is no failure; the reconcile is repeated.
 CONFLICT: Final = 409
 
@@ -69,7 +69,7 @@ class Step:
     """What a reconcile does, and what it tells when the answers are there."""
 
     acts: Acts
-    tell: Callable[[Sequence[Refusal]], Told]
+    tell: Callable[[Sequence[RefusedWrite]], Told]
 
 
 class Reconciler:
@@ -125,7 +125,7 @@ class Reconciler:
         finally:
             self._hands.metrics.reconciled(key, result, time.perf_counter() - started)
 
-    async def _reconcile(self, key: Key) -> list[Refusal]:
+    async def _reconcile(self, key: Key) -> list[RefusedWrite]:
         controller = self._controllers[key.kind]
         await self._begin(key, controller.resource)
         manifest = self._world.caches.get(controller.resource, key.namespace, key.name)
@@ -133,7 +133,7 @@ class Reconciler:
             self._forget(key)
             return []
         now = self._now()
-        owner = Owner(resource=controller.resource, manifest=manifest)
+        owner = Reconciled(resource=controller.resource, manifest=manifest)
         step = await self._decided(key, controller, manifest, now)
         for other, seconds in step.acts.wakes.items():
             self._wake_other(other, seconds)
@@ -159,11 +159,11 @@ class Reconciler:
         if manifest is None or self._uids.get(key) == manifest["metadata"]["uid"]:
             return
         if not conditions_of(manifest) and "deletionTimestamp" not in manifest["metadata"]:
-            owner = Owner(resource=resource, manifest=manifest)
+            owner = Reconciled(resource=resource, manifest=manifest)
             await self._hands.writer.write_status(owner, status_at_first(manifest, self._now()))
         self._uids[key] = manifest["metadata"]["uid"]
 
-    def _newest(self, owner: Owner) -> Owner:
+    def _newest(self, owner: Reconciled) -> Reconciled:
         """The object as it is after our last write: the next write must name its current version."""
         metadata = owner.manifest["metadata"]
         held = self._world.caches.get(owner.resource, metadata["namespace"], metadata["name"])
@@ -190,7 +190,7 @@ class Reconciler:
         self._hands.steering.follow(key, steering)
         return Step(acts=acts, tell=lambda refusals: controller.tell(facts, decision, refusals, now))
 
-    async def _carry_out(self, owner: Owner, step: Step) -> tuple[list[Refusal], Told]:
+    async def _carry_out(self, owner: Reconciled, step: Step) -> tuple[list[RefusedWrite], Told]:
         """Add finalizers before the writes that they guard, write the status after them, and remove
         finalizers last.
         """
@@ -214,10 +214,10 @@ class Reconciler:
         return refusals, told
 
     def _look_again(
-        self, key: Key, owner: Owner, acts: Acts, told: Told, refusals: Sequence[Refusal]
+        self, key: Key, owner: Reconciled, acts: Acts, told: Told, refusals: Sequence[RefusedWrite]
     ) -> None:
         queue = self._hands.queue
-        in_the_way = [r.ref for r in refusals if r.reason is RefusalReason.NAME_TAKEN]
+        in_the_way = [r.ref for r in refusals if r.reason is WriteReason.NAME_TAKEN]
         self._hands.wakes.blocked_by(
             key, [Reference(resource_at(ref), ref.namespace, ref.name) for ref in in_the_way]
         )
@@ -227,7 +227,7 @@ class Reconciler:
             queue.retry(key)
         else:
             queue.succeeded(key)
-        if any(refusal.reason is RefusalReason.NAMESPACE_TERMINATING for refusal in refusals):
+        if any(refusal.reason is WriteReason.NAMESPACE_TERMINATING for refusal in refusals):
             queue.add_after(key, TERMINATING_LOOK_SECONDS)
         if acts.look_again_seconds is not None:
             queue.add_after(key, acts.look_again_seconds)
@@ -260,7 +260,7 @@ class Reconciler:
             return
         note = f"the reconcile failed and is repeated: {str(error) or repr(error)}"
         event = Event(type=EventType.WARNING, reason="ReconcileFailed", note=note)
-        await self._hands.recorder.record(Owner(resource=controller.resource, manifest=manifest), event)
+        await self._hands.recorder.record(Reconciled(resource=controller.resource, manifest=manifest), event)
 
     def _forget(self, key: Key) -> None:
         self._hands.scraper.set_targets(_name(key), [])
@@ -295,6 +295,6 @@ def _name(key: Key) -> str:
     return f"{key.kind}/{key.namespace}/{key.name}"
 
 
-def _key(owner: Owner) -> Key:
+def _key(owner: Reconciled) -> Key:
     metadata = owner.manifest["metadata"]
     return Key(owner.resource.kind, metadata["namespace"], metadata["name"])

@@ -17,12 +17,17 @@ class Owner:
 
     @property
     def reference(self) -> Manifest:
-        """The controller owner reference; with `blockOwnerDeletion`, a foreground deletion waits for it."""
-        return {
-            "apiVersion": contract.API_VERSION,
-            "kind": self.kind,
-            "name": self.name,
-            "uid": self.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
+        """The owner reference for its children."""
+        return owner_reference(self.kind, self.name, self.uid)
+
+
+def owner_reference(kind: str, name: str, uid: str) -> Manifest:
+    """The reference to a controlling owner of our kinds; a foreground deletion of it waits for the child."""
+    return {
+        "apiVersion": contract.API_VERSION,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

@@ -4,9 +4,9 @@ Every function here is pure. It takes the time as an argument and never talks to
 """
 
 from flotilla_operator.placement.groups import Claim, Group, Policy, Snapshot, Standing
-from flotilla_operator.placement.outcome import Binding, Placement, Refusal, RefusalReason
+from flotilla_operator.placement.outcome import Binding, PlacementPlan, Refusal, RefusalReason
 from flotilla_operator.placement.plan import place
-from flotilla_operator.placement.rebalance import Move, Rebalancing, Settled, rebalance
+from flotilla_operator.placement.rebalance import ProposedMove, Rebalancing, Settled, rebalance
 from flotilla_operator.placement.score import Domain, Score, score
 from flotilla_operator.placement.topology import Node, Taint, Toleration, Topology
 
@@ -15,10 +15,10 @@ __all__ = [
     "Claim",
     "Domain",
     "Group",
-    "Move",
     "Node",
-    "Placement",
+    "PlacementPlan",
     "Policy",
+    "ProposedMove",
     "Rebalancing",
     "Refusal",
     "RefusalReason",

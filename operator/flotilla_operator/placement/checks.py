@@ -1,8 +1,8 @@
 """Why a node cannot take a group: a tuple of checks, in the order in which the reasons are counted.
 
 The first checks look only at the node and at what the group asks of nodes. Their answer is the same for every
-group of one shape, so a plan runs them once for each shape. The next check finds the nodes that this group
-leaves out. The last ones look at the capacity that is free or reserved at this point of the plan.
+group with the same constraints, so a plan runs them once for those. The next check finds the nodes that this
+group leaves out. The last ones look at the capacity that is free or reserved at this point of the plan.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from flotilla_operator.placement.topology import Node, Toleration
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a group asks of a node apart from amounts. All groups of one set have the same shape."""
+class NodeConstraints:
+    """What a group asks of a node apart from amounts. All groups of one set have the same."""
 
     node_selector: tuple[tuple[str, str], ...]
     tolerations: tuple[Toleration, ...]
@@ -26,8 +26,8 @@ class Shape:
     must_labels: frozenset[str]
 
     @classmethod
-    def of(cls, group: Group) -> "Shape":
-        """The shape of a group."""
+    def of(cls, group: Group) -> "NodeConstraints":
+        """The constraints of a group."""
         selector = tuple(sorted(group.node_selector.items()))
         musts = ((group.must_pack, group.pack_within), (group.must_spread, group.spread_across))
         labels = frozenset(label for must, label in musts if must and label is not None)
@@ -35,46 +35,46 @@ class Shape:
         return cls(selector, group.tolerations, group.products, devices, labels)
 
 
-NodeCheck = Callable[[Node, Shape, Policy], RefusalReason | None]
+NodeCheck = Callable[[Node, NodeConstraints, Policy], RefusalReason | None]
 
 
-def not_ready(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+def not_ready(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The kubelet does not report the node as ready."""
     return None if node.ready else RefusalReason.NODE_NOT_READY
 
 
-def cordoned(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+def cordoned(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The node is cordoned, so it is about to be emptied."""
     return RefusalReason.CORDONED if node.cordoned else None
 
 
-def selector_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+def selector_mismatch(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The group's node selector does not match the node's labels."""
-    fits = all(node.labels.get(key) == value for key, value in shape.node_selector)
+    fits = all(node.labels.get(key) == value for key, value in constraints.node_selector)
     return None if fits else RefusalReason.SELECTOR_MISMATCH
 
 
-def taint_not_tolerated(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+def taint_not_tolerated(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The node has a taint that the group does not tolerate."""
     for taint in node.taints:
-        if taint.keeps_away and not any(t.tolerates(taint) for t in shape.tolerations):
+        if taint.keeps_away and not any(t.tolerates(taint) for t in constraints.tolerations):
             return RefusalReason.TAINT_NOT_TOLERATED
     return None
 
 
-def product_mismatch(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+def product_mismatch(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The node's accelerator is of another product, or the node does not name its product."""
-    if shape.devices is not None and not node.allocatable.get(shape.devices):
+    if constraints.devices is not None and not node.allocatable.get(constraints.devices):
         return RefusalReason.PRODUCT_MISMATCH
-    if not shape.products:
+    if not constraints.products:
         return None
-    fits = any(node.labels.get(label) in shape.products for label in policy.product_labels)
+    fits = any(node.labels.get(label) in constraints.products for label in policy.product_labels)
     return None if fits else RefusalReason.PRODUCT_MISMATCH
 
 
-def topology_label_missing(node: Node, shape: Shape, policy: Policy) -> RefusalReason | None:
+def topology_label_missing(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The node lacks a topology label that the group requires."""
-    fits = all(node.label(label) is not None for label in shape.must_labels)
+    fits = all(node.label(label) is not None for label in constraints.must_labels)
     return None if fits else RefusalReason.TOPOLOGY_LABEL_MISSING
 
 
@@ -88,10 +88,10 @@ NODE_CHECKS: tuple[NodeCheck, ...] = (not_ready, cordoned, *LASTING_CHECKS)
 
 
 def first_reason(
-    checks: tuple[NodeCheck, ...], node: Node, shape: Shape, policy: Policy
+    checks: tuple[NodeCheck, ...], node: Node, constraints: NodeConstraints, policy: Policy
 ) -> RefusalReason | None:
     """The reason of the first check that refuses the node; None when all pass."""
-    return next((reason for check in checks if (reason := check(node, shape, policy))), None)
+    return next((reason for check in checks if (reason := check(node, constraints, policy))), None)
 
 
 def insufficient(loads: Free, position: int, group: Group) -> RefusalReason | None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from flotilla_operator.placement.checks import (
     LASTING_CHECKS,
     NODE_CHECKS,
-    Shape,
+    NodeConstraints,
     first_reason,
     stages_when_empty,
 )
@@ -27,7 +27,7 @@ Reasons = Sequence[RefusalReason | None]  # for each node the reason against it
 class Asked:
     """What two groups must have in common to be of one kind."""
 
-    shape: Shape
+    constraints: NodeConstraints
     left_out: frozenset[str]
     accelerator: str
     requests: tuple[tuple[str, int], ...]
@@ -39,7 +39,7 @@ class Asked:
     def by(cls, group: Group) -> "Asked":
         """What this group asks."""
         return cls(
-            Shape.of(group),
+            NodeConstraints.of(group),
             group.left_out,
             group.accelerator,
             tuple(sorted(group.requests.items())),
@@ -60,7 +60,7 @@ class Kind:
     @cached_property
     def reasons(self) -> Reasons:
         """For each node the reason against it, before this plan has given anything away."""
-        reasons = list(self._kinds.reasons(self.asked.shape))
+        reasons = list(self._kinds.reasons(self.asked.constraints))
         for name in self.asked.left_out:
             position = self._kinds.topology.positions.get(name)
             if position is not None and reasons[position] is None:
@@ -103,8 +103,8 @@ class Kinds:
         self.policy = policy
         self._kinds: dict[Asked, Kind] = {}
         self._kind_of: dict[tuple[str, str], Kind] = {}
-        self._of_shape: dict[Shape, Reasons] = {}
-        self._empty: dict[tuple[Shape, tuple[tuple[str, int], ...]], Mapping[int, int]] = {}
+        self._of_constraints: dict[NodeConstraints, Reasons] = {}
+        self._empty: dict[tuple[NodeConstraints, tuple[tuple[str, int], ...]], Mapping[int, int]] = {}
 
     def of(self, group: Group) -> Kind:
         """The kind of a group."""
@@ -116,24 +116,24 @@ class Kinds:
             self._kind_of[key] = known
         return known
 
-    def reasons(self, shape: Shape) -> Reasons:
-        """For each node the reason against this shape, whichever group asks."""
-        if (known := self._of_shape.get(shape)) is None:
-            known = self._of_shape[shape] = tuple(
-                first_reason(NODE_CHECKS, node, shape, self.policy) for node in self.topology.nodes
+    def reasons(self, constraints: NodeConstraints) -> Reasons:
+        """For each node the reason against these constraints, whichever group asks."""
+        if (known := self._of_constraints.get(constraints)) is None:
+            known = self._of_constraints[constraints] = tuple(
+                first_reason(NODE_CHECKS, node, constraints, self.policy) for node in self.topology.nodes
             )
         return known
 
     def empty_rooms(self, asked: Asked) -> Mapping[int, int]:
         """How many stages each node could take when empty. Nodes that a group leaves out are included."""
-        key = (asked.shape, asked.requests)
+        key = (asked.constraints, asked.requests)
         if (known := self._empty.get(key)) is None:
             requests = dict(asked.requests)
             known = self._empty[key] = {
                 position: rooms
                 for position, node in enumerate(self.topology.nodes)
                 if (rooms := stages_when_empty(node, requests))
-                and first_reason(LASTING_CHECKS, node, asked.shape, self.policy) is None
+                and first_reason(LASTING_CHECKS, node, asked.constraints, self.policy) is None
             }
         return known
 

@@ -80,7 +80,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class PlacementPlan:
     """The outcome for every waiting group: either all of its stages are bound, or it is refused."""
 
     bindings: tuple[Binding, ...]
@@ -95,7 +95,7 @@ class Placement:
         return next((r for r in self.refusals if (r.group.owner, r.group.name) == (owner, name)), None)
 
     def check(self, snapshot: Snapshot, waiting: Sequence[Group], policy: Policy) -> None:
-        """Assert what must hold of every placement."""
+        """Assert what must hold of every plan."""
         outcomes: list[Binding | Refusal] = [*self.bindings, *self.refusals]
         decided = sorted((outcome.group.owner, outcome.group.name) for outcome in outcomes)
         assert decided == sorted((group.owner, group.name) for group in waiting), "a group is lost or doubled"

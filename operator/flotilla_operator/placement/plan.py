@@ -15,7 +15,7 @@ from flotilla_operator.placement.groups import Group, Policy, Snapshot
 from flotilla_operator.placement.keep import keep_nodes
 from flotilla_operator.placement.kinds import Kind
 from flotilla_operator.placement.ledger import Ledger
-from flotilla_operator.placement.outcome import Binding, Placement
+from flotilla_operator.placement.outcome import Binding, PlacementPlan
 from flotilla_operator.placement.refuse import Refuser
 from flotilla_operator.placement.repair import Repair
 from flotilla_operator.placement.score import Scorer
@@ -25,7 +25,7 @@ SAME_AGE_SECONDS = 60  # groups that arrive within one minute count as one arriv
 Alike = tuple[Kind, str | None]
 
 
-def place(snapshot: Snapshot, waiting: Sequence[Group], policy: Policy, now_seconds: float) -> Placement:
+def place(snapshot: Snapshot, waiting: Sequence[Group], policy: Policy, now_seconds: float) -> PlacementPlan:
     """Bind every group that fits as a whole, and say for every other one why it does not fit."""
     ledger = Ledger(snapshot, policy)
     repair = Repair(ledger)
@@ -48,7 +48,7 @@ def place(snapshot: Snapshot, waiting: Sequence[Group], policy: Policy, now_seco
     refused = _served_again(ledger, refused)
     refuser = Refuser(ledger)
     bound = sorted(ledger.bound(), key=lambda entry: turn(entry[0]))
-    return Placement(
+    return PlacementPlan(
         bindings=tuple(_binding(ledger, group, positions) for group, positions in bound),
         refusals=tuple(refuser.refuse(group) for group in refused),
     )

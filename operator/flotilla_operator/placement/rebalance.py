@@ -32,7 +32,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class ProposedMove:
     """One replica to other nodes. `gain` is that of the whole step, which may have several moves."""
 
     step: int
@@ -48,7 +48,7 @@ class Move:
 class Rebalancing:
     """The moves in order, and the score of all replicas before and after them."""
 
-    moves: tuple[Move, ...]
+    moves: tuple[ProposedMove, ...]
     before: Score
     after: Score
 
@@ -57,7 +57,7 @@ def rebalance(snapshot: Snapshot, settled: Sequence[Settled], policy: Policy) ->
     """The moves that would raise the score."""
     search = _Search(snapshot, settled, policy)
     before = search.score()
-    moves: list[Move] = []
+    moves: list[ProposedMove] = []
     steps = 0
     for step in search.ranked():
         if steps == STEPS:
@@ -126,7 +126,7 @@ class _Search:
             self._ledger.undo_to(mark)
         return sorted(worth, key=lambda step: step.merit)
 
-    def carry_out(self, step: _Step, number: int) -> list[Move]:
+    def carry_out(self, step: _Step, number: int) -> list[ProposedMove]:
         """Do a step and return its moves; do nothing and return none when it no longer raises the score."""
         mark, before = self._ledger.mark(), self.score().exact or 0.0
         from_nodes = [self._nodes(one) for one in step.groups]
@@ -135,7 +135,7 @@ class _Search:
             self._ledger.undo_to(mark)
             return []
         return [
-            Move(
+            ProposedMove(
                 step=number,
                 group=one.group,
                 from_nodes=nodes,

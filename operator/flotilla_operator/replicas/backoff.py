@@ -17,18 +17,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.api.parts import MESSAGE_LIMIT
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.group import EndingReason, Phase, ReplicaGroup
 
 BASE = timedelta(seconds=10)
 LIMIT = timedelta(minutes=5)
 LIMIT_FORBIDDEN = timedelta(seconds=30)  # each try costs a refused POST for every waiting group with room
 FORGOTTEN_AFTER = timedelta(minutes=10)
-MESSAGE_LIMIT = 1000
 FAILURES = frozenset({EndingReason.FAILED, EndingReason.INCOMPLETE})
-PASSING = frozenset({RefusalReason.CONFLICT, RefusalReason.BEING_DELETED})  # another writer came first
-REFUSALS = frozenset(RefusalReason) - PASSING
-FORBIDDEN = frozenset({RefusalReason.FORBIDDEN, RefusalReason.QUOTA_EXCEEDED})
+PASSING = frozenset({WriteReason.CONFLICT, WriteReason.BEING_DELETED})  # another writer came first
+REFUSALS = frozenset(WriteReason) - PASSING
+FORBIDDEN = frozenset({WriteReason.FORBIDDEN, WriteReason.QUOTA_EXCEEDED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class RefusedPods:
     It is `counted` once a backoff has counted it as a failure.
     """
 
-    reason: RefusalReason
+    reason: WriteReason
     message: str
     counted: bool = False
 

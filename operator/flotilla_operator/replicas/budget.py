@@ -12,7 +12,7 @@ and are added on top, so they never make up for groups that serve.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.backoff import LIMIT_FORBIDDEN
 from flotilla_operator.replicas.group import STOP_SECONDS, ReplicaGroup
@@ -60,7 +60,7 @@ def _replacing_what_a_quota_holds(outlook: Outlook, now: datetime) -> int:
     They must not have waited longer than such pods may take, and no other group may have been created since.
     """
     demand = outlook.demand
-    if demand.backoff is None or demand.backoff.reason != RefusalReason.QUOTA_EXCEEDED:
+    if demand.backoff is None or demand.backoff.reason != WriteReason.QUOTA_EXCEEDED:
         return 0
     ends_within = timedelta(seconds=outlook.me.spec.drain.deadline_seconds + STOP_SECONDS)
     times = (waiting.since for waiting in demand.waiting)

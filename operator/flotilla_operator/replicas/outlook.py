@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flotilla_operator.placement import Placement, Refusal
+from flotilla_operator.placement import PlacementPlan, Refusal
 from flotilla_operator.replicas.demand import Demand
 from flotilla_operator.replicas.group import Phase
 from flotilla_operator.replicas.intent import IntendedSet
@@ -21,7 +21,7 @@ class Outlook:
     me: IntendedSet
     demand: Demand
     around: Surroundings
-    placement: Placement | None = None
+    placement: PlacementPlan | None = None
     lacks: bool = False
 
     @property

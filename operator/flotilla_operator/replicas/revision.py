@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.evidence import Evidence
 from flotilla_operator.replicas.facts import RouterLoad
@@ -37,9 +37,9 @@ def waits_for_room(outlook: Outlook, asking: Asking | None, now: datetime) -> bo
     """
     demand, refusals = outlook.demand, outlook.refusals
     if demand.waiting and demand.backoff is not None and demand.backoff.holds(now):
-        return demand.backoff.reason == RefusalReason.QUOTA_EXCEEDED
+        return demand.backoff.reason == WriteReason.QUOTA_EXCEEDED
     refused = outlook.me.memory.refusal
-    if refused is not None and refused.reason is RefusalReason.QUOTA_EXCEEDED:
+    if refused is not None and refused.reason is WriteReason.QUOTA_EXCEEDED:
         return True
     if refusals:
         requested = asking is not None and asking.shape is not None and not asking.pausing

@@ -24,13 +24,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from flotilla_operator.api.model_replica_set import Update
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.objects.times import timestamp
 from flotilla_operator.replicas.answers import NO_ANSWERS, Answers
 from flotilla_operator.replicas.evidence import Evidence
 
 ANSWERS_NEEDED = 50
 FAILED_SHARE_ALLOWED = 0.05  # share of 5xx without an SLO; with one, the excess over the old revision's share
-MESSAGE_LIMIT = 1024  # of a condition's message
 TRIAL_LIMIT = timedelta(minutes=30)  # as long as routers remember an answer
 
 

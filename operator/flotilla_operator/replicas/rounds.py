@@ -14,7 +14,16 @@ from datetime import datetime
 from functools import cached_property
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
-from flotilla_operator.placement import Binding, Group, Placement, Policy, Refusal, Snapshot, Standing, place
+from flotilla_operator.placement import (
+    Binding,
+    Group,
+    PlacementPlan,
+    Policy,
+    Refusal,
+    Snapshot,
+    Standing,
+    place,
+)
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.replicas.demand import (
     Demand,
@@ -60,12 +69,12 @@ class Round:
     asked: Mapping[str, Asked]
     version: int
     snapshot: Snapshot
-    placement: Placement
+    placement: PlacementPlan
     ages_at: float
 
     def answer(
         self, name: str, mine: Asked, asks: Asks, around: Surroundings, now: datetime
-    ) -> Placement | None:
+    ) -> PlacementPlan | None:
         """Where the groups of this set go; None when the round does not say, or may say so no more."""
         before = self.asked.get(name)
         if before is None or asks.version != self.version or now.timestamp() >= self.ages_at:
@@ -80,18 +89,18 @@ class Round:
         to_come = self._to_come(asks.others, "" if started else name)
         return part if self._holds(part, to_come, around.snapshot) else None
 
-    def part(self, name: str) -> Placement:
+    def part(self, name: str) -> PlacementPlan:
         """The outcomes for this set, as it asked in the round."""
         groups = self.asked[name].groups
         return self._part(groups, groups)
 
-    def _part(self, before: Sequence[Group], groups: Sequence[Group]) -> Placement:
+    def _part(self, before: Sequence[Group], groups: Sequence[Group]) -> PlacementPlan:
         """The outcomes of groups that are alike, for these groups."""
         outcomes = [
             replace(self._outcomes[one.owner, one.name], group=group)
             for one, group in zip(before, groups, strict=True)
         ]
-        return Placement(
+        return PlacementPlan(
             bindings=tuple(outcome for outcome in outcomes if isinstance(outcome, Binding)),
             refusals=tuple(outcome for outcome in outcomes if isinstance(outcome, Refusal)),
         )
@@ -126,7 +135,7 @@ class Round:
         }
         return [binding for binding in self.placement.bindings if binding.group.owner in still]
 
-    def _holds(self, part: Placement, to_come: Sequence[Binding], snapshot: Snapshot) -> bool:
+    def _holds(self, part: PlacementPlan, to_come: Sequence[Binding], snapshot: Snapshot) -> bool:
         """Whether no node has more room than the round left, and the part's nodes still have theirs."""
         if snapshot.topology != self.snapshot.topology:
             return False
@@ -161,7 +170,7 @@ class Room:
     """
 
     asked: Asked = field(default_factory=Asked)
-    placement: Placement | None = None
+    placement: PlacementPlan | None = None
     made: Round | None = None
 
 

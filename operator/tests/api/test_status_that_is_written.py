@@ -18,7 +18,7 @@ from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.api.kinds import KINDS, Kind
 from flotilla_operator.api.schema import not_reported
 from flotilla_operator.cluster.writes import Create
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import PODS
 from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
@@ -122,7 +122,7 @@ def pods_that_are_refused() -> Plan:
         for write in plan(seen, NOW).writes
         if isinstance(write, Create) and write.manifest["kind"] == PODS.kind
     )
-    refusal = Refusal(ref=PODS.ref_to(pod), reason=RefusalReason.QUOTA_EXCEEDED, message="exceeded quota")
+    refusal = RefusedWrite(ref=PODS.ref_to(pod), reason=WriteReason.QUOTA_EXCEEDED, message="exceeded quota")
     return Plan(status=told_of_set(seen, [refusal], NOW).status)
 
 

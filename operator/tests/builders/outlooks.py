@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from flotilla_operator.placement import Binding, Placement, Refusal, Score, Snapshot
+from flotilla_operator.placement import Binding, PlacementPlan, Refusal, Score, Snapshot
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.demand import Demand, Waiting
 from flotilla_operator.replicas.intent import in_force
@@ -53,7 +53,7 @@ def outlook(
     placement = (
         None
         if outcomes is None
-        else Placement(
+        else PlacementPlan(
             bindings=tuple(one for one in outcomes if isinstance(one, Binding)),
             refusals=tuple(one for one in outcomes if isinstance(one, Refusal)),
         )

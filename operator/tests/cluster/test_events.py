@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.events import BUCKET_SIZE, NOTE_LIMIT, Recorder, gathered
-from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.objects.resources import EVENTS, MODEL_REPLICA_SETS, Manifest
 from tests.support.fake_api import FakeApi
@@ -24,7 +24,7 @@ FAILED = Event(type=EventType.WARNING, reason="WriteFailed", note="the server sa
 @dataclass
 class Bench:
     api: FakeApi
-    owner: Owner
+    owner: Reconciled
     recorder: Recorder = field(init=False)
     now: float = 0.0
     reached: list[CrashPoint] = field(default_factory=list)
@@ -38,7 +38,7 @@ async def bench() -> AsyncIterator[Bench]:
     api = FakeApi()
     manifest = api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "default"}})
     async with api.running(), api.client() as client:
-        made = Bench(api, Owner(resource=MODEL_REPLICA_SETS, manifest=manifest))
+        made = Bench(api, Reconciled(resource=MODEL_REPLICA_SETS, manifest=manifest))
         made.recorder = Recorder(client, "operator-0", clock=lambda: made.now, reached=made.reached.append)
         yield made
 

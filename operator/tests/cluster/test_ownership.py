@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from flotilla_operator.cluster.client import ApiError
-from flotilla_operator.cluster.ownership import Owner, RefusedError, refusal_reason, refuse_unless_ours
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.cluster.ownership import Reconciled, RefusedError, refusal_reason, refuse_unless_ours
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.objects.resources import MODEL_REPLICA_SETS
 
 FORBIDDEN = 'pods "llama-x" is forbidden: '
-OWNER = Owner(
+OWNER = Reconciled(
     resource=MODEL_REPLICA_SETS,
     manifest={"metadata": {"name": "llama", "namespace": "default", "uid": "uid-llama"}},
 )
@@ -24,38 +24,36 @@ OF_LLAMA = {"flotilla.dev/kind": "ModelReplicaSet", "flotilla.dev/owner": "llama
             403,
             FORBIDDEN + "exceeded quota: gpus, requested: requests.nvidia.com/gpu=4, used: 0, limited: 0",
             (),
-            RefusalReason.QUOTA_EXCEEDED,
+            WriteReason.QUOTA_EXCEEDED,
             id="a quota that is used up",
         ),
         pytest.param(
             403,
             FORBIDDEN + "failed quota: cores: must specify limits.cpu for: engine",
             (),
-            RefusalReason.FORBIDDEN,
+            WriteReason.FORBIDDEN,
             id="a quota that wants the pod otherwise",
         ),
         pytest.param(
             403,
             FORBIDDEN + 'violates PodSecurity "restricted:latest": restricted volume types',
             (),
-            RefusalReason.FORBIDDEN,
+            WriteReason.FORBIDDEN,
             id="pod security",
         ),
         pytest.param(
             403,
             FORBIDDEN + "unable to create new content in namespace default because it is being terminated",
             ("NamespaceTerminating",),
-            RefusalReason.NAMESPACE_TERMINATING,
+            WriteReason.NAMESPACE_TERMINATING,
             id="a namespace that ends",
         ),
-        pytest.param(422, "field is immutable", (), RefusalReason.INVALID, id="a field that cannot change"),
-        pytest.param(400, "unknown field", (), RefusalReason.INVALID, id="a request that is no object"),
-        pytest.param(409, "has been modified", (), RefusalReason.CONFLICT, id="somebody else wrote"),
+        pytest.param(422, "field is immutable", (), WriteReason.INVALID, id="a field that cannot change"),
+        pytest.param(400, "unknown field", (), WriteReason.INVALID, id="a request that is no object"),
+        pytest.param(409, "has been modified", (), WriteReason.CONFLICT, id="somebody else wrote"),
     ],
 )
-def test_an_answer_is_a_reason(
-    status: int, said: str, causes: tuple[str, ...], reason: RefusalReason
-) -> None:
+def test_an_answer_is_a_reason(status: int, said: str, causes: tuple[str, ...], reason: WriteReason) -> None:
     error = ApiError(status=status, reason="", message=said, causes=frozenset(causes))
     assert refusal_reason(error) is reason
 
@@ -79,38 +77,41 @@ def of(uid: str, **reference: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("found", "retained", "reason"),
     [
-        pytest.param(live(), False, RefusalReason.NAME_TAKEN, id="nobody's"),
+        pytest.param(live(), False, WriteReason.NAME_TAKEN, id="nobody's"),
         pytest.param(
-            live(ownerReferences=of("x", name="other")), False, RefusalReason.NAME_TAKEN, id="another set's"
+            live(ownerReferences=of("x", name="other")),
+            False,
+            WriteReason.NAME_TAKEN,
+            id="another set's",
         ),
         pytest.param(
             live(ownerReferences=of("uid-llama", controller=False)),
             False,
-            RefusalReason.NAME_TAKEN,
+            WriteReason.NAME_TAKEN,
             id="one that the set does not control",
         ),
         pytest.param(
             live(labels={**OF_LLAMA, "flotilla.dev/owner": "other"}),
             True,
-            RefusalReason.NAME_TAKEN,
+            WriteReason.NAME_TAKEN,
             id="one that is kept for another set",
         ),
         pytest.param(
             live(ownerReferences=of("uid-before")),
             False,
-            RefusalReason.BEING_DELETED,
+            WriteReason.BEING_DELETED,
             id="that of a deleted set of this name",
         ),
         pytest.param(
             live(ownerReferences=of("uid-llama"), deletionTimestamp="2026-05-01T12:00:00Z"),
             False,
-            RefusalReason.BEING_DELETED,
+            WriteReason.BEING_DELETED,
             id="ours, on its way out",
         ),
     ],
 )
 def test_an_object_that_is_not_to_be_written_is_a_reason(
-    found: dict[str, Any], retained: bool, reason: RefusalReason
+    found: dict[str, Any], retained: bool, reason: WriteReason
 ) -> None:
     with pytest.raises(RefusedError) as refused:
         refuse_unless_ours(OWNER, found, retained=retained)

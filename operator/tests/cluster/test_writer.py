@@ -16,12 +16,12 @@ import pytest
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.cluster.crash_points import CrashPoint
-from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.reflector import Change
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
     MODEL_REPLICA_SETS,
@@ -48,7 +48,7 @@ OF_OTHERS = (
 class Bench:
     api: FakeApi
     caches: Caches
-    owner: Owner
+    owner: Reconciled
     reached: list[CrashPoint]
     writer: Writer = field(init=False)
     now: float = 0.0
@@ -57,7 +57,7 @@ class Bench:
     def note_change(self, _resource: Resource, manifest: Manifest, change: Change) -> None:
         self.changes.append((change, manifest["metadata"]["name"]))
 
-    async def write(self, *writes: Write) -> list[RefusalReason]:
+    async def write(self, *writes: Write) -> list[WriteReason]:
         return [refusal.reason for refusal in await self.writer.carry_out(self.owner, writes)]
 
     def are_there(self, *names: str) -> bool:
@@ -104,7 +104,7 @@ class Bench:
     async def status(self, **status: Any) -> float | None:
         waited = await self.writer.write_status(self.owner, status)
         live = self.caches.get(MODEL_REPLICA_SETS, "default", "m") or self.owner.manifest
-        self.owner = Owner(resource=MODEL_REPLICA_SETS, manifest=live)
+        self.owner = Reconciled(resource=MODEL_REPLICA_SETS, manifest=live)
         return waited
 
 
@@ -115,7 +115,7 @@ async def bench(**options: Any) -> AsyncIterator[Bench]:
     owner = api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "default"}, "spec": {}})
     async with api.running(), api.client(**options) as client:
         reached: list[CrashPoint] = []
-        made = Bench(api, caches, Owner(resource=MODEL_REPLICA_SETS, manifest=owner), reached)
+        made = Bench(api, caches, Reconciled(resource=MODEL_REPLICA_SETS, manifest=owner), reached)
         limiter = StatusLimiter(10, clock=lambda: made.now)
         made.writer = Writer(
             client,
@@ -226,7 +226,7 @@ async def test_a_users_service_of_our_name_is_never_written(in_cache: bool) -> N
             b.caches.store(SERVICES).put(theirs)
         ours = {"apiVersion": "v1", "kind": "Service", **service, "spec": {"ports": [{"port": 80}]}}
         refused = await b.write(Apply(manifest=ours), Apply(manifest=deployment()))
-        assert refused == [RefusalReason.NAME_TAKEN]
+        assert refused == [WriteReason.NAME_TAKEN]
         assert [request.path.split("/")[-1] for request in b.api.writes()] == ["m-router"]
         assert b.api.get(SERVICES, "default", "m-model") == theirs
 
@@ -235,8 +235,8 @@ async def test_an_object_of_the_owner_s_predecessor_is_not_ours() -> None:
     async with bench() as b:
         await b.write(Apply(manifest=deployment()))
         again = {**b.owner.manifest, "metadata": {**b.owner.manifest["metadata"], "uid": "another"}}
-        b.owner = Owner(resource=MODEL_REPLICA_SETS, manifest=again)
-        assert await b.write(Apply(manifest=deployment(3))) == [RefusalReason.BEING_DELETED]
+        b.owner = Reconciled(resource=MODEL_REPLICA_SETS, manifest=again)
+        assert await b.write(Apply(manifest=deployment(3))) == [WriteReason.BEING_DELETED]
 
 
 async def test_what_needs_a_refused_object_is_left_out_and_the_rest_is_written() -> None:
@@ -250,7 +250,7 @@ async def test_what_needs_a_refused_object_is_left_out_and_the_rest_is_written()
             Create(manifest=pod(), needs=needs),
             Create(manifest={**pod(), "metadata": {**pod()["metadata"], "name": "m-1"}}),
         )
-        assert refused == [RefusalReason.NAME_TAKEN], "the one refusal tells of all"
+        assert refused == [WriteReason.NAME_TAKEN], "the one refusal tells of all"
         assert [request.body["metadata"]["name"] for request in b.api.writes()] == ["m-1"]
 
 
@@ -261,7 +261,7 @@ async def test_an_object_that_was_exchanged_behind_the_cache_is_not_written() ->
         b.api.put(
             DEPLOYMENTS, {"metadata": {"name": "m-router", "namespace": "default"}, "spec": {"theirs": 1}}
         )
-        assert await b.write(Apply(manifest=deployment(3))) == [RefusalReason.CONFLICT]
+        assert await b.write(Apply(manifest=deployment(3))) == [WriteReason.CONFLICT]
         assert (b.api.get(DEPLOYMENTS, "default", "m-router") or {})["spec"] == {"theirs": 1}
 
 
@@ -271,7 +271,7 @@ async def test_a_retained_object_has_no_owner_and_is_known_by_its_labels() -> No
         assert await b.write(Apply(manifest=deployment(2, **labels), retained=True)) == []
         assert "ownerReferences" not in b.api.writes()[0].body["metadata"]
         again = {**b.owner.manifest, "metadata": {**b.owner.manifest["metadata"], "uid": "another"}}
-        b.owner = Owner(resource=MODEL_REPLICA_SETS, manifest=again)
+        b.owner = Reconciled(resource=MODEL_REPLICA_SETS, manifest=again)
         assert await b.write(Apply(manifest=deployment(3, **labels), retained=True)) == []
         assert b.sent() == ["PATCH", "PATCH"]
 
@@ -309,7 +309,7 @@ async def test_a_secret_is_read_whenever_it_is_asked_for_and_made_anew_when_it_i
 async def test_a_pod_of_another_with_our_name_is_reported() -> None:
     async with bench() as b:
         b.api.put(PODS, pod())
-        assert await b.write(Create(manifest=pod())) == [RefusalReason.NAME_TAKEN]
+        assert await b.write(Create(manifest=pod())) == [WriteReason.NAME_TAKEN]
 
 
 async def test_what_is_written_is_in_the_cache_before_the_watch_reports_it() -> None:
@@ -364,7 +364,7 @@ async def test_a_json_patch_tests_the_resource_version() -> None:
         patch = JsonPatch(ref=PODS.ref("default", "m-0"), resource_version=version, operations=[lift])
         assert await b.write(patch) == []
         assert isinstance(b.api.writes()[0].body, list)
-        assert await b.write(patch) == [RefusalReason.CONFLICT]
+        assert await b.write(patch) == [WriteReason.CONFLICT]
 
 
 async def test_a_delete_names_the_uid_and_spares_a_successor_of_the_name() -> None:
@@ -401,13 +401,13 @@ async def test_a_pod_that_is_being_deleted_is_not_deleted_again() -> None:
 @pytest.mark.parametrize(
     ("status", "causes", "reason"),
     [
-        pytest.param(403, ["NamespaceTerminating"], RefusalReason.NAMESPACE_TERMINATING, id="namespace ends"),
-        pytest.param(403, [], RefusalReason.FORBIDDEN, id="a policy forbids it"),
-        pytest.param(422, [], RefusalReason.INVALID, id="a field is immutable"),
+        pytest.param(403, ["NamespaceTerminating"], WriteReason.NAMESPACE_TERMINATING, id="namespace ends"),
+        pytest.param(403, [], WriteReason.FORBIDDEN, id="a policy forbids it"),
+        pytest.param(422, [], WriteReason.INVALID, id="a field is immutable"),
     ],
 )
 async def test_a_refusal_does_not_stop_the_other_writes(
-    status: int, causes: list[str], reason: RefusalReason
+    status: int, causes: list[str], reason: WriteReason
 ) -> None:
     async with bench() as b:
         b.api.fail(lambda r: r.method == "POST" and r.body["metadata"]["name"] == "a", status, causes=causes)
@@ -424,7 +424,7 @@ async def test_pods_are_posted_at_once_and_one_that_is_refused_late_stops_none()
         b.answer_late("m-0", until=lambda: b.are_there("m-1", "m-2"), answer=refused)
         async with asyncio.timeout(10):
             reasons = await b.write(*(Create(manifest=pod(f"m-{index}")) for index in range(3)))
-        assert reasons == [RefusalReason.FORBIDDEN]
+        assert reasons == [WriteReason.FORBIDDEN]
 
 
 async def test_a_pod_waits_for_the_pod_it_needs_and_for_no_other() -> None:
@@ -555,12 +555,12 @@ async def test_finalizers_of_others_stay() -> None:
             MODEL_REPLICA_SETS,
             {**b.owner.manifest, "metadata": {**metadata, "finalizers": ["foregroundDeletion"]}},
         )
-        b.owner = Owner(resource=MODEL_REPLICA_SETS, manifest=foreign)
+        b.owner = Reconciled(resource=MODEL_REPLICA_SETS, manifest=foreign)
         await b.writer.write_finalizers(b.owner, ["flotilla.dev/milvus"])
         live = b.caches.get(MODEL_REPLICA_SETS, "default", "m")
         assert live is not None
         assert live["metadata"]["finalizers"] == ["foregroundDeletion", "flotilla.dev/milvus"]
-        b.owner = Owner(resource=MODEL_REPLICA_SETS, manifest=live)
+        b.owner = Reconciled(resource=MODEL_REPLICA_SETS, manifest=live)
         await b.writer.write_finalizers(b.owner, ["flotilla.dev/milvus"])
         await b.writer.write_finalizers(b.owner, [])
         assert b.sent() == ["PATCH", "PATCH"]

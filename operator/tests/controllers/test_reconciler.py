@@ -14,7 +14,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.cluster.events import Recorder
 from flotilla_operator.cluster.lease import NotLeadingError
-from flotilla_operator.cluster.ownership import Owner
+from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
@@ -26,7 +26,7 @@ from flotilla_operator.controllers.reconciler import Hands, Reconciler
 from flotilla_operator.controllers.secret_reader import CachedSecrets
 from flotilla_operator.controllers.steering import FiguresOnly
 from flotilla_operator.controllers.wakes import Wakes
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     EVENTS,
@@ -79,7 +79,7 @@ class Planned:
     def act(self, manifest: Manifest, plan: Plan, now: datetime) -> Acts:
         return plan.acts
 
-    def tell(self, manifest: Manifest, plan: Plan, refusals: Sequence[Refusal], now: datetime) -> Told:
+    def tell(self, manifest: Manifest, plan: Plan, refusals: Sequence[RefusedWrite], now: datetime) -> Told:
         return corrected(plan.told, refusals, manifest, now, plan.rests_on)
 
     def steering(self, manifest: Manifest, plan: Plan) -> FiguresOnly:
@@ -251,7 +251,7 @@ async def test_a_secret_of_a_deleted_object_is_looked_at_again_however_often_it_
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
     async with bench() as b:
         live = b.caches.get(MODEL_REPLICA_SETS, "default", "m") or {}
-        reference = Owner(resource=MODEL_REPLICA_SETS, manifest=live).reference
+        reference = Reconciled(resource=MODEL_REPLICA_SETS, manifest=live).reference
         before = {**metadata, "ownerReferences": [{**reference, "uid": "before"}]}
         b.api.put(SECRETS, {**secret, "metadata": before})
         for _ in range(8):

@@ -23,7 +23,7 @@ from flotilla_operator.controllers.vector_index import reasons as of_indexes
 from flotilla_operator.controllers.vector_index.decide import LiteReason
 from flotilla_operator.controllers.vector_index.farewell import FarewellReason
 from flotilla_operator.controllers.vector_index.next_step import NextReason
-from flotilla_operator.objects import refusals
+from flotilla_operator.objects import refused_writes
 from flotilla_operator.placement import outcome
 from flotilla_operator.replicas.asking import AskingReason
 from flotilla_operator.replicas.draining import Because
@@ -94,7 +94,7 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
         ],
     ),
     (
-        refusals.RefusalReason,
+        refused_writes.WriteReason,
         [
             *column(test_ownership.test_an_answer_is_a_reason, "reason"),
             *column(test_ownership.test_an_object_that_is_not_to_be_written_is_a_reason, "reason"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.placement import Claim, Group, Snapshot, Standing
 from flotilla_operator.replicas.backoff import RefusedPods
 from flotilla_operator.replicas.memory import Remembered
@@ -225,7 +225,7 @@ def test_devices_and_other_resources_count_as_room_too() -> None:
 
 
 GPUS = {"resource": "nvidia.com/gpu", "products": ["H100"]}
-QUOTA = RefusedPods(reason=RefusalReason.QUOTA_EXCEEDED, message="exceeded quota")
+QUOTA = RefusedPods(reason=WriteReason.QUOTA_EXCEEDED, message="exceeded quota")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from flotilla_operator.controllers.model_replica_set.tell.tell import rests_on, 
 from flotilla_operator.controllers.vector_index.controller import VectorIndexController
 from flotilla_operator.controllers.vector_index.seen import Leaving
 from flotilla_operator.controllers.vector_index.seen import Observed as IndexSeen
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import ObjectRef
 
 
@@ -54,7 +54,7 @@ def plan_of_set(observed: SetSeen, now: datetime) -> Plan:
     return _together(act(decision, new_key, now), tell(decision, [], observed.manifest, now), resting)
 
 
-def told_of_set(observed: SetSeen, refusals: Sequence[Refusal], now: datetime) -> Told:
+def told_of_set(observed: SetSeen, refusals: Sequence[RefusedWrite], now: datetime) -> Told:
     """What is told of a set when these writes of its plan are refused."""
     return tell(decide(observed, now), refusals, observed.manifest, now)
 

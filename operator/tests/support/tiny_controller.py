@@ -35,7 +35,7 @@ from flotilla_operator.controllers.logs import configure_logs
 from flotilla_operator.controllers.main import run_process
 from flotilla_operator.controllers.outside import Place
 from flotilla_operator.controllers.steering import FiguresOnly
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     MODEL_REPLICA_SETS,
@@ -96,7 +96,7 @@ class TinyController:
         writes += [_ungate(held[name]) for name in sorted(wanted & held.keys()) if _is_gated(held[name])]
         return Acts(writes=writes, finalizers=(FINALIZER,))
 
-    def tell(self, seen: Seen, wanted: set[str], refusals: Sequence[Refusal], now: datetime) -> Told:
+    def tell(self, seen: Seen, wanted: set[str], refusals: Sequence[RefusedWrite], now: datetime) -> Told:
         manifest = seen.manifest
         metadata = manifest["metadata"]
         if "deletionTimestamp" in metadata:

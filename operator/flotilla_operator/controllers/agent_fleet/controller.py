@@ -16,7 +16,7 @@ from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.agent_fleet.tell import tell
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.steering import Steering
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
     CONFIG_MAPS,
@@ -88,7 +88,7 @@ class AgentFleetController:
         return act(observed, decision, new_password)
 
     def tell(
-        self, observed: Observed, decision: Decision | None, refusals: Sequence[Refusal], now: datetime
+        self, observed: Observed, decision: Decision | None, refusals: Sequence[RefusedWrite], now: datetime
     ) -> Told:
         """The fleet's status and events."""
         return tell(observed, decision, refusals, now)

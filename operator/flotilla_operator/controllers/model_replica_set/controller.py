@@ -19,7 +19,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.steering import SetSteering, steering_of
 from flotilla_operator.controllers.model_replica_set.tell.tell import tell
 from flotilla_operator.controllers.model_replica_set.wakes import sets_to_wake, woken_by_round
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
@@ -118,7 +118,7 @@ class ModelReplicaSetController:
         return acts
 
     def tell(
-        self, observed: Observed, decision: Decision | None, refusals: Sequence[Refusal], now: datetime
+        self, observed: Observed, decision: Decision | None, refusals: Sequence[RefusedWrite], now: datetime
     ) -> Told:
         """The set's status and events."""
         return tell(decision, refusals, observed.manifest, now)

@@ -25,10 +25,11 @@ from flotilla_operator.api.model_replica_set import (
     RolloutStatus,
     WaitingStatus,
 )
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
 from flotilla_operator.controllers.conditions import conditions_of
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, Reason
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.objects.times import parsed_timestamp, timestamp
 from flotilla_operator.replicas.answers import NO_ANSWERS, Answers
@@ -41,7 +42,6 @@ from flotilla_operator.replicas.rollout import Fault, Rollout
 
 GROUP_NAME = re.compile(r"[a-z0-9][-a-z0-9]*")  # a refusal begins with the plural and the name of an object
 LONGEST_ASKED = 256  # what the status holds of the annotation
-LONGEST_MESSAGE = 1024
 DECISIONS_KEPT = 5
 UNSETTLED = ("waiting", "gated", "binding", "draining")
 
@@ -184,7 +184,7 @@ def refused_pods_status(refused: RefusedPods | None) -> dict[str, Any] | None:
     """`status.refusedPods`."""
     if refused is None:
         return None
-    message = refused.message[:LONGEST_MESSAGE] or None
+    message = refused.message[:MESSAGE_LIMIT] or None
     return {"reason": str(refused.reason), "message": message, "counted": refused.counted}
 
 
@@ -195,7 +195,7 @@ def rebalance_status(rebalance: Rebalance) -> dict[str, Any]:
     told = {
         "asked": rebalance.asked,
         "phase": str(rebalance.phase),
-        "message": rebalance.message[:LONGEST_MESSAGE] or None,
+        "message": rebalance.message[:MESSAGE_LIMIT] or None,
         "plannedTime": _text(rebalance.planned_at),
     }
     return {"rebalance": told, "moves": [_move_status(move) for move in rebalance.moves]}
@@ -314,9 +314,9 @@ def _backoff(held: BackoffStatus | None, *, of_this_spec: bool) -> Backoff | Non
 def _refusal(manifest: Manifest) -> RefusedPods | None:
     status: Json = manifest.get("status") or {}
     held = _part(RefusedPodsStatus, status.get("refusedPods")) or _refusal_of_older_releases(manifest)
-    if held is None or held.reason not in tuple(RefusalReason):
+    if held is None or held.reason not in tuple(WriteReason):
         return None
-    return RefusedPods(reason=RefusalReason(held.reason), message=held.message or "", counted=held.counted)
+    return RefusedPods(reason=WriteReason(held.reason), message=held.message or "", counted=held.counted)
 
 
 def _refusal_of_older_releases(manifest: Manifest) -> RefusedPodsStatus | None:

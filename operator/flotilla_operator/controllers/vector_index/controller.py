@@ -17,7 +17,7 @@ from flotilla_operator.controllers.vector_index.observe import observe, owner_of
 from flotilla_operator.controllers.vector_index.references import references_of
 from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.controllers.vector_index.tell import tell
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -92,7 +92,7 @@ class VectorIndexController:
         self,
         observed: Observed | Leaving,
         decision: Decision | Farewell,
-        refusals: Sequence[Refusal],
+        refusals: Sequence[RefusedWrite],
         now: datetime,
     ) -> Told:
         """The index's status and events."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.controllers.conditions import Condition, Truth, merged, transitions
 from flotilla_operator.controllers.vector_index.facts import Facts
@@ -144,7 +145,7 @@ def _blocked_by(facts: Facts, judged: Sequence[Condition]) -> str | None:
         return None
     for condition in judged:
         if condition.type != ConditionType.BUILT and condition.status is Truth.FALSE:
-            return f"{condition.type}: {condition.message}"[:1024]
+            return f"{condition.type}: {condition.message}"[:MESSAGE_LIMIT]
     return None
 
 

@@ -11,11 +11,11 @@ from flotilla_operator.controllers.vector_index.farewell import Farewell, Farewe
 from flotilla_operator.controllers.vector_index.progress import Progress
 from flotilla_operator.controllers.vector_index.reasons import STEP_NAMES, EventReason
 from flotilla_operator.controllers.vector_index.status import leaving_status, status_and_events
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_runtime.contract import BuildStep
 
 
-def tell(decision: Decision | Farewell, refusals: Sequence[Refusal], now: datetime) -> Told:
+def tell(decision: Decision | Farewell, refusals: Sequence[RefusedWrite], now: datetime) -> Told:
     """The status and the events, corrected by the writes that were refused."""
     if isinstance(decision, Farewell):
         return corrected(_farewell(decision), refusals, decision.leaving.manifest, now)

@@ -15,7 +15,7 @@ from flotilla_operator.controllers.model_replica_set.controller import ModelRepl
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, Key, resource_of
 from flotilla_operator.placement.manifests import pinned_node
 from flotilla_operator.replicas.rounds import Asks
@@ -173,7 +173,7 @@ async def test_a_template_that_is_refused_fails_as_often_as_groups_are_tried(
         assert done.status is not None
         found.append((done.status["backoff"] or {}).get("failures", 0))
         refusals = [
-            Refusal(ref=resource_of(one).ref_to(one), reason=RefusalReason.FORBIDDEN, message="quota")
+            RefusedWrite(ref=resource_of(one).ref_to(one), reason=WriteReason.FORBIDDEN, message="quota")
             for kind in ("ResourceClaimTemplate", "Pod")
             for one in created(done, kind)
         ]

@@ -11,7 +11,7 @@ import pytest
 from flotilla_operator.cluster.writes import Create, Delete, JsonPatch
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.remembered import backoff_status
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import ObjectRef
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import EndingReason
@@ -374,7 +374,7 @@ class TestBackoff:
         tried = plan(observed(manifest, snapshot=TWO_NODES), NOW)
         name = created(tried)[0]["metadata"]["name"]
         (second,) = (ref for ref in tried.rests_on[name] if ref.name.endswith("-1"))
-        refusal = Refusal(ref=second, reason=RefusalReason.FORBIDDEN, message=words)
+        refusal = RefusedWrite(ref=second, reason=WriteReason.FORBIDDEN, message=words)
         manifest["status"] = told_of_set(observed(manifest, snapshot=TWO_NODES), [refusal], NOW).status
 
         half = members(manifest, name, node=False, gated=True)[:1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.objects.refusals import Refusal, RefusalReason
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import PODS
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.pods import NOW
@@ -21,16 +21,16 @@ from tests.support.planned import told_of_set
 WORDS = 'pods "llama-x" is forbidden: exceeded quota: gpus, requested: 4, used: 0, limited: 0'
 
 
-def tried(manifest: dict[str, Any], now: datetime, reason: RefusalReason) -> dict[str, Any] | None:
+def tried(manifest: dict[str, Any], now: datetime, reason: WriteReason) -> dict[str, Any] | None:
     """The set after one look in which every pod that it makes is refused; None when it makes none."""
     done = plan(observed(manifest), now)
-    refusals = [Refusal(ref=PODS.ref_to(pod), reason=reason, message=WORDS) for pod in created(done)]
+    refusals = [RefusedWrite(ref=PODS.ref_to(pod), reason=reason, message=WORDS) for pod in created(done)]
     if not refusals:
         return None
     return {**manifest, "status": told_of_set(observed(manifest), refusals, now).status}
 
 
-def refused(times: int, reason: RefusalReason = RefusalReason.FORBIDDEN) -> dict[str, Any]:
+def refused(times: int, reason: WriteReason = WriteReason.FORBIDDEN) -> dict[str, Any]:
     manifest = gpu_set(replicas=1)
     for _ in range(times):
         after = tried(manifest, NOW, reason)
@@ -43,23 +43,23 @@ def refused(times: int, reason: RefusalReason = RefusalReason.FORBIDDEN) -> dict
     ("reason", "expected"),
     [
         pytest.param(
-            RefusalReason.QUOTA_EXCEEDED,
+            WriteReason.QUOTA_EXCEEDED,
             [0, 10, 20, 30, 30, 30, 30, 30],
             id="a quota that is lifted is noticed within half a minute",
         ),
         pytest.param(
-            RefusalReason.FORBIDDEN,
+            WriteReason.FORBIDDEN,
             [0, 10, 20, 30, 30, 30, 30, 30],
             id="what an admission plugin forbids it may allow",
         ),
         pytest.param(
-            RefusalReason.INVALID,
+            WriteReason.INVALID,
             [0, 10, 20, 40, 80, 160, 300, 300],
             id="an invalid pod stays invalid until somebody mends it",
         ),
     ],
 )
-def test_each_further_refusal_waits_twice_as_long(reason: RefusalReason, expected: list[int]) -> None:
+def test_each_further_refusal_waits_twice_as_long(reason: WriteReason, expected: list[int]) -> None:
     manifest, now, waits = refused(1, reason), NOW, []
     for _ in range(8):
         waited = 0
@@ -79,7 +79,7 @@ def test_a_refusal_is_remembered_and_counted_once_until_pods_are_accepted() -> N
     first = refused(1)
     assert first["status"]["refusedPods"]["counted"] is False
     assert WORDS in first["status"]["refusedPods"]["message"]
-    second = tried(first, NOW, RefusalReason.FORBIDDEN)
+    second = tried(first, NOW, WriteReason.FORBIDDEN)
     assert second is not None
     looked = plan(observed(second), NOW)
     assert created(looked) == [], "after the second refusal it backs off"
@@ -108,17 +108,17 @@ def test_why_it_waits_stands_in_the_condition_and_the_status() -> None:
 @pytest.mark.parametrize(
     ("reason", "summary"),
     [
-        pytest.param(RefusalReason.FORBIDDEN, "Reconciling", id="a quota is given back some day"),
-        pytest.param(RefusalReason.INVALID, "Stalled", id="an invalid pod is for a person"),
+        pytest.param(WriteReason.FORBIDDEN, "Reconciling", id="a quota is given back some day"),
+        pytest.param(WriteReason.INVALID, "Stalled", id="an invalid pod is for a person"),
     ],
 )
-def test_who_mends_it(reason: RefusalReason, summary: str) -> None:
+def test_who_mends_it(reason: WriteReason, summary: str) -> None:
     done = plan(observed(refused(2, reason)), NOW)
     assert shown(done, summary) == ("True", Reason.BACKING_OFF)
 
 
 def test_a_conflict_passes_and_is_tried_again_at_once() -> None:
-    manifest = refused(5, RefusalReason.CONFLICT)
+    manifest = refused(5, WriteReason.CONFLICT)
     assert created(plan(observed(manifest), NOW))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
 from flotilla_operator.controllers.model_replica_set.remembered import (
     attempts_status,
@@ -13,7 +14,7 @@ from flotilla_operator.controllers.model_replica_set.remembered import (
     remembered,
     startups_status,
 )
-from flotilla_operator.objects.refusals import RefusalReason
+from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import Phase
 from flotilla_operator.replicas.memory import Remembered, Startup
@@ -62,7 +63,7 @@ def test_what_a_release_before_wrote_is_understood() -> None:
     assert (held.backoff.group, held.backoff.failures) == ("llama-x", 2)
     assert held.backoff.why == "pod llama-x: container engine ended with code 1: NCCL error"
     assert held.refusal is not None
-    assert (held.refusal.reason, held.refused) == (RefusalReason.QUOTA_EXCEEDED, True)
+    assert (held.refusal.reason, held.refused) == (WriteReason.QUOTA_EXCEEDED, True)
 
 
 def test_a_refusal_is_forgotten_once_the_spec_has_changed() -> None:
@@ -118,7 +119,7 @@ def test_a_long_reason_keeps_the_name_of_its_group() -> None:
     backoff = Backoff(failures=1, failed_at=NOW, group="llama-x", why="x" * 4096)
     held = of_status({"observedGeneration": 1, "backoff": backoff_status(backoff)}).backoff
     assert held is not None
-    assert (held.group, len(held.message)) == ("llama-x", 1000)
+    assert (held.group, len(held.message)) == ("llama-x", MESSAGE_LIMIT)
 
 
 def test_a_refusal_in_the_backoff_names_no_group() -> None:

@@ -19,7 +19,7 @@ from flotilla_operator.controllers.model_replica_set.tell.group_news import (
     started_event,
 )
 from flotilla_operator.controllers.model_replica_set.tell.status import status_and_events
-from flotilla_operator.objects.refusals import Refusal
+from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import PODS, Manifest, ObjectRef
 from flotilla_operator.replicas.backoff import RefusedPods
 from flotilla_operator.workloads.engine_key import engine_key
@@ -27,7 +27,9 @@ from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.stages import pod_name_of
 
 
-def tell(decision: Decision | None, refusals: Sequence[Refusal], manifest: Manifest, now: datetime) -> Told:
+def tell(
+    decision: Decision | None, refusals: Sequence[RefusedWrite], manifest: Manifest, now: datetime
+) -> Told:
     """The status and the events, corrected by the writes that were refused."""
     if decision is None:
         return corrected(Told(), refusals, manifest, now)
@@ -52,7 +54,7 @@ def tell(decision: Decision | None, refusals: Sequence[Refusal], manifest: Manif
 
 
 def refused_pods(
-    decision: Decision, tried: frozenset[ObjectRef], refusals: Sequence[Refusal]
+    decision: Decision, tried: frozenset[ObjectRef], refusals: Sequence[RefusedWrite]
 ) -> RefusedPods | None:
     """What to remember of pods that were refused: now, or before if nothing was tried since and groups wait.
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from flotilla_operator.objects.resources import ObjectRef
 
 
-class RefusalReason(StrEnum):
+class WriteReason(StrEnum):
     """Why a write was refused."""
 
     NAME_TAKEN = "NameTaken"
@@ -19,9 +19,9 @@ class RefusalReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class RefusedWrite:
     """One write that was refused, and why. The other writes are carried out."""
 
     ref: ObjectRef
-    reason: RefusalReason
+    reason: WriteReason
     message: str
