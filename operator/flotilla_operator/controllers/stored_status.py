@@ -14,6 +14,7 @@ from flotilla_operator.api.parts import Status
 from flotilla_operator.objects.resources import Manifest
 
 AnyStatus = TypeVar("AnyStatus", bound=Status)
+Part = TypeVar("Part", bound=ApiModel)
 
 
 def stored_status(model: type[AnyStatus], manifest: Manifest) -> AnyStatus:
@@ -22,6 +23,22 @@ def stored_status(model: type[AnyStatus], manifest: Manifest) -> AnyStatus:
         return model.model_validate(manifest.get("status") or {})
     except ValidationError:
         return model()
+
+
+def stored_part(model: type[Part], held: Mapping[str, Any] | None) -> Part | None:
+    """A part of a status of which the rest may be lost alone; None when it is absent or not valid."""
+    if not held:
+        return None
+    try:
+        return model.model_validate(held)
+    except ValidationError:
+        return None
+
+
+def stored_parts(model: type[Part], held: Sequence[Mapping[str, Any]] | None) -> list[Part]:
+    """The valid ones of a list of parts."""
+    found = (stored_part(model, one) for one in held or ())
+    return [part for part in found if part is not None]
 
 
 def without_status(manifest: Manifest) -> Manifest:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from flotilla_operator.objects.times import parsed_timestamp
+from flotilla_operator.objects.times import known_time, parsed_timestamp
 from flotilla_operator.placement.manifests import FINISHED, pinned_node, pod_requests, toleration_of
 from flotilla_operator.replicas.group import EngineSeen, Member, Phase
 from flotilla_operator.workloads.devices import devices_of
@@ -41,12 +41,12 @@ def member_of(pod: Pod) -> Member:
         stage=int(labels.get(contract.LABEL_STAGE, "0")),
         stages=int(annotations.get(contract.ANNOTATION_STAGES, "1")),
         server_id=int(annotations.get(contract.ANNOTATION_SERVER_ID, "0")),
-        waiting_since=None if waiting_since is None else parsed_timestamp(waiting_since),
+        waiting_since=known_time(waiting_since),
         phase=phase_of(pod),
         created_at=created_at(pod),
         drain_epoch=drain_epoch_of(pod),
         ready=ready is not None,
-        ready_since=None if ready_since is None else parsed_timestamp(ready_since),
+        ready_since=known_time(ready_since),
         leaves="deletionTimestamp" in metadata,
         evicted=is_evicted(pod),
         gated=is_gated(spec),
@@ -129,7 +129,7 @@ def _engine(pod: Pod) -> EngineSeen:
         ended = has_ended(container)
         return EngineSeen(
             started=bool(container.get("started")),
-            runs_since=None if since is None else parsed_timestamp(since),
+            runs_since=known_time(since),
             end=(how_it_ended(container) or f"container {CONTAINER} was restarted") if ended else None,
             ended_at=when_it_ended(container) if ended else "",
         )

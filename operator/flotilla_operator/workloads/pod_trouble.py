@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from flotilla_operator.objects.times import parsed_timestamp
+from flotilla_operator.objects.times import known_time
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason
 
 IMAGE_REASONS = frozenset(
@@ -78,7 +78,7 @@ def setup_waits_since(pod: Mapping[str, Any]) -> datetime | None:
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == CONTAINERS_MAY_START and condition["status"] == "False":
             since = condition.get("lastTransitionTime")
-            return None if since is None else parsed_timestamp(since)
+            return known_time(since)
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.api.model_replica_set import RolloutStatus, Update
-from flotilla_operator.controllers.model_replica_set.remembered import rollout_of, rollout_status
+from flotilla_operator.controllers.model_replica_set.remembered.rollouts import rollout_of, rollout_status
 from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.evidence import Evidence
 from flotilla_operator.replicas.group import Phase, ReplicaGroup

@@ -7,7 +7,7 @@ from flotilla_operator.autoscaling.from_zero import ZeroDecision
 from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.observe.recorded import Record
-from flotilla_operator.controllers.model_replica_set.remembered import ToldBefore
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import ToldBefore
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.placement.devices import DeviceClass
 from flotilla_operator.replicas.draining import RouterSeen

@@ -6,7 +6,11 @@ from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.observe.devices import gives_back
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
-from flotilla_operator.controllers.model_replica_set.remembered import is_unsettled, newly_refused, only_waits
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import (
+    is_unsettled,
+    newly_refused,
+    only_waits,
+)
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.objects.resources import (
     CONTROLLER_REVISIONS,

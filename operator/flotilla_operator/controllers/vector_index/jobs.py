@@ -17,7 +17,7 @@ from flotilla_operator.controllers.conditions import conditions_of, is_true
 from flotilla_operator.controllers.vector_index.reasons import STEP_NAMES
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
-from flotilla_operator.objects.times import parsed_timestamp
+from flotilla_operator.objects.times import known_time
 from flotilla_operator.workloads.vector_index.steps import StepRun, step_run
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 
@@ -86,8 +86,7 @@ def _state(job: Manifest) -> JobState:
 def _ended_at(job: Manifest) -> datetime | None:
     for condition in conditions_of(job):
         if condition.get("type") in ("Failed", "Complete") and condition.get("status") == "True":
-            time = condition.get("lastTransitionTime")
-            return parsed_timestamp(time) if time else None
+            return known_time(condition.get("lastTransitionTime"))
     return None
 
 

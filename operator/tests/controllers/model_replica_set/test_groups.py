@@ -10,7 +10,7 @@ import pytest
 
 from flotilla_operator.cluster.writes import Create, Delete, JsonPatch
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.controllers.model_replica_set.remembered import backoff_status
+from flotilla_operator.controllers.model_replica_set.remembered.failures import backoff_status
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import ObjectRef
 from flotilla_operator.replicas.backoff import Backoff

@@ -20,7 +20,7 @@ from flotilla_operator.controllers.model_replica_set.observe.engine_key import E
 from flotilla_operator.controllers.model_replica_set.observe.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.observe.recorded import Record
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from flotilla_operator.controllers.model_replica_set.remembered import remembered, told_before
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import remembered, told_before
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
 from flotilla_operator.objects.resources import SECRETS, SERVICES
 from flotilla_operator.placement import Claim, Snapshot

@@ -14,7 +14,7 @@ import pytest
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason, Reason
-from flotilla_operator.controllers.model_replica_set.remembered import backoff_status
+from flotilla_operator.controllers.model_replica_set.remembered.failures import backoff_status
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.facts import RouterLoad

@@ -9,7 +9,7 @@ import pytest
 
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
-from flotilla_operator.controllers.model_replica_set.remembered import remembered
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import remembered
 from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.groups import RACK
 from flotilla_operator.replicas.facts import RouterLoad

@@ -7,13 +7,9 @@ import pytest
 
 from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
-from flotilla_operator.controllers.model_replica_set.remembered import (
-    attempts_status,
-    backoff_status,
-    rebalance_status,
-    remembered,
-    startups_status,
-)
+from flotilla_operator.controllers.model_replica_set.remembered.failures import backoff_status
+from flotilla_operator.controllers.model_replica_set.remembered.moves import attempts_status, rebalance_status
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import remembered, startups_status
 from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import Phase

@@ -25,7 +25,7 @@ from flotilla_operator.controllers.model_replica_set.observe.recorded import (
 )
 from flotilla_operator.controllers.model_replica_set.observe.references import missing_references
 from flotilla_operator.controllers.model_replica_set.observe.router_load import router_load
-from flotilla_operator.controllers.model_replica_set.remembered import told_before
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import told_before
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
-from flotilla_operator.controllers.model_replica_set.remembered import remembered
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import remembered
 from flotilla_operator.controllers.stored_status import without_status
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.replicas.memory import Remembered

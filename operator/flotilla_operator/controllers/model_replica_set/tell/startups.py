@@ -14,7 +14,7 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import ModelSize
 from flotilla_operator.capacity.fit import GIB
-from flotilla_operator.controllers.model_replica_set.remembered import startups_status
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import startups_status
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.replicas.group import ReplicaGroup
 from flotilla_operator.replicas.memory import Startup

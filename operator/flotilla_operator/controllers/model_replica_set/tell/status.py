@@ -13,13 +13,10 @@ from flotilla_operator.controllers.live_objects import live_object
 from flotilla_operator.controllers.model_replica_set.act.applied import names_taken
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
-from flotilla_operator.controllers.model_replica_set.remembered import (
-    attempts_status,
-    backoff_status,
-    rebalance_status,
-    rollout_status,
-    scaling_status,
-)
+from flotilla_operator.controllers.model_replica_set.remembered.failures import backoff_status
+from flotilla_operator.controllers.model_replica_set.remembered.moves import attempts_status, rebalance_status
+from flotilla_operator.controllers.model_replica_set.remembered.remembered import scaling_status
+from flotilla_operator.controllers.model_replica_set.remembered.rollouts import rollout_status
 from flotilla_operator.controllers.model_replica_set.tell.facts import Facts
 from flotilla_operator.controllers.model_replica_set.tell.judgement import conditions
 from flotilla_operator.controllers.model_replica_set.tell.load import load_status

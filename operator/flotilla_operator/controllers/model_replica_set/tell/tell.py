@@ -10,7 +10,7 @@ from flotilla_operator.controllers.model_replica_set.act.act import refs_needed
 from flotilla_operator.controllers.model_replica_set.act.leaving import departures_rest_on
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
-from flotilla_operator.controllers.model_replica_set.remembered import refused_pods_status
+from flotilla_operator.controllers.model_replica_set.remembered.failures import refused_pods_status
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.controllers.model_replica_set.tell.group_news import (
     departure_events,
