@@ -80,7 +80,11 @@ class Wakes:
 
     def blocked_by(self, key: Key, references: Iterable[Reference]) -> None:
         """Wake this key when one of these objects changes, for example one whose name the key needs."""
-        self._blocked_by[key] = frozenset(references)
+        blockers = frozenset(references)
+        if blockers:
+            self._blocked_by[key] = blockers
+        elif self._blocked_by.pop(key, None) is None:
+            return
         self._index(key)
 
     def _note_references(self, controller: Controller[Any, Any], manifest: Manifest, change: Change) -> Key:

@@ -166,7 +166,7 @@ def placement_groups(seen: IntendedSet, demand: Demand, around: Surroundings, no
     asked = group_asked(seen, demand, around, now)
     if asked is None:
         return []
-    promised = around.promised.get(seen.owner.uid, 0)
+    promised = len(around.promised.get(seen.owner.uid, ()))
     waiting = [
         replace(asked, name=waiting.name, waiting_since_seconds=waiting.since.timestamp())
         for waiting in demand.waiting[promised:]

@@ -209,9 +209,15 @@ def may_ask(spec: ModelReplicaSetSpec, memory: Remembered, pods: int) -> bool:
 
 
 def asked_by_another(other: IntendedSet, around: Surroundings, now: datetime) -> Asked:
-    """What another set asks for, as its facts alone show it."""
-    demand = demand_of(other, judged_groups(other, around, now), around, now)
-    return asked_by(other, demand, around, now)
+    """What another set asks for, as its facts alone show it.
+
+    A group of which not all pods are observed yet, because they are being created, still waits as before.
+    """
+    being_made = around.promised.get(other.owner.uid, ())
+    groups = [
+        group for group in judged_groups(other, around, now) if group.whole or group.name not in being_made
+    ]
+    return asked_by(other, demand_of(other, tuple(groups), around, now), around, now)
 
 
 def round_of(name: str, mine: Asked, asks: Asks, around: Surroundings, now: datetime) -> Round:

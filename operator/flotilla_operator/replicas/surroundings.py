@@ -1,7 +1,7 @@
 """The cluster around a set: nodes, what they have free, and how the operator was told to choose."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -15,14 +15,14 @@ from flotilla_operator.placement.score import Scorer
 class Surroundings:
     """What is the same for every set.
 
-    `promised` counts, by set UID, the groups that were just given room and whose pods have not been observed
-    yet.
+    `promised` names, by set UID, the groups that were just given room and of which not all pods have been
+    observed yet.
     """
 
     snapshot: Snapshot
     policy: Policy
     bind_timeout: timedelta = timedelta(seconds=30)
-    promised: Mapping[str, int] = field(default_factory=dict)
+    promised: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @cached_property
     def _scorer(self) -> Scorer:

@@ -157,8 +157,15 @@ class Scraper:
                     self._measurements.forget(target.key)
             self._observer.scraped(succeeded=failures == 0)
             if failures in (0, INTERVALS_UNTIL_UNKNOWN):
-                self._on_answer(owner)
+                self._tell(owner)
             await asyncio.sleep(pause_seconds(target.interval_seconds, failures, self._draw))
+
+    def _tell(self, owner: str) -> None:
+        """Say that there is an answer; an error of whoever listens must not end the scrape."""
+        try:
+            self._on_answer(owner)
+        except Exception:
+            log.exception("answer_not_used", owner=owner)
 
     async def _scrape(self, target: Target) -> Measurement:
         return Measurement(at=self._now(), document=json.loads(await self._fetcher.fetch(target.url)))

@@ -1,5 +1,7 @@
 """What is settled, or waits, costs next to nothing; room that becomes free wakes those who get it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from flotilla_operator.objects.resources import AGENT_FLEETS, VECTOR_INDEXES
@@ -81,3 +83,50 @@ async def test_room_for_one_that_is_not_first_in_line_wakes_that_one(scene: Scen
     await scene.until(lambda: scene.engines("small"))
     assert scene.loop.time() - freed <= 3
     assert len(refused(scene, sets)) == 5
+
+
+def scale_to_zero(scene: Scene) -> None:
+    scene.change("old", replicas=0)
+
+
+def pause(scene: Scene) -> None:
+    scene.change("old", paused=True)
+
+
+def name_a_class_that_is_missing(scene: Scene) -> None:
+    scene.change("old", placement={"priorityClassName": "missing"})
+
+
+def delete(scene: Scene) -> None:
+    scene.delete("old")
+
+
+@pytest.mark.parametrize("withdraw", [scale_to_zero, pause, name_a_class_that_is_missing, delete])
+async def test_room_kept_for_a_set_that_no_longer_wants_it_is_used_at_once(
+    scene: Scene, withdraw: Callable[[Scene], None]
+) -> None:
+    scene.node("a", gpus=8)
+    scene.foreign_pod("training", "a", gpus=4)
+    scene.create("old", **WHOLE_NODE)
+    await scene.until(lambda: refused(scene, ["old"]))
+    await scene.pass_time(scene.config.placement.aging_seconds + 100)
+    scene.create("small", replicas=1, parallelism={"tensor": 4})
+    await scene.until(lambda: refused(scene, ["small"]))
+    await scene.pass_time(60)
+    assert scene.engines("small") == [], "the node is kept for the one that has waited long"
+
+    withdraw(scene)
+    withdrawn = scene.loop.time()
+    await scene.until(lambda: scene.engines("small"))
+    assert scene.loop.time() - withdrawn <= 3
+
+
+async def test_a_set_that_cannot_be_reconciled_does_not_hold_room_for_ever(scene: Scene) -> None:
+    """Its Secret may not be read, so no reconcile of its own can use the room."""
+    scene.node("a", gpus=8)
+    scene.api.fail(lambda request: request.path.endswith("/secrets/unreadable"), 403, times=10**6)
+    scene.create("stuck", router={"replicas": 1, "authSecretRef": {"name": "unreadable"}}, **WHOLE_NODE)
+    await scene.pass_time(10)
+    scene.create("waits", **WHOLE_NODE)
+    await scene.until(lambda: scene.engines("waits"), within_seconds=300)
+    assert scene.engines("stuck") == []

@@ -29,6 +29,12 @@ class Endpoint:
     most_open: int = 0
     url: str = ""
     told: list[str] = field(default_factory=list)
+    raises: bool = False
+
+    def tell(self, owner: str) -> None:
+        if self.raises:
+            raise KeyError("a fault of a policy")
+        self.told.append(owner)
 
     async def answer(self, _request: web.Request) -> web.Response:
         self.asked += 1
@@ -53,7 +59,7 @@ async def scraping(concurrency: int = 8) -> AsyncIterator[tuple[Endpoint, Scrape
     scraper = Scraper(
         measurements,
         fetcher=HttpFetcher(concurrency=concurrency, timeout_seconds=0.2),
-        on_answer=endpoint.told.append,
+        on_answer=endpoint.tell,
         draw=lambda low, _high: low,
     )
     try:
@@ -79,6 +85,16 @@ async def test_a_target_becomes_known_and_its_owner_is_told_of_each_answer() -> 
         await until(lambda: measurements.latest("pod").document == {"waiting": 4})  # type: ignore[union-attr]
         assert len(endpoint.told) in (endpoint.asked - 1, endpoint.asked)
         assert set(endpoint.told) == {"set"}
+
+
+async def test_an_error_of_whoever_is_told_ends_no_scrape() -> None:
+    async with scraping() as (endpoint, scraper, measurements):
+        endpoint.raises = True
+        scraper.set_targets("set", [target(endpoint)])
+        await until(lambda: endpoint.asked > 3)
+        endpoint.raises, endpoint.body = False, '{"waiting": 4}'
+        await until(lambda: measurements.latest("pod").document == {"waiting": 4})  # type: ignore[union-attr]
+        await until(lambda: endpoint.told)
 
 
 @pytest.mark.parametrize("fault", ["refused", "silent", "broken"])

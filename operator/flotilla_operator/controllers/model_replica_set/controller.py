@@ -107,7 +107,7 @@ class ModelReplicaSetController:
 
     def act(self, observed: Observed, decision: Decision | None, now: datetime) -> Acts:
         """The writes that lead there; the room of pods to be created is held until they are seen."""
-        acts = replace(act(decision, new_key, now), wakes=woken_by_round(observed, decision))
+        acts = replace(act(decision, new_key, now), wakes=woken_by_round(observed, decision, self.memory))
         owner = observed.facts.owner
         self.memory.note_promises(owner, acts.writes, now)
         if decision is not None:

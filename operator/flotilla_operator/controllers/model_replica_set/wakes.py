@@ -25,6 +25,7 @@ from flotilla_operator.objects.resources import (
     Resource,
     key_of,
 )
+from flotilla_operator.replicas.rounds import Asked, foreseen
 from flotilla_operator.workloads.group_pods import pod_is_over
 from flotilla_runtime import contract
 
@@ -37,8 +38,8 @@ def sets_to_wake(resource: Resource, manifest: Manifest, caches: Caches, memory:
 
     A node that is removed or to be emptied wakes the sets with pods on it. A node or device that changes,
     and room that is given back, wake the sets that drain, move or have unbound groups, and a few of those
-    that only wait: the round that they make wakes the others. A set whose pods were refused gives back the
-    room that was planned for it. A node's heartbeat wakes nobody.
+    that only wait: the round that they make wakes the others. A set that is gone, or whose pods were refused,
+    gives back the room that was planned for it. A node's heartbeat wakes nobody.
     """
     name = manifest["metadata"]["name"]
     gone = resource == NODES and caches.get(NODES, "", name) is None
@@ -56,16 +57,28 @@ def sets_to_wake(resource: Resource, manifest: Manifest, caches: Caches, memory:
                 yield key_of(MODEL_REPLICA_SETS, candidate)
 
 
-def woken_by_round(observed: Observed, decision: Decision | None) -> Mapping[Key, float]:
-    """The sets for which a new placement round says something else, and how soon they are reconciled.
+def woken_by_round(observed: Observed, decision: Decision | None, memory: Memory) -> Mapping[Key, float]:
+    """The sets for which a placement round says something else, and how soon they are reconciled.
 
     Those that got room are at once. The others can only tell why they wait, as often as figures are written.
+    A set that no longer asks for what it waited for makes no round; a few of those that wait do.
     """
     made = None if decision is None else decision.room.made
     if decision is None or made is None:
-        return {}
+        if not _withdraws(observed, Asked() if decision is None else decision.room.asked):
+            return {}
+        first = memory.asks.first_in_line(ROUND_MAKERS)
+        return {_key_of(memory.asks.kept[uid].name): 0.0 for uid in first if uid != observed.facts.owner.uid}
     concerned = made.concerned(observed.last_round, but=decision.situation.me.full_name)
     return {_key_of(name): 0.0 if got_room else FIGURES_SECONDS for name, got_room in concerned.items()}
+
+
+def _withdraws(observed: Observed, asked: Asked) -> bool:
+    """Whether the set asks for less than before, and not because its groups got room."""
+    own, last = observed.asks.own, observed.last_round
+    if own is None or len(asked.groups) >= len(own.groups):
+        return False
+    return not foreseen(own, asked, last, f"{observed.facts.owner.namespace}/{observed.facts.owner.name}")
 
 
 def _is_woken_by_a_round(manifest: Manifest, first: Collection[str], memory: Memory) -> bool:
@@ -92,12 +105,19 @@ def _note_change(resource: Resource, manifest: Manifest, memory: Memory) -> None
 
 def _gives_room(resource: Resource, manifest: Manifest, caches: Caches) -> bool:
     if resource == MODEL_REPLICA_SETS:
-        return newly_refused(manifest)
+        return newly_refused(manifest) or _is_gone(resource, manifest, caches)
     if resource == PODS:
-        return pod_is_over(manifest)
+        return pod_is_over(manifest) or _is_gone(resource, manifest, caches)
     if resource == RESOURCE_CLAIMS:
         return gives_back(manifest, caches)
     return resource in (NODES, RESOURCE_SLICES)
+
+
+def _is_gone(resource: Resource, manifest: Manifest, caches: Caches) -> bool:
+    """Whether the object was removed. A new list may be the first to show that, without a last change."""
+    metadata = manifest["metadata"]
+    live = caches.get(resource, metadata["namespace"], metadata["name"])
+    return live is None or bool(live["metadata"]["uid"] != metadata["uid"])
 
 
 def _is_to_be_emptied(node: Manifest) -> bool:

@@ -15,10 +15,13 @@ from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import ObjectRef
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import EndingReason
+from flotilla_operator.replicas.intent import in_force
+from flotilla_operator.replicas.rounds import asked_by_another
+from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.workloads.gate import GATE, is_gated
 from flotilla_runtime import contract
 from tests.builders.model_replica_set import gpu_set
-from tests.builders.placement import GPU, cluster, node, used
+from tests.builders.placement import GPU, POLICY, cluster, node, used
 from tests.builders.pods import NOW, container_status, stage_pod, terminated, time_text
 from tests.controllers.model_replica_set.test_plan import (
     condition,
@@ -28,6 +31,7 @@ from tests.controllers.model_replica_set.test_plan import (
     pin_of,
     reasons,
     revision_of_set,
+    seen_set,
     shown,
 )
 from tests.support.planned import Plan, told_of_set
@@ -387,3 +391,17 @@ class TestBackoff:
         later = plan(observed({**manifest, "status": again.status}, half, snapshot=TWO_NODES), NOW)
         assert later.status is not None
         assert later.status["backoff"] == again.status["backoff"], "one failure is counted once"
+
+
+def test_a_group_whose_pods_are_being_made_has_failed_for_no_other_set() -> None:
+    """Its first pod is seen and its second is not. After an earlier failure the set would back off."""
+    manifest = pairs(replicas=2) | backing_off(failures=1, seconds_ago=60)
+    first, _ = members(manifest, node=False, gated=True)
+    seen = in_force(seen_set(manifest, [first]))
+
+    def asks(promised: dict[str, set[str]]) -> int:
+        around = Surroundings(snapshot=TWO_NODES, policy=POLICY, promised=promised)
+        return len(asked_by_another(seen, around, NOW).groups)
+
+    assert asks({"uid-llama": {"llama-aaaaa"}}) == 1, "the other of the two still waits"
+    assert asks({"uid-llama": {"llama-bbbbb"}}) == 0, "a group that lost a pod is a failure"

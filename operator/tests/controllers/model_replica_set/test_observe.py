@@ -445,9 +445,17 @@ class TestWakes:
 
     def test_a_pod_wakes_them_when_it_gives_room_back(self) -> None:
         running, over = engine_pod(node="a", ready=True), engine_pod(node="a", phase="Failed")
-        assert self.woken(PODS, running, self.waiting_set()) == []
-        assert len(self.woken(PODS, over, self.waiting_set())) == 1
-        assert len(self.woken(PODS, engine_pod(node="a", deleting=True), self.waiting_set())) == 1
+        assert self.woken(PODS, running, running, self.waiting_set()) == []
+        assert len(self.woken(PODS, over, over, self.waiting_set())) == 1
+        leaving = engine_pod(node="a", deleting=True)
+        assert len(self.woken(PODS, leaving, leaving, self.waiting_set())) == 1
+
+    def test_a_pod_that_is_gone_without_a_last_change_wakes_them(self) -> None:
+        """Its deletion came while the watch was cut, and a new list lacks it, or has another of its name."""
+        running = engine_pod(node="a", ready=True)
+        other = {**running, "metadata": {**running["metadata"], "uid": "uid-of-another"}}
+        assert len(self.woken(PODS, running, self.waiting_set())) == 1
+        assert len(self.woken(PODS, running, other, self.waiting_set())) == 1
 
     def test_a_set_wakes_them_when_its_pods_are_refused(self) -> None:
         for reason, woken in (("Forbidden", 1), ("BackingOff", 0), ("InsufficientCapacity", 0)):

@@ -13,16 +13,21 @@ from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import 
 from flotilla_operator.replicas.rounds import Asked, Asks, Room, Round, foreseen
 
 KEPT_FOR = timedelta(seconds=60)  # back-offs and failed pins end without an event
+SILENT_FOR = timedelta(minutes=2)  # a set that waits is reconciled more often than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a set asked for when it was looked at last. `of` is what was looked at; None for its own word."""
+    """What a set asked for when it was looked at last. `of` is what was looked at; None for its own word.
+
+    `silent_since` is the time since which others have worked out that it asks for room, without its own word.
+    """
 
     name: str
     asked: Asked
     at: datetime
     of: ParsedSet | None = None
+    silent_since: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class KnownAsks:
         for other in others:
             kept = self.kept.get(other.uid)
             if kept is None or self._is_stale(kept, other, now):
-                kept = Kept(name=other.full_name, asked=ask(other), at=now, of=other)
+                kept = _worked_out(other, ask(other), kept, now)
                 self._keep(other.uid, kept)
             if kept.asked.groups:
                 found[kept.name] = kept.asked
@@ -91,3 +96,17 @@ class KnownAsks:
             self.version += 1
         self.kept[uid] = kept
         self.changed.discard(uid)
+
+
+def _worked_out(other: ParsedSet, asked: Asked, before: Kept | None, now: datetime) -> Kept:
+    """What another set asks for; nothing, if none of its own reconciles has said so for long.
+
+    Such a set cannot be reconciled, for example because its Secret may not be read. It would hold room that
+    it cannot use.
+    """
+    silent_since = None
+    if asked.groups:
+        silent_since = now if before is None or before.silent_since is None else before.silent_since
+    if silent_since is not None and now - silent_since > SILENT_FOR:
+        asked = Asked()
+    return Kept(name=other.full_name, asked=asked, at=now, of=other, silent_since=silent_since)

@@ -185,5 +185,7 @@ class Memory:
             )
             if still:
                 held[uid] = still
+            else:
+                self.asks.has_changed(uid)
         self.promises = held
         return held

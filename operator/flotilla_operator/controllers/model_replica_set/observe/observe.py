@@ -184,7 +184,7 @@ def surroundings(
             interconnect_label=config.labels.interconnect or None,
         ),
         bind_timeout=timedelta(seconds=config.placement.bind_timeout_seconds),
-        promised={uid: len({promise.group_name for promise in held}) for uid, held in promises.items()},
+        promised={uid: {promise.group_name for promise in held} for uid, held in promises.items()},
     )
 
 

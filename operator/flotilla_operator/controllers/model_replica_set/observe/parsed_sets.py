@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.controllers.model_replica_set.remembered.remembered import remembered
 from flotilla_operator.controllers.stored_status import without_status
@@ -37,8 +35,8 @@ def parsed(manifest: Manifest) -> ParsedSet:
 
 
 def parsed_or_none(manifest: Manifest) -> ParsedSet | None:
-    """The spec of another set; None when it is invalid, since such a set asks for nothing."""
+    """Another set; None when its spec or its status is invalid. Such a set asks for nothing."""
     try:
         return parsed(manifest)
-    except ValidationError:
+    except ValueError:
         return None
