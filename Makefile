@@ -61,11 +61,12 @@ lock-engine: setup ## Resolve the CPU engine's packages again and write e2e/engi
 	    $$@ $$name.in --output-file $$name.txt; done
 
 .PHONY: lint
-lint: setup ## Check style (ruff), types (mypy) and the import rules of the packages
+lint: setup ## Check style (ruff), types (mypy), the import rules of the packages, and what each verb of a kind may do
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy --cache-dir $(CACHE)/mypy
 	@$(VENV)/bin/lint-imports
+	@$(E2E) -m pytest -q -p no:cacheprovider operator/tests/house/test_verbs.py
 
 .PHONY: format
 format: setup ## Format the code

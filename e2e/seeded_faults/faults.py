@@ -110,7 +110,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="a pod that is not bound in time keeps its room",
-        path=f"{OPERATOR}/replicas/endings.py",
+        path=f"{OPERATOR}/replicas/leaving/endings.py",
         sound="    not_bound_in_time,\n",
         broken="",
         tests=(
@@ -120,7 +120,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="the gated group of a paused set keeps its room",
-        path=f"{OPERATOR}/replicas/endings.py",
+        path=f"{OPERATOR}/replicas/leaving/endings.py",
         sound="    gated_while_paused,\n",
         broken="",
         tests=(f"{OPERATOR_TESTS}/controllers/model_replica_set/test_groups.py",),

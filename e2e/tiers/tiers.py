@@ -85,7 +85,7 @@ TIERS = (
     ),
     Tier(
         name="apiserver",
-        budget_seconds=450,
+        budget_seconds=300,
         steps=(Step(marks=f"apiserver and not {RARE}", options=("-n", "3", "--dist", "loadgroup")),),
     ),
     Tier(

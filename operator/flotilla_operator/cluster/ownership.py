@@ -11,10 +11,9 @@ from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.objects.owners import owner_reference
 from flotilla_operator.objects.refused_writes import WriteReason
-from flotilla_operator.objects.resources import FLOTILLA_GROUP, Manifest, Resource
+from flotilla_operator.objects.resources import Manifest, Resource
+from flotilla_runtime.contract import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 
-LABEL_OWNER_KIND: Final = f"{FLOTILLA_GROUP}/kind"
-LABEL_OWNER_NAME: Final = f"{FLOTILLA_GROUP}/owner"
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
 # The API server answers 403 both for an exhausted quota, which can end by itself, and for what an admission
 # plugin forbids, which cannot. Only the message tells the two apart.

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.ownership import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 from flotilla_operator.cluster.writes import Delete
 from flotilla_operator.objects.resources import NAMESPACES, PODS, Key, Manifest, Resource, key_of
+from flotilla_runtime.contract import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 
 GRACE_SECONDS: Final = 1
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import structlog
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.ownership import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 from flotilla_operator.cluster.reflector import Change
 from flotilla_operator.controllers.controller import Controller
 from flotilla_operator.controllers.leaving import keys_in
@@ -26,6 +25,7 @@ from flotilla_operator.objects.resources import (
     Resource,
     key_of,
 )
+from flotilla_runtime.contract import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 
 Answer = TypeVar("Answer")
 

@@ -16,14 +16,14 @@ from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.placement import Group, Standing
 from flotilla_operator.placement.manifests import toleration_of
 from flotilla_operator.replicas.backoff import Backoff, backoff_of
-from flotilla_operator.replicas.endings import ending_of
 from flotilla_operator.replicas.facts import FailedPin, RouterLoad
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
 from flotilla_operator.replicas.intent import IntendedSet
+from flotilla_operator.replicas.leaving.endings import ending_of
+from flotilla_operator.replicas.leaving.turnover import Goal, Pace, Turnover, decide
 from flotilla_operator.replicas.moves import Move
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import slow_setup, slow_start
-from flotilla_operator.replicas.turnover import Goal, Pace, Turnover, decide
 
 LEFT_OUT_FOR = timedelta(minutes=5)
 SUFFIX_LENGTH = 5

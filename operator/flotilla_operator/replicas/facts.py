@@ -8,9 +8,9 @@ from typing import Any
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.placement import Group
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.group import ReplicaGroup
 from flotilla_operator.replicas.memory import Remembered
+from flotilla_operator.replicas.revisions.answers import Answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

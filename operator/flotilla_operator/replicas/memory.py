@@ -9,7 +9,7 @@ from flotilla_operator.replicas.backoff import Backoff, RefusedPods
 from flotilla_operator.replicas.group import Phase
 from flotilla_operator.replicas.moves import Rebalance
 from flotilla_operator.replicas.provisioning import Attempts
-from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.revisions.rollout import Rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

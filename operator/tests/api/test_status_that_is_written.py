@@ -20,8 +20,8 @@ from flotilla_operator.api.schema import not_reported
 from flotilla_operator.cluster.writes import Create
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import PODS
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
+from flotilla_operator.replicas.revisions.answers import Answers
 from flotilla_runtime import contract
 from tests.api.test_fields_that_act import CONTROLLERS, NOW, ROUNDS, objects_of, surroundings
 from tests.builders import agent_fleet

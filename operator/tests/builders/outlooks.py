@@ -9,9 +9,9 @@ from flotilla_operator.placement import Binding, PlacementPlan, Refusal, Score, 
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.demand import Demand, Waiting
 from flotilla_operator.replicas.intent import in_force
+from flotilla_operator.replicas.leaving.turnover import Turnover
 from flotilla_operator.replicas.outlook import Outlook
 from flotilla_operator.replicas.surroundings import Surroundings
-from flotilla_operator.replicas.turnover import Turnover
 from tests.builders.groups import member
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.placement import POLICY, cluster, group

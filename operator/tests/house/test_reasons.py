@@ -26,13 +26,13 @@ from flotilla_operator.controllers.vector_index.next_step import NextReason
 from flotilla_operator.objects import refused_writes
 from flotilla_operator.placement import outcome
 from flotilla_operator.replicas.asking import AskingReason
-from flotilla_operator.replicas.draining import Because
 from flotilla_operator.replicas.group import EndingReason
 from flotilla_operator.replicas.intent import IntentReason
-from flotilla_operator.replicas.rollout import Fault
+from flotilla_operator.replicas.leaving.draining import Because
+from flotilla_operator.replicas.leaving.turnover import RemovalReason
+from flotilla_operator.replicas.revisions.rollout import Fault
 from flotilla_operator.replicas.start import StartReason
 from flotilla_operator.replicas.trouble import TroubleReason
-from flotilla_operator.replicas.turnover import RemovalReason
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.contract import BuildReason
 from flotilla_runtime.indexing.errors import DocumentReason

@@ -20,12 +20,12 @@ from flotilla_operator.replicas.demand import (
     placement_groups,
     standing_groups,
 )
-from flotilla_operator.replicas.departures import departures
-from flotilla_operator.replicas.draining import DrainStep, epoch_of
-from flotilla_operator.replicas.endings import ended_groups
 from flotilla_operator.replicas.facts import Form, SetFacts
 from flotilla_operator.replicas.group import Member, Phase, groups_of
 from flotilla_operator.replicas.intent import IntendedSet, in_force
+from flotilla_operator.replicas.leaving.departures import departures
+from flotilla_operator.replicas.leaving.draining import DrainStep, epoch_of
+from flotilla_operator.replicas.leaving.endings import ended_groups
 from flotilla_operator.replicas.memory import Listed, Remembered
 from flotilla_operator.replicas.surroundings import Surroundings
 from tests.builders.model_replica_set import spec_of

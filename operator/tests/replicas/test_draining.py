@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flotilla_operator.replicas.draining import Because, DrainStep, RouterSeen, began_at, epoch_of, next_step
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.replicas.leaving.draining import (
+    Because,
+    DrainStep,
+    RouterSeen,
+    began_at,
+    epoch_of,
+    next_step,
+)
 from flotilla_runtime.contract import RouterServer, RouterStatus, ServerState
 from tests.builders.groups import member
 from tests.builders.pods import NOW

@@ -10,10 +10,10 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import RolloutStatus, Update
 from flotilla_operator.controllers.model_replica_set.remembered.rollouts import rollout_of, rollout_status
-from flotilla_operator.replicas.answers import Answers
-from flotilla_operator.replicas.evidence import Evidence
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
-from flotilla_operator.replicas.rollout import Fault, Rollout, fault_of, judged
+from flotilla_operator.replicas.revisions.answers import Answers
+from flotilla_operator.replicas.revisions.evidence import Evidence
+from flotilla_operator.replicas.revisions.rollout import Fault, Rollout, fault_of, judged
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason
 from tests.builders.groups import member
 from tests.builders.pods import NOW

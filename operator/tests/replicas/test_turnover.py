@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
-from flotilla_operator.replicas.turnover import Goal, Pace, RemovalReason, Turnover, decide
+from flotilla_operator.replicas.leaving.turnover import Goal, Pace, RemovalReason, Turnover, decide
 from tests.builders.groups import member
 
 LOADING = Phase.LOADING

@@ -10,9 +10,9 @@ from flotilla_operator.controllers.model_replica_set.observe.recorded import Rec
 from flotilla_operator.controllers.model_replica_set.remembered.remembered import ToldBefore
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.placement.devices import DeviceClass
-from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import RouterLoad, SetFacts
 from flotilla_operator.replicas.intent import IntendedSet
+from flotilla_operator.replicas.leaving.draining import RouterSeen
 from flotilla_operator.replicas.provisioning import Placeholder
 from flotilla_operator.replicas.rounds import Asks, Round
 from flotilla_operator.replicas.sizing import Sizing

@@ -9,8 +9,8 @@ import pytest
 
 from flotilla_operator.placement import Claim, Snapshot, Taint, Topology
 from flotilla_operator.placement.manifests import claim_of
-from flotilla_operator.replicas.endings import ending_of
 from flotilla_operator.replicas.group import Ending, EndingReason, Phase, ReplicaGroup, group_of
+from flotilla_operator.replicas.leaving.endings import ending_of
 from flotilla_operator.replicas.surroundings import Surroundings
 from flotilla_operator.replicas.trouble import Trouble, TroubleReason, slow_start
 from flotilla_operator.workloads.group_pods import member_of

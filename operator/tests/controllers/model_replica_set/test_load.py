@@ -13,8 +13,8 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import Slo
 from flotilla_operator.controllers.model_replica_set.tell.load import load_status
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
+from flotilla_operator.replicas.revisions.answers import Answers
 from tests.builders.model_replica_set import gpu_set
 from tests.builders.pods import NOW
 from tests.controllers.model_replica_set.test_plan import observed

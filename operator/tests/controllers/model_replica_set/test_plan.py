@@ -26,10 +26,10 @@ from flotilla_operator.objects.resources import SECRETS, SERVICES
 from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.placement.topology import Taint
-from flotilla_operator.replicas.draining import epoch_of
 from flotilla_operator.replicas.facts import FailedPin, RouterLoad, SetFacts
 from flotilla_operator.replicas.group import EndingReason, groups_of
 from flotilla_operator.replicas.intent import in_force
+from flotilla_operator.replicas.leaving.draining import epoch_of
 from flotilla_operator.replicas.rounds import Asks, asked_by_another
 from flotilla_operator.replicas.scale import all_ready_since, policy_of, zero_signals
 from flotilla_operator.replicas.surroundings import Surroundings

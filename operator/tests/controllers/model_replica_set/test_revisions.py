@@ -8,8 +8,8 @@ import pytest
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
+from flotilla_operator.replicas.revisions.answers import Answers
 from tests.builders.model_replica_set import gpu_set, said
 from tests.builders.placement import cluster, node
 from tests.builders.pods import NOW, time_text

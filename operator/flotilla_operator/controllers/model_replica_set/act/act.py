@@ -39,8 +39,8 @@ from flotilla_operator.objects.resources import (
     resource_of,
 )
 from flotilla_operator.replicas.asking import due_seconds
-from flotilla_operator.replicas.departures import look_again_leaving
 from flotilla_operator.replicas.group import GroupIdentity, Phase
+from flotilla_operator.replicas.leaving.departures import look_again_leaving
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import engine_pods, engines, stages_of
 from flotilla_operator.workloads.gate import lifting

@@ -6,10 +6,10 @@ from datetime import datetime
 from flotilla_operator.cluster.writes import Delete, JsonPatch, Write
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.resources import PODS, ObjectRef
-from flotilla_operator.replicas.departures import Departure
-from flotilla_operator.replicas.draining import DrainStep, epoch_of
 from flotilla_operator.replicas.group import ReplicaGroup
-from flotilla_operator.replicas.turnover import Turnover
+from flotilla_operator.replicas.leaving.departures import Departure
+from flotilla_operator.replicas.leaving.draining import DrainStep, epoch_of
+from flotilla_operator.replicas.leaving.turnover import Turnover
 from flotilla_runtime import contract
 
 ANNOTATION_PATH = f"/metadata/annotations/{contract.ANNOTATION_DRAIN_EPOCH.replace('/', '~1')}"

@@ -20,7 +20,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import CONTROLLER_REVISIONS, Manifest
 from flotilla_operator.replicas.demand import Demand
-from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.revisions.rollout import Rollout
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.revision import recorded_parts
 from flotilla_operator.workloads.router import ANNOTATION_ENGINE_KEY_MADE

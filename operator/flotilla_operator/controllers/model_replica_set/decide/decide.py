@@ -21,7 +21,6 @@ from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Situation
 from flotilla_operator.placement import Refusal
 from flotilla_operator.replicas.asking import Asking, ask_for_nodes
-from flotilla_operator.replicas.budget import pods_to_keep
 from flotilla_operator.replicas.demand import (
     Demand,
     Waiting,
@@ -29,15 +28,16 @@ from flotilla_operator.replicas.demand import (
     judged_groups,
     without_move,
 )
-from flotilla_operator.replicas.departures import Departure, departures
-from flotilla_operator.replicas.endings import ended_groups, released_groups, without_the_unfit
 from flotilla_operator.replicas.group import GroupIdentity, ReplicaGroup
 from flotilla_operator.replicas.intent import in_force
+from flotilla_operator.replicas.leaving.budget import pods_to_keep
+from flotilla_operator.replicas.leaving.departures import Departure, departures
+from flotilla_operator.replicas.leaving.endings import ended_groups, released_groups, without_the_unfit
 from flotilla_operator.replicas.moves import RebalancePhase
 from flotilla_operator.replicas.outlook import Outlook
 from flotilla_operator.replicas.rebalancing import Rebalancing, rebalancing
-from flotilla_operator.replicas.revision import judged_revision
-from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.revisions.revision import judged_revision
+from flotilla_operator.replicas.revisions.rollout import Rollout
 from flotilla_operator.replicas.rounds import Asked, Room, asked_by, room_for
 from flotilla_operator.replicas.scale import scale
 from flotilla_operator.replicas.sizing import Misfit, sized

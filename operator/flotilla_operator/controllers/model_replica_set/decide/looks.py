@@ -9,7 +9,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.controllers.secret_reader import LOOK_FOUND_SECONDS, LOOK_MISSING_SECONDS
 from flotilla_operator.replicas.demand import LEFT_OUT_FOR, Demand
 from flotilla_operator.replicas.group import GroupIdentity, Phase
-from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.revisions.rollout import Rollout
 
 LOOK_AGAIN_ON_TRIAL_SECONDS = 10.0  # answers of a new revision are judged
 LOOK_AGAIN_LOADING_SECONDS = 60.0  # a kubelet that hangs causes no watch event

@@ -40,9 +40,9 @@ from flotilla_operator.objects.resources import (
 from flotilla_operator.placement import Claim, Policy, Snapshot
 from flotilla_operator.placement.devices import Inventory
 from flotilla_operator.placement.manifests import FINISHED, pod_requests
-from flotilla_operator.replicas.draining import RouterSeen
 from flotilla_operator.replicas.facts import SetFacts
 from flotilla_operator.replicas.intent import in_force, wanted_last
+from flotilla_operator.replicas.leaving.draining import RouterSeen
 from flotilla_operator.replicas.moves import nodes_to_reserve
 from flotilla_operator.replicas.rounds import Asked, Asks, asked_by_another, may_ask
 from flotilla_operator.replicas.surroundings import Surroundings

@@ -12,7 +12,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import CONTROLLER_REVISIONS, Manifest
 from flotilla_operator.replicas.facts import Form
-from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.revisions.rollout import Rollout
 from flotilla_operator.workloads.forms import Marks, marked_revision
 from flotilla_operator.workloads.revision import with_recorded_parts
 from flotilla_operator.workloads.router import ANNOTATION_ENGINE_KEY_MADE

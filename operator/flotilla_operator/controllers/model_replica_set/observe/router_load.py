@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
+from flotilla_operator.replicas.revisions.answers import Answers
 from flotilla_operator.telemetry.measurements import Answered, newest_first
 from flotilla_runtime import contract
 

@@ -9,8 +9,8 @@ from flotilla_operator.api.model_replica_set import (
 )
 from flotilla_operator.controllers.stored_status import stored_part
 from flotilla_operator.objects.times import known_time, known_timestamp
-from flotilla_operator.replicas.answers import NO_ANSWERS, Answers
-from flotilla_operator.replicas.rollout import Fault, Rollout
+from flotilla_operator.replicas.revisions.answers import NO_ANSWERS, Answers
+from flotilla_operator.replicas.revisions.rollout import Fault, Rollout
 
 Json = Mapping[str, Any]
 

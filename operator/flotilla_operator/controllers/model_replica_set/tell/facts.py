@@ -13,10 +13,10 @@ from flotilla_operator.placement import Refusal
 from flotilla_operator.replicas.asking import Asking
 from flotilla_operator.replicas.backoff import Backoff
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.replicas.leaving.turnover import Turnover
 from flotilla_operator.replicas.moves import Move
-from flotilla_operator.replicas.rollout import Rollout
+from flotilla_operator.replicas.revisions.rollout import Rollout
 from flotilla_operator.replicas.trouble import FOR_A_PERSON, Trouble, TroubleReason
-from flotilla_operator.replicas.turnover import Turnover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason
 from flotilla_operator.controllers.model_replica_set.tell.news import news_of
-from flotilla_operator.replicas.departures import Departure
-from flotilla_operator.replicas.draining import Because, Drained, DrainStep
 from flotilla_operator.replicas.group import GroupIdentity, ReplicaGroup
+from flotilla_operator.replicas.leaving.departures import Departure
+from flotilla_operator.replicas.leaving.draining import Because, Drained, DrainStep
+from flotilla_operator.replicas.leaving.turnover import Removal, RemovalReason, Turnover
 from flotilla_operator.replicas.moves import Move, RebalancePhase
 from flotilla_operator.replicas.rebalancing import Rebalancing
-from flotilla_operator.replicas.turnover import Removal, RemovalReason, Turnover
 
 WHY = {
     RemovalReason.SCALED_DOWN: "fewer replicas are wanted",

@@ -11,8 +11,8 @@ from typing import Any
 
 from flotilla_operator.api.model_replica_set import Slo
 from flotilla_operator.controllers.conditions import rounded
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.facts import RouterLoad
+from flotilla_operator.replicas.revisions.answers import Answers
 
 SESSIONS_SHARE = 0.1  # of the shown number
 ATTAINMENT_STEP = 0.01

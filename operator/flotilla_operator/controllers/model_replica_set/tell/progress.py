@@ -7,7 +7,7 @@ from flotilla_operator.controllers.chains import Finding, informs, right
 from flotilla_operator.controllers.conditions import MendedBy, Truth
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.tell.facts import Facts, ready_of_wanted, replicas
-from flotilla_operator.replicas.rollout import Fault, Rollout
+from flotilla_operator.replicas.revisions.rollout import Fault, Rollout
 
 REASON_OF = {
     Fault.NOT_READY: Reason.PROGRESS_DEADLINE_EXCEEDED,

@@ -35,12 +35,15 @@ def tell(
         return corrected(Told(), refusals, manifest, now)
     status, events = status_and_events(decision, now)
     if decision.paused:
-        told = Told(status=status, events=[*ending_events(decision.ended), *events])
+        refused = refused_pods_status(decision.situation.me.memory.refusal)
+        told = Told(
+            status={**status, "refusedPods": refused}, events=[*ending_events(decision.ended), *events]
+        )
         return corrected(told, refusals, manifest, now)
     resting = rests_on(decision)
-    refused = refused_pods(decision, resting.get(ConditionType.PLACED, frozenset()), refusals)
+    refused_now = refused_pods(decision, resting.get(ConditionType.PLACED, frozenset()), refusals)
     told = Told(
-        status={**status, "refusedPods": refused_pods_status(refused)},
+        status={**status, "refusedPods": refused_pods_status(refused_now)},
         events=[
             *_key_events(decision.situation),
             *ending_events(decision.ended),

@@ -4,11 +4,11 @@ from datetime import datetime
 
 from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.asking import Asking
-from flotilla_operator.replicas.evidence import Evidence
 from flotilla_operator.replicas.facts import RouterLoad
 from flotilla_operator.replicas.group import Phase
 from flotilla_operator.replicas.outlook import Outlook
-from flotilla_operator.replicas.rollout import Rollout, judged
+from flotilla_operator.replicas.revisions.evidence import Evidence
+from flotilla_operator.replicas.revisions.rollout import Rollout, judged
 
 
 def judged_revision(outlook: Outlook, load: RouterLoad, asking: Asking | None, now: datetime) -> Rollout:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flotilla_operator.replicas.draining import Drained, DrainStep, RouterSeen, next_step
 from flotilla_operator.replicas.group import ReplicaGroup
-from flotilla_operator.replicas.turnover import Removal, Turnover
+from flotilla_operator.replicas.leaving.draining import Drained, DrainStep, RouterSeen, next_step
+from flotilla_operator.replicas.leaving.turnover import Removal, Turnover
 
 LOOK_AGAIN_DRAINING_SECONDS = 1.0  # as often as the routers are asked
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flotilla_operator.api.model_replica_set import Update
-from flotilla_operator.replicas.answers import Answers
 from flotilla_operator.replicas.group import ReplicaGroup
+from flotilla_operator.replicas.revisions.answers import Answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from flotilla_operator.replicas.group import Ending, EndingReason, Member, Phase, ReplicaGroup
+from flotilla_operator.replicas.leaving.turnover import victim_order
 from flotilla_operator.replicas.surroundings import Surroundings
-from flotilla_operator.replicas.turnover import victim_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,8 @@ from enum import StrEnum
 from flotilla_operator.api.model_replica_set import Update
 from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.objects.times import timestamp
-from flotilla_operator.replicas.answers import NO_ANSWERS, Answers
-from flotilla_operator.replicas.evidence import Evidence
+from flotilla_operator.replicas.revisions.answers import NO_ANSWERS, Answers
+from flotilla_operator.replicas.revisions.evidence import Evidence
 
 ANSWERS_NEEDED = 50
 FAILED_SHARE_ALLOWED = 0.05  # share of 5xx without an SLO; with one, the excess over the old revision's share

@@ -1,0 +1,1 @@
+"""How a group leaves: why it must end, which one goes first, how it drains, and when its pods may go."""
