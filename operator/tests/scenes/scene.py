@@ -193,6 +193,21 @@ class Scene(Words):
         self.api.put(NODES, manifest)
         return name
 
+    def silence_node(self, name: str) -> None:
+        """The node no longer answers: its pods stay, and the control plane says that they are not ready."""
+        self.kubelets.mute.add(name)
+        node = self.the(NODES, name, "")
+        self.cluster.report(NODES, node, conditions=self.cluster.condition(node, "Ready", "Unknown"))
+        for pod in self.cluster.listed(PODS):
+            if pod["spec"].get("nodeName") == name:
+                self.cluster.report(PODS, pod, conditions=self.cluster.condition(pod, "Ready", "False"))
+
+    def node_answers_again(self, name: str) -> None:
+        """The node's kubelet reports, and does what was asked of it meanwhile."""
+        self.kubelets.mute.discard(name)
+        node = self.the(NODES, name, "")
+        self.cluster.report(NODES, node, conditions=self.cluster.condition(node, "Ready", "True"))
+
     # Time.
 
     async def until(self, holds: Callable[[], Any], within_seconds: float = HOUR_SECONDS) -> Any:

@@ -22,6 +22,31 @@ async def test_a_lost_node_takes_its_group_elsewhere(scene: Scene) -> None:
     await scene.until_told("GroupLost")
 
 
+async def test_a_group_on_a_node_that_does_not_answer_waits_and_is_replaced_when_its_pod_must_go(
+    scene: Scene,
+) -> None:
+    """Kubernetes deletes the pod after five minutes, and nobody knows whether its engine still runs."""
+    scene.node("a")
+    scene.create(replicas=1)
+    await scene.until_ready()
+    before = scene.uids()
+    scene.node("b")
+    scene.silence_node("a")
+    await scene.until(lambda: scene.status()["ready"] == "0/1")
+    await scene.pass_time(290)
+    assert scene.uids() == before, "the node may come back"
+
+    (pod,) = scene.pods()
+    scene.delete_pod(pod["metadata"]["name"])
+    await scene.until(lambda: scene.nodes_of() == ["b"] and scene.says("Available", "True"))
+    assert len(scene.engines()) == 2, "the old pod is not confirmed to be gone"
+    await scene.pass_time(600)
+    assert len(scene.engines()) == 2, "nothing is forced while the node exists"
+
+    scene.node_answers_again("a")
+    await scene.until(lambda: len(scene.engines()) == 1)
+
+
 async def test_a_pod_that_is_over_is_replaced(scene: Scene) -> None:
     scene.node("a")
     scene.create(replicas=1)

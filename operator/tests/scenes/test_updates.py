@@ -2,11 +2,14 @@
 
 import pytest
 
+from flotilla_operator.objects.resources import SECRETS, SERVICES, Manifest
 from flotilla_runtime import contract
 from tests.scenes.scene import Scene
+from tests.scenes.words import GPU
 
 pytestmark = pytest.mark.scenes
 
+PAIR = {"tensor": 4, "pipeline": 2}
 OTHER_REVISION = {"env": [{"name": "REVISION", "value": "other"}]}
 
 
@@ -98,5 +101,144 @@ async def test_a_drain_that_is_called_off_brings_the_same_pod_back(scene: Scene)
     await scene.until(lambda: scene.status()["ready"] == "1/1" and len(scene.draining()) == 1)
     scene.change(replicas=2)
     await scene.until(lambda: scene.status()["ready"] == "2/2" and not scene.draining())
+    await scene.until_told("GroupReturned")
     assert scene.uids() == before
+    assert "GroupDraining" in scene.told()
     assert "GroupRemoved" not in scene.told()
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "held"),
+    [
+        pytest.param({"tensor": 2}, [2, 2], id="fewer accelerators in a stage"),
+        pytest.param({"pipeline": 2}, [4, 4, 4, 4], id="two stages where there was one"),
+    ],
+)
+async def test_another_parallelism_is_a_roll_during_which_two_serve(
+    scene: Scene, parallelism: dict[str, int], held: list[int]
+) -> None:
+    for name in "abc":
+        scene.node(name)
+    scene.create()
+    await scene.until_ready()
+    before = scene.uids()
+    with scene.throughout(scene.two_groups_serve):
+        scene.change(parallelism=parallelism)
+        await scene.until(lambda: scene.is_ready() and not scene.uids() & before)
+    assert [accelerators(pod) for pod in scene.pods()] == held
+    assert len(scene.revisions()) == 1
+
+
+async def test_the_names_of_stages_stay_until_the_last_group_of_two_has_gone(scene: Scene) -> None:
+    for name in "abc":
+        scene.node(name)
+    scene.create(parallelism=PAIR)
+    await scene.until_ready()
+    assert has_names(scene)
+
+    def named_or_alone() -> bool:
+        """A group of two stages has the service that names its pods."""
+        return has_names(scene) or all(len(pods) == 1 for pods in scene.groups().values())
+
+    with scene.throughout(named_or_alone):
+        scene.change(parallelism={"pipeline": 1})
+        await scene.until(lambda: len(scene.revisions()) == 1 and not has_names(scene))
+    await scene.until_ready()
+    assert [accelerators(pod) for pod in scene.pods()] == [4, 4]
+
+
+async def test_a_set_paused_in_the_middle_of_its_update_stays_as_it_is_until_it_goes_on(scene: Scene) -> None:
+    scene.node("a")
+    scene.node("b")
+    scene.create(drain={"deadlineSeconds": 1800})
+    await scene.until_ready()
+    before = scene.uids()
+    scene.routers.of("llama").busy = True
+    scene.change(engine=OTHER_REVISION)
+    await scene.until(lambda: scene.draining() and scene.draining() < before)
+    scene.change(paused=True)
+    assert "1 of 2" in await scene.until_says("Progressing", "False", "UpdatePaused")
+    stay = scene.uids(), scene.draining()
+    assert (len(stay[0]), len(stay[1])) == (3, 1)
+
+    scene.routers.of("llama").busy = False  # so that what drains could go
+    with scene.throughout(lambda: (scene.uids(), scene.draining()) == stay):
+        await scene.pass_time(600)
+    with scene.throughout(scene.two_serve):
+        scene.change(paused=False)
+        await scene.until(lambda: scene.is_ready() and not scene.uids() & before)
+
+
+async def test_a_revision_that_breaks_the_slo_after_the_last_old_replica_has_gone_is_taken_back(
+    scene: Scene,
+) -> None:
+    scene.node("a")
+    scene.node("b")
+    scene.create(slo={"ttftSeconds": 1, "attainment": 0.95})
+    await scene.until_ready()
+    before, (good,) = scene.uids(), scene.revisions()
+    routers = scene.routers.of("llama")
+    routers.answers = {good: (60, 0)}
+    with scene.throughout(scene.two_serve):
+        scene.change(engine=OTHER_REVISION)
+        await scene.until(lambda: not scene.uids() & before)
+        said = await scene.until_says("Progressing", "True", "OnTrial")
+        assert f"if it fails, the set goes back to revision {good}" in said
+        assert scene.is_ready()
+        assert scene.status()["rollout"]["goodRevision"] == good
+
+        (bad,) = scene.revisions()
+        routers.answers = {bad: (30, 6)}
+        message = await scene.until_says("Progressing", "False", "RolledBack")
+        assert "80% of its 60 answers met spec.slo, but 100% of the old revision's answers did" in message
+        await scene.until(lambda: scene.revisions() == {good})
+
+    scene.change(engine={"env": [{"name": "REVISION", "value": "mended"}]})
+    (mended,) = await scene.until(lambda: scene.revisions() - {good})
+    await scene.until_says("Progressing", "True", "OnTrial")
+    routers.answers = {mended: (25, 0)}
+    await scene.until_says("Progressing", "False", "Settled")
+    assert scene.status()["rollout"]["goodRevision"] == mended
+    await scene.until_ready()
+
+
+async def test_a_lost_key_of_the_engines_replaces_every_replica_one_at_a_time(scene: Scene) -> None:
+    """Engines would refuse routers with another key, so each replica gets the new one."""
+    scene.node("a", gpus=12)
+    scene.create()
+    await scene.until_ready()
+    before, key = scene.uids(), scene.the(SECRETS, "llama-engine-key")
+    scene.hands.delete(SECRETS, key)
+    await scene.until_told("EngineKeyLost")
+    await scene.until(lambda: scene.is_ready() and not scene.uids() & before)
+    assert scene.the(SECRETS, "llama-engine-key")["data"] != key["data"]
+
+
+async def test_the_way_back_over_a_new_key_makes_new_replicas_from_the_good_parts(scene: Scene) -> None:
+    """The good revision cannot serve as it was: its replicas have the key that was lost."""
+    scene.node("a", gpus=12)
+    scene.create()
+    await scene.until_ready()
+    before, (good,) = scene.uids(), scene.revisions()
+    scene.node("b", mute=True, labels={"pool": "other"})
+    scene.hands.delete(SECRETS, scene.the(SECRETS, "llama-engine-key"))
+    await scene.operator.kill()  # the one that made the key does not miss it for some seconds
+    await scene.start_operator()
+    with scene.throughout(scene.two_serve):
+        scene.change(placement={"nodeSelector": {"pool": "other"}})
+        await scene.until_told("EngineKeyLost")
+        await scene.until(lambda: "b" in scene.nodes_of())
+        await scene.until_says("Progressing", "False", "RolledBack")
+        scene.lose_node("b")
+        await scene.until(lambda: not scene.uids() & before and scene.nodes_of() == ["a", "a"])
+    assert good not in scene.revisions()
+    assert scene.says("Progressing", "False", "RolledBack")
+
+
+def accelerators(pod: Manifest) -> int:
+    return int(pod["spec"]["containers"][0]["resources"]["limits"][GPU])
+
+
+def has_names(scene: Scene) -> bool:
+    """Whether the service is there that gives each pod of the set a name."""
+    return scene.hands.get(SERVICES, scene.namespace, "llama-engine") is not None

@@ -117,6 +117,11 @@ class Words:
         answer = self.hands.merge(MODEL_REPLICA_SETS, self.get(name), {"spec": spec})
         assert answer.status == 200, answer
 
+    def annotate(self, key: str, value: str | None, name: str = "llama") -> None:
+        patch = {"metadata": {"annotations": {key: value}}}
+        answer = self.hands.merge(MODEL_REPLICA_SETS, self.get(name), patch)
+        assert answer.status == 200, answer
+
     def delete(self, name: str = "llama", propagation: str = "Background") -> None:
         self.hands.delete(MODEL_REPLICA_SETS, self.get(name), propagationPolicy=propagation)
 
@@ -212,6 +217,13 @@ class Words:
     def draining(self, name: str = "llama") -> set[str]:
         return {pod["metadata"]["uid"] for pod in self.pods(name) if _drains(pod)}
 
+    def groups(self, name: str = "llama") -> dict[str, list[Manifest]]:
+        """The engine pods that stay, by their group."""
+        found: dict[str, list[Manifest]] = {}
+        for pod in self.pods(name):
+            found.setdefault(_labels(pod)[contract.LABEL_GROUP], []).append(pod)
+        return found
+
     def revisions(self, name: str = "llama") -> set[str]:
         return {_labels(pod)[contract.LABEL_REVISION] for pod in self.pods(name)}
 
@@ -227,6 +239,13 @@ class Words:
         found = self.hands.listed(EVENTS, self.namespace)
         return sorted(found, key=lambda one: str(one["eventTime"]))
 
+    def two_groups_serve(self) -> bool:
+        """Two whole groups serve, at most one leaves, and there are at most three."""
+        groups = self.groups()
+        leaving = [name for name, pods in groups.items() if any(map(_drains, pods))]
+        serve = [name for name, pods in groups.items() if name not in leaving and _is_whole(pods)]
+        return len(serve) >= 2 and len(leaving) <= 1 and len(groups) <= 3
+
     def two_serve(self) -> bool:
         """Two replicas serve, at most one leaves, and there are at most three."""
         return self.serving() >= 2 and len(self.draining()) <= 1 and len(self.pods()) <= 3
@@ -235,6 +254,12 @@ class Words:
 def _labels(manifest: Manifest) -> dict[str, str]:
     found: dict[str, str] = manifest["metadata"].get("labels") or {}
     return found
+
+
+def _is_whole(pods: list[Manifest]) -> bool:
+    """Whether every stage of a group is there and ready."""
+    stages = int(pods[0]["metadata"]["annotations"].get(contract.ANNOTATION_STAGES, 1))
+    return len(pods) == stages and all(map(is_ready, pods))
 
 
 def _drains(pod: Manifest) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from flotilla_operator.objects import resources
 from flotilla_runtime import contract
 from tests.builders.model_configs import LLAMA_70B
-from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage, ready
+from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage
 from tests.support.children import names
 from tests.support.kinds import STATUS_INTERVAL_SECONDS
 from tests.support.processes import OperatorProcess
@@ -88,59 +88,9 @@ def test_a_set_made_again_under_its_name_starts_nothing_with_the_key_of_the_dele
     assert "EngineKeyLost" not in stage.events()
 
 
-def test_a_group_that_comes_and_goes_is_told(stage: Stage) -> None:
-    stage.node("a")
-    stage.create(replicas=1)
-    stage.wait("Ready", "True")
-    stage.tells("GroupPlaced", "GroupReady")
-    stage.change(replicas=0)
-    stage.tells("GroupRemoved")
-    eventually(lambda: not stage.pods())
-
-
 def everything_of(name: str, stage: Stage) -> list[str]:
     selector = f"flotilla.dev/owner={name},flotilla.dev/kind=ModelReplicaSet"
     return names(stage.client, stage.namespace, CHILDREN, selector)
-
-
-def test_an_update_turns_groups_over_one_at_a_time(stage: Stage) -> None:
-    stage.node("a")
-    stage.node("b")
-    stage.create()
-    stage.wait("Ready", "True")
-    before = {pod["metadata"]["uid"] for pod in stage.pods()}
-    stage.change(engine={"maxNumSeqs": 8})
-
-    def turned() -> bool:
-        serving = [pod for pod in stage.pods() if ready(pod)]
-        assert len(serving) >= 2, "an update took away what served"
-        return len(serving) == 2 and not before & {pod["metadata"]["uid"] for pod in stage.pods()}
-
-    eventually(turned)
-    stage.wait("Ready", "True")
-
-
-def test_a_lost_node_takes_its_group_elsewhere(stage: Stage) -> None:
-    first = stage.node("a")
-    stage.create(replicas=1)
-    stage.wait("Ready", "True")
-    second = stage.node("b")
-    stage.client.delete(f"/api/v1/nodes/{first}")
-    eventually(lambda: [pod["spec"].get("nodeName") for pod in stage.pods()] == [second])
-    stage.wait("Ready", "True")
-    stage.tells("GroupLost")
-
-
-def test_a_pod_that_is_over_is_replaced(stage: Stage) -> None:
-    stage.node("a")
-    stage.create(replicas=1)
-    stage.wait("Ready", "True")
-    (pod,) = stage.pods()
-    path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}"
-    stage.client.merge(f"{path}/status", {"status": {"phase": "Failed", "reason": "Evicted"}})
-    eventually(lambda: [p["metadata"]["uid"] for p in stage.pods()] not in ([], [pod["metadata"]["uid"]]))
-    stage.wait("Ready", "True")
-    stage.tells("GroupFailed")
 
 
 def test_what_others_change_in_our_objects_is_corrected(stage: Stage) -> None:

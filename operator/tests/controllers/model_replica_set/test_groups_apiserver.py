@@ -137,19 +137,6 @@ def test_of_four_groups_of_three_sets_on_the_nodes_of_three_three_run_and_the_la
     assert "GroupReleased" not in stage.events()
 
 
-def test_a_killed_member_takes_its_group_with_it(stage: Stage) -> None:
-    for name in "ab":
-        stage.node(name, gpus=4)
-    stage.create(replicas=1, parallelism=PAIR)
-    stage.wait("Ready", "True")
-    before = uids(stage)
-    (second,) = (name for name in bound(stage) if name.endswith("-1"))
-    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/pods/{second}")
-    eventually(lambda: len(uids(stage)) == 2 and not uids(stage) & before)
-    stage.wait("Ready", "True")
-    stage.tells("GroupFailed")
-
-
 def test_an_engine_that_the_kubelet_restarts_takes_its_group_with_it(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)

@@ -1,7 +1,8 @@
-"""Drains, moves and updates through the real loop: a real API server, disruption budgets and evictions that
-count, KWOK's nodes, an operator in a process of its own, and routers that answer as the test says.
+"""Drains and updates through the real loop, one test for each mechanism.
 
-What real routers and engines do with a drain is shown elsewhere.
+With a real API server, disruption budgets and evictions that count, KWOK's nodes, an operator in a process of
+its own, and routers that answer as the test says. The variants are scenes (tests/scenes/test_updates,
+test_moves, test_losses). What real routers and engines do with a drain is shown elsewhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from flotilla_operator.objects.times import timestamp
 from flotilla_runtime import contract
 from local_cluster.errors import ApiError
 from tests.controllers.model_replica_set.answering_routers import AnsweringRouters, answering_routers
-from tests.controllers.model_replica_set.stage import GPU, Stage, ready
+from tests.controllers.model_replica_set.stage import Stage, ready
 from tests.support.kinds import forget_leader
 from tests.support.processes import OperatorProcess
 from tests.support.site import reconciles
@@ -25,7 +26,6 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 PATIENT = {"deadlineSeconds": 300}  # so that nothing leaves without a proof
 OTHER_REVISION = {"env": [{"name": "REVISION", "value": "other"}]}
 TOO_MANY_REQUESTS = 429
-LOOKS = 3
 
 
 @pytest.fixture
@@ -65,10 +65,6 @@ def epochs(pods: list[dict[str, Any]]) -> dict[str, str]:
 
 def revisions(stage: Stage) -> set[str]:
     return {pod["metadata"]["labels"][contract.LABEL_REVISION] for pod in stage.pods()}
-
-
-def cordon(stage: Stage, node: str, *, unschedulable: bool = True) -> None:
-    stage.client.merge(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": unschedulable}})
 
 
 def budget(stage: Stage) -> tuple[int, int, bool]:
@@ -120,20 +116,6 @@ def always_until(holds: Callable[[], bool], done: Callable[[], bool]) -> None:
     eventually(look, what=done.__doc__ or "")
 
 
-def has_looked(stage: Stage, routers: AnsweringRouters, operator: OperatorProcess) -> Callable[[], bool]:
-    """Whether the operator has read the routers anew and then looked at the set again and again."""
-    asked, done = routers.asked, reconciles(operator)
-
-    def has() -> bool:
-        nonlocal done
-        if routers.asked < asked + LOOKS:
-            done = reconciles(operator)
-        stage.look_again()
-        return reconciles(operator) >= done + LOOKS
-
-    return has
-
-
 def two_serve(stage: Stage) -> Callable[[], bool]:
     def holds() -> bool:
         """Two serve that do not drain, one drains at most, and there is one more than wanted at most."""
@@ -145,133 +127,10 @@ def two_serve(stage: Stage) -> Callable[[], bool]:
     return holds
 
 
-def one_serves(stage: Stage) -> Callable[[], bool]:
-    def holds() -> bool:
-        """One serves that does not drain, and there are no more than wanted."""
-        pods = stage.pods()
-        leaving = epochs(pods)
-        return any(ready(pod) and pod["metadata"]["uid"] not in leaving for pod in pods) and len(pods) <= 2
-
-    return holds
-
-
-def two_groups_serve(stage: Stage) -> Callable[[], bool]:
-    def holds() -> bool:
-        """Two whole groups serve that do not drain, one drains at most, and there is one more than wanted
-        at most.
-        """
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for pod in stage.pods():
-            groups.setdefault(pod["metadata"]["labels"][contract.LABEL_GROUP], []).append(pod)
-        leaving = [name for name, pods in groups.items() if epochs(pods)]
-        serve = [name for name, pods in groups.items() if name not in leaving and serves(pods)]
-        return len(serve) >= 2 and len(leaving) <= 1 and len(groups) <= 3
-
-    return holds
-
-
 def serves(pods: list[dict[str, Any]]) -> bool:
     """Whether every stage of a group is there and ready."""
     stages = int(pods[0]["metadata"]["annotations"].get(contract.ANNOTATION_STAGES, 1))
     return len(pods) == stages and all(map(ready, pods))
-
-
-@pytest.mark.parametrize(
-    ("parallelism", "held"),
-    [
-        pytest.param({"tensor": 2}, [2, 2], id="fewer accelerators in a stage"),
-        pytest.param({"pipeline": 2}, [4, 4, 4, 4], id="two stages where there was one"),
-    ],
-)
-def test_another_parallelism_is_a_roll_during_which_two_serve(
-    stage: Stage, routers: AnsweringRouters, parallelism: dict[str, int], held: list[int]
-) -> None:
-    for name in "abc":
-        stage.node(name)
-    before = serving_set(stage, routers)
-    stage.change(parallelism=parallelism)
-    always_until(two_groups_serve(stage), lambda: not uids(stage) & before and two_groups_serve(stage)())
-    stage.wait("Ready", "True")
-    assert [accelerators(pod) for pod in stage.pods()] == held
-    assert len(revisions(stage)) == 1
-
-
-def test_the_names_of_stages_stay_until_the_last_group_of_two_has_gone(
-    stage: Stage, routers: AnsweringRouters
-) -> None:
-    for name in "abc":
-        stage.node(name)
-    serving_set(stage, routers, parallelism={"tensor": 4, "pipeline": 2})
-
-    def named_or_alone() -> bool:
-        return has_names(stage) or "1" not in {
-            pod["metadata"]["labels"][contract.LABEL_STAGE] for pod in stage.pods()
-        }
-
-    stage.change(parallelism={"pipeline": 1})
-    always_until(named_or_alone, lambda: len(revisions(stage)) == 1 and not has_names(stage))
-    stage.wait("Ready", "True")
-    assert [accelerators(pod) for pod in stage.pods()] == [4, 4]
-
-
-def has_names(stage: Stage) -> bool:
-    """Whether the service is there that gives each pod of the set a name."""
-    return stage.client.exists(f"/api/v1/namespaces/{stage.namespace}/services/llama-engine")
-
-
-def accelerators(pod: dict[str, Any]) -> int:
-    return int(pod["spec"]["containers"][0]["resources"]["limits"][GPU])
-
-
-def test_a_drain_that_is_called_off_brings_the_same_pod_back(stage: Stage, routers: AnsweringRouters) -> None:
-    stage.node("a")
-    before = serving_set(stage, routers)
-    routers.busy = True
-    stage.change(replicas=1)
-    eventually(lambda: len(draining(stage)) == 1)
-    eventually(lambda: stage.get()["status"]["ready"] == "1/1")
-    stage.change(replicas=2)
-    eventually(lambda: not draining(stage))
-    stage.tells("GroupDraining", "GroupReturned")
-    eventually(lambda: stage.get()["status"]["ready"] == "2/2")
-    assert uids(stage) == before
-    assert "GroupRemoved" not in stage.events()
-
-
-def test_a_cordoned_node_is_emptied_one_group_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
-    first = stage.node("a")
-    serving_set(stage, routers)
-    second = stage.node("b")
-    cordon(stage, first)
-    always_until(two_serve(stage), lambda: nodes(stage) == [second, second])
-    stage.wait("Ready", "True")
-
-
-def test_uncordoning_ends_the_move(stage: Stage, routers: AnsweringRouters) -> None:
-    first = stage.node("a")
-    before = serving_set(stage, routers)
-    second = stage.mute_node("b")
-    cordon(stage, first)
-    always_until(two_serve(stage), lambda: second in nodes(stage))
-    eventually(lambda: stage.condition("Progressing")["reason"] == "EmptyingNodes")
-    assert not draining(stage), "the replacement comes first"
-    cordon(stage, first, unschedulable=False)
-    always_until(two_serve(stage), lambda: uids(stage) == before)
-    stage.wait("Ready", "True")
-
-
-def test_uncordoning_brings_back_what_drains_while_its_replacement_is_not_ready(
-    stage: Stage, routers: AnsweringRouters
-) -> None:
-    first = stage.node("a")
-    before = serving_set(stage, routers, replicas=1, update={"maxUnavailable": 1})
-    routers.busy = True
-    second = stage.mute_node("b")
-    cordon(stage, first)
-    eventually(lambda: draining(stage).keys() == before and second in nodes(stage))
-    cordon(stage, first, unschedulable=False)
-    eventually(lambda: uids(stage) == before and not draining(stage))
-    stage.wait("Ready", "True")
 
 
 def test_evictions_are_let_through_one_group_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
@@ -289,40 +148,6 @@ def test_evictions_are_let_through_one_group_at_a_time(stage: Stage, routers: An
     eventually(lambda: not uids(stage) & before and budget(stage) == (1, 1, True))
     stage.change(replicas=3)
     eventually(lambda: budget(stage) == (2, 1, True))
-
-
-def test_evictions_are_let_through_while_replicas_wait_for_room(
-    stage: Stage, routers: AnsweringRouters
-) -> None:
-    first, _ = stage.node("a"), stage.node("b")
-    stage.create(drain=PATIENT, replicas=10)
-    routers.answer(1)
-    eventually(lambda: budget(stage) == (3, 1, True))
-    cordon(stage, first)
-    one, other = (pod for pod in stage.pods() if pod["spec"]["nodeName"] == first)
-    evict(stage, one)
-    eventually(lambda: len(stage.pods()) == 3 and budget(stage) == (2, 1, True))
-    evict(stage, other)
-    eventually(lambda: first not in nodes(stage) and budget(stage) == (1, 1, True))
-
-
-def test_evictions_take_one_group_of_two_stages_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
-    for name in "abcd":
-        stage.node(name, gpus=4)
-    serving_set(stage, routers, parallelism={"tensor": 4, "pipeline": 2})
-    eventually(lambda: budget(stage) == (3, 1, True))
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for pod in stage.pods():
-        groups.setdefault(pod["metadata"]["labels"][contract.LABEL_GROUP], []).append(pod)
-    one, other = groups.values()
-    evict(stage, one[1])
-    for pod in other:
-        with pytest.raises(ApiError) as refused:
-            evict(stage, pod)
-        assert refused.value.status == TOO_MANY_REQUESTS
-    gone, kept = ({pod["metadata"]["uid"] for pod in pods} for pods in (one, other))
-    eventually(lambda: len(uids(stage) - gone) == 4 and budget(stage) == (3, 1, True))
-    assert kept < uids(stage)
 
 
 def test_an_operator_killed_in_the_middle_goes_on_with_the_drain_and_deletes_after_the_proof(
@@ -378,128 +203,3 @@ def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(
     routers.answers = {newest: (25, 0)}
     eventually(lambda: revisions(stage) == {newest} == {stage.get()["status"]["rollout"]["goodRevision"]})
     stage.wait("Ready", "True")
-
-
-def test_the_way_back_over_a_new_key_makes_new_replicas_from_the_good_parts(
-    stage: Stage, operator: OperatorProcess
-) -> None:
-    first = stage.node("a", gpus=12)
-    stage.create()
-    stage.wait("Ready", "True")
-    before, (good,) = uids(stage), revisions(stage)
-    second = stage.mute_node("b", label="mute")
-    stage.client.delete(f"/api/v1/namespaces/{stage.namespace}/secrets/llama-engine-key")
-    kill_and_start_again(stage, operator)  # the one that made the key does not miss it for some seconds
-    stage.change(placement={"nodeSelector": {"stage": None, "mute": stage.namespace}})
-    stage.tells("EngineKeyLost")
-    always_until(two_serve(stage), lambda: second in nodes(stage))
-    long_after(stage)
-    stage.client.delete(f"/api/v1/nodes/{second}")
-    always_until(two_serve(stage), lambda: not uids(stage) & before and nodes(stage) == [first, first])
-    assert good not in revisions(stage)
-    assert stage.condition("Progressing")["reason"] == "RolledBack"
-
-
-def test_an_update_whose_answers_fail_goes_back_and_the_drained_pod_serves_again(
-    stage: Stage, routers: AnsweringRouters, operator: OperatorProcess
-) -> None:
-    stage.node("a")
-    stage.node("b")
-    before = serving_set(stage, routers)
-    (good,) = revisions(stage)
-    routers.busy = True
-    stage.change(engine=OTHER_REVISION)
-    eventually(lambda: draining(stage).keys() < before and len(revisions(stage)) == 2)
-    (bad,) = revisions(stage) - {good}
-    routers.answers = {good: (500, 0), bad: (49, 49)}
-    eventually(has_looked(stage, routers, operator))
-    rollout = stage.get()["status"]["rollout"]
-    assert rollout.get("failedRevision") is None, f"49 prove nothing: {rollout}"
-    routers.answers = {good: (500, 0), bad: (50, 3)}
-    message = stage.wait("Progressing", "False", "RolledBack")
-    assert "6% of its 50 answers had a 5xx status" in message
-    eventually(lambda: draining(stage) and not draining(stage).keys() & before)
-    routers.busy = False
-    eventually(lambda: uids(stage) == before)
-    stage.tells("GroupReturned")
-
-
-def test_a_revision_that_breaks_the_slo_after_the_last_old_replica_has_gone_is_taken_back(
-    stage: Stage, routers: AnsweringRouters
-) -> None:
-    stage.node("a")
-    stage.node("b")
-    before = serving_set(stage, routers, slo={"ttftSeconds": 1, "attainment": 0.95})
-    (good,) = revisions(stage)
-    routers.answers = {good: (60, 0)}
-    stage.change(engine=OTHER_REVISION)
-    always_until(two_serve(stage), lambda: not uids(stage) & before)
-    words = f"if it fails, the set goes back to revision {good}"
-    assert words in stage.wait("Progressing", "True", "OnTrial")
-    assert stage.condition("Ready")["status"] == "True"
-    assert stage.get()["status"]["rollout"]["goodRevision"] == good
-
-    (bad,) = revisions(stage)
-    routers.answers = {bad: (30, 6)}
-    message = stage.wait("Progressing", "False", "RolledBack")
-    assert "80% of its 60 answers met spec.slo, but 100% of the old revision's answers did" in message
-    always_until(two_serve(stage), lambda: revisions(stage) == {good})
-
-    stage.change(engine={"env": [{"name": "REVISION", "value": "mended"}]})
-    (mended,) = eventually(lambda: revisions(stage) - {good})
-    stage.wait("Progressing", "True", "OnTrial")
-    routers.answers = {mended: (25, 0)}
-    stage.wait("Progressing", "False", "Settled")
-    assert stage.get()["status"]["rollout"]["goodRevision"] == mended
-    stage.wait("Ready", "True")
-
-
-def test_a_paused_set_holds_its_update(stage: Stage, routers: AnsweringRouters) -> None:
-    stage.node("a")
-    stage.node("b")
-    before = serving_set(stage, routers)
-    stage.change(engine=OTHER_REVISION, paused=True)
-    message = stage.wait("Progressing", "False", "UpdatePaused")
-    assert "0 of 2" in message
-    assert (uids(stage), draining(stage)) == (before, {})
-    stage.change(paused=False)
-    always_until(two_serve(stage), lambda: not uids(stage) & before)
-    stage.wait("Ready", "True")
-
-
-def test_a_set_paused_in_the_middle_of_its_update_stays_as_it_is_until_it_goes_on(
-    stage: Stage, routers: AnsweringRouters, operator: OperatorProcess
-) -> None:
-    stage.node("a")
-    stage.node("b")
-    before = serving_set(stage, routers)
-    routers.busy = True
-    stage.change(engine=OTHER_REVISION)
-    eventually(lambda: draining(stage).keys() < before and len(draining(stage)) == 1)
-    stage.change(paused=True)
-    assert "1 of 2" in stage.wait("Progressing", "False", "UpdatePaused")
-    pods, leaving = uids(stage), draining(stage)
-    assert (len(pods), len(leaving)) == (3, 1)
-
-    def stays() -> bool:
-        """Its pods and what drains are as they were when it was paused."""
-        return (uids(stage), draining(stage)) == (pods, leaving)
-
-    routers.busy = False  # so that what drains could go
-    always_until(stays, has_looked(stage, routers, operator))
-    stage.change(paused=False)
-    always_until(two_serve(stage), lambda: not uids(stage) & before)
-    stage.wait("Ready", "True")
-
-
-def test_an_update_without_surge_on_full_nodes_is_a_roll_during_which_one_serves(
-    stage: Stage, routers: AnsweringRouters
-) -> None:
-    stage.node("a")  # its eight accelerators are what two replicas hold
-    before = serving_set(stage, routers, update={"maxSurge": 0, "maxUnavailable": 1})
-    stage.change(engine=OTHER_REVISION)
-    holds = one_serves(stage)
-    always_until(holds, lambda: not uids(stage) & before and len(stage.pods()) == 2)
-    stage.wait("Ready", "True")
-    assert holds()
-    assert len(revisions(stage)) == 1
