@@ -12,12 +12,12 @@ gives no verdict.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from flotilla_operator.api.model_replica_set import KvCacheDtype, ModelReplicaSetSpec
 from flotilla_operator.capacity import (
     Accelerator,
     ConfigError,
-    FitReason,
     ModelShape,
     Parallel,
     Wanted,
@@ -46,11 +46,18 @@ CHANGE_MEMORY = frozenset(
 )
 
 
+class MisfitReason(StrEnum):
+    """What a person must change."""
+
+    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
+    TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
     """Why an engine cannot start."""
 
-    reason: FitReason
+    reason: MisfitReason
     message: str
 
 
@@ -188,7 +195,7 @@ def _misfit(served: Served, per_node: int) -> Misfit | None:
     shape, parallel = served.shape, served.parallel
     if not divides_heads(shape, parallel.tensor):
         return Misfit(
-            reason=FitReason.TENSOR_DOES_NOT_DIVIDE_HEADS,
+            reason=MisfitReason.TENSOR_DOES_NOT_DIVIDE_HEADS,
             message=heads_not_divided(shape, parallel),
         )
     if served.accelerator is None or served.wanted is None:
@@ -198,4 +205,4 @@ def _misfit(served: Served, per_node: int) -> Misfit | None:
         return None
     found = remedies(shape, served.accelerator, served.wanted, parallel, per_node)
     message = explained(shape, served.accelerator, served.wanted, verdict, found)
-    return Misfit(reason=verdict.reason, message=message)
+    return Misfit(reason=MisfitReason.MODEL_DOES_NOT_FIT, message=message)

@@ -31,6 +31,7 @@ from flotilla_operator.replicas.intent import IntentReason
 from flotilla_operator.replicas.leaving.draining import Because
 from flotilla_operator.replicas.leaving.turnover import RemovalReason
 from flotilla_operator.replicas.revisions.rollout import Fault
+from flotilla_operator.replicas.sizing import MisfitReason
 from flotilla_operator.replicas.start import StartReason
 from flotilla_operator.replicas.trouble import TroubleReason
 from flotilla_runtime.agent.journal import EndReason
@@ -114,6 +115,14 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
     (EndingReason, of(EndingReason, column(test_set.test_events, "reason"))),
     (TroubleReason, of(TroubleReason, column(test_set.test_conditions, "reason"))),
     (IntentReason, column(test_intent.test_what_is_in_force, "why")),
+    (
+        MisfitReason,  # the condition has the same reason
+        [
+            MisfitReason(one)
+            for one in column(test_set.test_conditions, "reason")
+            if one in tuple(MisfitReason)
+        ],
+    ),
     (StartReason, column(test_start.test_groups_with_room_start, "reason")),
     (AskingReason, column(test_asking.test_nodes_are_asked_for, "reason")),
     (RemovalReason, column(test_turnover.test_each_removal_says_why, "reason")),

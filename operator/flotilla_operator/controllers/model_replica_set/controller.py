@@ -111,10 +111,10 @@ class ModelReplicaSetController:
         owner = observed.facts.owner
         self.memory.note_promises(owner, acts.writes, now)
         if decision is not None:
-            self.memory.note_failed_pins(owner.uid, decision.demand.failed_pins)
-            started = {group.name for group in decision.started}
+            self.memory.note_failed_pins(owner.uid, decision.step.demand.failed_pins)
+            started = {group.name for group in decision.step.started}
             me = decision.situation.me
-            self.memory.asks.note(owner.uid, me.full_name, decision.room, started, now)
+            self.memory.asks.note(owner.uid, me.full_name, decision.step.room, started, now)
         return acts
 
     def tell(

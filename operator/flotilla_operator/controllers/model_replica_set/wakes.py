@@ -63,9 +63,9 @@ def woken_by_round(observed: Observed, decision: Decision | None, memory: Memory
     Those that got room are at once. The others can only tell why they wait, as often as figures are written.
     A set that no longer asks for what it waited for makes no round; a few of those that wait do.
     """
-    made = None if decision is None else decision.room.made
+    made = None if decision is None else decision.step.room.made
     if decision is None or made is None:
-        if not _withdraws(observed, Asked() if decision is None else decision.room.asked):
+        if not _withdraws(observed, Asked() if decision is None else decision.step.room.asked):
             return {}
         first = memory.asks.first_in_line(ROUND_MAKERS)
         return {_key_of(memory.asks.kept[uid].name): 0.0 for uid in first if uid != observed.facts.owner.uid}

@@ -59,23 +59,23 @@ def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -
         return Acts()
     if decision.paused:
         return _released(decision, now)
-    situation, demand = decision.situation, decision.demand
+    situation, demand = decision.situation, decision.step.demand
     owner = situation.me.owner
-    templates = new_template(situation, demand) if decision.started else []
+    templates = new_template(situation, demand) if decision.step.started else []
     key = _key_needed(situation)
     needs = refs_needed(decision)
-    objects = applied_objects(situation, pods_to_keep=decision.pods_to_keep)
+    objects = applied_objects(situation, pods_to_keep=decision.step.pods_to_keep)
     writes: list[Write] = [
         *_engine_key(situation, make_key),
         *templates,
         *_applies([one for one in objects if _is_of_engines(one, owner)], key),
-        *record_revisions(situation, demand, decision.rollout),
-        *ending_deletes(decision.ended, situation),
-        *departure_writes(demand.turnover, decision.departures, situation, now),
+        *record_revisions(situation, demand, decision.step.rollout),
+        *ending_deletes(decision.step.ended, situation),
+        *departure_writes(demand.turnover, decision.step.departures, situation, now),
         *_lifts(decision, now),
         *_pods(decision, needs, now),
         *_applies([one for one in objects if not _is_of_engines(one, owner)], key),
-        *placeholder_writes(decision.asking, situation, now),
+        *placeholder_writes(decision.step.asking, situation, now),
         *old_templates(situation, demand),
         *names_nobody_asks_for(situation),
     ]
@@ -90,7 +90,7 @@ def refs_needed(decision: Decision) -> frozenset[ObjectRef]:
     """
     situation = decision.situation
     owner = situation.me.owner
-    templates = new_template(situation, decision.demand) if decision.started else []
+    templates = new_template(situation, decision.step.demand) if decision.step.started else []
     names = SERVICES.ref(owner.namespace, engines(owner).name)
     named = frozenset({names} if stages_of(situation.me.spec) > 1 else ())
     return _key_needed(situation) | _refs(templates) | named
@@ -101,19 +101,21 @@ def _released(decision: Decision, now: datetime) -> Acts:
     situation = decision.situation
     return Acts(
         writes=[
-            *ending_deletes(decision.ended, situation),
-            *placeholder_writes(decision.asking, situation, now),
+            *ending_deletes(decision.step.ended, situation),
+            *placeholder_writes(decision.step.asking, situation, now),
         ],
-        look_again_seconds=look_again(situation, decision.demand, decision.rollout, (), now),
+        look_again_seconds=look_again(situation, decision.step.demand, decision.step.rollout, (), now),
     )
 
 
 def _look_again(decision: Decision, now: datetime) -> float:
-    moves = decision.rebalancing
+    moves = decision.step.rebalancing
     return min(
-        look_again(decision.situation, decision.demand, decision.rollout, decision.started, now),
-        look_again_leaving(decision.departures),
-        due_seconds(decision.asking),
+        look_again(
+            decision.situation, decision.step.demand, decision.step.rollout, decision.step.started, now
+        ),
+        look_again_leaving(decision.step.departures),
+        due_seconds(decision.step.asking),
         math.inf if moves is None else moves.look_again_seconds,
     )
 
@@ -138,7 +140,7 @@ def _lifts(decision: Decision, now: datetime) -> list[JsonPatch]:
     Groups whose nodes became unusable have an ending instead. A group that is to leave keeps its gates,
     because it will never serve.
     """
-    demand = decision.demand
+    demand = decision.step.demand
     leaving = {removal.group.name for removal in demand.turnover.removals}
     ready_to_bind = {
         member.name
@@ -176,7 +178,7 @@ def _pods(decision: Decision, needs: frozenset[ObjectRef], now: datetime) -> lis
     others are removed.
     """
     writes: list[Create | JsonPatch] = []
-    for *others, last in (_rendered(group, decision.situation) for group in decision.started):
+    for *others, last in (_rendered(group, decision.situation) for group in decision.step.started):
         all_but_last = needs.union(PODS.ref_to(other) for other in others)
         whole = all_but_last | {PODS.ref_to(last)}
         writes += [

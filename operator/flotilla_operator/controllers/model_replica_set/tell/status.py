@@ -38,7 +38,9 @@ AGES_SHOWN = 20  # waiting times shown of the groups that are not listed
 
 def _counted(decision: Decision, phase: Phase) -> list[ReplicaGroup]:
     """The groups in a phase, without those that have an ending but are not draining yet."""
-    return [g for g in decision.demand.groups if g.phase is phase and (g.lives or phase is Phase.DRAINING)]
+    return [
+        g for g in decision.step.demand.groups if g.phase is phase and (g.lives or phase is Phase.DRAINING)
+    ]
 
 
 def status_and_events(decision: Decision, now: datetime) -> tuple[dict[str, Any], list[Event]]:
@@ -63,9 +65,9 @@ def status_and_events(decision: Decision, now: datetime) -> tuple[dict[str, Any]
         "groupCounts": counts,
         "placement": _placement(decision),
         "capacity": capacity_status(decision.situation),
-        "backoff": backoff_status(decision.demand.backoff),
+        "backoff": backoff_status(decision.step.demand.backoff),
         "load": load_status(decision.situation.load, spec.slo, decision.situation.before.load),
-        "rollout": rollout_status(decision.rollout),
+        "rollout": rollout_status(decision.step.rollout),
         "autoscaling": scaling_status(decision.situation.before.decisions, decision.situation.scaling, now),
         "conditions": merged(before, judged, generation=generation, now=now),
     }
@@ -85,21 +87,21 @@ def _facts(decision: Decision, now: datetime) -> Facts:
         names_taken=names_taken(situation),
         routers_ready=0 if router is None else live_object(router).ready_replicas,
         router_trouble=situation.observed.router_trouble,
-        live=tuple(group for group in decision.demand.groups if group.lives),
-        waiting=len(decision.waiting),
-        refusal=decision.refusal,
-        turnover=decision.demand.turnover,
+        live=tuple(group for group in decision.step.demand.groups if group.lives),
+        waiting=len(decision.step.waiting),
+        refusal=decision.step.refusal,
+        turnover=decision.step.demand.turnover,
         backoff=_backoff(decision, now),
-        rollout=decision.rollout,
-        asking=decision.asking,
+        rollout=decision.step.rollout,
+        asking=decision.step.asking,
         move=_rebalance(decision).current if not decision.paused else None,
         scaling=situation.scaling,
     )
 
 
 def _backoff(decision: Decision, now: datetime) -> Backoff | None:
-    backoff = decision.demand.backoff
-    return backoff if backoff is not None and decision.waiting and backoff.holds(now) else None
+    backoff = decision.step.demand.backoff
+    return backoff if backoff is not None and decision.step.waiting and backoff.holds(now) else None
 
 
 def _groups(decision: Decision, now: datetime) -> list[dict[str, Any]]:
@@ -125,17 +127,17 @@ def _groups(decision: Decision, now: datetime) -> list[dict[str, Any]]:
             "revision": group.revision,
             "sinceTime": since(group.name, group.phase),
         }
-        for group in decision.demand.groups
+        for group in decision.step.demand.groups
     ]
     entries += [
         {
             "name": waiting.name,
             "phase": str(Phase.WAITING),
             "nodes": [],
-            "revision": decision.demand.revision,
+            "revision": decision.step.demand.revision,
             "sinceTime": since(waiting.name, Phase.WAITING, waiting.since),
         }
-        for waiting in decision.demand.waiting
+        for waiting in decision.step.demand.waiting
     ]
     return sorted(entries, key=lambda entry: _place_in_list(entry, before))
 
@@ -172,16 +174,16 @@ def _more_waiting(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _counts(decision: Decision) -> dict[str, int]:
     counts = {phase.value.lower(): len(_counted(decision, phase)) for phase in Phase}
-    return {**counts, "waiting": len(decision.demand.waiting)}
+    return {**counts, "waiting": len(decision.step.demand.waiting)}
 
 
 def _placement(decision: Decision) -> dict[str, Any] | None:
     spec, around = decision.situation.me.spec, decision.situation.around
     if (resource := accelerator_resource(spec)) is None:
         return None
-    nodes = [group.nodes for group in decision.demand.groups if group.lives]
+    nodes = [group.nodes for group in decision.step.demand.groups if group.lives]
     score = around.score(nodes, resource, spec.placement.spread_replicas_across)
-    refusal = decision.refusal
+    refusal = decision.step.refusal
     return {
         "score": score.value,
         "scoreParts": score.parts or None,
@@ -189,7 +191,7 @@ def _placement(decision: Decision) -> dict[str, Any] | None:
             {"reason": str(reason), "nodes": count} for reason, count in (refusal.by_count if refusal else ())
         ],
         "message": refusal.message if refusal else None,
-        "nodeProvisioning": _node_provisioning(decision.asking),
+        "nodeProvisioning": _node_provisioning(decision.step.asking),
         **rebalance_status(_rebalance(decision)),
     }
 
@@ -202,7 +204,7 @@ def _node_provisioning(asking: Asking | None) -> dict[str, Any] | None:
 
 
 def _rebalance(decision: Decision) -> Rebalance:
-    moves = decision.rebalancing
+    moves = decision.step.rebalancing
     return decision.situation.me.memory.rebalance if moves is None else moves.after
 
 

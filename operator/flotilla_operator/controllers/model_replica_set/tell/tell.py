@@ -37,7 +37,7 @@ def tell(
     if decision.paused:
         refused = refused_pods_status(decision.situation.me.memory.refusal)
         told = Told(
-            status={**status, "refusedPods": refused}, events=[*ending_events(decision.ended), *events]
+            status={**status, "refusedPods": refused}, events=[*ending_events(decision.step.ended), *events]
         )
         return corrected(told, refusals, manifest, now)
     resting = rests_on(decision)
@@ -46,10 +46,10 @@ def tell(
         status={**status, "refusedPods": refused_pods_status(refused_now)},
         events=[
             *_key_events(decision.situation),
-            *ending_events(decision.ended),
-            *(started_event(group) for group in decision.started),
-            *departure_events(decision.demand.turnover, decision.departures),
-            *move_events(decision.rebalancing),
+            *ending_events(decision.step.ended),
+            *(started_event(group) for group in decision.step.started),
+            *departure_events(decision.step.demand.turnover, decision.step.departures),
+            *move_events(decision.step.rebalancing),
             *events,
         ],
     )
@@ -67,7 +67,7 @@ def refused_pods(
     if now is not None:
         return RefusedPods(reason=now.reason, message=f"{now.ref.plural}/{now.ref.name}: {now.message}")
     before = decision.situation.me.memory.refusal
-    if before is None or decision.started or not decision.waiting or decision.situation.missing:
+    if before is None or decision.step.started or not decision.step.waiting or decision.situation.missing:
         return None
     return replace(before, counted=True)
 
@@ -78,13 +78,13 @@ def rests_on(decision: Decision) -> Mapping[str, frozenset[ObjectRef]]:
     A group is placed when its pods could be written, and the set is when every pod could.
     """
     situation = decision.situation
-    leaving = departures_rest_on(decision.demand.turnover, decision.departures, situation)
-    if not decision.started:
+    leaving = departures_rest_on(decision.step.demand.turnover, decision.step.departures, situation)
+    if not decision.step.started:
         return leaving
     needs, owner, stages = refs_needed(decision), situation.me.owner, range(stages_of(situation.me.spec))
     created = {
         group.name: needs.union(PODS.ref(owner.namespace, pod_name_of(group.name, stage)) for stage in stages)
-        for group in decision.started
+        for group in decision.step.started
     }
     return {**created, ConditionType.PLACED: needs.union(*created.values()), **leaving}
 
