@@ -24,7 +24,7 @@ Reasons = Sequence[RefusalReason | None]  # for each node the reason against it
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Needs:
     """What two groups must have in common to be of one kind."""
 
     constraints: NodeConstraints
@@ -36,8 +36,8 @@ class Asked:
     spread_across: str | None  # where it is a must
 
     @classmethod
-    def by(cls, group: Group) -> "Asked":
-        """What this group asks."""
+    def by(cls, group: Group) -> "Needs":
+        """The needs of this group."""
         return cls(
             NodeConstraints.of(group),
             group.left_out,
@@ -52,16 +52,16 @@ class Asked:
 class Kind:
     """What holds for every group that asks the same. Kinds are compared by identity."""
 
-    def __init__(self, asked: Asked, group: Group, kinds: "Kinds") -> None:
-        self.asked = asked
+    def __init__(self, needs: Needs, group: Group, kinds: "Kinds") -> None:
+        self.needs = needs
         self._kinds = kinds
         self.domains = kinds.topology.partition(*bounds(group, kinds.policy)).members
 
     @cached_property
     def reasons(self) -> Reasons:
         """For each node the reason against it, before this plan has given anything away."""
-        reasons = list(self._kinds.reasons(self.asked.constraints))
-        for name in self.asked.left_out:
+        reasons = list(self._kinds.reasons(self.needs.constraints))
+        for name in self.needs.left_out:
             position = self._kinds.topology.positions.get(name)
             if position is not None and reasons[position] is None:
                 reasons[position] = RefusalReason.BIND_TIMED_OUT
@@ -70,13 +70,13 @@ class Kind:
     @cached_property
     def empty_rooms(self) -> Mapping[int, int]:
         """How many stages each node could take if nothing ran on it and it were ready and not cordoned."""
-        return self._kinds.empty_rooms(self.asked)
+        return self._kinds.empty_rooms(self.needs)
 
     @cached_property
     def fits_when_empty(self) -> bool:
         """Whether such a group would fit if nothing ran, and all nodes were ready and not cordoned."""
         return any(
-            rooms_in(members, self.empty_rooms) >= self.asked.stages for members in self.domains.values()
+            rooms_in(members, self.empty_rooms) >= self.needs.stages for members in self.domains.values()
         )
 
     @cached_property
@@ -85,9 +85,9 @@ class Kind:
 
         Only domains count in which a node could take a stage if nothing ran there.
         """
-        if self.asked.spread_across is None:
+        if self.needs.spread_across is None:
             return {}
-        partition = self._kinds.topology.partition(self._kinds.policy.path(self.asked.spread_across))
+        partition = self._kinds.topology.partition(self._kinds.policy.path(self.needs.spread_across))
         return {
             domain: members
             for domain, members in partition.members.items()
@@ -101,7 +101,7 @@ class Kinds:
     def __init__(self, topology: Topology, policy: Policy) -> None:
         self.topology = topology
         self.policy = policy
-        self._kinds: dict[Asked, Kind] = {}
+        self._kinds: dict[Needs, Kind] = {}
         self._kind_of: dict[tuple[str, str], Kind] = {}
         self._of_constraints: dict[NodeConstraints, Reasons] = {}
         self._empty: dict[tuple[NodeConstraints, tuple[tuple[str, int], ...]], Mapping[int, int]] = {}
@@ -110,9 +110,9 @@ class Kinds:
         """The kind of a group."""
         key = (group.owner, group.name)
         if (known := self._kind_of.get(key)) is None:
-            asked = Asked.by(group)
-            if (known := self._kinds.get(asked)) is None:
-                known = self._kinds[asked] = Kind(asked, group, self)
+            needs = Needs.by(group)
+            if (known := self._kinds.get(needs)) is None:
+                known = self._kinds[needs] = Kind(needs, group, self)
             self._kind_of[key] = known
         return known
 
@@ -124,16 +124,16 @@ class Kinds:
             )
         return known
 
-    def empty_rooms(self, asked: Asked) -> Mapping[int, int]:
+    def empty_rooms(self, needs: Needs) -> Mapping[int, int]:
         """How many stages each node could take when empty. Nodes that a group leaves out are included."""
-        key = (asked.constraints, asked.requests)
+        key = (needs.constraints, needs.requests)
         if (known := self._empty.get(key)) is None:
-            requests = dict(asked.requests)
+            requests = dict(needs.requests)
             known = self._empty[key] = {
                 position: rooms
                 for position, node in enumerate(self.topology.nodes)
                 if (rooms := stages_when_empty(node, requests))
-                and first_reason(LASTING_CHECKS, node, asked.constraints, self.policy) is None
+                and first_reason(LASTING_CHECKS, node, needs.constraints, self.policy) is None
             }
         return known
 
