@@ -19,8 +19,9 @@ async def comes_up(told: Words) -> None:
 
 
 async def scales_up_and_down(told: Words) -> None:
-    told.node("a")
-    told.node("b")
+    told.node(
+        "a", gpus=16
+    )  # one node: which of two pods of the same second goes first depends on their names
     told.create(drain=SOON)
     await told.until_ready()
     told.change(replicas=4)
