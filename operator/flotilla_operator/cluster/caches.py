@@ -94,9 +94,9 @@ class Store:
         return held
 
     def uids(self, namespace: str | None = None) -> set[str]:
-        """The UIDs of all objects, or of those in one namespace."""
+        """The UIDs of all objects that were seen on the API server, or of those in one namespace."""
         held = self if namespace is None else self.in_namespace(namespace)
-        return {manifest["metadata"]["uid"] for manifest in held}
+        return {one["metadata"]["uid"] for one in held if "resourceVersion" in one["metadata"]}
 
     def forget_old_deletions(self) -> None:
         """Forget the deletions from before the previous call of this method, to bound the memory."""

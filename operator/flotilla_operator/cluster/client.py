@@ -222,14 +222,19 @@ class Client:
         name: str,
         *,
         uid: str,
+        resource_version: str | None = None,
         propagation: str = "Background",
         grace_period_seconds: int | None = None,
     ) -> Manifest:
-        """Delete the object with this UID, and not a newer one of the same name."""
+        """Delete the object with this UID, and not a newer one of the same name.
+
+        With a resource version, delete it only in that version.
+        """
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
         options: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
+            "preconditions": {name: value for name, value in preconditions.items() if value is not None},
             "propagationPolicy": propagation,
         }
         if grace_period_seconds is not None:

@@ -4,7 +4,8 @@ Credentials, TLS and the connection pool come from the official client (`kuberne
 
 A request that changes anything calls `before_write` three times: before it starts, once it has a connection,
 and right before it is sent. A process that was suspended in between therefore sends nothing when it resumes
-without the lease. The lease uses a connection of its own, without this check and with a separate pool.
+without the lease. The lease and the watches have connections of their own, without this check. A watch holds
+its connection for minutes, so their pool has no limit: otherwise writes would wait behind watches.
 """
 
 import json
@@ -27,6 +28,8 @@ from flotilla_operator.objects.resources import Manifest
 
 USER_AGENT: Final = "flotilla-operator"
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
+CONNECTIONS: Final = 100  # of one pool, where nothing else is said
+NO_LIMIT: Final = 0
 
 
 async def load_configuration(kubeconfig: Path | None) -> Configuration:
@@ -56,8 +59,10 @@ class HttpConnection:
         configuration: Configuration,
         *,
         before_write: Callable[[], None] | None = None,
+        connections: int = CONNECTIONS,
         request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> None:
+        configuration.connection_pool_maxsize = connections
         if before_write is not None:
             configuration.trace_configs = [_asking(before_write)]
         self._api = ApiClient(configuration)

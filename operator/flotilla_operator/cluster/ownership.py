@@ -11,7 +11,7 @@ from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.objects.owners import owner_reference
 from flotilla_operator.objects.refused_writes import WriteReason
-from flotilla_operator.objects.resources import Manifest, Resource
+from flotilla_operator.objects.resources import Key, Manifest, Resource, key_of
 from flotilla_runtime.contract import LABEL_OWNER_KIND, LABEL_OWNER_NAME
 
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
@@ -33,6 +33,11 @@ class Reconciled:
         return str(self.manifest["metadata"]["uid"])
 
     @property
+    def key(self) -> Key:
+        """The key under which it is reconciled."""
+        return key_of(self.resource, self.manifest)
+
+    @property
     def reference(self) -> Manifest:
         """The owner reference for its children."""
         return owner_reference(self.resource.kind, self.manifest["metadata"]["name"], self.uid)
@@ -48,7 +53,7 @@ class RefusedError(Exception):
 
 
 def refusal_reason(error: ApiError) -> WriteReason:
-    """The reason for a refusal by the API server; an error that is not about the object is raised again."""
+    """The reason for a refusal by the API server; an error that concerns no object is a failure."""
     if NAMESPACE_TERMINATING in error.causes:
         return WriteReason.NAMESPACE_TERMINATING
     match error.status:
@@ -60,7 +65,7 @@ def refusal_reason(error: ApiError) -> WriteReason:
         case 409:
             return WriteReason.CONFLICT
         case _:
-            raise error
+            return WriteReason.FAILED
 
 
 def refuse_unless_ours(owner: Reconciled, live: Manifest, *, retained: bool) -> None:

@@ -3,7 +3,9 @@
 The queue holds each key once, however often it is woken. Different keys are reconciled in parallel, one key
 only once at a time: a key that is woken during its reconcile is queued again when that is done. A key that
 failed is queued again after a random time between zero and a limit that doubles with every failure in a row
-(full jitter), so that many keys that failed together are not retried together.
+(full jitter), so that many keys that failed together are not retried together. What a failed reconcile has
+changed itself does not bring its key back any earlier; what others change does. When the API server has said
+how long it wants to be left alone, nothing brings the key back before.
 
 A key that is woken very often is not reconciled each time. Two reconciles of one key start at least
 `in_burst_seconds` apart, and after a burst only one per `sustained_seconds`. Otherwise a set whose thousand
@@ -109,6 +111,8 @@ class KeyedQueue:
         self._begun_at: dict[Key, float] = {}
         self._spent_until: dict[Key, float] = {}
         self._again: set[Key] = set()
+        self._by_itself: set[Key] = set()
+        self._left_alone_until: dict[Key, float] = {}
         self._woken: set[Key] = set()
         self._later: dict[Key, Handle] = {}
         self._failures: dict[Key, int] = {}
@@ -123,11 +127,21 @@ class KeyedQueue:
         self._woken.add(key)
         self._bring(key)
 
+    def add_by_itself(self, key: Key) -> None:
+        """Reconcile this key again because its running reconcile has changed something.
+
+        When that reconcile fails, its backoff comes first.
+        """
+        if key in self._running_since:
+            self._by_itself.add(key)
+        else:
+            self.add(key)
+
     def add_after(self, key: Key, seconds: float) -> None:
         """Reconcile this key after this time, unless something wakes it earlier."""
         if key in self._waiting_since or key in self._again:
             return
-        when = self._timer.time() + seconds
+        when = max(self._timer.time() + seconds, self._left_alone_until.get(key, 0.0))
         planned = self._later.get(key)
         if planned is not None:
             if planned.when() <= when:
@@ -136,7 +150,12 @@ class KeyedQueue:
         self._later[key] = self._timer.call_at(when, self._due, key)
 
     def retry(self, key: Key, at_least_seconds: float = 0.0) -> float:
-        """Queue a key again after its backoff, because its reconcile failed; returns the delay."""
+        """Queue a key again after its backoff, because its reconcile failed; returns the delay.
+
+        Nothing brings it back before `at_least_seconds`.
+        """
+        if at_least_seconds > 0:
+            self._left_alone_until[key] = self._timer.time() + at_least_seconds
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = max(at_least_seconds, self._backoff.seconds_after(failures, self._draw))
         self._observer.retried(key)
@@ -146,6 +165,7 @@ class KeyedQueue:
     def succeeded(self, key: Key) -> None:
         """Reset the key's count of failures after a successful reconcile."""
         self._failures.pop(key, None)
+        self._left_alone_until.pop(key, None)
 
     def failures(self, key: Key) -> int:
         """The number of failures of the key in a row."""
@@ -154,6 +174,8 @@ class KeyedQueue:
     def forget(self, key: Key) -> None:
         """Forget everything about the key of an object that is gone."""
         self._failures.pop(key, None)
+        self._left_alone_until.pop(key, None)
+        self._by_itself.discard(key)
         self._begun_at.pop(key, None)
         self._spent_until.pop(key, None)
         self._woken.discard(key)
@@ -177,9 +199,13 @@ class KeyedQueue:
     def done(self, key: Key) -> None:
         """End the reconcile of a taken key; if the key was woken in the meantime, it is queued again."""
         del self._running_since[key]
+        changed_something = key in self._by_itself
+        self._by_itself.discard(key)
         if key in self._again:
             self._again.discard(key)
             self._bring(key)
+        elif changed_something and not self._failures.get(key):
+            self.add(key)
 
     def longest_wait_seconds(self) -> float:
         """For how long the first key in the queue has been waiting."""
@@ -194,6 +220,7 @@ class KeyedQueue:
         assert sorted(self._order) == sorted(self._waiting_since), "order and waiting differ"
         assert not self._waiting_since.keys() & self._running_since.keys(), "a key waits while it runs"
         assert self._again <= self._running_since.keys(), "a key comes back that does not run"
+        assert self._by_itself <= self._running_since.keys(), "a key was changed by itself and does not run"
         assert not self._later.keys() & self._waiting_since.keys(), "a key waits and will come later"
         coming = self._waiting_since.keys() | self._again | self._later.keys()
         assert self._woken <= coming, "a key was woken and does not come"
@@ -213,11 +240,12 @@ class KeyedQueue:
             self._observer.added(key)
 
     def _held_seconds(self, key: Key) -> float:
+        left_alone = self._left_alone_until.get(key, 0.0)
         if (begun_at := self._begun_at.get(key)) is None:
-            return 0.0
+            return left_alone - self._timer.time()
         in_burst = begun_at + self._spacing.in_burst_seconds
         in_the_long_run = self._spent_until.get(key, begun_at) - self._spacing.credit_seconds
-        return max(in_burst, in_the_long_run) - self._timer.time()
+        return max(in_burst, in_the_long_run, left_alone) - self._timer.time()
 
     def _unplan(self, key: Key) -> None:
         if (planned := self._later.pop(key, None)) is not None:

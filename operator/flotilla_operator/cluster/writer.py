@@ -1,37 +1,42 @@
 """Carries plans out: the only code that changes anything in the cluster.
 
 An apply is skipped when the live object already has its hash and has not drifted. An existing object without
-our owner reference is never written. A refusal that concerns one object (an exhausted quota, an invalid
-field, a name that is taken) is returned as a `RefusedWrite` and does not stop the other writes. Any other
-error is raised, and the reconcile is repeated.
+our owner reference is never written. A write that is refused (an exhausted quota, an invalid field, a name
+that is taken) or that fails (a webhook that does not answer, a lost connection) is returned as a
+`RefusedWrite` and does not stop the other writes. Only the API server's plea to send less (429) does.
 
-The server's answers are put into the caches at once, so the next reconcile does not wait for the watch.
-`reached` is called before and after each kind of write; tests kill the process there.
+The server's answers are put into the caches at once. So is a pod whose creation was not answered
+(unanswered.py). `reached` is called before and after each kind of write; tests kill the process there.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
 
 import structlog
 
 from flotilla_operator.api.annotations import refresh_of
+from flotilla_operator.cluster.cached_answers import CachedAnswers, OnWritten
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.drift import drifted
 from flotilla_operator.cluster.kept_images import with_kept_images
 from flotilla_operator.cluster.ownership import Reconciled, RefusedError, refusal_reason, refuse_unless_ours
-from flotilla_operator.cluster.reflector import Change, OnChange
 from flotilla_operator.cluster.status import StatusLimiter, without_nulls
+from flotilla_operator.cluster.unanswered import ANSWERED_BELOW, UnansweredCreates, is_unseen
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.objects.hashes import hash_of
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import (
     FLOTILLA_GROUP,
     NEVER_WATCHED,
+    PODS,
     Manifest,
     ObjectRef,
     Resource,
@@ -40,7 +45,10 @@ from flotilla_operator.objects.resources import (
 )
 
 ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
 INVALID: Final = 422
+TOO_MANY_REQUESTS: Final = 429
 FINALIZER_PREFIX: Final = f"{FLOTILLA_GROUP}/"
 WRITES_AT_ONCE: Final = (
     8  # for one object; several objects are reconciled at once and share the client's pool
@@ -58,14 +66,16 @@ class Writer:
         caches: Caches,
         limiter: StatusLimiter,
         *,
-        on_change: OnChange,
+        on_change: OnWritten,
         reached: Callable[[CrashPoint], None] = go_on,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
-        self._caches = caches
+        self._cached = CachedAnswers(caches, on_change)
         self._limiter = limiter
-        self._on_change = on_change
         self._reached = reached
+        self._unanswered = UnansweredCreates(clock, now)
         self._normalised: dict[str, dict[ObjectRef, tuple[str, frozenset[str]]]] = {}
         self._found_right: dict[str, dict[ObjectRef, tuple[str, str]]] = {}
 
@@ -75,36 +85,38 @@ class Writer:
         Objects are applied one after another, because a later one may need an earlier one, as a role binding
         needs its role. Creations, patches and deletions that follow each other run in parallel and wait only
         for the objects in their `needs`. A write that needs a refused object is skipped without a refusal of
-        its own.
+        its own. So are all that are left when the API server asks to send less.
         """
         refusals: list[RefusedWrite] = []
-        refused: set[ObjectRef] = set()
         for kind, neighbours in groupby(writes, key=_kind):
             at_once = 1 if kind is Apply else WRITES_AT_ONCE
-            refusals += await self._together(owner, list(neighbours), refused, at_once=at_once)
+            refusals += await self._together(owner, list(neighbours), refusals, at_once=at_once)
         return refusals
 
     async def _together(
-        self, owner: Reconciled, writes: Sequence[Write], refused: set[ObjectRef], *, at_once: int
+        self, owner: Reconciled, writes: Sequence[Write], earlier: Sequence[RefusedWrite], *, at_once: int
     ) -> list[RefusedWrite]:
         """Carry out writes, at most `at_once` in parallel, and each after those that it needs.
 
-        Refused objects are added to `refused`. The first unexpected error cancels the others.
+        `earlier` are refusals of writes before these.
         """
         waiting = iter(enumerate(writes))
         begun: dict[ObjectRef, asyncio.Event] = {}
         refusals: dict[int, RefusedWrite] = {}
 
+        def is_skipped(needed: frozenset[ObjectRef]) -> bool:
+            refused = [*earlier, *refusals.values()]
+            return any(one.ref in needed or one.asks_for_fewer for one in refused)
+
         async def work() -> None:
             for position, write in waiting:
                 needed = _needed(write)
-                earlier = [begun[ref] for ref in needed & begun.keys()]
+                before = [begun[ref] for ref in needed & begun.keys()]
                 over = begun[ref_of(write)] = asyncio.Event()
-                for one in earlier:
+                for one in before:
                     await one.wait()
-                if not needed & refused and (refusal := await self._try(owner, write)) is not None:
+                if not is_skipped(needed) and (refusal := await self._try(owner, write)) is not None:
                     refusals[position] = refusal
-                    refused.add(refusal.ref)
                 over.set()
 
         try:
@@ -121,7 +133,9 @@ class Writer:
         except RefusedError as refused:
             return _refusal(write, refused.reason, refused.message)
         except ApiError as error:
-            return _refusal(write, refusal_reason(error), error.message)
+            return _refused_by_server(write, error)
+        except (OSError, TimeoutError) as error:
+            return _refusal(write, WriteReason.FAILED, f"no answer: {str(error) or repr(error)}")
         return None
 
     async def write_status(self, owner: Reconciled, status: Mapping[str, Any]) -> float | None:
@@ -145,11 +159,11 @@ class Writer:
                     owner.resource, manifest, manager=STATUS_MANAGER, subresource="status"
                 )
             except ApiError as error:
-                if await self._was_exchanged(error, owner.resource, owner.manifest):
+                if await self._was_exchanged(owner, error, owner.resource, owner.manifest):
                     return None
                 raise
             self._reached(CrashPoint.AFTER_STATUS)
-            self._keep(owner.resource, live)
+            self._cached.keep(owner.resource, live, owner.key)
         return None
 
     async def write_finalizers(self, owner: Reconciled, wanted: Sequence[str]) -> None:
@@ -175,7 +189,7 @@ class Writer:
                 ],
             )
             self._reached(CrashPoint.AFTER_FINALIZERS)
-            self._keep(owner.resource, live)
+            self._cached.keep(owner.resource, live, owner.key)
             _tell("finalizers_written", owner.resource.ref_to(live))
 
     @contextmanager
@@ -184,31 +198,35 @@ class Writer:
         try:
             yield
         except ApiError as error:
-            if error.status != 404:
+            if error.status != NOT_FOUND:
                 raise
-            self._evict(owner.resource, owner.resource.ref_to(owner.manifest), owner.uid)
+            self._cached.evict(owner.resource, owner.resource.ref_to(owner.manifest), owner.uid, owner.key)
 
     def forget(self, uid: str) -> None:
         """Forget an object that is gone."""
+        for one in self._unanswered.forget(uid):
+            self._cached.evict(PODS, one.ref, one.uid, None)
         self._limiter.forget(uid)
         self._normalised.pop(uid, None)
         self._found_right.pop(uid, None)
 
     async def _do(self, owner: Reconciled, write: Write) -> None:
+        if isinstance(write, JsonPatch | Delete) and self._is_in_doubt(write.ref):
+            return
         match write:
             case Apply():
                 await self._apply(owner, write)
             case Create():
                 await self._create(owner, write)
             case JsonPatch():
-                await self._json_patch(write)
+                await self._json_patch(owner, write)
             case Delete():
-                await self._delete(write)
+                await self._delete(owner, write)
 
     async def _apply(self, owner: Reconciled, write: Apply) -> None:
         resource = resource_of(write.manifest)
         wanted = write.manifest if write.retained else _owned(write.manifest, owner)
-        live = self._find(resource, wanted) or await self._read(resource, wanted)
+        live = self._find(resource, wanted) or await self._read(owner, resource, wanted)
         wanted = with_kept_images(wanted, live, refresh=refresh_of(owner.manifest))
         digest = hash_of(wanted)
         wanted = _annotated(wanted, digest)
@@ -221,22 +239,24 @@ class Writer:
         try:
             applied = await self._client.apply(resource, wanted, force=live is not None)
         except ApiError as error:
-            if live is not None and await self._was_exchanged(error, resource, live):
+            if live is not None and await self._was_exchanged(owner, error, resource, live):
                 raise RefusedError(WriteReason.CONFLICT, error.message) from None
             raise
         self._reached(CrashPoint.AFTER_APPLY)
         self._remember_normalised(owner, digest, wanted, applied)
-        self._keep(resource, applied)
+        self._cached.keep(resource, applied, owner.key)
         _tell("object_applied", resource.ref_to(applied))
 
-    async def _was_exchanged(self, error: ApiError, resource: Resource, seen: Manifest) -> bool:
+    async def _was_exchanged(
+        self, owner: Reconciled, error: ApiError, resource: Resource, seen: Manifest
+    ) -> bool:
         """Whether an apply was refused because another object has the name now.
 
         The API server then says that the UID in the apply is invalid, as it says of a wrong field.
         """
         if error.status != INVALID:
             return False
-        live = await self._read(resource, seen)
+        live = await self._read(owner, resource, seen)
         return live is None or live["metadata"]["uid"] != seen["metadata"]["uid"]
 
     async def _create(self, owner: Reconciled, write: Create) -> None:
@@ -244,17 +264,18 @@ class Writer:
         wanted = _owned(write.manifest, owner)
         live = self._find(resource, wanted)
         if live is None and resource in NEVER_WATCHED:
-            live = await self._read(resource, wanted)
+            live = await self._read(owner, resource, wanted)
         if live is not None:
             refuse_unless_ours(owner, live, retained=False)
             return
         self._reached(CrashPoint.BEFORE_CREATE)
         try:
-            created = await self._client.create(resource, wanted)
+            with self._kept_in_doubt(owner, resource, wanted):
+                created = await self._client.create(resource, wanted)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
-            if (live := await self._read(resource, wanted)) is None:
+            if (live := await self._read(owner, resource, wanted)) is None:
                 raise RefusedError(
                     WriteReason.CONFLICT,
                     "the object existed and was deleted meanwhile; it is tried again",
@@ -262,10 +283,40 @@ class Writer:
             refuse_unless_ours(owner, live, retained=False)
             return
         self._reached(CrashPoint.AFTER_CREATE)
-        self._keep(resource, created)
+        self._cached.keep(resource, created, owner.key)
         _tell("object_created", resource.ref_to(created))
 
-    async def _json_patch(self, write: JsonPatch) -> None:
+    @contextmanager
+    def _kept_in_doubt(self, owner: Reconciled, resource: Resource, sent: Manifest) -> Iterator[None]:
+        """Keep a pod in the cache when nobody can say whether it was created."""
+        try:
+            yield
+        except (ApiError, OSError, TimeoutError, asyncio.CancelledError) as error:
+            answered = isinstance(error, ApiError) and error.status < ANSWERED_BELOW
+            if resource == PODS and not answered:
+                assumed = self._unanswered.note(owner.uid, resource.ref_to(sent), sent)
+                self._cached.keep(resource, assumed, owner.key)
+            raise
+
+    async def settle_doubts(self, owner: Reconciled) -> float | None:
+        """Ask for the pods whose creation was not answered a minute ago.
+
+        Returns the seconds until the next one has to be asked for; None if none is in doubt.
+        """
+        for one in self._unanswered.of(owner.uid):
+            held = self._cached.find(PODS, one.ref)
+            if held is not None and held["metadata"]["uid"] == one.uid:
+                if not self._unanswered.is_due(one):
+                    continue
+                await self._read(owner, PODS, held)
+            self._unanswered.settle(owner.uid, one)
+        return self._unanswered.next_seconds(owner.uid)
+
+    def _is_in_doubt(self, ref: ObjectRef) -> bool:
+        held = self._cached.find(PODS, ref) if ref.plural == PODS.plural else None
+        return held is not None and is_unseen(held)
+
+    async def _json_patch(self, owner: Reconciled, write: JsonPatch) -> None:
         resource = resource_at(write.ref)
         self._reached(CrashPoint.BEFORE_JSON_PATCH)
         try:
@@ -276,17 +327,17 @@ class Writer:
                 [*write.guards, *write.operations],
             )
         except ApiError as error:
-            if error.status == 404:
-                self._evict(resource, write.ref, None)
+            if error.status == NOT_FOUND:
+                self._cached.evict(resource, write.ref, None, owner.key)
                 return
-            if error.status in (409, INVALID):
+            if error.status in (CONFLICT, INVALID):
                 raise RefusedError(WriteReason.CONFLICT, error.message) from None
             raise
         self._reached(CrashPoint.AFTER_JSON_PATCH)
-        self._keep(resource, live)
+        self._cached.keep(resource, live, owner.key)
         _tell("object_patched", write.ref)
 
-    async def _delete(self, write: Delete) -> None:
+    async def _delete(self, owner: Reconciled, write: Delete) -> None:
         resource = resource_at(write.ref)
         if write.grace_period_seconds is None and self._is_being_deleted(resource, write):
             return
@@ -297,23 +348,34 @@ class Writer:
                 write.ref.namespace,
                 write.ref.name,
                 uid=write.uid,
+                resource_version=write.resource_version,
                 propagation=write.propagation,
                 grace_period_seconds=write.grace_period_seconds,
             )
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status not in (NOT_FOUND, CONFLICT):
                 raise
-            self._evict(resource, write.ref, write.uid)
+            if error.status == CONFLICT and await self._has_changed(owner, write):
+                raise RefusedError(WriteReason.CONFLICT, error.message) from None
+            self._cached.evict(resource, write.ref, write.uid, owner.key)
             return
         self._reached(CrashPoint.AFTER_DELETE)
         _tell("object_deleted", write.ref)
         if answer.get("kind") == resource.kind and answer["metadata"].get("deletionTimestamp"):
-            self._keep(resource, answer)
+            self._cached.keep(resource, answer, owner.key)
         else:
-            self._evict(resource, write.ref, write.uid)
+            self._cached.evict(resource, write.ref, write.uid, owner.key)
+
+    async def _has_changed(self, owner: Reconciled, write: Delete) -> bool:
+        """Whether the object is still there, in a newer version than the one to be deleted."""
+        held = self._cached.find(resource_at(write.ref), write.ref)
+        if write.resource_version is None or held is None:
+            return False
+        live = await self._read(owner, resource_at(write.ref), held)
+        return live is not None and live["metadata"]["uid"] == write.uid
 
     def _is_being_deleted(self, resource: Resource, write: Delete) -> bool:
-        held = self._caches.get(resource, write.ref.namespace, write.ref.name)
+        held = self._cached.find(resource, write.ref)
         if held is None or held["metadata"]["uid"] != write.uid:
             return False
         return "deletionTimestamp" in held["metadata"]
@@ -347,37 +409,20 @@ class Writer:
 
     def _find(self, resource: Resource, manifest: Manifest) -> Manifest | None:
         """The object in the cache; resources that are not watched are never in it."""
-        ref = resource.ref_to(manifest)
-        return self._caches.get(resource, ref.namespace, ref.name)
+        return self._cached.find(resource, resource.ref_to(manifest))
 
-    async def _read(self, resource: Resource, manifest: Manifest) -> Manifest | None:
+    async def _read(self, owner: Reconciled, resource: Resource, manifest: Manifest) -> Manifest | None:
         """The object on the API server, for cases in which the cache may not have it yet."""
         ref = resource.ref_to(manifest)
         try:
             live = await self._client.get(resource, ref.namespace, ref.name)
         except ApiError as error:
-            if error.status != 404:
+            if error.status != NOT_FOUND:
                 raise
-            self._evict(resource, ref, None)
+            self._cached.evict(resource, ref, None, owner.key)
             return None
-        self._keep(resource, live)
+        self._cached.keep(resource, live, owner.key)
         return live
-
-    def _keep(self, resource: Resource, live: Manifest) -> None:
-        live["metadata"].pop("managedFields", None)
-        if resource in NEVER_WATCHED:
-            return
-        if self._caches.store(resource).put(live):
-            self._on_change(resource, live, Change.PUT)
-
-    def _evict(self, resource: Resource, ref: ObjectRef, uid: str | None) -> None:
-        held = self._caches.get(resource, ref.namespace, ref.name)
-        gone = uid or (held["metadata"]["uid"] if held else None)
-        if gone is None:
-            return
-        evicted = self._caches.store(resource).remove(ref.namespace, ref.name, gone)
-        if evicted is not None:
-            self._on_change(resource, evicted, Change.REMOVED)
 
 
 @contextmanager
@@ -406,6 +451,16 @@ def _kind(write: Write) -> type[Write]:
     one of the creations.
     """
     return Create if isinstance(write, JsonPatch) and write.needs else type(write)
+
+
+def _refused_by_server(write: Write, error: ApiError) -> RefusedWrite:
+    reason = refusal_reason(error)
+    said = error.message if reason is not WriteReason.FAILED else str(error)
+    return replace(
+        _refusal(write, reason, said),
+        asks_for_fewer=error.status == TOO_MANY_REQUESTS,
+        retry_after_seconds=error.retry_after_seconds,
+    )
 
 
 def _refusal(write: Write, reason: WriteReason, message: str) -> RefusedWrite:

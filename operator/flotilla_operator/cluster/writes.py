@@ -68,10 +68,15 @@ class JsonPatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """A delete with a precondition on `uid`; without `grace_period_seconds` the object's own applies."""
+    """A delete with a precondition on `uid`; without `grace_period_seconds` the object's own applies.
+
+    With a `resource_version` it deletes only the version that the decision was made from. A decision that
+    rests on something that has not happened yet names it, because it may have happened meanwhile.
+    """
 
     ref: ObjectRef
     uid: str
+    resource_version: str | None = None
     grace_period_seconds: int | None = None
     propagation: str = "Background"
 

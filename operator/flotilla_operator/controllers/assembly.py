@@ -68,13 +68,14 @@ async def assemble(
     fence = Fence(config.leader.renew_deadline_seconds, clock=clock.monotonic)
     client = Client(await outside.connect(fence.check))
     lease_client = Client(await outside.connect())
-    stack.push_async_callback(client.close)
-    stack.push_async_callback(lease_client.close)
+    watch_client = Client(await outside.connect_for_watches())
+    for one in (client, lease_client, watch_client):
+        stack.push_async_callback(one.close)
 
     caches, measurements, metrics = Caches(), Measurements(), Metrics()
     queue = _queue(config, metrics, clock)
-    wakes = Wakes(controllers, caches, queue.add)
-    mirrors = Mirrors.of(controllers, config, caches, client, wakes, metrics, clock.draw)
+    wakes = Wakes(controllers, caches, queue.add, queue.add_by_itself)
+    mirrors = Mirrors.of(controllers, config, caches, watch_client, wakes, metrics, clock.draw)
     steering = SteeringLoop(
         measurements,
         queue,
@@ -87,7 +88,15 @@ async def assemble(
     limiter = StatusLimiter(config.loop.status_interval_seconds, clock=clock.monotonic)
     hands = Hands(
         queue=queue,
-        writer=Writer(client, caches, limiter, on_change=wakes.changed, reached=reached),
+        writer=Writer(
+            client,
+            caches,
+            limiter,
+            on_change=wakes.changed,
+            reached=reached,
+            clock=clock.monotonic,
+            now=clock.now,
+        ),
         recorder=Recorder(client, place.identity, clock=clock.monotonic, now=clock.now, reached=reached),
         scraper=scraper,
         steering=steering,

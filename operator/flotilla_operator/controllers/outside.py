@@ -18,7 +18,7 @@ from typing import Protocol
 from aiohttp import web
 
 from flotilla_operator.cluster.client import Connection
-from flotilla_operator.cluster.connection import HttpConnection, load_configuration
+from flotilla_operator.cluster.connection import NO_LIMIT, HttpConnection, load_configuration
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.health import serve
 from flotilla_operator.controllers.watching import KopfThread, OnEvent
@@ -76,6 +76,9 @@ class Outside(Protocol):
     async def connect(self, before_write: Callable[[], None] | None = None) -> Connection:
         """A new connection to the API server; `before_write` may refuse a write that is about to be sent."""
 
+    async def connect_for_watches(self) -> Connection:
+        """A connection for any number of watches."""
+
     def watch(self, resources: Sequence[Resource], config: OperatorConfig, on_event: OnEvent) -> Watch:
         """A watch of our own kinds, which passes each event on."""
 
@@ -96,6 +99,10 @@ class Network:
     async def connect(self, before_write: Callable[[], None] | None = None) -> Connection:
         """A new connection pool."""
         return HttpConnection(await load_configuration(self.place.kubeconfig), before_write=before_write)
+
+    async def connect_for_watches(self) -> Connection:
+        """A new connection pool without a limit."""
+        return HttpConnection(await load_configuration(self.place.kubeconfig), connections=NO_LIMIT)
 
     def watch(self, resources: Sequence[Resource], config: OperatorConfig, on_event: OnEvent) -> Watch:
         """Let kopf watch, in a thread of its own."""

@@ -1,7 +1,7 @@
 """One reconcile: observe, decide, act and tell; and what happens when it fails.
 
-A failed reconcile never ends the loop. What the user can mend becomes a condition. Everything else is
-repeated with backoff. Only a lost lease is raised further, and ends the process.
+A failed reconcile never ends the loop. A write that was refused or failed becomes a condition, and so does
+what the user can mend. Everything else is repeated with backoff. Only a lost lease is raised further.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Reconciler:
         result = "error"
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT_SECONDS):
-                result = "refused" if await self._reconcile(key) else "success"
+                result = _result(await self._reconcile(key))
         except NotLeadingError:
             raise
         except Exception as error:
@@ -134,6 +134,7 @@ class Reconciler:
             return []
         now = self._now()
         owner = Reconciled(resource=controller.resource, manifest=manifest)
+        doubt_seconds = await self._hands.writer.settle_doubts(owner)
         step = await self._decided(key, controller, manifest, now)
         for other, seconds in step.acts.wakes.items():
             self._wake_other(other, seconds)
@@ -142,6 +143,8 @@ class Reconciler:
             step = _on_leaving(step, manifest, deletes, now)
         refusals, told = await self._carry_out(owner, step)
         self._look_again(key, owner, step.acts, told, refusals)
+        if doubt_seconds is not None:
+            self._hands.queue.add_after(key, doubt_seconds)
         return refusals
 
     def _wake_other(self, key: Key, seconds: float) -> None:
@@ -206,7 +209,7 @@ class Reconciler:
         told = step.tell(refusals)
         wait_seconds = await writer.write_status(owner, told.status) if told.status is not None else None
         if wait_seconds:
-            self._hands.queue.add_after(_key(owner), wait_seconds)
+            self._hands.queue.add_after(owner.key, wait_seconds)
         if acts.finalizers is not None and takes_off and not refusals:
             await writer.write_finalizers(self._newest(owner), acts.finalizers)
         for event in gathered(told.events):
@@ -222,9 +225,10 @@ class Reconciler:
             key, [Reference(resource_at(ref), ref.namespace, ref.name) for ref in in_the_way]
         )
         for refusal in refusals:
-            log.info("write_refused", key=_name(key), reason=refusal.reason, message=refusal.message)
+            say = log.warning if refusal.reason is WriteReason.FAILED else log.info
+            say("write_refused", key=_name(key), reason=refusal.reason, message=refusal.message)
         if any(refusal.reason not in NOT_REPEATED for refusal in refusals):
-            queue.retry(key)
+            queue.retry(key, max((r.retry_after_seconds or 0.0 for r in refusals), default=0.0))
         else:
             queue.succeeded(key)
         if any(refusal.reason is WriteReason.NAMESPACE_TERMINATING for refusal in refusals):
@@ -270,6 +274,13 @@ class Reconciler:
             self._hands.writer.forget(uid)
 
 
+def _result(refusals: Sequence[RefusedWrite]) -> str:
+    """The outcome of a reconcile, as the metric names it."""
+    if any(refusal.reason is WriteReason.FAILED for refusal in refusals):
+        return "error"
+    return "refused" if refusals else "success"
+
+
 def _on_leaving(step: Step, manifest: Manifest, deletes: Sequence[Delete], now: datetime) -> Step:
     """The step in a namespace that is being deleted: delete the pods. An object that is being deleted itself
     keeps the rest of its step.
@@ -293,8 +304,3 @@ def key_named(name: str) -> Key:
 
 def _name(key: Key) -> str:
     return f"{key.kind}/{key.namespace}/{key.name}"
-
-
-def _key(owner: Reconciled) -> Key:
-    metadata = owner.manifest["metadata"]
-    return Key(owner.resource.kind, metadata["namespace"], metadata["name"])

@@ -48,7 +48,11 @@ class Wakes:
     """Puts keys on the queue after changes in the caches."""
 
     def __init__(
-        self, controllers: Sequence[Controller[Any, Any]], caches: Caches, wake: Callable[[Key], None]
+        self,
+        controllers: Sequence[Controller[Any, Any]],
+        caches: Caches,
+        wake: Callable[[Key], None],
+        wake_by_itself: Callable[[Key], None] | None = None,
     ) -> None:
         self._by_resource = {controller.resource: controller for controller in controllers}
         self._kinds = {controller.resource.kind for controller in controllers}
@@ -58,13 +62,17 @@ class Wakes:
                 self._watching[resource].append(controller)
         self._caches = caches
         self._wake = wake
+        self._wake_by_itself = wake_by_itself or wake
         self._named_by: dict[Key, frozenset[Reference]] = {}
         self._blocked_by: dict[Key, frozenset[Reference]] = {}
         self._indexed: dict[Key, frozenset[Reference]] = {}
         self._referrers: dict[Reference, set[Key]] = defaultdict(set)
 
-    def changed(self, resource: Resource, manifest: Manifest, change: Change) -> None:
-        """Wake all that depends on this object, which was added, changed or removed."""
+    def changed(self, resource: Resource, manifest: Manifest, change: Change, by: Key | None = None) -> None:
+        """Wake all that depends on this object, which was added, changed or removed.
+
+        `by` is the key whose own reconcile changed it.
+        """
         woken = {key for key in owners_of(manifest) if key.kind in self._kinds}
         if (controller := self._by_resource.get(resource)) is not None:
             woken.add(self._note_references(controller, manifest, change))
@@ -76,7 +84,8 @@ class Wakes:
         if resource == NAMESPACES:
             woken.update(keys_in(self._caches, manifest, self._by_resource))
         for key in woken:
-            self._wake(key)
+            wake = self._wake_by_itself if key == by else self._wake
+            wake(key)
 
     def blocked_by(self, key: Key, references: Iterable[Reference]) -> None:
         """Wake this key when one of these objects changes, for example one whose name the key needs."""

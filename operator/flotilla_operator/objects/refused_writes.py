@@ -1,4 +1,4 @@
-"""Writes that the API server or the operator itself refused, as values."""
+"""Writes that the API server or the operator itself refused, or that failed, as values."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,12 +16,19 @@ class WriteReason(StrEnum):
     INVALID = "Invalid"
     CONFLICT = "Conflict"
     BEING_DELETED = "BeingDeleted"
+    FAILED = "WriteFailed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedWrite:
-    """One write that was refused, and why. The other writes are carried out."""
+    """One write that was refused, and why. The other writes are carried out.
+
+    `asks_for_fewer`: the API server has too much to do, so nothing more was sent. `retry_after_seconds` is
+    the least time that it wants to be left alone.
+    """
 
     ref: ObjectRef
     reason: WriteReason
     message: str
+    asks_for_fewer: bool = False
+    retry_after_seconds: float | None = None

@@ -9,8 +9,8 @@ hour is therefore counted too.
 Pods that the API server refuses (a quota, pod security) are failures too. Until it accepts them, the set asks
 for no room in the plans of others, because otherwise accelerators that it cannot use would be kept from
 everybody. A changed spec is tried at once, because it may remove the cause. What a quota or an admission
-plugin forbids may become allowed at any time without notice, so it is tried again within half a minute. What
-is invalid stays invalid.
+plugin forbids may become allowed at any time without notice, and so may what a broken webhook stops. Both are
+tried again within half a minute. What is invalid stays invalid.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from flotilla_operator.replicas.group import EndingReason, Phase, ReplicaGroup
 
 BASE = timedelta(seconds=10)
 LIMIT = timedelta(minutes=5)
-LIMIT_FORBIDDEN = timedelta(seconds=30)  # each try costs a refused POST for every waiting group with room
+LIMIT_MAY_END = timedelta(seconds=30)  # each try costs a refused POST for every waiting group with room
 FORGOTTEN_AFTER = timedelta(minutes=10)
 FAILURES = frozenset({EndingReason.FAILED, EndingReason.INCOMPLETE})
 PASSING = frozenset({WriteReason.CONFLICT, WriteReason.BEING_DELETED})  # another writer came first
 REFUSALS = frozenset(WriteReason) - PASSING
-FORBIDDEN = frozenset({WriteReason.FORBIDDEN, WriteReason.QUOTA_EXCEEDED})
+MAY_END = frozenset({WriteReason.FORBIDDEN, WriteReason.QUOTA_EXCEEDED, WriteReason.FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Backoff:
         """Before this time no group is created."""
         if self.failures < 2:
             return self.failed_at
-        limit = LIMIT_FORBIDDEN if self.reason in FORBIDDEN else LIMIT
+        limit = LIMIT_MAY_END if self.reason in MAY_END else LIMIT
         wait: timedelta = min(BASE * 2 ** min(self.failures - 2, 10), limit)
         return self.failed_at + wait
 

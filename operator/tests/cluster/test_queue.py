@@ -122,6 +122,50 @@ async def test_a_server_that_names_a_time_is_given_that_time() -> None:
     assert queue_with(HandClock()).retry(A, at_least_seconds=7) == 7
 
 
+async def test_until_then_nothing_brings_the_key_back() -> None:
+    clock = HandClock()
+    queue = queue_with(clock)
+    queue.add(A)
+    await queue.take()
+    queue.retry(A, at_least_seconds=30)
+    queue.add(A)
+    queue.done(A)
+    queue.add_after(A, 1)
+    queue.add(A)
+    clock.advance(29)
+    assert len(queue) == 0
+    clock.advance(1)
+    assert await queue.take() == A
+
+
+async def test_what_a_key_changed_itself_brings_it_back_unless_it_failed() -> None:
+    clock = HandClock()
+    queue = queue_with(clock)
+    for fails in (False, True):
+        queue.add(A)
+        await queue.take()
+        queue.add_by_itself(A)
+        if fails:
+            queue.retry(A)
+        queue.done(A)
+        assert len(queue) == (not fails)
+        if not fails:
+            await queue.take()
+            queue.done(A)
+    clock.advance(1)
+    assert await queue.take() == A
+
+
+async def test_what_others_change_ends_a_backoff() -> None:
+    queue = queue_with(HandClock())
+    queue.add(A)
+    await queue.take()
+    queue.retry(A)
+    queue.done(A)
+    queue.add(A)
+    assert await queue.take() == A
+
+
 async def test_a_later_look_does_not_put_off_an_earlier_one() -> None:
     clock = HandClock()
     queue = queue_with(clock)
@@ -185,6 +229,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.running: list[Key] = []
         self.owed: set[Key] = set()
         self.begun_at: dict[Key, float] = {}
+        self.left_alone_until: dict[Key, float] = {}
 
     @rule(key=st.sampled_from([A, B, C]))
     def wake(self, key: Key) -> None:
@@ -198,6 +243,21 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from([A, B, C]))
     def fail(self, key: Key) -> None:
         self.queue.retry(key)
+
+    @rule(seconds=st.floats(1, 400))
+    def fail_and_leave_alone(self, seconds: float) -> None:
+        if self.running:
+            key = self.running[-1]
+            self.queue.retry(key, seconds)
+            self.left_alone_until[key] = self.clock.now + seconds
+
+    @rule()
+    def change_itself(self) -> None:
+        if self.running:
+            key = self.running[-1]
+            self.queue.add_by_itself(key)
+            if not self.queue.failures(key):
+                self.owed.add(key)
 
     @rule(seconds=st.floats(0, 400))
     def pass_time(self, seconds: float) -> None:
@@ -215,6 +275,7 @@ class QueueMachine(RuleBasedStateMachine):
     def has_begun(self, key: Key) -> None:
         before, now = self.begun_at.get(key), self.clock.now
         assert before is None or now - before >= self.spacing_seconds - 1e-6, "beginnings are apart"
+        assert now >= self.left_alone_until.get(key, 0.0) - 1e-6, "it comes before its time"
         self.begun_at[key] = now
 
     @rule()

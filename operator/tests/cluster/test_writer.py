@@ -5,6 +5,7 @@ Whether a real server agrees (field managers, ownership, defaulting) is in tests
 """
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import ApiError
 from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.ownership import Reconciled
-from flotilla_operator.cluster.reflector import Change
+from flotilla_operator.cluster.reflector import Change, Mirror
 from flotilla_operator.cluster.status import StatusLimiter
+from flotilla_operator.cluster.unanswered import is_unseen
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.objects.refused_writes import WriteReason
@@ -28,6 +30,7 @@ from flotilla_operator.objects.resources import (
     PODS,
     SECRETS,
     SERVICES,
+    Key,
     Manifest,
     Resource,
 )
@@ -54,7 +57,9 @@ class Bench:
     now: float = 0.0
     changes: list[tuple[str, str]] = field(default_factory=list)
 
-    def note_change(self, _resource: Resource, manifest: Manifest, change: Change) -> None:
+    def note_change(
+        self, _resource: Resource, manifest: Manifest, change: Change, by: Key | None = None
+    ) -> None:
         self.changes.append((change, manifest["metadata"]["name"]))
 
     async def write(self, *writes: Write) -> list[WriteReason]:
@@ -123,6 +128,7 @@ async def bench(**options: Any) -> AsyncIterator[Bench]:
             limiter,
             on_change=made.note_change,
             reached=reached.append,
+            clock=lambda: made.now,
         )
         yield made
 
@@ -137,6 +143,10 @@ def deployment(replicas: int = 2, **labels: str) -> Manifest:
             "template": {"spec": {"containers": [{"name": "haproxy", "image": "h:1"}]}},
         },
     }
+
+
+def service() -> Manifest:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "m", "namespace": "default"}}
 
 
 def pod(name: str = "m-0") -> Manifest:
@@ -466,8 +476,7 @@ async def test_nothing_waits_for_a_pod_whose_creation_failed() -> None:
         b.api.fail(lambda r: r.method == "POST" and r.body["metadata"]["name"] == "m-0", 500)
         later = Create(manifest=pod("m-1"), needs=frozenset({PODS.ref("default", "m-0")}))
         async with asyncio.timeout(10):
-            with pytest.raises(ApiError):
-                await b.write(Create(manifest=pod("m-0")), later)
+            assert await b.write(Create(manifest=pod("m-0")), later) == [WriteReason.FAILED]
         assert b.api.get(PODS, "default", "m-1") is None
 
 
@@ -497,19 +506,102 @@ async def test_a_refusal_names_the_field_that_asked_for_the_object() -> None:
         assert refusal.message == "spec.queue.redis.storage: a fault"
 
 
-async def test_a_server_that_asks_to_wait_is_obeyed_by_the_caller() -> None:
+async def test_one_write_that_fails_does_not_stop_the_others() -> None:
     async with bench() as b:
-        b.api.fail(lambda r: r.method == "POST", 429, retry_after=7)
-        with pytest.raises(ApiError) as raised:
-            await b.write(Create(manifest=pod()))
-        assert raised.value.retry_after_seconds == 7
+        b.api.fail(lambda r: r.method == "PATCH" and "services" in r.path, 500)
+        b.api.fail(lambda r: r.method == "POST" and r.body["metadata"]["name"] == "m-0", 500)
+        names = [f"m-{number}" for number in range(20)]
+        writes: list[Write] = [Apply(manifest=service()), Apply(manifest=deployment())]
+        writes += [Create(manifest=pod(name)) for name in names]
+        refusals = await b.writer.carry_out(b.owner, writes)
+        assert [(one.ref.plural, one.ref.name) for one in refusals] == [("services", "m"), ("pods", "m-0")]
+        assert {one["metadata"]["name"] for one in b.api.listed(PODS)} == {*names} - {"m-0"}
+        assert b.replicas() == 2
+
+
+async def test_a_server_that_asks_to_wait_is_sent_nothing_more() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: r.method == "PATCH", 429, retry_after=7, times=1)
+        (refusal,) = await b.writer.carry_out(
+            b.owner, [Apply(manifest=service()), Apply(manifest=deployment()), Create(manifest=pod())]
+        )
+        assert (refusal.ref.plural, refusal.reason) == ("services", "WriteFailed")
+        assert refusal.retry_after_seconds == 7
+        assert len(b.api.writes()) == 1
 
 
 async def test_a_write_that_hangs_ends_at_its_time_limit() -> None:
     async with bench(request_timeout_seconds=0.1) as b:
         b.api.hang(lambda r: r.method == "POST")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(b.write(Create(manifest=pod())), 5)
+        refused = await asyncio.wait_for(b.write(Create(manifest=pod())), 5)
+        assert refused == [WriteReason.FAILED]
+
+
+async def test_a_pod_whose_creation_is_not_answered_counts_until_it_is_seen() -> None:
+    async with bench(request_timeout_seconds=0.1) as b:
+        b.api.lose(lambda r: r.method == "POST")
+        assert await b.write(Create(manifest=pod())) == [WriteReason.FAILED]
+        assumed = b.caches.get(PODS, "default", "m-0")
+        assert assumed is not None
+        assert is_unseen(assumed)
+        assert await b.writer.settle_doubts(b.owner) == 60
+        real = b.api.get(PODS, "default", "m-0")
+        assert real is not None
+        b.caches.store(PODS).put(real)
+        assert await b.writer.settle_doubts(b.owner) is None
+        assert b.caches.listed(PODS) == [real]
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_minute_later_the_server_is_asked_for_it(carried_out: bool) -> None:
+    async with bench(request_timeout_seconds=0.1) as b:
+        b.api.lose(lambda r: r.method == "POST", late_seconds=0 if carried_out else None)
+        await b.write(Create(manifest=pod()))
+        b.now = 59
+        assert await b.writer.settle_doubts(b.owner) == 1
+        assert len(b.caches.listed(PODS)) == 1
+        b.now = 60
+        assert await b.writer.settle_doubts(b.owner) is None
+        assert len(b.caches.listed(PODS)) == carried_out
+        assert not any(is_unseen(one) for one in b.caches.listed(PODS))
+
+
+async def test_a_pod_in_doubt_is_neither_patched_nor_deleted() -> None:
+    async with bench(request_timeout_seconds=0.1) as b:
+        b.api.lose(lambda r: r.method == "POST", late_seconds=None)
+        await b.write(Create(manifest=pod()))
+        (assumed,) = b.caches.listed(PODS)
+        ref = PODS.ref_to(assumed)
+        gone = Delete(ref=ref, uid=assumed["metadata"]["uid"])
+        assert await b.write(JsonPatch(ref=ref, operations=[]), gone) == []
+        assert b.sent() == ["POST"]
+        assert b.caches.listed(PODS) == [assumed]
+
+
+async def test_a_list_does_not_end_the_doubt() -> None:
+    async with bench(request_timeout_seconds=0.1) as b, b.api.client() as client:
+        b.api.lose(lambda r: r.method == "POST", late_seconds=None)
+        await b.write(Create(manifest=pod()))
+        mirror = Mirror(resource=PODS, store=b.caches.store(PODS), client=client, on_change=b.note_change)
+        await mirror.list_anew()
+        assert len(b.caches.listed(PODS)) == 1
+
+
+async def test_a_delete_that_names_a_version_spares_a_newer_one() -> None:
+    async with bench() as b:
+        held = b.api.put(PODS, pod())
+        b.caches.store(PODS).put(copy.deepcopy(held))
+        serves = b.api.put(PODS, {**copy.deepcopy(held), "status": {"phase": "Running"}})
+        metadata = b.caches.listed(PODS)[0]["metadata"]
+        ref, version = PODS.ref("default", "m-0"), metadata["resourceVersion"]
+        assert version != serves["metadata"]["resourceVersion"]
+        delete = Delete(ref=ref, uid=metadata["uid"], resource_version=version)
+        assert await b.write(delete) == [WriteReason.CONFLICT]
+        assert b.are_there("m-0")
+        assert b.caches.listed(PODS)[0]["status"] == {"phase": "Running"}
+        again = Delete(ref=ref, uid=metadata["uid"], resource_version=serves["metadata"]["resourceVersion"])
+        assert await b.write(again) == []
+        assert not b.are_there("m-0")
 
 
 async def test_a_status_that_says_the_same_is_not_written() -> None:

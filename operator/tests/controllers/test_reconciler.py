@@ -99,6 +99,17 @@ class Bench:
     queue: KeyedQueue = field(init=False)
     scraper: Scraper = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
+    taken: bool = False
+
+    def woken_by_itself(self, key: Key) -> None:
+        if self.taken:
+            self.queue.add_by_itself(key)
+
+    async def take(self) -> None:
+        """Take the key as a worker does; without this the queue hears nothing of the reconcile."""
+        self.queue.add(KEY)
+        assert await self.queue.take() == KEY
+        self.taken = True
 
     async def reconcile(self, plan: Plan | Exception) -> None:
         def planned(_manifest: Manifest) -> Plan:
@@ -118,6 +129,10 @@ class Bench:
         status = (self.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})["status"]
         return next((c["status"] for c in status["conditions"] if c["type"] == name), None)
 
+    def message(self, name: str) -> str:
+        status = (self.caches.get(MODEL_REPLICA_SETS, "default", "m") or {})["status"]
+        return next(str(c["message"]) for c in status["conditions"] if c["type"] == name)
+
     def reasons(self) -> list[str]:
         return [event["reason"] for event in self.api.shelf(EVENTS).objects.values()]
 
@@ -133,7 +148,7 @@ async def bench() -> AsyncIterator[Bench]:
     manifest = api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "default"}, "spec": {}})
     caches.store(MODEL_REPLICA_SETS).put(manifest)
     made.queue = KeyedQueue(timer=made.clock, draw=longest)
-    wakes = Wakes([controller], caches, lambda _key: None)
+    wakes = Wakes([controller], caches, lambda _key: None, made.woken_by_itself)
     async with api.running(), api.client() as client:
         made.scraper = Scraper(Measurements())
         steering = steering_loop(made.queue)
@@ -382,19 +397,44 @@ async def test_a_finalizer_stays_while_a_write_before_it_is_refused() -> None:
         assert live["metadata"]["finalizers"] == ["flotilla.dev/a"]
 
 
-async def test_an_object_whose_children_fail_says_that_it_is_not_ready_yet() -> None:
+async def test_an_object_whose_children_fail_says_which() -> None:
     async with bench() as b:
         b.api.fail(lambda r: "configmaps" in r.path and r.writes, 500, times=2)
         with capture_logs():
             for _ in range(2):
                 await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": [READY]}))
-        assert b.ready() == ("Unknown", "Reconciling")
+        assert b.ready() == ("False", "WriteFailed")
+        assert "configmaps/c: 500" in b.message("Ready")
         assert (b.condition("Reconciling"), b.condition("Stalled")) == ("True", "False")
-        assert len(written_statuses(b)) == 1, "once for a new object, not at every attempt"
+        assert len(written_statuses(b)) == 2, "for a new object and for the failure, not at every attempt"
         await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": [READY]}))
         assert b.ready() == ("True", "Ready")
         await b.reconcile(Plan(writes=[Apply(manifest=config_map())], status={"conditions": [READY]}))
-        assert len(written_statuses(b)) == 2
+        assert len(written_statuses(b)) == 3
+
+
+async def test_what_a_failed_reconcile_wrote_does_not_end_its_backoff() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: "services" in r.path and r.writes, 500)
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "m", "namespace": "default"}}
+        await b.take()
+        with capture_logs():
+            await b.reconcile(Plan(writes=[Apply(manifest=config_map()), Apply(manifest=service)]))
+        b.queue.done(KEY)
+        assert len(b.queue) == 0
+        assert (b.planned_in() or 0) > 0
+
+
+async def test_when_the_server_asks_to_be_left_alone_nothing_comes_earlier() -> None:
+    async with bench() as b:
+        b.api.fail(lambda r: "configmaps" in r.path and r.writes, 429, retry_after=30)
+        await b.take()
+        with capture_logs():
+            await b.reconcile(Plan(writes=[Apply(manifest=config_map())], look_again_seconds=1))
+        b.queue.done(KEY)
+        b.queue.add(KEY)
+        assert len(b.queue) == 0
+        assert (b.planned_in() or 0) >= 30
 
 
 async def test_an_object_that_vanishes_at_its_first_status_is_left() -> None:

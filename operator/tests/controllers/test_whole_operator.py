@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(900)]
 FOLDER = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{plural}"
 PLURALS = {kind.name: kind.plural for kind in KINDS}
 COPIES = 17
+NAMESPACES = 20
 STATUS_INTERVAL_SECONDS = 2
 LOOKS = SCHEDULED_AT_MOST + 2  # what is asked in every look is then asked more often than what is scheduled
 
@@ -86,3 +87,14 @@ def test_a_wrong_configuration_ends_the_start_with_the_field_s_name(site: Site) 
     with site.operator(module=WHOLE, images={"runtime": "x"}) as operator:
         assert operator.ended() == 2
     assert operator.log().startswith("images.haproxy: Field required")
+
+
+def test_twenty_watched_namespaces_do_not_keep_writes_waiting(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    namespaces = [create_namespace(control_plane) for _ in range(NAMESPACES)]
+    first, *_, last = (Site(control_plane, namespace, tmp_path) for namespace in namespaces)
+    with first.operator(module=WHOLE, watchNamespaces=namespaces):
+        last.create("m", replicas=2)
+        routers = f"/apis/apps/v1/namespaces/{last.namespace}/deployments"
+        eventually(lambda: last.plane.client.get(routers)["items"])

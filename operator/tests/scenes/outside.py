@@ -129,6 +129,9 @@ class SceneOutside:
     async def connect(self, before_write: Callable[[], None] | None = None) -> Direct:
         return Direct(self, before_write)
 
+    async def connect_for_watches(self) -> Direct:
+        return Direct(self, None)
+
     def watch(self, resources: Sequence[Resource], config: OperatorConfig, on_event: OnEvent) -> Watch:
         return KindsWatch(Client(Direct(self, None)), resources, on_event)
 

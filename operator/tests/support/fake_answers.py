@@ -42,7 +42,16 @@ from tests.support.fake_objects import (
     status_document,
 )
 from tests.support.fake_pods import forbidden_change, grace_seconds, with_defaults
-from tests.support.fake_requests import Faults, RefusedError, Reply, Request, Target, located, not_found
+from tests.support.fake_requests import (
+    Fault,
+    Faults,
+    RefusedError,
+    Reply,
+    Request,
+    Target,
+    located,
+    not_found,
+)
 
 BOOKMARK_SECONDS = 60.0
 FOREGROUND = "foregroundDeletion"
@@ -67,6 +76,27 @@ class Answers(Objects, Faults):
             return self._answer(request, target)
         except RefusedError as refused:
             return refused.reply
+
+    def lose(
+        self, matches: Callable[[Request], bool], *, times: int = 1, late_seconds: float | None = 0.0
+    ) -> None:
+        """Carry requests out, at once, late or (None) never, and answer none of them."""
+        taken: list[Request] = []
+
+        def takes(request: Request) -> bool:
+            if found := matches(request):
+                taken.append(request)
+            return found
+
+        async def answer() -> Reply:
+            request = taken.pop()
+            if late_seconds is not None:
+                asyncio.get_running_loop().call_later(late_seconds, self.answer, request)
+            self.hung.set()
+            await asyncio.sleep(3600)
+            raise AssertionError("a request without an answer has a time limit")
+
+        self.faults.append(Fault(takes, answer, times))
 
     def _answer(self, request: Request, target: Target) -> Reply:
         if request.method == "GET":

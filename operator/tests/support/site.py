@@ -31,8 +31,7 @@ class Site:
             self.folder,
             self.kubeconfig,
             environment=environment,
-            watchNamespaces=[self.namespace],
-            **options,
+            **{"watchNamespaces": [self.namespace], **options},
         )
 
     def forget_leader(self) -> None:

@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 
 from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.replicas.asking import Asking
-from flotilla_operator.replicas.backoff import LIMIT_FORBIDDEN
+from flotilla_operator.replicas.backoff import LIMIT_MAY_END
 from flotilla_operator.replicas.group import STOP_SECONDS, ReplicaGroup
 from flotilla_operator.replicas.outlook import Outlook
 
-TRIED_AGAIN_WITHIN = 2 * LIMIT_FORBIDDEN  # with time to observe the answer
+TRIED_AGAIN_WITHIN = 2 * LIMIT_MAY_END  # with time to observe the answer
 
 
 def pods_to_keep(outlook: Outlook, asking: Asking | None, now: datetime) -> int:
