@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from flotilla_operator.objects.resources import FLOTILLA_GROUP, Manifest, Resource, resource_of
+from flotilla_operator.objects.unseen import is_unseen
 
 Place = tuple[str, str]
 Entry = TypeVar("Entry", bound=Hashable)
@@ -96,7 +97,7 @@ class Store:
     def uids(self, namespace: str | None = None) -> set[str]:
         """The UIDs of all objects that were seen on the API server, or of those in one namespace."""
         held = self if namespace is None else self.in_namespace(namespace)
-        return {one["metadata"]["uid"] for one in held if "resourceVersion" in one["metadata"]}
+        return {one["metadata"]["uid"] for one in held if not is_unseen(one["metadata"])}
 
     def forget_old_deletions(self) -> None:
         """Forget the deletions from before the previous call of this method, to bound the memory."""

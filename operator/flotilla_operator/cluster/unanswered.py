@@ -1,9 +1,9 @@
 """Pods whose creation was not answered, until it is known whether they exist.
 
 A POST without an answer may have been carried out. A second one, for a pod of another name, would double a
-replica. So the pod is kept in the cache as it was sent, without a resource version: its group keeps its name,
-its server id and its room. The watch replaces it by the real pod. If that has not come after a minute, the
-API server is asked; if it knows no such pod, the pod is dropped and may be created again.
+replica. So the pod is kept in the cache as it was sent: its group keeps its name, its server id and its room.
+The watch replaces it by the real pod. If that has not come after a minute, the API server is asked. If it
+knows no such pod, the pod is dropped and may be created again.
 
 Only pods are kept like this. Everything else has a name that stays the same, so that the API server refuses
 a second POST.
@@ -16,6 +16,7 @@ from typing import Final
 
 from flotilla_operator.objects.resources import Manifest, ObjectRef
 from flotilla_operator.objects.times import timestamp
+from flotilla_operator.objects.unseen import unseen_uid
 
 ASKED_FOR_AFTER_SECONDS: Final = 60.0
 ANSWERED_BELOW: Final = 500  # a refusal with a smaller status says that nothing was created
@@ -40,7 +41,7 @@ class UnansweredCreates:
 
     def note(self, owner_uid: str, ref: ObjectRef, sent: Manifest) -> Manifest:
         """Remember that this creation was not answered; returns the pod as it is to be cached."""
-        uid = f"unseen-{ref.namespace}-{ref.name}-{self._clock():.6f}"
+        uid = unseen_uid(f"{ref.namespace}-{ref.name}-{self._clock():.6f}")
         ask_at = self._clock() + ASKED_FOR_AFTER_SECONDS
         self._held.setdefault(owner_uid, {})[ref] = Unanswered(ref=ref, uid=uid, ask_at=ask_at)
         metadata = {**sent["metadata"], "uid": uid, "creationTimestamp": timestamp(self._now())}
@@ -69,8 +70,3 @@ class UnansweredCreates:
     def forget(self, owner_uid: str) -> list[Unanswered]:
         """Forget those of an owner that is gone, and return them."""
         return list(self._held.pop(owner_uid, {}).values())
-
-
-def is_unseen(manifest: Manifest) -> bool:
-    """Whether this object of the cache was sent, but never seen on the API server."""
-    return "resourceVersion" not in manifest["metadata"]

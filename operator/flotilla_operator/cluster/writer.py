@@ -29,7 +29,7 @@ from flotilla_operator.cluster.drift import drifted
 from flotilla_operator.cluster.kept_images import with_kept_images
 from flotilla_operator.cluster.ownership import Reconciled, RefusedError, refusal_reason, refuse_unless_ours
 from flotilla_operator.cluster.status import StatusLimiter, without_nulls
-from flotilla_operator.cluster.unanswered import ANSWERED_BELOW, UnansweredCreates, is_unseen
+from flotilla_operator.cluster.unanswered import ANSWERED_BELOW, UnansweredCreates
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.objects.hashes import hash_of
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
@@ -43,6 +43,7 @@ from flotilla_operator.objects.resources import (
     resource_at,
     resource_of,
 )
+from flotilla_operator.objects.unseen import is_unseen
 
 ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
 NOT_FOUND: Final = 404
@@ -314,7 +315,7 @@ class Writer:
 
     def _is_in_doubt(self, ref: ObjectRef) -> bool:
         held = self._cached.find(PODS, ref) if ref.plural == PODS.plural else None
-        return held is not None and is_unseen(held)
+        return held is not None and is_unseen(held["metadata"])
 
     async def _json_patch(self, owner: Reconciled, write: JsonPatch) -> None:
         resource = resource_at(write.ref)

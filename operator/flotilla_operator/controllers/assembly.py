@@ -15,6 +15,7 @@ from flotilla_operator.cluster.lease import Fence, LeaderLease, LeaseSettings
 from flotilla_operator.cluster.queue import KeyedQueue, Spacing
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
+from flotilla_operator.controllers.absent_nodes import AbsentNodesByCache
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller, World
 from flotilla_operator.controllers.health import (
@@ -109,6 +110,7 @@ async def assemble(
         config=config,
         secrets=CachedSecrets(client, clock=clock.monotonic),
         decisions=steering,
+        absent_nodes=AbsentNodesByCache(client, caches, clock=clock.monotonic),
     )
     health = _health(config, mirrors, queue, fence, metrics)
     await _serve(config, health, metrics, outside, stack)

@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.controllers.absent_nodes import AbsentNodes
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.steering import Decisions, Steering
 from flotilla_operator.objects.hashes import keyed_hash
@@ -71,6 +72,7 @@ class World:
     config: OperatorConfig
     secrets: SecretReader
     decisions: Decisions
+    absent_nodes: AbsentNodes
 
     async def secret(self, namespace: str, name: str) -> Secret | None:
         """One secret by name, or None when it does not exist."""

@@ -7,7 +7,7 @@ are kept. A group that got its pods and is released before they ran goes on wait
 which its pods carry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -105,7 +105,24 @@ def judged_groups(
     ended = (
         replace(group, ending=ending_of(group, around, now, paused=seen.spec.paused)) for group in groups
     )
-    return tuple(_with_surroundings(group, seen, around, load) for group in ended)
+    return _with_shared_ids(_with_surroundings(group, seen, around, load) for group in ended)
+
+
+def _with_shared_ids(groups: Iterable[ReplicaGroup]) -> tuple[ReplicaGroup, ...]:
+    """The groups, with those marked whose server id another one has, which is ready or older.
+
+    Routers choose in the same way which of two pods they use. Two groups get one id when a pod that was
+    given up as never made appears after all.
+    """
+    judged = tuple(groups)
+    holders: dict[int, str] = {}
+    for group in sorted(judged, key=lambda group: (not group.ready, group.created_at, group.name)):
+        if group.lives and group.server_id:
+            holders.setdefault(group.server_id, group.name)
+    return tuple(
+        replace(group, shares_id=group.lives and holders.get(group.server_id, group.name) != group.name)
+        for group in judged
+    )
 
 
 def _slow(group: ReplicaGroup, seen: IntendedSet, now: datetime) -> ReplicaGroup:

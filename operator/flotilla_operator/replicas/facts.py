@@ -41,7 +41,10 @@ class FailedPin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterLoad:
-    """What the routers report together; a figure that is not known is None."""
+    """What the routers report together; a figure that is not known is None.
+
+    `unusable` maps pods to which no request is sent to the problem.
+    """
 
     waiting: int | None = None
     running: int | None = None
@@ -52,6 +55,7 @@ class RouterLoad:
     arrivals_per_second: float | None = None
     kept_per_second: float | None = None
     kv_usage: float | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def of_all(self) -> bool:

@@ -93,7 +93,8 @@ class Member:
     `pin` the one that the operator chose before. `asks` is what it asks of its node, devices included.
     `finished` says how the pod has ended. `setup_waits_since` is set while volumes or network are not ready.
     `may_bind_since` is None while the scheduler may not bind it. `lacks_resources` says that the scheduler
-    found too little of something that becomes free again.
+    found too little of something that becomes free again. `version` is the pod's resource version.
+    `unseen` says that nobody knows whether the pod exists, because its creation was not answered.
     """
 
     name: str
@@ -125,6 +126,8 @@ class Member:
     devices: Amounts = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     trouble: Trouble | None = None
+    version: str | None = None
+    unseen: bool = False
 
     @property
     def node(self) -> str | None:
@@ -164,7 +167,8 @@ class GroupIdentity:
 class ReplicaGroup:
     """One replica as its pods show it.
 
-    `members` are in the order of their stages; `stages` is how many there should be.
+    `members` are in the order of their stages; `stages` is how many there should be. `shares_id` says that
+    routers give its server id to another group.
     """
 
     name: str
@@ -185,7 +189,13 @@ class ReplicaGroup:
     drain_epoch: int | None = None
     node_leaves: bool = False
     moved: bool = False
+    shares_id: bool = False
     others_on_nodes: int = 0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the creation of one of its pods was not answered, and the pod has not been seen since."""
+        return any(member.unseen for member in self.members)
 
     @property
     def lives(self) -> bool:
@@ -209,13 +219,18 @@ class ReplicaGroup:
 
     @property
     def must_move(self) -> bool:
-        """Whether another group must replace it on other nodes."""
-        return self.node_leaves or self.moved
+        """Whether another group must replace it."""
+        return self.node_leaves or self.moved or self.shares_id
 
     @property
     def whole(self) -> bool:
         """Whether every stage has its pod."""
         return len(self.members) >= self.stages
+
+    @property
+    def bound(self) -> bool:
+        """Whether every stage has its node."""
+        return self.whole and all(member.bound_to is not None for member in self.members)
 
     @property
     def pinned(self) -> bool:

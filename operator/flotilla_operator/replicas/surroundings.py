@@ -16,13 +16,15 @@ class Surroundings:
     """What is the same for every set.
 
     `promised` names, by set UID, the groups that were just given room and of which not all pods have been
-    observed yet.
+    observed yet. `gone` are nodes of which it is certain that they do not exist any more; a node may be
+    missing in the snapshot for other reasons.
     """
 
     snapshot: Snapshot
     policy: Policy
     bind_timeout: timedelta = timedelta(seconds=30)
     promised: Mapping[str, Collection[str]] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
 
     @cached_property
     def _scorer(self) -> Scorer:

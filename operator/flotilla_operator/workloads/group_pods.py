@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from flotilla_operator.objects.times import known_time, parsed_timestamp
+from flotilla_operator.objects.unseen import is_unseen
 from flotilla_operator.placement.manifests import FINISHED, pinned_node, pod_requests, toleration_of
 from flotilla_operator.replicas.group import EngineSeen, Member, Phase
 from flotilla_operator.workloads.devices import devices_of
@@ -63,6 +64,8 @@ def member_of(pod: Pod) -> Member:
         devices=devices,
         tolerations=tuple(toleration_of(toleration) for toleration in spec.get("tolerations") or ()),
         trouble=trouble_of(pod),
+        version=metadata.get("resourceVersion"),
+        unseen=is_unseen(metadata),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from flotilla_operator.replicas.group import Phase, ReplicaGroup
 from flotilla_operator.workloads.group_pods import member_of
-from tests.builders.pods import NOW, engine_pod
+from tests.builders.pods import NOW, engine_pod, id_of
 
 
 def member(
@@ -17,7 +17,7 @@ def member(
             "members": (member_of(engine_pod(name, node="a")),),
             "phase": phase,
             "revision": revision,
-            "server_id": 1,
+            "server_id": id_of(name),
             "created_at": NOW - timedelta(seconds=age),
             "ready": phase is Phase.READY,
             **fields,

@@ -1,5 +1,6 @@
 """Engine pods as the API server would show them, each showing only what matters to a row."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,6 +31,11 @@ def terminated(
     return {"terminated": {"exitCode": code, "message": message, "reason": reason, **finished}}
 
 
+def id_of(group: str) -> int:
+    """A server id that hardly any two groups share."""
+    return 1 + zlib.crc32(group.encode()) % 100_000
+
+
 def engine_pod(
     name: str = "llama-aaaaa",
     *,
@@ -41,7 +47,7 @@ def engine_pod(
     deleting: bool = False,
     disrupted: str = "",
     revision: str = "r1",
-    server_id: int = 1,
+    server_id: int | None = None,
     owner_uid: str = "uid-llama",
     scheduler: str = "",
     scheduler_reason: str = "Unschedulable",
@@ -72,7 +78,7 @@ def engine_pod(
             contract.LABEL_REVISION: revision,
             contract.LABEL_STAGE: str(stage),
         },
-        "annotations": {contract.ANNOTATION_SERVER_ID: str(server_id)},
+        "annotations": {contract.ANNOTATION_SERVER_ID: str(server_id or id_of(group or name))},
         "ownerReferences": [{"kind": "ModelReplicaSet", "uid": owner_uid, "controller": True}],
     }
     if stages > 1:

@@ -1,6 +1,6 @@
 """What `observe` may look at: the manifests of a cluster, secrets by name, the operator's configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flotilla_operator.cluster.caches import Caches
@@ -8,6 +8,7 @@ from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.controllers.config import OperatorConfig, parse_config
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.steering import Decisions, SteeringLoop
+from flotilla_operator.objects.resources import NODES
 from flotilla_operator.telemetry.measurements import Measurements
 from tests.builders.pods import NOW
 
@@ -41,6 +42,30 @@ class NothingDecided:
         return None
 
 
+class AllAreGone:
+    """Every node that is asked for and is not in the cache has been missed for long enough."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+        self._names: set[str] = set()
+
+    async def look_for(self, names: Iterable[str]) -> None:
+        self._names |= set(names)
+
+    def gone(self) -> frozenset[str]:
+        return frozenset(name for name in self._names if self._caches.get(NODES, "", name) is None)
+
+
+class NoneIsGone:
+    """No node was missed for long."""
+
+    async def look_for(self, names: Iterable[str]) -> None:
+        """Ask nobody."""
+
+    def gone(self) -> frozenset[str]:
+        return frozenset()
+
+
 def steering_loop(queue: KeyedQueue | None = None, measurements: Measurements | None = None) -> SteeringLoop:
     """The loop with a clock that stands."""
     return SteeringLoop(
@@ -59,10 +84,12 @@ def world(
     config: OperatorConfig = CONFIG,
     decisions: Decisions | None = None,
 ) -> World:
+    caches = Caches.of(*manifests)
     return World(
-        caches=Caches.of(*manifests),
+        caches=caches,
         measurements=measurements or Measurements(),
         config=config,
         secrets=secrets or Secrets({}),
         decisions=decisions or NothingDecided(),
+        absent_nodes=AllAreGone(caches),
     )

@@ -20,7 +20,6 @@ from flotilla_operator.cluster.crash_points import CrashPoint
 from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.reflector import Change, Mirror
 from flotilla_operator.cluster.status import StatusLimiter
-from flotilla_operator.cluster.unanswered import is_unseen
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.objects.refused_writes import WriteReason
@@ -34,6 +33,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
     Resource,
 )
+from flotilla_operator.objects.unseen import is_unseen
 from tests.support.fake_api import FakeApi
 from tests.support.fake_objects import status_document
 from tests.support.fake_requests import Fault, Reply, Request
@@ -543,7 +543,7 @@ async def test_a_pod_whose_creation_is_not_answered_counts_until_it_is_seen() ->
         assert await b.write(Create(manifest=pod())) == [WriteReason.FAILED]
         assumed = b.caches.get(PODS, "default", "m-0")
         assert assumed is not None
-        assert is_unseen(assumed)
+        assert is_unseen(assumed["metadata"])
         assert await b.writer.settle_doubts(b.owner) == 60
         real = b.api.get(PODS, "default", "m-0")
         assert real is not None
@@ -563,7 +563,7 @@ async def test_a_minute_later_the_server_is_asked_for_it(carried_out: bool) -> N
         b.now = 60
         assert await b.writer.settle_doubts(b.owner) is None
         assert len(b.caches.listed(PODS)) == carried_out
-        assert not any(is_unseen(one) for one in b.caches.listed(PODS))
+        assert not any(is_unseen(one["metadata"]) for one in b.caches.listed(PODS))
 
 
 async def test_a_pod_in_doubt_is_neither_patched_nor_deleted() -> None:

@@ -38,7 +38,7 @@ from flotilla_operator.telemetry.scrape import Scraper
 from tests.builders import agent_fleet as fleets
 from tests.builders import model_replica_set as sets
 from tests.builders import vector_index as indexes
-from tests.builders.world import CONFIG, steering_loop
+from tests.builders.world import CONFIG, NoneIsGone, steering_loop
 from tests.support.fake_api import FakeApi
 from tests.support.planned import Plan
 from tests.support.settling import ROUND, EverySecret, SettlingCluster
@@ -276,6 +276,7 @@ async def loop(kind: Kind) -> AsyncIterator[Loop]:
             config=CONFIG,
             secrets=secrets,
             decisions=steering,
+            absent_nodes=NoneIsGone(),
         )
         reconciler = Reconciler([controller], world, hands, now=lambda: NOW)
         looping = Loop(api, caches, reconciler, wakes, woken)

@@ -44,7 +44,7 @@ from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterStatus
-from tests.builders.world import CONFIG, NothingDecided, steering_loop
+from tests.builders.world import CONFIG, NoneIsGone, NothingDecided, steering_loop
 from tests.cluster.test_queue import HandClock, longest
 from tests.support.fake_api import FakeApi
 from tests.support.planned import Plan
@@ -160,6 +160,7 @@ async def bench() -> AsyncIterator[Bench]:
                 config=CONFIG,
                 secrets=CachedSecrets(client),
                 decisions=steering,
+                absent_nodes=NoneIsGone(),
             ),
             Hands(
                 queue=made.queue,
@@ -535,6 +536,7 @@ async def test_who_makes_a_secret_asks_until_it_is_seen_and_then_once_a_minute()
             config=CONFIG,
             secrets=secrets,
             decisions=NothingDecided(),
+            absent_nodes=NoneIsGone(),
         )
         assert await world.own_secret("default", "s", "me") is None
         api.put(SECRETS, {"metadata": {**secret, "ownerReferences": [{**owner, "uid": "before"}]}})

@@ -33,14 +33,24 @@ def drains(**fields: Any) -> ReplicaGroup:
     return replace(member("a"), phase=Phase.DRAINING, **({"drain_epoch": EPOCH} | fields))
 
 
+def in_doubt(group: ReplicaGroup) -> ReplicaGroup:
+    return replace(group, members=tuple(replace(one, unseen=True) for one in group.members))
+
+
 def router(
-    *, epoch: int | None = EPOCH, in_flight: int = 0, queued: int = 0, looks: int = 2, group: str = "a"
+    *,
+    epoch: int | None = EPOCH,
+    in_flight: int = 0,
+    queued: int = 0,
+    looks: int = 2,
+    group: str = "a",
+    state: ServerState = ServerState.DRAINING,
 ) -> RouterSeen:
     server = RouterServer(
         name=group,
         id=1,
         address="10.0.0.1:8000",
-        state=ServerState.DRAINING,
+        state=state,
         in_flight=in_flight,
         queued=queued,
         acknowledged_drain_epoch=epoch,
@@ -74,6 +84,34 @@ SILENT = RouterSeen(name="silent")
             DrainStep.DELETE,
             Because.NEVER_SERVED,
             id="what never served needs no drain",
+        ),
+        pytest.param(
+            member("a", Phase.LOADING),
+            [SILENT, router(epoch=None)],
+            DrainStep.DELETE,
+            Because.NEVER_SERVED,
+            id="nor what routers know and send nothing",
+        ),
+        pytest.param(
+            member("a", Phase.LOADING),
+            [router(epoch=None, state=ServerState.READY)],
+            DrainStep.BEGIN,
+            Because.NOT_DRAINING_YET,
+            id="a router knows sooner than we that it is ready",
+        ),
+        pytest.param(
+            member("a", Phase.LOADING),
+            [router(epoch=None, in_flight=1)],
+            DrainStep.BEGIN,
+            Because.NOT_DRAINING_YET,
+            id="a router has a request of it",
+        ),
+        pytest.param(
+            in_doubt(member("a", Phase.BINDING)),
+            [],
+            DrainStep.WAIT,
+            Because.IN_DOUBT,
+            id="nobody knows whether its pod exists",
         ),
         pytest.param(
             member("a", Phase.LOADING, started=True),

@@ -177,6 +177,12 @@ def test_what_is_ready_comes_back_in_place_of_its_replacement_that_still_loads()
             [member("a", moved=True), member("b")], 1, RemovalReason.REBALANCED, id="it has moved elsewhere"
         ),
         pytest.param(
+            [member("a", shares_id=True), member("b")],
+            1,
+            RemovalReason.SERVER_ID_TAKEN,
+            id="routers send its requests to another one",
+        ),
+        pytest.param(
             [old("a", node_leaves=True, moved=True), member("b")],
             1,
             RemovalReason.OUTDATED,

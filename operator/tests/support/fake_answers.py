@@ -54,6 +54,7 @@ from tests.support.fake_requests import (
 )
 
 BOOKMARK_SECONDS = 60.0
+STALLED_LOOK_SECONDS = 0.5
 FOREGROUND = "foregroundDeletion"
 FORBIDDEN = "FieldValueForbidden"
 
@@ -65,6 +66,7 @@ class Answers(Objects, Faults):
         Objects.__init__(self, **options)
         Faults.__init__(self)
         self.normalise: Callable[[Manifest], None] = lambda _manifest: None
+        self.stalled: set[Resource] = set()  # their watches are open and say nothing
         self._applied: dict[tuple[str, str, str], Manifest] = {}
 
     def answer(self, request: Request) -> Reply:
@@ -176,6 +178,8 @@ class Answers(Objects, Faults):
                     event = ("", self.bookmark_text(target.resource))
                 if event is None:
                     return
+                while target.resource in self.stalled:  # noqa: ASYNC110
+                    await asyncio.sleep(STALLED_LOOK_SECONDS)
                 if not target.namespace or event[0] in ("", target.namespace):
                     yield event[1]
         finally:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from flotilla_operator.controllers import secret_reader
+from flotilla_operator.controllers import absent_nodes, secret_reader
 from flotilla_operator.controllers.agent_fleet import decide as fleets
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.config import parse_config
@@ -33,10 +33,12 @@ CONTROLLERS: dict[str, type[Controller[Any, Any]]] = {
     "VectorIndex": VectorIndexController,
 }
 PAUSES = (
+    (absent_nodes, "MISSED_FOR_SECONDS", 2.0),
     (backoff, "BASE", timedelta(seconds=2)),
     (fleets, "LOOK_FOUND_SECONDS", 3.0),
     (fleets, "LOOK_MISSING_SECONDS", 1.0),
     (indexes, "LOOK_MISSING_SECONDS", 1.0),
+    (looks, "LOOK_AGAIN_ABSENT_NODE_SECONDS", 1.0),
     (looks, "LOOK_FOUND_SECONDS", 3.0),
     (looks, "LOOK_MISSING_SECONDS", 1.0),
     (observe, "ROUTER_INTERVAL_SECONDS", 1.0),

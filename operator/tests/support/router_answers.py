@@ -1,6 +1,7 @@
 """What a router's agent answers, for tests without routers.
 
-Drains are acknowledged as they stand on the engine pods; load and answers are what the test says.
+Which pods are servers is decided by the router's own code. Drains are acknowledged as they stand on the pods;
+load and answers are what the test says.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flotilla_runtime import contract
+from flotilla_runtime.router.pods import Replica, replicas_of
 
 
 @dataclass(kw_only=True)
@@ -23,7 +25,15 @@ class RouterWords:
 
     def status(self, router: str, leaders: Iterable[Mapping[str, Any]]) -> contract.RouterStatus:
         """The answer of one router, given the pods of the set's first stages."""
-        servers = tuple(server_of(pod, self.answers, busy=self.busy) for pod in leaders)
+        pods = list(leaders)
+        replicas = replicas_of(pods)
+        revisions = {
+            _labels(pod)[contract.LABEL_GROUP]: _labels(pod)[contract.LABEL_REVISION] for pod in pods
+        }
+        servers = tuple(
+            server_of(one, self.answers.get(revisions[one.name], (0, 0)), busy=self.busy)
+            for one in replicas.usable
+        )
         return contract.RouterStatus(
             name=router,
             synced=True,
@@ -37,28 +47,28 @@ class RouterWords:
             queue_limit=9,
             servers=servers,
             refused={},
-            unusable={},
+            unusable=dict(replicas.unusable),
         )
 
 
-def server_of(
-    pod: Mapping[str, Any], answers: Mapping[str, tuple[int, int]], *, busy: bool
-) -> contract.RouterServer:
-    """What a router says of the group that this pod leads."""
-    metadata = pod["metadata"]
-    annotations, labels = metadata["annotations"], metadata["labels"]
-    epoch = annotations.get(contract.ANNOTATION_DRAIN_EPOCH)
-    count, failed = answers.get(labels[contract.LABEL_REVISION], (0, 0))
+def server_of(replica: Replica, answered: tuple[int, int], *, busy: bool) -> contract.RouterServer:
+    """What a router says of a replica; `answered` are its answers and the 5xx among them."""
+    count, failed = answered
     return contract.RouterServer(
-        name=labels[contract.LABEL_GROUP],
-        id=int(annotations[contract.ANNOTATION_SERVER_ID]),
-        address=pod["status"].get("podIP", ""),
-        state=contract.ServerState.READY if epoch is None else contract.ServerState.DRAINING,
+        name=replica.name,
+        id=replica.id,
+        address=replica.ip,
+        state=replica.state,
         in_flight=int(busy),
         queued=0,
-        acknowledged_drain_epoch=None if epoch is None else int(epoch),
-        idle_looks=0 if epoch is None or busy else 2,
+        acknowledged_drain_epoch=replica.drain_epoch,
+        idle_looks=0 if replica.drain_epoch is None or busy else 2,
         answers=count,
         failed=failed,
         kept=count - failed,
     )
+
+
+def _labels(pod: Mapping[str, Any]) -> Mapping[str, str]:
+    labels: Mapping[str, str] = pod["metadata"]["labels"]
+    return labels

@@ -16,7 +16,7 @@ from flotilla_operator.objects.resources import Key, Manifest
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
-from tests.builders.world import CONFIG, NothingDecided
+from tests.builders.world import CONFIG, NoneIsGone, NothingDecided
 from tests.support.planned import Plan, plan_by
 
 ROUND = timedelta(seconds=60)
@@ -91,6 +91,7 @@ class SettlingCluster:
             config=self._config,
             secrets=EverySecret(current["metadata"]["uid"]),
             decisions=NothingDecided(),
+            absent_nodes=NoneIsGone(),
         )
         list(controller.references(current))
         facts = await controller.observe(key, current, world, now)

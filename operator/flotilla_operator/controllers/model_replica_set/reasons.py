@@ -47,6 +47,7 @@ class Reason(StrEnum):
 
     ROUTER_AVAILABLE = "RouterAvailable"
     ROUTER_STARTING = "RouterStarting"
+    REPLICA_UNUSABLE = "ReplicaUnusable"
 
     REPLICAS_AVAILABLE = "ReplicasAvailable"
     NO_REPLICA_READY = "NoReplicaReady"

@@ -8,6 +8,9 @@ in flight or queued for the group, and at least one router has found the engine 
 acknowledgement stays true, since a router sends nothing new after it, so answers from different moments can
 be combined. Until a pod is deleted, the annotation can be removed, and the group serves again.
 
+A group that never served is deleted at once, unless a router already sends it requests, as its pod may have
+become ready a moment ago.
+
 All of this is read from pods and routers each time, so a restarted operator goes on with it.
 """
 
@@ -17,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from flotilla_operator.replicas.group import ReplicaGroup
-from flotilla_runtime.contract import RouterServer, RouterStatus
+from flotilla_runtime.contract import RouterServer, RouterStatus, ServerState
 
 LOOKS_FOR_PROOF = 2
 
@@ -33,6 +36,7 @@ class DrainStep(StrEnum):
 class Because(StrEnum):
     """What the step is based on."""
 
+    IN_DOUBT = "InDoubt"
     NEVER_SERVED = "NeverServed"
     NOT_DRAINING_YET = "NotDrainingYet"
     NOT_ACKNOWLEDGED = "NotAcknowledged"
@@ -77,11 +81,19 @@ def began_at(epoch: int) -> datetime:
     return datetime.fromtimestamp(epoch / 1000, UTC)
 
 
+def is_used(group: ReplicaGroup, routers: Sequence[RouterSeen]) -> bool:
+    """Whether a router sends the group requests, or has requests of it."""
+    servers = [server for router in routers if (server := router.server(group.name)) is not None]
+    return any(s.state is ServerState.READY or s.in_flight or s.queued for s in servers)
+
+
 def next_step(
     group: ReplicaGroup, routers: Sequence[RouterSeen], *, deadline: timedelta, now: datetime
 ) -> Drained:
     """What to do with a group that leaves."""
-    if not group.may_have_requests:
+    if group.in_doubt:
+        return Drained(step=DrainStep.WAIT, because=Because.IN_DOUBT)
+    if not group.may_have_requests and not is_used(group, routers):
         return Drained(step=DrainStep.DELETE, because=Because.NEVER_SERVED)
     if not group.drain_epoch:
         return Drained(step=DrainStep.BEGIN, because=Because.NOT_DRAINING_YET)

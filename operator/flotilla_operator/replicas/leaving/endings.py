@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from flotilla_operator.replicas.group import Ending, EndingReason, Member, Phase, ReplicaGroup
+from flotilla_operator.replicas.leaving.draining import RouterSeen, is_used
 from flotilla_operator.replicas.leaving.turnover import victim_order
 from flotilla_operator.replicas.surroundings import Surroundings
 
@@ -42,7 +43,7 @@ def pod_over(seen: Seen) -> Ending | None:
 def node_gone(seen: Seen) -> Ending | None:
     """A node was removed, so nobody will confirm the end of its pods."""
     for member in seen.group.members:
-        if member.bound_to is not None and seen.around.node(member.bound_to) is None:
+        if member.bound_to in seen.around.gone:
             return Ending(
                 reason=EndingReason.LOST,
                 message=f"node {member.bound_to} no longer exists",
@@ -172,7 +173,9 @@ def ending_of(
     *,
     paused: bool = False,
 ) -> Ending | None:
-    """Why a group must end; None when it need not."""
+    """Why a group must end; None when it need not, and while nobody knows whether all its pods exist."""
+    if group.in_doubt:
+        return None
     seen = Seen(group=group, around=around, now=now, paused=paused)
     return next((ending for check in ENDS_WHEN if (ending := check(seen))), None)
 
@@ -200,14 +203,23 @@ def without_the_unfit(
     return tuple(replace(group, ending=ending) if group.name in given_up else group for group in groups)
 
 
-def ended_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
-    """The groups that cannot go on and still have pods that nobody has deleted."""
-    return [group for group in groups if group.ending is not None and group.staying]
+def ended_groups(groups: Sequence[ReplicaGroup], routers: Sequence[RouterSeen]) -> list[ReplicaGroup]:
+    """The groups that cannot go on and still have pods that nobody has deleted.
+
+    A group that is given up because it never served waits while a router says otherwise, if all of its pods
+    have nodes.
+    """
+    ended = [group for group in groups if group.ending is not None and group.staying]
+    return [group for group in ended if not (_never_ran(group) and group.bound and is_used(group, routers))]
 
 
-def released_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
+def released_groups(groups: Sequence[ReplicaGroup], routers: Sequence[RouterSeen]) -> list[ReplicaGroup]:
     """Those ended groups that never had all of their pods bound."""
-    return [group for group in ended_groups(groups) if group.ending and group.ending.never_ran]
+    return [group for group in ended_groups(groups, routers) if _never_ran(group)]
+
+
+def _never_ran(group: ReplicaGroup) -> bool:
+    return group.ending is not None and group.ending.never_ran
 
 
 def _turned_away(seen: Seen, member: Member) -> str | None:

@@ -29,6 +29,7 @@ class RemovalReason(StrEnum):
     OUTDATED = "Outdated"
     NODE_LEAVES = "NodeLeaves"
     REBALANCED = "Rebalanced"
+    SERVER_ID_TAKEN = "ServerIdTaken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,8 @@ class Goal:
             return RemovalReason.OUTDATED
         if group.node_leaves:
             return RemovalReason.NODE_LEAVES
+        if group.shares_id:
+            return RemovalReason.SERVER_ID_TAKEN
         return RemovalReason.REBALANCED if group.moved else RemovalReason.SCALED_DOWN
 
 

@@ -33,7 +33,7 @@ from tests.builders.agent_fleet import (
     served_index,
     served_model,
 )
-from tests.builders.world import CONFIG, Entries, Secrets
+from tests.builders.world import CONFIG, Entries, NoneIsGone, Secrets
 from tests.cluster.test_queue import HandClock
 from tests.support.planned import Plan, plan_by
 
@@ -67,6 +67,7 @@ class Stage:
             config=CONFIG,
             secrets=self.secrets,
             decisions=self.steering,
+            absent_nodes=NoneIsGone(),
         )
         key = key_of(AGENT_FLEETS, fleet)
         observed = await self.controller.observe(key, fleet, world, self.now)

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from flotilla_runtime import contract
 from tests.controllers.model_replica_set.stage import Stage
-from tests.support.router_answers import server_of
+from tests.support.router_answers import RouterWords
 from tests.support.waiting import eventually
 
 
@@ -42,20 +42,7 @@ class AnsweringRouters:
         self.asked += 1
         leaders = f"{self._selector}engine,{contract.LABEL_STAGE}=0"
         pods = self.stage.client.get(f"{self._pods}?{leaders}")["items"]
-        servers = tuple(server_of(pod, self.answers, busy=self.busy) for pod in pods)
-        return contract.RouterStatus(
-            name=router,
-            synced=True,
-            draining=False,
-            live_routers=1,
-            waiting=0,
-            in_flight=sum(server.in_flight for server in servers),
-            max_connections_per_replica=9,
-            queue_limit=9,
-            servers=servers,
-            refused={},
-            unusable={},
-        )
+        return RouterWords(busy=self.busy, answers=self.answers).status(router, pods)
 
     def stop(self) -> None:
         """The end of all of them."""

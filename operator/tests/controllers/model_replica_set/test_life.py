@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.objects.unseen import unseen_uid
 from flotilla_operator.placement import Claim, Snapshot, Taint, Topology
 from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.replicas.group import Ending, EndingReason, Phase, ReplicaGroup, group_of
@@ -40,7 +41,8 @@ NODES = (
 def seen(*pods: dict[str, Any], claims: tuple[Claim, ...] = ()) -> ReplicaGroup:
     ours = tuple(claim for pod in pods if (claim := claim_of(pod)) is not None)
     snapshot = Snapshot(topology=Topology.of(NODES), claims=(*claims, *ours))
-    around = Surroundings(snapshot=snapshot, policy=POLICY)
+    gone = frozenset(pod["spec"].get("nodeName") or "" for pod in pods) - {one.name for one in NODES}
+    around = Surroundings(snapshot=snapshot, policy=POLICY, gone=gone)
     group = group_of([member_of(pod) for pod in pods])
     return replace(group, ending=ending_of(group, around, NOW))
 
@@ -609,3 +611,18 @@ def test_a_gated_group_whose_room_others_took_is_released() -> None:
     assert ending.message == f"not bound to b: other pods took the node's free {GPU}"
     lifted = [stage_pod(i, pin=name, lifted=1, requests=FOUR) for i, name in enumerate("ab")]
     assert seen(*lifted, claims=(used("b", 5),)).ending is None, "the scheduler has its time"
+
+
+def test_a_node_that_is_only_missing_ends_nothing() -> None:
+    group = group_of([member_of(engine_pod("llama-x", node="elsewhere"))])
+    around = Surroundings(snapshot=Snapshot(topology=Topology.of(NODES), claims=()), policy=POLICY)
+    assert ending_of(group, around, NOW) is None
+    assert ending_of(group, replace(around, gone=frozenset({"elsewhere"})), NOW) is not None
+
+
+def test_a_group_with_a_pod_in_doubt_does_not_end() -> None:
+    waits = engine_pod("llama-x", pin="a", age=300)
+    around = Surroundings(snapshot=Snapshot(topology=Topology.of(NODES), claims=()), policy=POLICY)
+    assert ending_of(group_of([member_of(waits)]), around, NOW) is not None
+    waits["metadata"]["uid"] = unseen_uid("llama-x")
+    assert ending_of(group_of([member_of(waits)]), around, NOW) is None

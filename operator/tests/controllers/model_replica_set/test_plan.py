@@ -92,6 +92,8 @@ def observed(
     around = Surroundings(
         snapshot=Snapshot(topology=base.topology, claims=(*base.claims, *claims)),
         policy=POLICY,
+        gone=frozenset(name for pod in pods if (name := pod["spec"].get("nodeName")))
+        - base.topology.positions.keys(),
     )
     existing = {}
     others = [in_force(rival) for rival in rivals]

@@ -210,6 +210,24 @@ SCALING = ConditionType.SCALING_ACTIVE
         ),
         pytest.param(observed(ONE), ROUTER, "True", Reason.ROUTER_AVAILABLE, id="a router is ready"),
         pytest.param(
+            observed(
+                ONE, serving(ONE, ("llama-x", "a")), load=RouterLoad(unusable={"llama-x": "the id is taken"})
+            ),
+            ROUTER,
+            "False",
+            Reason.REPLICA_UNUSABLE,
+            id="routers send a replica nothing",
+        ),
+        pytest.param(
+            observed(
+                ONE, serving(ONE, ("llama-x", "a")), load=RouterLoad(unusable={"llama-y": "it is over"})
+            ),
+            ROUTER,
+            "True",
+            Reason.ROUTER_AVAILABLE,
+            id="routers send a pod nothing that is no replica any more",
+        ),
+        pytest.param(
             observed(ONE, router_ready=False), ROUTER, "False", Reason.ROUTER_STARTING, id="no router yet"
         ),
         pytest.param(

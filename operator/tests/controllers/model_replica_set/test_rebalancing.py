@@ -42,10 +42,7 @@ def asked(value: str, **spec: Any) -> dict[str, Any]:
 
 
 def serving(manifest: dict[str, Any], *places: tuple[str, str]) -> list[dict[str, Any]]:
-    return [
-        member(manifest, name, node=at, pin=at, ready=True, server_id=number)
-        for number, (name, at) in enumerate(places, start=1)
-    ]
+    return [member(manifest, name, node=at, pin=at, ready=True) for name, at in places]
 
 
 def after(manifest: dict[str, Any], done: Plan) -> dict[str, Any]:
@@ -151,7 +148,7 @@ def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> N
     assert second.look_again_seconds is not None
     assert second.look_again_seconds <= 30
 
-    loading = [*halves, member(manifest, "llama-c", pin="b", node="b", server_id=3)]
+    loading = [*halves, member(manifest, "llama-c", pin="b", node="b")]
     third = begun(after(manifest, second), loading)
     assert (created(third), patched(third), deleted(third)) == ([], [], [])
 
@@ -186,7 +183,7 @@ def test_the_second_move_waits_until_the_first_is_done() -> None:
     under_way = ("Moving", [("llama-a", "Moving"), ("llama-c", "Proposed")])
     second = step(first, thirds)
     assert [pin_of(pod) for pod in created(second)] == ["b"]
-    third = step(second, [*thirds, member(manifest, "llama-d", pin="b", node="b", server_id=4)])
+    third = step(second, [*thirds, member(manifest, "llama-d", pin="b", node="b")])
     replaced = [*thirds, *serving(manifest, ("llama-d", "b"))]
     fourth = step(third, replaced)
     drains = [drained(replaced[0], 1), *replaced[1:]]

@@ -18,7 +18,7 @@ from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
 from tests.builders.model_replica_set import model_replica_set
 from tests.builders.vector_index import vector_index
-from tests.builders.world import CONFIG, Entries, NothingDecided, Secrets
+from tests.builders.world import CONFIG, Entries, NoneIsGone, NothingDecided, Secrets
 from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -69,6 +69,7 @@ class Stage:
             config=CONFIG,
             secrets=self.secrets,
             decisions=NothingDecided(),
+            absent_nodes=NoneIsGone(),
         )
         name = self.index["metadata"]["name"]
         return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world, NOW)

@@ -9,6 +9,7 @@ from flotilla_operator.objects.resources import NODES, PODS, Manifest, Resource
 from tests.scenes.parts.part import Part
 from tests.support.fake_answers import FOREGROUND
 
+LOOKS_EVERY_SECONDS = 20.0
 NODE_IS_MISSED_AFTER_SECONDS = 40.0
 
 
@@ -46,15 +47,19 @@ class PodCollector(Part):
     """Removes the pods of a node that has been missing for a while."""
 
     async def run(self) -> None:
+        missed_since: dict[str, float] = {}
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(NODE_IS_MISSED_AFTER_SECONDS)
-            self.look()
-
-    def look(self) -> None:
-        for pod in self.api.listed(PODS):
-            node = pod["spec"].get("nodeName")
-            if node and self.api.get(NODES, "", node) is None:
-                self.cluster.delete(PODS, pod, gracePeriodSeconds=0)
+            await asyncio.sleep(LOOKS_EVERY_SECONDS)
+            pods = [pod for pod in self.api.listed(PODS) if pod["spec"].get("nodeName")]
+            missing = {pod["spec"]["nodeName"] for pod in pods} - {
+                node["metadata"]["name"] for node in self.api.listed(NODES)
+            }
+            missed_since = {node: missed_since.get(node, loop.time()) for node in missing}
+            for pod in pods:
+                since = missed_since.get(pod["spec"]["nodeName"], loop.time())
+                if loop.time() - since >= NODE_IS_MISSED_AFTER_SECONDS:
+                    self.cluster.delete(PODS, pod, gracePeriodSeconds=0)
 
 
 def _waits_for_dependents(manifest: Manifest) -> bool:

@@ -22,10 +22,12 @@ def _delete(group: ReplicaGroup, member: Member, situation: Situation) -> Delete
     grace, ending = group.stop_seconds, group.ending
     if ending is not None and ending.drains and group.may_have_requests:
         grace += situation.me.spec.drain.deadline_seconds
-    if ending is not None and ending.by_force and situation.around.node(member.bound_to) is None:
+    if ending is not None and ending.by_force and member.bound_to in situation.around.gone:
         grace = 0
+    never_served = ending is not None and ending.never_ran and not group.may_have_requests
     return Delete(
         ref=PODS.ref(situation.me.owner.namespace, member.name),
         uid=member.uid,
+        resource_version=member.version if never_served else None,
         grace_period_seconds=grace,
     )

@@ -54,6 +54,7 @@ def _deletes(group: ReplicaGroup, situation: Situation) -> list[Delete]:
         Delete(
             ref=PODS.ref(situation.me.owner.namespace, member.name),
             uid=member.uid,
+            resource_version=None if group.may_have_requests else member.version,
             grace_period_seconds=group.stop_seconds,
         )
         for member in group.staying

@@ -12,6 +12,7 @@ from flotilla_operator.replicas.group import GroupIdentity, Phase
 from flotilla_operator.replicas.revisions.rollout import Rollout
 
 LOOK_AGAIN_ON_TRIAL_SECONDS = 10.0  # answers of a new revision are judged
+LOOK_AGAIN_ABSENT_NODE_SECONDS = 10.0
 LOOK_AGAIN_LOADING_SECONDS = 60.0  # a kubelet that hangs causes no watch event
 SECRET_IS_MISSING = frozenset({Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING})
 
@@ -32,6 +33,8 @@ def look_again(
     waits += _of_a_rollout(rollout, situation.me.spec.update, now)
     if any(missing.reason in SECRET_IS_MISSING for missing in situation.missing):
         waits.append(LOOK_MISSING_SECONDS)
+    if _misses_a_node(situation, demand):
+        waits.append(LOOK_AGAIN_ABSENT_NODE_SECONDS)
     if any(group.phase is Phase.LOADING for group in demand.groups):
         waits.append(LOOK_AGAIN_LOADING_SECONDS)
     waits += _of_those_that_wait(situation, demand, now)
@@ -46,6 +49,12 @@ def look_again(
             left: timedelta = since + situation.around.bind_timeout - now
             waits.append(max(left.total_seconds(), 1.0))
     return min(waits)
+
+
+def _misses_a_node(situation: Situation, demand: Demand) -> bool:
+    """Whether a pod is on a node that is missing and not known to be gone."""
+    nodes = {member.bound_to for group in demand.groups for member in group.members if member.bound_to}
+    return any(situation.around.node(name) is None for name in nodes - situation.around.gone)
 
 
 def _of_a_rollout(rollout: Rollout, update: Update, now: datetime) -> list[float]:

@@ -82,6 +82,11 @@ def engine_pods(caches: Caches, uid: str) -> list[Manifest]:
     ]
 
 
+def bound_nodes(caches: Caches, uid: str) -> set[str]:
+    """The nodes to which the set's pods are bound."""
+    return {name for pod in engine_pods(caches, uid) if (name := pod["spec"].get("nodeName"))}
+
+
 async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
     """Everything that a decision about this set depends on."""
     me_parsed = parsed(manifest)
@@ -89,6 +94,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     uid = manifest["metadata"]["uid"]
     key = await engine_key_of(owner_of(manifest), me_parsed.spec, world, memory.keys_asked, now)
     memory.keys_made_anew[uid] = key.made_anew
+    await world.absent_nodes.look_for(bound_nodes(world.caches, uid))
     # Nothing is awaited from here on, so everything below is read from the caches at one moment.
     memory.forget_the_gone(world.caches)
     promises = memory.open_promises(uid, world.caches, now)
@@ -185,6 +191,7 @@ def surroundings(
         ),
         bind_timeout=timedelta(seconds=config.placement.bind_timeout_seconds),
         promised={uid: {promise.group_name for promise in held} for uid, held in promises.items()},
+        gone=world.absent_nodes.gone(),
     )
 
 

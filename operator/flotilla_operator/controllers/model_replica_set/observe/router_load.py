@@ -37,6 +37,7 @@ def router_load(answers: Sequence[Answered[contract.RouterStatus] | None]) -> Ro
         arrivals_per_second=_sum(status.arrivals_per_second for status in statuses) if all_answer else None,
         kept_per_second=_sum(status.kept_per_second for status in statuses) if all_answer else None,
         kv_usage=_kv_usage(statuses),
+        unusable={pod: problem for status in statuses for pod, problem in status.unusable.items()},
     )
 
 

@@ -1,7 +1,7 @@
 """What the conditions of a set are judged from, and how they speak of its replicas."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.autoscaling.from_zero import ZeroDecision
@@ -24,6 +24,7 @@ class Facts:
     """The input of the conditions.
 
     `wanted` is the number of replicas that is in force. `live` are the groups that count as replicas.
+    `unusable` are their pods to which routers send nothing, each with the problem.
     """
 
     spec: ModelReplicaSetSpec
@@ -43,6 +44,7 @@ class Facts:
     move: Move | None = None
     scaling: ZeroDecision | None = None
     ignored_prefix: str | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> int:

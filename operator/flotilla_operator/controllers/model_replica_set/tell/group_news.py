@@ -17,6 +17,7 @@ WHY = {
     RemovalReason.OUTDATED: "its revision is outdated",
     RemovalReason.NODE_LEAVES: "its node is cordoned or tainted",
     RemovalReason.REBALANCED: "the annotation flotilla.dev/rebalance moves it",
+    RemovalReason.SERVER_ID_TAKEN: "another replica has its server id, so routers send it no requests",
 }
 
 

@@ -37,7 +37,11 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     ),
     Chain(
         type=ConditionType.ROUTER_READY,
-        checks=(serving.a_name_of_the_router_is_taken, serving.no_router_is_ready),
+        checks=(
+            serving.a_name_of_the_router_is_taken,
+            serving.no_router_is_ready,
+            serving.a_router_cannot_use_a_replica,
+        ),
         otherwise=serving.a_router_is_ready,
     ),
     Chain(

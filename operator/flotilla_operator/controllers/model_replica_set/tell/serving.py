@@ -1,5 +1,6 @@
 """Checks of a set's spec, its routers and the replicas that serve."""
 
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.autoscaling.from_zero import ZeroReason
 from flotilla_operator.controllers.chains import Finding, informs, right
 from flotilla_operator.controllers.conditions import MendedBy, Truth
@@ -47,6 +48,15 @@ def no_router_is_ready(facts: Facts) -> Finding | None:
         return None
     trouble = facts.router_trouble
     return of_trouble(Reason.ROUTER_STARTING if trouble is None else trouble.reason, _routers(facts))
+
+
+def a_router_cannot_use_a_replica(facts: Facts) -> Finding | None:
+    """A replica gets no requests, because its pod does not say what routers need, or says it of another."""
+    if not facts.unusable:
+        return None
+    told = "; ".join(f"{pod}: {problem}" for pod, problem in sorted(facts.unusable.items()))
+    message = f"routers send no requests to these pods: {told}; delete a pod that stays unusable"
+    return Finding(reason=Reason.REPLICA_UNUSABLE, message=message[:MESSAGE_LIMIT])
 
 
 def a_router_is_ready(facts: Facts) -> Finding:

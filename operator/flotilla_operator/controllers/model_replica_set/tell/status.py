@@ -78,6 +78,8 @@ def _facts(decision: Decision, now: datetime) -> Facts:
     situation = decision.situation
     owner = situation.me.owner
     router = situation.existing.get(("Deployment", router_deployment_name(owner)))
+    live = tuple(group for group in decision.step.demand.groups if group.lives)
+    leaders = {group.leader.name for group in live}
     return Facts(
         wanted=situation.me.replicas,
         spec=situation.me.spec,
@@ -87,7 +89,8 @@ def _facts(decision: Decision, now: datetime) -> Facts:
         names_taken=names_taken(situation),
         routers_ready=0 if router is None else live_object(router).ready_replicas,
         router_trouble=situation.observed.router_trouble,
-        live=tuple(group for group in decision.step.demand.groups if group.lives),
+        live=live,
+        unusable={pod: why for pod, why in situation.observed.load.unusable.items() if pod in leaders},
         waiting=len(decision.step.waiting),
         refusal=decision.step.refusal,
         turnover=decision.step.demand.turnover,
