@@ -6,7 +6,7 @@ content type and its time limit. The connection that sends the requests is hande
 one over HTTP.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -105,13 +105,22 @@ class Client:
         """One object by name."""
         return await self._connection.request(Request(method="GET", path=resource.path(namespace, name)))
 
-    async def list_all(self, resource: Resource, namespace: str | None = None) -> tuple[list[Manifest], str]:
-        """All objects, read in pages, and the resource version from which a watch continues."""
+    async def list_all(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        on_page: Callable[[], None] = lambda: None,
+    ) -> tuple[list[Manifest], str]:
+        """All objects, read in pages, and the resource version from which a watch continues.
+
+        `on_page` is called after each page.
+        """
         items: list[Manifest] = []
         query: dict[str, Any] = {"limit": PAGE_SIZE}
         while True:
             asked = Request(method="GET", path=resource.path(namespace), query=query)
             page = await self._connection.request(asked, LIST_TIMEOUT_SECONDS)
+            on_page()
             for item in page["items"]:
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)

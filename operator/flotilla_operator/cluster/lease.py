@@ -7,7 +7,7 @@ on a lease that others consider expired. A leader that has not renewed for `rene
 Others wait for `lease_duration_seconds`, which is longer, after the last renewal that they have seen.
 
 The Lease alone does not stop writes: a leader that was suspended and resumes would finish what it had begun.
-Therefore every write calls `Fence.check`, and the loss of the lease ends the process.
+Therefore every write calls `Fence.check`, and the loss of the lease ends all reconciles.
 """
 
 import asyncio

@@ -82,10 +82,10 @@ class Mirror:
     namespace: str | None = None
     observer: Observer = field(default_factory=Silent)
 
-    async def list_anew(self) -> str:
+    async def list_anew(self, on_page: Callable[[], None] = lambda: None) -> str:
         """Make the store equal to a new list; returns the list's resource version."""
         held_before = self.store.uids(self.namespace)
-        items, version = await self.client.list_all(self.resource, self.namespace)
+        items, version = await self.client.list_all(self.resource, self.namespace, on_page)
         for item in items:
             self.put(item)
         vanished = held_before - {item["metadata"]["uid"] for item in items}
@@ -153,7 +153,7 @@ class Reflector:
     async def _list_and_follow(self) -> None:
         """List if no resource version is known, then process a watch's changes until the server ends it."""
         if self._version is None:
-            self._version = await self.mirror.list_anew()
+            self._version = await self.mirror.list_anew(self._alive)
             self.synced.set()
         try:
             async for event in self.mirror.client.watch(
@@ -224,9 +224,9 @@ class Sweeper:
         """List at once, and then at intervals, until cancelled."""
         failures = 0
         while True:
-            self.attempted_at = asyncio.get_running_loop().time()
+            self._attempted()
             try:
-                await self.mirror.list_anew()
+                await self.mirror.list_anew(self._attempted)
             except FAILURES as error:
                 failures += 1
                 self.mirror.observer.failed(self.mirror.resource, error)
@@ -238,6 +238,9 @@ class Sweeper:
             failures = 0
             self.synced.set()
             await asyncio.sleep(self._interval_seconds * self._draw(0.9, 1.1))
+
+    def _attempted(self) -> None:
+        self.attempted_at = asyncio.get_running_loop().time()
 
 
 def _is_gone(error: Exception) -> bool:

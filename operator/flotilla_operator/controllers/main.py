@@ -1,15 +1,16 @@
 """Runs the operator's process: the order in which the parts start and stop.
 
-Every process fills its caches. Only the leader reconciles, and only once every cache is complete. When a task
-that should run forever ends, the process ends too, because a restart is cheaper than an operator that works
-only in part. On SIGTERM the reconciles stop first, then the lease is released, so that another process leads
-within three seconds. A lost lease ends the process at once.
+Every process fills its caches. Only the leader reconciles, and only once every cache is complete. A new
+leader first reads all pods anew, since the one before may have created some that the watch has not reported
+yet. A leader that loses the lease stops its reconciles and waits for the lease again, with its caches warm.
+When a task that should run forever ends, the process ends too, because a restart is cheaper than an operator
+that works only in part. On SIGTERM the reconciles stop first, then the lease is released, so that another
+process leads within three seconds.
 """
 
 import asyncio
-import os
+import random
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -18,11 +19,12 @@ import structlog
 
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.lease import NotLeadingError
+from flotilla_operator.cluster.reflector import BACKOFF, FAILURES
 from flotilla_operator.controllers.assembly import Parts, assemble
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller
 from flotilla_operator.controllers.outside import Network, Place
-from flotilla_operator.objects.resources import Resource
+from flotilla_operator.objects.resources import PODS, Resource
 
 # Running reconciles get this long to end before they are cancelled. The lease is released after that.
 GRACE_SECONDS: Final = 0.5
@@ -38,12 +40,7 @@ def run_process(
     reached: Callable[[CrashPoint], None] = go_on,
 ) -> int:
     """Run the operator in this process; returns the exit code of an orderly stop."""
-    try:
-        asyncio.run(run(controllers, config, place, reached=reached))
-    except NotLeadingError as error:
-        log.error("leadership_lost", error=str(error))
-        sys.stdout.flush()
-        os._exit(1)
+    asyncio.run(run(controllers, config, place, reached=reached))
     return 0
 
 
@@ -94,23 +91,54 @@ class Operator:
             await _cancel([*watching, stopped])
 
     async def _lead(self) -> None:
-        """Wait for complete caches and for the lease, then reconcile while the lease is held."""
+        """Wait for complete caches, then reconcile whenever this process has the lease."""
         for watcher in self._parts.mirrors.watchers:
             await watcher.synced.wait()
         log.info("caches_complete")
-        await self._parts.lease.acquire()
-        workers = [
-            asyncio.create_task(self._parts.reconciler.work(), name=f"worker {number}")
-            for number in range(self._parts.config.loop.workers)
-        ]
+        while True:
+            await self._parts.lease.acquire()
+            try:
+                await self._reconcile_while_leading()
+            except NotLeadingError as error:
+                log.warning("leadership_lost", error=str(error))
+
+    async def _reconcile_while_leading(self) -> None:
+        """Reconcile until the lease is lost, which raises `NotLeadingError`."""
         holding = asyncio.create_task(self._parts.lease.hold(), name="lease")
+        working = asyncio.create_task(self._work(), name="workers")
         try:
-            done, _ = await asyncio.wait([holding, *workers], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([holding, working], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             await self._parts.reconciler.drain(GRACE_SECONDS if self._parts.fence.leading else 0.0)
-            await _cancel([holding, *workers])
+            await _cancel([holding, working])
+
+    async def _work(self) -> None:
+        await self._read_pods_anew()
+        reconciler = self._parts.reconciler
+        reconciler.begin()
+        workers = self._parts.config.loop.workers
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(workers):
+                    group.create_task(reconciler.work(), name=f"worker {number}")
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _read_pods_anew(self) -> None:
+        """List all pods; repeated until the API server answers."""
+        mirrors = [r.mirror for r in self._parts.mirrors.reflectors if r.mirror.resource == PODS]
+        failures = 0
+        while mirrors:
+            try:
+                await mirrors[0].list_anew()
+            except FAILURES as error:
+                failures += 1
+                log.warning("pods_not_listed", error=str(error) or repr(error))
+                await asyncio.sleep(BACKOFF.seconds_after(failures, random.uniform))
+            else:
+                mirrors.pop(0)
 
     async def _forget_old_deletions(self) -> None:
         while True:

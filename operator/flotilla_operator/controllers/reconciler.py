@@ -91,6 +91,10 @@ class Reconciler:
         self._running = 0
         self._draining = asyncio.Event()
 
+    def begin(self) -> None:
+        """Reconcile again after a drain."""
+        self._draining.clear()
+
     async def work(self) -> None:
         """Reconcile until cancelled, or until the reconciler is drained."""
         while not self._draining.is_set():

@@ -3,10 +3,12 @@
 Only `on.event` handlers are registered: with these, kopf itself writes nothing into the user's objects. When
 kopf ends, it cancels every task on its event loop, even those that it did not start, and it handles the
 process's signals. So it runs in its own thread with its own event loop, and passes the events on to ours.
-When kopf ends, for whatever reason, the process ends with an error and the kubelet restarts it.
+When kopf ends, which it does after an error of a watch and when the API server answers 5xx for long, it is
+started again, after a pause that grows. Meanwhile the sweepers list our kinds.
 """
 
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -18,10 +20,13 @@ from kubernetes.aio.client.configuration import Configuration
 
 from flotilla_operator.cluster.connection import load_configuration
 from flotilla_operator.objects.resources import Manifest, Resource
+from flotilla_operator.objects.retries import Draw, RetryDelay
 
 SERVER_TIMEOUT_SECONDS: Final = 300
 CONNECT_TIMEOUT_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 2.0
+WORKED_SECONDS: Final = 60.0  # after so long without an error the next pause is short again
+RESTARTED_AFTER: Final = RetryDelay(base_seconds=1.0, limit_seconds=30.0)
 
 OnEvent = Callable[[Resource, str | None, Manifest], None]
 
@@ -72,7 +77,7 @@ def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
 
 
 class KopfThread:
-    """Runs kopf in its own thread until cancelled."""
+    """Runs kopf in a thread of its own, again and again, until cancelled."""
 
     def __init__(
         self,
@@ -82,26 +87,43 @@ class KopfThread:
         kubeconfig: Path | None,
         silence_seconds: float,
         on_event: OnEvent,
+        draw: Draw = random.uniform,
     ) -> None:
         self._ours = asyncio.get_running_loop()
+        self._resources = resources
         self._namespaces = namespaces
+        self._kubeconfig = kubeconfig
         self._settings = kopf_settings(silence_seconds)
-        self._registry = kopf_registry(resources, kubeconfig, self._hand_over)
         self._on_event = on_event
+        self._draw = draw
         self._ended: asyncio.Future[None] = self._ours.create_future()
         self._theirs: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
     async def run(self) -> None:
-        """Run kopf. Returns or raises when it ends by itself; cancelling this call stops it."""
-        thread = threading.Thread(target=self._in_thread, name="kopf", daemon=True)
-        thread.start()
+        """Run kopf, and start it again whenever it ends; cancelling this call stops it."""
+        failures = 0
+        while True:
+            begun = self._ours.time()
+            why = await self._run_once()
+            failures = 1 if self._ours.time() - begun > WORKED_SECONDS else failures + 1
+            delay_seconds = RESTARTED_AFTER.seconds_after(failures, self._draw)
+            log.warning("kopf_ended", error=why, restarted_in_seconds=round(delay_seconds, 1))
+            await asyncio.sleep(delay_seconds)
+
+    async def _run_once(self) -> str:
+        """Run kopf until it ends; returns why it did."""
+        self._ended = self._ours.create_future()
+        threading.Thread(target=self._in_thread, name="kopf", daemon=True).start()
         try:
             await asyncio.shield(self._ended)
+        except RuntimeError as error:
+            return str(error)
         finally:
             if self._theirs is not None and self._stop is not None and not self._ended.done():
                 self._theirs.call_soon_threadsafe(self._stop.set)
                 await asyncio.wait([self._ended], timeout=STOP_SECONDS)
+        return "it returned"
 
     def _in_thread(self) -> None:
         try:
@@ -115,7 +137,7 @@ class KopfThread:
         self._theirs = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         await kopf.operator(
-            registry=self._registry,
+            registry=kopf_registry(self._resources, self._kubeconfig, self._hand_over),
             settings=self._settings,
             standalone=True,
             clusterwide=not self._namespaces,

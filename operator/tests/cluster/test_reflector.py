@@ -169,6 +169,25 @@ async def test_a_continue_token_that_expired_restarts_the_list() -> None:
         assert len(store) == 700
 
 
+async def test_each_page_of_a_list_is_a_sign_of_life() -> None:
+    api = FakeApi()
+    for index in range(1200):
+        api.put(PODS, pod(f"p{index:04}"))
+    signs: list[int] = []
+    async with api.running(), api.client() as client:
+        mirror = Mirror(resource=PODS, store=Store(), client=client, on_change=Changes())
+        await mirror.list_anew(lambda: signs.append(len(api.requests)))
+        assert signs == [1, 2, 3]
+        api.hang(lambda r: "continue" in r.query)
+        reflector = Reflector(mirror, draw=no_delay)
+        task = asyncio.create_task(reflector.run())
+        await asyncio.sleep(0)
+        begun = reflector.active_at
+        await asyncio.wait_for(api.hung.wait(), 30)
+        assert reflector.active_at > begun
+        task.cancel()
+
+
 async def test_a_late_event_cannot_bring_back_what_a_delete_removed() -> None:
     store = Store()
     old = {"metadata": {"name": "a", "namespace": "x", "uid": "1", "resourceVersion": "5"}}

@@ -54,6 +54,44 @@ async def test_a_replica_that_was_never_created_is_made_after_a_minute(scene: Sc
     assert len(scene.engines()) == 1
 
 
+@pytest.mark.once
+async def test_a_new_leader_reads_the_pods_that_its_watch_has_not_reported(scene: Scene) -> None:
+    for name in "ab":
+        scene.node(name)
+    first = scene.operator
+    await scene.start_operator()
+    await scene.pass_time(20)
+    scene.api.stalled.add(PODS)
+    scene.create()
+    await scene.until(lambda: len(scene.engines()) == 2)
+    await first.kill()
+
+    def are_two() -> bool:
+        """There are two replicas."""
+        return len(scene.engines()) == 2
+
+    with scene.throughout(are_two):
+        await scene.pass_time(50)
+        assert not scene.operator.outside.killed
+        scene.api.stalled.clear()
+        await scene.until_ready()
+        await scene.pass_time(60)
+
+
+async def test_a_leader_that_loses_the_lease_goes_on_as_a_follower(scene: Scene) -> None:
+    scene.node("a")
+    scene.create(replicas=1)
+    await scene.until_ready()
+    scene.api.fail(lambda _: True, 503, times=100_000)
+    for resource in (PODS, NODES):
+        scene.api.end_watches(resource, 500)
+    await scene.pass_time(600)
+    assert not scene.operator.task.done()
+    scene.api.faults.clear()
+    scene.change(replicas=2)
+    await scene.until(lambda: scene.serving() == 2)
+
+
 async def test_one_write_that_always_fails_starves_no_other(scene: Scene) -> None:
     """A webhook that fails closed stands before Deployments; the engines start, and the status says so."""
     scene.node("a")

@@ -64,6 +64,7 @@ def arguments() -> argparse.Namespace:
         help="the folder with the embedding model's tokenizer",
     )
     parser.add_argument("--job", default="", help="the UID of the Job to which this pod belongs")
+    parser.add_argument("--index-uid", default="", help="the UID of the VectorIndex, for the promote step")
     parser.add_argument(
         "--report", type=Path, default=Path(TERMINATION_LOG_PATH), help="the file to write the report to"
     )
@@ -76,6 +77,7 @@ async def run_step(
     *,
     shard: int,
     job: str,
+    index_uid: str = "",
     tokenizer_folder: Path,
     environment: Mapping[str, str],
 ) -> StepReport:
@@ -90,6 +92,7 @@ async def run_step(
             tokenizer_folder=tokenizer_folder,
             hub_token=environment.get(ENV_HUB_TOKEN),
             job=job,
+            index_uid=index_uid,
         )
         try:
             if step is BuildStep.PLAN:
@@ -115,6 +118,7 @@ def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, i
                 config,
                 shard=options.shard,
                 job=options.job,
+                index_uid=options.index_uid,
                 tokenizer_folder=options.tokenizer,
                 environment=os.environ,
             )

@@ -107,7 +107,8 @@ def _swap(context: StepContext, now: float) -> None:
             BuildReason.WORKSPACE_INCOMPLETE,
             f"the collection {collection.name} has no descriptor; the build runs again",
         )
-    promoted = descriptor.model_copy(update={"build": context.config.build, "promoted_at": now})
+    marks = {"build": context.config.build, "promoted_at": now, "index_uid": context.index_uid}
+    promoted = descriptor.model_copy(update=marks)
     context.store.mark_promoted(collection.name, promoted)
     context.crash_point("before_swap")
     context.store.point(collection.alias, collection.name)

@@ -23,7 +23,7 @@ def no_crash(point: str) -> None:
 class StepContext:
     """The configuration of a step and its connections; `crash_point` is called before and after every write.
 
-    `job` is the UID of the Job to which the step's pod belongs.
+    `job` is the UID of the Job to which the step's pod belongs, and `index_uid` that of the VectorIndex.
     """
 
     config: BuildConfig
@@ -33,6 +33,7 @@ class StepContext:
     tokenizer_folder: Path
     hub_token: str | None = None
     job: str = ""
+    index_uid: str = ""
     crash_point: CrashPoint = no_crash
 
 

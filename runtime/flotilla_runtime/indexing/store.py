@@ -51,6 +51,7 @@ class Descriptor(BaseModel):
     metric: str
     canary: tuple[float, ...]
     promoted_at: float | None = None  # Unix seconds; None: it was never live
+    index_uid: str = ""  # of the VectorIndex that promoted it last; empty before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import pytest
 from flotilla_runtime.contract import BuildReason, DocumentCounts, MilvusConnection
 from flotilla_runtime.indexing.errors import BuildError
 from flotilla_runtime.indexing.store import Store
-from indexing_support.builds import Deaths, Index, Killed
+from indexing_support.builds import INDEX_UID, Deaths, Index, Killed
 from indexing_support.embedder import REFUSED_WORD, EmbedderState
 from indexing_support.milvus import MilvusServer
 
@@ -188,7 +188,7 @@ async def test_the_index_survives_a_kill_of_milvus(index: Index, milvus: MilvusS
     about = store.describe(index.live() or "")
     assert about is not None
     assert about.build == "b1"
-    assert about.promoted_at == index.now
+    assert (about.promoted_at, about.index_uid) == (index.now, INDEX_UID)
 
 
 async def test_a_slow_start_of_the_embedder_is_waited_for(index: Index, embedder: EmbedderState) -> None:

@@ -268,6 +268,7 @@ def test_a_step_that_fails_reports_its_reason_and_whether_another_try_helps(
     no_folder(builds)
     file = builds.folder / "config.json"
     file.write_text(builds.config().model_dump_json() if config is None else config)
-    options = argparse.Namespace(config=file, shard=0, job="j", tokenizer=builds.folder / "model")
+    folder = builds.folder / "model"
+    options = argparse.Namespace(config=file, shard=0, job="j", index_uid="", tokenizer=folder)
     report, ended = attempt(BuildStep.PLAN, options)
     assert (report.reason, ended) == (reason, status)

@@ -57,6 +57,9 @@ class Deaths:
         return crash
 
 
+INDEX_UID = "the-index"
+
+
 @dataclass(slots=True)
 class Index:
     """A folder of documents, and how it is indexed."""
@@ -131,6 +134,7 @@ class Index:
                 tokenizer_folder=self.folder / "model",
                 crash_point=crash,
                 job=self.job,
+                index_uid=INDEX_UID,
             )
             try:
                 return await run(context)

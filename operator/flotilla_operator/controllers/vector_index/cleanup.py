@@ -4,18 +4,23 @@ It runs inside the operator, because no new Job can be created in a namespace th
 Milvus' HTTP interface, which needs no extra library. It always ends at a deadline and reports what it left
 behind: whatever answers at that address must not block the deletion of the index or of its namespace. Milvus
 knows collections only by their names, so those of the index are found by the prefix that it gives them
-(`workloads.vector_index.identity`).
+(`workloads.vector_index.identity`). A new index of the same name has the same prefix. Its promotion writes
+its UID into the collection's descriptor, and what another index has promoted is left alone.
 """
 
 import asyncio
+import json
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import aiohttp
 
 DEADLINE_SECONDS = 20.0
+DESCRIPTOR = "flotilla.descriptor"  # the property of a collection, written by the runtime's build steps
 
 
 class CleanupState(StrEnum):
@@ -51,6 +56,7 @@ class Remains:
     token: str | None
     alias: str
     prefix: str
+    index_uid: str
 
 
 async def remove(remains: Remains) -> Cleanup:
@@ -85,10 +91,32 @@ async def _remove(remains: Remains) -> None:
                 raise CleanupError(f"{path}: {content.get('message') or content['code']}")
             return content.get("data")
 
-        await call("aliases/drop", {"aliasName": remains.alias})
-        for name in await call("collections/list", {}) or ():
-            if name.startswith(remains.prefix):
+        named = [name for name in await call("collections/list", {}) or () if name.startswith(remains.prefix)]
+        about = {name: await call("collections/describe", {"collectionName": name}) for name in named}
+        of_others = {name for name in named if promoted_by(about[name]) not in ("", remains.index_uid)}
+        alias = await call("aliases/describe", {"aliasName": remains.alias})
+        if _collection(alias) not in of_others:
+            await call("aliases/drop", {"aliasName": remains.alias})
+        for name in named:
+            if name not in of_others:
                 await call("collections/drop", {"collectionName": name})
+
+
+def promoted_by(described: Any) -> str:
+    """The UID of the index that promoted a collection, from Milvus' description of it; empty for none."""
+    found = described if isinstance(described, Mapping) else {}
+    held = found.get("properties") or ()
+    texts = [one.get("value") for one in held if isinstance(one, Mapping) and one.get("key") == DESCRIPTOR]
+    for text in (*texts, found.get("description")):
+        with suppress(ValueError, TypeError):
+            descriptor = json.loads(text or "")
+            if isinstance(descriptor, Mapping):
+                return str(descriptor.get("index_uid") or "")
+    return ""
+
+
+def _collection(alias: Any) -> str:
+    return str(alias.get("collectionName") or "") if isinstance(alias, Mapping) else ""
 
 
 class Cleanups:
@@ -96,6 +124,11 @@ class Cleanups:
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Cleanup]] = {}
+        self._looked_at: dict[str, datetime] = {}
+
+    def first_look(self, uid: str, now: datetime) -> datetime:
+        """When this process looked first at the index that is being deleted."""
+        return self._looked_at.setdefault(uid, now)
 
     def start(self, uid: str, remains: Remains) -> None:
         """Start the removal, unless it has started."""
@@ -111,9 +144,11 @@ class Cleanups:
 
     def keep_only(self, uids: Set[str]) -> None:
         """Forget the removals of all other indexes, which no longer exist."""
-        for uid in self._tasks.keys() - uids:
+        for uid in (self._tasks.keys() | self._looked_at.keys()) - uids:
             self.forget(uid)
 
     def forget(self, uid: str) -> None:
-        """Forget the removal of an index that no longer has our finalizer, or is not being deleted."""
-        self._tasks.pop(uid, None)
+        """End the removal of an index that no longer has our finalizer, or is not being deleted."""
+        self._looked_at.pop(uid, None)
+        if (task := self._tasks.pop(uid, None)) is not None:
+            task.cancel()

@@ -78,7 +78,7 @@ class VectorIndexController:
 
     async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Observed | Leaving:
         """Everything that a decision about this index needs."""
-        return await observe(manifest, world, self._cleanups)
+        return await observe(manifest, world, self._cleanups, now)
 
     def decide(self, observed: Observed | Leaving, now: datetime) -> Decision | Farewell:
         """The index's next step, or the farewell of one that is being deleted."""

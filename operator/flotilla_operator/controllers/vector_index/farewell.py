@@ -2,6 +2,7 @@
 
 The collections in an external Milvus are removed first, if the deletion policy says so. At the deadline the
 index lets go in any case, and an event says what was left: nothing outside the cluster may block a deletion.
+The time counts from the operator's first look, because nobody could remove anything before.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from enum import StrEnum
 
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
 from flotilla_operator.controllers.vector_index.seen import Leaving
-from flotilla_operator.objects.times import parsed_timestamp
 
 CLEANUP_LOOK_SECONDS = 1.0
 CLEANUP_DEADLINE = timedelta(seconds=45)
@@ -55,7 +55,7 @@ def farewell(leaving: Leaving, now: datetime) -> Farewell:
         return Farewell(leaving=leaving, reason=FarewellReason.REMOVED)
     if cleanup is not None and cleanup.state is CleanupState.GIVEN_UP:
         return Farewell(leaving=leaving, reason=FarewellReason.GIVEN_UP, message=cleanup.message)
-    over = now >= parsed_timestamp(leaving.manifest["metadata"]["deletionTimestamp"]) + CLEANUP_DEADLINE
+    over = now >= leaving.looked_at_since + CLEANUP_DEADLINE
     return Farewell(
         leaving=leaving,
         reason=FarewellReason.TOO_LATE if over else FarewellReason.UNDER_WAY,

@@ -1,6 +1,7 @@
 """Gathers the facts about an index from the caches, and reads secrets by name. It decides nothing."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.parts import DeletionPolicy, TokenSecretRef
@@ -50,12 +51,12 @@ def owner_of(manifest: Manifest) -> Owner:
     )
 
 
-async def observe(manifest: Manifest, world: World, cleanups: Cleanups) -> Observed | Leaving:
+async def observe(manifest: Manifest, world: World, cleanups: Cleanups, now: datetime) -> Observed | Leaving:
     """Everything that a decision about this index needs."""
     owner = owner_of(manifest)
     cleanups.keep_only(world.caches.store(VECTOR_INDEXES).uids())
     if "deletionTimestamp" in manifest["metadata"]:
-        return await _leaving(manifest, owner, world, cleanups)
+        return await _leaving(manifest, owner, world, cleanups, now)
     cleanups.forget(owner.uid)
     return await _observed(manifest, owner, world)
 
@@ -87,7 +88,9 @@ async def _observed(manifest: Manifest, owner: Owner, world: World) -> Observed:
     )
 
 
-async def _leaving(manifest: Manifest, owner: Owner, world: World, cleanups: Cleanups) -> Leaving:
+async def _leaving(
+    manifest: Manifest, owner: Owner, world: World, cleanups: Cleanups, now: datetime
+) -> Leaving:
     """An index that is being deleted. When its remains cannot be read, it is looked at again."""
     held = FINALIZER in (manifest["metadata"].get("finalizers") or ())
     if not held:
@@ -101,6 +104,7 @@ async def _leaving(manifest: Manifest, owner: Owner, world: World, cleanups: Cle
         manifest=manifest,
         owner=owner,
         remembered=remembered(manifest),
+        looked_at_since=cleanups.first_look(owner.uid, now) if held else now,
         held=held,
         deletes=_deletes(manifest),
         remains=remains,
@@ -129,6 +133,7 @@ async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | 
         token=_text(content) if content is not None else None,
         alias=alias_name(owner),
         prefix=collection_prefix(owner),
+        index_uid=owner.uid,
     )
 
 

@@ -6,6 +6,7 @@ collections matters, and an invalid spec must not block the deletion.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
@@ -96,12 +97,13 @@ class Leaving:
 
     `held` says whether our finalizer holds it, and `deletes` whether its deletion policy is Delete. `remains`
     is what it has in an external Milvus, None for nothing. `unreadable` says why that is not known now.
-    `cleanup` is the removal, once it has started.
+    `cleanup` is the removal, once it has started. `looked_at_since` is when this process saw the deletion.
     """
 
     manifest: Manifest
     owner: Owner
     remembered: Remembered
+    looked_at_since: datetime
     held: bool
     deletes: bool = False
     remains: Remains | None = None

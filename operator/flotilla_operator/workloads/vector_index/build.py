@@ -205,6 +205,8 @@ def _pod_spec(
     if step is not BuildStep.PROMOTE:
         volumes.append(document_source(spec.source.path).volume)
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIRECTORY, "readOnly": True})
+    if step is BuildStep.PROMOTE:
+        args += ["--index-uid", owner.uid]
     environment = secret_environment(owner, spec, embedder.spec)
     if step is BuildStep.PLAN:
         environment += [_job_uid(), *_hub_environment(embedder)]

@@ -58,10 +58,10 @@ class Stage:
         for manifest in manifests:
             self.objects[manifest["kind"], manifest["metadata"]["name"]] = manifest
 
-    def observe(self) -> Observed | Leaving:
-        return asyncio.run(self.observing())
+    def observe(self, now: datetime = NOW) -> Observed | Leaving:
+        return asyncio.run(self.observing(now))
 
-    async def observing(self) -> Observed | Leaving:
+    async def observing(self, now: datetime = NOW) -> Observed | Leaving:
         caches = Caches.of(self.index, *self.objects.values())
         world = World(
             caches=caches,
@@ -72,10 +72,10 @@ class Stage:
             absent_nodes=NoneIsGone(),
         )
         name = self.index["metadata"]["name"]
-        return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world, NOW)
+        return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world, now)
 
     def plan(self, now: datetime = NOW) -> Plan:
-        return plan_by(self.controller, self.observe(), now)
+        return plan_by(self.controller, self.observe(now), now)
 
     def step(self, now: datetime = NOW) -> Plan:
         """Plan, and carry the plan out."""
@@ -198,7 +198,8 @@ def being_emptied(stage: Stage, state: CleanupState) -> Leaving:
     stage.index["metadata"]["deletionTimestamp"] = NOW.isoformat()
     seen = stage.observe()
     assert isinstance(seen, Leaving)
-    remains = Remains(uri="http://milvus.example", database="default", token=None, alias="a", prefix="a_g_")
+    there = {"uri": "http://milvus.example", "database": "default", "token": None}
+    remains = Remains(**there, alias="a", prefix="a_g_", index_uid="uid")  # type: ignore[arg-type]
     return replace(seen, held=True, deletes=True, remains=remains, cleanup=Cleanup(state=state))
 
 

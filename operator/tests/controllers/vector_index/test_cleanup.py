@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from flotilla_operator.controllers.vector_index import cleanup
 from flotilla_operator.controllers.vector_index.cleanup import (
@@ -52,7 +54,8 @@ async def server(body: bytes | None) -> AsyncIterator[str]:
 
 
 def remains(uri: str) -> Remains:
-    return Remains(uri=uri, database="default", token=None, alias="a", prefix="flotilla_a_g_")
+    there = {"uri": uri, "database": "default", "token": None}
+    return Remains(**there, alias="a", prefix="flotilla_a_g_", index_uid="uid-a")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,83 @@ async def test_a_removal_is_forgotten_at_the_next_look_at_an_index_after_its_own
 def removed(cleanups: Cleanups, uid: str, what: Remains) -> bool:
     cleanups.start(uid, what)
     return cleanups.state(uid) == Cleanup(state=CleanupState.DONE)
+
+
+class Milvus:
+    """The answers of Milvus' HTTP interface, by path and name."""
+
+    def __init__(self, promoted_by: dict[str, str], alias_of: str) -> None:
+        self.promoted_by = promoted_by
+        self.alias_of = alias_of
+        self.dropped: list[str] = []
+
+    def answer(self, path: str, body: dict[str, str]) -> Any:
+        match path:
+            case "collections/list":
+                return [*self.promoted_by, "somebody_elses"]
+            case "collections/describe":
+                uid = self.promoted_by[body["collectionName"]]
+                about = json.dumps({"generation": "g-1", **({"index_uid": uid} if uid else {})})
+                kept = [{"key": "ttl", "value": "7"}, {"key": "flotilla.descriptor", "value": about}]
+                return {"description": "{}", "properties": kept}
+            case "aliases/describe":
+                return {"aliasName": body["aliasName"], "collectionName": self.alias_of}
+            case _:
+                self.dropped += [body.get("collectionName") or body["aliasName"]]
+                return {}
+
+    async def handle(self, request: web.Request) -> web.Response:
+        path = request.path.removeprefix("/v2/vectordb/")
+        return web.json_response({"code": 0, "data": self.answer(path, await request.json())})
+
+
+@pytest.mark.parametrize(
+    ("promoted_by", "alias_of", "dropped"),
+    [
+        pytest.param(
+            {"flotilla_a_g_1": "uid-a", "flotilla_a_g_2": ""},
+            "flotilla_a_g_1",
+            ["a", "flotilla_a_g_1", "flotilla_a_g_2"],
+            id="its own, and those that were never promoted or by a release that wrote no UID",
+        ),
+        pytest.param(
+            {"flotilla_a_g_1": "uid-a", "flotilla_a_g_2": "uid-of-the-next"},
+            "flotilla_a_g_2",
+            ["flotilla_a_g_1"],
+            id="nothing of a new index of the same name",
+        ),
+        pytest.param(
+            {"flotilla_a_g_1": "uid-of-the-next"}, "flotilla_a_g_1", [], id="nothing that it has taken over"
+        ),
+    ],
+)
+async def test_a_removal_drops_what_no_other_index_has_promoted(
+    promoted_by: dict[str, str], alias_of: str, dropped: list[str]
+) -> None:
+    milvus = Milvus(promoted_by, alias_of)
+    application = web.Application()
+    application.router.add_post("/{path:.*}", milvus.handle)
+    async with TestServer(application) as listening:
+        assert await remove(remains(str(listening.make_url("")))) == cleanup.DONE
+    assert milvus.dropped == dropped
+
+
+async def test_a_removal_ends_with_the_finalizer() -> None:
+    cleanups = Cleanups()
+    async with server(None) as uri:
+        cleanups.start("uid-a", remains(uri))
+        await asyncio.sleep(0.01)
+        (running,) = [task for task in asyncio.all_tasks() if "remove" in repr(task.get_coro())]
+        cleanups.forget("uid-a")
+        await asyncio.wait([running], timeout=5)
+        assert running.cancelled()
+
+
+def test_the_time_of_a_removal_counts_from_the_first_look() -> None:
+    stage = Stage(leaving_index("http://milvus.example"), milvus={"token": b"\xff\xfe"})
+    an_hour_later = NOW + 60 * MINUTE
+    assert stage.plan(an_hour_later).finalizers is None
+    assert stage.plan(an_hour_later + MINUTE).finalizers == ()
 
 
 def test_a_spec_without_a_readable_milvus_leaves_nothing_to_do() -> None:

@@ -26,7 +26,7 @@ import asyncio, sys
 from flotilla_operator.controllers.vector_index.cleanup import Remains, remove
 
 uri, token, prefix = sys.argv[1:]
-remains = Remains(uri=uri, database="default", token=token, alias="flotilla_a", prefix=prefix)
+remains = Remains(uri=uri, database="default", token=token, alias="flotilla_a", prefix=prefix, index_uid="")
 done = asyncio.run(remove(remains))
 print(done.state, done.message)
 """
@@ -90,7 +90,13 @@ def removed(uri: str, **environment: str) -> str:
 
 def test_collections_are_dropped_over_https_with_the_token(milvus: SecuredMilvus) -> None:
     assert removed(milvus.uri, SSL_CERT_FILE=str(milvus.authority)).strip() == "Done"
-    paths = ["aliases/drop", "collections/list", "collections/drop"]
+    paths = [
+        "collections/list",
+        "collections/describe",
+        "aliases/describe",
+        "aliases/drop",
+        "collections/drop",
+    ]
     assert milvus.calls == [(f"/v2/vectordb/{path}", f"Bearer {TOKEN}") for path in paths]
 
 
