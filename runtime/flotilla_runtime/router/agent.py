@@ -12,7 +12,10 @@ been carried out, and as long as the last successful round is at most `STALE_SEC
 
 When its own pod is being deleted, the agent tells HAProxy to close each connection after its answer. GET
 /v1/drained, the preStop hook of both containers, answers when nothing is in flight or queued any more, but
-not before the Service has had time to remove this pod. While the pod is not being deleted, it answers 409.
+not before the Service has had time to remove this pod. The kubelet calls the hook only for a pod that it
+stops, but others may call it too. So the agent asks the API server for its own pod where the watch says
+nothing of a deletion, and answers 409 if there is none. If the API server does not answer, the agent takes
+the caller for the kubelet and drains, until it sees its pod again without a deletion.
 """
 
 import asyncio
@@ -90,6 +93,7 @@ class RouterAgent:
         self._reported: Mapping[Command, str] = {}
         self._done: tuple[Command, ...] = ()
         self._draining_since: float | None = None
+        self._presumed = False  # that the pod is being deleted, while the API server does not say
         self._looks = EngineLooks(self._replicas, port=config.engine_port)
         self._caches = CacheLooks(self._serving, port=config.engine_port)
         self._arrivals = CounterRate()
@@ -166,15 +170,30 @@ class RouterAgent:
         """Wait until no request is left in this router; False when this pod is not being deleted."""
         give_up = self._clock() + noticed_within_seconds
         while self._draining_since is None:
-            if self._clock() > give_up:
+            if self._clock() > give_up and not await self._must_drain():
                 return False
             await asyncio.sleep(LOOK_SECONDS)
-        deadline = self._draining_since + self._config.drain_deadline_seconds
-        settled = self._draining_since + ENDPOINTS_FORGET_SECONDS
-        while self._clock() < deadline:
-            if self._clock() > settled and self._is_idle():
+        begun = self._draining_since
+        deadline = begun + self._config.drain_deadline_seconds
+        while self._draining_since is not None and self._clock() < deadline:
+            if self._clock() > begun + ENDPOINTS_FORGET_SECONDS and self._is_idle():
                 return True
             await asyncio.sleep(LOOK_SECONDS)
+        return self._draining_since is not None
+
+    async def _must_drain(self) -> bool:
+        """Whether this pod is being deleted, or nobody can say that it is not; a drain then begins."""
+        try:
+            own = await self._routers.ask(self._own_pod)
+        except (OSError, TimeoutError, ValueError) as error:
+            log.warning("own_pod_unknown", error=repr(error))
+            self._presumed = True
+        else:
+            if own is not None and not pods.is_terminating(own):
+                return False
+        if self._draining_since is None:
+            self._draining_since = self._clock()
+            log.info("router_draining")
         return True
 
     def _is_idle(self) -> bool:
@@ -226,9 +245,14 @@ class RouterAgent:
     def _desired(self, replicas: pods.Replicas) -> Desired:
         routers = self._routers.pods
         own = routers.get(self._own_pod)
-        if self._draining_since is None and own is not None and pods.is_terminating(own):
-            self._draining_since = self._clock()
-            log.info("router_draining")
+        if own is not None and pods.is_terminating(own):
+            self._presumed = False
+            if self._draining_since is None:
+                self._draining_since = self._clock()
+                log.info("router_draining")
+        elif self._presumed and own is not None and self._routers.is_current:
+            self._presumed, self._draining_since = False, None
+            log.info("router_goes_on")
         desired = Desired(
             replicas=replicas.usable,
             live_routers=pods.live_routers(routers.values(), own_name=self._own_pod),

@@ -27,6 +27,7 @@ PAGE_PODS = 500
 WATCH_SECONDS = 300
 SILENCE_SECONDS = 90.0
 REQUEST_SECONDS = 30.0
+ASK_SECONDS = 5.0  # the kubelet waits for the answer to its hook
 LINE_BYTES = 4 * 1024 * 1024  # the largest pod the API server can store has 1.5 MiB
 BACKOFF = Backoff(base_seconds=0.2, limit_seconds=15.0, least_share=0.5)
 UNREADABLE = (LookupError, TypeError, AttributeError)  # raised for JSON that is not an object of the API
@@ -93,6 +94,7 @@ class PodWatch:
         self._version: str | None = None
         self.pods: dict[str, Mapping[str, Any]] = {}
         self.synced = False
+        self.is_current = False  # whether the API server has said something since the last failure
 
     async def run(self) -> None:
         """Run until cancelled. A watch that ended well is followed by the shortest pause of the backoff."""
@@ -103,13 +105,38 @@ class PodWatch:
                     await self._follow(session)
                     failures = 0
                 except StaleVersion as reason:
+                    self.is_current = False
                     log.info("pods_listed_again", selector=self._selector, reason=str(reason))
                     self._version = None
                     failures += 1
                 except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                    self.is_current = False
                     log.warning("pod_watch_failed", selector=self._selector, error=repr(error))
                     failures += 1
                 await asyncio.sleep(self._backoff.seconds_after(1 + failures, random.uniform))
+
+    async def ask(self, name: str) -> Mapping[str, Any] | None:
+        """A pod of the selector as the API server has it now, None when there is none.
+
+        Raises OSError, TimeoutError or ValueError when the API server does not say.
+        """
+        query = {"labelSelector": self._selector, "fieldSelector": f"metadata.name={name}"}
+        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+        try:
+            async with (
+                self._access.session() as session,
+                session.get(
+                    self._path, params=query, headers=self._access.headers(), timeout=timeout
+                ) as response,
+            ):
+                response.raise_for_status()
+                page = await response.json()
+        except aiohttp.ClientError as error:
+            raise ConnectionError(repr(error)) from error
+        try:
+            return next((pod for pod in page["items"] if pod["metadata"]["name"] == name), None)
+        except UNREADABLE as error:
+            raise ValueError(f"the list of pods cannot be parsed: {error!r}") from error
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         if self._version is None:
@@ -139,6 +166,7 @@ class PodWatch:
                 break
             query["continue"] = more
         self.pods, self._version, self.synced = pods, version, True
+        self.is_current = True
         self._on_change()
 
     async def _events(self, session: aiohttp.ClientSession) -> AsyncIterator[Mapping[str, Any]]:
@@ -154,6 +182,7 @@ class PodWatch:
             self._path, params=query, headers=self._access.headers(), timeout=timeout
         ) as response:
             _check(response)
+            self.is_current = True
             try:
                 async for line in response.content:
                     yield json.loads(line)

@@ -338,6 +338,29 @@ async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
             assert (await asyncio.wait_for(waiting, 30))[0] == 200
 
 
+async def test_a_router_whose_watch_says_nothing_asks_whether_it_is_being_deleted() -> None:
+    async with two_replicas() as (made, router, _):
+        made.api.silent = True
+        made.api.put(pod("router-1", labels=ROUTERS, terminating=True))
+        waiting = asyncio.create_task(get(router, "/v1/drained"))
+        await until_waited_for_deletion(router, waiting)
+        assert (await waiting)[0] == 200
+        await until(lambda: router.status.draining)
+
+
+async def test_a_router_drains_when_the_api_server_is_away_and_goes_on_if_it_was_not_deleted() -> None:
+    async with two_replicas() as (made, router, caller):
+        made.api.failing = True
+        made.api.break_watches()
+        waiting = asyncio.create_task(get(router, "/v1/drained"))
+        await until_waited_for_deletion(router, waiting)
+        assert (await waiting)[0] == 200
+        await until(lambda: router.status.draining)
+        made.api.failing = False
+        await until(lambda: not router.status.draining)
+        assert (await caller.post(session="x")).status == 200
+
+
 async def test_a_router_that_is_deleted_waits_until_its_service_has_forgotten_it() -> None:
     """Also one that has nothing to do: callers may still be sent to it."""
     async with two_replicas() as (made, router, _):

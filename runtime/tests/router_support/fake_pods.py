@@ -101,6 +101,9 @@ class FakePods:
             return web.json_response(self.odd_lists.pop(0))
         self.selectors.append(request.query["labelSelector"])
         chosen = [pod for pod in self.pods.values() if selects(request.query["labelSelector"], pod)]
+        if field := request.query.get("fieldSelector"):
+            name = field.removeprefix("metadata.name=")
+            chosen = [pod for pod in chosen if pod["metadata"]["name"] == name]
         start = int(request.query.get("continue", "0"))
         metadata = {"resourceVersion": str(self.version)}
         if start + self.page_size < len(chosen):
