@@ -15,6 +15,7 @@ from typing import Any
 from flotilla_operator.objects.resources import Manifest
 
 INTERVAL_SECONDS = 10.0
+FIGURES = frozenset({"bottleneck"})  # words that follow from figures and change as often
 
 
 def without_nulls(value: Any) -> Any:
@@ -67,7 +68,7 @@ def _headline(status: Mapping[str, Any]) -> tuple[Any, ...]:
         (c.get("type"), c.get("status"), c.get("reason"), c.get("observedGeneration"))
         for c in status.get("conditions") or ()
     )
-    words = {key: value for key, value in status.items() if isinstance(value, str)}
+    words = {key: value for key, value in status.items() if isinstance(value, str) and key not in FIGURES}
     failures = (status.get("backoff") or {}).get("failures")
     return conditions, words, status.get("observedGeneration"), failures
 

@@ -625,6 +625,13 @@ async def test_figures_wait_ten_seconds_and_conditions_do_not() -> None:
         assert len(b.sent()) == 2
 
 
+async def test_a_word_that_follows_from_figures_waits_as_they_do() -> None:
+    async with bench() as b:
+        await b.status(phase="Ready", bottleneck="Model")
+        assert await b.status(phase="Ready", bottleneck="Queue") == 10
+        assert await b.status(phase="Paused", bottleneck="Queue") is None
+
+
 async def test_a_failure_that_is_counted_does_not_wait() -> None:
     async with bench() as b:
         await b.status(load=1, backoff={"failures": 1})

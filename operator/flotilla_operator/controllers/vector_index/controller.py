@@ -24,6 +24,7 @@ from flotilla_operator.objects.resources import (
     JOBS,
     MODEL_REPLICA_SETS,
     NETWORK_POLICIES,
+    NODES,
     PERSISTENT_VOLUME_CLAIMS,
     POD_DISRUPTION_BUDGETS,
     PODS,
@@ -56,6 +57,7 @@ class VectorIndexController:
         POD_DISRUPTION_BUDGETS,
         NETWORK_POLICIES,
         PERSISTENT_VOLUME_CLAIMS,
+        NODES,
     )
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ a Job can be complete without a report. The step then counts as not done and run
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -53,8 +53,13 @@ class StepJob:
         return self.runs.step
 
 
-def step_job(owner: Owner, job: Manifest, pods: Sequence[Manifest]) -> StepJob | None:
-    """The owner's Job with the reports of its pods; None when it is not a step of a build."""
+def step_job(
+    owner: Owner, job: Manifest, pods: Sequence[Manifest], silent_nodes: Collection[str] = ()
+) -> StepJob | None:
+    """The owner's Job with the reports of its pods; None when it is not a step of a build.
+
+    `silent_nodes` are nodes whose kubelet does not report.
+    """
     runs = step_run(owner, job)
     if runs is None:
         return None
@@ -68,7 +73,7 @@ def step_job(owner: Owner, job: Manifest, pods: Sequence[Manifest]) -> StepJob |
         done=(job.get("status") or {}).get("succeeded") or 0,
         report=_report(runs.step, state, pods),
         ended_at=_ended_at(job),
-        trouble=_trouble(pods) if state is JobState.RUNNING else None,
+        trouble=_trouble(pods, silent_nodes) if state is JobState.RUNNING else None,
     )
 
 
@@ -127,10 +132,18 @@ def _terminated(pod: Manifest) -> list[Manifest]:
     return [state["terminated"] for state in _container_states(pod) if state.get("terminated")]
 
 
-def _trouble(pods: Sequence[Manifest]) -> str | None:
-    """Why a pod does not run, in the words of the kubelet or the scheduler."""
+def _trouble(pods: Sequence[Manifest], silent_nodes: Collection[str]) -> str | None:
+    """Why a pod does not run, in the words of the kubelet or the scheduler.
+
+    A Job makes no other pod before this one has ended for certain.
+    """
     for pod in pods:
-        name = pod["metadata"]["name"]
+        name, node = pod["metadata"]["name"], (pod.get("spec") or {}).get("nodeName")
+        if node in silent_nodes and not pod_is_over(pod):
+            return (
+                f"pod {name} is on node {node}, which does not report, so nobody knows whether it runs; if "
+                "the node is down for good, delete the Node object, and the pod is replaced"
+            )
         for state in _container_states(pod):
             waiting = state.get("waiting") or {}
             if waiting.get("reason") and waiting["reason"] not in NORMAL_WAITS:

@@ -7,6 +7,7 @@ from typing import Any
 from flotilla_operator.api.parts import DeletionPolicy, TokenSecretRef
 from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, VectorIndexSpec
 from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.controllers.conditions import is_true
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.live_objects import LiveObject, live_object
@@ -21,6 +22,7 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     JOBS,
+    NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     VECTOR_INDEXES,
@@ -156,11 +158,19 @@ def _live(named: Iterable[Manifest], owner: Owner, caches: Caches) -> list[LiveO
 
 def _jobs(owner: Owner, caches: Caches) -> list[StepJob]:
     found = [
-        step_job(owner, job, caches.owned(PODS, job["metadata"]["uid"]))
+        step_job(owner, job, pods, [node for pod in pods if (node := _silent_node(pod, caches))])
         for job in caches.owned(JOBS, owner.uid)
         if "deletionTimestamp" not in job["metadata"]
+        for pods in [caches.owned(PODS, job["metadata"]["uid"])]
     ]
     return [job for job in found if job is not None]
+
+
+def _silent_node(pod: Manifest, caches: Caches) -> str | None:
+    """The pod's node, if its kubelet does not report."""
+    name = (pod.get("spec") or {}).get("nodeName")
+    node = caches.get(NODES, "", name) if name else None
+    return name if node is not None and not is_true(node, "Ready") else None
 
 
 def _build_config_maps(owner: Owner, caches: Caches) -> list[LiveObject]:
