@@ -2,9 +2,9 @@
 
 A change that people or tools wait for is written at once: a condition's status or reason, the observed
 generation, a phase or a URL. So is a change that a later reconcile could not compute again: a counted
-failure, and the time since which a replica waits, when the pods that carried this time are gone. Figures
-change all the time, so they are written at most once per interval and object. A status that equals the live
-one is not written.
+failure, the times of a rollout, and the time since which a replica waits, when the pods that carried this
+time are gone. Figures change all the time, so they are written at most once per interval and object. A status
+that equals the live one is not written.
 """
 
 import time
@@ -15,6 +15,7 @@ from typing import Any
 from flotilla_operator.objects.resources import Manifest
 
 INTERVAL_SECONDS = 10.0
+TIMES = ("progressTime", "trialTime", "clockStoppedTime")  # of `status.rollout`
 FIGURES = frozenset({"bottleneck"})  # words that follow from figures and change as often
 
 
@@ -70,7 +71,9 @@ def _headline(status: Mapping[str, Any]) -> tuple[Any, ...]:
     )
     words = {key: value for key, value in status.items() if isinstance(value, str) and key not in FIGURES}
     failures = (status.get("backoff") or {}).get("failures")
-    return conditions, words, status.get("observedGeneration"), failures
+    rollout = status.get("rollout") or {}
+    times = [rollout.get(name) for name in TIMES]
+    return conditions, words, status.get("observedGeneration"), failures, times
 
 
 def _ages(status: Mapping[str, Any]) -> Counter[Any]:

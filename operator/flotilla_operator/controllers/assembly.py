@@ -111,6 +111,7 @@ async def assemble(
         secrets=CachedSecrets(client, clock=clock.monotonic),
         decisions=steering,
         absent_nodes=AbsentNodesByCache(client, caches, clock=clock.monotonic),
+        steady=clock.monotonic,
     )
     health = _health(config, mirrors, queue, fence, metrics)
     await _serve(config, health, metrics, outside, stack)

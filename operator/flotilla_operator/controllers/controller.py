@@ -15,7 +15,7 @@ While a deleted object carries a finalizer of ours, `decide` sees `metadata.dele
 returns `finalizers=()` when nothing is left to do. Once the object is gone, the controller is not called.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -65,7 +65,7 @@ class SecretReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Everything `observe` may look at."""
+    """Everything `observe` may look at. `steady` is a clock in seconds that does not jump."""
 
     caches: Caches
     measurements: Measurements
@@ -73,6 +73,7 @@ class World:
     secrets: SecretReader
     decisions: Decisions
     absent_nodes: AbsentNodes
+    steady: Callable[[], float]
 
     async def secret(self, namespace: str, name: str) -> Secret | None:
         """One secret by name, or None when it does not exist."""

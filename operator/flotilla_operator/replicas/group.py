@@ -10,7 +10,7 @@ left to the kubelet's retries and reported in a condition with the container's l
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from flotilla_operator.objects.quantities import Amounts
@@ -168,7 +168,8 @@ class ReplicaGroup:
     """One replica as its pods show it.
 
     `members` are in the order of their stages; `stages` is how many there should be. `shares_id` says that
-    routers give its server id to another group.
+    routers give its server id to another group. `drained_for` is how long it has drained by a clock that does
+    not jump; None where only the wall clock tells.
     """
 
     name: str
@@ -187,6 +188,7 @@ class ReplicaGroup:
     started: bool = False
     going: bool = False
     drain_epoch: int | None = None
+    drained_for: timedelta | None = None
     node_leaves: bool = False
     moved: bool = False
     shares_id: bool = False

@@ -92,4 +92,5 @@ def world(
         secrets=secrets or Secrets({}),
         decisions=decisions or NothingDecided(),
         absent_nodes=AllAreGone(caches),
+        steady=lambda: 0.0,
     )

@@ -277,6 +277,7 @@ async def loop(kind: Kind) -> AsyncIterator[Loop]:
             secrets=secrets,
             decisions=steering,
             absent_nodes=NoneIsGone(),
+            steady=lambda: 0.0,
         )
         reconciler = Reconciler([controller], world, hands, now=lambda: NOW)
         looping = Loop(api, caches, reconciler, wakes, woken)

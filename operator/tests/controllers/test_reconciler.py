@@ -161,6 +161,7 @@ async def bench() -> AsyncIterator[Bench]:
                 secrets=CachedSecrets(client),
                 decisions=steering,
                 absent_nodes=NoneIsGone(),
+                steady=lambda: 0.0,
             ),
             Hands(
                 queue=made.queue,
@@ -537,6 +538,7 @@ async def test_who_makes_a_secret_asks_until_it_is_seen_and_then_once_a_minute()
             secrets=secrets,
             decisions=NothingDecided(),
             absent_nodes=NoneIsGone(),
+            steady=lambda: 0.0,
         )
         assert await world.own_secret("default", "s", "me") is None
         api.put(SECRETS, {"metadata": {**secret, "ownerReferences": [{**owner, "uid": "before"}]}})

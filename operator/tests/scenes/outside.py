@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 
 from aiohttp import web
 
@@ -122,9 +123,13 @@ class SceneOutside:
         loop = running_loop()
         self.api = api
         self.killed = False
+        self.jump_seconds = 0.0  # of this process' wall clock
         self.place = Place(kubeconfig=None, namespace="flotilla", identity=f"operator-{seed}")
-        self.clock = Clock(monotonic=loop.time, now=loop.now, draw=random.Random(seed).uniform)
+        self.clock = Clock(monotonic=loop.time, now=self._now, draw=random.Random(seed).uniform)
         self._scraped = scraped
+
+    def _now(self) -> datetime:
+        return running_loop().now() + timedelta(seconds=self.jump_seconds)
 
     async def connect(self, before_write: Callable[[], None] | None = None) -> Direct:
         return Direct(self, before_write)

@@ -177,3 +177,53 @@ async def test_two_replicas_with_one_server_id_are_repaired(scene: Scene) -> Non
     await scene.until(
         lambda: len({pod["metadata"]["annotations"][ids] for pod in scene.pods()}) == 2 and scene.is_ready()
     )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_jumps_ends_no_drain_early(scene: Scene, hours: int) -> None:
+    scene.node("a")
+    scene.create(drain={"deadlineSeconds": 600})
+    await scene.until_ready()
+    scene.routers.of("llama").busy = True
+    scene.change(replicas=1)
+    await scene.until(scene.draining)
+    await scene.pass_time(60)
+    scene.operator.outside.jump_seconds = hours * 3600
+    await scene.pass_time(500)
+    assert len(scene.pods()) == 2, "its deadline is not over"
+    await scene.pass_time(60)
+    assert len(scene.pods()) == 1
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_jumps_rolls_nothing_back(scene: Scene, hours: int) -> None:
+    await fail_to_update(scene)
+    await scene.pass_time(60)
+    scene.operator.outside.jump_seconds = hours * 3600
+    await scene.pass_time(480)
+    assert not scene.says("Progressing", "False", "RolledBack")
+    await scene.pass_time(120)
+    assert scene.says("Progressing", "False", "RolledBack")
+
+
+async def test_time_without_an_operator_rolls_nothing_back(scene: Scene) -> None:
+    await fail_to_update(scene)
+    await scene.pass_time(60)
+    await scene.operator.kill()
+    await scene.pass_time(3600)
+    await scene.start_operator()
+    await scene.pass_time(500)
+    assert not scene.says("Progressing", "False", "RolledBack")
+    await scene.pass_time(200)
+    assert scene.says("Progressing", "False", "RolledBack")
+
+
+async def fail_to_update(scene: Scene) -> None:
+    """An update begins whose replicas come to a node that does not start them."""
+    scene.node("a", gpus=12)
+    scene.create(update={"progressDeadlineSeconds": 600})
+    await scene.until_ready()
+    scene.node("b", mute=True, labels={"pool": "other"})
+    scene.change(placement={"nodeSelector": {"pool": "other"}})
+    await scene.until(lambda: "b" in scene.nodes_of())

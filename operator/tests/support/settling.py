@@ -92,6 +92,7 @@ class SettlingCluster:
             secrets=EverySecret(current["metadata"]["uid"]),
             decisions=NothingDecided(),
             absent_nodes=NoneIsGone(),
+            steady=lambda: 0.0,
         )
         list(controller.references(current))
         facts = await controller.observe(key, current, world, now)

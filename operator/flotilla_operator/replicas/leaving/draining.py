@@ -100,7 +100,8 @@ def next_step(
     servers = [router.server(group.name) for router in routers]
     told = [server for server in servers if server and server.acknowledged_drain_epoch == group.drain_epoch]
     in_flight = sum(server.in_flight + server.queued for server in told)
-    left = began_at(group.drain_epoch) + deadline - now
+    lasted = now - began_at(group.drain_epoch) if group.drained_for is None else group.drained_for
+    left = deadline - lasted
     idle_looks = max((server.idle_looks for server in told), default=0)
     if left <= timedelta(0):
         step, because = DrainStep.DELETE, Because.DEADLINE_PASSED

@@ -15,7 +15,8 @@ When the spec changes during a trial, the revision on trial counts as good if al
 failures. If it crashes or answers 5xx, the change is taken as a repair, and the last good revision stays the
 way back.
 
-What must be remembered is in the set's status, so a restarted operator goes on from there. While a router
+What must be remembered is in the set's status, so a restarted operator goes on from there. Time in which no
+operator looked does not count, nor does a jump of the wall clock (observe/watched_time.py). While a router
 does not answer, the remembered answers stay, and only what the other routers report can prove a fault.
 """
 
@@ -81,6 +82,24 @@ class Rollout:
             progress_at=self.progress_at and self.progress_at + stood,
             trial_since=self.trial_since and self.trial_since + stood,
             stopped_at=None,
+        )
+
+    def moved_by(self, length: timedelta) -> "Rollout":
+        """The same with all its times moved, because so much time does not count."""
+        return replace(
+            self,
+            progress_at=self.progress_at and self.progress_at + length,
+            trial_since=self.trial_since and self.trial_since + length,
+            stopped_at=self.stopped_at and self.stopped_at + length,
+        )
+
+    def looked_at_again(self, now: datetime) -> "Rollout":
+        """The same after a time of unknown length in which nobody looked: its times begin anew."""
+        return replace(
+            self,
+            progress_at=self.progress_at and now,
+            trial_since=self.trial_since and now,
+            stopped_at=self.stopped_at and now,
         )
 
     @property

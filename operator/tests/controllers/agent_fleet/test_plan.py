@@ -68,6 +68,7 @@ class Stage:
             secrets=self.secrets,
             decisions=self.steering,
             absent_nodes=NoneIsGone(),
+            steady=lambda: 0.0,
         )
         key = key_of(AGENT_FLEETS, fleet)
         observed = await self.controller.observe(key, fleet, world, self.now)

@@ -70,6 +70,7 @@ class Stage:
             secrets=self.secrets,
             decisions=NothingDecided(),
             absent_nodes=NoneIsGone(),
+            steady=lambda: 0.0,
         )
         name = self.index["metadata"]["name"]
         return await self.controller.observe(Key("VectorIndex", "default", name), self.index, world, now)

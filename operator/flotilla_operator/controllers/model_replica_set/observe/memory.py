@@ -18,6 +18,7 @@ from flotilla_operator.cluster.writes import Create, Write
 from flotilla_operator.controllers.model_replica_set.observe.devices import KnownDevices, with_devices_of
 from flotilla_operator.controllers.model_replica_set.observe.known_asks import KnownAsks
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet, parsed_or_none
+from flotilla_operator.controllers.model_replica_set.observe.watched_time import WatchedTime
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, PODS, Manifest
 from flotilla_operator.placement import Claim, Node, Topology
@@ -91,6 +92,7 @@ class Memory:
     promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
     members: dict[str, dict[str, tuple[str, Member]]] = field(default_factory=dict)
     forms: dict[tuple[str, bool], tuple[tuple[Any, ...], Form]] = field(default_factory=dict)
+    watched: WatchedTime = field(default_factory=WatchedTime)
 
     def groups_of(self, uid: str, pods: Iterable[Manifest]) -> tuple[ReplicaGroup, ...]:
         """The groups that a set's pods form. A pod is read once for each of its versions."""
@@ -137,6 +139,7 @@ class Memory:
         self.failed_pins = {uid: pins for uid, pins in self.failed_pins.items() if uid in alive}
         self.members = {uid: members for uid, members in self.members.items() if uid in alive}
         self.forms = {key: form for key, form in self.forms.items() if key[0] in alive}
+        self.watched.keep_only(alive)
 
     def note_failed_pins(self, uid: str, pins: tuple[FailedPin, ...]) -> None:
         """Remember these pins of a set, and no others."""

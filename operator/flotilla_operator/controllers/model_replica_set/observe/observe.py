@@ -1,6 +1,7 @@
 """Gathers everything that a decision depends on, from the caches and at one moment."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -25,6 +26,7 @@ from flotilla_operator.controllers.model_replica_set.observe.recorded import (
 )
 from flotilla_operator.controllers.model_replica_set.observe.references import missing_references
 from flotilla_operator.controllers.model_replica_set.observe.router_load import router_load
+from flotilla_operator.controllers.model_replica_set.observe.watched_time import Look, WatchedTime
 from flotilla_operator.controllers.model_replica_set.remembered.remembered import told_before
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
 from flotilla_operator.objects.owners import Owner
@@ -104,7 +106,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         if other is not None and other.manifest["metadata"]["uid"] != uid
     ]
     images = images_of(world.config)
-    me = facts_of(me_parsed, world.caches, memory, images)
+    look = Look(now=now, steady=world.steady())
+    me = steadied(facts_of(me_parsed, world.caches, memory, images), memory.watched, look)
     specs = [me_parsed.spec, *(other.spec for other in others), *memory.good_specs()]
     stock = inventories(specs, world.caches, memory.devices)
     around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
@@ -151,6 +154,14 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         records=records_of(world.caches, uid),
         served=served_by_revision(me.owner, me_parsed.spec, revisions, world.caches),
     )
+
+
+def steadied(me: SetFacts, watched: WatchedTime, look: Look) -> SetFacts:
+    """The set with times that count only what was watched."""
+    uid = me.owner.uid
+    rollout = watched.rollout(uid, me.memory.rollout, look)
+    groups = watched.drained(uid, me.groups, look)
+    return replace(me, groups=groups, memory=replace(me.memory, rollout=rollout))
 
 
 def reserved(others: Sequence[ParsedSet], caches: Caches) -> list[Claim]:

@@ -1,0 +1,77 @@
+"""Measures times by a clock that does not jump, and only while an operator looks.
+
+A drain may end, and an update may be rolled back, because so much time has passed. The wall clock can jump by
+an hour, and there can be hours without an operator. So the length of a drain is measured from this process'
+first look at it, and times of a rollout are moved by what nobody has watched.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from flotilla_operator.replicas.group import ReplicaGroup
+from flotilla_operator.replicas.leaving.draining import began_at
+from flotilla_operator.replicas.revisions.rollout import Rollout
+
+LONGEST_LOOK = timedelta(seconds=150)  # twice as long as two reconciles of a set are apart
+SMALL = timedelta(seconds=5)  # clocks are corrected all the time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One moment on both clocks; `steady` is in seconds."""
+
+    now: datetime
+    steady: float
+
+
+@dataclass(slots=True)
+class WatchedTime:
+    """The looks of this process at sets and drains. A restart loses them, which only prolongs."""
+
+    begun: dict[str, Look] = field(default_factory=dict)
+    carried_out: dict[str, Look] = field(default_factory=dict)
+    drains: dict[str, dict[tuple[str, int], tuple[Look, timedelta]]] = field(default_factory=dict)
+
+    def rollout(self, uid: str, told: Rollout, look: Look) -> Rollout:
+        """The rollout as the status tells it, without the time since the last look that nobody watched."""
+        self.begun[uid] = look
+        last = self.carried_out.get(uid)
+        if last is None:
+            return told.looked_at_again(look.now)
+        watched = min(timedelta(seconds=look.steady - last.steady), LONGEST_LOOK)
+        unwatched = look.now - last.now - watched
+        return told if abs(unwatched) < SMALL else told.moved_by(unwatched)
+
+    def was_carried_out(self, uid: str) -> None:
+        """What followed from the last look is done."""
+        if (look := self.begun.pop(uid, None)) is not None:
+            self.carried_out[uid] = look
+
+    def drained(self, uid: str, groups: Iterable[ReplicaGroup], look: Look) -> tuple[ReplicaGroup, ...]:
+        """The groups, each that drains with how long it has done so.
+
+        For a drain that a process before this one began, the wall clock says how long it had lasted.
+        """
+        held, fresh = self.drains.get(uid, {}), {}
+        found = []
+        for group in groups:
+            if group.drain_epoch:
+                place = (group.name, group.drain_epoch)
+                first, before = fresh[place] = held.get(place) or (look, self._lasted(group, look))
+                steadily = timedelta(seconds=look.steady - first.steady)
+                group = replace(group, drained_for=before + steadily)  # noqa: PLW2901
+            found.append(group)
+        self.drains[uid] = fresh
+        return tuple(found)
+
+    def keep_only(self, uids: set[str]) -> None:
+        """Forget all other sets."""
+        for held in (self.begun, self.carried_out, self.drains):
+            for uid in held.keys() - uids:
+                del held[uid]
+
+    @staticmethod
+    def _lasted(group: ReplicaGroup, look: Look) -> timedelta:
+        assert group.drain_epoch is not None
+        return max(timedelta(0), look.now - began_at(group.drain_epoch))
