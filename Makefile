@@ -109,6 +109,7 @@ test-rare: caches ## Run the tests that only `make test-all` has
 test-all: caches lint ## Run the same, the rare tests and test-faults; CONTRIBUTING.md says when this is needed
 	@$(TIERS) unit scenes apiserver services cluster rare
 	@$(E2E) -m seeded_faults
+	@$(MAKE) --no-print-directory bench-faults
 
 .PHONY: test-faults
 test-faults: caches ## Put faults into a copy of the code, one after another; each must make a test fail
@@ -167,6 +168,10 @@ bench-waiting: tools ## Let 300 sets share 20 nodes: what those cost that wait, 
 .PHONY: bench-many
 bench-many: tools ## Create 1,000 objects of all kinds, half of which wait, and measure the operator at rest
 	@$(E2E) -m many $(ARGS)
+
+.PHONY: bench-faults
+bench-faults: setup ## Play 300 seeded schedules of lost answers, stalled watches, jumping clocks and new leaders
+	@$(KEEP_BYTECODE) PYTHONHASHSEED=0 PYTHONPATH=operator:e2e:runtime:cli:benchmarks $(RUN) -m faults $(ARGS)
 
 # The one that may lack its trace comes last.
 BENCHES := placement scale waiting many streams retrieval-demo router

@@ -111,7 +111,7 @@ class Writer:
 
         async def work() -> None:
             for position, write in waiting:
-                needed = _needed(write)
+                needed = write.needs
                 before = [begun[ref] for ref in needed & begun.keys()]
                 over = begun[ref_of(write)] = asyncio.Event()
                 for one in before:
@@ -441,10 +441,6 @@ def ref_of(write: Write) -> ObjectRef:
     if isinstance(write, Apply | Create):
         return resource_of(write.manifest).ref_to(write.manifest)
     return write.ref
-
-
-def _needed(write: Write) -> frozenset[ObjectRef]:
-    return frozenset() if isinstance(write, Delete) else write.needs
 
 
 def _kind(write: Write) -> type[Write]:

@@ -71,12 +71,14 @@ class Delete:
     """A delete with a precondition on `uid`; without `grace_period_seconds` the object's own applies.
 
     With a `resource_version` it deletes only the version that the decision was made from. A decision that
-    rests on something that has not happened yet names it, because it may have happened meanwhile.
+    rests on something that has not happened yet names it, because it may have happened meanwhile. `needs` are
+    objects that are deleted first; if one of these deletions is refused, this one is left out.
     """
 
     ref: ObjectRef
     uid: str
     resource_version: str | None = None
+    needs: frozenset[ObjectRef] = frozenset()
     grace_period_seconds: int | None = None
     propagation: str = "Background"
 

@@ -122,3 +122,6 @@ class Controller(Protocol[Facts, Decision]):
 
     def carried_out(self, manifest: Manifest) -> None:
         """Called when the writes of this object are done or refused; the caches hold the results."""
+
+    def was_told(self, manifest: Manifest) -> None:
+        """Called when the status is written, or is as it was."""

@@ -212,6 +212,7 @@ class Reconciler:
         self._controllers[owner.resource.kind].carried_out(owner.manifest)
         told = step.tell(refusals)
         wait_seconds = await writer.write_status(owner, told.status) if told.status is not None else None
+        self._controllers[owner.resource.kind].was_told(owner.manifest)
         if wait_seconds:
             self._hands.queue.add_after(owner.key, wait_seconds)
         if acts.finalizers is not None and takes_off and not refusals:

@@ -83,7 +83,7 @@ class Wakes:
         woken.update(self._further(resource, manifest))
         if resource == NAMESPACES:
             woken.update(keys_in(self._caches, manifest, self._by_resource))
-        for key in woken:
+        for key in sorted(woken):  # in an order that a scene can repeat
             wake = self._wake_by_itself if key == by else self._wake
             wake(key)
 

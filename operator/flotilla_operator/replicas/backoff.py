@@ -25,6 +25,7 @@ BASE = timedelta(seconds=10)
 LIMIT = timedelta(minutes=5)
 LIMIT_MAY_END = timedelta(seconds=30)  # each try costs a refused POST for every waiting group with room
 FORGOTTEN_AFTER = timedelta(minutes=10)
+CLOCKS_DIFFER = timedelta(seconds=30)  # those of two nodes, at most, where nothing is wrong
 FAILURES = frozenset({EndingReason.FAILED, EndingReason.INCOMPLETE})
 PASSING = frozenset({WriteReason.CONFLICT, WriteReason.BEING_DELETED})  # another writer came first
 REFUSALS = frozenset(WriteReason) - PASSING
@@ -65,8 +66,8 @@ class Backoff:
         return self.failed_at + wait
 
     def holds(self, now: datetime) -> bool:
-        """Whether groups must wait."""
-        return now < self.until
+        """Whether groups must wait. A failure in the future was noted by a clock that has been set back."""
+        return self.failed_at - CLOCKS_DIFFER < now < self.until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ def backoff_of(
         return _one_more(held, reason, why, now, group=failed.name)
     if refusal is not None and refusal.lasts:
         return _one_more(held, refusal.reason, refusal.message, now)
-    if held is None or now - held.failed_at < FORGOTTEN_AFTER:
+    if held is None or abs(now - held.failed_at) < FORGOTTEN_AFTER:
         return held
     serving = all(group.phase is Phase.READY for group in groups if group.lives)
     return None if serving else held

@@ -229,7 +229,7 @@ def left_out_nodes(seen: IntendedSet, around: Surroundings, now: datetime) -> fr
     return frozenset(
         failed.node
         for failed in seen.failed_pins
-        if now - failed.at < LEFT_OUT_FOR and around.free(failed.node, resource) == failed.free
+        if abs(now - failed.at) < LEFT_OUT_FOR and around.free(failed.node, resource) == failed.free
     )
 
 
@@ -251,7 +251,7 @@ def failed_pins(
             ours = leaving.count(node) * seen.spec.parallelism.tensor
             fresh.append(FailedPin(node=node, free=free + ours, at=now))
     renewed = {pin.node for pin in fresh}
-    kept = (pin for pin in seen.failed_pins if now - pin.at < LEFT_OUT_FOR and pin.node not in renewed)
+    kept = (pin for pin in seen.failed_pins if abs(now - pin.at) < LEFT_OUT_FOR and pin.node not in renewed)
     return (*kept, *fresh)
 
 

@@ -88,6 +88,9 @@ class Planned:
     def carried_out(self, manifest: Manifest) -> None:
         self.done.append(manifest["metadata"]["name"])
 
+    def was_told(self, manifest: Manifest) -> None:
+        """Nothing to remember."""
+
 
 @dataclass
 class Bench:

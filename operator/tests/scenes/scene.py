@@ -207,6 +207,10 @@ class Scene(Words):
         self.kubelets.mute.discard(name)
         node = self.the(NODES, name, "")
         self.cluster.report(NODES, node, conditions=self.cluster.condition(node, "Ready", "True"))
+        for pod in self.cluster.listed(PODS):
+            runs = pod["status"].get("phase") == "Running" and not self.kubelets.never_ready(pod)
+            if runs and pod["spec"].get("nodeName") == name:
+                self.cluster.report(PODS, pod, conditions=self.cluster.condition(pod, "Ready", "True"))
 
     # Time.
 

@@ -82,6 +82,9 @@ class TinyController:
     def carried_out(self, manifest: Manifest) -> None:
         pass
 
+    def was_told(self, manifest: Manifest) -> None:
+        pass
+
     def act(self, seen: Seen, wanted: set[str], now: datetime) -> Acts:
         manifest = seen.manifest
         metadata = manifest["metadata"]

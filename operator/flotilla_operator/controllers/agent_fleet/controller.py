@@ -99,3 +99,6 @@ class AgentFleetController:
 
     def carried_out(self, manifest: Manifest) -> None:
         """Nothing: no memory of a fleet depends on its writes."""
+
+    def was_told(self, manifest: Manifest) -> None:
+        """Nothing: no time is measured."""

@@ -130,4 +130,7 @@ class ModelReplicaSetController:
     def carried_out(self, manifest: Manifest) -> None:
         """Drop the promises: room for refused pods must not be kept from others."""
         self.memory.settle_promises(manifest["metadata"]["uid"])
-        self.memory.watched.was_carried_out(manifest["metadata"]["uid"])
+
+    def was_told(self, manifest: Manifest) -> None:
+        """The time until this look counts as watched."""
+        self.memory.watched.was_told(manifest["metadata"]["uid"])

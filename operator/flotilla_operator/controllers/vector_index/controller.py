@@ -111,3 +111,6 @@ class VectorIndexController:
 
     def carried_out(self, manifest: Manifest) -> None:
         """Nothing: the index remembers nothing of its writes."""
+
+    def was_told(self, manifest: Manifest) -> None:
+        """Nothing: no time is measured."""

@@ -23,7 +23,7 @@ class Kubelets(Part):
         self.mute: set[str] = set()
         self.never_ready: Callable[[Manifest], bool] = lambda _pod: False
         self._begun: set[tuple[str, str]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
         self._addresses = 0
 
     def look(self) -> None:
@@ -43,12 +43,13 @@ class Kubelets(Part):
             self._begun.add(place)
             task = asyncio.create_task(act(pod), name=f"{what} {pod['metadata']['name']}")
             self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(lambda ended: self._ended(ended, place))
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, task: "asyncio.Task[bool]", place: tuple[str, str]) -> None:
+        """What could not be done, because the node was silent, is begun anew later."""
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.result()
+        if not task.cancelled() and not task.result():
+            self._begun.discard(place)
 
     def _works(self, pod: Manifest) -> bool:
         node = pod["spec"]["nodeName"]
@@ -62,14 +63,15 @@ class Kubelets(Part):
             return None
         return found
 
-    async def _start(self, pod: Manifest) -> None:
+    async def _start(self, pod: Manifest) -> bool:
         await asyncio.sleep(self.starts_after_seconds)
         found = self._current(pod)
         if found is None or "deletionTimestamp" in found["metadata"] or found["status"]["phase"] in FINISHED:
-            return
+            return found is not None
         self._addresses += 1
         address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
         self.cluster.report(PODS, found, **self._running(found, address, ready=not self.never_ready(found)))
+        return True
 
     def _running(self, pod: Manifest, address: str, *, ready: bool) -> Manifest:
         now = timestamp(self.api.now())
@@ -101,10 +103,11 @@ class Kubelets(Part):
             ],
         }
 
-    async def _end(self, pod: Manifest) -> None:
+    async def _end(self, pod: Manifest) -> bool:
         await asyncio.sleep(min(ENDS_AFTER_SECONDS, pod["metadata"]["deletionGracePeriodSeconds"]))
         if (found := self._current(pod)) is not None:
             self.cluster.delete(PODS, found, gracePeriodSeconds=0)
+        return found is not None
 
 
 def _container(container: Manifest) -> Manifest:

@@ -65,7 +65,8 @@ class Cluster:
         held = list((manifest.get("status") or {}).get("conditions") or ())
         before = next((one for one in held if one["type"] == kind), None)
         same = before is not None and before["status"] == status
-        since = before["lastTransitionTime"] if before and same else timestamp(self.api.now())
+        now = timestamp(self.api.now())
+        since = before.get("lastTransitionTime", now) if before and same else now
         made = {"type": kind, "status": status, **more, "lastTransitionTime": since}
         return [made if one is before else one for one in held] if before else [*held, made]
 

@@ -66,7 +66,9 @@ class Scheduler(Part):
             if "persistentVolumeClaim" in v
         ]
         found = [self.api.get(PERSISTENT_VOLUME_CLAIMS, pod["metadata"]["namespace"], name) for name in named]
-        return all(claim is not None and claim["status"].get("phase") == "Bound" for claim in found)
+        return all(
+            claim is not None and (claim.get("status") or {}).get("phase") == "Bound" for claim in found
+        )
 
     def _say_unschedulable(self, pod: Manifest, message: str) -> None:
         conditions = self.cluster.condition(

@@ -7,6 +7,7 @@ accelerators for as long as nobody acts.
 from collections.abc import Sequence
 
 from flotilla_operator.cluster.writes import Delete
+from flotilla_operator.controllers.model_replica_set.act.unserved import unserved_deletes
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.resources import PODS
 from flotilla_operator.replicas.group import Member, ReplicaGroup
@@ -14,7 +15,13 @@ from flotilla_operator.replicas.group import Member, ReplicaGroup
 
 def ending_deletes(groups: Sequence[ReplicaGroup], situation: Situation) -> list[Delete]:
     """The deletion of their pods."""
-    return [_delete(group, member, situation) for group in groups for member in group.staying]
+    return [write for group in groups for write in _deletes(group, situation)]
+
+
+def _deletes(group: ReplicaGroup, situation: Situation) -> list[Delete]:
+    if group.ending is not None and group.ending.never_ran and not group.may_have_requests:
+        return unserved_deletes(group, situation.me.owner.namespace)
+    return [_delete(group, member, situation) for member in group.staying]
 
 
 def _delete(group: ReplicaGroup, member: Member, situation: Situation) -> Delete:
@@ -24,10 +31,6 @@ def _delete(group: ReplicaGroup, member: Member, situation: Situation) -> Delete
         grace += situation.me.spec.drain.deadline_seconds
     if ending is not None and ending.by_force and member.bound_to in situation.around.gone:
         grace = 0
-    never_served = ending is not None and ending.never_ran and not group.may_have_requests
     return Delete(
-        ref=PODS.ref(situation.me.owner.namespace, member.name),
-        uid=member.uid,
-        resource_version=member.version if never_served else None,
-        grace_period_seconds=grace,
+        ref=PODS.ref(situation.me.owner.namespace, member.name), uid=member.uid, grace_period_seconds=grace
     )

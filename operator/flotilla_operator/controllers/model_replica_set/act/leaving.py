@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from flotilla_operator.cluster.writes import Delete, JsonPatch, Write
+from flotilla_operator.controllers.model_replica_set.act.unserved import unserved_deletes
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.objects.resources import PODS, ObjectRef
 from flotilla_operator.replicas.group import ReplicaGroup
@@ -50,13 +51,11 @@ def departures_rest_on(
 
 
 def _deletes(group: ReplicaGroup, situation: Situation) -> list[Delete]:
+    namespace = situation.me.owner.namespace
+    if not group.may_have_requests:
+        return unserved_deletes(group, namespace)
     return [
-        Delete(
-            ref=PODS.ref(situation.me.owner.namespace, member.name),
-            uid=member.uid,
-            resource_version=None if group.may_have_requests else member.version,
-            grace_period_seconds=group.stop_seconds,
-        )
+        Delete(ref=PODS.ref(namespace, member.name), uid=member.uid, grace_period_seconds=group.stop_seconds)
         for member in group.staying
     ]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from flotilla_operator.replicas.group import ReplicaGroup
-from flotilla_operator.replicas.leaving.draining import began_at
 from flotilla_operator.replicas.revisions.rollout import Rollout
 
 LONGEST_LOOK = timedelta(seconds=150)  # twice as long as two reconciles of a set are apart
@@ -30,48 +29,44 @@ class WatchedTime:
     """The looks of this process at sets and drains. A restart loses them, which only prolongs."""
 
     begun: dict[str, Look] = field(default_factory=dict)
-    carried_out: dict[str, Look] = field(default_factory=dict)
-    drains: dict[str, dict[tuple[str, int], tuple[Look, timedelta]]] = field(default_factory=dict)
+    told: dict[str, Look] = field(default_factory=dict)
+    drains: dict[str, dict[tuple[str, int], Look]] = field(default_factory=dict)
 
-    def rollout(self, uid: str, told: Rollout, look: Look) -> Rollout:
+    def rollout(self, uid: str, rollout: Rollout, look: Look) -> Rollout:
         """The rollout as the status tells it, without the time since the last look that nobody watched."""
         self.begun[uid] = look
-        last = self.carried_out.get(uid)
+        last = self.told.get(uid)
         if last is None:
-            return told.looked_at_again(look.now)
+            return rollout.looked_at_again(look.now)
         watched = min(timedelta(seconds=look.steady - last.steady), LONGEST_LOOK)
         unwatched = look.now - last.now - watched
-        return told if abs(unwatched) < SMALL else told.moved_by(unwatched)
+        return rollout if abs(unwatched) < SMALL else rollout.moved_by(unwatched)
 
-    def was_carried_out(self, uid: str) -> None:
-        """What followed from the last look is done."""
+    def was_told(self, uid: str) -> None:
+        """What followed from the last look is done and written."""
         if (look := self.begun.pop(uid, None)) is not None:
-            self.carried_out[uid] = look
+            self.told[uid] = look
 
     def drained(self, uid: str, groups: Iterable[ReplicaGroup], look: Look) -> tuple[ReplicaGroup, ...]:
         """The groups, each that drains with how long it has done so.
 
-        For a drain that a process before this one began, the wall clock says how long it had lasted.
+        A drain that a process before this one began counts from this one's first look. It only lasts longer,
+        whereas the clock of that process may have been wrong.
         """
         held, fresh = self.drains.get(uid, {}), {}
         found = []
         for group in groups:
             if group.drain_epoch:
                 place = (group.name, group.drain_epoch)
-                first, before = fresh[place] = held.get(place) or (look, self._lasted(group, look))
-                steadily = timedelta(seconds=look.steady - first.steady)
-                group = replace(group, drained_for=before + steadily)  # noqa: PLW2901
+                first = fresh[place] = held.get(place, look)
+                lasted = timedelta(seconds=look.steady - first.steady)
+                group = replace(group, drained_for=lasted)  # noqa: PLW2901
             found.append(group)
         self.drains[uid] = fresh
         return tuple(found)
 
     def keep_only(self, uids: set[str]) -> None:
         """Forget all other sets."""
-        for held in (self.begun, self.carried_out, self.drains):
+        for held in (self.begun, self.told, self.drains):
             for uid in held.keys() - uids:
                 del held[uid]
-
-    @staticmethod
-    def _lasted(group: ReplicaGroup, look: Look) -> timedelta:
-        assert group.drain_epoch is not None
-        return max(timedelta(0), look.now - began_at(group.drain_epoch))

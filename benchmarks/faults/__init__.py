@@ -1,0 +1,1 @@
+"""The benchmark of seeded faults: see `make bench-faults`."""
