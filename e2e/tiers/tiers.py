@@ -80,7 +80,7 @@ TIERS = (
     ),
     Tier(
         name="scenes",
-        budget_seconds=60,
+        budget_seconds=120,
         steps=(Step(marks=f"scenes and not {RARE}", options=("-n", "2"), with_servers=False),),
     ),
     Tier(
