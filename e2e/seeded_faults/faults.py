@@ -254,22 +254,22 @@ FAULTS: Final = (
     Fault(
         name="a drain is timed by the wall clock",
         path=f"{OPERATOR}/controllers/model_replica_set/observe/watched_time.py",
-        sound="drained_for=before + steadily",
-        broken="drained_for=None",
+        sound="replace(group, drained_for=lasted)",
+        broken="replace(group, drained_for=None)",
         tests=(f"{OPERATOR_TESTS}/scenes/test_faults.py",),
     ),
     Fault(
         name="time without an operator counts against an update",
         path=f"{OPERATOR}/controllers/model_replica_set/observe/watched_time.py",
-        sound="return told.looked_at_again(look.now)",
-        broken="return told",
+        sound="return rollout.looked_at_again(look.now)",
+        broken="return rollout",
         tests=(f"{OPERATOR_TESTS}/scenes/test_faults.py",),
     ),
     Fault(
         name="a clock that jumps counts against an update",
         path=f"{OPERATOR}/controllers/model_replica_set/observe/watched_time.py",
-        sound="return told if abs(unwatched) < SMALL else told.moved_by(unwatched)",
-        broken="return told",
+        sound="return rollout if abs(unwatched) < SMALL else rollout.moved_by(unwatched)",
+        broken="return rollout",
         tests=(f"{OPERATOR_TESTS}/scenes/test_faults.py",),
     ),
     Fault(
