@@ -219,7 +219,7 @@ FAULTS: Final = (
     Fault(
         name="a pod whose creation was not answered is made again",
         path=f"{OPERATOR}/cluster/writer.py",
-        sound="if resource == PODS and not answered:",
+        sound="if resource == PODS and not answered and self._find(resource, sent) is None:",
         broken="if False:",
         tests=(f"{OPERATOR_TESTS}/scenes/test_faults.py",),
     ),
@@ -246,9 +246,9 @@ FAULTS: Final = (
     ),
     Fault(
         name="a replica that a router uses is deleted as one that never served",
-        path=f"{OPERATOR}/replicas/leaving/draining.py",
-        sound="if not group.may_have_requests and not is_used(group, routers):",
-        broken="if not group.may_have_requests:",
+        path=f"{OPERATOR}/replicas/group.py",
+        sound="return not (self.may_have_requests or self.used or self.in_doubt)",
+        broken="return not (self.may_have_requests or self.in_doubt)",
         tests=(f"{OPERATOR_TESTS}/scenes/test_faults.py", f"{OPERATOR_TESTS}/replicas/test_draining.py"),
     ),
     Fault(

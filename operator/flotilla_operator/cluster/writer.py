@@ -294,7 +294,7 @@ class Writer:
             yield
         except (ApiError, OSError, TimeoutError, asyncio.CancelledError) as error:
             answered = isinstance(error, ApiError) and error.status < ANSWERED_BELOW
-            if resource == PODS and not answered:
+            if resource == PODS and not answered and self._find(resource, sent) is None:
                 assumed = self._unanswered.note(owner.uid, resource.ref_to(sent), sent)
                 self._cached.keep(resource, assumed, owner.key)
             raise

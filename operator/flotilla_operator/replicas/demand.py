@@ -105,7 +105,14 @@ def judged_groups(
     ended = (
         replace(group, ending=ending_of(group, around, now, paused=seen.spec.paused)) for group in groups
     )
-    return _with_shared_ids(_with_surroundings(group, seen, around, load) for group in ended)
+    told = (_with_surroundings(group, seen, around, load) for group in ended)
+    return _with_shared_ids(_spared(group) for group in told)
+
+
+def _spared(group: ReplicaGroup) -> ReplicaGroup:
+    """The group, without an ending because it never ran, if all its pods have nodes and a router uses it."""
+    never_ran = group.ending is not None and group.ending.never_ran
+    return replace(group, ending=None) if never_ran and group.bound and group.used else group
 
 
 def _with_shared_ids(groups: Iterable[ReplicaGroup]) -> tuple[ReplicaGroup, ...]:
@@ -146,6 +153,7 @@ def _with_surroundings(
         group,
         in_flight=load.by_group.get(group.name),
         sessions=load.sessions.get(group.name),
+        used=group.name in load.used,
         others_on_nodes=_others_on_nodes(group, seen, around),
     )
 

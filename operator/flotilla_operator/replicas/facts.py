@@ -43,7 +43,8 @@ class FailedPin:
 class RouterLoad:
     """What the routers report together; a figure that is not known is None.
 
-    `unusable` maps pods to which no request is sent to the problem.
+    `unusable` maps pods to which no request is sent to the problem. `used` names the groups to which a router
+    sends requests, or of which one has requests.
     """
 
     waiting: int | None = None
@@ -56,6 +57,7 @@ class RouterLoad:
     kept_per_second: float | None = None
     kv_usage: float | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
 
     @property
     def of_all(self) -> bool:

@@ -168,7 +168,8 @@ class ReplicaGroup:
     """One replica as its pods show it.
 
     `members` are in the order of their stages; `stages` is how many there should be. `shares_id` says that
-    routers give its server id to another group. `drained_for` is how long it has drained by a clock that does
+    routers give its server id to another group. `used` says that a router sends it requests, or has requests
+    of it. `drained_for` is how long it has drained by a clock that does
     not jump; None where only the wall clock tells.
     """
 
@@ -192,6 +193,7 @@ class ReplicaGroup:
     node_leaves: bool = False
     moved: bool = False
     shares_id: bool = False
+    used: bool = False
     others_on_nodes: int = 0
 
     @property
@@ -213,6 +215,11 @@ class ReplicaGroup:
     def may_have_requests(self) -> bool:
         """Whether routers may have sent it requests, so that it must drain before it is deleted."""
         return self.ready or self.started
+
+    @property
+    def goes_at_once(self) -> bool:
+        """Whether it may be deleted without a drain: it exists, and nobody knows of a request."""
+        return not (self.may_have_requests or self.used or self.in_doubt)
 
     @property
     def stop_seconds(self) -> int:

@@ -137,7 +137,7 @@ def next_step(seen: SetSeen, now: datetime) -> Step | None:
         sizing=held.sizing,
         demand=demand,
         rollout=judged_revision(outlook, seen.load, asking, now),
-        ended=tuple(ended_groups(demand.groups, seen.routers)),
+        ended=tuple(ended_groups(demand.groups)),
         room=room,
         started=started.groups,
         waiting=tuple(waiting for waiting in demand.waiting if waiting.name not in names),
@@ -172,7 +172,7 @@ def _looking_on(held: _InForce, seen: SetSeen, outlook: Outlook, now: datetime) 
         sizing=held.sizing,
         demand=outlook.demand,
         rollout=judged_revision(outlook, seen.load, asking, now),
-        ended=tuple(released_groups(outlook.demand.groups, seen.routers)),
+        ended=tuple(released_groups(outlook.demand.groups)),
         waiting=outlook.demand.waiting,
         asking=asking,
     )

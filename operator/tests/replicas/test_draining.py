@@ -93,18 +93,11 @@ SILENT = RouterSeen(name="silent")
             id="nor what routers know and send nothing",
         ),
         pytest.param(
-            member("a", Phase.LOADING),
+            member("a", Phase.LOADING, used=True),
             [router(epoch=None, state=ServerState.READY)],
             DrainStep.BEGIN,
             Because.NOT_DRAINING_YET,
             id="a router knows sooner than we that it is ready",
-        ),
-        pytest.param(
-            member("a", Phase.LOADING),
-            [router(epoch=None, in_flight=1)],
-            DrainStep.BEGIN,
-            Because.NOT_DRAINING_YET,
-            id="a router has a request of it",
         ),
         pytest.param(
             in_doubt(member("a", Phase.BINDING)),

@@ -104,6 +104,23 @@ def test_decide(groups: list[ReplicaGroup], wanted: int, new: tuple[int, int], r
     assert turnover.returning == ()
 
 
+def in_doubt(group: ReplicaGroup) -> ReplicaGroup:
+    return replace(group, members=tuple(replace(one, unseen=True) for one in group.members))
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(in_doubt(old("b", LOADING)), id="nobody knows whether it exists"),
+        pytest.param(old("b", LOADING, used=True), id="a router uses it"),
+    ],
+)
+def test_what_leaves_but_not_at_once_still_takes_its_place(held: ReplicaGroup) -> None:
+    turnover = decide([old("a"), held], Goal(wanted=2, revision="new"))
+    assert leaving(turnover) == "b"
+    assert turnover.wanted_new == 1
+
+
 @pytest.mark.parametrize(
     ("groups", "pace", "new", "removed"),
     [

@@ -44,6 +44,25 @@ async def test_a_replica_whose_creation_is_not_answered_is_not_made_twice(
         await scene.pass_time(120)
 
 
+@pytest.mark.once
+async def test_an_update_while_a_creation_is_not_answered_makes_no_replica_too_many(scene: Scene) -> None:
+    scene.node("a", gpus=16)
+    scene.create(replicas=1)
+    await scene.until_ready()
+    scene.api.lose(creates_a_replica, late_seconds=0.0)
+    scene.change(replicas=2)
+    await scene.until(lambda: scene.api.hung.is_set())
+    scene.change(engine={"env": [{"name": "REVISION", "value": "2"}]})
+
+    def are_three() -> bool:
+        """There are at most three replicas: two, and one more for the update."""
+        return sum("deletionTimestamp" not in pod["metadata"] for pod in scene.pods()) <= 3
+
+    with scene.throughout(are_three):
+        await scene.pass_time(50)
+        await scene.until_ready()
+
+
 async def test_a_replica_that_was_never_created_is_made_after_a_minute(scene: Scene) -> None:
     scene.node("a")
     scene.api.lose(creates_a_replica, late_seconds=None)

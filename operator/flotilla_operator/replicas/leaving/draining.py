@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from flotilla_operator.replicas.group import ReplicaGroup
-from flotilla_runtime.contract import RouterServer, RouterStatus, ServerState
+from flotilla_runtime.contract import RouterServer, RouterStatus
 
 LOOKS_FOR_PROOF = 2
 
@@ -81,19 +81,13 @@ def began_at(epoch: int) -> datetime:
     return datetime.fromtimestamp(epoch / 1000, UTC)
 
 
-def is_used(group: ReplicaGroup, routers: Sequence[RouterSeen]) -> bool:
-    """Whether a router sends the group requests, or has requests of it."""
-    servers = [server for router in routers if (server := router.server(group.name)) is not None]
-    return any(s.state is ServerState.READY or s.in_flight or s.queued for s in servers)
-
-
 def next_step(
     group: ReplicaGroup, routers: Sequence[RouterSeen], *, deadline: timedelta, now: datetime
 ) -> Drained:
     """What to do with a group that leaves."""
     if group.in_doubt:
         return Drained(step=DrainStep.WAIT, because=Because.IN_DOUBT)
-    if not group.may_have_requests and not is_used(group, routers):
+    if group.goes_at_once:
         return Drained(step=DrainStep.DELETE, because=Because.NEVER_SERVED)
     if not group.drain_epoch:
         return Drained(step=DrainStep.BEGIN, because=Because.NOT_DRAINING_YET)

@@ -13,7 +13,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from flotilla_operator.replicas.group import Ending, EndingReason, Member, Phase, ReplicaGroup
-from flotilla_operator.replicas.leaving.draining import RouterSeen, is_used
 from flotilla_operator.replicas.leaving.turnover import victim_order
 from flotilla_operator.replicas.surroundings import Surroundings
 
@@ -195,7 +194,7 @@ def without_the_unfit(
         first_to_go[surplus:],
         key=lambda group: (not group.may_have_requests, group.phase is not Phase.LOADING, group.created_at),
     )
-    given_up = {group.name for group in trying[1:] if not group.may_have_requests}
+    given_up = {group.name for group in trying[1:] if not (group.may_have_requests or group.used)}
     if not given_up:
         return tuple(groups)
     why = f"{reason}: it releases its accelerators, and only {trying[0].name} still tries to start"
@@ -203,23 +202,14 @@ def without_the_unfit(
     return tuple(replace(group, ending=ending) if group.name in given_up else group for group in groups)
 
 
-def ended_groups(groups: Sequence[ReplicaGroup], routers: Sequence[RouterSeen]) -> list[ReplicaGroup]:
-    """The groups that cannot go on and still have pods that nobody has deleted.
-
-    A group that is given up because it never served waits while a router says otherwise, if all of its pods
-    have nodes.
-    """
-    ended = [group for group in groups if group.ending is not None and group.staying]
-    return [group for group in ended if not (_never_ran(group) and group.bound and is_used(group, routers))]
+def ended_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
+    """The groups that cannot go on and still have pods that nobody has deleted."""
+    return [group for group in groups if group.ending is not None and group.staying]
 
 
-def released_groups(groups: Sequence[ReplicaGroup], routers: Sequence[RouterSeen]) -> list[ReplicaGroup]:
+def released_groups(groups: Sequence[ReplicaGroup]) -> list[ReplicaGroup]:
     """Those ended groups that never had all of their pods bound."""
-    return [group for group in ended_groups(groups, routers) if _never_ran(group)]
-
-
-def _never_ran(group: ReplicaGroup) -> bool:
-    return group.ending is not None and group.ending.never_ran
+    return [group for group in ended_groups(groups) if group.ending is not None and group.ending.never_ran]
 
 
 def _turned_away(seen: Seen, member: Member) -> str | None:

@@ -109,7 +109,7 @@ def decide(groups: Sequence[ReplicaGroup], goal: Goal) -> Turnover:
 
     begun = _leaving(live, draining, goal)
     staying = _without(live, begun)
-    occupying = len(staying) + len(draining) + sum(group.may_have_requests for group in begun)
+    occupying = len(staying) + len(draining) + sum(not group.goes_at_once for group in begun)
     room = max(0, goal.wanted + goal.pace.max_surge - occupying)
     create = min(max(0, goal.wanted - len(staying)), room)
     leaving = [*draining, *begun]

@@ -25,6 +25,7 @@ from flotilla_operator.controllers.model_replica_set.act.leaving import departur
 from flotilla_operator.controllers.model_replica_set.act.placeholders import placeholder_writes
 from flotilla_operator.controllers.model_replica_set.act.records import record_revisions
 from flotilla_operator.controllers.model_replica_set.act.templates import new_template, old_templates
+from flotilla_operator.controllers.model_replica_set.act.unserved import deletes_before_starts
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.decide.looks import look_again
 from flotilla_operator.controllers.model_replica_set.seen import Situation
@@ -63,7 +64,6 @@ def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -
     owner = situation.me.owner
     templates = new_template(situation, demand) if decision.step.started else []
     key = _key_needed(situation)
-    needs = refs_needed(decision)
     objects = applied_objects(situation, pods_to_keep=decision.step.pods_to_keep)
     writes: list[Write] = [
         *_engine_key(situation, make_key),
@@ -73,13 +73,20 @@ def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -
         *ending_deletes(decision.step.ended, situation),
         *departure_writes(demand.turnover, decision.step.departures, situation, now),
         *_lifts(decision, now),
-        *_pods(decision, needs, now),
+        *_pods(decision, now),
         *_applies([one for one in objects if not _is_of_engines(one, owner)], key),
         *placeholder_writes(decision.step.asking, situation, now),
         *old_templates(situation, demand),
         *names_nobody_asks_for(situation),
     ]
     return Acts(writes=writes, look_again_seconds=_look_again(decision, now))
+
+
+def needs_of_groups(decision: Decision) -> dict[str, frozenset[ObjectRef]]:
+    """What the pods of each group that starts need: what all need, and the end of the group in its place."""
+    always = refs_needed(decision)
+    before = deletes_before_starts(decision.step, decision.situation.me.owner.namespace)
+    return {group.name: always | before.get(group.name, frozenset()) for group in decision.step.started}
 
 
 def refs_needed(decision: Decision) -> frozenset[ObjectRef]:
@@ -171,14 +178,17 @@ def _is_of_engines(manifest: Manifest, owner: Owner) -> bool:
     return bool(manifest["metadata"]["name"] == engines(owner).name)
 
 
-def _pods(decision: Decision, needs: frozenset[ObjectRef], now: datetime) -> list[Create | JsonPatch]:
+def _pods(decision: Decision, now: datetime) -> list[Create | JsonPatch]:
     """Create the pods of each group, then remove their gates.
 
     The last pod may be bound as soon as it exists, so it needs the others, and with it the gates of the
     others are removed.
     """
     writes: list[Create | JsonPatch] = []
-    for *others, last in (_rendered(group, decision.situation) for group in decision.step.started):
+    needed = needs_of_groups(decision)
+    for group in decision.step.started:
+        needs = needed[group.name]
+        *others, last = _rendered(group, decision.situation)
         all_but_last = needs.union(PODS.ref_to(other) for other in others)
         whole = all_but_last | {PODS.ref_to(last)}
         writes += [

@@ -6,8 +6,10 @@ be whole.
 """
 
 from flotilla_operator.cluster.writes import Delete
-from flotilla_operator.objects.resources import PODS
+from flotilla_operator.objects.resources import PODS, ObjectRef
 from flotilla_operator.replicas.group import ReplicaGroup
+from flotilla_operator.replicas.leaving.draining import DrainStep
+from flotilla_operator.replicas.stages import Step
 
 
 def unserved_deletes(group: ReplicaGroup, namespace: str) -> list[Delete]:
@@ -24,3 +26,17 @@ def unserved_deletes(group: ReplicaGroup, namespace: str) -> list[Delete]:
         )
         for member in (*missing, *(member for member in group.staying if member.ready))
     ]
+
+
+def deletes_before_starts(step: Step, namespace: str) -> dict[str, frozenset[ObjectRef]]:
+    """The pods that must be deleted before each group that starts in the place of one that never served.
+
+    If such a deletion is refused, the old group may serve after all, and a new one would be one too many.
+    """
+    ended = [group for group in step.ended if group.ending is not None and group.ending.never_ran]
+    idle = [one.group for one in step.departures if one.drained.step is DrainStep.DELETE]
+    unserved = [group for group in (*ended, *idle) if not group.may_have_requests]
+    return {
+        new.name: frozenset(PODS.ref(namespace, member.name) for member in old.staying)
+        for new, old in zip(step.started, unserved, strict=False)
+    }

@@ -38,7 +38,12 @@ def router_load(answers: Sequence[Answered[contract.RouterStatus] | None]) -> Ro
         kept_per_second=_sum(status.kept_per_second for status in statuses) if all_answer else None,
         kv_usage=_kv_usage(statuses),
         unusable={pod: problem for status in statuses for pod, problem in status.unusable.items()},
+        used=frozenset(server.name for status in statuses for server in status.servers if _is_used(server)),
     )
+
+
+def _is_used(server: contract.RouterServer) -> bool:
+    return bool(server.state is contract.ServerState.READY or server.in_flight or server.queued)
 
 
 def _sum(figures: Iterable[float | None]) -> float | None:

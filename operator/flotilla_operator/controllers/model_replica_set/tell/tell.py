@@ -6,7 +6,7 @@ from datetime import datetime
 
 from flotilla_operator.cluster.writes import Event, EventType, Told
 from flotilla_operator.controllers.failures import corrected
-from flotilla_operator.controllers.model_replica_set.act.act import refs_needed
+from flotilla_operator.controllers.model_replica_set.act.act import needs_of_groups, refs_needed
 from flotilla_operator.controllers.model_replica_set.act.leaving import departures_rest_on
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.reasons import ConditionType, EventReason
@@ -75,18 +75,20 @@ def refused_pods(
 def rests_on(decision: Decision) -> Mapping[str, frozenset[ObjectRef]]:
     """The writes on which conditions and the events about groups depend.
 
-    A group is placed when its pods could be written, and the set is when every pod could.
+    A group is placed when its pods could be written, and the set is when every pod could. A deletion that was
+    refused, without which a group does not start, is no failure to place it: it is tried again at once.
     """
     situation = decision.situation
     leaving = departures_rest_on(decision.step.demand.turnover, decision.step.departures, situation)
     if not decision.step.started:
         return leaving
     needs, owner, stages = refs_needed(decision), situation.me.owner, range(stages_of(situation.me.spec))
-    created = {
-        group.name: needs.union(PODS.ref(owner.namespace, pod_name_of(group.name, stage)) for stage in stages)
+    pods = {
+        group.name: frozenset(PODS.ref(owner.namespace, pod_name_of(group.name, stage)) for stage in stages)
         for group in decision.step.started
     }
-    return {**created, ConditionType.PLACED: needs.union(*created.values()), **leaving}
+    started = {name: pods[name] | needed for name, needed in needs_of_groups(decision).items()}
+    return {**started, ConditionType.PLACED: needs.union(*pods.values()), **leaving}
 
 
 def _key_events(situation: Situation) -> list[Event]:
