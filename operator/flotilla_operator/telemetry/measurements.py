@@ -1,10 +1,13 @@
 """The targets to scrape and their latest measurements: the values between scraper and controllers.
 
+What a target answered is kept only until it has been validated. After that, only the valid fields are kept,
+so that an answer which is none of ours takes no memory.
+
 A target that was never reached, or not for three intervals, has no measurement: it is unknown (None).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One answer of a target, and its time."""
+    """One answer of a target, and its time. `document` is None once it has been validated."""
 
     at: datetime
     document: Any
@@ -90,6 +93,7 @@ class Measurements:
         held = self._valid.get(target.key)
         if held is not None and isinstance(held.answer, model):
             return held
+        self._latest[target.key] = replace(measurement, document=None)
         try:
             answered = Answered(at=measurement.at, answer=model.model_validate(measurement.document))
         except ValidationError as error:

@@ -1,9 +1,14 @@
 """Scrapes the targets that controllers name, and stores the answers in `Measurements`.
 
 Each target is scraped at its own interval. The first scrape happens at a random time, so that a thousand
-targets are not scraped at once. A semaphore limits the open requests; time and size of an answer are limited
-too. A target that does not answer keeps its last measurement for three intervals and is unknown after that:
-one lost answer changes nothing, but an old figure must not pass for a current one. One that stays unknown is
+targets are not scraped at once. A semaphore limits the open requests.
+
+Whoever may make pods chooses what answers. So no redirect is followed; the time and the size of an answer are
+limited, and so are the number of an object's targets and the size of all their answers; and no answer ends
+the scrape.
+
+A target that does not answer keeps its last measurement for three intervals and is unknown after that: one
+lost answer changes nothing, but an old figure must not pass for a current one. One that stays unknown is
 asked less and less, but at least every 30 s. The owner is told of every answer, and of every target that
 becomes unknown. The fetcher that asks a target is handed in; tests without a network hand in their own.
 """
@@ -20,11 +25,13 @@ import aiohttp
 import structlog
 
 from flotilla_operator.objects.retries import Draw, RetryDelay
+from flotilla_operator.telemetry.answers import ONE_ANSWER, read_answer
 from flotilla_operator.telemetry.measurements import Measurement, Measurements, Target
 
 INTERVALS_UNTIL_UNKNOWN: Final = 3
 LONGEST_PAUSE_SECONDS: Final = 30.0
-BODY_LIMIT_BYTES: Final = 4 * 2**20
+TARGETS_OF_AN_OWNER: Final = 200  # a fleet may have 100 gateways, and as many again while they are replaced
+BYTES_OF_AN_OWNER: Final = 16 * 2**20  # 50 routers of 1,000 replicas answer with 12 MiB
 
 log = structlog.get_logger(__name__)
 
@@ -59,15 +66,15 @@ class HttpFetcher:
     def __init__(self, *, concurrency: int = 64, timeout_seconds: float = 3.0) -> None:
         self._open = asyncio.Semaphore(concurrency)
         self._session = aiohttp.ClientSession(
+            auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             connector=aiohttp.TCPConnector(limit=concurrency),
         )
 
     async def fetch(self, url: str) -> bytes:
         """The body of the answer, if its status is no error."""
-        async with self._open, self._session.get(url) as response:
-            response.raise_for_status()
-            return await _read_limited(response)
+        async with self._open, self._session.get(url, **ONE_ANSWER) as response:
+            return await read_answer(response)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -76,11 +83,12 @@ class HttpFetcher:
 
 @dataclass(slots=True)
 class Watched:
-    """A target, its owner, and the task that scrapes it."""
+    """A target, its owner, the task that scrapes it, and the size of its last answer in bytes."""
 
     target: Target
     owner: str
     task: asyncio.Task[None]
+    size: int = 0
 
 
 class Scraper:
@@ -109,11 +117,14 @@ class Scraper:
         return len(self._watched)
 
     def set_targets(self, owner: str, targets: Sequence[Target]) -> None:
-        """From now on scrape exactly these targets for this owner.
+        """From now on scrape exactly these targets for this owner, but no more than 200 of them.
 
         An unchanged target continues undisturbed. One with a new interval only keeps its last measurement.
+        Where there are too many, those that are scraped already go first.
         """
-        wanted = {target.key: target for target in targets}
+        held_keys = self._by_owner.get(owner, set())
+        known_first = sorted(targets, key=lambda target: target.key not in held_keys)
+        wanted = {target.key: target for target in known_first[:TARGETS_OF_AN_OWNER]}
         for key in self._by_owner.get(owner, set()) - wanted.keys():
             self._stop(key)
         for key, target in wanted.items():
@@ -148,9 +159,9 @@ class Scraper:
         await asyncio.sleep(self._draw(0.0, min(1.0, target.interval_seconds)))
         while True:
             try:
-                self._measurements.record(target.key, await self._scrape(target))
+                self._measurements.record(target.key, await self._scrape(owner, target))
                 failures = 0
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except Exception as error:  # no answer may end the scrape: deep JSON raises RecursionError
                 failures += 1
                 log.debug("scrape_failed", url=target.url, error=str(error) or repr(error))
                 if failures == INTERVALS_UNTIL_UNKNOWN:
@@ -167,8 +178,16 @@ class Scraper:
         except Exception:
             log.exception("answer_not_used", owner=owner)
 
-    async def _scrape(self, target: Target) -> Measurement:
-        return Measurement(at=self._now(), document=json.loads(await self._fetcher.fetch(target.url)))
+    async def _scrape(self, owner: str, target: Target) -> Measurement:
+        body = await self._fetcher.fetch(target.url)
+        watched = self._watched[target.key]
+        others = sum(self._watched[key].size for key in self._by_owner[owner] if key != target.key)
+        watched.size = 0
+        if others + len(body) > BYTES_OF_AN_OWNER:
+            raise ValueError(f"all answers of {owner} are longer than {BYTES_OF_AN_OWNER} bytes")
+        document = json.loads(body)
+        watched.size = len(body)
+        return Measurement(at=self._now(), document=document)
 
 
 def pause_seconds(interval_seconds: float, failures: int, draw: Draw) -> float:
@@ -182,12 +201,3 @@ def pause_seconds(interval_seconds: float, failures: int, draw: Draw) -> float:
         return about
     delay = RetryDelay(base_seconds=2.0 * interval_seconds, limit_seconds=LONGEST_PAUSE_SECONDS)
     return min(max(about, delay.seconds_after(unknown_for, draw)), LONGEST_PAUSE_SECONDS)
-
-
-async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > BODY_LIMIT_BYTES:
-            raise ValueError(f"the answer is longer than {BODY_LIMIT_BYTES} bytes")
-    return bytes(body)

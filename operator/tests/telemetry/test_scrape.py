@@ -1,6 +1,9 @@
 """Scraping against a server that fails: what is known, what is unknown, and who is told."""
 
 import asyncio
+import gzip
+import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +16,13 @@ from prometheus_client import generate_latest
 from flotilla_operator.objects.resources import PODS
 from flotilla_operator.telemetry.measurements import Measurements, Target
 from flotilla_operator.telemetry.metrics import Metrics
-from flotilla_operator.telemetry.scrape import HttpFetcher, Scraper, pause_seconds
+from flotilla_operator.telemetry.scrape import (
+    BYTES_OF_AN_OWNER,
+    TARGETS_OF_AN_OWNER,
+    HttpFetcher,
+    Scraper,
+    pause_seconds,
+)
 from tests.support.waiting import until
 
 
@@ -23,6 +32,7 @@ class Endpoint:
 
     body: str = '{"waiting": 3}'
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
     asked: int = 0
     open: int = 0
@@ -30,21 +40,26 @@ class Endpoint:
     url: str = ""
     told: list[str] = field(default_factory=list)
     raises: bool = False
+    paths: Counter[str] = field(default_factory=Counter)
+    compressed: bytes = b""
 
     def tell(self, owner: str) -> None:
         if self.raises:
             raise KeyError("a fault of a policy")
         self.told.append(owner)
 
-    async def answer(self, _request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
+        self.paths[request.path] += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
             await asyncio.sleep(60 if self.hang else 0.002)
         finally:
             self.open -= 1
-        return web.Response(text=self.body, status=self.status)
+        if self.compressed:
+            return web.Response(body=self.compressed, headers={"Content-Encoding": "gzip"})
+        return web.Response(text=self.body, status=self.status, headers=self.headers)
 
 
 @asynccontextmanager
@@ -156,12 +171,69 @@ async def test_no_more_requests_are_open_than_allowed() -> None:
         assert endpoint.most_open == 4
 
 
-async def test_an_answer_without_end_is_not_read() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(f'{{"waiting": "{"m" * 2**20}"}}', id="more than 1 MiB"),
+        pytest.param("[" * 500_000, id="nested without end"),
+        pytest.param("9" * 100_000, id="a number of 100,000 digits"),
+    ],
+)
+async def test_no_answer_ends_the_scrape_or_keeps_old_figures(body: str) -> None:
     async with scraping() as (endpoint, scraper, measurements):
-        endpoint.body = f'{{"waiting": "{"many" * 2_000_000}"}}'
+        scraper.set_targets("set", [target(endpoint)])
+        await until(lambda: measurements.latest("pod"))
+        sound, endpoint.body = endpoint.body, body
+        await until(lambda: measurements.latest("pod") is None)
+        endpoint.body = sound
+        await until(lambda: measurements.latest("pod"))
+
+
+async def test_an_answer_of_a_thousand_replicas_is_read() -> None:
+    servers = [{"pod": f"llama-{number:05}-x7k2p", "id": number, "state": "Ready"} for number in range(1000)]
+    async with scraping() as (endpoint, scraper, measurements):
+        endpoint.body = json.dumps({"servers": servers, "unusable": "x" * 150_000})
+        scraper.set_targets("set", [target(endpoint)])
+        await until(lambda: measurements.latest("pod"))
+
+
+async def test_no_redirect_is_followed() -> None:
+    async with scraping() as (endpoint, scraper, measurements):
+        endpoint.status = 307
+        endpoint.headers = {"Location": endpoint.url.replace("/metrics", "/elsewhere")}
+        scraper.set_targets("set", [target(endpoint)])
+        await until(lambda: endpoint.asked > 2)
+        assert set(endpoint.paths) == {"/metrics"}
+        assert measurements.latest("pod") is None
+
+
+async def test_a_small_answer_cannot_become_a_large_one() -> None:
+    async with scraping() as (endpoint, scraper, measurements):
+        endpoint.compressed = gzip.compress(b'{"waiting": 3' + b" " * 100 * 2**20 + b"}")
         scraper.set_targets("set", [target(endpoint)])
         await until(lambda: endpoint.asked > 2)
         assert measurements.latest("pod") is None
+
+
+async def test_an_owner_has_two_hundred_targets_at_most_and_those_that_answer_stay() -> None:
+    async with scraping() as (endpoint, scraper, _):
+        first = Target(key="first", url=endpoint.url.replace("metrics", "first"), interval_seconds=0.02)
+        scraper.set_targets("set", [first])
+        flood = [target(endpoint, f"pod-{number}") for number in range(1000)]
+        scraper.set_targets("set", [*flood, first])
+        assert len(scraper) == TARGETS_OF_AN_OWNER
+        before = endpoint.paths["/first"]
+        await until(lambda: endpoint.paths["/first"] > before + 1)
+
+
+async def test_all_answers_of_an_owner_together_are_limited() -> None:
+    async with scraping() as (endpoint, scraper, measurements):
+        endpoint.body = f'{{"waiting": "{"m" * (2**20 - 100)}"}}'
+        keys = [f"pod-{number}" for number in range(20)]
+        scraper.set_targets("set", [target(endpoint, key) for key in keys])
+        await until(lambda: endpoint.asked > 60)
+        known = [key for key in keys if measurements.latest(key)]
+        assert len(known) == BYTES_OF_AN_OWNER // 2**20
 
 
 def test_the_age_of_a_cache_is_that_of_its_oldest_watch() -> None:
