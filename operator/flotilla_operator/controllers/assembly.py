@@ -47,6 +47,7 @@ class Parts:
     """The parts that one process runs."""
 
     config: OperatorConfig
+    clock: Clock
     caches: Caches
     mirrors: Mirrors
     kinds: Watch
@@ -119,6 +120,7 @@ async def assemble(
     settings = _lease_settings(config, place)
     return Parts(
         config=config,
+        clock=clock,
         caches=caches,
         mirrors=mirrors,
         kinds=outside.watch(kinds, config, mirrors.feed),

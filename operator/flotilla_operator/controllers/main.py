@@ -9,7 +9,6 @@ process leads within three seconds.
 """
 
 import asyncio
-import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -136,7 +135,7 @@ class Operator:
             except FAILURES as error:
                 failures += 1
                 log.warning("pods_not_listed", error=str(error) or repr(error))
-                await asyncio.sleep(BACKOFF.seconds_after(failures, random.uniform))
+                await asyncio.sleep(BACKOFF.seconds_after(failures, self._parts.clock.draw))
             else:
                 mirrors.pop(0)
 

@@ -225,8 +225,10 @@ class Schedule:
         )
 
     async def _busy(self) -> None:
-        words = self.scene.routers.of(self.random.choice(tuple(SETS)))
+        name = self.random.choice(tuple(SETS))
+        words = self.scene.routers.of(name)
         words.busy = not words.busy
+        self.watch.busy_since[name] = self.scene.loop.time()
 
     async def _build_again(self) -> None:
         index = self.scene.the(VECTOR_INDEXES, "handbook")
@@ -288,6 +290,7 @@ class Watch:
         self._outcome = outcome
         self._wanted: dict[str, list[tuple[float, int]]] = {}
         self._drains_since: dict[str, float] = {}
+        self.busy_since: dict[str, float] = {}
         scene.api.listeners.append(self._note)
         scene.api.faults.append(Fault(self._look_at, lambda: Reply(status=500, document={}), times=1))
 
@@ -335,6 +338,7 @@ class Watch:
         return False
 
     def _is_cut(self, request: Request, pod: Manifest) -> bool:
+        """Whether it ends requests too soon. A replica that drains gets no new ones, so later ones are none."""
         metadata, asked = pod["metadata"], request.body.get("preconditions") or {}
         hits = all(metadata[name] == wanted for name, wanted in asked.items())
         name = _label(pod, contract.LABEL_OWNER_NAME)
@@ -350,7 +354,8 @@ class Watch:
         since = self._drains_since.get(leader["metadata"]["uid"])
         if since is None:
             return True
-        return self._scene.routers.of(name).busy and self._scene.loop.time() - since < DRAIN_SECONDS - 1
+        has_requests = self._scene.routers.of(name).busy and self.busy_since[name] <= since
+        return has_requests and self._scene.loop.time() - since < DRAIN_SECONDS - 1
 
 
 def _label(manifest: Manifest, name: str) -> str:
