@@ -338,7 +338,7 @@ class Watch:
         return False
 
     def _is_cut(self, request: Request, pod: Manifest) -> bool:
-        """Whether it ends requests too soon. A replica that drains gets no new ones, so later ones are none."""
+        """Whether it ends requests too soon; those that begin during a drain do not count."""
         metadata, asked = pod["metadata"], request.body.get("preconditions") or {}
         hits = all(metadata[name] == wanted for name, wanted in asked.items())
         name = _label(pod, contract.LABEL_OWNER_NAME)
