@@ -2,14 +2,19 @@
 
 It runs inside the operator, because no new Job can be created in a namespace that is being deleted. It uses
 Milvus' HTTP interface, which needs no extra library. It always ends at a deadline and reports what it left
-behind: whatever answers at that address must not block the deletion of the index or of its namespace. Milvus
+behind: whatever answers at that address must not block the deletion of the index or of its namespace. A user
+chose the address, so no redirect is followed, an answer may have 1 MiB, and a link-local address, where
+clouds keep the credentials of their machines, is never connected to. Milvus
 knows collections only by their names, so those of the index are found by the prefix that it gives them
 (`workloads.vector_index.identity`). A new index of the same name has the same prefix. Its promotion writes
 its UID into the collection's descriptor, and what another index has promoted is left alone.
 """
 
 import asyncio
+import errno
+import ipaddress
 import json
+import socket
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +24,13 @@ from typing import Any
 
 import aiohttp
 
+from flotilla_operator.telemetry.answers import ONE_ANSWER, read_answer
+
 DEADLINE_SECONDS = 20.0
 DESCRIPTOR = "flotilla.descriptor"  # the property of a collection, written by the runtime's build steps
+
+
+AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]  # as socket.getaddrinfo gives it
 
 
 class CleanupState(StrEnum):
@@ -78,13 +88,13 @@ async def remove(remains: Remains) -> Cleanup:
 
 async def _remove(remains: Remains) -> None:
     headers = {"Authorization": f"Bearer {remains.token}"} if remains.token else {}
-    async with aiohttp.ClientSession(headers=headers) as session:
+    connector = aiohttp.TCPConnector(socket_factory=socket_unless_link_local)
+    async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
 
         async def call(path: str, body: Mapping[str, str]) -> Any:
             url = f"{remains.uri.rstrip('/')}/v2/vectordb/{path}"
-            async with session.post(url, json={"dbName": remains.database, **body}) as answer:
-                answer.raise_for_status()
-                content = await answer.json(content_type=None)
+            async with session.post(url, json={"dbName": remains.database, **body}, **ONE_ANSWER) as answer:
+                content = json.loads(await read_answer(answer))
             if not isinstance(content, Mapping) or "code" not in content:
                 raise CleanupError(f"{path}: the answer is not one of Milvus; check spec.milvus.uri")
             if content["code"] not in (0, 200, *NOT_FOUND):
@@ -100,6 +110,19 @@ async def _remove(remains: Remains) -> None:
         for name in named:
             if name not in of_others:
                 await call("collections/drop", {"collectionName": name})
+
+
+def socket_unless_link_local(found: AddrInfo) -> socket.socket:
+    """A socket for an address that a name was resolved to; raises OSError for a link-local one.
+
+    It is asked after the name was resolved, so that no name can stand for such an address.
+    """
+    family, kind, protocol, _, address = found
+    host = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
+    if (mapped or host).is_link_local:
+        raise OSError(errno.EACCES, "the operator connects to no link-local address")
+    return socket.socket(family, kind, protocol)
 
 
 def promoted_by(described: Any) -> str:

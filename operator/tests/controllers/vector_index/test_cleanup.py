@@ -1,9 +1,11 @@
 """The farewell of an index against servers that answer anything but what Milvus would, or nothing."""
 
 import asyncio
+import gzip
 import json
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -76,6 +78,66 @@ async def test_an_answer_that_is_not_milvus_is_reported_as_what_was_left(body: b
     assert done.state is CleanupState.GIVEN_UP
     assert "the collections flotilla_a_g_* were not removed from" in done.message
     assert "drop them by hand" in done.message
+
+
+@asynccontextmanager
+async def answering(head: str, body: bytes) -> AsyncIterator[tuple[str, list[str]]]:
+    """Answers every request with this status line and headers; yields the URI and the paths asked for."""
+    paths: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        paths.append((await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)[1])
+        with suppress(ConnectionError):
+            writer.write(head.encode() + b"\r\nConnection: close\r\n\r\n" + body)
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", paths
+    finally:
+        listening.close()
+
+
+async def test_no_redirect_of_a_milvus_is_followed() -> None:
+    async with answering("HTTP/1.1 307 Elsewhere\r\nLocation: /elsewhere", b"") as (uri, paths):
+        done = await remove(remains(uri))
+    assert done.state is CleanupState.GIVEN_UP
+    assert "status 307" in done.message
+    assert paths == ["/v2/vectordb/collections/list"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        pytest.param("identity", b'{"code": 0, "data": ["' + b"x" * 2**21 + b'"]}', id="long"),
+        pytest.param("gzip", gzip.compress(b'{"code": 0, "data": []}'), id="compressed"),
+        pytest.param("identity", b"[" * 500_000, id="nested"),
+    ],
+)
+async def test_an_answer_that_would_take_memory_is_not_read(encoding: str, body: bytes) -> None:
+    async with answering(f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}", body) as (uri, _):
+        done = await remove(remains(uri))
+    assert done.state is CleanupState.GIVEN_UP
+    assert len(done.message) < 500
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://169.254.169.254", "http://[fe80::1]:19530", "http://[::ffff:169.254.169.254]"]
+)
+async def test_no_link_local_address_is_connected_to(uri: str) -> None:
+    done = await remove(remains(uri))
+    assert done.state is CleanupState.GIVEN_UP
+    assert "link-local address" in done.message
+
+
+async def test_no_name_stands_for_a_link_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 19530))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    done = await remove(remains("http://milvus.example.com:19530"))
+    assert "link-local address" in done.message
 
 
 async def test_a_milvus_that_never_answers_is_given_up_at_the_deadline(
