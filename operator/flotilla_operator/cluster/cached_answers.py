@@ -4,6 +4,7 @@ from typing import Protocol
 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.reflector import Change
+from flotilla_operator.cluster.stripped import stripped
 from flotilla_operator.objects.resources import NEVER_WATCHED, Key, Manifest, ObjectRef, Resource
 
 
@@ -29,9 +30,9 @@ class CachedAnswers:
 
     def keep(self, resource: Resource, live: Manifest, by: Key | None) -> None:
         """Keep the object as the API server has it now."""
-        live["metadata"].pop("managedFields", None)
         if resource in NEVER_WATCHED:
             return
+        live = stripped(resource, live)
         if self._caches.store(resource).put(live):
             self._on_change(resource, live, Change.PUT, by)
 

@@ -6,7 +6,7 @@ content type and its time limit. The connection that sends the requests is hande
 one over HTTP.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -21,6 +21,7 @@ FIELD_MANAGER: Final = "flotilla"
 STATUS_MANAGER: Final = "flotilla-status"
 LIST_TIMEOUT_SECONDS: Final = 60.0
 PAGE_SIZE: Final = 500
+PAGE_BYTES: Final = 8 * 2**20
 
 
 class ApiError(Exception):
@@ -62,15 +63,28 @@ def error_from(status: int, document: Any, retry_after: str | None = None) -> Ap
     )
 
 
+class AnswerTooLongError(ValueError):
+    """An answer is longer than its request allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some of the objects of a list, and the list's resource version."""
+
+    items: list[Manifest]
+    version: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request to the API server."""
+    """One request to the API server; `longest_answer` is in bytes, None for no limit."""
 
     method: str
     path: str
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     content_type: str = JSON
+    longest_answer: int | None = None
 
     @property
     def writes(self) -> bool:
@@ -79,7 +93,11 @@ class Request:
 
 
 class Connection(Protocol):
-    """Sends requests. An answer with an error is raised as `ApiError`, a lost one as `OSError`."""
+    """Sends requests.
+
+    An answer with an error is raised as `ApiError`, a lost one as `OSError`, one that is longer than its
+    request allows as `AnswerTooLongError`.
+    """
 
     async def request(self, request: Request, timeout_seconds: float | None = None) -> Manifest:
         """The answer; TimeoutError when there is none in time. A connection has a limit of its own."""
@@ -105,30 +123,42 @@ class Client:
         """One object by name."""
         return await self._connection.request(Request(method="GET", path=resource.path(namespace, name)))
 
-    async def list_all(
-        self,
-        resource: Resource,
-        namespace: str | None = None,
-        on_page: Callable[[], None] = lambda: None,
-    ) -> tuple[list[Manifest], str]:
-        """All objects, read in pages, and the resource version from which a watch continues.
-
-        `on_page` is called after each page.
-        """
+    async def list_all(self, resource: Resource, namespace: str | None = None) -> tuple[list[Manifest], str]:
+        """All objects, and the resource version from which a watch continues."""
         items: list[Manifest] = []
+        version = ""
+        async for page in self.pages(resource, namespace):
+            items += page.items
+            version = page.version
+        return items, version
+
+    async def pages(self, resource: Resource, namespace: str | None = None) -> AsyncIterator[Page]:
+        """All objects, page by page.
+
+        Objects may have 1.5 MiB each. A page that would be longer than 8 MiB is asked for again with a
+        quarter of the objects; after one that fits, the next one may have twice as many.
+        """
         query: dict[str, Any] = {"limit": PAGE_SIZE}
         while True:
-            asked = Request(method="GET", path=resource.path(namespace), query=query)
-            page = await self._connection.request(asked, LIST_TIMEOUT_SECONDS)
-            on_page()
+            asked = Request(
+                method="GET", path=resource.path(namespace), query=query, longest_answer=PAGE_BYTES
+            )
+            try:
+                page = await self._connection.request(asked, LIST_TIMEOUT_SECONDS)
+            except AnswerTooLongError:
+                if query["limit"] == 1:
+                    raise
+                query["limit"] = max(1, query["limit"] // 4)
+                continue
             for item in page["items"]:
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)
-            items += page["items"]
             token = page["metadata"].get("continue")
+            yield Page(items=page["items"], version=page["metadata"]["resourceVersion"])
             if not token:
-                return items, page["metadata"]["resourceVersion"]
-            query["continue"] = token
+                return
+            del page
+            query |= {"limit": min(PAGE_SIZE, 2 * query["limit"]), "continue": token}
 
     def watch(
         self,

@@ -23,7 +23,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.incluster_config import load_incluster_config
 from kubernetes.aio.config.kube_config import load_kube_config
 
-from flotilla_operator.cluster.client import JSON, Request, error_from
+from flotilla_operator.cluster.client import JSON, AnswerTooLongError, Request, error_from
 from flotilla_operator.objects.resources import Manifest
 
 USER_AGENT: Final = "flotilla-operator"
@@ -78,7 +78,7 @@ class HttpConnection:
         with _as_connection_error():
             async with await self._send(request, timeout) as response:
                 await _raise_for_status(response)
-                document: Manifest = json.loads(await response.read())
+                document: Manifest = json.loads(await _read(response, request.longest_answer))
                 return document
 
     async def stream(self, request: Request, silence_seconds: float) -> AsyncIterator[Manifest]:
@@ -153,6 +153,16 @@ def _as_connection_error() -> Iterator[None]:
         raise
     except aiohttp.ClientError as error:
         raise ConnectionError(str(error) or repr(error)) from error
+
+
+async def _read(response: aiohttp.ClientResponse, longest: int | None) -> bytearray:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if longest is not None and len(body) > longest:
+            response.close()
+            raise AnswerTooLongError(f"the answer is longer than {longest} bytes")
+    return body
 
 
 async def _raise_for_status(response: aiohttp.ClientResponse) -> None:

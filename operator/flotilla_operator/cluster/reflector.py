@@ -22,6 +22,7 @@ import structlog
 
 from flotilla_operator.cluster.caches import Store
 from flotilla_operator.cluster.client import ApiError, Client, error_from
+from flotilla_operator.cluster.stripped import stripped
 from flotilla_operator.objects.resources import NOT_ALWAYS_SERVED, Manifest, Resource
 from flotilla_operator.objects.retries import Draw, RetryDelay
 
@@ -84,11 +85,14 @@ class Mirror:
 
     async def list_anew(self, on_page: Callable[[], None] = lambda: None) -> str:
         """Make the store equal to a new list; returns the list's resource version."""
-        held_before = self.store.uids(self.namespace)
-        items, version = await self.client.list_all(self.resource, self.namespace, on_page)
-        for item in items:
-            self.put(item)
-        vanished = held_before - {item["metadata"]["uid"] for item in items}
+        vanished = self.store.uids(self.namespace)
+        version = ""
+        async for page in self.client.pages(self.resource, self.namespace):
+            on_page()
+            version = page.version
+            vanished -= {item["metadata"]["uid"] for item in page.items}
+            for item in page.items:
+                self.put(item)
         for manifest in [held for held in self.store if held["metadata"]["uid"] in vanished]:
             self.remove(manifest)
         self.observer.listed(self.resource, len(self.store))
@@ -96,7 +100,7 @@ class Mirror:
 
     def put(self, manifest: Manifest) -> None:
         """Put an object into the store; one that is not newer than the stored one wakes nothing."""
-        manifest["metadata"].pop("managedFields", None)
+        manifest = stripped(self.resource, manifest)
         if self.store.put(manifest):
             self.on_change(self.resource, manifest, Change.PUT)
 

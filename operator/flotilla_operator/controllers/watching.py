@@ -23,6 +23,8 @@ from flotilla_operator.objects.resources import Manifest, Resource
 from flotilla_operator.objects.retries import Draw, RetryDelay
 
 SERVER_TIMEOUT_SECONDS: Final = 300
+IDLE_SECONDS: Final = 0.1  # how long kopf keeps an object that nothing more is reported of
+LISTED_AT_ONCE: Final = 5  # an object of our kinds may have 1.5 MiB
 CONNECT_TIMEOUT_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 2.0
 WORKED_SECONDS: Final = 60.0  # after so long without an error the next pause is short again
@@ -42,6 +44,8 @@ def kopf_settings(silence_seconds: float) -> kopf.OperatorSettings:
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
     settings.watching.inactivity_timeout = silence_seconds
+    settings.watching.chunk_size = LISTED_AT_ONCE
+    settings.queueing.idle_timeout = IDLE_SECONDS
     return settings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import flotilla_operator
-from flotilla_operator.cluster.client import ApiError, Client, error_from
+from flotilla_operator.cluster.client import PAGE_BYTES, ApiError, Client, error_from
 from flotilla_operator.cluster.connection import load_configuration
 from flotilla_operator.objects.resources import (
     ALL,
@@ -151,3 +151,25 @@ def test_only_the_connection_speaks_to_the_api_server() -> None:
         or (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "kubernetes" for a in node.names))
     }
     assert importers == {"cluster/connection.py", "controllers/watching.py"}
+
+
+async def test_pages_are_as_short_as_large_objects_need() -> None:
+    api = FakeApi()
+    for number in range(60):
+        size = 2**20 if number < 40 else 10
+        metadata = {"name": f"{number:03}", "namespace": "default"}
+        api.put(CONFIG_MAPS, {"metadata": metadata, "data": {"a": "x" * size}})
+    async with api.running(), api.client() as client:
+        pages = [page async for page in client.pages(CONFIG_MAPS)]
+    names = [item["metadata"]["name"] for page in pages for item in page.items]
+    assert names == [f"{number:03}" for number in range(60)], "each once"
+    assert max(sum(len(item["data"]["a"]) for item in page.items) for page in pages) < PAGE_BYTES
+    assert len({page.version for page in pages}) == 1
+
+
+async def test_small_objects_come_in_large_pages() -> None:
+    api = FakeApi()
+    for number in range(1001):
+        api.put(CONFIG_MAPS, {"metadata": {"name": f"{number:04}", "namespace": "default"}})
+    async with api.running(), api.client() as client:
+        assert [len(page.items) async for page in client.pages(CONFIG_MAPS)] == [500, 500, 1]

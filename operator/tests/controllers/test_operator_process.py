@@ -13,10 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from flotilla_operator.objects.resources import LEASES, MODEL_REPLICA_SETS, PODS, Manifest
+from flotilla_operator.objects.resources import (
+    CONFIG_MAPS,
+    LEASES,
+    MODEL_REPLICA_SETS,
+    NAMESPACES,
+    PODS,
+    Manifest,
+)
+from tests.builders.api_objects import smallest
 from tests.support.fake_api import FakeApi
 from tests.support.fake_requests import Request
-from tests.support.processes import SHORT_LEADER, OperatorProcess, operator_process
+from tests.support.processes import SHORT_LEADER, WHOLE, OperatorProcess, operator_process
 from tests.support.site import reconciles
 from tests.support.waiting import DEADLINE_SECONDS, until
 
@@ -24,6 +32,9 @@ from tests.support.waiting import DEADLINE_SECONDS, until
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 STATUS_INTERVAL_SECONDS = 1  # how long the operator of a test may hold back a status
+MIB = "x" * 2**20
+SETS = 50
+LARGEST_MIB = 300
 NOTHING_WRITTEN_SECONDS = 2.0  # how long a test watches an operator that must not write
 
 
@@ -265,3 +276,45 @@ async def test_only_its_namespaces_are_watched_when_some_are_named(tmp_path: Pat
             lists = {r.path for r in api.requests if r.method == "GET" and "configmaps" in r.path}
             assert lists >= {f"/api/v1/namespaces/{ns}/configmaps" for ns in ("default", "second")}
             assert "/api/v1/configmaps" not in lists
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_memory_does_not_depend_on_what_strangers_make(
+    tmp_path: Path, kubeconfig: Path, restarted: bool
+) -> None:
+    """400 ConfigMaps of 1 MiB, 5,000 pods of 64 KiB and 50 sets of 1 MiB, before the start or after it."""
+    api = FakeApi()
+    api.put(NAMESPACES, {"metadata": {"name": "default"}})
+    if restarted:
+        fill(api)
+    async with served(api, kubeconfig):
+        with operator_process(tmp_path, kubeconfig, module=WHOLE) as operator:
+            await until(lambda: operator.logged("leader_elected"))
+            if not restarted:
+                fill(api)
+            await until(lambda: told(api) == SETS)
+            assert operator.memory_mib(peak=True) < LARGEST_MIB
+
+
+def fill(api: FakeApi) -> None:
+    """Make what strangers could make; all objects share one text, so it takes little memory here."""
+    kib = "x" * 1024
+    for number in range(400):
+        metadata = {"name": f"stranger-{number}", "namespace": "default"}
+        api.put(CONFIG_MAPS, {"metadata": metadata, "data": {"a": MIB}})
+    env = [{"name": f"V{one}", "value": kib} for one in range(64)]
+    container = {"name": "c", "image": "i", "env": env, "resources": {"requests": {"cpu": "1"}}}
+    for number in range(5000):
+        metadata = {"name": f"stranger-{number}", "namespace": "default"}
+        spec = {"nodeName": "a", "containers": [container]}
+        api.put(PODS, {"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
+    volume = {"name": "v", "emptyDir": {}, "note": MIB}
+    for number in range(SETS):
+        spec = {**smallest("ModelReplicaSet")["spec"], "replicas": 0, "pod": {"volumes": [volume]}}
+        metadata = {"name": f"large-{number}", "namespace": "default", "generation": 1}
+        api.put(MODEL_REPLICA_SETS, {"metadata": metadata, "spec": spec})
+
+
+def told(api: FakeApi) -> int:
+    """How many sets have a status."""
+    return sum("conditions" in (one.get("status") or {}) for one in api.listed(MODEL_REPLICA_SETS))
