@@ -90,6 +90,8 @@ def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts:
     # The hub's client reads these when it is imported. Without them it sends telemetry to the hub.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # A busy hub pauses for longer than the client's ten seconds, after which it would begin again.
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "60")
     from flotilla_runtime.models import fetch
     from flotilla_runtime.models.hub import Repository
 

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     INCOMPLETE = "Incomplete"
     FOLDER_UNWRITABLE = "FolderUnwritable"
     FOLDER_FAILED = "FolderFailed"
+    FOLDER_LINKED = "FolderLinked"
+    LISTING_REFUSED = "ListingRefused"
 
 
 EXIT_STATUS = {reason: number for number, reason in enumerate(Reason, start=10)}

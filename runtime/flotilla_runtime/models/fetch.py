@@ -9,7 +9,8 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from pathlib import Path
 from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.models import files, hub, lock
 from flotilla_runtime.models.failures import Reason, TransientError
-from flotilla_runtime.models.hub import Listing, Repository
+from flotilla_runtime.models.hub import Repository
+from flotilla_runtime.models.listing import Listing, refuse_unsafe
 
 GIB = 1024**3
 PROGRESS_SECONDS = 15.0
+HASHED_AT_ONCE = 4
 BACKOFF = Backoff(base_seconds=2.0, limit_seconds=60.0)
 
 
@@ -38,6 +41,7 @@ def ensure(repository: Repository, folder: Path, patience: Patience, say: Callab
     if not _complete(repository, folder):
         try:
             with lock.held(folder, say) as alone:
+                files.refuse_links(folder)
                 if alone:
                     files.remove_unfinished(folder)
                 _fetch_patiently(repository, folder, patience, say)
@@ -76,12 +80,14 @@ def _complete(repository: Repository, folder: Path) -> bool:
 
 
 def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> None:
+    """One attempt. What the hub says is checked before anything is deleted or written."""
     listing = hub.list_files(repository)
     files.refuse_what_does_not_fit(repository.source, listing.sizes, repository.shape, repository.field)
     sizes = files.needed(listing.sizes, repository.shape)
+    refuse_unsafe(repository.source, sizes, repository.field)
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_marker(folder)
-    wrong = files.wrong_files(folder, sizes)
+    wrong = _wrong_files(listing, sizes, folder)
     for name in wrong:
         (folder / name).unlink(missing_ok=True)
     missing_bytes = sum(sizes[name] for name in wrong)
@@ -91,9 +97,32 @@ def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> 
         f"{missing_bytes / GIB:.2f} GiB"
     )
     with _progress(folder, sum(sizes.values()), say):
-        hub.download(repository, listing, list(sizes), folder)
-    _confirm(repository, listing, sizes, folder)
+        hub.download(repository, listing, wrong, folder)
+    _confirm(repository, sizes, folder)
+    _confirm_content(repository, listing, wrong, folder)
+    contents = files.Contents(
+        source=repository.source,
+        requested_revision=repository.revision,
+        commit=listing.commit,
+        sizes=sizes,
+    )
+    files.write_marker(folder, contents)
     say(f"fetched {repository.source} at commit {listing.commit[:12]}")
+
+
+def _wrong_files(listing: Listing, sizes: Mapping[str, int], folder: Path) -> list[str]:
+    """The files to fetch: those that are missing, or have another size or content than the hub lists."""
+    wrong = files.wrong_files(folder, sizes)
+    there = [name for name in sizes if name not in set(wrong)]
+    return [*wrong, *_of_other_content(listing, there, folder)]
+
+
+def _of_other_content(listing: Listing, names: Sequence[str], folder: Path) -> list[str]:
+    """Those of the files whose hash is not the one that the hub lists, if it lists one."""
+    hashed = [name for name in names if name in listing.hashes]
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as threads:
+        same = threads.map(lambda name: files.has_content(folder / name, listing.hashes[name]), hashed)
+        return [name for name, is_same in zip(hashed, same, strict=True) if not is_same]
 
 
 @contextmanager
@@ -122,7 +151,7 @@ def _refuse_without_room(repository: Repository, folder: Path, needed_bytes: int
         )
 
 
-def _confirm(repository: Repository, listing: Listing, sizes: dict[str, int], folder: Path) -> None:
+def _confirm(repository: Repository, sizes: Mapping[str, int], folder: Path) -> None:
     wrong = files.wrong_files(folder, sizes)
     if wrong:
         raise TransientError(
@@ -132,10 +161,18 @@ def _confirm(repository: Repository, listing: Listing, sizes: dict[str, int], fo
             "lists",
             fix="if this persists, the mirror at HF_ENDPOINT may be out of date",
         )
-    contents = files.Contents(
-        source=repository.source,
-        requested_revision=repository.revision,
-        commit=listing.commit,
-        sizes=sizes,
-    )
-    files.write_marker(folder, contents)
+
+
+def _confirm_content(repository: Repository, listing: Listing, fetched: Sequence[str], folder: Path) -> None:
+    """Remove the fetched files with another content than the hub lists; raises TransientError for them."""
+    wrong = _of_other_content(listing, fetched, folder)
+    for name in wrong:
+        (folder / name).unlink(missing_ok=True)
+    if wrong:
+        raise TransientError(
+            Reason.DOWNLOAD_FAILED,
+            field=repository.field,
+            problem=f"the fetched file {wrong[0]} of {repository.source} does not have the hash that the hub "
+            "lists, and was removed",
+            fix="if this persists, the mirror at HF_ENDPOINT gives other files than it lists",
+        )

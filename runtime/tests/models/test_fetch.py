@@ -6,7 +6,8 @@ import pytest
 
 from flotilla_runtime.models import fetch, hub
 from flotilla_runtime.models.failures import SOURCE, Reason, TransientError
-from flotilla_runtime.models.hub import Listing, Repository
+from flotilla_runtime.models.hub import Repository
+from flotilla_runtime.models.listing import Listing
 
 REPOSITORY = Repository(name="org/model", revision=None)
 
