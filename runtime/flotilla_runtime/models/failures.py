@@ -5,7 +5,9 @@ ModelError
   └── TransientError   may end by itself: the network, a hub that is busy
 """
 
+import sys
 from enum import StrEnum
+from pathlib import Path
 
 SOURCE = "spec.model.source"
 REVISION = "spec.model.revision"
@@ -51,3 +53,13 @@ class ModelError(Exception):
 
 class TransientError(ModelError):
     """An error after which another attempt can succeed."""
+
+
+def report(failure: ModelError, termination_log: Path) -> None:
+    """Write the failure to the log and to the container's termination message."""
+    sys.stderr.write(f"{failure}\n")
+    try:
+        with termination_log.open("w") as log:
+            log.write(str(failure))
+    except OSError:
+        return
