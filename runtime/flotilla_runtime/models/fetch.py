@@ -19,7 +19,7 @@ from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.models import files, hub, lock
 from flotilla_runtime.models.failures import Reason, TransientError
 from flotilla_runtime.models.hub import Repository
-from flotilla_runtime.models.listing import Listing, refuse_unsafe
+from flotilla_runtime.models.listing import Hash, Listing, refuse_unsafe
 
 GIB = 1024**3
 PROGRESS_SECONDS = 15.0
@@ -55,9 +55,10 @@ def _fetch_patiently(
 ) -> None:
     if _complete(repository, folder):
         return  # another replica fetched the files while this one waited
+    checked: dict[str, Hash] = {}
     for attempt in range(1, patience.attempts + 1):
         try:
-            _fetch(repository, folder, say)
+            _fetch(repository, folder, checked, say)
         except TransientError as failure:
             if attempt == patience.attempts:
                 raise
@@ -79,16 +80,22 @@ def _complete(repository: Repository, folder: Path) -> bool:
     return same and not files.wrong_files(folder, contents.sizes)
 
 
-def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> None:
-    """One attempt. What the hub says is checked before anything is deleted or written."""
+def _fetch(
+    repository: Repository, folder: Path, checked: dict[str, Hash], say: Callable[[str], None]
+) -> None:
+    """One attempt. What the hub says is checked before anything is deleted or written.
+
+    `checked` has the files whose hash was compared in an earlier attempt.
+    """
     listing = hub.list_files(repository)
     files.refuse_what_does_not_fit(repository.source, listing.sizes, repository.shape, repository.field)
     sizes = files.needed(listing.sizes, repository.shape)
     refuse_unsafe(repository.source, sizes, repository.field)
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_marker(folder)
-    wrong = _wrong_files(listing, sizes, folder)
+    wrong = _wrong_files(listing, sizes, folder, checked)
     for name in wrong:
+        checked.pop(name, None)
         (folder / name).unlink(missing_ok=True)
     missing_bytes = sum(sizes[name] for name in wrong)
     _refuse_without_room(repository, folder, missing_bytes)
@@ -99,7 +106,7 @@ def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> 
     with _progress(folder, sum(sizes.values()), say):
         hub.download(repository, listing, wrong, folder)
     _confirm(repository, sizes, folder)
-    _confirm_content(repository, listing, wrong, folder)
+    _confirm_content(repository, listing, wrong, folder, checked)
     contents = files.Contents(
         source=repository.source,
         requested_revision=repository.revision,
@@ -110,19 +117,25 @@ def _fetch(repository: Repository, folder: Path, say: Callable[[str], None]) -> 
     say(f"fetched {repository.source} at commit {listing.commit[:12]}")
 
 
-def _wrong_files(listing: Listing, sizes: Mapping[str, int], folder: Path) -> list[str]:
+def _wrong_files(
+    listing: Listing, sizes: Mapping[str, int], folder: Path, checked: dict[str, Hash]
+) -> list[str]:
     """The files to fetch: those that are missing, or have another size or content than the hub lists."""
     wrong = files.wrong_files(folder, sizes)
-    there = [name for name in sizes if name not in set(wrong)]
-    return [*wrong, *_of_other_content(listing, there, folder)]
+    there = sorted(sizes.keys() - set(wrong))
+    return [*wrong, *_of_other_content(listing, there, folder, checked)]
 
 
-def _of_other_content(listing: Listing, names: Sequence[str], folder: Path) -> list[str]:
+def _of_other_content(
+    listing: Listing, names: Sequence[str], folder: Path, checked: dict[str, Hash]
+) -> list[str]:
     """Those of the files whose hash is not the one that the hub lists, if it lists one."""
-    hashed = [name for name in names if name in listing.hashes]
+    wanted = {name: listing.hashes[name] for name in names if name in listing.hashes}
+    asked = [name for name, known in wanted.items() if checked.get(name) != known]
     with ThreadPoolExecutor(HASHED_AT_ONCE) as threads:
-        same = threads.map(lambda name: files.has_content(folder / name, listing.hashes[name]), hashed)
-        return [name for name, is_same in zip(hashed, same, strict=True) if not is_same]
+        same = list(threads.map(lambda name: files.has_content(folder / name, wanted[name]), asked))
+    checked.update({name: wanted[name] for name, is_same in zip(asked, same, strict=True) if is_same})
+    return [name for name, is_same in zip(asked, same, strict=True) if not is_same]
 
 
 @contextmanager
@@ -163,9 +176,15 @@ def _confirm(repository: Repository, sizes: Mapping[str, int], folder: Path) -> 
         )
 
 
-def _confirm_content(repository: Repository, listing: Listing, fetched: Sequence[str], folder: Path) -> None:
+def _confirm_content(
+    repository: Repository,
+    listing: Listing,
+    fetched: Sequence[str],
+    folder: Path,
+    checked: dict[str, Hash],
+) -> None:
     """Remove the fetched files with another content than the hub lists; raises TransientError for them."""
-    wrong = _of_other_content(listing, fetched, folder)
+    wrong = _of_other_content(listing, fetched, folder, checked)
     for name in wrong:
         (folder / name).unlink(missing_ok=True)
     if wrong:
