@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+PIECE_BYTES = 1 << 20
 LARGE_SUFFIXES = {".safetensors", ".bin", ".gguf"}
 
 
@@ -15,16 +16,13 @@ class StoredFile:
     path: Path
     size: int
     sha256: str
+    blob: str
+    """Git's hash of the content, by which the list of files identifies it."""
 
     @property
     def large(self) -> bool:
         """Whether the hub would keep it in its large-file store and redirect downloads there."""
         return self.path.suffix in LARGE_SUFFIXES
-
-    @property
-    def blob(self) -> str:
-        """The forty digits by which the list of files identifies the content."""
-        return self.sha256[:40]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +45,7 @@ class Repositories:
     """Reads folders; a file is hashed again only when its size or time has changed."""
 
     root: Path
-    _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+    _hashes: dict[tuple[Path, int, int], tuple[str, str]] = field(default_factory=dict)
 
     def snapshot(self, repository: str) -> Snapshot | None:
         """The repository's files, or None when there is no such folder."""
@@ -62,6 +60,16 @@ class Repositories:
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._hashes:
-            with path.open("rb") as content:
-                self._hashes[key] = hashlib.file_digest(content, "sha256").hexdigest()
-        return StoredFile(name=name, path=path, size=status.st_size, sha256=self._hashes[key])
+            self._hashes[key] = _hashes_of(path, status.st_size)
+        sha256, blob = self._hashes[key]
+        return StoredFile(name=name, path=path, size=status.st_size, sha256=sha256, blob=blob)
+
+
+def _hashes_of(path: Path, size: int) -> tuple[str, str]:
+    sha256 = hashlib.sha256()
+    blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as content:
+        while piece := content.read(PIECE_BYTES):
+            sha256.update(piece)
+            blob.update(piece)
+    return sha256.hexdigest(), blob.hexdigest()

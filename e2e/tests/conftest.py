@@ -24,6 +24,7 @@ from local_cluster.binaries import locked
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.processes import start_ticks
 from local_cluster.pytest_plugin import BROUGHT_UP
+from tests.support import node_models
 from tests.support.applied import Site
 from tests.support.pages import some_pages
 from tests.support.stand_ins import double_image, hub_image
@@ -77,7 +78,7 @@ def install() -> None:
     """Bring the cluster up and apply the demo to it."""
     ready = environment.up()
     references = ready.build_images()
-    ready.install_chart(references)
+    ready.install_chart(references, node_models.CHART_VALUE)
     ready.fill_claims(some_pages(), references["runtime"])
     ready.apply(environment.EXAMPLE)
     double_image(ready)

@@ -67,6 +67,10 @@ def test_helm_finds_nothing_wrong() -> None:
         pytest.param({"images.pullPolicy": '"Sometimes"'}, "pullPolicy", id="an unknown pull policy"),
         pytest.param({"image.operator": "{}"}, "image", id="a misspelt section"),
         pytest.param({"operator.replica": "2"}, "replica", id="a misspelt value"),
+        pytest.param({"modelCache.nodePaths": '"/srv"'}, "nodePaths", id="folders of nodes as one text"),
+        pytest.param({"modelCache.nodePaths": '["models"]'}, "nodePaths", id="a folder that is not absolute"),
+        pytest.param({"modelCache.nodePaths": '["/"]'}, "nodePaths", id="a node's whole disk"),
+        pytest.param({"modelCache.nodePaths": '["/srv/../etc"]'}, "nodePaths", id="a folder upwards"),
         pytest.param({"labels.gpuProducts": '["a", 1]'}, "gpuProducts", id="a label that is a number"),
     ],
 )
@@ -123,6 +127,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.labels.gpu_products == tuple(values["labels"]["gpuProducts"])
     assert config.labels == Labels(), "the operator's own defaults are the chart's"
     assert config.placement == Placement()
+    assert config.model_cache.node_paths == ()
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -140,6 +145,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "labels.interconnect": '""',
                 "placement.agingSeconds": "1200",
                 "placement.bindTimeoutSeconds": "45",
+                "modelCache.nodePaths": '["/srv/models"]',
             }
         )
     )
@@ -150,6 +156,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert config.labels.gpu_products == ("example.com/product",)
     assert (config.labels.topology_levels, config.labels.interconnect) == (("example.com/row",), "")
     assert (config.placement.aging_seconds, config.placement.bind_timeout_seconds) == (1200, 45)
+    assert config.model_cache.node_paths == ("/srv/models",)
 
 
 def test_every_pod_of_the_chart_names_the_pull_secrets() -> None:

@@ -6,6 +6,7 @@ not admit such folders is named, in operator/tests/controllers/model_replica_set
 
 import hashlib
 import itertools
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from demo import claims
 from demo.environment import Environment
 from engine.models import GENERATOR, ensure_models
 from local_cluster.errors import ApiError
+from tests.support import node_models
 from tests.support.applied import REPLICA_SET, Site
 from tests.support.asked import asked
 from tests.support.hub import Hub
@@ -33,7 +35,11 @@ HEADER = b'{"__metadata__":{}}'
 CONTENT = struct.pack("<Q", len(HEADER)) + HEADER + bytes(range(256)) * 4096
 STALL = {"stall": {"file": WEIGHTS, "after_bytes": len(CONTENT) // 2}}
 FETCHER = "fetch-model"
-DIGEST = "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())"
+DIGEST = (
+    "import glob, hashlib, sys; (path,) = glob.glob(sys.argv[1], recursive=True); "
+    "print(hashlib.sha256(open(path, 'rb').read()).hexdigest())"
+)
+LIST = "import os; print(' '.join(sorted(os.listdir('/models'))))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +53,10 @@ class Cache:
     made_by_the_user: tuple[dict[str, Any], ...] = ()
 
 
-def node_folder(folder: Path) -> Cache:
+def node_folder(_folder: Path) -> Cache:
     """A folder of the node that does not exist yet, in a namespace that admits such folders."""
-    path = str(folder / "node" / "models")
+    shutil.rmtree(node_models.FOLDER, ignore_errors=True)
+    path = str(node_models.FOLDER)
     return Cache(
         namespace="flotilla-node-cache",
         pod_security="privileged",
@@ -81,14 +88,10 @@ class CacheSite:
 
     def replicas(self, name: str, image: str, count: int) -> dict[str, Any]:
         """A set whose replicas share the cache."""
-        variables = {
-            "HF_ENDPOINT": self.hub,
-            "HF_HUB_DOWNLOAD_TIMEOUT": "300",  # or a fetcher that stalls would ask again by itself
-        }
         return doubles(
             name,
             image,
-            {"env": [{"name": key, "value": value} for key, value in variables.items()]},
+            {"env": [{"name": "HF_ENDPOINT", "value": self.hub}]},
             model={"name": name, "source": f"hf://{SOURCE}", "task": "Generate"},
             modelCache=self.cache.settings,
             replicas=count,
@@ -120,8 +123,12 @@ class CacheSite:
             return ""
 
     def digest(self, pod: str, container: str, path: str) -> str:
-        """The hash of a file as a container reads it."""
-        command = ("python3", "-c", DIGEST, path)
+        """The hash of a file as a container reads it; `path` may be a pattern."""
+        return self.told(pod, container, DIGEST, path)
+
+    def told(self, pod: str, container: str, program: str, *arguments: str) -> str:
+        """What a program in a container prints."""
+        command = ("python3", "-c", program, *arguments)
         return self.site.kubectl.run("exec", pod, f"--container={container}", "--", *command).strip()
 
     def start_reader(self) -> str:
@@ -198,8 +205,9 @@ def test_of_the_replicas_that_share_a_cache_one_downloads_and_all_start_from_it(
         site.apply(shared.replicas(name, double, 3))
         shared.wait_until_all_answer(name)
         assert hub.requests() == asked_for_two, "a replica made later asks the hub for nothing"
-    model = f"/models/{FOLDER}/{WEIGHTS}"
     engines = site.pods(name)
-    read = {shared.digest(pod, "engine", model) for pod in engines}
-    read.add(shared.digest(shared.start_reader(), "reader", model))
+    read = {shared.digest(pod, "engine", f"/models/{FOLDER}/{WEIGHTS}") for pod in engines}
+    read.add(shared.digest(shared.start_reader(), "reader", f"/models/**/{FOLDER}/{WEIGHTS}"))
     assert (len(engines), read) == (3, {hashlib.sha256(CONTENT).hexdigest()})
+    seen = {shared.told(pod, "engine", LIST) for pod in engines}
+    assert seen == {f".{FOLDER}.lock {FOLDER}"}, "an engine has its own part of what is shared"

@@ -1,17 +1,12 @@
 """Models fetched with the real hub client from the stub: what works, and every refusal's message."""
 
-import asyncio
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from flotilla_runtime.contract import ModelFacts
 from flotilla_runtime.models.failures import EXIT_STATUS, Reason
@@ -20,10 +15,10 @@ from hub_stub.configuration import Configuration
 from hub_stub.repositories import Repositories
 from hub_stub.server import Hub
 from tests.support import hub
+from tests.support.fetching import Fetched, run_fetcher, served
 
 pytestmark = pytest.mark.services
 
-ROOT = Path(__file__).parents[2]
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB, so that a cut in the middle is one
 FILES = {
     "config.json": b'{"model_type": "llama"}',
@@ -45,20 +40,6 @@ class Stub(hub.Stub):
         for path, content in files.items():
             (self.root / name / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name / path).write_bytes(content)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """How a run of the fetcher ended."""
-
-    status: int
-    output: str
-    message: str
-    folder: Path
-
-    @property
-    def reason(self) -> str:
-        return self.message.partition(":")[0]
 
 
 CONFIGURATION = Configuration.model_validate(
@@ -84,67 +65,10 @@ def stub(tmp_path: Path, unused_tcp_port: int) -> Iterator[Stub]:
         yield running
 
 
-@contextmanager
-def served(application: web.Application, port: int) -> Iterator[str]:
-    """Run an application on a loop of its own, so that blocking clients can talk to it."""
-    loop = asyncio.new_event_loop()
-    runner = web.AppRunner(application, access_log=None)
-
-    async def start() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-
-    loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
 @pytest.fixture
 def fetch(stub: Stub, tmp_path: Path) -> Callable[..., Fetched]:
     """Run the fetcher as the init container does, against the stub."""
-
-    def run(
-        source: str,
-        *arguments: str,
-        token: str | None = None,
-        to: Path | None = None,
-        module: str = "flotilla_runtime.models",
-        under: Sequence[str] = (),
-    ) -> Fetched:
-        folder = to or tmp_path / "models" / source.rpartition("/")[2]
-        log = tmp_path / "termination-log"
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": stub.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_TOKEN": token or "",
-            "PYTHONPATH": str(ROOT / "runtime"),
-        }
-        done = subprocess.run(
-            [
-                *under,
-                *(sys.executable, "-m", module, "--source", source, "--to", str(folder)),
-                *("--termination-log", str(log), "--attempts", "1", *arguments),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=environment,
-        )
-        message = log.read_text() if log.exists() else ""
-        return Fetched(
-            status=done.returncode, output=done.stdout + done.stderr, message=message, folder=folder
-        )
-
-    return run
+    return partial(run_fetcher, stub.url, tmp_path)
 
 
 def test_a_model_arrives_whole_and_is_fetched_again_only_as_far_as_it_must_be(

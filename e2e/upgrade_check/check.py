@@ -19,6 +19,7 @@ from upgrade_check.findings import Findings, Sight, changed, replaced, written
 from upgrade_check.release import Release
 
 USER = "the-operator"
+NODE_PATHS = ["/srv/models"]  # of the tests' full-featured sets
 
 
 def upgrade(before: Release, after: Release) -> tuple[Sight, Findings]:
@@ -55,6 +56,8 @@ def _operator(
 ) -> Iterator[OperatorProcess]:
     """The release's operator, ready; at the end it has time to give its lease back."""
     config: dict[str, Any] = {"images": images, "watchNamespaces": list(NAMESPACES)}
+    if release.lists_node_paths:
+        config["modelCache"] = {"nodePaths": NODE_PATHS}
     kubeconfig = plane.kubeconfig_for(USER, groups=["system:masters"])
     with operator_process(
         folder, kubeconfig, module=WHOLE, python=release.python, checkout=release.folder, **config

@@ -35,6 +35,12 @@ class Release:
         """Where its custom resource definitions are."""
         return self.folder / "crds"
 
+    @property
+    def lists_node_paths(self) -> bool:
+        """Whether its configuration lists folders of nodes that sets may name; else it refuses the key."""
+        config = self.folder / "operator" / "flotilla_operator" / "controllers" / "config.py"
+        return "node_paths" in config.read_text()
+
     def examples(self) -> list[list[Manifest]]:
         """The objects of each of its examples."""
         files = sorted((self.folder / "examples").glob("*.yaml"))

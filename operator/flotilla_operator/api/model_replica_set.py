@@ -598,13 +598,14 @@ class ModelCache(ApiModel):
 
     mode: CacheMode = CacheMode.NONE
     """None: every replica fetches the model for itself. Claim: replicas share the PersistentVolumeClaim
-    `claimName`. Node: replicas on the same node share the node's folder `path`; the namespace must admit pods
-    of the pod security level `privileged`."""
+    `claimName`. Node: replicas on the same node share a part of the node's folder `path`, which is that of
+    their namespace and hub; the chart's `modelCache.nodePaths` must list the path, and the namespace must
+    admit pods of the pod security level `privileged`."""
     claim_name: ObjectName | None = None
     """Name of the claim. Required with mode Claim. With replicas on several nodes its access mode must be
     ReadWriteMany."""
     path: Annotated[str, Field(max_length=512, pattern=r"^/[^\s]*$")] = "/var/lib/flotilla/models"
-    """Folder of the node, for mode Node."""
+    """Folder of the node, for mode Node, as the chart's `modelCache.nodePaths` lists it."""
 
 
 class PodOptions(ApiModel):

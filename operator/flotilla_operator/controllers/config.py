@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from flotilla_operator.controllers.errors import ConfigError
 from flotilla_operator.placement.groups import RACK, ZONE
 from flotilla_operator.placement.topology import HOSTNAME
+from flotilla_operator.workloads.node_cache import plain_path
 
 Seconds = Annotated[float, Field(gt=0)]
 Image = Annotated[str, Field(min_length=1)]
@@ -74,6 +75,30 @@ class Placement(Section):
     bind_timeout_seconds: Seconds = 30
 
 
+class ModelCache(Section):
+    """`node_paths`: the folders of nodes that `spec.modelCache.path` may name; with none, mode Node is off.
+
+    None may be inside another one: what is a namespace's folder in the one would be the whole of the other.
+    """
+
+    node_paths: tuple[str, ...] = ()
+
+    @field_validator("node_paths")
+    @classmethod
+    def _plain_and_apart(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        plain = []
+        for path in paths:
+            if (one := plain_path(path)) is None:
+                raise ValueError(
+                    f"nodePaths: {path!r} is not the absolute path of a folder below /, without .."
+                )
+            plain.append(one)
+        for inner in plain:
+            if any(inner.startswith(f"{outer}/") for outer in plain):
+                raise ValueError(f"nodePaths: {inner} is inside another one of them")
+        return tuple(plain)
+
+
 class Leader(Section):
     """The leader's Lease; the default times are those of controller-runtime."""
 
@@ -117,6 +142,7 @@ class OperatorConfig(Section):
     watch_namespaces: tuple[str, ...] = ()
     labels: Labels = Labels()
     placement: Placement = Placement()
+    model_cache: ModelCache = ModelCache()
     leader: Leader = Leader()
     loop: Loop = Loop()
     scraping: Scraping = Scraping()

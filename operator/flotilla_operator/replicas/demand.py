@@ -51,9 +51,16 @@ class Demand:
 
 
 def demand_of(
-    seen: IntendedSet, groups: tuple[ReplicaGroup, ...], around: Surroundings, now: datetime
+    seen: IntendedSet,
+    groups: tuple[ReplicaGroup, ...],
+    around: Surroundings,
+    now: datetime,
+    lacks: bool = False,
 ) -> Demand:
-    """What a set with these judged groups wants, and the groups that it waits for."""
+    """What a set with these judged groups wants, and the groups that it waits for.
+
+    A set that `lacks` something that its spec names starts no groups, so it replaces none either.
+    """
     update = seen.spec.update
     pace = Pace(max_surge=update.max_surge, max_unavailable=update.max_unavailable)
     move = move_under_way(seen, groups)
@@ -61,7 +68,8 @@ def demand_of(
         groups = tuple(replace(group, moved=group.name == move.group) for group in groups)
         if move.drains_first:
             pace = Pace(max_surge=0, max_unavailable=max(1, update.max_unavailable))
-    turnover = decide(groups, Goal(wanted=seen.replicas, revision=seen.revision, pace=pace))
+    goal = Goal(wanted=seen.replicas, revision=seen.revision, pace=pace, replaces=not lacks)
+    turnover = decide(groups, goal)
     return Demand(
         revision=seen.revision,
         groups=groups,

@@ -119,7 +119,7 @@ def next_step(seen: SetSeen, now: datetime) -> Step | None:
     if seen.facts.leaves:
         return None
     held = _in_force(seen, now)
-    demand = demand_of(held.me, held.groups, seen.around, now)
+    demand = demand_of(held.me, held.groups, seen.around, now, held.lacks)
     room, outlook = _room(held, seen, demand, now)
     moves = rebalancing(outlook, seen.hold_devices, now)
     if demand.move is not None and moves.after.phase is RebalancePhase.STOPPED:

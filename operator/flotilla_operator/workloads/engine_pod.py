@@ -23,7 +23,6 @@ from flotilla_operator.workloads.engine_guard import ANNOTATION, TEXT, guard_mou
 from flotilla_operator.workloads.gate import gates
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
-from flotilla_operator.workloads.model_facts import facts_first
 from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_operator.workloads.pinning import pinned
 from flotilla_operator.workloads.pod_security import scratch
@@ -81,7 +80,7 @@ def engine_pod(
     scratch_volumes, scratch_mounts = scratch(SCRATCH)
     parts = PodParts(
         containers=[_engine(owner, spec, images, stage, scratch_mounts)],
-        init_containers=facts_first(model_files.model_container(spec, images)),
+        init_containers=model_files.model_containers(owner.namespace, spec, images),
         volumes=[
             *scratch_volumes,
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
@@ -184,7 +183,7 @@ def _engine(
             *scratch_mounts,
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
             guard_mount(),
-            *model_files.model_mounts(spec),
+            *model_files.model_mounts(owner.namespace, spec),
             *spec.pod.volume_mounts,
         ],
         lifecycle=lifecycle(None if stage.leads else stage.leader_address),

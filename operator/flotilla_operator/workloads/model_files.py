@@ -11,6 +11,7 @@ from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSp
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads.engine_environment import merged_environment
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.model_facts import facts_first
 from flotilla_operator.workloads.model_source import (
     MODELS_DIRECTORY,
     ClaimSource,
@@ -20,13 +21,19 @@ from flotilla_operator.workloads.model_source import (
     guesser_of,
     model_of,
 )
+from flotilla_operator.workloads.node_cache import (
+    FETCHERS_VARIABLES,
+    folder_maker,
+    is_on_node,
+    own_folder,
+    plain_path,
+)
 from flotilla_operator.workloads.objects import container
 from flotilla_runtime import contract
 
 CACHE_VOLUME = "models"
 FETCHER = "fetch-model"
 VERIFIER = "verify-model"
-ROOT_USER_ID = 0
 # This container has ended when the engine starts, so its requests add nothing to the engine's. Without
 # requests, a namespace with a quota on requests would refuse the pod.
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
@@ -62,10 +69,19 @@ def wanted_files(spec: ModelReplicaSetSpec) -> tuple[WantedFiles, ...]:
     return tuple(wanted)
 
 
-def model_container(spec: ModelReplicaSetSpec, images: Images) -> Manifest:
+def model_containers(namespace: str, spec: ModelReplicaSetSpec, images: Images) -> list[Manifest]:
+    """The init containers: those that read facts and fetch; before them, one that makes a node's folder."""
+    fetching = facts_first(_model_container(namespace, spec, images))
+    if keeps_on_node(spec):
+        return [folder_maker(namespace, spec, images, CACHE_VOLUME), *fetching]
+    return fetching
+
+
+def _model_container(namespace: str, spec: ModelReplicaSetSpec, images: Images) -> Manifest:
     """The container that fetches files from a hub and checks files on claims.
 
-    It gets the engine's environment too, so that proxies and mirrors apply to it.
+    It gets the engine's environment too, so that proxies and mirrors apply to it; in a folder of the node,
+    only what it needs of it.
     """
     fetches = _fetches(spec)
     ours: list[Manifest] = []
@@ -73,28 +89,29 @@ def model_container(spec: ModelReplicaSetSpec, images: Images) -> Manifest:
         secret = spec.model.token_secret_ref
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
         ours.append({"name": contract.ENV_HUB_TOKEN, "valueFrom": reference})
-    manifest = container(
+    variables = merged_environment(ours, spec)
+    if keeps_on_node(spec):
+        variables = [variable for variable in variables if variable["name"] in FETCHERS_VARIABLES]
+    mounts = _mounts(namespace, spec, fills_the_cache=True)
+    return container(
         FETCHER if fetches else VERIFIER,
         images.runtime,
         pull_policy=images.pull_policy,
         args=_arguments(wanted_files(spec)),
-        env=merged_environment(ours, spec),
+        env=variables,
         resources=RESOURCES,
-        volumeMounts=[*_mounts(spec, fills_the_cache=True), {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        volumeMounts=[*mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     )
-    if fetches and spec.model_cache.mode is CacheMode.NODE:
-        # The kubelet creates the folder for root, so only root can write to it; it has no capabilities.
-        manifest["securityContext"] = {
-            **manifest["securityContext"],
-            "runAsUser": ROOT_USER_ID,
-            "runAsNonRoot": False,
-        }
-    return manifest
 
 
-def model_mounts(spec: ModelReplicaSetSpec) -> list[Manifest]:
+def model_mounts(namespace: str, spec: ModelReplicaSetSpec) -> list[Manifest]:
     """The engine's mounts, read-only."""
-    return _mounts(spec, fills_the_cache=False)
+    return _mounts(namespace, spec, fills_the_cache=False)
+
+
+def keeps_on_node(spec: ModelReplicaSetSpec) -> bool:
+    """Whether pods of this spec have a folder of the node: files are fetched, and kept there."""
+    return _fetches(spec) and is_on_node(spec)
 
 
 def model_volumes(spec: ModelReplicaSetSpec) -> list[Manifest]:
@@ -140,10 +157,12 @@ def _described(wanted: WantedFiles) -> contract.EngineFiles:
     )
 
 
-def _mounts(spec: ModelReplicaSetSpec, *, fills_the_cache: bool) -> list[Manifest]:
+def _mounts(namespace: str, spec: ModelReplicaSetSpec, *, fills_the_cache: bool) -> list[Manifest]:
     mounts: list[Manifest] = []
     if _fetches(spec):
         cache: Manifest = {"name": CACHE_VOLUME, "mountPath": MODELS_DIRECTORY}
+        if is_on_node(spec):
+            cache["subPath"] = own_folder(namespace, spec)
         mounts.append(cache if fills_the_cache else {**cache, "readOnly": True})
     return mounts + [
         {"name": volume, "mountPath": claim_directory(claim), "readOnly": True}
@@ -162,6 +181,7 @@ def _cache_volume(spec: ModelReplicaSetSpec) -> Manifest:
     cache = spec.model_cache
     if cache.mode is CacheMode.CLAIM and cache.claim_name is not None:
         return {"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": cache.claim_name}}
-    if cache.mode is CacheMode.NODE:
-        return {"name": CACHE_VOLUME, "hostPath": {"path": cache.path, "type": "DirectoryOrCreate"}}
+    if is_on_node(spec):
+        path = plain_path(cache.path) or cache.path
+        return {"name": CACHE_VOLUME, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
     return {"name": CACHE_VOLUME, "emptyDir": {}}

@@ -10,6 +10,7 @@ from flotilla_operator.controllers.config import parse_config, read_config
 from flotilla_operator.controllers.errors import ConfigError
 
 IMAGES = {name: f"example.org/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
+NODE_PATHS = "modelCache.nodePaths"
 
 
 def test_the_defaults_are_those_of_controller_runtime() -> None:
@@ -30,6 +31,13 @@ def test_keys_are_camel_case_as_in_the_chart() -> None:
         ("x",),
         "debug",
     )
+
+
+def test_folders_of_nodes_are_listed_and_there_is_none_by_default() -> None:
+    assert parse_config({"images": IMAGES}).model_cache.node_paths == ()
+    listed = {"nodePaths": ["/srv/models/", "/srv/models-too"]}
+    config = parse_config({"images": IMAGES, "modelCache": listed})
+    assert config.model_cache.node_paths == ("/srv/models", "/srv/models-too")
 
 
 def test_the_levels_and_the_interconnect_are_configuration() -> None:
@@ -54,6 +62,17 @@ def test_the_levels_and_the_interconnect_are_configuration() -> None:
             {"images": IMAGES, "labels": {"topologyLevels": ["zone", "zone"]}},
             "labels.topologyLevels",
             id="a level twice",
+        ),
+        *(
+            pytest.param(
+                {"images": IMAGES, "modelCache": {"nodePaths": paths}}, "modelCache.nodePaths", id=name
+            )
+            for name, paths in {
+                "a node's whole disk": ["/"],
+                "a node's folder that leads upwards": ["/srv/../etc"],
+                "a node's folder that is not absolute": ["models"],
+                "a node's folder in another": ["/srv/models", "/srv/models/team"],
+            }.items()
         ),
         pytest.param(
             {"images": IMAGES, "placement": {"bindTimeoutSeconds": 0}},

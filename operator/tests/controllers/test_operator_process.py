@@ -303,16 +303,16 @@ def fill(api: FakeApi) -> None:
         metadata = {"name": f"stranger-{number}", "namespace": "default"}
         api.put(CONFIG_MAPS, {"metadata": metadata, "data": {"a": MIB}})
     env = [{"name": f"V{one}", "value": kib} for one in range(64)]
-    container = {"name": "c", "image": "i", "env": env, "resources": {"requests": {"cpu": "1"}}}
+    container: Manifest = {"name": "c", "image": "i", "env": env, "resources": {"requests": {"cpu": "1"}}}
     for number in range(5000):
         metadata = {"name": f"stranger-{number}", "namespace": "default"}
         spec = {"nodeName": "a", "containers": [container]}
         api.put(PODS, {"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
     volume = {"name": "v", "emptyDir": {}, "note": MIB}
     for number in range(SETS):
-        spec = {**smallest("ModelReplicaSet")["spec"], "replicas": 0, "pod": {"volumes": [volume]}}
-        metadata = {"name": f"large-{number}", "namespace": "default", "generation": 1}
-        api.put(MODEL_REPLICA_SETS, {"metadata": metadata, "spec": spec})
+        wanted = {**smallest("ModelReplicaSet")["spec"], "replicas": 0, "pod": {"volumes": [volume]}}
+        large = {"name": f"large-{number}", "namespace": "default", "generation": 1}
+        api.put(MODEL_REPLICA_SETS, {"metadata": large, "spec": wanted})
 
 
 def told(api: FakeApi) -> int:

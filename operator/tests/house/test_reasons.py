@@ -73,6 +73,8 @@ test_refused_builds = import_module("tests.indexing.test_refused_builds")
 test_adapters = import_module("tests.models.test_adapters")
 test_files = import_module("tests.models.test_files")
 test_hub = import_module("tests.models.test_hub")
+test_links = import_module("tests.models.test_links")
+test_listing = import_module("tests.models.test_listing")
 test_unwritable = import_module("tests.models.test_unwritable")
 test_generations = import_module("tests.retrieval.test_generations")
 test_haproxy = import_module("tests.router.test_haproxy")
@@ -192,6 +194,8 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
             *column(test_files.test_a_folder_that_cannot_be_served_is_refused_with_its_reason, "reason"),
             *column(test_adapters.test_another_adapter_is_refused_with_the_field_and_the_fix, "reason"),
             *column(test_unwritable.test_other_ways_not_to_be_written, "reason"),
+            *column(test_listing.test_a_list_is_refused_or_not, "reason"),
+            *column(test_links.test_a_folder_with_a_link_is_refused, "reason"),
         ],
     ),
     (

@@ -224,6 +224,28 @@ def test_the_groups_are_counted_for_the_status() -> None:
     assert (turnover.updated, turnover.outdated, turnover.moving) == (1, 2, 1)
 
 
+HOLDS = Goal(wanted=2, revision="new", pace=Pace(max_surge=1, max_unavailable=2), replaces=False)
+
+
+@pytest.mark.parametrize(
+    ("groups", "removed", "returning"),
+    [
+        pytest.param([old("a"), old("b")], "", "", id="outdated ones serve on"),
+        pytest.param([old("a"), old("b", LOADING)], "", "", id="one that loads goes on"),
+        pytest.param([moving("a"), member("b")], "", "", id="none moves"),
+        pytest.param([old("a"), draining(old("b"))], "", "b", id="one that drains is needed again"),
+        pytest.param([old("a"), old("b"), draining(old("c"))], "c", "", id="one too many drains on"),
+        pytest.param([old("a"), old("b"), old("c", LOADING)], "c", "", id="one too many leaves"),
+        pytest.param([member("a"), old("b"), member("c")], "b", "", id="an outdated one before others"),
+    ],
+)
+def test_while_nothing_can_start_nothing_is_replaced(
+    groups: list[ReplicaGroup], removed: str, returning: str
+) -> None:
+    turnover = decide(groups, HOLDS)
+    assert (leaving(turnover), names(turnover.returning)) == (removed, returning)
+
+
 START = st.lists(
     st.tuples(st.booleans(), st.booleans(), st.sampled_from([Phase.READY, LOADING]), st.booleans()),
     max_size=6,

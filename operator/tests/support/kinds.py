@@ -17,6 +17,7 @@ QUICK = "tests.support.quick_operator"
 STATUS_INTERVAL_SECONDS = 1
 BIND_TIMEOUT_SECONDS = 10
 QUICK_CONFIG: Mapping[str, Any] = {
+    "modelCache": {"nodePaths": ["/srv/models"]},
     "loop": {"statusIntervalSeconds": STATUS_INTERVAL_SECONDS},
     "placement": {"bindTimeoutSeconds": BIND_TIMEOUT_SECONDS},
 }

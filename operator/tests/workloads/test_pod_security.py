@@ -25,6 +25,7 @@ PLACEHOLDER = placeholder_pod(
 
 ROUTER = ["render", "haproxy", "agent"]
 FETCHED = ["read-model-facts", "fetch-model", "engine"]
+ON_NODE = ["make-model-folder", *FETCHED]
 VERIFIED = [*ROUTER, "verify-model", "engine"]
 FLEET = ["redis", "gateway", "worker"]
 INDEX = ["retriever", "plan", "shards", "promote"]
@@ -92,17 +93,26 @@ def test_every_container_is_restricted(objects: list[dict[str, Any]], containers
             assert "runAsUser" not in context
 
 
-def test_only_the_fetchers_of_a_node_cache_are_root_and_without_capabilities() -> None:
-    router, engine = pods_of(WITH_NODE_CACHE)
-    users = {
-        one["name"]: one["securityContext"].get("runAsUser")
-        for pod in (router, engine)
-        for one in containers_of(pod)
+def test_only_the_maker_of_a_nodes_folder_is_root_and_it_may_only_give_the_folder_away() -> None:
+    pods = list(pods_of(WITH_NODE_CACHE))
+    for pod in pods:
+        assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsNonRoot"]) == (65532, True)
+    contexts = {one["name"]: one["securityContext"] for pod in pods for one in containers_of(pod)}
+    assert contexts.keys() == {*ROUTER, *ON_NODE}
+    assert contexts.pop("make-model-folder") == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "runAsNonRoot": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
     }
-    assert users == {**dict.fromkeys([*ROUTER, *FETCHED]), "read-model-facts": 0, "fetch-model": 0}
-    for container in containers_of(engine):
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert list(contexts.values()) == [restricted] * len(contexts)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +148,7 @@ def test_only_routers_and_engines_with_an_account_of_the_users_have_a_token(
         pytest.param(SMALLEST_SET, [*ROUTER, *FETCHED], id="smallest set"),
         pytest.param(ON_GPUS, [*ROUTER, *FETCHED], id="set on accelerators"),
         pytest.param(ON_CPUS, VERIFIED, id="model on a claim"),
-        pytest.param(WITH_NODE_CACHE, [*ROUTER, *FETCHED], id="model in a node's cache"),
+        pytest.param(WITH_NODE_CACHE, [*ROUTER, *ON_NODE], id="model in a node's cache"),
         pytest.param(WITH_EACH_SETTING, [*ROUTER, *FETCHED], id="every engine setting"),
         pytest.param(IN_STAGES, [*ROUTER, *FETCHED, *FETCHED], id="two stages"),
         pytest.param(ON_DEVICES, [*ROUTER, *FETCHED, *FETCHED], id="two stages on devices of a class"),

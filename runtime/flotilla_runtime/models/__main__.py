@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flotilla_runtime.contract import EngineFiles, FilesRole
 from flotilla_runtime.models import facts, files
-from flotilla_runtime.models.failures import EXIT_STATUS, SOURCE, ModelError, Reason
+from flotilla_runtime.models.failures import EXIT_STATUS, SOURCE, ModelError, Reason, report
 from flotilla_runtime.models.hub_source import hub_name, hub_source
 from flotilla_runtime.models.shapes import SHAPES
 
@@ -90,6 +90,8 @@ def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts:
     # The hub's client reads these when it is imported. Without them it sends telemetry to the hub.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # A busy hub pauses for longer than the client's ten seconds, after which it would begin again.
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "60")
     from flotilla_runtime.models import fetch
     from flotilla_runtime.models.hub import Repository
 
@@ -101,16 +103,6 @@ def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts:
         shape=SHAPES[thing.role],
     )
     fetch.ensure(repository, Path(thing.folder), fetch.Patience(attempts=attempts), say)
-
-
-def report(failure: ModelError, termination_log: Path) -> None:
-    """Write the failure to the log and to the container's termination message."""
-    sys.stderr.write(f"{failure}\n")
-    try:
-        with termination_log.open("w") as log:
-            log.write(str(failure))
-    except OSError:
-        return
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from flotilla_runtime.models import files
 from flotilla_runtime.models.config_fields import CONFIG_FIELDS
 from flotilla_runtime.models.failures import ModelError
 from flotilla_runtime.models.hub_source import hub_name
+from flotilla_runtime.models.listing import refuse_unsafe
 from flotilla_runtime.models.shapes import MODEL
 
 # Only the width of the types in a safetensors header matters; the width of a type not listed is unknown.
@@ -67,6 +68,7 @@ def of_repository(name: str, revision: str | None, token: str | None) -> contrac
     repository = hub.Repository(name=name, revision=revision, token=token)
     try:
         listing = hub.list_files(repository)
+        refuse_unsafe(repository.source, files.needed(listing.sizes))
         with tempfile.TemporaryDirectory() as scratch:
             hub.download(repository, listing, [MODEL.configuration], Path(scratch))
             config = json.loads((Path(scratch) / MODEL.configuration).read_text("utf-8"))

@@ -5,7 +5,9 @@ ModelError
   └── TransientError   may end by itself: the network, a hub that is busy
 """
 
+import sys
 from enum import StrEnum
+from pathlib import Path
 
 SOURCE = "spec.model.source"
 REVISION = "spec.model.revision"
@@ -31,6 +33,8 @@ class Reason(StrEnum):
     INCOMPLETE = "Incomplete"
     FOLDER_UNWRITABLE = "FolderUnwritable"
     FOLDER_FAILED = "FolderFailed"
+    FOLDER_LINKED = "FolderLinked"
+    LISTING_REFUSED = "ListingRefused"
 
 
 EXIT_STATUS = {reason: number for number, reason in enumerate(Reason, start=10)}
@@ -49,3 +53,13 @@ class ModelError(Exception):
 
 class TransientError(ModelError):
     """An error after which another attempt can succeed."""
+
+
+def report(failure: ModelError, termination_log: Path) -> None:
+    """Write the failure to the log and to the container's termination message."""
+    sys.stderr.write(f"{failure}\n")
+    try:
+        with termination_log.open("w") as log:
+            log.write(str(failure))
+    except OSError:
+        return

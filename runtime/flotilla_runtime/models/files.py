@@ -2,20 +2,24 @@
 
 A marker file, which is written last, lists every file with its size. A folder without it may be an incomplete
 download. With it the sizes are compared again, because a full disk or an interrupted copy can leave a marker
-beside a short file. Sizes are compared and not hashes: hashing 140 GB would delay every start by minutes.
+beside a short file. Of a folder with a marker only sizes are compared: hashing 140 GB would delay every start
+by minutes. Hashes are compared before the marker is written.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from flotilla_runtime.models.failures import SOURCE, ModelError, Reason
+from flotilla_runtime.models.failures import CACHE, SOURCE, ModelError, Reason
+from flotilla_runtime.models.listing import Hash
 from flotilla_runtime.models.shapes import ADAPTER, MODEL, Shape
 
 MARKER = ".flotilla-model.json"
+PIECE_BYTES = 1024**2
 # The same weights in formats for other programs.
 FOR_OTHERS = ("original/*", "onnx/*", "openvino/*", "coreml/*", ".*")
 # Mistral's own format of weights that the repository also has under the usual names.
@@ -74,6 +78,39 @@ def wrong_files(folder: Path, sizes: Mapping[str, int]) -> list[str]:
     return [name for name, size in sizes.items() if _size(folder / name) != size]
 
 
+def has_content(path: Path, wanted: Hash) -> bool:
+    """Whether a file has the content of this hash."""
+    digest = hashlib.sha1(usedforsecurity=False) if wanted.of_blob else hashlib.sha256()
+    with path.open("rb") as file:
+        if wanted.of_blob:
+            digest.update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest() == wanted.digest
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise ModelError for a folder that is, or has, a symbolic link.
+
+    Through a link, files of another model would be deleted or overwritten. A hub cannot make one; whoever
+    else writes to the claim can.
+    """
+    linked = [folder] if folder.is_symlink() else [path for path in _below(folder) if path.is_symlink()]
+    if linked:
+        raise ModelError(
+            Reason.FOLDER_LINKED,
+            field=CACHE,
+            problem=f"{linked[0]} is a symbolic link, through which files of others could be changed",
+            fix="remove it, or name another claim",
+        )
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """What is below a folder; links are not followed."""
+    for at, folders, others in os.walk(folder):
+        yield from (Path(at, name) for name in (*folders, *others))
+
+
 def bytes_in(folder: Path) -> int:
     """The total size of the files below a folder, which may change while it is read."""
     return sum(_size(path) or 0 for path in folder.rglob("*") if path.is_file())
@@ -85,7 +122,8 @@ def remove_unfinished(folder: Path) -> None:
     The hub's client starts such a file again under another name, so the old one would take space forever.
     """
     for path in folder.rglob("*.incomplete"):
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int | None:

@@ -3,15 +3,22 @@
 The revision is resolved to a commit first, and all files are fetched from that commit, so a push during a
 download cannot mix two versions. When the hub cannot be reached, huggingface_hub accepts any folder that
 exists. Therefore the sizes that the hub lists are compared after every download.
+
+The client makes paths from the names of files, which `listing` checks before, and from two headers of the
+hub's answers, which are checked here.
 """
 
 import errno
-import glob
 import os
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_download, set_client_factory
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -31,9 +38,15 @@ from flotilla_runtime.models.failures import (
     TransientError,
 )
 from flotilla_runtime.models.hub_source import hub_source
+from flotilla_runtime.models.listing import Listing, listed
 from flotilla_runtime.models.shapes import MODEL, Shape
 
 METADATA_TIMEOUT_SECONDS = 30.0
+DOWNLOADS_AT_ONCE = 8
+# What the client may write beside the files: its own notes on each of them.
+NOTES_LIMIT_BYTES = 64 * 1024**2
+# The client makes paths from the values of these headers.
+HEADERS_IN_PATHS = ("ETag", "X-Linked-ETag", "X-Repo-Commit")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -54,14 +67,6 @@ class Repository:
         return hub_source(self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """A commit and the sizes of its files."""
-
-    commit: str
-    sizes: dict[str, int]
-
-
 def list_files(repository: Repository) -> Listing:
     """Resolve the revision and list its files; raises ModelError."""
     try:
@@ -73,23 +78,68 @@ def list_files(repository: Repository) -> Listing:
         )
     except Exception as raised:
         raise explained(raised, repository) from raised
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    return Listing(commit=info.sha or "", sizes=sizes)
+    return listed(repository.source, info.sha, info.siblings or (), repository.field)
 
 
-def download(repository: Repository, listing: Listing, names: list[str], folder: Path) -> None:
-    """Download the named files that the folder does not have yet; raises ModelError."""
-    try:
-        snapshot_download(
+def download(repository: Repository, listing: Listing, names: Sequence[str], folder: Path) -> None:
+    """Download the named files, which the folder does not have and whose names are safe; raises ModelError.
+
+    No file gets larger than the largest one that the hub lists: an answer without an end would else fill the
+    disk, which in a folder of the node is everybody's.
+    """
+
+    def one(name: str) -> None:
+        hf_hub_download(
             repository.name,
+            name,
             revision=listing.commit,
             local_dir=folder,
-            allow_patterns=[glob.escape(name) for name in names],
             token=repository.token or False,
             etag_timeout=METADATA_TIMEOUT_SECONDS,
         )
+
+    largest = max((listing.sizes.get(name, 0) for name in names), default=0)
+    set_client_factory(_client)
+    try:
+        with _no_file_above(largest + NOTES_LIMIT_BYTES), ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as threads:
+            for _ in threads.map(one, names):
+                pass
     except Exception as raised:
         raise explained(raised, repository) from raised
+
+
+@contextmanager
+def _no_file_above(limit_bytes: int) -> Iterator[None]:
+    """While the block runs, the kernel refuses to let a file of this process grow beyond the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    known = [limit for limit in (limit_bytes, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(known), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _client() -> httpx2.Client:
+    return httpx2.Client(
+        event_hooks={"response": [_refuse_paths_of_files]},
+        follow_redirects=True,
+        timeout=None,
+    )
+
+
+def _refuse_paths_of_files(answer: httpx2.Response) -> None:
+    """The client asks by HEAD for what it needs to know of a file."""
+    if answer.request.method == "HEAD":
+        refuse_paths(answer.headers)
+
+
+def refuse_paths(headers: Mapping[str, str]) -> None:
+    """Raise ValueError for an answer with a path in a header from which the client makes one."""
+    for name in HEADERS_IN_PATHS:
+        value = headers.get(name, "").strip().removeprefix("W/")
+        if "/" in value or "\0" in value:
+            raise ValueError(f"the hub's header {name} has a path in it")
 
 
 def explained(raised: Exception, repository: Repository) -> ModelError:

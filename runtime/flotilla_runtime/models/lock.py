@@ -35,10 +35,10 @@ def held(
 def _opened(path: Path) -> int:
     """Open the lock file for writing, as NFS requires for a lock; another user's file only for reading."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except PermissionError as refused:
         try:
-            return os.open(path, os.O_RDONLY)
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             raise refused from None
 

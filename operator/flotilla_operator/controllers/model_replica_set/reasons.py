@@ -30,6 +30,8 @@ class Reason(StrEnum):
     DEVICE_CLASS_NOT_COUNTABLE = "DeviceClassNotCountable"
     DEVICE_ATTRIBUTES_CONTRADICT = "DeviceAttributesContradict"
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    NODE_PATH_NOT_LISTED = "NodePathNotListed"
+    NODE_CACHE_MOUNTED = "NodeCacheMounted"
     NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"

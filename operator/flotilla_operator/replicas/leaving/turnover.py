@@ -3,10 +3,10 @@
 Scaling, updates, rebalancing and emptying nodes are one mechanism. Groups to be replaced and groups that may
 stay exist side by side, and the pace limits how fast the ones give way to the others. No step reduces the
 serving groups below `wanted − max_unavailable`, or raises those that live or drain above `wanted +
-max_surge`; failures may. A group whose pods are being deleted is not counted, because placement sees when its
-accelerators are free. A group that leaves drains first (draining.py). Until one of its pods is deleted it may
-come back. It does when it is wanted again, before a new group is created; the one with the most sessions
-comes back first.
+max_surge`; failures may. While no group of the spec can start, what runs stays. A group whose pods are being
+deleted is not counted, because placement sees when its accelerators are free. A group that leaves drains
+first (draining.py). Until one of its pods is deleted it may come back. It does when it is wanted again,
+before a new group is created; the one with the most sessions comes back first.
 
 The first to leave is a group that is not ready, then the one with the fewest sessions (unknown counts as
 none), then the one on whose nodes others hold the fewest accelerators, so that whole nodes become free, then
@@ -73,16 +73,20 @@ class Turnover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """The wanted state and the pace, by which every step is judged."""
+    """The wanted state and the pace, by which every step is judged.
+
+    `replaces` is False while no group can start: then groups leave only where more exist than are wanted.
+    """
 
     wanted: int
     revision: str
     pace: Pace = Pace()
+    replaces: bool = True
 
     @property
     def floor(self) -> int:
         """How many groups must serve."""
-        return max(0, self.wanted - self.pace.max_unavailable)
+        return max(0, self.wanted - (self.pace.max_unavailable if self.replaces else 0))
 
     def is_met_by(self, group: ReplicaGroup) -> bool:
         """Whether this group may stay as it is."""
@@ -154,6 +158,9 @@ def _leaving(
 ) -> list[ReplicaGroup]:
     """The groups that begin to leave now."""
     first_to_go = sorted(live, key=victim_order)
+    if not goal.replaces:
+        outdated_first = sorted(first_to_go, key=goal.is_met_by)
+        return outdated_first[: max(0, len(live) - goal.wanted)]
     fresh = [group for group in first_to_go if goal.is_met_by(group)]
     surplus = fresh[: max(0, len(fresh) - goal.wanted)]
     replaced = [group for group in first_to_go if not goal.is_met_by(group)]

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from tests.builders.model_replica_set import gpu_set, model_replica_set
 from tests.builders.pods import NOW
+from tests.builders.world import CONFIG
 from tests.controllers.model_replica_set.test_devices import (
     DRIVER,
     device_class,
@@ -23,11 +25,20 @@ from tests.controllers.model_replica_set.test_plan import condition, created, cr
 from tests.support.planned import Plan
 from tests.support.planned import plan_of_set as plan
 
+LISTED = "/var/lib/flotilla/models"
+CONFIGURED = parse_config(
+    {"images": CONFIG.images.model_dump(by_alias=True), "modelCache": {"nodePaths": [LISTED]}}
+)
 TOKEN = model_replica_set(model={"tokenSecretRef": {"name": "hf"}})
 CALLERS = model_replica_set(router={"authSecretRef": {"name": "callers"}})
 TLS = model_replica_set(router={"tls": {"secretRef": {"name": "tls"}}})
 HELD = model_replica_set(model={"source": "pvc://models/llama"})
 CACHED = model_replica_set(modelCache={"mode": "Claim", "claimName": "models"})
+ON_NODE = model_replica_set(modelCache={"mode": "Node", "path": "/srv/models"})
+WHOLE_CACHE = model_replica_set(
+    modelCache={"mode": "Node", "path": LISTED},
+    pod={"volumeMounts": [{"name": "models", "mountPath": "/all"}]},
+)
 SERVING = model_replica_set(placement={"priorityClassName": "serving"})
 ASKING = model_replica_set(
     placement={"priorityClassName": "serving", "nodeProvisioning": {"mode": "Placeholders"}}
@@ -48,7 +59,7 @@ CLAIM = {
 async def looked_at(
     manifest: dict[str, Any], objects: list[dict[str, Any]], secrets: dict[str, Any]
 ) -> tuple[Observed, Plan]:
-    seen = await observe(manifest, world(manifest, *objects, **secrets), Memory(), NOW)
+    seen = await observe(manifest, world(manifest, *objects, config=CONFIGURED, **secrets), Memory(), NOW)
     return seen, plan(seen, NOW)
 
 
@@ -64,6 +75,8 @@ async def looked_at(
         ),
         pytest.param(HELD, [], {}, Reason.CLAIM_MISSING, id="no claim that holds the model"),
         pytest.param(CACHED, [], {}, Reason.CLAIM_MISSING, id="no claim that caches the model"),
+        pytest.param(ON_NODE, [], {}, Reason.NODE_PATH_NOT_LISTED, id="a node's folder that is not listed"),
+        pytest.param(WHOLE_CACHE, [], {}, Reason.NODE_CACHE_MOUNTED, id="all models of a node mounted"),
         pytest.param(SERVING, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class"),
         pytest.param(
             ASKING,

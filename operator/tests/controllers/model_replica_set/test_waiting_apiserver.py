@@ -23,7 +23,7 @@ def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
 
 def test_a_node_cache_in_a_restricted_namespace_says_what_the_namespace_must_allow(stage: Stage) -> None:
     stage.node("a")
-    stage.create(replicas=1, modelCache={"mode": "Node"})
+    stage.create(replicas=1, modelCache={"mode": "Node", "path": "/srv/models"})
     message = stage.wait("Ready", "False", "BackingOff")
     assert "hostPath" in message
 

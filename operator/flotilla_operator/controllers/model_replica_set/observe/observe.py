@@ -17,6 +17,7 @@ from flotilla_operator.controllers.model_replica_set.observe.devices import (
 )
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import engine_key_of
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory, Promise
+from flotilla_operator.controllers.model_replica_set.observe.node_cache import refused_node_caches
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet, parsed
 from flotilla_operator.controllers.model_replica_set.observe.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.observe.recorded import (
@@ -109,6 +110,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     look = Look(now=now, steady=world.steady())
     me = steadied(facts_of(me_parsed, world.caches, memory, images), memory.watched, look)
     specs = [me_parsed.spec, *(other.spec for other in others), *memory.good_specs()]
+    specs_to_run = (me_parsed.spec, in_force(me).spec)
+    refused = refused_node_caches(specs_to_run, world.config.model_cache.node_paths)
     stock = inventories(specs, world.caches, memory.devices)
     around = surroundings(world, memory, promises, reserved(others, world.caches), stock)
 
@@ -139,7 +142,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
             images=images, placeholder_priority_class=world.config.placeholder_priority_class
         ),
         pods=engine_pods(world.caches, uid),
-        missing=missing,
+        missing=(*missing, *refused),
         load=router_load(answers),
         scaled=world.decisions.last(uid),
         targets=targets,
