@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from flotilla_operator.api.parts import Toleration
 from flotilla_operator.controllers.errors import ConfigError
 from flotilla_operator.placement.groups import RACK, ZONE
 from flotilla_operator.placement.topology import HOSTNAME
@@ -68,11 +69,13 @@ class Labels(Section):
 
 class Placement(Section):
     """`aging_seconds`: how long a group waits before nodes are kept free for it. `bind_timeout_seconds`: how
-    long the scheduler may take to bind pods that are pinned to their nodes.
+    long the scheduler may take to bind pods that are pinned to their nodes. `tolerations`: which taints the
+    pods of sets with an accelerator tolerate beside their own.
     """
 
     aging_seconds: Seconds = 600
     bind_timeout_seconds: Seconds = 30
+    tolerations: tuple[Toleration, ...] = ()
 
 
 class ModelCache(Section):

@@ -15,4 +15,5 @@ def images_of(config: OperatorConfig) -> Images:
         engine_cpu=config.images.engine_cpu or config.images.engine,
         pull_policy=config.image_pull_policy,
         pull_secrets=config.image_pull_secrets,
+        accelerator_tolerations=tuple(one.manifest() for one in config.placement.tolerations),
     )

@@ -5,14 +5,14 @@ group with the same constraints, so a plan runs them once for those. The next ch
 group leaves out. The last ones look at the capacity that is free or reserved at this point of the plan.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flotilla_operator.objects.quantities import Amounts
 from flotilla_operator.placement.groups import Group, Policy
 from flotilla_operator.placement.loads import Free, times_in
 from flotilla_operator.placement.outcome import RefusalReason
-from flotilla_operator.placement.topology import Node, Toleration
+from flotilla_operator.placement.topology import Node, Taint, Toleration
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,16 @@ def selector_mismatch(node: Node, constraints: NodeConstraints, policy: Policy) 
     return None if fits else RefusalReason.SELECTOR_MISMATCH
 
 
+def untolerated(node: Node, tolerations: Sequence[Toleration]) -> Taint | None:
+    """The node's first taint that keeps pods with these tolerations away; None if there is none."""
+    away = (taint for taint in node.taints if taint.keeps_away)
+    return next((taint for taint in away if not any(t.tolerates(taint) for t in tolerations)), None)
+
+
 def taint_not_tolerated(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The node has a taint that the group does not tolerate."""
-    for taint in node.taints:
-        if taint.keeps_away and not any(t.tolerates(taint) for t in constraints.tolerations):
-            return RefusalReason.TAINT_NOT_TOLERATED
-    return None
+    taint = untolerated(node, constraints.tolerations)
+    return None if taint is None else RefusalReason.TAINT_NOT_TOLERATED
 
 
 def product_mismatch(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:

@@ -1,12 +1,13 @@
 """The result of placement: bindings, and refusals counted by reason. Both explain themselves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flotilla_operator.placement.groups import Group, Policy, Snapshot
 from flotilla_operator.placement.loads import Loads
 from flotilla_operator.placement.score import Domain, Score
+from flotilla_operator.placement.topology import Taint
 
 
 class RefusalReason(StrEnum):
@@ -46,6 +47,7 @@ class Refusal:
 
     `stages_with_room` counts the stages that would find room one by one; it may be more than the group has.
     `stages_in_one_domain` counts those that would find it in the best domain, if the group must stay in one.
+    `taints` counts the nodes with the reason TaintNotTolerated by the first such taint.
     """
 
     group: Group
@@ -54,6 +56,12 @@ class Refusal:
     fits_when_empty: bool
     stages_with_room: int = 0
     stages_in_one_domain: int = 0
+    taints: Mapping[Taint, int] = field(default_factory=dict)
+
+    @property
+    def frequent_taint(self) -> Taint | None:
+        """The taint that keeps the group from most nodes."""
+        return min(self.taints, key=lambda taint: (-self.taints[taint], str(taint)), default=None)
 
     @property
     def message(self) -> str:

@@ -1,11 +1,15 @@
 """Counts, when the plan is done, why a group does not fit: every node under the first reason against it."""
 
-from flotilla_operator.placement.checks import insufficient
+from collections import Counter
+from dataclasses import replace
+
+from flotilla_operator.placement.checks import insufficient, untolerated
 from flotilla_operator.placement.choice import spread_allows
 from flotilla_operator.placement.groups import Group
 from flotilla_operator.placement.kinds import Kind, Reasons, rooms_in
 from flotilla_operator.placement.ledger import Ledger
 from flotilla_operator.placement.outcome import Refusal, RefusalReason
+from flotilla_operator.placement.topology import Taint
 
 Explained = tuple[Kind, frozenset[int] | None]
 
@@ -31,19 +35,13 @@ class Refuser:
         explained = self._ledger.kind(group), allowed
         if (known := self._known.get(explained)) is None:
             known = self._known[explained] = self._counted(group, allowed)
-        return Refusal(
-            group=group,
-            nodes_total=known.nodes_total,
-            counts=known.counts,
-            fits_when_empty=known.fits_when_empty,
-            stages_with_room=known.stages_with_room,
-            stages_in_one_domain=known.stages_in_one_domain,
-        )
+        return replace(known, group=group)
 
     def _counted(self, group: Group, allowed: frozenset[int] | None) -> Refusal:
         ledger, kind = self._ledger, self._ledger.kind(group)
         counts: dict[RefusalReason, int] = {}
         rooms: dict[int, int] = {}
+        taints: Counter[Taint] = Counter()
         for position, of_node in enumerate(self._of_nodes(group, kind)):
             reason = of_node
             if reason is None and ledger.kept_from(group, position):
@@ -54,6 +52,9 @@ class Refuser:
                 rooms[position] = ledger.loads.room(position, group.requests)
             else:
                 counts[reason] = counts.get(reason, 0) + 1
+            if reason is RefusalReason.TAINT_NOT_TOLERATED:
+                taint = untolerated(ledger.topology.nodes[position], group.tolerations)
+                taints.update([taint] if taint is not None else [])
         with_room = sum(rooms.values())
         if rooms:
             enough = with_room >= group.stages
@@ -66,6 +67,7 @@ class Refuser:
             fits_when_empty=kind.fits_when_empty,
             stages_with_room=with_room,
             stages_in_one_domain=max((rooms_in(m, rooms) for m in kind.domains.values()), default=0),
+            taints=taints,
         )
 
     def _of_nodes(self, group: Group, kind: Kind) -> Reasons:

@@ -25,6 +25,10 @@ class Taint:
     value: str = ""
     effect: str = "NoSchedule"
 
+    def __str__(self) -> str:
+        """As kubectl writes it."""
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
     @property
     def keeps_away(self) -> bool:
         """Whether pods without a toleration are kept off the node, which PreferNoSchedule does not do."""
@@ -39,6 +43,11 @@ class Toleration:
     operator: str = "Equal"
     value: str = ""
     effect: str = ""
+
+    def manifest(self) -> dict[str, str]:
+        """The toleration in core/v1."""
+        fields = {"key": self.key, "operator": self.operator, "value": self.value, "effect": self.effect}
+        return {name: text for name, text in fields.items() if text}
 
     def tolerates(self, taint: Taint) -> bool:
         """Whether a pod with this toleration may run on a node with that taint."""

@@ -179,7 +179,8 @@ def _leaves(node_name: str, seen: IntendedSet, around: Surroundings) -> bool:
     """Whether a node is to be emptied: it is cordoned, or has a taint that drives the set's pods away."""
     if (node := around.node(node_name)) is None:
         return False
-    tolerations = [toleration_of(toleration.manifest()) for toleration in seen.spec.placement.tolerations]
+    own = (toleration_of(toleration.manifest()) for toleration in seen.spec.placement.tolerations)
+    tolerations = tuple(own) if seen.asks is None else seen.asks.tolerations
     return node.cordoned or any(
         taint.effect == "NoExecute" and not any(toleration.tolerates(taint) for toleration in tolerations)
         for taint in node.taints

@@ -27,6 +27,7 @@ from flotilla_operator.workloads.objects import PodParts, container, pod_spec
 from flotilla_operator.workloads.pinning import pinned
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.stages import Stage
+from flotilla_operator.workloads.tolerations import tolerations_of
 from flotilla_runtime import contract
 
 COMPONENT = "engine"
@@ -101,7 +102,7 @@ def engine_pod(
         "metadata": _metadata(owner, spec, identity, stage),
         "spec": {
             **pod_spec(parts),
-            **_scheduling(spec, identity, stage),
+            **_scheduling(spec, images, identity, stage),
             **claims_of_pod(owner, spec, identity.revision),
         },
     }
@@ -147,12 +148,12 @@ def _metadata(owner: Owner, spec: ModelReplicaSetSpec, identity: GroupIdentity, 
     }
 
 
-def _scheduling(spec: ModelReplicaSetSpec, identity: GroupIdentity, stage: Stage) -> Manifest:
+def _scheduling(spec: ModelReplicaSetSpec, images: Images, identity: GroupIdentity, stage: Stage) -> Manifest:
     wishes: Manifest = {}
     if spec.placement.node_selector:
         wishes["nodeSelector"] = dict(spec.placement.node_selector)
-    if spec.placement.tolerations:
-        wishes["tolerations"] = [toleration.manifest() for toleration in spec.placement.tolerations]
+    if tolerations := tolerations_of(spec, images):
+        wishes["tolerations"] = tolerations
     if spec.placement.priority_class_name is not None:
         wishes["priorityClassName"] = spec.placement.priority_class_name
     if identity.nodes:

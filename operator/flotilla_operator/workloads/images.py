@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 
+from flotilla_operator.objects.resources import Manifest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """The image of each part, and how the kubelet pulls them. Engines for accelerators and CPUs differ."""
+    """What the chart sets for all pods: the image of each part, and how the kubelet pulls them.
+
+    Engines for accelerators and CPUs differ. `accelerator_tolerations` are those of core/v1 that pods with
+    accelerators get beside their own.
+    """
 
     runtime: str
     haproxy: str
@@ -15,3 +21,4 @@ class Images:
     engine_cpu: str
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
+    accelerator_tolerations: tuple[Manifest, ...] = ()

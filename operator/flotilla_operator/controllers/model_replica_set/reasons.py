@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NODE_PATH_NOT_LISTED = "NodePathNotListed"
     NODE_CACHE_MOUNTED = "NodeCacheMounted"
     NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"
+    ACCELERATOR_IN_RESOURCES = "AcceleratorInResources"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
     SHARED_PREFIX_IGNORED = "SharedPrefixIgnored"

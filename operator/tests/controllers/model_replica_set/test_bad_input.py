@@ -47,6 +47,7 @@ def test_what_no_node_can_ever_hold_is_said_in_one_sentence(changes: dict[str, A
     assert shown(done, "Placed") == ("False", Reason.NO_NODE_CAN_FIT)
     said = condition(done, "Placed")["message"]
     assert said.startswith(f"2 replicas wait for {message}; a replica would not fit even if nothing ran")
-    assert said.endswith("or change spec.accelerator, spec.parallelism or spec.placement")
+    assert "or change spec.accelerator, spec.parallelism or spec.placement; with spec.placement." in said
+    assert said.endswith("nodeProvisioning, a node autoscaler is asked for nodes that would fit")
     assert shown(done, "Stalled") == ("True", Reason.NO_NODE_CAN_FIT)
     assert created(done) == []

@@ -32,6 +32,7 @@ CONFIGURED = parse_config(
 TOKEN = model_replica_set(model={"tokenSecretRef": {"name": "hf"}})
 CALLERS = model_replica_set(router={"authSecretRef": {"name": "callers"}})
 TLS = model_replica_set(router={"tls": {"secretRef": {"name": "tls"}}})
+IN_LIMITS = model_replica_set(engine={"resources": {"limits": {"nvidia.com/gpu": "1"}}})
 HELD = model_replica_set(model={"source": "pvc://models/llama"})
 CACHED = model_replica_set(modelCache={"mode": "Claim", "claimName": "models"})
 ON_NODE = model_replica_set(modelCache={"mode": "Node", "path": "/srv/models"})
@@ -77,6 +78,9 @@ async def looked_at(
         pytest.param(CACHED, [], {}, Reason.CLAIM_MISSING, id="no claim that caches the model"),
         pytest.param(ON_NODE, [], {}, Reason.NODE_PATH_NOT_LISTED, id="a node's folder that is not listed"),
         pytest.param(WHOLE_CACHE, [], {}, Reason.NODE_CACHE_MOUNTED, id="all models of a node mounted"),
+        pytest.param(
+            IN_LIMITS, [], {}, Reason.ACCELERATOR_IN_RESOURCES, id="an accelerator in the limits alone"
+        ),
         pytest.param(SERVING, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class"),
         pytest.param(
             ASKING,

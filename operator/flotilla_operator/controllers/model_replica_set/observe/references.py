@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.missing import Missing
+from flotilla_operator.controllers.model_replica_set.observe.accelerator_in_limits import (
+    accelerator_in_limits,
+)
 from flotilla_operator.controllers.model_replica_set.observe.devices import wrong_device_class
 from flotilla_operator.controllers.model_replica_set.observe.engine_room import no_room_to_offload
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
@@ -38,6 +41,8 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
         found.append(wrong)
     if (no_room := no_room_to_offload(seen.spec)) is not None:
         found.append(no_room)
+    if (unused := accelerator_in_limits(seen.spec)) is not None:
+        found.append(unused)
     return tuple(found)
 
 

@@ -1,5 +1,6 @@
 """Checks of a set's places: whether every group has one, and if not, what it waits for."""
 
+from flotilla_operator.api.model_replica_set import NodeProvisioningMode
 from flotilla_operator.controllers.chains import Finding, right
 from flotilla_operator.controllers.conditions import MendedBy
 from flotilla_operator.controllers.failures import MENDED_BY_A_PERSON
@@ -13,6 +14,11 @@ from flotilla_operator.replicas.trouble import TroubleReason
 NO_NODE_EVEN_EMPTY = (
     "a replica would not fit even if nothing ran on the nodes: add larger or matching nodes, or change "
     "spec.accelerator, spec.parallelism or spec.placement"
+)
+
+
+OR_ASK_FOR_NODES = (
+    "; with spec.placement.nodeProvisioning, a node autoscaler is asked for nodes that would fit"
 )
 
 
@@ -46,7 +52,9 @@ def would_not_fit_on_empty_nodes(facts: Facts) -> Finding | None:
     refusal = facts.refusal
     if refusal is None or refusal.fits_when_empty:
         return None
-    message = f"{_refused(facts, refusal)}; {NO_NODE_EVEN_EMPTY}"
+    provisioning = facts.spec.placement.node_provisioning
+    asks = provisioning is not None and provisioning.mode is not NodeProvisioningMode.NONE
+    message = f"{_refused(facts, refusal)}; {NO_NODE_EVEN_EMPTY}{'' if asks else OR_ASK_FOR_NODES}"
     return Finding(reason=Reason.NO_NODE_CAN_FIT, message=message, mended_by=MendedBy.PERSON)
 
 
@@ -96,7 +104,18 @@ def _refused(facts: Facts, refusal: Refusal) -> str:
     asked = f"{group.wanted} {group.accelerator} on one node"
     if group.stages > 1:
         asked = f"{group.stages} stages with {group.wanted} {group.accelerator} each"
-    return f"{_waiting(facts)} for {asked}: {refusal.message}"
+    return f"{_waiting(facts)} for {asked}: {refusal.message}{_of_taints(refusal)}"
+
+
+def _of_taints(refusal: Refusal) -> str:
+    """What to write where taints keep the replica away."""
+    if (taint := refusal.frequent_taint) is None:
+        return ""
+    others = "" if len(refusal.taints) == 1 else f" and {len(refusal.taints) - 1} others"
+    return (
+        f"; the taint {taint}{others} can be tolerated in spec.placement.tolerations, or for all sets with "
+        "an accelerator in the chart's placement.tolerations"
+    )
 
 
 def _waiting(facts: Facts) -> str:

@@ -1,0 +1,82 @@
+"""Nodes that clouds taint: GKE by the accelerator's resource, administrators as they like."""
+
+from typing import Any
+
+import pytest
+
+from flotilla_operator.api.parts import Toleration
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, NODES
+from tests.api.test_readme import applied
+from tests.scenes.scene import Scene
+from tests.scenes.words import NAMESPACE
+
+pytestmark = pytest.mark.scenes
+
+OF_GKE = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+OF_A_TEAM = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+
+
+def readme_set() -> dict[str, Any]:
+    """The set of README.md, with nothing changed but the namespace that `kubectl apply` adds."""
+    (manifest,) = (one for one in applied() if one["kind"] == "ModelReplicaSet")
+    return {**manifest, "metadata": {**manifest["metadata"], "namespace": NAMESPACE}}
+
+
+def tainted_node(scene: Scene, name: str, *taints: dict[str, str]) -> None:
+    scene.node(name)
+    node = scene.the(NODES, name, "")
+    scene.api.put(NODES, {**node, "spec": {**(node.get("spec") or {}), "taints": list(taints)}})
+
+
+async def test_the_readmes_set_runs_on_nodes_that_gke_taints(scene: Scene) -> None:
+    tainted_node(scene, "a", OF_GKE)
+    scene.node("for-routers", gpus=0)
+    scene.cluster.create(MODEL_REPLICA_SETS, readme_set())
+    await scene.until_ready("qwen")
+    assert [pod["spec"]["nodeName"] for pod in scene.pods("qwen")] == ["a", "a"]
+
+
+async def test_another_taint_is_named_and_admitted_by_one_value_of_the_chart(scene: Scene) -> None:
+    tainted_node(scene, "a", OF_GKE, OF_A_TEAM)
+    scene.node("for-routers", gpus=0)
+    scene.cluster.create(MODEL_REPLICA_SETS, readme_set())
+    message = await scene.until_says("Placed", "False", "NoNodeCanFit", name="qwen")
+    assert "sku=gpu:NoSchedule" in message
+    assert "spec.placement.tolerations" in message
+    assert "the chart's placement.tolerations" in message
+    await scene.operator.kill()
+    tolerated = Toleration.model_validate(OF_A_TEAM)
+    placement = scene.config.placement.model_copy(update={"tolerations": (tolerated,)})
+    scene.config = scene.config.model_copy(update={"placement": placement})
+    await scene.start_operator()
+    await scene.until_ready("qwen")
+
+
+async def test_a_value_of_the_chart_replaces_nothing_that_runs(scene: Scene) -> None:
+    scene.node("a")
+    scene.create()
+    await scene.until_ready()
+    before = scene.uids()
+    await scene.operator.kill()
+    placement = scene.config.placement.model_copy(
+        update={"tolerations": (Toleration.model_validate(OF_A_TEAM),)}
+    )
+    scene.config = scene.config.model_copy(update={"placement": placement})
+    await scene.start_operator()
+    with scene.throughout(lambda: scene.uids() == before and scene.two_serve()):
+        await scene.pass_time(3600)
+
+
+async def test_an_accelerator_in_the_engines_limits_alone_is_a_condition_and_what_runs_stays(
+    scene: Scene,
+) -> None:
+    scene.node("a")
+    scene.create()
+    await scene.until_ready()
+    before = scene.uids()
+    with scene.throughout(lambda: scene.uids() == before and scene.two_serve()):
+        limits = {"limits": {"nvidia.com/gpu": "1"}}
+        scene.change(accelerator=None, parallelism=None, engine={"resources": limits})
+        message = await scene.until_says("SpecValid", "False", "AcceleratorInResources")
+        await scene.pass_time(3600)
+    assert "accelerator: {resource: nvidia.com/gpu}" in message
