@@ -5,7 +5,7 @@ What a real API server makes of it is in test_chart_on_api_server.py.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tests.support.chart import (
     ROOT,
     HelmRefusedError,
     Manifest,
+    annotations,
     everything,
     helm,
     hooks,
@@ -34,6 +35,8 @@ from tests.support.chart import (
 pytestmark = pytest.mark.apiserver  # helm is built with the API server's programs
 
 GOLDEN = Path(__file__).parent / "golden"
+# Without the other roles that belong to no namespace.
+OPERATORS_ROLE_ALONE = {"rbac.aggregate": "false", "uninstall.removeFinalizers": "false"}
 ENGINE_REQUIREMENTS = ROOT / "e2e" / "engine" / "requirements"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
@@ -287,7 +290,7 @@ def test_no_right_is_a_wildcard_and_secrets_are_never_listed(namespaces: str) ->
 
 
 def test_with_a_list_of_namespaces_it_may_write_there_and_nowhere_else() -> None:
-    manifests = rendered({"operator.watchNamespaces": '["a", "b"]', "rbac.aggregate": "false"})
+    manifests = rendered({"operator.watchNamespaces": '["a", "b"]', **OPERATORS_ROLE_ALONE})
     places = [role["metadata"].get("namespace", "") for role in of_kind(manifests, "Role")]
     assert places == ["", "a", "b"]  # the first is the leader's, in the release's namespace
     writes = {right for right in rights(only(manifests, "ClusterRole")) if right[1] not in READING}
@@ -300,7 +303,7 @@ def test_with_a_list_of_namespaces_it_may_write_there_and_nowhere_else() -> None
 
 
 def test_what_is_watched_outlives_the_role_of_a_deleted_namespace() -> None:
-    manifests = rendered({"operator.watchNamespaces": '["a"]', "rbac.aggregate": "false"})
+    manifests = rendered({"operator.watchNamespaces": '["a"]', **OPERATORS_ROLE_ALONE})
     (in_a,) = [role for role in of_kind(manifests, "Role") if role["metadata"].get("namespace") == "a"]
     assert {right for right in rights(in_a) if right[1] in READING} == {("secrets", "get")}
     watched = {(resource.plural, "watch") for resource in ALL if resource not in NEVER_WATCHED}
@@ -309,7 +312,7 @@ def test_what_is_watched_outlives_the_role_of_a_deleted_namespace() -> None:
 
 def test_who_may_change_a_claims_owner_may_delete_the_claim() -> None:
     """Or Retain and Delete could not be exchanged where OwnerReferencesPermissionEnforcement is on."""
-    manifests = rendered({"rbac.aggregate": "false"})
+    manifests = rendered(OPERATORS_ROLE_ALONE)
     assert ("persistentvolumeclaims", "delete") in rights(only(manifests, "ClusterRole"))
 
 
@@ -330,26 +333,51 @@ def test_two_releases_do_not_collide() -> None:
 @pytest.mark.parametrize(
     ("namespaces", "arguments"),
     [
-        pytest.param("[]", None, id="all namespaces"),
+        pytest.param("[]", [], id="all namespaces"),
         pytest.param('["a", "b"]', ["--namespace=a", "--namespace=b"], id="two namespaces"),
     ],
 )
 def test_after_an_uninstall_a_job_of_few_rights_takes_the_finalizers_away(
-    namespaces: str, arguments: list[str] | None
+    namespaces: str, arguments: list[str]
 ) -> None:
-    after = hooks({"operator.watchNamespaces": namespaces})
+    values = {"operator.watchNamespaces": namespaces}
+    after = hooks(values)
     assert {manifest["metadata"]["annotations"]["helm.sh/hook"] for manifest in after} == {"post-delete"}
     (container,) = only(after, "Job")["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["python3", "-m", uninstall.__name__]
-    assert container.get("args") == arguments
+    (account,) = {one["metadata"]["name"] for one in only_of_the_uninstall(values, "ClusterRoleBinding")}
+    assert container["args"] == [f"--rights={account}", *arguments]
+    (role,) = only_of_the_uninstall(values, "ClusterRole")
     rule = {"apiGroups": ["flotilla.dev"], "resources": ["vectorindexes"], "verbs": ["list", "patch"]}
-    assert only(after, "ClusterRole")["rules"] == [rule]
+    assert role["rules"][0] == rule
+    assert {tuple(other["resourceNames"]) for other in role["rules"][1:]} == {(role["metadata"]["name"],)}
     # Nothing is made in a listed namespace: one that is gone must not fail the uninstall.
     assert {manifest["metadata"].get("namespace") for manifest in after} == {None}
 
 
+def only_of_the_uninstall(values: Mapping[str, str], kind: str) -> list[Manifest]:
+    """What a release has of a kind for the Job after its uninstall."""
+    return [one for one in of_kind(rendered(values), kind) if one["metadata"]["name"].endswith("-uninstall")]
+
+
+def test_argo_cd_can_delete_the_release() -> None:
+    """It makes a cluster-scoped hook again and again, since it looks for each in the release's namespace."""
+    assert {hook["kind"] for hook in hooks()} == {"ServiceAccount", "Job"}
+
+
+def test_the_job_after_an_uninstall_finds_its_rights() -> None:
+    (role,), (binding,) = (only_of_the_uninstall({}, kind) for kind in ("ClusterRole", "ClusterRoleBinding"))
+    for kept in (role, binding):
+        assert annotations(kept) == {"helm.sh/resource-policy": "keep"}
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    assert subject["name"] == only(hooks(), "ServiceAccount")["metadata"]["name"]
+
+
 def test_the_finalizers_can_be_left_alone() -> None:
-    assert hooks({"uninstall.removeFinalizers": "false"}) == []
+    values = {"uninstall.removeFinalizers": "false"}
+    assert hooks(values) == only_of_the_uninstall(values, "ClusterRole") == []
+    assert only_of_the_uninstall(values, "ClusterRoleBinding") == []
 
 
 def test_metrics_can_be_announced_to_the_prometheus_operator() -> None:

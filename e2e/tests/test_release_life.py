@@ -107,4 +107,6 @@ def test_what_is_left_after_an_uninstall_can_be_deleted(demo: Environment, every
         "get", "all,serviceaccounts,roles,rolebindings", "--namespace", SYSTEM_NAMESPACE, "--output=name"
     )
     assert [one for one in left.split() if one != "serviceaccount/default"] == []
+    of_the_job = ("clusterroles,clusterrolebindings", "--selector=app.kubernetes.io/instance=flotilla")
+    eventually(lambda: not everywhere.run("get", *of_the_job, "--output=name").split())
     assert "agentfleets.flotilla.dev" in everywhere.run("get", "customresourcedefinitions", "--output=name")

@@ -184,7 +184,8 @@ def _finished(schema: JsonSchema, path: str, part: _Part) -> JsonSchema:
         out["additionalProperties"] = _finished(out["additionalProperties"], path, part)
     if "properties" in out:
         _finish_object(out, path, part)
-    return out
+    # The API server drops empty parts, so a tool that compares would see a difference for ever.
+    return {key: value for key, value in out.items() if value not in EMPTY}
 
 
 def _part_of(schema: JsonSchema, around: _Part) -> _Part:

@@ -25,6 +25,7 @@ from flotilla_operator.controllers.health import (
     metrics_application,
 )
 from flotilla_operator.controllers.mirrors import Mirrors
+from flotilla_operator.controllers.older_claims import OlderClaims
 from flotilla_operator.controllers.outside import Clock, Outside, Place, Watch
 from flotilla_operator.controllers.reconciler import Hands, Reconciler, key_named
 from flotilla_operator.controllers.secret_reader import CachedSecrets
@@ -54,6 +55,7 @@ class Parts:
     fence: Fence
     lease: LeaderLease
     reconciler: Reconciler
+    older_claims: OlderClaims
     metrics: Metrics
     health: Health
 
@@ -129,6 +131,7 @@ async def assemble(
             lease_client, fence, settings, clock=clock.monotonic, now=clock.now, reached=reached
         ),
         reconciler=Reconciler(controllers, world, hands, now=clock.now),
+        older_claims=OlderClaims(client, caches, draw=clock.draw),
         metrics=metrics,
         health=health,
     )

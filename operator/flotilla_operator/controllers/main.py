@@ -2,10 +2,11 @@
 
 Every process fills its caches. Only the leader reconciles, and only once every cache is complete. A new
 leader first reads all pods anew, since the one before may have created some that the watch has not reported
-yet. A leader that loses the lease stops its reconciles and waits for the lease again, with its caches warm.
-When a task that should run forever ends, the process ends too, because a restart is cheaper than an operator
-that works only in part. On SIGTERM the reconciles stop first, then the lease is released, so that another
-process leads within three seconds.
+yet. Beside its reconciles it looks for claims that an older operator made. A leader that loses the lease
+stops its reconciles and waits for the lease again, with its caches warm. When a task that should run
+forever ends, the process ends too, because a restart is cheaper than an operator that works only in part.
+On SIGTERM the reconciles stop first, then the lease is released, so that another process leads within three
+seconds.
 """
 
 import asyncio
@@ -120,6 +121,7 @@ class Operator:
         workers = self._parts.config.loop.workers
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._parts.older_claims.release(), name="older claims")
                 for number in range(workers):
                     group.create_task(reconciler.work(), name=f"worker {number}")
         except BaseExceptionGroup as errors:

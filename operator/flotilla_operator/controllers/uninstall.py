@@ -3,6 +3,9 @@
 The chart runs it after the operator is gone, because an object with a finalizer that no process handles can
 never be deleted. The collections of an index in an external Milvus stay there; the log names the address.
 Nothing else in the objects is changed, and no data is deleted.
+
+The chart keeps the ClusterRole and the ClusterRoleBinding of this process at an uninstall. They are deleted
+here, at the end: Argo CD cannot make cluster-scoped objects after a deletion, as helm can.
 """
 
 import argparse
@@ -16,7 +19,12 @@ from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.connection import HttpConnection, load_configuration
 from flotilla_operator.cluster.writer import FINALIZER_PREFIX
 from flotilla_operator.controllers.logs import configure_logs
-from flotilla_operator.objects.resources import VECTOR_INDEXES, Manifest
+from flotilla_operator.objects.resources import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    VECTOR_INDEXES,
+    Manifest,
+)
 
 NOT_FOUND = 404
 
@@ -60,11 +68,33 @@ async def _release(client: Client, index: Manifest) -> bool:
     return True
 
 
-async def run(kubeconfig: Path | None, namespaces: Sequence[str]) -> None:
-    """Connect, remove the finalizers, and log how many there were."""
+async def give_up_rights(client: Client, name: str) -> None:
+    """Delete the ClusterRole and the ClusterRoleBinding of this name, by which this process may do all this.
+
+    Whichever goes first takes the right to delete the other with it. So the binding becomes the owner of the
+    role, and is deleted; the garbage collector then deletes the role.
+    """
+    binding = await client.get(CLUSTER_ROLE_BINDINGS, "", name)
+    uid = binding["metadata"]["uid"]
+    owner = {
+        "apiVersion": CLUSTER_ROLE_BINDINGS.api_version,
+        "kind": CLUSTER_ROLE_BINDINGS.kind,
+        "name": name,
+        "uid": uid,
+    }
+    operations = [{"op": "add", "path": "/metadata/ownerReferences", "value": [owner]}]
+    await client.json_patch(CLUSTER_ROLES, "", name, operations)
+    await client.delete(CLUSTER_ROLE_BINDINGS, "", name, uid=uid)
+    log.info("rights_given_up", name=name)
+
+
+async def run(kubeconfig: Path | None, namespaces: Sequence[str], rights: str | None) -> None:
+    """Connect, remove the finalizers, log how many there were, and give up the rights to do so."""
     client = Client(HttpConnection(await load_configuration(kubeconfig)))
     try:
         log.info("finalizers_removed", count=await release(client, namespaces))
+        if rights is not None:
+            await give_up_rights(client, rights)
     finally:
         await client.close()
 
@@ -83,9 +113,14 @@ def main() -> None:
         default=[],
         help="a namespace to look in; may be given several times (default: all namespaces)",
     )
+    parser.add_argument(
+        "--rights",
+        metavar="NAME",
+        help="the ClusterRole and the ClusterRoleBinding to delete at the end (default: none)",
+    )
     arguments = parser.parse_args()
     configure_logs("info")
-    asyncio.run(run(arguments.kubeconfig, arguments.namespace))
+    asyncio.run(run(arguments.kubeconfig, arguments.namespace, arguments.rights))
 
 
 if __name__ == "__main__":

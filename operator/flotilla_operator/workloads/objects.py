@@ -258,14 +258,20 @@ def network_policy(child: Child, *, selector: Mapping[str, str], ingress: Sequen
 def persistent_volume_claim(
     child: Child, *, size: str, storage_class: str | None, access_mode: str = "ReadWriteOnce", owned: bool
 ) -> Manifest:
-    """A claim; a retained one (`owned=False`) has no owner reference and is recognised by its labels."""
+    """A claim; a retained one (`owned=False`) has no owner reference and is recognised by its labels.
+
+    No claim has the label by which Argo CD may track objects, because each may be retained one day. Argo CD
+    would take a claim with this label and no owner for a part of the Application of that name, and prune it.
+    """
+    metadata = child.metadata(owned=owned)
+    del metadata["labels"][contract.LABEL_INSTANCE]
     spec: Manifest = {"accessModes": [access_mode], "resources": {"requests": {"storage": size}}}
     if storage_class is not None:
         spec["storageClassName"] = storage_class
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": child.metadata(owned=owned),
+        "metadata": metadata,
         "spec": spec,
     }
 

@@ -97,6 +97,24 @@ def test_nothing_that_a_structural_schema_may_not_have(kind: Kind) -> None:
         assert not [key for key in field if key.startswith("x-flotilla")], path
 
 
+def dropped(path: str, value: Any) -> Iterator[str]:
+    """The paths of what an API server leaves out when it stores a definition; a default it keeps as it is."""
+    if path.endswith(".default"):
+        return
+    if value in (None, "", [], {}) or value is False:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    for name, inner in items:
+        yield from dropped(f"{path}.{name}", inner)
+
+
+@by_kind
+def test_a_definition_holds_nothing_that_an_api_server_drops(kind: Kind) -> None:
+    """Or Argo CD sees a difference, and applies the definition again, for ever."""
+    kept_empty = ".spec.versions.0.subresources.status"
+    assert list(dropped("", definition(kind))) == [kept_empty]
+
+
 @by_kind
 def test_everything_is_bounded(kind: Kind) -> None:
     for path, field in fields(kind):

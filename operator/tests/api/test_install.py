@@ -3,7 +3,9 @@
 The oldest that is supported: test_oldest_kubernetes.py.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -49,6 +51,26 @@ def test_the_definitions_install_without_a_warning(control_plane: ControlPlane) 
         }
         assert conditions["Established"] == conditions["NamesAccepted"] == "True"
         assert conditions.get("NonStructuralSchema", "False") == "False"
+
+
+def unlike(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
+    """The paths at which the API server has not what it was given."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        for name, inner in wanted.items():
+            yield from unlike(inner, live.get(name, "nothing"), f"{path}.{name}")
+    elif isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
+        for number, (inner, found) in enumerate(zip(wanted, live, strict=True)):
+            yield from unlike(inner, found, f"{path}.{number}")
+    elif wanted != live:
+        yield path
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("path", sorted((ROOT / CRDS).glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_api_server_keeps_a_definition_as_it_is(control_plane: ControlPlane, path: Path) -> None:
+    wanted = yaml.safe_load(path.read_text())
+    live = control_plane.client.get(f"{definitions.PATH}/{wanted['metadata']['name']}")
+    assert list(unlike(wanted, live)) == []
 
 
 @pytest.mark.apiserver

@@ -51,15 +51,17 @@ def served_model(name: str = "llama", *, available: bool = True, **spec: Any) ->
     return model_replica_set(name, status=status, **spec)
 
 
-def served_index(name: str = "handbook", **status: Any) -> dict[str, Any]:
-    """A VectorIndex that serves a generation."""
+def served_index(name: str = "handbook", *, retriever: bool = True, **status: Any) -> dict[str, Any]:
+    """A VectorIndex that serves a generation, or one whose retriever is not ready."""
+    condition = {"type": "RetrieverReady", "status": str(retriever), "reason": "x", "message": ""}
     url = f"http://{name}-retriever.default.svc:8080/v1/retrieve"
+    served = {"url": url, "activeGeneration": "g-1", "phase": "Ready", "conditions": [condition]}
     return {
         "apiVersion": "flotilla.dev/v1alpha1",
         "kind": "VectorIndex",
         "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "resourceVersion": "1"},
         "spec": {},
-        "status": {"url": url, "activeGeneration": "g-1", "phase": "Ready", **status},
+        "status": {**served, **status},
     }
 
 

@@ -1,12 +1,21 @@
-"""A fleet of agents: it waits for its model, and is ready with it."""
+"""A fleet of agents: it waits for its model and its index, and is ready with them."""
 
 from functools import partial
 
 import pytest
 
-from flotilla_operator.objects.resources import AGENT_FLEETS, MODEL_REPLICA_SETS
-from tests.builders.api_objects import smallest
+from flotilla_operator.objects.resources import (
+    AGENT_FLEETS,
+    MODEL_REPLICA_SETS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    VECTOR_INDEXES,
+    Manifest,
+)
+from flotilla_runtime import contract
+from tests.builders.api_objects import changed, smallest
 from tests.scenes.scene import Scene
+from tests.scenes.words import NAMESPACE
 
 pytestmark = pytest.mark.scenes
 
@@ -23,3 +32,56 @@ async def test_a_fleet_waits_for_its_model_and_is_ready_with_it(scene: Scene) ->
     await scene.until(lambda: says("Ready", "True"))
     scene.cluster.delete(MODEL_REPLICA_SETS, scene.get("m"))
     await scene.until(lambda: says("ModelsReady", "False"))
+
+
+def is_retriever(pod: Manifest) -> bool:
+    return bool(pod["metadata"]["labels"].get(contract.LABEL_COMPONENT) == "retriever")
+
+
+async def test_a_fleet_is_not_ready_before_its_index_and_stays_so_while_that_is_built_anew(
+    scene: Scene,
+) -> None:
+    scene.node("a")
+    scene.node("b")
+    scene.create("m")
+    scene.kubelets.never_ready = is_retriever
+    indexes = [{"name": "h", "indexRef": {"name": "handbook"}}]
+    scene.cluster.create(AGENT_FLEETS, changed(smallest("AgentFleet", name="support"), spec__indexes=indexes))
+    fleet = partial(scene.says, name="support", resource=AGENT_FLEETS)
+    index = partial(scene.says, name="handbook", resource=VECTOR_INDEXES)
+    await scene.until(lambda: fleet("IndexesReady", "False", "IndexMissing"))
+    been_ready = False
+
+    def in_order() -> bool:
+        """The fleet is Ready only once its index has been."""
+        nonlocal been_ready
+        found = scene.api.get(VECTOR_INDEXES, NAMESPACE, "handbook")
+        been_ready = been_ready or (found is not None and bool(index("Ready", "True")))
+        return been_ready or not fleet("Ready", "True")
+
+    with scene.throughout(in_order):
+        documents = {"metadata": {"name": "documents", "namespace": NAMESPACE}, "spec": {}}
+        scene.cluster.create(PERSISTENT_VOLUME_CLAIMS, documents)
+        model = {"name": "all-minilm", "source": "hf://minilm", "task": "Embed"}
+        scene.create("minilm", replicas=1, model=model)
+        scene.cluster.create(VECTOR_INDEXES, smallest("VectorIndex", name="handbook"))
+        await scene.until(lambda: fleet("IndexesReady", "False", "IndexBuilding"))
+        await scene.until(lambda: fleet("IndexesReady", "False", "IndexStarting"))
+        assert index("Built", "True"), "it is built, and nobody answers yet"
+        assert not index("Ready", "True")
+        (pod,) = filter(is_retriever, scene.api.listed(PODS))
+        scene.cluster.report(PODS, pod, conditions=scene.cluster.condition(pod, "Ready", "True"))
+        await scene.until(lambda: fleet("Ready", "True"))
+    scene.kubelets.never_ready = lambda _pod: False
+
+    def ready() -> bool:
+        """The fleet stays Ready."""
+        return bool(fleet("Ready", "True"))
+
+    with scene.throughout(ready):
+        built = scene.the(VECTOR_INDEXES, "handbook")
+        scene.cluster.merge(VECTOR_INDEXES, built, {"spec": {"source": {"revision": "2"}}})
+        await scene.until(lambda: index("Built", "False", "Building"))
+        await scene.until(lambda: index("Ready", "False"))
+        await scene.until(lambda: index("Ready", "True"))
+        await scene.pass_time(60)

@@ -13,6 +13,7 @@ async def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(scene: Sce
     await scene.until(lambda: (scene.status().get("autoscaling") or {}).get("mode") == "NoRequest")
     await scene.pass_time(30)
     assert (scene.pods(), scene.status()["ready"]) == ([], "0/0")
+    assert scene.is_ready(), "nothing waits for it, also no sync wave of Argo CD"
 
     routers = scene.routers.of("llama")
     routers.held = 1

@@ -33,6 +33,16 @@ async def test_a_set_appears_scales_and_leaves_nothing(scene: Scene) -> None:
     await scene.until(lambda: {resource for resource, _ in scene.api.everything()} <= stays)
 
 
+async def test_a_set_that_is_scaled_up_is_not_ready_until_all_its_replicas_are(scene: Scene) -> None:
+    scene.node("a", gpus=16)
+    scene.create()
+    await scene.until_ready()
+    scene.change(replicas=4)
+    await scene.until(lambda: scene.says("Ready", "False"))
+    await scene.until_ready()
+    assert scene.status()["ready"] == "4/4"
+
+
 async def test_a_group_that_comes_and_goes_is_told(scene: Scene) -> None:
     scene.node("a")
     scene.create(replicas=1)

@@ -130,6 +130,13 @@ def test_a_retained_claim_has_no_owner_and_a_claim_to_be_deleted_has() -> None:
     assert gone["metadata"]["ownerReferences"][0]["uid"] == "uid-support"
 
 
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+def test_no_claim_has_the_label_by_which_argo_cd_may_track(policy: str) -> None:
+    """Nor one that is to be deleted with the fleet: it may be retained one day."""
+    spec = spec_of(queue={"redis": {"deletionPolicy": policy}})
+    assert "app.kubernetes.io/instance" not in workloads.claim(OWNER, spec.queue.redis)["metadata"]["labels"]
+
+
 def test_only_gateway_and_workers_reach_redis() -> None:
     (policy,) = [each for each in rendered(agent_fleet()) if each["kind"] == "NetworkPolicy"]
     peers = [peer["podSelector"]["matchLabels"] for peer in policy["spec"]["ingress"][0]["from"]]

@@ -65,7 +65,7 @@ def models_can_be_called(facts: Facts) -> Finding:
 
 
 def an_index_cannot_be_searched(facts: Facts) -> Finding | None:
-    """An index is missing or is still built."""
+    """An index is missing, is still built, or has no retriever that is ready."""
     return finding_of(facts.observed.missing.indexes)
 
 

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NO_INDEXES = "NoIndexes"
     INDEX_MISSING = "IndexMissing"
     INDEX_BUILDING = "IndexBuilding"
+    INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
 
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105

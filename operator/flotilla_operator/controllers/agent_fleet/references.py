@@ -20,6 +20,7 @@ from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_runtime import contract
 
+INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
 UNSTATED_CONTEXT_TOKENS = 4096  # the context length assumed for a model that does not state its own
 
 
@@ -176,18 +177,17 @@ class References:
             )
             return
         status = manifest.get("status") or {}
-        url = status.get("url")
-        if url is None or status.get("activeGeneration") is None:
+        if (reason := _unsearched(manifest)) is not None:
             phase = status.get("phase", "Pending")
             self._found.missing_indexes.append(
                 Missing(
-                    reason=Reason.INDEX_BUILDING,
+                    reason=reason,
                     message=f"{field_path}: VectorIndex {referred!r} cannot be searched yet (its phase is "
                     f"{phase}): {_why(manifest, 'Ready')}",
                     mended_by=MendedBy.TIME,
                 )
             )
-        if url is not None:
+        if (url := status.get("url")) is not None:
             retriever = manifest["spec"].get("retriever") or {}
             deadline = retriever.get("deadlineMilliseconds", Retriever().deadline_milliseconds)
             self._found.indexes.append(
@@ -245,6 +245,18 @@ class References:
         variable = f"{contract.ENV_MODEL_KEY_PREFIX}{role.upper()}"
         self._found.keys.append(SecretEntry(environment=variable, name=secret, key=key))
         return variable
+
+
+def _unsearched(index: Manifest) -> Reason | None:
+    """Why an index cannot be searched; None for one that can.
+
+    One that was ready once and is built anew can be searched: its retriever serves the generation before.
+    """
+    status = index.get("status") or {}
+    if status.get("url") is None or status.get("activeGeneration") is None:
+        return Reason.INDEX_BUILDING
+    never_ready = status.get("phase") == INDEX_PROMOTING
+    return Reason.INDEX_STARTING if never_ready or not is_true(index, "RetrieverReady") else None
 
 
 def _starting(message: str) -> Missing:
