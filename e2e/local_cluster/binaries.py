@@ -111,6 +111,12 @@ TOOLS: Mapping[str, Tool] = {
             package="sigs.k8s.io/karpenter/kwok",
             pinned="sigs.k8s.io/karpenter",
         ),
+        Tool(
+            name="argocd",
+            folder="argocd",
+            package="github.com/argoproj/argo-cd/v3/cmd",
+            pinned="github.com/argoproj/argo-cd/v3",
+        ),
         Tool(name="helm", folder="helm", package="helm.sh/helm/v3/cmd/helm", pinned="helm.sh/helm/v3"),
         Tool(name="coredns", folder="coredns", package=".", pinned="github.com/coredns/coredns"),
         Tool(
@@ -125,7 +131,7 @@ TOOLS: Mapping[str, Tool] = {
 
 
 # The programs of a full cluster; the tests that need another one build it.
-FOR_SINGLE_TESTS = frozenset({"kube-apiserver-oldest", "karpenter-kwok"})
+FOR_SINGLE_TESTS = frozenset({"kube-apiserver-oldest", "karpenter-kwok", "argocd"})
 CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 

@@ -101,7 +101,7 @@ TIERS = (
             Step(marks=f"cluster and not {RARE} and {ALONE}"),
         ),
     ),
-    Tier(name=RARE, budget_seconds=1500, steps=(Step(marks=RARE),)),
+    Tier(name=RARE, budget_seconds=2000, steps=(Step(marks=RARE),)),
 )
 
 
