@@ -125,8 +125,8 @@ FAULTS: Final = (
     Fault(
         name="a fleet that waits for an index gives another reason",
         path=f"{OPERATOR}/controllers/agent_fleet/references.py",
-        sound="reason=Reason.INDEX_BUILDING,",
-        broken="reason=Reason.INDEX_MISSING,",
+        sound="return Reason.INDEX_BUILDING",
+        broken="return Reason.INDEX_MISSING",
         tests=(f"{OPERATOR_TESTS}/controllers/agent_fleet/test_reasons.py",),
     ),
     Fault(

@@ -15,6 +15,7 @@ from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.objects.resources import NODES
 
 MISSED_FOR_SECONDS: Final = 40.0
+FORGOTTEN_AFTER_SECONDS: Final = 3600.0  # a node that no pod names any more
 NOT_FOUND: Final = 404
 
 log = structlog.get_logger(__name__)
@@ -38,14 +39,17 @@ class AbsentNodesByCache:
         self._caches = caches
         self._clock = clock
         self._missed_since: dict[str, float] = {}
+        self._named_at: dict[str, float] = {}
         self._gone: set[str] = set()
 
     async def look_for(self, names: Iterable[str]) -> None:
         """Note which of these nodes the cache lacks, and ask for those that it has lacked for long."""
+        self._forget_old()
         for name in sorted(set(names)):
             if self._caches.get(NODES, "", name) is not None:
                 self._forget(name)
                 continue
+            self._named_at[name] = self._clock()
             since = self._missed_since.setdefault(name, self._clock())
             if name not in self._gone and self._clock() - since >= MISSED_FOR_SECONDS:
                 await self._ask_for(name)
@@ -68,6 +72,13 @@ class AbsentNodesByCache:
         self._caches.store(NODES).put(node)
         self._forget(name)
 
+    def _forget_old(self) -> None:
+        """Clusters that scale lose nodes all the time; those that nobody asks about are kept for an hour."""
+        before = self._clock() - FORGOTTEN_AFTER_SECONDS
+        for name in [name for name, at in self._named_at.items() if at < before]:
+            self._forget(name)
+
     def _forget(self, name: str) -> None:
         self._missed_since.pop(name, None)
+        self._named_at.pop(name, None)
         self._gone.discard(name)
