@@ -94,3 +94,16 @@ async def test_an_accelerator_in_the_engines_limits_alone_is_a_condition_and_wha
         message = await scene.until_says("SpecValid", "False", "AcceleratorInResources")
         await scene.pass_time(3600)
     assert "accelerator: {resource: nvidia.com/gpu}" in message
+
+
+async def test_with_an_accelerator_in_the_limits_alone_nothing_starts_until_it_is_said(scene: Scene) -> None:
+    scene.node("a")
+    limits = {"limits": {"nvidia.com/gpu": "4"}}
+    scene.create(accelerator=None, parallelism={}, engine={"resources": limits})
+    with scene.throughout(lambda: scene.engines() == []):
+        message = await scene.until_says("SpecValid", "False", "AcceleratorInResources")
+        assert scene.says("Stalled", "True")
+        await scene.pass_time(3600)
+    assert "spec.accelerator: {resource: nvidia.com/gpu} and spec.parallelism.tensor: 4" in message
+    scene.change(accelerator={"resource": "nvidia.com/gpu"}, parallelism={"tensor": 4})
+    await scene.until_ready()
