@@ -154,6 +154,27 @@ FAULTS: Final = (
         tests=(f"{OPERATOR_TESTS}/placement/test_place.py",),
     ),
     Fault(
+        name="pods do not tolerate the taint of their accelerator's resource",
+        path=f"{OPERATOR}/workloads/tolerations.py",
+        sound="if spec.accelerator.resource is not None:",
+        broken="if spec.accelerator.resource is None:",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_taints.py",),
+    ),
+    Fault(
+        name="a refusal names taints of nodes that are of no use anyway",
+        path=f"{OPERATOR}/placement/checks.py",
+        sound="    if not stages_when_empty(node, requests):\n        return ()\n",
+        broken="",
+        tests=(f"{OPERATOR_TESTS}/placement/test_taints.py",),
+    ),
+    Fault(
+        name="a replica leaves a node whose taint its own pods tolerate",
+        path=f"{OPERATOR}/replicas/demand.py",
+        sound="not any(one.tolerates(taint) for one in member.tolerations)",
+        broken="True",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_taints.py",),
+    ),
+    Fault(
         name="a group that leaves its nodes still counts where its owner's replicas are",
         path=f"{OPERATOR}/placement/ledger.py",
         sound="        self._spread.remove(group.owner, positions)\n",

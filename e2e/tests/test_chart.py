@@ -38,6 +38,7 @@ GOLDEN = Path(__file__).parent / "golden"
 # Without the other roles that belong to no namespace.
 OPERATORS_ROLE_ALONE = {"rbac.aggregate": "false", "uninstall.removeFinalizers": "false"}
 ENGINE_REQUIREMENTS = ROOT / "e2e" / "engine" / "requirements"
+TOLERATION = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
 READING = {"get", "list", "watch"}
@@ -75,6 +76,16 @@ def test_helm_finds_nothing_wrong() -> None:
         pytest.param({"modelCache.nodePaths": '["/"]'}, "nodePaths", id="a node's whole disk"),
         pytest.param({"modelCache.nodePaths": '["/srv/../etc"]'}, "nodePaths", id="a folder upwards"),
         pytest.param({"labels.gpuProducts": '["a", 1]'}, "gpuProducts", id="a label that is a number"),
+        *(
+            pytest.param({"placement.tolerations": json.dumps([wrong])}, "/placement/tolerations/0", id=name)
+            for name, wrong in {
+                "a toleration of an effect that does not exist": {"key": "k", "effect": "No"},
+                "a misspelt field of a toleration": {"key": "k", "efect": "NoSchedule"},
+                "a toleration of every key by its value": {"value": "gpu"},
+                "a value that is not looked at": {"key": "k", "operator": "Exists", "value": "v"},
+                "seconds without NoExecute": {"key": "k", "tolerationSeconds": 1},
+            }.items()
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(values: dict[str, str], message: str) -> None:
@@ -148,6 +159,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "labels.interconnect": '""',
                 "placement.agingSeconds": "1200",
                 "placement.bindTimeoutSeconds": "45",
+                "placement.tolerations": json.dumps([TOLERATION]),
                 "modelCache.nodePaths": '["/srv/models"]',
             }
         )
@@ -159,6 +171,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert config.labels.gpu_products == ("example.com/product",)
     assert (config.labels.topology_levels, config.labels.interconnect) == (("example.com/row",), "")
     assert (config.placement.aging_seconds, config.placement.bind_timeout_seconds) == (1200, 45)
+    assert [one.manifest() for one in config.placement.tolerations] == [TOLERATION]
     assert config.model_cache.node_paths == ("/srv/models",)
 
 

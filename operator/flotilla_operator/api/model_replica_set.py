@@ -381,7 +381,8 @@ class Placement(ApiModel):
     node_selector: Labels = Field(default_factory=dict)
     """Labels that a node must have (core/v1)."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
-    """Taints that engine pods tolerate (core/v1)."""
+    """Taints that engine pods tolerate (core/v1). With `spec.accelerator` they also tolerate NoSchedule
+    taints with the name of its `resource`, and those in the chart's `placement.tolerations`."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of engine pods. Waiting replicas of higher priority are placed first. Absent: the
     cluster's default priority."""

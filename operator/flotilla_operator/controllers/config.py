@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-from flotilla_operator.api.parts import Toleration
+from flotilla_operator.api.parts import TaintEffect, Toleration, TolerationOperator
 from flotilla_operator.controllers.errors import ConfigError
 from flotilla_operator.placement.groups import RACK, ZONE
 from flotilla_operator.placement.topology import HOSTNAME
@@ -67,6 +67,23 @@ class Labels(Section):
         return levels
 
 
+class AcceleratorToleration(Toleration):
+    """A toleration of core/v1 that the API server accepts: it would refuse every pod with another one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="after")
+    def _is_one_of_a_pod(self) -> Self:
+        exists = self.operator is TolerationOperator.EXISTS
+        if not self.key and not exists:
+            raise ValueError("key is required unless operator is Exists")
+        if self.value and exists:
+            raise ValueError("value must be absent with operator Exists")
+        if self.toleration_seconds is not None and self.effect is not TaintEffect.NO_EXECUTE:
+            raise ValueError("tolerationSeconds needs effect NoExecute")
+        return self
+
+
 class Placement(Section):
     """`aging_seconds`: how long a group waits before nodes are kept free for it. `bind_timeout_seconds`: how
     long the scheduler may take to bind pods that are pinned to their nodes. `tolerations`: which taints the
@@ -75,7 +92,7 @@ class Placement(Section):
 
     aging_seconds: Seconds = 600
     bind_timeout_seconds: Seconds = 30
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: tuple[AcceleratorToleration, ...] = ()
 
 
 class ModelCache(Section):

@@ -5,7 +5,7 @@ group with the same constraints, so a plan runs them once for those. The next ch
 group leaves out. The last ones look at the capacity that is free or reserved at this point of the plan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flotilla_operator.objects.quantities import Amounts
@@ -54,16 +54,15 @@ def selector_mismatch(node: Node, constraints: NodeConstraints, policy: Policy) 
     return None if fits else RefusalReason.SELECTOR_MISMATCH
 
 
-def untolerated(node: Node, tolerations: Sequence[Toleration]) -> Taint | None:
-    """The node's first taint that keeps pods with these tolerations away; None if there is none."""
+def untolerated(node: Node, constraints: NodeConstraints) -> tuple[Taint, ...]:
+    """The node's taints that keep the group away."""
     away = (taint for taint in node.taints if taint.keeps_away)
-    return next((taint for taint in away if not any(t.tolerates(taint) for t in tolerations)), None)
+    return tuple(taint for taint in away if not any(t.tolerates(taint) for t in constraints.tolerations))
 
 
 def taint_not_tolerated(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
     """The node has a taint that the group does not tolerate."""
-    taint = untolerated(node, constraints.tolerations)
-    return None if taint is None else RefusalReason.TAINT_NOT_TOLERATED
+    return RefusalReason.TAINT_NOT_TOLERATED if untolerated(node, constraints) else None
 
 
 def product_mismatch(node: Node, constraints: NodeConstraints, policy: Policy) -> RefusalReason | None:
@@ -82,6 +81,7 @@ def topology_label_missing(node: Node, constraints: NodeConstraints, policy: Pol
     return None if fits else RefusalReason.TOPOLOGY_LABEL_MISSING
 
 
+CHECKS_BESIDE_TAINTS: tuple[NodeCheck, ...] = (selector_mismatch, product_mismatch, topology_label_missing)
 LASTING_CHECKS: tuple[NodeCheck, ...] = (
     selector_mismatch,
     taint_not_tolerated,
@@ -111,3 +111,17 @@ def insufficient(loads: Free, position: int, group: Group) -> RefusalReason | No
 def stages_when_empty(node: Node, requests: Amounts) -> int:
     """How many stages the node could take if nothing ran on it."""
     return times_in(node.allocatable, requests)
+
+
+def only_taints(
+    node: Node, constraints: NodeConstraints, requests: Amounts, policy: Policy
+) -> tuple[Taint, ...]:
+    """The taints that keep a stage from a node which could take it if they were tolerated and nothing ran.
+
+    There are none for nodes that are of no use anyway, such as the control plane's.
+    """
+    if not stages_when_empty(node, requests):
+        return ()
+    if first_reason(CHECKS_BESIDE_TAINTS, node, constraints, policy) is not None:
+        return ()
+    return untolerated(node, constraints)

@@ -47,7 +47,8 @@ class Refusal:
 
     `stages_with_room` counts the stages that would find room one by one; it may be more than the group has.
     `stages_in_one_domain` counts those that would find it in the best domain, if the group must stay in one.
-    `taints` counts the nodes with the reason TaintNotTolerated by the first such taint.
+    `taints` counts, of the nodes with the reason TaintNotTolerated that could take a stage otherwise, those
+    with each taint that keeps the group away.
     """
 
     group: Group

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from flotilla_operator.placement.checks import insufficient, untolerated
+from flotilla_operator.placement.checks import insufficient, only_taints
 from flotilla_operator.placement.choice import spread_allows
 from flotilla_operator.placement.groups import Group
 from flotilla_operator.placement.kinds import Kind, Reasons, rooms_in
@@ -41,7 +41,6 @@ class Refuser:
         ledger, kind = self._ledger, self._ledger.kind(group)
         counts: dict[RefusalReason, int] = {}
         rooms: dict[int, int] = {}
-        taints: Counter[Taint] = Counter()
         for position, of_node in enumerate(self._of_nodes(group, kind)):
             reason = of_node
             if reason is None and ledger.kept_from(group, position):
@@ -52,9 +51,6 @@ class Refuser:
                 rooms[position] = ledger.loads.room(position, group.requests)
             else:
                 counts[reason] = counts.get(reason, 0) + 1
-            if reason is RefusalReason.TAINT_NOT_TOLERATED:
-                taint = untolerated(ledger.topology.nodes[position], group.tolerations)
-                taints.update([taint] if taint is not None else [])
         with_room = sum(rooms.values())
         if rooms:
             enough = with_room >= group.stages
@@ -67,7 +63,20 @@ class Refuser:
             fits_when_empty=kind.fits_when_empty,
             stages_with_room=with_room,
             stages_in_one_domain=max((rooms_in(m, rooms) for m in kind.domains.values()), default=0),
-            taints=taints,
+            taints=self._taints(group, kind) if RefusalReason.TAINT_NOT_TOLERATED in counts else {},
+        )
+
+    def _taints(self, group: Group, kind: Kind) -> Counter[Taint]:
+        """How many nodes each taint keeps from the group that could take a stage of it otherwise."""
+        nodes, policy = self._ledger.topology.nodes, self._ledger.policy
+        tainted = (
+            node
+            for node, reason in zip(nodes, kind.reasons, strict=True)
+            if reason is RefusalReason.TAINT_NOT_TOLERATED
+        )
+        constraints = kind.needs.constraints
+        return Counter(
+            taint for node in tainted for taint in only_taints(node, constraints, group.requests, policy)
         )
 
     def _of_nodes(self, group: Group, kind: Kind) -> Reasons:

@@ -44,11 +44,6 @@ class Toleration:
     value: str = ""
     effect: str = ""
 
-    def manifest(self) -> dict[str, str]:
-        """The toleration in core/v1."""
-        fields = {"key": self.key, "operator": self.operator, "value": self.value, "effect": self.effect}
-        return {name: text for name, text in fields.items() if text}
-
     def tolerates(self, taint: Taint) -> bool:
         """Whether a pod with this toleration may run on a node with that taint."""
         if self.effect and self.effect != taint.effect:

@@ -97,7 +97,7 @@ def _shape(group: Group, outlook: Outlook) -> PlaceholderShape:
         requests=group.requests,
         stages=group.stages,
         node_selector=group.node_selector,
-        tolerations=[toleration.manifest() for toleration in group.tolerations],
+        tolerations=form.tolerations,
         products=group.products,
         product_labels=outlook.around.policy.product_labels,
         claims=form.claims,

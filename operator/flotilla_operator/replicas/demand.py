@@ -14,10 +14,9 @@ from typing import Any
 
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.placement import Group, Standing
-from flotilla_operator.placement.manifests import toleration_of
 from flotilla_operator.replicas.backoff import Backoff, backoff_of
 from flotilla_operator.replicas.facts import FailedPin, RouterLoad
-from flotilla_operator.replicas.group import Phase, ReplicaGroup
+from flotilla_operator.replicas.group import Member, Phase, ReplicaGroup
 from flotilla_operator.replicas.intent import IntendedSet
 from flotilla_operator.replicas.leaving.endings import ending_of
 from flotilla_operator.replicas.leaving.turnover import Goal, Pace, Turnover, decide
@@ -154,7 +153,7 @@ def _with_surroundings(
     group: ReplicaGroup, seen: IntendedSet, around: Surroundings, load: RouterLoad | None
 ) -> ReplicaGroup:
     """Add what routers and nodes say to what the pods say."""
-    group = replace(group, node_leaves=any(_leaves(node, seen, around) for node in group.nodes))
+    group = replace(group, node_leaves=any(_must_leave(member, around) for member in group.members))
     if load is None:
         return group
     return replace(
@@ -175,14 +174,15 @@ def _others_on_nodes(group: ReplicaGroup, seen: IntendedSet, around: Surrounding
     return sum(around.held(node, seen.asks.accelerator) for node in nodes) - ours
 
 
-def _leaves(node_name: str, seen: IntendedSet, around: Surroundings) -> bool:
-    """Whether a node is to be emptied: it is cordoned, or has a taint that drives the set's pods away."""
-    if (node := around.node(node_name)) is None:
+def _must_leave(member: Member, around: Surroundings) -> bool:
+    """Whether the pod's node is to be emptied: it is cordoned, or has a taint that drives the pod away.
+
+    What the pod itself tolerates counts: the chart may tolerate more or less by now, which replaces no pod.
+    """
+    if (node := around.node(member.node)) is None:
         return False
-    own = (toleration_of(toleration.manifest()) for toleration in seen.spec.placement.tolerations)
-    tolerations = tuple(own) if seen.asks is None else seen.asks.tolerations
     return node.cordoned or any(
-        taint.effect == "NoExecute" and not any(toleration.tolerates(taint) for toleration in tolerations)
+        taint.effect == "NoExecute" and not any(one.tolerates(taint) for one in member.tolerations)
         for taint in node.taints
     )
 

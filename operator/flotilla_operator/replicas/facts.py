@@ -19,7 +19,8 @@ class Form:
 
     `refresh` is the value of `flotilla.dev/refresh` that its pods are made with. `asks` is what a replica of
     it asks of nodes, and `accelerator` the name under which placement counts its accelerators; None without
-    one. `claims` are the volumes of its pods that may exist in only one zone.
+    one. `tolerations` are those of its pods (core/v1), and `claims` their volumes that may exist in only one
+    zone.
     """
 
     spec: ModelReplicaSetSpec
@@ -27,6 +28,7 @@ class Form:
     refresh: str = ""
     asks: Group | None = None
     accelerator: str | None = None
+    tolerations: Sequence[Mapping[str, Any]] = ()
     claims: Sequence[Mapping[str, Any]] = ()
 
 

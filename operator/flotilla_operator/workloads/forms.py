@@ -10,6 +10,7 @@ from flotilla_operator.workloads.engine_pod import claim_volumes
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.revision import revision_of
 from flotilla_operator.workloads.room import asked_by
+from flotilla_operator.workloads.tolerations import tolerations_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,5 +36,6 @@ def form_of(
         refresh=marks.refresh,
         asks=asked_by(owner, spec, images),
         accelerator=accelerator_resource(spec),
+        tolerations=tuple(tolerations_of(spec, images)),
         claims=tuple(claim_volumes(spec)),
     )

@@ -8,6 +8,7 @@ import pytest
 
 from flotilla_operator.controllers.config import parse_config, read_config
 from flotilla_operator.controllers.errors import ConfigError
+from flotilla_operator.controllers.images import images_of
 
 IMAGES = {name: f"example.org/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
 NODE_PATHS = "modelCache.nodePaths"
@@ -79,6 +80,20 @@ def test_the_levels_and_the_interconnect_are_configuration() -> None:
             "placement.bindTimeoutSeconds",
             id="no time to bind",
         ),
+        *(
+            pytest.param(
+                {"images": IMAGES, "placement": {"tolerations": [{"key": "a"}, wrong]}},
+                f"placement.tolerations.1{field}",
+                id=name,
+            )
+            for name, wrong, field in (
+                ("a toleration of an effect that does not exist", {"key": "k", "effect": "No"}, ".effect"),
+                ("a misspelt field of a toleration", {"key": "k", "efect": "NoSchedule"}, ".efect"),
+                ("a toleration of every key by its value", {"value": "gpu"}, ""),
+                ("a value that is not looked at", {"key": "k", "operator": "Exists", "value": "v"}, ""),
+                ("seconds without NoExecute", {"key": "k", "tolerationSeconds": 1}, ""),
+            )
+        ),
         pytest.param([], "(document)", id="not an object"),
     ],
 )
@@ -87,6 +102,20 @@ def test_a_wrong_field_is_named(document: Any, field: str) -> None:
         parse_config(document)
     assert raised.value.field == field
     assert field in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        pytest.param({"key": "sku", "value": "gpu", "effect": "NoSchedule"}, id="a value"),
+        pytest.param({"key": "sku"}, id="the empty value"),
+        pytest.param({"operator": "Exists"}, id="every taint"),
+        pytest.param({"key": "a", "effect": "NoExecute", "tolerationSeconds": 60}, id="for a minute"),
+    ],
+)
+def test_a_toleration_is_taken_as_it_stands(toleration: dict[str, Any]) -> None:
+    config = parse_config({"images": IMAGES, "placement": {"tolerations": [toleration]}})
+    assert images_of(config).accelerator_tolerations == (toleration,)
 
 
 def test_a_renewal_deadline_past_the_lease_is_refused() -> None:

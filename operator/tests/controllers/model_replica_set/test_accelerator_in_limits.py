@@ -15,22 +15,40 @@ GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
 
 
 @pytest.mark.parametrize(
-    ("spec", "wanted"),
+    ("resources", "write"),
     [
-        pytest.param({"engine": GPU}, True, id="in the limits"),
-        pytest.param({"engine": {"resources": {"requests": {"amd.com/gpu": 1}}}}, True, id="in the requests"),
-        pytest.param({"engine": {**GPU, "image": "my-engine"}}, False, id="for an engine of one's own"),
-        pytest.param({"engine": GPU, "accelerator": {"resource": "nvidia.com/gpu"}}, False, id="and said"),
-        pytest.param({"engine": {"resources": {"limits": {"cpu": "1"}}}}, False, id="none"),
+        pytest.param(
+            GPU["resources"], "spec.accelerator: {resource: nvidia.com/gpu}, or", id="in the limits"
+        ),
+        pytest.param(
+            {"requests": {"amd.com/gpu": 1}}, "spec.accelerator: {resource: amd.com/gpu}, or", id="requested"
+        ),
+        pytest.param(
+            {"limits": {"cpu": "8", "nvidia.com/gpu": "4"}, "requests": {"nvidia.com/gpu": 4}},
+            "spec.accelerator: {resource: nvidia.com/gpu} and spec.parallelism.tensor: 4, or",
+            id="several",
+        ),
     ],
 )
-def test_it_says_what_to_write(spec: dict[str, Any], wanted: bool) -> None:
-    missing = accelerator_in_limits(spec_of(**spec))
-    assert (missing is not None) == wanted
-    if missing is not None:
-        assert missing.reason == Reason.ACCELERATOR_IN_RESOURCES
-        assert "spec.engine.resources" in missing.message
-        assert "accelerator: {resource: " in missing.message
+def test_it_says_what_to_write(resources: dict[str, Any], write: str) -> None:
+    missing = accelerator_in_limits(spec_of(engine={"resources": resources}))
+    assert missing is not None
+    assert missing.reason == Reason.ACCELERATOR_IN_RESOURCES
+    assert missing.message.startswith("spec.engine.resources: ")
+    assert f"; write {write} name your own engine in spec.engine.image" in missing.message
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"engine": {**GPU, "image": "my-engine"}}, id="for an engine of one's own"),
+        pytest.param({"engine": GPU, "accelerator": {"resource": "nvidia.com/gpu"}}, id="said twice"),
+        pytest.param({"engine": {"resources": {"limits": {"cpu": "1"}}}}, id="none"),
+        pytest.param({"engine": {"resources": {"limits": {"nvidia.com/gpu": "0"}}}}, id="none, in figures"),
+    ],
+)
+def test_it_says_nothing(spec: dict[str, Any]) -> None:
+    assert accelerator_in_limits(spec_of(**spec)) is None
 
 
 @pytest.mark.parametrize(
@@ -41,6 +59,10 @@ def test_it_says_what_to_write(spec: dict[str, Any], wanted: bool) -> None:
         ("habana.ai/gaudi", True),
         ("google.com/tpu", True),
         ("aws.amazon.com/neuron", True),
+        ("nvidia.com/gpu.shared", True),
+        ("gpu.intel.com/xe", True),
+        ("huawei.com/Ascend910", True),
+        ("gpu.intel.com/i915_monitoring", False),
         ("cpu", False),
         ("gpu", False),
         ("memory", False),

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.placement import Node, Taint
 from tests.builders.model_replica_set import gpu_set
-from tests.builders.placement import cluster, node
+from tests.builders.placement import cluster, node, used
 from tests.builders.pods import NOW
 from tests.controllers.model_replica_set.test_plan import condition, created, observed, shown
 from tests.support.planned import plan_of_set as plan
 
+SKU = Taint(key="sku", value="gpu")
+TEAM = Taint(key="team", value="search", effect="NoExecute")
 NODES = cluster(node("a"), node("b", gpus=4), node("c", product="L40S"))
 
 
@@ -47,7 +50,47 @@ def test_what_no_node_can_ever_hold_is_said_in_one_sentence(changes: dict[str, A
     assert shown(done, "Placed") == ("False", Reason.NO_NODE_CAN_FIT)
     said = condition(done, "Placed")["message"]
     assert said.startswith(f"2 replicas wait for {message}; a replica would not fit even if nothing ran")
-    assert "or change spec.accelerator, spec.parallelism or spec.placement; with spec.placement." in said
-    assert said.endswith("nodeProvisioning, a node autoscaler is asked for nodes that would fit")
+    assert said.endswith(
+        "or change spec.accelerator, spec.parallelism or spec.placement; with "
+        "spec.placement.nodeProvisioning, a node autoscaler is asked for nodes that would fit"
+    )
     assert shown(done, "Stalled") == ("True", Reason.NO_NODE_CAN_FIT)
     assert created(done) == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "named"),
+    [
+        pytest.param(
+            [node("a", taints=(SKU,)), node("b")],
+            "1 InsufficientGPUs, 1 TaintNotTolerated; the taint sku=gpu:NoSchedule can be tolerated in "
+            "spec.placement.tolerations, or for all sets with an accelerator in the chart's "
+            "placement.tolerations",
+            id="a taint, beside a node that is in use",
+        ),
+        pytest.param(
+            [node("a", taints=(SKU, TEAM)), node("b"), node("c", taints=(SKU,))],
+            "2 TaintNotTolerated, 1 InsufficientGPUs; the taint sku=gpu:NoSchedule and 1 other can be",
+            id="the most frequent of two",
+        ),
+        pytest.param(
+            [node("a", taints=(SKU, TEAM, Taint(key="x"))), node("b")],
+            "the taint sku=gpu:NoSchedule and 2 others can be",
+            id="of three, by name",
+        ),
+    ],
+)
+def test_a_taint_in_the_way_is_named_with_the_fields_that_tolerate_it(nodes: list[Node], named: str) -> None:
+    done = plan(observed(gpu_set(replicas=1), snapshot=cluster(*nodes, claims=(used("b", 8),))), NOW)
+    assert shown(done, "Placed") == ("False", Reason.INSUFFICIENT_CAPACITY)
+    assert named in condition(done, "Placed")["message"]
+
+
+def test_many_long_taints_make_no_long_message() -> None:
+    """A key may have 317 characters and a value 63."""
+    taints = [Taint(key=f"{'d' * 253}/{'k' * 60}{n:03}", value="v" * 63) for n in range(200)]
+    nodes = [node(f"n{number}", taints=(taint,)) for number, taint in enumerate(taints)]
+    done = plan(observed(gpu_set(replicas=1), snapshot=cluster(*nodes)), NOW)
+    message = condition(done, "Placed")["message"]
+    assert f"{taints[0]} and 199 others" in message
+    assert len(message) < 1024

@@ -192,6 +192,7 @@ async def test_devices_of_another_product_are_counted_as_such() -> None:
     assert reason == Reason.NO_NODE_CAN_FIT
     assert f"1 replica waits for 4 {RESOURCE} on one node" in message
     assert "2 ProductMismatch, 1 InsufficientGPUs" in message
+    assert "nodeProvisioning" not in message, "the API server refuses it beside a deviceClass"
 
 
 async def test_templates_of_revisions_that_no_group_has_go() -> None:

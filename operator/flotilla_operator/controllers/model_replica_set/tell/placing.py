@@ -1,6 +1,5 @@
 """Checks of a set's places: whether every group has one, and if not, what it waits for."""
 
-from flotilla_operator.api.model_replica_set import NodeProvisioningMode
 from flotilla_operator.controllers.chains import Finding, right
 from flotilla_operator.controllers.conditions import MendedBy
 from flotilla_operator.controllers.failures import MENDED_BY_A_PERSON
@@ -15,8 +14,6 @@ NO_NODE_EVEN_EMPTY = (
     "a replica would not fit even if nothing ran on the nodes: add larger or matching nodes, or change "
     "spec.accelerator, spec.parallelism or spec.placement"
 )
-
-
 OR_ASK_FOR_NODES = (
     "; with spec.placement.nodeProvisioning, a node autoscaler is asked for nodes that would fit"
 )
@@ -52,9 +49,9 @@ def would_not_fit_on_empty_nodes(facts: Facts) -> Finding | None:
     refusal = facts.refusal
     if refusal is None or refusal.fits_when_empty:
         return None
-    provisioning = facts.spec.placement.node_provisioning
-    asks = provisioning is not None and provisioning.mode is not NodeProvisioningMode.NONE
-    message = f"{_refused(facts, refusal)}; {NO_NODE_EVEN_EMPTY}{'' if asks else OR_ASK_FOR_NODES}"
+    accelerator = facts.spec.accelerator
+    by_resource = accelerator is not None and accelerator.resource is not None
+    message = f"{_refused(facts, refusal)}; {NO_NODE_EVEN_EMPTY}{OR_ASK_FOR_NODES if by_resource else ''}"
     return Finding(reason=Reason.NO_NODE_CAN_FIT, message=message, mended_by=MendedBy.PERSON)
 
 
@@ -111,10 +108,11 @@ def _of_taints(refusal: Refusal) -> str:
     """What to write where taints keep the replica away."""
     if (taint := refusal.frequent_taint) is None:
         return ""
-    others = "" if len(refusal.taints) == 1 else f" and {len(refusal.taints) - 1} others"
+    others = len(refusal.taints) - 1
+    and_others = "" if not others else " and 1 other" if others == 1 else f" and {others} others"
     return (
-        f"; the taint {taint}{others} can be tolerated in spec.placement.tolerations, or for all sets with "
-        "an accelerator in the chart's placement.tolerations"
+        f"; the taint {taint}{and_others} can be tolerated in spec.placement.tolerations, or for all sets "
+        "with an accelerator in the chart's placement.tolerations"
     )
 
 
