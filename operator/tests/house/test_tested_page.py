@@ -32,8 +32,8 @@ def sections_of(text: str) -> dict[Path, Rows]:
 
 
 def pages_without_a_section(text: str) -> list[str]:
-    """The README and every page of docs/ have one; a decision has one where it promises something."""
-    pages = {ROOT / "README.md", *DOCS.glob("*.md")} - {PAGE}
+    """The README and the pages of docs/ and docs/start/ have one; a decision has one if it promises."""
+    pages = {ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "start").glob("*.md")} - {PAGE}
     return sorted(page.name for page in pages - sections_of(text).keys())
 
 
