@@ -1,13 +1,15 @@
 """Tasks in Redis: every write is one Lua script, and every script of a worker checks its fencing token.
 
 Callers can rely on this: a submission is on disk before it returns (the managed Redis syncs before it
-answers); a write with a stale token changes nothing; every write can be sent again when its answer was lost.
+answers); a write with a stale token changes nothing; no token is granted twice, also after a failover that
+lost writes; every write can be sent again when its answer was lost.
 Reads do not check a token. redis-py's own retries are off, because only the caller knows for how long a
 request is still worth repeating.
 """
 
 import json
 import os
+import secrets
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -46,6 +48,8 @@ CONNECT_TIMEOUT_SECONDS: Final = 2.0
 ANSWER_TIMEOUT_SECONDS: Final = 5.0
 MOST_CONNECTIONS: Final = 64
 FORGET_AT_ONCE: Final = 200
+# Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
+MOST_TOKEN_STEP: Final = 2**36
 
 
 class Journal(Protocol):
@@ -86,6 +90,11 @@ def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) ->
         health_check_interval=15,
     )
     return Redis(connection_pool=pool)
+
+
+def new_request() -> str:
+    """A name for a claim, which no other claim has."""
+    return secrets.token_hex(16)
 
 
 def _readable(url: str) -> str:
@@ -132,10 +141,15 @@ class TaskStore:
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
-    async def claim(self, worker: str, wanted: int) -> list[Claim]:
-        """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch."""
-        granted = await self._run("claim", worker, self.lease_ms, wanted)
-        return [Claim(id=task_id, token=token) for task_id, token in granted]
+    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
+        """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch.
+
+        `request` names this claim. When its answer was lost, the same request gets the same tasks.
+        """
+        named = request or new_request()
+        step = 1 + secrets.randbelow(MOST_TOKEN_STEP)
+        granted = await self._run("claim", worker, self.lease_ms, wanted, named, step)
+        return [Claim(id=task_id, token=int(token)) for task_id, token in granted]
 
     async def wait_for_work(self, seconds: float) -> None:
         """Return when a task is in a queue, or after this time."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis.exceptions
+from redis import Redis
 
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import (
@@ -122,7 +123,7 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     await store.submit(task("t2"))
     await asyncio.sleep(0.35)
     (new,) = await store.claim("w2", 1)
-    assert (new.id, new.token) == ("t1", old.token + 1)
+    assert (new.id, new.token > old.token) == ("t1", True)
     before = await store.load("t1")
     with pytest.raises(LeaseLostError):
         await store.append(old, 4, [intent("answer/9")])
@@ -136,6 +137,45 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     assert after is not None
     assert (after.record, after.entries) == (before.record, before.entries)
     assert [entry.attempt for entry in after.entries if isinstance(entry, Claimed)] == [1, 2]
+    await store.close()
+
+
+async def test_a_token_that_a_failover_has_lost_is_not_granted_again(
+    store: TaskStore, redis_server: Any
+) -> None:
+    """A replica becomes the primary without the last writes: here, what stood before the claim comes back."""
+    await store.submit(task("t1"))
+    with Redis(port=redis_server.port, password=redis_server.password) as server:
+        before = {key: server.dump(key) for key in server.scan_iter()}
+        (lost,) = await store.claim("w1", 1)
+        server.flushall()
+        for key, content in before.items():
+            server.restore(key, 0, content)
+    (granted,) = await store.claim("w2", 1)
+    assert granted.token != lost.token
+    with pytest.raises(LeaseLostError):
+        await store.append(lost, 2, [intent()])
+    assert await store.append(granted, 2, [intent()]) is False
+
+
+async def test_a_claim_whose_answer_was_lost_gets_the_same_tasks(redis_server: Any) -> None:
+    store = open_store(redis_server, lease_seconds=0.3)
+    for name in ("t1", "t2", "t3"):
+        await store.submit(task(name))
+    first = await store.claim("w1", 2, "r1")
+    assert await store.claim("w1", 2, "r1") == first
+    assert [claim.id for claim in first] == ["t1", "t2"]
+    await store.finish(first[0], END, Story())
+    assert await store.claim("w1", 2, "r1") == first[1:], "what has ended is not granted again"
+    await asyncio.sleep(0.35)
+    assert await store.claim("w1", 2, "r1") == first[1:], "its lease has ended, and nobody has taken it"
+    loaded = await store.load("t2")
+    assert loaded is not None
+    assert loaded.record.attempts == 1
+    await asyncio.sleep(0.35)
+    others = await store.claim("w2", 1)
+    assert [claim.id for claim in others] == ["t2"]
+    assert await store.claim("w1", 2, "r1") == [], "another worker has taken it"
     await store.close()
 
 

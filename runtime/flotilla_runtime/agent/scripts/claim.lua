@@ -1,7 +1,22 @@
 -- The only way to get a task, for its first run and for its recovery. Tasks whose lease has ended come first, then the
--- interactive queue, then the batch queue. The new token makes the writes of every earlier holder stale.
-local worker, lease_ms, wanted = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+-- interactive queue, then the batch queue. The new token makes the writes of every earlier holder stale. It grows by a
+-- number that the worker has drawn, so a token that a failover of Redis has lost is not granted again.
+-- A request that is sent again, because its answer was lost, gets the same tasks, except those that others hold now.
+local worker, lease_ms, wanted, request, step = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local ANSWER_KEPT_MS = 600000
+local answer = prefix .. 'granted:' .. request
 local granted = {}
+
+local known = redis.call('GET', answer)
+if known then
+  for _, held in ipairs(cjson.decode(known)) do
+    if owns(held[1], held[2]) then
+      extend_lease(held[1], lease_ms)
+      granted[#granted + 1] = held
+    end
+  end
+  return granted
+end
 
 local function grant(id)
   local task = task_key(id)
@@ -10,7 +25,7 @@ local function grant(id)
     return
   end
   local now = now_ms()
-  local token = redis.call('HINCRBY', task, 'token', 1)
+  local token = text(redis.call('HINCRBY', task, 'token', step))
   local attempt = redis.call('HINCRBY', task, 'attempts', 1)
   redis.call('HSET', task, 'status', 'Running', 'worker', worker)
   redis.call('HSETNX', task, 'startedAt', text(now))
@@ -31,4 +46,5 @@ for _, priority in ipairs({'Interactive', 'Batch'}) do
     end
   end
 end
+if #granted > 0 then redis.call('SET', answer, cjson.encode(granted), 'PX', ANSWER_KEPT_MS) end
 return granted
