@@ -134,6 +134,7 @@ class TaskStore:
             "submit",
             task.id,
             task.priority,
+            caller_key(task.tenant or task.caller),
             caller_key(task.caller),
             idempotency_hash(task.idempotency_key),
             self._config.max_waiting,
@@ -144,6 +145,9 @@ class TaskStore:
     async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
         """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch.
 
+        Each tenth task from the queue is a batch task where one waits. Tenants take turns, and in a tenant's
+        turn its callers do.
+
         `request` names this claim. When its answer was lost, the same request gets the same tasks.
         """
         named = request or new_request()
@@ -152,9 +156,8 @@ class TaskStore:
         return [Claim(id=task_id, token=int(token)) for task_id, token in granted]
 
     async def wait_for_work(self, seconds: float) -> None:
-        """Return when a task is in a queue, or after this time."""
-        streams: dict[Any, Any] = {self.keys.queue(priority): "0-0" for priority in Priority}
-        await self._asked(self._client.xread(streams, count=1, block=max(1, round(seconds * 1000))))
+        """Return when a task was submitted that woke no other worker, or after this time."""
+        await self._asked(self._client.blpop([self.keys.calls], timeout=seconds))
 
     async def load(self, task_id: str) -> LoadedTask | None:
         """A task and its journal as they are now."""
@@ -246,7 +249,8 @@ class TaskStore:
         """The numbers of waiting and of running tasks."""
         async with self._client.pipeline(transaction=True) as pipeline:
             for priority in Priority:
-                pipeline.xlen(self.keys.queue(priority))
+                pipeline.zcard(self.keys.waiting(priority))
+                pipeline.xlen(self.keys.stream(priority))
             pipeline.zcard(self.keys.leases)
             *waiting, running = await self._asked(pipeline.execute())
         return sum(waiting), running
@@ -256,10 +260,11 @@ class TaskStore:
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.time()
             for priority in Priority:
-                pipeline.xrange(self.keys.queue(priority), count=1)
-            (seconds, _), *heads = await self._asked(pipeline.execute())
-        since = [int(entries[0][0].split("-")[0]) for entries in heads if entries]
-        return max(0, int(seconds) * 1000 - min(since)) if since else None
+                pipeline.zrange(self.keys.waiting(priority), 0, 0, withscores=True)
+            (seconds, microseconds), *heads = await self._asked(pipeline.execute())
+        since = [int(first[0][1]) for first in heads if first]
+        now = int(seconds) * 1000 + int(microseconds) // 1000
+        return max(0, now - min(since)) if since else None
 
     async def windows(self, minutes: Sequence[int]) -> list[dict[str, int]]:
         """The counts of what ended in each of these minutes since the epoch."""
@@ -278,7 +283,7 @@ class TaskStore:
         await self._client.aclose()
 
     async def _run(self, script: str, *arguments: Any) -> Any:
-        keys = [self.keys.queue(Priority.INTERACTIVE)]
+        keys = [self.keys.leases]
         return await self._asked(
             self._scripts[script](keys=keys, args=[self.keys.prefix, *map(str, arguments)])
         )

@@ -107,6 +107,62 @@ async def test_interactive_tasks_are_claimed_before_batch_tasks_and_each_once(st
     assert await store.queue_lengths() == (0, 3)
 
 
+async def test_each_tenth_task_is_a_batch_task_where_one_waits(store: TaskStore) -> None:
+    for number in range(25):
+        await store.submit(task(f"i{number:02}"))
+    for number in range(5):
+        await store.submit(task(f"b{number}", priority=Priority.BATCH))
+    granted = "".join([claim.id[0] for _ in range(10) for claim in await store.claim("w1", 3)])
+    assert granted == "iiiiiiiiib" + "iiiiiiiiib" + "iiiiiii" + "bbb"
+
+
+async def test_tenants_take_turns_and_in_them_their_callers(store: TaskStore) -> None:
+    async def submit(task_id: str, tenant: str, caller: str) -> None:
+        await store.submit(
+            NewTask(id=task_id, input="why?", caller=caller, tenant=tenant, limits=TaskLimits())
+        )
+
+    for number in range(4):
+        await submit(f"flood{number}", "red", "ann")
+    await submit("bob", "red", "bob")
+    await submit("cleo", "blue", "cleo")
+    first = [claim.id for _ in range(3) for claim in await store.claim("w1", 1)]
+    await submit("dan", "green", "dan")
+    then = [claim.id for claim in await store.claim("w1", 10)]
+    assert (first, then) == (["flood0", "cleo", "bob"], ["flood1", "dan", "flood2", "flood3"])
+
+
+async def test_tasks_that_an_older_gateway_has_submitted_are_counted_claimed_and_cancelled(
+    store: TaskStore, redis_server: Any
+) -> None:
+    stored = {"status": "Waiting", "priority": "Interactive", "caller": "c", "submittedAt": "1"}
+    more = {"input": "why?", "limits": TaskLimits().model_dump_json(), "metadata": "{}"}
+    for name in ("old1", "old2"):
+        entry = redis_server.ask("xadd", store.keys.stream(Priority.INTERACTIVE), "*", "task", name).strip()
+        fields = {"id": name, **stored, **more, "entry": entry, "token": "0", "attempts": "0"}
+        parts = [part for pair in fields.items() for part in pair]
+        redis_server.ask("hset", store.keys.task(name), *parts)
+    await store.submit(task("new"))
+    assert await store.queue_lengths() == (3, 0)
+    assert await store.cancel("old2") is CancelOutcome.CANCELLED
+    assert [claim.id for claim in await store.claim("w1", 5)] == ["old1", "new"]
+    assert await store.queue_lengths() == (0, 2)
+
+
+async def test_the_oldest_task_of_both_priorities_says_how_long_tasks_wait(store: TaskStore) -> None:
+    assert await store.oldest_waiting_ms() is None
+    await store.submit(task("batch", priority=Priority.BATCH))
+    await asyncio.sleep(0.2)
+    await store.submit(task("now"))
+    oldest = await store.oldest_waiting_ms()
+    assert oldest is not None
+    assert oldest >= 200
+    await store.cancel("batch")
+    newest = await store.oldest_waiting_ms()
+    assert newest is not None
+    assert newest < oldest
+
+
 async def test_a_hundred_tasks_and_five_workers_at_once_give_each_task_to_one(store: TaskStore) -> None:
     for number in range(100):
         await store.submit(task(f"t{number:03}"))
@@ -169,6 +225,7 @@ async def test_a_claim_whose_answer_was_lost_gets_the_same_tasks(redis_server: A
     assert await store.claim("w1", 2, "r1") == first[1:], "what has ended is not granted again"
     await asyncio.sleep(0.35)
     assert await store.claim("w1", 2, "r1") == first[1:], "its lease has ended, and nobody has taken it"
+    assert [claim.id for claim in await store.claim("w2", 2)] == ["t3"], "now it has a lease again"
     loaded = await store.load("t2")
     assert loaded is not None
     assert loaded.record.attempts == 1
