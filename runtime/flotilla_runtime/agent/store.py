@@ -261,8 +261,13 @@ class TaskStore:
             pipeline.time()
             for priority in Priority:
                 pipeline.zrange(self.keys.waiting(priority), 0, 0, withscores=True)
+                pipeline.xrange(self.keys.stream(priority), count=1)
             (seconds, microseconds), *heads = await self._asked(pipeline.execute())
-        since = [int(first[0][1]) for first in heads if first]
+        in_lines, in_streams = heads[::2], heads[1::2]
+        since = [
+            *(int(first[0][1]) for first in in_lines if first),
+            *(int(first[0][0].split("-")[0]) for first in in_streams if first),
+        ]
         now = int(seconds) * 1000 + int(microseconds) // 1000
         return max(0, now - min(since)) if since else None
 

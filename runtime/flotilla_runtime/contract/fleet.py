@@ -157,7 +157,7 @@ class TaskKeys:
         return f"{self.prefix}waiting:{priority}"
 
     def stream(self, priority: Priority) -> str:
-        """The stream in which the tasks wait that a gateway of version 0.1.0 has submitted."""
+        """The stream in which tasks wait until a worker newer than version 0.1.0 has come."""
         return f"{self.prefix}queue:{priority}"
 
     @property

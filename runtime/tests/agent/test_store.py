@@ -53,6 +53,7 @@ def open_store(server: Any, **settings: Any) -> TaskStore:
 @pytest.fixture
 async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     opened = open_store(redis_server)
+    assert await opened.claim("w0", 1) == [], "a worker has come, so tasks wait in lines"
     yield opened
     await opened.close()
 
@@ -132,21 +133,25 @@ async def test_tenants_take_turns_and_in_them_their_callers(store: TaskStore) ->
     assert (first, then) == (["flood0", "cleo", "bob"], ["flood1", "dan", "flood2", "flood3"])
 
 
-async def test_tasks_that_an_older_gateway_has_submitted_are_counted_claimed_and_cancelled(
-    store: TaskStore, redis_server: Any
+async def test_tasks_wait_where_workers_of_the_release_before_find_them_until_a_newer_one_comes(
+    redis_server: Any,
 ) -> None:
-    stored = {"status": "Waiting", "priority": "Interactive", "caller": "c", "submittedAt": "1"}
-    more = {"input": "why?", "limits": TaskLimits().model_dump_json(), "metadata": "{}"}
-    for name in ("old1", "old2"):
-        entry = redis_server.ask("xadd", store.keys.stream(Priority.INTERACTIVE), "*", "task", name).strip()
-        fields = {"id": name, **stored, **more, "entry": entry, "token": "0", "attempts": "0"}
-        parts = [part for pair in fields.items() for part in pair]
-        redis_server.ask("hset", store.keys.task(name), *parts)
+    store = open_store(redis_server)
+    for number in range(3):
+        await store.submit(task(f"old{number}"))
+    stream = redis_server.ask("xrange", store.keys.stream(Priority.INTERACTIVE), "-", "+").split()
+    assert [word for word in stream if word.startswith("old")] == ["old0", "old1", "old2"]
+    await asyncio.sleep(0.1)
+    oldest = await store.oldest_waiting_ms()
+    assert oldest is not None
+    assert oldest >= 100
+    assert await store.cancel("old1") is CancelOutcome.CANCELLED
+    assert [claim.id for claim in await store.claim("w1", 1)] == ["old0"]
     await store.submit(task("new"))
-    assert await store.queue_lengths() == (3, 0)
-    assert await store.cancel("old2") is CancelOutcome.CANCELLED
-    assert [claim.id for claim in await store.claim("w1", 5)] == ["old1", "new"]
-    assert await store.queue_lengths() == (0, 2)
+    assert await store.queue_lengths() == (2, 1)
+    assert [claim.id for claim in await store.claim("w1", 5)] == ["old2", "new"]
+    assert await store.queue_lengths() == (0, 3)
+    await store.close()
 
 
 async def test_the_oldest_task_of_both_priorities_says_how_long_tasks_wait(store: TaskStore) -> None:

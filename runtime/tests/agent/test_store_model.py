@@ -111,6 +111,7 @@ class Scripts(RuleBasedStateMachine):
         )
         self.loop = asyncio.new_event_loop()
         self.store = TaskStore(connect(self.config), self.config)
+        assert self.ask(self.store.claim("w", 1)) == [], "a worker has come, so tasks wait in lines"
         self.plain = Redis(port=self.server.port, password=self.server.password)
         self.queues = {priority: Queue() for priority in Priority}
         self.held: dict[str, Claim] = {}

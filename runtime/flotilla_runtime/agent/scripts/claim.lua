@@ -57,6 +57,7 @@ while #granted < wanted do
   redis.call('SET', prefix .. 'taken', text(taken))
   grant(id)
 end
+if redis.call('EXISTS', lines_known_key) == 0 then redis.call('SET', lines_known_key, '1') end
 if #granted > 0 then redis.call('SET', answer, cjson.encode(granted), 'PX', ANSWER_KEPT_MS) end
 if waiting() == 0 then redis.call('DEL', prefix .. 'calls') end
 return granted

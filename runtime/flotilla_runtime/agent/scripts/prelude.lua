@@ -30,7 +30,9 @@ local function own_key(priority, tenant, caller)
   return prefix .. 'waiting:' .. priority .. ':' .. tenant .. ':' .. caller
 end
 
--- Tasks that a gateway of version 0.1.0 has submitted wait in a stream.
+-- Workers of version 0.1.0 know only one stream for each priority. Until a newer worker has said that it knows the lines,
+-- tasks wait there, because an upgrade may replace the gateways long before the workers.
+local lines_known_key = prefix .. 'lines-known'
 local function stream_key(priority) return prefix .. 'queue:' .. priority end
 
 local function next_number() return text(redis.call('INCR', prefix .. 'turns')) end

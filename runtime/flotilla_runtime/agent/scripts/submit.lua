@@ -12,7 +12,11 @@ if redis.call('EXISTS', task_key(id)) == 1 then return {'Exists', id} end
 if waiting() >= max_waiting then return {'Full', ''} end
 
 local now = now_ms()
-join_queue(id, priority, tenant, caller)
+if redis.call('EXISTS', lines_known_key) == 1 then
+  join_queue(id, priority, tenant, caller)
+else
+  redis.call('HSET', task_key(id), 'entry', redis.call('XADD', stream_key(priority), '*', 'task', id))
+end
 redis.call('HSET', task_key(id), 'id', id, 'status', 'Waiting', 'priority', priority, 'tenant', tenant,
   'caller', caller, 'submittedAt', text(now), 'token', '0', 'attempts', '0')
 for field, value in pairs(fields) do
