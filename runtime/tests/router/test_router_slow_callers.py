@@ -86,6 +86,7 @@ async def test_the_rest_of_a_long_body_may_not_trickle_into_an_engine() -> None:
         await until(lambda: [(row.answers, row.failed) for row in router.status.servers] == [(1, 0)])
 
 
+@pytest.mark.attack("A caller sends the rest of a refused body a byte at a time")
 @ON_BOTH
 async def test_the_rest_of_a_refused_body_is_read_for_some_seconds_only() -> None:
     async with impatient(refused_body_seconds=1, client_timeout_seconds=30) as (_, router, caller):
@@ -105,6 +106,7 @@ async def test_the_rest_of_a_refused_body_is_read_for_some_seconds_only() -> Non
         assert (await caller.post(path="/nowhere", data=b"x" * 1_000_000)).status == 404
 
 
+@pytest.mark.attack("Callers open all the connections that a router may have")
 async def test_probes_and_scrapes_are_answered_while_callers_use_up_their_connections() -> None:
     async with impatient(max_connections=100, client_timeout_seconds=60) as (engine, router, caller):
         engine.gate.set()
