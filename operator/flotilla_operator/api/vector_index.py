@@ -257,7 +257,8 @@ class Build(ApiModel):
     there are more, the build fails and the generation that is served stays."""
     resources: ResourceRequirements = ResourceRequirements()
     """Resource requests and limits (core/v1) of each build pod. Absent: 100m CPU and 512Mi memory are
-    requested."""
+    requested, and memory is limited to 2Gi. The parser of documents gets half of the limit, and 2Gi at
+    most."""
 
 
 class Gate(ApiModel):

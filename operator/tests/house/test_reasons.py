@@ -177,6 +177,10 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
             *column(test_refused_builds.test_a_document_that_cannot_be_indexed_is_a_dead_letter, "reason"),
             *test_discovery.HOPELESS.values(),
             *test_formats.OUTCOMES.values(),
+            *column(
+                test_formats.test_a_document_that_needs_more_memory_than_its_parser_has_costs_itself_alone,
+                "reason",
+            ),
         ],
     ),
     (

@@ -14,6 +14,7 @@ LABEL_BUILD: Final = f"{DOMAIN}/build"
 
 ENV_MILVUS_TOKEN: Final = "FLOTILLA_MILVUS_TOKEN"  # noqa: S105 (a name, not a token)
 ENV_EMBEDDER_KEY: Final = "FLOTILLA_EMBEDDER_KEY"
+ENV_MEMORY_LIMIT: Final = "FLOTILLA_MEMORY_LIMIT_BYTES"  # of the build's container
 
 SOURCE_DIRECTORY: Final = "/source"
 WORKSPACE_DIRECTORY: Final = "/workspace"

@@ -45,6 +45,8 @@ class RouterConfig(Section):
     serves HTTPS, and `internal_port` serves HTTP for Flotilla's own pods. With `hold_at_zero`, a request
     waits when there is no replica, within the limits of the queue. `engine_key_environment` names HAProxy's
     environment variable with the key of the engines; with None the caller's own header is passed on.
+    `max_connections` is HAProxy's limit; callers get 95 % of it, so that probes and scrapes are answered when
+    callers have used up theirs. The rest of a body that is refused is read for `refused_body_seconds`.
     `run_directory` is an emptyDir that HAProxy and the agent share. A router pod that is being deleted waits
     for its streams for up to `drain_deadline_seconds`; the pod's grace period must be longer. Answers within
     the two `promised_…` times are counted as kept.
@@ -61,6 +63,7 @@ class RouterConfig(Section):
     max_queue: int = Field(default=1000, ge=1)
     max_request_mib: int = Field(default=16, ge=1, le=1024)
     max_connections: int = Field(default=8_000, ge=100)
+    refused_body_seconds: int = Field(default=5, ge=1)
     queue_timeout_seconds: int = Field(default=60, ge=1)
     request_timeout_seconds: int = Field(default=600, ge=1)
     client_timeout_seconds: int = Field(default=30, ge=1)

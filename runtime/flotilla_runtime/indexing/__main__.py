@@ -20,6 +20,7 @@ from flotilla_runtime.contract import (
     CONFIG_PATH,
     ENV_EMBEDDER_KEY,
     ENV_HUB_TOKEN,
+    ENV_MEMORY_LIMIT,
     ENV_MILVUS_TOKEN,
     EXIT_PERMANENT,
     EXIT_RETRY,
@@ -32,7 +33,7 @@ from flotilla_runtime.contract import (
 )
 from flotilla_runtime.indexing.embedding import EmbeddingClient
 from flotilla_runtime.indexing.errors import BuildError
-from flotilla_runtime.indexing.parsing import ParserProcess
+from flotilla_runtime.indexing.parsing import ParserProcess, memory_of_parser
 from flotilla_runtime.indexing.plan import run_plan
 from flotilla_runtime.indexing.promote import run_promote
 from flotilla_runtime.indexing.reporting import write_report
@@ -99,7 +100,8 @@ async def run_step(
                 return await run_plan(context)
             if step is BuildStep.PROMOTE:
                 return await asyncio.to_thread(run_promote, context, time.time())
-            parser = ParserProcess()
+            limit = environment.get(ENV_MEMORY_LIMIT)
+            parser = ParserProcess(memory_bytes=memory_of_parser(int(limit) if limit else None))
             try:
                 return await run_shard(context, shard, parser)
             finally:

@@ -18,6 +18,7 @@ from flotilla_runtime.contract import BuildReason, DeadLetter, SourceConfig
 from flotilla_runtime.indexing.errors import BuildError, DocumentError, DocumentReason
 from flotilla_runtime.indexing.globs import selector
 from flotilla_runtime.indexing.records import SourceDocument
+from flotilla_runtime.indexing.source_files import opened
 
 BYTES_PER_MIB = 1024 * 1024
 LONGEST_PATH_BYTES = 2048  # the length of the path field in the collection
@@ -118,17 +119,8 @@ def _examine(root: Path, path: str, max_document_mib: int) -> SourceDocument:
         raise DocumentError(
             DocumentReason.BAD_NAME, f"the path is longer than {LONGEST_PATH_BYTES} bytes; shorten it"
         )
-    file = root / path
-    try:
-        if not file.resolve(strict=True).is_relative_to(root.resolve()):
-            raise DocumentError(
-                DocumentReason.OUTSIDE_SOURCE, "this is a link that leads outside the source; copy the file"
-            )
-        size_bytes = file.stat().st_size
-    except (OSError, RuntimeError) as error:
-        raise DocumentError(DocumentReason.UNREADABLE, f"the file cannot be opened: {error}") from None
-    if not file.is_file():
-        raise DocumentError(DocumentReason.UNREADABLE, "this is not a regular file")
+    with opened(root, path) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
     if size_bytes == 0:
         raise DocumentError(DocumentReason.EMPTY, "the file is empty (0 bytes)")
     if size_bytes > max_document_mib * BYTES_PER_MIB:

@@ -53,6 +53,7 @@ class DocumentReason(StrEnum):
     NO_TEXT = "NoText"
     PARSER_TIMED_OUT = "ParserTimedOut"
     PARSER_CRASHED = "ParserCrashed"
+    PARSER_OUT_OF_MEMORY = "ParserOutOfMemory"
     EMBEDDER_REFUSED = "EmbedderRefused"
 
 

@@ -23,6 +23,7 @@ from flotilla_runtime.indexing.embedding import Refused
 from flotilla_runtime.indexing.errors import BuildError, DocumentError, DocumentReason
 from flotilla_runtime.indexing.parsing import ParserProcess
 from flotilla_runtime.indexing.records import Chunk, SourceDocument
+from flotilla_runtime.indexing.source_files import opened
 from flotilla_runtime.indexing.steps import StepContext
 from flotilla_runtime.indexing.store import StoredDocument
 from flotilla_runtime.indexing.tokenization import Tokenizer, make_tokenizer
@@ -129,7 +130,7 @@ class _Shard:
     async def _take(self, document: SourceDocument) -> None:
         config = self.context.config
         content = await asyncio.to_thread(
-            _read, Path(config.source.root) / document.path, config.source.max_document_mib
+            _read, Path(config.source.root), document.path, config.source.max_document_mib
         )
         content_hash = hashlib.sha256(content).hexdigest()
         stored = self.stored.get(document.id)
@@ -183,16 +184,15 @@ class _Shard:
             self.context.crash_point("after_delete_tail")
 
 
-def _read(file: Path, max_document_mib: int) -> bytes:
+def _read(root: Path, path: str, max_document_mib: int) -> bytes:
     limit = max_document_mib * BYTES_PER_MIB
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(limit + 1)
-    except OSError as error:
-        raise DocumentError(
-            DocumentReason.UNREADABLE,
-            f"the file cannot be read ({error.strerror}); let the group of the pods read it",
-        ) from None
+    with opened(root, path) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as error:
+            raise DocumentError(
+                DocumentReason.UNREADABLE, f"the file cannot be read ({error.strerror})"
+            ) from None
     if len(content) > limit:
         raise DocumentError(
             DocumentReason.TOO_LARGE,

@@ -25,6 +25,7 @@ from flotilla_runtime.router.openai_errors import RefusalReason
 from flotilla_runtime.router.requests import LINE_FORMAT
 
 FRONTEND = "callers"
+CALLERS_PERCENT = 95
 CHUNKED_BODY_BYTES = 49152  # a chunked body of this size fits into the buffer even with the longest headers
 BATCH_PRIORITY_CLASS = 1  # a lower class goes first; all other requests have class 0
 
@@ -38,6 +39,8 @@ def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
     return (
         f"frontend {FRONTEND}",
         *listeners(config),
+        f"    maxconn {config.max_connections * CALLERS_PERCENT // 100}",
+        f"    filter lua.flotilla_refused {config.refused_body_seconds}",
         "    log global",
         f"    log-format '{LINE_FORMAT}'",
         "    option http-buffer-request",

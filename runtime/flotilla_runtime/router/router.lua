@@ -279,10 +279,36 @@ core.register_filter("flotilla_upload", Upload, function(class, arguments)
     return class
 end)
 
+-- Ends a request that was refused when its body still comes after so many seconds. Reading the rest is only a courtesy
+-- (see flotilla_refuse), and whoever sends a byte now and then would keep a connection for hours.
+local Refused = { id = "flotilla_refused", flags = filter.FLT_CFG_FL_HTX }
+
+function Refused:new()
+    return setmetatable({}, { __index = self })
+end
+
+function Refused:http_headers(txn, message)
+    if not message:is_resp() and txn:get_var("txn.refused") then
+        self.begun = core.now().sec
+        filter.register_data_filter(self, message.channel)
+    end
+end
+
+function Refused:http_payload()
+    if core.now().sec - self.begun > self.most_seconds then
+        error("the body of a refused request came too slowly", 0)
+    end
+end
+
+core.register_filter("flotilla_refused", Refused, function(class, arguments)
+    class.most_seconds = tonumber(arguments[1])
+    return class
+end)
+
 local DRAINED_BYTES = 64 * 1024 * 1024
 local PIECE_BYTES = 65536
 
--- Reads the rest of the body before it answers. When HAProxy 2.6 answers earlier it closes the connection, so the
+-- Reads the rest of the body before it answers, for some seconds (see flotilla_refused). When HAProxy 2.6 answers earlier it closes the connection, so the
 -- caller's next bytes get a reset, and many clients report the reset in place of the answer.
 core.register_service("flotilla_refuse", "http", function(applet)
     local left = DRAINED_BYTES

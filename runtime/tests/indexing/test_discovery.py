@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from flotilla_runtime.contract import BuildReason, SourceConfig
 from flotilla_runtime.indexing.discovery import discover
-from flotilla_runtime.indexing.errors import BuildError, DocumentReason
+from flotilla_runtime.indexing.errors import BuildError, DocumentError, DocumentReason
 from flotilla_runtime.indexing.globs import compile_glob, selector
+from flotilla_runtime.indexing.source_files import opened
 
 
 def source(root: Path, *include: str, exclude: tuple[str, ...] = ()) -> SourceConfig:
@@ -93,6 +94,35 @@ def test_the_hopeless_are_dead_letters_at_once(tmp_path: Path) -> None:
     assert [document.path for document in found.documents] == ["good.txt"]
     assert {letter.document: letter.reason for letter in found.dead_letters} == HOPELESS
     assert found.found == len(HOPELESS) + 1
+
+
+@pytest.mark.attack("A file of the source is exchanged for a link to another file of the pod")
+@pytest.mark.parametrize("exchanged", ["page.md", "folder"])
+def test_a_file_that_was_exchanged_after_it_was_found_leads_nowhere(exchanged: str, tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    write(root, "page.md", "folder/page.md")
+    write(elsewhere, "page.md")
+    found = [document.path for document in discover(source(root)).documents]
+    assert found == ["folder/page.md", "page.md"]
+    (root / exchanged).rename(tmp_path / "before")
+    (root / exchanged).symlink_to(elsewhere / "page.md" if exchanged == "page.md" else elsewhere)
+    path = next(path for path in found if path.startswith(exchanged))
+    with pytest.raises(DocumentError) as refused, opened(root, path):
+        pass
+    assert refused.value.reason is DocumentReason.OUTSIDE_SOURCE
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "page.md")
+    with pytest.raises(DocumentError, match="not a regular file"), opened(tmp_path, "page.md"):
+        pass
+
+
+def test_a_link_within_the_source_is_followed(tmp_path: Path) -> None:
+    write(tmp_path, "folder/page.md")
+    (tmp_path / "link.md").symlink_to("folder/page.md")
+    with opened(tmp_path, "link.md") as file:
+        assert file.read() == b"text"
 
 
 def deny_listing(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:

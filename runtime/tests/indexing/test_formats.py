@@ -13,11 +13,13 @@ from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
 from flotilla_runtime.indexing.formats.encoding import decode
 from flotilla_runtime.indexing.formats.html import parse_html
 from flotilla_runtime.indexing.formats.markdown import parse_markdown
-from flotilla_runtime.indexing.parsing import ParserProcess, parse
+from flotilla_runtime.indexing.parsing import ParserProcess, memory_of_parser, parse
 from flotilla_runtime.indexing.records import ParsedDocument, Section
 from indexing_support.crashing import crashing_parser
 from tests.support.generated import seldom_drawn
 
+MIB = 2**20
+NO_MEMORY = DocumentReason.PARSER_OUT_OF_MEMORY
 PAGE = b"""<?xml version="1.0" encoding="UTF-8"?>
 <html><head><title>11.2. Index  Types</title><style>p {}</style></head><body>
 <div class="navheader"><a href="x">Prev</a></div>
@@ -246,6 +248,44 @@ class ShortOfHanging(ParserProcess):
     async def _parse_alone(self, content: bytes, path: str) -> ParsedDocument:
         self._timeout_seconds = 0.3 if content == b"hang" else 60
         return await super()._parse_alone(content, path)
+
+
+@pytest.mark.attack("A document makes its parser take all memory")
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        pytest.param("bomb.html", b"<i>" * 5_000_000, NO_MEMORY, id="elements in elements"),
+        pytest.param("bomb.html", b"<p>a</p>" * 2_500_000, NO_MEMORY, id="many elements"),
+        pytest.param("bomb.md", b"- a\n" * 3_000_000, NO_MEMORY, id="a long list"),
+    ],
+)
+async def test_a_document_that_needs_more_memory_than_its_parser_has_costs_itself_alone(
+    name: str, content: bytes, reason: DocumentReason
+) -> None:
+    process = ParserProcess(memory_bytes=256 * MIB)
+    try:
+        with pytest.raises(
+            DocumentError, match=r"may have 256 MiB; raise .* spec\.build\.resources"
+        ) as refused:
+            await process.parse(content, name)
+        assert refused.value.reason is reason
+        assert (await process.parse(b"- a\n" * 1_000_000, "next.md")).title == "next.md"
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    ("pod_limit_mib", "parser_mib"),
+    [
+        pytest.param(2048, 1024, id="half of the pod's"),
+        pytest.param(300, 150, id="half of little"),
+        pytest.param(64 * 1024, 2048, id="at most 2 GiB"),
+        pytest.param(None, 2048, id="no limit is known"),
+    ],
+)
+def test_the_memory_of_the_parser(pod_limit_mib: int | None, parser_mib: int) -> None:
+    limit = None if pod_limit_mib is None else pod_limit_mib * MIB
+    assert memory_of_parser(limit) == parser_mib * MIB
 
 
 OUTCOMES = {

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
 from router_support.haproxy_version import ON_BOTH, parser_takes_our_words
@@ -83,6 +84,43 @@ async def test_the_rest_of_a_long_body_may_not_trickle_into_an_engine() -> None:
         engine.gate.set()
         assert (await other).status == 200
         await until(lambda: [(row.answers, row.failed) for row in router.status.servers] == [(1, 0)])
+
+
+@pytest.mark.attack("A caller sends the rest of a refused body a byte at a time")
+@ON_BOTH
+async def test_the_rest_of_a_refused_body_is_read_for_some_seconds_only() -> None:
+    async with impatient(refused_body_seconds=1, client_timeout_seconds=30) as (_, router, caller):
+        request = REQUEST.replace(b"/v1/chat/completions", b"/nowhere")
+        writers = []
+        for length in (1_000_000, 900_000_000):
+            _, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+            writer.write(request + b"Content-Length: %d\r\n\r\n" % length + b"x" * 80_000)
+            writers.append(writer)
+        async with asyncio.timeout(10):
+            while len(terminations(router)) < len(writers):
+                for writer in writers:
+                    writer.write(b"x")
+                await asyncio.sleep(0.1)
+        for writer in writers:
+            writer.close()
+        assert (await caller.post(path="/nowhere", data=b"x" * 1_000_000)).status == 404
+
+
+@pytest.mark.attack("Callers open all the connections that a router may have")
+async def test_probes_and_scrapes_are_answered_while_callers_use_up_their_connections() -> None:
+    async with impatient(max_connections=100, client_timeout_seconds=60) as (engine, router, caller):
+        engine.gate.set()
+        idle = [await asyncio.open_connection("127.0.0.1", router.config.port) for _ in range(150)]
+        await asyncio.sleep(0.5)
+        health = f"http://127.0.0.1:{router.config.metrics_port}/health"
+        async with asyncio.timeout(5), aiohttp.ClientSession() as session, session.get(health) as answer:
+            assert answer.status == 200
+        waiting = asyncio.create_task(caller.post())
+        await asyncio.sleep(0.5)
+        assert not waiting.done(), "callers have no connection left"
+        for _, writer in idle:
+            writer.close()
+        assert (await waiting).status == 200
 
 
 async def test_a_long_body_that_waits_in_the_queue_is_not_the_callers_slowness() -> None:

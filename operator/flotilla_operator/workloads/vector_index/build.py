@@ -40,7 +40,7 @@ from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep
 
 COMPONENT = "build"
-RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
 TRIES = 3
 STOP_SECONDS = 10
 JOB_UID = "JOB_UID"
@@ -208,6 +208,8 @@ def _pod_spec(
     if step is BuildStep.PROMOTE:
         args += ["--index-uid", owner.uid]
     environment = secret_environment(owner, spec, embedder.spec)
+    if step is BuildStep.SHARDS:
+        environment.append(_memory_limit())
     if step is BuildStep.PLAN:
         environment += [_job_uid(), *_hub_environment(embedder)]
         args += ["--job", f"$({JOB_UID})"]
@@ -247,6 +249,12 @@ def _asks(spec: VectorIndexSpec) -> bool:
 def _job_uid() -> Manifest:
     field = {"apiVersion": "v1", "fieldPath": f"metadata.labels['{JOB_UID_LABEL}']"}
     return {"name": JOB_UID, "valueFrom": {"fieldRef": field}}
+
+
+def _memory_limit() -> Manifest:
+    """The container's memory limit in bytes; without one, what the node can allocate."""
+    field = {"resource": "limits.memory", "divisor": "1"}
+    return {"name": contract.ENV_MEMORY_LIMIT, "valueFrom": {"resourceFieldRef": field}}
 
 
 def _hub_environment(embedder: EmbedderModel) -> Sequence[Manifest]:
