@@ -142,6 +142,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.labels == Labels(), "the operator's own defaults are the chart's"
     assert config.placement == Placement()
     assert config.model_cache.node_paths == ()
+    assert config.monitoring.peers == ()
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -161,11 +162,16 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "placement.bindTimeoutSeconds": "45",
                 "placement.tolerations": json.dumps([TOLERATION]),
                 "modelCache.nodePaths": '["/srv/models"]',
+                "monitoring.namespaceSelector.matchLabels.team": '"monitoring"',
             }
         )
     )
     assert config.watch_namespaces == ("a", "b")
     assert config.log_level == "debug"
+    theirs, ours = config.monitoring.peers
+    assert theirs == {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    assert ours["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "flotilla"}}
+    assert ours["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
     assert (config.image_pull_policy, config.image_pull_secrets) == ("Always", ("registry",))
     assert (config.images.engine, config.images.engine_cpu) == ("r.example/vllm:v1", "r.example/cpu:v1")
     assert config.labels.gpu_products == ("example.com/product",)
