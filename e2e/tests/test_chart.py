@@ -170,7 +170,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert config.log_level == "debug"
     theirs, ours = config.monitoring.peers
     assert theirs == {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
-    assert ours["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "flotilla"}}
+    assert ours["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "flotilla-system"}}
     assert ours["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
     assert (config.image_pull_policy, config.image_pull_secrets) == ("Always", ("registry",))
     assert (config.images.engine, config.images.engine_cpu) == ("r.example/vllm:v1", "r.example/cpu:v1")
@@ -261,9 +261,17 @@ def test_probes_and_ports_are_those_of_the_operator() -> None:
 def test_nothing_but_probes_and_metrics_reaches_the_operator() -> None:
     policy = only(rendered(), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress"]
-    assert policy["ingress"] == [{"ports": [{"port": "health"}, {"port": "metrics"}]}]
+    assert policy["ingress"] == [{"ports": [{"port": "health"}]}, {"ports": [{"port": "metrics"}]}]
     labels = only(rendered(), "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_metrics_of_the_operator_are_for_those_who_scrape() -> None:
+    team = {"monitoring.namespaceSelector.matchLabels.team": '"monitoring"'}
+    policy = only(rendered(team), "NetworkPolicy")["spec"]
+    probes, metrics = policy["ingress"]
+    assert "from" not in probes
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]
 
 
 def rights_text(values: dict[str, str]) -> str:
