@@ -6,7 +6,8 @@ describe processes and mounts that are gone.
 """
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,8 @@ import httpx
 from local_cluster import addons, base_image, leftovers, network, node
 from local_cluster.binaries import CLUSTER_TOOLS, binary
 from local_cluster.container_runtime import ContainerRuntime
-from local_cluster.control_plane import ControlPlane, Options
-from local_cluster.directories import RUN_DIRECTORY, Directories
+from local_cluster.control_plane import ADMINISTRATORS, ControlPlane, Options
+from local_cluster.directories import CHECKOUT, RUN_DIRECTORY, Directories
 from local_cluster.errors import LocalClusterError
 from local_cluster.kubeconfig import put, write_kubeconfig
 from local_cluster.kwok import GPU_TAINT, create_nodes, gpu_nodes
@@ -196,8 +197,10 @@ class EmbeddedCluster:
             if present.get(reference) != archive.stem:
                 self.runtime.import_image(archive, reference, key=archive.stem)
 
-    def _daemon(self, name: str, argv: list[str]) -> Daemon:
-        return Daemon(name, argv, directory=self._node_folder, dies_with_parent=False)
+    def _daemon(self, name: str, argv: list[str], environment: Mapping[str, str] | None = None) -> Daemon:
+        return Daemon(
+            name, argv, directory=self._node_folder, environment=environment, dies_with_parent=False
+        )
 
     def _containerd(self) -> Daemon:
         return self._daemon("containerd", self.runtime.argv())
@@ -225,7 +228,7 @@ class EmbeddedCluster:
 
     def _daemons_but_containerd(self) -> list[Daemon]:
         plane = self.control_plane()
-        names = ("kubelet", "kube-proxy", "local-path-provisioner")
+        names = ("kubelet", "kube-proxy", "network-policies", "local-path-provisioner")
         return [*(self._daemon(name, []) for name in names), *plane.others, plane.api_server, plane.etcd]
 
     def _start_node(self, plane: ControlPlane) -> None:
@@ -233,6 +236,7 @@ class EmbeddedCluster:
         makers = {
             "kubelet": self._kubelet,
             "kube-proxy": self._kube_proxy,
+            "network-policies": self._network_policies,
             "local-path-provisioner": self._provisioner,
         }
         for name, make in makers.items():
@@ -279,6 +283,19 @@ class EmbeddedCluster:
             )
         )
         return self._daemon("kube-proxy", [str(binary("kube-proxy")), f"--config={configuration}"])
+
+    def _network_policies(self, plane: ControlPlane) -> Daemon:
+        credentials = plane.authority.issue(
+            "network-policies", user="network-policies", groups=[ADMINISTRATORS]
+        )
+        argv = [
+            *(sys.executable, "-m", "local_cluster.network_policies"),
+            *("--api", plane.url, "--authority", str(plane.authority.pair.certificate)),
+            *("--certificate", str(credentials.certificate), "--key", str(credentials.key)),
+            *("--families", *(family.name for family in self.families)),
+        ]
+        environment = {"PYTHONPATH": str(CHECKOUT / "e2e")}
+        return self._daemon("network-policies", argv, environment)
 
     def _provisioner(self, plane: ControlPlane) -> Daemon:
         configuration = self._node_folder / "storage.json"

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -34,6 +35,7 @@ PROGRAMS = frozenset(
         "kubelet",
         "kwok",
         "local-path-provisioner",
+        Path(sys.executable).name,  # of network_policies.py
         "containerd",
         "containerd-shim-runc-v2",
     }

@@ -5,7 +5,8 @@
   the same node are translated back.
 - The node's address is on an interface of our own. So it is the same on every machine and stays when the
   machine's network changes, and nobody outside can reach the API server or the kubelet on it.
-- One nftables table for each IP family masquerades the traffic that leaves the pod network.
+- One nftables table for each IP family masquerades the traffic that leaves the pod network. Another one stops
+  what network policies do not let through; network_policies.py writes it.
 - IPv6 is used on request. It needs forwarding for the whole machine, and with forwarding Linux drops default
   routes that it learnt from routers. So the interfaces that learn such routes get accept_ra 2, which keeps
   them.
@@ -20,7 +21,10 @@ from local_cluster.commands import run, succeeds
 
 INTERFACE = "flotilla0"
 TABLE = "flotilla-local-cluster"
-OUR_TABLES = (f"ip {TABLE}", f"ip6 {TABLE}", "ip kube-proxy", "ip6 kube-proxy")
+POLICIES = "flotilla-policies"
+OUR_TABLES = tuple(
+    f"{family} {table}" for family in ("ip", "ip6") for table in (TABLE, POLICIES, "kube-proxy")
+)
 NETWORK_NAME = "flotilla"
 # Small enough for the usual tunnels and virtual machine networks.
 POD_MTU_BYTES = 1400

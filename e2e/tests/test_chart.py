@@ -142,6 +142,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.labels == Labels(), "the operator's own defaults are the chart's"
     assert config.placement == Placement()
     assert config.model_cache.node_paths == ()
+    assert config.monitoring.peers == ()
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -161,11 +162,16 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "placement.bindTimeoutSeconds": "45",
                 "placement.tolerations": json.dumps([TOLERATION]),
                 "modelCache.nodePaths": '["/srv/models"]',
+                "monitoring.namespaceSelector.matchLabels.team": '"monitoring"',
             }
         )
     )
     assert config.watch_namespaces == ("a", "b")
     assert config.log_level == "debug"
+    theirs, ours = config.monitoring.peers
+    assert theirs == {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    assert ours["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "flotilla-system"}}
+    assert ours["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
     assert (config.image_pull_policy, config.image_pull_secrets) == ("Always", ("registry",))
     assert (config.images.engine, config.images.engine_cpu) == ("r.example/vllm:v1", "r.example/cpu:v1")
     assert config.labels.gpu_products == ("example.com/product",)
@@ -255,9 +261,17 @@ def test_probes_and_ports_are_those_of_the_operator() -> None:
 def test_nothing_but_probes_and_metrics_reaches_the_operator() -> None:
     policy = only(rendered(), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress"]
-    assert policy["ingress"] == [{"ports": [{"port": "health"}, {"port": "metrics"}]}]
+    assert policy["ingress"] == [{"ports": [{"port": "health"}]}, {"ports": [{"port": "metrics"}]}]
     labels = only(rendered(), "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_metrics_of_the_operator_are_for_those_who_scrape() -> None:
+    team = {"monitoring.namespaceSelector.matchLabels.team": '"monitoring"'}
+    policy = only(rendered(team), "NetworkPolicy")["spec"]
+    probes, metrics = policy["ingress"]
+    assert "from" not in probes
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]
 
 
 def rights_text(values: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ Broken input and the chart's life are tested beside each kind and in test_chart*
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -94,6 +95,59 @@ def test_only_pods_that_call_the_api_server_have_its_token(demo: Environment) ->
         if any("projected" in volume for volume in pod["spec"]["volumes"])
     }
     assert with_token == {"router"}
+
+
+CONNECTS = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()
+except OSError as problem:
+    print(problem)
+else:
+    print("connected")
+"""
+GATEWAY, RETRIEVER, WORKER = ("gateway", "gateway"), ("retriever", "retriever"), ("worker", "worker")
+
+
+def pod_of(demo: Environment, component: str) -> dict[str, Any]:
+    pods = demo.kubectl.get("pods", f"--selector=app.kubernetes.io/component={component}")["items"]
+    return next(pod for pod in pods if pod["status"]["phase"] == "Running")
+
+
+def connects(demo: Environment, of: tuple[str, str], component: str, port: int) -> bool:
+    """Whether a pod's container can connect to a pod of a component."""
+    (sender, container), receiver = of, pod_of(demo, component)
+    pod = pod_of(demo, sender)["metadata"]["name"]
+    program = ("python3", "-c", CONNECTS, receiver["status"]["podIP"], str(port))
+    told = demo.kubectl.run("exec", pod, f"--container={container}", "--", *program)
+    return told.strip() == "connected"
+
+
+@pytest.mark.attack("A pod that was taken over reaches Redis, Milvus Lite or an engine of others")
+@pytest.mark.parametrize(
+    ("sender", "component", "port", "expected"),
+    [
+        pytest.param(GATEWAY, "redis", 6379, True, id="a gateway needs Redis"),
+        pytest.param(RETRIEVER, "milvus", 19530, True, id="a retriever needs Milvus Lite"),
+        pytest.param(WORKER, "router", 8000, True, id="everybody may call a model"),
+        pytest.param(RETRIEVER, "gateway", 8080, True, id="everybody may call a fleet"),
+        pytest.param(GATEWAY, "retriever", 8080, True, id="everybody may search"),
+        pytest.param(RETRIEVER, "redis", 6379, False, id="a retriever needs no Redis"),
+        pytest.param(GATEWAY, "milvus", 19530, False, id="a gateway needs no Milvus Lite"),
+        pytest.param(WORKER, "engine", 8000, False, id="nobody passes by the routers"),
+        pytest.param(GATEWAY, "worker", 8080, False, id="workers offer nothing"),
+    ],
+)
+def test_who_can_connect_to_what(
+    demo: Environment, sender: tuple[str, str], component: str, port: int, expected: bool
+) -> None:
+    assert connects(demo, sender, component, port) is expected
+
+
+@pytest.mark.attack("Redis or Milvus Lite, taken over, opens connections")
+def test_milvus_lite_can_open_no_connection(demo: Environment) -> None:
+    assert connects(demo, GATEWAY, "retriever", 8080), "others can"
+    assert not connects(demo, ("milvus", "milvus"), "retriever", 8080)
 
 
 @pytest.mark.parametrize(

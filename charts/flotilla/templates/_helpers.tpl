@@ -61,3 +61,15 @@ helm.sh/hook: post-delete
 helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
+
+{{/* Who may scrape the metrics of the pods of all kinds; empty where everybody may. */}}
+{{- define "flotilla.metricsPeers" -}}
+{{- with .Values.monitoring.namespaceSelector }}
+- namespaceSelector: {{- toYaml . | nindent 4 }}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ $.Release.Namespace }}
+  podSelector:
+    matchLabels: {{- include "flotilla.selector" $ | nindent 6 }}
+{{- end }}
+{{- end -}}

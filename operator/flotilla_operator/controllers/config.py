@@ -153,6 +153,12 @@ class Scraping(Section):
     timeout_seconds: Seconds = 3
 
 
+class Monitoring(Section):
+    """The peers (networking.k8s.io/v1) that may scrape metrics of all pods. Without any, everybody may."""
+
+    peers: tuple[dict[str, Any], ...] = ()
+
+
 class OperatorConfig(Section):
     """The whole configuration of the operator."""
 
@@ -166,6 +172,7 @@ class OperatorConfig(Section):
     leader: Leader = Leader()
     loop: Loop = Loop()
     scraping: Scraping = Scraping()
+    monitoring: Monitoring = Monitoring()
     placeholder_priority_class: Annotated[str, Field(min_length=1)] = "flotilla-placeholder"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9090

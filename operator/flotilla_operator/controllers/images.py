@@ -15,5 +15,6 @@ def images_of(config: OperatorConfig) -> Images:
         engine_cpu=config.images.engine_cpu or config.images.engine,
         pull_policy=config.image_pull_policy,
         pull_secrets=config.image_pull_secrets,
+        metrics_peers=config.monitoring.peers,
         accelerator_tolerations=tuple(one.manifest() for one in config.placement.tolerations),
     )

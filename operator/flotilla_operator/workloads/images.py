@@ -10,7 +10,8 @@ class Images:
     """What the chart sets for all pods: the image of each part, and how the kubelet pulls them.
 
     Engines for accelerators and CPUs differ. `accelerator_tolerations` are those of core/v1 that pods with
-    accelerators get beside their own.
+    accelerators get beside their own. `metrics_peers` are the peers (networking.k8s.io/v1) that alone may
+    scrape metrics; without any, everybody may.
     """
 
     runtime: str
@@ -22,3 +23,4 @@ class Images:
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     accelerator_tolerations: tuple[Manifest, ...] = ()
+    metrics_peers: tuple[Manifest, ...] = ()

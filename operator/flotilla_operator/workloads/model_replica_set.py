@@ -8,6 +8,7 @@ from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.engine_pod import engine_selector, engines
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.ingress import from_monitoring, from_pods
 from flotilla_operator.workloads.router import (
     internal_service,
     router_manifests,
@@ -41,10 +42,8 @@ def router_objects(
             part,
             selector=part.selector,
             ingress=[
-                {
-                    "from": [{"podSelector": {"matchLabels": routers(owner).selector}}],
-                    "ports": [{"protocol": "TCP", "port": contract.PORT_ENGINE}],
-                },
+                from_pods(routers(owner).selector, ports=(contract.PORT_ENGINE,)),
+                *([from_monitoring(images, contract.PORT_ENGINE)] if images.metrics_peers else ()),
                 *([_among_stages(owner)] if several_stages else ()),
             ],
         ),

@@ -16,6 +16,7 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.engine_key import asks_for_our_key, engine_key_variable
 from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.ingress import from_everybody, from_monitoring, from_pods
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.served import Served, served_by, served_by_all
@@ -104,6 +105,14 @@ def router_manifests(
             type_=spec.router.service.type,
             annotations=spec.router.service.annotations,
         ),
+        objects.network_policy(
+            part,
+            selector=part.selector,
+            ingress=[
+                from_everybody(contract.PORT_ROUTER),
+                from_monitoring(images, contract.PORT_ROUTER_METRICS, contract.PORT_ROUTER_AGENT),
+            ],
+        ),
         *(_internal(owner) if spec.router.tls is not None else ()),
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.router.replicas - 1)
@@ -115,8 +124,7 @@ def router_manifests(
 def _internal(owner: Owner) -> list[Manifest]:
     """The Service and network policy that offer HTTP to Flotilla's own pods of this namespace only."""
     part, internal = routers(owner), internal_service(owner)
-    ours = {"matchLabels": {contract.LABEL_MANAGED_BY: contract.MANAGED_BY}}
-    for_all = (contract.PORT_ROUTER, contract.PORT_ROUTER_METRICS, contract.PORT_ROUTER_AGENT)
+    ours = {contract.LABEL_MANAGED_BY: contract.MANAGED_BY}
     return [
         objects.service(
             internal,
@@ -126,13 +134,7 @@ def _internal(owner: Owner) -> list[Manifest]:
         objects.network_policy(
             internal,
             selector=part.selector,
-            ingress=[
-                {"ports": [{"protocol": "TCP", "port": port} for port in for_all]},
-                {
-                    "from": [{"podSelector": ours}],
-                    "ports": [{"protocol": "TCP", "port": contract.PORT_ROUTER_INTERNAL}],
-                },
-            ],
+            ingress=[from_pods(ours, ports=(contract.PORT_ROUTER_INTERNAL,))],
         ),
     ]
 

@@ -19,6 +19,7 @@ from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
+from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
 from golden_files import Whole, difference, objects_of
 from tests.builders.agent_fleet import OWNER, agent_fleet, full_featured_objects, served_index, spec_of
@@ -51,16 +52,18 @@ SCENARIOS = [
 ]
 
 
-def rendered(manifest: dict[str, Any], wiring: Wiring = WIRING) -> list[dict[str, Any]]:
+def rendered(
+    manifest: dict[str, Any], wiring: Wiring = WIRING, images: Images = IMAGES
+) -> list[dict[str, Any]]:
     spec, name = AgentFleet.model_validate(manifest).spec, manifest["metadata"]["name"]
     owner = Owner(kind="AgentFleet", namespace="default", name=name, uid=f"uid-{name}")
     objects = [
-        *workloads.gateway_manifests(owner, spec, wiring, IMAGES),
-        *workloads.worker_manifests(owner, spec, wiring, IMAGES, 2),
+        *workloads.gateway_manifests(owner, spec, wiring, images),
+        *workloads.worker_manifests(owner, spec, wiring, images, 2),
     ]
     if spec.queue.redis.mode == "Managed":
         secret = workloads.password_secret(owner, "example")
-        redis = workloads.redis_manifests(owner, spec.queue.redis, IMAGES)
+        redis = workloads.redis_manifests(owner, spec.queue.redis, images)
         objects = [secret, workloads.claim(owner, spec.queue.redis), *redis, *objects]
     return objects
 
@@ -138,7 +141,11 @@ def test_no_claim_has_the_label_by_which_argo_cd_may_track(policy: str) -> None:
 
 
 def test_only_gateway_and_workers_reach_redis() -> None:
-    (policy,) = [each for each in rendered(agent_fleet()) if each["kind"] == "NetworkPolicy"]
+    (policy,) = [
+        each
+        for each in rendered(agent_fleet())
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "support-redis"
+    ]
     peers = [peer["podSelector"]["matchLabels"] for peer in policy["spec"]["ingress"][0]["from"]]
     assert [peer["app.kubernetes.io/component"] for peer in peers] == ["gateway", "worker"]
     assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "redis"

@@ -54,15 +54,17 @@ def owner_of(manifest: dict[str, Any]) -> Owner:
     )
 
 
-def rendered(manifest: dict[str, Any], nodes: tuple[str, ...]) -> list[dict[str, Any]]:
+def rendered(
+    manifest: dict[str, Any], nodes: tuple[str, ...], images: Images = IMAGES
+) -> list[dict[str, Any]]:
     owner, spec = owner_of(manifest), ModelReplicaSet.model_validate(manifest).spec
     identity = GroupIdentity(name=f"{owner.name}-abcde", server_id=1, revision=revision_of(spec), nodes=nodes)
     template = claim_template(owner, spec, identity.revision, DeviceClass("gpu", "gpu.example", {}))
     templates = [] if template is None else [template]
     stages = stages_of(spec)
     to_keep = spec.replicas * stages - 1
-    around = router_objects(owner, spec, IMAGES, several_stages=stages > 1, pods_to_keep=to_keep)
-    return [*around, *templates, *engine_pods(owner, spec, identity, IMAGES)]
+    around = router_objects(owner, spec, images, several_stages=stages > 1, pods_to_keep=to_keep)
+    return [*around, *templates, *engine_pods(owner, spec, identity, images)]
 
 
 def test_the_smallest_set_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
@@ -249,7 +251,11 @@ def test_services_prefer_dual_stack() -> None:
 
 
 def test_only_the_sets_routers_reach_its_engines() -> None:
-    (policy,) = [m for m in rendered(model_replica_set(), ()) if m["kind"] == "NetworkPolicy"]
+    (policy,) = [
+        m
+        for m in rendered(model_replica_set(), ())
+        if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] == "llama-engine"
+    ]
     (rule,) = policy["spec"]["ingress"]
     assert rule["from"] == [
         {

@@ -18,6 +18,7 @@ from flotilla_operator.api.vector_index import VectorIndex, VectorIndexSpec
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen
 from flotilla_operator.objects.owners import Owner
+from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.identity import (
     EmbedderModel,
@@ -80,13 +81,15 @@ def wanted(spec: VectorIndexSpec, model: EmbedderModel, *, shared: bool = False)
     )
 
 
-def rendered(manifest: dict[str, Any], seen: EmbedderSeen, *, shared: bool = False) -> list[dict[str, Any]]:
+def rendered(
+    manifest: dict[str, Any], seen: EmbedderSeen, *, shared: bool = False, images: Images = IMAGES
+) -> list[dict[str, Any]]:
     owner, spec = owner_of(manifest), VectorIndex.model_validate(manifest).spec
     build = wanted(spec, seen.model, shared=shared)
-    jobs = [build_job(owner, spec, IMAGES, seen.model, build, step, shards=7) for step in BuildStep]
+    jobs = [build_job(owner, spec, images, seen.model, build, step, shards=7) for step in BuildStep]
     return [
         *claims_of(owner, spec),
-        *standing_objects(owner, spec, IMAGES, seen),
+        *standing_objects(owner, spec, images, seen),
         build_config_map(owner, spec, seen.model, build),
         *jobs,
     ]

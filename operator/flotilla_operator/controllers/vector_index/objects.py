@@ -8,7 +8,7 @@ from flotilla_operator.controllers.vector_index.seen import EmbedderSeen
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads.images import Images
-from flotilla_operator.workloads.vector_index.build import builds, workspace_claim
+from flotilla_operator.workloads.vector_index.build import build_policy, builds, workspace_claim
 from flotilla_operator.workloads.vector_index.milvus import milvus_claim, milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever, retriever_objects
 
@@ -27,7 +27,8 @@ def standing_objects(
     embedder: EmbedderSeen | None,
     secret_versions: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Manifest]:
-    """Milvus Lite, unless Milvus is external, and the retriever, in the order in which they are needed.
+    """Milvus Lite, unless Milvus is external, the builds' network policy and the retriever, in the order in
+    which they are needed.
 
     `secret_versions` affects only the retriever's pod template; callers that need only names leave it out.
     """
@@ -37,4 +38,4 @@ def standing_objects(
         else []
     )
     model = embedder.spec if embedder else None
-    return [*lite, *retriever_objects(owner, spec, images, model, secret_versions)]
+    return [*lite, build_policy(owner), *retriever_objects(owner, spec, images, model, secret_versions)]

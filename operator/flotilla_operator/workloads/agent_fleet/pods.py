@@ -17,6 +17,7 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     workers,
 )
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
 from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 
@@ -76,6 +77,14 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
             type_=spec.gateway.service.type,
             annotations=spec.gateway.service.annotations,
         ),
+        objects.network_policy(
+            part,
+            selector=part.selector,
+            ingress=[
+                from_everybody(contract.PORT_GATEWAY),
+                from_monitoring(images, contract.PORT_METRICS),
+            ],
+        ),
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.gateway.replicas - 1)
         ),
@@ -95,6 +104,9 @@ def worker_manifests(
     data = objects.config_file(worker_config(owner, spec, wiring))
     return [
         objects.config_map(part, data=data),
+        objects.network_policy(
+            part, selector=part.selector, ingress=[from_monitoring(images, contract.PORT_METRICS)]
+        ),
         objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
     ]
 

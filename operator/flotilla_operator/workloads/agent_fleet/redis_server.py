@@ -19,6 +19,7 @@ from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import gateway, redis, workers
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.ingress import from_pods
 from flotilla_runtime import contract
 
 DATA_DIRECTORY = "/data"
@@ -85,14 +86,9 @@ def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manif
             part,
             selector=part.selector,
             ingress=[
-                {
-                    "from": [
-                        {"podSelector": {"matchLabels": gateway(owner).selector}},
-                        {"podSelector": {"matchLabels": workers(owner).selector}},
-                    ],
-                    "ports": [{"protocol": "TCP", "port": contract.PORT_REDIS}],
-                }
+                from_pods(gateway(owner).selector, workers(owner).selector, ports=(contract.PORT_REDIS,))
             ],
+            may_connect=False,
         ),
         _stateful_set(owner, images, data),
     ]

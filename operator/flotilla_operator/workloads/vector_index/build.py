@@ -53,6 +53,12 @@ def builds(owner: Owner) -> Child:
     return Child(owner=owner, component=COMPONENT, suffix="build")
 
 
+def build_policy(owner: Owner) -> Manifest:
+    """Nobody may connect to the pods of a build."""
+    part = builds(owner)
+    return objects.network_policy(part, selector=part.selector, ingress=[])
+
+
 def workspace_name(owner: Owner, spec: VectorIndexSpec) -> str:
     """The name of the claim that the steps of a build share."""
     return spec.build.workspace.claim_name or _workspace(owner).name

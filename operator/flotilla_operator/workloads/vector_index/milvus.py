@@ -10,6 +10,7 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.ingress import from_pods
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_runtime import contract
@@ -54,12 +55,8 @@ def milvus_objects(
         objects.network_policy(
             part,
             selector=part.selector,
-            ingress=[
-                {
-                    "from": [{"podSelector": {"matchLabels": client.selector}} for client in clients],
-                    "ports": [{"protocol": "TCP", "port": contract.PORT_MILVUS}],
-                }
-            ],
+            ingress=[from_pods(*(client.selector for client in clients), ports=(contract.PORT_MILVUS,))],
+            may_connect=False,
         ),
         _stateful_set(part, spec, images),
     ]

@@ -11,6 +11,7 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.ingress import from_everybody
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import alias_name
@@ -50,7 +51,10 @@ def retriever_objects(
     embedder: ModelReplicaSetSpec | None,
     secret_versions: Mapping[str, str],
 ) -> list[Manifest]:
-    """ConfigMap, Service, PodDisruptionBudget, Deployment; `secret_versions` is by environment variable."""
+    """ConfigMap, Service, NetworkPolicy, PodDisruptionBudget, Deployment.
+
+    `secret_versions` is by environment variable.
+    """
     part = retriever(owner)
     data = objects.config_file(retriever_config(owner, spec))
     service = spec.retriever.service
@@ -62,6 +66,9 @@ def retriever_objects(
             ports=[objects.Port(name="http", number=contract.PORT_RETRIEVER)],
             type_=service.type.value,
             annotations=service.annotations,
+        ),
+        objects.network_policy(
+            part, selector=part.selector, ingress=[from_everybody(contract.PORT_RETRIEVER)]
         ),
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.retriever.replicas - 1)

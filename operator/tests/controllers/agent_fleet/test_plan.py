@@ -152,9 +152,11 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
         "StatefulSet support-redis",
         "ConfigMap support-gateway",
         "Service support-gateway",
+        "NetworkPolicy support-gateway",
         "PodDisruptionBudget support-gateway",
         "Deployment support-gateway",
         "ConfigMap support-worker",
+        "NetworkPolicy support-worker",
         "Deployment support-worker",
     ]
     assert condition(plan, "Ready")["status"] == "False"
