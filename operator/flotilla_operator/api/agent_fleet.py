@@ -116,12 +116,15 @@ class FleetModel(ApiModel):
     """Role of the model. This release calls only the model of role Default; models of other roles, for
     example Routine or Judge, have no effect yet."""
     model_ref: ObjectRef | None = None
-    """A ModelReplicaSet with task Generate in the same namespace. A prompt and its answer together may have
-    as many tokens as the ModelReplicaSet's `spec.engine.maxModelLen`, or 4096 if that is absent. Exactly one
-    of `modelRef` and `endpoint` is required."""
+    """A ModelReplicaSet with task Generate in the same namespace. Exactly one of `modelRef` and `endpoint` is
+    required."""
     endpoint: ModelEndpoint | None = None
-    """A model at an API like OpenAI's that is not a ModelReplicaSet. A prompt and its answer together may
-    have 4096 tokens. Exactly one of `modelRef` and `endpoint` is required."""
+    """A model at an API like OpenAI's that is not a ModelReplicaSet. Exactly one of `modelRef` and `endpoint`
+    is required."""
+    context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    """How many tokens a prompt and its answer may have together. Absent: for a ModelReplicaSet its
+    `spec.engine.maxModelLen`, or what its model was made for (`status.capacity.model.maxModelLen`); for an
+    endpoint what its list of models says. Where nothing says it, 4096; the condition ModelsReady tells so."""
     rate_limit: Annotated[PartName | None, NotYet()] = None
     """Name of the entry of `spec.rateLimits` that limits calls of this model."""
 

@@ -74,6 +74,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
             {"role": "Default", "modelRef": {"name": "llama"}},
             {
                 "role": "Judge",
+                "contextTokens": 128_000,
                 "endpoint": {
                     "url": "https://models.example/v1",
                     "model": "gpt-large",

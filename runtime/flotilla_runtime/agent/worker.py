@@ -26,9 +26,10 @@ from flotilla_runtime.agent.store import TaskStore, new_request
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.backoff import Backoff
-from flotilla_runtime.contract import DEFAULT_ROLE, WorkerConfig
+from flotilla_runtime.contract import DEFAULT_ROLE, ModelConnection, WorkerConfig
 
 Answer = TypeVar("Answer")
+ContextOf = Callable[[ModelConnection], Awaitable[int]]
 
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
@@ -86,6 +87,11 @@ class PersistentJournal:
         await self._patience.answered(lambda: self._store.release(claim, worker))
 
 
+async def stated_context(model: ModelConnection) -> int:
+    """The context of a model as the configuration states it."""
+    return model.context_tokens
+
+
 class MeasuredCalls:
     """Calls whose durations are measured, by kind and outcome."""
 
@@ -108,13 +114,21 @@ class Worker:
     """Claims tasks, runs them, and hands them over when it must stop."""
 
     def __init__(
-        self, *, name: str, store: TaskStore, calls: Calls, config: WorkerConfig, clock: Clock
+        self,
+        *,
+        name: str,
+        store: TaskStore,
+        calls: Calls,
+        config: WorkerConfig,
+        clock: Clock,
+        context_of: ContextOf = stated_context,
     ) -> None:
         self.name: Final = name
         self.metrics: Final = WorkerMetrics()
         self._store = store
         self._config = config
         self._clock = clock
+        self._context_of = context_of
         self._calls = MeasuredCalls(calls, self.metrics, clock)
         self._patience = Patience(metrics=self.metrics, clock=clock)
         self._runs: dict[str, TaskRun] = {}
@@ -196,7 +210,7 @@ class Worker:
             task = await self._patience.answered(lambda: self._store.load(claim.id))
             if task is None:
                 return
-            await self._run_loaded(TaskRun(claim, task, self._brief(task), self._means(task)))
+            await self._run_loaded(TaskRun(claim, task, await self._brief(task), self._means(task)))
         except Exception:
             self.metrics.runs.labels("Crashed").inc()
             log.exception("task_run_crashed", task=claim.id)
@@ -231,14 +245,14 @@ class Worker:
             clock=self._clock,
         )
 
-    def _brief(self, task: LoadedTask) -> Brief:
+    async def _brief(self, task: LoadedTask) -> Brief:
         model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)
         return Brief(
             question=task.record.input,
             instructions=self._config.prompt,
             indexes=tuple(index.name for index in self._config.indexes),
             model=model.name,
-            context_tokens=model.context_tokens,
+            context_tokens=await self._context_of(model),
             limits=task.record.limits,
             max_attempts=self._config.queue.max_attempts,
         )

@@ -70,6 +70,8 @@ class QueueConfig(Section):
 class ModelConnection(Section):
     """A model that a fleet calls. `url` ends in /v1; `context_tokens` limits prompt and answer together.
 
+    With `asks_context` the endpoint's list of models is asked, and may say another length.
+
     `key_environment` names the environment variable with the API key, if the model needs one.
     """
 
@@ -78,6 +80,7 @@ class ModelConnection(Section):
     url: str
     model: str
     context_tokens: int = 4096
+    asks_context: bool = False
     key_environment: str | None = None
 
 

@@ -8,6 +8,7 @@ Stalled: a person must act.
 from dataclasses import dataclass
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
+from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_TOKENS
 from flotilla_operator.controllers.agent_fleet.decide import Decision
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
@@ -60,8 +61,16 @@ def a_model_cannot_be_called(facts: Facts) -> Finding | None:
 
 def models_can_be_called(facts: Facts) -> Finding:
     """The agents can call every model of the spec."""
-    names = ", ".join(model.name for model in facts.observed.wiring.models)
-    return right(Reason.MODELS_AVAILABLE, f"the agents can call {names}")
+    wiring = facts.observed.wiring
+    names = ", ".join(model.name for model in wiring.models)
+    assumed = ", ".join(f"spec.models[{role}].contextTokens" for role in wiring.assumed_contexts)
+    if not assumed:
+        return right(Reason.MODELS_AVAILABLE, f"the agents can call {names}")
+    message = (
+        f"the agents can call {names}; nothing says how many tokens a prompt and its answer may have, so it "
+        f"is {UNSTATED_CONTEXT_TOKENS} unless the endpoint's list of models says more; set {assumed}"
+    )
+    return right(Reason.MODELS_AVAILABLE, message)
 
 
 def an_index_cannot_be_searched(facts: Facts) -> Finding | None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, FleetModel, RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.vector_index import Retriever
+from flotilla_operator.controllers.agent_fleet.contexts import Context, context_of_endpoint, context_of_set
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.seen import MissingParts
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
@@ -21,7 +22,6 @@ from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_runtime import contract
 
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
-UNSTATED_CONTEXT_TOKENS = 4096  # the context length assumed for a model that does not state its own
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Found:
     indexes: list[contract.IndexConnection] = field(default_factory=list)
     keys: list[SecretEntry] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by the secret's name, then the entry
+    assumed_contexts: list[str] = field(default_factory=list)
     missing_models: list[Missing] = field(default_factory=list)
     missing_indexes: list[Missing] = field(default_factory=list)
     missing_queue: list[Missing] = field(default_factory=list)
@@ -71,6 +72,7 @@ class References:
             models=tuple(found.models),
             indexes=tuple(found.indexes),
             model_keys=tuple(found.keys),
+            assumed_contexts=tuple(found.assumed_contexts),
             secret_versions={name: stable_hash(entries) for name, entries in found.versions.items()},
             complete=known and not found.missing_queue,
         )
@@ -85,7 +87,7 @@ class References:
         if model.endpoint is not None:
             await self._endpoint(model)
         elif model.model_ref is not None:
-            await self._replica_set(model.role, model.model_ref.name)
+            await self._replica_set(model, model.model_ref.name)
 
     async def _endpoint(self, model: FleetModel) -> None:
         endpoint = model.endpoint
@@ -102,13 +104,20 @@ class References:
                 name=endpoint.model,
                 url=endpoint.url,
                 model=endpoint.model,
-                context_tokens=UNSTATED_CONTEXT_TOKENS,
+                context_tokens=self._context(model.role, context_of_endpoint(model)),
+                asks_context=model.context_tokens is None,
                 key_environment=variable,
             )
         )
 
-    async def _replica_set(self, role: str, name: str) -> None:
+    def _context(self, role: str, context: Context) -> int:
+        if not context.is_known:
+            self._found.assumed_contexts.append(role)
+        return context.tokens
+
+    async def _replica_set(self, model: FleetModel, name: str) -> None:
         """Look up a ModelReplicaSet. One without a ready replica counts too: its router lets callers wait."""
+        role = model.role
         field_path = f"spec.models[{role}].modelRef"
         missing = self._found.missing_models
         found = self._generating_set(field_path, name)
@@ -131,7 +140,9 @@ class References:
                 name=name,
                 url=found.url,
                 model=found.spec.model.name,
-                context_tokens=found.spec.engine.max_model_len or UNSTATED_CONTEXT_TOKENS,
+                context_tokens=self._context(
+                    role, context_of_set(model, found.spec, _made_for(found.manifest))
+                ),
                 key_environment=variable,
             )
         )
@@ -245,6 +256,13 @@ class References:
         variable = f"{contract.ENV_MODEL_KEY_PREFIX}{role.upper()}"
         self._found.keys.append(SecretEntry(environment=variable, name=secret, key=key))
         return variable
+
+
+def _made_for(replica_set: Manifest) -> int | None:
+    """The longest sequence that a set's model was made for, once the operator has read it."""
+    capacity = (replica_set.get("status") or {}).get("capacity") or {}
+    length: int | None = (capacity.get("model") or {}).get("maxModelLen")
+    return length
 
 
 def _unsearched(index: Manifest) -> Reason | None:

@@ -48,12 +48,14 @@ class SecretEntry:
 class Wiring:
     """The models and indexes of the workers, as far as they are known.
 
-    `secret_versions` changes when a secret changes that the pods read. The workers are first made when
-    `complete` is true; while it is false later, they keep their last configuration.
+    `assumed_contexts` are the roles of models whose context nothing states. `secret_versions` changes when a
+    secret changes that the pods read. The workers are first made when `complete` is true; while it is false
+    later, they keep their last configuration.
     """
 
     models: tuple[contract.ModelConnection, ...] = ()
     indexes: tuple[contract.IndexConnection, ...] = ()
     model_keys: tuple[SecretEntry, ...] = ()
     secret_versions: Mapping[str, str] = field(default_factory=dict)
+    assumed_contexts: tuple[str, ...] = ()
     complete: bool = True
