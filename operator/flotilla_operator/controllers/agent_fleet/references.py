@@ -134,15 +134,14 @@ class References:
             if not await self._entry(key_path, keys.name, entry, missing):
                 return
             variable = self._key_of(role, keys.name, entry)
+        context = context_of_set(model, found.spec, _made_for(found.manifest))
         self._found.models.append(
             contract.ModelConnection(
                 role=role,
                 name=name,
                 url=found.url,
                 model=found.spec.model.name,
-                context_tokens=self._context(
-                    role, context_of_set(model, found.spec, _made_for(found.manifest))
-                ),
+                context_tokens=self._context(role, context),
                 key_environment=variable,
             )
         )
