@@ -33,13 +33,14 @@ class Section(BaseModel):
 class Images(Section):
     """The images of the pods that the operator makes, each with its digest where it has one.
 
-    `engine_cpu` is for replicas without an accelerator; when it is not set, they get `engine`.
+    `engine_cpu` is for replicas without an accelerator; when it is not set, they get `engine`. `milvus` is
+    empty where the chart names none: only indexes with Milvus Lite need it.
     """
 
     runtime: Image
     haproxy: Image
     redis: Image
-    milvus: Image
+    milvus: str = ""
     engine: Image
     engine_cpu: Annotated[Image | None, Field(alias="engineCPU")] = None
 

@@ -9,8 +9,8 @@ from flotilla_operator.objects.resources import Manifest
 class Images:
     """What the chart sets for all pods: the image of each part, and how the kubelet pulls them.
 
-    Engines for accelerators and CPUs differ. `accelerator_tolerations` are those of core/v1 that pods with
-    accelerators get beside their own.
+    Engines for accelerators and CPUs differ. `milvus` is empty where the chart names none.
+    `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their own.
     """
 
     runtime: str

@@ -10,7 +10,7 @@ from local_cluster import definitions
 from local_cluster.api_client import documents
 from local_cluster.control_plane import ControlPlane, Options
 from local_cluster.pytest_plugin import create_namespace
-from tests.support.chart import CHART, NAMESPACE, RELEASE, helm
+from tests.support.chart import CHART, IMAGES, NAMESPACE, RELEASE, helm, setting
 from tests.support.kinds import kinds_operator
 from tests.support.waiting import eventually
 
@@ -74,5 +74,6 @@ def made(plane: ControlPlane, namespace: str) -> set[str]:
 
 def test_the_chart_installs_there(newest: ControlPlane) -> None:
     place = (f"--namespace={NAMESPACE}", f"--kubeconfig={newest.kubeconfig}")
-    helm("install", RELEASE, str(CHART), *place, "--create-namespace", "--set=crds.install=false")
+    values = setting({**IMAGES, "crds.install": "false"})
+    helm("install", RELEASE, str(CHART), *place, "--create-namespace", *values)
     assert RELEASE in helm("list", "--short", *place).split()
