@@ -289,6 +289,25 @@ def test_pull_secrets_of_a_chart_of_charts_are_added() -> None:
     assert pod["imagePullSecrets"] == [{"name": name} for name in names]
 
 
+def test_the_operator_is_told_of_proxies_and_gets_none_itself() -> None:
+    values = {
+        "proxy.httpProxy": '"http://proxy:3128"',
+        "proxy.httpsProxy": '"http://proxy:3129"',
+        "proxy.noProxy": '"a,.b"',
+    }
+    named = config_of(rendered(values)).proxy
+    assert (named.http_proxy, named.https_proxy) == ("http://proxy:3128", "http://proxy:3129")
+    assert named.no_proxy == "a,.b"
+    assert container_of(rendered(values))["env"] == container_of(rendered())["env"]
+
+
+@pytest.mark.parametrize("name", ["httpProxy", "httpsProxy"])
+def test_a_wrong_proxy_is_refused_and_not_quoted(name: str) -> None:
+    with pytest.raises(HelmRefusedError, match=rf"proxy\.{name} must begin with http") as refused:
+        rendered({f"proxy.{name}": '"user:s3cret@proxy:3128"'})
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_digest_wins_over_a_tag() -> None:
     image = json.dumps({"repository": "r.example/operator", "tag": "v1", "digest": DIGEST})
     assert container_of(rendered({"images.operator": image}))["image"] == f"r.example/operator@{DIGEST}"

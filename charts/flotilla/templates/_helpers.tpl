@@ -54,6 +54,17 @@ repository is a host if it contains a dot or a colon, or is localhost, as for do
 {{- end -}}
 {{- end -}}
 
+{{- /* The proxies as JSON. A wrong one may contain a password, so it is not quoted. */ -}}
+{{- define "flotilla.proxy" -}}
+{{- $proxy := .Values.proxy | default dict -}}
+{{- range $name := list "httpProxy" "httpsProxy" -}}
+{{- if not (regexMatch "^(https?://[^\\s/]\\S*)?$" (get $proxy $name)) -}}
+{{- fail (printf "proxy.%s must begin with http:// or https:// and name a host" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $proxy | toJson -}}
+{{- end -}}
+
 {{- /* The names of all pull secrets, each once, as a JSON list. */ -}}
 {{- define "flotilla.pullSecrets" -}}
 {{- $names := .Values.images.pullSecrets | default list -}}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.workloads.proxies import NO_PROXIES, Proxies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,7 +11,8 @@ class Images:
     """What the chart sets for all pods: the image of each part, and how the kubelet pulls them.
 
     Engines for accelerators and CPUs differ. `milvus` is empty where the chart names none.
-    `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their own.
+    `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their
+    own. `proxies` are for addresses outside of the cluster.
     """
 
     runtime: str
@@ -22,3 +24,4 @@ class Images:
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     accelerator_tolerations: tuple[Manifest, ...] = ()
+    proxies: Proxies = NO_PROXIES
