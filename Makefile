@@ -110,6 +110,7 @@ test-all: caches lint ## Run the same, the rare tests and test-faults; CONTRIBUT
 	@$(TIERS) unit scenes apiserver services cluster rare
 	@$(E2E) -m seeded_faults
 	@$(MAKE) --no-print-directory bench-faults
+	@$(MAKE) --no-print-directory bench-strangers
 
 .PHONY: test-faults
 test-faults: caches ## Put faults into a copy of the code, one after another; each must make a test fail
@@ -172,6 +173,10 @@ bench-many: tools ## Create 1,000 objects of all kinds, half of which wait, and 
 .PHONY: bench-faults
 bench-faults: setup ## Play 300 seeded schedules of lost answers, stalled watches, jumping clocks and new leaders
 	@$(KEEP_BYTECODE) PYTHONHASHSEED=0 PYTHONPATH=operator:e2e:runtime:cli:benchmarks $(RUN) -m faults $(ARGS)
+
+.PHONY: bench-strangers
+bench-strangers: caches ## Play every attack that docs/security.md says is stopped; none may reach its aim
+	@$(E2E) -m strangers $(ARGS)
 
 # The one that may lack its trace comes last.
 BENCHES := placement scale waiting many streams retrieval-demo router

@@ -122,6 +122,7 @@ def test_what_an_honest_hub_lists_arrives(hub: BadHub, fetch: Callable[[], Fetch
     assert (fetched.folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.attack("A hub lists `/etc/passwd` or `x/../../y` as a file")
 @pytest.mark.parametrize(
     "name",
     [
@@ -161,6 +162,7 @@ def test_a_file_without_a_size_is_refused(size: Any, hub: BadHub, fetch: Callabl
     assert hub.downloads == []
 
 
+@pytest.mark.attack("A hub sends other content than it lists, or never ends")
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -206,6 +208,7 @@ def test_a_hub_that_gives_no_hashes_is_held_to_its_sizes(hub: BadHub, fetch: Cal
     assert fetched.status == 0, fetched.output
 
 
+@pytest.mark.attack("A hub sends other content than it lists, or never ends")
 def test_an_answer_without_an_end_fills_no_disk(hub: BadHub, fetch: Callable[[], Fetched]) -> None:
     hub.endless = True
     fetched = fetch()

@@ -35,10 +35,12 @@ HEADER = b'{"__metadata__":{}}'
 CONTENT = struct.pack("<Q", len(HEADER)) + HEADER + bytes(range(256)) * 4096
 STALL = {"stall": {"file": WEIGHTS, "after_bytes": len(CONTENT) // 2}}
 FETCHER = "fetch-model"
+CONTAINERS = ("make-model-folder", FETCHER, "engine")
 DIGEST = (
     "import glob, hashlib, sys; (path,) = glob.glob(sys.argv[1], recursive=True); "
     "print(hashlib.sha256(open(path, 'rb').read()).hexdigest())"
 )
+PRELOADED = "/models/of-the-user.so"  # there is none, and the loader of each process says so
 LIST = "import os; print(' '.join(sorted(os.listdir('/models'))))"
 
 
@@ -51,6 +53,7 @@ class Cache:
     settings: dict[str, str]
     volume: dict[str, Any]
     made_by_the_user: tuple[dict[str, Any], ...] = ()
+    variables: tuple[dict[str, str], ...] = ()
 
 
 def node_folder(_folder: Path) -> Cache:
@@ -62,6 +65,7 @@ def node_folder(_folder: Path) -> Cache:
         pod_security="privileged",
         settings={"mode": "Node", "path": path},
         volume={"hostPath": {"path": path, "type": "Directory"}},
+        variables=({"name": "LD_PRELOAD", "value": PRELOADED},),
     )
 
 
@@ -91,7 +95,7 @@ class CacheSite:
         return doubles(
             name,
             image,
-            {"env": [{"name": "HF_ENDPOINT", "value": self.hub}]},
+            {"env": [{"name": "HF_ENDPOINT", "value": self.hub}, *self.cache.variables]},
             model={"name": name, "source": f"hf://{SOURCE}", "task": "Generate"},
             modelCache=self.cache.settings,
             replicas=count,
@@ -185,6 +189,10 @@ def shared(request: pytest.FixtureRequest, installed: Environment, tmp_path: Pat
         everywhere.run("delete", "namespace", cache.namespace, "--wait=false")
 
 
+@pytest.mark.attack(
+    "A user's variables run code as root (`PYTHONPATH`, `LD_PRELOAD`)",
+    "A set reads or changes the models of another namespace",
+)
 def test_of_the_replicas_that_share_a_cache_one_downloads_and_all_start_from_it(
     shared: CacheSite, double: str
 ) -> None:
@@ -209,5 +217,8 @@ def test_of_the_replicas_that_share_a_cache_one_downloads_and_all_start_from_it(
     read = {shared.digest(pod, "engine", f"/models/{FOLDER}/{WEIGHTS}") for pod in engines}
     read.add(shared.digest(shared.start_reader(), "reader", f"/models/**/{FOLDER}/{WEIGHTS}"))
     assert (len(engines), read) == (3, {hashlib.sha256(CONTENT).hexdigest()})
+    if shared.cache.variables:
+        loads = {name for name in CONTAINERS for pod in engines if PRELOADED in site.objects.log(pod, name)}
+        assert loads == {"engine"}, "root and the fetcher load nothing of the user's"
     seen = {shared.told(pod, "engine", LIST) for pod in engines}
     assert seen == {f".{FOLDER}.lock {FOLDER}"}, "an engine has its own part of what is shared"

@@ -1,13 +1,15 @@
 """Tasks in Redis: every write is one Lua script, and every script of a worker checks its fencing token.
 
 Callers can rely on this: a submission is on disk before it returns (the managed Redis syncs before it
-answers); a write with a stale token changes nothing; every write can be sent again when its answer was lost.
+answers); a write with a stale token changes nothing; no token is granted twice, also after a failover that
+lost writes; every write can be sent again when its answer was lost.
 Reads do not check a token. redis-py's own retries are off, because only the caller knows for how long a
 request is still worth repeating.
 """
 
 import json
 import os
+import secrets
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -46,6 +48,8 @@ CONNECT_TIMEOUT_SECONDS: Final = 2.0
 ANSWER_TIMEOUT_SECONDS: Final = 5.0
 MOST_CONNECTIONS: Final = 64
 FORGET_AT_ONCE: Final = 200
+# Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
+MOST_TOKEN_STEP: Final = 2**36
 
 
 class Journal(Protocol):
@@ -88,6 +92,11 @@ def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) ->
     return Redis(connection_pool=pool)
 
 
+def new_request() -> str:
+    """A name for a claim, which no other claim has."""
+    return secrets.token_hex(16)
+
+
 def _readable(url: str) -> str:
     """The URL unchanged. The error of an unreadable port shows no part of the password."""
     try:
@@ -125,6 +134,7 @@ class TaskStore:
             "submit",
             task.id,
             task.priority,
+            caller_key(task.tenant or task.caller),
             caller_key(task.caller),
             idempotency_hash(task.idempotency_key),
             self._config.max_waiting,
@@ -132,15 +142,22 @@ class TaskStore:
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
-    async def claim(self, worker: str, wanted: int) -> list[Claim]:
-        """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch."""
-        granted = await self._run("claim", worker, self.lease_ms, wanted)
-        return [Claim(id=task_id, token=token) for task_id, token in granted]
+    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
+        """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch.
+
+        Each tenth task from the queue is a batch task where one waits. Tenants take turns, and in a tenant's
+        turn its callers do.
+
+        `request` names this claim. When its answer was lost, the same request gets the same tasks.
+        """
+        named = request or new_request()
+        step = 1 + secrets.randbelow(MOST_TOKEN_STEP)
+        granted = await self._run("claim", worker, self.lease_ms, wanted, named, step)
+        return [Claim(id=task_id, token=int(token)) for task_id, token in granted]
 
     async def wait_for_work(self, seconds: float) -> None:
-        """Return when a task is in a queue, or after this time."""
-        streams: dict[Any, Any] = {self.keys.queue(priority): "0-0" for priority in Priority}
-        await self._asked(self._client.xread(streams, count=1, block=max(1, round(seconds * 1000))))
+        """Return when a task was submitted that woke no other worker, or after this time."""
+        await self._asked(self._client.blpop([self.keys.calls], timeout=seconds))
 
     async def load(self, task_id: str) -> LoadedTask | None:
         """A task and its journal as they are now."""
@@ -232,7 +249,8 @@ class TaskStore:
         """The numbers of waiting and of running tasks."""
         async with self._client.pipeline(transaction=True) as pipeline:
             for priority in Priority:
-                pipeline.xlen(self.keys.queue(priority))
+                pipeline.zcard(self.keys.waiting(priority))
+                pipeline.xlen(self.keys.stream(priority))
             pipeline.zcard(self.keys.leases)
             *waiting, running = await self._asked(pipeline.execute())
         return sum(waiting), running
@@ -242,10 +260,16 @@ class TaskStore:
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.time()
             for priority in Priority:
-                pipeline.xrange(self.keys.queue(priority), count=1)
-            (seconds, _), *heads = await self._asked(pipeline.execute())
-        since = [int(entries[0][0].split("-")[0]) for entries in heads if entries]
-        return max(0, int(seconds) * 1000 - min(since)) if since else None
+                pipeline.zrange(self.keys.waiting(priority), 0, 0, withscores=True)
+                pipeline.xrange(self.keys.stream(priority), count=1)
+            (seconds, microseconds), *heads = await self._asked(pipeline.execute())
+        in_lines, in_streams = heads[::2], heads[1::2]
+        since = [
+            *(int(first[0][1]) for first in in_lines if first),
+            *(int(first[0][0].split("-")[0]) for first in in_streams if first),
+        ]
+        now = int(seconds) * 1000 + int(microseconds) // 1000
+        return max(0, now - min(since)) if since else None
 
     async def windows(self, minutes: Sequence[int]) -> list[dict[str, int]]:
         """The counts of what ended in each of these minutes since the epoch."""
@@ -264,7 +288,7 @@ class TaskStore:
         await self._client.aclose()
 
     async def _run(self, script: str, *arguments: Any) -> Any:
-        keys = [self.keys.queue(Priority.INTERACTIVE)]
+        keys = [self.keys.leases]
         return await self._asked(
             self._scripts[script](keys=keys, args=[self.keys.prefix, *map(str, arguments)])
         )

@@ -13,7 +13,10 @@ from flotilla_runtime.contract import Priority, TaskLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """A task to be submitted; `caller` is the caller's name, and `limits` are already within the fleet's."""
+    """A task to be submitted; `caller` is the caller's name, and `limits` are already within the fleet's.
+
+    Tenants take turns in the queue. Without a tenant, the caller is one of its own.
+    """
 
     id: str
     input: str
@@ -21,6 +24,7 @@ class NewTask:
     limits: TaskLimits
     priority: Priority = Priority.INTERACTIVE
     idempotency_key: str | None = None
+    tenant: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self) -> dict[str, str]:

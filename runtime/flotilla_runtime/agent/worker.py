@@ -22,7 +22,7 @@ from flotilla_runtime.agent.loop import Brief, Call, End
 from flotilla_runtime.agent.metrics import WorkerMetrics
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store import TaskStore, new_request
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.backoff import Backoff
@@ -121,6 +121,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_at = clock.monotonic_seconds()
         self._answered_at: float | None = None
+        self._request = new_request()
 
     @property
     def is_alive(self) -> bool:
@@ -173,7 +174,7 @@ class Worker:
             )
             stopped.cancel()
             return
-        claims = await self._store.claim(self.name, min(free, CLAIM_AT_ONCE))
+        claims = await self._claim(min(free, CLAIM_AT_ONCE))
         for claim in claims:
             task = asyncio.create_task(self._run_one(claim), name=claim.id)
             self._tasks.add(task)
@@ -181,6 +182,13 @@ class Worker:
         self.metrics.running.set(len(self._tasks))
         if not claims:
             await self._store.wait_for_work(IDLE_SECONDS)
+
+    async def _claim(self, wanted: int) -> list[Claim]:
+        """Claim tasks by the same request until it is granted some, because an answer may have been lost."""
+        claims = await self._store.claim(self.name, wanted, self._request)
+        if claims:
+            self._request = new_request()
+        return claims
 
     async def _run_one(self, claim: Claim) -> None:
         """Run one claimed task. After any error its lease ends, and another run takes the task over."""

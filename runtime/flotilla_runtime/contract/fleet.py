@@ -152,9 +152,18 @@ class TaskKeys:
     def __init__(self, fleet: str) -> None:
         self.prefix: Final = f"flotilla:{{{fleet}}}:"
 
-    def queue(self, priority: Priority) -> str:
-        """The stream of the ids of waiting tasks."""
+    def waiting(self, priority: Priority) -> str:
+        """The sorted set of the waiting tasks of all callers, by the time of their submission."""
+        return f"{self.prefix}waiting:{priority}"
+
+    def stream(self, priority: Priority) -> str:
+        """The stream in which tasks wait until a worker newer than version 0.1.0 has come."""
         return f"{self.prefix}queue:{priority}"
+
+    @property
+    def calls(self) -> str:
+        """The list from which an idle worker takes one call for each submitted task."""
+        return f"{self.prefix}calls"
 
     @property
     def leases(self) -> str:

@@ -31,6 +31,8 @@ MOST_KEPT: Final = 10_000
 REVIEW_TIMEOUT_SECONDS: Final = 5.0
 RETRY_AFTER_SECONDS: Final = 2
 SECRET_READ_EVERY_SECONDS: Final = 1.0
+KUBERNETES: Final = "kubernetes"
+SERVICE_ACCOUNT: Final = "system:serviceaccount:"
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +51,17 @@ class Identity:
 
     name: str
     sees_all: bool = False
+
+
+def tenant_of(caller: str) -> str:
+    """The tenant of a caller, by the name that its mode gives it: the namespace of a service account; any
+    other user, and the entry of a secret, is a tenant of its own.
+    """
+    mode, _, user = caller.partition(":")
+    if mode == KUBERNETES and user.startswith(SERVICE_ACCOUNT):
+        namespace, _, _ = user.removeprefix(SERVICE_ACCOUNT).partition(":")
+        return f"namespace:{namespace}"
+    return caller
 
 
 class Authenticator(Protocol):
@@ -142,7 +155,7 @@ class KubernetesReviews:
                 f"{self._fleet.namespace}; bind it to a Role with the verb {verb} on the resource "
                 f"agentfleets/tasks of the API group {DOMAIN}",
             )
-        return Identity(name=f"kubernetes:{user}", sees_all=sees_all)
+        return Identity(name=f"{KUBERNETES}:{user}", sees_all=sees_all)
 
     async def _user(self, token: str) -> str:
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}

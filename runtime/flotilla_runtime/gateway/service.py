@@ -24,7 +24,7 @@ from flotilla_runtime.agent.tasks import (
     caller_key,
 )
 from flotilla_runtime.contract import FleetStatus, GatewayConfig
-from flotilla_runtime.gateway.auth import Identity
+from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.problems import ProblemError, not_found, unavailable
 from flotilla_runtime.gateway.requests import SubmitRequest
@@ -74,6 +74,7 @@ class TaskService:
             limits=request.limits.within(self._config.limits),
             priority=request.priority,
             idempotency_key=request.idempotency_key,
+            tenant=tenant_of(caller.name),
             metadata=request.metadata,
         )
         submission = await self._asked(lambda: self._store.submit(task))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis.exceptions
+from redis import Redis
 
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import (
@@ -52,6 +53,7 @@ def open_store(server: Any, **settings: Any) -> TaskStore:
 @pytest.fixture
 async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     opened = open_store(redis_server)
+    assert await opened.claim("w0", 1) == [], "a worker has come, so tasks wait in lines"
     yield opened
     await opened.close()
 
@@ -106,6 +108,66 @@ async def test_interactive_tasks_are_claimed_before_batch_tasks_and_each_once(st
     assert await store.queue_lengths() == (0, 3)
 
 
+async def test_each_tenth_task_is_a_batch_task_where_one_waits(store: TaskStore) -> None:
+    for number in range(25):
+        await store.submit(task(f"i{number:02}"))
+    for number in range(5):
+        await store.submit(task(f"b{number}", priority=Priority.BATCH))
+    granted = "".join([claim.id[0] for _ in range(10) for claim in await store.claim("w1", 3)])
+    assert granted == "iiiiiiiiib" + "iiiiiiiiib" + "iiiiiii" + "bbb"
+
+
+async def test_tenants_take_turns_and_in_them_their_callers(store: TaskStore) -> None:
+    async def submit(task_id: str, tenant: str, caller: str) -> None:
+        await store.submit(
+            NewTask(id=task_id, input="why?", caller=caller, tenant=tenant, limits=TaskLimits())
+        )
+
+    for number in range(4):
+        await submit(f"flood{number}", "red", "ann")
+    await submit("bob", "red", "bob")
+    await submit("cleo", "blue", "cleo")
+    first = [claim.id for _ in range(3) for claim in await store.claim("w1", 1)]
+    await submit("dan", "green", "dan")
+    then = [claim.id for claim in await store.claim("w1", 10)]
+    assert (first, then) == (["flood0", "cleo", "bob"], ["flood1", "dan", "flood2", "flood3"])
+
+
+async def test_tasks_wait_where_workers_of_the_release_before_find_them_until_a_newer_one_comes(
+    redis_server: Any,
+) -> None:
+    store = open_store(redis_server)
+    for number in range(3):
+        await store.submit(task(f"old{number}"))
+    stream = redis_server.ask("xrange", store.keys.stream(Priority.INTERACTIVE), "-", "+").split()
+    assert [word for word in stream if word.startswith("old")] == ["old0", "old1", "old2"]
+    await asyncio.sleep(0.1)
+    oldest = await store.oldest_waiting_ms()
+    assert oldest is not None
+    assert oldest >= 100
+    assert await store.cancel("old1") is CancelOutcome.CANCELLED
+    assert [claim.id for claim in await store.claim("w1", 1)] == ["old0"]
+    await store.submit(task("new"))
+    assert await store.queue_lengths() == (2, 1)
+    assert [claim.id for claim in await store.claim("w1", 5)] == ["old2", "new"]
+    assert await store.queue_lengths() == (0, 3)
+    await store.close()
+
+
+async def test_the_oldest_task_of_both_priorities_says_how_long_tasks_wait(store: TaskStore) -> None:
+    assert await store.oldest_waiting_ms() is None
+    await store.submit(task("batch", priority=Priority.BATCH))
+    await asyncio.sleep(0.2)
+    await store.submit(task("now"))
+    oldest = await store.oldest_waiting_ms()
+    assert oldest is not None
+    assert oldest >= 200
+    await store.cancel("batch")
+    newest = await store.oldest_waiting_ms()
+    assert newest is not None
+    assert newest < oldest
+
+
 async def test_a_hundred_tasks_and_five_workers_at_once_give_each_task_to_one(store: TaskStore) -> None:
     for number in range(100):
         await store.submit(task(f"t{number:03}"))
@@ -122,7 +184,7 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     await store.submit(task("t2"))
     await asyncio.sleep(0.35)
     (new,) = await store.claim("w2", 1)
-    assert (new.id, new.token) == ("t1", old.token + 1)
+    assert (new.id, new.token > old.token) == ("t1", True)
     before = await store.load("t1")
     with pytest.raises(LeaseLostError):
         await store.append(old, 4, [intent("answer/9")])
@@ -136,6 +198,46 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     assert after is not None
     assert (after.record, after.entries) == (before.record, before.entries)
     assert [entry.attempt for entry in after.entries if isinstance(entry, Claimed)] == [1, 2]
+    await store.close()
+
+
+async def test_a_token_that_a_failover_has_lost_is_not_granted_again(
+    store: TaskStore, redis_server: Any
+) -> None:
+    """A replica becomes the primary without the last writes: here, what stood before the claim comes back."""
+    await store.submit(task("t1"))
+    with Redis(port=redis_server.port, password=redis_server.password) as server:
+        before = {key: server.dump(key) for key in server.scan_iter()}
+        (lost,) = await store.claim("w1", 1)
+        server.flushall()
+        for key, content in before.items():
+            server.restore(key, 0, content)
+    (granted,) = await store.claim("w2", 1)
+    assert granted.token != lost.token
+    with pytest.raises(LeaseLostError):
+        await store.append(lost, 2, [intent()])
+    assert await store.append(granted, 2, [intent()]) is False
+
+
+async def test_a_claim_whose_answer_was_lost_gets_the_same_tasks(redis_server: Any) -> None:
+    store = open_store(redis_server, lease_seconds=0.3)
+    for name in ("t1", "t2", "t3"):
+        await store.submit(task(name))
+    first = await store.claim("w1", 2, "r1")
+    assert await store.claim("w1", 2, "r1") == first
+    assert [claim.id for claim in first] == ["t1", "t2"]
+    await store.finish(first[0], END, Story())
+    assert await store.claim("w1", 2, "r1") == first[1:], "what has ended is not granted again"
+    await asyncio.sleep(0.35)
+    assert await store.claim("w1", 2, "r1") == first[1:], "its lease has ended, and nobody has taken it"
+    assert [claim.id for claim in await store.claim("w2", 2)] == ["t3"], "now it has a lease again"
+    loaded = await store.load("t2")
+    assert loaded is not None
+    assert loaded.record.attempts == 1
+    await asyncio.sleep(0.35)
+    others = await store.claim("w2", 1)
+    assert [claim.id for claim in others] == ["t2"]
+    assert await store.claim("w1", 2, "r1") == [], "another worker has taken it"
     await store.close()
 
 

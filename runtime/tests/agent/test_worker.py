@@ -59,8 +59,8 @@ class LateRenewals(TaskStore):
 
     granted = 0
 
-    async def claim(self, worker: str, wanted: int) -> list[Claim]:
-        claims = await super().claim(worker, wanted)
+    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
+        claims = await super().claim(worker, wanted, request)
         self.granted += len(claims)
         return claims
 
@@ -134,6 +134,34 @@ async def test_a_worker_that_takes_over_its_own_task_after_an_outage_goes_on_hol
         task = await ended(store, "t1")
     expected = TaskStatus.CANCELLED if cancelled else TaskStatus.SUCCEEDED
     assert (task.record.status, task.record.attempts, model.asked) == (expected, 2, 2)
+    await store.close()
+
+
+class DeafStore(TaskStore):
+    """A store whose first answers that grant tasks do not reach the worker."""
+
+    def __init__(self, client: Any, config: QueueConfig, *, unheard: int) -> None:
+        super().__init__(client, config)
+        self.unheard = unheard
+
+    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
+        claims = await super().claim(worker, wanted, request)
+        if claims and self.unheard:
+            self.unheard -= 1
+            raise StoreUnavailableError("the connection was lost before the answer")
+        return claims
+
+
+async def test_tasks_whose_grant_was_not_heard_run_in_their_first_attempt(redis_server: Any) -> None:
+    queue, model = queue_of(redis_server), HeldModel()
+    store = DeafStore(connect(queue), queue, unheard=2)
+    for name in ("t1", "t2"):
+        await store.submit(task_of(name))
+    async with working(store, queue, model):
+        await model.answer(2)
+        tasks = [await ended(store, name) for name in ("t1", "t2")]
+    assert store.unheard == 0
+    assert [(task.record.status, task.record.attempts) for task in tasks] == [(TaskStatus.SUCCEEDED, 1)] * 2
     await store.close()
 
 

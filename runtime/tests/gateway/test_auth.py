@@ -16,6 +16,7 @@ from flotilla_runtime.gateway.auth import (
     KubernetesReviews,
     NoAuthentication,
     Verb,
+    tenant_of,
 )
 from flotilla_runtime.gateway.problems import ProblemError
 from router_support.waiting import until, until_told
@@ -219,3 +220,16 @@ async def test_a_token_is_in_no_log_line_and_in_no_representation(caplog: pytest
     await refusal_of(auth, "Bearer s3cret-token")
     told = caplog.text + repr(vars(auth))
     assert [token for token in ("t-ann", "s3cret-token") if token in told] == []
+
+
+@pytest.mark.parametrize(
+    ("caller", "tenant"),
+    [
+        pytest.param("kubernetes:system:serviceaccount:team:bot", "namespace:team", id="a service account"),
+        pytest.param("kubernetes:ann", "kubernetes:ann", id="another user"),
+        pytest.param("secret:team", "secret:team", id="an entry of a secret"),
+        pytest.param("anonymous", "anonymous", id="nobody known"),
+    ],
+)
+def test_whose_turn_a_callers_tasks_take(caller: str, tenant: str) -> None:
+    assert tenant_of(caller) == tenant

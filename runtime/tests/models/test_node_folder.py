@@ -61,6 +61,7 @@ def of_a_stranger(path: Path, _to: Path) -> None:
     os.chown(path, STRANGER, STRANGER)
 
 
+@pytest.mark.attack("A link in the folder leads the root container, or the kubelet, elsewhere")
 @pytest.mark.parametrize(
     ("there", "at"),
     [

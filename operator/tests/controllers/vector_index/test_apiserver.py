@@ -15,12 +15,14 @@ import pytest
 import yaml
 
 from flotilla_operator.objects import resources
+from flotilla_operator.telemetry.answers import BODY_LIMIT_BYTES
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.vector_index import full_featured_objects
 from tests.controllers.vector_index.indexes import planned, promoted
 from tests.support.children import names
+from tests.support.hostile import Hostile, answering, listening
 from tests.support.kinds import Operators, enforce_restricted, no_failures
 from tests.support.processes import OperatorProcess
 from tests.support.waiting import eventually
@@ -338,6 +340,48 @@ def test_a_namespace_ends_though_milvus_and_its_secret_are_gone(stage: Stage) ->
     stage.wait("MilvusReady", "False", "SecretMissing")
     stage.client.delete(f"/api/v1/namespaces/{stage.namespace}")
     eventually(lambda: gone(stage))
+
+
+LEAVES_NOTHING = {"deletionPolicy": "Delete"}
+
+
+@pytest.mark.attack("That Milvus redirects, answers without end, or never")
+@pytest.mark.parametrize(
+    ("endless", "status", "why"),
+    [
+        pytest.param(False, "307 Elsewhere", "status 307", id="a redirect"),
+        pytest.param(True, "200 OK", "longer than", id="without end"),
+    ],
+)
+def test_an_index_goes_whatever_its_milvus_answers(
+    endless: bool, status: str, why: str, stage: Stage
+) -> None:
+    with listening(Hostile(port=0, answer=answering("200 OK")), ["127.0.0.1"]) as aim:
+        elsewhere = answering(status, Location=f"http://127.0.0.1:{aim.port}/")
+        with listening(Hostile(port=0, answer=elsewhere, endless=endless), ["127.0.0.1"]) as milvus:
+            uri = f"http://127.0.0.1:{milvus.port}"
+            assert why in what_was_left(stage, uri)
+            assert milvus.asked
+            assert milvus.longest_read < 16 * BODY_LIMIT_BYTES, "most of it fills buffers"
+        assert aim.asked == {}
+
+
+@pytest.mark.attack(
+    "`milvus.uri` with `deletionPolicy: Delete` names the address where a cloud keeps its credentials"
+)
+def test_an_index_goes_and_its_milvus_is_no_link_local_address(stage: Stage) -> None:
+    assert "link-local address" in what_was_left(stage, "http://169.254.169.254:80")
+
+
+def what_was_left(stage: Stage, uri: str) -> str:
+    """The event of an index that was deleted with such a Milvus."""
+    stage.create(milvus={"mode": "External", "uri": uri}, retention=LEAVES_NOTHING)
+    eventually(lambda: stage.get()["metadata"].get("finalizers"))
+    stage.client.delete(f"{stage.indexes}/handbook")
+    eventually(lambda: gone(stage))
+    events = stage.client.get(f"/apis/events.k8s.io/v1/namespaces/{stage.namespace}/events")["items"]
+    (note,) = (one["note"] for one in events if "were not removed" in one.get("note", ""))
+    return str(note)
 
 
 def retriever_alias(stage: Stage) -> str:

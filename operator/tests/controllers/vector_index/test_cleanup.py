@@ -141,6 +141,9 @@ async def test_no_link_local_address_is_connected_to(uri: str) -> None:
     assert "link-local address" in done.message
 
 
+@pytest.mark.attack(
+    "`milvus.uri` with `deletionPolicy: Delete` names the address where a cloud keeps its credentials"
+)
 async def test_no_name_stands_for_a_link_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolve(*_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 19530))]
@@ -150,6 +153,7 @@ async def test_no_name_stands_for_a_link_local_address(monkeypatch: pytest.Monke
     assert "link-local address" in done.message
 
 
+@pytest.mark.attack("That Milvus redirects, answers without end, or never")
 async def test_a_milvus_that_never_answers_is_given_up_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

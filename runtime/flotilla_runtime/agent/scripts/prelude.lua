@@ -1,6 +1,6 @@
 -- Put in front of every script of this folder. ARGV[1] is the prefix of the fleet's keys, which all share one hash
--- tag. KEYS[1] is the interactive queue, from which a Redis Cluster finds the shard. All times are by Redis' clock,
--- because it is the only clock that all workers share.
+-- tag. KEYS[1] is one of them, from which a Redis Cluster finds the shard. All times are by Redis' clock, because it is
+-- the only clock that all workers share.
 local prefix = ARGV[1]
 local TICKS_PER_DOUBLING = 4
 local SMALLEST_TICK_MS = 50
@@ -17,12 +17,60 @@ end
 
 local leases_key = prefix .. 'leases'
 
-local function queue_key(priority) return prefix .. 'queue:' .. priority end
 local function task_key(id) return prefix .. 'task:' .. id end
 local function journal_key(id) return prefix .. 'journal:' .. id end
 
+-- The queue. Each caller has a queue of its own for each priority. Tenants take turns, and in a tenant's turn its
+-- callers do. So nobody waits behind all the tasks of somebody else. Whoever had a turn goes to the end of its line.
+-- Each line is a sorted set, by numbers that only grow, and holds only those for whom something waits.
+local function waiting_key(priority) return prefix .. 'waiting:' .. priority end
+local function tenants_key(priority) return prefix .. 'line:' .. priority end
+local function callers_key(priority, tenant) return prefix .. 'line:' .. priority .. ':' .. tenant end
+local function own_key(priority, tenant, caller)
+  return prefix .. 'waiting:' .. priority .. ':' .. tenant .. ':' .. caller
+end
+
+-- Workers of version 0.1.0 know only one stream for each priority. Until a newer worker has said that it knows the lines,
+-- tasks wait there, because an upgrade may replace the gateways long before the workers.
+local lines_known_key = prefix .. 'lines-known'
+local function stream_key(priority) return prefix .. 'queue:' .. priority end
+
+local function next_number() return text(redis.call('INCR', prefix .. 'turns')) end
+
 local function waiting()
-  return redis.call('XLEN', queue_key('Interactive')) + redis.call('XLEN', queue_key('Batch'))
+  local count = 0
+  for _, priority in ipairs({'Interactive', 'Batch'}) do
+    count = count + redis.call('ZCARD', waiting_key(priority)) + redis.call('XLEN', stream_key(priority))
+  end
+  return count
+end
+
+local function join_queue(id, priority, tenant, caller)
+  redis.call('ZADD', own_key(priority, tenant, caller), next_number(), id)
+  redis.call('ZADD', callers_key(priority, tenant), 'NX', next_number(), caller)
+  redis.call('ZADD', tenants_key(priority), 'NX', next_number(), tenant)
+  redis.call('ZADD', waiting_key(priority), text(now_ms()), id)
+end
+
+local function leave_queue(id, priority, tenant, caller)
+  redis.call('ZREM', waiting_key(priority), id)
+  redis.call('ZREM', own_key(priority, tenant, caller), id)
+  if redis.call('EXISTS', own_key(priority, tenant, caller)) == 1 then return end
+  redis.call('ZREM', callers_key(priority, tenant), caller)
+  if redis.call('EXISTS', callers_key(priority, tenant)) == 1 then return end
+  redis.call('ZREM', tenants_key(priority), tenant)
+end
+
+-- Takes the next task of a priority off the queue. It begins with a removal, which a full Redis allows.
+local function take(priority)
+  local tenant = redis.call('ZRANGE', tenants_key(priority), 0, 0)[1]
+  if not tenant then return nil end
+  local caller = redis.call('ZRANGE', callers_key(priority, tenant), 0, 0)[1]
+  local id = redis.call('ZRANGE', own_key(priority, tenant, caller), 0, 0)[1]
+  leave_queue(id, priority, tenant, caller)
+  redis.call('ZADD', callers_key(priority, tenant), 'XX', next_number(), caller)
+  redis.call('ZADD', tenants_key(priority), 'XX', next_number(), tenant)
+  return id
 end
 
 local function append(id, entry)

@@ -1,0 +1,1 @@
+"""Plays the attacks that docs/security.md says are stopped, and counts those that reach their aim."""
