@@ -7,6 +7,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 from pymilvus import MilvusClient, MilvusException
@@ -23,6 +24,7 @@ from flotilla_operator.workloads.vector_index.steps import WantedBuild
 from flotilla_runtime.agent.calls import http_client
 from flotilla_runtime.contract import BuildStep, ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from flotilla_runtime.direct import DIRECT
+from flotilla_runtime.gateway.auth import api_server_client
 from tests.builders import agent_fleet
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 from tests.builders.vector_index import index_spec
@@ -216,8 +218,11 @@ async def test_clients_of_the_cluster_use_no_proxy_whatever_the_environment_says
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("ALL_PROXY", proxy[0])
-    async with httpx.AsyncClient(mounts=DIRECT) as client:
-        await reached(client, "http://cluster.invalid:1/v1")
+    api_server = {"KUBERNETES_SERVICE_HOST": "cluster.invalid"}
+    for client in (httpx.AsyncClient(mounts=DIRECT), api_server_client(api_server, certifi.where())):
+        async with client:
+            await reached(client, "http://cluster.invalid:1/v1")
+            await reached(client, "https://cluster.invalid:1/v1")
     assert proxy[1] == []
     async with httpx.AsyncClient() as client:
         await reached(client, "http://cluster.invalid:1/v1")
