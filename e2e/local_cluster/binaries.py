@@ -88,8 +88,8 @@ TOOLS: Mapping[str, Tool] = {
         ),
         _kubernetes("kube-apiserver", in_assets=True),
         Tool(
-            name="kube-apiserver-oldest",
-            folder="kube-apiserver-oldest",
+            name="kube-apiserver-newest",
+            folder="kube-apiserver-newest",
             package="k8s.io/kubernetes/cmd/kube-apiserver",
             pinned="k8s.io/kubernetes",
             program="kube-apiserver",
@@ -131,7 +131,7 @@ TOOLS: Mapping[str, Tool] = {
 
 
 # The programs of a full cluster; the tests that need another one build it.
-FOR_SINGLE_TESTS = frozenset({"kube-apiserver-oldest", "karpenter-kwok", "argocd"})
+FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd"})
 CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 

@@ -33,8 +33,8 @@ class Options:
     """The parts to run, and the API server's address.
 
     `address` is loopback for tests; the full cluster sets an address that pods can reach, and `port` 6443.
-    `oldest` runs the oldest version of Kubernetes that Flotilla supports. `definitions` is a folder of custom
-    resource definitions, installed at the start.
+    `newest` runs the API server of the newest Kubernetes that Flotilla supports. `definitions` is a folder of
+    custom resource definitions, installed at the start.
     """
 
     controller_manager: bool = False
@@ -44,7 +44,7 @@ class Options:
     kwok_stages: str = ""
     address: str = "127.0.0.1"
     port: int | None = None
-    oldest: bool = False
+    newest: bool = False
     service_addresses: str = components.SERVICE_ADDRESSES
     outlives_parent: bool = False
     api_server_arguments: tuple[str, ...] = ()
@@ -204,7 +204,7 @@ class ControlPlane:
         etcd = components.Etcd(
             data=self.directory / "etcd", port=self._ports["etcd"], peer_port=self._ports["etcd_peer"]
         )
-        api_server = "kube-apiserver-oldest" if self.options.oldest else "kube-apiserver"
+        api_server = "kube-apiserver-newest" if self.options.newest else "kube-apiserver"
         return (
             self._daemon("etcd", etcd.argv(binary("etcd"))),
             self._daemon("kube-apiserver", self._api_server.argv(binary(api_server))),

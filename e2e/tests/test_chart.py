@@ -70,6 +70,12 @@ def test_helm_finds_nothing_wrong() -> None:
         pytest.param({"images.runtime.tag": '""'}, "/images/runtime", id="neither tag nor digest"),
         pytest.param({"images.pullPolicy": '"Sometimes"'}, "pullPolicy", id="an unknown pull policy"),
         pytest.param({"image.operator": "{}"}, "image", id="a misspelt section"),
+        pytest.param(
+            {"global.imageRegistry": '"https://r.example"'}, "imageRegistry", id="a URL as registry"
+        ),
+        pytest.param(
+            {"global.imagePullSecrets": '[{"key": "a"}]'}, "imagePullSecrets", id="a nameless secret"
+        ),
         pytest.param({"operator.replica": "2"}, "replica", id="a misspelt value"),
         pytest.param({"modelCache.nodePaths": '"/srv"'}, "nodePaths", id="folders of nodes as one text"),
         pytest.param({"modelCache.nodePaths": '["models"]'}, "nodePaths", id="a folder that is not absolute"),
@@ -113,7 +119,7 @@ def test_every_default_stands_in_the_values_file_and_in_the_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     definitions = schema["definitions"]
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    leaves = declared(schema) - {".global"}
+    leaves = declared(schema)
     known = {next((leaf for leaf in leaves if path.startswith(leaf)), path) for path in paths(values)}
     assert known == leaves
 
@@ -137,7 +143,7 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert config.watch_namespaces == ()
     assert config.images.redis == f"redis@{values['images']['redis']['digest']}"
-    assert config.images.runtime == "flotilla/runtime:0.1.0"
+    assert config.images.runtime == "registry.example/flotilla/runtime:0.1.0"
     assert config.labels.gpu_products == tuple(values["labels"]["gpuProducts"])
     assert config.labels == Labels(), "the operator's own defaults are the chart's"
     assert config.placement == Placement()
@@ -225,7 +231,87 @@ def test_the_images_that_the_guide_builds_are_those_that_the_chart_asks_for() ->
 
 
 def is_ours(image: Any) -> bool:
-    return isinstance(image, dict) and image["repository"].startswith("flotilla/")
+    return isinstance(image, dict) and not image["repository"]
+
+
+@pytest.mark.parametrize(
+    ("unnamed", "named"),
+    [
+        (["operator", "runtime"], "images.operator.repository and images.runtime.repository."),
+        (["operator"], "set images.operator.repository."),
+        (["runtime"], "set images.runtime.repository."),
+    ],
+    ids=["both", "the operator", "the runtime"],
+)
+def test_no_image_of_ours_has_a_default_and_the_values_to_set_are_named(
+    unnamed: list[str], named: str
+) -> None:
+    with pytest.raises(HelmRefusedError, match=r"docs/install\.md") as refused:
+        rendered({f"images.{name}.repository": '""' for name in unnamed})
+    assert named in str(refused.value)
+
+
+def test_without_an_image_of_milvus_lite_the_chart_renders_and_the_operator_is_told_so() -> None:
+    assert config_of(rendered({"images.milvus.repository": '""'})).images.milvus == ""
+
+
+def test_every_default_repository_is_that_of_a_known_upstream_project() -> None:
+    """Nobody else could publish under a name that the chart asks for by itself."""
+    images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
+    named = {image["repository"] for image in images.values() if isinstance(image, dict)}
+    assert named == {"", "haproxy", "redis", "vllm/vllm-openai", "vllm/vllm-openai-cpu"}
+
+
+@pytest.mark.parametrize(
+    ("repository", "registry", "reference"),
+    [
+        ("redis", "mirror.example", "mirror.example/redis:1"),
+        ("vllm/redis", "mirror.example:5000/hub/", "mirror.example:5000/hub/vllm/redis:1"),
+        ("quay.io/redis/redis", "mirror.example", "mirror.example/redis/redis:1"),
+        ("localhost/redis", "mirror.example", "mirror.example/redis:1"),
+        ("registry:5000/redis", "mirror.example", "mirror.example/redis:1"),
+        ("quay.io/redis/redis", "", "quay.io/redis/redis:1"),
+    ],
+)
+def test_one_value_names_the_registry_of_every_image(repository: str, registry: str, reference: str) -> None:
+    image = json.dumps({"repository": repository, "tag": "1", "digest": ""})
+    names = ["operator", "runtime", "haproxy", "redis", "milvus", "engine", "engineCPU"]
+    values = {"global.imageRegistry": json.dumps(registry), **{f"images.{name}": image for name in names}}
+    assert set(config_of(rendered(values)).images.model_dump().values()) == {reference}
+    assert container_of(rendered(values))["image"] == reference
+    (container,) = only(hooks(values), "Job")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == reference
+
+
+def test_pull_secrets_of_a_chart_of_charts_are_added() -> None:
+    values = {
+        "images.pullSecrets": '["registry"]',
+        "global.imagePullSecrets": '["mirror", {"name": "third"}, "registry"]',
+        "global.ofAnotherChart": '"x"',
+    }
+    names = ["registry", "mirror", "third"]
+    assert list(config_of(rendered(values)).image_pull_secrets) == names
+    pod = only(rendered(values), "Deployment")["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": name} for name in names]
+
+
+def test_the_operator_is_told_of_proxies_and_gets_none_itself() -> None:
+    values = {
+        "proxy.httpProxy": '"http://proxy:3128"',
+        "proxy.httpsProxy": '"http://proxy:3129"',
+        "proxy.noProxy": '"a,.b"',
+    }
+    named = config_of(rendered(values)).proxy
+    assert (named.http_proxy, named.https_proxy) == ("http://proxy:3128", "http://proxy:3129")
+    assert named.no_proxy == "a,.b"
+    assert container_of(rendered(values))["env"] == container_of(rendered())["env"]
+
+
+@pytest.mark.parametrize("name", ["httpProxy", "httpsProxy"])
+def test_a_wrong_proxy_is_refused_and_not_quoted(name: str) -> None:
+    with pytest.raises(HelmRefusedError, match=rf"proxy\.{name} must begin with http") as refused:
+        rendered({f"proxy.{name}": '"user:s3cret@proxy:3128"'})
+    assert "s3cret" not in str(refused.value)
 
 
 def test_a_digest_wins_over_a_tag() -> None:

@@ -18,7 +18,7 @@ from flotilla_operator.api.kinds import KINDS
 from flotilla_operator.controllers.uninstall import run
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import create_nodes, gpu_nodes
-from tests.support.chart import CHART, NAMESPACE, RELEASE, ROOT, helm, hooks, only, rendered
+from tests.support.chart import CHART, IMAGES, NAMESPACE, RELEASE, ROOT, helm, hooks, only, rendered, setting
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("chart"), pytest.mark.timeout(600)]
@@ -93,7 +93,7 @@ def cluster(chart_plane: ControlPlane) -> Iterator[Site]:
 def site(cluster: Site) -> Site:
     """A cluster with the release."""
     if not cluster.is_installed():
-        cluster.helm("install", RELEASE, str(CHART))
+        cluster.helm("install", RELEASE, str(CHART), *setting(IMAGES))
         eventually(lambda: cluster.ready_operators() == 2)
     return cluster
 
@@ -180,7 +180,7 @@ def upgrade_keeps_every_object_and_every_definition(site: Site, newer: Path) -> 
     description.write_text(description.read_text().replace("version: 0.1.0", "version: 0.1.1"))
     crd = newer / "files" / "crds" / "flotilla.dev_agentfleets.yaml"
     crd.write_text(crd.read_text().replace("- af\n", "- af\n    - fleet\n"))
-    site.helm("upgrade", RELEASE, str(newer), "--set=operator.logLevel=debug")
+    site.helm("upgrade", RELEASE, str(newer), *setting(IMAGES), "--set=operator.logLevel=debug")
     eventually(lambda: "fleet" in short_names_of_fleets(site))
     assert "assistant" in site.plane.kubectl("get", "fleet", f"--namespace={OTHERS}")
     eventually(lambda: site.ready_operators() == 2)
@@ -254,7 +254,7 @@ def as_account(site: Site, name: str, folder: Path) -> Path:
 def it_installs_again_where_the_definitions_were_kept(site: Site) -> None:
     kept = site.plane.kubectl("get", "crd", "--output=name")
     assert kept.count("flotilla.dev") == len(KINDS)
-    site.helm("install", RELEASE, str(CHART))
+    site.helm("install", RELEASE, str(CHART), *setting(IMAGES))
     site.helm("uninstall", RELEASE, "--wait")
 
 

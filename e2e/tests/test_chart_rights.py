@@ -36,7 +36,18 @@ from local_cluster.api_client import documents
 from local_cluster.control_plane import ControlPlane
 from local_cluster.kwok import create_nodes, gpu_node
 from local_cluster.processes import free_port
-from tests.support.chart import CHART, NAMESPACE, RELEASE, ROOT, Manifest, helm, only, rendered, setting
+from tests.support.chart import (
+    CHART,
+    IMAGES,
+    NAMESPACE,
+    RELEASE,
+    ROOT,
+    Manifest,
+    helm,
+    only,
+    rendered,
+    setting,
+)
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("chart rights"), pytest.mark.timeout(900)]
@@ -148,7 +159,7 @@ def site(request: pytest.FixtureRequest, chart_plane: ControlPlane) -> Site:
         client.create("/api/v1/persistentvolumes", volume(f"{team}-{index}"))
     values = {"operator.watchNamespaces": json.dumps([team] if request.param else [])}
     place = (f"--namespace={NAMESPACE}", f"--kubeconfig={chart_plane.kubeconfig}")
-    helm("upgrade", "--install", RELEASE, str(CHART), *place, *setting(values))
+    helm("upgrade", "--install", RELEASE, str(CHART), *place, *setting({**IMAGES, **values}))
     client.delete(LEASES.path(NAMESPACE, "flotilla-operator"))  # or its creation would not be seen
     return Site(
         plane=chart_plane, team=team, chart=rendered(values), asked_before=asked_by_operators(chart_plane)

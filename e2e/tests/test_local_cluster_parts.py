@@ -20,6 +20,7 @@ from local_cluster import components, kind, kwok, network, node, prerequisites, 
 from local_cluster.binaries import ASSETS_VARIABLE, TOOLS, Tool, binary
 from local_cluster.certificates import Authority
 from local_cluster.container_runtime import with_engine_mount
+from local_cluster.directories import CHECKOUT
 from local_cluster.errors import LocalClusterError, MissingPrerequisites
 from local_cluster.prerequisites import Need
 from local_cluster.processes import Daemon, free_port, recorded_pid, start_ticks, wait_until
@@ -67,13 +68,12 @@ def test_binaries_of_the_assets_folder_come_first(tmp_path: Path, monkeypatch: p
     assert binary("etcd") == tmp_path / "etcd"
 
 
-def test_the_oldest_kubernetes_is_older_than_the_newest() -> None:
-    oldest, newest = (
-        tuple(int(part) for part in TOOLS[name].version().split("."))
-        for name in ("kube-apiserver-oldest", "kube-apiserver")
-    )
-    assert oldest[:2] == (1, 31)
-    assert newest[:2] == (1, 34)
+def test_the_tests_run_the_oldest_and_the_newest_kubernetes_that_the_guide_names() -> None:
+    guide = (CHECKOUT / "docs" / "install.md").read_text()
+    (named,) = re.findall(r"^- Kubernetes (\S+) to (\S+), and", guide, re.MULTILINE)
+    run = [TOOLS[name].version() for name in ("kube-apiserver", "kube-apiserver-newest")]
+    assert list(named) == [".".join(version.split(".")[:2]) for version in run]
+    assert TOOLS["kubelet"].version() == run[0]
 
 
 def test_a_gpu_node_carries_what_placement_reads() -> None:

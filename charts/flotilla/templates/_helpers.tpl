@@ -22,13 +22,61 @@ app.kubernetes.io/component: operator
 {{ .Release.Namespace }}-{{ include "flotilla.name" . }}-placeholder
 {{- end -}}
 
+{{- /*
+An image of the values by its name: in the registry of global.imageRegistry, if that is set. The first part of a
+repository is a host if it contains a dot or a colon, or is localhost, as for docker.
+*/ -}}
 {{- define "flotilla.image" -}}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}
+{{- $image := index .root.Values.images .name -}}
+{{- $repository := $image.repository -}}
+{{- with (.root.Values.global | default dict).imageRegistry -}}
+{{- $parts := splitList "/" $repository -}}
+{{- $host := first $parts -}}
+{{- if and (gt (len $parts) 1) (or (contains "." $host) (contains ":" $host) (eq $host "localhost")) -}}
+{{- $parts = rest $parts -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (join "/" $parts) -}}
+{{- end -}}
+{{- if not $image.repository -}}
+{{- else if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $image.tag }}{{ end }}
+{{- end -}}
+
+{{- /* Fails if an image that the chart cannot be without has no repository. */ -}}
+{{- define "flotilla.requireImages" -}}
+{{- $missing := list -}}
+{{- range $name := list "operator" "runtime" -}}
+{{- if not (index $.Values.images $name).repository -}}
+{{- $missing = append $missing (printf "images.%s.repository" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if $missing -}}
+{{- fail (printf "\n\nNo public registry has Flotilla's own images. Build and push them (docs/install.md), then set %s.\n" (join " and " $missing)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The proxies as JSON. A wrong one may contain a password, so it is not quoted. */ -}}
+{{- define "flotilla.proxy" -}}
+{{- $proxy := .Values.proxy | default dict -}}
+{{- range $name := list "httpProxy" "httpsProxy" -}}
+{{- if not (regexMatch "^(https?://[^\\s/]\\S*)?$" (get $proxy $name)) -}}
+{{- fail (printf "proxy.%s must begin with http:// or https:// and name a host" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $proxy | toJson -}}
+{{- end -}}
+
+{{- /* The names of all pull secrets, each once, as a JSON list. */ -}}
+{{- define "flotilla.pullSecrets" -}}
+{{- $names := .Values.images.pullSecrets | default list -}}
+{{- range (.Values.global | default dict).imagePullSecrets -}}
+{{- $names = append $names (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .) -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
 {{- end -}}
 
 {{- /* The fields that every pod of the chart has beside its containers. */ -}}
 {{- define "flotilla.podScheduling" -}}
-{{- with .Values.images.pullSecrets -}}
+{{- with include "flotilla.pullSecrets" . | fromJsonArray -}}
 imagePullSecrets: {{- range . }}{{ list (dict "name" .) | toYaml | nindent 2 }}{{ end }}
 {{ end -}}
 {{- with .Values.operator.priorityClassName -}}

@@ -17,6 +17,13 @@ NAMESPACE = "flotilla-system"
 HELM_TIMEOUT_SECONDS = 300
 HOOK = "helm.sh/hook"
 
+# Flotilla's own images, which the chart has no default for.
+IMAGES = {
+    "images.operator.repository": '"registry.example/flotilla/operator"',
+    "images.runtime.repository": '"registry.example/flotilla/runtime"',
+    "images.milvus.repository": '"registry.example/flotilla/milvus-lite"',
+}
+
 Manifest = dict[str, Any]
 
 
@@ -60,8 +67,8 @@ def annotations(manifest: Manifest) -> Mapping[str, str]:
 
 
 def everything(values: Mapping[str, str] | None = None, *, release: str = RELEASE) -> list[Manifest]:
-    """Every manifest of the chart."""
-    text = _template(release, *setting(values or {}))
+    """Every manifest of the chart; Flotilla's own images are named."""
+    text = _template(release, *setting({**IMAGES, **(values or {})}))
     return [manifest for manifest in yaml.load_all(text, Loader=yaml.CSafeLoader) if manifest]
 
 

@@ -5,6 +5,7 @@ or a wrong type; the message names the field. A wrong guess would affect every n
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +21,7 @@ from flotilla_operator.workloads.node_cache import plain_path
 Seconds = Annotated[float, Field(gt=0)]
 Image = Annotated[str, Field(min_length=1)]
 Label = Annotated[str, Field(min_length=1)]
+PROXY = re.compile(r"https?://[^\s/]\S*")
 
 
 class Section(BaseModel):
@@ -33,13 +35,14 @@ class Section(BaseModel):
 class Images(Section):
     """The images of the pods that the operator makes, each with its digest where it has one.
 
-    `engine_cpu` is for replicas without an accelerator; when it is not set, they get `engine`.
+    `engine_cpu` is for replicas without an accelerator; when it is not set, they get `engine`. `milvus` is
+    empty where the chart names none: only indexes with Milvus Lite need it.
     """
 
     runtime: Image
     haproxy: Image
     redis: Image
-    milvus: Image
+    milvus: str = ""
     engine: Image
     engine_cpu: Annotated[Image | None, Field(alias="engineCPU")] = None
 
@@ -119,6 +122,24 @@ class ModelCache(Section):
         return tuple(plain)
 
 
+class Proxy(Section):
+    """The proxies for addresses outside of the cluster, by scheme; `no_proxy` lists hosts without one.
+
+    They may contain a password, so no message quotes them.
+    """
+
+    http_proxy: Annotated[str, Field(max_length=2048)] = ""
+    https_proxy: Annotated[str, Field(max_length=2048)] = ""
+    no_proxy: Annotated[str, Field(max_length=8192)] = ""
+
+    @field_validator("http_proxy", "https_proxy")
+    @classmethod
+    def _is_an_address(cls, named: str) -> str:
+        if named and not PROXY.fullmatch(named):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return named
+
+
 class Leader(Section):
     """The leader's Lease; the default times are those of controller-runtime."""
 
@@ -169,6 +190,7 @@ class OperatorConfig(Section):
     labels: Labels = Labels()
     placement: Placement = Placement()
     model_cache: ModelCache = ModelCache()
+    proxy: Proxy = Proxy()
     leader: Leader = Leader()
     loop: Loop = Loop()
     scraping: Scraping = Scraping()

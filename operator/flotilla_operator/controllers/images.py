@@ -2,6 +2,7 @@
 
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.proxies import Proxies
 
 
 def images_of(config: OperatorConfig) -> Images:
@@ -16,5 +17,13 @@ def images_of(config: OperatorConfig) -> Images:
         pull_policy=config.image_pull_policy,
         pull_secrets=config.image_pull_secrets,
         metrics_peers=config.monitoring.peers,
+        proxies=proxies_of(config),
         accelerator_tolerations=tuple(one.manifest() for one in config.placement.tolerations),
     )
+
+
+def proxies_of(config: OperatorConfig) -> Proxies:
+    """The proxies for addresses outside of the cluster."""
+    named = config.proxy
+    exempt = tuple(entry for part in named.no_proxy.split(",") if (entry := part.strip()))
+    return Proxies(http=named.http_proxy, https=named.https_proxy, exempt=exempt)

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 
 from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.workloads.proxies import NO_PROXIES, Proxies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
     """What the chart sets for all pods: the image of each part, and how the kubelet pulls them.
 
-    Engines for accelerators and CPUs differ. `accelerator_tolerations` are those of core/v1 that pods with
-    accelerators get beside their own. `metrics_peers` are the peers (networking.k8s.io/v1) that alone may
-    scrape metrics; without any, everybody may.
+    Engines for accelerators and CPUs differ. `milvus` is empty where the chart names none.
+    `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their own.
+    `metrics_peers` are the peers (networking.k8s.io/v1) that alone may scrape metrics; without any, everybody
+    may. `proxies` are for addresses outside of the cluster.
     """
 
     runtime: str
@@ -24,3 +26,4 @@ class Images:
     pull_secrets: tuple[str, ...] = ()
     accelerator_tolerations: tuple[Manifest, ...] = ()
     metrics_peers: tuple[Manifest, ...] = ()
+    proxies: Proxies = NO_PROXIES

@@ -24,11 +24,13 @@ from flotilla_operator.workloads.model_source import (
 from flotilla_operator.workloads.node_cache import (
     FETCHERS_VARIABLES,
     folder_maker,
+    hub_url,
     is_on_node,
     own_folder,
     plain_path,
 )
 from flotilla_operator.workloads.objects import container
+from flotilla_operator.workloads.proxies import unless_set
 from flotilla_runtime import contract
 
 CACHE_VOLUME = "models"
@@ -89,6 +91,9 @@ def _model_container(namespace: str, spec: ModelReplicaSetSpec, images: Images) 
         secret = spec.model.token_secret_ref
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
         ours.append({"name": contract.ENV_HUB_TOKEN, "valueFrom": reference})
+    if fetches:
+        proxies = images.proxies.variables(hub_url(spec))
+        ours += unless_set(proxies, (variable.name for variable in spec.engine.env))
     variables = merged_environment(ours, spec)
     if keeps_on_node(spec):
         variables = [variable for variable in variables if variable["name"] in FETCHERS_VARIABLES]

@@ -52,6 +52,12 @@ def own_folder(namespace: str, spec: ModelReplicaSetSpec) -> str:
     return f"{namespace}/{stable_hash(_hub(spec), length=16)}"
 
 
+def hub_url(spec: ModelReplicaSetSpec) -> str:
+    """The hub's address; the default one where it is read from somewhere else."""
+    hub = _hub(spec)
+    return hub if isinstance(hub, str) else DEFAULT_HUB
+
+
 def folder_maker(namespace: str, spec: ModelReplicaSetSpec, images: Images, volume: str) -> Manifest:
     """The container that makes the set's part of the folder, as root and with nothing of the user's."""
     made = container(

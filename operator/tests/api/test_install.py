@@ -1,6 +1,6 @@
 """The definitions on a real API server, and every file of examples/ on it.
 
-The oldest that is supported: test_oldest_kubernetes.py.
+The newest that is supported: test_newest_kubernetes.py.
 """
 
 from collections.abc import Iterator

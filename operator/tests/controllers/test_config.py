@@ -94,6 +94,15 @@ def test_the_levels_and_the_interconnect_are_configuration() -> None:
                 ("seconds without NoExecute", {"key": "k", "tolerationSeconds": 1}, ""),
             )
         ),
+        *(
+            pytest.param({"images": IMAGES, "proxy": wrong}, f"proxy.{field}", id=name)
+            for name, wrong, field in (
+                ("a proxy without a scheme", {"httpProxy": "u:s3cret@proxy:3128"}, "httpProxy"),
+                ("a proxy of another scheme", {"httpsProxy": "socks5://u:s3cret@proxy"}, "httpsProxy"),
+                ("a proxy without a host", {"httpsProxy": "http://"}, "httpsProxy"),
+                ("a misspelt proxy", {"http": "http://u:s3cret@proxy"}, "http"),
+            )
+        ),
         pytest.param([], "(document)", id="not an object"),
     ],
 )
@@ -102,6 +111,7 @@ def test_a_wrong_field_is_named(document: Any, field: str) -> None:
         parse_config(document)
     assert raised.value.field == field
     assert field in str(raised.value)
+    assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

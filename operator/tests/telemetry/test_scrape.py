@@ -260,3 +260,13 @@ def test_metrics_have_the_names_of_controller_runtime() -> None:
         assert f"# TYPE {name} " in text
     assert "flotilla_workqueue_depth 4.0" in text
     assert "flotilla_leader 1.0" in text
+
+
+async def test_no_proxy_is_asked_for_a_pod_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with scraping() as (endpoint, scraper, measurements):
+        scraper.set_targets("set", [target(endpoint)])
+        await until(lambda: measurements.latest("pod"))

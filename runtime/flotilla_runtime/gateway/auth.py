@@ -22,6 +22,7 @@ import httpx
 import structlog
 
 from flotilla_runtime.contract import DOMAIN, url_host
+from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.gateway.problems import ProblemError, unavailable
 
 KEPT_SECONDS: Final = 60.0
@@ -234,6 +235,7 @@ def api_server_client(environment: Mapping[str, str], ca_path: str) -> httpx.Asy
         base_url=f"https://{url_host(host)}:{port}",
         verify=ssl.create_default_context(cafile=ca_path),
         timeout=REVIEW_TIMEOUT_SECONDS,
+        mounts=DIRECT,
     )
 
 

@@ -31,6 +31,7 @@ from flotilla_runtime.contract import (
     BuildStep,
     StepReport,
 )
+from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.indexing.embedding import EmbeddingClient
 from flotilla_runtime.indexing.errors import BuildError
 from flotilla_runtime.indexing.parsing import ParserProcess, memory_of_parser
@@ -83,7 +84,8 @@ async def run_step(
     environment: Mapping[str, str],
 ) -> StepReport:
     """Connect to Milvus and the embedder, and run one step."""
-    async with httpx.AsyncClient(timeout=httpx.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)) as http:
+    timeout = httpx.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)
+    async with httpx.AsyncClient(timeout=timeout, mounts=DIRECT) as http:
         store = Store(config.milvus, environment.get(ENV_MILVUS_TOKEN))
         context = StepContext(
             config=config,

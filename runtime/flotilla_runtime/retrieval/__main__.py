@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from flotilla_runtime.contract import CONFIG_PATH, ENV_EMBEDDER_KEY, ENV_MILVUS_TOKEN, RetrieverConfig
+from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.indexing.store import Store
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.retrieval.application import RetrieverApplication
@@ -26,7 +27,7 @@ async def serve(config: RetrieverConfig) -> None:
     deadline_seconds = config.deadline_milliseconds / 1000
     store = Store(config.milvus, os.environ.get(ENV_MILVUS_TOKEN))
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    async with httpx.AsyncClient(limits=limits, timeout=deadline_seconds) as http:
+    async with httpx.AsyncClient(limits=limits, timeout=deadline_seconds, mounts=DIRECT) as http:
         generations = Generations(store, config.alias)
         retriever = Retriever(store, generations, http, key=os.environ.get(ENV_EMBEDDER_KEY))
         application = RetrieverApplication(config, retriever, generations).build()

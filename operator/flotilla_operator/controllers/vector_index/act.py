@@ -17,7 +17,7 @@ from flotilla_operator.controllers.vector_index.next_step import NextReason, Nex
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.progress import Progress
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Observed
-from flotilla_operator.objects.resources import JOBS, Manifest
+from flotilla_operator.objects.resources import JOBS, STATEFUL_SETS, Manifest
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.milvus import milvus
 
@@ -69,7 +69,12 @@ def _standing(observed: Observed) -> list[Apply]:
     objects = standing_objects(
         observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
     )
-    return [Apply(manifest=manifest) for manifest in objects]
+    return [Apply(manifest=manifest) for manifest in objects if not _has_no_image(manifest, observed)]
+
+
+def _has_no_image(manifest: Manifest, observed: Observed) -> bool:
+    """Whether it is Milvus Lite without an image; one that runs already stays as it is."""
+    return observed.lacks_milvus_image and manifest["kind"] == STATEFUL_SETS.kind
 
 
 def _unused_lite(decision: Decision) -> list[Delete]:

@@ -4,8 +4,10 @@ It runs inside the operator, because no new Job can be created in a namespace th
 Milvus' HTTP interface, which needs no extra library. It always ends at a deadline and reports what it left
 behind: whatever answers at that address must not block the deletion of the index or of its namespace. A user
 chose the address, so no redirect is followed, an answer may have 1 MiB, and a link-local address, where
-clouds keep the credentials of their machines, is never connected to. Milvus
-knows collections only by their names, so those of the index are found by the prefix that it gives them
+clouds keep the credentials of their machines, is never connected to. A proxy is asked for no such address
+either, nor for a name of one, as far as the operator can resolve names.
+
+Milvus knows collections only by their names, so those of the index are found by the prefix that it gives them
 (`workloads.vector_index.identity`). A new index of the same name has the same prefix. Its promotion writes
 its UID into the collection's descriptor, and what another index has promoted is left alone.
 """
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -67,6 +70,7 @@ class Remains:
     alias: str
     prefix: str
     index_uid: str
+    proxy: str | None = None
 
 
 async def remove(remains: Remains) -> Cleanup:
@@ -89,11 +93,13 @@ async def remove(remains: Remains) -> Cleanup:
 async def _remove(remains: Remains) -> None:
     headers = {"Authorization": f"Bearer {remains.token}"} if remains.token else {}
     connector = aiohttp.TCPConnector(socket_factory=socket_unless_link_local)
+    through = await _way_to(remains)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
 
         async def call(path: str, body: Mapping[str, str]) -> Any:
             url = f"{remains.uri.rstrip('/')}/v2/vectordb/{path}"
-            async with session.post(url, json={"dbName": remains.database, **body}, **ONE_ANSWER) as answer:
+            asked = {"json": {"dbName": remains.database, **body}, **ONE_ANSWER, **through}
+            async with session.post(url, **asked) as answer:
                 content = json.loads(await read_answer(answer))
             if not isinstance(content, Mapping) or "code" not in content:
                 raise CleanupError(f"{path}: the answer is not one of Milvus; check spec.milvus.uri")
@@ -112,17 +118,40 @@ async def _remove(remains: Remains) -> None:
                 await call("collections/drop", {"collectionName": name})
 
 
+async def _way_to(remains: Remains) -> Mapping[str, Any]:
+    """How a request names the proxy: its password apart from its address, since errors quote addresses.
+
+    Raises OSError if the proxy would be asked for a link-local address.
+    """
+    if remains.proxy is None:
+        return {}
+    with suppress(socket.gaierror):  # perhaps the proxy knows the name
+        for found in await asyncio.get_running_loop().getaddrinfo(urlsplit(remains.uri).hostname, None):
+            _refuse_link_local(str(found[4][0]))
+    proxy = urlsplit(remains.proxy)
+    login, _, place = proxy.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    basic = aiohttp.encode_basic_auth(unquote(user), unquote(password)) if login else ""
+    to_the_proxy = "proxy_headers" if urlsplit(remains.uri).scheme == "https" else "headers"
+    headers = {"Proxy-Authorization": basic} if basic else {}
+    return {"proxy": f"{proxy.scheme}://{place}", to_the_proxy: headers}
+
+
 def socket_unless_link_local(found: AddrInfo) -> socket.socket:
     """A socket for an address that a name was resolved to; raises OSError for a link-local one.
 
     It is asked after the name was resolved, so that no name can stand for such an address.
     """
     family, kind, protocol, _, address = found
-    host = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    _refuse_link_local(str(address[0]))
+    return socket.socket(family, kind, protocol)
+
+
+def _refuse_link_local(address: str) -> None:
+    host = ipaddress.ip_address(address.partition("%")[0])
     mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
     if (mapped or host).is_link_local:
         raise OSError(errno.EACCES, "the operator connects to no link-local address")
-    return socket.socket(family, kind, protocol)
 
 
 def promoted_by(described: Any) -> str:

@@ -9,7 +9,7 @@ from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, 
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.conditions import is_true
 from flotilla_operator.controllers.controller import World
-from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.images import images_of, proxies_of
 from flotilla_operator.controllers.live_objects import LiveObject, live_object
 from flotilla_operator.controllers.stored_status import without_status
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains
@@ -136,6 +136,7 @@ async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | 
         alias=alias_name(owner),
         prefix=collection_prefix(owner),
         index_uid=owner.uid,
+        proxy=proxies_of(world.config).of(str(there["uri"])),
     )
 
 

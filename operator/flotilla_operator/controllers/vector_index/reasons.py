@@ -44,6 +44,7 @@ class Reason(StrEnum):
     MODEL_NOT_AVAILABLE = "ModelNotAvailable"
     MODEL_AVAILABLE = "ModelAvailable"
 
+    MILVUS_IMAGE_MISSING = "MilvusImageMissing"
     MILVUS_STARTING = "MilvusStarting"
     MILVUS_AVAILABLE = "MilvusAvailable"
     MILVUS_EXTERNAL = "MilvusExternal"

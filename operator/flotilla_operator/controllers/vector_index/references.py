@@ -13,6 +13,7 @@ from flotilla_operator.api.vector_index import VectorIndexSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.conditions import is_true
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, ReportedMissing
 from flotilla_operator.objects.owners import Owner
@@ -22,8 +23,10 @@ from flotilla_operator.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     Reference,
 )
+from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
+from flotilla_operator.workloads.vector_index.milvus import lacks_milvus_image
 from flotilla_operator.workloads.vector_index.retriever import caller_entry
 from flotilla_operator.workloads.vector_index.source import document_source
 from flotilla_runtime import contract
@@ -55,6 +58,7 @@ async def references_seen(owner: Owner, spec: VectorIndexSpec, world: World) -> 
     """Look up everything that the spec refers to."""
     seen = References()
     await _look_at_secrets(seen, owner, spec, world)
+    seen.missing.extend(_missing_image(spec, images_of(world.config)))
     seen.missing.extend(_missing_objects(owner, spec, world.caches))
     return seen
 
@@ -114,6 +118,16 @@ class _Entry:
     field: str
     name: str
     key: str
+
+
+def _missing_image(spec: VectorIndexSpec, images: Images) -> Iterator[ReportedMissing]:
+    if lacks_milvus_image(spec, images):
+        yield ReportedMissing(
+            condition=ConditionType.MILVUS_READY,
+            reason=Reason.MILVUS_IMAGE_MISSING,
+            message="spec.milvus.mode Lite: no image of Milvus Lite is named; set images.milvus.repository "
+            "in the values of Flotilla's chart, or spec.milvus.image",
+        )
 
 
 async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _Entry) -> None:

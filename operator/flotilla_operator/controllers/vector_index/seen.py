@@ -21,7 +21,7 @@ from flotilla_operator.objects.resources import STATEFUL_SETS, Manifest
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
-from flotilla_operator.workloads.vector_index.milvus import milvus
+from flotilla_operator.workloads.vector_index.milvus import lacks_milvus_image, milvus
 from flotilla_runtime import contract
 
 FINALIZER = f"{contract.DOMAIN}/milvus"
@@ -84,6 +84,11 @@ class Observed:
     @property
     def milvus_external(self) -> bool:
         return self.spec.milvus.mode is MilvusMode.EXTERNAL
+
+    @property
+    def lacks_milvus_image(self) -> bool:
+        """Whether Milvus Lite is wanted, and neither the spec nor the chart names its image."""
+        return lacks_milvus_image(self.spec, self.images)
 
     @property
     def milvus_usable(self) -> bool:

@@ -146,6 +146,7 @@ def _worker_pod(
 ) -> objects.PodParts:
     volumes, mounts, environment = _common(workers(owner), owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
+    environment += images.proxies.variables(*(model.url for model in wiring.models))
     container = objects.container(
         "worker",
         images.runtime,

@@ -17,6 +17,7 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.model_source import ClaimSource, HubSource, parse_source
+from flotilla_operator.workloads.node_cache import hub_url
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import (
     INDEX_TYPES,
@@ -216,6 +217,7 @@ def _pod_spec(
     environment = secret_environment(owner, spec, embedder.spec)
     if step is BuildStep.SHARDS:
         environment.append(_memory_limit())
+    addresses = [milvus_connection(owner, spec).uri]
     if step is BuildStep.PLAN:
         environment += [_job_uid(), *_hub_environment(embedder)]
         args += ["--job", f"$({JOB_UID})"]
@@ -225,12 +227,14 @@ def _pod_spec(
             volumes.append({"name": "model", "persistentVolumeClaim": claim})
             mounts.append({"name": "model", "mountPath": contract.TOKENIZER_DIRECTORY, "readOnly": True})
             args += ["--tokenizer", f"{contract.TOKENIZER_DIRECTORY}/{model.folder}".rstrip("/")]
+        else:
+            addresses.append(hub_url(embedder.spec))
     container = objects.container(
         str(step),
         images.runtime,
         pull_policy=images.pull_policy,
         args=args,
-        env=environment,
+        env=[*environment, *images.proxies.variables(*addresses)],
         resources=spec.build.resources.manifest() if _asks(spec) else RESOURCES,
         volumeMounts=mounts,
     )

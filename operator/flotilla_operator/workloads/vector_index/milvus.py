@@ -26,6 +26,11 @@ def milvus(owner: Owner) -> Child:
     return Child(owner=owner, component=COMPONENT, suffix="milvus")
 
 
+def lacks_milvus_image(spec: VectorIndexSpec, images: Images) -> bool:
+    """Whether Milvus Lite is wanted, and neither the spec nor the chart names its image."""
+    return spec.milvus.mode is MilvusMode.LITE and not (spec.milvus.image or images.milvus)
+
+
 def milvus_connection(owner: Owner, spec: VectorIndexSpec) -> contract.MilvusConnection:
     """The address of Milvus for builds and the retriever."""
     if spec.milvus.mode is MilvusMode.EXTERNAL and spec.milvus.uri is not None:

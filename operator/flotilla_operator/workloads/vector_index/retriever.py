@@ -79,7 +79,10 @@ def retriever_objects(
             parts=_pod_parts(
                 part,
                 images,
-                secret_environment(owner, spec, embedder),
+                [
+                    *secret_environment(owner, spec, embedder),
+                    *images.proxies.variables(milvus_connection(owner, spec).uri),
+                ],
                 objects.config_hash_annotation(data, secret_versions),
             ),
         ),

@@ -1,7 +1,7 @@
 """Devices of Dynamic Resource Allocation through the real loop: slices made by hand on KWOK's nodes.
 
 Claims are made by the real controller manager and allocated by the real scheduler. Where the API server
-serves no devices: operator/tests/api/test_oldest_kubernetes.py.
+serves no devices: test_devices_not_served.py.
 """
 
 from typing import Any

@@ -52,6 +52,7 @@ class Stage:
         self.secrets = Secrets(secrets)
         self.measurements = Measurements()
         self.controller = VectorIndexController()
+        self.config = CONFIG
         self.events: list[str] = []
 
     def put(self, *manifests: Manifest) -> None:
@@ -66,7 +67,7 @@ class Stage:
         world = World(
             caches=caches,
             measurements=self.measurements,
-            config=CONFIG,
+            config=self.config,
             secrets=self.secrets,
             decisions=NothingDecided(),
             absent_nodes=NoneIsGone(),
@@ -102,6 +103,12 @@ class Stage:
         status = {"status": live["status"]} if live is not None and "status" in live else {}
         metadata = {**manifest["metadata"], "uid": f"uid-{place[1]}-{place[0]}", "resourceVersion": "1"}
         self.objects[place] = {**manifest, "metadata": metadata, **status}
+
+    def without_image_of_milvus(self) -> "Stage":
+        """From now on the chart names no image of Milvus Lite."""
+        images = self.config.images.model_copy(update={"milvus": ""})
+        self.config = self.config.model_copy(update={"images": images})
+        return self
 
     def ready(self) -> None:
         """Every workload of ours has a ready pod."""

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from flotilla_operator.controllers.config import Proxy
 from flotilla_operator.controllers.vector_index import cleanup
 from flotilla_operator.controllers.vector_index.cleanup import (
     Cleanup,
@@ -22,7 +24,7 @@ from flotilla_operator.controllers.vector_index.cleanup import (
     Remains,
     remove,
 )
-from flotilla_operator.controllers.vector_index.seen import Leaving
+from flotilla_operator.controllers.vector_index.seen import FINALIZER, Leaving
 from tests.builders.vector_index import vector_index
 from tests.controllers.vector_index.indexes import NOW, Stage
 from tests.support.planned import plan_by
@@ -81,12 +83,20 @@ async def test_an_answer_that_is_not_milvus_is_reported_as_what_was_left(body: b
 
 
 @asynccontextmanager
-async def answering(head: str, body: bytes) -> AsyncIterator[tuple[str, list[str]]]:
-    """Answers every request with this status line and headers; yields the URI and the paths asked for."""
+async def answering(
+    head: str, body: bytes, heads: list[str] | None = None
+) -> AsyncIterator[tuple[str, list[str]]]:
+    """Answers every request with this status line and headers; yields the URI and the paths asked for.
+
+    `heads` gets the whole head of each request.
+    """
     paths: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        paths.append((await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)[1])
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        paths.append(asked.split(" ", 2)[1])
+        if heads is not None:
+            heads.append(asked)
         with suppress(ConnectionError):
             writer.write(head.encode() + b"\r\nConnection: close\r\n\r\n" + body)
             await writer.drain()
@@ -301,3 +311,66 @@ def test_a_token_that_is_not_text_is_waited_for_until_the_deadline() -> None:
     [event] = over.events
     assert event.reason == "CleanupIncomplete"
     assert "not UTF-8" in event.note
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("http://milvus.invalid:19530", "http://milvus.invalid:19530/v2/vectordb/collections/list"),
+        ("https://milvus.invalid", "milvus.invalid:443"),
+    ],
+)
+async def test_a_milvus_outside_is_asked_through_the_proxy_with_its_password_apart(
+    uri: str, asked: str
+) -> None:
+    heads: list[str] = []
+    async with answering("HTTP/1.1 407 Who are you", b"", heads) as (proxy, paths):
+        through = proxy.replace("//", "//somebody:s3cret@")
+        done = await remove(replace(remains(uri), proxy=through))
+    assert paths == [asked]
+    assert "Proxy-Authorization: Basic c29tZWJvZHk6czNjcmV0\r\n" in heads[0]
+    assert done.state is CleanupState.GIVEN_UP
+    assert "407" in done.message
+    assert "s3cret" not in done.message
+
+
+async def test_a_proxy_that_does_not_answer_is_told_without_its_password() -> None:
+    done = await remove(replace(remains("https://milvus.invalid"), proxy="http://u:s3cret@127.0.0.1:1"))
+    assert done.state is CleanupState.GIVEN_UP
+    assert "127.0.0.1" in done.message
+    assert "s3cret" not in done.message
+
+
+async def test_no_proxy_is_asked_for_a_name_of_a_link_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolves(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 0))]
+
+    async with answering("HTTP/1.1 200 OK", b"{}") as (proxy, paths):
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolves)
+        done = await remove(replace(remains("http://metadata.invalid"), proxy=proxy))
+    assert "link-local" in done.message
+    assert paths == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "proxied"),
+    [
+        pytest.param("https://milvus.example.com", True, id="outside"),
+        pytest.param("http://milvus.db.svc:19530", False, id="in the cluster"),
+        pytest.param("http://169.254.169.254", False, id="link-local, and refused later"),
+        pytest.param("https://milvus.corp.example", False, id="exempt by the chart"),
+    ],
+)
+def test_which_milvus_is_asked_through_the_charts_proxy(uri: str, proxied: bool) -> None:
+    stage = Stage(
+        vector_index(milvus={"mode": "External", "uri": uri}, retention={"deletionPolicy": "Delete"})
+    )
+    named = Proxy(
+        http_proxy="http://proxy:3128", https_proxy="http://proxy:3128", no_proxy=" a, corp.example"
+    )
+    stage.config = stage.config.model_copy(update={"proxy": named})
+    stage.index["metadata"] |= {"finalizers": [FINALIZER], "deletionTimestamp": NOW.isoformat()}
+    leaving = stage.observe()
+    assert isinstance(leaving, Leaving)
+    assert leaving.remains is not None
+    assert leaving.remains.proxy == ("http://proxy:3128" if proxied else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.cluster.writes import Apply, Create, JsonPatch
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildReason, BuildStep, DeadLetter, StepReport
@@ -151,6 +151,42 @@ def test_what_is_missing_is_named_and_no_build_starts(
     assert part in stage.status["blockedBy"]
     assert stage.jobs() == {}
     assert stage.condition("Ready")[0] == "False"
+
+
+def test_without_an_image_of_milvus_lite_the_value_is_named_and_no_pod_is_made() -> None:
+    stage = Stage().without_image_of_milvus()
+    stage.step()
+    assert stage.condition("MilvusReady") == ("False", "MilvusImageMissing")
+    assert "images.milvus.repository" in stage.message("MilvusReady")
+    assert ("StatefulSet", "handbook-milvus") not in stage.objects
+    assert stage.jobs() == {}
+
+
+@pytest.mark.parametrize(
+    "milvus",
+    [
+        pytest.param({"image": "registry.example/milvus:1"}, id="the spec names an image"),
+        pytest.param({"mode": "External", "uri": "http://milvus.example:19530"}, id="Milvus is the user's"),
+    ],
+)
+def test_the_charts_image_of_milvus_lite_is_not_always_needed(milvus: dict[str, Any]) -> None:
+    stage = Stage(vector_index(milvus=milvus)).without_image_of_milvus()
+    stage.step()
+    stage.ready()
+    stage.step()
+    assert set(stage.jobs()) == {"plan"}
+
+
+def test_a_milvus_lite_that_runs_stays_when_the_chart_names_its_image_no_more() -> None:
+    stage = Stage()
+    stage.build()
+    stage.without_image_of_milvus()
+    before = stage.objects["StatefulSet", "handbook-milvus"]
+    plan = stage.step()
+    assert stage.condition("MilvusReady") == ("False", "MilvusImageMissing")
+    assert stage.objects["StatefulSet", "handbook-milvus"] == before
+    assert not {"StatefulSet"} & {w.manifest["kind"] for w in plan.writes if isinstance(w, Apply)}
+    assert not any(isinstance(write, Delete) for write in plan.writes)
 
 
 def test_it_goes_on_when_the_model_appears() -> None:

@@ -86,6 +86,12 @@ def lost_its_report() -> Stage:
     return stage
 
 
+def has_no_image() -> Stage:
+    stage = Stage().without_image_of_milvus()
+    stage.step()
+    return stage
+
+
 def is_taken(name: str, kind: str = "Service") -> Callable[[], Stage]:
     metadata = {"name": name, "namespace": "default", "uid": "uid-theirs"}
     theirs = {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": {}}
@@ -142,6 +148,9 @@ def broken_model() -> dict[str, Any]:
         ),
         pytest.param(on(), EMBEDDER, "True", Reason.MODEL_AVAILABLE, id="the model is up"),
         pytest.param(on(), MILVUS, "False", Reason.MILVUS_STARTING, id="Milvus is not up yet"),
+        pytest.param(
+            has_no_image, MILVUS, "False", Reason.MILVUS_IMAGE_MISSING, id="nobody names an image of Milvus"
+        ),
         pytest.param(planning, MILVUS, "True", Reason.MILVUS_AVAILABLE, id="Milvus is up"),
         pytest.param(
             on(milvus=EXTERNAL), MILVUS, "True", Reason.MILVUS_EXTERNAL, id="a Milvus of the user's"

@@ -1,0 +1,79 @@
+"""The newest Kubernetes that is supported: our kinds, what the operator writes, and the chart."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from flotilla_operator.api.generate import ROOT
+from flotilla_operator.api.kinds import KINDS
+from local_cluster import definitions
+from local_cluster.api_client import documents
+from local_cluster.control_plane import ControlPlane, Options
+from local_cluster.pytest_plugin import create_namespace
+from tests.support.chart import CHART, IMAGES, NAMESPACE, RELEASE, helm, setting
+from tests.support.kinds import kinds_operator
+from tests.support.waiting import eventually
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+PLACES = {kind.name: ("/apis/flotilla.dev/v1alpha1", kind.plural) for kind in KINDS}
+PLACES["ConfigMap"] = ("/api/v1", "configmaps")
+# Engine pods are not among it: they would need a node.
+MADE = {
+    *("ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Role"),
+    *("RoleBinding", "Secret", "Service", "ServiceAccount", "StatefulSet"),
+}
+
+pytestmark = [
+    pytest.mark.apiserver,
+    pytest.mark.xdist_group("newest"),
+    pytest.mark.timeout(1800),  # where nobody ran `make tools`, it builds this API server first
+]
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    options = Options(newest=True, definitions=definitions.OURS)
+    with ControlPlane(tmp_path_factory.mktemp("newest-plane"), options) as plane:
+        yield plane
+
+
+def test_it_is_the_newest(newest: ControlPlane) -> None:
+    assert newest.client.get("/version")["gitVersion"].startswith("v1.37.")
+
+
+def test_it_takes_definitions_and_examples(newest: ControlPlane) -> None:
+    assert len(EXAMPLES) >= len(KINDS)
+    for path in EXAMPLES:
+        namespace = create_namespace(newest)
+        for manifest in documents(path.read_text()):
+            root, plural = PLACES[manifest["kind"]]
+            folder = f"{root}/namespaces/{namespace}/{plural}"
+            assert newest.client.create(f"{folder}?fieldValidation=Strict", manifest)["metadata"]["uid"]
+
+
+def test_the_operator_makes_there_what_it_makes_of_an_example(
+    newest: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    namespace = create_namespace(newest)
+    newest.kubectl("apply", f"--filename={ROOT}/examples/agentfleet.yaml", f"--namespace={namespace}")
+    folder = tmp_path_factory.mktemp("operator")
+    with kinds_operator(newest, folder, *(kind.name for kind in KINDS)) as operator:
+        eventually(lambda: made(newest, namespace) >= MADE, what=f"all of {sorted(MADE)}")
+        assert operator.failures() == []
+
+
+def made(plane: ControlPlane, namespace: str) -> set[str]:
+    """The kinds of which the operator made something."""
+    kinds = ",".join(sorted(kind.lower() for kind in MADE))
+    selector = "--selector=app.kubernetes.io/managed-by=flotilla"
+    shown = plane.kubectl(
+        "get", kinds, selector, "--output=jsonpath={.items[*].kind}", f"--namespace={namespace}"
+    )
+    return set(shown.split())
+
+
+def test_the_chart_installs_there(newest: ControlPlane) -> None:
+    place = (f"--namespace={NAMESPACE}", f"--kubeconfig={newest.kubeconfig}")
+    values = setting({**IMAGES, "crds.install": "false"})
+    helm("install", RELEASE, str(CHART), *place, "--create-namespace", *values)
+    assert RELEASE in helm("list", "--short", *place).split()

@@ -1,0 +1,8 @@
+"""Clients of what is in the cluster: they use no proxy, whatever the environment names.
+
+The environment counts for everything else, as for the authorities that are trusted.
+"""
+
+from typing import Final
+
+DIRECT: Final = {"http://": None, "https://": None, "all://": None}  # httpx' transports by address
