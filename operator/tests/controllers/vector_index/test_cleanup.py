@@ -341,6 +341,7 @@ async def test_a_proxy_that_does_not_answer_is_told_without_its_password() -> No
     assert "s3cret" not in done.message
 
 
+@pytest.mark.attack("It does so where the chart names a proxy")
 async def test_no_proxy_is_asked_for_a_name_of_a_link_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolves(*_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 0))]
