@@ -1,0 +1,197 @@
+"""The chart's restrict.enabled on a real API server: what users of the kinds may not say, and what passes."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local_cluster.api_client import ApiClient
+from local_cluster.control_plane import ControlPlane
+from local_cluster.errors import ApiError
+from tests.builders.api_objects import smallest
+from tests.support.chart import rendered
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
+
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+KINDS = {
+    "ModelReplicaSet": "modelreplicasets",
+    "VectorIndex": "vectorindexes",
+    "AgentFleet": "agentfleets",
+}
+VALUES = {
+    "restrict.enabled": "true",
+    "restrict.serviceAccounts": json.dumps(["models"]),
+    "restrict.imagePrefixes": json.dumps(["registry.example.com/llm/"]),
+}
+SECRET = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+PLAIN = [
+    {"name": "A", "value": "b"},
+    {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+]
+
+
+@pytest.fixture(scope="module")
+def restricted(running_control_plane: ControlPlane) -> Iterator[ApiClient]:
+    """The API server with the policies of the chart, for namespaces of these tests alone."""
+    client = running_control_plane.client
+    made = []
+    for manifest in rendered(VALUES):
+        if manifest["kind"].startswith("ValidatingAdmissionPolicy"):
+            path = POLICIES if manifest["kind"] == "ValidatingAdmissionPolicy" else BINDINGS
+            if path == BINDINGS:
+                only_here = {"namespaceSelector": {"matchLabels": {"restricted": "yes"}}}
+                manifest["spec"]["matchResources"] = only_here
+            client.create(path, manifest)
+            made.append(f"{path}/{manifest['metadata']['name']}")
+    assert len(made) == 6
+    yield client
+    for path in made:
+        client.delete(path)
+
+
+@pytest.fixture(scope="module")
+def namespace(restricted: ApiClient) -> Iterator[str]:
+    name = f"restricted-{secrets.token_hex(3)}"
+    labels = {"restricted": "yes"}
+    restricted.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+    deadline = time.monotonic() + 60
+    while attempt(restricted, name, "ModelReplicaSet", {"pod": {"serviceAccountName": "x"}}) is None:
+        assert time.monotonic() < deadline, "the policies are not in force"
+        time.sleep(0.5)
+    yield name
+    restricted.delete(f"/api/v1/namespaces/{name}")
+
+
+def attempt(client: ApiClient, namespace: str, kind: str, spec: dict[str, Any]) -> str | None:
+    """Try to create an object; the refusal, or None where it is admitted."""
+    manifest = smallest(kind, name=f"x-{secrets.token_hex(3)}", namespace=namespace)
+    for field, value in spec.items():
+        held = manifest["spec"].get(field)
+        manifest["spec"][field] = {**held, **value} if isinstance(held, dict) else value
+    path = f"/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{KINDS[kind]}?dryRun=All"
+    try:
+        client.create(path, manifest)
+    except ApiError as error:
+        return error.message
+    return None
+
+
+def volume(**source: Any) -> dict[str, Any]:
+    return {"pod": {"volumes": [{"name": "v", **source}]}}
+
+
+@pytest.mark.attack("A user of the kinds reads a Secret of the namespace, or a file of the node")
+@pytest.mark.parametrize(
+    ("kind", "spec", "words"),
+    [
+        pytest.param(SET, {"engine": {"env": [*PLAIN, SECRET]}}, "spec.engine.env", id="a variable"),
+        pytest.param(SET, volume(secret={"secretName": "s"}), "spec.pod.volumes", id="a volume"),
+        pytest.param(
+            SET,
+            volume(projected={"sources": [{"secret": {"name": "s"}}]}),
+            "restrict.volumeTypes",
+            id="a projected volume",
+        ),
+        pytest.param(SET, volume(hostPath={"path": "/"}), "spec.pod.volumes", id="the node's files"),
+    ],
+)
+def test_no_secret_and_no_file_of_the_node_is_read(
+    kind: str, spec: dict[str, Any], words: str, restricted: ApiClient, namespace: str
+) -> None:
+    refusal = attempt(restricted, namespace, kind, spec)
+    assert refusal is not None
+    assert words in refusal
+
+
+@pytest.mark.attack("A user of the kinds runs an image or a service account of their choice")
+@pytest.mark.parametrize(
+    ("kind", "spec", "words"),
+    [
+        pytest.param(SET, {"engine": {"image": "evil/vllm"}}, "restrict.imagePrefixes", id="an engine"),
+        pytest.param(
+            SET,
+            {"engine": {"image": "registry.example.com/llm-evil/vllm"}},
+            "spec.engine.image",
+            id="a name that only begins alike",
+        ),
+        pytest.param("VectorIndex", {"milvus": {"image": "evil/milvus"}}, "spec.milvus.image", id="a Milvus"),
+        pytest.param(
+            SET,
+            {"pod": {"serviceAccountName": "admin"}},
+            "restrict.serviceAccounts",
+            id="a service account",
+        ),
+    ],
+)
+def test_no_other_image_or_service_account_runs(
+    kind: str, spec: dict[str, Any], words: str, restricted: ApiClient, namespace: str
+) -> None:
+    refusal = attempt(restricted, namespace, kind, spec)
+    assert refusal is not None
+    assert words in refusal
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        pytest.param(SET, {}, id="the smallest set"),
+        pytest.param("VectorIndex", {}, id="the smallest index"),
+        pytest.param("AgentFleet", {}, id="the smallest fleet"),
+        pytest.param(SET, {"engine": {"env": PLAIN}}, id="variables without Secrets"),
+        pytest.param(SET, {"pod": {"serviceAccountName": "models"}}, id="an allowed account"),
+        pytest.param(SET, volume(configMap={"name": "m"}), id="an allowed volume"),
+        pytest.param(SET, {"engine": {"image": "registry.example.com/llm/vllm:1"}}, id="an allowed image"),
+    ],
+)
+def test_what_is_allowed_passes(
+    kind: str, spec: dict[str, Any], restricted: ApiClient, namespace: str
+) -> None:
+    assert attempt(restricted, namespace, kind, spec) is None
+
+
+def test_an_older_object_that_is_not_allowed_can_be_changed_elsewhere_and_deleted(
+    restricted: ApiClient, namespace: str
+) -> None:
+    """The object is made while the namespace is not restricted; then it gets and loses a finalizer."""
+    labels = f"/api/v1/namespaces/{namespace}"
+    restricted.merge(labels, {"metadata": {"labels": {"restricted": None}}})
+    manifest = smallest("ModelReplicaSet", name="older", namespace=namespace)
+    manifest["spec"]["pod"] = {"serviceAccountName": "admin"}
+    manifest["metadata"]["finalizers"] = ["example.com/held"]
+    objects = f"/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
+    eventually_created(restricted, objects, manifest)
+    restricted.merge(labels, {"metadata": {"labels": {"restricted": "yes"}}})
+    older = f"{objects}/older"
+    deadline = time.monotonic() + 60
+    while changed(restricted, older, {"spec": {"replicas": 2}}):
+        assert time.monotonic() < deadline, "the policies are not in force"
+        time.sleep(0.5)
+    assert changed(restricted, older, {"metadata": {"labels": {"a": "b"}}})
+    assert changed(restricted, f"{older}/status", {"status": {"replicas": 1}})
+    restricted.delete(older)
+    assert changed(restricted, older, {"metadata": {"finalizers": None}})
+    assert not restricted.exists(older)
+
+
+def eventually_created(client: ApiClient, path: str, manifest: dict[str, Any]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client.create(path, manifest)
+            return
+        except ApiError:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
+def changed(client: ApiClient, path: str, patch: dict[str, Any]) -> bool:
+    try:
+        client.merge(path, patch)
+    except ApiError:
+        return False
+    return True
