@@ -28,6 +28,7 @@ VALUES = {
     "restrict.serviceAccounts": json.dumps(["models"]),
     "restrict.imagePrefixes": json.dumps(["registry.example.com/llm/"]),
 }
+SET = "ModelReplicaSet"
 SECRET = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
 PLAIN = [
     {"name": "A", "value": "b"},
