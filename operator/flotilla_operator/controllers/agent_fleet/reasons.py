@@ -33,6 +33,7 @@ class Reason(StrEnum):
 
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
 
     REDIS_AVAILABLE = "RedisAvailable"
     REDIS_STARTING = "RedisStarting"

@@ -95,7 +95,8 @@ class References:
         variable = None
         if (ref := endpoint.api_key_secret_ref) is not None:
             field_path = f"spec.models[{model.role}].endpoint.apiKeySecretRef"
-            if not await self._entry(field_path, ref.name, ref.key, self._found.missing_models):
+            missing = self._found.missing_models
+            if not await self._entry(field_path, ref.name, ref.key, missing, to=endpoint.url):
                 return
             variable = self._key_of(model.role, ref.name, ref.key)
         self._found.models.append(
@@ -224,8 +225,12 @@ class References:
                 )
             )
 
-    async def _entry(self, field_path: str, name: str, key: str, missing: list[Missing]) -> bool:
-        """Whether a secret has this entry. A missing secret or entry is added to `missing`."""
+    async def _entry(
+        self, field_path: str, name: str, key: str, missing: list[Missing], *, to: str | None = None
+    ) -> bool:
+        """Whether a secret has this entry, and may be sent to the URL `to`. What is wrong is added to
+        `missing`.
+        """
         secret = await self._secret(field_path, name, missing)
         if secret is None:
             return False
@@ -236,6 +241,10 @@ class References:
                     message=f"{field_path}: the Secret {name!r} has no entry {key!r}; add it",
                 )
             )
+            return False
+        if to is not None and (why := self._world.why_not_sent(secret, to)) is not None:
+            message = f"{field_path}: the Secret {name!r} is not sent: {why}"
+            missing.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
             return False
         self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     FIELDS_IGNORED = "FieldsIgnored"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
     CLAIM_MISSING = "ClaimMissing"
     DEVICE_CLASS_MISSING = "DeviceClassMissing"
     DEVICE_CLASS_NOT_COUNTABLE = "DeviceClassNotCountable"

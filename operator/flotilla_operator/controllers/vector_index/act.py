@@ -66,6 +66,9 @@ def _claim(decision: Decision, wanted: Manifest) -> Write:
 
 
 def _standing(observed: Observed) -> list[Apply]:
+    """A retriever that would send its token elsewhere stays as it is."""
+    if not observed.may_send_its_token:
+        return []
     objects = standing_objects(
         observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
     )

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
 
     CLAIM_MISSING = "ClaimMissing"
     CONFIG_MAP_MISSING = "ConfigMapMissing"

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
+from flotilla_operator.objects.send_to import ANNOTATION
 from tests.builders.agent_fleet import agent_fleet, served_index, served_model
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
 WITH_KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
 OWN_REDIS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
+OTHERS_KEY = {"url": "https://m.example/v1", "model": "gpt", "apiKeySecretRef": {"name": "others"}}
+WITH_A_KEY_FOR_ANOTHER = {"models": [{"role": "Default", "endpoint": OTHERS_KEY}]}
 ELSEWHERE = {
     "models": [
         {
@@ -134,6 +137,15 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             True,
             id="an entry of a secret",
         ),
+        pytest.param(
+            (),
+            WITH_A_KEY_FOR_ANOTHER,
+            MODELS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list m.example:443",
+            True,
+            id="a key for another endpoint",
+        ),
     ],
 )
 async def test_what_is_missing_is_named_and_says_who_mends_it(
@@ -144,7 +156,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
     says: str,
     stalled: bool,
 ) -> None:
-    stage = Stage(*objects, empty={"other": "x"})
+    stage = Stage(*objects, empty={"other": "x"}, others={"apiKey": "x", ANNOTATION: "other.example"})
     plan = await stage.plan(agent_fleet(**spec))
     found = condition(plan, condition_type)
     assert (found["status"], found["reason"]) == ("False", reason)

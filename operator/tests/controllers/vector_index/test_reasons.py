@@ -11,6 +11,7 @@ import pytest
 
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, EventReason, Phase, Reason
+from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 from tests.builders.model_replica_set import model_replica_set
 from tests.builders.vector_index import vector_index
@@ -161,6 +162,13 @@ def broken_model() -> dict[str, Any]:
             "False",
             Reason.SECRET_KEY_MISSING,
             id="no entry for the token of Milvus",
+        ),
+        pytest.param(
+            lambda: with_secret({"token": b"x", ANNOTATION: b"milvus.elsewhere"}),
+            MILVUS,
+            "False",
+            Reason.SECRET_FOR_ELSEWHERE,
+            id="a token for another Milvus",
         ),
         pytest.param(is_taken("handbook-milvus"), MILVUS, "False", Reason.NAME_TAKEN, id="Milvus' name"),
         pytest.param(on(), BUILT, "False", Reason.WAITING, id="the build cannot begin yet"),
