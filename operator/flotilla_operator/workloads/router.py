@@ -17,6 +17,7 @@ from flotilla_operator.workloads.engine_key import asks_for_our_key, engine_key_
 from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.served import Served, served_by, served_by_all
 from flotilla_runtime import contract
@@ -108,7 +109,7 @@ def router_manifests(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.router.replicas - 1)
         ),
-        objects.deployment(part, replicas=spec.router.replicas, parts=parts),
+        with_options(objects.deployment(part, replicas=spec.router.replicas, parts=parts), spec.router.pod),
     ]
 
 

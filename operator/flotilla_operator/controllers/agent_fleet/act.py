@@ -56,7 +56,7 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
     if spec.queue.redis.mode is RedisMode.MANAGED:
         yield from first
         yield _claim(observed, decision.claim)
-        yield from map(apply, workloads.redis_manifests(owner, spec.queue.redis, images))
+        yield from map(apply, _redis(observed, decision))
     else:
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
@@ -68,6 +68,13 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
     # again; after this write no pod with the old password is left out.
     if decision.password.reason is PasswordReason.LOST:
         yield from password
+
+
+def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
+    manifests = workloads.redis_manifests(observed.owner, observed.spec.queue.redis, observed.images)
+    if decision.redis is PartReason.WRITTEN:
+        return manifests
+    return [manifest for manifest in manifests if manifest["kind"] != STATEFUL_SETS.kind]
 
 
 def _claim(observed: Observed, reason: ClaimReason) -> Write:

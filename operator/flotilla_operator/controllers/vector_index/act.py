@@ -16,8 +16,9 @@ from flotilla_operator.controllers.vector_index.farewell import CLEANUP_LOOK_SEC
 from flotilla_operator.controllers.vector_index.next_step import NextReason, NextStep
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.progress import Progress
+from flotilla_operator.controllers.vector_index.reasons import ConditionType
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Observed
-from flotilla_operator.objects.resources import JOBS, Manifest
+from flotilla_operator.objects.resources import JOBS, STATEFUL_SETS, Manifest
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.milvus import milvus
 
@@ -69,7 +70,13 @@ def _standing(observed: Observed) -> list[Apply]:
     objects = standing_objects(
         observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
     )
-    return [Apply(manifest=manifest) for manifest in objects]
+    return [Apply(manifest=manifest) for manifest in objects if not _would_end_milvus(observed, manifest)]
+
+
+def _would_end_milvus(observed: Observed, manifest: Manifest) -> bool:
+    """Whether the pod of Milvus Lite would be deleted for one that admission refuses."""
+    refused = any(missing.condition is ConditionType.MILVUS_READY for missing in observed.missing)
+    return refused and manifest["kind"] == STATEFUL_SETS.kind
 
 
 def _unused_lite(decision: Decision) -> list[Delete]:

@@ -12,6 +12,7 @@ from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
@@ -66,15 +67,18 @@ def retriever_objects(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.retriever.replicas - 1)
         ),
-        objects.deployment(
-            part,
-            replicas=spec.retriever.replicas,
-            parts=_pod_parts(
+        with_options(
+            objects.deployment(
                 part,
-                images,
-                secret_environment(owner, spec, embedder),
-                objects.config_hash_annotation(data, secret_versions),
+                replicas=spec.retriever.replicas,
+                parts=_pod_parts(
+                    part,
+                    images,
+                    secret_environment(owner, spec, embedder),
+                    objects.config_hash_annotation(data, secret_versions),
+                ),
             ),
+            spec.retriever.pod,
         ),
     ]
 
