@@ -31,6 +31,11 @@ def template_with(template: Manifest, options: PodOptions) -> Manifest:
     return {**template, "metadata": metadata, "spec": spec}
 
 
+def field_refused(manifest: Manifest, path: str, options: PodOptions) -> str:
+    """The field to name if the API server refuses the object: the options, where its pods have any."""
+    return path if options.model_fields_set and "template" in manifest.get("spec", {}) else ""
+
+
 def asks(resources: ResourceRequirements) -> bool:
     """Whether the user says anything about resources."""
     return bool(resources.requests or resources.limits)

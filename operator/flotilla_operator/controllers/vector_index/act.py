@@ -19,6 +19,7 @@ from flotilla_operator.controllers.vector_index.progress import Progress
 from flotilla_operator.controllers.vector_index.reasons import ConditionType
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Observed
 from flotilla_operator.objects.resources import JOBS, STATEFUL_SETS, Manifest
+from flotilla_operator.workloads.pod_options import field_refused
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.milvus import milvus
 
@@ -70,7 +71,18 @@ def _standing(observed: Observed) -> list[Apply]:
     objects = standing_objects(
         observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
     )
-    return [Apply(manifest=manifest) for manifest in objects if not _would_end_milvus(observed, manifest)]
+    return [
+        Apply(manifest=manifest, field=_field(observed, manifest))
+        for manifest in objects
+        if not _would_end_milvus(observed, manifest)
+    ]
+
+
+def _field(observed: Observed, manifest: Manifest) -> str:
+    spec = observed.spec
+    if manifest["kind"] == STATEFUL_SETS.kind:
+        return field_refused(manifest, "spec.milvus.pod", spec.milvus.pod)
+    return field_refused(manifest, "spec.retriever.pod", spec.retriever.pod)
 
 
 def _would_end_milvus(observed: Observed, manifest: Manifest) -> bool:
@@ -102,4 +114,7 @@ def _start(observed: Observed, start: Progress) -> list[Write]:
     owner, spec, model = observed.owner, observed.spec, observed.embedder.model
     shards = max(1, start.shards)
     job = build_job(owner, spec, observed.images, model, start.build, start.step, shards=shards)
-    return [Apply(manifest=build_config_map(owner, spec, model, start.build)), Create(manifest=job)]
+    return [
+        Apply(manifest=build_config_map(owner, spec, model, start.build)),
+        Create(manifest=job, field=field_refused(job, "spec.build.pod", spec.build.pod)),
+    ]
