@@ -26,6 +26,7 @@ class MissingParts:
     indexes: tuple[Missing, ...] = ()
     queue: tuple[Missing, ...] = ()
     gateway: tuple[Missing, ...] = ()
+    workers: tuple[Missing, ...] = ()
 
     @property
     def of_secrets(self) -> bool:

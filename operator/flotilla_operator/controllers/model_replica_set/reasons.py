@@ -31,6 +31,7 @@ class Reason(StrEnum):
     DEVICE_CLASS_NOT_COUNTABLE = "DeviceClassNotCountable"
     DEVICE_ATTRIBUTES_CONTRADICT = "DeviceAttributesContradict"
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
     NODE_PATH_NOT_LISTED = "NodePathNotListed"
     NODE_CACHE_MOUNTED = "NodeCacheMounted"
     NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"

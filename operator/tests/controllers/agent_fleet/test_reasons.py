@@ -11,6 +11,7 @@ import pytest
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.objects.send_to import ANNOTATION
 from tests.builders.agent_fleet import agent_fleet, served_index, served_model
+from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
@@ -30,6 +31,7 @@ ELSEWHERE = {
         }
     ]
 }
+SANDBOXED, FIRST = {"runtimeClassName": RUNTIME_CLASS}, {"priorityClassName": PRIORITY_CLASS}
 MODELS, INDEXES, QUEUE = ConditionType.MODELS_READY, ConditionType.INDEXES_READY, ConditionType.QUEUE_READY
 GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
 
@@ -145,6 +147,33 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             "does not list m.example:443",
             True,
             id="a key for another endpoint",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"queue": {"redis": {"pod": SANDBOXED}}},
+            QUEUE,
+            Reason.RUNTIME_CLASS_MISSING,
+            "spec.queue.redis.pod.runtimeClassName: there is no RuntimeClass 'sandboxed'",
+            True,
+            id="the runtime of Redis",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"gateway": {"pod": FIRST}},
+            GATEWAY,
+            Reason.PRIORITY_CLASS_MISSING,
+            "spec.gateway.pod.priorityClassName: there is no PriorityClass 'serving'",
+            True,
+            id="the priority of the gateway",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"workers": {"pod": SANDBOXED}},
+            WORKERS,
+            Reason.RUNTIME_CLASS_MISSING,
+            "spec.workers.pod.runtimeClassName: there is no RuntimeClass 'sandboxed'",
+            True,
+            id="the runtime of the workers",
         ),
     ],
 )

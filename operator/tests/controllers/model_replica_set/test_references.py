@@ -46,6 +46,9 @@ WHOLE_CACHE = model_replica_set(
     pod={"volumeMounts": [{"name": "models", "mountPath": "/all"}]},
 )
 SERVING = model_replica_set(placement={"priorityClassName": "serving"})
+SANDBOXED = model_replica_set(pod={"runtimeClassName": "sandboxed"})
+ROUTED_SANDBOXED = model_replica_set(router={"pod": {"runtimeClassName": "sandboxed"}})
+ROUTED_FIRST = model_replica_set(router={"pod": {"priorityClassName": "serving"}})
 ASKING = model_replica_set(
     placement={"priorityClassName": "serving", "nodeProvisioning": {"mode": "Placeholders"}}
 )
@@ -101,6 +104,13 @@ async def looked_at(
             IN_LIMITS, [], {}, Reason.ACCELERATOR_IN_RESOURCES, id="an accelerator in the limits alone"
         ),
         pytest.param(SERVING, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class"),
+        pytest.param(SANDBOXED, [], {}, Reason.RUNTIME_CLASS_MISSING, id="no such runtime class"),
+        pytest.param(
+            ROUTED_SANDBOXED, [], {}, Reason.RUNTIME_CLASS_MISSING, id="no such runtime class of routers"
+        ),
+        pytest.param(
+            ROUTED_FIRST, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class of routers"
+        ),
         pytest.param(
             ASKING,
             [priority_class("serving", -5)],

@@ -13,10 +13,16 @@ from flotilla_operator.controllers.model_replica_set.observe.engine_room import 
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
 from flotilla_operator.controllers.model_replica_set.observe.priority import wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES
+from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of, runtime_class
+from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES, RUNTIME_CLASSES
 from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_source import ClaimSource
 from flotilla_operator.workloads.node_cache import known_hub_url
+
+CLASS_MISSING = {
+    PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
+    RUNTIME_CLASSES: Reason.RUNTIME_CLASS_MISSING,
+}
 
 
 async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
@@ -38,6 +44,10 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
             )
     if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
         found.append(wrong)
+    found += [
+        Missing(reason=CLASS_MISSING[named.resource], message=named.missing)
+        for named in missing_of(class_references(seen.spec), world.caches)
+    ]
     if (wrong := wrong_device_class(seen.spec, world.caches)) is not None:
         found.append(wrong)
     if (no_room := no_room_to_offload(seen.spec)) is not None:
@@ -83,6 +93,14 @@ def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
             )
         )
     return wanted
+
+
+def class_references(spec: ModelReplicaSetSpec) -> list[NamedClass]:
+    """The classes that pods of a set get, except the PriorityClass of its engines."""
+    return [
+        *runtime_class("spec.pod", spec.pod.runtime_class_name),
+        *classes_of("spec.router.pod", spec.router.pod),
+    ]
 
 
 def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
