@@ -16,7 +16,7 @@ from flotilla_operator.api.schema import structural
 from local_cluster import definitions
 from local_cluster.control_plane import ControlPlane
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples" / "models").glob("*.yaml")])
 
 
 def status_of(kind: Kind) -> dict[str, object]:

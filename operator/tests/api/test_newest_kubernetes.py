@@ -14,7 +14,7 @@ from tests.support.chart import CHART, IMAGES, NAMESPACE, RELEASE, helm, setting
 from tests.support.kinds import kinds_operator
 from tests.support.waiting import eventually
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples" / "models").glob("*.yaml")])
 PLACES = {kind.name: ("/apis/flotilla.dev/v1alpha1", kind.plural) for kind in KINDS}
 PLACES["ConfigMap"] = ("/api/v1", "configmaps")
 # Engine pods are not among it: they would need a node.
