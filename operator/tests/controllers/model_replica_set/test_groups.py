@@ -64,6 +64,9 @@ def members(manifest: dict[str, Any], group: str = "llama-aaaaa", **fields: Any)
     ]
 
 
+SERVES = container_status("engine", started=True, ready=True, running=True)
+
+
 def not_let_go(manifest: dict[str, Any], **last: Any) -> list[dict[str, Any]]:
     """A group of which the last pod exists, as it is told, and the leader's gate still stands."""
     leader, _ = members(manifest, node=False, gated=True)
@@ -267,6 +270,19 @@ class TestAGroupOfTwoStages:
         (group,) = done.status["groups"]
         assert group["domain"] == "topology.kubernetes.io/rack=eu-1/r3"
         assert condition(done, "Ready")["status"] == "True"
+
+    def test_that_serves_though_the_cache_shows_a_pod_without_a_node_is_deleted_only_as_it_was_seen(
+        self,
+    ) -> None:
+        """A conflict has shown that the leader serves; the other pod is as it was half a minute ago."""
+        manifest = pairs()
+        leader, _ = members(manifest, ready=True, phase="Running", containers=[SERVES], lifted=31)
+        _, last = members(manifest, node=False, lifted=31)
+        done = plan(observed(manifest, [leader, last], snapshot=TWO_NODES), NOW)
+        deletes = [write for write in done.writes if isinstance(write, Delete)]
+        assert [write.ref.name for write in deletes] == ["llama-aaaaa-1", "llama-aaaaa"]
+        assert [write.resource_version for write in deletes] == ["1", "1"]
+        assert [{ref.name for ref in write.needs} for write in deletes] == [set(), {"llama-aaaaa-1"}]
 
 
 class TestPaused:

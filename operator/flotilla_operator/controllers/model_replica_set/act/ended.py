@@ -1,7 +1,8 @@
 """The writes for groups that have ended: their pods are deleted.
 
 Groups that were never bound are released even while the set is paused, because half a group would hold
-accelerators for as long as nobody acts.
+accelerators for as long as nobody acts. Where another pod of such a group is ready, the cache is old, and so
+each of its pods is deleted only in the version that was seen.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ def ending_deletes(groups: Sequence[ReplicaGroup], situation: Situation) -> list
 
 
 def _deletes(group: ReplicaGroup, situation: Situation) -> list[Delete]:
-    if group.ending is not None and group.ending.never_ran and not group.may_have_requests:
+    if group.ending is not None and group.ending.never_ran:
         return unserved_deletes(group, situation.me.owner.namespace)
     return [_delete(group, member, situation) for member in group.staying]
 

@@ -35,7 +35,7 @@ def deletes_before_starts(step: Step, namespace: str) -> dict[str, frozenset[Obj
     """
     ended = [group for group in step.ended if group.ending is not None and group.ending.never_ran]
     idle = [one.group for one in step.departures if one.drained.step is DrainStep.DELETE]
-    unserved = [group for group in (*ended, *idle) if not group.may_have_requests]
+    unserved = [*ended, *(group for group in idle if not group.may_have_requests)]
     return {
         new.name: frozenset(PODS.ref(namespace, member.name) for member in old.staying)
         for new, old in zip(step.started, unserved, strict=False)
