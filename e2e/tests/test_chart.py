@@ -168,12 +168,14 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "placement.bindTimeoutSeconds": "45",
                 "placement.tolerations": json.dumps([TOLERATION]),
                 "modelCache.nodePaths": '["/srv/models"]',
+                "restrict.enabled": "true",
                 "monitoring.namespaceSelector.matchLabels.team": '"monitoring"',
             }
         )
     )
     assert config.watch_namespaces == ("a", "b")
     assert config.log_level == "debug"
+    assert config.restrict.enabled
     theirs, ours = config.monitoring.peers
     assert theirs == {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
     assert ours["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "flotilla-system"}}

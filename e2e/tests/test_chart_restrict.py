@@ -91,6 +91,12 @@ def volume(**source: Any) -> dict[str, Any]:
     ("kind", "spec", "words"),
     [
         pytest.param(SET, {"engine": {"env": [*PLAIN, SECRET]}}, "spec.engine.env", id="a variable"),
+        pytest.param(
+            SET, {"router": {"pod": {"env": [SECRET]}}}, "spec.router.pod.env", id="a variable of the routers"
+        ),
+        pytest.param(
+            "AgentFleet", {"workers": {"pod": {"env": [SECRET]}}}, "spec.workers.pod.env", id="or of workers"
+        ),
         pytest.param(SET, volume(secret={"secretName": "s"}), "spec.pod.volumes", id="a volume"),
         pytest.param(
             SET,

@@ -26,6 +26,7 @@ from flotilla_operator.api.parts import (
     Tls,
     UrlSecretRef,
 )
+from flotilla_operator.api.pods import PodOptions, PodOptionsWithResources, PodRules
 
 ROLE = r"^[A-Z][A-Za-z0-9]*$"
 PYTHON_REFERENCE = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
@@ -230,6 +231,9 @@ class Workers(ApiModel):
     resources: ResourceRequirements = ResourceRequirements()
     """Resource requests and limits (core/v1) of each worker pod. Absent: 100m CPU and 128Mi memory are
     requested."""
+    pod: Annotated[PodOptions, PodRules("spec.workers.pod")] = PodOptions()
+    """Options of the worker pods, beside `resources`. A change replaces them one after another; their tasks
+    go over to other workers."""
 
 
 class RedisStorage(Storage):
@@ -250,7 +254,11 @@ class Redis(ApiModel):
                 message="spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and "
                 "not allowed with other modes; set urlSecretRef with mode External, and remove it with any "
                 "other mode",
-            )
+            ),
+            Rule(
+                rule="self.mode == 'Managed' || !has(self.pod)",
+                message="spec.queue.redis.pod is for spec.queue.redis.mode Managed only; remove it",
+            ),
         )
     )
 
@@ -259,6 +267,11 @@ class Redis(ApiModel):
     in an existing Redis, which must not evict keys."""
     storage: RedisStorage = RedisStorage()
     """PersistentVolumeClaim of the Redis, for mode Managed."""
+    pod: Annotated[PodOptionsWithResources, PodRules("spec.queue.redis.pod", ("REDISCLI_AUTH",))] = (
+        PodOptionsWithResources()
+    )
+    """Options of the pod of Redis, for mode Managed. A change restarts it. With a memory limit, Redis uses
+    half of that for tasks at most, because rewriting its file may need as much again."""
     fsync: Fsync = Fsync.ALWAYS
     """When Redis writes to disk, for mode Managed. Always: before a task is accepted, so that an accepted
     task survives a crash. EverySecond: once a second, which is faster, but a crash may lose the last
@@ -346,6 +359,8 @@ class Gateway(ApiModel):
     """Certificate with which the task API speaks HTTPS instead of HTTP."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-gateway`, at which callers reach the task API."""
+    pod: Annotated[PodOptionsWithResources, PodRules("spec.gateway.pod")] = PodOptionsWithResources()
+    """Options of the gateway pods. A change replaces them one after another."""
 
 
 class TaskSlo(ApiModel):

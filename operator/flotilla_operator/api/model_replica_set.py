@@ -34,6 +34,7 @@ from flotilla_operator.api.parts import (
     VolumeMounts,
     Volumes,
 )
+from flotilla_operator.api.pods import PodOptionsWithResources, PodRules
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?$"
 HUB_NAME = "[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?"  # the hub's own form, which excludes `.` and `..`
@@ -516,6 +517,11 @@ class Router(ApiModel):
     VectorIndexes then call the plain-HTTP service `NAME-model-internal`. Absent: HTTP."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-model`, at which callers reach the model."""
+    pod: Annotated[PodOptionsWithResources, PodRules("spec.router.pod", ("VLLM_API_KEY",))] = (
+        PodOptionsWithResources()
+    )
+    """Options of the router pods, whose first container is HAProxy. A change replaces them one after
+    another; each waits for its requests."""
 
 
 class Drain(ApiModel):
@@ -609,7 +615,7 @@ class ModelCache(ApiModel):
     """Folder of the node, for mode Node, as the chart's `modelCache.nodePaths` lists it."""
 
 
-class PodOptions(ApiModel):
+class EnginePodOptions(ApiModel):
     """Additional settings of engine pods."""
 
     labels: Labels = Field(default_factory=dict)
@@ -618,6 +624,10 @@ class PodOptions(ApiModel):
     """Additional annotations. Flotilla's own annotations override them."""
     service_account_name: ObjectName | None = None
     """ServiceAccount of the pods, whose token is mounted into them. Absent: no token is mounted."""
+    runtime_class_name: ObjectName | None = None
+    """RuntimeClass of the pods, for example of a sandbox. Placement does not read its `scheduling` and
+    `overhead`: repeat its node selector in `spec.placement.nodeSelector`. Absent: the cluster's default
+    runtime."""
     image_pull_secrets: Annotated[tuple[ObjectRef, ...], MapList("name"), Field(max_length=16)] = ()
     """Secrets with credentials of image registries (core/v1), in addition to the chart's."""
     volumes: Volumes = ()
@@ -743,7 +753,7 @@ class ModelReplicaSetSpec(ApiModel):
     """Runs prefill (computing prompts) and decode (computing answers) on separate replicas."""
     model_cache: ModelCache = ModelCache()
     """Where models that are fetched from the hub are stored. A model on a claim (`pvc://`) is not fetched."""
-    pod: PodOptions = PodOptions()
+    pod: EnginePodOptions = EnginePodOptions()
     """Additional settings of engine pods."""
     pricing: Annotated[Pricing | None, NotYet()] = None
     """Prices, from which the costs of replicas and answers are computed."""

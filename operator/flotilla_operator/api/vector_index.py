@@ -28,6 +28,7 @@ from flotilla_operator.api.parts import (
     Time,
     TokenSecretRef,
 )
+from flotilla_operator.api.pods import PodOptions, PodOptionsWithResources, PodRules
 
 CONFIG_MAP_FORM = r"^configmap://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/?$"
 PATH_FORM = (
@@ -77,11 +78,11 @@ class Milvus(ApiModel):
                 "External only, because Milvus Lite has one database and no users; remove them",
             ),
             Rule(
-                rule="self.mode != 'External' || (!has(self.image) && "
+                rule="self.mode != 'External' || (!has(self.image) && !has(self.pod) && "
                 f"string(self.storage.size) == '{Storage.model_fields['size'].default}' && "
                 "!has(self.storage.storageClassName))",
-                message="spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only; "
-                "remove them",
+                message="spec.milvus.image, spec.milvus.storage and spec.milvus.pod are for spec.milvus.mode "
+                "Lite only; remove them",
             ),
         )
     )
@@ -102,6 +103,8 @@ class Milvus(ApiModel):
     """Container image of Milvus Lite, for mode Lite. Absent: the chart's `images.milvus`."""
     storage: Storage = Storage()
     """PersistentVolumeClaim of Milvus Lite, for mode Lite."""
+    pod: Annotated[PodOptionsWithResources, PodRules("spec.milvus.pod")] = PodOptionsWithResources()
+    """Options of the pod of Milvus Lite, for mode Lite. A change restarts it."""
     uri: HttpUrl | None = None
     """URL of the existing Milvus, for example `http://milvus:19530`. Required with mode External."""
     token_secret_ref: TokenSecretRef | None = None
@@ -259,6 +262,12 @@ class Build(ApiModel):
     """Resource requests and limits (core/v1) of each build pod. Absent: 100m CPU and 512Mi memory are
     requested, and memory is limited to 2Gi. The parser of documents gets half of the limit, and 2Gi at
     most."""
+    pod: Annotated[
+        PodOptions,
+        PodRules("spec.build.pod", ("HF_TOKEN", "HF_ENDPOINT", "JOB_UID")),
+    ] = PodOptions()
+    """Options of the pods of a build, beside `resources`. A change takes effect with the next Job: running
+    ones keep what they have."""
 
 
 class Gate(ApiModel):
@@ -303,6 +312,8 @@ class Retriever(ApiModel):
     """Sends a search to a second pod when the first one is slow."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-retriever`, at which searches are answered."""
+    pod: Annotated[PodOptionsWithResources, PodRules("spec.retriever.pod")] = PodOptionsWithResources()
+    """Options of the retriever pods. A change replaces them one after another."""
 
 
 class Freshness(ApiModel):

@@ -19,6 +19,7 @@ from flotilla_operator.objects.resources import (
     PRIORITY_CLASSES,
     RESOURCE_CLAIMS,
     RESOURCE_SLICES,
+    RUNTIME_CLASSES,
     Manifest,
     Resource,
 )
@@ -39,7 +40,14 @@ from flotilla_runtime.contract import (
 
 PREFIX: Final = f"{FLOTILLA_GROUP}/"
 WHOLE: Final = frozenset(
-    {NAMESPACES, PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES, RESOURCE_SLICES, DEVICE_CLASSES}
+    {
+        NAMESPACES,
+        PERSISTENT_VOLUME_CLAIMS,
+        PRIORITY_CLASSES,
+        RUNTIME_CLASSES,
+        RESOURCE_SLICES,
+        DEVICE_CLASSES,
+    }
 )
 METADATA: Final = (
     "name",

@@ -462,7 +462,7 @@ def _refused_by_server(write: Write, error: ApiError) -> RefusedWrite:
 
 def _refusal(write: Write, reason: WriteReason, message: str) -> RefusedWrite:
     """A refusal with the server's message, after the field that the user can change."""
-    field = write.field if isinstance(write, Apply) else ""
+    field = write.field if isinstance(write, Apply | Create) else ""
     return RefusedWrite(ref=ref_of(write), reason=reason, message=f"{field}: {message}" if field else message)
 
 

@@ -18,7 +18,7 @@ class Apply:
 
     The live object must have our controller owner reference (by UID) or must not exist. Otherwise the write
     is refused with `NameTaken`. A `retained` object has no owner reference and is recognised by its labels.
-    `field` names the user's field that Kubernetes may refuse to change, for the message. `needs` are objects
+    `field` names the user's field for which Kubernetes may refuse it, for the message. `needs` are objects
     that earlier writes make; if one of them is refused, this write is skipped.
     """
 
@@ -32,11 +32,12 @@ class Apply:
 class Create:
     """POST of an object that is never edited, only replaced (pods, jobs); an existing one is left alone.
 
-    `needs` are objects that earlier writes make. This write waits for them, and is skipped if one
-    of them is refused.
+    `field` names the user's field for which Kubernetes may refuse it. `needs` are objects that earlier writes
+    make. This write waits for them, and is skipped if one of them is refused.
     """
 
     manifest: Manifest
+    field: str = ""
     needs: frozenset[ObjectRef] = frozenset()
 
 

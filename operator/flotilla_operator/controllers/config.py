@@ -180,6 +180,12 @@ class Monitoring(Section):
     peers: tuple[dict[str, Any], ...] = ()
 
 
+class Restrict(Section):
+    """Whether a Secret must say where its values may be sent."""
+
+    enabled: bool = False
+
+
 class OperatorConfig(Section):
     """The whole configuration of the operator."""
 
@@ -195,6 +201,7 @@ class OperatorConfig(Section):
     loop: Loop = Loop()
     scraping: Scraping = Scraping()
     monitoring: Monitoring = Monitoring()
+    restrict: Restrict = Restrict()
     placeholder_priority_class: Annotated[str, Field(min_length=1)] = "flotilla-placeholder"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9090

@@ -28,6 +28,7 @@ from flotilla_operator.controllers.steering import Decisions, Steering
 from flotilla_operator.objects.hashes import keyed_hash
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import Key, Manifest, Reference, Resource
+from flotilla_operator.objects.send_to import why_not_sent
 from flotilla_operator.telemetry.measurements import Measurements
 
 Facts = TypeVar("Facts")
@@ -36,13 +37,17 @@ Decision = TypeVar("Decision")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A secret's entries, decoded. They are left out of `repr`, so they cannot get into a log line."""
+    """A secret's entries, decoded. They are left out of `repr`, so they cannot get into a log line.
+
+    `send_to` is its annotation that says where they may be sent.
+    """
 
     name: str
     uid: str
     resource_version: str
     data: Mapping[str, bytes] = field(repr=False)
     controller_uid: str | None = None
+    send_to: str | None = None
 
     def version(self, key: str) -> str:
         """A hash that changes when this entry's value changes, and not when another entry is added.
@@ -78,6 +83,10 @@ class World:
     async def secret(self, namespace: str, name: str) -> Secret | None:
         """One secret by name, or None when it does not exist."""
         return await self.secrets.get(namespace, name)
+
+    def why_not_sent(self, secret: Secret, url: str | None) -> str | None:
+        """Why a secret's values may not be sent to a URL, None where they may."""
+        return why_not_sent(secret.send_to, url, required=self.config.restrict.enabled)
 
     async def own_secret(self, namespace: str, name: str, owner_uid: str) -> Secret | None:
         """The secret of this name if this object made it, else None: it may belong to another object."""

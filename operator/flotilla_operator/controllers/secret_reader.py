@@ -13,6 +13,7 @@ from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.controllers.controller import Secret
 from flotilla_operator.objects.resources import SECRETS
+from flotilla_operator.objects.send_to import ANNOTATION
 
 FOUND_SECONDS: Final = 60.0
 MISSING_SECONDS: Final = 10.0
@@ -52,6 +53,7 @@ class CachedSecrets:
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
             controller_uid=controller_uid(manifest),
+            send_to=(metadata.get("annotations") or {}).get(ANNOTATION),
             data={key: base64.b64decode(value) for key, value in (manifest.get("data") or {}).items()},
         )
 

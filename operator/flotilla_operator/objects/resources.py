@@ -112,6 +112,7 @@ NETWORK_POLICIES: Final = _in_group("networking.k8s.io", "NetworkPolicy", "netwo
 ROLES: Final = _in_group("rbac.authorization.k8s.io", "Role", "roles")
 ROLE_BINDINGS: Final = _in_group("rbac.authorization.k8s.io", "RoleBinding", "rolebindings")
 PRIORITY_CLASSES: Final = _in_group("scheduling.k8s.io", "PriorityClass", "priorityclasses", namespaced=False)
+RUNTIME_CLASSES: Final = _in_group("node.k8s.io", "RuntimeClass", "runtimeclasses", namespaced=False)
 DEVICES_GROUP: Final = "resource.k8s.io"
 RESOURCE_SLICES: Final = _in_group(DEVICES_GROUP, "ResourceSlice", "resourceslices", namespaced=False)
 DEVICE_CLASSES: Final = _in_group(DEVICES_GROUP, "DeviceClass", "deviceclasses", namespaced=False)
@@ -147,6 +148,7 @@ ALL: Final = (
     ROLES,
     ROLE_BINDINGS,
     PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
     RESOURCE_SLICES,
     DEVICE_CLASSES,
     RESOURCE_CLAIMS,

@@ -103,6 +103,7 @@ def _shape(group: Group, outlook: Outlook) -> PlaceholderShape:
         claims=form.claims,
         pack_within=group.pack_within if group.must_pack else None,
         spread_across=group.spread_across if group.must_spread else None,
+        runtime_class=form.spec.pod.runtime_class_name,
     )
 
 

@@ -25,6 +25,7 @@ class PlaceholderShape:
     claims: Sequence[Mapping[str, Any]] = ()
     pack_within: str | None = None
     spread_across: str | None = None
+    runtime_class: str | None = None
 
     @property
     def hash(self) -> str:
@@ -40,5 +41,6 @@ class PlaceholderShape:
                 list(self.claims),
                 self.pack_within,
                 self.spread_across,
+                *((self.runtime_class,) if self.runtime_class is not None else ()),
             ]
         )

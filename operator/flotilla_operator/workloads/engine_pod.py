@@ -156,6 +156,8 @@ def _scheduling(spec: ModelReplicaSetSpec, images: Images, identity: GroupIdenti
         wishes["tolerations"] = tolerations
     if spec.placement.priority_class_name is not None:
         wishes["priorityClassName"] = spec.placement.priority_class_name
+    if spec.pod.runtime_class_name is not None:
+        wishes["runtimeClassName"] = spec.pod.runtime_class_name
     if identity.nodes:
         wishes["affinity"] = pinned(None, identity.nodes[stage.number])
     if stage.count > 1:

@@ -58,6 +58,12 @@ def hub_url(spec: ModelReplicaSetSpec) -> str:
     return hub if isinstance(hub, str) else DEFAULT_HUB
 
 
+def known_hub_url(spec: ModelReplicaSetSpec) -> str | None:
+    """The hub's address; None where it is read from somewhere else."""
+    hub = _hub(spec)
+    return hub if isinstance(hub, str) else None
+
+
 def folder_maker(namespace: str, spec: ModelReplicaSetSpec, images: Images, volume: str) -> Manifest:
     """The container that makes the set's part of the folder, as root and with nothing of the user's."""
     made = container(

@@ -127,6 +127,8 @@ def _scheduling(owner: Owner, place: PlaceholderId, shape: PlaceholderShape) -> 
         wishes["nodeSelector"] = dict(shape.node_selector)
     if shape.tolerations:
         wishes["tolerations"] = list(shape.tolerations)
+    if shape.runtime_class is not None:
+        wishes["runtimeClassName"] = shape.runtime_class
     affinity: Manifest = {}
     if shape.products:
         affinity["nodeAffinity"] = {REQUIRED: {"nodeSelectorTerms": _product_terms(shape)}}

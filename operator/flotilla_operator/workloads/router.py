@@ -18,6 +18,7 @@ from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring, from_pods
 from flotilla_operator.workloads.labels import Child
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.served import Served, served_by, served_by_all
 from flotilla_runtime import contract
@@ -117,7 +118,7 @@ def router_manifests(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.router.replicas - 1)
         ),
-        objects.deployment(part, replicas=spec.router.replicas, parts=parts),
+        with_options(objects.deployment(part, replicas=spec.router.replicas, parts=parts), spec.router.pod),
     ]
 
 

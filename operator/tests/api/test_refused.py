@@ -502,22 +502,29 @@ VECTOR_INDEXES = [
         INDEX,
         "spec__milvus",
         {**MILVUS_OUTSIDE, "image": "registry.example/milvus:1"},
-        "spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only",
+        "spec.milvus.image, spec.milvus.storage and spec.milvus.pod are for spec.milvus.mode Lite only",
         "an image for a Milvus outside",
     ),
     row(
         INDEX,
         "spec__milvus",
         {**MILVUS_OUTSIDE, "storage": {"size": "20Gi"}},
-        "spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only",
+        "spec.milvus.image, spec.milvus.storage and spec.milvus.pod are for spec.milvus.mode Lite only",
         "a claim for a Milvus outside",
     ),
     row(
         INDEX,
         "spec__milvus",
         {**MILVUS_OUTSIDE, "storage": {"storageClassName": "fast"}},
-        "spec.milvus.image and spec.milvus.storage are for spec.milvus.mode Lite only",
+        "spec.milvus.image, spec.milvus.storage and spec.milvus.pod are for spec.milvus.mode Lite only",
         "a storage class for a Milvus outside",
+    ),
+    row(
+        INDEX,
+        "spec__milvus",
+        {**MILVUS_OUTSIDE, "pod": {"nodeSelector": {"a": "b"}}},
+        "spec.milvus.image, spec.milvus.storage and spec.milvus.pod are for spec.milvus.mode Lite only",
+        "options of a pod for a Milvus outside",
     ),
     row(
         INDEX,
@@ -587,6 +594,13 @@ AGENT_FLEETS = [
         {"name": "redis"},
         "spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and not allowed",
         "an address for a Redis of our own",
+    ),
+    row(
+        FLEET,
+        "spec__queue__redis",
+        {"mode": "External", "urlSecretRef": {"name": "redis"}, "pod": {"nodeSelector": {"a": "b"}}},
+        "spec.queue.redis.pod is for spec.queue.redis.mode Managed only",
+        "options of a pod for a Redis outside",
     ),
     row(
         FLEET,
@@ -676,12 +690,87 @@ NOT_YET = [
     for path, value in fields.items()
 ]
 
+# The options of each component's pods, with a variable that Flotilla sets in them.
+POD_OPTIONS = {
+    (SET, "spec.router.pod"): "VLLM_API_KEY",
+    (INDEX, "spec.milvus.pod"): "FLOTILLA_X",
+    (INDEX, "spec.build.pod"): "JOB_UID",
+    (INDEX, "spec.retriever.pod"): "FLOTILLA_MILVUS_TOKEN",
+    (FLEET, "spec.queue.redis.pod"): "REDISCLI_AUTH",
+    (FLEET, "spec.gateway.pod"): "FLOTILLA_POD_NAME",
+    (FLEET, "spec.workers.pod"): "FLOTILLA_MODEL_KEY_DEFAULT",
+}
+PODS = [
+    row(kind, f"{path.replace('.', '__')}__{field}", value, f"{path}.{message}", f"{path}: {name}")
+    for (kind, path), ours in POD_OPTIONS.items()
+    for field, value, message, name in (
+        ("env", [{"name": ours, "value": "x"}], "env must not set ", "a variable of ours"),
+        (
+            "env",
+            [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "env must not give a variable both value and valueFrom",
+            "a variable with two values",
+        ),
+        (
+            "tolerations",
+            [{"key": "a", "operator": "Exists", "value": "b"}],
+            "tolerations: with operator Exists, remove value",
+            "a toleration of every value and of one",
+        ),
+        (
+            "tolerations",
+            [{"value": "b"}],
+            "tolerations: with operator Exists, remove value; with operator Equal, which is the default, set",
+            "a toleration of no taint",
+        ),
+        (
+            "tolerations",
+            [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}],
+            "tolerations: tolerationSeconds needs the effect NoExecute",
+            "a time without an effect that ends",
+        ),
+        ("tolerations", [{"key": "a", "effect": "Never"}], "tolerations[0].effect: Unsupported", "no effect"),
+        (
+            "labels",
+            {"app.kubernetes.io/component": "engine"},
+            "labels must not set app.kubernetes.io/component",
+            "another component's label",
+        ),
+        ("labels", {"flotilla.dev/owner": "other"}, "labels must not set ", "another object's label"),
+        ("labels", {"team": "a" * 64}, "labels.team: Too long", "a label that is too long"),
+        (
+            "annotations",
+            {"flotilla.dev/config-hash": "x"},
+            "annotations must not set an annotation that begins with flotilla.dev/",
+            "an annotation of ours",
+        ),
+        (
+            "affinity",
+            {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}},
+            "affinity",
+            "no list",
+        ),
+        ("runtimeClassName", "Not A Name", "runtimeClassName", "a name that no class has"),
+    )
+] + [
+    row(
+        kind,
+        f"{path.replace('.', '__')}__resources",
+        {"limits": {"memory": "much"}},
+        f"{path}.resources.limits.memory",
+        f"{path}: no quantity",
+    )
+    for kind, path in POD_OPTIONS
+    if path not in ("spec.build.pod", "spec.workers.pod")
+]
+
 ROWS = [
     *NAMES,
     *MODEL_REPLICA_SETS,
     *AUTOSCALING,
     *VECTOR_INDEXES,
     *AGENT_FLEETS,
+    *PODS,
     *NOT_YET,
 ]
 

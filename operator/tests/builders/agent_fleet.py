@@ -6,6 +6,7 @@ from typing import Any
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
 from flotilla_operator.objects.owners import Owner
 from tests.builders.model_replica_set import merged, model_replica_set
+from tests.builders.pod_options import pod_options
 
 OWNER = Owner(kind="AgentFleet", namespace="default", name="support", uid="uid-support")
 
@@ -113,4 +114,14 @@ def full_featured_objects() -> list[dict[str, Any]]:
         queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis", "key": "address"}}},
         gateway={"auth": {"mode": "None"}},
     )
-    return [managed, external, agent_fleet("full-kubernetes", gateway={"auth": {"mode": "Kubernetes"}})]
+    return [
+        managed,
+        external,
+        agent_fleet("full-kubernetes", gateway={"auth": {"mode": "Kubernetes"}}),
+        agent_fleet(
+            "full-pods",
+            queue={"redis": {"pod": pod_options()}},
+            gateway={"pod": pod_options()},
+            workers={"pod": pod_options(resources=False)},
+        ),
+    ]

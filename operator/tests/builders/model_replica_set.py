@@ -8,6 +8,7 @@ from typing import Any
 from flotilla_operator.api.model_replica_set import ModelReplicaSet, ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.images import Images
+from tests.builders.pod_options import RUNTIME_CLASS, pod_options
 from tests.builders.pods import time_text
 
 IMAGES = Images(
@@ -194,5 +195,8 @@ def full_featured_objects() -> list[dict[str, Any]]:
             replicas=2,
             accelerator={"deviceClass": {"name": "gpu", "attributes": {"product": "H100", "ecc": "true"}}},
             parallelism={"tensor": 4, "pipeline": 2},
+        ),
+        model_replica_set(
+            "full-pods", router={"pod": pod_options()}, pod={"runtimeClassName": RUNTIME_CLASS}
         ),
     ]

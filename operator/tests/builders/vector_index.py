@@ -6,6 +6,7 @@ from typing import Any
 from flotilla_operator.api.vector_index import VectorIndex, VectorIndexSpec
 from flotilla_operator.objects.owners import Owner
 from tests.builders.model_replica_set import merged
+from tests.builders.pod_options import pod_options
 
 OWNER = Owner(kind="VectorIndex", namespace="default", name="handbook", uid="uid-handbook")
 
@@ -100,5 +101,11 @@ def full_featured_objects() -> list[dict[str, Any]]:
             build={"workspace": {"claimName": "shared"}},
             retention={"deletionPolicy": "Delete"},
             paused=True,
+        ),
+        vector_index(
+            "full-pods",
+            milvus={"pod": pod_options()},
+            build={"pod": pod_options(resources=False)},
+            retriever={"pod": pod_options()},
         ),
     ]

@@ -9,6 +9,7 @@ from flotilla_operator.controllers.config import OperatorConfig, parse_config
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.steering import Decisions, SteeringLoop
 from flotilla_operator.objects.resources import NODES
+from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_operator.telemetry.measurements import Measurements
 from tests.builders.pods import NOW
 
@@ -18,7 +19,10 @@ Entries = Mapping[str, str | bytes]
 
 
 class Secrets:
-    """Secrets of the namespace default by name, all of one controller, and the names that were asked for."""
+    """Secrets of the namespace default by name, all of one controller, and the names that were asked for.
+
+    An entry with the name of the annotation `flotilla.dev/send-to` becomes that annotation.
+    """
 
     def __init__(self, entries: Mapping[str, Entries], controller_uid: str | None = None) -> None:
         self.entries = entries
@@ -31,8 +35,15 @@ class Secrets:
             return None
         values = self.entries[name].items()
         data = {key: value.encode() if isinstance(value, str) else value for key, value in values}
-        uid, owner = f"uid-{name}", self.controller_uid
-        return Secret(name=name, uid=uid, resource_version="7", data=data, controller_uid=owner)
+        send_to = data.pop(ANNOTATION, None)
+        return Secret(
+            name=name,
+            uid=f"uid-{name}",
+            resource_version="7",
+            data=data,
+            controller_uid=self.controller_uid,
+            send_to=None if send_to is None else send_to.decode(),
+        )
 
 
 class NothingDecided:

@@ -503,14 +503,14 @@ async def test_an_object_that_is_gone_leaves_nothing_behind() -> None:
 async def test_secrets_are_asked_for_once_a_minute_and_never_shown() -> None:
     now = 0.0
     api = FakeApi()
-    secret = {"metadata": {"name": "s", "namespace": "default"}, "data": {"token": "aHVzaA=="}}
-    api.put(SECRETS, secret)
+    metadata = {"name": "s", "namespace": "default", "annotations": {"flotilla.dev/send-to": "hub.example"}}
+    api.put(SECRETS, {"metadata": metadata, "data": {"token": "aHVzaA=="}})
     async with api.running(), api.client() as client:
         secrets = CachedSecrets(client, clock=lambda: now)
         for _ in range(3):
             found = await secrets.get("default", "s")
         assert found is not None
-        assert found.data == {"token": b"hush"}
+        assert (found.data, found.send_to) == ({"token": b"hush"}, "hub.example")
         assert "hush" not in repr(found)
         assert await secrets.get("default", "other") is None
         assert len(api.requests) == 2

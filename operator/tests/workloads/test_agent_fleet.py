@@ -28,7 +28,7 @@ from tests.builders.world import world
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-MANAGED, EXTERNAL, KUBERNETES = full_featured_objects()
+MANAGED, EXTERNAL, KUBERNETES, FULL_PODS = full_featured_objects()
 WIRING = Wiring(
     models=(
         contract.ModelConnection(
@@ -49,6 +49,7 @@ SCENARIOS = [
     pytest.param(MANAGED, id="every-field-with-its-own-redis"),
     pytest.param(EXTERNAL, id="fleet-on-a-redis-of-the-users"),
     pytest.param(KUBERNETES, id="fleet-for-kubernetes-callers"),
+    pytest.param(FULL_PODS, id="fleet-with-every-option-of-its-pods"),
 ]
 
 
@@ -122,6 +123,21 @@ def test_redis_holds_less_than_its_claim_has_room_for(size: str, bytes_: int) ->
     assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
     container = templates(agent_fleet())["redis"]["spec"]["containers"][0]
     assert "limits" not in container["resources"], "a limit of memory would have to be above maxmemory"
+
+
+@pytest.mark.parametrize(
+    ("limits", "bytes_"),
+    [
+        pytest.param({"memory": "512Mi"}, 268_435_456, id="a limit below what the claim has room for"),
+        pytest.param({"memory": "8Gi"}, 429_496_729, id="a limit above it"),
+        pytest.param({"cpu": "1"}, 429_496_729, id="no limit of memory"),
+        pytest.param({"memory": 0}, 1, id="a limit that nothing can keep"),
+    ],
+)
+def test_redis_holds_at_most_half_of_its_memory_limit(limits: dict[str, Any], bytes_: int) -> None:
+    spec = spec_of(queue={"redis": {"pod": {"resources": {"limits": limits}}}})
+    config, *_ = workloads.redis_manifests(OWNER, spec.queue.redis, IMAGES)
+    assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
 
 
 def test_a_retained_claim_has_no_owner_and_a_claim_to_be_deleted_has() -> None:

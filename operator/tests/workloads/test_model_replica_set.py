@@ -33,7 +33,7 @@ from tests.builders.model_replica_set import IMAGES, OWNER, full_featured_object
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE, FULL_STAGES, FULL_DEVICES = full_featured_objects()
+FULL_GPU, FULL_CPU, FULL_NODE, FULL_ENGINE, FULL_STAGES, FULL_DEVICES, FULL_PODS = full_featured_objects()
 
 SMALLEST = model_replica_set()
 SCENARIOS = [
@@ -44,6 +44,7 @@ SCENARIOS = [
     pytest.param(FULL_ENGINE, ("gpu-7",), id="every-setting-of-the-engine"),
     pytest.param(FULL_STAGES, ("gpu-7", "gpu-8"), id="two-stages-on-two-nodes"),
     pytest.param(FULL_DEVICES, ("gpu-7", "gpu-8"), id="two-stages-with-devices-of-a-class"),
+    pytest.param(FULL_PODS, (), id="set-with-every-option-of-its-pods"),
 ]
 
 

@@ -68,6 +68,13 @@ def test_it_asks_for_what_the_engine_asks_for() -> None:
     assert pod["spec"]["volumes"] == [volume]
 
 
+def test_a_placeholder_has_the_runtime_of_its_replica() -> None:
+    sandboxed = replace(SHAPE, runtime_class="sandboxed")
+    pod = placeholder_pod(OWNER, "p", PLACE, sandboxed, DRESS)
+    assert pod["spec"]["runtimeClassName"] == "sandboxed"
+    assert sandboxed.hash != SHAPE.hash, "a placeholder without it would ask for other nodes"
+
+
 def test_it_is_recognised_and_says_where_it_stands() -> None:
     pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS)
     assert is_placeholder(pod)

@@ -13,9 +13,9 @@ from tests.builders import model_replica_set as sets
 from tests.builders import vector_index as indexes
 from tests.workloads import test_agent_fleet, test_model_replica_set, test_placeholder, test_vector_index
 
-GPU, CPU, NODE, ENGINE, STAGES, DEVICES = sets.full_featured_objects()
-MANAGED, EXTERNAL, KUBERNETES = fleets.full_featured_objects()
-ON_LITE, ON_MILVUS = indexes.full_featured_objects()
+GPU, CPU, NODE, ENGINE, STAGES, DEVICES, SET_PODS = sets.full_featured_objects()
+MANAGED, EXTERNAL, KUBERNETES, FLEET_PODS = fleets.full_featured_objects()
+ON_LITE, ON_MILVUS, INDEX_PODS = indexes.full_featured_objects()
 ON_HUB = test_vector_index.embedder(model=test_vector_index.ON_HUB)
 ON_CLAIM = test_vector_index.embedder()
 
@@ -44,8 +44,14 @@ REDIS_OUTSIDE = test_agent_fleet.rendered(EXTERNAL)
 FOR_KUBERNETES = test_agent_fleet.rendered(KUBERNETES)
 WITH_MILVUS = test_vector_index.rendered(ON_LITE, ON_HUB)
 MILVUS_OUTSIDE = test_vector_index.rendered(ON_MILVUS, ON_CLAIM)
+SET_OPTIONS = test_model_replica_set.rendered(SET_PODS, ())
+FLEET_OPTIONS = test_agent_fleet.rendered(FLEET_PODS)
+INDEX_OPTIONS = test_vector_index.rendered(INDEX_PODS, ON_CLAIM)
 
 RESTRICTED = [
+    pytest.param(SET_OPTIONS, [*ROUTER, *FETCHED], id="set with every option of its pods"),
+    pytest.param(FLEET_OPTIONS, FLEET, id="fleet with every option of its pods"),
+    pytest.param(INDEX_OPTIONS, ["milvus", *INDEX], id="index with every option of its pods"),
     pytest.param(SMALLEST_SET, [*ROUTER, *FETCHED], id="smallest set"),
     pytest.param(ON_GPUS, [*ROUTER, *FETCHED], id="set on accelerators"),
     pytest.param(ON_CPUS, VERIFIED, id="model on a claim"),

@@ -26,6 +26,7 @@ GOLDEN = {
     "full-engine": "fyc67tg6jr",
     "full-stages": "z43qxlyhqi",
     "full-devices": "wmartk6w7b",
+    "full-pods": "pjdwcoruo6",
 }
 
 
@@ -56,6 +57,7 @@ def test_golden_hashes() -> None:
         pytest.param({"placement": {"nodeSelector": {"a": "b"}}}, id="other nodes"),
         pytest.param({"modelCache": {"mode": "Node"}}, id="another cache"),
         pytest.param({"pod": {"labels": {"a": "b"}}}, id="a label of the pods"),
+        pytest.param({"pod": {"runtimeClassName": "sandboxed"}}, id="another runtime of the pods"),
     ],
 )
 def test_what_changes_a_revision(spec: dict[str, Any]) -> None:
@@ -67,6 +69,7 @@ def test_what_changes_a_revision(spec: dict[str, Any]) -> None:
     [
         pytest.param({"replicas": 7}, id="the number of replicas"),
         pytest.param({"router": {"maxQueue": 3}}, id="the router"),
+        pytest.param({"router": {"pod": {"runtimeClassName": "sandboxed"}}}, id="the router's pods"),
         pytest.param({"drain": {"deadlineSeconds": 5}}, id="the drain"),
         pytest.param({"paused": True}, id="a pause"),
         pytest.param({"traffic": {"sharedPrefixTokens": 1500}}, id="what callers send"),

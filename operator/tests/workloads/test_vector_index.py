@@ -34,10 +34,10 @@ from flotilla_runtime.contract import BuildStep
 from golden_files import Whole, difference, objects_of
 from tests.builders.model_replica_set import IMAGES, spec_of
 from tests.builders.vector_index import OWNER, full_featured_objects, index_spec, vector_index
-from tests.support.rendering import shuffled, yaml_of
+from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-LITE, EXTERNAL = full_featured_objects()
+LITE, EXTERNAL, FULL_PODS = full_featured_objects()
 ON_CLAIM = {"name": "minilm", "source": "pvc://models/minilm", "task": "Embed"}
 ON_HUB = {
     "name": "minilm",
@@ -65,6 +65,7 @@ SCENARIOS = [
         True,
         id="index-on-an-external-milvus-with-keys",
     ),
+    pytest.param(FULL_PODS, embedder(), False, id="index-with-every-option-of-its-pods"),
 ]
 
 
@@ -129,10 +130,10 @@ def test_what_differs_from_the_smallest_index_is_as_reviewed(
 def test_shuffled_input_renders_the_same_bytes(
     manifest: dict[str, Any], seen: EmbedderSeen, shared: bool
 ) -> None:
-    expected = json.dumps(rendered(manifest, seen, shared=shared))
+    expected = json_of(rendered(manifest, seen, shared=shared))
     for seed in range(20):
         again = shuffled(manifest, random.Random(seed))
-        assert json.dumps(rendered(again, seen, shared=shared)) == expected
+        assert json_of(rendered(again, seen, shared=shared)) == expected
 
 
 def volumes_of_jobs() -> dict[str, dict[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from functools import partial
 
 from flotilla_operator.api.agent_fleet import RedisMode
 from flotilla_operator.api.parts import DeletionPolicy
+from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
@@ -26,6 +27,7 @@ from flotilla_operator.objects.resources import (
     ObjectRef,
 )
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.pod_options import field_refused
 
 PASSWORD_BYTES = 32
 
@@ -56,18 +58,28 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
     if spec.queue.redis.mode is RedisMode.MANAGED:
         yield from first
         yield _claim(observed, decision.claim)
-        yield from map(apply, workloads.redis_manifests(owner, spec.queue.redis, images))
+        pod = spec.queue.redis.pod
+        yield from (apply(one, "spec.queue.redis.pod", pod) for one in _redis(observed, decision))
     else:
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
-        yield from map(apply, workloads.gateway_manifests(owner, spec, wiring, images))
+        manifests = workloads.gateway_manifests(owner, spec, wiring, images)
+        yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in manifests)
     if decision.workers is PartReason.WRITTEN:
         replicas = decision.worker_pods.wanted
-        yield from map(apply, workloads.worker_manifests(owner, spec, wiring, images, replicas))
+        manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas)
+        yield from (apply(one, "spec.workers.pod", spec.workers.pod) for one in manifests)
     # Created last. After a crash before this write the password is still missing, so the restarts are decided
     # again; after this write no pod with the old password is left out.
     if decision.password.reason is PasswordReason.LOST:
         yield from password
+
+
+def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
+    manifests = workloads.redis_manifests(observed.owner, observed.spec.queue.redis, observed.images)
+    if decision.redis is PartReason.WRITTEN:
+        return manifests
+    return [manifest for manifest in manifests if manifest["kind"] != STATEFUL_SETS.kind]
 
 
 def _claim(observed: Observed, reason: ClaimReason) -> Write:
@@ -95,11 +107,22 @@ def _without_redis(observed: Observed) -> Iterable[Write]:
             yield Delete(ref=live.ref, uid=live.uid)
 
 
-def _apply(manifest: Manifest, *, password_made: str | None, needs: frozenset[ObjectRef]) -> Write:
+def _apply(
+    manifest: Manifest,
+    path: str,
+    options: PodOptions,
+    *,
+    password_made: str | None,
+    needs: frozenset[ObjectRef],
+) -> Write:
     """Restart what connects to Redis when the password has changed.
 
     The first password restarts nothing, but no pod may start before the Secret exists (`needs`).
     """
     if manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
         return Apply(manifest=manifest)
-    return Apply(manifest=with_password_made(manifest, password_made), needs=needs)
+    return Apply(
+        manifest=with_password_made(manifest, password_made),
+        field=field_refused(manifest, path, options),
+        needs=needs,
+    )

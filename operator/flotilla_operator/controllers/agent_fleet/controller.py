@@ -11,6 +11,7 @@ from flotilla_operator.controllers.agent_fleet.act import act, new_password
 from flotilla_operator.controllers.agent_fleet.decide import Decision, decide
 from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.observe import observe, parsed
+from flotilla_operator.controllers.agent_fleet.references import classes_by_part
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.agent_fleet.tell import tell
@@ -26,6 +27,8 @@ from flotilla_operator.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     POD_DISRUPTION_BUDGETS,
     PODS,
+    PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
     SERVICES,
     STATEFUL_SETS,
     VECTOR_INDEXES,
@@ -51,13 +54,15 @@ class AgentFleetController:
         PERSISTENT_VOLUME_CLAIMS,
         POD_DISRUPTION_BUDGETS,
         NETWORK_POLICIES,
+        PRIORITY_CLASSES,
+        RUNTIME_CLASSES,
     )
 
     def __init__(self, memory: Memory | None = None) -> None:
         self._memory = memory if memory is not None else Memory()
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """The models and indexes that the fleet refers to."""
+        """The models, the indexes and the classes of pods that the fleet refers to."""
         try:
             spec = parsed(manifest)
         except ValidationError:
@@ -68,6 +73,8 @@ class AgentFleetController:
                 yield Reference(MODEL_REPLICA_SETS, namespace, model.model_ref.name)
         for index in spec.indexes:
             yield Reference(VECTOR_INDEXES, namespace, index.index_ref.name)
+        for classes in classes_by_part(spec):
+            yield from (named.reference for named in classes)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
         """None: owner references and `references` wake all that is needed."""

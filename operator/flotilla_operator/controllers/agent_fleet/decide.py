@@ -4,6 +4,7 @@ held?     A deleted fleet decides nothing: its children go with it and a retaine
           only reports its status.
 password  Made once for a managed Redis. A lost one is made again.
 claim     Follows the deletion policy.
+redis     Its pod is not replaced while a class that the new one names is missing.
 gateway   Always, unless Redis cannot be used: it accepts tasks while models and indexes are not ready yet.
 workers   Once every model and every index is known: as many as the tasks need.
 look      Soon while a secret is missing: secrets are not watched.
@@ -28,10 +29,11 @@ from flotilla_runtime import contract
 
 
 class PartReason(StrEnum):
-    """Whether the gateway or the workers are written, and why not."""
+    """Whether Redis, the gateway or the workers are written, and why not."""
 
     WRITTEN = "Written"
     QUEUE_UNUSABLE = "QueueUnusable"
+    CLASS_MISSING = "ClassMissing"  # admission would refuse the pod that replaces the running one
     NOT_WIRED = "NotWired"  # a model, an index or the queue is not known, so workers cannot be configured
 
 
@@ -49,6 +51,7 @@ class Decision:
     paused: bool
     password: PasswordDecision
     claim: ClaimReason
+    redis: PartReason
     gateway: PartReason
     workers: PartReason
     worker_pods: WorkersDecision
@@ -73,6 +76,7 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
         paused=observed.spec.paused,
         password=password,
         claim=_claim(observed),
+        redis=PartReason.CLASS_MISSING if observed.missing.queue else PartReason.WRITTEN,
         gateway=PartReason.QUEUE_UNUSABLE if observed.missing.queue else PartReason.WRITTEN,
         workers=PartReason.WRITTEN if observed.wiring.complete else PartReason.NOT_WIRED,
         worker_pods=_worker_pods(observed, now),

@@ -89,8 +89,8 @@ def indexes_can_be_searched(facts: Facts) -> Finding:
     return right(Reason.INDEXES_SERVED, f"the agents can search {names}")
 
 
-def the_queue_lacks_a_secret(facts: Facts) -> Finding | None:
-    """The secret with the URL of the user's Redis is missing."""
+def the_queue_lacks_what_it_names(facts: Facts) -> Finding | None:
+    """The secret with the URL of the user's Redis is missing, or a class of the managed one's pod."""
     return finding_of(facts.observed.missing.queue)
 
 
@@ -140,8 +140,8 @@ def redis_takes_tasks(facts: Facts) -> Finding:
     return right(Reason.REDIS_AVAILABLE)
 
 
-def the_gateway_lacks_a_secret(facts: Facts) -> Finding | None:
-    """The secret with the keys of the callers is missing or empty."""
+def the_gateway_lacks_what_it_names(facts: Facts) -> Finding | None:
+    """The secret with the keys of the callers is missing or empty, or a class of the pods is missing."""
     return finding_of(facts.observed.missing.gateway)
 
 
@@ -155,6 +155,11 @@ def no_gateway_is_ready(facts: Facts) -> Finding | None:
 def a_gateway_is_ready(facts: Facts) -> Finding:
     """At least one gateway pod accepts tasks."""
     return right(Reason.GATEWAY_AVAILABLE, _gateways(facts))
+
+
+def the_workers_lack_a_class(facts: Facts) -> Finding | None:
+    """A class of the workers' pods is missing."""
+    return finding_of(facts.observed.missing.workers)
 
 
 def workers_lack_an_address(facts: Facts) -> Finding | None:
@@ -207,7 +212,7 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     Chain(
         type=ConditionType.QUEUE_READY,
         checks=(
-            the_queue_lacks_a_secret,
+            the_queue_lacks_what_it_names,
             the_password_was_lost,
             our_redis_is_not_ready,
             no_gateway_can_say,
@@ -217,12 +222,17 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     ),
     Chain(
         type=ConditionType.GATEWAY_READY,
-        checks=(the_gateway_lacks_a_secret, no_gateway_is_ready),
+        checks=(the_gateway_lacks_what_it_names, no_gateway_is_ready),
         otherwise=a_gateway_is_ready,
     ),
     Chain(
         type=ConditionType.WORKERS_READY,
-        checks=(workers_lack_an_address, no_worker_is_needed, no_worker_is_ready),
+        checks=(
+            the_workers_lack_a_class,
+            workers_lack_an_address,
+            no_worker_is_needed,
+            no_worker_is_ready,
+        ),
         otherwise=a_worker_is_ready,
     ),
 )

@@ -31,8 +31,11 @@ class Reason(StrEnum):
     INDEX_BUILDING = "IndexBuilding"
     INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
 
+    PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
 
     REDIS_AVAILABLE = "RedisAvailable"
     REDIS_STARTING = "RedisStarting"

@@ -14,14 +14,25 @@ from flotilla_operator.controllers.agent_fleet.seen import MissingParts
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.missing import Missing
+from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
-from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, VECTOR_INDEXES, Manifest
+from flotilla_operator.objects.resources import (
+    MODEL_REPLICA_SETS,
+    PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
+    VECTOR_INDEXES,
+    Manifest,
+)
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_runtime import contract
 
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
+CLASS_MISSING = {
+    PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
+    RUNTIME_CLASSES: Reason.RUNTIME_CLASS_MISSING,
+}
 
 
 @dataclass(slots=True)
@@ -37,6 +48,7 @@ class Found:
     missing_indexes: list[Missing] = field(default_factory=list)
     missing_queue: list[Missing] = field(default_factory=list)
     missing_gateway: list[Missing] = field(default_factory=list)
+    missing_workers: list[Missing] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +78,7 @@ class References:
             self._index(index.name, index.index_ref.name)
         await self._redis()
         await self._callers()
+        self._classes()
         found, spec = self._found, self._spec
         known = len(found.models) == len(spec.models) and len(found.indexes) == len(spec.indexes)
         wiring = Wiring(
@@ -81,6 +94,7 @@ class References:
             indexes=tuple(found.missing_indexes),
             queue=tuple(found.missing_queue),
             gateway=tuple(found.missing_gateway),
+            workers=tuple(found.missing_workers),
         )
 
     async def _model(self, model: FleetModel) -> None:
@@ -95,7 +109,8 @@ class References:
         variable = None
         if (ref := endpoint.api_key_secret_ref) is not None:
             field_path = f"spec.models[{model.role}].endpoint.apiKeySecretRef"
-            if not await self._entry(field_path, ref.name, ref.key, self._found.missing_models):
+            missing = self._found.missing_models
+            if not await self._entry(field_path, ref.name, ref.key, missing, to=endpoint.url):
                 return
             variable = self._key_of(model.role, ref.name, ref.key)
         self._found.models.append(
@@ -224,8 +239,21 @@ class References:
                 )
             )
 
-    async def _entry(self, field_path: str, name: str, key: str, missing: list[Missing]) -> bool:
-        """Whether a secret has this entry. A missing secret or entry is added to `missing`."""
+    def _classes(self) -> None:
+        found = self._found
+        reports = (found.missing_queue, found.missing_gateway, found.missing_workers)
+        for report, classes in zip(reports, classes_by_part(self._spec), strict=True):
+            report += [
+                Missing(reason=CLASS_MISSING[named.resource], message=named.missing)
+                for named in missing_of(classes, self._world.caches)
+            ]
+
+    async def _entry(
+        self, field_path: str, name: str, key: str, missing: list[Missing], *, to: str | None = None
+    ) -> bool:
+        """Whether a secret has this entry, and may be sent to the URL `to`. What is wrong is added to
+        `missing`.
+        """
         secret = await self._secret(field_path, name, missing)
         if secret is None:
             return False
@@ -236,6 +264,10 @@ class References:
                     message=f"{field_path}: the Secret {name!r} has no entry {key!r}; add it",
                 )
             )
+            return False
+        if to is not None and (why := self._world.why_not_sent(secret, to)) is not None:
+            message = f"{field_path}: the Secret {name!r} is not sent: {why}"
+            missing.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
             return False
         self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True
@@ -262,6 +294,17 @@ def _made_for(replica_set: Manifest) -> int | None:
     capacity = (replica_set.get("status") or {}).get("capacity") or {}
     length: int | None = (capacity.get("model") or {}).get("maxModelLen")
     return length
+
+
+def classes_by_part(
+    spec: AgentFleetSpec,
+) -> tuple[list[NamedClass], list[NamedClass], list[NamedClass]]:
+    """The classes that the spec names for Redis, for the gateway and for the workers."""
+    return (
+        list(classes_of("spec.queue.redis.pod", spec.queue.redis.pod)),
+        list(classes_of("spec.gateway.pod", spec.gateway.pod)),
+        list(classes_of("spec.workers.pod", spec.workers.pod)),
+    )
 
 
 def _unsearched(index: Manifest) -> Reason | None:

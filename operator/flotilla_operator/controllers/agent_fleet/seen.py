@@ -26,14 +26,14 @@ class MissingParts:
     indexes: tuple[Missing, ...] = ()
     queue: tuple[Missing, ...] = ()
     gateway: tuple[Missing, ...] = ()
+    workers: tuple[Missing, ...] = ()
 
     @property
     def of_secrets(self) -> bool:
         """Whether a secret or an entry is missing. It may appear without an event that wakes the fleet."""
         everything = (*self.models, *self.indexes, *self.queue, *self.gateway)
-        return any(
-            problem.reason in (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING) for problem in everything
-        )
+        of_a_secret = (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE)
+        return any(problem.reason in of_a_secret for problem in everything)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,10 @@ from flotilla_operator.controllers.model_replica_set.decide.decide import Decisi
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe, owner_of
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
-from flotilla_operator.controllers.model_replica_set.observe.references import claim_references
+from flotilla_operator.controllers.model_replica_set.observe.references import (
+    claim_references,
+    class_references,
+)
 from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.steering import SetSteering, steering_of
 from flotilla_operator.controllers.model_replica_set.tell.tell import tell
@@ -37,6 +40,7 @@ from flotilla_operator.objects.resources import (
     RESOURCE_SLICES,
     ROLE_BINDINGS,
     ROLES,
+    RUNTIME_CLASSES,
     SERVICE_ACCOUNTS,
     SERVICES,
     Key,
@@ -68,6 +72,7 @@ class ModelReplicaSetController:
         NETWORK_POLICIES,
         PERSISTENT_VOLUME_CLAIMS,
         PRIORITY_CLASSES,
+        RUNTIME_CLASSES,
         DEVICE_CLASSES,
         RESOURCE_SLICES,
         RESOURCE_CLAIMS,
@@ -88,6 +93,8 @@ class ModelReplicaSetController:
             yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim)
         if spec.placement.priority_class_name is not None:
             yield Reference(PRIORITY_CLASSES, "", spec.placement.priority_class_name)
+        for named in class_references(spec):
+            yield named.reference
         if (ask := device_ask(spec)) is not None:
             yield Reference(DEVICE_CLASSES, "", ask.class_name)
         for part in (engines(owner), router_service(owner)):

@@ -25,11 +25,13 @@ class Reason(StrEnum):
     FIELDS_IGNORED = "FieldsIgnored"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
     CLAIM_MISSING = "ClaimMissing"
     DEVICE_CLASS_MISSING = "DeviceClassMissing"
     DEVICE_CLASS_NOT_COUNTABLE = "DeviceClassNotCountable"
     DEVICE_ATTRIBUTES_CONTRADICT = "DeviceAttributesContradict"
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
     NODE_PATH_NOT_LISTED = "NodePathNotListed"
     NODE_CACHE_MOUNTED = "NodeCacheMounted"
     NO_ROOM_TO_OFFLOAD = "NoRoomToOffload"

@@ -16,8 +16,10 @@ from flotilla_operator.controllers.vector_index.farewell import CLEANUP_LOOK_SEC
 from flotilla_operator.controllers.vector_index.next_step import NextReason, NextStep
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.progress import Progress
+from flotilla_operator.controllers.vector_index.reasons import ConditionType
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Observed
 from flotilla_operator.objects.resources import JOBS, STATEFUL_SETS, Manifest
+from flotilla_operator.workloads.pod_options import field_refused
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.milvus import milvus
 
@@ -66,15 +68,30 @@ def _claim(decision: Decision, wanted: Manifest) -> Write:
 
 
 def _standing(observed: Observed) -> list[Apply]:
+    """A retriever that would send its token elsewhere stays as it is."""
+    if not observed.may_send_its_token:
+        return []
     objects = standing_objects(
         observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
     )
-    return [Apply(manifest=manifest) for manifest in objects if not _has_no_image(manifest, observed)]
+    return [
+        Apply(manifest=manifest, field=_field(observed, manifest))
+        for manifest in objects
+        if not _would_end_milvus(observed, manifest)
+    ]
 
 
-def _has_no_image(manifest: Manifest, observed: Observed) -> bool:
-    """Whether it is Milvus Lite without an image; one that runs already stays as it is."""
-    return observed.lacks_milvus_image and manifest["kind"] == STATEFUL_SETS.kind
+def _field(observed: Observed, manifest: Manifest) -> str:
+    spec = observed.spec
+    if manifest["kind"] == STATEFUL_SETS.kind:
+        return field_refused(manifest, "spec.milvus.pod", spec.milvus.pod)
+    return field_refused(manifest, "spec.retriever.pod", spec.retriever.pod)
+
+
+def _would_end_milvus(observed: Observed, manifest: Manifest) -> bool:
+    """Whether the pod of Milvus Lite would be deleted for one that cannot start."""
+    refused = any(missing.condition is ConditionType.MILVUS_READY for missing in observed.missing)
+    return refused and manifest["kind"] == STATEFUL_SETS.kind
 
 
 def _unused_lite(decision: Decision) -> list[Delete]:
@@ -100,4 +117,7 @@ def _start(observed: Observed, start: Progress) -> list[Write]:
     owner, spec, model = observed.owner, observed.spec, observed.embedder.model
     shards = max(1, start.shards)
     job = build_job(owner, spec, observed.images, model, start.build, start.step, shards=shards)
-    return [Apply(manifest=build_config_map(owner, spec, model, start.build)), Create(manifest=job)]
+    return [
+        Apply(manifest=build_config_map(owner, spec, model, start.build)),
+        Create(manifest=job, field=field_refused(job, "spec.build.pod", spec.build.pod)),
+    ]

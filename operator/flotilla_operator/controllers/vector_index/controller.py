@@ -28,6 +28,8 @@ from flotilla_operator.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     POD_DISRUPTION_BUDGETS,
     PODS,
+    PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
     SERVICES,
     STATEFUL_SETS,
     VECTOR_INDEXES,
@@ -58,13 +60,17 @@ class VectorIndexController:
         NETWORK_POLICIES,
         PERSISTENT_VOLUME_CLAIMS,
         NODES,
+        PRIORITY_CLASSES,
+        RUNTIME_CLASSES,
     )
 
     def __init__(self) -> None:
         self._cleanups = Cleanups()
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
-        """The model, the documents, the workspace, and the services whose names another object may hold."""
+        """The model, the documents, the workspace, the classes of pods, and the services whose names another
+        object may hold.
+        """
         try:
             spec = parsed(manifest)
         except ValidationError:

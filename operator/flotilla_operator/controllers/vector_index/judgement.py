@@ -63,7 +63,11 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     ),
     Chain(
         type=ConditionType.RETRIEVER_READY,
-        checks=(results.the_name_of_the_retriever_is_taken, results.no_retriever_is_ready),
+        checks=(
+            results.the_name_of_the_retriever_is_taken,
+            lacks(ConditionType.RETRIEVER_READY),
+            results.no_retriever_is_ready,
+        ),
         otherwise=results.a_retriever_is_ready,
     ),
 )

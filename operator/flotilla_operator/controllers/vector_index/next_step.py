@@ -131,7 +131,11 @@ def next_step(
 def _held_seconds(observed: Observed) -> float:
     """A build that is held waits for an event, unless it waits for a secret: secrets are not watched."""
     reasons = {missing.reason for missing in observed.missing}
-    waits = reasons & {Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING}
+    waits = reasons & {
+        Reason.SECRET_MISSING,
+        Reason.SECRET_KEY_MISSING,
+        Reason.SECRET_FOR_ELSEWHERE,
+    }
     return LOOK_MISSING_SECONDS if waits else SETTLED_LOOK_SECONDS
 
 

@@ -128,6 +128,8 @@ async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | 
     named = there.get("tokenSecretRef")
     token = TokenSecretRef.model_validate(named) if named is not None else None
     secret = await world.secret(owner.namespace, token.name) if token is not None else None
+    if secret is not None and (why := world.why_not_sent(secret, there["uri"])) is not None:
+        raise ValueError(f"spec.milvus.tokenSecretRef: the Secret {secret.name!r} is not sent: {why}")
     content = secret.data.get(token.key) if secret is not None and token is not None else None
     return Remains(
         uri=str(there["uri"]),

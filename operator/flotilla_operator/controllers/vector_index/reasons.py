@@ -30,8 +30,11 @@ class Reason(StrEnum):
     FIELDS_IGNORED = "FieldsIgnored"
     PAUSED = "Paused"
     NAME_TAKEN = "NameTaken"
+    PRIORITY_CLASS_MISSING = "PriorityClassMissing"
+    RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
+    SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
 
     CLAIM_MISSING = "ClaimMissing"
     CONFIG_MAP_MISSING = "ConfigMapMissing"

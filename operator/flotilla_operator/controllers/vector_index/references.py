@@ -3,7 +3,7 @@
 Each secret is read only once, so the versions of the entries that exist are returned as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.conditions import is_true
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, ReportedMissing
 from flotilla_operator.objects.owners import Owner
@@ -21,15 +22,23 @@ from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
     MODEL_REPLICA_SETS,
     PERSISTENT_VOLUME_CLAIMS,
+    PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
     Reference,
 )
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.model_replica_set import internal_url
+from flotilla_operator.workloads.node_cache import known_hub_url
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.milvus import lacks_milvus_image
 from flotilla_operator.workloads.vector_index.retriever import caller_entry
 from flotilla_operator.workloads.vector_index.source import document_source
 from flotilla_runtime import contract
+
+CLASS_MISSING = {
+    PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
+    RUNTIME_CLASSES: Reason.RUNTIME_CLASS_MISSING,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +52,7 @@ class References:
 
 
 def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
-    """The model, the documents and the workspace that the spec refers to."""
+    """The model, the documents, the workspace and the classes of pods that the spec refers to."""
     yield Reference(MODEL_REPLICA_SETS, owner.namespace, spec.embedding.model_ref.name)
     source = document_source(spec.source.path)
     if source.claim is not None:
@@ -52,6 +61,8 @@ def references_of(owner: Owner, spec: VectorIndexSpec) -> Iterator[Reference]:
         yield Reference(CONFIG_MAPS, owner.namespace, source.config_map)
     if spec.build.workspace.claim_name is not None:
         yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, spec.build.workspace.claim_name)
+    for classes in _classes_of(spec).values():
+        yield from (named.reference for named in classes)
 
 
 async def references_seen(owner: Owner, spec: VectorIndexSpec, world: World) -> References:
@@ -93,9 +104,12 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
             field="spec.milvus.tokenSecretRef",
             name=token.name,
             key=token.key,
+            to=spec.milvus.uri,
         )
         await _look_at_entry(seen, owner, world, entry)
     embedder = embedder_of(owner, spec, world.caches)
+    if embedder is not None:
+        await _look_at_hub_token(seen, owner, embedder.spec, world)
     keys = embedder.spec.router.auth_secret_ref if embedder is not None else None
     if keys is not None:
         entry = _Entry(
@@ -109,15 +123,37 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
         await _look_at_entry(seen, owner, world, entry)
 
 
+async def _look_at_hub_token(
+    seen: References, owner: Owner, embedder: ModelReplicaSetSpec, world: World
+) -> None:
+    """A build fetches the embedding model's tokenizer with the token of the ModelReplicaSet."""
+    token = embedder.model.token_secret_ref
+    secret = await world.secret(owner.namespace, token.name) if token is not None else None
+    if secret is None or (why := world.why_not_sent(secret, known_hub_url(embedder))) is None:
+        return
+    seen.missing.append(
+        ReportedMissing(
+            condition=ConditionType.EMBEDDER_READY,
+            reason=Reason.SECRET_FOR_ELSEWHERE,
+            message="spec.embedding.modelRef: spec.model.tokenSecretRef of the ModelReplicaSet: the Secret "
+            f"{secret.name!r} is not sent: {why}",
+        )
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """An entry of a secret that the spec asks for, and the variable that takes its value."""
+    """An entry of a secret that the spec asks for, and the variable that takes its value.
+
+    `to` is the URL outside of Flotilla's own pods to which it is sent.
+    """
 
     variable: str
     condition: ConditionType
     field: str
     name: str
     key: str
+    to: str | None = None
 
 
 def _missing_image(spec: VectorIndexSpec, images: Images) -> Iterator[ReportedMissing]:
@@ -138,6 +174,9 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
     elif entry.key not in secret.data:
         reason = Reason.SECRET_KEY_MISSING
         problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
+    elif entry.to is not None and (why := world.why_not_sent(secret, entry.to)) is not None:
+        reason = Reason.SECRET_FOR_ELSEWHERE
+        problem = f"the Secret {entry.name!r} is not sent: {why}"
     else:
         seen.secret_versions[entry.variable] = secret.version(entry.key)
         return
@@ -168,7 +207,24 @@ def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Ite
             message="spec.build.workspace.claimName: there is no PersistentVolumeClaim "
             f"{workspace!r} in this namespace; create it",
         )
+    yield from _missing_classes(spec, caches)
     yield from _missing_embedder(owner, spec, caches)
+
+
+def _classes_of(spec: VectorIndexSpec) -> Mapping[ConditionType, list[NamedClass]]:
+    """The classes that the spec names, by the condition that reports on them."""
+    return {
+        ConditionType.MILVUS_READY: list(classes_of("spec.milvus.pod", spec.milvus.pod)),
+        ConditionType.BUILT: list(classes_of("spec.build.pod", spec.build.pod)),
+        ConditionType.RETRIEVER_READY: list(classes_of("spec.retriever.pod", spec.retriever.pod)),
+    }
+
+
+def _missing_classes(spec: VectorIndexSpec, caches: Caches) -> Iterator[ReportedMissing]:
+    for condition, classes in _classes_of(spec).items():
+        for named in missing_of(classes, caches):
+            reason = CLASS_MISSING[named.resource]
+            yield ReportedMissing(condition=condition, reason=reason, message=named.missing)
 
 
 def _missing_embedder(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[ReportedMissing]:

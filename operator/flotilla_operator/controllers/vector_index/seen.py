@@ -14,7 +14,7 @@ from flotilla_operator.controllers.live_objects import LiveObject
 from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.vector_index.cleanup import Cleanup, Remains
 from flotilla_operator.controllers.vector_index.jobs import StepJob
-from flotilla_operator.controllers.vector_index.reasons import ConditionType
+from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
 from flotilla_operator.controllers.vector_index.remembered import Remembered
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import STATEFUL_SETS, Manifest
@@ -84,6 +84,14 @@ class Observed:
     @property
     def milvus_external(self) -> bool:
         return self.spec.milvus.mode is MilvusMode.EXTERNAL
+
+    @property
+    def may_send_its_token(self) -> bool:
+        """Whether the Secret with Milvus' token may be sent where the spec would send it."""
+        return not any(
+            one.condition is ConditionType.MILVUS_READY and one.reason is Reason.SECRET_FOR_ELSEWHERE
+            for one in self.missing
+        )
 
     @property
     def lacks_milvus_image(self) -> bool:

@@ -19,6 +19,7 @@ from flotilla_operator.workloads.agent_fleet.parts import (
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
 from flotilla_operator.workloads.labels import Child
+from flotilla_operator.workloads.pod_options import asks, with_options
 from flotilla_runtime import contract
 
 GATEWAY_STOP_SECONDS = 30
@@ -88,10 +89,13 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.gateway.replicas - 1)
         ),
-        objects.deployment(
-            part,
-            replicas=spec.gateway.replicas,
-            parts=_gateway_pod(owner, spec, wiring, images, data),
+        with_options(
+            objects.deployment(
+                part,
+                replicas=spec.gateway.replicas,
+                parts=_gateway_pod(owner, spec, wiring, images, data),
+            ),
+            spec.gateway.pod,
         ),
     ]
 
@@ -107,7 +111,10 @@ def worker_manifests(
         objects.network_policy(
             part, selector=part.selector, ingress=[from_monitoring(images, contract.PORT_METRICS)]
         ),
-        objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
+        with_options(
+            objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
+            spec.workers.pod,
+        ),
     ]
 
 
@@ -154,7 +161,7 @@ def _worker_pod(
         args=["flotilla_runtime.agent"],
         env=environment,
         ports=[_port("metrics", contract.PORT_METRICS)],
-        resources=spec.workers.resources.manifest() if _asks(spec) else WORKER_RESOURCES,
+        resources=spec.workers.resources.manifest() if asks(spec.workers.resources) else WORKER_RESOURCES,
         volumeMounts=mounts,
         **_probes(),
     )
@@ -204,10 +211,6 @@ def _limits(spec: AgentFleetSpec) -> contract.TaskLimits:
         max_tokens=spec.limits.max_tokens,
         max_wall_seconds=spec.limits.max_wall_seconds,
     )
-
-
-def _asks(spec: AgentFleetSpec) -> bool:
-    return bool(spec.workers.resources.requests or spec.workers.resources.limits)
 
 
 def _from_secret(entry: SecretEntry) -> Manifest:

@@ -20,6 +20,7 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import gateway, redis, workers
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_pods
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_runtime import contract
 
 DATA_DIRECTORY = "/data"
@@ -27,6 +28,7 @@ PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
 STOP_SECONDS = 30
 # The append-only file can double in size before it is rewritten, and is on the disk twice during the rewrite.
 MEMORY_PERCENT_OF_CLAIM = 40
+MEMORY_PERCENT_OF_LIMIT = 50  # the process that rewrites the file may need as much again
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
 
@@ -48,8 +50,13 @@ def redis_configuration(spec: RedisSpec) -> str:
 
 
 def memory_bytes(spec: RedisSpec) -> int:
-    """Redis' memory limit; never zero, which would mean no limit. The container itself has no limit."""
-    return max(1, int(quantity(spec.storage.size)) * MEMORY_PERCENT_OF_CLAIM // 100)
+    """Redis' memory limit, at most half of its container's, so that it refuses writes with an error instead
+    of being killed; never zero, which would mean no limit.
+    """
+    by_claim = int(quantity(spec.storage.size)) * MEMORY_PERCENT_OF_CLAIM // 100
+    limit = spec.pod.resources.limits.get("memory")
+    by_limit = by_claim if limit is None else int(quantity(limit)) * MEMORY_PERCENT_OF_LIMIT // 100
+    return max(1, min(by_claim, by_limit))
 
 
 def password_secret(owner: Owner, password: str) -> Manifest:
@@ -90,7 +97,7 @@ def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manif
             ],
             may_connect=False,
         ),
-        _stateful_set(owner, images, data),
+        with_options(_stateful_set(owner, images, data), spec.pod),
     ]
 
 

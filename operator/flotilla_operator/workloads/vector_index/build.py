@@ -18,6 +18,7 @@ from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.model_source import ClaimSource, HubSource, parse_source
 from flotilla_operator.workloads.node_cache import hub_url
+from flotilla_operator.workloads.pod_options import asks, with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import (
     INDEX_TYPES,
@@ -162,7 +163,7 @@ def build_job(
             "parallelism": min(spec.build.parallelism, shards),
             "backoffLimitPerIndex": TRIES,
         }
-    return {
+    manifest = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
@@ -174,6 +175,7 @@ def build_job(
         },
         "spec": job,
     }
+    return with_options(manifest, spec.build.pod)
 
 
 def _workspace(owner: Owner) -> Child:
@@ -235,7 +237,7 @@ def _pod_spec(
         pull_policy=images.pull_policy,
         args=args,
         env=[*environment, *images.proxies.variables(*addresses)],
-        resources=spec.build.resources.manifest() if _asks(spec) else RESOURCES,
+        resources=spec.build.resources.manifest() if asks(spec.build.resources) else RESOURCES,
         volumeMounts=mounts,
     )
     pod = objects.pod_spec(
@@ -250,10 +252,6 @@ def _pod_spec(
     if not build.shared_workspace:
         pod["affinity"] = _same_node(builds(owner))
     return pod
-
-
-def _asks(spec: VectorIndexSpec) -> bool:
-    return bool(spec.build.resources.requests or spec.build.resources.limits)
 
 
 def _job_uid() -> Manifest:

@@ -12,6 +12,7 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_pods
 from flotilla_operator.workloads.labels import Child
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_runtime import contract
 
@@ -76,7 +77,7 @@ def _stateful_set(part: Child, spec: VectorIndexSpec, images: Images) -> Manifes
         image_pull_secrets=images.pull_secrets,
     )
     template = {"metadata": {"labels": part.labels}, "spec": objects.pod_spec(pod)}
-    return objects.single_stateful_set(part, template)
+    return with_options(objects.single_stateful_set(part, template), spec.milvus.pod)
 
 
 def _container(spec: VectorIndexSpec, images: Images, mounts: list[Manifest]) -> Manifest:

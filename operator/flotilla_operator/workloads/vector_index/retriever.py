@@ -13,6 +13,7 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody
 from flotilla_operator.workloads.labels import Child
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
@@ -73,18 +74,21 @@ def retriever_objects(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.retriever.replicas - 1)
         ),
-        objects.deployment(
-            part,
-            replicas=spec.retriever.replicas,
-            parts=_pod_parts(
+        with_options(
+            objects.deployment(
                 part,
-                images,
-                [
-                    *secret_environment(owner, spec, embedder),
-                    *images.proxies.variables(milvus_connection(owner, spec).uri),
-                ],
-                objects.config_hash_annotation(data, secret_versions),
+                replicas=spec.retriever.replicas,
+                parts=_pod_parts(
+                    part,
+                    images,
+                    [
+                        *secret_environment(owner, spec, embedder),
+                        *images.proxies.variables(milvus_connection(owner, spec).uri),
+                    ],
+                    objects.config_hash_annotation(data, secret_versions),
+                ),
             ),
+            spec.retriever.pod,
         ),
     ]
 

@@ -19,9 +19,11 @@ from flotilla_operator.controllers.live_objects import live_object
 from flotilla_operator.workloads import agent_fleet as workloads
 from tests.builders.agent_fleet import OWNER, agent_fleet, served_model, spec_of
 from tests.builders.model_replica_set import IMAGES
+from tests.builders.pod_options import RUNTIME_CLASS, runtime_class
 from tests.controllers.agent_fleet.test_plan import NOW, Stage
 
 OF_THE_USERS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
+SANDBOXED_REDIS = agent_fleet(queue={"redis": {"pod": {"runtimeClassName": RUNTIME_CLASS}}})
 FIXED = {"minReplicas": 1, "maxReplicas": 1}
 SUPPORT = agent_fleet()
 DELETED = {**SUPPORT, "metadata": {**SUPPORT["metadata"], "deletionTimestamp": "2026-05-01T12:00:00Z"}}
@@ -97,6 +99,11 @@ async def test_a_password_is_made_when_it_is_missing(
         ),
         pytest.param((served_model(),), SUPPORT, "workers", PartReason.WRITTEN, id="the model is known"),
         pytest.param((), SUPPORT, "workers", PartReason.NOT_WIRED, id="the model is not known"),
+        pytest.param((), SUPPORT, "redis", PartReason.WRITTEN, id="Redis waits for nothing"),
+        pytest.param((), SANDBOXED_REDIS, "redis", PartReason.CLASS_MISSING, id="no class of Redis' pod"),
+        pytest.param(
+            (runtime_class(),), SANDBOXED_REDIS, "redis", PartReason.WRITTEN, id="the class is there"
+        ),
     ],
 )
 async def test_a_part_is_written_once_it_can_be_configured(

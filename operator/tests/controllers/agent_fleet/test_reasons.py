@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
+from flotilla_operator.objects.send_to import ANNOTATION
 from tests.builders.agent_fleet import agent_fleet, served_index, served_model
+from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
 WITH_KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
 OWN_REDIS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
+OTHERS_KEY = {"url": "https://m.example/v1", "model": "gpt", "apiKeySecretRef": {"name": "others"}}
+WITH_A_KEY_FOR_ANOTHER = {"models": [{"role": "Default", "endpoint": OTHERS_KEY}]}
 ELSEWHERE = {
     "models": [
         {
@@ -27,6 +31,7 @@ ELSEWHERE = {
         }
     ]
 }
+SANDBOXED, FIRST = {"runtimeClassName": RUNTIME_CLASS}, {"priorityClassName": PRIORITY_CLASS}
 MODELS, INDEXES, QUEUE = ConditionType.MODELS_READY, ConditionType.INDEXES_READY, ConditionType.QUEUE_READY
 GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
 
@@ -134,6 +139,42 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             True,
             id="an entry of a secret",
         ),
+        pytest.param(
+            (),
+            WITH_A_KEY_FOR_ANOTHER,
+            MODELS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list m.example:443",
+            True,
+            id="a key for another endpoint",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"queue": {"redis": {"pod": SANDBOXED}}},
+            QUEUE,
+            Reason.RUNTIME_CLASS_MISSING,
+            "spec.queue.redis.pod.runtimeClassName: there is no RuntimeClass 'sandboxed'",
+            True,
+            id="the runtime of Redis",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"gateway": {"pod": FIRST}},
+            GATEWAY,
+            Reason.PRIORITY_CLASS_MISSING,
+            "spec.gateway.pod.priorityClassName: there is no PriorityClass 'serving'",
+            True,
+            id="the priority of the gateway",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"workers": {"pod": SANDBOXED}},
+            WORKERS,
+            Reason.RUNTIME_CLASS_MISSING,
+            "spec.workers.pod.runtimeClassName: there is no RuntimeClass 'sandboxed'",
+            True,
+            id="the runtime of the workers",
+        ),
     ],
 )
 async def test_what_is_missing_is_named_and_says_who_mends_it(
@@ -144,7 +185,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
     says: str,
     stalled: bool,
 ) -> None:
-    stage = Stage(*objects, empty={"other": "x"})
+    stage = Stage(*objects, empty={"other": "x"}, others={"apiKey": "x", ANNOTATION: "other.example"})
     plan = await stage.plan(agent_fleet(**spec))
     found = condition(plan, condition_type)
     assert (found["status"], found["reason"]) == ("False", reason)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.controllers.config import parse_config
+from flotilla_operator.controllers.model_replica_set.decide.looks import SECRET_IS_MISSING
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
@@ -30,6 +31,10 @@ CONFIGURED = parse_config(
     {"images": CONFIG.images.model_dump(by_alias=True), "modelCache": {"nodePaths": [LISTED]}}
 )
 TOKEN = model_replica_set(model={"tokenSecretRef": {"name": "hf"}})
+TOKEN_FOR_A_HUB_OF_A_CONFIG_MAP = model_replica_set(
+    model={"tokenSecretRef": {"name": "hf"}},
+    engine={"env": [{"name": "HF_ENDPOINT", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "hub"}}}]},
+)
 CALLERS = model_replica_set(router={"authSecretRef": {"name": "callers"}})
 TLS = model_replica_set(router={"tls": {"secretRef": {"name": "tls"}}})
 IN_LIMITS = model_replica_set(engine={"resources": {"limits": {"nvidia.com/gpu": "1"}}})
@@ -41,6 +46,9 @@ WHOLE_CACHE = model_replica_set(
     pod={"volumeMounts": [{"name": "models", "mountPath": "/all"}]},
 )
 SERVING = model_replica_set(placement={"priorityClassName": "serving"})
+SANDBOXED = model_replica_set(pod={"runtimeClassName": "sandboxed"})
+ROUTED_SANDBOXED = model_replica_set(router={"pod": {"runtimeClassName": "sandboxed"}})
+ROUTED_FIRST = model_replica_set(router={"pod": {"priorityClassName": "serving"}})
 ASKING = model_replica_set(
     placement={"priorityClassName": "serving", "nodeProvisioning": {"mode": "Placeholders"}}
 )
@@ -68,6 +76,20 @@ async def looked_at(
     ("manifest", "objects", "secrets", "reason"),
     [
         pytest.param(TOKEN, [], {}, Reason.SECRET_MISSING, id="no token"),
+        pytest.param(
+            TOKEN,
+            [],
+            {"hf": {"token": "x", "flotilla.dev/send-to": "hub.example"}},
+            Reason.SECRET_FOR_ELSEWHERE,
+            id="a token for another hub",
+        ),
+        pytest.param(
+            TOKEN_FOR_A_HUB_OF_A_CONFIG_MAP,
+            [],
+            {"hf": {"token": "x", "flotilla.dev/send-to": "huggingface.co"}},
+            Reason.SECRET_FOR_ELSEWHERE,
+            id="a hub whose address is not known",
+        ),
         pytest.param(CALLERS, [], {}, Reason.SECRET_MISSING, id="no keys of callers"),
         pytest.param(TLS, [], {}, Reason.SECRET_MISSING, id="no certificate"),
         pytest.param(TOKEN, [], {"hf": {"x": b"x"}}, Reason.SECRET_KEY_MISSING, id="no entry for the token"),
@@ -82,6 +104,13 @@ async def looked_at(
             IN_LIMITS, [], {}, Reason.ACCELERATOR_IN_RESOURCES, id="an accelerator in the limits alone"
         ),
         pytest.param(SERVING, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class"),
+        pytest.param(SANDBOXED, [], {}, Reason.RUNTIME_CLASS_MISSING, id="no such runtime class"),
+        pytest.param(
+            ROUTED_SANDBOXED, [], {}, Reason.RUNTIME_CLASS_MISSING, id="no such runtime class of routers"
+        ),
+        pytest.param(
+            ROUTED_FIRST, [], {}, Reason.PRIORITY_CLASS_MISSING, id="no such priority class of routers"
+        ),
         pytest.param(
             ASKING,
             [priority_class("serving", -5)],
@@ -144,7 +173,7 @@ async def test_what_is_missing_is_said_and_holds_new_replicas_back(
     assert shown(done, "Stalled") == ("True", reason)
     assert [event.reason for event in done.events] == [reason]
     assert created(done) == creates(done, "ResourceClaimTemplate") == []
-    of_a_secret = reason in (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING)
+    of_a_secret = reason in SECRET_IS_MISSING
     assert done.look_again_seconds == (10 if of_a_secret else 75), "secrets are not watched"
 
 

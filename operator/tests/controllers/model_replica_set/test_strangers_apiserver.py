@@ -162,6 +162,22 @@ def test_no_pod_gets_a_folder_of_the_node_that_is_not_listed(stage: Stage) -> No
     assert [pod for pod in stage.client.get(everywhere)["items"] if folders(pod)] == []
 
 
+@pytest.mark.attack("A user of the kinds sends a token of somebody else to an address of their own")
+def test_a_token_goes_to_no_hub_that_its_secret_does_not_name(stage: Stage) -> None:
+    stage.node("a")
+    metadata = {"name": "hf", "annotations": {"flotilla.dev/send-to": "huggingface.co"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": "x"}}
+    stage.client.create(f"/api/v1/namespaces/{stage.namespace}/secrets", secret)
+    model = {"name": "llama", "source": "hf://meta/llama", "tokenSecretRef": {"name": "hf"}}
+    evil = {"env": [{"name": "HF_ENDPOINT", "value": "https://hub.evil.example"}]}
+    stage.create("evil", replicas=1, model=model, engine=evil)
+    stage.create("good", replicas=1, model=model)
+    message = stage.wait("SpecValid", "False", "SecretForElsewhere", name="evil")
+    assert "does not list hub.evil.example:443" in message
+    stage.wait("Placed", "True", name="good")
+    assert stage.pods("evil") == []
+
+
 USERS = ("PYTHONPATH", "LD_PRELOAD", "HF_HOME")
 MAKER, FETCHER = "make-model-folder", "fetch-model"
 

@@ -9,6 +9,7 @@ import pytest
 
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
+from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildReason, BuildStep, DeadLetter, StepReport
 from tests.builders.model_replica_set import model_replica_set
@@ -160,6 +161,19 @@ def test_without_an_image_of_milvus_lite_the_value_is_named_and_no_pod_is_made()
     assert "images.milvus.repository" in stage.message("MilvusReady")
     assert ("StatefulSet", "handbook-milvus") not in stage.objects
     assert stage.jobs() == {}
+
+
+def test_a_retriever_whose_token_is_for_another_milvus_stays_as_it_is() -> None:
+    milvus = {"mode": "External", "tokenSecretRef": {"name": "milvus"}}
+    secret = {"token": b"x", ANNOTATION: b"milvus.example"}
+    stage = Stage(vector_index(milvus={**milvus, "uri": "http://milvus.example:19530"}), milvus=secret)
+    stage.step()
+    config = stage.objects["ConfigMap", "handbook-retriever"]["data"]
+    assert "milvus.example" in config["config.json"]
+    stage.index["spec"]["milvus"] = {**milvus, "uri": "http://evil.example:19530"}
+    stage.step()
+    assert stage.condition("MilvusReady") == ("False", "SecretForElsewhere")
+    assert stage.objects["ConfigMap", "handbook-retriever"]["data"] == config
 
 
 @pytest.mark.parametrize(

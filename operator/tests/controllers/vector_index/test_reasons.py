@@ -11,8 +11,10 @@ import pytest
 
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, EventReason, Phase, Reason
+from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 from tests.builders.model_replica_set import model_replica_set
+from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
 from tests.builders.vector_index import vector_index
 from tests.controllers.vector_index.indexes import (
     NOW,
@@ -31,6 +33,7 @@ SOURCE, EMBEDDER = ConditionType.SOURCE_REACHABLE, ConditionType.EMBEDDER_READY
 MILVUS, BUILT = ConditionType.MILVUS_READY, ConditionType.BUILT
 VALIDATED, RETRIEVER = ConditionType.VALIDATED, ConditionType.RETRIEVER_READY
 SPEC = ConditionType.SPEC_VALID
+SANDBOXED, FIRST = {"runtimeClassName": RUNTIME_CLASS}, {"priorityClassName": PRIORITY_CLASS}
 
 
 def on(*others: dict[str, Any], **spec: Any) -> Callable[[], Stage]:
@@ -161,6 +164,34 @@ def broken_model() -> dict[str, Any]:
             "False",
             Reason.SECRET_KEY_MISSING,
             id="no entry for the token of Milvus",
+        ),
+        pytest.param(
+            lambda: with_secret({"token": b"x", ANNOTATION: b"milvus.elsewhere"}),
+            MILVUS,
+            "False",
+            Reason.SECRET_FOR_ELSEWHERE,
+            id="a token for another Milvus",
+        ),
+        pytest.param(
+            on(embedder(), claim("documents"), milvus={"pod": SANDBOXED}),
+            MILVUS,
+            "False",
+            Reason.RUNTIME_CLASS_MISSING,
+            id="no runtime for Milvus",
+        ),
+        pytest.param(
+            on(embedder(), claim("documents"), build={"pod": FIRST}),
+            BUILT,
+            "False",
+            Reason.PRIORITY_CLASS_MISSING,
+            id="no priority class for builds",
+        ),
+        pytest.param(
+            on(embedder(), claim("documents"), retriever={"pod": SANDBOXED}),
+            RETRIEVER,
+            "False",
+            Reason.RUNTIME_CLASS_MISSING,
+            id="no runtime for the retriever",
         ),
         pytest.param(is_taken("handbook-milvus"), MILVUS, "False", Reason.NAME_TAKEN, id="Milvus' name"),
         pytest.param(on(), BUILT, "False", Reason.WAITING, id="the build cannot begin yet"),

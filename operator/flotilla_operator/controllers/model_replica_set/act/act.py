@@ -45,6 +45,7 @@ from flotilla_operator.replicas.leaving.departures import look_again_leaving
 from flotilla_operator.workloads.engine_key import engine_key, engine_key_secret
 from flotilla_operator.workloads.engine_pod import engine_pods, engines, stages_of
 from flotilla_operator.workloads.gate import lifting
+from flotilla_operator.workloads.pod_options import field_refused
 
 KEY_BYTES = 32
 
@@ -68,13 +69,13 @@ def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -
     writes: list[Write] = [
         *_engine_key(situation, make_key),
         *templates,
-        *_applies([one for one in objects if _is_of_engines(one, owner)], key),
+        *_applies([one for one in objects if _is_of_engines(one, owner)], situation, key),
         *record_revisions(situation, demand, decision.step.rollout),
         *ending_deletes(decision.step.ended, situation),
         *departure_writes(demand.turnover, decision.step.departures, situation, now),
         *_lifts(decision, now),
         *_pods(decision, now),
-        *_applies([one for one in objects if not _is_of_engines(one, owner)], key),
+        *_applies([one for one in objects if not _is_of_engines(one, owner)], situation, key),
         *placeholder_writes(decision.step.asking, situation, now),
         *old_templates(situation, demand),
         *names_nobody_asks_for(situation),
@@ -167,10 +168,18 @@ def _lifts(decision: Decision, now: datetime) -> list[JsonPatch]:
     ]
 
 
-def _applies(objects: Sequence[Manifest], key: frozenset[ObjectRef]) -> list[Apply]:
+def _applies(objects: Sequence[Manifest], situation: Situation, key: frozenset[ObjectRef]) -> list[Apply]:
     """Deployments need the key: routers started with another one would be refused by the engines."""
     nothing: frozenset[ObjectRef] = frozenset()
-    return [Apply(manifest=one, needs=key if one["kind"] == DEPLOYMENTS.kind else nothing) for one in objects]
+    options = situation.me.spec.router.pod
+    return [
+        Apply(
+            manifest=one,
+            field=field_refused(one, "spec.router.pod", options),
+            needs=key if one["kind"] == DEPLOYMENTS.kind else nothing,
+        )
+        for one in objects
+    ]
 
 
 def _is_of_engines(manifest: Manifest, owner: Owner) -> bool:

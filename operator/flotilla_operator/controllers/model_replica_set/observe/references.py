@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec
-from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.accelerator_in_limits import (
     accelerator_in_limits,
@@ -13,9 +13,16 @@ from flotilla_operator.controllers.model_replica_set.observe.engine_room import 
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
 from flotilla_operator.controllers.model_replica_set.observe.priority import wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
-from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES
+from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of, runtime_class
+from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES, RUNTIME_CLASSES
 from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_source import ClaimSource
+from flotilla_operator.workloads.node_cache import known_hub_url
+
+CLASS_MISSING = {
+    PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
+    RUNTIME_CLASSES: Reason.RUNTIME_CLASS_MISSING,
+}
 
 
 async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
@@ -37,6 +44,10 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
             )
     if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
         found.append(wrong)
+    found += [
+        Missing(reason=CLASS_MISSING[named.resource], message=named.missing)
+        for named in missing_of(class_references(seen.spec), world.caches)
+    ]
     if (wrong := wrong_device_class(seen.spec, world.caches)) is not None:
         found.append(wrong)
     if (no_room := no_room_to_offload(seen.spec)) is not None:
@@ -48,18 +59,31 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretWanted:
-    """A secret that the spec names. It must have all of `keys`; with none, any entries will do."""
+    """A secret that the spec names. It must have all of `keys`; with none, any entries will do.
+
+    With `is_sent`, its values are sent to the URL `to`, which is None where it is not known.
+    """
 
     field: str
     name: str
     keys: tuple[str, ...]
+    is_sent: bool = False
+    to: str | None = None
 
 
 def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
     """The secrets that a set needs before its pods can start."""
     wanted = []
     if (token := spec.model.token_secret_ref) is not None:
-        wanted.append(SecretWanted(field="spec.model.tokenSecretRef", name=token.name, keys=(token.key,)))
+        wanted.append(
+            SecretWanted(
+                field="spec.model.tokenSecretRef",
+                name=token.name,
+                keys=(token.key,),
+                is_sent=True,
+                to=known_hub_url(spec),
+            )
+        )
     if (auth := spec.router.auth_secret_ref) is not None:
         wanted.append(SecretWanted(field="spec.router.authSecretRef", name=auth.name, keys=()))
     if (tls := spec.router.tls) is not None:
@@ -69,6 +93,14 @@ def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
             )
         )
     return wanted
+
+
+def class_references(spec: ModelReplicaSetSpec) -> list[NamedClass]:
+    """The classes that pods of a set get, except the PriorityClass of its engines."""
+    return [
+        *runtime_class("spec.pod", spec.pod.runtime_class_name),
+        *classes_of("spec.router.pod", spec.router.pod),
+    ]
 
 
 def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
@@ -90,8 +122,17 @@ async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) ->
         )
     absent = [key for key in wanted.keys if key not in secret.data]
     if not absent:
-        return None
+        return _kept_back(wanted, secret, world)
     return Missing(
         reason=Reason.SECRET_KEY_MISSING,
         message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
     )
+
+
+def _kept_back(wanted: SecretWanted, secret: Secret, world: World) -> Missing | None:
+    """A secret that may not be sent where the spec would send it."""
+    why = world.why_not_sent(secret, wanted.to) if wanted.is_sent else None
+    if why is None:
+        return None
+    message = f"{wanted.field}: the Secret {wanted.name!r} is not sent: {why}"
+    return Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message)
