@@ -161,25 +161,38 @@ def test_what_is_allowed_passes(
     assert attempt(restricted, namespace, kind, spec) is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "not_allowed", "change"),
+    [
+        pytest.param(SET, {"pod": {"serviceAccountName": "admin"}}, {"replicas": 2}, id="a set"),
+        pytest.param(
+            "VectorIndex",
+            {"milvus": {"image": "evil/milvus"}},
+            {"build": {"parallelism": 2}},
+            id="an index",
+        ),
+    ],
+)
 def test_an_older_object_that_is_not_allowed_can_be_changed_elsewhere_and_deleted(
-    restricted: ApiClient, namespace: str
+    kind: str, not_allowed: dict[str, Any], change: dict[str, Any], restricted: ApiClient, namespace: str
 ) -> None:
     """The object is made while the namespace is not restricted; then it gets and loses a finalizer."""
     labels = f"/api/v1/namespaces/{namespace}"
     restricted.merge(labels, {"metadata": {"labels": {"restricted": None}}})
-    manifest = smallest("ModelReplicaSet", name="older", namespace=namespace)
-    manifest["spec"]["pod"] = {"serviceAccountName": "admin"}
+    manifest = smallest(kind, name="older", namespace=namespace)
+    for field, value in not_allowed.items():
+        manifest["spec"][field] = {**manifest["spec"].get(field, {}), **value}
     manifest["metadata"]["finalizers"] = ["example.com/held"]
-    objects = f"/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/modelreplicasets"
+    objects = f"/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{KINDS[kind]}"
     eventually_created(restricted, objects, manifest)
     restricted.merge(labels, {"metadata": {"labels": {"restricted": "yes"}}})
     older = f"{objects}/older"
     deadline = time.monotonic() + 60
-    while changed(restricted, older, {"spec": {"replicas": 2}}):
+    while changed(restricted, older, {"spec": change}):
         assert time.monotonic() < deadline, "the policies are not in force"
         time.sleep(0.5)
     assert changed(restricted, older, {"metadata": {"labels": {"a": "b"}}})
-    assert changed(restricted, f"{older}/status", {"status": {"replicas": 1}})
+    assert changed(restricted, f"{older}/status", {"status": {"observedGeneration": 1}})
     restricted.delete(older)
     assert changed(restricted, older, {"metadata": {"finalizers": None}})
     assert not restricted.exists(older)

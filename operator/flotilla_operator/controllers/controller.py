@@ -84,9 +84,11 @@ class World:
         """One secret by name, or None when it does not exist."""
         return await self.secrets.get(namespace, name)
 
-    def why_not_sent(self, secret: Secret, url: str | None) -> str | None:
-        """Why a secret's values may not be sent to a URL, None where they may."""
-        return why_not_sent(secret.send_to, url, required=self.config.restrict.enabled)
+    def why_not_sent(
+        self, secret: Secret, url: str | None, *, through: Iterable[str | None] = ()
+    ) -> str | None:
+        """Why a secret's values may not be sent to a URL through these proxies, None where they may."""
+        return why_not_sent(secret.send_to, url, required=self.config.restrict.enabled, through=through)
 
     async def own_secret(self, namespace: str, name: str, owner_uid: str) -> Secret | None:
         """The secret of this name if this object made it, else None: it may belong to another object."""

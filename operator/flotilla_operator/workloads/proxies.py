@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from flotilla_operator.api.parts import Environment
 from flotilla_operator.objects.resources import Manifest
 
 IN_CLUSTER = (".svc", ".cluster.local")
@@ -63,6 +64,18 @@ def unless_set(variables: Sequence[Manifest], names: Iterable[str]) -> list[Mani
     theirs = {name.lower() for name in names}
     replaced = theirs | set(_BY_SCHEME) if "all_proxy" in theirs else theirs
     return [variable for variable in variables if variable["name"].lower() not in replaced]
+
+
+def named_proxies(*environments: Environment) -> tuple[str | None, ...]:
+    """The addresses of the proxies in a user's variables; None for one that is read from somewhere else."""
+    named = [
+        variable
+        for environment in environments
+        for variable in environment
+        if (name := variable.name.lower()).endswith("_proxy") and name != "no_proxy"
+    ]
+    addresses = (None if variable.value_from is not None else variable.value or "" for variable in named)
+    return tuple(address for address in addresses if address != "")
 
 
 def is_in_cluster(address: str) -> bool:

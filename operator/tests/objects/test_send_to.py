@@ -35,7 +35,7 @@ def test_what_may_be_sent(annotation: str | None, url: str) -> None:
         pytest.param("example.com", "https://a.example.com", "a.example.com:443", id="a name below it"),
         pytest.param("a.example.com", "https://example.com", "example.com:443", id="the name above it"),
         pytest.param(
-            "huggingface.co", "https://huggingface.co@evil.example", "evil.example", id="a user's name"
+            "huggingface.co", "https://huggingface.co@evil.example", "no readable host", id="a user's name"
         ),
         pytest.param(
             "huggingface.co", "https://huggingface.co.evil.example", "evil.example", id="a longer name"
@@ -47,6 +47,19 @@ def test_what_may_be_sent(annotation: str | None, url: str) -> None:
         pytest.param("huggingface.co", None, "not by valueFrom", id="an unknown address"),
         pytest.param("huggingface.co", "http://", "no readable host", id="no host"),
         pytest.param("huggingface.co", "http://a:99999", "no readable host", id="no port"),
+        pytest.param("huggingface.co", "http://huggingface.co:0", "no readable host", id="the port 0"),
+        pytest.param(
+            "huggingface.co",
+            "https://evil.example$(SLASH)@huggingface.co",
+            "no readable host",
+            id="what the kubelet turns into another host",
+        ),
+        pytest.param(
+            "huggingface.co",
+            r"https://evil.example\@huggingface.co",
+            "no readable host",
+            id="what clients read in different ways",
+        ),
     ],
 )
 def test_what_may_not_be_sent(annotation: str, url: str | None, words: str) -> None:
@@ -64,3 +77,24 @@ def test_where_it_is_required_a_secret_says_where_it_may_go() -> None:
 
 def test_an_address_is_shown_as_it_is_to_be_written() -> None:
     assert str(address_of("http://[::1]:19530/x")) == "[::1]:19530"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "proxy", "words"),
+    [
+        pytest.param("huggingface.co", "http://evil.example:3128", "evil.example:3128", id="another host"),
+        pytest.param("huggingface.co", None, "not by valueFrom", id="not known"),
+        pytest.param("huggingface.co", "$(ELSEWHERE)", "no readable host", id="a variable"),
+    ],
+)
+def test_a_proxy_that_is_not_listed_gets_nothing(annotation: str, proxy: str | None, words: str) -> None:
+    why = why_not_sent(annotation, HUB, required=False, through=[proxy])
+    assert why is not None
+    assert words in why
+    assert "proxy" in why
+
+
+def test_a_proxy_that_is_listed_is_used() -> None:
+    listed = "huggingface.co, proxy.example:3128"
+    assert why_not_sent(listed, HUB, required=False, through=["http://proxy.example:3128"]) is None
+    assert why_not_sent(None, HUB, required=False, through=["http://evil.example"]) is None

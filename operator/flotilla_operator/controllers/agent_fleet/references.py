@@ -26,6 +26,7 @@ from flotilla_operator.objects.resources import (
 )
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
 from flotilla_operator.workloads.model_replica_set import internal_url
+from flotilla_operator.workloads.proxies import named_proxies
 from flotilla_runtime import contract
 
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
@@ -265,7 +266,8 @@ class References:
                 )
             )
             return False
-        if to is not None and (why := self._world.why_not_sent(secret, to)) is not None:
+        through = named_proxies(self._spec.workers.pod.env)
+        if to is not None and (why := self._world.why_not_sent(secret, to, through=through)) is not None:
             message = f"{field_path}: the Secret {name!r} is not sent: {why}"
             missing.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
             return False

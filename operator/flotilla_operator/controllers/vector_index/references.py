@@ -29,6 +29,7 @@ from flotilla_operator.objects.resources import (
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.node_cache import known_hub_url
+from flotilla_operator.workloads.proxies import named_proxies
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.milvus import lacks_milvus_image
 from flotilla_operator.workloads.vector_index.retriever import caller_entry
@@ -105,11 +106,12 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
             name=token.name,
             key=token.key,
             to=spec.milvus.uri,
+            through=named_proxies(spec.retriever.pod.env, spec.build.pod.env),
         )
         await _look_at_entry(seen, owner, world, entry)
     embedder = embedder_of(owner, spec, world.caches)
     if embedder is not None:
-        await _look_at_hub_token(seen, owner, embedder.spec, world)
+        await _look_at_hub_token(seen, owner, spec, embedder.spec, world)
     keys = embedder.spec.router.auth_secret_ref if embedder is not None else None
     if keys is not None:
         entry = _Entry(
@@ -124,12 +126,15 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
 
 
 async def _look_at_hub_token(
-    seen: References, owner: Owner, embedder: ModelReplicaSetSpec, world: World
+    seen: References, owner: Owner, spec: VectorIndexSpec, embedder: ModelReplicaSetSpec, world: World
 ) -> None:
     """A build fetches the embedding model's tokenizer with the token of the ModelReplicaSet."""
     token = embedder.model.token_secret_ref
     secret = await world.secret(owner.namespace, token.name) if token is not None else None
-    if secret is None or (why := world.why_not_sent(secret, known_hub_url(embedder))) is None:
+    if secret is None:
+        return
+    why = world.why_not_sent(secret, known_hub_url(embedder), through=named_proxies(spec.build.pod.env))
+    if why is None:
         return
     seen.missing.append(
         ReportedMissing(
@@ -145,7 +150,7 @@ async def _look_at_hub_token(
 class _Entry:
     """An entry of a secret that the spec asks for, and the variable that takes its value.
 
-    `to` is the URL outside of Flotilla's own pods to which it is sent.
+    `to` is the URL outside of Flotilla's own pods to which it is sent, `through` the proxies of the spec.
     """
 
     variable: str
@@ -154,6 +159,7 @@ class _Entry:
     name: str
     key: str
     to: str | None = None
+    through: tuple[str | None, ...] = ()
 
 
 def _missing_image(spec: VectorIndexSpec, images: Images) -> Iterator[ReportedMissing]:
@@ -174,7 +180,10 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
     elif entry.key not in secret.data:
         reason = Reason.SECRET_KEY_MISSING
         problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
-    elif entry.to is not None and (why := world.why_not_sent(secret, entry.to)) is not None:
+    elif (
+        entry.to is not None
+        and (why := world.why_not_sent(secret, entry.to, through=entry.through)) is not None
+    ):
         reason = Reason.SECRET_FOR_ELSEWHERE
         problem = f"the Secret {entry.name!r} is not sent: {why}"
     else:

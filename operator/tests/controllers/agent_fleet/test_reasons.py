@@ -19,6 +19,11 @@ WITH_KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "calle
 OWN_REDIS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
 OTHERS_KEY = {"url": "https://m.example/v1", "model": "gpt", "apiKeySecretRef": {"name": "others"}}
 WITH_A_KEY_FOR_ANOTHER = {"models": [{"role": "Default", "endpoint": OTHERS_KEY}]}
+THROUGH_A_PROXY = {"env": [{"name": "HTTP_PROXY", "value": "http://evil.example:3128"}]}
+WITH_A_KEY_THROUGH_A_PROXY = {
+    "models": [{"role": "Default", "endpoint": {**OTHERS_KEY, "url": "http://other.example/v1"}}],
+    "workers": {"pod": THROUGH_A_PROXY},
+}
 ELSEWHERE = {
     "models": [
         {
@@ -147,6 +152,15 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             "does not list m.example:443",
             True,
             id="a key for another endpoint",
+        ),
+        pytest.param(
+            (),
+            WITH_A_KEY_THROUGH_A_PROXY,
+            MODELS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list evil.example:3128",
+            True,
+            id="a key that a proxy would read",
         ),
         pytest.param(
             (served_model(),),

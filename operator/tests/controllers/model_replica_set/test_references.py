@@ -35,6 +35,10 @@ TOKEN_FOR_A_HUB_OF_A_CONFIG_MAP = model_replica_set(
     model={"tokenSecretRef": {"name": "hf"}},
     engine={"env": [{"name": "HF_ENDPOINT", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "hub"}}}]},
 )
+TOKEN_THROUGH_A_PROXY = model_replica_set(
+    model={"tokenSecretRef": {"name": "hf"}},
+    engine={"env": [{"name": "https_proxy", "value": "http://evil.example:3128"}]},
+)
 CALLERS = model_replica_set(router={"authSecretRef": {"name": "callers"}})
 TLS = model_replica_set(router={"tls": {"secretRef": {"name": "tls"}}})
 IN_LIMITS = model_replica_set(engine={"resources": {"limits": {"nvidia.com/gpu": "1"}}})
@@ -89,6 +93,13 @@ async def looked_at(
             {"hf": {"token": "x", "flotilla.dev/send-to": "huggingface.co"}},
             Reason.SECRET_FOR_ELSEWHERE,
             id="a hub whose address is not known",
+        ),
+        pytest.param(
+            TOKEN_THROUGH_A_PROXY,
+            [],
+            {"hf": {"token": "x", "flotilla.dev/send-to": "huggingface.co"}},
+            Reason.SECRET_FOR_ELSEWHERE,
+            id="a token that a proxy would read",
         ),
         pytest.param(CALLERS, [], {}, Reason.SECRET_MISSING, id="no keys of callers"),
         pytest.param(TLS, [], {}, Reason.SECRET_MISSING, id="no certificate"),

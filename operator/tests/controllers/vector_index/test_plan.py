@@ -176,6 +176,19 @@ def test_a_retriever_whose_token_is_for_another_milvus_stays_as_it_is() -> None:
     assert stage.objects["ConfigMap", "handbook-retriever"]["data"] == config
 
 
+@pytest.mark.parametrize("component", ["retriever", "build"])
+def test_a_proxy_that_the_token_of_milvus_does_not_name_gets_it_from_no_pod(component: str) -> None:
+    milvus = {"mode": "External", "tokenSecretRef": {"name": "milvus"}, "uri": "http://milvus.example:19530"}
+    secret = {"token": b"x", ANNOTATION: b"milvus.example"}
+    env = [{"name": "grpc_proxy", "value": "http://evil.example:3128"}]
+    spec: dict[str, Any] = {"milvus": milvus, component: {"pod": {"env": env}}}
+    stage = Stage(vector_index(**spec), milvus=secret)
+    stage.step()
+    assert stage.condition("MilvusReady") == ("False", "SecretForElsewhere")
+    assert ("Deployment", "handbook-retriever") not in stage.objects
+    assert stage.jobs() == {}
+
+
 @pytest.mark.parametrize(
     "milvus",
     [

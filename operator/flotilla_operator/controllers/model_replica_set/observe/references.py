@@ -18,6 +18,7 @@ from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORI
 from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_source import ClaimSource
 from flotilla_operator.workloads.node_cache import known_hub_url
+from flotilla_operator.workloads.proxies import named_proxies
 
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
@@ -61,7 +62,8 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
 class SecretWanted:
     """A secret that the spec names. It must have all of `keys`; with none, any entries will do.
 
-    With `is_sent`, its values are sent to the URL `to`, which is None where it is not known.
+    With `is_sent`, its values are sent to the URL `to`, which is None where it is not known, and `through`
+    the proxies of the spec.
     """
 
     field: str
@@ -69,6 +71,7 @@ class SecretWanted:
     keys: tuple[str, ...]
     is_sent: bool = False
     to: str | None = None
+    through: tuple[str | None, ...] = ()
 
 
 def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
@@ -82,6 +85,7 @@ def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
                 keys=(token.key,),
                 is_sent=True,
                 to=known_hub_url(spec),
+                through=named_proxies(spec.engine.env),
             )
         )
     if (auth := spec.router.auth_secret_ref) is not None:
@@ -131,7 +135,9 @@ async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) ->
 
 def _kept_back(wanted: SecretWanted, secret: Secret, world: World) -> Missing | None:
     """A secret that may not be sent where the spec would send it."""
-    why = world.why_not_sent(secret, wanted.to) if wanted.is_sent else None
+    if not wanted.is_sent:
+        return None
+    why = world.why_not_sent(secret, wanted.to, through=wanted.through)
     if why is None:
         return None
     message = f"{wanted.field}: the Secret {wanted.name!r} is not sent: {why}"
