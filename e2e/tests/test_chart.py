@@ -354,6 +354,12 @@ def test_nothing_but_probes_and_metrics_reaches_the_operator() -> None:
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+def test_values_of_an_older_release_are_understood() -> None:
+    """`helm upgrade --reuse-values` leaves out the sections that are new."""
+    older = {"monitoring": "null", "restrict": "null", "proxy": "null", "global": "null"}
+    assert config_of(rendered(older)) == config_of(rendered())
+
+
 def test_metrics_of_the_operator_are_for_those_who_scrape() -> None:
     team = {"monitoring.namespaceSelector.matchLabels.team": '"monitoring"'}
     policy = only(rendered(team), "NetworkPolicy")["spec"]

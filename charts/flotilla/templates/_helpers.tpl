@@ -112,7 +112,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 
 {{/* Who may scrape the metrics of the pods of all kinds; empty where everybody may. */}}
 {{- define "flotilla.metricsPeers" -}}
-{{- with .Values.monitoring.namespaceSelector }}
+{{- with (.Values.monitoring | default dict).namespaceSelector }}
 - namespaceSelector: {{- toYaml . | nindent 4 }}
 - namespaceSelector:
     matchLabels:
