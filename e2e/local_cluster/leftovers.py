@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -35,11 +34,11 @@ PROGRAMS = frozenset(
         "kubelet",
         "kwok",
         "local-path-provisioner",
-        Path(sys.executable).name,  # of network_policies.py
         "containerd",
         "containerd-shim-runc-v2",
     }
 )
+POLICIES_MODULE = "local_cluster.network_policies"  # a program of Python
 # Folders that the kubelet, containerd or CNI make at fixed paths.
 SHARED_FOLDERS = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/run/containerd", "/run/netns")
 SHIM_SOCKETS = Path("/run/containerd/s")
@@ -127,7 +126,9 @@ def end_processes(places: Directories, *, spare: frozenset[str] = frozenset()) -
 
 
 def our_processes(places: Directories, programs: frozenset[str] = PROGRAMS) -> list[int]:
-    """The processes of these programs that have one of the cluster's folders in their command line."""
+    """The processes of these programs, and the one that follows network policies, that have one of the
+    cluster's folders in their command line.
+    """
     prefixes = tuple(f"{root}/" for root in _roots(places))
     found = []
     for entry in Path("/proc").iterdir():
@@ -135,7 +136,8 @@ def our_processes(places: Directories, programs: frozenset[str] = PROGRAMS) -> l
             continue
         with suppress(OSError):
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if Path(argv[0]).name in programs and any(prefix in word for word in argv for prefix in prefixes):
+            ours = Path(argv[0]).name in programs or POLICIES_MODULE in argv
+            if ours and any(prefix in word for word in argv for prefix in prefixes):
                 found.append(int(entry.name))
     return found
 

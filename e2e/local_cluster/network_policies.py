@@ -174,6 +174,8 @@ class _Chain:
             yield sorted(self._addresses(selected)), ""
             return
         for port in rule["ports"]:
+            if "endPort" in port or "port" not in port:
+                raise NotImplementedError("a range of ports, or a protocol without a port")
             protocol = port.get("protocol", "TCP").lower()
             grouped: dict[int, list[Manifest]] = defaultdict(list)
             for pod in selected:
@@ -215,7 +217,11 @@ def _has_an_address_of_its_own(pod: Manifest) -> bool:
 
 
 def follow(client: ApiClient, families: Sequence[str]) -> None:
-    """Write the rules again and again; an API server that does not answer is asked again."""
+    """Write the rules again and again.
+
+    An API server that does not answer is asked again. While there is a policy with something that is not
+    supported, the rules stay as they are, and the log says why.
+    """
     written: dict[str, str] = {}
     while True:
         try:
@@ -225,7 +231,7 @@ def follow(client: ApiClient, families: Sequence[str]) -> None:
                 if written.get(family) != text:
                     run(["nft", "-f", "-"], part="network policies", stdin=text)
                     written[family] = text
-        except (LocalClusterError, httpx.HTTPError, OSError) as problem:
+        except (LocalClusterError, httpx.HTTPError, OSError, NotImplementedError, KeyError) as problem:
             print(f"the policies are not followed: {problem}", file=sys.stderr, flush=True)
         time.sleep(LOOK_SECONDS)
 

@@ -132,6 +132,8 @@ def test_expressions(expression: dict[str, Any], selected: bool) -> None:
     [
         [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
         [{"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}]}],
+        [{"ports": [{"port": 80, "endPort": 90}]}],
+        [{"ports": [{"protocol": "TCP"}]}],
     ],
 )
 def test_what_is_not_supported_is_said(ingress: list[dict[str, Any]]) -> None:

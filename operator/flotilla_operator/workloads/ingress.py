@@ -1,8 +1,8 @@
 """Who may connect to which ports of a component's pods, as rules of a NetworkPolicy (networking.k8s.io/v1).
 
-Ports for callers are open to everybody: they ask for keys, and callers come from anywhere. Ports for metrics
-are open to everybody until the chart's `monitoring.namespaceSelector` names who scrapes. Probes come from the
-node, which network plugins let through.
+Ports for callers are open to everybody, because callers come from anywhere. Ports for metrics are open to
+everybody until the chart's `monitoring.namespaceSelector` names who scrapes. Probes come from the node,
+which network plugins let through.
 """
 
 from collections.abc import Mapping

@@ -15,13 +15,18 @@ from flotilla_operator.api.vector_index import VectorIndex
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.router import router_manifests
+from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.milvus import milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever_objects
 from tests.builders import model_replica_set, vector_index
 from tests.builders.model_replica_set import IMAGES
 
 FULL_SET, FULL_INDEX = model_replica_set.full_featured_objects()[0], vector_index.full_featured_objects()[0]
-KEYS = model_replica_set.spec_of(router={"authSecretRef": {"name": "keys"}})
+KEYS = EmbedderModel(
+    name="minilm",
+    url="http://minilm-model.default.svc:8000/v1",
+    spec=model_replica_set.spec_of(router={"authSecretRef": {"name": "keys"}}),
+)
 
 
 def routers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,8 +57,8 @@ def without_images(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     [
         pytest.param(routers(model_replica_set.model_replica_set()), "xre2zifv5e", id="router"),
         pytest.param(routers(FULL_SET), "n2f3jvof4k", id="router, every field"),
-        pytest.param(retrievers(vector_index.vector_index()), "3jwceo2gmp", id="retriever"),
-        pytest.param(retrievers(FULL_INDEX), "2xctdq3hrm", id="retriever, every field"),
+        pytest.param(retrievers(vector_index.vector_index()), "sbauxx7twf", id="retriever"),
+        pytest.param(retrievers(FULL_INDEX), "2gbz4qnjbw", id="retriever, every field"),
         pytest.param(databases(vector_index.vector_index()), "wxoyqktjww", id="Milvus Lite"),
     ],
 )

@@ -19,6 +19,7 @@ from flotilla_operator.controllers.vector_index.objects import claims_of, standi
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.images import Images
+from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.identity import (
     EmbedderModel,
@@ -30,6 +31,7 @@ from flotilla_operator.workloads.vector_index.identity import (
 )
 from flotilla_operator.workloads.vector_index.source import document_source
 from flotilla_operator.workloads.vector_index.steps import StepRun, WantedBuild, job_name, step_run
+from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep
 from golden_files import Whole, difference, objects_of
 from tests.builders.model_replica_set import IMAGES, spec_of
@@ -365,3 +367,11 @@ def test_another_revision_of_the_weights_is_another_generation() -> None:
 def test_a_source_says_what_to_mount_and_where_to_look(path: str, root: str, volume: dict[str, Any]) -> None:
     source = document_source(path)
     assert (source.root, source.volume) == (root, volume)
+
+
+@pytest.mark.parametrize("router", [{}, {"tls": {"secretRef": {"name": "tls"}}}])
+def test_the_retriever_knows_the_address_of_every_set_that_embeds(router: dict[str, Any]) -> None:
+    """The runtime takes other embedders' addresses for routers' by their form alone."""
+    owner = Owner(kind="ModelReplicaSet", namespace="team", name="minilm", uid="u")
+    url = internal_url(owner, spec_of(router=router))
+    assert url in contract.router_urls("minilm", "team")

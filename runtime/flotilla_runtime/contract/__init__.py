@@ -54,6 +54,7 @@ from flotilla_runtime.contract.index import (
     DeadLetter,
     DocumentCounts,
     Embedder,
+    EmbedderAddress,
     MilvusConnection,
     Passage,
     RetrieverConfig,
@@ -116,6 +117,7 @@ from flotilla_runtime.contract.router import (
     RouterStatus,
     RouterTask,
     ServerState,
+    router_urls,
 )
 
 __all__ = [
@@ -196,6 +198,7 @@ __all__ = [
     "DeadLetter",
     "DocumentCounts",
     "Embedder",
+    "EmbedderAddress",
     "EngineFiles",
     "FilesRole",
     "FleetStatus",
@@ -224,5 +227,6 @@ __all__ = [
     "TaskLimits",
     "WorkerConfig",
     "caller_entry",
+    "router_urls",
     "url_host",
 ]

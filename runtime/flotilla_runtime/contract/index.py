@@ -166,10 +166,25 @@ class StepReport(Section):
     dead_letters: tuple[DeadLetter, ...] = ()
 
 
+class EmbedderAddress(Section):
+    """The base URL at which a ModelReplicaSet that embeds is called."""
+
+    model_ref: str
+    url: str
+
+
 class RetrieverConfig(Section):
-    """`config.json` of the retriever; the embedding model is recorded in the collection of the alias."""
+    """`config.json` of the retriever.
+
+    The collection of the alias says which ModelReplicaSet embedded it. Its address comes from here:
+    `embedder` is the one of the spec, and any other is called at one of the addresses that routers of
+    `namespace` have. Without a namespace, as an operator of version 0.1.0 writes it, the collection's address
+    is used.
+    """
 
     index: str
+    namespace: str | None = None
+    embedder: EmbedderAddress | None = None
     milvus: MilvusConnection
     alias: str
     top_k: int = 8

@@ -1,5 +1,6 @@
 """The contract for the router: its configuration, and the status that its agent reports to the operator."""
 
+import re
 from enum import StrEnum
 from typing import Final
 
@@ -150,3 +151,16 @@ class RouterStatus(WireModel):
     servers: tuple[RouterServer, ...]
     refused: dict[str, int]
     unusable: dict[str, str]
+
+
+def router_urls(name: str, namespace: str) -> tuple[str, ...]:
+    """The base URLs at which Flotilla's own pods can call a ModelReplicaSet: plain, and of one with HTTPS.
+
+    Empty for a name that no ModelReplicaSet can have.
+    """
+    if re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) is None:
+        return ()
+    return (
+        f"http://{name}-model.{namespace}.svc:{PORT_ROUTER}/v1",
+        f"http://{name}-model-internal.{namespace}.svc:{PORT_ROUTER_INTERNAL}/v1",
+    )

@@ -5,6 +5,7 @@ import asyncio
 import math
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from flotilla_runtime.contract import CONFIG_PATH, ENV_EMBEDDER_KEY, ENV_MILVUS_
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.indexing.store import Store
 from flotilla_runtime.logs import configure_logs
+from flotilla_runtime.retrieval.addresses import address_of
 from flotilla_runtime.retrieval.application import RetrieverApplication
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.retriever import Retriever
@@ -29,7 +31,13 @@ async def serve(config: RetrieverConfig) -> None:
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
     async with httpx.AsyncClient(limits=limits, timeout=deadline_seconds, mounts=DIRECT) as http:
         generations = Generations(store, config.alias)
-        retriever = Retriever(store, generations, http, key=os.environ.get(ENV_EMBEDDER_KEY))
+        retriever = Retriever(
+            store,
+            generations,
+            http,
+            key=os.environ.get(ENV_EMBEDDER_KEY),
+            address_of=partial(address_of, config=config),
+        )
         application = RetrieverApplication(config, retriever, generations).build()
         async with serving(application, config.port, grace_seconds=math.ceil(deadline_seconds) + 1):
             await stopping.wait()

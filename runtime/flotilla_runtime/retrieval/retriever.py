@@ -38,12 +38,14 @@ class Retriever:
         http: httpx.AsyncClient,
         *,
         key: str | None = None,
+        address_of: Callable[[Embedder], str | None] = lambda embedder: embedder.url,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._generations = generations
         self._http = http
         self._key = key
+        self._address_of = address_of
         self._clock = clock
 
     async def retrieve(
@@ -76,7 +78,7 @@ class Retriever:
         )
 
     async def _embed(self, live: LiveGeneration, query: str, deadline_seconds: float) -> Vector:
-        embedder = live.descriptor.embedder
+        embedder = self._addressed(live.descriptor.embedder)
         try:
             vector, canary = await self._embed_what_fits(embedder, query, deadline_seconds)
         except BuildError as error:
@@ -96,6 +98,18 @@ class Retriever:
                 "is promoted",
             )
         return vector
+
+    def _addressed(self, embedder: Embedder) -> Embedder:
+        """The embedder at the address that the configuration has for it."""
+        url = self._address_of(embedder)
+        if url is None:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "embedder",
+                f"the live generation names the embedding model {embedder.model_ref!r} at an address that no "
+                "ModelReplicaSet of this namespace has; build the index again",
+            )
+        return embedder.model_copy(update={"url": url})
 
     async def _embed_what_fits(
         self, embedder: Embedder, query: str, deadline_seconds: float

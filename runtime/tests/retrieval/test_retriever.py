@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
 
 from flotilla_runtime.contract import MilvusConnection, RetrieverConfig
 from flotilla_runtime.indexing.store import Store
+from flotilla_runtime.retrieval.addresses import address_of
 from flotilla_runtime.retrieval.application import RetrieverApplication
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.retriever import Retriever
@@ -25,10 +27,11 @@ LATE_SECONDS = 5.0  # a deadline of 0.3 s on a busy machine; other time-outs are
 
 @asynccontextmanager
 async def serving(
-    index: Index, deadline_milliseconds: int = 5000
+    index: Index, deadline_milliseconds: int = 5000, namespace: str | None = None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Generations]]:
     config = RetrieverConfig(
         index="handbook",
+        namespace=namespace,
         milvus=MilvusConnection(uri=index.milvus_uri),
         alias=index.alias,
         deadline_milliseconds=deadline_milliseconds,
@@ -36,7 +39,8 @@ async def serving(
     store = Store(config.milvus)
     generations = Generations(store, index.alias)
     async with httpx.AsyncClient(timeout=deadline_milliseconds / 1000) as outgoing:
-        retriever = Retriever(store, generations, outgoing, key="secret")
+        addressed = partial(address_of, config=config)
+        retriever = Retriever(store, generations, outgoing, key="secret", address_of=addressed)
         application = RetrieverApplication(config, retriever, generations).build()
         transport = httpx.ASGITransport(app=application)
         async with httpx.AsyncClient(transport=transport, base_url="http://retriever") as client:
@@ -78,6 +82,20 @@ async def test_the_passage_that_answers_comes_first_with_where_it_stands(
     assert first["score"] > answer["passages"][1]["score"]
     assert sails["passages"][0]["anchor"] == "top"
     assert embedder.authorizations[-1] == "Bearer secret"
+
+
+@pytest.mark.attack("Somebody writes another address of the embedding model into Milvus")
+async def test_a_query_is_not_sent_to_an_address_that_only_milvus_names(
+    index: Index, embedder: EmbedderState
+) -> None:
+    harbour(index)
+    await index.build("b1")
+    asked = len(embedder.authorizations)
+    async with serving(index, namespace="team") as (client, _):
+        refused = await ask(client, "what moves the sea")
+    assert (refused.status_code, refused.json()["code"]) == (503, "embedder")
+    assert "no ModelReplicaSet of this namespace" in refused.json()["detail"]
+    assert len(embedder.authorizations) == asked, "the key of the embedder went nowhere"
 
 
 async def test_it_is_ready_when_a_build_was_promoted_and_follows_the_alias(index: Index) -> None:

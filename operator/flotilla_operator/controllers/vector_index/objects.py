@@ -37,5 +37,5 @@ def standing_objects(
         if spec.milvus.mode is MilvusMode.LITE
         else []
     )
-    model = embedder.spec if embedder else None
+    model = embedder.model if embedder else None
     return [*lite, build_policy(owner), *retriever_objects(owner, spec, images, model, secret_versions)]

@@ -15,7 +15,7 @@ from flotilla_operator.workloads.ingress import from_everybody
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
-from flotilla_operator.workloads.vector_index.identity import alias_name
+from flotilla_operator.workloads.vector_index.identity import EmbedderModel, alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
 from flotilla_runtime import contract
 
@@ -34,10 +34,17 @@ def retriever_url(owner: Owner) -> str:
     return f"http://{retriever(owner).name}.{owner.namespace}.svc:{contract.PORT_RETRIEVER}/v1/retrieve"
 
 
-def retriever_config(owner: Owner, spec: VectorIndexSpec) -> contract.RetrieverConfig:
-    """The configuration of the retriever, which reads the embedding model from the live generation."""
+def retriever_config(
+    owner: Owner, spec: VectorIndexSpec, embedder: EmbedderModel | None
+) -> contract.RetrieverConfig:
+    """The configuration of the retriever, which reads from the live generation who embeds, and not where."""
+    name = spec.embedding.model_ref.name
+    plain, _ = contract.router_urls(name, owner.namespace)
+    url = embedder.url if embedder is not None else plain
     return contract.RetrieverConfig(
         index=owner.name,
+        namespace=owner.namespace,
+        embedder=contract.EmbedderAddress(model_ref=name, url=url),
         milvus=milvus_connection(owner, spec),
         alias=alias_name(owner),
         top_k=spec.retriever.top_k,
@@ -49,7 +56,7 @@ def retriever_objects(
     owner: Owner,
     spec: VectorIndexSpec,
     images: Images,
-    embedder: ModelReplicaSetSpec | None,
+    embedder: EmbedderModel | None,
     secret_versions: Mapping[str, str],
 ) -> list[Manifest]:
     """ConfigMap, Service, NetworkPolicy, PodDisruptionBudget, Deployment.
@@ -57,7 +64,7 @@ def retriever_objects(
     `secret_versions` is by environment variable.
     """
     part = retriever(owner)
-    data = objects.config_file(retriever_config(owner, spec))
+    data = objects.config_file(retriever_config(owner, spec, embedder))
     service = spec.retriever.service
     return [
         objects.config_map(part, data=data),
@@ -82,7 +89,7 @@ def retriever_objects(
                     part,
                     images,
                     [
-                        *secret_environment(owner, spec, embedder),
+                        *secret_environment(owner, spec, embedder.spec if embedder else None),
                         *images.proxies.variables(milvus_connection(owner, spec).uri),
                     ],
                     objects.config_hash_annotation(data, secret_versions),
