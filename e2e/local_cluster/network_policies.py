@@ -124,7 +124,11 @@ EGRESS = _Way(name="egress", own="saddr", other="daddr", peers="to")
 
 
 class _Chain:
-    """What the policies let through, one way; the rest is refused."""
+    """What the policies let through, one way.
+
+    The rest is dropped and not refused: the first packets of a new pod, whose address is not known yet, come
+    again.
+    """
 
     def __init__(self, way: _Way, policies: Sequence[Manifest], pods: Pods, family: str) -> None:
         self.way = way
@@ -138,7 +142,7 @@ class _Chain:
         return [
             f"  chain {self.way.name} {{",
             *sorted({line for one in self._policies for line in self._let_through(one)}),
-            "    reject",
+            "    drop",
             "  }",
         ]
 

@@ -35,11 +35,11 @@ def policy(*, types: tuple[str, ...] = ("Ingress",), **ways: Any) -> dict[str, A
 
 
 def let_through(chain: str, *policies: dict[str, Any], family: str = "ip") -> list[str]:
-    """The lines of a chain before the refusal."""
+    """The lines of a chain before the end."""
     text = rules(policies, PODS, family)
     body = text.split(f"chain {chain} {{\n", 1)[1].split("  }", 1)[0]
     *lines, last = [line.strip() for line in body.splitlines()]
-    assert last == "reject"
+    assert last == "drop"
     return lines
 
 
