@@ -308,8 +308,9 @@ end)
 local DRAINED_BYTES = 64 * 1024 * 1024
 local PIECE_BYTES = 65536
 
--- Reads the rest of the body before it answers, for some seconds (see flotilla_refused). When HAProxy 2.6 answers earlier it closes the connection, so the
--- caller's next bytes get a reset, and many clients report the reset in place of the answer.
+-- Reads the rest of the body before it answers, for some seconds (see flotilla_refused). When HAProxy 2.6 answers
+-- earlier it closes the connection, so the caller's next bytes get a reset, and many clients report the reset in place
+-- of the answer.
 core.register_service("flotilla_refuse", "http", function(applet)
     local left = DRAINED_BYTES
     while left > 0 do
