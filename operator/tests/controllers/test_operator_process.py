@@ -279,7 +279,7 @@ async def test_only_its_namespaces_are_watched_when_some_are_named(tmp_path: Pat
 
 
 @pytest.mark.attack("Somebody fills the cluster with large ConfigMaps and pods")
-@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("restarted", [pytest.param(False, marks=pytest.mark.rare), True])
 async def test_the_memory_does_not_depend_on_what_strangers_make(
     tmp_path: Path, kubeconfig: Path, restarted: bool, record_property: Callable[[str, object], None]
 ) -> None:
