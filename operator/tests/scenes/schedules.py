@@ -39,6 +39,7 @@ from tests.support.virtual_time import run
 TROUBLE_SECONDS = 1200.0
 SETTLES_WITHIN_SECONDS = 3600.0
 GONE_WITHIN_SECONDS = 1800.0
+STATUS_IS_NEW_AFTER_SECONDS = 60.0  # the last write of a status may have been lost, or come late
 DRAIN_SECONDS = 120
 NODE_NAMES = ("a", "b", "c")
 SETS: Mapping[str, Mapping[str, Any]] = {
@@ -140,6 +141,7 @@ class Schedule:
             self._bring_back(name)
         for name in SETS:
             scene.routers.of(name).busy = False
+        await scene.pass_time(STATUS_IS_NEW_AFTER_SECONDS)
         await scene.until(self._is_settled, SETTLES_WITHIN_SECONDS)
         await scene.pass_time(120)
         for name in SETS:
