@@ -2,6 +2,7 @@
 
 TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
+│   └── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
 └── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
 """
 
@@ -16,6 +17,13 @@ class StoreUnavailableError(TaskStoreError):
     def __init__(self, problem: str) -> None:
         super().__init__(f"Redis, which holds the tasks, does not answer: {problem}")
         self.problem = problem
+
+
+class UnconfirmedError(StoreUnavailableError):
+    """The primary has the write, and no replica said in time that it has it too; a failover may lose it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no replica confirmed the write within {seconds:g} s")
 
 
 class LeaseLostError(TaskStoreError):

@@ -3,30 +3,24 @@
 Callers can rely on this: a submission is on disk before it returns (the managed Redis syncs before it
 answers); a write with a stale token changes nothing; no token is granted twice, also after a failover that
 lost writes; every write can be sent again when its answer was lost.
-Reads do not check a token. redis-py's own retries are off, because only the caller knows for how long a
-request is still worth repeating.
+Where Redis has replicas, a submission is on one of them before it returns. Reads do not check a token.
 """
 
 import json
-import os
 import secrets
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
+from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.loop import End
 from flotilla_runtime.agent.redis_errors import as_unavailable
+from flotilla_runtime.agent.replicas import Replicas
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -40,13 +34,10 @@ from flotilla_runtime.agent.tasks import (
     caller_key,
     idempotency_hash,
 )
-from flotilla_runtime.contract import ENV_REDIS_URL, Priority, QueueConfig, TaskKeys
+from flotilla_runtime.contract import Priority, QueueConfig, TaskKeys
 
 Answer = TypeVar("Answer")
 
-CONNECT_TIMEOUT_SECONDS: Final = 2.0
-ANSWER_TIMEOUT_SECONDS: Final = 5.0
-MOST_CONNECTIONS: Final = 64
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
@@ -65,47 +56,9 @@ class Journal(Protocol):
         """Hand the task over."""
 
 
-class PasswordFile(CredentialProvider):
-    """The password in a mounted secret, read for each connection, so that a new one needs no restart."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get_credentials(self) -> tuple[str]:
-        """The password in the form that redis-py expects."""
-        return (self._path.read_text(encoding="utf-8").strip(),)
-
-
-def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) -> "Redis":
-    """A client for the fleet's Redis; nothing is sent yet."""
-    pool = BlockingConnectionPool.from_url(
-        _readable(config.url or environment[ENV_REDIS_URL]),
-        credential_provider=PasswordFile(Path(config.password_path)) if config.password_path else None,
-        decode_responses=True,
-        max_connections=MOST_CONNECTIONS,
-        timeout=ANSWER_TIMEOUT_SECONDS,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=ANSWER_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=15,
-    )
-    return Redis(connection_pool=pool)
-
-
 def new_request() -> str:
     """A name for a claim, which no other claim has."""
     return secrets.token_hex(16)
-
-
-def _readable(url: str) -> str:
-    """The URL unchanged. The error of an unreadable port shows no part of the password."""
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError(
-            "the URL of Redis has no readable port; percent-encode the special characters of the password"
-        ) from None
-    return url
 
 
 class TaskStore:
@@ -115,6 +68,7 @@ class TaskStore:
         self.keys: Final = TaskKeys(config.fleet)
         self._client = client
         self._config = config
+        self._replicas = Replicas(client, self.keys.confirmations)
         folder = files("flotilla_runtime.agent") / "scripts"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         names = ("submit", "claim", "append", "renew", "finish", "release", "cancel", "forget")
@@ -129,8 +83,11 @@ class TaskStore:
         return round(self._config.lease_seconds * 1000)
 
     async def submit(self, task: NewTask) -> Submission:
-        """Store a task and put it in the queue, both or neither."""
-        outcome, task_id = await self._run(
+        """Store a task and put it in the queue, both or neither.
+
+        Raises UnconfirmedError when the task is stored, but no replica has said in time that it has it.
+        """
+        outcome, task_id = await self._run_confirmed(
             "submit",
             task.id,
             task.priority,
@@ -292,6 +249,14 @@ class TaskStore:
         return await self._asked(
             self._scripts[script](keys=keys, args=[self.keys.prefix, *map(str, arguments)])
         )
+
+    async def _run_confirmed(self, script: str, *arguments: Any) -> Any:
+        keys, values = [self.keys.leases], [self.keys.prefix, *map(str, arguments)]
+
+        async def write(one: Redis) -> Any:
+            return await self._scripts[script](keys=keys, args=values, client=one)
+
+        return await self._asked(self._replicas.confirmed(write))
 
     @staticmethod
     async def _asked(answer: Awaitable[Answer]) -> Answer:

@@ -329,6 +329,15 @@ class TaskKeys:
         return f"{self.prefix}leases"
 
     @property
+    def confirmations(self) -> str:
+        """The number that is raised before a replica is asked whether it has everything up to there."""
+        return f"{self.prefix}confirmations"
+
+    def events(self, task_id: str) -> str:
+        """The sharded channel on which a task's journal is said to have grown."""
+        return f"{self.prefix}events:{task_id}"
+
+    @property
     def tasks(self) -> str:
         """The sorted set of all task ids; ids sort by time."""
         return f"{self.prefix}tasks"

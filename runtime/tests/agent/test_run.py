@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import (
     CallOutcome,
     Done,
@@ -23,7 +24,7 @@ from flotilla_runtime.agent.journal import (
 )
 from flotilla_runtime.agent.loop import Brief, Call, End, RetrieveCall
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits

@@ -13,6 +13,7 @@ import pytest
 import redis.exceptions
 from redis import Redis
 
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import (
     CallKind,
@@ -27,7 +28,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
 )
 from flotilla_runtime.agent.loop import End
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.story import Story, read
 from flotilla_runtime.agent.tasks import CancelOutcome, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits

@@ -23,10 +23,11 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
 from flotilla_runtime.agent.loop import End
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import CancelOutcome, Claim, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from flotilla_runtime.agent import story as stories
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import Act, Brief, End, Situation, next_action
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.figures import fleet_status

@@ -14,12 +14,13 @@ import pytest
 import structlog
 
 from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.loop import Call
 from flotilla_runtime.agent.metrics import WorkerMetrics
 from flotilla_runtime.agent.run import Clock
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
 from flotilla_runtime.agent.worker import Patience, Worker
 from flotilla_runtime.backoff import Backoff
