@@ -17,9 +17,10 @@ from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import Entry, TaskStatus
+from flotilla_runtime.agent.journal import Entry, Other, TaskStatus
 from flotilla_runtime.agent.loop import End
 from flotilla_runtime.agent.redis_errors import as_unavailable
+from flotilla_runtime.agent.redis_facts import SECTIONS, RedisFacts
 from flotilla_runtime.agent.replicas import Replicas
 from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import (
@@ -28,6 +29,7 @@ from flotilla_runtime.agent.tasks import (
     LoadedTask,
     NewTask,
     Renewal,
+    ResolveOutcome,
     Submission,
     SubmitOutcome,
     TaskRecord,
@@ -139,13 +141,13 @@ class TaskStore:
             found = await self._asked(pipeline.execute())
         return [TaskRecord.of(fields) for fields in found if fields]
 
-    async def progress(self, task_id: str, place: int) -> tuple[TaskStatus | None, list[Entry]]:
-        """A task's status, None when it no longer exists, and its journal from this position on."""
+    async def progress(self, task_id: str, place: int, count: int) -> tuple[TaskStatus | None, list[Entry]]:
+        """A task's status, None when it no longer exists, and up to `count` entries of its journal."""
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hget(self.keys.task(task_id), "status")
-            pipeline.lrange(self.keys.journal(task_id), place, -1)
+            pipeline.lrange(self.keys.journal(task_id), place, place + count - 1)
             status, texts = await self._asked(pipeline.execute())
-        return TaskStatus(status) if status else None, [journal.decode(text) for text in texts]
+        return TaskStatus(status) if status else None, [_shown(text) for text in texts]
 
     async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
         """The task ids of one caller or of all, newest first, starting after the id `before`."""
@@ -197,6 +199,10 @@ class TaskStore:
         """Cancel a waiting task, or record that a running one is to be cancelled."""
         return CancelOutcome(await self._run("cancel", task_id))
 
+    async def resolve(self, task_id: str, call: str, happened: bool, result: Any, by: str) -> ResolveOutcome:
+        """Nothing waits for an effect yet."""
+        return ResolveOutcome.NOT_WAITING
+
     async def forget_ended(self) -> int:
         """Remove some of the tasks whose results have expired; returns how many."""
         forgotten = await self._run("forget", self._config.result_ttl_seconds * 1000, FORGET_AT_ONCE)
@@ -236,6 +242,14 @@ class TaskStore:
             found = await self._asked(pipeline.execute())
         return [{name: int(value) for name, value in window.items()} for window in found]
 
+    async def facts(self) -> RedisFacts:
+        """What Redis says of itself; all is unknown where it refuses to."""
+        try:
+            info = await self._asked(self._client.info(*SECTIONS))
+        except redis.exceptions.NoPermissionError:
+            info = {}
+        return RedisFacts.of(info, self._config.max_stored_mib)
+
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless Redis answers."""
         await self._asked(self._client.ping())
@@ -267,3 +281,11 @@ class TaskStore:
             if unavailable is None:
                 raise
             raise unavailable from problem
+
+
+def _shown(text: str) -> Entry:
+    """An entry for callers. One that this version cannot read is none of theirs."""
+    try:
+        return journal.decode(text)
+    except (KeyError, TypeError, ValueError):
+        return Other(at=0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from flotilla_runtime.agent.journal import Entry, TaskStatus
+from flotilla_runtime.agent.journal import Entry, TaskStatus, WaitKind
 from flotilla_runtime.contract import Priority, TaskLimits
 
 
@@ -33,6 +33,7 @@ class NewTask:
             "input": self.input,
             "limits": self.limits.model_dump_json(),
             "metadata": json.dumps(dict(self.metadata), ensure_ascii=False),
+            "tenantName": self.tenant or self.caller,
         }
 
 
@@ -42,6 +43,8 @@ class SubmitOutcome(StrEnum):
     CREATED = "Created"
     EXISTS = "Exists"
     FULL = "Full"
+    CALLER_FULL = "CallerFull"  # the caller holds its share of places or bytes
+    STORE_FULL = "StoreFull"  # submissions may store no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,14 @@ class Claim:
 
     id: str
     token: int
+
+
+class ResolveOutcome(StrEnum):
+    """The outcome of saying whether an Unsafe call happened."""
+
+    RESOLVED = "Resolved"
+    NOT_WAITING = "NotWaiting"  # the task does not wait for the effect of this call
+    UNKNOWN = "Unknown"
 
 
 class CancelOutcome(StrEnum):
@@ -97,6 +108,10 @@ class TaskRecord:
     message: str | None
     result: Any
     partial: Any
+    tenant: str = ""
+    waits_for: WaitKind | None = None
+    waits_call: str = ""
+    waits_until: int | None = None
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -118,6 +133,10 @@ class TaskRecord:
             message=fields.get("message") or None,
             result=json.loads(fields.get("result", "null")),
             partial=json.loads(fields.get("partial", "null")),
+            tenant=fields.get("tenantName", ""),
+            waits_for=WaitKind(fields["waitsFor"]) if fields.get("waitsFor") else None,
+            waits_call=fields.get("waitsCall", ""),
+            waits_until=_integer(fields.get("waitsUntil") or None),
         )
 
 

@@ -15,9 +15,10 @@ from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import Act, Brief, End, Situation, next_action
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
+from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.figures import fleet_status
+from flotilla_runtime.gateway.history import History
 from flotilla_runtime.gateway.views import task_view
 
 STORED = json.loads((Path(__file__).parent / "stored" / "task.json").read_text())
@@ -69,9 +70,11 @@ def test_a_whole_journal_is_known_and_shown() -> None:
     record = TaskRecord.of(STORED["task"])
     assert (record.id, record.priority, record.attempts) == (TASK_ID, Priority.INTERACTIVE, 2)
     assert (record.limits, record.metadata) == (TaskLimits(), {"team": "docs"})
-    shown = task_view(LoadedTask(record=record, entries=tuple(entries()), read_at=record.submitted_at))
+    history = History()
+    events = [event for entry in entries() if (event := history.told(entry)) is not None]
+    shown = task_view(record, history, tuple(events), record.submitted_at)
     assert (shown.usage.steps, shown.usage.tokens, shown.attempts) == (3, 320, 2)
-    assert [moment.event for moment in shown.timeline][-2:] == ["Done", "Ended"]
+    assert [moment.event for moment in shown.timeline][-2:] == ["callEnded", "ended"]
 
 
 def test_the_counts_of_a_minute_are_the_figures_of_the_fleet() -> None:

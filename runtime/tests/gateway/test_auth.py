@@ -225,11 +225,12 @@ async def test_a_token_is_in_no_log_line_and_in_no_representation(caplog: pytest
 @pytest.mark.parametrize(
     ("caller", "tenant"),
     [
-        pytest.param("kubernetes:system:serviceaccount:team:bot", "namespace:team", id="a service account"),
-        pytest.param("kubernetes:ann", "kubernetes:ann", id="another user"),
-        pytest.param("secret:team", "secret:team", id="an entry of a secret"),
+        pytest.param("kubernetes:system:serviceaccount:team:bot", "team", id="a service account"),
+        pytest.param("kubernetes:ann@example.com", "ann@example.com", id="another user"),
+        pytest.param("kubernetes:team", "user:team", id="a user who is named as a namespace could be"),
+        pytest.param("secret:team", "team", id="an entry of a secret"),
         pytest.param("anonymous", "anonymous", id="nobody known"),
     ],
 )
-def test_whose_turn_a_callers_tasks_take(caller: str, tenant: str) -> None:
+def test_the_tenant_of_a_caller(caller: str, tenant: str) -> None:
     assert tenant_of(caller) == tenant

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -11,21 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, Claimed, Done, Ended, Intended, Submitted
-from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
-from flotilla_runtime.gateway.events import event_text, place_after
+from flotilla_runtime.gateway.events import place_after
 from flotilla_runtime.gateway.figures import fleet_status, percentile
+from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.openapi import openapi_document
+from flotilla_runtime.gateway.pages import PageWanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import parse_submission
 from flotilla_runtime.gateway.service import Page, TaskService
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
-from flotilla_runtime.gateway.views import task_view
 
 
 @pytest.mark.parametrize(
@@ -123,8 +120,8 @@ class Pages:
     def __init__(self) -> None:
         self.counts: list[int] = []
 
-    async def page(self, caller: Identity, *, status: Status | None, before: str | None, count: int) -> Page:
-        self.counts.append(count)
+    async def page(self, caller: Identity, wanted: PageWanted) -> Page:
+        self.counts.append(wanted.count)
         return Page(records=(), next_before=None)
 
 
@@ -143,6 +140,7 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     api = TaskAPI(
         service=cast("TaskService", service),
         store=cast("TaskStore", None),
+        growth=cast("Growth", None),
         authenticator=NoAuthentication(),
         max_body_bytes=1024,
         stopping=asyncio.Event(),
@@ -206,69 +204,19 @@ def test_figures_sum_the_minutes_up() -> None:
     assert 0.15 < status.p95_seconds <= 0.2
 
 
-RECORD = TaskRecord(
-    id="t",
-    status=Status.SUCCEEDED,
-    priority=Priority.BATCH,
-    caller="c",
-    input="why?",
-    limits=TaskLimits(),
-    metadata={},
-    submitted_at=1_700_000_000_000,
-    started_at=1_700_000_000_500,
-    ended_at=1_700_000_002_000,
-    attempts=1,
-    cancel_requested=False,
-    reason="Completed",
-    message=None,
-    result={"answer": "so"},
-    partial=None,
+@pytest.mark.parametrize(
+    ("last_event_id", "place"), [pytest.param("4", 5, id="an id"), pytest.param(None, 0, id="none")]
 )
+def test_a_client_that_sends_the_id_of_an_event_gets_what_follows(
+    last_event_id: str | None, place: int
+) -> None:
+    assert place_after(last_event_id) == place
 
 
-def test_a_task_is_shown_with_usage_and_timeline() -> None:
-    entries = (
-        Submitted(at=1_700_000_000_000),
-        Claimed(at=1_700_000_000_500, worker="w", attempt=1),
-        Intended(at=1_700_000_001_000, call="answer/1", kind=CallKind.MODEL, target="m", step=1),
-        Done(
-            at=1_700_000_001_900,
-            call="answer/1",
-            outcome=CallOutcome.SUCCEEDED,
-            took_ms=900,
-            input_tokens=40,
-            output_tokens=2,
-        ),
-        Ended(at=1_700_000_002_000, status=Status.SUCCEEDED, reason="Completed"),
-    )
-    shown = task_view(LoadedTask(record=RECORD, entries=entries, read_at=0)).model_dump(
-        by_alias=True, mode="json", exclude_none=True
-    )
-    assert shown["usage"] == {"steps": 1, "tokens": 42}
-    assert [moment["event"] for moment in shown["timeline"]] == [
-        "Submitted",
-        "Claimed",
-        "Intended",
-        "Done",
-        "Ended",
-    ]
-    assert shown["timeline"][3]["tookSeconds"] == 0.9
-    assert datetime.fromisoformat(shown["submittedAt"]) == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
-
-
-def test_an_event_has_the_number_that_resumes_after_it() -> None:
-    text = event_text(4, Claimed(at=1, worker="w", attempt=2))
-    assert text == 'id: 4\nevent: Claimed\ndata: {"type":"Claimed","at":1,"worker":"w","attempt":2}\n\n'
-    assert place_after("4") == 5
-    assert place_after(None) == 0
+@pytest.mark.parametrize("last_event_id", ["abc", "-1", "1.5", "9" * 5000, "\u0663"])
+def test_what_is_no_id_of_an_event_is_refused(last_event_id: str) -> None:
     with pytest.raises(ProblemError, match="Last-Event-ID"):
-        place_after("abc")
-
-
-@given(st.integers(0, 10**9))
-def test_a_client_that_sends_the_id_of_an_event_gets_the_next_one(number: int) -> None:
-    id_line, *_ = event_text(number, Submitted(at=1)).splitlines()
-    assert place_after(id_line.removeprefix("id: ")) == number + 1
+        place_after(last_event_id)
 
 
 def test_every_reference_of_the_api_description_leads_somewhere() -> None:

@@ -8,6 +8,7 @@ local length = redis.call('LLEN', journal)
 local count = #ARGV - entries
 if length == expected then
   for index = entries + 1, #ARGV do redis.call('RPUSH', journal, ARGV[index]) end
+  tell_growth(id)
 elseif length ~= expected + count or redis.call('LINDEX', journal, -1) ~= ARGV[#ARGV] then
   return {'Conflict', length}
 end

@@ -73,8 +73,14 @@ local function take(priority)
   return id
 end
 
+-- Whoever follows the task looks at its journal. The channel is sharded, so in a Cluster one node sends it alone.
+local function tell_growth(id)
+  redis.call('SPUBLISH', prefix .. 'events:' .. id, '')
+end
+
 local function append(id, entry)
-  return redis.call('RPUSH', journal_key(id), cjson.encode(entry))
+  redis.call('RPUSH', journal_key(id), cjson.encode(entry))
+  tell_growth(id)
 end
 
 -- The fence: only the worker with the newest token of a running task may write to it.
