@@ -199,9 +199,11 @@ class TaskStore:
         """Cancel a waiting task, or record that a running one is to be cancelled."""
         return CancelOutcome(await self._run("cancel", task_id))
 
-    async def resolve(self, task_id: str, call: str, happened: bool, result: Any, by: str) -> ResolveOutcome:
-        """Nothing waits for an effect yet."""
-        return ResolveOutcome.NOT_WAITING
+    async def resolve(
+        self, task_id: str, call: str, *, happened: bool, by: str, result: Any = None
+    ) -> ResolveOutcome:
+        """Say whether an Unsafe call happened, for which the task waits; no task does so far."""
+        return ResolveOutcome.NOTHING_UNKNOWN
 
     async def forget_ended(self) -> int:
         """Remove some of the tasks whose results have expired; returns how many."""

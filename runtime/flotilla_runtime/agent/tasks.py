@@ -42,9 +42,10 @@ class SubmitOutcome(StrEnum):
 
     CREATED = "Created"
     EXISTS = "Exists"
-    FULL = "Full"
-    CALLER_FULL = "CallerFull"  # the caller holds its share of places or bytes
-    STORE_FULL = "StoreFull"  # submissions may store no more
+    FULL = "Full"  # all places of the queue are taken
+    CALLER_FULL = "CallerFull"  # this caller holds its share of the places
+    STORE_FULL = "StoreFull"  # the rest of the room is for workers
+    CALLER_STORE_FULL = "CallerStoreFull"  # this caller holds its share of the bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,10 @@ class Claim:
 
 
 class ResolveOutcome(StrEnum):
-    """The outcome of saying whether an Unsafe call happened."""
+    """What became of somebody's word on an Unsafe call."""
 
     RESOLVED = "Resolved"
-    NOT_WAITING = "NotWaiting"  # the task does not wait for the effect of this call
+    NOTHING_UNKNOWN = "NothingUnknown"  # the task does not wait for this call
     UNKNOWN = "Unknown"
 
 

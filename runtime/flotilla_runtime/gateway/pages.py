@@ -1,5 +1,6 @@
 """Which tasks a list shows: the parameters of GET /v1/tasks."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,7 @@ from flotilla_runtime.gateway.task_ids import is_task_id
 
 DEFAULT_PAGE: Final = 50
 MOST_PER_PAGE: Final = 200
+LIMIT: Final = re.compile(r"[0-9]{1,3}")
 PARAMETERS: Final = ("status", "tenant", "waitsFor", "cursor", "limit")
 
 Member = TypeVar("Member", bound=StrEnum)
@@ -52,7 +54,7 @@ def page_wanted(query: Mapping[str, str]) -> PageWanted:
     cursor, limit = query.get("cursor"), query.get("limit", str(DEFAULT_PAGE))
     if cursor is not None and not is_task_id(cursor):
         problems.append(FieldProblem(field="cursor", problem="must be the nextCursor of an earlier page"))
-    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_PER_PAGE:
+    if not LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MOST_PER_PAGE:
         problems.append(FieldProblem(field="limit", problem=f"must be a number from 1 to {MOST_PER_PAGE}"))
     if problems:
         raise refused(problems)

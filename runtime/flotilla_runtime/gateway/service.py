@@ -159,11 +159,13 @@ class TaskService:
         await self.record(task, caller)
         happened = said.outcome is EffectOutcome.HAPPENED
         outcome = await self._asked(
-            lambda: self._store.resolve(task, said.call, happened, said.result, caller.name)
+            lambda: self._store.resolve(
+                task, said.call, happened=happened, by=caller.name, result=said.result
+            )
         )
         if outcome is ResolveOutcome.UNKNOWN:
             raise not_found(task)
-        if outcome is ResolveOutcome.NOT_WAITING:
+        if outcome is ResolveOutcome.NOTHING_UNKNOWN:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
                 "nothing-unknown",
@@ -219,9 +221,16 @@ def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | 
         case SubmitOutcome.CALLER_FULL:
             kind = "caller-full"
             detail = (
-                f"your own share is used up: one caller may hold {queue.queue_percent:g} % of the places and "
-                "bytes of the fleet's queue (gateway.callerLimits.queuePercent); try again when some of your "
-                "tasks have ended"
+                f"your own share of the queue is used up: one caller may hold {queue.queue_percent:g} % of "
+                f"its {queue.max_waiting} places (gateway.callerLimits.queuePercent); try again when some of "
+                "your tasks have started"
+            )
+        case SubmitOutcome.CALLER_STORE_FULL:
+            kind = "caller-store-full"
+            detail = (
+                "your own share of the store is used up: one caller's tasks may hold "
+                f"{queue.queue_percent:g} % of queue.maxStoredMiB (gateway.callerLimits.queuePercent); try "
+                "again when some of your tasks are forgotten"
             )
         case SubmitOutcome.STORE_FULL:
             kind = "store-full"

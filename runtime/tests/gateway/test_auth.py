@@ -129,6 +129,7 @@ class ApiServer:
     """Knows two tokens; `down` makes it fail."""
 
     verbs = {"t-ann": {"create", "get"}, "t-root": {"create", "get", "list"}, "t-new": {"get"}}  # noqa: RUF012
+    verbs["t-front"] = {"create", "get", "act"}
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -146,7 +147,8 @@ class ApiServer:
         if body["kind"] == "SelfSubjectReview":
             return httpx.Response(201, json={"status": {"userInfo": {"username": token.removeprefix("t-")}}})
         assert attributes["resource"] == "agentfleets"
-        assert (attributes["subresource"], attributes["name"]) == ("tasks", "support")
+        about = "tenants" if attributes["verb"] == "act" else "tasks"
+        assert (attributes["subresource"], attributes["name"]) == (about, "support")
         return httpx.Response(201, json={"status": {"allowed": attributes["verb"] in self.verbs[token]}})
 
 
@@ -234,3 +236,21 @@ async def test_a_token_is_in_no_log_line_and_in_no_representation(caplog: pytest
 )
 def test_the_tenant_of_a_caller(caller: str, tenant: str) -> None:
     assert tenant_of(caller) == tenant
+
+
+async def test_only_a_trusted_entry_may_name_another_tenant(tmp_path: Path) -> None:
+    (tmp_path / "front").write_text("f-key")
+    (tmp_path / "ann").write_text("a-key")
+    keys = CallerKeys(tmp_path, trusted=["front"])
+    await keys.refresh()
+    assert await keys.may_act("Bearer f-key")
+    assert not await keys.may_act("Bearer a-key")
+    with pytest.raises(ProblemError):
+        await keys.may_act("Bearer x")
+    assert not await NoAuthentication().may_act(None), "else everybody could"
+
+
+async def test_who_may_act_on_the_fleets_tenants_may_name_another_tenant() -> None:
+    auth = reviews(ApiServer(), FakeClock())
+    assert await auth.may_act("Bearer t-front")
+    assert not await auth.may_act("Bearer t-root"), "who may list tasks may not act"

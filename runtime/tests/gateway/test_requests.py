@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -10,18 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flotilla_runtime.agent.journal import TaskStatus as Status
+from flotilla_runtime.agent.journal import WaitKind
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.contract import Priority, TaskLimits
+from flotilla_runtime.agent.tasks import SubmitOutcome
+from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.events import place_after
 from flotilla_runtime.gateway.figures import fleet_status, percentile
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.openapi import openapi_document
-from flotilla_runtime.gateway.pages import PageWanted
+from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
-from flotilla_runtime.gateway.requests import parse_submission
-from flotilla_runtime.gateway.service import Page, TaskService
+from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
+from flotilla_runtime.gateway.service import Page, TaskService, quota_refusal
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 
 
@@ -54,6 +58,14 @@ from flotilla_runtime.gateway.task_ids import is_task_id, task_id
             id="no steps at all",
         ),
         pytest.param(b'{"input": "a", "priority": "Now"}', "invalid-request", "priority: ", id="a priority"),
+        pytest.param(b'{"input": "a", "tenant": ""}', "invalid-request", "tenant: ", id="an empty tenant"),
+        pytest.param(b'{"input": "a", "tenant": "a\\nb"}', "invalid-request", "tenant: ", id="two lines"),
+        pytest.param(
+            b'{"input": "a", "limits": {"maxCostUSD": Infinity}}',
+            "invalid-request",
+            "limits.maxCostUSD: input should be a finite number",
+            id="no limit of money",
+        ),
         pytest.param(
             b'{"input": "a", "metadata": {"k": 1}}', "invalid-request", "metadata.k: ", id="metadata not text"
         ),
@@ -155,6 +167,114 @@ def test_a_limit_above_the_fleets_is_refused() -> None:
     request = parse_submission(b'{"input": "a", "limits": {"maxSteps": 50, "maxTokens": 10}}')
     with pytest.raises(ProblemError, match=r"limits\.maxSteps: 50 is above the fleet's limit of 24"):
         request.limits.within(TaskLimits())
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        pytest.param({"maxCostUSD": 2.5}, "limits.maxCostUSD: 2.5 is above the fleet's limit", id="money"),
+        pytest.param({"maxDepth": 3}, "limits.maxDepth: 3 is above the fleet's limit of 2", id="depth"),
+        pytest.param({"maxFanOut": 6}, "limits.maxFanOut: 6 is above the fleet's limit of 5", id="width"),
+    ],
+)
+def test_no_limit_is_above_the_fleets_own(limits: dict[str, Any], says: str) -> None:
+    request = parse_submission(json.dumps({"input": "a", "limits": limits}).encode())
+    with pytest.raises(ProblemError, match=re.escape(says)):
+        request.limits.within(TaskLimits(max_cost_usd=2))
+
+
+def test_limits_of_a_task_are_taken() -> None:
+    asked = {"maxCostUSD": 0.5, "maxDepth": 0, "maxFanOut": 1}
+    request = parse_submission(json.dumps({"input": "a", "limits": asked}).encode())
+    limits = request.limits.within(TaskLimits())
+    assert (limits.max_cost_usd, limits.max_depth, limits.max_fan_out) == (0.5, 0, 1)
+
+
+def test_a_limit_of_money_is_refused_where_nobody_can_count_it() -> None:
+    request = parse_submission(b'{"input": "a", "limits": {"maxCostUSD": 1}}')
+    with pytest.raises(ProblemError, match=r"limits\.maxCostUSD: the price of llama is unknown"):
+        request.limits.within(TaskLimits(), ("llama",))
+
+
+@pytest.mark.parametrize(
+    ("field", "header", "named"),
+    [
+        pytest.param(None, None, None, id="none"),
+        pytest.param("a", None, "a", id="in the body"),
+        pytest.param(None, "a", "a", id="in the header"),
+        pytest.param("a", "a", "a", id="in both"),
+    ],
+)
+def test_a_tenant_is_named_in_the_body_or_in_a_header(
+    field: str | None, header: str | None, named: str | None
+) -> None:
+    assert named_tenant(field, header) == named
+
+
+@pytest.mark.parametrize(
+    ("field", "header", "says"),
+    [
+        pytest.param("a", "b", "tenant: differs from the header X-Flotilla-Tenant", id="two"),
+        pytest.param(None, "", "X-Flotilla-Tenant: a tenant has 1 to 253", id="an empty header"),
+        pytest.param(None, "m\xfcller", "X-Flotilla-Tenant: a tenant has", id="no ASCII"),
+        pytest.param(None, "a" * 254, "X-Flotilla-Tenant: a tenant has", id="too long"),
+    ],
+)
+def test_a_tenant_that_cannot_be_one_is_refused(field: str | None, header: str, says: str) -> None:
+    with pytest.raises(ProblemError, match=says):
+        named_tenant(field, header)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        pytest.param({"outcome": "Happened"}, "call: field required", id="no call"),
+        pytest.param({"call": "a", "outcome": "Maybe"}, "outcome: ", id="an outcome"),
+        pytest.param({"call": "a", "outcome": "Happened", "by": "me"}, "by: unknown field", id="a name"),
+        pytest.param({"call": "a", "outcome": "NotHappened", "result": 1}, "result: a call", id="a result"),
+    ],
+)
+def test_a_wrong_word_on_an_effect_is_refused(body: dict[str, Any], says: str) -> None:
+    with pytest.raises(ProblemError, match=says):
+        parse_resolution(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "whose"),
+    [
+        pytest.param(SubmitOutcome.FULL, "queue-full", "50 tasks are waiting", id="the fleet's places"),
+        pytest.param(SubmitOutcome.CALLER_FULL, "caller-full", "80 % of its 50 places", id="own places"),
+        pytest.param(SubmitOutcome.STORE_FULL, "store-full", "queue.maxStoredMiB", id="the fleet's bytes"),
+        pytest.param(
+            SubmitOutcome.CALLER_STORE_FULL,
+            "caller-store-full",
+            "80 % of queue.max",
+            id="the caller's bytes",
+        ),
+    ],
+)
+def test_a_full_queue_says_whose_limit_it_is(outcome: SubmitOutcome, kind: str, whose: str) -> None:
+    refusal = quota_refusal(outcome, QueueConfig(fleet="d/s", max_waiting=50))
+    assert refusal is not None
+    assert (refusal.status, refusal.kind) == (HTTPStatus.TOO_MANY_REQUESTS, kind)
+    assert whose in refusal.detail
+    assert int(refusal.headers["Retry-After"]) > 0
+
+
+def test_a_task_that_was_taken_is_no_refusal() -> None:
+    queue = QueueConfig(fleet="d/s")
+    for outcome in (SubmitOutcome.CREATED, SubmitOutcome.EXISTS):
+        assert quota_refusal(outcome, queue) is None
+
+
+def test_a_page_asks_for_what_its_parameters_say() -> None:
+    wanted = page_wanted({"status": "Suspended", "tenant": "team", "waitsFor": "Effect", "limit": "7"})
+    assert wanted == PageWanted(
+        status=Status.SUSPENDED, tenant="team", waits_for=WaitKind.EFFECT, before=None, count=7
+    )
+    with pytest.raises(ProblemError) as refusal:
+        page_wanted({"of": "me", "status": "Gone", "waitsFor": "Rain", "tenant": "", "limit": "9" * 5000})
+    assert [each.field for each in refusal.value.fields] == ["of", "status", "waitsFor", "tenant", "limit"]
 
 
 TIMES, RANDOM_BITS = (st.integers(0, 2) | st.integers(0, 2**bits - 1) for bits in (48, 80))
