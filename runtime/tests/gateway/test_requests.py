@@ -344,4 +344,4 @@ def test_every_reference_of_the_api_description_leads_somewhere() -> None:
     text = json.dumps(document)
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(document["components"]["schemas"])
-    assert {"TaskView", "SubmitRequest", "Problem"} <= names
+    assert {"TaskView", "SubmitRequest", "ResolveRequest", "Event", "WaitKind", "Problem"} <= names
