@@ -14,6 +14,7 @@ from flotilla_runtime.agent import story as stories
 from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import Act, Brief, End, Situation, next_action
+from flotilla_runtime.agent.run import finish_of
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
@@ -106,7 +107,7 @@ async def test_a_task_that_was_left_half_done_is_claimed_and_ended(redis_server:
     story = stories.read(task.entries)
     end = next_action(story, BRIEF, Situation(elapsed_seconds=1))
     assert isinstance(end, End)
-    await store.finish(claim, end, story)
+    await store.finish(claim, finish_of(end, story))
     ended = await store.load(TASK_ID)
     assert ended is not None
     assert (ended.record.status, ended.record.reason) == (TaskStatus.SUCCEEDED, "Completed")
