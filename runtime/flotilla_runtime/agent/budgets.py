@@ -6,6 +6,9 @@ exactly up to 2^53 (nine million dollars).
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+NANO_PER_UNIT: Final = 1_000_000_000
 
 
 class LimitName(StrEnum):

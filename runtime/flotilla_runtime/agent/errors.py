@@ -3,7 +3,8 @@
 TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
 │   └── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
-└── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
+├── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
+└── BrokenEntryError        an entry of a journal cannot be read: its task cannot go on
 """
 
 
@@ -32,3 +33,11 @@ class LeaseLostError(TaskStoreError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"this worker no longer holds task {task_id}")
         self.task_id = task_id
+
+
+class BrokenEntryError(TaskStoreError):
+    """An entry of a journal is not what any version has written."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"an entry of the task's journal cannot be read: {problem}")
+        self.problem = problem

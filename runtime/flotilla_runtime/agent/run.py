@@ -17,7 +17,7 @@ from flotilla_runtime.agent.calls import Reply, Session
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import Done, Entry, Intended
 from flotilla_runtime.agent.loop import Act, Brief, Call, End, Situation, next_action
-from flotilla_runtime.agent.store import Journal
+from flotilla_runtime.agent.protocols import Finish, TaskJournal
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 
 
@@ -57,7 +57,7 @@ class Means:
     """What every run of a worker uses: the worker's name, the journal, the calls and the clocks."""
 
     worker: str
-    journal: Journal
+    journal: TaskJournal
     calls: Calls
     clock: Clock
 
@@ -115,7 +115,7 @@ class TaskRun:
             story = stories.read(self._entries)
             action = next_action(story, self._brief, self._situation())
             if isinstance(action, End):
-                await self._journal.finish(self.claim, action, story)
+                await self._journal.finish(self.claim, finish_of(action, story))
                 return RunOutcome.ENDED
             if self._leaving:
                 await self._journal.release(self.claim, self._worker)
@@ -144,8 +144,9 @@ class TaskRun:
                     target=call.target,
                     step=act.step,
                     reserved_tokens=call.reserved_tokens,
+                    reserved_steps=int(place == 0),
                 )
-                for call in act.calls
+                for place, call in enumerate(act.calls)
             ]
         )
         try:
@@ -196,7 +197,20 @@ class TaskRun:
 
     async def _write(self, entries: list[Entry]) -> None:
         async with self._writing:
-            cancelled = await self._journal.append(self.claim, len(self._entries), entries)
+            written = await self._journal.append(self.claim, len(self._entries), entries)
             self._entries.extend(entries)
-        if cancelled and not self._cancel_requested:
+        if written.cancel_requested and not self._cancel_requested:
             self.interrupt(Interrupt.CANCEL)
+
+
+def finish_of(end: End, story: stories.Story) -> Finish:
+    """How a task ends, for the store."""
+    return Finish(
+        status=end.status,
+        reason=end.reason,
+        message=end.message,
+        result=end.result,
+        partial=end.partial,
+        busy_ms=story.busy_ms(),
+        calls={},
+    )

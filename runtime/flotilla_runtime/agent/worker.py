@@ -17,13 +17,13 @@ import structlog
 
 from flotilla_runtime.agent.calls import Reply, Session
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.journal import Entry
-from flotilla_runtime.agent.loop import Brief, Call, End
+from flotilla_runtime.agent.journal import Entry, Intended
+from flotilla_runtime.agent.loop import Brief, Call
 from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore, new_request
-from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import DEFAULT_ROLE, ModelConnection, WorkerConfig
@@ -68,19 +68,36 @@ class Patience:
 
 
 class PersistentJournal:
-    """The store's journal, with each write repeated until it is answered."""
+    """The store's journal, with each write repeated under its name until it is answered."""
 
     def __init__(self, store: TaskStore, patience: Patience) -> None:
         self._store = store
         self._patience = patience
 
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position; returns whether the task is to be cancelled."""
-        return await self._patience.answered(lambda: self._store.append(claim, expected, entries))
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
+        """Append entries at this position."""
+        write = new_request()
+        return await self._patience.answered(lambda: self._store.append(claim, expected, entries, write))
 
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+    async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
+        """Write the intent of a spawned task and submit that task."""
+        write = new_request()
+        return await self._patience.answered(
+            lambda: self._store.spawn(claim, expected, intent, child_input, write)
+        )
+
+    async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
+        """Those of these tasks that have ended."""
+        return await self._patience.answered(lambda: self._store.children(ids))
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
+        """Give the place up; False if what it waits for has come already."""
+        write = new_request()
+        return await self._patience.answered(lambda: self._store.suspend(claim, expected, waits, write))
+
+    async def finish(self, claim: Claim, finish: Finish) -> None:
         """End the task."""
-        await self._patience.answered(lambda: self._store.finish(claim, end, story))
+        await self._patience.answered(lambda: self._store.finish(claim, finish))
 
     async def release(self, claim: Claim, worker: str) -> None:
         """Hand the task over."""

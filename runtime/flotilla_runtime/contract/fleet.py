@@ -226,6 +226,7 @@ class GatewayConfig(Section):
     auth: GatewayAuth
     revision: str = ""  # of the tasks that are submitted from now on
     trusted: tuple[str, ...] = ()  # callers of mode Secret that may name another tenant
+    models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
     max_body_bytes: int = 1024 * 1024
@@ -319,14 +320,18 @@ class TaskKeys:
         """The stream in which tasks wait until a worker newer than version 0.1.0 has come."""
         return f"{self.prefix}queue:{priority}"
 
-    @property
-    def calls(self) -> str:
-        """The list from which an idle worker takes one call for each submitted task."""
-        return f"{self.prefix}calls"
+    def calls(self, revision: str = "") -> str:
+        """The list from which an idle worker takes one call for each task that comes."""
+        return f"{self.prefix}calls@{revision}" if revision else f"{self.prefix}calls"
 
     @property
     def leases(self) -> str:
         """The sorted set of the running tasks, by the time at which their lease ends."""
+        return f"{self.prefix}held"
+
+    @property
+    def old_leases(self) -> str:
+        """The same for tasks that workers of version 0.1.0 run: they take no task of a newer worker."""
         return f"{self.prefix}leases"
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.journal import (
     CallKind,
     Claimed,
@@ -32,7 +33,6 @@ from flotilla_runtime.agent.journal import (
     WaitKind,
 )
 
-NANO: Final = 1_000_000_000
 ASKED_IN_PUBLIC: Final = frozenset({CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN})
 
 
@@ -125,7 +125,7 @@ class History:
     @property
     def cost_usd(self) -> float | None:
         """What the calls so far cost; None where a price is unknown, or nothing has a price."""
-        return None if self.unpriced or not self.priced else self.nano_usd / NANO
+        return None if self.unpriced or not self.priced else self.nano_usd / NANO_PER_UNIT
 
     def told(self, entry: Entry) -> Event | None:
         """Count an entry; its event, if callers see one."""
@@ -134,10 +134,12 @@ class History:
         self._remember(entry)
         return event
 
-    def time(self, now_ms: int) -> TimeView:
-        """Where the time went until now, or until the task ended."""
+    def time(self, now_ms: int) -> TimeView | None:
+        """Where the time went until now, or until the task ended; None where the journal is gone."""
+        if self._at is None:
+            return None
         spent = dict(self._ms)
-        if self._at is not None and not self._ended:
+        if not self._ended:
             spent[self._part()] += max(0, now_ms - self._at)
         return TimeView(**{part: milliseconds / 1000 for part, milliseconds in spent.items()})
 
@@ -249,7 +251,7 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
         seconds=done.took_ms / 1000,
         tries=done.tries,
         tokens=used or None,
-        cost_usd=None if done.nano_usd is None else done.nano_usd / NANO,
+        cost_usd=None if done.nano_usd is None else done.nano_usd / NANO_PER_UNIT,
         problem=done.problem,
         result=done.value,
     )

@@ -80,6 +80,7 @@ class TaskService:
             priority=request.priority,
             idempotency_key=request.idempotency_key,
             tenant=tenant,
+            revision=self._config.revision,
             metadata=request.metadata,
         )
         submission = await self._asked(lambda: self._store.submit(task))
@@ -178,17 +179,15 @@ class TaskService:
         """The fleet's figures now and over the last hour."""
         minute = self._sources.wall_ms() // 60_000
         minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
-        (waiting, in_flight), oldest_ms, windows = (
-            await self._asked(self._store.queue_lengths),
-            await self._asked(self._store.oldest_waiting_ms),
-            await self._asked(lambda: self._store.windows(minutes)),
-        )
+        now = await self._asked(self._store.figures)
+        windows = await self._asked(lambda: self._store.windows(minutes))
         return fleet_status(
             fleet=self._config.queue.fleet,
-            waiting=waiting,
-            in_flight=in_flight,
-            oldest_waiting_ms=oldest_ms,
+            now=now,
             windows=windows,
+            redis=await self._asked(self._store.facts),
+            max_stored_mib=self._config.queue.max_stored_mib,
+            models=self._config.models,
         )
 
     async def _entries(self, task: str, place: int, count: int) -> list[Entry]:

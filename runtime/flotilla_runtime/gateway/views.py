@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
@@ -58,7 +59,8 @@ class LimitsView(_View):
 class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
-    `timeline` has the events of the task without what calls were asked and answered.
+    `timeline` has the events of the task without what calls were asked and answered. It is empty, and `time`
+    is null, once the journal is forgotten.
     """
 
     message: str | None
@@ -69,7 +71,7 @@ class TaskView(TaskSummary):
     result: Any
     partial: Any
     usage: UsageView
-    time: TimeView
+    time: TimeView | None
     timeline: tuple[Event, ...]
 
 
@@ -103,10 +105,19 @@ def task_view(record: TaskRecord, history: History, timeline: tuple[Event, ...],
         attempts=record.attempts,
         result=record.result,
         partial=record.partial,
-        usage=UsageView(steps=history.steps, tokens=history.tokens, cost_usd=history.cost_usd),
+        usage=_usage(record, history),
         time=history.time(now_ms),
         timeline=timeline,
     )
+
+
+def _usage(record: TaskRecord, history: History) -> UsageView:
+    """What the scripts counted, with what spawned tasks used; in tasks of version 0.1.0, the journal's."""
+    used = record.used
+    if not used.steps and not used.tokens:
+        return UsageView(steps=history.steps, tokens=history.tokens, cost_usd=history.cost_usd)
+    cost = used.nano_usd / NANO_PER_UNIT if record.is_priced and used.tokens else None
+    return UsageView(steps=used.steps, tokens=used.tokens, cost_usd=cost)
 
 
 def _summary_fields(record: TaskRecord) -> dict[str, Any]:
@@ -126,4 +137,5 @@ def _summary_fields(record: TaskRecord) -> dict[str, Any]:
 def _wait(record: TaskRecord) -> Wait | None:
     if record.status is not TaskStatus.SUSPENDED or record.waits_for is None:
         return None
-    return Wait(kind=record.waits_for, call=record.waits_call, until_time=moment_or_none(record.waits_until))
+    until = moment_or_none(record.waits_until)
+    return Wait(kind=record.waits_for, call=record.waits_call or "", until_time=until)

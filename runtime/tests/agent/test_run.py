@@ -22,10 +22,10 @@ from flotilla_runtime.agent.journal import (
     Intended,
     TaskStatus,
 )
-from flotilla_runtime.agent.loop import Brief, Call, End, RetrieveCall
+from flotilla_runtime.agent.loop import Brief, Call, RetrieveCall
+from flotilla_runtime.agent.protocols import Finish, Written
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
 from router_support.waiting import until
@@ -59,16 +59,16 @@ class CrashingJournal:
         self._store = store
         self._points = points
 
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
         what = "+".join(f"{type(entry).__name__} {getattr(entry, 'call', '')}" for entry in entries)
         self._points.reach(f"before {what}")
-        cancelled = await self._store.append(claim, expected, entries)
+        written = await self._store.append(claim, expected, entries)
         self._points.reach(f"after {what}")
-        return cancelled
+        return written
 
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+    async def finish(self, claim: Claim, finish: Finish) -> None:
         self._points.reach("before finish")
-        await self._store.finish(claim, end, story)
+        await self._store.finish(claim, finish)
         self._points.reach("after finish")
 
     async def release(self, claim: Claim, worker: str) -> None:

@@ -14,8 +14,10 @@ from flotilla_runtime.agent import story as stories
 from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import Act, Brief, End, Situation, next_action
+from flotilla_runtime.agent.redis_facts import RedisFacts
+from flotilla_runtime.agent.run import finish_of
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.agent.tasks import TaskRecord
+from flotilla_runtime.agent.tasks import StoreFigures, TaskRecord
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.figures import fleet_status
 from flotilla_runtime.gateway.history import History
@@ -79,9 +81,16 @@ def test_a_whole_journal_is_known_and_shown() -> None:
 
 def test_the_counts_of_a_minute_are_the_figures_of_the_fleet() -> None:
     window = {name: int(count) for name, count in STORED["window"].items()}
-    status = fleet_status(
-        fleet="default/support", waiting=0, in_flight=0, oldest_waiting_ms=None, windows=[window]
+    now = StoreFigures.of(
+        {
+            **dict.fromkeys(("waiting", "running", "suspended", "unknown_effects", "stored_bytes"), 0),
+            "counts": {},
+            "demand": {},
+            "workers": {},
+        }
     )
+    redis = RedisFacts.of({}, None)
+    status = fleet_status(fleet="default/support", now=now, windows=[window], redis=redis)
     assert (status.ended, status.recovered, status.steps, status.tokens) == ({"Completed": 1}, 1, 3, 320)
     assert status.busy_seconds == {
         "Queue": 0.002,
@@ -109,7 +118,7 @@ async def test_a_task_that_was_left_half_done_is_claimed_and_ended(redis_server:
     story = stories.read(task.entries)
     end = next_action(story, BRIEF, Situation(elapsed_seconds=1))
     assert isinstance(end, End)
-    await store.finish(claim, end, story)
+    await store.finish(claim, finish_of(end, story))
     ended = await store.load(TASK_ID)
     assert ended is not None
     assert (ended.record.status, ended.record.reason) == (TaskStatus.SUCCEEDED, "Completed")

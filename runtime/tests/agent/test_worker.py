@@ -60,8 +60,8 @@ class LateRenewals(TaskStore):
 
     granted = 0
 
-    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
-        claims = await super().claim(worker, wanted, request)
+    async def claim(self, *asked: Any) -> list[Claim]:
+        claims = await super().claim(*asked)
         self.granted += len(claims)
         return claims
 
@@ -145,8 +145,8 @@ class DeafStore(TaskStore):
         super().__init__(client, config)
         self.unheard = unheard
 
-    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
-        claims = await super().claim(worker, wanted, request)
+    async def claim(self, *asked: Any) -> list[Claim]:
+        claims = await super().claim(*asked)
         if claims and self.unheard:
             self.unheard -= 1
             raise StoreUnavailableError("the connection was lost before the answer")

@@ -40,6 +40,12 @@ def told(*entries: Entry) -> tuple[History, list[dict[str, Any]]]:
     return history, [event.model_dump(mode="json", by_alias=True, exclude_none=True) for event in events]
 
 
+def time_of(history: History, now: int) -> dict[str, float]:
+    time = history.time(START + now)
+    assert time is not None
+    return time.model_dump()
+
+
 def intent(at: int, call: str, kind: CallKind = CallKind.MODEL, **fields: Any) -> Intended:
     return Intended(at=START + at, call=call, kind=kind, target="m", **fields)
 
@@ -196,7 +202,7 @@ def test_an_unknown_price_makes_the_cost_unknown(calls: list[dict[str, Any]], co
     ],
 )
 def test_where_the_time_went(entries: tuple[Entry, ...], now: int, time: dict[str, float]) -> None:
-    shown = told(*entries)[0].time(START + now).model_dump()
+    shown = time_of(told(*entries)[0], now)
     assert shown == pytest.approx({"queue": 0, "model": 0, "tool": 0, "other": 0, **time})
 
 
@@ -207,7 +213,7 @@ def test_no_time_is_lost_or_counted_twice_whatever_the_clocks_say(times: list[in
         for number, at in enumerate(times)
     ]
     history, _ = told(SUBMITTED, CLAIMED, *entries)
-    total = sum(history.time(START + 20_000).model_dump().values())
+    total = sum(time_of(history, 20_000).values())
     assert total == pytest.approx(20)
 
 

@@ -19,7 +19,7 @@ from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.events import place_after
-from flotilla_runtime.gateway.figures import fleet_status, percentile
+from flotilla_runtime.gateway.figures import percentile
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
@@ -304,24 +304,6 @@ def test_a_percentile_is_within_a_tick_of_the_truth(seconds: list[float], share:
     exact = sorted(seconds)[math.ceil(share * len(seconds)) - 1]
     assert found is not None
     assert exact / 2**0.26 <= found <= exact * 2**0.26
-
-
-def test_figures_without_tasks_are_unknown_and_not_zero() -> None:
-    status = fleet_status(fleet="d/s", waiting=0, in_flight=0, oldest_waiting_ms=None, windows=[])
-    assert (status.p50_seconds, status.p95_seconds, status.oldest_waiting_seconds) == (None, None, None)
-
-
-def test_figures_sum_the_minutes_up() -> None:
-    minute = {"reason:Completed": 2, "took:8": 2, "waited:0": 2, "recovered": 1, "busy:Model/m": 1500}
-    status = fleet_status(
-        fleet="d/s", waiting=3, in_flight=2, oldest_waiting_ms=700, windows=[minute, minute, {"tokens": 7}]
-    )
-    assert status.ended == {"Completed": 4}
-    assert (status.recovered, status.tokens) == (2, 7)
-    assert status.busy_seconds == {"Model/m": 3.0}
-    assert status.oldest_waiting_seconds == 0.7
-    assert status.p95_seconds is not None
-    assert 0.15 < status.p95_seconds <= 0.2
 
 
 @pytest.mark.parametrize(
