@@ -1,4 +1,4 @@
-"""Tasks that wait without a place, against a real Redis: spawned tasks, timers, effects that nobody knows of."""
+"""Tasks that wait without a place, against a real Redis: for spawned tasks, timers, and unknown effects."""
 
 import asyncio
 from collections.abc import AsyncIterator

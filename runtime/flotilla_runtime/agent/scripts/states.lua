@@ -184,7 +184,7 @@ local function lose(id, alone_for_sure, max_attempts)
   leave_worker(id)
   redis.call('HINCRBY', task_key(id), 'losses', 1)
   if alone and tonumber(held[3]) > max_attempts then
-    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it'
+    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it alone'
     return end_task(id, {status = 'Failed', reason = 'Infrastructure', message = message, shown = {}, busy = {},
       calls = {}})
   end
