@@ -47,7 +47,7 @@ class Leases:
 
     def lose(self, worker: str) -> None:
         """The worker is killed, and its leases end."""
-        self.pass_for(tasks=self.redis.smembers(self.keys.held_by(worker)), workers=[worker])
+        self.pass_for(tasks=map(str, self.redis.smembers(self.keys.held_by(worker))), workers=[worker])
 
 
 @pytest.fixture
