@@ -16,8 +16,8 @@ from typing import Any, Final
 from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.contract import Effect
 
-# Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one of a
-# newer format.
+# Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
+# of a newer format.
 FORMAT: Final = 2
 
 

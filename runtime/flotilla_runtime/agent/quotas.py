@@ -1,7 +1,7 @@
 """How much of the queue and of Redis may be taken: by all submissions together, and by one caller.
 
-Submissions stop at `max_stored_mib`, by the bytes that the fleet's tasks hold. Without it they stop when three
-quarters of Redis' maxmemory are used, by whoever uses it. What is left is the workers'.
+Submissions stop at `max_stored_mib`, by the bytes that the fleet's tasks hold. Without it they stop when
+three quarters of Redis' maxmemory are used, by whoever uses it. What is left is the workers'.
 """
 
 import time

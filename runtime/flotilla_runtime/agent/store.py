@@ -395,7 +395,7 @@ class TaskStore:
         return sum(waiting), running + before
 
     async def figures(self) -> StoreFigures:
-        """What there is now. Tasks whose timer has rung are put back into the queue before they are counted."""
+        """What there is now. Tasks whose timer has rung are put back into the queue first."""
         return StoreFigures.of(json.loads(await self._run("status")))
 
     async def oldest_waiting_ms(self) -> int | None:

@@ -11,6 +11,7 @@ from flotilla_runtime.agent.budgets import NANO_PER_UNIT, Amount, Budget
 from flotilla_runtime.agent.journal import Entry, TaskStatus, WaitKind
 from flotilla_runtime.contract import Priority, RevisionTasks, TaskLimits
 
+NOTHING: Final = Amount()
 # Ids of tasks: 10 letters of Crockford's base 32 for the time, 16 for 80 bits.
 ID_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 TIME_LETTERS: Final = 10
@@ -107,9 +108,10 @@ class Renewal:
 class TaskRecord:
     """A task's hash in Redis; times are in milliseconds since the epoch, by Redis' clock.
 
-    `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use of the task and, for a task that was submitted, of all that it spawned; `is_priced` is
-    False where the price of some of it is unknown. `idle_ms` is the time from each suspension to the next
-    claim; `idle_since` is when the one began that has not ended.
+    `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use of the task and, for a
+    task that was submitted, of all that it spawned; `is_priced` is False where the price of some of it is
+    unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since` is when the one began
+    that has not ended.
     """
 
     id: str
@@ -132,7 +134,7 @@ class TaskRecord:
     revision: str = ""
     root: str | None = None
     parent: str | None = None
-    used: Amount = Amount()
+    used: Amount = NOTHING
     is_priced: bool = True
     waits_for: WaitKind | None = None
     waits_call: str | None = None

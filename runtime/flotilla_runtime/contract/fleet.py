@@ -335,6 +335,15 @@ class TaskKeys:
         return f"{self.prefix}leases"
 
     @property
+    def workers(self) -> str:
+        """The sorted set of the workers, by the time until which they count as alive."""
+        return f"{self.prefix}workers"
+
+    def held_by(self, worker: str) -> str:
+        """The set of the tasks that a worker holds."""
+        return f"{self.prefix}held-by:{worker}"
+
+    @property
     def confirmations(self) -> str:
         """The number that is raised before a replica is asked whether it has everything up to there."""
         return f"{self.prefix}confirmations"

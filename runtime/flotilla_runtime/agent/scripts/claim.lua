@@ -172,7 +172,7 @@ local function take_all(room)
 end
 
 redis.call('DEL', prefix .. 'nothing') -- a script that has removed something may go on in a full Redis
-sweep(AT_ONCE, max_attempts)
+sweep(AT_ONCE, lease_ms, max_attempts)
 wake_due(AT_ONCE)
 redis.call('SET', lines_known_key, '1')
 redis.call('ZADD', workers_key, text(now + lease_ms), worker)

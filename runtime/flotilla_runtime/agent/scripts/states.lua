@@ -36,7 +36,7 @@ local function take_back(id, worker, lost)
   redis.call('HDEL', task_key(id), 'lost', 'company')
   local company, alone = string.match(lost, '^(%d*) (%d)$')
   if company ~= '' then redis.call('HSET', task_key(id), 'company', company) end
-  redis.call('HINCRBY', task_key(id), 'attempts', -tonumber(alone))
+  if alone == '1' then redis.call('HINCRBY', task_key(id), 'attempts', -1) end
   redis.call('HINCRBY', task_key(id), 'losses', -1)
   leave_queue(id)
   move(id, 'Running')
@@ -175,16 +175,16 @@ end
 
 -- A lease has ended. If the worker is lost, any of its tasks may have killed it: they run on in company of at most a
 -- quarter as many. Only one that was alone loses an attempt. So does one whose run alone has stopped.
-local function lose(id, max_attempts)
+local function lose(id, alone_for_sure, max_attempts)
   local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts')
   local worker, company = held[1], held[2]
-  local all, suspects = 1, 0
-  if tonumber(redis.call('ZSCORE', workers_key, worker) or '0') <= now then all, suspects = company_of(worker) end
+  local all, suspects = 1, 1
+  if not alone_for_sure then all, suspects = company_of(worker) end
   local alone = all <= 1
   leave_worker(id)
   redis.call('HINCRBY', task_key(id), 'losses', 1)
   if alone and tonumber(held[3]) > max_attempts then
-    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it'
+    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it alone'
     return end_task(id, {status = 'Failed', reason = 'Infrastructure', message = message, shown = {}, busy = {},
       calls = {}})
   end
@@ -211,19 +211,25 @@ local function adopt_lease(id)
   redis.call('SADD', held_key(redis.call('HGET', task_key(id), 'worker') or ''), id)
 end
 
-local function sweep(limit, max_attempts)
+-- A worker that was heard of after it renewed this lease may live, or may have been lost a moment ago: its other leases
+-- end soon. If it lives on for another lease, this run alone has stopped.
+local function sweep(limit, lease_ms, max_attempts)
   local old = redis.call('ZRANGEBYSCORE', old_leases_key, '-inf', text(now), 'LIMIT', 0, limit)
   for _, id in ipairs(old) do
-    if redis.call('EXISTS', task_key(id)) == 1 then adopt_lease(id) end
+    if redis.call('EXISTS', task_key(id)) == 1 then adopt_lease(id) else redis.call('ZREM', old_leases_key, id) end
   end
-  for _, ids in ipairs({old, redis.call('ZRANGEBYSCORE', leases_key, '-inf', text(now), 'LIMIT', 0, limit)}) do
-    for _, id in ipairs(ids) do
-      if redis.call('EXISTS', task_key(id)) == 1 then
-        lose(id, max_attempts)
-      else
-        redis.call('ZREM', leases_key, id)
-        redis.call('ZREM', old_leases_key, id)
-      end
+  for _, id in ipairs(old) do
+    if redis.call('EXISTS', task_key(id)) == 1 then lose(id, false, max_attempts) end
+  end
+  local ends = redis.call('ZRANGEBYSCORE', leases_key, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, limit)
+  for place = 1, #ends, 2 do
+    local id, ended = ends[place], tonumber(ends[place + 1])
+    local worker = redis.call('HGET', task_key(id), 'worker')
+    local lives = worker and tonumber(redis.call('ZSCORE', workers_key, worker) or '0') > now
+    if not worker then
+      redis.call('ZREM', leases_key, id)
+    elseif not lives or ended + lease_ms <= now then
+      lose(id, lives, max_attempts)
     end
   end
 end
