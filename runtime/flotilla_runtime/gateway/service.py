@@ -78,7 +78,7 @@ class TaskService:
             caller=caller.name,
             limits=request.limits.within(self._config.limits, self._config.unpriced_models),
             priority=request.priority,
-            idempotency_key=request.idempotency_key,
+            idempotency_key=_own_key(request.idempotency_key, tenant),
             tenant=tenant,
             revision=self._config.revision,
             metadata=request.metadata,
@@ -251,6 +251,11 @@ def _given_up(problem: StoreUnavailableError) -> ProblemError:
             "lost with the primary; send the request again with the same idempotencyKey, which finds it,"
         )
     return unavailable(f"{said} in {RETRY_AFTER_SECONDS} s", RETRY_AFTER_SECONDS)
+
+
+def _own_key(key: str | None, tenant: str) -> str | None:
+    """Two tenants for whom one front end acts may choose the same key, and must not get each other's task."""
+    return None if key is None else f"{tenant}\n{key}"
 
 
 def _may_see(record: TaskRecord, caller: Identity) -> bool:

@@ -28,6 +28,11 @@ async def test_only_a_trusted_caller_names_another_tenant(own_fleet: Any) -> Non
             field = {} if header else {"tenant": "carl"}
             made = await front.post("/v1/tasks", json={"input": f"q{number}", **field}, headers=header)
             assert made.status_code == 201, made.text
+        keyed = [
+            await front.post("/v1/tasks", json={"input": "q", "idempotencyKey": "k", "tenant": tenant})
+            for tenant in ("dora", "emil", "dora")
+        ]
+        assert [answer.status_code for answer in keyed] == [201, 201, 200], "a key is its tenant's own"
         shown = (await front.get("/v1/tasks", params={"tenant": "bob"})).json()["tasks"]
         assert [task["tenant"] for task in shown] == ["bob"]
         assert (await ann.get("/v1/tasks", params={"tenant": "bob"})).json()["tasks"] == []
@@ -39,3 +44,19 @@ async def test_without_authentication_nobody_names_a_tenant(fleet: Any) -> None:
         assert (refused.status_code, refused.json()["type"].rsplit("/")[-1]) == (403, "forbidden-tenant")
         [task] = [await fleet.task(await fleet.submit())]
         assert task["tenant"] == "anonymous"
+
+
+async def test_a_caller_has_its_share_of_the_places_and_leaves_the_rest_to_others(own_fleet: Any) -> None:
+    for name in ("ann", "bob"):
+        (own_fleet.callers / name).write_text(f"{name}-key")
+    queue = own_fleet.queue.model_copy(update={"max_waiting": 5, "queue_percent": 60})
+    await own_fleet.start_gateway(GatewayAuth.SECRET, queue=queue)
+    async with own_fleet.client("ann-key") as ann, own_fleet.client("bob-key") as bob:
+        codes = [
+            (await ann.post("/v1/tasks", json={"input": f"q{number}"})).status_code for number in range(4)
+        ]
+        assert codes == [201, 201, 201, 429]
+        refused = await ann.post("/v1/tasks", json={"input": "one more"})
+        assert refused.json()["type"].endswith("/caller-full")
+        assert "60 % of its 5 places" in refused.json()["detail"]
+        assert (await bob.post("/v1/tasks", json={"input": "q"})).status_code == 201
