@@ -25,7 +25,7 @@ from flotilla_runtime.agent.tasks import (
     caller_key,
 )
 from flotilla_runtime.contract import FleetStatus, GatewayConfig, QueueConfig
-from flotilla_runtime.gateway.auth import Identity
+from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.pages import PageWanted
@@ -78,7 +78,7 @@ class TaskService:
             caller=caller.name,
             limits=request.limits.within(self._config.limits, self._config.unpriced_models),
             priority=request.priority,
-            idempotency_key=_own_key(request.idempotency_key, tenant),
+            idempotency_key=_own_key(request.idempotency_key, tenant, tenant_of(caller.name)),
             tenant=tenant,
             revision=self._config.revision,
             metadata=request.metadata,
@@ -253,9 +253,9 @@ def _given_up(problem: StoreUnavailableError) -> ProblemError:
     return unavailable(f"{said} in {RETRY_AFTER_SECONDS} s", RETRY_AFTER_SECONDS)
 
 
-def _own_key(key: str | None, tenant: str) -> str | None:
+def _own_key(key: str | None, tenant: str, own: str) -> str | None:
     """Two tenants for whom one front end acts may choose the same key, and must not get each other's task."""
-    return None if key is None else f"{tenant}\n{key}"
+    return key if key is None or tenant == own else f"{tenant}\n{key}"
 
 
 def _may_see(record: TaskRecord, caller: Identity) -> bool:

@@ -229,6 +229,7 @@ async def test_a_token_is_in_no_log_line_and_in_no_representation(caplog: pytest
     assert [token for token in ("t-ann", "s3cret-token") if token in told] == []
 
 
+@pytest.mark.attack("Somebody makes a namespace with the name of a user, to be its tenant")
 @pytest.mark.parametrize(
     ("caller", "tenant"),
     [

@@ -120,6 +120,7 @@ async def test_without_a_subscription_a_stream_looks_every_few_seconds(redis_ser
     await own.store.close()
 
 
+@pytest.mark.attack("A caller opens event streams and does not read them")
 async def test_a_reader_that_does_not_read_holds_up_nobody_and_nothing_is_kept_for_it(
     redis_server: Any,
 ) -> None:

@@ -27,7 +27,7 @@ from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Effect, Priority, TaskLimits
 from flotilla_runtime.gateway.events import event_text
-from flotilla_runtime.gateway.history import EventKind, History
+from flotilla_runtime.gateway.history import ASKED_IN_PUBLIC, EventKind, History
 from flotilla_runtime.gateway.views import task_view
 
 START = 1_700_000_000_000
@@ -130,6 +130,18 @@ AT = "2023-11-14T22:13:20Z"
 )
 def test_an_entry_is_one_event_or_none(entry: Entry, event: dict[str, Any] | None) -> None:
     assert told(entry)[1] == ([] if event is None else [{"at": AT, **event}])
+
+
+@pytest.mark.attack("A caller reads the fleet's prompt in the events of its task")
+def test_no_event_has_what_models_are_sent() -> None:
+    prompt = "the fleet's prompt"
+    messages = {"messages": [{"role": "system", "content": prompt}], "headers": {"Authorization": prompt}}
+    others = [
+        intent(0, f"c{kind}", kind, arguments=messages) for kind in CallKind if kind not in ASKED_IN_PUBLIC
+    ]
+    _, events = told(*others, Other(at=START, document={"type": "Summary", **messages}))
+    assert len(events) == len(others) > 0
+    assert prompt not in str(events)
 
 
 def test_each_kind_of_event_is_told_or_reserved() -> None:

@@ -46,6 +46,7 @@ async def test_without_authentication_nobody_names_a_tenant(fleet: Any) -> None:
         assert task["tenant"] == "anonymous"
 
 
+@pytest.mark.attack("One caller fills the queue")
 async def test_a_caller_has_its_share_of_the_places_and_leaves_the_rest_to_others(own_fleet: Any) -> None:
     for name in ("ann", "bob"):
         (own_fleet.callers / name).write_text(f"{name}-key")
