@@ -2,9 +2,10 @@
 
 A primary that is lost takes with it what no replica has. So a submission, and the intent of an Unsafe call,
 is followed by WAIT on the same connection, or by WAITAOF from Redis 7.2 on where it keeps an append-only
-file. The same connection means the same primary: after a failover, another connection would ask a primary
-that never had the write. WAIT asks for what its own connection wrote last. A script that is sent again writes
-nothing, so a count is raised between the two.
+file. A replica that keeps none, or writes it anew after it has copied all, has it in memory. The same
+connection means the same primary: after a failover, another connection would ask a primary that never had the
+write. WAIT asks for what its own connection wrote last. A script that is sent again writes nothing, so a
+count is raised between the two.
 """
 
 import time
@@ -70,10 +71,10 @@ class Replicas:
         milliseconds = round(self._within_seconds * 1000)
         if self._confirms_files:
             told: Any = await one.waitaof(0, 1, milliseconds)
-            confirmed = int(told[1])
-        else:
-            confirmed = int(await one.wait(1, milliseconds))
-        if confirmed:
+            if int(told[1]):
+                return
+            milliseconds, self._confirms_files = 1, False  # until the next look
+        if int(await one.wait(1, milliseconds)):
             return
         await self._look(one)
         if self._any:  # else the last replica has gone, or has just become the primary

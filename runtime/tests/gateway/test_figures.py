@@ -33,7 +33,10 @@ FIT = {
     "maxmemory_policy": "noeviction",
     "used_memory": 30 * 1024 * 1024,
     "aof_enabled": 1,
-    "connected_slaves": 2,
+    "connected_slaves": 3,
+    "slave0": {"state": "online"},
+    "slave1": {"state": "wait_bgsave"},
+    "slave2": {"state": "online"},
 }
 
 
@@ -152,6 +155,10 @@ def test_what_makes_a_redis_unfit(
 def test_what_a_managed_service_does_not_tell_is_no_problem(hidden: str) -> None:
     told = {} if hidden == "all" else {name: value for name, value in FIT.items() if name != hidden}
     assert RedisFacts.of(told, None).problem is None
+
+
+def test_a_service_that_lists_no_replicas_may_count_them() -> None:
+    assert RedisFacts.of({"connected_slaves": 2}, None).replicas == 2
 
 
 @pytest.mark.parametrize(
