@@ -202,8 +202,8 @@ def parsed_arguments(text: str) -> tuple[Mapping[str, Any] | None, ModelProblem 
 def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
         chunk = jiter.from_json(data, cache_mode="keys")
-    except ValueError as problem:
-        raise _no_completion(f"a chunk is no JSON: {shown(str(problem))}") from problem
+    except ValueError as error:
+        raise _no_completion(f"a chunk is no JSON: {shown(str(error))}") from error
     chunk = _object(chunk, "a chunk")
     if chunk.get("error"):
         problem = ModelProblem(reason=ModelProblemReason.BROKEN_STREAM, message="the stream has an error")
