@@ -6,14 +6,8 @@ in test_engine_double_server.py.
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,18 +15,14 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from flotilla_runtime import contract
-from local_cluster.processes import free_port
-from tests.support.real_engines import EXAMPLE_ENGINES, KEY, PodsEngine
+from tests.support.engine_pairs import Pair, pair
+from tests.support.real_engines import EXAMPLE_ENGINES, PodsEngine
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900), EXAMPLE_ENGINES]
 
-WITH_KEY = {"Authorization": f"Bearer {KEY}"}
-E2E = Path(__file__).parents[1]
 # The double knows only some of what vLLM says about its cache.
 LABELS_OF_WHICH_SOME_ARE_ENOUGH = {"vllm:cache_config_info"}
-TOOL_CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
 WEATHER = {
     "type": "function",
     "function": {
@@ -46,50 +36,6 @@ WEATHER = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """The real engine and its double, with the same model name."""
-
-    real: httpx.Client
-    double: httpx.Client
-    model: str
-
-    def both(self, path: str, body: dict[str, Any]) -> tuple[httpx.Response, httpx.Response]:
-        """Ask both the same; the model's name is filled in."""
-        asked = {"model": self.model, **body}
-        return self.real.post(path, json=asked), self.double.post(path, json=asked)
-
-
-@contextmanager
-def doubling(served: PodsEngine, config: Path) -> Iterator[str]:
-    """A double that is started with the very arguments of the real engine."""
-    port = free_port()
-    config.write_text(json.dumps({"script": [{"matches": "Oslo", "times": None, "tool_calls": [TOOL_CALL]}]}))
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "engine_double", "/models/m", *served.arguments),
-            *("--config", str(config), "--host", "127.0.0.1", "--port", str(port)),
-        ],
-        cwd=E2E,
-        env={**os.environ, contract.ENV_ENGINE_KEY: KEY},
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        eventually(lambda: answers(url), what=f"an answer of {url}")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        httpx.get(f"{url}/health")
-    except httpx.TransportError:
-        return False
-    return True
-
-
 @pytest.fixture(scope="module")
 def generators(generator: PodsEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     yield from pair(generator, tmp_path_factory.mktemp("double"))
@@ -98,15 +44,6 @@ def generators(generator: PodsEngine, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def embedders(embedder: PodsEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     yield from pair(embedder, tmp_path_factory.mktemp("double"))
-
-
-def pair(served: PodsEngine, folder: Path) -> Iterator[Pair]:
-    with (
-        doubling(served, folder / "double.json") as double_url,
-        httpx.Client(base_url=served.engine.url, timeout=120, headers=WITH_KEY) as real,
-        httpx.Client(base_url=double_url, timeout=30, headers=WITH_KEY) as double,
-    ):
-        yield Pair(real=real, double=double, model=served.model)
 
 
 def chat(content: str = "Say hello.", **more: Any) -> dict[str, Any]:
