@@ -6,8 +6,10 @@ in test_engine_double_server.py.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.engine_pairs import Pair, pair
+from tests.support.engine_pairs import WEATHER, Pair, chat, events, pair, shape
 from tests.support.real_engines import EXAMPLE_ENGINES, PodsEngine
 from tests.support.waiting import eventually
 
@@ -23,17 +25,6 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(900), EXAMPLE_ENGINES]
 
 # The double knows only some of what vLLM says about its cache.
 LABELS_OF_WHICH_SOME_ARE_ENOUGH = {"vllm:cache_config_info"}
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "enum": ["Oslo"]}},
-            "required": ["city"],
-        },
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +37,6 @@ def embedders(embedder: PodsEngine, tmp_path_factory: pytest.TempPathFactory) ->
     yield from pair(embedder, tmp_path_factory.mktemp("double"))
 
 
-def chat(content: str = "Say hello.", **more: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": content}], "max_tokens": 8, **more}
-
-
-def shape(value: Any) -> Any:
-    """The keys of a JSON value all the way down; lists by their first element, numbers and texts alike."""
-    if isinstance(value, dict):
-        return {key: shape(inner) for key, inner in sorted(value.items())}
-    if isinstance(value, list):
-        return [shape(value[0])] if value else []
-    return "null" if value is None else "number" if isinstance(value, int | float) else "text"
-
-
 def families(client: httpx.Client) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)}
 
@@ -69,12 +47,6 @@ def label_sets(family: Metric) -> dict[str, set[frozenset[str]]]:
     for sample in family.samples:
         seen.setdefault(sample.name, set()).add(frozenset(sample.labels))
     return seen
-
-
-def events(response: httpx.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
 
 
 @pytest.mark.parametrize("name", ["generators", "embedders"])

@@ -20,6 +20,17 @@ from tests.support.waiting import eventually
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 E2E = Path(__file__).parents[2]
 TOOL_CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Oslo"]}},
+            "required": ["city"],
+        },
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +84,24 @@ def pair(served: PodsEngine, folder: Path) -> Iterator[Pair]:
         httpx.Client(base_url=double_url, timeout=30, headers=WITH_KEY) as double,
     ):
         yield Pair(real=real, double=double, model=served.model)
+
+
+def chat(content: str = "Say hello.", **more: Any) -> dict[str, Any]:
+    """A short question."""
+    return {"messages": [{"role": "user", "content": content}], "max_tokens": 8, **more}
+
+
+def shape(value: Any) -> Any:
+    """The keys of a JSON value all the way down; lists by their first element, numbers and texts alike."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in sorted(value.items())}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "null" if value is None else "number" if isinstance(value, int | float) else "text"
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The chunks of a stream that ended in good order."""
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
