@@ -6,6 +6,7 @@ exactly up to 2^53 (nine million dollars).
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class LimitName(StrEnum):
@@ -33,6 +34,9 @@ class Amount:
             tokens=self.tokens + other.tokens,
             nano_usd=self.nano_usd + other.nano_usd,
         )
+
+
+NOTHING: Final = Amount()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

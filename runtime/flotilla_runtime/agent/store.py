@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import redis.exceptions
@@ -25,9 +25,9 @@ from redis.credentials import CredentialProvider
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import Entry, TaskStatus
-from flotilla_runtime.agent.loop import End
+from flotilla_runtime.agent.protocols import Finish, Written
 from flotilla_runtime.agent.redis_errors import as_unavailable
-from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.story import read
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
     Claim,
@@ -50,19 +50,6 @@ MOST_CONNECTIONS: Final = 64
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
-
-
-class Journal(Protocol):
-    """The part of the store that a run uses; tests stop it before and after every write."""
-
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position; returns whether the task is to be cancelled."""
-
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
-        """End the task."""
-
-    async def release(self, claim: Claim, worker: str) -> None:
-        """Hand the task over."""
 
 
 class PasswordFile(CredentialProvider):
@@ -199,13 +186,13 @@ class TaskStore:
         )
         return [str(task_id) for task_id in found]
 
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position of the journal; returns whether the task is to be cancelled."""
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
+        """Append entries at this position of the journal."""
         texts = [journal.encode(entry) for entry in entries]
         outcome, cancelled = await self._run("append", claim.id, claim.token, self.lease_ms, expected, *texts)
         if outcome != "Written":
             raise LeaseLostError(claim.id)
-        return bool(cancelled)
+        return Written(length=expected + len(entries), cancel_requested=bool(cancelled))
 
     async def renew(self, claims: Iterable[Claim]) -> Renewal:
         """Renew the leases of these tasks."""
@@ -213,11 +200,13 @@ class TaskStore:
         lost, cancelled = await self._run("renew", self.lease_ms, *pairs)
         return Renewal(lost=frozenset(lost), cancelled=frozenset(cancelled))
 
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+    async def finish(self, claim: Claim, end: Finish) -> None:
         """End the task with its result, or with a partial one."""
+        task = await self.load(claim.id)
+        story = read(task.entries if task is not None else ())
         shown = {"result": end.result, "partial": end.partial}
         kept = {name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value}
-        figures = {"steps": story.steps, "tokens": story.used_tokens, "busy": story.busy_ms()}
+        figures = {"steps": story.steps, "tokens": story.used_tokens, "busy": dict(end.busy_ms)}
         outcome = await self._run(
             "finish",
             claim.id,

@@ -15,21 +15,20 @@ from typing import Final, TypeVar
 
 import structlog
 
-from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.journal import Entry
-from flotilla_runtime.agent.loop import Brief, Call, End
+from flotilla_runtime.agent.journal import Entry, Intended
 from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.programs import Program
+from flotilla_runtime.agent.protocols import Call, Calls, ChildEnd, Finish, Reply, Session, Waits, Written
 from flotilla_runtime.agent.retries import STORE_BACKOFF
-from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
+from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore, new_request
-from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.backoff import Backoff
-from flotilla_runtime.contract import DEFAULT_ROLE, ModelConnection, WorkerConfig
+from flotilla_runtime.contract import WorkerConfig
 
 Answer = TypeVar("Answer")
-ContextOf = Callable[[ModelConnection], Awaitable[int]]
 
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
@@ -74,22 +73,29 @@ class PersistentJournal:
         self._store = store
         self._patience = patience
 
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position; returns whether the task is to be cancelled."""
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
+        """Append entries at this position."""
         return await self._patience.answered(lambda: self._store.append(claim, expected, entries))
 
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+    async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
+        """Write the intent of a spawned task and submit that task, both or neither."""
+        raise NotImplementedError
+
+    async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
+        """Those of these tasks that have ended."""
+        raise NotImplementedError
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
+        """Give the place up."""
+        raise NotImplementedError
+
+    async def finish(self, claim: Claim, finish: Finish) -> None:
         """End the task."""
-        await self._patience.answered(lambda: self._store.finish(claim, end, story))
+        await self._patience.answered(lambda: self._store.finish(claim, finish))
 
     async def release(self, claim: Claim, worker: str) -> None:
         """Hand the task over."""
         await self._patience.answered(lambda: self._store.release(claim, worker))
-
-
-async def stated_context(model: ModelConnection) -> int:
-    """The context of a model as the configuration states it."""
-    return model.context_tokens
 
 
 class MeasuredCalls:
@@ -99,6 +105,14 @@ class MeasuredCalls:
         self._calls = calls
         self._metrics = metrics
         self._clock = clock
+
+    async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+        """What the call can use at most, and the call cut to what is left."""
+        return await self._calls.reservation(call, session, budget)
+
+    async def reconcile(self, call: Call, session: Session) -> bool | None:
+        """Whether an Unsafe call happened; None if nobody knows."""
+        return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call and measure it."""
@@ -121,14 +135,14 @@ class Worker:
         calls: Calls,
         config: WorkerConfig,
         clock: Clock,
-        context_of: ContextOf = stated_context,
+        program: Program,
     ) -> None:
         self.name: Final = name
         self.metrics: Final = WorkerMetrics()
         self._store = store
         self._config = config
         self._clock = clock
-        self._context_of = context_of
+        self._program = program
         self._calls = MeasuredCalls(calls, self.metrics, clock)
         self._patience = Patience(metrics=self.metrics, clock=clock)
         self._runs: dict[str, TaskRun] = {}
@@ -210,7 +224,7 @@ class Worker:
             task = await self._patience.answered(lambda: self._store.load(claim.id))
             if task is None:
                 return
-            await self._run_loaded(TaskRun(claim, task, await self._brief(task), self._means(task)))
+            await self._run_loaded(TaskRun(claim, task, self._program, self._means(task)))
         except Exception:
             self.metrics.runs.labels("Crashed").inc()
             log.exception("task_run_crashed", task=claim.id)
@@ -245,18 +259,6 @@ class Worker:
             clock=self._clock,
         )
 
-    async def _brief(self, task: LoadedTask) -> Brief:
-        model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)
-        return Brief(
-            question=task.record.input,
-            instructions=self._config.prompt,
-            indexes=tuple(index.name for index in self._config.indexes),
-            model=model.name,
-            context_tokens=await self._context_of(model),
-            limits=task.record.limits,
-            max_attempts=self._config.queue.max_attempts,
-        )
-
     async def _renew_leases(self) -> None:
         """Renew the leases every third of a lease; a renewal that fails is tried again a third later."""
         while True:
@@ -281,7 +283,7 @@ class Worker:
 
     async def _hand_over(self) -> None:
         for run in list(self._runs.values()):
-            run.leave_after_this_turn()
+            run.leave()
         if self._tasks:
             log.info("handing_over", tasks=len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._config.handover_seconds)
