@@ -1,8 +1,8 @@
 """A whole fleet on this machine: a real Redis, gateway and workers as processes, a model and an index."""
 
 import asyncio
-import json
 import contextlib
+import json
 import os
 import signal
 import subprocess
