@@ -15,21 +15,20 @@ from typing import Final, TypeVar
 
 import structlog
 
-from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.loop import Brief, Call
 from flotilla_runtime.agent.metrics import WorkerMetrics
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.programs import Program
+from flotilla_runtime.agent.protocols import Call, Calls, ChildEnd, Finish, Reply, Session, Waits, Written
 from flotilla_runtime.agent.retries import STORE_BACKOFF
-from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
+from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore, new_request
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.backoff import Backoff
-from flotilla_runtime.contract import DEFAULT_ROLE, ModelConnection, WorkerConfig
+from flotilla_runtime.contract import WorkerConfig
 
 Answer = TypeVar("Answer")
-ContextOf = Callable[[ModelConnection], Awaitable[int]]
 
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
@@ -104,11 +103,6 @@ class PersistentJournal:
         await self._patience.answered(lambda: self._store.release(claim, worker))
 
 
-async def stated_context(model: ModelConnection) -> int:
-    """The context of a model as the configuration states it."""
-    return model.context_tokens
-
-
 class MeasuredCalls:
     """Calls whose durations are measured, by kind and outcome."""
 
@@ -116,6 +110,14 @@ class MeasuredCalls:
         self._calls = calls
         self._metrics = metrics
         self._clock = clock
+
+    async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+        """What the call can use at most, and the call cut to what is left."""
+        return await self._calls.reservation(call, session, budget)
+
+    async def reconcile(self, call: Call, session: Session) -> bool | None:
+        """Whether an Unsafe call happened; None if nobody knows."""
+        return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call and measure it."""
@@ -138,14 +140,14 @@ class Worker:
         calls: Calls,
         config: WorkerConfig,
         clock: Clock,
-        context_of: ContextOf = stated_context,
+        program: Program,
     ) -> None:
         self.name: Final = name
         self.metrics: Final = WorkerMetrics()
         self._store = store
         self._config = config
         self._clock = clock
-        self._context_of = context_of
+        self._program = program
         self._calls = MeasuredCalls(calls, self.metrics, clock)
         self._patience = Patience(metrics=self.metrics, clock=clock)
         self._runs: dict[str, TaskRun] = {}
@@ -227,7 +229,7 @@ class Worker:
             task = await self._patience.answered(lambda: self._store.load(claim.id))
             if task is None:
                 return
-            await self._run_loaded(TaskRun(claim, task, await self._brief(task), self._means(task)))
+            await self._run_loaded(TaskRun(claim, task, self._program, self._means(task)))
         except Exception:
             self.metrics.runs.labels("Crashed").inc()
             log.exception("task_run_crashed", task=claim.id)
@@ -262,18 +264,6 @@ class Worker:
             clock=self._clock,
         )
 
-    async def _brief(self, task: LoadedTask) -> Brief:
-        model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)
-        return Brief(
-            question=task.record.input,
-            instructions=self._config.prompt,
-            indexes=tuple(index.name for index in self._config.indexes),
-            model=model.name,
-            context_tokens=await self._context_of(model),
-            limits=task.record.limits,
-            max_attempts=self._config.queue.max_attempts,
-        )
-
     async def _renew_leases(self) -> None:
         """Renew the leases every third of a lease; a renewal that fails is tried again a third later."""
         while True:
@@ -298,7 +288,7 @@ class Worker:
 
     async def _hand_over(self) -> None:
         for run in list(self._runs.values()):
-            run.leave_after_this_turn()
+            run.leave()
         if self._tasks:
             log.info("handing_over", tasks=len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._config.handover_seconds)
