@@ -19,11 +19,12 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.loading import load_program
 from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.patience import Patience
 from flotilla_runtime.agent.protocols import Call, Reply, Session
 from flotilla_runtime.agent.run import Clock
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
-from flotilla_runtime.agent.worker import Patience, Worker
+from flotilla_runtime.agent.worker import Worker
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from router_support.waiting import until
