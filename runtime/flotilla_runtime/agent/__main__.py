@@ -18,6 +18,7 @@ from starlette.routing import Route
 from flotilla_runtime.agent.calls import Caller, http_client
 from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.contexts import ContextLengths
+from flotilla_runtime.agent.loading import load_program
 from flotilla_runtime.agent.run import Clock
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.worker import Worker
@@ -55,12 +56,13 @@ async def work(config: WorkerConfig) -> None:
     store = TaskStore(connect(config.queue), config.queue)
     async with http_client(config) as client:
         contexts = ContextLengths(client, environment=os.environ, monotonic_seconds=time.monotonic)
+        program = load_program(config, contexts.of)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
-            calls=Caller(client, config, environment=os.environ),
+            calls=Caller(client, config, environment=os.environ, context_of=contexts.of),
             config=config,
-            context_of=contexts.of,
+            program=program,
             clock=Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000),
         )
         async with serving(health_application(worker), config.metrics_port):

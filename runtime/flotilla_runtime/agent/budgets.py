@@ -38,6 +38,9 @@ class Amount:
         )
 
 
+NOTHING: Final = Amount()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """The state of a tree of tasks: its limits, and what is used and reserved.

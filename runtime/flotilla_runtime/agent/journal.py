@@ -41,6 +41,7 @@ class CallOutcome(StrEnum):
     TIMED_OUT = "TimedOut"
     PROMPT_TOO_LONG = "PromptTooLong"
     INVALID = "Invalid"  # wrong arguments or an unknown tool: nothing was called
+    CANCELLED = "Cancelled"  # the agent itself no longer waited for it
     NOT_HAPPENED = "NotHappened"  # somebody resolved an Unsafe call so: it may be made again
 
 

@@ -6,11 +6,13 @@ half bytes per token). If the estimate is still too low, the model refuses the p
 again with fewer passages.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Final
 
+from flotilla_runtime.agent.models import ModelRequest
 from flotilla_runtime.contract import Passage
 
 BYTES_PER_TOKEN: Final = 3
@@ -118,3 +120,9 @@ def _numbered(number: int, source: Source) -> str:
     passage = source.passage
     head = " — ".join(part for part in (passage.title, passage.heading) if part)
     return f"[{number}] {head}\n{passage.text.strip()}\n\n"
+
+
+def estimated_request_tokens(request: ModelRequest) -> int:
+    """The estimated number of tokens of a request's prompt."""
+    parts = [*request.messages, *(tool.document for tool in request.tools)]
+    return MESSAGE_TOKENS + sum(estimated_tokens(json.dumps(part, ensure_ascii=False)) for part in parts)

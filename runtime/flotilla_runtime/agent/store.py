@@ -65,6 +65,7 @@ SCRIPTS: Final = (
     "renew",
     "finish",
     "release",
+    "crash",
     "resolve",
     "cancel",
     "forget",
@@ -358,6 +359,11 @@ class TaskStore:
         needs = journal.FORMAT + 1 if is_newer else ""
         kept_ms = NEWER_KEPT_SECONDS * 1000
         if await self._run("release", claim.id, claim.token, worker, needs, kept_ms) != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def crashed(self, claim: Claim) -> None:
+        """Say that an error of ours has stopped the run: the task loses an attempt, and runs on alone."""
+        if await self._run("crash", claim.id, claim.token, self._config.max_attempts) != "Written":
             raise LeaseLostError(claim.id)
 
     async def resolve(
