@@ -7,6 +7,7 @@ the server first finishes the requests in flight, for at most `grace_seconds`.
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -36,9 +37,14 @@ class Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    application: Any, port: int, *, grace_seconds: int = 5, started_within_seconds: float = 10
+    application: Any,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    grace_seconds: int = 5,
+    started_within_seconds: float = 10,
 ) -> AsyncIterator[int]:
-    """Serve while the block runs; yields the port."""
+    """Serve while the block runs, over HTTPS with `tls`; yields the port."""
     listener = listening_socket(port)
     config = uvicorn.Config(
         application,
@@ -49,6 +55,8 @@ async def serving(
         proxy_headers=False,
         timeout_graceful_shutdown=grace_seconds,
     )
+    config.load()
+    config.ssl = tls
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

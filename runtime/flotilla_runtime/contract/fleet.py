@@ -107,7 +107,11 @@ class WorkerConfig(Section):
 
 
 class GatewayConfig(Section):
-    """`config.json` of the gateway."""
+    """`config.json` of the gateway.
+
+    `tls_directory` is the mount of the certificate and its key, as TLS_FILE and TLS_KEY_FILE. With it, `port`
+    serves HTTPS.
+    """
 
     queue: QueueConfig
     namespace: str
@@ -117,6 +121,7 @@ class GatewayConfig(Section):
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
+    tls_directory: str | None = None
     port: int = PORT_GATEWAY
     metrics_port: int = PORT_METRICS
 
@@ -128,6 +133,7 @@ class FleetStatus(WireModel):
     `unknown_effects` and `oldest_waiting_seconds` are current values. The other figures cover the tasks that
     ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
     spent their time: `Queue`, `Model/<name>`, `Index/<name>`. `unknown_effects` is always 0 for now.
+    `certificate_problem` is of the pod that answers: why the certificate in its Secret cannot be used.
     """
 
     fleet: str
@@ -143,6 +149,7 @@ class FleetStatus(WireModel):
     p95_seconds: float | None = None
     wait_p95_seconds: float | None = None
     busy_seconds: dict[str, float] = Field(default_factory=dict)
+    certificate_problem: str | None = None
 
 
 class TaskKeys:

@@ -167,14 +167,21 @@ def task_application(api: TaskAPI) -> Starlette:
     )
 
 
-def status_application(service: TaskService, metrics: GatewayMetrics, ready: Callable[[], bool]) -> Starlette:
+def status_application(
+    service: TaskService,
+    metrics: GatewayMetrics,
+    *,
+    ready: Callable[[], bool],
+    certificate_problem: Callable[[], str | None],
+) -> Starlette:
     """The application for the kubelet, Prometheus and the operator."""
 
     async def readyz(_: Request) -> Response:
         return PlainTextResponse("ok") if ready() else PlainTextResponse("starting or stopping", 503)
 
     async def status(_: Request) -> Response:
-        return _rendered(await service.status())
+        figures = await service.status()
+        return _rendered(figures.model_copy(update={"certificate_problem": certificate_problem()}))
 
     async def exposition(_: Request) -> Response:
         try:
