@@ -16,7 +16,6 @@ from router_support.certificates import NAME, write_pair
 from router_support.waiting import until_told
 
 
-
 def place(url: str) -> tuple[str, int]:
     parts = httpx.URL(url)
     assert parts.port is not None
@@ -88,7 +87,9 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(
     assert await certificate_problem(own_fleet) is None
     for name in (None, NAME):
         versions = (ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
-        taken = [await asyncio.to_thread(shakes_hands, own_fleet.gateway_url, each, name) for each in versions]
+        taken = [
+            await asyncio.to_thread(shakes_hands, own_fleet.gateway_url, each, name) for each in versions
+        ]
         assert taken == [False, True, True]
     assert (await own_fleet.get(f"{own_fleet.status_url}/metrics")).status_code == 200
     assert "PRIVATE KEY" not in gateway.log.read_text()
