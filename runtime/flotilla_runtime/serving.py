@@ -1,7 +1,8 @@
 """Serves an ASGI application on a port, over IPv6 and IPv4 where the machine has both.
 
-uvicorn itself binds only one family, so it gets a socket that accepts both. When the block of `serving` ends,
-the server first finishes the requests in flight, for at most `grace_seconds`.
+uvicorn itself binds only one family, so it gets a socket that accepts both. No caller holds a connection for
+longer than `patience` allows. When the block of `serving` ends, the server first finishes the requests in
+flight, for at most `grace_seconds`.
 """
 
 import asyncio
@@ -9,11 +10,15 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from flotilla_runtime.connections import BoundedConnection, Patience
+
 BACKLOG = 2048
+PATIENCE = Patience()
 
 
 def listening_socket(port: int) -> socket.socket:
@@ -41,6 +46,7 @@ async def serving(
     port: int,
     *,
     tls: ssl.SSLContext | None = None,
+    patience: Patience = PATIENCE,
     grace_seconds: int = 5,
     started_within_seconds: float = 10,
 ) -> AsyncIterator[int]:
@@ -48,6 +54,7 @@ async def serving(
     listener = listening_socket(port)
     config = uvicorn.Config(
         application,
+        http="h11",
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -57,6 +64,7 @@ async def serving(
     )
     config.load()
     config.ssl = tls
+    config.http_protocol_class = partial(BoundedConnection, patience=patience)  # type: ignore[assignment]
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
