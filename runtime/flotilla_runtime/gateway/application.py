@@ -23,7 +23,7 @@ from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.contract import DOMAIN, HEADER_TENANT
 from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb, tenant_of
-from flotilla_runtime.gateway.bodies import RefusedBody, read_body
+from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
@@ -65,7 +65,7 @@ class TaskAPI:
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks."""
         caller = await self._caller(request, Verb.CREATE)
-        asked = parse_submission(await read_body(request, self._max_body_bytes))
+        asked = parse_submission(await read_posted(request, self._max_body_bytes))
         tenant = await self._tenant(request, asked, caller)
         submission = await self._service.submit(asked, caller, tenant)
         location = {"Location": f"/v1/tasks/{submission.id}"}
@@ -112,7 +112,7 @@ class TaskAPI:
     async def resolve(self, request: Request) -> Response:
         """POST /v1/tasks/{id}/resolve."""
         caller = await self._caller(request, Verb.CREATE)
-        said = parse_resolution(await read_body(request, self._max_body_bytes))
+        said = parse_resolution(await read_posted(request, self._max_body_bytes))
         task = request.path_params["id"]
         return _rendered(TaskReceipt(id=task, status=await self._service.resolve(task, said, caller)))
 
@@ -189,14 +189,21 @@ def task_application(api: TaskAPI) -> Starlette:
     )
 
 
-def status_application(service: TaskService, metrics: GatewayMetrics, ready: Callable[[], bool]) -> Starlette:
+def status_application(
+    service: TaskService,
+    metrics: GatewayMetrics,
+    *,
+    ready: Callable[[], bool],
+    certificate_problem: Callable[[], str | None],
+) -> Starlette:
     """The application for the kubelet, Prometheus and the operator."""
 
     async def readyz(_: Request) -> Response:
         return PlainTextResponse("ok") if ready() else PlainTextResponse("starting or stopping", 503)
 
     async def status(_: Request) -> Response:
-        return _rendered(await service.status())
+        figures = await service.status()
+        return _rendered(figures.model_copy(update={"certificate_problem": certificate_problem()}))
 
     async def exposition(_: Request) -> Response:
         try:
@@ -222,8 +229,6 @@ async def _healthy(_: Request) -> Response:
 
 async def _problem_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    if error.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return RefusedBody(error)  # type: ignore[return-value]
     return error.response()
 
 

@@ -18,6 +18,7 @@ from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
+from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.events import place_after
 from flotilla_runtime.gateway.figures import percentile
 from flotilla_runtime.gateway.growth import Growth
@@ -27,6 +28,7 @@ from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
 from flotilla_runtime.gateway.service import Page, TaskService, quota_refusal
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
+from slow_bodies import arriving
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,25 @@ def test_a_whole_submission_is_read() -> None:
     assert (request.input, request.priority, request.idempotency_key) == ("why?", Priority.BATCH, "k")
     limits = request.limits.within(TaskLimits())
     assert limits == TaskLimits(max_steps=3, max_tokens=200_000, max_wall_seconds=1.5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "kind"),
+    [
+        pytest.param([b'{"input"'], HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", id="it stops"),
+        pytest.param([b'{"input"', None], HTTPStatus.BAD_REQUEST, "body-cut-short", id="it is broken off"),
+        pytest.param(
+            [b"x" * 1025], HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-long", id="it is too long"
+        ),
+    ],
+)
+async def test_a_body_that_does_not_arrive_is_refused_with_a_problem(
+    parts: list[bytes | None], status: HTTPStatus, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flotilla_runtime.gateway.bodies.READ_WITHIN_SECONDS", 0.1)
+    with pytest.raises(ProblemError) as refusal:
+        await read_posted(arriving(parts), 1024)
+    assert (refusal.value.status, refusal.value.kind) == (status, kind)
 
 
 LONGEST = {"input": "a", "idempotencyKey": "k" * 256, "metadata": {f"{n:063}": "v" * 512 for n in range(32)}}
