@@ -8,6 +8,7 @@ write. WAIT asks for what its own connection wrote last. A script that is sent a
 count is raised between the two.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from flotilla_runtime.agent.connections import MOST_CONNECTIONS
 from flotilla_runtime.agent.errors import UnconfirmedError
 from flotilla_runtime.agent.redis_facts import SECTIONS, RedisFacts
 
@@ -22,6 +24,7 @@ Answer = TypeVar("Answer")
 
 CONFIRMED_WITHIN_SECONDS: Final = 1.0
 LOOK_EVERY_SECONDS: Final = 10.0
+MOST_AT_ONCE: Final = MOST_CONNECTIONS // 2  # when no replica answers, the others are left to reads
 
 
 class Replicas:
@@ -42,13 +45,14 @@ class Replicas:
         self._look_at = float("-inf")
         self._any = False
         self._confirms_files = False
+        self._waiting = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def confirmed(self, write: Callable[["Redis"], Awaitable[Answer]]) -> Answer:
         """What the write answered, once a replica has it. `write` must use the connection that it is given.
 
         Raises UnconfirmedError where no replica confirms in time. Sending the same write again is then safe.
         """
-        async with self._client.client() as one:
+        async with self._waiting, self._client.client() as one:
             if self._clock() >= self._look_at:
                 await self._look(one)
             answer = await write(one)

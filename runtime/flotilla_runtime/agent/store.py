@@ -27,6 +27,7 @@ from flotilla_runtime.agent.redis_facts import SECTIONS, RedisFacts
 from flotilla_runtime.agent.replicas import Replicas
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
+    SUMMARY_FIELDS,
     CancelOutcome,
     Claim,
     LoadedTask,
@@ -41,6 +42,7 @@ from flotilla_runtime.agent.tasks import (
     child_id,
     idempotency_hash,
     read_budget,
+    read_summary,
 )
 from flotilla_runtime.contract import Effect, Priority, QueueConfig, TaskKeys
 
@@ -240,6 +242,14 @@ class TaskStore:
                 pipeline.hgetall(self.keys.task(task_id))
             found = await self._asked(pipeline.execute())
         return [TaskRecord.of(fields) for fields in found if fields]
+
+    async def summaries(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        """The same records without input, metadata, limits and results, which may be long."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.hmget(self.keys.task(task_id), list(SUMMARY_FIELDS))
+            found = await self._asked(pipeline.execute())
+        return [record for values in found if (record := read_summary(values)) is not None]
 
     async def progress(self, task_id: str, place: int, count: int) -> tuple[TaskStatus | None, list[Entry]]:
         """A task's status, None when it no longer exists, and up to `count` entries of its journal."""

@@ -72,7 +72,7 @@ class TaskAPI:
         if submission.outcome is SubmitOutcome.CREATED:
             receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
             return _rendered(receipt, HTTPStatus.CREATED, location)
-        known = await self._service.record(submission.id, caller)
+        known = await self._service.summary(submission.id, caller)
         return _rendered(TaskReceipt(id=submission.id, status=known.status), HTTPStatus.OK, location)
 
     async def get(self, request: Request) -> Response:
@@ -91,7 +91,7 @@ class TaskAPI:
     async def events(self, request: Request) -> Response:
         """GET /v1/tasks/{id}/events."""
         caller = await self._caller(request, Verb.GET)
-        task = await self._service.record(request.path_params["id"], caller)
+        task = await self._service.summary(request.path_params["id"], caller)
         place = place_after(request.headers.get(LAST_EVENT_ID))
         if task.status.is_final and not await self._service.has_entry(task.id, place):
             return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -21,7 +21,7 @@ from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.problems import ProblemError
 
 READ_AT_ONCE: Final = 16
-COMMENT_EVERY_LOOKS: Final = 5  # of those that found nothing new
+COMMENT_EVERY_SECONDS: Final = 15.0
 LAST_EVENT_ID: Final = "last-event-id"
 EVENT_ID: Final = re.compile(r"[0-9]{1,12}")
 
@@ -50,7 +50,9 @@ async def task_events(
     store: TaskStore, growth: Growth, task_id: str, first: int, stopping: asyncio.Event
 ) -> AsyncIterator[str]:
     """The events from a position on, until the task has ended or is forgotten, or the gateway stops."""
-    history, place, idle = History(), 0, 0
+    history, place = History(), 0
+    clock = asyncio.get_running_loop().time
+    comment_at = clock()
     async with growth.of(task_id) as watch:
         while not stopping.is_set():
             try:
@@ -66,6 +68,7 @@ async def task_events(
                 continue
             if status is None or status.is_final:
                 return
-            if idle % COMMENT_EVERY_LOOKS == 0:
+            if clock() >= comment_at:
                 yield ": still here\n\n"
-            idle = 1 if await watch.next() else idle + 1
+                comment_at = clock() + COMMENT_EVERY_SECONDS
+            await watch.next()

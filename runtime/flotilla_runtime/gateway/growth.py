@@ -4,8 +4,8 @@ The scripts publish on the channel of a task whenever its journal grows. The mes
 stream reads the journal itself, at its own pace, and many messages in the meantime are one look. So a slow
 reader holds up nothing, and nothing is kept for it.
 
-A subscription can be lost, and messages with it: whoever waits also looks every few seconds. When a channel
-is subscribed, and when the subscription was lost, all that wait look at once.
+A subscription can be lost, and messages with it: then all that wait look at once, and every few seconds until
+it is there again. Where it is there they look too, but rarely. When a channel is subscribed, they look once.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 LOOK_EVERY_SECONDS: Final = 3.0
+LOOK_RARELY_SECONDS: Final = 15.0
 LISTEN_SECONDS: Final = 5.0  # channels that nobody waits for any more are left at least this often
 SUBSCRIBE_AGAIN_SECONDS: Final = 1.0
 
@@ -29,11 +30,16 @@ class Growth:
     """The subscription, and who waits for which channel."""
 
     def __init__(
-        self, client: Redis, channel_of: Callable[[str], str], look_every_seconds: float = LOOK_EVERY_SECONDS
+        self,
+        client: Redis,
+        channel_of: Callable[[str], str],
+        look_every_seconds: float = LOOK_EVERY_SECONDS,
+        look_rarely_seconds: float = LOOK_RARELY_SECONDS,
     ) -> None:
         self._client = client
         self._channel_of = channel_of
         self._look_every_seconds = look_every_seconds
+        self._look_rarely_seconds = look_rarely_seconds
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._subscribed: set[str] = set()
         self._subscription: PubSub | None = None
@@ -47,7 +53,7 @@ class Growth:
         try:
             with contextlib.suppress(RedisError, OSError):  # these end the listening too, which begins anew
                 await self._agree()
-            yield Watch(grown, self._look_every_seconds)
+            yield Watch(grown, self._look_seconds)
         finally:
             followers = self._waiting[channel]
             followers.discard(grown)
@@ -79,6 +85,9 @@ class Growth:
         """Let everybody look, as when messages may have been lost, or the gateway stops."""
         for channel in self._waiting:
             self._wake(channel)
+
+    def _look_seconds(self) -> float:
+        return self._look_every_seconds if self._subscription is None else self._look_rarely_seconds
 
     async def _listen(self) -> None:
         """Listen until the connection breaks. A channel of nobody keeps the subscription alive."""
@@ -112,14 +121,14 @@ class Growth:
 class Watch:
     """One stream's view of its task's channel."""
 
-    def __init__(self, grown: asyncio.Event, look_every_seconds: float) -> None:
+    def __init__(self, grown: asyncio.Event, look_seconds: Callable[[], float]) -> None:
         self._grown = grown
-        self._look_every_seconds = look_every_seconds
+        self._look_seconds = look_seconds
 
     async def next(self) -> bool:
         """Return when the journal may have grown; False if it is only time to look again."""
         try:
-            async with asyncio.timeout(self._look_every_seconds):
+            async with asyncio.timeout(self._look_seconds()):
                 await self._grown.wait()
         except TimeoutError:
             return False

@@ -90,16 +90,19 @@ class TaskService:
             return Submission(outcome=SubmitOutcome.CREATED, id=task.id)
         return submission
 
-    async def record(self, task: str, caller: Identity) -> TaskRecord:
-        """A task that this caller may see; raises a problem for any other."""
-        found = await self._asked(lambda: self._store.records([task])) if is_task_id(task) else []
+    async def summary(self, task: str, caller: Identity) -> TaskRecord:
+        """A task that this caller may see, without its texts; raises a problem for any other."""
+        found = await self._asked(lambda: self._store.summaries([task])) if is_task_id(task) else []
         if not found or not _may_see(found[0], caller):
             raise not_found(task)
         return found[0]
 
     async def view(self, task: str, caller: Identity) -> TaskView:
         """A task with its history. The journal is read in parts, so a long one is never in memory whole."""
-        record = await self.record(task, caller)
+        await self.summary(task, caller)
+        found = await self._asked(lambda: self._store.records([task]))
+        if not found:
+            raise not_found(task)
         history, place = History(), 0
         timeline: list[Event] = []
         while True:
@@ -107,7 +110,7 @@ class TaskService:
             timeline += [event.brief() for entry in entries if (event := history.told(entry)) is not None]
             place += len(entries)
             if len(entries) < READ_AT_ONCE:
-                return task_view(record, history, tuple(timeline), self._sources.wall_ms())
+                return task_view(found[0], history, tuple(timeline), self._sources.wall_ms())
 
     async def has_entry(self, task: str, place: int) -> bool:
         """Whether a task's journal goes as far as this position."""
@@ -122,7 +125,7 @@ class TaskService:
         found: list[TaskRecord] = []
         for _ in range(MOST_SCANNED // SCANNED_AT_ONCE):
             ids = await self._ids(of, before)
-            for record in await self._asked(lambda ids=ids: self._store.records(ids)):  # type: ignore[misc]
+            for record in await self._asked(lambda ids=ids: self._store.summaries(ids)):  # type: ignore[misc]
                 if wanted.shows(record):
                     found.append(record)
                 if len(found) == wanted.count:
@@ -137,13 +140,13 @@ class TaskService:
 
         Raises a problem for a task that has ended in another way.
         """
-        await self.record(task, caller)
+        await self.summary(task, caller)
         outcome = await self._asked(lambda: self._store.cancel(task))
         if outcome is CancelOutcome.REQUESTED:
             return TaskStatus.RUNNING
         if outcome is CancelOutcome.CANCELLED:
             return TaskStatus.CANCELLED
-        status = (await self.record(task, caller)).status
+        status = (await self.summary(task, caller)).status
         if status is not TaskStatus.CANCELLED:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
@@ -157,7 +160,7 @@ class TaskService:
 
         Raises a problem where the task does not wait for that.
         """
-        await self.record(task, caller)
+        await self.summary(task, caller)
         happened = said.outcome is EffectOutcome.HAPPENED
         outcome = await self._asked(
             lambda: self._store.resolve(
@@ -173,7 +176,7 @@ class TaskService:
                 f"there is nothing to resolve: the task does not wait to be told whether {said.call!r} "
                 "happened; its waitsFor names the call of which it does",
             )
-        return (await self.record(task, caller)).status
+        return (await self.summary(task, caller)).status
 
     async def status(self) -> FleetStatus:
         """The fleet's figures now and over the last hour."""

@@ -35,7 +35,7 @@ class Gateway:
         )
         client = connect(config)
         self.store = TaskStore(client, config)
-        self.growth = Growth(client, self.store.keys.events, look_every_seconds)
+        self.growth = Growth(client, self.store.keys.events, look_every_seconds, NEVER)
         self.stopping = asyncio.Event()
 
     def stream(self, task: str, first: int = 0) -> AsyncIterator[str]:
