@@ -106,12 +106,11 @@ class Growth:
             subscription = self._subscription
             if subscription is None or self._subscribed == self._waiting.keys():
                 return
-            for channel in self._waiting.keys() - self._subscribed:
-                await subscription.ssubscribe(channel)
-                self._subscribed.add(channel)
-            for channel in self._subscribed - self._waiting.keys():
-                await subscription.sunsubscribe(channel)
-                self._subscribed.discard(channel)
+            if wanted := self._waiting.keys() - self._subscribed:
+                await subscription.ssubscribe(*wanted)
+            if left := self._subscribed - self._waiting.keys() - wanted:
+                await subscription.sunsubscribe(*left)
+            self._subscribed = (self._subscribed | wanted) - left
 
     def _wake(self, channel: str) -> None:
         for grown in self._waiting.get(channel, ()):
