@@ -148,7 +148,7 @@ class TaskRun:
             timer.cancel()
             await self._end_agent(agent)
         await self._writer.drained()
-        if stop is not None and (ending is None or stop.kind is StopKind.LOST):
+        if stop is not None and (ending is None or not stop.gives_way):
             return await self._stop(stop, context)
         return await self._finish(ending or CANCELLED_ITSELF, context)
 
