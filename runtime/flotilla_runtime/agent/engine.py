@@ -246,11 +246,17 @@ class Engine:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
         resolved = past.resolved
         if resolved is None:
-            happened = await self._calls.reconcile(call, self._session)
-            if happened is None:
+            known = await self._calls.reconcile(call, self._session)
+            if known is None:
                 return await self._unknown_effect(past.intent)
-            resolved = Resolved(at=self._settings.now_ms(), call=call.id, happened=happened, by=BY_RECONCILE)
-            if not happened:
+            resolved = Resolved(
+                at=self._settings.now_ms(),
+                call=call.id,
+                happened=known.happened,
+                by=BY_RECONCILE,
+                result=known.result if known.happened else None,
+            )
+            if not known.happened:
                 await self._write(resolved)
         if not resolved.happened:
             return None

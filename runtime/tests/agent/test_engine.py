@@ -39,7 +39,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Finish, Waits
+from flotilla_runtime.agent.protocols import Finish, Reconciled, Waits
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.contract import Effect, TaskLimits
 from router_support.waiting import until
@@ -256,18 +256,32 @@ PAY = program_of(payer, tool_of("pay"))
 @pytest.mark.parametrize(
     ("known", "made", "result"),
     [
-        pytest.param(True, [], None, id="its reconcile knows that it happened"),
-        pytest.param(False, ["tool/pay"], {"euro": 5}, id="its reconcile knows that it did not happen"),
+        pytest.param(
+            Reconciled(happened=True, result="receipt 7"),
+            [],
+            "receipt 7",
+            id="its reconcile knows that it happened",
+        ),
+        pytest.param(
+            Reconciled(happened=False),
+            ["tool/pay"],
+            {"euro": 5},
+            id="its reconcile knows that it did not happen",
+        ),
     ],
 )
-async def test_an_unsafe_call_with_an_intent_is_asked_for(known: bool, made: list[str], result: Any) -> None:
+async def test_an_unsafe_call_with_an_intent_is_asked_for(
+    known: Reconciled, made: list[str], result: Any
+) -> None:
     store = await crashed_call(Effect.UNSAFE)
-    calls = ScriptedCalls(happened=known)
+    calls = ScriptedCalls(known=known)
     assert await run(store, PAY, calls) is RunOutcome.ENDED
     assert calls.made == made
     assert store.tasks["t1"].finish is not None
     assert store.tasks["t1"].finish.result == result
-    assert [(entry.happened, entry.by) for entry in entries_of(store, Resolved)] == [(known, "reconcile")]
+    assert [(entry.happened, entry.by) for entry in entries_of(store, Resolved)] == [
+        (known.happened, "reconcile")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -666,7 +680,7 @@ async def calling_without_a_scope(ctx: Context, task: Task) -> Any:
         pytest.param(naming_badly, EndReason.INVALID, "'a#2' cannot be the name", id="a bad name"),
         pytest.param(calling_without_a_scope, EndReason.INVALID, "ctx.scope(NAME)", id="no scope"),
         pytest.param(cancelling_itself, EndReason.INVALID, "cancelled itself", id="it cancels itself"),
-        pytest.param(returning(object()), EndReason.INVALID, "a object is no JSON", id="no JSON"),
+        pytest.param(returning(object()), EndReason.INVALID, "cannot be written as JSON", id="no JSON"),
         pytest.param(returning(float("nan")), EndReason.INVALID, "not JSON compliant", id="no number"),
         pytest.param(returning("x" * 2**23), EndReason.INVALID, "at most 4194304 are stored", id="too long"),
     ],
