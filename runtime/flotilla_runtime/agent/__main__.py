@@ -16,11 +16,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from flotilla_runtime.agent.calls import Caller, http_client
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.contexts import ContextLengths
 from flotilla_runtime.agent.loading import load_program
 from flotilla_runtime.agent.references import ProgramError
 from flotilla_runtime.agent.run import Clock
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, WorkerConfig

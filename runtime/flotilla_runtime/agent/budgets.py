@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+NANO_PER_UNIT: Final = 1_000_000_000
+
 
 class LimitName(StrEnum):
     """A limit of a tree of tasks, as callers know it."""

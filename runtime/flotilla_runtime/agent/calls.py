@@ -21,6 +21,7 @@ from flotilla_runtime.agent.model_values import value_of
 from flotilla_runtime.agent.models import (
     Endpoint,
     ModelClient,
+    ModelProblemReason,
     ModelReply,
     ModelRequest,
     Timeouts,
@@ -39,6 +40,9 @@ from flotilla_runtime.contract import (
 )
 
 MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+TAKES_NO_CALLS: Final = frozenset(
+    {ModelProblemReason.NO_CONNECTION, ModelProblemReason.RATE_LIMITED, ModelProblemReason.UNAVAILABLE}
+)
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -198,6 +202,7 @@ def _told(reply: ModelReply, model: ModelConnection) -> Reply:
         nano_usd=cost_of(reply.usage, model.pricing),
         tries=max(1, reply.tries),
         problem=None if reply.problem is None else _shown(reply.problem.message),
+        is_refused=reply.problem is not None and reply.problem.reason in TAKES_NO_CALLS,
     )
 
 

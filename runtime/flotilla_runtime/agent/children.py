@@ -1,25 +1,11 @@
-"""The ids of spawned tasks, and the watch over those that a run waits for."""
+"""The watch over the spawned tasks that a run waits for."""
 
 import asyncio
-import hashlib
 from typing import Final
 
 from flotilla_runtime.agent.protocols import ChildEnd, TaskJournal
 
 LOOK_SECONDS: Final = 1.0  # between two looks, while other calls of the run keep it from being suspended
-ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, as in all task ids
-TIME_LETTERS: Final = 10
-RANDOM_LETTERS: Final = 16
-
-
-def child_id(parent: str, call: str) -> str:
-    """The id of a spawned task: made from its parent's and its call's, so spawning it twice is one task.
-
-    It has the form of all task ids, and sorts beside its parent.
-    """
-    number = int.from_bytes(hashlib.sha256(f"{parent}/{call}".encode()).digest())
-    letters = (ALPHABET[(number >> 5 * place) & 31] for place in range(RANDOM_LETTERS))
-    return parent[:TIME_LETTERS] + "".join(letters)
 
 
 class ChildWatch:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Never, TypeVar
 
 from flotilla_runtime.agent.budgets import Amount
-from flotilla_runtime.agent.children import ChildWatch, child_id
+from flotilla_runtime.agent.children import ChildWatch
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.history import PARTS, History, PastCall, part_of
@@ -31,6 +31,7 @@ from flotilla_runtime.agent.journal import (
 )
 from flotilla_runtime.agent.protocols import Call, Calls, ChildEnd, Reply, Session, TaskJournal
 from flotilla_runtime.agent.stops import Parked, Stop, StopKind, rings_soon, waits_of
+from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.agent.writer import Writer
 from flotilla_runtime.contract import Effect
 

@@ -129,7 +129,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How a call ended, what it gave, and what it used, failed tries included."""
+    """How a call ended, what it gave, and what it used, failed tries included.
+
+    `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    """
 
     outcome: CallOutcome
     value: Any = None
@@ -140,6 +143,7 @@ class Reply:
     nano_usd: int | None = None
     tries: int = 1
     problem: str | None = None
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import pytest
 
 from agent_support.memory import CrashError, CrashPoints
 from agent_support.running import ScriptedCalls, config_of, program_of
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import (
     Done,
     Ended,
@@ -23,7 +24,7 @@ from flotilla_runtime.agent.journal import (
 from flotilla_runtime.agent.loop import built_in
 from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
 from router_support.waiting import until

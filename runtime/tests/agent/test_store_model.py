@@ -23,10 +23,11 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
 from flotilla_runtime.agent.protocols import Finish
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, Claim, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 
@@ -36,11 +37,7 @@ MOST_WAITING = 8
 BATCH_FIRST_EVERY = 10
 PEOPLE = [("red", "ann"), ("red", "bob"), ("blue", "cleo"), ("green", "dan")]
 END = Finish(
-    status=TaskStatus.SUCCEEDED,
-    reason=EndReason.COMPLETED,
-    result={"answer": "so"},
-    busy_ms={},
-    calls={},
+    status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"}, busy_ms={}, calls={}
 )
 
 

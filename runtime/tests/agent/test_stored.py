@@ -12,11 +12,12 @@ import pytest
 
 from agent_support.memory import MemoryStore
 from agent_support.running import ScriptedCalls, config_of, program_of, run
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import EndReason, Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import built_in
 from flotilla_runtime.agent.protocols import Finish
 from flotilla_runtime.agent.run import RunOutcome
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.figures import fleet_status
