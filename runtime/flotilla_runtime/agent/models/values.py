@@ -97,11 +97,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDeclaration:
-    """A function that the model may call; `parameters` is a JSON Schema."""
+    """A function that the model may call; `parameters` is a JSON Schema.
+
+    The arguments of one that `is_strict` satisfy the schema, also those of a forced call, which else are any
+    JSON. An endpoint refuses a schema that it cannot hold the model to.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    is_strict: bool = False
 
     @property
     def document(self) -> dict[str, Any]:
@@ -109,6 +114,8 @@ class ToolDeclaration:
         function: dict[str, Any] = {"name": self.name, "parameters": dict(self.parameters)}
         if self.description:
             function["description"] = self.description
+        if self.is_strict:
+            function["strict"] = True
         return {"type": "function", "function": function}
 
 
@@ -244,3 +251,10 @@ OnEvent = Callable[[ModelEvent], None]
 def shown(text: str) -> str:
     """As much of a received text as a problem's message quotes."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def shown_address(url: str) -> str:
+    """A URL as a problem's message names it: without a user and a password."""
+    start, slashes, rest = url.partition("//")
+    host, slash, path = rest.partition("/")
+    return f"{start}{slashes}{host.rpartition('@')[2]}{slash}{path}"

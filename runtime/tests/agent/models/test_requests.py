@@ -68,6 +68,7 @@ def test_tools_and_their_choice(choice: ToolChoice | NamedTool | None, sent: Any
     function = {"name": "weather", "description": "How it is.", "parameters": {"type": "object"}}
     assert body["tools"][0] == {"type": "function", "function": function}
     assert body["tools"][1]["function"] == {"name": "now", "parameters": {"type": "object", "properties": {}}}
+    assert replace(WEATHER, is_strict=True).document["function"] == {**function, "strict": True}
     assert "tool_choice" not in body_of(OTHER, replace(ASK, tool_choice=choice), 32)
 
 
