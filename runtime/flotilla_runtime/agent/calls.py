@@ -27,7 +27,7 @@ from flotilla_runtime.agent.models import (
     Timeouts,
 )
 from flotilla_runtime.agent.programs import ContextOf, stated_context
-from flotilla_runtime.agent.protocols import Call, Reply, SearchRequest, Session
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session
 from flotilla_runtime.agent.reservations import cost_of, reserved
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
@@ -105,8 +105,8 @@ class Caller:
             log.exception("call_broke", call=call.id, kind=call.kind, target=call.target)
             return Reply(outcome=CallOutcome.FAILED, problem=_shown(f"{type(problem).__name__}: {problem}"))
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
-        """Whether an Unsafe call with this key happened, by its tool's `reconcile`; None if nobody knows."""
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
         return await self._tools.reconcile(call)
 
     async def _made(self, call: Call, session: Session) -> Reply:

@@ -1,13 +1,11 @@
 """How a task ends after its agent has: a result that can be stored, or a reason and a message. Pure."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from flotilla_runtime.agent.failures import AgentError, ChildFailedError, LimitReachedError
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.tools.results import document_of
 
 MOST_RESULT_BYTES: Final = 4 * 2**20
 MOST_PARTIAL_BYTES: Final = 2**20
@@ -34,16 +32,16 @@ class Ending:
     def partial_of(self, kept: Any) -> Any:
         """What the task has in place of a result: what the agent kept, if it can be stored."""
         partial = kept if self.partial is None else self.partial
-        document, problem = _document(partial, MOST_PARTIAL_BYTES)
-        return {"problem": f"ctx.partial {problem}"} if problem else document
+        document = document_of(partial, MOST_PARTIAL_BYTES)
+        return {"problem": f"ctx.partial {document.problem}"} if document.problem else document.value
 
 
 def of_result(value: Any) -> Ending:
     """The end of a task whose agent returned this value."""
-    document, problem = _document(value, MOST_RESULT_BYTES)
-    if problem:
-        return Ending.without_result(EndReason.INVALID, f"the agent's result {problem}")
-    return Ending(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result=document)
+    document = document_of(value, MOST_RESULT_BYTES)
+    if document.problem is not None:
+        return Ending.without_result(EndReason.INVALID, f"the agent's result {document.problem}")
+    return Ending(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result=document.value)
 
 
 def of_error(error: BaseException) -> Ending:
@@ -71,24 +69,3 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
-
-
-def _document(value: Any, most_bytes: int) -> tuple[Any, str]:
-    """The value as JSON, or what is wrong with it."""
-    plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
-    try:
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, default=_plain)
-    except (TypeError, ValueError, RecursionError) as problem:
-        return None, f"cannot be written as JSON: {problem}"
-    size = len(text.encode(errors="replace"))
-    if size > most_bytes:
-        return None, f"has {size} bytes, and at most {most_bytes} are stored"
-    return json.loads(text), ""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
-    raise TypeError(
-        f"a {type(value).__name__} is no JSON; return dicts, lists, texts, numbers or pydantic models"
-    )

@@ -37,7 +37,8 @@ from flotilla_runtime.contract import Effect
 
 Answer = TypeVar("Answer")
 
-SETTLE_SECONDS: Final = 0.02  # so that an agent whose call just ended can make its next one
+SETTLE_TURNS: Final = 32  # of the event loop, in which an agent may make its next call
+SETTLE_SECONDS: Final = 0.02  # in which an agent may end after its last call, although the task is cancelled
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
 LONGEST_PAUSE_SECONDS: Final = 5.0
 HASH_LETTERS: Final = 32
@@ -105,6 +106,7 @@ class Engine:
         self._active = 0
         self._parked: set[Parked] = set()
         self._held_back = 0
+        self._is_looking = False
         self._under_way: set[asyncio.Task[Any]] = set()
         self._begun: dict[str, Intended] = {}
 
@@ -245,11 +247,17 @@ class Engine:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
         resolved = past.resolved
         if resolved is None:
-            happened = await self._calls.reconcile(call, self._session)
-            if happened is None:
+            known = await self._calls.reconcile(call, self._session)
+            if known is None:
                 return await self._unknown_effect(past.intent)
-            resolved = Resolved(at=self._settings.now_ms(), call=call.id, happened=happened, by=BY_RECONCILE)
-            if not happened:
+            resolved = Resolved(
+                at=self._settings.now_ms(),
+                call=call.id,
+                happened=known.happened,
+                by=BY_RECONCILE,
+                result=known.result if known.happened else None,
+            )
+            if not known.happened:
                 await self._write(resolved)
         if not resolved.happened:
             return None
@@ -361,8 +369,19 @@ class Engine:
             self._active += 1
 
     def _look_soon(self) -> None:
-        if not self._active and (self._parked or self._held_back):
-            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._look)
+        """Look in some turns of the event loop, in which an agent whose call has ended can make the next."""
+        if not self._is_looking:
+            self._is_looking = True
+            self._turn(SETTLE_TURNS)
+
+    def _turn(self, left: int) -> None:
+        if self._active or not (self._parked or self._held_back):
+            self._is_looking = False
+        elif left:
+            asyncio.get_running_loop().call_soon(self._turn, left - 1)
+        else:
+            self._is_looking = False
+            self._look()
 
     def _look(self) -> None:
         """Give the place up when nothing is under way and something waits."""

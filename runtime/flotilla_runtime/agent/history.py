@@ -16,8 +16,6 @@ from flotilla_runtime.agent.journal import (
     Entry,
     Intended,
     Resolved,
-    Submitted,
-    Suspended,
 )
 
 PARTS: Mapping[CallKind, str] = {
@@ -43,7 +41,7 @@ class PastCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a run finds. `running_ms` is the time until `read_at` in which the task was not suspended."""
+    """What a run finds."""
 
     length: int = 0
     attempts: int = 0
@@ -51,7 +49,6 @@ class History:
     used: Amount = NOTHING
     open_reserve: Amount = NOTHING
     calls: Mapping[str, PastCall] = field(default_factory=dict)
-    running_ms: int = 0
 
     def busy_ms(self) -> dict[str, int]:
         """The time that finished calls took, by part of the fleet."""
@@ -94,15 +91,13 @@ def use_of(intent: Intended, done: Done) -> Amount:
     )
 
 
-def read(entries: Iterable[Entry], read_at: int = 0) -> History:
-    """The history that a journal tells; `read_at` is the time, in milliseconds, at which it was read."""
+def read(entries: Iterable[Entry]) -> History:
+    """The history that a journal tells."""
     length = attempts = steps = 0
     used = Amount()
     calls: dict[str, PastCall] = {}
-    time = _RunningTime()
     for entry in entries:
         length += 1
-        time.note(entry)
         match entry:
             case Claimed():
                 attempts = entry.attempt
@@ -128,7 +123,6 @@ def read(entries: Iterable[Entry], read_at: int = 0) -> History:
         used=used,
         open_reserve=_open_reserve(calls.values()),
         calls=calls,
-        running_ms=time.until(read_at),
     )
 
 
@@ -138,24 +132,3 @@ def _open_reserve(calls: Iterable[PastCall]) -> Amount:
         if call.done is None:
             reserve += reserve_of(call.intent)
     return reserve
-
-
-@dataclass(slots=True)
-class _RunningTime:
-    """Counts from the first claim on, without the time from each suspension to the next claim."""
-
-    since: int | None = None
-    sum_ms: int = 0
-
-    def note(self, entry: Entry) -> None:
-        match entry:
-            case Claimed() if self.since is None:
-                self.since = entry.at
-            case Suspended() if self.since is not None:
-                self.sum_ms += max(0, entry.at - self.since)
-                self.since = None
-            case Submitted():
-                self.since, self.sum_ms = None, 0
-
-    def until(self, now: int) -> int:
-        return self.sum_ms + (max(0, now - self.since) if self.since is not None else 0)

@@ -96,7 +96,7 @@ def compose(
     room = min(passages_tokens(context_tokens, shrinks), left)
     taken: list[Source] = []
     for source in sources:
-        needed = estimated_tokens(_numbered(len(taken) + 1, source))
+        needed = estimated_tokens(numbered(len(taken) + 1, source))
         if needed <= room:
             taken.append(source)
             room -= needed
@@ -112,11 +112,12 @@ def _system(instructions: str, rule: str) -> str:
 def _user(question: str, sources: Sequence[Source]) -> str:
     if not sources:
         return question
-    passages = "".join(_numbered(number, source) for number, source in enumerate(sources, start=1))
+    passages = "".join(numbered(number, source) for number, source in enumerate(sources, start=1))
     return _FRAME.format(passages=passages, question=question)
 
 
-def _numbered(number: int, source: Source) -> str:
+def numbered(number: int, source: Source) -> str:
+    """A passage as the model reads it."""
     passage = source.passage
     head = " — ".join(part for part in (passage.title, passage.heading) if part)
     return f"[{number}] {head}\n{passage.text.strip()}\n\n"

@@ -146,6 +146,14 @@ class Reply:
     is_refused: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What a tool's `reconcile` knows of an Unsafe call: whether it happened, and perhaps its result."""
+
+    happened: bool
+    result: Any = None
+
+
 class Calls(Protocol):
     """Makes the calls of models, indexes and tools."""
 
@@ -155,5 +163,5 @@ class Calls(Protocol):
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call; failures are replies. Cancelling it closes its connection."""
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
-        """Whether an Unsafe call with this key happened, by its tool's `reconcile`; None if nobody knows."""
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""

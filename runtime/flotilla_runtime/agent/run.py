@@ -80,15 +80,17 @@ class TaskRun:
         self._program: Final = program
         self._means: Final = means
         self._started: Final = means.clock.monotonic_seconds()
-        self._history: Final = read(task.entries, task.read_at)
+        self._history: Final = read(task.entries)
         self._session: Final = Session(
-            task_id=claim.id, tenant=task.record.caller, priority=task.record.priority
+            task_id=claim.id,
+            tenant=task.record.tenant or task.record.caller,
+            priority=task.record.priority,
         )
         self._writer: Final = Writer(
             means.journal,
             claim,
             length=self._history.length,
-            budget=_budget(task, self._history),
+            budget=task.budget or _budget(task, self._history),
             open_intents={
                 name: call.intent for name, call in self._history.calls.items() if call.done is None
             },
@@ -108,7 +110,7 @@ class TaskRun:
     @property
     def elapsed_seconds(self) -> float:
         """How long the task has been running, including earlier workers, without the time suspended."""
-        return self._history.running_ms / 1000 + self._means.clock.monotonic_seconds() - self._started
+        return self._task.elapsed_seconds + self._means.clock.monotonic_seconds() - self._started
 
     def interrupt(self, reason: Interrupt) -> None:
         """Stop the calls in flight, for this reason."""
@@ -148,7 +150,7 @@ class TaskRun:
             timer.cancel()
             await self._end_agent(agent)
         await self._writer.drained()
-        if stop is not None and (ending is None or stop.kind is StopKind.LOST):
+        if stop is not None and (ending is None or not stop.gives_way):
             return await self._stop(stop, context)
         return await self._finish(ending or CANCELLED_ITSELF, context)
 

@@ -30,6 +30,15 @@ class Stop:
     message: str = ""
     waits: Waits | None = None
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether an agent that came to its end at the same moment ends the task."""
+        return self.kind is not StopKind.LOST and self.reason in (
+            None,
+            EndReason.CANCELLED,
+            EndReason.TIMEOUT,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:

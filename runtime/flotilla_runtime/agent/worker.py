@@ -23,7 +23,7 @@ from flotilla_runtime.agent.journal import CallKind, EndReason, Other, TaskStatu
 from flotilla_runtime.agent.metrics import WorkerMetrics
 from flotilla_runtime.agent.patience import Patience, PersistentJournal
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reconciled, Reply, Session
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.revisions import Revisions
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
@@ -54,8 +54,8 @@ class MeasuredCalls:
         """What the call can use at most, and the call cut to what is left."""
         return await self._calls.reservation(call, session, budget)
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
-        """Whether an Unsafe call happened; None if nobody knows."""
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        """What is known of an Unsafe call; None if nobody knows."""
         return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:

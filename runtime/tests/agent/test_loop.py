@@ -35,8 +35,9 @@ from flotilla_runtime.agent.journal import (
     decode,
     encode,
 )
-from flotilla_runtime.agent.loop import MOST_SHRINKS, answer_id, built_in
+from flotilla_runtime.agent.loop import built_in
 from flotilla_runtime.agent.models import ModelRequest
+from flotilla_runtime.agent.passages import MOST_SHRINKS, answer_id
 from flotilla_runtime.agent.prompts import (
     FROM_PASSAGES,
     WITHOUT_PASSAGES,

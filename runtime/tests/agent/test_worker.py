@@ -20,7 +20,7 @@ from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.loading import load_program
 from flotilla_runtime.agent.metrics import WorkerMetrics
 from flotilla_runtime.agent.patience import Patience
-from flotilla_runtime.agent.protocols import Call, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
 from flotilla_runtime.agent.run import Clock
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
@@ -46,7 +46,7 @@ class HeldModel:
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
         return call, Amount(tokens=1000)
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         return None
 
     async def make(self, call: Call, session: Session) -> Reply:

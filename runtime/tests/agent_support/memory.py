@@ -121,6 +121,8 @@ class Stored:
     token: int = 0
     attempts: int = 0
     started_at: int | None = None
+    idle_ms: int = 0
+    suspended_at: int | None = None
     cancel_requested: bool = False
     waits: Waits | None = None
     finish: Finish | None = None
@@ -166,6 +168,9 @@ class MemoryStore:
             self._resume(task)
         if not (task.entries and isinstance(task.entries[-1], HandedOver | Resumed)):
             task.attempts += 1
+        if task.suspended_at is not None:
+            task.idle_ms += self.now_ms - task.suspended_at
+            task.suspended_at = None
         task.status = TaskStatus.RUNNING
         task.token += 7
         task.started_at = task.started_at if task.started_at is not None else self.now_ms
@@ -185,6 +190,7 @@ class MemoryStore:
             "submittedAt": "0",
             "startedAt": str(task.started_at or 0),
             "attempts": str(task.attempts),
+            "suspendedMs": str(task.idle_ms),
         }
         if task.cancel_requested:
             fields["cancelRequested"] = "1"
@@ -263,7 +269,7 @@ class MemoryStore:
         self._append(
             task, Suspended(at=self.now_ms, waits_for=waits.kind, call=waits.call, until=waits.until)
         )
-        task.status, task.waits = TaskStatus.SUSPENDED, waits
+        task.status, task.waits, task.suspended_at = TaskStatus.SUSPENDED, waits, self.now_ms
         await self._reach("after suspend")
         return True
 

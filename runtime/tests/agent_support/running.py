@@ -10,7 +10,7 @@ from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.models import ModelRequest, ToolDeclaration, prompt_bound
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
 from flotilla_runtime.agent.run import Clock, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.tools.values import Tool, schema_check
 from flotilla_runtime.contract import (
@@ -62,7 +62,7 @@ class ScriptedCalls:
     script: Callable[[Call], Reply | Awaitable[Reply]] = usual
     points: CrashPoints = field(default_factory=CrashPoints)
     hold: asyncio.Event | None = None
-    happened: bool | None = None
+    known: Reconciled | None = None
     made: list[str] = field(default_factory=list)
     asked: list[Call] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -94,8 +94,8 @@ class ScriptedCalls:
         self.points.reach(f"after call {call.id}")
         return reply
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
-        return self.happened
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        return self.known
 
 
 def config_of(*, indexes: tuple[str, ...] = (), **fields: Any) -> WorkerConfig:

@@ -1,4 +1,4 @@
-"""A tool as an agent and its model know it. Pure."""
+"""A tool as an agent and its model know it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,18 +10,22 @@ from referencing import Registry
 
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.models.values import shown
+from flotilla_runtime.agent.tools.python_tool import PythonFunction
 from flotilla_runtime.contract import ToolConfig
-
-NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A tool: its configuration, what the model is told, and what is wrong with arguments."""
+    """A tool: its configuration, what the model is told, and what is wrong with arguments.
+
+    `function` is that of a tool in Python, `reconcile` a function that knows whether a call happened.
+    """
 
     config: ToolConfig
     declaration: ToolDeclaration
     problem_of: Callable[[Mapping[str, Any]], str | None]
+    function: PythonFunction | None = None
+    reconcile: Callable[..., Any] | None = None
 
 
 def schema_check(parameters: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str | None]:
