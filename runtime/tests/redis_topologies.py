@@ -13,6 +13,7 @@ from redis_servers import RedisServer
 
 MASTER = "mymaster"
 SENTINEL_PASSWORD = "battery staple"
+CLUSTERED = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
 WITHIN_SECONDS = 20.0
 
 
@@ -83,12 +84,12 @@ class SentinelRedis:
 
 
 class ClusterRedis:
-    """Three primaries, which share the slots."""
+    """Three primaries, which share the slots, each with so many replicas."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, replicas: int = 0) -> None:
         self.servers = [
-            server(folder / str(number), "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-            for number in range(3)
+            server(folder / str(number), *CLUSTERED, "--cluster-port", str(free_port()))
+            for number in range(3 * (1 + replicas))
         ]
         places = [f"127.0.0.1:{each.port}" for each in self.servers]
         password = self.servers[0].password
@@ -101,6 +102,8 @@ class ClusterRedis:
                 "--cluster",
                 "create",
                 *places,
+                "--cluster-replicas",
+                str(replicas),
                 "--cluster-yes",
             ],
             check=True,
@@ -123,7 +126,7 @@ class ClusterRedis:
 
     def owner_of(self, key: str) -> RedisServer:
         """The primary that has a key."""
-        return next(each for each in self.servers if "MOVED" not in each.ask("exists", key))
+        return next(each for each in self.servers if each.runs and "MOVED" not in each.ask("exists", key))
 
     def stop(self) -> None:
         for each in self.servers:

@@ -161,6 +161,20 @@ class TestServers:
         assert owner.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
 
+    @pytest.mark.rare
+    async def test_a_failover_in_a_cluster_keeps_what_was_confirmed(self, tmp_path: Path) -> None:
+        cluster = ClusterRedis(tmp_path, replicas=1)
+        store = store_at(cluster.url, RedisTopology.CLUSTER)
+        owner = cluster.owner_of(KEYS.leases)
+        wait_until(lambda: "state=online" in owner.ask("info", "replication"), "no replica")
+        await uses_everything(store)
+        owner.stop()
+        assert await submitted(store, "t2") is SubmitOutcome.CREATED
+        assert {record.id for record in await store.records(["t1", "t2"])} == {"t1", "t2"}
+        assert cluster.owner_of(KEYS.leases) is not owner
+        await store.close()
+        cluster.stop()
+
     async def test_a_fleet_follows_its_slot_to_another_node(self, cluster: ClusterRedis) -> None:
         store = store_at(cluster.url, RedisTopology.CLUSTER)
         assert await store.queue_lengths() == (0, 0)
