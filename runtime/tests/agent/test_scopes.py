@@ -70,7 +70,8 @@ async def test_a_call_that_is_named_before_it_is_awaited_needs_no_scope() -> Non
     async def made(call: str) -> str:
         return call
 
-    assert await asyncio.gather(made(scopes.call_id("a")), made(scopes.call_id("a"))) == ["a", "a#2"]
+    ids = [*await asyncio.gather(made(scopes.call_id("a")), made(scopes.call_id("a")))]
+    assert ids == ["a", "a#2"]
 
 
 async def _in_another_task(scopes: Scopes) -> None:
