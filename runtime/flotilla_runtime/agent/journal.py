@@ -9,7 +9,7 @@ read the journal of a newer one. An entry that cannot be read is a BrokenEntryEr
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -221,7 +221,7 @@ def document_of(entry: Entry) -> dict[str, Any]:
     """The entry as a JSON object, without fields that are None."""
     if isinstance(entry, Other):
         return dict(entry.document)
-    told = {name: value for name, value in asdict(entry).items() if value is not None}
+    told = {one.name: value for one in fields(entry) if (value := getattr(entry, one.name)) is not None}
     return {"type": type(entry).__name__, **told}
 
 
