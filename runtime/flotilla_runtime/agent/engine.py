@@ -14,7 +14,17 @@ from typing import Any, Final, Never
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.children import ChildWatch
-from flotilla_runtime.agent.entries import Wanted, call_of, done_of, given_up, hash_of, intent_of, reply_of
+from flotilla_runtime.agent.entries import (
+    Wanted,
+    call_of,
+    done_of,
+    given_up,
+    hash_of,
+    intent_of,
+    refusal_of,
+    refused_entries,
+    reply_of,
+)
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.history import PARTS, History, PastCall, part_of
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
@@ -83,7 +93,7 @@ class Engine:
         if past is not None and past.result is not None:
             if past.result.outcome is CallOutcome.CANCELLED:
                 return await never()
-            return past.result
+            return _allowed(past.result)
         return await self.pace.guarded(self._new(wanted, past))
 
     async def note(
@@ -109,7 +119,7 @@ class Engine:
         """The end of a spawned task."""
         past = self._known(wanted)
         if past is not None and past.result is not None:
-            return past.result
+            return _allowed(past.result)
         return await self.pace.guarded(self._spawned(wanted, past, child_input))
 
     def _known(self, wanted: Wanted) -> PastCall | None:
@@ -163,7 +173,7 @@ class Engine:
         while True:
             cut, amount = await self._calls.reservation(call, self._session, self._writer.budget)
             if refused is not None and not refused.may_change and not _is_less(amount, before):
-                raise LimitReachedError(refused)
+                await self._refused(wanted, step, refused)
             before = amount
             intent = intent_of(wanted, self.now_ms(), step, amount, effect=call.effect)
             self._begun[wanted.id] = intent
@@ -174,6 +184,12 @@ class Engine:
             del self._begun[wanted.id]
             if refused.may_change:
                 pause = await self._others_settle(pause)
+
+    async def _refused(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
+        """Write that the call is refused for good, so that an agent which handles that is replayed alike."""
+        self._steps = min(self._steps, step - wanted.steps)
+        await self._write(*refused_entries(wanted, self.now_ms(), step - wanted.steps, refusal))
+        raise LimitReachedError(refusal)
 
     def _step(self, wanted: Wanted) -> int:
         """The number of the step that a new call belongs to."""
@@ -247,7 +263,7 @@ class Engine:
         child = past.intent.child if past else None
         if child is None:
             child = child_id(self._session.task_id, wanted.id)
-            await self._submit(intent_of(wanted, self.now_ms(), self._step(wanted), child=child), child_input)
+            await self._submit(wanted, child, child_input)
         started = self.now_ms()
         with self.pace.waiting(Parked(kind=WaitKind.CHILDREN, call=wanted.id, child=child)):
             end = await self._children.end_of(child)
@@ -255,11 +271,13 @@ class Engine:
         await self._write(done)
         return done
 
-    async def _submit(self, intent: Intended, child_input: str) -> None:
+    async def _submit(self, wanted: Wanted, child: str, child_input: str) -> None:
+        """Spawn a task; wait while others may end."""
         pause = FIRST_PAUSE_SECONDS
+        intent = intent_of(wanted, self.now_ms(), self._step(wanted), child=child)
         while (refused := await self._writer.spawn(intent, child_input)) is not None:
             if not refused.may_change:
-                raise LimitReachedError(refused)
+                await self._refused(wanted, intent.step, refused)
             is_full = refused.limit is LimitName.FAN_OUT
             parked = Parked(kind=WaitKind.CHILDREN, call=intent.call)
             with self.pace.waiting(parked) if is_full else nullcontext():
@@ -287,6 +305,13 @@ class Engine:
             part = part_of(intent)
             self.busy_ms[part] = self.busy_ms.get(part, 0) + done.took_ms
             self.counts[part] = self.counts.get(part, 0) + 1
+
+
+def _allowed(done: Done) -> Done:
+    """The result, unless it is that a limit refused the call."""
+    if done.outcome is CallOutcome.REFUSED:
+        raise LimitReachedError(refusal_of(done))
+    return done
 
 
 def _is_less(amount: Amount, before: Amount) -> bool:

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from flotilla_runtime.agent.budgets import NOTHING, Amount
+from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply
 from flotilla_runtime.contract import Effect
@@ -89,6 +89,18 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0) -> Done:
         tries=reply.tries,
         problem=reply.problem,
     )
+
+
+def refused_entries(wanted: Wanted, at: int, step: int, refusal: Refusal) -> tuple[Intended, Done]:
+    """A call that a limit refused for good: it reserves nothing, and every replay is refused it again."""
+    intent = intent_of(replace(wanted, steps=0), at, step)
+    value = {**asdict(refusal), "limit": str(refusal.limit)}
+    return intent, done_of(wanted.id, at, Reply(outcome=CallOutcome.REFUSED, value=value))
+
+
+def refusal_of(done: Done) -> Refusal:
+    """The refusal that a result tells of."""
+    return Refusal(**{**done.value, "limit": LimitName(done.value["limit"])})
 
 
 def given_up(intent: Intended, at: int) -> Done:

@@ -181,9 +181,10 @@ class TaskRun:
         await self._engine.close()
         if is_late:
             log.warning("agent_ignores_cancellation", task=self.claim.id)
-        elif not agent.cancelled() and isinstance(error := agent.exception(), Exception):
-            shown = None if isinstance(error, AgentError) else error
-            log.info("agent_raised", task=self.claim.id, problem=repr(error), exc_info=shown)
+        elif not agent.cancelled():
+            error = agent.exception()
+            if isinstance(error, Exception) and not isinstance(error, AgentError):
+                log.info("agent_raised", task=self.claim.id, exc_info=error)
 
     async def _stop(self, stop: Stop, context: Context) -> RunOutcome:
         match stop.kind:

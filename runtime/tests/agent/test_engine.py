@@ -404,6 +404,24 @@ async def test_a_limit_that_nothing_can_change_is_an_error_that_the_agent_can_ha
     assert (await ended(thrifty, max_steps=2)).result == [2, "maxSteps", 2]
 
 
+async def test_a_call_that_was_refused_is_refused_in_every_replay_although_there_is_room_by_then() -> None:
+    async def thrifty(ctx: Context, task: Task) -> Any:
+        try:
+            await ctx.llm("much")
+        except LimitReachedError as problem:
+            await ctx.sleep(3600)
+            return [str(problem.limit), problem.refusal.wanted]
+
+    store, program = new_task(max_tokens=100), program_of(thrifty)
+    assert await run(store, program, ScriptedCalls(reserved_tokens=101)) is RunOutcome.SUSPENDED
+    store.now_ms += HOUR_MS
+    calls = ScriptedCalls(reserved_tokens=1)
+    assert await run(store, program, calls) is RunOutcome.ENDED
+    assert store.tasks["t1"].finish is not None
+    assert (store.tasks["t1"].finish.result, calls.made) == (["maxTokens", 101], [])
+    assert store.tasks["t1"].tree.used.steps == 0
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
