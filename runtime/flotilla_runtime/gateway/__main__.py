@@ -31,6 +31,7 @@ from flotilla_runtime.gateway.auth import (
     api_server_client,
 )
 from flotilla_runtime.gateway.certificate import Certificate
+from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.logs import configure_logs
@@ -52,9 +53,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    """The fleet's tasks, and whether Redis has answered."""
+    """The fleet's tasks, who tells when their journals grow, and whether Redis has answered."""
 
     store: TaskStore
+    growth: Growth
     reached: asyncio.Event
 
 
@@ -67,7 +69,7 @@ async def authentication(
         case GatewayAuth.NONE:
             yield NoAuthentication()
         case GatewayAuth.SECRET:
-            keys = CallerKeys(Path(config.callers_directory))
+            keys = CallerKeys(Path(config.callers_directory), config.trusted)
             await keys.refresh()
             following = asyncio.create_task(keys.follow())
             yield keys
@@ -127,11 +129,17 @@ async def reach(store: TaskStore, reached: asyncio.Event) -> None:
 @contextlib.asynccontextmanager
 async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncIterator[Redis]:
     """The tasks in Redis, from which old results are removed for as long as the block runs."""
-    store, reached = TaskStore(connect(config.queue, environment), config.queue), asyncio.Event()
+    client, reached = connect(config.queue, environment), asyncio.Event()
+    store = TaskStore(client, config.queue)
+    growth = Growth(client, store.keys.events)
     if config.queue.url is None:
         reached.set()
-    beside = [asyncio.create_task(forget_ended(store)), asyncio.create_task(reach(store, reached))]
-    yield Redis(store=store, reached=reached)
+    beside = [
+        asyncio.create_task(forget_ended(store)),
+        asyncio.create_task(growth.follow()),
+        asyncio.create_task(reach(store, reached)),
+    ]
+    yield Redis(store=store, growth=growth, reached=reached)
     for task in beside:
         task.cancel()
     await store.close()
@@ -156,6 +164,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         api = TaskAPI(
             service=service,
             store=held.store,
+            growth=held.growth,
             authenticator=authenticator,
             max_body_bytes=config.max_body_bytes,
             stopping=stopping,
@@ -178,6 +187,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             await told_to_stop.wait()
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()
+            held.growth.wake_all()
 
 
 def main() -> None:
