@@ -1,17 +1,14 @@
 """Computes the fleet's figures of the last hour from the counts per minute in Redis; pure.
 
-Durations are counted in ticks (see the prelude of the scripts): tick n ends at 50 ms · 2^(n/4). A percentile
-is interpolated inside its tick, so it is exact to a few percent at any rate of tasks.
+Durations are counted in ticks (contract/durations.py).
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from flotilla_runtime.contract import FleetStatus
+from flotilla_runtime.contract import FleetStatus, percentile
 
 WINDOW_MINUTES: Final = 60
-SMALLEST_TICK_SECONDS: Final = 0.05
-TICKS_PER_DOUBLING: Final = 4
 
 
 def fleet_status(
@@ -40,22 +37,9 @@ def fleet_status(
         p50_seconds=percentile(took, 0.5),
         p95_seconds=percentile(took, 0.95),
         wait_p95_seconds=percentile(waited, 0.95),
+        took_ticks=took,
         busy_seconds={part: milliseconds / 1000 for part, milliseconds in _under(total, "busy:").items()},
     )
-
-
-def percentile(ticks: Mapping[str, int], share: float) -> float | None:
-    """The duration in seconds that this share of the tasks did not exceed; None without tasks."""
-    count = sum(ticks.values())
-    if not count:
-        return None
-    wanted, below = share * count, 0
-    for tick, tasks in sorted((int(tick), tasks) for tick, tasks in ticks.items()):
-        if below + tasks >= wanted:
-            inside = (wanted - below) / tasks
-            return float(SMALLEST_TICK_SECONDS * 2 ** ((tick - 1 + inside) / TICKS_PER_DOUBLING))
-        below += tasks
-    return None
 
 
 def _under(total: Mapping[str, int], prefix: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write

@@ -115,7 +115,7 @@ def policy_of(spec: AgentFleetSpec) -> WorkerPolicy:
 
 def current_workers(observed: Observed) -> int:
     """How many workers the Deployment has been told to run; none before it is there."""
-    deployment = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name)
+    deployment = observed.part(DEPLOYMENTS.kind, observed.worker_name)
     return deployment.replicas if deployment is not None else 0
 
 

@@ -7,9 +7,11 @@ Stalled: a person must act.
 
 from dataclasses import dataclass
 
-from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
+from flotilla_operator.api.agent_fleet import AgentFleetSpec
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_TOKENS
 from flotilla_operator.controllers.agent_fleet.decide import Decision
+from flotilla_operator.controllers.agent_fleet.figures import bottleneck, completed_tasks, judged_tasks
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed
@@ -19,6 +21,7 @@ from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
 from flotilla_operator.controllers.missing import finding_of
 from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_runtime import contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Facts:
 
     @property
     def ready_workers(self) -> int:
-        name = workloads.workers(self.observed.owner).name
+        name = self.observed.worker_name
         return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
 
 
@@ -87,6 +90,22 @@ def indexes_can_be_searched(facts: Facts) -> Finding:
     """The agents can search every index of the spec."""
     names = ", ".join(index.name for index in facts.observed.wiring.indexes)
     return right(Reason.INDEXES_SERVED, f"the agents can search {names}")
+
+
+def a_tool_cannot_be_called(facts: Facts) -> Finding | None:
+    """The secret with the headers of a tool is missing, or may not be sent to it."""
+    return finding_of(facts.observed.missing.tools)
+
+
+def names_no_tool(facts: Facts) -> Finding | None:
+    """A fleet needs no tool."""
+    return None if facts.observed.spec.tools else right(Reason.NO_TOOLS, "spec.tools names no tool")
+
+
+def tools_can_be_called(facts: Facts) -> Finding:
+    """The agents can call every tool of the spec."""
+    names = ", ".join(tool.name for tool in facts.observed.spec.tools)
+    return right(Reason.TOOLS_AVAILABLE, f"the agents can call {names}")
 
 
 def the_queue_lacks_what_it_names(facts: Facts) -> Finding | None:
@@ -165,7 +184,7 @@ def the_workers_lack_a_class(facts: Facts) -> Finding | None:
 def workers_lack_an_address(facts: Facts) -> Finding | None:
     """Workers were never made, because they would not know what to call."""
     observed = facts.observed
-    made = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name) is not None
+    made = observed.part(DEPLOYMENTS.kind, observed.worker_name) is not None
     if observed.wiring.complete or made:
         return None
     message = (
@@ -193,6 +212,59 @@ def a_worker_is_ready(facts: Facts) -> Finding:
     return right(Reason.WORKERS_AVAILABLE, _workers(facts))
 
 
+def nobody_says_how_long_tasks_take(facts: Facts) -> Finding | None:
+    """No gateway reports figures."""
+    if facts.observed.figures is not None:
+        return None
+    return informs(Truth.UNKNOWN, Reason.NO_FIGURES, f"no gateway reports whether {_promise(facts)}")
+
+
+def no_task_has_ended(facts: Facts) -> Finding | None:
+    """There is nothing to judge."""
+    figures = facts.observed.figures
+    assert figures is not None
+    if judged_tasks(figures):
+        return None
+    return informs(Truth.UNKNOWN, Reason.NO_TASKS, "no task has ended in the last hour")
+
+
+def _promise(facts: Facts) -> str:
+    slo = facts.observed.spec.slo
+    assert slo is not None
+    return (
+        f"{slo.percentile:g} % of the tasks take at most {slo.task_seconds:g} s, and "
+        f"{100 * slo.success_rate:g} % succeed"
+    )
+
+
+def tasks_miss_the_slo(facts: Facts) -> Finding | None:
+    """Tasks of the last hour took too long, or too many of them failed."""
+    figures, slo = facts.observed.figures, facts.observed.spec.slo
+    assert figures is not None
+    assert slo is not None
+    missed = []
+    took = contract.percentile(figures.took_ticks, slo.percentile / 100)
+    if took is not None and took > slo.task_seconds:
+        missed.append(
+            f"{slo.percentile:g} % of the tasks of the last hour took up to {took:.3g} s, and "
+            f"spec.slo.taskSeconds is {slo.task_seconds:g}"
+        )
+    rate = completed_tasks(figures) / judged_tasks(figures)
+    if rate < slo.success_rate:
+        missed.append(
+            f"{100 * rate:.3g} % of them succeeded, and spec.slo.successRate is {slo.success_rate:g}"
+        )
+    if not missed:
+        return None
+    where = bottleneck(figures, facts.observed.spec)
+    return informs(Truth.FALSE, Reason.SLO_MISSED, f"{'; '.join(missed)}; status.bottleneck is {where}")
+
+
+def tasks_keep_the_slo(facts: Facts) -> Finding:
+    """Tasks of the last hour were fast enough, and enough of them succeeded."""
+    return informs(Truth.TRUE, Reason.SLO_KEPT, f"{_promise(facts)}, over the last hour")
+
+
 def is_paused(facts: Facts) -> Finding:
     """The user has paused the fleet."""
     message = "spec.paused is true: the operator changes no object of this fleet; set it to false to continue"
@@ -208,6 +280,11 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
         type=ConditionType.INDEXES_READY,
         checks=(an_index_cannot_be_searched, names_no_index),
         otherwise=indexes_can_be_searched,
+    ),
+    Chain(
+        type=ConditionType.TOOLS_READY,
+        checks=(a_tool_cannot_be_called, names_no_tool),
+        otherwise=tools_can_be_called,
     ),
     Chain(
         type=ConditionType.QUEUE_READY,
@@ -236,6 +313,12 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
         otherwise=a_worker_is_ready,
     ),
 )
+# Shown only with an SLO.
+MEETING_SLO: Chain[Facts] = Chain(
+    type=ConditionType.MEETING_SLO,
+    checks=(nobody_says_how_long_tasks_take, no_task_has_ended, tasks_miss_the_slo),
+    otherwise=tasks_keep_the_slo,
+)
 # Shown only while it is true.
 PAUSED: Chain[Facts] = Chain(type=ConditionType.PAUSED, checks=(), otherwise=is_paused)
 
@@ -243,6 +326,8 @@ PAUSED: Chain[Facts] = Chain(type=ConditionType.PAUSED, checks=(), otherwise=is_
 def conditions(facts: Facts) -> list[Condition]:
     """All conditions, followed by Ready, Reconciling and Stalled."""
     shown = [chain.condition(facts) for chain in CONDITIONS]
+    if facts.observed.spec.slo is not None:
+        shown.append(MEETING_SLO.condition(facts))
     if facts.decision.paused:
         shown.append(PAUSED.condition(facts))
     return with_summary(shown)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.controllers.agent_fleet.memory import PasswordSeen
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.live_objects import LiveObject

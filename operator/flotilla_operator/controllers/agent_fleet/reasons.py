@@ -8,9 +8,11 @@ class ConditionType(StrEnum):
 
     MODELS_READY = "ModelsReady"
     INDEXES_READY = "IndexesReady"
+    TOOLS_READY = "ToolsReady"
     QUEUE_READY = "QueueReady"
     GATEWAY_READY = "GatewayReady"
     WORKERS_READY = "WorkersReady"
+    MEETING_SLO = "MeetingSLO"
     PAUSED = "Paused"
 
 
@@ -24,12 +26,16 @@ class Reason(StrEnum):
     MODEL_MISSING = "ModelMissing"
     MODEL_STARTING = "ModelStarting"
     MODEL_WRONG_TASK = "ModelWrongTask"
+    MODEL_WITHOUT_PRICE = "ModelWithoutPrice"
 
     INDEXES_SERVED = "IndexesServed"
     NO_INDEXES = "NoIndexes"
     INDEX_MISSING = "IndexMissing"
     INDEX_BUILDING = "IndexBuilding"
     INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
+
+    TOOLS_AVAILABLE = "ToolsAvailable"
+    NO_TOOLS = "NoTools"
 
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
     RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
@@ -49,5 +55,9 @@ class Reason(StrEnum):
     WORKERS_STARTING = "WorkersStarting"
     NO_TASKS = "NoTasks"
     WAITS_FOR_MODELS_AND_INDEXES = "WaitsForModelsAndIndexes"
+
+    SLO_KEPT = "Kept"
+    SLO_MISSED = "Missed"
+    NO_FIGURES = "NoFigures"
 
     SPEC_PAUSED = "SpecPaused"

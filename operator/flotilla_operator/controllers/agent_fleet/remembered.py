@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flotilla_operator.api.agent_fleet import AgentFleetStatus
+from flotilla_operator.api.fleet_status import AgentFleetStatus
 from flotilla_operator.controllers.stored_status import conditions_before, stored_status
 from flotilla_operator.objects.resources import Manifest
 

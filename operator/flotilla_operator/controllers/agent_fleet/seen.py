@@ -13,6 +13,7 @@ from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import Wiring
 from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
@@ -24,6 +25,7 @@ class MissingParts:
 
     models: tuple[Missing, ...] = ()
     indexes: tuple[Missing, ...] = ()
+    tools: tuple[Missing, ...] = ()
     queue: tuple[Missing, ...] = ()
     gateway: tuple[Missing, ...] = ()
     workers: tuple[Missing, ...] = ()
@@ -31,7 +33,7 @@ class MissingParts:
     @property
     def of_secrets(self) -> bool:
         """Whether a secret or an entry is missing. It may appear without an event that wakes the fleet."""
-        everything = (*self.models, *self.indexes, *self.queue, *self.gateway)
+        everything = (*self.models, *self.indexes, *self.tools, *self.queue, *self.gateway)
         of_a_secret = (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE)
         return any(problem.reason in of_a_secret for problem in everything)
 
@@ -58,6 +60,16 @@ class Observed:
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     password_found: bool | None = None
     targets: tuple[Target, ...] = ()
+
+    @property
+    def revision(self) -> str:
+        """The revision that new tasks get."""
+        return workloads.revision_of(self.spec)
+
+    @property
+    def worker_name(self) -> str:
+        """The name of the Deployment of this revision's workers."""
+        return workloads.workers_of(self.owner, self.revision).name
 
     @property
     def deleted(self) -> bool:

@@ -12,9 +12,9 @@ from flotilla_operator.controllers.agent_fleet.decide import (
     policy_of,
     signals_of,
 )
+from flotilla_operator.controllers.agent_fleet.figures import figures_status
 from flotilla_operator.controllers.agent_fleet.observe import figures_of
 from flotilla_operator.controllers.agent_fleet.seen import Observed
-from flotilla_operator.controllers.agent_fleet.status import figures_status
 from flotilla_operator.controllers.steering import FiguresOnly, Steered, Steering
 from flotilla_operator.telemetry.measurements import Answered, Target
 from flotilla_runtime.contract import FleetStatus

@@ -7,9 +7,11 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     gateway_url,
     redis,
     workers,
+    workers_of,
 )
 from flotilla_operator.workloads.agent_fleet.pods import gateway_manifests, worker_manifests
 from flotilla_operator.workloads.agent_fleet.redis_server import claim, password_secret, redis_manifests
+from flotilla_operator.workloads.agent_fleet.revision import revision_of
 
 __all__ = [
     "SecretEntry",
@@ -21,6 +23,8 @@ __all__ = [
     "password_secret",
     "redis",
     "redis_manifests",
+    "revision_of",
     "worker_manifests",
     "workers",
+    "workers_of",
 ]

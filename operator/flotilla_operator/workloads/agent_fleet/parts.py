@@ -21,8 +21,18 @@ def gateway(owner: Owner) -> Child:
 
 
 def workers(owner: Owner) -> Child:
-    """The pods that run tasks: `NAME-worker`."""
+    """The pods that run tasks, of all revisions; their network policy is `NAME-worker`."""
     return Child(owner=owner, component="worker", suffix="worker")
+
+
+def workers_of(owner: Owner, revision: str) -> Child:
+    """The pods that run tasks of one revision: `NAME-worker-REVISION`.
+
+    Those of releases that knew no revisions, whose revision is empty, are `NAME-worker`.
+    """
+    if not revision:
+        return workers(owner)
+    return Child(owner=owner, component="worker", suffix=f"worker-{revision}", revision=revision)
 
 
 def gateway_url(owner: Owner) -> str:
@@ -46,11 +56,11 @@ class SecretEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """The models and indexes of the workers, as far as they are known.
+    """The models, indexes and tools of the workers, as far as they are known.
 
     `assumed_contexts` are the roles of models whose context nothing states. `secret_versions` changes when a
-    secret changes that the pods read. The workers are first made when `complete` is true; while it is false
-    later, they keep their last configuration.
+    secret changes that the pods read at their start. The workers are first made when `complete` is true;
+    while it is false later, they keep their last configuration.
     """
 
     models: tuple[contract.ModelConnection, ...] = ()

@@ -1,8 +1,10 @@
 """The gateway and the workers: two Deployments with the runtime's image and without Kubernetes tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, RedisMode
+from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
@@ -15,13 +17,17 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     redis,
     redis_url,
     workers,
+    workers_of,
 )
+from flotilla_operator.workloads.agent_fleet.revision import revision_of
+from flotilla_operator.workloads.agent_fleet.tools import called_urls, header_volumes, tool_configs
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import asks, with_options
 from flotilla_runtime import contract
 
+RUNTIME_COMMAND = ["python3", "-m"]  # the entrypoint of our image, which one built on it may have changed
 GATEWAY_STOP_SECONDS = 30
 WORKER_STOP_SECONDS = 60  # the time of the workers' handover, and a few seconds to write it
 GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
@@ -31,6 +37,8 @@ WORKER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
     """The configuration of the queue, for the gateway and for the workers."""
     managed = spec.queue.redis.mode is RedisMode.MANAGED
+    sentinel = spec.queue.redis.sentinel
+    has_password = sentinel is not None and sentinel.password_secret_ref is not None
     return contract.QueueConfig(
         fleet=f"{owner.namespace}/{owner.name}",
         url=redis_url(owner) if managed else None,
@@ -39,6 +47,13 @@ def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
         result_ttl_seconds=spec.queue.result_ttl_seconds,
         lease_seconds=spec.recovery.lease_seconds,
         max_attempts=spec.recovery.max_attempts,
+        topology=contract.RedisTopology(spec.queue.redis.topology),
+        sentinel_master=None if sentinel is None else sentinel.master,
+        sentinel_password_path=contract.SENTINEL_PASSWORD_PATH if has_password else None,
+        max_stored_mib=spec.queue.max_stored_mib,
+        queue_percent=spec.gateway.caller_limits.queue_percent,
+        journal_ttl_seconds=spec.queue.journal_ttl_seconds,
+        unknown_effect_seconds=spec.recovery.unknown_effect_seconds,
     )
 
 
@@ -49,6 +64,8 @@ def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig
         namespace=owner.namespace,
         name=owner.name,
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
+        revision=revision_of(spec),
+        trusted=spec.gateway.auth.trusted,
         limits=_limits(spec),
     )
 
@@ -58,6 +75,11 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
     return contract.WorkerConfig(
         queue=queue_config(owner, spec),
         prompt=spec.agent.prompt or "",
+        entrypoint=spec.agent.entrypoint,
+        retrieval=contract.Retrieval(spec.agent.retrieval),
+        tools=tool_configs(spec),
+        revision=revision_of(spec),
+        adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,
         indexes=wiring.indexes,
         limits=_limits(spec),
@@ -101,15 +123,25 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
 
 
 def worker_manifests(
-    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, replicas: int
+    owner: Owner,
+    spec: AgentFleetSpec,
+    wiring: Wiring,
+    images: Images,
+    replicas: int,
+    adopted: Sequence[str] = ("",),
 ) -> list[Manifest]:
-    """The objects of the workers."""
-    part = workers(owner)
+    """The objects of the workers of the spec's revision.
+
+    `adopted` are the other revisions whose tasks they take. Workers read the list anew every few seconds, so
+    a change of it replaces none.
+    """
+    part, everybody = workers_of(owner, revision_of(spec)), workers(owner)
     data = objects.config_file(worker_config(owner, spec, wiring))
+    list_of_adopted = {contract.ADOPTED_FILE: objects.json_text(sorted(adopted))}
     return [
-        objects.config_map(part, data=data),
+        objects.config_map(part, data={**data, **list_of_adopted}),
         objects.network_policy(
-            part, selector=part.selector, ingress=[from_monitoring(images, contract.PORT_METRICS)]
+            everybody, selector=everybody.selector, ingress=[from_monitoring(images, contract.PORT_METRICS)]
         ),
         with_options(
             objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
@@ -151,26 +183,30 @@ def _gateway_pod(
 def _worker_pod(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(workers(owner), owner, spec)
+    volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
-    environment += images.proxies.variables(*(model.url for model in wiring.models))
+    called = (called.call.url for called in called_urls(spec))
+    environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
+    header_files, header_mounts = header_volumes(spec)
     container = objects.container(
         "worker",
-        images.runtime,
+        spec.image or images.runtime,
         pull_policy=images.pull_policy,
+        command=RUNTIME_COMMAND if spec.image is not None else None,
         args=["flotilla_runtime.agent"],
         env=environment,
         ports=[_port("metrics", contract.PORT_METRICS)],
         resources=spec.workers.resources.manifest() if asks(spec.workers.resources) else WORKER_RESOURCES,
-        volumeMounts=mounts,
+        volumeMounts=[*mounts, *header_mounts, *spec.workers.pod.volume_mounts],
         **_probes(),
     )
+    pull_secrets = (secret.name for secret in spec.workers.pod.image_pull_secrets)
     return objects.PodParts(
         containers=[container],
-        volumes=volumes,
+        volumes=[*volumes, *header_files, *spec.workers.pod.volumes],
         annotations=_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,
-        image_pull_secrets=images.pull_secrets,
+        image_pull_secrets=tuple(dict.fromkeys((*images.pull_secrets, *pull_secrets))),
     )
 
 
@@ -191,6 +227,14 @@ def _common(
     elif secret_ref is not None:
         entry = SecretEntry(environment=contract.ENV_REDIS_URL, name=secret_ref.name, key=secret_ref.key)
         environment.append(_from_secret(entry))
+    sentinel = spec.queue.redis.sentinel
+    if sentinel is not None and (ref := sentinel.password_secret_ref) is not None:
+        file = contract.SENTINEL_PASSWORD_PATH.rpartition("/")[2]
+        items = [{"key": ref.key, "path": file}]
+        volumes.append({"name": "flotilla-sentinel", "secret": {"secretName": ref.name, "items": items}})
+        mounts.append(
+            {"name": "flotilla-sentinel", "mountPath": contract.SENTINEL_DIRECTORY, "readOnly": True}
+        )
     return volumes, mounts, environment
 
 
@@ -209,7 +253,10 @@ def _limits(spec: AgentFleetSpec) -> contract.TaskLimits:
     return contract.TaskLimits(
         max_steps=spec.limits.max_steps,
         max_tokens=spec.limits.max_tokens,
+        max_cost_usd=spec.limits.max_cost_usd,
         max_wall_seconds=spec.limits.max_wall_seconds,
+        max_depth=spec.limits.max_depth,
+        max_fan_out=spec.limits.max_fan_out,
     )
 
 

@@ -10,8 +10,8 @@ from a file, so it is in no command line.
 import base64
 from typing import Any
 
-from flotilla_operator.api.agent_fleet import Fsync
-from flotilla_operator.api.agent_fleet import Redis as RedisSpec
+from flotilla_operator.api.fleet_queue import Fsync
+from flotilla_operator.api.fleet_queue import Redis as RedisSpec
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.quantities import quantity

@@ -189,7 +189,8 @@ def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(
     stage.wait("GatewayReady", "True")
     stage.wait("QueueReady", "True")
     assert stage.condition("Ready")["reason"] == "ModelMissing"
-    assert stage.child("apps/v1/deployments/support-worker") is None
+    workers = "flotilla.dev/owner=support,app.kubernetes.io/component=worker"
+    assert names(stage.client, stage.namespace, (resources.DEPLOYMENTS,), workers) == []
 
     stage.model()
     stage.wait("Ready", "True")

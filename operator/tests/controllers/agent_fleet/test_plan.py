@@ -16,10 +16,10 @@ from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.agent_fleet.decide import decide
+from flotilla_operator.controllers.agent_fleet.figures import bottleneck
 from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed
-from flotilla_operator.controllers.agent_fleet.status import bottleneck
 from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.steering import SteeringLoop
@@ -32,12 +32,14 @@ from tests.builders.agent_fleet import (
     agent_fleet,
     served_index,
     served_model,
+    worker_of,
 )
 from tests.builders.world import CONFIG, Entries, NoneIsGone, Secrets
 from tests.cluster.test_queue import HandClock
 from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+WORKER = worker_of(agent_fleet())
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
 
 
@@ -123,7 +125,7 @@ class Stage:
         self.secrets.entries = {"support-redis": {"password": "hush"}, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
         self.run("Deployment", "gateway", 2, 2)
-        self.run("Deployment", "worker", 0, 0)
+        self.run("Deployment", WORKER, 0, 0)
         self.report(IDLE)
 
 
@@ -155,9 +157,9 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
         "NetworkPolicy support-gateway",
         "PodDisruptionBudget support-gateway",
         "Deployment support-gateway",
-        "ConfigMap support-worker",
+        f"ConfigMap support-{WORKER}",
         "NetworkPolicy support-worker",
-        "Deployment support-worker",
+        f"Deployment support-{WORKER}",
     ]
     assert condition(plan, "Ready")["status"] == "False"
     assert condition(plan, "Reconciling")["status"] == "True"
@@ -201,14 +203,14 @@ async def test_a_fleet_recovers_when_its_model_appears() -> None:
     assert "Deployment support-gateway" in written(before)
     stage.put(served_model())
     after = await stage.plan(fleet)
-    assert "Deployment support-worker" in written(after)
+    assert f"Deployment support-{WORKER}" in written(after)
     assert condition(after, "ModelsReady")["status"] == "True"
 
 
 async def test_workers_that_run_are_left_alone_while_a_model_is_gone() -> None:
     stage = Stage()
     stage.everything_runs()
-    stage.run("Deployment", "worker", 2, 2)
+    stage.run("Deployment", WORKER, 2, 2)
     plan = await stage.plan(agent_fleet())
     assert not any("worker" in name for name in written(plan))
     assert condition(plan, "ModelsReady")["status"] == "False"
@@ -233,7 +235,7 @@ async def test_workers_follow_the_queue() -> None:
         write.manifest
         for write in plan.writes
         if isinstance(write, Apply)
-        and write.manifest["metadata"]["name"] == "support-worker"
+        and write.manifest["metadata"]["name"] == f"support-{WORKER}"
         and write.manifest["kind"] == "Deployment"
     ]
     assert workers["spec"]["replicas"] == 2
@@ -242,7 +244,7 @@ async def test_workers_follow_the_queue() -> None:
     assert plan.status["tasks"]["waiting"] == 15
     assert condition(plan, "WorkersReady")["reason"] == Reason.WORKERS_STARTING
     assert plan.look_again_seconds == 75
-    stage.run("Deployment", "worker", 2, 2)
+    stage.run("Deployment", WORKER, 2, 2)
     assert condition(await stage.plan(fleet), "WorkersReady")["reason"] == Reason.WORKERS_AVAILABLE
 
 
@@ -287,7 +289,7 @@ async def test_a_password_that_was_deleted_is_made_anew_and_everything_that_has_
     plan = await stage.plan(agent_fleet())
     assert condition(plan, "QueueReady")["reason"] == Reason.PASSWORD_LOST
     assert "support-redis" in condition(plan, "QueueReady")["message"]
-    assert set(rolled(plan)) == {"support-redis", "support-gateway", "support-worker"}
+    assert set(rolled(plan)) == {"support-redis", "support-gateway", f"support-{WORKER}"}
     assert set(rolled(plan).values()) == {"2026-05-01T12:05:00Z"}
     assert isinstance(plan.writes[-1], Create), "a crash before it finds the password missing again"
     stage.now += timedelta(seconds=5)
@@ -334,7 +336,7 @@ async def test_the_password_of_a_deleted_fleet_is_not_this_one_s_and_nothing_sta
             for write in plan.writes
             if isinstance(write, Apply) and SECRETS.ref_to(created.manifest) in write.needs
         }
-        assert need_it == {"support-redis", "support-gateway", "support-worker"}
+        assert need_it == {"support-redis", "support-gateway", f"support-{WORKER}"}
         stage.now += timedelta(seconds=3)
 
 
@@ -405,6 +407,11 @@ async def test_figures_become_the_status() -> None:
                 "ended": {"Completed": 30, "ModelFailed": 8, "Cancelled": 2},
                 "recovered": 3,
                 "tokens": 12_345,
+                "cost_usd": 1.0,
+                "suspended": 2,
+                "used_mib": 12.345,
+                "limit_mib": 300.0,
+                "replicas": 1,
                 "p50_seconds": 1.2345,
                 "p95_seconds": 9.876,
             }
@@ -415,6 +422,7 @@ async def test_figures_become_the_status() -> None:
     assert plan.status["tasks"] == {
         "waiting": 0,
         "running": 0,
+        "suspended": 2,
         "succeeded1h": 30,
         "failed1h": 8,
         "recovered1h": 3,
@@ -422,7 +430,8 @@ async def test_figures_become_the_status() -> None:
     }
     assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
     assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)
-    assert plan.status["tokensPerTask"] == 309
+    assert (plan.status["tokensPerTask"], plan.status["costPerTaskUSD"]) == (309, 0.025)
+    assert plan.status["store"] == {"usedMiB": 12.3, "limitMiB": 300.0, "replicas": 1}
 
 
 async def test_figures_that_are_unknown_are_left_out() -> None:

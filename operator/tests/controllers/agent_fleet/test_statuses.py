@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders.agent_fleet import agent_fleet, served_index, served_model
+from tests.builders.agent_fleet import agent_fleet, served_index, served_model, worker_of
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage
 from tests.support.statuses import status_difference, status_text
 
@@ -23,7 +23,7 @@ def working() -> Stage:
     """Everything runs, and the gateway reports tasks."""
     stage = Stage(served_model(), served_index())
     stage.everything_runs()
-    stage.run("Deployment", "worker", 1, 1)
+    stage.run("Deployment", worker_of(agent_fleet(**WITH_INDEX)), 1, 1)
     stage.report(
         IDLE.model_copy(
             update={
