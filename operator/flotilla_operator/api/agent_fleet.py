@@ -315,7 +315,7 @@ class AgentFleetSpec(ApiModel):
     """Where tasks are stored, and for how long."""
     recovery: Recovery = Recovery()
     """What happens to the tasks of a lost worker: another worker takes them over."""
-    update: Annotated[Update | None, NotYet()] = None
+    update: Update = Update()
     """What happens to running tasks when agent, image, tools, models or indexes change."""
     rate_limits: Annotated[
         Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] | None,

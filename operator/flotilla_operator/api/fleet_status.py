@@ -31,12 +31,14 @@ class ToolExecutorsStatus(ApiModel):
 class OlderRevision(ApiModel):
     """A revision that has workers of its own, because tasks of it are left."""
 
-    revision: Annotated[ShortText, NotYetReported()]
-    """The revision. `before` stands for tasks of a release that knew no revisions."""
-    tasks: Annotated[int | None, NotYetReported()] = None
+    revision: ShortText
+    """The revision. `BeforeRevisions` stands for the workers of a release that knew no revisions."""
+    tasks: int | None = None
     """Tasks of the revision that have not ended. Absent while no gateway reports."""
-    until_time: Annotated[Time, NotYetReported()]
-    """When the tasks that are left go over to the new revision's workers."""
+    since_time: Time
+    """When another revision took its place."""
+    until_time: Time
+    """When the tasks that are left go over to the workers of `status.revision`."""
 
 
 class TasksStatus(ApiModel):
@@ -93,10 +95,10 @@ class AgentFleetStatus(Status):
     conditions: Conditions = ()
     """State of the fleet, one condition for each aspect. SpecValid: the operator can act on the spec.
     ModelsReady: every model can be called. IndexesReady: every index can be searched. ToolsReady: every tool
-    can be called. QueueReady: Redis takes tasks. GatewayReady: a gateway pod is ready. WorkersReady: a worker
-    pod is ready, or none is needed.
-    MeetingSLO: tasks keep `spec.slo`; it informs, and is absent without one. Paused: `spec.paused` is true;
-    the condition is absent otherwise. Ready: the summary, True when those that count are.
+    can be called. QueueReady: Redis takes tasks. GatewayReady: a gateway pod is ready. WorkersReady: of each
+    revision that needs workers, one is ready. Progressing: a new revision takes the place of an older one; it
+    informs. MeetingSLO: tasks keep `spec.slo`; it informs, and is absent without one. Paused: `spec.paused`
+    is true; the condition is absent otherwise. Ready: the summary, True when those that count are.
     Reconciling: Ready is not True, and the operator expects it to become True without help. Stalled: Ready is
     not True, and a person must act."""
     url: LongText | None = None
@@ -109,12 +111,12 @@ class AgentFleetStatus(Status):
     tool_executors: Annotated[ToolExecutorsStatus | None, NotYetReported()] = None
     """Number of pods that run tools."""
     revision: ShortText | None = None
-    """The revision of agent, image, tools, models and indexes that new tasks get."""
+    """The revision of agent, image, tools, models and indexes that new tasks get. It stays the older one
+    until every model and index of the spec is known."""
     older_revisions: Annotated[
         tuple[OlderRevision, ...],
         MapList("revision"),
         Field(max_length=OLDER_REVISIONS_SHOWN),
-        NotYetReported(),
     ] = ()
     """Older revisions whose tasks still have workers of their own, the newest first; at most 5 are shown."""
     tasks: TasksStatus | None = None

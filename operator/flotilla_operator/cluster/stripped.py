@@ -39,6 +39,8 @@ from flotilla_runtime.contract import (
 )
 
 PREFIX: Final = f"{FLOTILLA_GROUP}/"
+ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+DELETION_COST_LENGTH: Final = 11  # of a number that Kubernetes takes
 WHOLE: Final = frozenset(
     {
         NAMESPACES,
@@ -109,6 +111,9 @@ def _stranger(metadata: Manifest) -> Manifest:
     kept = _only(metadata, METADATA)
     if labels := _only(metadata.get("labels") or {}, LABELS):
         kept["labels"] = labels
+    cost = (metadata.get("annotations") or {}).get(ANNOTATION_DELETION_COST)
+    if LABEL_OWNER_NAME in labels and cost is not None:
+        kept["annotations"] = {ANNOTATION_DELETION_COST: cost[:DELETION_COST_LENGTH]}
     return kept
 
 

@@ -815,7 +815,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.queue.deadLetterTTLSeconds": 604_800,
         "spec.queue.conversationTTLSeconds": 86_400,
         "spec.queue.payloads": {"url": "s3://bucket/prefix"},
-        "spec.update": {},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
         "spec.gateway.auth.approvers": ["boss"],

@@ -168,6 +168,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "journalTTLSeconds": 600,
         },
         recovery={"leaseSeconds": 10, "maxAttempts": 3, "unknownEffectSeconds": 7200},
+        update={"deadlineSeconds": 900},
         gateway={
             "replicas": 3,
             "auth": {"mode": "Secret", "secretRef": {"name": "callers"}, "trusted": ["front-end"]},

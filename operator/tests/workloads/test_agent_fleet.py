@@ -60,7 +60,7 @@ def rendered(
     spec, name = AgentFleet.model_validate(manifest).spec, manifest["metadata"]["name"]
     owner = Owner(kind="AgentFleet", namespace="default", name=name, uid=f"uid-{name}")
     objects = [
-        *workloads.gateway_manifests(owner, spec, wiring, images),
+        *workloads.gateway_manifests(owner, spec, wiring, images, workloads.revision_of(spec)),
         *workloads.worker_manifests(owner, spec, wiring, images, 2),
     ]
     if spec.queue.redis.mode == "Managed":

@@ -2,7 +2,8 @@
 
 redis     the first password, the claim and the server. With a Redis of the user's, the managed one is deleted
 gateway   its objects
-workers   their objects, as many pods as are wanted
+workers   the costs of deleting their pods, where there are to be fewer; their objects, as many pods as are
+          wanted. Those of older revisions only follow their number, or go
 password  a password that replaces a lost one, after everything that had the lost one
 """
 
@@ -14,6 +15,7 @@ from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.controllers.agent_fleet.act_workers import deletion_costs, older_revisions
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
 from flotilla_operator.controllers.agent_fleet.seen import Observed
@@ -63,12 +65,15 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
     else:
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
-        manifests = workloads.gateway_manifests(owner, spec, wiring, images)
+        revision = decision.rollout.revision
+        manifests = workloads.gateway_manifests(owner, spec, wiring, images, revision)
         yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in manifests)
+    yield from deletion_costs(observed, decision)
     if decision.workers is PartReason.WRITTEN:
-        replicas = decision.worker_pods.wanted
-        manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas)
+        replicas, adopted = decision.worker_pods.newest.wanted, decision.rollout.adopted
+        manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas, adopted)
         yield from (apply(one, "spec.workers.pod", spec.workers.pod) for one in manifests)
+    yield from older_revisions(decision)
     # Created last. After a crash before this write the password is still missing, so the restarts are decided
     # again; after this write no pod with the old password is left out.
     if decision.password.reason is PasswordReason.LOST:

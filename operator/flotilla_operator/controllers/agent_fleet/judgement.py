@@ -5,45 +5,37 @@ because it may appear without an edit of the fleet. A missing secret or a model 
 Stalled: a person must act.
 """
 
-from dataclasses import dataclass
-
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_TOKENS
-from flotilla_operator.controllers.agent_fleet.decide import Decision
+from flotilla_operator.controllers.agent_fleet.facts import Facts
 from flotilla_operator.controllers.agent_fleet.figures import bottleneck, completed_tasks, judged_tasks
+from flotilla_operator.controllers.agent_fleet.judge_workers import (
+    a_worker_is_ready,
+    gateways_give_an_older_revision,
+    no_revision_is_exchanged,
+    no_worker_is_needed,
+    no_worker_is_ready,
+    older_workers_leave,
+    tasks_of_older_revisions_are_left,
+    the_workers_lack_a_class,
+    workers_fail,
+    workers_lack_an_address,
+)
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
-from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.chains import Chain, Finding, informs, right
-from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, Truth, with_summary
+from flotilla_operator.controllers.conditions import (
+    SPEC_VALID,
+    Condition,
+    MendedBy,
+    Truth,
+    with_summary,
+)
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
 from flotilla_operator.controllers.missing import finding_of
-from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
+from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The input of the conditions: what was observed, and what was decided."""
-
-    observed: Observed
-    decision: Decision
-
-    @property
-    def managed(self) -> bool:
-        return self.observed.spec.queue.redis.mode is RedisMode.MANAGED
-
-    @property
-    def ready_gateways(self) -> int:
-        name = workloads.gateway(self.observed.owner).name
-        return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
-
-    @property
-    def ready_workers(self) -> int:
-        name = self.observed.worker_name
-        return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
 
 
 def has_unknown_fields(facts: Facts) -> Finding | None:
@@ -95,6 +87,16 @@ def indexes_can_be_searched(facts: Facts) -> Finding:
 def a_tool_cannot_be_called(facts: Facts) -> Finding | None:
     """The secret with the headers of a tool is missing, or may not be sent to it."""
     return finding_of(facts.observed.missing.tools)
+
+
+def the_image_lacks_a_function(facts: Facts) -> Finding | None:
+    """Workers have ended because `image` does not bring a function of the spec."""
+    workers = facts.observed.workers.get(facts.decision.rollout.revision)
+    pods = [] if workers is None else [pod for pod in workers.pods if pod.lacks_function]
+    if not pods or (workers is not None and workers.has_ready):
+        return None
+    message = f"spec.image lacks a function that the spec names: {pods[0].trouble}"
+    return Finding(reason=Reason.FUNCTION_MISSING, message=message, mended_by=MendedBy.PERSON)
 
 
 def names_no_tool(facts: Facts) -> Finding | None:
@@ -176,42 +178,6 @@ def a_gateway_is_ready(facts: Facts) -> Finding:
     return right(Reason.GATEWAY_AVAILABLE, _gateways(facts))
 
 
-def the_workers_lack_a_class(facts: Facts) -> Finding | None:
-    """A class of the workers' pods is missing."""
-    return finding_of(facts.observed.missing.workers)
-
-
-def workers_lack_an_address(facts: Facts) -> Finding | None:
-    """Workers were never made, because they would not know what to call."""
-    observed = facts.observed
-    made = observed.part(DEPLOYMENTS.kind, observed.worker_name) is not None
-    if observed.wiring.complete or made:
-        return None
-    message = (
-        "the workers start once every model and every index has an address and the queue can be used; "
-        "see ModelsReady, IndexesReady and QueueReady"
-    )
-    return Finding(reason=Reason.WAITS_FOR_MODELS_AND_INDEXES, message=message)
-
-
-def no_worker_is_needed(facts: Facts) -> Finding | None:
-    """There is no task."""
-    needed = facts.decision.worker_pods.wanted
-    return None if needed else right(Reason.NO_TASKS, "no worker is needed now")
-
-
-def no_worker_is_ready(facts: Facts) -> Finding | None:
-    """Workers are needed and none runs."""
-    if facts.ready_workers:
-        return None
-    return Finding(reason=Reason.WORKERS_STARTING, message=_workers(facts))
-
-
-def a_worker_is_ready(facts: Facts) -> Finding:
-    """At least one worker runs tasks."""
-    return right(Reason.WORKERS_AVAILABLE, _workers(facts))
-
-
 def nobody_says_how_long_tasks_take(facts: Facts) -> Finding | None:
     """No gateway reports figures."""
     if facts.observed.figures is not None:
@@ -283,7 +249,7 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     ),
     Chain(
         type=ConditionType.TOOLS_READY,
-        checks=(a_tool_cannot_be_called, names_no_tool),
+        checks=(a_tool_cannot_be_called, the_image_lacks_a_function, names_no_tool),
         otherwise=tools_can_be_called,
     ),
     Chain(
@@ -308,9 +274,15 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
             the_workers_lack_a_class,
             workers_lack_an_address,
             no_worker_is_needed,
+            workers_fail,
             no_worker_is_ready,
         ),
         otherwise=a_worker_is_ready,
+    ),
+    Chain(
+        type=ConditionType.PROGRESSING,
+        checks=(gateways_give_an_older_revision, tasks_of_older_revisions_are_left, older_workers_leave),
+        otherwise=no_revision_is_exchanged,
     ),
 )
 # Shown only with an SLO.
@@ -335,7 +307,3 @@ def conditions(facts: Facts) -> list[Condition]:
 
 def _gateways(facts: Facts) -> str:
     return f"{facts.ready_gateways} of {facts.observed.spec.gateway.replicas} gateway pods are ready"
-
-
-def _workers(facts: Facts) -> str:
-    return f"{facts.ready_workers} of {facts.decision.worker_pods.wanted} workers are ready"

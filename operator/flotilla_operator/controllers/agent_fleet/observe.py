@@ -13,6 +13,7 @@ from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.agent_fleet.memory import Memory, PasswordSeen
+from flotilla_operator.controllers.agent_fleet.observe_workers import adopted_by, workers_by_revision
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.remembered import remembered
 from flotilla_operator.controllers.agent_fleet.seen import Observed
@@ -71,7 +72,9 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         memory=remembered_of_fleet,
         figures=figures_of(world.measurements.answers(targets, contract.FleetStatus)),
         scaled=world.decisions.last(owner.uid),
-        live=_live(owner, workloads.revision_of(spec), world.caches),
+        live=_live(owner, world.caches),
+        workers=workers_by_revision(owner, world.caches),
+        adopted=adopted_by(owner, world.caches),
         password_found=password_found,
         targets=targets,
     )
@@ -91,10 +94,9 @@ async def _password_found(
     return await world.own_secret(owner.namespace, name, owner.uid) is not None
 
 
-def _live(owner: Owner, revision: str, caches: Caches) -> dict[tuple[str, str], LiveObject]:
+def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
     """The objects that have the names of the fleet's parts, whoever owns them."""
-    workers = workloads.workers_of(owner, revision)
-    parts = (workloads.redis(owner), workloads.gateway(owner), workers)
+    parts = (workloads.redis(owner), workloads.gateway(owner), workloads.workers(owner))
     resources = (
         DEPLOYMENTS,
         STATEFUL_SETS,

@@ -12,6 +12,7 @@ class ConditionType(StrEnum):
     QUEUE_READY = "QueueReady"
     GATEWAY_READY = "GatewayReady"
     WORKERS_READY = "WorkersReady"
+    PROGRESSING = "Progressing"
     MEETING_SLO = "MeetingSLO"
     PAUSED = "Paused"
 
@@ -34,6 +35,7 @@ class Reason(StrEnum):
     INDEX_BUILDING = "IndexBuilding"
     INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
 
+    FUNCTION_MISSING = "FunctionMissing"
     TOOLS_AVAILABLE = "ToolsAvailable"
     NO_TOOLS = "NoTools"
 
@@ -53,8 +55,13 @@ class Reason(StrEnum):
 
     WORKERS_AVAILABLE = "WorkersAvailable"
     WORKERS_STARTING = "WorkersStarting"
+    WORKERS_FAIL = "WorkersFail"
     NO_TASKS = "NoTasks"
     WAITS_FOR_MODELS_AND_INDEXES = "WaitsForModelsAndIndexes"
+
+    SETTLED = "Settled"
+    UPDATING = "Updating"
+    HANDING_OVER = "HandingOver"
 
     SLO_KEPT = "Kept"
     SLO_MISSED = "Missed"

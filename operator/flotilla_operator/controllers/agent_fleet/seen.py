@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.autoscaling.workers import WorkersDecision
+from flotilla_operator.autoscaling.revisions import RevisionsDecision
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered
+from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
 from flotilla_operator.controllers.live_objects import LiveObject
 from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.objects.owners import Owner
-from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.objects.resources import DEPLOYMENTS, Manifest
 from flotilla_operator.telemetry.measurements import Target
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import Wiring
@@ -43,7 +44,8 @@ class Observed:
     """One observation of a fleet.
 
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
-    `scaled` is the last decision of autoscaling. `password_found` says whether the Secret of the managed
+    `workers` are the fleet's own, by revision; `adopted` is what they were last told to adopt. `scaled` is
+    the last decision of autoscaling. `password_found` says whether the Secret of the managed
     Redis is there; None when nobody looked for it.
     """
 
@@ -56,20 +58,34 @@ class Observed:
     remembered: Remembered
     memory: FleetMemory
     figures: contract.FleetStatus | None = None
-    scaled: WorkersDecision | None = None
+    scaled: RevisionsDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
+    workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)
+    adopted: tuple[str, ...] = ()
     password_found: bool | None = None
     targets: tuple[Target, ...] = ()
 
     @property
     def revision(self) -> str:
-        """The revision that new tasks get."""
-        return workloads.revision_of(self.spec)
+        """The revision that new tasks get.
+
+        Until all that a new one needs is known, that is the one before, if it has workers.
+        """
+        wanted, before = workloads.revision_of(self.spec), self.remembered.revision
+        if self.wiring.complete or before not in self.workers:
+            return wanted
+        return before or wanted
 
     @property
-    def worker_name(self) -> str:
-        """The name of the Deployment of this revision's workers."""
-        return workloads.workers_of(self.owner, self.revision).name
+    def gateways_are_new(self) -> bool:
+        """Whether every gateway gives tasks this revision."""
+        gateway = self.part(DEPLOYMENTS.kind, workloads.gateway(self.owner).name)
+        return (
+            gateway is not None
+            and gateway.is_observed
+            and gateway.template_annotations.get(contract.LABEL_REVISION) == self.revision
+            and gateway.present_replicas == gateway.updated_replicas >= self.spec.gateway.replicas
+        )
 
     @property
     def deleted(self) -> bool:

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.autoscaling.workers import WorkerMemory, WorkersDecision, decide
+from flotilla_operator.autoscaling.revisions import RevisionsDecision, decide_revisions
+from flotilla_operator.autoscaling.workers import WorkerMemory
 from flotilla_operator.controllers.agent_fleet.decide import (
     Decision,
     current_workers,
+    older_of,
     policy_of,
     signals_of,
 )
 from flotilla_operator.controllers.agent_fleet.figures import figures_status
 from flotilla_operator.controllers.agent_fleet.observe import figures_of
+from flotilla_operator.controllers.agent_fleet.rollout import Rollout, tasks_left
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.steering import FiguresOnly, Steered, Steering
 from flotilla_operator.telemetry.measurements import Answered, Target
@@ -22,13 +25,18 @@ from flotilla_runtime.contract import FleetStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSteering:
-    """What the loop knows of one fleet. `current` is the number of workers that the Deployment runs."""
+    """What the loop knows of one fleet.
+
+    `current` is the number of workers of the revision in force, as its Deployment was told; those of older
+    ones are in the rollout.
+    """
 
     uid: str
     targets: Sequence[Target]
     spec: AgentFleetSpec
+    rollout: Rollout
     current: int
-    taken: WorkersDecision
+    taken: RevisionsDecision
 
     @property
     def report(self) -> type[FleetStatus]:
@@ -37,16 +45,20 @@ class FleetSteering:
     def step(
         self, answers: Sequence[Answered[FleetStatus] | None], memory: WorkerMemory | None, now: datetime
     ) -> Steered:
-        """The number of workers, and the figures that the status would show."""
+        """The number of workers of each revision, and the figures that the status would show."""
         figures = figures_of(answers)
-        decision, needs = decide(
-            signals_of(figures) if figures is not None else None,
+        decision, needs = decide_revisions(
+            signals_of(figures, self.rollout),
             policy_of(self.spec),
             memory or WorkerMemory(),
+            revision=self.rollout.revision,
             current=self.current,
+            older=older_of(figures, self.rollout),
             now=now,
         )
-        shown = figures_status(figures, self.spec) if figures is not None else None
+        shown = None
+        if figures is not None:
+            shown = (figures_status(figures, self.spec), tasks_left(figures, self.rollout))
         return Steered(decision=decision, memory=needs, figures=shown)
 
 
@@ -58,6 +70,7 @@ def steering_of(observed: Observed, decision: Decision | None) -> Steering:
         uid=observed.owner.uid,
         targets=observed.targets,
         spec=observed.spec,
+        rollout=decision.rollout,
         current=current_workers(observed),
         taken=decision.worker_pods,
     )

@@ -57,14 +57,14 @@ def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
     )
 
 
-def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig:
-    """The configuration of the gateway."""
+def gateway_config(owner: Owner, spec: AgentFleetSpec, revision: str) -> contract.GatewayConfig:
+    """The configuration of the gateway, which gives new tasks this revision."""
     return contract.GatewayConfig(
         queue=queue_config(owner, spec),
         namespace=owner.namespace,
         name=owner.name,
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
-        revision=revision_of(spec),
+        revision=revision,
         trusted=spec.gateway.auth.trusted,
         limits=_limits(spec),
     )
@@ -87,10 +87,12 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
     )
 
 
-def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images) -> list[Manifest]:
-    """The objects of the gateway."""
+def gateway_manifests(
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, revision: str
+) -> list[Manifest]:
+    """The objects of the gateway, which gives new tasks this revision."""
     part = gateway(owner)
-    data = objects.config_file(gateway_config(owner, spec))
+    data = objects.config_file(gateway_config(owner, spec, revision))
     return [
         objects.config_map(part, data=data),
         objects.service(
@@ -115,7 +117,7 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
             objects.deployment(
                 part,
                 replicas=spec.gateway.replicas,
-                parts=_gateway_pod(owner, spec, wiring, images, data),
+                parts=_gateway_pod(owner, spec, wiring, images, data, revision),
             ),
             spec.gateway.pod,
         ),
@@ -151,7 +153,12 @@ def worker_manifests(
 
 
 def _gateway_pod(
-    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
+    owner: Owner,
+    spec: AgentFleetSpec,
+    wiring: Wiring,
+    images: Images,
+    data: dict[str, str],
+    revision: str,
 ) -> objects.PodParts:
     volumes, mounts, environment = _common(gateway(owner), owner, spec)
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
@@ -174,7 +181,7 @@ def _gateway_pod(
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
-        annotations=_annotations(data, wiring, environment),
+        annotations={**_annotations(data, wiring, environment), contract.LABEL_REVISION: revision},
         termination_grace_seconds=GATEWAY_STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )

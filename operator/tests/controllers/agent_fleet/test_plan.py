@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.autoscaling.workers import WorkersDecision
+from flotilla_operator.autoscaling.revisions import RevisionsDecision
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
@@ -26,6 +26,7 @@ from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.objects.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import (
     OWNER,
@@ -48,6 +49,8 @@ class Stage:
 
     def __init__(self, *objects: dict[str, Any], **secrets: Entries) -> None:
         self.now = NOW
+        named = (one for one in objects if one["kind"] == "AgentFleet")
+        self.fleet = next(named, agent_fleet())
         self.controller = AgentFleetController()
         self.caches = Caches.of(*objects)
         self.measurements = Measurements()
@@ -76,7 +79,7 @@ class Stage:
         observed = await self.controller.observe(key, fleet, world, self.now)
         self.steering.follow(key, steering_of(observed, decide(observed, self.now)))
         decided = self.steering.last(OWNER.uid)
-        assert decided is None or isinstance(decided, WorkersDecision)
+        assert decided is None or isinstance(decided, RevisionsDecision)
         observed = replace(observed, scaled=decided)
         return observed, plan_by(self.controller, observed, self.now)
 
@@ -104,28 +107,31 @@ class Stage:
     def put(self, manifest: dict[str, Any]) -> None:
         self.caches.store(resource_of(manifest)).put(manifest)
 
-    def run(self, kind: str, part: str, ready: int, replicas: int = 1) -> None:
-        """A Deployment or StatefulSet of the fleet with so many ready pods."""
+    def run(self, kind: str, part: str, ready: int, replicas: int = 1, *, gives: str = "") -> None:
+        """A Deployment or StatefulSet of the fleet with so many ready pods.
+
+        Gateways give new tasks the revision `gives`.
+        """
+        component, _, revision = part.partition("-")
+        child = Child(owner=OWNER, component=component, suffix=part, revision=revision or None)
+        annotations = {"flotilla.dev/revision": gives} if gives else {}
+        counts = {"replicas": replicas, "updatedReplicas": replicas, "readyReplicas": ready}
         self.put(
             {
                 "apiVersion": "apps/v1",
                 "kind": kind,
-                "metadata": {
-                    "name": f"support-{part}",
-                    "namespace": "default",
-                    "uid": f"uid-{part}",
-                    "ownerReferences": [OWNER.reference],
-                },
-                "spec": {"replicas": replicas},
-                "status": {"readyReplicas": ready},
+                "metadata": {**child.metadata(), "uid": f"uid-{part}"},
+                "spec": {"replicas": replicas, "template": {"metadata": {"annotations": annotations}}},
+                "status": counts,
             }
         )
 
     def everything_runs(self) -> None:
         self.secrets.entries = {"support-redis": {"password": "hush"}, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
-        self.run("Deployment", "gateway", 2, 2)
-        self.run("Deployment", WORKER, 0, 0)
+        worker = worker_of(self.fleet)
+        self.run("Deployment", "gateway", 2, 2, gives=worker.removeprefix("worker-"))
+        self.run("Deployment", worker, 0, 0)
         self.report(IDLE)
 
 

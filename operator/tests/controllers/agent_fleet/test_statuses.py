@@ -21,7 +21,7 @@ WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "ha
 
 def working() -> Stage:
     """Everything runs, and the gateway reports tasks."""
-    stage = Stage(served_model(), served_index())
+    stage = Stage(served_model(), served_index(), agent_fleet(**WITH_INDEX))
     stage.everything_runs()
     stage.run("Deployment", worker_of(agent_fleet(**WITH_INDEX)), 1, 1)
     stage.report(
