@@ -8,6 +8,7 @@ need; of a pod, also what it holds of its node. Objects that only administrators
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import (
     DEVICE_CLASSES,
     FLOTILLA_GROUP,
@@ -39,8 +40,6 @@ from flotilla_runtime.contract import (
 )
 
 PREFIX: Final = f"{FLOTILLA_GROUP}/"
-ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
-DELETION_COST_LENGTH: Final = 11  # of a number that Kubernetes takes
 WHOLE: Final = frozenset(
     {
         NAMESPACES,
@@ -111,9 +110,9 @@ def _stranger(metadata: Manifest) -> Manifest:
     kept = _only(metadata, METADATA)
     if labels := _only(metadata.get("labels") or {}, LABELS):
         kept["labels"] = labels
-    cost = (metadata.get("annotations") or {}).get(ANNOTATION_DELETION_COST)
+    cost = (metadata.get("annotations") or {}).get(deletion_cost.ANNOTATION)
     if LABEL_OWNER_NAME in labels and cost is not None:
-        kept["annotations"] = {ANNOTATION_DELETION_COST: cost[:DELETION_COST_LENGTH]}
+        kept["annotations"] = {deletion_cost.ANNOTATION: cost[: deletion_cost.LENGTH]}
     return kept
 
 

@@ -64,6 +64,7 @@ NOT_SHOWN = {
     "LiteReason",
     "LookReason",
     "NextReason",
+    "OlderReason",
     "PartReason",
     "PasswordReason",
     "RemovalReason",

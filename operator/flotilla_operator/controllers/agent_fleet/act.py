@@ -3,7 +3,8 @@
 redis     the first password, the claim and the server. With a Redis of the user's, the managed one is deleted
 gateway   its objects
 workers   the costs of deleting their pods, where there are to be fewer; their objects, as many pods as are
-          wanted. Those of older revisions only follow their number, or go
+          wanted. The settings of an older revision are nowhere but in its own objects, so these are only
+          scaled and deleted
 password  a password that replaces a lost one, after everything that had the lost one
 """
 
@@ -15,11 +16,11 @@ from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
-from flotilla_operator.controllers.agent_fleet.act_workers import deletion_costs, older_revisions
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -29,6 +30,7 @@ from flotilla_operator.objects.resources import (
     ObjectRef,
 )
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet.worker_pods import costs_to_write
 from flotilla_operator.workloads.pod_options import field_refused
 
 PASSWORD_BYTES = 32
@@ -68,12 +70,12 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
         revision = decision.rollout.revision
         manifests = workloads.gateway_manifests(owner, spec, wiring, images, revision)
         yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in manifests)
-    yield from deletion_costs(observed, decision)
+    yield from _deletion_costs(observed, decision)
     if decision.workers is PartReason.WRITTEN:
         replicas, adopted = decision.worker_pods.newest.wanted, decision.rollout.adopted
         manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas, adopted)
         yield from (apply(one, "spec.workers.pod", spec.workers.pod) for one in manifests)
-    yield from older_revisions(decision)
+    yield from _older_revisions(decision)
     # Created last. After a crash before this write the password is still missing, so the restarts are decided
     # again; after this write no pod with the old password is left out.
     if decision.password.reason is PasswordReason.LOST:
@@ -110,6 +112,34 @@ def _without_redis(observed: Observed) -> Iterable[Write]:
         ours = live.name == name and live.controller_uid == observed.owner.uid
         if ours and live.kind != PERSISTENT_VOLUME_CLAIMS.kind:
             yield Delete(ref=live.ref, uid=live.uid)
+
+
+def _deletion_costs(observed: Observed, decision: Decision) -> Iterable[Write]:
+    """Before there are fewer workers: how many tasks each one holds, so that those with fewer go first."""
+    if observed.figures is None:
+        return
+    path = f"/metadata/annotations/{deletion_cost.ANNOTATION.replace('/', '~1')}"
+    for revision, wanted in decision.worker_pods.shares:
+        workers = observed.workers.get(revision)
+        if workers is None or not 0 < wanted < workers.deployment.replicas:
+            continue
+        for pod, cost in costs_to_write(workers.pods, observed.figures.workers):
+            operations = [{"op": "add", "path": path, "value": cost}]
+            yield JsonPatch(ref=pod.ref, uid=pod.uid, operations=operations)
+
+
+def _older_revisions(decision: Decision) -> Iterable[Write]:
+    """The number of each older revision's workers, and the end of those that are needed no more."""
+    for one in decision.rollout.older:
+        deployment = one.workers.deployment
+        wanted = decision.worker_pods.older.get(one.revision)
+        if one.goes:
+            yield Delete(ref=deployment.ref, uid=deployment.uid)
+            if (config_map := one.workers.config_map) is not None:
+                yield Delete(ref=config_map.ref, uid=config_map.uid)
+        elif wanted is not None and wanted != deployment.replicas:
+            operations = [{"op": "replace", "path": "/spec/replicas", "value": wanted}]
+            yield JsonPatch(ref=deployment.ref, uid=deployment.uid, operations=operations)
 
 
 def _apply(

@@ -6,16 +6,17 @@ name, does not count as the password. The operator then tries again until the na
 that needs the password before that.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
 from flotilla_operator.api.fleet_queue import RedisMode
-from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.controllers.agent_fleet.memory import Memory, PasswordSeen
-from flotilla_operator.controllers.agent_fleet.observe_workers import adopted_by, workers_by_revision
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.remembered import remembered
+from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
@@ -32,9 +33,11 @@ from flotilla_operator.objects.resources import (
     SERVICES,
     STATEFUL_SETS,
     Manifest,
+    Resource,
 )
 from flotilla_operator.telemetry.measurements import Answered, Target, newest_first
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet.worker_pods import WorkerPod, worker_pod
 from flotilla_runtime import contract
 
 
@@ -73,8 +76,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         figures=figures_of(world.measurements.answers(targets, contract.FleetStatus)),
         scaled=world.decisions.last(owner.uid),
         live=_live(owner, world.caches),
-        workers=workers_by_revision(owner, world.caches),
-        adopted=adopted_by(owner, world.caches),
+        workers=_workers(owner, world.caches),
+        adopted=_adopted(owner, world.caches),
         password_found=password_found,
         targets=targets,
     )
@@ -111,6 +114,68 @@ def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
         for resource in resources
         if (manifest := caches.get(resource, owner.namespace, part.name)) is not None
     }
+
+
+def _workers(owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:
+    """The Deployments of workers that this fleet made, by revision."""
+    config_maps = {one["metadata"]["name"]: live_object(one) for one in _ours(CONFIG_MAPS, owner, caches)}
+    pods = _worker_pods(owner, caches)
+    found = {}
+    for deployment in _ours(DEPLOYMENTS, owner, caches):
+        revision = _revision(deployment)
+        found[revision] = RevisionWorkers(
+            revision=revision,
+            deployment=live_object(deployment),
+            config_map=config_maps.get(deployment["metadata"]["name"]),
+            pods=tuple(pod for pod in pods if pod.revision == revision),
+        )
+    return found
+
+
+def _adopted(owner: Owner, caches: Caches) -> tuple[str, ...]:
+    """The revisions that any workers of the fleet were told to adopt."""
+    lists = (
+        (config_map.get("data") or {}).get(contract.ADOPTED_FILE)
+        for config_map in _ours(CONFIG_MAPS, owner, caches)
+    )
+    return tuple(sorted({revision for text in lists if text is not None for revision in _listed(text)}))
+
+
+def _listed(text: str) -> Iterable[str]:
+    """The entries of a list that we wrote; none where somebody has made it unreadable."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ()
+    return (one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+
+
+def _ours(resource: Resource, owner: Owner, caches: Caches) -> list[Manifest]:
+    component = workloads.workers(owner).component
+    return [
+        one
+        for one in caches.by_label(resource, contract.LABEL_OWNER_NAME, owner.name)
+        if one["metadata"].get("namespace") == owner.namespace
+        and controller_uid(one) == owner.uid
+        and (one["metadata"].get("labels") or {}).get(contract.LABEL_COMPONENT) == component
+        and "deletionTimestamp" not in one["metadata"]
+    ]
+
+
+def _worker_pods(owner: Owner, caches: Caches) -> list[WorkerPod]:
+    selector = workloads.workers(owner).selector
+    return [
+        worker_pod(pod)
+        for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name)
+        if pod["metadata"].get("namespace") == owner.namespace
+        and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+def _revision(deployment: Manifest) -> str:
+    revision: str = deployment["metadata"]["labels"].get(contract.LABEL_REVISION, "")
+    return revision
 
 
 def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import Final
 
 from flotilla_operator.api.fleet_status import OLDER_REVISIONS_SHOWN
-from flotilla_operator.controllers.agent_fleet.worker_pods import WorkerPod, never_ready
 from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.workloads.agent_fleet.worker_pods import WorkerPod, never_ready
 from flotilla_runtime import contract
 
 OLDER_REVISIONS_KEPT: Final = OLDER_REVISIONS_SHOWN  # with workers of their own

@@ -10,8 +10,10 @@ import pytest
 
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.objects.send_to import ANNOTATION
+from flotilla_runtime import contract
 from tests.builders.agent_fleet import agent_fleet, served_index, served_model, worker_of
 from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
+from tests.controllers.agent_fleet.test_decide import unready_pod, worker_deployment
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
@@ -310,6 +312,47 @@ def the_password_is_gone(stage: Stage) -> None:
     stage.now += timedelta(seconds=300)
 
 
+def an_older_revision_has_tasks(stage: Stage) -> None:
+    """The gateways are new, and a task of before runs."""
+    stage.everything_runs()
+    stage.put(worker_deployment("old"))
+    running = {"old": contract.RevisionTasks(running=1)}
+    stage.report(IDLE.model_copy(update={"in_flight": 1, "revisions": running}))
+
+
+def an_older_revision_has_none(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.put(worker_deployment("old"))
+
+
+def gateways_are_old(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.put(worker_deployment("old"))
+    stage.run("Deployment", "gateway", 2, 2, gives="old")
+
+
+def workers_crash(stage: Stage, exit_code: int = 1) -> None:
+    """A worker is needed, and each one ends."""
+    stage.everything_runs()
+    worker = worker_of(stage.fleet)
+    stage.run("Deployment", worker, 0, 1)
+    ended = {"exitCode": exit_code, "message": "app:main: there is no module app"}
+    container = {
+        "name": "worker",
+        "ready": False,
+        "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": ended},
+    }
+    pod = unready_pod(worker.removeprefix("worker-"))
+    stage.put({**pod, "spec": {"nodeName": "a"}, "status": {"containerStatuses": [container]}})
+    stage.report(IDLE.model_copy(update={"waiting": 1}))
+
+
+def the_image_lacks_the_function(stage: Stage) -> None:
+    workers_crash(stage, 3)
+
+
 def tasks_are_fast(stage: Stage) -> None:
     """All but one in a hundred ended within four seconds."""
     stage.everything_runs()
@@ -329,6 +372,8 @@ def tasks_fail(stage: Stage) -> None:
 
 
 ON_ALL = agent_fleet(**WITH_INDEX)
+IN_CODE = agent_fleet(agent={"entrypoint": "app:main"}, image="registry.example/agents:1")
+PROGRESSING = ConditionType.PROGRESSING
 WITH_SLO, SLO = agent_fleet(slo={}), ConditionType.MEETING_SLO
 
 
@@ -392,6 +437,36 @@ WITH_SLO, SLO = agent_fleet(slo={}), ConditionType.MEETING_SLO
             "True",
             Reason.TOOLS_AVAILABLE,
             id="a tool that needs no secret",
+        ),
+        pytest.param(nothing, ON_ALL, PROGRESSING, "True", Reason.SETTLED, id="one revision"),
+        pytest.param(
+            an_older_revision_has_tasks, ON_ALL, PROGRESSING, "True", Reason.UPDATING, id="tasks of before"
+        ),
+        pytest.param(gateways_are_old, ON_ALL, PROGRESSING, "True", Reason.UPDATING, id="gateways of before"),
+        pytest.param(
+            an_older_revision_has_none,
+            ON_ALL,
+            PROGRESSING,
+            "True",
+            Reason.HANDING_OVER,
+            id="workers leave",
+        ),
+        pytest.param(
+            an_older_revision_has_tasks,
+            ON_ALL,
+            WORKERS,
+            "False",
+            Reason.WORKERS_STARTING,
+            id="its start",
+        ),
+        pytest.param(workers_crash, ON_ALL, WORKERS, "False", Reason.WORKERS_FAIL, id="workers that end"),
+        pytest.param(
+            the_image_lacks_the_function,
+            IN_CODE,
+            TOOLS,
+            "False",
+            Reason.FUNCTION_MISSING,
+            id="an image without the function",
         ),
         pytest.param(nothing, WITH_SLO, SLO, "Unknown", Reason.NO_FIGURES, id="nobody counts"),
         pytest.param(everything, WITH_SLO, SLO, "Unknown", Reason.NO_TASKS, id="nothing to judge"),

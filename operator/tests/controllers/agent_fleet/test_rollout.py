@@ -15,9 +15,9 @@ from flotilla_operator.controllers.agent_fleet.rollout import (
     rollout_of,
     tasks_left,
 )
-from flotilla_operator.controllers.agent_fleet.worker_pods import WorkerPod
 from flotilla_operator.controllers.live_objects import live_object
 from flotilla_operator.objects.resources import PODS
+from flotilla_operator.workloads.agent_fleet.worker_pods import WorkerPod
 from flotilla_runtime import contract
 from tests.controllers.agent_fleet.test_plan import NOW
 
@@ -81,6 +81,8 @@ def unready(*others: RevisionWorkers) -> dict[str, RevisionWorkers]:
 OLD = workers("old")
 FAILING = workers("old", 0, pod(unready=20, hopeless=True))
 NONE = figures(new=1)
+FIVE = tuple(workers(f"r{letter}") for letter in "abcde")
+NEWER = {"old": NOW - timedelta(seconds=60), **{one.revision: NOW for one in FIVE}}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,13 @@ NONE = figures(new=1)
             id="another one of it runs",
         ),
         pytest.param(
+            facts(OLD, *FIVE, since=NEWER, figures=figures(**dict.fromkeys(NEWER, 1))),
+            OlderReason.TOO_MANY,
+            True,
+            ("", "old"),
+            id="others are newer",
+        ),
+        pytest.param(
             facts(workers("")), OlderReason.BEFORE_REVISIONS, True, ("", "old"), id="of before revisions"
         ),
         pytest.param(
@@ -152,7 +161,7 @@ def test_an_older_revision(
     seen: RolloutFacts, reason: OlderReason, goes: bool, adopted: tuple[str, ...]
 ) -> None:
     rollout = rollout_of(seen, NOW)
-    (one,) = rollout.older
+    one = rollout.older[-1]
     assert (one.reason, one.goes) == (reason, goes)
     assert rollout.adopted == adopted
 

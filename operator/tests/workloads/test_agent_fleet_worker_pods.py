@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.cluster.stripped import ANNOTATION_DELETION_COST, stripped
-from flotilla_operator.controllers.agent_fleet.worker_pods import costs_to_write, never_ready, worker_pod
+from flotilla_operator.cluster.stripped import stripped
+from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import PODS
 from flotilla_operator.objects.times import timestamp
 from flotilla_operator.workloads.agent_fleet import workers_of
+from flotilla_operator.workloads.agent_fleet.worker_pods import costs_to_write, never_ready, worker_pod
 from tests.builders.agent_fleet import OWNER
 from tests.controllers.agent_fleet.test_plan import NOW
 
@@ -73,7 +74,7 @@ def test_a_worker_says_that_its_image_lacks_a_function() -> None:
 
 def test_the_cost_of_deleting_a_pod_is_the_number_of_its_tasks() -> None:
     annotated = pod("w-2")
-    annotated["metadata"]["annotations"][ANNOTATION_DELETION_COST] = "7"
+    annotated["metadata"]["annotations"][deletion_cost.ANNOTATION] = "7"
     pods = [worker_pod(pod("w-1")), worker_pod(annotated), worker_pod(pod("w-3"))]
     assert [(one.ref.name, cost) for one, cost in costs_to_write(pods, {"w-1": 5, "w-2": 7})] == [
         ("w-1", "5")
@@ -86,6 +87,6 @@ def test_the_cost_of_deleting_a_pod_is_the_number_of_its_tasks() -> None:
 
 def test_the_caches_keep_the_cost_and_no_other_annotation_of_a_pod() -> None:
     kept = pod()
-    kept["metadata"]["annotations"] |= {ANNOTATION_DELETION_COST: "7" * 99, "other": "x"}
-    assert stripped(PODS, kept)["metadata"]["annotations"] == {ANNOTATION_DELETION_COST: "7" * 11}
+    kept["metadata"]["annotations"] |= {deletion_cost.ANNOTATION: "7" * 99, "other": "x"}
+    assert stripped(PODS, kept)["metadata"]["annotations"] == {deletion_cost.ANNOTATION: "7" * 11}
     assert worker_pod(stripped(PODS, pod())).cost is None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from flotilla_operator.cluster.stripped import ANNOTATION_DELETION_COST
+from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import PODS, Manifest, ObjectRef
 from flotilla_operator.objects.times import known_time
 from flotilla_operator.replicas.trouble import TroubleReason
@@ -45,7 +45,7 @@ def worker_pod(pod: Manifest) -> WorkerPod:
         ref=PODS.ref_to(pod),
         uid=metadata["uid"],
         revision=(metadata.get("labels") or {}).get(contract.LABEL_REVISION, ""),
-        cost=(metadata.get("annotations") or {}).get(ANNOTATION_DELETION_COST),
+        cost=(metadata.get("annotations") or {}).get(deletion_cost.ANNOTATION),
         unready_since=_unready_since(pod),
         trouble="" if trouble is None else f"{metadata['name']}: {trouble.message}",
         hopeless=_loops(pod) or (trouble is not None and trouble.reason in HOPELESS),
