@@ -215,8 +215,8 @@ class Gateway(ApiModel):
     """How many gateway pods run."""
     auth: GatewayAuthentication = GatewayAuthentication()
     """How callers authenticate, and what they may do."""
-    tls: Annotated[Tls | None, NotYet("let an ingress speak HTTPS")] = None
-    """Certificate with which the task API speaks HTTPS instead of HTTP."""
+    tls: Tls | None = None
+    """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer) instead of HTTP. Absent: HTTP."""
     caller_limits: CallerLimits = CallerLimits()
     """What one caller may take, so that others are served too."""
     open_ai: Annotated[OpenAIFrontEnd | None, NotYet("submit tasks to /v1/tasks")] = None

@@ -818,7 +818,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
         "spec.gateway.auth.approvers": ["boss"],
-        "spec.gateway.tls": {"secretRef": {"name": "tls"}},
         "spec.gateway.callerLimits.requestsPerMinute": 60,
         "spec.gateway.openAI": {},
         "spec.gateway.a2a": {},

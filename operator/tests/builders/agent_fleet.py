@@ -193,7 +193,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 },
             }
         },
-        gateway={"auth": {"mode": "None"}},
+        gateway={"auth": {"mode": "None"}, "tls": {"secretRef": {"name": "tls"}}},
     )
     return [
         managed,

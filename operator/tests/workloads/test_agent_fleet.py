@@ -233,7 +233,7 @@ def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_wher
     }
     assert volumes == {
         "secret": {"config", "redis", "callers"},
-        "none": {"config", "flotilla-sentinel"},
+        "none": {"config", "flotilla-sentinel", "tls"},
         "kubernetes": {"config", "redis", "cluster"},
     }
 

@@ -223,7 +223,11 @@ class WorkerConfig(Section):
 
 
 class GatewayConfig(Section):
-    """`config.json` of the gateway."""
+    """`config.json` of the gateway.
+
+    `tls_directory` is the mount of the certificate and its key, as TLS_FILE and TLS_KEY_FILE. With it, `port`
+    serves HTTPS.
+    """
 
     queue: QueueConfig
     namespace: str
@@ -235,6 +239,7 @@ class GatewayConfig(Section):
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
+    tls_directory: str | None = None
     port: int = PORT_GATEWAY
     metrics_port: int = PORT_METRICS
 
@@ -269,7 +274,8 @@ class FleetStatus(WireModel):
     `unknown_effects` and `oldest_waiting_seconds` are current values. The other figures cover the tasks that
     ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
     spent their time: `Queue`, `Model/<name>`, `Index/<name>`, `Tool/<name>`. `waiting` includes suspended
-    tasks whose timer has rung. `cost_usd` is None where a price is unknown.
+    tasks whose timer has rung. `cost_usd` is None where a price is unknown. `certificate_problem` is of the
+    pod that answers: why the certificate in its Secret cannot be used.
     """
 
     fleet: str
@@ -295,6 +301,7 @@ class FleetStatus(WireModel):
     limit_mib: float | None = None
     replicas: int | None = None  # of Redis
     store_problem: str | None = None  # what makes an external Redis unfit: StoreProblem's values
+    certificate_problem: str | None = None
 
 
 class StoreProblem(StrEnum):

@@ -27,7 +27,7 @@ def status_and_events(
     worker_pods = sum(one.deployment.ready_replicas for one in observed.workers.values())
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "url": workloads.gateway_url(observed.owner),
+        "url": workloads.gateway_url(observed.owner, observed.spec.gateway),
         "revision": decision.rollout.revision,
         **_older(decision.rollout),
         "ready": _pods(observed, decision, worker_pods),

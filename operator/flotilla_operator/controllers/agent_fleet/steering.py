@@ -15,7 +15,7 @@ from flotilla_operator.controllers.agent_fleet.decide import (
     signals_of,
 )
 from flotilla_operator.controllers.agent_fleet.figures import figures_status
-from flotilla_operator.controllers.agent_fleet.observe import figures_of
+from flotilla_operator.controllers.agent_fleet.observe import certificate_problem_of, figures_of
 from flotilla_operator.controllers.agent_fleet.rollout import Rollout, tasks_left
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.steering import FiguresOnly, Steered, Steering
@@ -45,7 +45,7 @@ class FleetSteering:
     def step(
         self, answers: Sequence[Answered[FleetStatus] | None], memory: WorkerMemory | None, now: datetime
     ) -> Steered:
-        """The number of workers of each revision, and the figures that the status would show."""
+        """The number of workers of each revision, and what the status would show of the answers."""
         figures = figures_of(answers)
         decision, needs = decide_revisions(
             signals_of(figures, self.rollout),
@@ -58,7 +58,8 @@ class FleetSteering:
         )
         shown = None
         if figures is not None:
-            shown = (figures_status(figures, self.spec), tasks_left(figures, self.rollout))
+            problem = certificate_problem_of(answers, self.spec)
+            shown = (figures_status(figures, self.spec), tasks_left(figures, self.rollout), problem)
         return Steered(decision=decision, memory=needs, figures=shown)
 
 
