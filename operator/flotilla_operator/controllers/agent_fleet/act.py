@@ -1,11 +1,11 @@
 """Turns a decision about a fleet into writes, in the order in which they are needed.
 
-redis     the first password, the claim and the server. With a Redis of the user's, the managed one is deleted
+redis     the first passwords, the claim and the server. With a Redis of the user's, the managed one goes
 gateway   its objects
 workers   the costs of deleting their pods, where there are to be fewer; their objects, as many pods as are
           wanted. The settings of an older revision are nowhere but in its own objects, so these are only
           scaled and deleted
-password  a password that replaces a lost one, after everything that had the lost one
+password  passwords that replace lost ones, after everything that had the lost ones
 """
 
 import secrets
@@ -18,9 +18,10 @@ from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
-from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.claims import ClaimReason
 from flotilla_operator.objects import deletion_cost
+from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -53,10 +54,8 @@ def act(observed: Observed, decision: Decision | None, make_password: Callable[[
 
 def _writes(observed: Observed, decision: Decision, make_password: Callable[[], str]) -> Iterable[Write]:
     owner, spec, images, wiring = observed.owner, observed.spec, observed.images, observed.wiring
-    password = []
-    if decision.password.is_made:
-        password = [Create(manifest=workloads.password_secret(owner, make_password()))]
-    first = password if decision.password.reason is PasswordReason.FIRST else []
+    passwords = [Create(manifest=_secret(owner, one, make_password)) for one in decision.password.made]
+    first = passwords if decision.password.reason is PasswordReason.FIRST else []
     needs = frozenset(SECRETS.ref_to(one.manifest) for one in first)
     apply = partial(_apply, password_made=decision.password.recorded, needs=needs)
     if spec.queue.redis.mode is RedisMode.MANAGED:
@@ -79,7 +78,15 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
     # Created last. After a crash before this write the password is still missing, so the restarts are decided
     # again; after this write no pod with the old password is left out.
     if decision.password.reason is PasswordReason.LOST:
-        yield from password
+        yield from passwords
+
+
+def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str]) -> Manifest:
+    match secret:
+        case RedisSecret.PASSWORD:
+            return workloads.password_secret(owner, make_password())
+        case RedisSecret.USERS:
+            return workloads.users_secret(owner, {user: make_password() for user in workloads.REDIS_USERS})
 
 
 def _redis(observed: Observed, decision: Decision) -> list[Manifest]:

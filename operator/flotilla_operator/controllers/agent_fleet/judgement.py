@@ -113,9 +113,11 @@ def the_password_was_lost(facts: Facts) -> Finding | None:
     """Nobody can read the password of the running Redis any more."""
     if facts.decision.password.reason is not PasswordReason.LOST:
         return None
+    owner = facts.observed.owner
+    lost = " and ".join(secret.name_of(owner) for secret in facts.decision.password.made)
     message = (
-        f"the Secret {workloads.redis(facts.observed.owner).name}, which holds the password of Redis, was "
-        "lost; the operator makes a new password and restarts Redis, the gateways and the workers with it"
+        f"the Secret {lost}, which holds a password of Redis, was lost; the operator makes a new password "
+        "and restarts Redis, the gateways and the workers with it"
     )
     return Finding(reason=Reason.PASSWORD_LOST, message=message)
 

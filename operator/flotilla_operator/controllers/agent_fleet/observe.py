@@ -1,9 +1,9 @@
 """Gathers the facts about a fleet: its references, its objects, the queue's figures. It decides nothing.
 
-The Secret of a managed Redis is read while Redis is not ready and once per sweep after that, because secrets
-are not watched. A Secret of this name that belongs to another object, such as a deleted fleet of the same
-name, does not count as the password. The operator then tries again until the name is free, and starts nothing
-that needs the password before that.
+The Secrets of a managed Redis are read while Redis is not ready and once per sweep after that, because
+secrets are not watched. A Secret of these names that belongs to another object, such as a deleted fleet of
+the same name, does not count. The operator then tries again until the name is free, and starts nothing that
+needs the password before that.
 """
 
 import json
@@ -17,7 +17,7 @@ from flotilla_operator.controllers.agent_fleet.memory import Memory, PasswordSee
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.remembered import remembered
 from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
-from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.live_objects import LiveObject, live_object
@@ -59,7 +59,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     owner, spec = owner_of(manifest), parsed(manifest)
     wiring, missing = await References(manifest, spec, world).look_up()
     remembered_of_fleet = memory.of(owner.uid)
-    password_found = await _password_found(owner, spec, world, remembered_of_fleet.password, now)
+    secrets_found = await _secrets_found(owner, spec, world, remembered_of_fleet.password, now)
     if len(memory.fleets) > len(world.caches.store(AGENT_FLEETS)):
         memory.keep_only(world.caches.store(AGENT_FLEETS).uids())
     # There is no await below this line, so everything that is read from the caches is from one moment.
@@ -80,23 +80,27 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         live=_live(owner, world.caches),
         workers=_workers(owner, world.caches),
         adopted=_adopted(owner, world.caches),
-        password_found=password_found,
+        secrets_found=secrets_found,
         targets=targets,
     )
 
 
-async def _password_found(
+async def _secrets_found(
     owner: Owner, spec: AgentFleetSpec, world: World, before: PasswordSeen | None, now: datetime
-) -> bool | None:
+) -> frozenset[RedisSecret] | None:
     if spec.queue.redis.mode is not RedisMode.MANAGED:
         return None
-    name = workloads.redis(owner).name
-    redis = world.caches.get(STATEFUL_SETS, owner.namespace, name)
+    redis = world.caches.get(STATEFUL_SETS, owner.namespace, workloads.redis(owner).name)
     ready = redis is not None and live_object(redis).ready_replicas
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     if ready and before is not None and not before.missing and now - before.at < interval:
         return None
-    return await world.own_secret(owner.namespace, name, owner.uid) is not None
+    found = [
+        secret
+        for secret in RedisSecret
+        if await world.own_secret(owner.namespace, secret.name_of(owner), owner.uid) is not None
+    ]
+    return frozenset(found)
 
 
 def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:

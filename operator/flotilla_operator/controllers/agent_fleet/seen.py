@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.autoscaling.revisions import RevisionsDecision
@@ -18,6 +19,18 @@ from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import Wiring
 from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
+
+
+class RedisSecret(StrEnum):
+    """The secrets that a managed Redis needs."""
+
+    PASSWORD = "Password"  # noqa: S105 - of its default user
+    USERS = "Users"
+
+    def name_of(self, owner: Owner) -> str:
+        """The secret's name."""
+        part = workloads.redis if self is RedisSecret.PASSWORD else workloads.redis_users
+        return part(owner).name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +66,8 @@ class Observed:
 
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
     `workers` are the fleet's own, by revision; `adopted` is what they were last told to adopt. `scaled` is
-    the last decision of autoscaling. `password_found` says whether the Secret of the managed Redis is there;
-    None when nobody looked for it. `certificate_problem` is what gateways say of the certificate that they
+    the last decision of autoscaling. `secrets_found` are those of the managed Redis that are there; None when
+    nobody looked for them. `certificate_problem` is what gateways say of the certificate that they
     mount.
     """
 
@@ -72,7 +85,7 @@ class Observed:
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)
     adopted: tuple[str, ...] = ()
-    password_found: bool | None = None
+    secrets_found: frozenset[RedisSecret] | None = None
     targets: tuple[Target, ...] = ()
 
     @property

@@ -8,12 +8,19 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 
+GATEWAY_USER, WORKER_USER = "gateway", "worker"
+REDIS_USERS = (GATEWAY_USER, WORKER_USER)
 REDIS_PASSWORD_PATH = f"{contract.REDIS_SECRET_DIRECTORY}/{contract.REDIS_PASSWORD_KEY}"
 
 
 def redis(owner: Owner) -> Child:
-    """The managed Redis: `NAME-redis`, which is also the name of its claim and of its password's secret."""
+    """The managed Redis: `NAME-redis`, also the name of its claim and of its default user's secret."""
     return Child(owner=owner, component="redis", suffix="redis")
+
+
+def redis_users(owner: Owner) -> Child:
+    """The users of the managed Redis: `NAME-redis-users` is the secret with their passwords."""
+    return Child(owner=owner, component="redis", suffix="redis-users")
 
 
 def gateway(owner: Owner) -> Child:

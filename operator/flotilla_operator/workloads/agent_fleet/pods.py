@@ -10,12 +10,14 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import (
+    GATEWAY_USER,
     REDIS_PASSWORD_PATH,
+    WORKER_USER,
     SecretEntry,
     Wiring,
     gateway,
-    redis,
     redis_url,
+    redis_users,
     workers,
     workers_of,
 )
@@ -35,14 +37,15 @@ GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
 WORKER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 
 
-def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
-    """The configuration of the queue, for the gateway and for the workers."""
+def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.QueueConfig:
+    """The configuration of the queue, for the gateway or the workers, with their user of a managed Redis."""
     managed = spec.queue.redis.mode is RedisMode.MANAGED
     sentinel = spec.queue.redis.sentinel
     has_password = sentinel is not None and sentinel.password_secret_ref is not None
     return contract.QueueConfig(
         fleet=f"{owner.namespace}/{owner.name}",
         url=redis_url(owner) if managed else None,
+        user=user if managed else None,
         password_path=REDIS_PASSWORD_PATH if managed else None,
         max_waiting=spec.queue.max_waiting,
         result_ttl_seconds=spec.queue.result_ttl_seconds,
@@ -61,7 +64,7 @@ def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
 def gateway_config(owner: Owner, spec: AgentFleetSpec, revision: str) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
     return contract.GatewayConfig(
-        queue=queue_config(owner, spec),
+        queue=queue_config(owner, spec, GATEWAY_USER),
         namespace=owner.namespace,
         name=owner.name,
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
@@ -75,7 +78,7 @@ def gateway_config(owner: Owner, spec: AgentFleetSpec, revision: str) -> contrac
 def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contract.WorkerConfig:
     """The configuration of the workers."""
     return contract.WorkerConfig(
-        queue=queue_config(owner, spec),
+        queue=queue_config(owner, spec, WORKER_USER),
         prompt=spec.agent.prompt or "",
         entrypoint=spec.agent.entrypoint,
         retrieval=contract.Retrieval(spec.agent.retrieval),
@@ -168,7 +171,7 @@ def _gateway_pod(
     data: dict[str, str],
     revision: str,
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(gateway(owner), owner, spec)
+    volumes, mounts, environment = _common(gateway(owner), GATEWAY_USER, owner, spec)
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
         volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
         mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
@@ -202,7 +205,7 @@ def _gateway_pod(
 def _worker_pod(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), owner, spec)
+    volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
     called = (called.call.url for called in called_urls(spec))
     environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
@@ -230,7 +233,7 @@ def _worker_pod(
 
 
 def _common(
-    part: Child, owner: Owner, spec: AgentFleetSpec
+    part: Child, user: str, owner: Owner, spec: AgentFleetSpec
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
     """The volumes, mounts and environment that gateway and workers share: configuration and Redis."""
     volume, mount = objects.config_volume(part.name)
@@ -240,8 +243,8 @@ def _common(
     ]
     secret_ref = spec.queue.redis.url_secret_ref
     if spec.queue.redis.mode is RedisMode.MANAGED:
-        items = [{"key": contract.REDIS_PASSWORD_KEY, "path": contract.REDIS_PASSWORD_KEY}]
-        volumes.append({"name": "redis", "secret": {"secretName": redis(owner).name, "items": items}})
+        items = [{"key": user, "path": contract.REDIS_PASSWORD_KEY}]
+        volumes.append({"name": "redis", "secret": {"secretName": redis_users(owner).name, "items": items}})
         mounts.append({"name": "redis", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True})
     elif secret_ref is not None:
         entry = SecretEntry(environment=contract.ENV_REDIS_URL, name=secret_ref.name, key=secret_ref.key)

@@ -41,6 +41,10 @@ from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 WORKER = worker_of(agent_fleet())
+REDIS_SECRETS: dict[str, Entries] = {
+    "support-redis": {"password": "hush"},
+    "support-redis-users": {"gateway": "hush-g", "worker": "hush-w"},
+}
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
 
 
@@ -127,7 +131,7 @@ class Stage:
         )
 
     def everything_runs(self) -> None:
-        self.secrets.entries = {"support-redis": {"password": "hush"}, **self.secrets.entries}
+        self.secrets.entries = {**REDIS_SECRETS, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
         worker = worker_of(self.fleet)
         self.run("Deployment", "gateway", 2, 2, gives=worker.removeprefix("worker-"))
@@ -153,6 +157,7 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
     plan = await Stage(served_model()).plan(agent_fleet())
     assert written(plan) == [
         "Secret support-redis",
+        "Secret support-redis-users",
         "PersistentVolumeClaim support-redis",
         "ConfigMap support-redis",
         "Service support-redis",
@@ -198,7 +203,7 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert plan.status["url"] == "http://support-gateway.default.svc:8080"
     assert plan.status["ready"] == "3/3"
     assert plan.status["bottleneck"] == "None"
-    assert stage.secrets.asked == ["support-redis"]
+    assert stage.secrets.asked == ["support-redis", "support-redis-users"]
 
 
 async def test_a_fleet_without_its_certificate_keeps_the_gateway_that_runs() -> None:
@@ -286,12 +291,14 @@ async def test_workers_follow_the_queue() -> None:
 async def test_the_password_is_made_once_and_kept_out_of_sight() -> None:
     stage = Stage(served_model())
     observed, plan = await stage.look(agent_fleet())
-    (created,) = [write.manifest for write in plan.writes if isinstance(write, Create)]
+    created, users = [write.manifest for write in plan.writes if isinstance(write, Create)]
     password = base64.b64decode(created["data"]["password"]).decode()
-    assert len(password) >= 40
     assert base64.b64decode(created["data"]["password.conf"]).decode() == f'requirepass "{password}"\n'
-    assert password not in repr(observed)
-    stage.secrets.entries = {"support-redis": {"password": password}}
+    of_users = [base64.b64decode(users["data"][name]).decode() for name in ("gateway", "worker")]
+    assert all(len(one) >= 40 for one in (password, *of_users))
+    assert len({password, *of_users}) == 3
+    assert not any(one in repr(observed) for one in (password, *of_users))
+    stage.secrets.entries = REDIS_SECRETS
     assert not any(isinstance(write, Create) for write in (await stage.plan(agent_fleet())).writes)
 
 
@@ -301,7 +308,7 @@ async def test_a_settled_fleet_asks_for_its_password_once_a_sweep() -> None:
     for _ in range(61):
         await stage.plan(agent_fleet())
         stage.now += timedelta(seconds=5)
-    assert stage.secrets.asked == ["support-redis", "support-redis"]
+    assert stage.secrets.asked == 2 * ["support-redis", "support-redis-users"]
 
 
 def rolled(plan: Plan) -> dict[str, str | None]:
@@ -330,7 +337,7 @@ async def test_a_password_that_was_deleted_is_made_anew_and_everything_that_has_
     stage.now += timedelta(seconds=5)
     assert set(rolled(await stage.plan(agent_fleet())).values()) == {"2026-05-01T12:05:00Z"}
 
-    stage.secrets.entries = {"support-redis": {"password": "new"}}
+    stage.secrets.entries = REDIS_SECRETS
     redis = next(
         w.manifest for w in plan.writes if isinstance(w, Apply) and w.manifest["kind"] == "StatefulSet"
     )
@@ -361,18 +368,52 @@ async def test_a_first_password_that_is_refused_is_asked_for_again_and_is_not_lo
 
 async def test_the_password_of_a_deleted_fleet_is_not_this_one_s_and_nothing_starts_with_it() -> None:
     stage = Stage(served_model())
-    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.secrets.entries = REDIS_SECRETS
     stage.secrets.controller_uid = "uid-before"
     for _ in range(2):
         plan = await stage.plan(agent_fleet())
-        (created,) = (write for write in plan.writes if isinstance(write, Create))
+        created = {SECRETS.ref_to(one.manifest) for one in plan.writes if isinstance(one, Create)}
+        assert len(created) == 2
         need_it = {
             write.manifest["metadata"]["name"]
             for write in plan.writes
-            if isinstance(write, Apply) and SECRETS.ref_to(created.manifest) in write.needs
+            if isinstance(write, Apply) and created <= write.needs
         }
         assert need_it == {"support-redis", "support-gateway", f"support-{WORKER}"}
         stage.now += timedelta(seconds=3)
+
+
+async def test_a_redis_from_before_users_gets_theirs_and_keeps_its_password() -> None:
+    """An upgrade: pods from before go on with the password that they have, and nothing is said to be lost."""
+    stage = Stage(served_model())
+    stage.everything_runs()
+    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    plan = await stage.plan(agent_fleet())
+    (created,) = (write.manifest for write in plan.writes if isinstance(write, Create))
+    assert created["metadata"]["name"] == "support-redis-users"
+    assert plan.writes[0] == Create(manifest=created), "before the pods that mount it"
+    assert set(rolled(plan).values()) == {None}
+    assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_AVAILABLE
+
+
+async def test_users_that_were_lost_are_made_anew() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    plan = await stage.plan(agent_fleet())
+    (redis,) = (
+        one.manifest
+        for one in plan.writes
+        if isinstance(one, Apply) and one.manifest["kind"] == "StatefulSet"
+    )
+    metadata = {**redis["metadata"], "uid": "uid-redis", "ownerReferences": [OWNER.reference]}
+    stage.put({**redis, "metadata": metadata, "status": {"readyReplicas": 1}})
+    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.now += timedelta(seconds=300)
+    plan = await stage.plan(agent_fleet())
+    assert condition(plan, "QueueReady")["reason"] == Reason.PASSWORD_LOST
+    assert "support-redis-users" in condition(plan, "QueueReady")["message"]
+    assert isinstance(plan.writes[-1], Create)
+    assert set(rolled(plan).values()) == {"2026-05-01T12:05:00Z"}
 
 
 def claim(**metadata: Any) -> dict[str, Any]:
