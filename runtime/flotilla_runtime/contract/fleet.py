@@ -331,15 +331,37 @@ class TaskKeys:
         """The stream in which tasks wait until a worker newer than version 0.1.0 has come."""
         return f"{self.prefix}queue:{priority}"
 
-    @property
-    def calls(self) -> str:
-        """The list from which an idle worker takes one call for each submitted task."""
-        return f"{self.prefix}calls"
+    def calls(self, revision: str = "") -> str:
+        """The list from which an idle worker takes one call for each task that comes."""
+        return f"{self.prefix}calls@{revision}" if revision else f"{self.prefix}calls"
 
     @property
     def leases(self) -> str:
         """The sorted set of the running tasks, by the time at which their lease ends."""
+        return f"{self.prefix}held"
+
+    @property
+    def old_leases(self) -> str:
+        """The same for tasks that workers of version 0.1.0 run: they take no task of a newer worker."""
         return f"{self.prefix}leases"
+
+    @property
+    def workers(self) -> str:
+        """The sorted set of the workers, by the time until which they count as alive."""
+        return f"{self.prefix}workers"
+
+    def held_by(self, worker: str) -> str:
+        """The set of the tasks that a worker holds."""
+        return f"{self.prefix}held-by:{worker}"
+
+    @property
+    def confirmations(self) -> str:
+        """The number that is raised before a replica is asked whether it has everything up to there."""
+        return f"{self.prefix}confirmations"
+
+    def events(self, task_id: str) -> str:
+        """The sharded channel on which a task's journal is said to have grown."""
+        return f"{self.prefix}events:{task_id}"
 
     @property
     def tasks(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -71,13 +72,15 @@ class Services:
                 self.asked.append(request.headers["X-Session-Id"])
                 self.news.notify_all()
             await self.answering.wait()
-            assert body["temperature"] == 0
-            return JSONResponse(
-                {
-                    "choices": [{"message": {"content": "VACUUM recovers disk space [1]."}}],
-                    "usage": {"prompt_tokens": 80, "completion_tokens": 8},
-                }
+            assert (body["temperature"], body["stream"]) == (0, True)
+            said = {"role": "assistant", "content": "VACUUM recovers disk space [1]."}
+            chunks = (
+                {"choices": [{"index": 0, "delta": said}]},
+                {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+                {"choices": [], "usage": {"prompt_tokens": 80, "completion_tokens": 8}},
             )
+            lines = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+            return Response(f"{lines}data: [DONE]\n\n", media_type="text/event-stream")
 
         return Starlette(
             routes=[

@@ -20,8 +20,6 @@ from flotilla_runtime.agent.models import (
     Usage,
     Withdrawn,
 )
-from flotilla_runtime.agent.retries import RetryPolicy
-from flotilla_runtime.backoff import Backoff
 from model_support.calls import ASK, KEY, QUICK, asked, client, endpoint
 from model_support.raw_server import (
     END,
@@ -239,6 +237,16 @@ async def test_a_server_that_sends_the_key_back_does_not_get_it_into_the_journal
         assert "Incorrect API key: …" in reply.problem.message
 
 
+@pytest.mark.parametrize("answer", [plain(400), plain(500), [STREAM, FOR_EVER], []])
+async def test_a_password_in_the_address_does_not_get_into_the_journal(answer: Sequence[Part]) -> None:
+    async with serving(answer) as server:
+        url = server.url.replace("http://", "http://user:secret@")
+        reply, _ = await asked(url, timeouts=SHORT, retries=replace(QUICK, tries=1))
+    assert reply.problem is not None
+    assert f"http://127.0.0.1:{server.port}/v1" in reply.problem.message
+    assert "secret" not in reply.problem.message
+
+
 async def test_a_redirect_takes_the_key_nowhere() -> None:
     async with serving(whole("Never asked.")) as target:
         moved = plain(308, Location=f"{target.url}/chat/completions")
@@ -250,9 +258,8 @@ async def test_a_redirect_takes_the_key_nowhere() -> None:
 @pytest.mark.parametrize("after", ["1", "Wed, 21 Oct 2015 07:28:01 GMT"])
 async def test_a_server_is_asked_again_when_it_says(after: str) -> None:
     wall = 1_445_412_480.0  # 07:28:00
-    patient = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=5))
     answers = (plain(429, Retry_After=after), whole("Now."))
-    async with serving(*answers) as server, client(patient, wall=lambda: wall) as models:
+    async with serving(*answers) as server, client(wall=lambda: wall) as models:
         began = time.monotonic()
         reply = await models.complete(endpoint(server.url), ASK)
     assert reply.text == "Now."
@@ -260,8 +267,7 @@ async def test_a_server_is_asked_again_when_it_says(after: str) -> None:
 
 
 async def test_a_wait_beyond_the_time_of_the_call_is_not_begun() -> None:
-    patient = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=3600))
     async with serving(plain(429, Retry_After="3000"), whole("Never asked.")) as server:
-        reply, _ = await asked(server.url, retries=patient)
+        reply, _ = await asked(server.url)
     assert reply.problem is not None
     assert (reply.outcome, reply.problem.reason) == (Outcome.FAILED, Why.RATE_LIMITED)
