@@ -9,6 +9,16 @@ from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_TOKENS
 from flotilla_operator.controllers.agent_fleet.facts import Facts
 from flotilla_operator.controllers.agent_fleet.figures import bottleneck, completed_tasks, judged_tasks
+from flotilla_operator.controllers.agent_fleet.judge_queue import (
+    no_gateway_can_say,
+    nothing_limits_submissions,
+    our_redis_is_not_ready,
+    redis_takes_tasks,
+    the_password_was_lost,
+    the_queue_lacks_what_it_names,
+    their_redis_does_not_answer,
+    their_redis_is_unfit,
+)
 from flotilla_operator.controllers.agent_fleet.judge_workers import (
     a_worker_is_ready,
     gateways_give_an_older_revision,
@@ -21,14 +31,11 @@ from flotilla_operator.controllers.agent_fleet.judge_workers import (
     workers_fail,
     workers_lack_an_address,
 )
-from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.controllers.chains import Chain, Finding, informs, right
 from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
 from flotilla_operator.controllers.missing import finding_of
-from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
-from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
 
 
@@ -102,59 +109,6 @@ def tools_can_be_called(facts: Facts) -> Finding:
     """The agents can call every tool of the spec."""
     names = ", ".join(tool.name for tool in facts.observed.spec.tools)
     return right(Reason.TOOLS_AVAILABLE, f"the agents can call {names}")
-
-
-def the_queue_lacks_what_it_names(facts: Facts) -> Finding | None:
-    """The secret with the URL of the user's Redis is missing, or a class of the managed one's pod."""
-    return finding_of(facts.observed.missing.queue)
-
-
-def the_password_was_lost(facts: Facts) -> Finding | None:
-    """Nobody can read the password of the running Redis any more."""
-    if facts.decision.password.reason is not PasswordReason.LOST:
-        return None
-    owner = facts.observed.owner
-    lost = " and ".join(secret.name_of(owner) for secret in facts.decision.password.made)
-    message = (
-        f"the Secret {lost}, which holds a password of Redis, was lost; the operator makes a new password "
-        "and restarts Redis, the gateways and the workers with it"
-    )
-    return Finding(reason=Reason.PASSWORD_LOST, message=message)
-
-
-def our_redis_is_not_ready(facts: Facts) -> Finding | None:
-    """The pod of the managed Redis has not started, often because its claim waits."""
-    observed, name = facts.observed, workloads.redis(facts.observed.owner).name
-    if not facts.managed or observed.ready_replicas(STATEFUL_SETS.kind, name):
-        return None
-    claim = observed.part(PERSISTENT_VOLUME_CLAIMS.kind, name)
-    phase = (claim.phase if claim is not None else None) or "Pending"
-    message = f"the pod of StatefulSet {name} is not ready; its PersistentVolumeClaim {name} is {phase}"
-    return Finding(reason=Reason.REDIS_STARTING, message=message)
-
-
-def no_gateway_can_say(facts: Facts) -> Finding | None:
-    """Only a gateway knows whether the user's Redis answers."""
-    if facts.managed or facts.observed.figures is not None or facts.ready_gateways:
-        return None
-    message = "no gateway pod is ready yet; a ready gateway reports whether Redis answers"
-    return Finding(reason=Reason.REDIS_STARTING, message=message)
-
-
-def their_redis_does_not_answer(facts: Facts) -> Finding | None:
-    """Gateways run, and none reports the figures that it reads from the user's Redis."""
-    if facts.managed or facts.observed.figures is not None:
-        return None
-    message = (
-        "no gateway reports that Redis answers; check the URL in the Secret of "
-        "spec.queue.redis.urlSecretRef, and see the logs of the gateway pods"
-    )
-    return Finding(reason=Reason.REDIS_UNREACHABLE, message=message)
-
-
-def redis_takes_tasks(facts: Facts) -> Finding:
-    """Redis can hold the fleet's tasks."""
-    return right(Reason.REDIS_AVAILABLE)
 
 
 def the_gateway_lacks_what_it_names(facts: Facts) -> Finding | None:
@@ -269,6 +223,8 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
             our_redis_is_not_ready,
             no_gateway_can_say,
             their_redis_does_not_answer,
+            their_redis_is_unfit,
+            nothing_limits_submissions,
         ),
         otherwise=redis_takes_tasks,
     ),

@@ -48,6 +48,10 @@ class Reason(StrEnum):
     REDIS_AVAILABLE = "RedisAvailable"
     REDIS_STARTING = "RedisStarting"
     REDIS_UNREACHABLE = "RedisUnreachable"
+    REDIS_TOO_OLD = "RedisTooOld"
+    REDIS_EVICTS = "RedisEvicts"
+    REDIS_KEEPS_NOTHING = "RedisKeepsNothing"
+    REDIS_WITHOUT_LIMIT = "RedisWithoutLimit"
     PASSWORD_LOST = "PasswordLost"  # noqa: S105
 
     GATEWAY_AVAILABLE = "GatewayAvailable"

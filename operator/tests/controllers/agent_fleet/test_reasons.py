@@ -4,6 +4,7 @@ plan says. That no reason is left out: tests/house/test_reasons.
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -341,6 +342,12 @@ def the_password_is_gone(stage: Stage) -> None:
     stage.now += timedelta(seconds=300)
 
 
+def their_redis_is(problem: str, stage: Stage) -> None:
+    """A gateway says this of it."""
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"store_problem": problem}))
+
+
 def an_older_revision_has_tasks(stage: Stage) -> None:
     """The gateways are new, and a task of before runs."""
     stage.everything_runs()
@@ -443,6 +450,26 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             "False",
             Reason.REDIS_UNREACHABLE,
             id="a Redis of the user's that no gateway reaches",
+        ),
+        *(
+            pytest.param(
+                partial(their_redis_is, problem),
+                agent_fleet(**OWN_REDIS),
+                QUEUE,
+                status,
+                reason,
+                id=f"a Redis of the user's: {problem}",
+            )
+            for problem, status, reason in (
+                ("TooOld", "False", Reason.REDIS_TOO_OLD),
+                ("Evicts", "False", Reason.REDIS_EVICTS),
+                ("NoAppendOnlyFile", "False", Reason.REDIS_KEEPS_NOTHING),
+                ("NoLimit", "True", Reason.REDIS_WITHOUT_LIMIT),
+                ("Sulks", "True", Reason.REDIS_AVAILABLE),
+            )
+        ),
+        pytest.param(
+            partial(their_redis_is, "Evicts"), ON_ALL, QUEUE, "True", Reason.REDIS_AVAILABLE, id="ours is fit"
         ),
         pytest.param(nothing, ON_ALL, GATEWAY, "False", Reason.GATEWAY_STARTING, id="no gateway yet"),
         pytest.param(everything, ON_ALL, GATEWAY, "True", Reason.GATEWAY_AVAILABLE, id="a gateway runs"),
