@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -21,6 +22,7 @@ from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
     HEADER_PRIORITY,
     HEADER_SESSION,
+    IndexConnection,
     Priority,
     RetrieveRequest,
     RetrieveResponse,
@@ -32,6 +34,7 @@ MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+UNSENDABLE: Final = "the request cannot be sent, because its key has characters that no header may have"
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
 
@@ -98,11 +101,16 @@ class Caller:
         index = self._indexes[call.target]
         limit = index.deadline_milliseconds / 1000 + BEYOND_DEADLINE_SECONDS
         try:
+            headers = _with_key(index)
+        except OSError as error:
+            problem = f"the key of the index cannot be read from {index.key_path}: {error.strerror}"
+            return Reply(outcome=CallOutcome.FAILED, problem=problem)
+        try:
             async with asyncio.timeout(limit):
                 response, tries = await self._posted(
                     index.url,
                     request.model_dump(by_alias=True, exclude_none=True),
-                    {},
+                    headers,
                     self._index_retries,
                 )
         except TimeoutError:
@@ -135,7 +143,7 @@ class Caller:
         if model.key_environment is not None:
             headers["Authorization"] = f"Bearer {self._environment[model.key_environment]}"
         response, tries = await self._posted(
-            f"{model.url.rstrip('/')}/chat/completions", body, headers, self._model_retries
+            f"{model.url.rstrip('/')}/chat/completions", body, httpx.Headers(headers), self._model_retries
         )
         if not isinstance(response, httpx.Response):
             too_long = says_too_long(response.body)
@@ -160,14 +168,16 @@ class Caller:
             )
 
     async def _posted(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], policy: RetryPolicy
+        self, url: str, body: Mapping[str, Any], headers: httpx.Headers, policy: RetryPolicy
     ) -> tuple[httpx.Response | _Failure, int]:
         """The answer or the failure, and the number of tries."""
         failure = _Failure(problem="")
         for failures in range(1, policy.tries + 1):
             retry_after: float | None = None
             try:
-                response = await self._client.post(url, json=body, headers=dict(headers))
+                response = await self._client.post(url, json=body, headers=headers)
+            except httpx.LocalProtocolError:  # its text would quote the key
+                return _Failure(problem=f"{url}: {UNSENDABLE}"), failures
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
             else:
@@ -192,6 +202,13 @@ def http_client(config: WorkerConfig) -> httpx.AsyncClient:
         timeout=httpx.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
+
+
+def _with_key(index: IndexConnection) -> httpx.Headers:
+    """The headers of a search. The key's file is read each time, because a new key replaces its content."""
+    if index.key_path is None:
+        return httpx.Headers()
+    return httpx.Headers([(b"Authorization", b"Bearer " + Path(index.key_path).read_bytes().strip())])
 
 
 def _seconds(header: str | None) -> float | None:
