@@ -1,6 +1,7 @@
 """The objects of an AgentFleet: Redis, the gateway and the workers."""
 
 from flotilla_operator.workloads.agent_fleet.parts import (
+    IndexKey,
     SecretEntry,
     Wiring,
     gateway,
@@ -12,6 +13,7 @@ from flotilla_operator.workloads.agent_fleet.pods import gateway_manifests, work
 from flotilla_operator.workloads.agent_fleet.redis_server import claim, password_secret, redis_manifests
 
 __all__ = [
+    "IndexKey",
     "SecretEntry",
     "Wiring",
     "claim",

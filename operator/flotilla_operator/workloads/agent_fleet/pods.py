@@ -154,6 +154,10 @@ def _worker_pod(
     volumes, mounts, environment = _common(workers(owner), owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
     environment += images.proxies.variables(*(model.url for model in wiring.models))
+    if wiring.index_keys:
+        volumes.append({"name": "index-keys", "projected": {"sources": _index_keys(wiring)}})
+        mount = {"name": "index-keys", "mountPath": contract.INDEX_KEYS_DIRECTORY, "readOnly": True}
+        mounts.append(mount)
     container = objects.container(
         "worker",
         images.runtime,
@@ -168,10 +172,19 @@ def _worker_pod(
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
+        labels={contract.LABEL_INDEX_KEYS: contract.INDEX_KEYS_SENT} if wiring.index_keys else {},
         annotations=_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )
+
+
+def _index_keys(wiring: Wiring) -> list[Manifest]:
+    """The sources of the volume with a file for each index; a new key replaces its content, and no pod."""
+    return [
+        {"secret": {"name": one.name, "items": [{"key": one.key, "path": one.index}]}}
+        for one in wiring.index_keys
+    ]
 
 
 def _common(
