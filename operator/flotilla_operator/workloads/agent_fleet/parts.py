@@ -73,3 +73,8 @@ class Wiring:
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     assumed_contexts: tuple[str, ...] = ()
     complete: bool = True
+
+    @property
+    def sends_keys(self) -> bool:
+        """Whether the workers send a key with every search."""
+        return bool(self.index_keys) and len(self.index_keys) == len(self.indexes)

@@ -172,7 +172,7 @@ def _worker_pod(
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
-        labels={contract.LABEL_INDEX_KEYS: contract.INDEX_KEYS_SENT} if wiring.index_keys else {},
+        labels={contract.LABEL_INDEX_KEYS: contract.INDEX_KEYS_SENT} if wiring.sends_keys else {},
         annotations=_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,

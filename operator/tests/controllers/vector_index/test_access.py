@@ -165,7 +165,8 @@ GENERATED = {"secretName": "handbook-retriever-key", "entry": "key"}
 
 def test_a_new_index_gets_a_key_before_its_retriever_and_requires_it_at_once() -> None:
     plan = Stage().step()
-    names = [(one.manifest["kind"], one.manifest["metadata"]["name"]) for one in plan.writes if has_one(one)]
+    writes = [one for one in plan.writes if isinstance(one, Apply | Create)]
+    names = [(one.manifest["kind"], one.manifest["metadata"]["name"]) for one in writes]
     key = ("Secret", "handbook-retriever-key")
     assert names.index(key) < names.index(("Deployment", "handbook-retriever"))
     (secret,) = (one for one in plan.writes if isinstance(one, Create) and one.manifest["kind"] == "Secret")
@@ -175,10 +176,6 @@ def test_a_new_index_gets_a_key_before_its_retriever_and_requires_it_at_once() -
     assert retriever.needs == {SECRETS.ref("default", "handbook-retriever-key")}
     assert not keyless(plan)
     assert keys_told(plan) == {**GENERATED, "required": True}
-
-
-def has_one(write: object) -> bool:
-    return isinstance(write, Apply | Create)
 
 
 def is_retriever(manifest: Manifest) -> bool:
