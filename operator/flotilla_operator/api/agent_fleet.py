@@ -136,7 +136,8 @@ class FleetIndex(ApiModel):
     name: PartName
     """Name of the index for the agent. The sources of an answer show it."""
     index_ref: ObjectRef
-    """A VectorIndex in the same namespace."""
+    """A VectorIndex in the same namespace. If it has `retriever.authSecretRef`, that Secret needs an entry
+    `agentfleet-NAME` with the key of this AgentFleet."""
 
 
 class HttpTool(ApiModel):
