@@ -12,12 +12,19 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
+from flotilla_runtime.contract import Effect
+
 
 class CallKind(StrEnum):
-    """The kind of a call; both kinds may be repeated, because neither changes anything outside the task."""
+    """The kind of a call. A tool alone may change something outside the task."""
 
     RETRIEVE = "Retrieve"
     MODEL = "Model"
+    TOOL = "Tool"
+    SPAWN = "Spawn"
+    SLEEP = "Sleep"
+    NOW = "Now"
+    RANDOM = "Random"
 
 
 class CallOutcome(StrEnum):
@@ -27,6 +34,8 @@ class CallOutcome(StrEnum):
     FAILED = "Failed"
     TIMED_OUT = "TimedOut"
     PROMPT_TOO_LONG = "PromptTooLong"
+    INVALID = "Invalid"  # wrong arguments or an unknown tool: nothing was called
+    NOT_HAPPENED = "NotHappened"  # somebody resolved an Unsafe call so: it may be made again
 
 
 class TaskStatus(StrEnum):
@@ -34,6 +43,7 @@ class TaskStatus(StrEnum):
 
     WAITING = "Waiting"
     RUNNING = "Running"
+    SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
@@ -41,7 +51,7 @@ class TaskStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the task has ended."""
-        return self not in (TaskStatus.WAITING, TaskStatus.RUNNING)
+        return self not in (TaskStatus.WAITING, TaskStatus.RUNNING, TaskStatus.SUSPENDED)
 
 
 class EndReason(StrEnum):
@@ -50,12 +60,22 @@ class EndReason(StrEnum):
     COMPLETED = "Completed"
     MAX_STEPS = "MaxSteps"
     MAX_TOKENS = "MaxTokens"
+    MAX_COST = "MaxCost"
     TIMEOUT = "Timeout"
     TOOL_FAILED = "ToolFailed"
     MODEL_FAILED = "ModelFailed"
+    UNKNOWN_EFFECT = "UnknownEffect"
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
     INFRASTRUCTURE = "Infrastructure"
+
+
+class WaitKind(StrEnum):
+    """What a suspended task waits for."""
+
+    EFFECT = "Effect"
+    CHILDREN = "Children"
+    TIMER = "Timer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +104,26 @@ class HandedOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intended:
-    """A call is about to be made. Written before the call, with the tokens reserved for it."""
+    """A call is about to be made. Written before the call, with what is reserved for it.
+
+    `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
+    of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
+    epoch. `child` is the id of a spawned task.
+    """
 
     at: int
     call: str
     kind: CallKind
     target: str
-    step: int
+    step: int = 0
     reserved_tokens: int = 0
+    reserved_steps: int = 0
+    reserved_nano_usd: int = 0
+    effect: Effect | None = None
+    arguments_hash: str | None = None
+    arguments: Any = None
+    until: int | None = None
+    child: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +141,40 @@ class Done:
     value: Any = None
     generation: str | None = None
     input_tokens: int = 0
+    cached_input_tokens: int = 0
     output_tokens: int = 0
+    nano_usd: int | None = None
     tries: int = 1
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended:
+    """The task waits and holds no place. `until` is when it goes on in any case."""
+
+    at: int
+    waits_for: WaitKind
+    call: str
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """The task is back in the queue, because what it waited for has come."""
+
+    at: int
+    waits_for: WaitKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """Somebody, or the tool's `reconcile`, said whether an Unsafe call happened; `result` is its result."""
+
+    at: int
+    call: str
+    happened: bool
+    by: str
+    result: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +195,20 @@ class Other:
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
-Entry = Submitted | Claimed | HandedOver | Intended | Done | Ended | Other
+Entry = Submitted | Claimed | HandedOver | Intended | Done | Suspended | Resumed | Resolved | Ended | Other
 Known = TypeVar("Known", bound=Entry)
 
 _TYPES: Final[Mapping[str, type[Entry]]] = {
-    entry.__name__: entry for entry in (Submitted, Claimed, HandedOver, Intended, Done, Ended)
+    entry.__name__: entry
+    for entry in (Submitted, Claimed, HandedOver, Intended, Done, Suspended, Resumed, Resolved, Ended)
 }
-_ENUMS: Final[Mapping[str, type[StrEnum]]] = {"kind": CallKind, "outcome": CallOutcome, "status": TaskStatus}
+_ENUMS: Final[Mapping[str, type[StrEnum]]] = {
+    "kind": CallKind,
+    "outcome": CallOutcome,
+    "status": TaskStatus,
+    "effect": Effect,
+    "waits_for": WaitKind,
+}
 
 
 def document_of(entry: Entry) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The contract for agent fleets: tasks in Redis, the gateway and the workers."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -46,11 +46,58 @@ class GatewayAuth(StrEnum):
 
 
 class TaskLimits(Section):
-    """The most that one task may use; a step is one turn of the loop, however many calls it makes."""
+    """The most that a task and the tasks that it spawns may use together.
+
+    A step is one call of a model, or the first search of all indexes. `max_wall_seconds` does not count the
+    time suspended. `max_depth` is how many levels of spawned tasks there may be, `max_fan_out` how many
+    spawned tasks of one task may be under way at once. `max_cost_usd` needs a price for every model.
+    """
 
     max_steps: int = 24
     max_tokens: int = 200_000
+    max_cost_usd: float | None = None
     max_wall_seconds: float = 600
+    max_depth: int = 2
+    max_fan_out: int = 5
+
+
+class Effect(StrEnum):
+    """Whether a call may be repeated: always, with the same key, or never."""
+
+    PURE = "Pure"
+    IDEMPOTENT = "Idempotent"
+    UNSAFE = "Unsafe"
+
+
+class Retrieval(StrEnum):
+    """When the built-in agent searches: each index before the first turn, or when the model asks to."""
+
+    FIRST = "First"
+    TOOL = "Tool"
+
+
+class RedisTopology(StrEnum):
+    """How a Redis is run: one server, primaries watched by Sentinel, or a Cluster."""
+
+    SINGLE = "Single"
+    SENTINEL = "Sentinel"
+    CLUSTER = "Cluster"
+
+
+class Pricing(Section):
+    """USD for a million tokens; None is unknown. Cached input without a price costs what input costs."""
+
+    input_per_million_usd: float | None = None
+    cached_input_per_million_usd: float | None = None
+    output_per_million_usd: float | None = None
+
+
+class ModelTimeouts(Section):
+    """How long a call of a model may take to the first token, between two tokens, and as a whole."""
+
+    first_token_seconds: float = 120
+    between_tokens_seconds: float = 30
+    total_seconds: float = 300
 
 
 class QueueConfig(Section):
@@ -68,6 +115,14 @@ class QueueConfig(Section):
     result_ttl_seconds: int = 86_400
     lease_seconds: float = 5
     max_attempts: int = 5
+    topology: RedisTopology = RedisTopology.SINGLE
+    sentinel_master: str | None = None
+    sentinel_password_path: str | None = None
+    user: str | None = None  # of the managed Redis; None: the user of the URL, or its default one
+    max_stored_mib: float | None = None  # None: three quarters of Redis' maxmemory
+    queue_percent: float = 80  # of places and bytes that one caller may hold
+    journal_ttl_seconds: int = 3600
+    unknown_effect_seconds: int = 86_400
 
 
 class ModelConnection(Section):
@@ -75,7 +130,8 @@ class ModelConnection(Section):
 
     With `asks_context` the endpoint's list of models is asked, and may say another length.
 
-    `key_environment` names the environment variable with the API key, if the model needs one.
+    `key_environment` names the environment variable with the API key, if the model needs one. With
+    `tokenizes` the server counts tokens at `/tokenize`, as vLLM does.
     """
 
     role: str
@@ -85,6 +141,9 @@ class ModelConnection(Section):
     context_tokens: int = 4096
     asks_context: bool = False
     key_environment: str | None = None
+    tokenizes: bool = False
+    pricing: Pricing = Pricing()
+    timeouts: ModelTimeouts = ModelTimeouts()
 
 
 class IndexConnection(Section):
@@ -99,11 +158,63 @@ class IndexConnection(Section):
     key_path: str | None = None
 
 
+class HttpMethod(StrEnum):
+    """The methods of tools over HTTP: arguments go as JSON with the first three, else as a query."""
+
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    GET = "GET"
+    DELETE = "DELETE"
+
+
+class HttpEndpoint(Section):
+    """A URL to call. Each file of `headers_directory`, a mounted secret, is a header."""
+
+    url: str
+    method: HttpMethod = HttpMethod.POST
+    headers_directory: str | None = None
+
+
+class Reconcile(Section):
+    """Who knows whether an Unsafe call happened; exactly one of both. `python` is `module:function`."""
+
+    http: HttpEndpoint | None = None
+    python: str | None = None
+
+
+class ToolConfig(Section):
+    """A tool of the agent; exactly one of `http` and `python`.
+
+    `parameters` is the JSON Schema of the arguments. A Python function brings its own, and its description.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] | None = None
+    http: HttpEndpoint | None = None
+    python: str | None = None
+    effect: Effect = Effect.UNSAFE
+    reconcile: Reconcile | None = None
+    timeout_seconds: float = 30
+    max_result_kib: int = 256
+
+
 class WorkerConfig(Section):
-    """`config.json` of the agent workers."""
+    """`config.json` of the agent workers.
+
+    Exactly one of `prompt`, for the built-in agent, and `entrypoint` (`module:function`) is set. A worker
+    takes tasks of its own `revision`, and of those in the file `adopted_path`, a JSON list that is read anew
+    every few seconds. Revision "" stands for tasks of workers that knew no revisions.
+    """
 
     queue: QueueConfig
-    prompt: str
+    prompt: str = ""
+    entrypoint: str | None = None
+    retrieval: Retrieval = Retrieval.FIRST
+    tools: tuple[ToolConfig, ...] = ()
+    revision: str = ""
+    adopted_path: str | None = None
     models: tuple[ModelConnection, ...]
     indexes: tuple[IndexConnection, ...] = ()
     limits: TaskLimits = TaskLimits()
@@ -114,18 +225,48 @@ class WorkerConfig(Section):
 
 
 class GatewayConfig(Section):
-    """`config.json` of the gateway."""
+    """`config.json` of the gateway.
+
+    `tls_directory` is the mount of the certificate and its key, as TLS_FILE and TLS_KEY_FILE. With it, `port`
+    serves HTTPS.
+    """
 
     queue: QueueConfig
     namespace: str
     name: str
     auth: GatewayAuth
+    revision: str = ""  # of the tasks that are submitted from now on
+    trusted: tuple[str, ...] = ()  # callers of mode Secret that may name another tenant
     limits: TaskLimits = TaskLimits()
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
+    tls_directory: str | None = None
     port: int = PORT_GATEWAY
     metrics_port: int = PORT_METRICS
+
+
+class ModelDemand(WireModel):
+    """What a fleet asks of one model: the demand that the model's autoscaler counts.
+
+    `calls` are under way now. `waiting_tasks` wait in the queue, `tasks_between_calls` run and make no call
+    of this model right now. A task makes `calls_per_task`, each takes `seconds_per_call`: means of the last
+    hour, None when there was none. Index builds will report the same form.
+    """
+
+    calls: int = 0
+    waiting_tasks: int = 0
+    tasks_between_calls: int = 0
+    calls_per_task: float | None = None
+    seconds_per_call: float | None = None
+
+
+class RevisionTasks(WireModel):
+    """How many tasks of one revision there are."""
+
+    waiting: int = 0
+    running: int = 0
+    suspended: int = 0
 
 
 class FleetStatus(WireModel):
@@ -134,7 +275,9 @@ class FleetStatus(WireModel):
     Every gateway reads the same Redis, so each one answers for the whole fleet. `waiting`, `in_flight`,
     `unknown_effects` and `oldest_waiting_seconds` are current values. The other figures cover the tasks that
     ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
-    spent their time: `Queue`, `Model/<name>`, `Index/<name>`. `unknown_effects` is always 0 for now.
+    spent their time: `Queue`, `Model/<name>`, `Index/<name>`, `Tool/<name>`. `waiting` includes suspended
+    tasks whose timer has rung. `cost_usd` is None where a price is unknown. `certificate_problem` is of the
+    pod that answers: why the certificate in its Secret cannot be used.
     """
 
     fleet: str
@@ -150,6 +293,25 @@ class FleetStatus(WireModel):
     p95_seconds: float | None = None
     wait_p95_seconds: float | None = None
     busy_seconds: dict[str, float] = Field(default_factory=dict)
+    suspended: int = 0
+    cost_usd: float | None = None
+    models: dict[str, ModelDemand] = Field(default_factory=dict)  # by the model's name
+    revisions: dict[str, RevisionTasks] = Field(default_factory=dict)
+    workers: dict[str, int] = Field(default_factory=dict)  # tasks that each worker holds, by its pod's name
+    used_mib: float | None = None
+    limit_mib: float | None = None
+    replicas: int | None = None  # of Redis
+    store_problem: str | None = None  # what makes an external Redis unfit: StoreProblem's values
+    certificate_problem: str | None = None
+
+
+class StoreProblem(StrEnum):
+    """Why a Redis is unfit to hold tasks."""
+
+    EVICTS = "Evicts"
+    NO_APPEND_ONLY_FILE = "NoAppendOnlyFile"
+    TOO_OLD = "TooOld"
+    NO_LIMIT = "NoLimit"  # no maxmemory and no maxStoredMiB: works, but nothing stops submissions
 
 
 class TaskKeys:

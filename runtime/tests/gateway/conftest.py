@@ -150,12 +150,12 @@ class Fleet:
                 **fields,
             }
         )
-        self.gateway_url = f"http://127.0.0.1:{port}"
+        self.gateway_url = f"{'https' if config.tls_directory else 'http'}://127.0.0.1:{port}"
         self.status_url = f"http://127.0.0.1:{metrics_port}"
         process = self._start("flotilla_runtime.gateway", config.model_dump_json(), {})
-        if becomes_ready:
-            await self._ready(process, f"{self.status_url}/readyz")
-        await self._ready(process, f"{self.gateway_url}/healthz")
+        await self._ready(process, f"{self.status_url}/{'readyz' if becomes_ready else 'healthz'}")
+        if becomes_ready or not config.tls_directory:  # HTTPS is refused while there is no certificate
+            await self._ready(process, f"{self.gateway_url}/healthz")
         return process
 
     async def get(self, url: str) -> httpx.Response:

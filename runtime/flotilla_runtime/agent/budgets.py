@@ -1,0 +1,65 @@
+"""What calls reserve and use of a task's limits. Pure.
+
+Money is counted in billionths of a dollar: an integer, so sums are exact, also in Redis' scripts, which count
+exactly up to 2^53 (nine million dollars).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class LimitName(StrEnum):
+    """A limit of a tree of tasks, as callers know it."""
+
+    STEPS = "maxSteps"
+    TOKENS = "maxTokens"
+    COST = "maxCostUSD"
+    WALL = "maxWallSeconds"
+    DEPTH = "maxDepth"
+    FAN_OUT = "maxFanOut"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """What a call reserves before it, or has used after it. `nano_usd` is 0 where no price is known."""
+
+    steps: int = 0
+    tokens: int = 0
+    nano_usd: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(
+            steps=self.steps + other.steps,
+            tokens=self.tokens + other.tokens,
+            nano_usd=self.nano_usd + other.nano_usd,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The state of a tree of tasks: its limits, and what is used and reserved.
+
+    `most` has None where there is no limit.
+    """
+
+    used: Amount
+    reserved: Amount
+    most_steps: int
+    most_tokens: int
+    most_nano_usd: int | None
+
+    @property
+    def left_tokens(self) -> int:
+        return max(0, self.most_tokens - self.used.tokens - self.reserved.tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A call that a limit does not allow. While others hold reservations, it may be allowed later."""
+
+    call: str
+    limit: LimitName
+    most: float
+    committed: float
+    wanted: float
+    may_change: bool

@@ -1,0 +1,147 @@
+"""What a run of a task needs: a journal to write to, and somebody who makes its calls.
+
+The store implements `TaskJournal` with one script for each write; tests stop it before and after every write.
+The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
+from flotilla_runtime.agent.journal import (
+    CallKind,
+    CallOutcome,
+    EndReason,
+    Entry,
+    Intended,
+    TaskStatus,
+    WaitKind,
+)
+from flotilla_runtime.agent.tasks import Claim
+from flotilla_runtime.contract import Effect, Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The answer to a write: whether the task is to be cancelled, and the intents that a limit refused.
+
+    A refused intent is not in the journal; the other entries are. `length` is the journal's new length.
+    """
+
+    length: int
+    cancel_requested: bool = False
+    refused: tuple[Refusal, ...] = ()
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """What a task waits for while it is suspended, and until when at most (milliseconds since the epoch).
+
+    With `Children`, `children` are the tasks it waits for; any one that ends resumes it.
+    """
+
+    kind: WaitKind
+    call: str
+    until: int | None = None
+    children: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEnd:
+    """How a spawned task ended."""
+
+    status: TaskStatus
+    reason: str
+    message: str
+    result: Any
+    partial: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures."""
+
+    status: TaskStatus
+    reason: EndReason
+    message: str = ""
+    result: Any = None
+    partial: Any = None
+    busy_ms: Mapping[str, int]
+    calls: Mapping[str, int]
+
+
+class TaskJournal(Protocol):
+    """The writes of a run. Each raises LeaseLostError when another worker holds the task."""
+
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
+        """Append entries at this position; reserve for intents, settle for results, on the tree's root."""
+
+    async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
+        """Write the intent of a spawned task and submit that task, both or neither."""
+
+    async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
+        """Those of these tasks that have ended."""
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
+        """Give the place up; False if what it waits for has come already."""
+
+    async def finish(self, claim: Claim, finish: Finish) -> None:
+        """End the task. Reservations of calls without a result count as used."""
+
+    async def release(self, claim: Claim, worker: str) -> None:
+        """Hand the task over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call to be made.
+
+    `request` is what the kind needs: a `ModelRequest`, the query of a search, the arguments of a tool. `key`
+    is the idempotency key: the same for every try of this call, and of no other.
+    """
+
+    id: str
+    kind: CallKind
+    target: str
+    request: Any
+    key: str
+    effect: Effect = Effect.PURE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What all calls of one task send along."""
+
+    task_id: str
+    tenant: str
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """How a call ended, what it gave, and what it used, failed tries included."""
+
+    outcome: CallOutcome
+    value: Any = None
+    generation: str | None = None
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    nano_usd: int | None = None
+    tries: int = 1
+    problem: str | None = None
+
+
+class Calls(Protocol):
+    """Makes the calls of models, indexes and tools."""
+
+    async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+        """What the call can use at most, and the call cut to what context and budget leave."""
+
+    async def make(self, call: Call, session: Session) -> Reply:
+        """Make one call; failures are replies. Cancelling it closes its connection."""
+
+    async def reconcile(self, call: Call, session: Session) -> bool | None:
+        """Whether an Unsafe call with this key happened, by its tool's `reconcile`; None if nobody knows."""
