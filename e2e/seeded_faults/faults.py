@@ -269,6 +269,20 @@ FAULTS: Final = (
         tests=("e2e/tests/test_hub_stub.py",),
     ),
     Fault(
+        name="an index requires keys while old workers search",
+        path=f"{OPERATOR}/controllers/vector_index/access.py",
+        sound="if not fleet.sends_keys",
+        broken="if False",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_search_keys.py",),
+    ),
+    Fault(
+        name="a wrong key is let in where none is required",
+        path=f"{RUNTIME}/retrieval/access.py",
+        sound="if authorization is None and self._keyless:",
+        broken="if self._keyless:",
+        tests=(f"{RUNTIME_TESTS}/retrieval/test_access.py",),
+    ),
+    Fault(
         name="the retriever's deadline ends nothing",
         path=f"{RUNTIME}/retrieval/retriever.py",
         sound="asyncio.timeout(deadline_seconds)",
