@@ -216,7 +216,7 @@ class Gateway(ApiModel):
     auth: GatewayAuthentication = GatewayAuthentication()
     """How callers authenticate, and what they may do."""
     tls: Tls | None = None
-    """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer) instead of HTTP. Absent: HTTP."""
+    """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer). Absent: HTTP."""
     caller_limits: CallerLimits = CallerLimits()
     """What one caller may take, so that others are served too."""
     open_ai: Annotated[OpenAIFrontEnd | None, NotYet("submit tasks to /v1/tasks")] = None

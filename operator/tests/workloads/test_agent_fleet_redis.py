@@ -169,7 +169,7 @@ async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) 
     assert loaded is not None
     await worker.renew([claim])
     await worker.append(claim, len(loaded.entries), [INTENT])
-    assert (await gateway.progress("01t", 0))[0] is TaskStatus.RUNNING
+    assert (await gateway.progress("01t", 0, 100))[0] is TaskStatus.RUNNING
     await worker.finish(claim, END)
     assert [one.status for one in await gateway.records(["01t"])] == [TaskStatus.SUCCEEDED]
     assert await gateway.ids("ann", None, 10) == ["01t"]
