@@ -176,6 +176,7 @@ class References:
                 model=found.spec.model.name,
                 context_tokens=self._context(role, context),
                 key_environment=variable,
+                tokenizes=found.spec.model.task is Task.GENERATE,
                 pricing=prices_of(model, found.spec.pricing),
                 timeouts=timeouts_of(model),
             )

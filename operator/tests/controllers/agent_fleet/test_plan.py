@@ -594,6 +594,7 @@ async def test_a_models_address_name_and_context_reach_the_workers() -> None:
         model="llama-70b",
         context_tokens=32768,
         key_environment="FLOTILLA_MODEL_KEY_DEFAULT",
+        tokenizes=True,
     )
     (key,) = observed.wiring.model_keys
     assert (key.name, key.key) == ("keys", "agentfleet-support")
