@@ -268,8 +268,8 @@ FAULTS: Final = (
     Fault(
         name="a task that was cancelled forgets the answer in its journal",
         path=f"{RUNTIME}/agent/run.py",
-        sound="            self._engine.bar(reason, REPLAY_SECONDS)\n",
-        broken="            self._engine.stop(reason)\n",
+        sound="            self._engine.pace.bar(reason, REPLAY_SECONDS)\n",
+        broken="            self._engine.pace.stop(reason)\n",
         tests=(f"{RUNTIME_TESTS}/agent/test_loop.py",),
     ),
     Fault(
