@@ -176,6 +176,7 @@ async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tm
     assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer one", "Bearer two"]
 
 
+@pytest.mark.attack("A tool's secret is no header, so an error shows it")
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -201,6 +202,8 @@ async def test_a_secret_that_is_missing_is_a_failure(server: Server, tmp_path: P
     assert "headers of the tool cannot be read" in ((await called(config)).problem or "")
 
 
+@pytest.mark.attack("A tool's server redirects to the address where a cloud keeps its credentials")
+@pytest.mark.attack("A tool answers without end, or never")
 @pytest.mark.parametrize(
     ("what", "outcome", "says"),
     [
@@ -296,6 +299,7 @@ def test_addresses_where_clouds_keep_credentials_are_forbidden(address: str, for
     assert is_forbidden(address) is forbidden
 
 
+@pytest.mark.attack("A name in a tool's URL stands for such an address")
 @pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "metadata.test"])
 async def test_a_tool_connects_to_no_such_address_whatever_its_name_is(
     host: str, monkeypatch: pytest.MonkeyPatch
