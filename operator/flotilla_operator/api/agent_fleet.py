@@ -356,7 +356,7 @@ class Gateway(ApiModel):
     auth: GatewayAuthentication = GatewayAuthentication()
     """How callers authenticate, and what they may do."""
     tls: Tls | None = None
-    """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer) instead of HTTP."""
+    """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer). Absent: HTTP."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-gateway`, at which callers reach the task API."""
     pod: Annotated[PodOptionsWithResources, PodRules("spec.gateway.pod")] = PodOptionsWithResources()

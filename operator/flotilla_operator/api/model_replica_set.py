@@ -297,7 +297,8 @@ class Engine(ApiModel):
     extra_args: Annotated[tuple[LongText, ...], Field(max_length=64)] = ()
     """Additional arguments of `vllm serve`. They come last, so they override those that Flotilla sets."""
     env: Environment = ()
-    """Environment variables (core/v1) of the engine, and of the container that fetches the model."""
+    """Environment variables (core/v1) of the engine. The container that fetches the model gets of them
+    proxies, paths of authorities, and those whose names begin with `HF_`."""
     resources: ResourceRequirements = ResourceRequirements()
     """Resource requests and limits (core/v1) of the engine's container. Flotilla adds the accelerators.
     Absent: only the accelerators are requested."""

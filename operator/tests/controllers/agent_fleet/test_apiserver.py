@@ -289,6 +289,29 @@ def test_with_a_redis_of_the_users_own_ours_is_taken_down(stage: Stage) -> None:
     stage.wait("QueueReady", "False", "RedisUnreachable")
 
 
+def test_with_a_certificate_callers_are_led_to_https_and_without_it_back(stage: Stage) -> None:
+    """The Service leads to the same port of the pods all the time, so a roll leaves no caller without one."""
+    stage.volume()
+    stage.model()
+    stage.create()
+    stage.wait("Ready", "True")
+
+    def port() -> tuple[str, int, str]:
+        (found,) = (stage.child("v1/services/support-gateway") or {})["spec"]["ports"]
+        return found["name"], found["port"], found["targetPort"]
+
+    assert port() == ("http", 8080, "http")
+    stage.change(gateway={"tls": {"secretRef": {"name": "tls"}}})
+    stage.wait("GatewayReady", "False", "SecretMissing")
+    assert port() == ("http", 8080, "http")
+    stage.secret("tls", **{"tls.crt": "certificate", "tls.key": "key"})
+    stage.wait("Ready", "True")
+    eventually(lambda: port() == ("https", 8080, "http"))
+    assert stage.get()["status"]["url"].startswith("https://")
+    stage.change(gateway={"tls": None})
+    eventually(lambda: port() == ("http", 8080, "http"))
+
+
 @pytest.mark.parametrize("fleet", full_featured_objects(), ids=lambda fleet: fleet["metadata"]["name"])
 def test_every_field_is_taken_by_the_api_server(stage: Stage, fleet: dict[str, Any]) -> None:
     body = {**fleet, "metadata": {"name": fleet["metadata"]["name"]}}
