@@ -640,12 +640,12 @@ class EnginePodOptions(ApiModel):
 class Pricing(ApiModel):
     """Prices, from which costs are computed."""
 
-    gpu_hour_usd: Annotated[float, Field(ge=0, le=10_000)] | None = None
-    """Price of one accelerator for an hour, in USD. Absent: unknown."""
+    gpu_hour_usd: Annotated[Annotated[float, Field(ge=0, le=10_000)] | None, NotYet()] = None
+    """Price of one accelerator for an hour, in USD."""
     input_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """Price of a million tokens of prompts, in USD. Absent: unknown."""
+    """Price of a million tokens of prompts, in USD. Agent fleets count with it. Absent: unknown."""
     output_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """Price of a million tokens of answers, in USD. Absent: unknown."""
+    """Price of a million tokens of answers, in USD. Agent fleets count with it. Absent: unknown."""
 
 
 class ModelReplicaSetSpec(ApiModel):
@@ -756,8 +756,9 @@ class ModelReplicaSetSpec(ApiModel):
     """Where models that are fetched from the hub are stored. A model on a claim (`pvc://`) is not fetched."""
     pod: EnginePodOptions = EnginePodOptions()
     """Additional settings of engine pods."""
-    pricing: Annotated[Pricing | None, NotYet()] = None
-    """Prices, from which the costs of replicas and answers are computed."""
+    pricing: Pricing | None = None
+    """Prices of the model, from which the costs of tasks are computed. A change replaces no replica. Absent:
+    unknown."""
     paused: bool = False
     """While true, the operator changes nothing of this set and only updates its status, with two exceptions.
     It deletes placeholder pods. And it deletes the pods of a replica that has not got all of its nodes:
