@@ -6,7 +6,7 @@ from a ConfigMap and described by a pydantic model such as `GatewayConfig`. It h
 names of the environment variables or files that hold them.
 """
 
-from flotilla_runtime.contract.durations import percentile
+from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
 from flotilla_runtime.contract.fleet import (
     ADOPTED_FILE,
     ADOPTED_PATH,
@@ -221,9 +221,11 @@ __all__ = [
     "REDIS_SECRET_DIRECTORY",
     "SENTINEL_DIRECTORY",
     "SENTINEL_PASSWORD_PATH",
+    "SMALLEST_TICK_SECONDS",
     "SOURCE_DIRECTORY",
     "TERMINATION_LOG_BYTES",
     "TERMINATION_LOG_PATH",
+    "TICKS_PER_DOUBLING",
     "TLS_ENTRY",
     "TLS_FILE",
     "TLS_KEY_ENTRY",
