@@ -62,7 +62,7 @@ local function push(id, texts)
   end
   if not length then return end
   store(id, 'journalBytes', bytes)
-  redis.call('SPUBLISH', prefix .. 'events:' .. id, text(length))
+  redis.pcall('SPUBLISH', prefix .. 'events:' .. id, text(length))
 end
 
 local function append(id, entry)
