@@ -5,14 +5,11 @@ How an agent uses them is in test_acting.py; what may not be repeated, in test_e
 
 import asyncio
 import contextlib
-import os
-import signal
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -28,6 +25,7 @@ from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import (
+    EXIT_PERMANENT,
     TLS_FILE,
     TLS_KEY_FILE,
     Effect,
@@ -39,9 +37,7 @@ from flotilla_runtime.contract import (
     ToolConfig,
     WorkerConfig,
 )
-from free_ports import free_ports
 from router_support.certificates import write_pair
-from router_support.waiting import until_told
 
 MODULE = "agent_support.functions"
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
@@ -176,6 +172,7 @@ async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tm
     assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer one", "Bearer two"]
 
 
+@pytest.mark.attack("A tool's secret is no header, so an error shows it")
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -201,29 +198,43 @@ async def test_a_secret_that_is_missing_is_a_failure(server: Server, tmp_path: P
     assert "headers of the tool cannot be read" in ((await called(config)).problem or "")
 
 
+@pytest.mark.attack("A tool's server redirects to the address where a cloud keeps its credentials")
 @pytest.mark.parametrize(
     ("what", "outcome", "says"),
     [
         pytest.param("teapot", CallOutcome.FAILED, "answered 418: I cannot brew", id="a refusal, with words"),
         pytest.param("metadata", CallOutcome.FAILED, "answered 302: tools follow no redirect", id="redirect"),
-        pytest.param("never", CallOutcome.TIMED_OUT, "no answer within timeoutSeconds (0.2 s)", id="never"),
         pytest.param("drops", CallOutcome.FAILED, "ServerDisconnectedError", id="it hangs up"),
         pytest.param("wrong", CallOutcome.FAILED, "is called JSON and is none", id="broken JSON"),
         pytest.param("nan", CallOutcome.FAILED, "is called JSON and is none", id="not a number"),
         pytest.param("charset", CallOutcome.FAILED, "unknown encoding: no-such", id="an unknown charset"),
         pytest.param("packed", CallOutcome.FAILED, "is compressed", id="a compressed answer"),
-        pytest.param("endless", CallOutcome.FAILED, "more than maxResultKiB (256 KiB)", id="100 MB"),
     ],
 )
 async def test_what_a_server_does_wrong_is_a_failure_with_words(
     server: Server, what: str, outcome: CallOutcome, says: str
 ) -> None:
+    reply = await called(over_http(f"{server.url}/{what}"))
+    assert (reply.outcome, says in (reply.problem or "")) == (outcome, True), reply.problem
+    assert len(reply.problem or "") < 500
+    assert len(server.asked) == 1
+
+
+@pytest.mark.attack("A tool answers without end, or never")
+@pytest.mark.parametrize(
+    ("what", "outcome", "says"),
+    [
+        pytest.param("never", CallOutcome.TIMED_OUT, "no answer within timeoutSeconds (0.2 s)", id="never"),
+        pytest.param("endless", CallOutcome.FAILED, "more than maxResultKiB (256 KiB)", id="100 MB"),
+    ],
+)
+async def test_an_answer_without_end_is_cut_off_and_one_that_never_comes_is_not_waited_for(
+    server: Server, what: str, outcome: CallOutcome, says: str
+) -> None:
     seconds = 0.2 if what == "never" else 5
     reply = await called(over_http(f"{server.url}/{what}", timeout_seconds=seconds))
     assert (reply.outcome, says in (reply.problem or "")) == (outcome, True), reply.problem
-    assert len(reply.problem or "") < 500
     assert server.sent_bytes < 20 * 2**20
-    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -296,6 +307,7 @@ def test_addresses_where_clouds_keep_credentials_are_forbidden(address: str, for
     assert is_forbidden(address) is forbidden
 
 
+@pytest.mark.attack("A name in a tool's URL stands for such an address")
 @pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "metadata.test"])
 async def test_a_tool_connects_to_no_such_address_whatever_its_name_is(
     host: str, monkeypatch: pytest.MonkeyPatch
@@ -502,27 +514,12 @@ def test_code_that_cannot_be_used_is_named_with_its_field(
     assert says in raised.value.problem
 
 
-async def test_a_worker_whose_code_is_missing_is_not_ready_and_says_why() -> None:
-    (port,) = free_ports(1)
-    config = config_of(entrypoint=f"{MODULE}:gone", metrics_port=port)
-    working = asyncio.create_task(work(config))
-    async with aiohttp.ClientSession() as client:
-
-        async def answer(path: str) -> tuple[int, str]:
-            async with client.get(f"http://127.0.0.1:{port}{path}") as response:
-                return response.status, await response.text()
-
-        async def is_told() -> bool:
-            try:
-                return (await answer("/healthz"))[0] == 200
-            except aiohttp.ClientError:
-                return False
-
-        await until_told(is_told)
-        status, text = await answer("/readyz")
-    assert (status, text) == (503, f"spec.agent.entrypoint: the module {MODULE} has no function gone")
-    os.kill(os.getpid(), signal.SIGTERM)
-    await working
+async def test_a_worker_whose_code_is_missing_ends_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        await work(config_of(entrypoint=f"{MODULE}:gone"))
+    assert ended.value.code == EXIT_PERMANENT
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"spec.agent.entrypoint: the module {MODULE} has no function gone"
 
 
 def test_an_entrypoint_is_loaded() -> None:

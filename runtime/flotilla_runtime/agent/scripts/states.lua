@@ -13,11 +13,9 @@ local function move(id, status)
   if status == 'Waiting' then count(places_key, caller, 1) end
 end
 
-local function extend_lease(id, lease_ms)
+local function extend_lease(id, lease_ms, worker)
   redis.call('ZADD', leases_key, text(now + lease_ms), id)
-  local worker = redis.call('HGET', task_key(id), 'worker')
   redis.call('ZADD', workers_key, text(now + lease_ms), worker)
-  redis.call('HDEL', lost_key, worker)
 end
 
 local function leave_worker(id)
@@ -33,9 +31,10 @@ end
 -- A worker that was taken for lost writes again: so the task did not kill it. What nobody else has taken is its again.
 local function take_back(id, worker, lost)
   redis.call('HDEL', lost_key, worker)
-  redis.call('HDEL', task_key(id), 'lost', 'company')
-  local company, alone = string.match(lost, '^(%d*) (%d)$')
+  redis.call('HDEL', task_key(id), 'lost', 'company', 'strict')
+  local company, strict, alone = string.match(lost, '^(%d*) (%d) (%d)$')
   if company ~= '' then redis.call('HSET', task_key(id), 'company', company) end
+  if strict == '1' then redis.call('HSET', task_key(id), 'strict', '1') end
   if alone == '1' then redis.call('HINCRBY', task_key(id), 'attempts', -1) end
   redis.call('HINCRBY', task_key(id), 'losses', -1)
   leave_queue(id)
@@ -44,19 +43,19 @@ local function take_back(id, worker, lost)
   count_calls(id, began_calling)
 end
 
--- The fence: only the worker with the newest token of a running task may write to it.
-local function owns(id, token)
-  local held = redis.call('HMGET', task_key(id), 'token', 'status', 'lost', 'worker')
-  if held[1] ~= token then return false end
-  if held[2] == 'Waiting' and held[3] then
-    take_back(id, held[4], held[3])
-    return true
+-- The fence: only the worker with the newest token of a running task may write to it. Returns what the scripts of a worker
+-- need of the task, or nil.
+local function owned(id, token)
+  local told = redis.call('HMGET', task_key(id), 'token', 'status', 'lost', 'worker', 'caller', 'root', 'write', 'refused',
+    'cancelRequested')
+  if told[1] ~= token then return nil end
+  if told[2] == 'Waiting' and told[3] then
+    take_back(id, told[4], told[3])
+  elseif told[2] ~= 'Running' then
+    return nil
   end
-  return held[2] == 'Running'
-end
-
-local function cancel_requested(id)
-  return redis.call('HEXISTS', task_key(id), 'cancelRequested')
+  return {worker = told[4], caller = told[5], root = told[6], write = told[7], refused = told[8],
+    cancel_requested = told[9] and 1 or 0}
 end
 
 -- How long a task has run, without the time from a suspension to the next claim.
@@ -139,7 +138,7 @@ function end_task(id, how)
   settle_all(id)
   for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
   redis.call('HSET', task, 'reason', how.reason, 'message', how.message, 'endedAt', text(now))
-  redis.call('HDEL', task, 'company', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
+  redis.call('HDEL', task, 'company', 'strict', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
   for field, value in pairs(how.shown) do
     redis.call('HSET', task, field, value)
     store(id, 'bytes', #value)
@@ -174,9 +173,10 @@ local function company_of(worker)
 end
 
 -- A lease has ended. If the worker is lost, any of its tasks may have killed it: they run on in company of at most a
--- quarter as many. Only one that was alone loses an attempt. So does one whose run alone has stopped.
+-- quarter as many suspects. The only suspect of a worker that had other tasks too is alone from then on. Only a task
+-- that was alone loses an attempt. So does one whose run alone has stopped.
 local function lose(id, alone_for_sure, max_attempts)
-  local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts')
+  local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts', 'strict')
   local worker, company = held[1], held[2]
   local all, suspects = 1, 1
   if not alone_for_sure then all, suspects = company_of(worker) end
@@ -190,7 +190,8 @@ local function lose(id, alone_for_sure, max_attempts)
   end
   local of = company and suspects or all
   redis.call('HINCRBY', task_key(id), 'attempts', alone and 1 or 0)
-  redis.call('HSET', task_key(id), 'lost', (company or '') .. ' ' .. (alone and '1' or '0'),
+  if company and suspects == 1 then redis.call('HSET', task_key(id), 'strict', '1') end
+  redis.call('HSET', task_key(id), 'lost', table.concat({company or '', held[4] or '0', alone and '1' or '0'}, ' '),
     'company', text(math.max(1, math.floor(of / COMPANY_SHARE))))
   move(id, 'Waiting')
   join_line(apart_key, id)
@@ -200,7 +201,7 @@ end
 -- suspect may have waited for that.
 local PROVES = {Model = true, Retrieve = true, Tool = true}
 local function clear_of_suspicion(id)
-  if redis.call('HDEL', task_key(id), 'company') == 0 then return end
+  if redis.call('HDEL', task_key(id), 'company', 'strict') == 0 then return end
   local revision = place_of(id).revision
   if redis.call('EXISTS', apart_key(revision)) == 1 then call_worker(revision) end
 end
