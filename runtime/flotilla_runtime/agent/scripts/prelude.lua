@@ -63,7 +63,7 @@ local function push(id, texts, caller)
   end
   if not length then return nil end
   store(id, 'journalBytes', bytes, caller)
-  redis.call('SPUBLISH', prefix .. 'events:' .. id, text(length))
+  redis.pcall('SPUBLISH', prefix .. 'events:' .. id, text(length))
   return length
 end
 
