@@ -56,15 +56,14 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """The two clocks of a run: a monotonic one in seconds, and the time of day in milliseconds."""
+    """The clock of a run, which does not jump. The time of day is Redis'."""
 
     monotonic_seconds: Callable[[], float]
-    wall_ms: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What every run of a worker uses: the worker's name, the journal, the calls and the clocks."""
+    """What every run of a worker uses: the worker's name, the journal, the calls and the clock."""
 
     worker: str
     journal: TaskJournal
