@@ -15,8 +15,9 @@ import structlog
 
 from flotilla_runtime.agent.budgets import Budget
 from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.effects import RunSettings
 from flotilla_runtime.agent.endings import Ending, of_error, of_result
-from flotilla_runtime.agent.engine import Engine, RunSettings
+from flotilla_runtime.agent.engine import Engine
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import AgentError
 from flotilla_runtime.agent.history import History, read
