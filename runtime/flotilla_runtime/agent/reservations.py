@@ -34,8 +34,9 @@ def reserved(
         least = max(least, prompts.answer_tokens(context_tokens))
     max_tokens = min(wanted, max(affordable, least))
     needed = _amount(prompt, max_tokens, pricing)
-    again = _amount(2 * prompt, max_tokens, pricing)  # one try may fail after the prompt was read
-    amount = again if _fits(again, budget) else needed
+    again = _amount(2 * prompt, 2 * max_tokens, pricing)  # one try may break off at its last token
+    read_again = _amount(2 * prompt, max_tokens, pricing)  # or at its first
+    amount = next((one for one in (again, read_again) if _fits(one, budget)), needed)
     cut = replace(request, max_tokens=max_tokens, prompt_tokens=prompt, allowance_tokens=amount.tokens)
     return cut, amount
 
