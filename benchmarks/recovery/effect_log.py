@@ -1,0 +1,33 @@
+"""What arrived at the effect server and at the models, as the checker sees it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.log import lines_of
+from recovery.plans import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One request. `at` is in milliseconds since the epoch; `applied` says whether it had an effect."""
+
+    at: int
+    kind: str
+    task: int
+    step: str
+    key: str = ""
+    applied: bool = True
+
+
+def arrivals_of(path: Path) -> list[Arrival]:
+    """The arrivals in the log of the effect server."""
+    return [Arrival(**line) for line in lines_of(path)]
+
+
+def model_arrivals_of(path: Path) -> list[Arrival]:
+    """The generations that began, in the log of the engine doubles."""
+    return [
+        Arrival(at=line["at"], kind=Kind.MODEL, task=line["task"], step=line["step"])
+        for line in lines_of(path)
+        if line["is_whole"] is None
+    ]

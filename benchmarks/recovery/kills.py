@@ -1,0 +1,33 @@
+"""Which process is killed when, drawn from a seed. Pure.
+
+Half of the kills hit workers, whose deaths are what the runtime must recover from most often.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fleet.site import Part
+
+SHARES: Final[Mapping[Part, int]] = {Part.WORKER: 8, Part.DOUBLE: 4, Part.GATEWAY: 2, Part.REDIS: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A kill: of one process of a part, so many seconds after the first task was submitted."""
+
+    after_seconds: float
+    part: Part
+    number: int
+
+
+def kills_of(seed: int, count: int, seconds: float, sizes: Mapping[Part, int]) -> tuple[Planned, ...]:
+    """So many kills within this time, in the order of time."""
+    drawn = random.Random(f"{seed}/kills")
+    times = sorted(drawn.uniform(0, seconds) for _ in range(count))
+    parts = drawn.choices(tuple(SHARES), weights=tuple(SHARES.values()), k=count)
+    return tuple(
+        Planned(after_seconds=after, part=part, number=drawn.randrange(sizes[part]))
+        for after, part in zip(times, parts, strict=True)
+    )
