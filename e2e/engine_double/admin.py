@@ -8,6 +8,7 @@ from pydantic import RootModel
 
 from engine_double.engine import Engine
 from engine_double.faults import Faults, FaultSwitch, Hang, MetricsFault, crash
+from engine_double.plans import NamedPlans, Plan
 from engine_double.refusals import parsed
 from engine_double.replies import Script, ScriptedReply
 from engine_double.shapes import JSON
@@ -22,8 +23,9 @@ class ScriptedReplies(RootModel[list[ScriptedReply]]):
 class Admin:
     """The handlers of the paths under /admin."""
 
-    def __init__(self, script: Script, switch: FaultSwitch, engine: Engine) -> None:
+    def __init__(self, script: Script, plans: dict[str, Plan], switch: FaultSwitch, engine: Engine) -> None:
         self._script = script
+        self._plans = plans
         self._switch = switch
         self._engine = engine
         self._seen: deque[JSON] = deque(maxlen=REMEMBERED_REQUESTS)
@@ -34,6 +36,7 @@ class Admin:
         return [
             web.post("/admin/replies", self._add_replies),
             web.delete("/admin/replies", self._clear_replies),
+            web.post("/admin/plans", self._add_plans),
             web.post("/admin/faults", self._set_faults),
             web.post("/admin/crash", self._crash),
             web.get("/admin/requests", self._requests),
@@ -50,6 +53,10 @@ class Admin:
     async def _clear_replies(self, _request: web.Request) -> web.Response:
         self._script.clear()
         return web.json_response({"remaining": 0})
+
+    async def _add_plans(self, request: web.Request) -> web.Response:
+        self._plans.update(parsed(await request.read(), NamedPlans).root)
+        return web.json_response({"plans": sorted(self._plans)})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         faults = parsed(await request.read(), Faults)

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine_double.faults import Faults
+from engine_double.plans import Plan
 from engine_double.replies import ScriptedReply
 from engine_double.work import Limits, Speeds
 
@@ -42,7 +43,11 @@ class Configuration(BaseModel):
     reply_tokens: Count = 32
     """The length of a reply that is not scripted, unless the caller sets a lower limit."""
     embedding_dimension: Count = 384
+    prompt_tokens_details: bool = False
+    """Whether usage says how many tokens of the prompt were in the cache; vLLM's argument has this name."""
     script: tuple[ScriptedReply, ...] = ()
+    plans: dict[str, Plan] = {}
+    """Plans by their names; see engine_double.plans."""
     faults: Faults = Faults()
 
     @model_validator(mode="after")
@@ -92,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=None, dest="prefix_caching"
     )
+    arguments.add_argument("--enable-prompt-tokens-details", action="store_true", default=None)
     return arguments
 
 
@@ -106,6 +112,7 @@ def configuration(options: argparse.Namespace) -> Configuration:
         "max_model_len": options.max_model_len,
         "max_num_seqs": options.max_num_seqs,
         "prefix_caching": options.prefix_caching,
+        "prompt_tokens_details": options.enable_prompt_tokens_details,
         "faults": options.faults,
     }
     merged = base.model_dump() | {name: value for name, value in given.items() if value is not None}

@@ -19,12 +19,21 @@ ADMINISTRATION = "/admin/"  # the double's own
 
 
 class RefusedError(Exception):
-    """An error answer: its status, type and text, and the parameter at fault."""
+    """An error answer: its status, type and text, the parameter at fault, and the header Retry-After."""
 
-    def __init__(self, status: int, kind: str, problem: str, parameter: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        problem: str,
+        parameter: str | None = None,
+        *,
+        retry_after: str | None = None,
+    ) -> None:
         super().__init__(problem)
         self.status = status
         self.body = shapes.error(status, kind, problem, parameter)
+        self.headers = {} if retry_after is None else {"Retry-After": retry_after}
 
 
 @web.middleware
@@ -33,7 +42,7 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except RefusedError as refused:
-        return web.json_response(refused.body, status=refused.status)
+        return web.json_response(refused.body, status=refused.status, headers=refused.headers)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as missing:
         return web.json_response({"detail": missing.reason}, status=missing.status)
 

@@ -8,6 +8,7 @@ reply with a pattern and without `times` answers every request that matches it.
 import json
 import re
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,12 +19,12 @@ Pattern = Annotated[str, Field(max_length=1000)]
 
 
 class ScriptedCall(BaseModel):
-    """A tool call in a scripted reply."""
+    """A tool call in a scripted reply; arguments that are a text are said as they are, JSON or not."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] | str = {}
 
 
 class ScriptedReply(BaseModel):
@@ -40,6 +41,8 @@ class ScriptedReply(BaseModel):
     times: Annotated[int, Field(ge=1)] | None = 1
     status: Annotated[int, Field(ge=400, le=599)] | None = None
     """Answer with this error instead."""
+    retry_after: str | None = None
+    """The header Retry-After of the error."""
     delay_seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -63,12 +66,25 @@ class Reply:
         """The whole reply as text, which fills the KV cache."""
         return self.content + "".join(call.name + call.arguments for call in self.tool_calls)
 
-    def deltas(self) -> list["Delta"]:
-        """The reply token by token; at least one."""
+    def deltas(self, *, argument_characters: int | None = None, interleaved: bool = False) -> list["Delta"]:
+        """The reply token by token; at least one.
+
+        Arguments are cut after so many characters, else where their tokens end. Interleaved calls come in
+        turn, a piece of each.
+        """
         spoken = [Delta(content=piece) for piece in pieces(self.content)]
-        for number, call in enumerate(self.tool_calls):
-            spoken.append(Delta(call=number, name=call.name))
-            spoken.extend(Delta(call=number, arguments=piece) for piece in pieces(call.arguments))
+        calls = [
+            [
+                Delta(call=number, name=call.name),
+                *(
+                    Delta(call=number, arguments=piece)
+                    for piece in pieces(call.arguments, argument_characters)
+                ),
+            ]
+            for number, call in enumerate(self.tool_calls)
+        ]
+        in_order = chain.from_iterable(zip_longest(*calls) if interleaved else calls)
+        spoken.extend(delta for delta in in_order if delta is not None)
         return spoken or [Delta(content="")]
 
 
@@ -126,11 +142,13 @@ def _fits(reply: ScriptedReply, texts: list[str]) -> bool:
 
 def scripted(reply: ScriptedReply) -> Reply:
     """The reply that a script's entry stands for."""
-    calls = tuple(
-        ToolCall(name=call.name, arguments=json.dumps(call.arguments, separators=(", ", ": ")))
-        for call in reply.tool_calls
-    )
+    calls = tuple(ToolCall(name=call.name, arguments=arguments_text(call)) for call in reply.tool_calls)
     return Reply(content=reply.content, tool_calls=calls)
+
+
+def arguments_text(call: ScriptedCall) -> str:
+    """The arguments as the model writes them."""
+    return call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
 
 
 def filler_reply(tokens: int) -> Reply:

@@ -8,16 +8,18 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from engine_double import shapes, text
+from engine_double import bodies, shapes, text
 from engine_double.admin import Admin
+from engine_double.choosing import Chosen, chosen, from_script, rest_of
 from engine_double.configuration import Configuration, Task
-from engine_double.engine import Engine, EventQueue
+from engine_double.engine import Engine
 from engine_double.faults import FaultSwitch, Hang, MetricsFault
 from engine_double.metrics import EngineMetrics, Identity
 from engine_double.refusals import Body, RefusedError, asking_for, errors_answered, parsed
-from engine_double.replies import Delta, FinishedBy, Reply, Script, filler_reply, scripted
+from engine_double.replies import Delta, FinishedBy, Reply, Script, filler_reply
 from engine_double.simulator import Simulator
-from engine_double.work import FinishReason, Generated, Request
+from engine_double.streams import Spoken, Stream, until_finished
+from engine_double.work import FinishReason, Request
 
 MAX_BODY_BYTES = 64 * 1024**2
 
@@ -30,6 +32,7 @@ class Server:
         self._guards = [asking_for(key)] if key else []
         self._script = Script()
         self._script.add(list(configuration.script))
+        self._plans = dict(configuration.plans)
         self._switch = FaultSwitch(configuration.faults)
         identity = Identity(
             model=configuration.model,
@@ -42,7 +45,7 @@ class Server:
         self._engine = Engine(Simulator(configuration.speeds(), configuration.limits()), self._metrics)
         self._engine.set_hanging(self._switch.faults.hang is not Hang.NONE)
         self._numbers = itertools.count(1)
-        self._admin = Admin(self._script, self._switch, self._engine)
+        self._admin = Admin(self._script, self._plans, self._switch, self._engine)
 
     def application(self) -> web.Application:
         """The routes, with the engine's loop running beside them."""
@@ -52,6 +55,7 @@ class Server:
         if self._configuration.task is Task.GENERATE:
             application.router.add_post("/v1/chat/completions", self._chat)
             application.router.add_post("/v1/completions", self._completion)
+            application.router.add_post("/tokenize", self._tokenize)
         else:
             application.router.add_post("/v1/embeddings", self._embed)
         application.router.add_get("/v1/models", self._models)
@@ -69,51 +73,43 @@ class Server:
         await asyncio.gather(loop, return_exceptions=True)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = await self._accept(request, shapes.ChatRequest)
-        texts = [text.message_text(message) for message in body.messages]
-        prompt = text.rendered_chat(body.messages, body.tools or ())
-        return await self._generate(request, body, prompt, await self._scripted(texts), chat=True)
+        body = await self._accept(request, bodies.ChatRequest)
+        prompt = _prompt(body)
+        choice = chosen(body, request.headers.get("X-Session-Id", ""), self._script, self._plans)
+        return await self._generate(request, body, prompt, choice, chat=True)
 
     async def _completion(self, request: web.Request) -> web.StreamResponse:
-        body = await self._accept(request, shapes.CompletionRequest)
+        body = await self._accept(request, bodies.CompletionRequest)
         prompt = body.prompt if isinstance(body.prompt, str) else "".join(body.prompt)
-        return await self._generate(
-            request, body, text.padded(prompt), await self._scripted([prompt]), chat=False
-        )
+        choice = from_script(self._script, [prompt]) or Chosen()
+        return await self._generate(request, body, text.padded(prompt), choice, chat=False)
 
-    async def _scripted(self, texts: list[str]) -> Reply | None:
-        entry = self._script.take(texts)
-        if entry is None:
-            return None
-        await asyncio.sleep(entry.delay_seconds)
-        if entry.status is not None:
-            raise RefusedError(entry.status, "InternalServerError", "scripted error")
-        return scripted(entry)
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        asked = (await self._accept(request, bodies.AnyTokenizeRequest)).root
+        prompt = _prompt(asked) if isinstance(asked, bodies.TokenizeChatRequest) else asked.prompt
+        return web.json_response(shapes.tokenized(text.tokens_in(prompt), self._configuration.max_model_len))
 
     async def _generate(
-        self,
-        request: web.Request,
-        body: shapes.Generation,
-        prompt: str,
-        reply: Reply | None,
-        *,
-        chat: bool,
+        self, request: web.Request, body: bodies.Generation, prompt: str, choice: Chosen, *, chat: bool
     ) -> web.StreamResponse:
+        await asyncio.sleep(choice.delay_seconds)
+        if choice.refused is not None:
+            raise choice.refused
         prompt_tokens = text.tokens_in(prompt)
         limit = self._limit(prompt_tokens, body)
+        reply = choice.reply
         if reply is None:
             reply = filler_reply(limit if body.ignore_eos else self._configuration.reply_tokens)
-        deltas = reply.deltas()
-        finished_by: FinishedBy = "tool_calls" if reply.tool_calls else "stop"
-        if len(deltas) > limit or (body.ignore_eos and len(deltas) == limit):
-            deltas, finished_by = deltas[:limit], "length"
-        number = next(self._numbers)
+        if isinstance(body, bodies.ChatRequest):
+            reply = rest_of(reply, body)
+        deltas, finished_by = self._cut_to(limit, reply, body, is_forced=choice.is_forced)
         answer = shapes.Answer(
-            id=f"{'chatcmpl' if chat else 'cmpl'}-{number:016x}",
+            id=f"{'chatcmpl' if chat else 'cmpl'}-{next(self._numbers):016x}",
             model=self._configuration.model,
             created=int(time.time()),
             chat=chat,
             prompt_tokens=prompt_tokens,
+            has_details=self._configuration.prompt_tokens_details,
         )
         work = Request(
             id=answer.id,
@@ -124,45 +120,31 @@ class Server:
         )
         async with self._engine.request(work) as events:
             if body.stream:
-                return await self._stream(
-                    request, answer, deltas, finished_by, events, with_usage=body.wants_usage
+                spoken = Spoken(
+                    answer=answer,
+                    deltas=deltas,
+                    finished_by=finished_by,
+                    with_usage=body.wants_usage,
+                    with_continuous_usage=body.wants_continuous_usage,
                 )
-            await _until_finished(events)
-        return web.json_response(shapes.whole(answer, deltas, finished_by))
+                return await Stream(request, spoken, self._switch.next_stream()).send(events)
+            cached = (await until_finished(events)).record.cached_tokens
+        return web.json_response(shapes.whole(answer, deltas, finished_by, cached))
 
-    async def _stream(
-        self,
-        request: web.Request,
-        answer: shapes.Answer,
-        deltas: list[Delta],
-        finished_by: FinishedBy,
-        events: EventQueue,
-        *,
-        with_usage: bool,
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        await response.prepare(request)
-        if answer.chat:
-            await response.write(shapes.event(shapes.opening(answer)))
-        cut_after = self._switch.faults.cut_streams_after_tokens
-        for number, delta in enumerate(deltas):
-            if number == cut_after:
-                _cut(request)
-                return response
-            await _until_generated(events)
-            last = number == len(deltas) - 1
-            reason = finished_by if last else None
-            chunk = shapes.token(answer, delta, reason, last=last and not with_usage)
-            await response.write(shapes.event(chunk))
-        if with_usage:
-            await response.write(shapes.event(shapes.closing(answer, len(deltas))))
-        await response.write(shapes.DONE)
-        await response.write_eof()
-        await _until_finished(events)
-        return response
+    def _cut_to(
+        self, limit: int, reply: Reply, body: bodies.Generation, *, is_forced: bool
+    ) -> tuple[list[Delta], FinishedBy]:
+        """The reply's tokens up to the limit, and why it ends."""
+        faults = self._switch.faults
+        deltas = reply.deltas(
+            argument_characters=faults.argument_characters, interleaved=faults.interleave_calls
+        )
+        if len(deltas) > limit or (body.ignore_eos and len(deltas) == limit):
+            return deltas[:limit], "length"
+        return deltas, "tool_calls" if reply.tool_calls and not is_forced else "stop"
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
-        body = await self._accept(request, shapes.EmbeddingRequest)
+        body = await self._accept(request, bodies.EmbeddingRequest)
         inputs = [body.input] if isinstance(body.input, str) else body.input
         tokens = [max(1, text.tokens_in(one)) for one in inputs]
         for count in tokens:
@@ -178,7 +160,7 @@ class Server:
                 for place, count in enumerate(tokens)
             ]
             for events in queues:
-                await _until_finished(events)
+                await until_finished(events)
         vectors = [text.embedding(one, self._configuration.embedding_dimension) for one in inputs]
         return web.json_response(
             shapes.embeddings(answer_id, self._configuration.model, int(time.time()), vectors, sum(tokens))
@@ -189,7 +171,12 @@ class Server:
         raw = await request.read()
         status = self._switch.next_request()
         if status is not None:
-            raise RefusedError(status, "InternalServerError", "failed as told")
+            raise RefusedError(
+                status,
+                "InternalServerError",
+                "failed as told",
+                retry_after=self._switch.faults.retry_after,
+            )
         body = parsed(raw, kind)
         self._admin.remember(request, raw)
         model = self._configuration.model
@@ -198,7 +185,7 @@ class Server:
             raise RefusedError(404, "NotFoundError", problem, "model")
         return body
 
-    def _limit(self, prompt_tokens: int, body: shapes.Generation) -> int:
+    def _limit(self, prompt_tokens: int, body: bodies.Generation) -> int:
         """How many tokens the reply may have; refuses a prompt or a limit that exceeds the context."""
         longest = self._configuration.max_model_len
         if body.limit is not None and body.limit > longest:
@@ -254,17 +241,6 @@ def _too_long(longest: int, prompt_tokens: int) -> RefusedError:
     )
 
 
-async def _until_generated(events: EventQueue) -> None:
-    while not isinstance(await events.get(), Generated):
-        continue
-
-
-async def _until_finished(events: EventQueue) -> None:
-    while isinstance(await events.get(), Generated):
-        continue
-
-
-def _cut(request: web.Request) -> None:
-    """Break the connection in the middle of the body, as a dying engine does."""
-    if request.transport is not None:
-        request.transport.abort()
+def _prompt(asked: bodies.Conversation) -> str:
+    """The prompt of a chat as text."""
+    return text.rendered_chat(asked.messages, asked.tools or (), is_continued=asked.continue_final_message)

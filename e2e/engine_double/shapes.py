@@ -1,68 +1,14 @@
-"""The request bodies that the double reads, and its answers with the same JSON keys as vLLM's."""
+"""The double's answers, with the same JSON keys as vLLM's."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from engine_double.replies import Delta, FinishedBy
 
 JSON = dict[str, Any]
 FINGERPRINT = "engine-double"
-MaxTokens = Annotated[int, Field(ge=1)]
-
-
-class StreamOptions(BaseModel):
-    """What a stream contains besides tokens."""
-
-    include_usage: bool = False
-
-
-class Generation(BaseModel):
-    """The fields that chat and completion requests share."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str | None = None
-    max_tokens: MaxTokens | None = None
-    max_completion_tokens: MaxTokens | None = None
-    ignore_eos: bool = False
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-
-    @property
-    def limit(self) -> int | None:
-        """The caller's limit under either of its names."""
-        return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether the stream ends with a chunk of token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
-
-class ChatRequest(Generation):
-    """POST /v1/chat/completions."""
-
-    messages: Annotated[list[JSON], Field(min_length=1)]
-    tools: list[JSON] | None = None
-
-
-class CompletionRequest(Generation):
-    """POST /v1/completions."""
-
-    prompt: str | list[str]
-
-
-class EmbeddingRequest(BaseModel):
-    """POST /v1/embeddings."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str | None = None
-    input: str | list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +20,8 @@ class Answer:
     created: int
     chat: bool
     prompt_tokens: int
+    has_details: bool = False
+    """Whether the counts say how many tokens of the prompt were in the cache."""
 
     @property
     def object_name(self) -> str:
@@ -90,14 +38,15 @@ def usage(prompt_tokens: int, completion_tokens: int) -> JSON:
     }
 
 
-def full_usage(prompt_tokens: int, completion_tokens: int) -> JSON:
+def full_usage(prompt_tokens: int, completion_tokens: int, details: JSON | None = None) -> JSON:
     """The token counts, as in a whole answer."""
-    details = {"prompt_tokens_details": None, "completion_tokens_details": None}
-    return usage(prompt_tokens, completion_tokens) | details
+    all_details = {"prompt_tokens_details": details, "completion_tokens_details": None}
+    return usage(prompt_tokens, completion_tokens) | all_details
 
 
-def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy) -> JSON:
+def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy, cached_tokens: int = 0) -> JSON:
     """An answer that is not streamed."""
+    details = {**_details(cached_tokens), "multimodal_tokens": None} if answer.has_details else None
     ending = {"logprobs": None, "finish_reason": finished_by, "stop_reason": None, "token_ids": None}
     if answer.chat:
         said: JSON = {"message": message(answer, deltas)}
@@ -113,12 +62,16 @@ def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy) -> J
         "choices": [{"index": 0, **said, **ending, "routed_experts": None}],
         "service_tier": None,
         "system_fingerprint": FINGERPRINT,
-        "usage": full_usage(answer.prompt_tokens, len(deltas)),
+        "usage": full_usage(answer.prompt_tokens, len(deltas), details),
         **extra,
         "kv_transfer_params": None,
         "ec_transfer_params": None,
         "metrics": None,
     }
+
+
+def _details(cached_tokens: int) -> JSON:
+    return {"cached_tokens": cached_tokens, "created_cache_tokens": 0}
 
 
 def message(answer: Answer, deltas: Sequence[Delta]) -> JSON:
@@ -177,12 +130,26 @@ def token(answer: Answer, delta: Delta, finished_by: FinishedBy | None, *, last:
     return chunk | {"system_fingerprint": FINGERPRINT} if last else chunk
 
 
-def closing(answer: Answer, completion_tokens: int) -> JSON:
+def closing(answer: Answer, completion_tokens: int, cached_tokens: int = 0) -> JSON:
     """The chunk of token counts."""
-    chunk = _chunk(answer, [])
-    return chunk | {
-        "usage": usage(answer.prompt_tokens, completion_tokens),
-        "system_fingerprint": FINGERPRINT,
+    chunk = counted(_chunk(answer, []), answer, completion_tokens)
+    if answer.has_details:
+        chunk["usage"]["prompt_tokens_details"] = _details(cached_tokens)
+    return chunk | {"system_fingerprint": FINGERPRINT}
+
+
+def counted(chunk: JSON, answer: Answer, completion_tokens: int) -> JSON:
+    """A chunk with the token counts so far."""
+    return chunk | {"usage": usage(answer.prompt_tokens, completion_tokens)}
+
+
+def tokenized(tokens: int, max_model_len: int) -> JSON:
+    """The answer to POST /tokenize; the tokens have numbers, and nothing else is known of them."""
+    return {
+        "count": tokens,
+        "max_model_len": max_model_len,
+        "tokens": list(range(tokens)),
+        "token_strs": None,
     }
 
 

@@ -19,9 +19,10 @@ def tokens_in(text: str) -> int:
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
-def pieces(text: str) -> list[str]:
-    """The text token by token."""
-    return [text[start : start + CHARACTERS_PER_TOKEN] for start in range(0, len(text), CHARACTERS_PER_TOKEN)]
+def pieces(text: str, characters: int | None = None) -> list[str]:
+    """The text token by token, or in pieces of so many characters."""
+    size = characters or CHARACTERS_PER_TOKEN
+    return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def padded(text: str) -> str:
@@ -29,13 +30,15 @@ def padded(text: str) -> str:
     return text.ljust(tokens_in(text) * CHARACTERS_PER_TOKEN)
 
 
-def rendered_chat(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> str:
-    """The prompt text of a conversation, up to where the answer begins."""
+def rendered_chat(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], *, is_continued: bool = False
+) -> str:
+    """The prompt text of a conversation, up to where the answer begins or goes on."""
     lines = [padded(f"tools:{json.dumps(tools, sort_keys=True)}")] if tools else []
     lines += [
         padded(f"<|{message.get('role', '')}|>") + padded(message_text(message)) for message in messages
     ]
-    return "".join(lines) + padded("<|assistant|>")
+    return "".join(lines) + ("" if is_continued else padded("<|assistant|>"))
 
 
 def message_text(message: Mapping[str, Any]) -> str:
