@@ -1,7 +1,7 @@
 """Logs of servers that are killed: one JSON object a line, each line one write.
 
-What was written outlives its process, because the kernel has it. A last line that its writer did not finish is
-left out: nobody has got an answer for it.
+What was written outlives its process, because the kernel has it. A last line that its writer did not finish
+is left out: nobody has got an answer for it.
 """
 
 import json

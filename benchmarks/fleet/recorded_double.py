@@ -1,4 +1,4 @@
-"""An engine double that records its generations: `python -m fleet.recorded_double LOG --config FILE --port N`.
+"""An engine double that records its generations: `python -m fleet.recorded_double LOG --config FILE …`.
 
 Each line of the log is one generation that began, or one that ended, whole or broken off. So the log has the
 model's own count of tokens. What a killed double had begun and not ended is told by its beginning alone.

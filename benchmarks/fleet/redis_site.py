@@ -14,7 +14,7 @@ import redis
 from flotilla_runtime.contract import RedisTopology
 from local_cluster.processes import Daemon, free_port
 
-PASSWORD: Final = "correct horse"  # noqa: S105
+PASSWORD: Final = "correct horse"
 WAITED_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
 SETTINGS: Final = {
@@ -41,7 +41,7 @@ class Server:
         told = {**SETTINGS, "port": str(self.port), "dir": str(place), **settings}
         arguments = [part for key, value in told.items() for part in (f"--{key}", value)]
         self._daemon = Daemon(name, ["redis-server", *arguments], directory=place, dies_with_parent=True)
-        self.client: Final = redis.Redis(
+        self.client: Final[Any] = redis.Redis(
             host="127.0.0.1", port=self.port, password=PASSWORD, decode_responses=True, socket_timeout=5
         )
 

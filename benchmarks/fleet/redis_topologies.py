@@ -32,14 +32,16 @@ class SentinelRedis:
             directory=folder,
             dies_with_parent=True,
         )
-        self._asked = redis.Redis(host="127.0.0.1", port=self._port, decode_responses=True, socket_timeout=5)
+        self._asked: Any = redis.Redis(
+            host="127.0.0.1", port=self._port, decode_responses=True, socket_timeout=5
+        )
 
     def start(self) -> None:
         """Start the servers, then Sentinel."""
         first, second = self.servers
         first.start()
         second.start()
-        second.client.replicaof("127.0.0.1", first.port)  # type: ignore[no-untyped-call]
+        second.client.replicaof("127.0.0.1", first.port)
         (self._folder / "sentinel.conf").write_text(
             f"port {self._port}\nbind 127.0.0.1\ndir {self._folder}\n"
             f"sentinel monitor {MASTER} 127.0.0.1 {first.port} 1\n"
@@ -74,6 +76,7 @@ class SentinelRedis:
         killed.kill()
         wait_until(lambda: self.primary() is not killed, "a failover")
         killed.start()
+        killed.client.replicaof("127.0.0.1", self.primary().port)  # Sentinel would do it after ten seconds
         wait_until(self._is_whole, "a primary with its replica, after a failover")
 
     def stop(self) -> None:
@@ -127,8 +130,11 @@ class ClusterRedis:
 
     def primary(self) -> Server:
         """The primary of the fleet's slot, as the nodes tell that answer."""
-        nodes = [ClusterNode("127.0.0.1", server.port) for server in self.servers if server.answers()]
-        cluster = RedisCluster(startup_nodes=nodes, password=PASSWORD, require_full_coverage=False)
+        node: Any = ClusterNode
+        nodes = [node("127.0.0.1", server.port) for server in self.servers if server.answers()]
+        cluster: Any = RedisCluster(
+            startup_nodes=nodes, password=PASSWORD, require_full_coverage=False, decode_responses=True
+        )
         try:
             port = cluster.get_node_from_key(self._key).port
         finally:

@@ -1,7 +1,7 @@
 """A fleet of processes on this machine: Redis, gateways, workers, and engine doubles behind HAProxy.
 
-Each process can be killed and is then started again, as a kubelet does with a container: with the same name and
-the same files. All of them die with this process.
+Each process can be killed and is then started again, as a kubelet does with a container: with the same name
+and the same files. All of them die with this process.
 """
 
 import json

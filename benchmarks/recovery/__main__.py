@@ -1,8 +1,8 @@
 """`make bench-recovery`: kill what runs tasks, and count what was lost or happened twice.
 
 Tasks of 20 calls run on three workers; a third makes some calls at the same time. Workers, gateways, Redis
-(fsync Always) and engine doubles are killed with SIGKILL at times drawn from a seed, and start again. A checker
-that shares no code with the runtime then compares Redis with what arrived at the servers:
+(fsync Always) and engine doubles are killed with SIGKILL at times drawn from a seed, and start again. A
+checker that shares no code with the runtime then compares Redis with what arrived at the servers:
 
 - `lost`: tasks that were answered and did not end, and steps of finished tasks that never arrived.
 - `given_up`: tasks that ended without a result.

@@ -8,6 +8,7 @@ import json
 from typing import Any, Final
 
 from flotilla_runtime.agent.context import Context, Task
+
 from recovery.plans import Kind, Step, steps_of, turns_of
 
 MOST_TOKENS: Final = 24

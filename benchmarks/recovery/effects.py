@@ -1,9 +1,9 @@
 """A server whose requests have effects, which it counts: `python -m recovery.effects --port N --log FILE`.
 
-`POST /TOOL` waits, lets the effect happen, waits again and answers, so a client may be killed before and after
-the effect. Each effect is written to the log before it is answered. `book` knows the keys that it has seen, as
-an idempotent tool does. Every other tool has an effect at each request. `POST /happened` says whether there was
-an effect with a key, `GET /happened?task=N&step=NAME` whether there was one of a step.
+`POST /TOOL` waits, lets the effect happen, waits again and answers, so a client may be killed before and
+after the effect. Each effect is written to the log before it is answered. `book` knows the keys that it has
+seen, as an idempotent tool does. Every other tool has an effect at each request. `POST /happened` says
+whether there was an effect with a key, `GET /happened?task=N&step=NAME` whether there was one of a step.
 
 A client that goes away changes nothing: what has arrived happens, and counts as happened from then on.
 """

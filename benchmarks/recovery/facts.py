@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis import Redis
-
 FINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 COUNT = 1000
 
@@ -56,8 +54,8 @@ def entries_of(texts: Iterable[str]) -> tuple[Entry, ...]:
     )
 
 
-def tasks_in(client: "Redis[str]", fleet: str) -> dict[str, TaskFacts]:
-    """All tasks of a fleet, by id."""
+def tasks_in(client: Any, fleet: str) -> dict[str, TaskFacts]:
+    """All tasks of a fleet, by id. `client` is one of redis-py, with decoded answers."""
     prefix = f"flotilla:{{{fleet}}}:"
     ids = [key.removeprefix(f"{prefix}task:") for key in client.scan_iter(f"{prefix}task:*", count=COUNT)]
     found = {}
@@ -68,7 +66,7 @@ def tasks_in(client: "Redis[str]", fleet: str) -> dict[str, TaskFacts]:
     return found
 
 
-def statuses_in(client: "Redis[str]", fleet: str, ids: Iterable[str]) -> list[str]:
+def statuses_in(client: Any, fleet: str, ids: Iterable[str]) -> list[str]:
     """The statuses of these tasks, empty for one that is not there."""
     with client.pipeline(transaction=False) as pipeline:
         for task_id in ids:

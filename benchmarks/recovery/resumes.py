@@ -1,8 +1,8 @@
 """How long tasks stood still after their worker was killed: until their next call. Pure.
 
 A task that stands before an Unsafe call whose effect is unknown makes no call, because it must not. It has
-come so far when it asks `reconcile` or is suspended, and that counts as its next call. So does its end. A task
-that ends or is suspended by what the worker sent before its death has not stood still.
+come so far when it asks `reconcile` or is suspended, and that counts as its next call. So does its end. A
+task that ends or is suspended by what the worker sent before its death has not stood still.
 """
 
 import math

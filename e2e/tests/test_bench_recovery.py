@@ -121,7 +121,9 @@ def test_what_the_runtime_may_do_is_no_fault() -> None:
 def test_the_checker_shares_no_code_with_the_runtime(module: Any) -> None:
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     ours = {name for name in imported if name.split(".")[0] in ("flotilla_runtime", "recovery", "fleet")}
     assert ours <= {"recovery.effect_log", "recovery.facts", "recovery.plans", "fleet.log"}
 
@@ -152,8 +154,10 @@ HELD = (claimed("worker-1", 1), intended("a", 9))
             [5.0],
             id="a task that must not make its call has come so far",
         ),
-        pytest.param((*HELD, done("a", 9.5), entry("Ended", 9.9)), [], id="one that had ended stood not still"),
-        pytest.param((*HELD, entry("Ended", 10.1)), [], id="nor one whose end was under way"),
+        pytest.param(
+            (*HELD, done("a", 9.5), entry("Ended", 9.9)), [], id="one that had ended was not held up"
+        ),
+        pytest.param((*HELD, entry("Ended", 10.1)), [], id="nor one whose end was sent"),
         pytest.param(
             (*HELD, entry("Suspended", 9.5, call="a"), claimed("worker-2", 30), intended("b", 30)),
             [],
