@@ -10,32 +10,16 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from engine_double.__main__ import serve
 from engine_double.configuration import parse
 from engine_double.work import FinishReason, Record, Request
+from fleet.generations import Generation
 from fleet.log import Log
 
 MARKER: Final = re.compile(r"\[task (?P<task>\d+) (?P<step>[^\]]+)\]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """One generation as it began or ended; `at` is in milliseconds since the epoch.
-
-    `task` and `step` are what the prompt names in brackets. `is_whole` is None at the beginning.
-    """
-
-    id: str
-    at: int
-    task: int
-    step: str
-    prompt_tokens: int
-    generated_tokens: int = 0
-    is_whole: bool | None = None
 
 
 class Recorder:

@@ -8,7 +8,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -58,7 +58,7 @@ class Shape:
 
     worker: Mapping[str, Any]
     queue: Mapping[str, Any] = field(default_factory=dict)
-    model: Mapping[str, Any] = field(default_factory=dict)
+    models: Sequence[Mapping[str, Any]] = ({},)
     limits: Mapping[str, Any] = field(default_factory=dict)
     double: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 3
@@ -155,14 +155,13 @@ def _workers(folder: Path, shape: Shape, queue: Mapping[str, Any], model_port: i
         "url": f"http://127.0.0.1:{model_port}/v1",
         "model": MODEL,
         "context_tokens": 8192,
-        **shape.model,
     }
     daemons = []
     for number in range(shape.workers):
         config = WorkerConfig.model_validate(
             {
                 "queue": queue,
-                "models": [model],
+                "models": [{**model, **each} for each in shape.models],
                 "limits": shape.limits,
                 "metrics_port": free_port(),
                 **shape.worker,

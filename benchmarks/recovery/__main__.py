@@ -25,11 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from fleet.kills import Planned, kills_of
 from fleet.redis_site import RedisSite
 from fleet.redis_topologies import ClusterRedis, SentinelRedis
 from fleet.site import FLEET, Part
 from recovery.judge import Verdict, judge
-from recovery.kills import Planned, kills_of
 from recovery.resumes import percentile, resume_seconds
 from recovery.run import Outcome, Wanted, run
 from wanted import add_only_print, at_most, conclude, under
@@ -39,6 +39,8 @@ LONGEST_MS: Final = 1500
 KILL_SECONDS: Final = 130.0
 END_SECONDS: Final = 60.0
 SIZES: Final = {Part.WORKER: 3, Part.GATEWAY: 2, Part.DOUBLE: 2, Part.REDIS: 1}
+# Workers' deaths are what the runtime must recover from most often.
+SHARES: Final = {Part.WORKER: 8, Part.DOUBLE: 4, Part.GATEWAY: 2, Part.REDIS: 2}
 FAILOVER_TASKS: Final = 12
 BETWEEN_FAILOVERS_SECONDS: Final = 8.0
 SHOWN: Final = 20
@@ -88,7 +90,7 @@ def killed_anywhere(folder: Path, options: argparse.Namespace) -> dict[str, Any]
         longest_ms=LONGEST_MS,
         kill_seconds=options.seconds,
         end_seconds=END_SECONDS,
-        kills=kills_of(options.seed, options.kills, options.seconds, SIZES),
+        kills=kills_of(options.seed, options.kills, options.seconds, SIZES, SHARES),
         lease_seconds=LEASE_SECONDS,
     )
     return figures_of(run(folder, wanted), options.tasks, options.seed)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.generations import generations_of
 from fleet.log import lines_of
 from recovery.plans import Kind
 
@@ -27,7 +28,7 @@ def arrivals_of(path: Path) -> list[Arrival]:
 def model_arrivals_of(path: Path) -> list[Arrival]:
     """The generations that began, in the log of the engine doubles."""
     return [
-        Arrival(at=line["at"], kind=Kind.MODEL, task=line["task"], step=line["step"])
-        for line in lines_of(path)
-        if line["is_whole"] is None
+        Arrival(at=each.at, kind=Kind.MODEL, task=each.task, step=each.step)
+        for each in generations_of(path)
+        if each.is_whole is None
     ]

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fleet.facts import Entry, TaskFacts
 from recovery.effect_log import Arrival
-from recovery.facts import Entry, TaskFacts
 from recovery.plans import UNSAFE, Kind, Step
 
 CLOCK_MARGIN_MS = 250  # workers count Redis' time on by a clock of their own

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from recovery.facts import Entry, TaskFacts
+from fleet.facts import Entry, TaskFacts
 
 TAKES = "Claimed"
 LEAVES = frozenset({"HandedOver", "Suspended", "Ended"})

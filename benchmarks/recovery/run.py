@@ -17,14 +17,14 @@ from typing import Any, Final
 import httpx
 
 from fleet.caller import Caller, Unknown
+from fleet.facts import FINAL, statuses_in, tasks_in
+from fleet.kills import Planned
 from fleet.redis_site import RedisSite, wait_until
 from fleet.site import FLEET, Part, Shape, Site, answers, site, worker_name
 from local_cluster.processes import Daemon, free_port
 from recovery.effect_log import arrivals_of, model_arrivals_of
-from recovery.facts import FINAL, statuses_in, tasks_in
 from recovery.judge import Evidence
 from recovery.judge import step_of as step_of_call
-from recovery.kills import Planned
 from recovery.plans import TOOLS, Kind, steps_of, turns_of
 from recovery.resumes import Killed
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from fleet import facts
+from fleet.facts import TaskFacts, entries_of
+from fleet.kills import kills_of
 from fleet.log import Log, lines_of
 from fleet.site import Part
-from recovery import effect_log, facts, judge, plans, resumes
-from recovery.__main__ import SIZES, WANTED, counts
+from recovery import effect_log, judge, plans, resumes
+from recovery.__main__ import SHARES, SIZES, WANTED, counts
 from recovery.effect_log import Arrival, arrivals_of, model_arrivals_of
-from recovery.facts import TaskFacts, entries_of
 from recovery.judge import Evidence
-from recovery.kills import SHARES, kills_of
 from recovery.plans import GROUP, STEPS, Kind, Step, steps_of, turns_of
 from recovery.resumes import Killed, percentile, resume_seconds
 from wanted import misses
@@ -125,7 +126,7 @@ def test_the_checker_shares_no_code_with_the_runtime(module: Any) -> None:
         alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
     ours = {name for name in imported if name.split(".")[0] in ("flotilla_runtime", "recovery", "fleet")}
-    assert ours <= {"recovery.effect_log", "recovery.facts", "recovery.plans", "fleet.log"}
+    assert ours <= {"recovery.effect_log", "fleet.facts", "recovery.plans", "fleet.log", "fleet.generations"}
 
 
 def claimed(worker: str, seconds: float) -> dict[str, Any]:
@@ -190,8 +191,8 @@ def test_a_third_of_the_tasks_makes_calls_at_the_same_time() -> None:
 
 
 def test_kills_are_drawn_from_the_seed_and_hit_every_part() -> None:
-    planned = kills_of(3, 100, 60.0, SIZES)
-    assert planned == kills_of(3, 100, 60.0, SIZES) != kills_of(4, 100, 60.0, SIZES)
+    planned = kills_of(3, 100, 60.0, SIZES, SHARES)
+    assert planned == kills_of(3, 100, 60.0, SIZES, SHARES) != kills_of(4, 100, 60.0, SIZES, SHARES)
     assert {one.part for one in planned} == set(SHARES) == set(Part)
     assert {one.number for one in planned if one.part is Part.WORKER} == set(range(SIZES[Part.WORKER]))
     times = [one.after_seconds for one in planned]

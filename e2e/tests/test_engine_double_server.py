@@ -348,12 +348,15 @@ class Notes:
 
     begun: list[tuple[str, int]] = field(default_factory=list)
     done: list[tuple[str, int, FinishReason]] = field(default_factory=list)
+    both_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def began(self, prompt: str, work: Request) -> None:
         self.begun.append((prompt, work.prompt_tokens))
 
     def ended(self, record: Record) -> None:
         self.done.append((record.request.id, record.generated_tokens, record.reason))
+        if len(self.done) == 2:
+            self.both_ended.set()
 
 
 async def test_a_recorder_is_told_of_each_generation_with_its_tokens(doubles: Doubles) -> None:
@@ -366,8 +369,7 @@ async def test_a_recorder_is_told_of_each_generation_with_its_tokens(doubles: Do
         await response.content.readline()
         response.close()
     async with asyncio.timeout(5):
-        while len(notes.done) < 2:
-            await asyncio.sleep(0.01)
+        await notes.both_ended.wait()
     assert ["hello" in prompt for prompt, _ in notes.begun] == [True, False]
     assert notes.begun[0][1] == whole["usage"]["prompt_tokens"]
     assert notes.done[0] == (whole["id"], 5, FinishReason.STOP)

@@ -1,16 +1,10 @@
-"""Which process is killed when, drawn from a seed. Pure.
-
-Half of the kills hit workers, whose deaths are what the runtime must recover from most often.
-"""
+"""Which process is killed when, drawn from a seed. Pure."""
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from fleet.site import Part
-
-SHARES: Final[Mapping[Part, int]] = {Part.WORKER: 8, Part.DOUBLE: 4, Part.GATEWAY: 2, Part.REDIS: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +16,13 @@ class Planned:
     number: int
 
 
-def kills_of(seed: int, count: int, seconds: float, sizes: Mapping[Part, int]) -> tuple[Planned, ...]:
-    """So many kills within this time, in the order of time."""
+def kills_of(
+    seed: int, count: int, seconds: float, sizes: Mapping[Part, int], shares: Mapping[Part, int]
+) -> tuple[Planned, ...]:
+    """So many kills within this time, in the order of time. `shares` says how often each part is hit."""
     drawn = random.Random(f"{seed}/kills")
     times = sorted(drawn.uniform(0, seconds) for _ in range(count))
-    parts = drawn.choices(tuple(SHARES), weights=tuple(SHARES.values()), k=count)
+    parts = drawn.choices(tuple(shares), weights=tuple(shares.values()), k=count)
     return tuple(
         Planned(after_seconds=after, part=part, number=drawn.randrange(sizes[part]))
         for after, part in zip(times, parts, strict=True)
