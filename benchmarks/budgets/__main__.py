@@ -1,8 +1,8 @@
 """`make bench-budgets`: press trees of tasks against each limit, and count what does not add up.
 
 A tree has 15 tasks on four levels, which ask the model 200 times at once. One tree each is limited in steps,
-in tokens and in money. Prompts are in ten scripts, for a model whose tokenizer makes a token of each byte; half
-of the calls go to a server that counts tokens, half to one that does not. Some prompts are refused, some
+in tokens and in money. Prompts are in ten scripts, for a model whose tokenizer makes a token of each byte.
+Half of the calls go to a server that counts tokens, half to one that does not. Some prompts are refused, some
 answers fail, some streams break. First nothing is killed; then trees run until the kills of workers, engine
 doubles and Redis are done. The budgets in Redis, the journals and the model's own count are then compared:
 
