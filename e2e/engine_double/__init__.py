@@ -9,8 +9,8 @@ What it says to a chat is the first of these:
 
 1. A reply of the script that matches (`replies`). The script is a list, its replies are used up, and it is
    lost with the process: good for one conversation.
-2. The turn of the plan that a message of the conversation names or holds (`plans`). Plans need no memory: good
-   for hundreds of agents at once, and for doubles that are killed.
+2. The turn of the plan that a message of the conversation names or holds (`plans`). Plans need no memory:
+   good for hundreds of agents at once, and for doubles that are killed.
 3. What the request forces: a call of the tool that `tool_choice` names, or of the first one for `required`; a
    document that satisfies the schema of `response_format` (`constrained`).
 4. Filler text of `reply_tokens` tokens.

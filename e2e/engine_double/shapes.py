@@ -46,7 +46,6 @@ def full_usage(prompt_tokens: int, completion_tokens: int, details: JSON | None 
 
 def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy, cached_tokens: int = 0) -> JSON:
     """An answer that is not streamed."""
-    details = {**_details(cached_tokens), "multimodal_tokens": None} if answer.has_details else None
     ending = {"logprobs": None, "finish_reason": finished_by, "stop_reason": None, "token_ids": None}
     if answer.chat:
         said: JSON = {"message": message(answer, deltas)}
@@ -62,7 +61,7 @@ def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy, cach
         "choices": [{"index": 0, **said, **ending, "routed_experts": None}],
         "service_tier": None,
         "system_fingerprint": FINGERPRINT,
-        "usage": full_usage(answer.prompt_tokens, len(deltas), details),
+        "usage": full_usage(answer.prompt_tokens, len(deltas), _details(answer, cached_tokens)),
         **extra,
         "kv_transfer_params": None,
         "ec_transfer_params": None,
@@ -70,8 +69,12 @@ def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy, cach
     }
 
 
-def _details(cached_tokens: int) -> JSON:
-    return {"cached_tokens": cached_tokens, "created_cache_tokens": 0}
+def _details(answer: Answer, cached_tokens: int) -> JSON | None:
+    """Where the prompt's tokens came from; vLLM says it of completions only if some were in the cache."""
+    if not answer.has_details or not (answer.chat or cached_tokens):
+        return None
+    created = 0 if answer.chat else None
+    return {"cached_tokens": cached_tokens, "created_cache_tokens": created, "multimodal_tokens": None}
 
 
 def message(answer: Answer, deltas: Sequence[Delta]) -> JSON:
@@ -132,15 +135,17 @@ def token(answer: Answer, delta: Delta, finished_by: FinishedBy | None, *, last:
 
 def closing(answer: Answer, completion_tokens: int, cached_tokens: int = 0) -> JSON:
     """The chunk of token counts."""
-    chunk = counted(_chunk(answer, []), answer, completion_tokens)
-    if answer.has_details:
-        chunk["usage"]["prompt_tokens_details"] = _details(cached_tokens)
-    return chunk | {"system_fingerprint": FINGERPRINT}
+    counts = usage(answer.prompt_tokens, completion_tokens)
+    details = _details(answer, cached_tokens)
+    if details is not None:
+        counts["prompt_tokens_details"] = {key: value for key, value in details.items() if value is not None}
+    return _chunk(answer, []) | {"usage": counts, "system_fingerprint": FINGERPRINT}
 
 
 def counted(chunk: JSON, answer: Answer, completion_tokens: int) -> JSON:
     """A chunk with the token counts so far."""
-    return chunk | {"usage": usage(answer.prompt_tokens, completion_tokens)}
+    counts = usage(answer.prompt_tokens, completion_tokens)
+    return chunk | {"usage": counts | {"completion_tokens_details": None}}
 
 
 def tokenized(tokens: int, max_model_len: int) -> JSON:

@@ -15,6 +15,7 @@ from engine_double.work import Finished
 COMMENT = b": still here\n\n"
 BETWEEN_COMMENTS_SECONDS = 0.1
 FILLER_AT_ONCE = 32
+BETWEEN_ENDLESS_TOKENS_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +81,12 @@ class Stream:
         return is_over
 
     async def _say_without_end(self) -> None:
-        """Filler text, until the caller goes away."""
+        """Filler text, until the caller goes away; fast, but not as fast as the processor can."""
         filler = filler_reply(FILLER_AT_ONCE).deltas()
         for number in count(len(self._spoken.deltas)):
             delta = filler[number % len(filler)]
             await self._say(shapes.token(self._spoken.answer, delta, None, last=False), number)
+            await asyncio.sleep(BETWEEN_ENDLESS_TOKENS_SECONDS)
 
     async def _say(self, chunk: shapes.JSON, tokens: int) -> None:
         if self._spoken.with_continuous_usage:

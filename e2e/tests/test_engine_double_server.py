@@ -18,53 +18,18 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine_double.configuration import Configuration, Task, parse
-from engine_double.recording import UNRECORDED, Recorder
 from engine_double.server import Server
 from engine_double.work import FinishReason, Record, Request
+from tests.support.doubles import Client, Doubles, ask, chat, stream
 
-Client = TestClient[Any, Any]
-FAST = {"decode_step_seconds": 0.001, "prefill_tokens_per_second": 1e6}
 WEATHER = {"name": "weather", "arguments": {"city": "Oslo"}}
-
-
-class Doubles:
-    """Starts doubles and stops them at the end of the test."""
-
-    def __init__(self) -> None:
-        self.clients: list[Client] = []
-
-    async def start(self, *, recorder: Recorder = UNRECORDED, **settings: Any) -> Client:
-        configuration = Configuration.model_validate({"model": "m", **FAST, **settings})
-        server = TestServer(Server(configuration, recorder=recorder).application())
-        client: Client = TestClient(server)
-        await client.start_server()
-        self.clients.append(client)
-        return client
 
 
 @pytest.fixture
 async def doubles() -> AsyncIterator[Doubles]:
     started = Doubles()
     yield started
-    for client in started.clients:
-        await client.close()
-
-
-def chat(content: str = "hello", **more: Any) -> dict[str, Any]:
-    return {"model": "m", "messages": [{"role": "user", "content": content}], **more}
-
-
-async def ask(client: Client, body: dict[str, Any], path: str = "/v1/chat/completions") -> tuple[int, Any]:
-    async with client.post(path, json=body) as response:
-        return response.status, await response.json()
-
-
-async def stream(client: Client, body: dict[str, Any]) -> list[Any]:
-    async with client.post("/v1/chat/completions", json={**body, "stream": True}) as response:
-        assert response.headers["Content-Type"].startswith("text/event-stream")
-        lines = (await response.text()).strip().split("\n\n")
-    assert lines[-1] == "data: [DONE]"
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    await started.stop()
 
 
 async def sample(client: Client, name: str, **labels: str) -> float:
@@ -145,7 +110,7 @@ async def test_a_reply_with_a_pattern_waits_for_its_request_and_lasts(doubles: D
         {"content": "about wind", "matches": "wind", "times": None},
         {"content": "no", "matches": "storm", "status": 503},
     ]
-    await ask(client, script, "/admin/replies")  # type: ignore[arg-type]
+    await ask(client, script, "/admin/replies")
     answers = [await ask(client, chat(text)) for text in ("calm", "wind", "more wind", "storm")]
     assert [status for status, _ in answers] == [200, 200, 200, 503]
     said = [body["choices"][0]["message"]["content"] for status, body in answers if status == 200]

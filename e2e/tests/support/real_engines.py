@@ -39,7 +39,7 @@ EXAMPLE_GROUP = "engines of the example"
 EXAMPLE_ENGINES = pytest.mark.xdist_group(EXAMPLE_GROUP)
 KEY = "the-engines-key"
 EXAMPLE = CHECKOUT / "examples" / "agentfleet.yaml"
-TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-prompt-tokens-details")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,11 +97,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDeclaration:
-    """A function that the model may call; `parameters` is a JSON Schema."""
+    """A function that the model may call; `parameters` is a JSON Schema.
+
+    The arguments of one that `is_strict` satisfy the schema, also those of a forced call, which else are any
+    JSON. An endpoint refuses a schema that it cannot hold the model to.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    is_strict: bool = False
 
     @property
     def document(self) -> dict[str, Any]:
@@ -109,6 +114,8 @@ class ToolDeclaration:
         function: dict[str, Any] = {"name": self.name, "parameters": dict(self.parameters)}
         if self.description:
             function["description"] = self.description
+        if self.is_strict:
+            function["strict"] = True
         return {"type": "function", "function": function}
 
 
