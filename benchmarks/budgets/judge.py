@@ -132,8 +132,13 @@ def _single_calls(
     for task in tasks:
         for entry in task.entries:
             step = _step_of(entry.call)
-            if entry.type == "Done" and entry.fields.get("outcome") == SUCCEEDED and step in whole:
+            if step in whole and _is_one_answer(entry):
                 yield entry.call, _tokens(entry), whole[step]
+
+
+def _is_one_answer(entry: Entry) -> bool:
+    """Whether the call was answered at its first try; a try that failed counts as its reserve."""
+    return entry.type == "Done" and entry.fields["outcome"] == SUCCEEDED and entry.fields.get("tries", 1) == 1
 
 
 def _step_of(call: str) -> str:
