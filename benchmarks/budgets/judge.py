@@ -80,10 +80,12 @@ def _judge_tree(
     if not tasks:
         verdict.note("unended", 1, f"tree {tree} is not in Redis")
         return
-    root = tasks[0].fields
-    verdict.note("unended", sum(not task.has_ended for task in tasks), f"tasks of tree {tree}")
+    root, unended = tasks[0].fields, sum(not task.has_ended for task in tasks)
+    verdict.note("unended", unended, f"tasks of tree {tree}")
     for amount, excess in (*_excess(root), *_excess_by_model(root, generations)):
         verdict.note("overshoot", excess, f"{amount} of tree {tree}")
+    if unended:
+        return  # what its calls hold is no leak yet
     for amount in AMOUNTS:
         verdict.note("leaked", abs(_number(root, f"held{amount}")), f"{amount} of tree {tree} stay reserved")
     used = _number(root, "usedTokens")
