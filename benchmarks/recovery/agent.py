@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.context import Context, Task
 
-from recovery.plans import Kind, Step, steps_of, turns_of
+from fleet.calls import Kind
+from recovery.plans import Step, steps_of, turns_of
 
 MOST_TOKENS: Final = 24
 

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fleet.arrivals import Arrival
+from fleet.calls import UNSAFE, Kind
 from fleet.facts import Entry, TaskFacts
-from recovery.effect_log import Arrival
-from recovery.plans import UNSAFE, Kind, Step
+from recovery.plans import Step
 
 CLOCK_MARGIN_MS = 250  # workers count Redis' time on by a clock of their own
 SUCCEEDED = "Succeeded"

@@ -6,8 +6,9 @@ The agent carries a plan out, and the checker knows from it which effects must h
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import chain
+
+from fleet.calls import Kind
 
 STEPS = 20
 GROUP = 4
@@ -16,18 +17,6 @@ PARALLEL_EVERY = 3  # one task of three makes some of its calls at the same time
 LEAST_MS = 100
 
 
-class Kind(StrEnum):
-    """What a step calls. The values are the tools' names, and paths of the effect server."""
-
-    MODEL = "model"
-    LOOK_UP = "look_up"  # Pure
-    BOOK = "book"  # Idempotent: the server knows the key
-    SHIP = "ship"  # Unsafe, with a reconcile
-    NOTIFY = "notify"  # Unsafe: somebody must resolve it
-
-
-TOOLS = tuple(kind for kind in Kind if kind is not Kind.MODEL)
-UNSAFE = frozenset({Kind.SHIP, Kind.NOTIFY})
 SHARES = {Kind.MODEL: 5, Kind.LOOK_UP: 3, Kind.BOOK: 6, Kind.SHIP: 4, Kind.NOTIFY: 2}
 
 

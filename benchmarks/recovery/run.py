@@ -4,48 +4,32 @@ Each of the three has a thread. What they noted is the evidence, with what stand
 """
 
 import json
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from fleet.arrivals import arrivals_of, model_arrivals_of
 from fleet.caller import Caller, Unknown
+from fleet.calls import EFFECTS, tool_config
+from fleet.effects import LOG, effect_server
 from fleet.facts import FINAL, statuses_in, tasks_in
 from fleet.kills import Planned
-from fleet.redis_site import RedisSite, wait_until
-from fleet.site import FLEET, Part, Shape, Site, answers, site, worker_name
-from local_cluster.processes import Daemon, free_port
-from recovery.effect_log import arrivals_of, model_arrivals_of
+from fleet.redis_site import RedisSite
+from fleet.site import FLEET, Part, Shape, Site, site, worker_name
 from recovery.judge import Evidence
 from recovery.judge import step_of as step_of_call
-from recovery.plans import TOOLS, Kind, steps_of, turns_of
+from recovery.plans import steps_of, turns_of
 from recovery.resumes import Killed
 
 ENTRYPOINT: Final = "recovery.agent:agent"
 LOOK_SECONDS: Final = 0.5
 SUBMITTED_WITHIN: Final = 0.7  # of the time in which processes are killed
-EFFECTS: Final[Mapping[Kind, str]] = {
-    Kind.LOOK_UP: "Pure",
-    Kind.BOOK: "Idempotent",
-    Kind.SHIP: "Unsafe",
-    Kind.NOTIFY: "Unsafe",
-}
-ARGUMENTS: Final = {
-    "type": "object",
-    "properties": {
-        "task": {"type": "integer"},
-        "step": {"type": "string"},
-        "beforeMs": {"type": "integer"},
-        "afterMs": {"type": "integer"},
-    },
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +66,8 @@ class Outcome:
 def run(folder: Path, wanted: Wanted, redis: RedisSite | None = None) -> Outcome:
     """Start everything, run, and collect the evidence."""
     folder.mkdir(parents=True, exist_ok=True)
-    notes, log = Notes(), folder / "effects.jsonl"
-    with effect_server(folder, log) as effects, site(folder, shape(effects, wanted), redis) as fleet:
+    notes = Notes()
+    with effect_server(folder) as effects, site(folder, shape(effects, wanted), redis) as fleet:
         stopping = threading.Event()
         with ThreadPoolExecutor(2) as threads:
             resolving = threads.submit(_resolve_unknown, fleet, effects, notes, stopping)
@@ -99,28 +83,9 @@ def run(folder: Path, wanted: Wanted, redis: RedisSite | None = None) -> Outcome
             submitted=notes.submitted,
             plans={number: tuple(steps_of(_turns(wanted, number))) for number in range(wanted.tasks)},
             tasks=tasks_in(fleet.redis.client(), FLEET),
-            arrivals=[*arrivals_of(log), *model_arrivals_of(fleet.double_log)],
+            arrivals=[*arrivals_of(folder / LOG), *model_arrivals_of(fleet.double_log)],
         )
     return Outcome(notes=notes, evidence=evidence)
-
-
-@contextmanager
-def effect_server(folder: Path, log: Path) -> Iterator[str]:
-    """The server whose effects are counted; its URL."""
-    port = free_port()
-    daemon = Daemon(
-        "effects",
-        [sys.executable, "-m", "recovery.effects", "--port", str(port), "--log", log],
-        directory=folder,
-        dies_with_parent=True,
-    )
-    daemon.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/happened?task=0&step=none"), "the effect server")
-        yield url
-    finally:
-        daemon.kill()
 
 
 def shape(effects: str, wanted: Wanted) -> Shape:
@@ -128,26 +93,13 @@ def shape(effects: str, wanted: Wanted) -> Shape:
     return Shape(
         worker={
             "entrypoint": ENTRYPOINT,
-            "tools": [_tool(kind, effects) for kind in TOOLS],
+            "tools": [tool_config(kind, effects) for kind in EFFECTS],
             "concurrency": 100,
         },
         queue={"lease_seconds": wanted.lease_seconds, "journal_ttl_seconds": 86_400},
         limits={"max_steps": 100, "max_wall_seconds": 3600},
         double={"reply_tokens": 16, "decode_step_seconds": 0.02},
     )
-
-
-def _tool(kind: Kind, effects: str) -> dict[str, Any]:
-    tool: dict[str, Any] = {
-        "name": kind,
-        "description": "A step of the benchmark.",
-        "parameters": ARGUMENTS,
-        "http": {"url": f"{effects}/{kind}"},
-        "effect": EFFECTS[kind],
-    }
-    if kind is Kind.SHIP:
-        tool["reconcile"] = {"http": {"url": f"{effects}/happened"}}
-    return tool
 
 
 def _turns(wanted: Wanted, number: int) -> Any:

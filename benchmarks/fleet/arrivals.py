@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.calls import Kind
 from fleet.generations import generations_of
 from fleet.log import lines_of
-from recovery.plans import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A server whose requests have effects, which it counts: `python -m recovery.effects --port N --log FILE`.
+"""A server whose requests have effects, which it counts: `python -m fleet.effects --port N --log FILE`.
 
 `POST /TOOL` waits, lets the effect happen, waits again and answers, so a client may be killed before and
 after the effect. Each effect is written to the log before it is answered. `book` knows the keys that it has
@@ -10,17 +10,24 @@ A client that goes away changes nothing: what has arrived happens, and counts as
 
 import argparse
 import asyncio
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
+from fleet.arrivals import Arrival, arrivals_of
+from fleet.calls import EFFECTS, Kind
 from fleet.log import Log
-from recovery.effect_log import Arrival, arrivals_of
-from recovery.plans import TOOLS, Kind
+from fleet.site import answers
+from local_cluster.processes import Daemon, free_port, wait_until
 
 KEY: Final = "Idempotency-Key"
+LOG: Final = "effects.jsonl"
+STARTED_SECONDS: Final = 60.0
 
 
 class Effects:
@@ -36,7 +43,7 @@ class Effects:
     def application(self) -> web.Application:
         """The paths."""
         application = web.Application()
-        for tool in TOOLS:
+        for tool in EFFECTS:
             application.router.add_post(f"/{tool}", self._effect)
         application.router.add_post("/happened", self._key_asked)
         application.router.add_get("/happened", self._step_asked)
@@ -70,6 +77,30 @@ class Effects:
     async def _step_asked(self, request: web.Request) -> web.Response:
         step = (int(request.query["task"]), request.query["step"])
         return web.json_response({"happened": step in self._steps})
+
+
+@contextmanager
+def effect_server(folder: Path) -> Iterator[str]:
+    """The server as a process of its own, with its log in this folder; its URL."""
+    port = free_port()
+    daemon = Daemon(
+        "effects",
+        [sys.executable, "-m", "fleet.effects", "--port", str(port), "--log", folder / LOG],
+        directory=folder,
+        dies_with_parent=True,
+    )
+    daemon.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(
+            lambda: answers(f"{url}/happened?task=0&step=none"),
+            part="effects",
+            timeout_seconds=STARTED_SECONDS,
+            daemons=[daemon],
+        )
+        yield url
+    finally:
+        daemon.kill()
 
 
 def main() -> None:
