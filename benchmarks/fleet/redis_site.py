@@ -124,10 +124,10 @@ def password_file(folder: Path) -> str:
     return str(path)
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
+def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = WAITED_SECONDS) -> None:
     """Return once it holds."""
-    deadline = time.monotonic() + WAITED_SECONDS
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {WAITED_SECONDS:.0f} s in vain for {what}")
+            raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(POLL_SECONDS)

@@ -5,6 +5,7 @@ and the same files. All of them die with this process.
 """
 
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -57,6 +58,7 @@ class Shape:
     """How many processes there are, and what their configuration files say."""
 
     worker: Mapping[str, Any]
+    gateway: Mapping[str, Any] = field(default_factory=lambda: {"auth": GatewayAuth.NONE})
     queue: Mapping[str, Any] = field(default_factory=dict)
     models: Sequence[Mapping[str, Any]] = ({},)
     limits: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Site:
 
     redis: RedisSite
     urls: list[str]
+    status_urls: list[str]
     parts: dict[Part, list[Daemon]]
     double_log: Path
 
@@ -84,16 +87,9 @@ class Site:
         daemon.kill()
         daemon.start()
 
-    def count(self, part: Part) -> int:
-        """How many processes of a part there are."""
-        return 1 if part is Part.REDIS else len(self.parts[part])
-
-    def process_id(self, part: Part, number: int) -> int:
-        """The process id of one that runs."""
-        found = self.parts[part][number].pid
-        if found is None:
-            raise RuntimeError(f"{part} {number} does not run: {self.parts[part][number].log_tail()}")
-        return found
+    def peak_mib(self, part: Part) -> float:
+        """The most memory that a process of this part has taken since it was started."""
+        return max(_peak_mib(daemon) for daemon in self.parts[part])
 
 
 def worker_name(number: int) -> str:
@@ -124,11 +120,13 @@ def site(folder: Path, shape: Shape, redis: RedisSite | None = None) -> Iterator
         running = Site(
             redis=servers,
             urls=[f"http://127.0.0.1:{port}" for port in ports],
+            status_urls=[f"http://127.0.0.1:{port}" for port in metrics],
             parts=parts,
             double_log=double_log,
         )
-        for port in metrics:
-            wait_until(lambda port=port: answers(f"http://127.0.0.1:{port}/readyz"), "a ready gateway")  # type: ignore[misc]
+        wait_until(
+            lambda: all(answers(f"{url}/readyz") for url in running.status_urls), "gateways that are ready"
+        )
         wait_until(lambda: answers(f"http://127.0.0.1:{model_port}/v1/models"), "a model that answers")
         yield running
 
@@ -185,10 +183,10 @@ def _gateways(
                 "queue": queue,
                 "namespace": NAMESPACE,
                 "name": NAME,
-                "auth": GatewayAuth.NONE,
                 "limits": shape.limits,
                 "port": port,
                 "metrics_port": metrics_port,
+                **shape.gateway,
             }
         )
         path = _written(folder / f"gateway-{number}.json", config.model_dump_json())
@@ -222,6 +220,14 @@ def _python(folder: Path, name: str, module: str, *arguments: Any, **environment
         environment=environment,
         dies_with_parent=True,
     )
+
+
+def _peak_mib(daemon: Daemon) -> float:
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    if found is None:
+        raise RuntimeError(f"{daemon.name} does not run: {daemon.log_tail()}")
+    return int(found[1]) / 1024
 
 
 def _port(daemon: Daemon) -> int:
