@@ -1,11 +1,13 @@
 """The command `flotilla`, which kubectl also finds as `kubectl flotilla`.
 
-flotilla ask --url URL [--token-file FILE] QUESTION    submit a task to a fleet's gateway and print the answer
+flotilla ask --url URL [--token-file FILE] [--ca-file FILE] QUESTION
+                                                       submit a task to a fleet's gateway and print the answer
 flotilla rebalance NAME [--apply]                      show the moves that would place a set better, or make
 them
 """
 
 import argparse
+import ssl
 import sys
 import uuid
 from collections.abc import Sequence
@@ -36,6 +38,11 @@ def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--token-file",
         type=Path,
         help="a file with the bearer token; - reads the token from standard input (default: send no token)",
+    )
+    asking.add_argument(
+        "--ca-file",
+        type=Path,
+        help="a PEM file with the authorities to trust for https (default: the well-known ones)",
     )
     asking.add_argument(
         "--timeout-seconds",
@@ -77,7 +84,12 @@ def run_ask(arguments: argparse.Namespace) -> int:
         print(f"flotilla: --token-file {arguments.token_file} cannot be read: {problem}", file=sys.stderr)
         return 1
     try:
-        with httpx.Client(base_url=arguments.url, headers=headers, timeout=30) as client:
+        trusted = ssl.create_default_context(cafile=arguments.ca_file) if arguments.ca_file else True
+    except OSError as problem:  # also ssl.SSLError, for a file without a certificate
+        print(f"flotilla: --ca-file {arguments.ca_file} cannot be read: {problem}", file=sys.stderr)
+        return 1
+    try:
+        with httpx.Client(base_url=arguments.url, headers=headers, timeout=30, verify=trusted) as client:
             answer = ask(client, arguments.question, timeout_seconds=arguments.timeout_seconds)
     except (TaskFailedError, httpx.HTTPError) as problem:
         print(f"flotilla: {problem}", file=sys.stderr)

@@ -70,8 +70,8 @@ def whole(answer: Answer, deltas: Sequence[Delta], finished_by: FinishedBy, cach
 
 
 def _details(answer: Answer, cached_tokens: int) -> JSON | None:
-    """Where the prompt's tokens came from; vLLM says it of completions only if some were in the cache."""
-    if not answer.has_details or not (answer.chat or cached_tokens):
+    """Where the prompt's tokens came from; of completions vLLM says less than of chats."""
+    if not answer.has_details:
         return None
     created = 0 if answer.chat else None
     return {"cached_tokens": cached_tokens, "created_cache_tokens": created, "multimodal_tokens": None}

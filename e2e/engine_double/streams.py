@@ -15,7 +15,7 @@ from engine_double.work import Finished
 COMMENT = b": still here\n\n"
 BETWEEN_COMMENTS_SECONDS = 0.1
 FILLER_AT_ONCE = 32
-BETWEEN_ENDLESS_TOKENS_SECONDS = 0.001
+BETWEEN_FILLERS_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,8 @@ class Stream:
         for number in count(len(self._spoken.deltas)):
             delta = filler[number % len(filler)]
             await self._say(shapes.token(self._spoken.answer, delta, None, last=False), number)
-            await asyncio.sleep(BETWEEN_ENDLESS_TOKENS_SECONDS)
+            if number % FILLER_AT_ONCE == 0:
+                await asyncio.sleep(BETWEEN_FILLERS_SECONDS)
 
     async def _say(self, chunk: shapes.JSON, tokens: int) -> None:
         if self._spoken.with_continuous_usage:

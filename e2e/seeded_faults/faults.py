@@ -267,9 +267,9 @@ FAULTS: Final = (
     ),
     Fault(
         name="a task that was cancelled forgets the answer in its journal",
-        path=f"{RUNTIME}/agent/loop.py",
-        sound="    _answered,\n    _cancelled,\n",
-        broken="    _cancelled,\n    _answered,\n",
+        path=f"{RUNTIME}/agent/run.py",
+        sound="            self._engine.bar(reason, REPLAY_SECONDS)\n",
+        broken="            self._engine.stop(reason)\n",
         tests=(f"{RUNTIME_TESTS}/agent/test_loop.py",),
     ),
     Fault(

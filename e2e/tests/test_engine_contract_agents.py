@@ -24,6 +24,7 @@ from flotilla_runtime.agent.models import (
     ToolDeclaration,
     assistant_message,
     continuation,
+    messages_bound,
     prompt_bound,
     tool_message,
 )
@@ -119,6 +120,18 @@ def test_no_prompt_of_any_script_has_more_tokens_than_its_bound(generators: Pair
     assert len(SCRIPTS[script]) < real.json()["count"] <= prompt_bound(asked["messages"], tools)
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_prompt_that_was_counted_grows_by_no_more_than_its_new_messages_bound(
+    generators: Pair, script: str
+) -> None:
+    asked = conversation()
+    asked["messages"][1]["content"] = asked["messages"][3]["content"] = SCRIPTS[script]
+    before, _ = generators.both("/tokenize", {**asked, "messages": asked["messages"][:2]})
+    after, _ = generators.both("/tokenize", asked)
+    added = messages_bound(asked["messages"][2:])
+    assert before.json()["count"] < after.json()["count"] <= before.json()["count"] + added
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_with_a_schema_satisfies_it(generators: Pair, stream: bool) -> None:
     body = chat("Describe a sailor.", response_format=FORMAT, max_tokens=200, temperature=0, stream=stream)
@@ -140,9 +153,7 @@ def test_an_answer_with_a_schema_satisfies_it(generators: Pair, stream: bool) ->
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_forced_call_comes_and_ends_alike(generators: Pair, choice: Any, finish: str, stream: bool) -> None:
-    """Both are asked something that the double has no script for. Without `strict`, vLLM's model may write any
-    JSON as arguments.
-    """
+    """The double has no script for what is asked. Without `strict`, vLLM lets its model write any JSON."""
     tool = {**WEATHER, "function": {**WEATHER_FUNCTION, "strict": True}}
     body = chat("How is it up north?", tools=[tool], tool_choice=choice, max_tokens=120, temperature=0)
     answers = generators.both(CHATS, {**body, "stream": stream})

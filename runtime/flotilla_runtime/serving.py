@@ -1,18 +1,24 @@
 """Serves an ASGI application on a port, over IPv6 and IPv4 where the machine has both.
 
-uvicorn itself binds only one family, so it gets a socket that accepts both. When the block of `serving` ends,
-the server first finishes the requests in flight, for at most `grace_seconds`.
+uvicorn itself binds only one family, so it gets a socket that accepts both. No caller holds a connection for
+longer than `patience` allows. When the block of `serving` ends, the server first finishes the requests in
+flight, for at most `grace_seconds`.
 """
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from flotilla_runtime.connections import BoundedConnection, Patience
+
 BACKLOG = 2048
+PATIENCE = Patience()
 
 
 def listening_socket(port: int) -> socket.socket:
@@ -36,12 +42,19 @@ class Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    application: Any, port: int, *, grace_seconds: int = 5, started_within_seconds: float = 10
+    application: Any,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    patience: Patience = PATIENCE,
+    grace_seconds: int = 5,
+    started_within_seconds: float = 10,
 ) -> AsyncIterator[int]:
-    """Serve while the block runs; yields the port."""
+    """Serve while the block runs, over HTTPS with `tls`; yields the port."""
     listener = listening_socket(port)
     config = uvicorn.Config(
         application,
+        http="h11",
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -49,6 +62,9 @@ async def serving(
         proxy_headers=False,
         timeout_graceful_shutdown=grace_seconds,
     )
+    config.load()
+    config.ssl = tls
+    config.http_protocol_class = partial(BoundedConnection, patience=patience)  # type: ignore[assignment]
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -56,6 +56,16 @@ class RedisServer:
             self._process.wait(10)
             self._process = None
 
+    def pause(self) -> None:
+        """Let the process answer nothing, until it goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """The opposite of `pause`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def ask(self, *command: str) -> str:
         """What redis-cli prints."""
         told = subprocess.run(

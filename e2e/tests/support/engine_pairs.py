@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 E2E = Path(__file__).parents[2]
 TOOL_CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",

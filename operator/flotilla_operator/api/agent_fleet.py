@@ -355,8 +355,8 @@ class Gateway(ApiModel):
     """How many gateway pods run."""
     auth: GatewayAuthentication = GatewayAuthentication()
     """How callers authenticate, and what they may do."""
-    tls: Annotated[Tls | None, NotYet("let an ingress speak HTTPS")] = None
-    """Certificate with which the task API speaks HTTPS instead of HTTP."""
+    tls: Tls | None = None
+    """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer) instead of HTTP."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-gateway`, at which callers reach the task API."""
     pod: Annotated[PodOptionsWithResources, PodRules("spec.gateway.pod")] = PodOptionsWithResources()

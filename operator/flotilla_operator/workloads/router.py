@@ -13,6 +13,7 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
 from flotilla_operator.workloads.engine_key import asks_for_our_key, engine_key_variable
 from flotilla_operator.workloads.engine_pod import engine_selector
 from flotilla_operator.workloads.images import Images
@@ -25,7 +26,6 @@ from flotilla_runtime import contract
 
 ANNOTATION_ENGINE_KEY_MADE = f"{contract.DOMAIN}/engine-key-made"
 COMPONENT = "router"
-TLS_DIRECTORY = "/var/run/flotilla/tls"
 KEYS_DIRECTORY = "/var/run/flotilla/keys"
 STOP_SECONDS = 30
 RUN_DIRECTORY = str(contract.RouterConfig.model_fields["run_directory"].default)
@@ -160,8 +160,8 @@ def _pod_parts(
         volumes.append({"name": "keys", "secret": {"secretName": spec.router.auth_secret_ref.name}})
         our_mounts.append({"name": "keys", "mountPath": KEYS_DIRECTORY, "readOnly": True})
     if spec.router.tls is not None:
-        volumes.append(_certificate(spec.router.tls.secret_ref.name))
-        mount = {"name": "tls", "mountPath": TLS_DIRECTORY, "readOnly": True}
+        volume, mount = certificate_volume(spec.router.tls)
+        volumes.append(volume)
         our_mounts, run_mounts = [*our_mounts, mount], [*run_mounts, mount]
     return objects.PodParts(
         init_containers=[_renderer(images, our_mounts)],
@@ -172,14 +172,6 @@ def _pod_parts(
         termination_grace_seconds=spec.drain.deadline_seconds + STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )
-
-
-def _certificate(secret: str) -> Manifest:
-    items = [
-        {"key": "tls.crt", "path": contract.TLS_FILE},
-        {"key": "tls.key", "path": contract.TLS_KEY_FILE},
-    ]
-    return {"name": "tls", "secret": {"secretName": secret, "items": items}}
 
 
 def _renderer(images: Images, mounts: list[Manifest]) -> Manifest:

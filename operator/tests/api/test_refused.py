@@ -667,7 +667,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.limits.maxFanOut": 5,
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
-        "spec.gateway.tls": {"secretRef": {"name": "tls"}},
         "spec.slo": {},
     },
 }

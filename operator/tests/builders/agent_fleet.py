@@ -112,7 +112,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
     external = agent_fleet(
         "full-external",
         queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis", "key": "address"}}},
-        gateway={"auth": {"mode": "None"}},
+        gateway={"auth": {"mode": "None"}, "tls": {"secretRef": {"name": "tls"}}},
     )
     return [
         managed,

@@ -35,6 +35,7 @@ from flotilla_operator.replicas.sizing import MisfitReason
 from flotilla_operator.replicas.start import StartReason
 from flotilla_operator.replicas.trouble import TroubleReason
 from flotilla_runtime.agent.journal import EndReason
+from flotilla_runtime.agent.models import FinishReason, ModelProblemReason
 from flotilla_runtime.contract import BuildReason
 from flotilla_runtime.indexing.errors import DocumentReason
 from flotilla_runtime.models import failures
@@ -66,6 +67,8 @@ from tests.support.tables import column
 ROOT = Path(__file__).parents[3]
 
 # mypy knows the runtime's tests by other names than Python.
+test_answers = import_module("tests.agent.models.test_answers")
+test_model_failures = import_module("tests.agent.models.test_failures")
 test_loop = import_module("tests.agent.test_loop")
 test_discovery = import_module("tests.indexing.test_discovery")
 test_formats = import_module("tests.indexing.test_formats")
@@ -189,6 +192,11 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
             *column(test_loop.test_a_task_that_cannot_go_on_ends_with_a_reason, "reason"),
             *column(test_loop.test_an_answer_in_the_journal_counts, "reason"),
         ],
+    ),
+    (FinishReason, column(test_answers.test_why_an_answer_ended, "reason")),
+    (
+        ModelProblemReason,
+        column(test_model_failures.test_a_problem_ends_its_call_or_may_pass, "reason"),
     ),
     (
         failures.Reason,

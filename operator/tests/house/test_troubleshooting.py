@@ -59,10 +59,12 @@ BESIDE_THE_ENUMS = {"Refused writes": {INVALID_SPEC}}
 NOT_SHOWN = {
     "ClaimReason",
     "FarewellReason",
+    "FinishReason",
     "FitReason",
     "IntentReason",
     "LiteReason",
     "LookReason",
+    "ModelProblemReason",
     "NextReason",
     "PartReason",
     "PasswordReason",

@@ -232,7 +232,7 @@ def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_wher
     }
     assert volumes == {
         "secret": {"config", "redis", "callers"},
-        "none": {"config"},
+        "none": {"config", "tls"},
         "kubernetes": {"config", "redis", "cluster"},
     }
 

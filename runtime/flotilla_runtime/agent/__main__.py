@@ -16,9 +16,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from flotilla_runtime.agent.calls import Caller, http_client
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.contexts import ContextLengths
+from flotilla_runtime.agent.loading import load_program
+from flotilla_runtime.agent.references import ProgramError
 from flotilla_runtime.agent.run import Clock
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, WorkerConfig
 from flotilla_runtime.logs import configure_logs
@@ -46,27 +50,48 @@ def health_application(worker: Worker) -> Starlette:
     )
 
 
+async def wait_unready(problem: str, port: int, stopping: asyncio.Event) -> None:
+    """Say why this worker can run no task, until it is stopped. Starting it anew would not mend that."""
+    log.error("program_unusable", problem=problem)
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def readyz(_: Request) -> Response:
+        return PlainTextResponse(problem, 503)
+
+    async with serving(Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)]), port):
+        await stopping.wait()
+
+
 async def work(config: WorkerConfig) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    store = TaskStore(connect(config.queue), config.queue)
     async with http_client(config) as client:
         contexts = ContextLengths(client, environment=os.environ, monotonic_seconds=time.monotonic)
+        try:
+            program = load_program(config, contexts.of)
+        except ProgramError as problem:
+            await wait_unready(str(problem), config.metrics_port, stopping)
+            return
+        store = TaskStore(connect(config.queue), config.queue)
+        tools = ToolRunner(program.tools)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
-            calls=Caller(client, config, environment=os.environ),
+            calls=Caller(client, config, environment=os.environ, context_of=contexts.of, tools=tools),
             config=config,
-            context_of=contexts.of,
+            program=program,
             clock=Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000),
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
             await worker.run(stopping)
             log.info("worker_stopped", worker=worker.name)
-    await store.close()
+        await tools.close()
+        await store.close()
 
 
 def main() -> None:

@@ -6,6 +6,9 @@ exactly up to 2^53 (nine million dollars).
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+NANO_PER_UNIT: Final = 1_000_000_000
 
 
 class LimitName(StrEnum):
@@ -33,6 +36,9 @@ class Amount:
             tokens=self.tokens + other.tokens,
             nano_usd=self.nano_usd + other.nano_usd,
         )
+
+
+NOTHING: Final = Amount()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

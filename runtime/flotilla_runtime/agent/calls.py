@@ -1,6 +1,6 @@
-"""Makes the HTTP calls of a task to the fleet's models and indexes.
+"""Makes the calls of a task: to the fleet's models, indexes and tools.
 
-A call returns a `Reply` and never raises for an error of the other side, so the loop can plan with every
+A call returns a `Reply` and never raises for an error of the other side, so an agent can plan with every
 outcome. Errors that may be temporary (no connection, 429, 5xx) are tried again with full jitter; others, such
 as a request that the model refuses, are not. Cancelling a call closes its connection, so the model stops
 working on it too.
@@ -13,59 +13,53 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx
+import structlog
 
-from flotilla_runtime.agent.journal import CallOutcome
-from flotilla_runtime.agent.loop import Call, ModelCall, RetrieveCall
+from flotilla_runtime.agent.budgets import Amount, Budget
+from flotilla_runtime.agent.journal import CallKind, CallOutcome
+from flotilla_runtime.agent.model_values import value_of
+from flotilla_runtime.agent.models import (
+    Endpoint,
+    ModelClient,
+    ModelProblemReason,
+    ModelReply,
+    ModelRequest,
+    Timeouts,
+)
+from flotilla_runtime.agent.programs import ContextOf, stated_context
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session
+from flotilla_runtime.agent.reservations import cost_of, reserved
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
+from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
-    HEADER_PRIORITY,
-    HEADER_SESSION,
-    Priority,
+    ModelConnection,
     RetrieveRequest,
     RetrieveResponse,
     WorkerConfig,
 )
-from flotilla_runtime.engine_errors import says_too_long
 
 MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+TAKES_NO_CALLS: Final = frozenset(
+    {ModelProblemReason.NO_CONNECTION, ModelProblemReason.RATE_LIMITED, ModelProblemReason.UNAVAILABLE}
+)
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """What all calls of one task send along."""
-
-    task_id: str
-    priority: Priority
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """How a call ended, and its result."""
-
-    outcome: CallOutcome
-    value: Any = None
-    generation: str | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-    tries: int = 1
-    problem: str | None = None
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
-    """Why a call has no good answer; `body` is that of the last answer, empty when there was none."""
+    """Why a search has no good answer."""
 
     problem: str
-    body: str = ""
 
 
 class Caller:
-    """Makes the loop's calls with one pool of connections."""
+    """Makes calls with one pool of connections."""
 
     def __init__(
         self,
@@ -76,34 +70,68 @@ class Caller:
         draw: Draw = random.uniform,
         model_retries: RetryPolicy = MODEL_RETRIES,
         index_retries: RetryPolicy = INDEX_RETRIES,
+        context_of: ContextOf = stated_context,
+        tools: ToolRunner | None = None,
     ) -> None:
         self._client = client
+        self._models_client = ModelClient(client, environment=environment, draw=draw, retries=model_retries)
         self._models = {model.name: model for model in config.models}
         self._indexes = {index.name: index for index in config.indexes}
         self._draw = draw
-        self._model_retries = model_retries
         self._index_retries = index_retries
-        self._environment = environment
+        self._context_of = context_of
+        self._tools = tools or ToolRunner({})
+
+    async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+        """What the call can use at most, and the call cut to what context and budget leave."""
+        if call.kind is not CallKind.MODEL or not isinstance(call.request, ModelRequest):
+            return call, Amount()
+        model = self._models[call.target]
+        counted = await self._models_client.count_prompt(_endpoint(model), call.request)
+        request, amount = reserved(
+            call.request,
+            counted,
+            context_tokens=await self._context_of(model),
+            pricing=model.pricing,
+            budget=budget,
+        )
+        return replace(call, request=request), amount
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call."""
-        match call:
-            case RetrieveCall():
-                return await self._retrieve(call)
-            case ModelCall():
-                return await self._ask_model(call, session)
+        try:
+            return await self._made(call, session)
+        except Exception as problem:
+            log.exception("call_broke", call=call.id, kind=call.kind, target=call.target)
+            return Reply(outcome=CallOutcome.FAILED, problem=_shown(f"{type(problem).__name__}: {problem}"))
 
-    async def _retrieve(self, call: RetrieveCall) -> Reply:
-        request = RetrieveRequest(query=call.query[:LONGEST_QUERY])
-        index = self._indexes[call.target]
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
+        return await self._tools.reconcile(call)
+
+    async def _made(self, call: Call, session: Session) -> Reply:
+        match call.request:
+            case ModelRequest() as request:
+                return await self._asked(self._models[call.target], request)
+            case SearchRequest() as request:
+                return await self._retrieve(call.target, request)
+            case _:
+                return await self._tools.make(call)
+
+    async def _asked(self, model: ModelConnection, request: ModelRequest) -> Reply:
+        reply = await self._models_client.complete(_endpoint(model), request)
+        return _told(reply, model)
+
+    async def _retrieve(self, target: str, asked: SearchRequest) -> Reply:
+        index = self._indexes.get(target)
+        if index is None:
+            return Reply(outcome=CallOutcome.INVALID, problem=f"the fleet has no index {target}")
+        request = RetrieveRequest(query=asked.query[:LONGEST_QUERY], top_k=asked.top_k)
         limit = index.deadline_milliseconds / 1000 + BEYOND_DEADLINE_SECONDS
         try:
             async with asyncio.timeout(limit):
                 response, tries = await self._posted(
-                    index.url,
-                    request.model_dump(by_alias=True, exclude_none=True),
-                    {},
-                    self._index_retries,
+                    index.url, request.model_dump(by_alias=True, exclude_none=True)
                 )
         except TimeoutError:
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=f"no answer within {limit:g} s")
@@ -120,63 +148,21 @@ class Caller:
             tries=tries,
         )
 
-    async def _ask_model(self, call: ModelCall, session: Session) -> Reply:
-        model = self._models[call.target]
-        body: dict[str, Any] = {
-            "model": model.model,
-            "messages": call.messages,
-            "max_tokens": call.max_tokens,
-            "temperature": 0,
-        }
-        headers = {
-            HEADER_SESSION: session.task_id,
-            HEADER_PRIORITY: session.priority,
-        }
-        if model.key_environment is not None:
-            headers["Authorization"] = f"Bearer {self._environment[model.key_environment]}"
-        response, tries = await self._posted(
-            f"{model.url.rstrip('/')}/chat/completions", body, headers, self._model_retries
-        )
-        if not isinstance(response, httpx.Response):
-            too_long = says_too_long(response.body)
-            outcome = CallOutcome.PROMPT_TOO_LONG if too_long else CallOutcome.FAILED
-            return Reply(outcome=outcome, problem=response.problem, tries=tries)
-        try:
-            answer = response.json()
-            text = answer["choices"][0]["message"]["content"] or ""
-            usage = answer.get("usage") or {}
-            return Reply(
-                outcome=CallOutcome.SUCCEEDED,
-                value=text,
-                input_tokens=int(usage.get("prompt_tokens", 0)),
-                output_tokens=int(usage.get("completion_tokens", 0)),
-                tries=tries,
-            )
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as problem:
-            return Reply(
-                outcome=CallOutcome.FAILED,
-                problem=f"the answer is not a chat completion: {problem!r}",
-                tries=tries,
-            )
-
-    async def _posted(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], policy: RetryPolicy
-    ) -> tuple[httpx.Response | _Failure, int]:
+    async def _posted(self, url: str, body: Mapping[str, Any]) -> tuple[httpx.Response | _Failure, int]:
         """The answer or the failure, and the number of tries."""
+        policy = self._index_retries
         failure = _Failure(problem="")
         for failures in range(1, policy.tries + 1):
             retry_after: float | None = None
             try:
-                response = await self._client.post(url, json=body, headers=dict(headers))
+                response = await self._client.post(url, json=body)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
             else:
                 if response.is_success:
                     return response, failures
-                failure = _Failure(
-                    problem=f"{url} answered {response.status_code}: {_shown(response.text)}",
-                    body=response.text,
-                )
+                problem = f"{url} answered {response.status_code}: {_shown(response.text)}"
+                failure = _Failure(problem=problem)
                 if response.status_code not in MAY_PASS:
                     return failure, failures
                 retry_after = _seconds(response.headers.get("Retry-After"))
@@ -191,6 +177,32 @@ def http_client(config: WorkerConfig) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=httpx.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+    )
+
+
+def _endpoint(model: ModelConnection) -> Endpoint:
+    return Endpoint(
+        url=model.url,
+        model=model.model,
+        is_vllm=model.tokenizes,
+        key_environment=model.key_environment,
+        timeouts=Timeouts(**model.timeouts.model_dump()),
+    )
+
+
+def _told(reply: ModelReply, model: ModelConnection) -> Reply:
+    """A model's reply as the journal has it."""
+    known = {str(outcome): outcome for outcome in CallOutcome}
+    return Reply(
+        outcome=known.get(str(reply.outcome), CallOutcome.FAILED),
+        value=value_of(reply) if reply.problem is None else None,
+        input_tokens=reply.usage.input_tokens,
+        cached_input_tokens=reply.usage.cached_input_tokens,
+        output_tokens=reply.usage.output_tokens,
+        nano_usd=cost_of(reply.usage, model.pricing),
+        tries=max(1, reply.tries),
+        problem=None if reply.problem is None else _shown(reply.problem.message),
+        is_refused=reply.problem is not None and reply.problem.reason in TAKES_NO_CALLS,
     )
 
 

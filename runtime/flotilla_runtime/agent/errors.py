@@ -2,7 +2,9 @@
 
 TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
-└── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
+│   └── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
+├── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
+└── BrokenEntryError        an entry of a journal cannot be read: its task cannot go on
 """
 
 
@@ -18,9 +20,24 @@ class StoreUnavailableError(TaskStoreError):
         self.problem = problem
 
 
+class UnconfirmedError(StoreUnavailableError):
+    """The primary has the write, and no replica said in time that it has it too; a failover may lose it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no replica confirmed the write within {seconds:g} s")
+
+
 class LeaseLostError(TaskStoreError):
     """The fencing token is stale, or the journal has entries that this worker did not write."""
 
     def __init__(self, task_id: str) -> None:
         super().__init__(f"this worker no longer holds task {task_id}")
         self.task_id = task_id
+
+
+class BrokenEntryError(TaskStoreError):
+    """An entry of a journal is not what any version has written."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"an entry of the task's journal cannot be read: {problem}")
+        self.problem = problem

@@ -3,16 +3,22 @@
 Entries are values here and JSON objects in Redis. The Lua scripts write those about who held the task and
 when: submitted, claimed, handed over, ended. The worker writes what it is about to do (`Intended`) and the
 result (`Done`). Each entry holds only what is new, so a journal grows linearly with the number of calls. An
-entry of an unknown type is kept as `Other`, because an older worker may read the journal of a newer one.
+entry with a type or a word that this version does not know is kept as `Other`, because an older worker may
+read the journal of a newer one. An entry that cannot be read is a BrokenEntryError.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.contract import Effect
+
+# Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
+# of a newer format.
+FORMAT: Final = 2
 
 
 class CallKind(StrEnum):
@@ -35,6 +41,7 @@ class CallOutcome(StrEnum):
     TIMED_OUT = "TimedOut"
     PROMPT_TOO_LONG = "PromptTooLong"
     INVALID = "Invalid"  # wrong arguments or an unknown tool: nothing was called
+    CANCELLED = "Cancelled"  # the agent itself no longer waited for it
     NOT_HAPPENED = "NotHappened"  # somebody resolved an Unsafe call so: it may be made again
 
 
@@ -189,14 +196,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """An entry of a type that this version does not know."""
+    """An entry of a type, or with a word, that this version does not know."""
 
     at: int
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
 Entry = Submitted | Claimed | HandedOver | Intended | Done | Suspended | Resumed | Resolved | Ended | Other
-Known = TypeVar("Known", bound=Entry)
 
 _TYPES: Final[Mapping[str, type[Entry]]] = {
     entry.__name__: entry
@@ -226,16 +232,27 @@ def encode(entry: Entry) -> str:
 
 def decode(text: str | bytes) -> Entry:
     """The entry for a text from Redis."""
-    document = json.loads(text)
+    try:
+        document = json.loads(text)
+        return _read(document)
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise BrokenEntryError(str(problem)) from problem
+
+
+def _read(document: Mapping[str, Any]) -> Entry:
     kind = _TYPES.get(document.get("type", ""))
-    if kind is None:
+    values = _known_values(kind, document) if kind is not None else None
+    if kind is None or values is None:
         return Other(at=int(document.get("at", 0)), document=document)
-    return _read(kind, document)
-
-
-def _read(kind: type[Known], document: Mapping[str, Any]) -> Known:
-    known = {entry_field.name for entry_field in fields(kind)}
-    values: dict[str, Any] = {name: value for name, value in document.items() if name in known}
-    for name in _ENUMS.keys() & values.keys():
-        values[name] = _ENUMS[name](values[name])
     return kind(**values)
+
+
+def _known_values(kind: type[Entry], document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values of the entry's fields; None if one has a word that this version does not know."""
+    known = {entry_field.name for entry_field in fields(kind)}
+    values = {name: value for name, value in document.items() if name in known}
+    for name in _ENUMS.keys() & values.keys():
+        if values[name] not in _ENUMS[name].__members__.values():
+            return None
+        values[name] = _ENUMS[name](values[name])
+    return values

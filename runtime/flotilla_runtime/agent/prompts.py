@@ -6,11 +6,13 @@ half bytes per token). If the estimate is still too low, the model refuses the p
 again with fewer passages.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Final
 
+from flotilla_runtime.agent.models import ModelRequest
 from flotilla_runtime.contract import Passage
 
 BYTES_PER_TOKEN: Final = 3
@@ -94,7 +96,7 @@ def compose(
     room = min(passages_tokens(context_tokens, shrinks), left)
     taken: list[Source] = []
     for source in sources:
-        needed = estimated_tokens(_numbered(len(taken) + 1, source))
+        needed = estimated_tokens(numbered(len(taken) + 1, source))
         if needed <= room:
             taken.append(source)
             room -= needed
@@ -110,11 +112,18 @@ def _system(instructions: str, rule: str) -> str:
 def _user(question: str, sources: Sequence[Source]) -> str:
     if not sources:
         return question
-    passages = "".join(_numbered(number, source) for number, source in enumerate(sources, start=1))
+    passages = "".join(numbered(number, source) for number, source in enumerate(sources, start=1))
     return _FRAME.format(passages=passages, question=question)
 
 
-def _numbered(number: int, source: Source) -> str:
+def numbered(number: int, source: Source) -> str:
+    """A passage as the model reads it."""
     passage = source.passage
     head = " — ".join(part for part in (passage.title, passage.heading) if part)
     return f"[{number}] {head}\n{passage.text.strip()}\n\n"
+
+
+def estimated_request_tokens(request: ModelRequest) -> int:
+    """The estimated number of tokens of a request's prompt."""
+    parts = [*request.messages, *(tool.document for tool in request.tools)]
+    return MESSAGE_TOKENS + sum(estimated_tokens(json.dumps(part, ensure_ascii=False)) for part in parts)

@@ -95,10 +95,18 @@ class TaskJournal(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """What an index is asked. Without `top_k` it says itself how many passages it gives."""
+
+    query: str
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call to be made.
 
-    `request` is what the kind needs: a `ModelRequest`, the query of a search, the arguments of a tool. `key`
+    `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
     is the idempotency key: the same for every try of this call, and of no other.
     """
 
@@ -121,7 +129,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How a call ended, what it gave, and what it used, failed tries included."""
+    """How a call ended, what it gave, and what it used, failed tries included.
+
+    `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    """
 
     outcome: CallOutcome
     value: Any = None
@@ -132,6 +143,15 @@ class Reply:
     nano_usd: int | None = None
     tries: int = 1
     problem: str | None = None
+    is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What a tool's `reconcile` knows of an Unsafe call: whether it happened, and perhaps its result."""
+
+    happened: bool
+    result: Any = None
 
 
 class Calls(Protocol):
@@ -143,5 +163,5 @@ class Calls(Protocol):
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call; failures are replies. Cancelling it closes its connection."""
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
-        """Whether an Unsafe call with this key happened, by its tool's `reconcile`; None if nobody knows."""
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""

@@ -24,4 +24,5 @@ class RetryPolicy:
 
 MODEL_RETRIES: Final = RetryPolicy(tries=8, backoff=Backoff(base_seconds=0.5, limit_seconds=30))
 INDEX_RETRIES: Final = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.2, limit_seconds=2))
+TOOL_RETRIES: Final = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.2, limit_seconds=2))
 STORE_BACKOFF: Final = Backoff(base_seconds=0.1, limit_seconds=2)

@@ -3,109 +3,142 @@
 Callers can rely on this: a submission is on disk before it returns (the managed Redis syncs before it
 answers); a write with a stale token changes nothing; no token is granted twice, also after a failover that
 lost writes; every write can be sent again when its answer was lost.
-Reads do not check a token. redis-py's own retries are off, because only the caller knows for how long a
-request is still worth repeating.
+Where Redis has replicas, a submission is on one of them before it returns. Reads do not check a token.
 """
 
 import json
-import os
 import secrets
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Final, TypeVar
 
 import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
+from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import Entry, TaskStatus
-from flotilla_runtime.agent.loop import End
+from flotilla_runtime.agent.journal import Done, Entry, Intended, Resolved, TaskStatus
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.quotas import Quotas
 from flotilla_runtime.agent.redis_errors import as_unavailable
-from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.replicas import Replicas
 from flotilla_runtime.agent.tasks import (
+    BUDGET_FIELDS,
     CancelOutcome,
     Claim,
     LoadedTask,
     NewTask,
     Renewal,
+    ResolveOutcome,
+    StoreFigures,
     Submission,
     SubmitOutcome,
     TaskRecord,
     caller_key,
+    child_id,
     idempotency_hash,
+    read_budget,
 )
-from flotilla_runtime.contract import ENV_REDIS_URL, Priority, QueueConfig, TaskKeys
+from flotilla_runtime.contract import Effect, Priority, QueueConfig, TaskKeys
 
 Answer = TypeVar("Answer")
 
-CONNECT_TIMEOUT_SECONDS: Final = 2.0
-ANSWER_TIMEOUT_SECONDS: Final = 5.0
-MOST_CONNECTIONS: Final = 64
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
 
 
-class Journal(Protocol):
-    """The part of the store that a run uses; tests stop it before and after every write."""
-
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position; returns whether the task is to be cancelled."""
-
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
-        """End the task."""
-
-    async def release(self, claim: Claim, worker: str) -> None:
-        """Hand the task over."""
-
-
-class PasswordFile(CredentialProvider):
-    """The password in a mounted secret, read for each connection, so that a new one needs no restart."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get_credentials(self) -> tuple[str]:
-        """The password in the form that redis-py expects."""
-        return (self._path.read_text(encoding="utf-8").strip(),)
-
-
-def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) -> "Redis":
-    """A client for the fleet's Redis; nothing is sent yet."""
-    pool = BlockingConnectionPool.from_url(
-        _readable(config.url or environment[ENV_REDIS_URL]),
-        credential_provider=PasswordFile(Path(config.password_path)) if config.password_path else None,
-        decode_responses=True,
-        max_connections=MOST_CONNECTIONS,
-        timeout=ANSWER_TIMEOUT_SECONDS,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=ANSWER_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=15,
-    )
-    return Redis(connection_pool=pool)
+NEWER_KEPT_SECONDS: Final = 60
+UNKNOWN: Final = -1  # a cost, for the scripts
+UNREVISED: Final = ""  # tasks of workers that knew no revisions
+PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+SCRIPTS: Final = (
+    "submit",
+    "claim",
+    "leave",
+    "append",
+    "spawn",
+    "suspend",
+    "renew",
+    "finish",
+    "release",
+    "crash",
+    "resolve",
+    "cancel",
+    "forget",
+    "status",
+)
 
 
 def new_request() -> str:
-    """A name for a claim, which no other claim has."""
-    return secrets.token_hex(16)
+    """A name for a claim or a write, which no other one has."""
+    return secrets.token_hex(8)
 
 
-def _readable(url: str) -> str:
-    """The URL unchanged. The error of an unreadable port shows no part of the password."""
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError(
-            "the URL of Redis has no readable port; percent-encode the special characters of the password"
-        ) from None
-    return url
+def _source(*names: str) -> str:
+    folder = files("flotilla_runtime.agent") / "scripts"
+    return "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)
+
+
+def _text(argument: Any) -> str:
+    return json.dumps(argument) if isinstance(argument, bool) else str(argument)
+
+
+def _all(revisions: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys((*revisions, UNREVISED)))
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    """What the script must know of an entry, so that it need not read it."""
+    match entry:
+        case Intended():
+            return {
+                "intends": entry.call,
+                "kind": entry.kind,
+                "target": entry.target,
+                "steps": entry.reserved_steps,
+                "tokens": entry.reserved_tokens,
+                "nano": entry.reserved_nano_usd,
+            }
+        case Done():
+            tokens = entry.input_tokens + entry.output_tokens
+            return {
+                "does": entry.call,
+                "tokens": tokens,
+                "nano": UNKNOWN if entry.nano_usd is None else entry.nano_usd,
+            }
+    return {}
+
+
+def _written(claim: Claim, answer: Sequence[Any]) -> Written:
+    if answer[0] != "Written":
+        raise LeaseLostError(claim.id)
+    _, length, cancel_requested, refused, budget = answer
+    return Written(
+        length=length,
+        cancel_requested=bool(cancel_requested),
+        refused=tuple(map(_refusal, json.loads(refused or "[]"))),
+        budget=read_budget(budget),
+    )
+
+
+def _refusal(told: Mapping[str, Any]) -> Refusal:
+    return Refusal(
+        call=told["call"],
+        limit=LimitName(told["limit"]),
+        most=_figure(told, "most"),
+        committed=_figure(told, "committed"),
+        wanted=_figure(told, "wanted"),
+        may_change=told["may_change"],
+    )
+
+
+def _figure(told: Mapping[str, Any], name: str) -> float:
+    """A figure of a refusal in the unit of its limit: money is counted in billionths of a dollar."""
+    value = float(told[name])
+    return value / NANO_PER_UNIT if told["limit"] == LimitName.COST else value
 
 
 class TaskStore:
@@ -115,13 +148,9 @@ class TaskStore:
         self.keys: Final = TaskKeys(config.fleet)
         self._client = client
         self._config = config
-        folder = files("flotilla_runtime.agent") / "scripts"
-        prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
-        names = ("submit", "claim", "append", "renew", "finish", "release", "cancel", "forget")
-        self._scripts = {
-            name: client.register_script(f"{prelude}\n{(folder / f'{name}.lua').read_text(encoding='utf-8')}")
-            for name in names
-        }
+        self._replicas = Replicas(client, self.keys.confirmations)
+        self._quotas = Quotas(client, config)
+        self._scripts = {name: client.register_script(_source(*PARTS, name)) for name in SCRIPTS}
 
     @property
     def lease_ms(self) -> int:
@@ -129,35 +158,59 @@ class TaskStore:
         return round(self._config.lease_seconds * 1000)
 
     async def submit(self, task: NewTask) -> Submission:
-        """Store a task and put it in the queue, both or neither."""
-        outcome, task_id = await self._run(
+        """Store a task and put it in the queue, both or neither.
+
+        Raises UnconfirmedError when the task is stored, but no replica has said in time that it has it.
+        """
+        outcome, task_id = await self._run_confirmed(
             "submit",
             task.id,
             task.priority,
             caller_key(task.tenant or task.caller),
             caller_key(task.caller),
             idempotency_hash(task.idempotency_key),
-            self._config.max_waiting,
+            json.dumps(await self._asked(self._quotas.now())),
             json.dumps(task.fields()),
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
-    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
-        """Claim up to `wanted` tasks: first those whose lease has ended, then interactive, then batch.
+    async def claim(
+        self,
+        worker: str,
+        wanted: int,
+        request: str | None = None,
+        revisions: Sequence[str] = (),
+    ) -> list[Claim]:
+        """Claim up to `wanted` tasks, but no more than this worker's share of what waits.
 
+        First come tasks that were handed over or lost with their worker, then interactive ones, then batch.
         Each tenth task from the queue is a batch task where one waits. Tenants take turns, and in a tenant's
-        turn its callers do.
+        turn its callers do. Only tasks of these revisions are granted, and such that have none.
 
-        `request` names this claim. When its answer was lost, the same request gets the same tasks.
+        `worker` is the worker's name, with `#` and a mark of this process behind it. `request` names this
+        claim. When its answer was lost, the same request gets the same tasks.
         """
-        named = request or new_request()
-        step = 1 + secrets.randbelow(MOST_TOKEN_STEP)
-        granted = await self._run("claim", worker, self.lease_ms, wanted, named, step)
+        granted = await self._run(
+            "claim",
+            worker,
+            self.lease_ms,
+            wanted,
+            request or new_request(),
+            1 + secrets.randbelow(MOST_TOKEN_STEP),
+            self._config.max_attempts,
+            journal.FORMAT,
+            *_all(revisions),
+        )
         return [Claim(id=task_id, token=int(token)) for task_id, token in granted]
 
-    async def wait_for_work(self, seconds: float) -> None:
-        """Return when a task was submitted that woke no other worker, or after this time."""
-        await self._asked(self._client.blpop([self.keys.calls], timeout=seconds))
+    async def leave(self, worker: str, revision: str = UNREVISED) -> None:
+        """Say that this worker claims no more, so that the others take its share."""
+        await self._run("leave", worker, revision)
+
+    async def wait_for_work(self, seconds: float, revisions: Sequence[str] = ()) -> None:
+        """Return when a task came that woke no other worker, or after this time."""
+        calls = [self.keys.calls(revision) for revision in _all(revisions)]
+        await self._asked(self._client.blpop(calls, timeout=seconds))
 
     async def load(self, task_id: str) -> LoadedTask | None:
         """A task and its journal as they are now."""
@@ -168,10 +221,15 @@ class TaskStore:
             fields, entries, (seconds, microseconds) = await self._asked(pipeline.execute())
         if not fields:
             return None
+        record = TaskRecord.of(fields)
+        shown = [fields.get(name) for name in BUDGET_FIELDS]
+        if record.root is not None:
+            shown = await self._asked(self._client.hmget(self.keys.task(record.root), list(BUDGET_FIELDS)))
         return LoadedTask(
-            record=TaskRecord.of(fields),
+            record=record,
             entries=tuple(map(journal.decode, entries)),
             read_at=int(seconds) * 1000 + int(microseconds) // 1000,
+            budget=read_budget(shown),
         )
 
     async def records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
@@ -199,13 +257,72 @@ class TaskStore:
         )
         return [str(task_id) for task_id in found]
 
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position of the journal; returns whether the task is to be cancelled."""
-        texts = [journal.encode(entry) for entry in entries]
-        outcome, cancelled = await self._run("append", claim.id, claim.token, self.lease_ms, expected, *texts)
-        if outcome != "Written":
+    async def append(
+        self, claim: Claim, expected: int, entries: Sequence[Entry], write: str | None = None
+    ) -> Written:
+        """Append entries at this position; reserve for intents, settle for results, on the tree's root.
+
+        `write` names this write. When its answer was lost, the same name gets the same answer. The intent of
+        an Unsafe call is on a replica before this returns, where there is one.
+        """
+        parts = [part for entry in entries for part in (journal.encode(entry), json.dumps(_about(entry)))]
+        is_unsafe = any(isinstance(entry, Intended) and entry.effect is Effect.UNSAFE for entry in entries)
+        run = self._run_confirmed if is_unsafe else self._run
+        named = write or new_request()
+        return _written(
+            claim, await run("append", claim.id, claim.token, self.lease_ms, named, expected, *parts)
+        )
+
+    async def spawn(
+        self, claim: Claim, expected: int, intent: Intended, child_input: str, write: str | None = None
+    ) -> Written:
+        """Write the intent of a spawned task and submit that task, both or neither."""
+        child = intent.child or child_id(claim.id, intent.call)
+        answer = await self._run(
+            "spawn",
+            claim.id,
+            claim.token,
+            self.lease_ms,
+            write or new_request(),
+            expected,
+            child,
+            intent.call,
+            journal.encode(replace(intent, child=child)),
+            json.dumps(_about(intent)),
+            child_input,
+        )
+        return _written(claim, answer)
+
+    async def children(self, ids: Sequence[str]) -> dict[str, ChildEnd]:
+        """Those of these tasks that have ended."""
+        return {
+            record.id: ChildEnd(
+                status=record.status,
+                reason=record.reason or "",
+                message=record.message or "",
+                result=record.result,
+                partial=record.partial,
+            )
+            for record in await self.records(ids)
+            if record.status.is_final
+        }
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits, write: str | None = None) -> bool:
+        """Give the place up; False if what it waits for has come already."""
+        outcome = await self._run(
+            "suspend",
+            claim.id,
+            claim.token,
+            write or new_request(),
+            expected,
+            waits.kind,
+            waits.call,
+            "" if waits.until is None else waits.until,
+            json.dumps(waits.children),
+        )
+        if outcome not in ("Suspended", "Come"):
             raise LeaseLostError(claim.id)
-        return bool(cancelled)
+        return bool(outcome == "Suspended")
 
     async def renew(self, claims: Iterable[Claim]) -> Renewal:
         """Renew the leases of these tasks."""
@@ -213,36 +330,62 @@ class TaskStore:
         lost, cancelled = await self._run("renew", self.lease_ms, *pairs)
         return Renewal(lost=frozenset(lost), cancelled=frozenset(cancelled))
 
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
-        """End the task with its result, or with a partial one."""
-        shown = {"result": end.result, "partial": end.partial}
-        kept = {name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value}
-        figures = {"steps": story.steps, "tokens": story.used_tokens, "busy": story.busy_ms()}
+    async def finish(self, claim: Claim, finish: Finish) -> None:
+        """End the task. Reservations of calls without a result count as used."""
+        shown = {"result": finish.result, "partial": finish.partial}
+        kept = {
+            name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value is not None
+        }
+        figures = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
         outcome = await self._run(
             "finish",
             claim.id,
             claim.token,
-            end.status,
-            end.reason,
-            end.message,
+            finish.status,
+            finish.reason,
+            finish.message,
             json.dumps(kept),
             json.dumps(figures),
         )
         if outcome != "Written":
             raise LeaseLostError(claim.id)
 
-    async def release(self, claim: Claim, worker: str) -> None:
-        """Hand the task over to the next worker that claims."""
-        if await self._run("release", claim.id, claim.token, worker) != "Written":
+    async def release(self, claim: Claim, worker: str, *, is_newer: bool = False) -> None:
+        """Hand the task over to the next worker that claims.
+
+        `is_newer` keeps it for a minute from workers that know no more than this one.
+        """
+        needs = journal.FORMAT + 1 if is_newer else ""
+        kept_ms = NEWER_KEPT_SECONDS * 1000
+        if await self._run("release", claim.id, claim.token, worker, needs, kept_ms) != "Written":
             raise LeaseLostError(claim.id)
 
+    async def crashed(self, claim: Claim) -> None:
+        """Say that an error of ours has stopped the run: the task loses an attempt, and runs on alone."""
+        if await self._run("crash", claim.id, claim.token, self._config.max_attempts) != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def resolve(
+        self, task_id: str, call: str, *, happened: bool, by: str, result: Any = None
+    ) -> ResolveOutcome:
+        """Say whether an Unsafe call happened, for which the task waits; the task then goes on."""
+        entry = Resolved(at=0, call=call, happened=happened, by=by, result=result)
+        outcome = await self._run("resolve", task_id, call, happened, journal.encode(entry))
+        return ResolveOutcome(outcome)
+
     async def cancel(self, task_id: str) -> CancelOutcome:
-        """Cancel a waiting task, or record that a running one is to be cancelled."""
+        """Cancel a waiting or suspended task, or record that a running one is to be cancelled."""
         return CancelOutcome(await self._run("cancel", task_id))
 
     async def forget_ended(self) -> int:
-        """Remove some of the tasks whose results have expired; returns how many."""
-        forgotten = await self._run("forget", self._config.result_ttl_seconds * 1000, FORGET_AT_ONCE)
+        """Remove some of the tasks whose results have expired; returns how many.
+
+        Journals of tasks that succeeded or were cancelled go earlier.
+        """
+        config = self._config
+        forgotten = await self._run(
+            "forget", config.journal_ttl_seconds * 1000, config.result_ttl_seconds * 1000, FORGET_AT_ONCE
+        )
         return int(forgotten)
 
     async def queue_lengths(self) -> tuple[int, int]:
@@ -252,8 +395,13 @@ class TaskStore:
                 pipeline.zcard(self.keys.waiting(priority))
                 pipeline.xlen(self.keys.stream(priority))
             pipeline.zcard(self.keys.leases)
-            *waiting, running = await self._asked(pipeline.execute())
-        return sum(waiting), running
+            pipeline.zcard(self.keys.old_leases)
+            *waiting, running, before = await self._asked(pipeline.execute())
+        return sum(waiting), running + before
+
+    async def figures(self) -> StoreFigures:
+        """What there is now. Tasks whose timer has rung are put back into the queue first."""
+        return StoreFigures.of(json.loads(await self._run("status")))
 
     async def oldest_waiting_ms(self) -> int | None:
         """For how long the oldest waiting task has waited; None when none waits."""
@@ -290,8 +438,16 @@ class TaskStore:
     async def _run(self, script: str, *arguments: Any) -> Any:
         keys = [self.keys.leases]
         return await self._asked(
-            self._scripts[script](keys=keys, args=[self.keys.prefix, *map(str, arguments)])
+            self._scripts[script](keys=keys, args=[self.keys.prefix, *map(_text, arguments)])
         )
+
+    async def _run_confirmed(self, script: str, *arguments: Any) -> Any:
+        keys, values = [self.keys.leases], [self.keys.prefix, *map(_text, arguments)]
+
+        async def write(one: Redis) -> Any:
+            return await self._scripts[script](keys=keys, args=values, client=one)
+
+        return await self._asked(self._replicas.confirmed(write))
 
     @staticmethod
     async def _asked(answer: Awaitable[Answer]) -> Answer:

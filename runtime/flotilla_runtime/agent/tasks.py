@@ -2,20 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from flotilla_runtime.agent.journal import Entry, TaskStatus
-from flotilla_runtime.contract import Priority, TaskLimits
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT, Amount, Budget
+from flotilla_runtime.agent.journal import Entry, TaskStatus, WaitKind
+from flotilla_runtime.contract import Priority, RevisionTasks, TaskLimits
+
+NOTHING: Final = Amount()
+# Ids of tasks: 10 letters of Crockford's base 32 for the time, 16 for 80 bits.
+ID_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+TIME_LETTERS: Final = 10
+HASH_LETTERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
     """A task to be submitted; `caller` is the caller's name, and `limits` are already within the fleet's.
 
-    Tenants take turns in the queue. Without a tenant, the caller is one of its own.
+    Tenants take turns in the queue. Without a tenant, the caller is one of its own. Only workers of its
+    `revision`, or such that have adopted it, take the task.
     """
 
     id: str
@@ -25,28 +33,39 @@ class NewTask:
     priority: Priority = Priority.INTERACTIVE
     idempotency_key: str | None = None
     tenant: str | None = None
+    revision: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self) -> dict[str, str]:
         """The fields of the task's hash in Redis, except those that the script adds."""
-        return {
+        fields = {
             "input": self.input,
             "limits": self.limits.model_dump_json(),
             "metadata": json.dumps(dict(self.metadata), ensure_ascii=False),
+            "revision": self.revision,
+            "mostSteps": str(self.limits.max_steps),
+            "mostTokens": str(self.limits.max_tokens),
+            "tenantName": self.tenant or self.caller,
         }
+        if self.limits.max_cost_usd is not None:
+            fields["mostNano"] = str(round(self.limits.max_cost_usd * NANO_PER_UNIT))
+        return fields
 
 
 class SubmitOutcome(StrEnum):
-    """The outcome of a submission."""
+    """The outcome of a submission; the last four say whose limit refused it, and of what."""
 
     CREATED = "Created"
     EXISTS = "Exists"
-    FULL = "Full"
+    FULL = "Full"  # all places of the queue are taken
+    CALLER_FULL = "CallerFull"  # this caller holds its share of the places
+    STORE_FULL = "StoreFull"  # the rest of the room is for workers
+    CALLER_STORE_FULL = "CallerStoreFull"  # this caller holds its share of the bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """The outcome and the id: an earlier task's for a known idempotency key, empty for a full queue."""
+    """The outcome and the id: an earlier task's for a known idempotency key, empty for a refusal."""
 
     outcome: SubmitOutcome
     id: str
@@ -69,6 +88,14 @@ class CancelOutcome(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class ResolveOutcome(StrEnum):
+    """What became of somebody's word on an Unsafe call."""
+
+    RESOLVED = "Resolved"
+    NOTHING_UNKNOWN = "NothingUnknown"  # the task does not wait for this call
+    UNKNOWN = "Unknown"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
     """The result of renewing leases: the tasks that are lost, and those that are to be cancelled."""
@@ -79,7 +106,13 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """A task's hash in Redis; times are in milliseconds since the epoch, by Redis' clock."""
+    """A task's hash in Redis; times are in milliseconds since the epoch, by Redis' clock.
+
+    `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use of the task and, for a
+    task that was submitted, of all that it spawned; `is_priced` is False where the price of some of it is
+    unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since` is when the one began
+    that has not ended.
+    """
 
     id: str
     status: TaskStatus
@@ -97,6 +130,17 @@ class TaskRecord:
     message: str | None
     result: Any
     partial: Any
+    tenant: str = ""
+    revision: str = ""
+    root: str | None = None
+    parent: str | None = None
+    used: Amount = NOTHING
+    is_priced: bool = True
+    waits_for: WaitKind | None = None
+    waits_call: str | None = None
+    waits_until: int | None = None
+    idle_ms: int = 0
+    idle_since: int | None = None
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -118,21 +162,114 @@ class TaskRecord:
             message=fields.get("message") or None,
             result=json.loads(fields.get("result", "null")),
             partial=json.loads(fields.get("partial", "null")),
+            tenant=fields.get("tenantName", ""),
+            revision=fields.get("revision", ""),
+            root=fields.get("root"),
+            parent=fields.get("parent"),
+            used=_amount(fields, "used"),
+            is_priced="unpriced" not in fields,
+            waits_for=WaitKind(fields["waitsFor"]) if "waitsFor" in fields else None,
+            waits_call=fields.get("waitsCall"),
+            waits_until=_integer(fields.get("waitsUntil")),
+            idle_ms=int(fields.get("suspendedMs", "0")),
+            idle_since=_integer(fields.get("suspendedAt", fields.get("resumedAt"))),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTask:
-    """A task with its journal, and Redis' clock when they were read."""
+    """A task with its journal, the budget of its tree, and Redis' clock when they were read."""
 
     record: TaskRecord
     entries: tuple[Entry, ...]
     read_at: int
+    budget: Budget | None = None
 
     @property
     def elapsed_seconds(self) -> float:
-        """How long the task has been running, including the time until another worker took it over."""
-        return max(0, self.read_at - (self.record.started_at or self.read_at)) / 1000
+        """How long the task has been running, including the time until another worker took it over.
+
+        Time that it was suspended does not count.
+        """
+        record = self.record
+        if record.started_at is None:
+            return 0.0
+        until = self.read_at if record.idle_since is None else record.idle_since
+        return max(0, until - record.started_at - record.idle_ms) / 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFigures:
+    """What there is in the store now.
+
+    `counts` has tasks by status and revision, `workers` the tasks that each live worker holds, `calls` the
+    calls of each model under way, and `callers` the tasks that make them.
+    """
+
+    waiting: int
+    running: int
+    suspended: int
+    unknown_effects: int
+    stored_bytes: int
+    oldest_waiting_ms: int | None
+    counts: Mapping[str, RevisionTasks]
+    workers: Mapping[str, int]
+    calls: Mapping[str, int]
+    callers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "StoreFigures":
+        """Read what the script tells."""
+        counts, demand = told["counts"], told["demand"]
+        revisions = {name.partition(":")[2] for name in counts}
+        return cls(
+            waiting=told["waiting"],
+            running=told["running"],
+            suspended=told["suspended"],
+            unknown_effects=told["unknown_effects"],
+            stored_bytes=told["stored_bytes"],
+            oldest_waiting_ms=told.get("oldest_waiting_ms"),
+            counts={
+                revision: RevisionTasks(
+                    waiting=counts.get(f"{TaskStatus.WAITING}:{revision}", 0),
+                    running=counts.get(f"{TaskStatus.RUNNING}:{revision}", 0),
+                    suspended=counts.get(f"{TaskStatus.SUSPENDED}:{revision}", 0),
+                )
+                for revision in sorted(revisions)
+            },
+            workers=dict(told["workers"]),
+            calls=_under(demand, "calls:"),
+            callers=_under(demand, "tasks:"),
+        )
+
+
+def child_id(parent: str, call: str) -> str:
+    """The id of a task that this call spawns: always the same one, in the form of a task's id."""
+    number = int.from_bytes(hashlib.sha256(f"{parent}/{call}".encode()).digest())
+    letters = (ID_ALPHABET[(number >> 5 * place) & 31] for place in range(HASH_LETTERS))
+    return parent[:TIME_LETTERS] + "".join(letters)
+
+
+def read_budget(shown: Sequence[str | None]) -> Budget | None:
+    """The budget as the scripts show it: used, reserved and the limits, each of steps, tokens and money.
+
+    None for a task of version 0.1.0 that no newer worker has claimed.
+    """
+    most_steps, most_tokens, most_nano_usd = (int(text) if text else None for text in shown[6:9])
+    if most_steps is None or most_tokens is None:
+        return None
+    return Budget(
+        used=_three(shown[0:3]),
+        reserved=_three(shown[3:6]),
+        most_steps=most_steps,
+        most_tokens=most_tokens,
+        most_nano_usd=most_nano_usd,
+    )
+
+
+BUDGET_FIELDS: Final = tuple(
+    f"{part}{name}" for part in ("used", "held", "most") for name in ("Steps", "Tokens", "Nano")
+)
 
 
 def caller_key(caller: str) -> str:
@@ -147,3 +284,16 @@ def idempotency_hash(key: str | None) -> str:
 
 def _integer(text: str | None) -> int | None:
     return None if text is None else int(text)
+
+
+def _three(texts: Sequence[str | None]) -> Amount:
+    steps, tokens, nano_usd = (int(text or "0") for text in texts)
+    return Amount(steps=steps, tokens=tokens, nano_usd=nano_usd)
+
+
+def _amount(fields: Mapping[str, str], part: str) -> Amount:
+    return _three([fields.get(f"{part}{name}") for name in ("Steps", "Tokens", "Nano")])
+
+
+def _under(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): count for name, count in counts.items() if name.startswith(prefix)}

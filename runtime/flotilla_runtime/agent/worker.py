@@ -1,113 +1,88 @@
 """A worker: one event loop that runs many tasks at once.
 
-It claims tasks while it has room. Every third of a lease it renews the leases of all its tasks with one
-script, and it stops the runs whose lease is lost or whose task is to be cancelled. When Redis does not answer
-for a while, running tasks continue, and a result is sent again for as long as its task may run; a worker that
-was cut off for too long finds its tokens stale and drops its tasks. When it is told to stop, it claims no
-more tasks and hands each task over between two turns of the loop, or after `handover_seconds` within one.
+It claims its share of what waits while it has room and its models take calls. From the grant of a task on,
+it renews its lease every third of a lease, with one script for all its tasks, and it stops the runs whose
+lease is lost or whose task is to be cancelled. When Redis does not answer for a while, running tasks
+continue, and a result is sent again for as long as its task may run; a worker that was cut off for too long
+finds its tokens stale and drops its tasks. When it is told to stop, it claims no more tasks and hands each
+task over at its next call, or after `handover_seconds` within one.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
-from flotilla_runtime.agent.calls import Reply, Session
-from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.journal import Entry
-from flotilla_runtime.agent.loop import Brief, Call, End
+from flotilla_runtime.agent.breaker import NONE, Refusals, after_reply, most_to_claim
+from flotilla_runtime.agent.budgets import Amount, Budget
+from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.journal import CallKind, EndReason, Other, TaskStatus
 from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.patience import Patience, PersistentJournal
+from flotilla_runtime.agent.programs import Program
+from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reconciled, Reply, Session
 from flotilla_runtime.agent.retries import STORE_BACKOFF
-from flotilla_runtime.agent.run import Calls, Clock, Interrupt, Means, RunOutcome, TaskRun
+from flotilla_runtime.agent.revisions import Revisions
+from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore, new_request
-from flotilla_runtime.agent.story import Story
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
-from flotilla_runtime.backoff import Backoff
-from flotilla_runtime.contract import DEFAULT_ROLE, ModelConnection, WorkerConfig
-
-Answer = TypeVar("Answer")
-ContextOf = Callable[[ModelConnection], Awaitable[int]]
+from flotilla_runtime.agent.watchdog import Watchdog
+from flotilla_runtime.contract import WorkerConfig
 
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
 RENEWALS_PER_LEASE: Final = 3
-LEAST_PATIENCE_SECONDS: Final = 60.0  # so that the end of a task whose time is over can still be written
 LAST_WORDS_SECONDS: Final = 5.0
-LAG_INTERVAL_SECONDS: Final = 0.25
 SILENT_AFTER_SECONDS: Final = 30.0
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Repeats requests to Redis for as long as the task may still run, and for at least a minute."""
-
-    metrics: WorkerMetrics
-    clock: Clock
-    task_ends_at: float = 0.0
-    backoff: Backoff = STORE_BACKOFF
-
-    async def answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Repeat a request until Redis answers or the time is over."""
-        gives_up_at = max(self.task_ends_at, self.clock.monotonic_seconds() + LEAST_PATIENCE_SECONDS)
-        failures = 0
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailableError as problem:
-                failures += 1
-                self.metrics.store_problems.inc()
-                log.warning("store_unavailable", problem=problem.problem, failures=failures)
-                if self.clock.monotonic_seconds() >= gives_up_at:
-                    raise
-            await asyncio.sleep(self.backoff.seconds_after(failures, random.uniform))
-
-
-class PersistentJournal:
-    """The store's journal, with each write repeated until it is answered."""
-
-    def __init__(self, store: TaskStore, patience: Patience) -> None:
-        self._store = store
-        self._patience = patience
-
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
-        """Append entries at this position; returns whether the task is to be cancelled."""
-        return await self._patience.answered(lambda: self._store.append(claim, expected, entries))
-
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
-        """End the task."""
-        await self._patience.answered(lambda: self._store.finish(claim, end, story))
-
-    async def release(self, claim: Claim, worker: str) -> None:
-        """Hand the task over."""
-        await self._patience.answered(lambda: self._store.release(claim, worker))
-
-
-async def stated_context(model: ModelConnection) -> int:
-    """The context of a model as the configuration states it."""
-    return model.context_tokens
-
-
 class MeasuredCalls:
-    """Calls whose durations are measured, by kind and outcome."""
+    """Calls whose durations are measured, by kind and outcome, and models that refuse, by name."""
 
     def __init__(self, calls: Calls, metrics: WorkerMetrics, clock: Clock) -> None:
+        self.refusals: Final[dict[str, Refusals]] = {}
         self._calls = calls
         self._metrics = metrics
         self._clock = clock
+
+    async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+        """What the call can use at most, and the call cut to what is left."""
+        return await self._calls.reservation(call, session, budget)
+
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        """What is known of an Unsafe call; None if nobody knows."""
+        return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call and measure it."""
         started = self._clock.monotonic_seconds()
         reply = await self._calls.make(call, session)
-        self._metrics.calls.labels(call.kind, reply.outcome).observe(
-            self._clock.monotonic_seconds() - started
-        )
+        now = self._clock.monotonic_seconds()
+        self._metrics.calls.labels(call.kind, reply.outcome).observe(now - started)
+        if call.kind is CallKind.MODEL:
+            before = self.refusals.get(call.target, NONE)
+            self.refusals[call.target] = after_reply(before, is_refused=reply.is_refused, now=now)
         return reply
+
+
+@dataclass(slots=True)
+class Held:
+    """A task that this worker was granted. It has a run when it is loaded."""
+
+    claim: Claim
+    run: TaskRun | None = None
+    is_lost: bool = False
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """Stop the run. A task that is not loaded yet is loaded as one that is to be cancelled."""
+        self.is_lost = self.is_lost or reason is Interrupt.LOST
+        if self.run is not None:
+            self.run.interrupt(reason)
 
 
 class Worker:
@@ -121,17 +96,20 @@ class Worker:
         calls: Calls,
         config: WorkerConfig,
         clock: Clock,
-        context_of: ContextOf = stated_context,
+        program: Program,
     ) -> None:
         self.name: Final = name
         self.metrics: Final = WorkerMetrics()
         self._store = store
         self._config = config
         self._clock = clock
-        self._context_of = context_of
+        self._program = program
         self._calls = MeasuredCalls(calls, self.metrics, clock)
         self._patience = Patience(metrics=self.metrics, clock=clock)
-        self._runs: dict[str, TaskRun] = {}
+        self._process = f"{name}#{new_request()}"
+        self._revisions = Revisions(config.revision, config.adopted_path, clock.monotonic_seconds)
+        self._held: dict[str, Held] = {}
+        self._leaving = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_at = clock.monotonic_seconds()
         self._answered_at: float | None = None
@@ -153,14 +131,14 @@ class Worker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run tasks until `stopping` is set, then hand them over and return."""
         renewing = asyncio.create_task(self._renew_leases())
-        measuring = asyncio.create_task(self._measure_lag())
+        watching = asyncio.create_task(Watchdog(self.metrics.loop_lag.observe).run())
         try:
             await self._take_tasks(stopping)
             await self._hand_over()
         finally:
-            for task in (renewing, measuring):
+            for task in (renewing, watching):
                 task.cancel()
-            await asyncio.gather(renewing, measuring, return_exceptions=True)
+            await asyncio.gather(renewing, watching, return_exceptions=True)
 
     async def _take_tasks(self, stopping: asyncio.Event) -> None:
         failures = 0
@@ -168,7 +146,7 @@ class Worker:
             self._looked_at = self._clock.monotonic_seconds()
             try:
                 if failures:  # renew first, or the next claim could take tasks that this worker still runs
-                    await self._renew(dict(self._runs))
+                    await self._renew(dict(self._held))
                 await self._take_some(stopping)
                 self._answered_at = self._clock.monotonic_seconds()
                 failures = 0
@@ -181,87 +159,108 @@ class Worker:
     async def _take_some(self, stopping: asyncio.Event) -> None:
         """Claim tasks for the free places, or wait for a task or for a free place."""
         free = self._config.concurrency - len(self._tasks)
-        if free <= 0:
-            stopped = asyncio.create_task(stopping.wait())
-            await asyncio.wait(
-                {*self._tasks, stopped}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            stopped.cancel()
+        now = self._clock.monotonic_seconds()
+        wanted = most_to_claim(self._calls.refusals.values(), min(free, CLAIM_AT_ONCE), now)
+        if wanted <= 0:
+            await self._wait_for_a_place(stopping)
             return
-        claims = await self._claim(min(free, CLAIM_AT_ONCE))
+        claims = await self._claim(wanted)
         for claim in claims:
-            task = asyncio.create_task(self._run_one(claim), name=claim.id)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(claim)
         self.metrics.running.set(len(self._tasks))
         if not claims:
-            await self._store.wait_for_work(IDLE_SECONDS)
+            await self._store.wait_for_work(IDLE_SECONDS, self._revisions.now())
+
+    async def _wait_for_a_place(self, stopping: asyncio.Event) -> None:
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait({*self._tasks, stopped}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
 
     async def _claim(self, wanted: int) -> list[Claim]:
         """Claim tasks by the same request until it is granted some, because an answer may have been lost."""
-        claims = await self._store.claim(self.name, wanted, self._request)
+        claims = await self._store.claim(self._process, wanted, self._request, self._revisions.now())
         if claims:
             self._request = new_request()
         return claims
 
-    async def _run_one(self, claim: Claim) -> None:
-        """Run one claimed task. After any error its lease ends, and another run takes the task over."""
-        try:
-            task = await self._patience.answered(lambda: self._store.load(claim.id))
-            if task is None:
-                return
-            await self._run_loaded(TaskRun(claim, task, await self._brief(task), self._means(task)))
-        except Exception:
-            self.metrics.runs.labels("Crashed").inc()
-            log.exception("task_run_crashed", task=claim.id)
-
-    async def _run_loaded(self, run: TaskRun) -> None:
-        """Run the task while its lease is renewed.
+    def _start(self, claim: Claim) -> None:
+        """Hold the task from now on.
 
         This worker may still have an earlier run of the task: when Redis did not answer for longer than a
         lease, a claim can come before the next renewal. The token of the earlier run is then stale.
         """
-        task_id = run.claim.id
-        if (earlier := self._runs.get(task_id)) is not None:
+        if (earlier := self._held.get(claim.id)) is not None:
+            if earlier.claim == claim:
+                return  # the answer to a claim that was sent again
             earlier.interrupt(Interrupt.LOST)
-        self._runs[task_id] = run
+        held = self._held[claim.id] = Held(claim)
+        task = asyncio.create_task(self._run_one(held), name=claim.id)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_one(self, held: Held) -> None:
+        """Run one task. After any error that nobody thought of, another run takes the task over."""
         try:
-            outcome = await run.run()
+            outcome = await self._loaded_and_run(held)
+        except (LeaseLostError, StoreUnavailableError):
+            outcome = RunOutcome.LOST
+        except Exception:
+            log.exception("task_run_crashed", task=held.claim.id)
+            self.metrics.runs.labels("Crashed").inc()
+            await self._say_crashed(held.claim)
+            return
         finally:
-            if self._runs.get(task_id) is run:
-                del self._runs[task_id]
-            self.metrics.running.set(len(self._runs))
+            if self._held.get(held.claim.id) is held:
+                del self._held[held.claim.id]
+            self.metrics.running.set(len(self._held))
         self.metrics.runs.labels(outcome).inc()
         if outcome is RunOutcome.LOST:
-            log.warning("task_lost", task=task_id)
+            log.warning("task_lost", task=held.claim.id)
+
+    async def _loaded_and_run(self, held: Held) -> RunOutcome:
+        claim = held.claim
+        try:
+            task = await self._patience.answered(lambda: self._store.load(claim.id))
+        except BrokenEntryError as problem:
+            log.error("journal_broken", task=claim.id, problem=problem.problem)
+            finish = _broken(problem)
+            await self._patience.answered(lambda: self._store.finish(claim, finish))
+            return RunOutcome.ENDED
+        if task is None or held.is_lost:
+            return RunOutcome.LOST
+        is_newer = any(isinstance(entry, Other) for entry in task.entries)
+        if is_newer or self._leaving:
+            if is_newer:
+                log.warning("journal_of_a_newer_version", task=claim.id)
+            await self._patience.answered(
+                lambda: self._store.release(claim, self._process, is_newer=is_newer)
+            )
+            return RunOutcome.HANDED_OVER
+        held.run = TaskRun(claim, task, self._program, self._means(task))
+        return await held.run.run()
+
+    async def _say_crashed(self, claim: Claim) -> None:
+        """If this does not reach Redis, the lease ends, which says the same."""
+        try:
+            await self._store.crashed(claim)
+        except (LeaseLostError, StoreUnavailableError) as problem:
+            log.warning("task_run_crashed_unsaid", task=claim.id, problem=str(problem))
 
     def _means(self, task: LoadedTask) -> Means:
         left_seconds = task.record.limits.max_wall_seconds - task.elapsed_seconds
         ends_at = self._clock.monotonic_seconds() + left_seconds
         return Means(
-            worker=self.name,
+            worker=self._process,
             journal=PersistentJournal(self._store, replace(self._patience, task_ends_at=ends_at)),
             calls=self._calls,
             clock=self._clock,
-        )
-
-    async def _brief(self, task: LoadedTask) -> Brief:
-        model = next(model for model in self._config.models if model.role == DEFAULT_ROLE)
-        return Brief(
-            question=task.record.input,
-            instructions=self._config.prompt,
-            indexes=tuple(index.name for index in self._config.indexes),
-            model=model.name,
-            context_tokens=await self._context_of(model),
-            limits=task.record.limits,
-            max_attempts=self._config.queue.max_attempts,
         )
 
     async def _renew_leases(self) -> None:
         """Renew the leases every third of a lease; a renewal that fails is tried again a third later."""
         while True:
             await asyncio.sleep(self._config.queue.lease_seconds / RENEWALS_PER_LEASE)
-            held: Mapping[str, TaskRun] = dict(self._runs)
+            held: Mapping[str, Held] = dict(self._held)
             if not held:
                 continue
             try:
@@ -272,26 +271,39 @@ class Worker:
             except Exception:
                 log.exception("leases_not_renewed", tasks=len(held))
 
-    async def _renew(self, held: Mapping[str, TaskRun]) -> None:
-        renewal = await self._store.renew(run.claim for run in held.values())
+    async def _renew(self, held: Mapping[str, Held]) -> None:
+        renewal = await self._store.renew(one.claim for one in held.values())
         for task_id in renewal.lost:
             held[task_id].interrupt(Interrupt.LOST)
         for task_id in renewal.cancelled:
             held[task_id].interrupt(Interrupt.CANCEL)
 
     async def _hand_over(self) -> None:
-        for run in list(self._runs.values()):
-            run.leave_after_this_turn()
+        self._leaving = True
+        await self._say_goodbye()
+        runs = [held.run for held in self._held.values() if held.run is not None]
+        for run in runs:
+            run.leave()
         if self._tasks:
             log.info("handing_over", tasks=len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._config.handover_seconds)
-        for run in list(self._runs.values()):
-            run.interrupt(Interrupt.LEAVE)
+        for held in list(self._held.values()):
+            held.interrupt(Interrupt.LEAVE)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_WORDS_SECONDS)
 
-    async def _measure_lag(self) -> None:
-        while True:
-            due = self._clock.monotonic_seconds() + LAG_INTERVAL_SECONDS
-            await asyncio.sleep(LAG_INTERVAL_SECONDS)
-            self.metrics.loop_lag.observe(max(0.0, self._clock.monotonic_seconds() - due))
+    async def _say_goodbye(self) -> None:
+        try:
+            await self._store.leave(self._process, self._revisions.own)
+        except StoreUnavailableError as problem:
+            log.warning("store_unavailable", problem=problem.problem)
+
+
+def _broken(problem: BrokenEntryError) -> Finish:
+    return Finish(
+        status=TaskStatus.FAILED,
+        reason=EndReason.INFRASTRUCTURE,
+        message=str(problem),
+        busy_ms={},
+        calls={},
+    )

@@ -121,7 +121,9 @@ from flotilla_runtime.contract.names import (
     url_host,
 )
 from flotilla_runtime.contract.router import (
+    TLS_ENTRY,
     TLS_FILE,
+    TLS_KEY_ENTRY,
     TLS_KEY_FILE,
     ListenFamily,
     RouterConfig,
@@ -198,7 +200,9 @@ __all__ = [
     "SOURCE_DIRECTORY",
     "TERMINATION_LOG_BYTES",
     "TERMINATION_LOG_PATH",
+    "TLS_ENTRY",
     "TLS_FILE",
+    "TLS_KEY_ENTRY",
     "TLS_KEY_FILE",
     "TOKENIZER_DIRECTORY",
     "WORKSPACE_DIRECTORY",

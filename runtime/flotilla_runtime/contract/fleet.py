@@ -218,7 +218,11 @@ class WorkerConfig(Section):
 
 
 class GatewayConfig(Section):
-    """`config.json` of the gateway."""
+    """`config.json` of the gateway.
+
+    `tls_directory` is the mount of the certificate and its key, as TLS_FILE and TLS_KEY_FILE. With it, `port`
+    serves HTTPS.
+    """
 
     queue: QueueConfig
     namespace: str
@@ -230,6 +234,7 @@ class GatewayConfig(Section):
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
+    tls_directory: str | None = None
     port: int = PORT_GATEWAY
     metrics_port: int = PORT_METRICS
 
@@ -264,7 +269,8 @@ class FleetStatus(WireModel):
     `unknown_effects` and `oldest_waiting_seconds` are current values. The other figures cover the tasks that
     ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
     spent their time: `Queue`, `Model/<name>`, `Index/<name>`, `Tool/<name>`. `waiting` includes suspended
-    tasks whose timer has rung. `cost_usd` is None where a price is unknown.
+    tasks whose timer has rung. `cost_usd` is None where a price is unknown. `certificate_problem` is of the
+    pod that answers: why the certificate in its Secret cannot be used.
     """
 
     fleet: str
@@ -289,6 +295,7 @@ class FleetStatus(WireModel):
     limit_mib: float | None = None
     replicas: int | None = None  # of Redis
     store_problem: str | None = None  # what makes an external Redis unfit: StoreProblem's values
+    certificate_problem: str | None = None
 
 
 class StoreProblem(StrEnum):
@@ -318,15 +325,37 @@ class TaskKeys:
         """The stream in which tasks wait until a worker newer than version 0.1.0 has come."""
         return f"{self.prefix}queue:{priority}"
 
-    @property
-    def calls(self) -> str:
-        """The list from which an idle worker takes one call for each submitted task."""
-        return f"{self.prefix}calls"
+    def calls(self, revision: str = "") -> str:
+        """The list from which an idle worker takes one call for each task that comes."""
+        return f"{self.prefix}calls@{revision}" if revision else f"{self.prefix}calls"
 
     @property
     def leases(self) -> str:
         """The sorted set of the running tasks, by the time at which their lease ends."""
+        return f"{self.prefix}held"
+
+    @property
+    def old_leases(self) -> str:
+        """The same for tasks that workers of version 0.1.0 run: they take no task of a newer worker."""
         return f"{self.prefix}leases"
+
+    @property
+    def workers(self) -> str:
+        """The sorted set of the workers, by the time until which they count as alive."""
+        return f"{self.prefix}workers"
+
+    def held_by(self, worker: str) -> str:
+        """The set of the tasks that a worker holds."""
+        return f"{self.prefix}held-by:{worker}"
+
+    @property
+    def confirmations(self) -> str:
+        """The number that is raised before a replica is asked whether it has everything up to there."""
+        return f"{self.prefix}confirmations"
+
+    def events(self, task_id: str) -> str:
+        """The sharded channel on which a task's journal is said to have grown."""
+        return f"{self.prefix}events:{task_id}"
 
     @property
     def tasks(self) -> str:

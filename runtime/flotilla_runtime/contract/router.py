@@ -15,6 +15,8 @@ from flotilla_runtime.contract.names import (
 )
 from flotilla_runtime.contract.sections import Section, WireModel
 
+TLS_ENTRY: Final = "tls.crt"  # the entries of a Secret of type kubernetes.io/tls
+TLS_KEY_ENTRY: Final = "tls.key"
 TLS_FILE: Final = "tls.pem"
 TLS_KEY_FILE: Final = "tls.pem.key"  # HAProxy looks for it beside the certificate
 

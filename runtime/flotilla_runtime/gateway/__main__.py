@@ -15,8 +15,9 @@ from typing import Final
 
 import structlog
 
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.store import FORGET_AT_ONCE, TaskStore, connect
+from flotilla_runtime.agent.store import FORGET_AT_ONCE, TaskStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
@@ -28,6 +29,7 @@ from flotilla_runtime.gateway.auth import (
     NoAuthentication,
     api_server_client,
 )
+from flotilla_runtime.gateway.certificate import Certificate
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.logs import configure_logs
@@ -59,6 +61,19 @@ async def authentication(
             fleet = FleetName(namespace=config.namespace, name=config.name)
             async with api_server_client(environment, config.cluster_ca_path) as client:
                 yield KubernetesReviews(client, fleet, time.monotonic)
+
+
+@contextlib.asynccontextmanager
+async def certificate(config: GatewayConfig) -> AsyncIterator[Certificate | None]:
+    """The certificate of a gateway that serves HTTPS, followed for as long as the block runs."""
+    if config.tls_directory is None:
+        yield None
+        return
+    served = Certificate(Path(config.tls_directory))
+    served.refresh()
+    following = asyncio.create_task(served.follow())
+    yield served
+    following.cancel()
 
 
 async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SECONDS) -> None:
@@ -99,7 +114,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
 
     A gateway of a managed Redis is ready once Redis has answered it, and stays ready when Redis goes away:
     callers then read a 503 that says so. With an external Redis it is ready at once, because the operator
-    asks ready gateways whether Redis answers.
+    asks ready gateways whether Redis answers. One that serves HTTPS is ready once it has a certificate.
     """
     told_to_stop, stopping = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,7 +131,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     if config.queue.url is None:
         reached.set()
     reaching = asyncio.create_task(reach(store, reached))
-    async with authentication(config, environment) as authenticator:
+    async with authentication(config, environment) as authenticator, certificate(config) as served:
         api = TaskAPI(
             service=service,
             store=store,
@@ -128,13 +143,15 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         status = status_application(
             service,
             metrics,
-            ready=lambda: reached.is_set() and not told_to_stop.is_set(),
+            ready=lambda: reached.is_set() and not told_to_stop.is_set() and (not served or served.usable),
+            certificate_problem=lambda: served.problem if served else None,
         )
+        tls = served.context if served else None
         async with (
             serving(status, config.metrics_port),
-            serving(tasks, config.port, grace_seconds=GRACE_SECONDS),
+            serving(tasks, config.port, tls=tls, grace_seconds=GRACE_SECONDS),
         ):
-            log.info("gateway_started", fleet=config.queue.fleet, auth=config.auth)
+            log.info("gateway_started", fleet=config.queue.fleet, auth=config.auth, https=tls is not None)
             await told_to_stop.wait()
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()

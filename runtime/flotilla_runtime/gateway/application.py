@@ -23,7 +23,7 @@ from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb
-from flotilla_runtime.gateway.bodies import RefusedBody, read_body
+from flotilla_runtime.gateway.bodies import read_submission
 from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
@@ -61,7 +61,7 @@ class TaskAPI:
         """POST /v1/tasks."""
         caller = await self._caller(request, Verb.CREATE)
         submission = await self._service.submit(
-            parse_submission(await read_body(request, self._max_body_bytes)), caller
+            parse_submission(await read_submission(request, self._max_body_bytes)), caller
         )
         location = {"Location": f"/v1/tasks/{submission.id}"}
         if submission.outcome is SubmitOutcome.CREATED:
@@ -167,14 +167,21 @@ def task_application(api: TaskAPI) -> Starlette:
     )
 
 
-def status_application(service: TaskService, metrics: GatewayMetrics, ready: Callable[[], bool]) -> Starlette:
+def status_application(
+    service: TaskService,
+    metrics: GatewayMetrics,
+    *,
+    ready: Callable[[], bool],
+    certificate_problem: Callable[[], str | None],
+) -> Starlette:
     """The application for the kubelet, Prometheus and the operator."""
 
     async def readyz(_: Request) -> Response:
         return PlainTextResponse("ok") if ready() else PlainTextResponse("starting or stopping", 503)
 
     async def status(_: Request) -> Response:
-        return _rendered(await service.status())
+        figures = await service.status()
+        return _rendered(figures.model_copy(update={"certificate_problem": certificate_problem()}))
 
     async def exposition(_: Request) -> Response:
         try:
@@ -200,8 +207,6 @@ async def _healthy(_: Request) -> Response:
 
 async def _problem_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    if error.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return RefusedBody(error)  # type: ignore[return-value]
     return error.response()
 
 

@@ -30,12 +30,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from flotilla_runtime.contract import RetrieverConfig, RetrieveRequest, RetrieverStatus
+from flotilla_runtime.request_body import BodyCutShortError, BodyTooLongError, BodyTooSlowError, read_body
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.problems import Problem, ProblemError
 from flotilla_runtime.retrieval.retriever import Retriever
 
 LOG = structlog.get_logger()
 LONGEST_BODY_BYTES = 64 * 1024
+BODY_WITHIN_SECONDS = 5.0
 LATENCIES_KEPT = 1_000  # the status reports percentiles of this many latest answers
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -160,15 +162,26 @@ class RetrieverApplication:
 
 
 async def _read(request: Request) -> RetrieveRequest:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_BODY_BYTES:
-            raise ProblemError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "too-large",
-                f"the body is longer than {LONGEST_BODY_BYTES} bytes; send a shorter query",
-            )
+    try:
+        body = await read_body(request, limit_bytes=LONGEST_BODY_BYTES, within_seconds=BODY_WITHIN_SECONDS)
+    except BodyTooLongError:
+        raise ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "too-large",
+            f"the body is longer than {LONGEST_BODY_BYTES} bytes; send a shorter query",
+        ) from None
+    except BodyTooSlowError:
+        raise ProblemError(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "too-slow",
+            f"the whole body did not arrive within {BODY_WITHIN_SECONDS:g} s; send the query again",
+        ) from None
+    except BodyCutShortError:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST,
+            "cut-short",
+            "the connection was closed before the whole body arrived; send the query again",
+        ) from None
     try:
         return RetrieveRequest.model_validate_json(body)
     except ValidationError as error:

@@ -56,15 +56,19 @@ def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         *_authentication(config, files),
         "",
         *_listed_models(config, files),
-        *_refuse(RefusalReason.UNKNOWN_MODEL, "if { path_beg /v1/models/ }"),
+        *_refuse(config, RefusalReason.UNKNOWN_MODEL, "if { path_beg /v1/models/ }"),
         f"    acl administrative path,url_dec -m str {' '.join(ADMINISTRATIVE_PATHS)}",
         f"    acl computing path {' '.join(COMPUTING_PATHS)}",
         *_refuse(
+            config,
             RefusalReason.UNKNOWN_PATH,
             "if administrative or !{ path_beg /v1/ } !computing",
         ),
-        *_refuse(RefusalReason.TOO_LARGE, f"if {{ req.body_size gt {config.max_request_mib * 1024**2} }}"),
         *_refuse(
+            config, RefusalReason.TOO_LARGE, f"if {{ req.body_size gt {config.max_request_mib * 1024**2} }}"
+        ),
+        *_refuse(
+            config,
             RefusalReason.LENGTH_REQUIRED,
             f"if !{{ req.hdr(content-length) -m found }} {{ req.body_len gt {CHUNKED_BODY_BYTES} }}",
         ),
@@ -75,16 +79,19 @@ def frontend(config: RouterConfig, files: RunFiles) -> Iterable[str]:
         f"    http-request set-var(txn.queue_limit) str({QUEUE_LIMIT}),"
         f"map_str({files.path(files.CONTROL_MAP)},{config.max_queue}),add(0)",
         *_without_replicas(config),
-        *_refuse(RefusalReason.QUEUE_FULL, f"if {{ queue({BACKEND}),sub(txn.queue_limit) ge 0 }}"),
+        *_refuse(config, RefusalReason.QUEUE_FULL, f"if {{ queue({BACKEND}),sub(txn.queue_limit) ge 0 }}"),
         "",
         *_conversation(config, files),
         f"    default_backend {BACKEND}",
     )
 
 
-def _refuse(reason: RefusalReason, condition: str) -> tuple[str, str]:
+def _refuse(config: RouterConfig, reason: RefusalReason, condition: str) -> tuple[str, ...]:
     return (
         f"    http-request set-var(txn.refused) str({reason.value}) {condition}",
+        "    .if version_atleast(2.9)",
+        f"    http-request set-timeout client {config.refused_body_seconds}s {condition}",
+        "    .endif",
         f"    http-request use-service lua.flotilla_refuse {condition}",
     )
 
@@ -108,7 +115,7 @@ def _authentication(config: RouterConfig, files: RunFiles) -> Iterable[str]:
     return (
         "    http-request set-var(txn.caller) "
         f"http_auth_bearer,sha2(256),hex,map_str({files.path(files.KEYS_MAP)})",
-        *_refuse(RefusalReason.UNAUTHORIZED, "unless { var(txn.caller) -m found }"),
+        *_refuse(config, RefusalReason.UNAUTHORIZED, "unless { var(txn.caller) -m found }"),
         "    http-request del-header Authorization",
     )
 
@@ -151,7 +158,7 @@ def _priority() -> Iterable[str]:
 def _without_replicas(config: RouterConfig) -> Iterable[str]:
     condition = f"if {{ nbsrv({BACKEND}) eq 0 }}"
     if not config.hold_at_zero:
-        return _refuse(RefusalReason.NO_REPLICAS, condition)
+        return _refuse(config, RefusalReason.NO_REPLICAS, condition)
     return (
         f"    http-request set-var(txn.hold_seconds) int({config.queue_timeout_seconds}) {condition}",
         f"    http-request lua.flotilla_hold {condition}",

@@ -5,15 +5,15 @@ What next follows from a journal is in test_loop.py; whole worker processes are 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from flotilla_runtime.agent.calls import Reply, Session
+from agent_support.memory import CrashError, CrashPoints
+from agent_support.running import ScriptedCalls, config_of, program_of
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import (
-    CallOutcome,
     Done,
     Ended,
     Entry,
@@ -21,10 +21,10 @@ from flotilla_runtime.agent.journal import (
     Intended,
     TaskStatus,
 )
-from flotilla_runtime.agent.loop import Brief, Call, End, RetrieveCall
+from flotilla_runtime.agent.loop import built_in
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
-from flotilla_runtime.agent.store import TaskStore, connect
-from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
 from router_support.waiting import until
@@ -34,23 +34,6 @@ pytestmark = pytest.mark.services
 CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
 
 
-class CrashError(BaseException):
-    """The process is gone, as far as the task can tell; no handler of ours may catch it."""
-
-
-@dataclass(slots=True)
-class CrashPoints:
-    """Counts the points that a run passes and crashes at one of them."""
-
-    crash_at: int | None = None
-    passed: list[str] = field(default_factory=list)
-
-    def reach(self, point: str) -> None:
-        self.passed.append(point)
-        if len(self.passed) - 1 == self.crash_at:
-            raise CrashError(point)
-
-
 class CrashingJournal:
     """The real store, with a crash point before and after each write."""
 
@@ -58,16 +41,25 @@ class CrashingJournal:
         self._store = store
         self._points = points
 
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> bool:
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
         what = "+".join(f"{type(entry).__name__} {getattr(entry, 'call', '')}" for entry in entries)
         self._points.reach(f"before {what}")
-        cancelled = await self._store.append(claim, expected, entries)
+        written = await self._store.append(claim, expected, entries)
         self._points.reach(f"after {what}")
-        return cancelled
+        return written
 
-    async def finish(self, claim: Claim, end: End, story: Story) -> None:
+    async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
+        raise NotImplementedError
+
+    async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
+        raise NotImplementedError
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
+        raise NotImplementedError
+
+    async def finish(self, claim: Claim, finish: Finish) -> None:
         self._points.reach("before finish")
-        await self._store.finish(claim, end, story)
+        await self._store.finish(claim, finish)
         self._points.reach("after finish")
 
     async def release(self, claim: Claim, worker: str) -> None:
@@ -76,31 +68,7 @@ class CrashingJournal:
         self._points.reach("after release")
 
 
-PASSAGE = {"id": "p1", "document": "a.html", "title": "A", "heading": "", "text": "So it is.", "score": 1.0}
-
-
-class ScriptedCalls:
-    """Replies at once, and remembers what was asked; `hold` keeps calls from ending."""
-
-    def __init__(self, points: CrashPoints | None = None, hold: asyncio.Event | None = None) -> None:
-        self.made: list[str] = []
-        self.stopped: list[str] = []
-        self._points = points or CrashPoints()
-        self._hold = hold
-
-    async def make(self, call: Call, session: Session) -> Reply:
-        self._points.reach(f"before call {call.id}")
-        self.made.append(call.id)
-        try:
-            if self._hold is not None:
-                await self._hold.wait()
-        except asyncio.CancelledError:
-            self.stopped.append(call.id)
-            raise
-        self._points.reach(f"after call {call.id}")
-        if isinstance(call, RetrieveCall):
-            return Reply(outcome=CallOutcome.SUCCEEDED, value=[PASSAGE], generation="g")
-        return Reply(outcome=CallOutcome.SUCCEEDED, value="So it is.", input_tokens=40, output_tokens=4)
+PROGRAM = program_of(built_in, config=config_of(indexes=("a", "b")))
 
 
 @pytest.fixture
@@ -114,18 +82,6 @@ async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     opened = TaskStore(connect(config), config)
     yield opened
     await opened.close()
-
-
-def brief(task: LoadedTask) -> Brief:
-    return Brief(
-        question=task.record.input,
-        instructions="Answer.",
-        indexes=("a", "b"),
-        model="m",
-        context_tokens=4096,
-        limits=task.record.limits,
-        max_attempts=5,
-    )
 
 
 async def submitted(store: TaskStore, **limits: Any) -> None:
@@ -143,7 +99,7 @@ async def begin(store: TaskStore, journal: Any, calls: Any, worker: str = "w") -
     task = await store.load("t1")
     assert task is not None
     means = Means(worker=worker, journal=journal, calls=calls, clock=CLOCK)
-    return TaskRun(claims[0], task, brief(task), means)
+    return TaskRun(claims[0], task, PROGRAM, means)
 
 
 async def loaded(store: TaskStore) -> LoadedTask:
@@ -154,7 +110,7 @@ async def loaded(store: TaskStore) -> LoadedTask:
 
 async def crash_once(store: TaskStore, points: CrashPoints) -> list[str]:
     """Run the task until the crash; the calls that were made."""
-    calls = ScriptedCalls(points)
+    calls = ScriptedCalls(points=points)
     run = await begin(store, CrashingJournal(store, points), calls, "first")
     try:
         await run.run()
@@ -179,7 +135,7 @@ async def test_a_run_that_is_stopped_anywhere_is_resumed_and_repeats_nothing_tha
     redis_server: Any,
 ) -> None:
     points = await every_point(redis_server)
-    assert len(points) == 18, points
+    assert len(points) == 16, points
     for crash_at, point in enumerate(points):
         config = QueueConfig(
             fleet=f"default/crash-{crash_at}",
@@ -263,7 +219,7 @@ async def test_a_worker_that_leaves_hands_the_task_over_between_two_turns(store:
     run = await begin(store, store, first)
     running = asyncio.create_task(run.run())
     await until(lambda: len(first.made) == 2)
-    run.leave_after_this_turn()
+    run.leave()
     hold.set()
     assert await running is RunOutcome.HANDED_OVER
     second = ScriptedCalls()

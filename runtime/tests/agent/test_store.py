@@ -13,6 +13,7 @@ import pytest
 import redis.exceptions
 from redis import Redis
 
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import (
     CallKind,
@@ -26,9 +27,9 @@ from flotilla_runtime.agent.journal import (
     Submitted,
     TaskStatus,
 )
-from flotilla_runtime.agent.loop import End
-from flotilla_runtime.agent.store import TaskStore, connect
-from flotilla_runtime.agent.story import Story, read
+from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.story import read
 from flotilla_runtime.agent.tasks import CancelOutcome, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from router_support.waiting import until
@@ -54,6 +55,7 @@ def open_store(server: Any, **settings: Any) -> TaskStore:
 async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     opened = open_store(redis_server)
     assert await opened.claim("w0", 1) == [], "a worker has come, so tasks wait in lines"
+    await opened.leave("w0")
     yield opened
     await opened.close()
 
@@ -66,7 +68,21 @@ def intent(call: str = "answer/1") -> Intended:
     return Intended(at=1, call=call, kind=CallKind.MODEL, target="llama", step=1, reserved_tokens=10)
 
 
-END = End(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"})
+def done(input_tokens: int = 0, output_tokens: int = 0, call: str = "answer/1") -> Done:
+    return Done(
+        at=2,
+        call=call,
+        outcome=CallOutcome.SUCCEEDED,
+        took_ms=1,
+        value="so",
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+    )
+
+
+END = Finish(
+    status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"}, busy_ms={}, calls={}
+)
 
 
 async def test_a_submitted_task_is_stored_whole_and_waits(store: TaskStore) -> None:
@@ -90,7 +106,7 @@ async def test_the_same_idempotency_key_of_the_same_caller_is_the_same_task(stor
 
 
 async def test_a_full_queue_takes_nothing_and_keeps_nothing(redis_server: Any) -> None:
-    store = open_store(redis_server, max_waiting=2)
+    store = open_store(redis_server, max_waiting=2, queue_percent=100)
     outcomes = [(await store.submit(task(f"t{number}"))).outcome for number in range(3)]
     assert outcomes == [SubmitOutcome.CREATED, SubmitOutcome.CREATED, SubmitOutcome.FULL]
     assert await store.load("t2") is None
@@ -180,7 +196,7 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     store = open_store(redis_server, lease_seconds=0.3)
     await store.submit(task("t1"))
     (old,) = await store.claim("w1", 1)
-    assert await store.append(old, 2, [intent()]) is False
+    assert (await store.append(old, 2, [intent()])).length == 3
     await store.submit(task("t2"))
     await asyncio.sleep(0.35)
     (new,) = await store.claim("w2", 1)
@@ -189,7 +205,7 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     with pytest.raises(LeaseLostError):
         await store.append(old, 4, [intent("answer/9")])
     with pytest.raises(LeaseLostError):
-        await store.finish(old, END, Story())
+        await store.finish(old, END)
     with pytest.raises(LeaseLostError):
         await store.release(old, "w1")
     assert (await store.renew([old])).lost == {"t1"}
@@ -216,7 +232,7 @@ async def test_a_token_that_a_failover_has_lost_is_not_granted_again(
     assert granted.token != lost.token
     with pytest.raises(LeaseLostError):
         await store.append(lost, 2, [intent()])
-    assert await store.append(granted, 2, [intent()]) is False
+    assert (await store.append(granted, 2, [intent()])).length == 3
 
 
 async def test_a_claim_whose_answer_was_lost_gets_the_same_tasks(redis_server: Any) -> None:
@@ -226,7 +242,7 @@ async def test_a_claim_whose_answer_was_lost_gets_the_same_tasks(redis_server: A
     first = await store.claim("w1", 2, "r1")
     assert await store.claim("w1", 2, "r1") == first
     assert [claim.id for claim in first] == ["t1", "t2"]
-    await store.finish(first[0], END, Story())
+    await store.finish(first[0], END)
     assert await store.claim("w1", 2, "r1") == first[1:], "what has ended is not granted again"
     await asyncio.sleep(0.35)
     assert await store.claim("w1", 2, "r1") == first[1:], "its lease has ended, and nobody has taken it"
@@ -265,12 +281,11 @@ def redis_clock(server: Any) -> float:
 async def test_an_append_whose_answer_was_lost_is_not_doubled(store: TaskStore) -> None:
     await store.submit(task("t1"))
     (claim,) = await store.claim("w1", 1)
-    done = Done(at=2, call="answer/1", outcome=CallOutcome.SUCCEEDED, took_ms=1, value="so")
-    await store.append(claim, 2, [intent(), done])
-    await store.append(claim, 2, [intent(), done])
+    first = await store.append(claim, 2, [intent(), done()], "w1")
+    assert await store.append(claim, 2, [intent(), done()], "w1") == first
     loaded = await store.load("t1")
     assert loaded is not None
-    assert list(loaded.entries[2:]) == [intent(), done]
+    assert list(loaded.entries[2:]) == [intent(), done()]
     with pytest.raises(LeaseLostError):
         await store.append(claim, 2, [intent("answer/2")])
 
@@ -278,13 +293,14 @@ async def test_an_append_whose_answer_was_lost_is_not_doubled(store: TaskStore) 
 async def test_a_finish_whose_answer_was_lost_is_not_doubled(store: TaskStore) -> None:
     await store.submit(task("t1"))
     (claim,) = await store.claim("w1", 1)
-    await store.finish(claim, END, Story(steps=2, used_tokens=50))
-    await store.finish(claim, END, Story(steps=2, used_tokens=50))
+    await store.append(claim, 2, [intent(), done(40, 10)])
+    await store.finish(claim, END)
+    await store.finish(claim, END)
     loaded = await store.load("t1")
     assert loaded is not None
     assert (loaded.record.status, loaded.record.reason) == (TaskStatus.SUCCEEDED, "Completed")
     assert loaded.record.result == {"answer": "so"}
-    assert [type(entry) for entry in loaded.entries] == [Submitted, Claimed, Ended]
+    assert [type(entry) for entry in loaded.entries] == [Submitted, Claimed, Intended, Done, Ended]
     minute = (loaded.record.ended_at or 0) // 60_000
     (window,) = await store.windows([minute])
     assert (window["reason:Completed"], window["tokens"]) == (1, 50)
@@ -315,7 +331,7 @@ async def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked_to
     assert await store.cancel("nobody") is CancelOutcome.UNKNOWN
     assert await store.queue_lengths() == (0, 1)
     assert (await store.renew([claim])).cancelled == {"running"}
-    assert await store.append(claim, 2, [intent()]) is True
+    assert (await store.append(claim, 2, [intent()])).cancel_requested
     loaded = await store.load("waiting")
     assert loaded is not None
     assert read(loaded.entries).ended is not None
@@ -341,7 +357,7 @@ async def test_results_are_forgotten_whole_after_their_time(redis_server: Any) -
     await store.submit(task("t1", idempotency_key="k"))
     await store.submit(task("t2"))
     (claim,) = await store.claim("w1", 1)
-    await store.finish(claim, END, Story())
+    await store.finish(claim, END)
     await asyncio.sleep(0.01)
     assert await store.forget_ended() == 1
     assert await store.load("t1") is None
@@ -453,11 +469,11 @@ async def test_all_scripts_work_on_a_redis_cluster(redis_cluster: Any) -> None:
     first, second = await store.claim("w1", 2)
     await store.append(first, 2, [intent()])
     await store.renew([first])
-    await store.finish(first, END, Story())
+    await store.finish(first, END)
     await store.release(second, "w1")
     await store.submit(task("t3"))
     await store.cancel("t3")
-    assert await store.queue_lengths() == (0, 1)
+    assert await store.queue_lengths() == (1, 0)
     await asyncio.sleep(0.01)
     assert await store.forget_ended() == 2
     await store.close()

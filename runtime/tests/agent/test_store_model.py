@@ -23,11 +23,11 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
-from flotilla_runtime.agent.loop import End
-from flotilla_runtime.agent.store import TaskStore, connect
-from flotilla_runtime.agent.story import Story
+from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, Claim, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 
@@ -36,7 +36,9 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 MOST_WAITING = 8
 BATCH_FIRST_EVERY = 10
 PEOPLE = [("red", "ann"), ("red", "bob"), ("blue", "cleo"), ("green", "dan")]
-END = End(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"})
+END = Finish(
+    status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"}, busy_ms={}, calls={}
+)
 
 
 @dataclass(slots=True)
@@ -187,7 +189,7 @@ class Scripts(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         claim = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
-        self.ask(self.store.finish(claim, END, Story()))
+        self.ask(self.store.finish(claim, END))
         self.stale.append(claim)
 
     @precondition(lambda self: self.stale)

@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 import structlog
 
-from flotilla_runtime.agent.calls import Reply, Session
+from flotilla_runtime.agent.budgets import Amount, Budget
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
-from flotilla_runtime.agent.loop import Call
+from flotilla_runtime.agent.loading import load_program
 from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.patience import Patience
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
 from flotilla_runtime.agent.run import Clock
-from flotilla_runtime.agent.store import TaskStore, connect
+from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, Renewal
-from flotilla_runtime.agent.worker import Patience, Worker
+from flotilla_runtime.agent.worker import Worker
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from router_support.waiting import until
@@ -39,6 +42,12 @@ class HeldModel:
     asked: int = 0
     answers: int = 0
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+        return call, Amount(tokens=1000)
+
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
+        return None
 
     async def make(self, call: Call, session: Session) -> Reply:
         assert call.kind is CallKind.MODEL
@@ -59,8 +68,8 @@ class LateRenewals(TaskStore):
 
     granted = 0
 
-    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
-        claims = await super().claim(worker, wanted, request)
+    async def claim(self, *asked: Any) -> list[Claim]:
+        claims = await super().claim(*asked)
         self.granted += len(claims)
         return claims
 
@@ -89,7 +98,9 @@ async def working(store: TaskStore, queue: QueueConfig, calls: Any) -> AsyncIter
         models=(ModelConnection(role="Default", name="m", url="http://model/v1", model="m"),),
         handover_seconds=0.1,
     )
-    worker = Worker(name="w1", store=store, calls=calls, config=config, clock=CLOCK)
+    worker = Worker(
+        name="w1", store=store, calls=calls, config=config, clock=CLOCK, program=load_program(config)
+    )
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping))
     try:
@@ -144,8 +155,8 @@ class DeafStore(TaskStore):
         super().__init__(client, config)
         self.unheard = unheard
 
-    async def claim(self, worker: str, wanted: int, request: str | None = None) -> list[Claim]:
-        claims = await super().claim(worker, wanted, request)
+    async def claim(self, *asked: Any) -> list[Claim]:
+        claims = await super().claim(*asked)
         if claims and self.unheard:
             self.unheard -= 1
             raise StoreUnavailableError("the connection was lost before the answer")

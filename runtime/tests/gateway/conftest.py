@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -71,13 +72,15 @@ class Services:
                 self.asked.append(request.headers["X-Session-Id"])
                 self.news.notify_all()
             await self.answering.wait()
-            assert body["temperature"] == 0
-            return JSONResponse(
-                {
-                    "choices": [{"message": {"content": "VACUUM recovers disk space [1]."}}],
-                    "usage": {"prompt_tokens": 80, "completion_tokens": 8},
-                }
+            assert (body["temperature"], body["stream"]) == (0, True)
+            said = {"role": "assistant", "content": "VACUUM recovers disk space [1]."}
+            chunks = (
+                {"choices": [{"index": 0, "delta": said}]},
+                {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+                {"choices": [], "usage": {"prompt_tokens": 80, "completion_tokens": 8}},
             )
+            lines = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+            return Response(f"{lines}data: [DONE]\n\n", media_type="text/event-stream")
 
         return Starlette(
             routes=[
@@ -150,12 +153,12 @@ class Fleet:
                 **fields,
             }
         )
-        self.gateway_url = f"http://127.0.0.1:{port}"
+        self.gateway_url = f"{'https' if config.tls_directory else 'http'}://127.0.0.1:{port}"
         self.status_url = f"http://127.0.0.1:{metrics_port}"
         process = self._start("flotilla_runtime.gateway", config.model_dump_json(), {})
-        if becomes_ready:
-            await self._ready(process, f"{self.status_url}/readyz")
-        await self._ready(process, f"{self.gateway_url}/healthz")
+        await self._ready(process, f"{self.status_url}/{'readyz' if becomes_ready else 'healthz'}")
+        if becomes_ready or not config.tls_directory:  # HTTPS is refused while there is no certificate
+            await self._ready(process, f"{self.gateway_url}/healthz")
         return process
 
     async def get(self, url: str) -> httpx.Response:

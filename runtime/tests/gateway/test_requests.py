@@ -18,6 +18,7 @@ from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
+from flotilla_runtime.gateway.bodies import read_submission
 from flotilla_runtime.gateway.events import event_text, place_after
 from flotilla_runtime.gateway.figures import fleet_status, percentile
 from flotilla_runtime.gateway.openapi import openapi_document
@@ -26,6 +27,7 @@ from flotilla_runtime.gateway.requests import parse_submission
 from flotilla_runtime.gateway.service import Page, TaskService
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from flotilla_runtime.gateway.views import task_view
+from slow_bodies import arriving
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,25 @@ def test_a_whole_submission_is_read() -> None:
     assert (request.input, request.priority, request.idempotency_key) == ("why?", Priority.BATCH, "k")
     limits = request.limits.within(TaskLimits())
     assert limits == TaskLimits(max_steps=3, max_tokens=200_000, max_wall_seconds=1.5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "kind"),
+    [
+        pytest.param([b'{"input"'], HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", id="it stops"),
+        pytest.param([b'{"input"', None], HTTPStatus.BAD_REQUEST, "body-cut-short", id="it is broken off"),
+        pytest.param(
+            [b"x" * 1025], HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-long", id="it is too long"
+        ),
+    ],
+)
+async def test_a_body_that_does_not_arrive_is_refused_with_a_problem(
+    parts: list[bytes | None], status: HTTPStatus, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flotilla_runtime.gateway.bodies.READ_WITHIN_SECONDS", 0.1)
+    with pytest.raises(ProblemError) as refusal:
+        await read_submission(arriving(parts), 1024)
+    assert (refusal.value.status, refusal.value.kind) == (status, kind)
 
 
 LONGEST = {"input": "a", "idempotencyKey": "k" * 256, "metadata": {f"{n:063}": "v" * 512 for n in range(32)}}

@@ -3,6 +3,7 @@
 The fields of the request and of the answer are in operator/tests/house/test_quotes.py.
 """
 
+import json
 import re
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,7 @@ from flotilla_runtime.contract import MilvusConnection, RetrieverConfig, Retriev
 from flotilla_runtime.retrieval.application import Figures, RetrieverApplication
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.retriever import Retriever
+from slow_bodies import arriving
 
 PAGE = Path(__file__).parents[3] / "docs" / "search.md"
 
@@ -53,6 +55,23 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     assert answer.status_code == HTTPStatus.OK
     assert answer.json() == {"passages": [], "generation": "g-one", "tookMilliseconds": 1.0}
     assert retriever.asked == ["fog"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        pytest.param([b'{"query"'], HTTPStatus.REQUEST_TIMEOUT, "too-slow", id="it stops"),
+        pytest.param([b'{"query"', None], HTTPStatus.BAD_REQUEST, "cut-short", id="it is broken off"),
+    ],
+)
+async def test_a_body_that_does_not_arrive_is_refused_with_a_problem(
+    parts: list[bytes | None], status: HTTPStatus, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flotilla_runtime.retrieval.application.BODY_WITHIN_SECONDS", 0.1)
+    config = RetrieverConfig(index="handbook", milvus=MilvusConnection(uri="http://milvus"), alias="handbook")
+    retriever = RetrieverApplication(config, cast("Retriever", Queries()), cast("Generations", None))
+    answer = await retriever.retrieve(arriving(parts))
+    assert (answer.status_code, json.loads(answer.body)["code"]) == (status, code)
 
 
 def test_every_metric_is_on_the_page() -> None:

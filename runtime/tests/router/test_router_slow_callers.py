@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from router_support.haproxy_version import ON_BOTH, parser_takes_our_words
+from router_support.haproxy_version import CHART, ON_BOTH, parser_takes_our_words
 from router_support.routers import Caller, Engine, Router, fleet
 from router_support.waiting import until
 
@@ -104,6 +104,24 @@ async def test_the_rest_of_a_refused_body_is_read_for_some_seconds_only() -> Non
         for writer in writers:
             writer.close()
         assert (await caller.post(path="/nowhere", data=b"x" * 1_000_000)).status == 404
+
+
+@pytest.mark.attack("A caller sends the rest of a refused body a byte at a time")
+@pytest.mark.parametrize(
+    "haproxy", [CHART], indirect=True
+)  # HAProxy 2.6 cannot set this time for one request
+async def test_a_silent_sender_of_a_refused_body_is_told_after_some_seconds_and_loses_its_connection() -> (
+    None
+):
+    async with impatient(refused_body_seconds=1, client_timeout_seconds=4) as (_, router, _caller):
+        request = REQUEST.replace(b"/v1/chat/completions", b"/nowhere")
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+        writer.write(request + b"Content-Length: 900000000\r\n\r\n" + b"x" * 80_000)
+        async with asyncio.timeout(3):
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400 ")
+        async with asyncio.timeout(10):
+            await reader.read()
+        writer.close()
 
 
 @pytest.mark.attack("Callers open all the connections that a router may have")

@@ -12,20 +12,22 @@ from flotilla_runtime import contract
 NAME = "llama-model.default.svc"
 
 
-def write_pair(directory: Path, *, key_of_another: bool = False) -> str:
+def write_pair(
+    directory: Path, *, name: str = NAME, key_of_another: bool = False, password: bool = False
+) -> str:
     """A certificate of its own making and its key, as the secret is mounted; the certificate as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + datetime.timedelta(days=36500))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     written = ec.generate_private_key(ec.SECP256R1()) if key_of_another else key
@@ -35,7 +37,7 @@ def write_pair(directory: Path, *, key_of_another: bool = False) -> str:
         written.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(b"secret") if password else serialization.NoEncryption(),
         )
     )
     return pem

@@ -5,7 +5,8 @@ held?     A deleted fleet decides nothing: its children go with it and a retaine
 password  Made once for a managed Redis. A lost one is made again.
 claim     Follows the deletion policy.
 redis     Its pod is not replaced while a class that the new one names is missing.
-gateway   Always, unless Redis cannot be used: it accepts tasks while models and indexes are not ready yet.
+gateway   Always, unless Redis cannot be used or its certificate is missing: it accepts tasks while models and
+          indexes are not ready yet.
 workers   Once every model and every index is known: as many as the tasks need.
 look      Soon while a secret is missing: secrets are not watched.
 """
@@ -33,6 +34,7 @@ class PartReason(StrEnum):
 
     WRITTEN = "Written"
     QUEUE_UNUSABLE = "QueueUnusable"
+    CERTIFICATE_MISSING = "CertificateMissing"  # the pods that replace the running ones would not start
     CLASS_MISSING = "ClassMissing"  # admission would refuse the pod that replaces the running one
     NOT_WIRED = "NotWired"  # a model, an index or the queue is not known, so workers cannot be configured
 
@@ -77,7 +79,7 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
         password=password,
         claim=_claim(observed),
         redis=PartReason.CLASS_MISSING if observed.missing.queue else PartReason.WRITTEN,
-        gateway=PartReason.QUEUE_UNUSABLE if observed.missing.queue else PartReason.WRITTEN,
+        gateway=_gateway(observed),
         workers=PartReason.WRITTEN if observed.wiring.complete else PartReason.NOT_WIRED,
         worker_pods=_worker_pods(observed, now),
         look=_look(observed),
@@ -92,6 +94,12 @@ def _claim(observed: Observed) -> ClaimReason:
     name = {contract.LABEL_OWNER_KIND: owner.kind, contract.LABEL_OWNER_NAME: owner.name}
     ours = claim is not None and name.items() <= claim.labels.items()
     return claim_reason(claim, owner, retained=redis.deletion_policy is DeletionPolicy.RETAIN, ours=ours)
+
+
+def _gateway(observed: Observed) -> PartReason:
+    if observed.missing.queue:
+        return PartReason.QUEUE_UNUSABLE
+    return PartReason.CERTIFICATE_MISSING if observed.missing.certificate else PartReason.WRITTEN
 
 
 def _worker_pods(observed: Observed, now: datetime) -> WorkersDecision:

@@ -14,7 +14,7 @@ from flotilla_operator.controllers.agent_fleet.password import PasswordReason
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.chains import Chain, Finding, informs, right
-from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, Truth, with_summary
+from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
 from flotilla_operator.controllers.missing import finding_of
 from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
@@ -141,8 +141,21 @@ def redis_takes_tasks(facts: Facts) -> Finding:
 
 
 def the_gateway_lacks_what_it_names(facts: Facts) -> Finding | None:
-    """The secret with the keys of the callers is missing or empty, or a class of the pods is missing."""
-    return finding_of(facts.observed.missing.gateway)
+    """A secret with the callers' keys or the certificate is missing or empty, or a class of the pods is."""
+    missing = facts.observed.missing
+    return finding_of((*missing.gateway, *missing.certificate))
+
+
+def the_certificate_cannot_be_used(facts: Facts) -> Finding | None:
+    """A gateway could not load its certificate; one that has loaded another before still serves that."""
+    problem = facts.observed.certificate_problem
+    if problem is None:
+        return None
+    return Finding(
+        reason=Reason.CERTIFICATE_UNUSABLE,
+        message=f"{problem}; {_gateways(facts)}",
+        mended_by=MendedBy.PERSON,
+    )
 
 
 def no_gateway_is_ready(facts: Facts) -> Finding | None:
@@ -222,7 +235,11 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     ),
     Chain(
         type=ConditionType.GATEWAY_READY,
-        checks=(the_gateway_lacks_what_it_names, no_gateway_is_ready),
+        checks=(
+            the_gateway_lacks_what_it_names,
+            the_certificate_cannot_be_used,
+            no_gateway_is_ready,
+        ),
         otherwise=a_gateway_is_ready,
     ),
     Chain(

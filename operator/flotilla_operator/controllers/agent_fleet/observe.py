@@ -59,6 +59,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         memory.keep_only(world.caches.store(AGENT_FLEETS).uids())
     # There is no await below this line, so everything that is read from the caches is from one moment.
     targets = tuple(_targets(owner, world.caches))
+    answers = world.measurements.answers(targets, contract.FleetStatus)
     return Observed(
         manifest=manifest,
         owner=owner,
@@ -68,7 +69,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         missing=missing,
         remembered=remembered(manifest),
         memory=remembered_of_fleet,
-        figures=figures_of(world.measurements.answers(targets, contract.FleetStatus)),
+        figures=figures_of(answers),
+        certificate_problem=certificate_problem_of(answers, spec),
         scaled=world.decisions.last(owner.uid),
         live=_live(owner, world.caches),
         password_found=password_found,
@@ -128,3 +130,13 @@ def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:
 def figures_of(answers: Sequence[Answered[contract.FleetStatus] | None]) -> contract.FleetStatus | None:
     """The newest of the gateways' answers."""
     return next((answered.answer for answered in newest_first(answers)), None)
+
+
+def certificate_problem_of(
+    answers: Sequence[Answered[contract.FleetStatus] | None], spec: AgentFleetSpec
+) -> str | None:
+    """What the newest of the answers says that names a problem. Each pod has loaded the files itself."""
+    if spec.gateway.tls is None:
+        return None
+    problems = (answered.answer.certificate_problem for answered in newest_first(answers))
+    return next((problem for problem in problems if problem), None)

@@ -44,6 +44,7 @@ class Reason(StrEnum):
 
     GATEWAY_AVAILABLE = "GatewayAvailable"
     GATEWAY_STARTING = "GatewayStarting"
+    CERTIFICATE_UNUSABLE = "CertificateUnusable"
 
     WORKERS_AVAILABLE = "WorkersAvailable"
     WORKERS_STARTING = "WorkersStarting"

@@ -49,6 +49,7 @@ class Found:
     missing_indexes: list[Missing] = field(default_factory=list)
     missing_queue: list[Missing] = field(default_factory=list)
     missing_gateway: list[Missing] = field(default_factory=list)
+    missing_certificate: list[Missing] = field(default_factory=list)
     missing_workers: list[Missing] = field(default_factory=list)
 
 
@@ -79,6 +80,7 @@ class References:
             self._index(index.name, index.index_ref.name)
         await self._redis()
         await self._callers()
+        await self._certificate()
         self._classes()
         found, spec = self._found, self._spec
         known = len(found.models) == len(spec.models) and len(found.indexes) == len(spec.indexes)
@@ -95,6 +97,7 @@ class References:
             indexes=tuple(found.missing_indexes),
             queue=tuple(found.missing_queue),
             gateway=tuple(found.missing_gateway),
+            certificate=tuple(found.missing_certificate),
             workers=tuple(found.missing_workers),
         )
 
@@ -240,6 +243,16 @@ class References:
                 )
             )
 
+    async def _certificate(self) -> None:
+        tls, missing = self._spec.gateway.tls, self._found.missing_certificate
+        if tls is None:
+            return
+        field_path = "spec.gateway.tls.secretRef"
+        secret = await self._secret(field_path, tls.secret_ref.name, missing)
+        if secret is not None:
+            entries = (contract.TLS_ENTRY, contract.TLS_KEY_ENTRY)
+            missing += [_no_entry(field_path, secret.name, key) for key in entries if key not in secret.data]
+
     def _classes(self) -> None:
         found = self._found
         reports = (found.missing_queue, found.missing_gateway, found.missing_workers)
@@ -259,12 +272,7 @@ class References:
         if secret is None:
             return False
         if key not in secret.data:
-            missing.append(
-                Missing(
-                    reason=Reason.SECRET_KEY_MISSING,
-                    message=f"{field_path}: the Secret {name!r} has no entry {key!r}; add it",
-                )
-            )
+            missing.append(_no_entry(field_path, name, key))
             return False
         through = named_proxies(self._spec.workers.pod.env)
         if to is not None and (why := self._world.why_not_sent(secret, to, through=through)) is not None:
@@ -289,6 +297,13 @@ class References:
         variable = f"{contract.ENV_MODEL_KEY_PREFIX}{role.upper()}"
         self._found.keys.append(SecretEntry(environment=variable, name=secret, key=key))
         return variable
+
+
+def _no_entry(field_path: str, secret: str, key: str) -> Missing:
+    return Missing(
+        reason=Reason.SECRET_KEY_MISSING,
+        message=f"{field_path}: the Secret {secret!r} has no entry {key!r}; add it",
+    )
 
 
 def _made_for(replica_set: Manifest) -> int | None:

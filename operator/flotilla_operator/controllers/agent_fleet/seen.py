@@ -20,18 +20,19 @@ from flotilla_runtime import contract
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingParts:
-    """What is missing, grouped by the condition that reports it."""
+    """What is missing, grouped by what needs it."""
 
     models: tuple[Missing, ...] = ()
     indexes: tuple[Missing, ...] = ()
     queue: tuple[Missing, ...] = ()
     gateway: tuple[Missing, ...] = ()
+    certificate: tuple[Missing, ...] = ()
     workers: tuple[Missing, ...] = ()
 
     @property
     def of_secrets(self) -> bool:
         """Whether a secret or an entry is missing. It may appear without an event that wakes the fleet."""
-        everything = (*self.models, *self.indexes, *self.queue, *self.gateway)
+        everything = (*self.models, *self.indexes, *self.queue, *self.gateway, *self.certificate)
         of_a_secret = (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE)
         return any(problem.reason in of_a_secret for problem in everything)
 
@@ -42,7 +43,8 @@ class Observed:
 
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
     `scaled` is the last decision of autoscaling. `password_found` says whether the Secret of the managed
-    Redis is there; None when nobody looked for it.
+    Redis is there; None when nobody looked for it. `certificate_problem` is what gateways say of the
+    certificate that they mount.
     """
 
     manifest: Manifest
@@ -54,6 +56,7 @@ class Observed:
     remembered: Remembered
     memory: FleetMemory
     figures: contract.FleetStatus | None = None
+    certificate_problem: str | None = None
     scaled: WorkersDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     password_found: bool | None = None

@@ -29,7 +29,7 @@ def status_and_events(
     worker_pods = observed.ready_replicas("Deployment", workloads.workers(observed.owner).name)
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "url": workloads.gateway_url(observed.owner),
+        "url": workloads.gateway_url(observed.owner, observed.spec.gateway),
         "ready": _pods(observed, decision, worker_pods),
         "workers": {"desired": decision.worker_pods.wanted, "ready": worker_pods},
         **(figures_status(observed.figures, observed.spec) if observed.figures is not None else {}),

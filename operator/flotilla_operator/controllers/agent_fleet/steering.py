@@ -12,7 +12,7 @@ from flotilla_operator.controllers.agent_fleet.decide import (
     policy_of,
     signals_of,
 )
-from flotilla_operator.controllers.agent_fleet.observe import figures_of
+from flotilla_operator.controllers.agent_fleet.observe import certificate_problem_of, figures_of
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.status import figures_status
 from flotilla_operator.controllers.steering import FiguresOnly, Steered, Steering
@@ -37,7 +37,7 @@ class FleetSteering:
     def step(
         self, answers: Sequence[Answered[FleetStatus] | None], memory: WorkerMemory | None, now: datetime
     ) -> Steered:
-        """The number of workers, and the figures that the status would show."""
+        """The number of workers, and what the status would show of the answers."""
         figures = figures_of(answers)
         decision, needs = decide(
             signals_of(figures) if figures is not None else None,
@@ -47,6 +47,8 @@ class FleetSteering:
             now=now,
         )
         shown = figures_status(figures, self.spec) if figures is not None else None
+        if shown is not None and (problem := certificate_problem_of(answers, self.spec)) is not None:
+            shown["certificateProblem"] = problem
         return Steered(decision=decision, memory=needs, figures=shown)
 
 

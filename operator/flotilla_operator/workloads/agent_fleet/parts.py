@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flotilla_operator.api.agent_fleet import Gateway as GatewaySpec
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
@@ -25,9 +26,10 @@ def workers(owner: Owner) -> Child:
     return Child(owner=owner, component="worker", suffix="worker")
 
 
-def gateway_url(owner: Owner) -> str:
+def gateway_url(owner: Owner, spec: GatewaySpec) -> str:
     """The URL of the task API."""
-    return f"http://{gateway(owner).name}.{owner.namespace}.svc:{contract.PORT_GATEWAY}"
+    scheme = "http" if spec.tls is None else "https"
+    return f"{scheme}://{gateway(owner).name}.{owner.namespace}.svc:{contract.PORT_GATEWAY}"
 
 
 def redis_url(owner: Owner) -> str:

@@ -16,6 +16,7 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     redis_url,
     workers,
 )
+from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
 from flotilla_operator.workloads.labels import Child
@@ -50,6 +51,7 @@ def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig
         name=owner.name,
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
         limits=_limits(spec),
+        tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
     )
 
 
@@ -74,7 +76,7 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
         objects.service(
             part,
             selector=part.selector,
-            ports=[objects.Port(name="http", number=contract.PORT_GATEWAY)],
+            ports=[_service_port(spec)],
             type_=spec.gateway.service.type,
             annotations=spec.gateway.service.annotations,
         ),
@@ -118,6 +120,12 @@ def worker_manifests(
     ]
 
 
+def _service_port(spec: AgentFleetSpec) -> objects.Port:
+    """The pods' port keeps its name, so the Service leads to pods from before and after a change of `tls`."""
+    name = "http" if spec.gateway.tls is None else "https"
+    return objects.Port(name=name, number=contract.PORT_GATEWAY, target="http")
+
+
 def _gateway_pod(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
 ) -> objects.PodParts:
@@ -128,6 +136,10 @@ def _gateway_pod(
     if spec.gateway.auth.mode is AuthMode.KUBERNETES:
         volumes.append({"name": "cluster", "configMap": {"name": contract.CLUSTER_CA_CONFIG_MAP}})
         mounts.append({"name": "cluster", "mountPath": contract.CLUSTER_CA_DIRECTORY, "readOnly": True})
+    if spec.gateway.tls is not None:
+        volume, mount = certificate_volume(spec.gateway.tls)
+        volumes.append(volume)
+        mounts.append(mount)
     container = objects.container(
         "gateway",
         images.runtime,

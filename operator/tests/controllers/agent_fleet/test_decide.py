@@ -24,6 +24,7 @@ from tests.controllers.agent_fleet.test_plan import NOW, Stage
 
 OF_THE_USERS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
 SANDBOXED_REDIS = agent_fleet(queue={"redis": {"pod": {"runtimeClassName": RUNTIME_CLASS}}})
+SECURED = agent_fleet(gateway={"tls": {"secretRef": {"name": "tls"}}})
 FIXED = {"minReplicas": 1, "maxReplicas": 1}
 SUPPORT = agent_fleet()
 DELETED = {**SUPPORT, "metadata": {**SUPPORT["metadata"], "deletionTimestamp": "2026-05-01T12:00:00Z"}}
@@ -97,6 +98,7 @@ async def test_a_password_is_made_when_it_is_missing(
         pytest.param(
             (), agent_fleet(**OF_THE_USERS), "gateway", PartReason.QUEUE_UNUSABLE, id="no address of Redis"
         ),
+        pytest.param((), SECURED, "gateway", PartReason.CERTIFICATE_MISSING, id="no certificate"),
         pytest.param((served_model(),), SUPPORT, "workers", PartReason.WRITTEN, id="the model is known"),
         pytest.param((), SUPPORT, "workers", PartReason.NOT_WIRED, id="the model is not known"),
         pytest.param((), SUPPORT, "redis", PartReason.WRITTEN, id="Redis waits for nothing"),

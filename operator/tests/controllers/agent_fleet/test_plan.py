@@ -24,7 +24,7 @@ from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.objects.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
-from flotilla_operator.telemetry.measurements import Measurement, Measurements
+from flotilla_operator.telemetry.measurements import Answered, Measurement, Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import (
@@ -191,6 +191,35 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert plan.status["ready"] == "3/3"
     assert plan.status["bottleneck"] == "None"
     assert stage.secrets.asked == ["support-redis"]
+
+
+async def test_a_fleet_without_its_certificate_keeps_the_gateway_that_runs() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    fleet = agent_fleet(gateway={"tls": {"secretRef": {"name": "tls"}}})
+    before = await stage.plan(fleet)
+    assert not any("gateway" in name for name in written(before))
+    assert before.look_again_seconds == 10
+    stage.secrets.entries = {**stage.secrets.entries, "tls": {"tls.crt": "x", "tls.key": "y"}}
+    after = await stage.plan(fleet)
+    assert "Deployment support-gateway" in written(after)
+    assert after.status is not None
+    assert after.status["url"] == "https://support-gateway.default.svc:8080"
+
+
+async def test_what_a_gateway_says_of_its_certificate_wakes_the_fleet() -> None:
+    stage = Stage(served_model(), tls={"tls.crt": "x", "tls.key": "y"})
+    stage.everything_runs()
+    fleet = agent_fleet(gateway={"tls": {"secretRef": {"name": "tls"}}})
+    observed, _ = await stage.look(fleet)
+    steering = steering_of(observed, decide(observed, NOW))
+    problem = IDLE.model_copy(update={"certificate_problem": "the key is of another certificate"})
+
+    def told(figures: contract.FleetStatus) -> Any:
+        return steering.step([Answered(at=NOW, answer=figures)], None, NOW).figures
+
+    assert told(IDLE) == told(IDLE)
+    assert told(IDLE) != told(problem)
 
 
 async def test_a_fleet_recovers_when_its_model_appears() -> None:

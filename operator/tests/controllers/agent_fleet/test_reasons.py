@@ -16,6 +16,12 @@ from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
 WITH_KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
+
+
+def with_certificate(secret: str) -> dict[str, Any]:
+    return {"gateway": {"tls": {"secretRef": {"name": secret}}}}
+
+
 OWN_REDIS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
 OTHERS_KEY = {"url": "https://m.example/v1", "model": "gpt", "apiKeySecretRef": {"name": "others"}}
 WITH_A_KEY_FOR_ANOTHER = {"models": [{"role": "Default", "endpoint": OTHERS_KEY}]}
@@ -128,6 +134,24 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            with_certificate("absent"),
+            GATEWAY,
+            Reason.SECRET_MISSING,
+            "spec.gateway.tls.secretRef: there is no Secret 'absent'",
+            True,
+            id="the certificate",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_certificate("empty"),
+            GATEWAY,
+            Reason.SECRET_KEY_MISSING,
+            "spec.gateway.tls.secretRef: the Secret 'empty' has no entry 'tls.crt'",
+            True,
+            id="an entry of the certificate",
+        ),
+        pytest.param(
+            (served_model(),),
             OWN_REDIS,
             QUEUE,
             Reason.SECRET_MISSING,
@@ -227,6 +251,11 @@ def a_worker_runs(stage: Stage) -> None:
     stage.run("Deployment", "worker", 1, 1)
 
 
+def a_gateway_cannot_use_its_certificate(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"certificate_problem": "the key is of another certificate"}))
+
+
 def no_gateway_reaches_redis(stage: Stage) -> None:
     stage.everything_runs()
     stage.measurements.forget("uid-pod")
@@ -239,6 +268,7 @@ def the_password_is_gone(stage: Stage) -> None:
 
 
 ON_ALL = agent_fleet(**WITH_INDEX)
+SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "tls.key": "y"}}
 
 
 @pytest.mark.parametrize(
@@ -281,6 +311,30 @@ ON_ALL = agent_fleet(**WITH_INDEX)
         pytest.param(nothing, ON_ALL, GATEWAY, "False", Reason.GATEWAY_STARTING, id="no gateway yet"),
         pytest.param(everything, ON_ALL, GATEWAY, "True", Reason.GATEWAY_AVAILABLE, id="a gateway runs"),
         pytest.param(
+            everything,
+            agent_fleet(**with_certificate("tls")),
+            GATEWAY,
+            "True",
+            Reason.GATEWAY_AVAILABLE,
+            id="a gateway serves HTTPS",
+        ),
+        pytest.param(
+            a_gateway_cannot_use_its_certificate,
+            agent_fleet(**with_certificate("tls")),
+            GATEWAY,
+            "False",
+            Reason.CERTIFICATE_UNUSABLE,
+            id="a gateway cannot use its certificate",
+        ),
+        pytest.param(
+            a_gateway_cannot_use_its_certificate,
+            agent_fleet(),
+            GATEWAY,
+            "True",
+            Reason.GATEWAY_AVAILABLE,
+            id="a gateway of before that had a certificate",
+        ),
+        pytest.param(
             nothing,
             agent_fleet(models=[{"role": "Default", "modelRef": {"name": "absent"}}]),
             WORKERS,
@@ -301,7 +355,7 @@ ON_ALL = agent_fleet(**WITH_INDEX)
 async def test_conditions(
     happens: Callable[[Stage], None], fleet: dict[str, Any], kind: str, status: str, reason: Reason
 ) -> None:
-    stage = Stage(served_model(), served_index(), fleet, redis={"url": "redis://elsewhere:6379"})
+    stage = Stage(served_model(), served_index(), fleet, **SECRETS)
     await stage.plan(fleet)
     happens(stage)
     found = condition(await stage.plan(fleet), kind)

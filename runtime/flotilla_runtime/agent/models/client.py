@@ -33,6 +33,7 @@ from flotilla_runtime.agent.models.values import (
     ModelRequest,
     OnEvent,
     Withdrawn,
+    shown_address,
 )
 from flotilla_runtime.agent.retries import MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.backoff import Draw
@@ -114,7 +115,9 @@ class ModelClient:
         key = self._environment.get(name, "").strip()
         if not key or len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable():
             what = "cannot be a key" if key else "is missing or empty"
-            message = f"the API key for {endpoint.url}, in the environment variable {name}, {what}"
+            message = (
+                f"the API key for {shown_address(endpoint.url)}, in the environment variable {name}, {what}"
+            )
             return ModelProblem(reason=ModelProblemReason.UNAUTHORIZED, message=message)
         return headers | {"Authorization": f"Bearer {key}"}
 

@@ -26,6 +26,7 @@ from flotilla_runtime.agent.models.values import (
     Timeouts,
     Usage,
     shown,
+    shown_address,
 )
 from flotilla_runtime.engine_errors import says_too_long
 
@@ -50,6 +51,10 @@ class Question:
     max_tokens: int
     timeouts: Timeouts
     deadline: float
+
+    @property
+    def address(self) -> str:
+        return shown_address(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +96,7 @@ class Try:
         except EventTooLongError:
             failure = self._read(self._too_large("an event of the stream"))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            failure = failures.of_error(self._question.url, error, has_begun=self._has_answered)
+            failure = failures.of_error(self._question.address, error, has_begun=self._has_answered)
         if self._answer.finish_reason is not None:  # whatever happened behind the answer's end
             return self._ended(answer=self._answer)
         return self._ended(failure=failure or self._read(self._unfinished()))
@@ -129,7 +134,7 @@ class Try:
     async def _refused(self, response: httpx.Response) -> Failure:
         after = retry_after_seconds(response.headers.get("Retry-After"), self._wall())
         body = self._without_key(await _start_of(response))
-        return failures.of_status(self._question.url, response.status_code, body, after)
+        return failures.of_status(self._question.address, response.status_code, body, after)
 
     async def _read_stream(self, response: httpx.Response) -> None:
         parser = EventParser()
@@ -196,7 +201,7 @@ class Try:
         return self._problem(reason, f"broke off: {shown(self._without_key(error.said))}")
 
     def _problem(self, reason: ModelProblemReason, message: str) -> ModelProblem:
-        return ModelProblem(reason=reason, message=f"{self._question.url} {message}")
+        return ModelProblem(reason=reason, message=f"{self._question.address} {message}")
 
     def _without_key(self, text: str) -> str:
         """A received text without our key, which a server may send back."""

@@ -30,7 +30,7 @@ def text_bound(text: str) -> int:
 
 
 def messages_bound(messages: Iterable[Mapping[str, Any]]) -> int:
-    """The most tokens that messages add to a prompt."""
+    """The most tokens that messages add to a prompt, also to one whose own tokens were counted."""
     return sum(_message_bound(message) for message in messages)
 
 

@@ -72,7 +72,9 @@ class Tries:
                 return ended
             if ended.has_told:
                 self._on_event(Withdrawn(problem=failure.problem))
-            pause = policy.pause_seconds(failures, failure.retry_after_seconds, self._means.draw)
+            # What the server asks for has no limit but the call's time.
+            asked = failure.retry_after_seconds or 0.0
+            pause = asked + policy.backoff.seconds_after(failures, self._means.draw)
             has_time = _now() + pause < self._deadline
             if not (failure.may_pass and has_time) or failures == policy.tries:
                 return ended

@@ -251,3 +251,10 @@ OnEvent = Callable[[ModelEvent], None]
 def shown(text: str) -> str:
     """As much of a received text as a problem's message quotes."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def shown_address(url: str) -> str:
+    """A URL as a problem's message names it: without a user and a password."""
+    start, slashes, rest = url.partition("//")
+    host, slash, path = rest.partition("/")
+    return f"{start}{slashes}{host.rpartition('@')[2]}{slash}{path}"

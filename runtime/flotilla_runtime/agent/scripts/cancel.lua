@@ -1,17 +1,8 @@
--- Ends a waiting task. For a running task it records the request; the worker that holds the task, or the next one
--- that does, ends it.
+-- Ends a waiting or suspended task, and what it has spawned. For a running task it records the request; the worker that
+-- holds the task, or the next one that does, ends it.
 local id = ARGV[2]
-local held = redis.call('HMGET', task_key(id), 'status', 'priority', 'entry', 'tenant', 'caller')
+local held = redis.call('HMGET', task_key(id), 'status', 'startedAt')
 if not held[1] then return 'Unknown' end
-if held[1] == 'Waiting' then
-  if held[3] then
-    redis.call('XDEL', stream_key(held[2]), held[3])
-  else
-    leave_queue(id, held[2], held[4], held[5])
-  end
-  end_task(id, 'Cancelled', 'Cancelled', 'cancelled before it started', {})
-  return 'Cancelled'
-end
-if held[1] ~= 'Running' then return 'Ended' end
-redis.call('HSETNX', task_key(id), 'cancelRequested', text(now_ms()))
-return 'Requested'
+if not LIVE[held[1]] then return 'Ended' end
+cancel_task(id, held[2] and 'cancelled by the caller' or 'cancelled before it started')
+return held[1] == 'Running' and 'Requested' or 'Cancelled'

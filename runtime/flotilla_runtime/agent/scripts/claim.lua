@@ -1,11 +1,16 @@
--- The only way to get a task, for its first run and for its recovery. Tasks whose lease has ended come first. Then
--- interactive tasks go before batch tasks, except that each tenth grant from the queue goes to batch first, so that batch
--- tasks never starve. The new token makes the writes of every earlier holder stale. It grows by a
--- number that the worker has drawn, so a token that a failover of Redis has lost is not granted again.
+-- The only way to get a task, for its first run and for every later one. Tasks that were handed over or lost come first.
+-- Then interactive tasks go before batch tasks, except that each tenth grant from the queue goes to batch first, so that
+-- batch tasks never starve. The new token makes the writes of every earlier holder stale. It grows by a number that the
+-- worker has drawn, so a token that a failover of Redis has lost is not granted again.
 -- A request that is sent again, because its answer was lost, gets the same tasks, except those that others hold now.
 local worker, lease_ms, wanted, request, step = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local max_attempts, format = tonumber(ARGV[7]), tonumber(ARGV[8])
+local revisions = {unpack(ARGV, 9)}
 local ANSWER_KEPT_MS = 600000
 local BATCH_FIRST_EVERY = 10
+local AT_ONCE = 256
+local TAKES_FOR_MS = 3000
+local WORKER_KEPT_MS = 600000
 local answer = prefix .. 'granted:' .. request
 local granted = {}
 
@@ -22,42 +27,161 @@ end
 
 local function grant(id)
   local task = task_key(id)
-  if redis.call('EXISTS', task) == 0 then
-    redis.call('ZREM', leases_key, id)
-    return
-  end
-  local now = now_ms()
+  if redis.call('EXISTS', task) == 0 then return end
+  if not redis.call('HGET', task, 'revision') then adopt(id) end
   local token = text(redis.call('HINCRBY', task, 'token', step))
-  local attempt = redis.call('HINCRBY', task, 'attempts', 1)
-  redis.call('HSET', task, 'status', 'Running', 'worker', worker)
+  local held = redis.call('HMGET', task, 'attempts', 'resumedAt')
+  local attempt = math.max(1, tonumber(held[1]))
+  if held[2] then redis.call('HINCRBY', task, 'suspendedMs', text(math.max(0, now - tonumber(held[2])))) end
+  redis.call('HSET', task, 'worker', worker, 'attempts', text(attempt))
   redis.call('HSETNX', task, 'startedAt', text(now))
-  append(id, {type = 'Claimed', at = now, worker = worker, attempt = attempt})
+  redis.call('HDEL', task, 'entry', 'lost', 'resumedAt', 'write', 'refused')
+  move(id, 'Running')
+  append(id, {type = 'Claimed', worker = string.match(worker, '^[^#]*'), attempt = attempt})
+  redis.call('SADD', held_key(worker), id)
   extend_lease(id, lease_ms)
   granted[#granted + 1] = {id, token}
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases_key, '-inf', text(now_ms()), 'LIMIT', 0, wanted)) do
-  grant(id)
+local function held_now() return redis.call('SCARD', held_key(worker)) end
+
+-- The tasks that wait for a worker of these revisions. Those that an earlier version put into the queue are not in the
+-- counts.
+local function waiting_for_me()
+  local counted, mine = 0, 0
+  local flat = redis.call('HGETALL', counts_key)
+  for place = 1, #flat, 2 do
+    local revision = string.match(flat[place], '^Waiting:(.*)$')
+    if revision then counted = counted + tonumber(flat[place + 1]) end
+    for _, own in ipairs(revisions) do
+      if own == revision then mine = mine + tonumber(flat[place + 1]) end
+    end
+  end
+  return mine + math.max(0, waiting() - counted)
 end
-for _, priority in ipairs({'Interactive', 'Batch'}) do
-  local stream = stream_key(priority)
-  if #granted < wanted then
-    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', wanted - #granted)) do
-      redis.call('XDEL', stream, entry[1])
-      grant(entry[2][2])
+
+-- What this worker takes of what waits: so much that all workers that take such tasks have the same.
+local function share()
+  local takers = takers_key(revisions[1])
+  redis.call('ZADD', takers, text(now + TAKES_FOR_MS), worker)
+  redis.call('ZREMRANGEBYSCORE', takers, '-inf', text(now))
+  local all, sum = redis.call('ZRANGE', takers, 0, -1), waiting_for_me()
+  for _, taker in ipairs(all) do sum = sum + redis.call('SCARD', held_key(taker)) end
+  return math.ceil(sum / #all) - held_now()
+end
+
+-- The most suspects that may be together on this worker, and how many there are. A suspect that must be alone is on a
+-- worker that holds nothing else.
+local function company()
+  local most, suspects = nil, 0
+  for _, id in ipairs(redis.call('SMEMBERS', held_key(worker))) do
+    local allowed = tonumber(redis.call('HGET', task_key(id), 'company') or nil)
+    if allowed then
+      suspects = suspects + 1
+      most = math.min(most or allowed, allowed)
+    end
+  end
+  return most, suspects
+end
+
+local most, suspects = company()
+
+local function may_join(id)
+  local held = redis.call('HMGET', task_key(id), 'company', 'needs', 'needsUntil')
+  if held[2] and tonumber(held[2]) > format and now < tonumber(held[3]) then return false end
+  local allowed = tonumber(held[1] or nil)
+  if not allowed then return true end
+  if allowed == 1 then return held_now() == 0 end
+  local together = math.min(most or allowed, allowed)
+  if suspects + 1 > together then return false end
+  most, suspects = together, suspects + 1
+  return true
+end
+
+-- A suspect that must be alone has waited in vain for a worker without tasks. One worker takes no more until it has none.
+local function must_empty(id, since)
+  local allowed = redis.call('HGET', task_key(id), 'company')
+  if allowed ~= '1' or now - since < lease_ms or held_now() == 0 then return false end
+  local emptying = prefix .. 'emptying'
+  local chosen = redis.call('GET', emptying)
+  if chosen and chosen ~= worker then return false end
+  redis.call('SET', emptying, worker, 'PX', 2 * lease_ms)
+  return true
+end
+
+local function take_apart(revision, room)
+  local waiting_apart = redis.call('ZRANGE', apart_key(revision), 0, AT_ONCE - 1, 'WITHSCORES')
+  for place = 1, #waiting_apart, 2 do
+    local id = waiting_apart[place]
+    if #granted >= room then return false end
+    if may_join(id) then
+      leave_queue(id)
+      grant(id)
+      if redis.call('HGET', task_key(id), 'company') == '1' then return true end
+    elseif must_empty(id, tonumber(waiting_apart[place + 1])) then
+      return true
+    end
+  end
+  return false
+end
+
+local function take_first(revision, room)
+  for _, id in ipairs(redis.call('ZRANGE', first_key(revision), 0, room - #granted - 1)) do
+    leave_queue(id)
+    grant(id)
+  end
+end
+
+-- Tasks that wait where workers of version 0.1.0 find them.
+local function take_streams(room)
+  for _, priority in ipairs(PRIORITIES) do
+    local stream = stream_key(priority)
+    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', AT_ONCE)) do
+      if #granted >= room then return end
+      local revision = redis.call('HGET', task_key(entry[2][2]), 'revision') or ''
+      for _, mine in ipairs(revisions) do
+        if mine == revision then
+          redis.call('XDEL', stream, entry[1])
+          grant(entry[2][2])
+          break
+        end
+      end
     end
   end
 end
-while #granted < wanted do
-  local taken = tonumber(redis.call('GET', prefix .. 'taken') or '0') + 1
-  local first, second = 'Interactive', 'Batch'
-  if taken % BATCH_FIRST_EVERY == 0 then first, second = second, first end
-  local id = take(first) or take(second)
-  if not id then break end
-  redis.call('SET', prefix .. 'taken', text(taken))
-  grant(id)
+
+local function take_queue(room)
+  while #granted < room do
+    local taken = tonumber(redis.call('GET', prefix .. 'taken') or '0') + 1
+    local first, second = 'Interactive', 'Batch'
+    if taken % BATCH_FIRST_EVERY == 0 then first, second = second, first end
+    local id = take(first, revisions) or take(second, revisions)
+    if not id then return end
+    redis.call('SET', prefix .. 'taken', text(taken))
+    grant(id)
+  end
 end
-if redis.call('EXISTS', lines_known_key) == 0 then redis.call('SET', lines_known_key, '1') end
+
+local function take_all(room)
+  for _, revision in ipairs(revisions) do
+    if take_apart(revision, room) then return end
+    if #granted < room then take_first(revision, room) end
+  end
+  take_streams(room)
+  take_queue(room)
+end
+
+redis.call('DEL', prefix .. 'nothing') -- a script that has removed something may go on in a full Redis
+sweep(AT_ONCE, lease_ms, max_attempts)
+wake_due(AT_ONCE)
+redis.call('SET', lines_known_key, '1')
+redis.call('ZADD', workers_key, text(now + lease_ms), worker)
+redis.call('ZREMRANGEBYSCORE', workers_key, '-inf', text(now - WORKER_KEPT_MS))
+redis.call('HDEL', lost_key, worker)
+local room = math.min(wanted, share())
+if most ~= 1 and room > 0 then take_all(room) end
 if #granted > 0 then redis.call('SET', answer, cjson.encode(granted), 'PX', ANSWER_KEPT_MS) end
-if waiting() == 0 then redis.call('DEL', prefix .. 'calls') end
+if waiting() == 0 then
+  for _, revision in ipairs(revisions) do redis.call('DEL', calls_key(revision)) end
+end
 return granted

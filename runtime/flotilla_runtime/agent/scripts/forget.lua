@@ -1,13 +1,49 @@
--- Removes everything about tasks whose results have expired, a bounded number at a time.
-local ttl_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
-local ended = prefix .. 'ended'
-local ids = redis.call('ZRANGEBYSCORE', ended, '-inf', text(now_ms() - ttl_ms), 'LIMIT', 0, limit)
-for _, id in ipairs(ids) do
+-- Removes the journals of tasks that succeeded or were cancelled a while ago, and everything about tasks whose results
+-- have expired, a bounded number at a time.
+local journal_ttl_ms, result_ttl_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local ended, journals = prefix .. 'ended', prefix .. 'journals'
+
+local function expired(key, ttl_ms)
+  return redis.call('ZRANGEBYSCORE', key, '-inf', text(now - ttl_ms), 'LIMIT', 0, limit)
+end
+
+local function give_back(id, field)
+  local held = redis.call('HMGET', task_key(id), field, 'caller')
+  local bytes = tonumber(held[1] or '0')
+  redis.call('HDEL', task_key(id), field)
+  if not held[2] then return end
+  count(stored_key, held[2], -bytes)
+  count(stored_key, EVERYBODY, -bytes)
+end
+
+-- A parent reads how its spawned tasks ended.
+local function is_needed(id)
+  local parent = redis.call('HGET', task_key(id), 'parent')
+  return parent and LIVE[redis.call('HGET', task_key(parent), 'status')]
+end
+
+local function forget(id)
   local held = redis.call('HMGET', task_key(id), 'caller', 'idempotencyEntry')
   if held[2] then redis.call('DEL', held[2]) end
   if held[1] then redis.call('ZREM', prefix .. 'tasks-of:' .. held[1], id) end
-  redis.call('DEL', task_key(id), journal_key(id))
-  redis.call('ZREM', prefix .. 'tasks', id)
-  redis.call('ZREM', ended, id)
+  give_back(id, 'bytes')
+  give_back(id, 'journalBytes')
+  redis.call('DEL', task_key(id), journal_key(id), open_key(id), children_key(id))
+  for _, key in ipairs({prefix .. 'tasks', ended, journals}) do redis.call('ZREM', key, id) end
 end
-return #ids
+
+local forgotten = 0
+for _, id in ipairs(expired(ended, result_ttl_ms)) do
+  if is_needed(id) then
+    redis.call('ZADD', ended, text(now), id)
+  else
+    forget(id)
+    forgotten = forgotten + 1
+  end
+end
+for _, id in ipairs(expired(journals, journal_ttl_ms)) do
+  redis.call('DEL', journal_key(id))
+  give_back(id, 'journalBytes')
+  redis.call('ZREM', journals, id)
+end
+return forgotten

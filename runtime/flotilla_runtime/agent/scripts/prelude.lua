@@ -1,132 +1,71 @@
--- Put in front of every script of this folder. ARGV[1] is the prefix of the fleet's keys, which all share one hash
--- tag. KEYS[1] is one of them, from which a Redis Cluster finds the shard. All times are by Redis' clock, because it is
--- the only clock that all workers share.
+-- Put in front of every script of this folder, followed by figures, queue, budgets and states. ARGV[1] is the prefix of
+-- the fleet's keys, which all share one hash tag. KEYS[1] is one of them, from which a Redis Cluster finds the shard.
+-- All times are by Redis' clock, because it is the only clock that all workers share.
 local prefix = ARGV[1]
-local TICKS_PER_DOUBLING = 4
-local SMALLEST_TICK_MS = 50
-local WINDOW_KEPT_SECONDS = 7200
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
 
 local function text(number)
   return string.format('%.0f', number)
 end
 
-local leases_key = prefix .. 'leases'
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 local function task_key(id) return prefix .. 'task:' .. id end
 local function journal_key(id) return prefix .. 'journal:' .. id end
+-- The calls of a task without a result, each with what it holds of the budget.
+local function open_key(id) return prefix .. 'open:' .. id end
+-- The spawned tasks of a task that have not ended.
+local function children_key(id) return prefix .. 'children:' .. id end
+-- The tasks that a worker holds.
+local function held_key(worker) return prefix .. 'held-by:' .. worker end
 
--- The queue. Each caller has a queue of its own for each priority. Tenants take turns, and in a tenant's turn its
--- callers do. So nobody waits behind all the tasks of somebody else. Whoever had a turn goes to the end of its line.
--- Each line is a sorted set, by numbers that only grow, and holds only those for whom something waits.
-local function waiting_key(priority) return prefix .. 'waiting:' .. priority end
-local function tenants_key(priority) return prefix .. 'line:' .. priority end
-local function callers_key(priority, tenant) return prefix .. 'line:' .. priority .. ':' .. tenant end
-local function own_key(priority, tenant, caller)
-  return prefix .. 'waiting:' .. priority .. ':' .. tenant .. ':' .. caller
+local leases_key = prefix .. 'held'
+-- Leases of version 0.1.0 are in a set of their own, so that its workers take no task of a newer one.
+local old_leases_key = prefix .. 'leases'
+local workers_key = prefix .. 'workers'
+-- The workers of a revision that have asked for tasks lately, by the time until which they count.
+local function takers_key(revision) return prefix .. 'takers:' .. revision end
+local lost_key = prefix .. 'lost'
+local timers_key = prefix .. 'timers'
+local suspended_key = prefix .. 'suspended'
+local unknown_key = prefix .. 'unknown-effects'
+
+-- Counts in hashes. A field that comes to nothing goes, so a hash holds only what there is.
+local counts_key = prefix .. 'counts'
+local places_key = prefix .. 'places'
+local stored_key = prefix .. 'stored'
+local demand_key = prefix .. 'demand'
+
+local function count(key, field, by)
+  if by ~= 0 and redis.call('HINCRBY', key, field, text(by)) <= 0 then redis.call('HDEL', key, field) end
 end
 
--- Workers of version 0.1.0 know only one stream for each priority. Until a newer worker has said that it knows the lines,
--- tasks wait there, because an upgrade may replace the gateways long before the workers.
-local lines_known_key = prefix .. 'lines-known'
-local function stream_key(priority) return prefix .. 'queue:' .. priority end
+-- What Redis needs for a task and for an entry besides their texts, as measured; so that the bytes that are counted
+-- come near to the memory that is used.
+local TASK_BYTES = 1500
+local ENTRY_BYTES = 16
+local EVERYBODY = '*'
 
-local function next_number() return text(redis.call('INCR', prefix .. 'turns')) end
+local function store(id, field, bytes)
+  redis.call('HINCRBY', task_key(id), field, text(bytes))
+  local caller = redis.call('HGET', task_key(id), 'caller')
+  count(stored_key, caller, bytes)
+  count(stored_key, EVERYBODY, bytes)
+end
 
-local function waiting()
-  local count = 0
-  for _, priority in ipairs({'Interactive', 'Batch'}) do
-    count = count + redis.call('ZCARD', waiting_key(priority)) + redis.call('XLEN', stream_key(priority))
+-- Whoever watches the task hears that its journal has grown.
+local function push(id, texts)
+  local bytes, length = 0, nil
+  for _, entry in ipairs(texts) do
+    length = redis.call('RPUSH', journal_key(id), entry)
+    bytes = bytes + #entry + ENTRY_BYTES
   end
-  return count
-end
-
-local function join_queue(id, priority, tenant, caller)
-  redis.call('ZADD', own_key(priority, tenant, caller), next_number(), id)
-  redis.call('ZADD', callers_key(priority, tenant), 'NX', next_number(), caller)
-  redis.call('ZADD', tenants_key(priority), 'NX', next_number(), tenant)
-  redis.call('ZADD', waiting_key(priority), text(now_ms()), id)
-end
-
-local function leave_queue(id, priority, tenant, caller)
-  redis.call('ZREM', waiting_key(priority), id)
-  redis.call('ZREM', own_key(priority, tenant, caller), id)
-  if redis.call('EXISTS', own_key(priority, tenant, caller)) == 1 then return end
-  redis.call('ZREM', callers_key(priority, tenant), caller)
-  if redis.call('EXISTS', callers_key(priority, tenant)) == 1 then return end
-  redis.call('ZREM', tenants_key(priority), tenant)
-end
-
--- Takes the next task of a priority off the queue. It begins with a removal, which a full Redis allows.
-local function take(priority)
-  local tenant = redis.call('ZRANGE', tenants_key(priority), 0, 0)[1]
-  if not tenant then return nil end
-  local caller = redis.call('ZRANGE', callers_key(priority, tenant), 0, 0)[1]
-  local id = redis.call('ZRANGE', own_key(priority, tenant, caller), 0, 0)[1]
-  leave_queue(id, priority, tenant, caller)
-  redis.call('ZADD', callers_key(priority, tenant), 'XX', next_number(), caller)
-  redis.call('ZADD', tenants_key(priority), 'XX', next_number(), tenant)
-  return id
+  if not length then return end
+  store(id, 'journalBytes', bytes)
+  redis.call('SPUBLISH', prefix .. 'events:' .. id, text(length))
 end
 
 local function append(id, entry)
-  return redis.call('RPUSH', journal_key(id), cjson.encode(entry))
-end
-
--- The fence: only the worker with the newest token of a running task may write to it.
-local function owns(id, token)
-  local held = redis.call('HMGET', task_key(id), 'token', 'status')
-  return held[1] == token and held[2] == 'Running'
-end
-
-local function cancel_requested(id)
-  return redis.call('HEXISTS', task_key(id), 'cancelRequested')
-end
-
-local function extend_lease(id, lease_ms)
-  redis.call('ZADD', leases_key, text(now_ms() + lease_ms), id)
-end
-
--- Durations are counted in ticks, four for each doubling of the duration, so the percentiles of an hour cost the same
--- at any rate of tasks.
-local function tick(milliseconds)
-  if milliseconds <= SMALLEST_TICK_MS then return 0 end
-  return math.ceil(TICKS_PER_DOUBLING * math.log(milliseconds / SMALLEST_TICK_MS) / math.log(2))
-end
-
-local function count_ended(now, reason, figures)
-  local window = prefix .. 'window:' .. text(math.floor(now / 60000))
-  local function add(field, amount)
-    if amount > 0 then redis.call('HINCRBY', window, field, text(amount)) end
-  end
-  add('reason:' .. reason, 1)
-  add('waited:' .. tick(figures.waited), 1)
-  add('took:' .. tick(figures.took), 1)
-  add('recovered', figures.recovered)
-  add('steps', figures.steps or 0)
-  add('tokens', figures.tokens or 0)
-  add('busy:Queue', figures.waited)
-  for part, milliseconds in pairs(figures.busy or {}) do
-    add('busy:' .. part, milliseconds)
-  end
-  redis.call('EXPIRE', window, WINDOW_KEPT_SECONDS)
-end
-
--- Every task that ends comes through here: it updates the hash, the journal, the lease and the figures of the hour.
-local function end_task(id, status, reason, message, figures)
-  local now = now_ms()
-  local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'attempts')
-  local submitted = tonumber(held[1])
-  figures.waited = (tonumber(held[2] or now) or now) - submitted
-  figures.took = now - submitted
-  figures.recovered = (tonumber(held[3]) or 0) > 1 and 1 or 0
-  redis.call('HSET', task_key(id), 'status', status, 'reason', reason, 'message', message, 'endedAt', text(now))
-  append(id, {type = 'Ended', at = now, status = status, reason = reason, message = message})
-  redis.call('ZREM', leases_key, id)
-  redis.call('ZADD', prefix .. 'ended', text(now), id)
-  count_ended(now, reason, figures)
+  entry.at = now
+  push(id, {cjson.encode(entry)})
 end

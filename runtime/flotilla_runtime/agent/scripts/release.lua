@@ -1,8 +1,14 @@
--- Hands a task over when its worker stops: the lease ends now, this attempt is not counted, and the token is invalid.
-local id, token, worker = ARGV[2], ARGV[3], ARGV[4]
+-- Hands a task over: it waits before the queue, this attempt goes on, and the token is invalid. A task whose journal has
+-- words that this worker does not know is kept from workers of the same format for a while.
+local id, token, worker, needs, kept_ms = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local task = task_key(id)
+local held = redis.call('HMGET', task, 'token', 'status', 'lost')
+if held[1] == token and held[2] == 'Waiting' and not held[3] then return 'Written' end
 if not owns(id, token) then return 'Stale' end
-redis.call('HINCRBY', task_key(id), 'attempts', -1)
-redis.call('HINCRBY', task_key(id), 'token', 1)
-append(id, {type = 'HandedOver', at = now_ms(), worker = worker})
-redis.call('ZADD', leases_key, '0', id)
+leave_worker(id)
+append(id, {type = 'HandedOver', worker = string.match(worker, '^[^#]*')})
+move(id, 'Waiting')
+if needs ~= '' then redis.call('HSET', task, 'needs', needs, 'needsUntil', text(now + kept_ms)) end
+local is_apart = needs ~= '' or redis.call('HEXISTS', task, 'company') == 1
+join_line(is_apart and apart_key or first_key, id)
 return 'Written'

@@ -19,6 +19,7 @@ from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_source import ClaimSource
 from flotilla_operator.workloads.node_cache import known_hub_url
 from flotilla_operator.workloads.proxies import named_proxies
+from flotilla_runtime import contract
 
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
@@ -93,7 +94,9 @@ def secret_references(spec: ModelReplicaSetSpec) -> list[SecretWanted]:
     if (tls := spec.router.tls) is not None:
         wanted.append(
             SecretWanted(
-                field="spec.router.tls.secretRef", name=tls.secret_ref.name, keys=("tls.crt", "tls.key")
+                field="spec.router.tls.secretRef",
+                name=tls.secret_ref.name,
+                keys=(contract.TLS_ENTRY, contract.TLS_KEY_ENTRY),
             )
         )
     return wanted

@@ -1,0 +1,101 @@
+"""The errors that an agent sees, and may handle.
+
+AgentError
+├── LimitReachedError       a limit of the task leaves no room for the call
+├── TaskFailedError         raised by the agent: the task ends with this reason
+└── CallFailedError         a call came to nothing; `outcome` and `problem` say how
+    ├── ModelFailedError
+    │   └── PromptTooLongError
+    ├── ToolFailedError
+    │   └── SearchFailedError
+    └── ChildFailedError    a spawned task ended without a result
+
+An agent that lets one through ends its task with the reason that fits. What stops a run from outside, such as
+a cancellation, a lost lease or the end of its time, is asyncio's CancelledError and no error of these.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from flotilla_runtime.agent.budgets import LimitName, Refusal
+from flotilla_runtime.agent.journal import CallOutcome, EndReason
+from flotilla_runtime.agent.protocols import ChildEnd
+
+REASON_OF_LIMIT: Final[Mapping[LimitName, EndReason]] = {
+    LimitName.STEPS: EndReason.MAX_STEPS,
+    LimitName.TOKENS: EndReason.MAX_TOKENS,
+    LimitName.COST: EndReason.MAX_COST,
+    LimitName.WALL: EndReason.TIMEOUT,
+    LimitName.DEPTH: EndReason.INVALID,
+    LimitName.FAN_OUT: EndReason.INVALID,
+}
+
+
+class AgentError(Exception):
+    """What an agent may handle; `reason` is that of the task if it does not."""
+
+    reason: EndReason = EndReason.INVALID
+
+
+class LimitReachedError(AgentError):
+    """A limit of the tree of tasks leaves no room for this call, and nothing under way can change that."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(
+            f"limits.{refusal.limit} ({refusal.most:g}) leaves no room for the call {refusal.call}: "
+            f"{refusal.committed:g} are used or reserved, and it needs {refusal.wanted:g}"
+        )
+        self.refusal = refusal
+        self.reason = REASON_OF_LIMIT[refusal.limit]
+
+    @property
+    def limit(self) -> LimitName:
+        return self.refusal.limit
+
+
+class TaskFailedError(AgentError):
+    """Ends the task with this reason."""
+
+    def __init__(self, reason: EndReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CallFailedError(AgentError):
+    """A call came to nothing."""
+
+    reason = EndReason.TOOL_FAILED
+
+    def __init__(self, call: str, target: str, outcome: CallOutcome, problem: str) -> None:
+        super().__init__(f"{target}: {problem}")
+        self.call = call
+        self.target = target
+        self.outcome = outcome
+        self.problem = problem
+
+
+class ModelFailedError(CallFailedError):
+    """A model gave no answer."""
+
+    reason = EndReason.MODEL_FAILED
+
+
+class PromptTooLongError(ModelFailedError):
+    """The model has no room for the prompt."""
+
+
+class ToolFailedError(CallFailedError):
+    """A tool failed, took too long, or was called with wrong arguments."""
+
+
+class SearchFailedError(ToolFailedError):
+    """An index gave no passages."""
+
+
+class ChildFailedError(CallFailedError):
+    """A spawned task ended without a result; `end.partial` has what it had found."""
+
+    def __init__(self, call: str, target: str, end: ChildEnd) -> None:
+        problem = f"the task ended as {end.reason}: {end.message}".rstrip(": ")
+        super().__init__(call, target, CallOutcome.FAILED, problem)
+        self.end = end

@@ -1,0 +1,134 @@
+"""A journal, indexed once: what each call came to before this run. Pure, and linear in entries.
+
+A call that was made again has several intents. The reserve of each lost try counts as used, because the other
+side may have used it; the newest intent is the one that may still be open.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flotilla_runtime.agent.budgets import NOTHING, Amount
+from flotilla_runtime.agent.journal import (
+    CallKind,
+    CallOutcome,
+    Claimed,
+    Done,
+    Entry,
+    Intended,
+    Resolved,
+)
+
+PARTS: Mapping[CallKind, str] = {
+    CallKind.MODEL: "Model",
+    CallKind.RETRIEVE: "Index",
+    CallKind.TOOL: "Tool",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastCall:
+    """A call that the journal knows. `resolved` is what was said of its newest intent."""
+
+    intent: Intended
+    done: Done | None = None
+    resolved: Resolved | None = None
+
+    @property
+    def result(self) -> Done | None:
+        """The result that counts; None while the call is open, or may be made again."""
+        return None if self.done is None or self.done.outcome is CallOutcome.NOT_HAPPENED else self.done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a run finds."""
+
+    length: int = 0
+    attempts: int = 0
+    steps: int = 0
+    used: Amount = NOTHING
+    open_reserve: Amount = NOTHING
+    calls: Mapping[str, PastCall] = field(default_factory=dict)
+
+    def busy_ms(self) -> dict[str, int]:
+        """The time that finished calls took, by part of the fleet."""
+        busy: dict[str, int] = {}
+        for call in self._finished():
+            part = part_of(call.intent)
+            busy[part] = busy.get(part, 0) + (call.done.took_ms if call.done else 0)
+        return busy
+
+    def counts(self) -> dict[str, int]:
+        """How many calls finished, by part of the fleet."""
+        counts: dict[str, int] = {}
+        for call in self._finished():
+            part = part_of(call.intent)
+            counts[part] = counts.get(part, 0) + 1
+        return counts
+
+    def _finished(self) -> Iterable[PastCall]:
+        return (call for call in self.calls.values() if call.result and call.intent.kind in PARTS)
+
+
+def part_of(intent: Intended) -> str:
+    """The part of the fleet that a call keeps busy, as the figures name it."""
+    return f"{PARTS[intent.kind]}/{intent.target}"
+
+
+def reserve_of(intent: Intended) -> Amount:
+    """What an intent reserves."""
+    return Amount(
+        steps=intent.reserved_steps, tokens=intent.reserved_tokens, nano_usd=intent.reserved_nano_usd
+    )
+
+
+def use_of(intent: Intended, done: Done) -> Amount:
+    """What a finished call used."""
+    return Amount(
+        steps=intent.reserved_steps,
+        tokens=done.input_tokens + done.output_tokens,
+        nano_usd=intent.reserved_nano_usd if done.nano_usd is None else done.nano_usd,
+    )
+
+
+def read(entries: Iterable[Entry]) -> History:
+    """The history that a journal tells."""
+    length = attempts = steps = 0
+    used = Amount()
+    calls: dict[str, PastCall] = {}
+    for entry in entries:
+        length += 1
+        match entry:
+            case Claimed():
+                attempts = entry.attempt
+            case Intended():
+                steps = max(steps, entry.step)
+                past = calls.get(entry.call)
+                if past is not None and past.done is None:
+                    used += reserve_of(past.intent)
+                calls[entry.call] = PastCall(intent=entry)
+            case Done():
+                past = calls.get(entry.call)
+                if past is not None and past.done is None:
+                    used += use_of(past.intent, entry)
+                    calls[entry.call] = PastCall(intent=past.intent, done=entry, resolved=past.resolved)
+            case Resolved():
+                past = calls.get(entry.call)
+                if past is not None and past.done is None:
+                    calls[entry.call] = PastCall(intent=past.intent, resolved=entry)
+    return History(
+        length=length,
+        attempts=attempts,
+        steps=steps,
+        used=used,
+        open_reserve=_open_reserve(calls.values()),
+        calls=calls,
+    )
+
+
+def _open_reserve(calls: Iterable[PastCall]) -> Amount:
+    reserve = Amount()
+    for call in calls:
+        if call.done is None:
+            reserve += reserve_of(call.intent)
+    return reserve

@@ -1,0 +1,67 @@
+"""What a Redis says of itself: whether it is fit to hold tasks, how full it is, and its replicas; pure.
+
+All of it is in INFO, which managed services answer too, unlike CONFIG. What a service leaves out is unknown,
+and no problem.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flotilla_runtime.contract import StoreProblem
+
+OLDEST_VERSION: Final = (7, 0)
+AOF_ACKNOWLEDGED_FROM: Final = (7, 2)  # WAITAOF
+SECTIONS: Final = ("server", "memory", "persistence", "replication")
+SUBMISSIONS_SHARE: Final = 0.75  # of maxmemory; the rest is the workers'
+MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFacts:
+    """The facts of one primary; None is unknown. `limit_mib` is where submissions stop."""
+
+    problem: StoreProblem | None
+    used_mib: float | None
+    limit_mib: float | None
+    replicas: int | None
+    confirms_files: bool
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any], max_stored_mib: float | None) -> "RedisFacts":
+        """Read the sections of INFO."""
+        version, files = _version(info), info.get("aof_enabled")
+        maxmemory, used = info.get("maxmemory"), info.get("used_memory")
+        limit = max_stored_mib
+        if limit is None and maxmemory:
+            limit = int(maxmemory) * SUBMISSIONS_SHARE / MIB
+        replicas = info.get("connected_slaves")
+        return cls(
+            problem=_problem(version, info.get("maxmemory_policy"), maxmemory, files, limit),
+            used_mib=None if used is None else int(used) / MIB,
+            limit_mib=limit,
+            replicas=None if replicas is None else int(replicas),
+            confirms_files=bool(files) and version is not None and version >= AOF_ACKNOWLEDGED_FROM,
+        )
+
+
+def _problem(
+    version: tuple[int, ...] | None, policy: Any, maxmemory: Any, files: Any, limit: float | None
+) -> StoreProblem | None:
+    """The gravest problem."""
+    if version is not None and version < OLDEST_VERSION:
+        return StoreProblem.TOO_OLD
+    if policy not in (None, "noeviction") and maxmemory != 0:
+        return StoreProblem.EVICTS
+    if files is not None and not files:
+        return StoreProblem.NO_APPEND_ONLY_FILE
+    if limit is None and maxmemory is not None:
+        return StoreProblem.NO_LIMIT
+    return None
+
+
+def _version(info: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The version of Redis; for Valkey that of the Redis that it is compatible with."""
+    told = str(info.get("redis_version", ""))
+    numbers = told.split(".")[:2]
+    return tuple(map(int, numbers)) if all(map(str.isdecimal, numbers)) else None

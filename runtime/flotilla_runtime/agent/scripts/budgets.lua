@@ -1,0 +1,161 @@
+-- Budgets. A tree of tasks has one, on the hash of its root: what may be used at most, what is used, and what calls
+-- under way hold. A spawned task counts what it uses on its own hash too. All are integers below 2^53, so sums are exact.
+local AMOUNTS = {'Steps', 'Tokens', 'Nano'}
+local LIMITS = {Steps = 'maxSteps', Tokens = 'maxTokens', Nano = 'maxCostUSD'}
+
+-- The budget as it stands; the changes are made to this table and written by `save_budget`.
+local function budget_of(id)
+  local held = redis.call('HMGET', task_key(id), 'root', 'token')
+  local root = held[1] or id
+  local told = redis.call('HMGET', task_key(root), 'usedSteps', 'usedTokens', 'usedNano', 'heldSteps', 'heldTokens',
+    'heldNano', 'mostSteps', 'mostTokens', 'mostNano')
+  local budget = {id = id, token = held[2], root = root, used = {}, held = {}, most = {},
+    own = {Steps = 0, Tokens = 0, Nano = 0}}
+  for place, name in ipairs(AMOUNTS) do
+    budget.used[name] = tonumber(told[place] or '0')
+    budget.held[name] = tonumber(told[place + 3] or '0')
+    budget.most[name] = tonumber(told[place + 6] or nil)
+  end
+  return budget
+end
+
+local function save_budget(budget)
+  -- A root that is forgotten is not made anew by a spawned task that outlived it.
+  if budget.changed and redis.call('EXISTS', task_key(budget.root)) == 1 then
+    for _, name in ipairs(AMOUNTS) do
+      redis.call('HSET', task_key(budget.root), 'used' .. name, text(budget.used[name]),
+        'held' .. name, text(budget.held[name]))
+    end
+    if budget.unpriced then redis.call('HSET', task_key(budget.root), 'unpriced', '1') end
+  end
+  if budget.changed and budget.root ~= budget.id then
+    for _, name in ipairs(AMOUNTS) do
+      if budget.own[name] > 0 then redis.call('HINCRBY', task_key(budget.id), 'used' .. name, text(budget.own[name])) end
+    end
+    if budget.unpriced then redis.call('HSET', task_key(budget.id), 'unpriced', '1') end
+  end
+  budget.changed = false
+end
+
+local function shown_budget(budget)
+  local shown = {}
+  for _, part in ipairs({budget.used, budget.held, budget.most}) do
+    for _, name in ipairs(AMOUNTS) do shown[#shown + 1] = part[name] and text(part[name]) or '' end
+  end
+  return shown
+end
+
+-- The token says under which claim the call was begun.
+local function read_hold(written)
+  local steps, tokens, nano, token, kind, target = string.match(written, '^(%d+) (%d+) (%d+) (%d+) (%a+) (.*)$')
+  return {Steps = tonumber(steps), Tokens = tonumber(tokens), Nano = tonumber(nano), token = token, kind = kind,
+    target = target}
+end
+
+local function is_under_way(hold, token) return hold.kind == 'Model' and hold.token == token end
+
+-- What a call held becomes used: this much of it.
+local function settle(budget, hold, used)
+  for _, name in ipairs(AMOUNTS) do
+    budget.held[name] = math.max(0, budget.held[name] - hold[name])
+    budget.used[name] = budget.used[name] + used[name]
+    budget.own[name] = budget.own[name] + used[name]
+  end
+  budget.changed = true
+end
+
+-- A try that was lost may have used all that it held. It is made again as the same step, which counts once.
+local function settle_lost(budget, hold)
+  settle(budget, hold, {Steps = 0, Tokens = hold.Tokens, Nano = hold.Nano})
+end
+
+-- The first limit that does not allow this much more; nil if all do. What is used of steps never comes back.
+local function refusal(budget, wanted)
+  for _, name in ipairs(AMOUNTS) do
+    local committed = budget.used[name] + budget.held[name]
+    local most = budget.most[name]
+    if most and wanted[name] > 0 and committed + wanted[name] > most then
+      local may_change = name ~= 'Steps' and budget.held[name] > 0
+      return {limit = LIMITS[name], most = text(most), committed = text(committed), wanted = text(wanted[name]),
+        may_change = may_change}
+    end
+  end
+  return nil
+end
+
+-- Holds what a call can use at most. Returns the refusal if a limit does not allow it.
+local function reserve(budget, call, wanted)
+  local before = redis.call('HGET', open_key(budget.id), call)
+  if before then
+    local hold = read_hold(before)
+    settle_lost(budget, hold)
+    if is_under_way(hold, budget.token) then ended_calling(budget.id, hold.target) end
+    redis.call('HDEL', open_key(budget.id), call)
+  end
+  local refused = refusal(budget, wanted)
+  if refused then
+    refused.call = call
+    return refused
+  end
+  for _, name in ipairs(AMOUNTS) do budget.held[name] = budget.held[name] + wanted[name] end
+  budget.changed = true
+  redis.call('HSET', open_key(budget.id), call, table.concat({text(wanted.Steps), text(wanted.Tokens),
+    text(wanted.Nano), budget.token, wanted.kind, wanted.target}, ' '))
+  if wanted.kind == 'Model' then began_calling(budget.id, wanted.target) end
+  return nil
+end
+
+-- Counts the result of a call. `nano` is -1 where it is unknown.
+local function settle_result(budget, call, tokens, nano)
+  local written = redis.call('HGET', open_key(budget.id), call)
+  if not written then return nil end
+  local hold = read_hold(written)
+  redis.call('HDEL', open_key(budget.id), call)
+  if is_under_way(hold, budget.token) then ended_calling(budget.id, hold.target) end
+  if hold.kind == 'Model' and nano < 0 and tokens > 0 then budget.unpriced = true end
+  if nano < 0 then nano = hold.Nano end
+  settle(budget, hold, {Steps = hold.Steps, Tokens = tokens, Nano = nano})
+  return hold
+end
+
+-- Nobody will write the results of these calls: what they hold counts as used.
+local function settle_all(id)
+  local budget = budget_of(id)
+  for _, written in ipairs(redis.call('HVALS', open_key(id))) do
+    local hold = read_hold(written)
+    settle(budget, hold, hold)
+  end
+  redis.call('DEL', open_key(id))
+  save_budget(budget)
+end
+
+-- A worker that stopped or was lost makes none of its calls any more; one that comes back goes on with them.
+local function count_calls(id, counted)
+  local token = redis.call('HGET', task_key(id), 'token')
+  for _, written in ipairs(redis.call('HVALS', open_key(id))) do
+    local hold = read_hold(written)
+    if is_under_way(hold, token) then counted(id, hold.target) end
+  end
+end
+
+-- A task of version 0.1.0 has its budget in its journal and in its limits only.
+local function adopt(id)
+  local task = task_key(id)
+  redis.call('HSET', task, 'revision', '', 'status', 'Adopted')
+  local budget, step = budget_of(id), {}
+  for _, written in ipairs(redis.call('LRANGE', journal_key(id), 0, -1)) do
+    local entry = cjson.decode(written)
+    if entry.type == 'Intended' then
+      local steps = step[entry.step] and 0 or 1
+      step[entry.step] = true
+      reserve(budget, entry.call, {Steps = steps, Tokens = entry.reserved_tokens or 0, Nano = 0, kind = entry.kind,
+        target = entry.target})
+    elseif entry.type == 'Done' then
+      settle_result(budget, entry.call, (entry.input_tokens or 0) + (entry.output_tokens or 0), -1)
+    end
+  end
+  save_budget(budget)
+  count_calls(id, ended_calling)
+  local limits = cjson.decode(redis.call('HGET', task, 'limits'))
+  redis.call('HSET', task, 'mostSteps', text(limits.max_steps), 'mostTokens', text(limits.max_tokens))
+end

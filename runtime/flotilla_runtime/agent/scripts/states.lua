@@ -1,0 +1,235 @@
+-- A task waits, runs, is suspended, and ends. Every change of its status is made here, so the counts are right.
+local LIVE = {Waiting = true, Running = true, Suspended = true}
+local COMPANY_SHARE = 4
+
+local function move(id, status)
+  local held = redis.call('HMGET', task_key(id), 'status', 'revision', 'caller')
+  local before, revision, caller = held[1], held[2], held[3]
+  redis.call('HSET', task_key(id), 'status', status)
+  if not revision then return end -- a task of version 0.1.0 is counted from its first claim on
+  if LIVE[before] then count(counts_key, before .. ':' .. revision, -1) end
+  if LIVE[status] then count(counts_key, status .. ':' .. revision, 1) end
+  if before == 'Waiting' then count(places_key, caller, -1) end
+  if status == 'Waiting' then count(places_key, caller, 1) end
+end
+
+local function extend_lease(id, lease_ms)
+  redis.call('ZADD', leases_key, text(now + lease_ms), id)
+  local worker = redis.call('HGET', task_key(id), 'worker')
+  redis.call('ZADD', workers_key, text(now + lease_ms), worker)
+  redis.call('HDEL', lost_key, worker)
+end
+
+local function leave_worker(id)
+  local worker = redis.call('HGET', task_key(id), 'worker')
+  count_calls(id, ended_calling)
+  redis.call('ZREM', leases_key, id)
+  redis.call('ZREM', old_leases_key, id)
+  if not worker then return end
+  redis.call('SREM', held_key(worker), id)
+  if redis.call('EXISTS', held_key(worker)) == 0 then redis.call('HDEL', lost_key, worker) end
+end
+
+-- A worker that was taken for lost writes again: so the task did not kill it. What nobody else has taken is its again.
+local function take_back(id, worker, lost)
+  redis.call('HDEL', lost_key, worker)
+  redis.call('HDEL', task_key(id), 'lost', 'company')
+  local company, alone = string.match(lost, '^(%d*) (%d)$')
+  if company ~= '' then redis.call('HSET', task_key(id), 'company', company) end
+  if alone == '1' then redis.call('HINCRBY', task_key(id), 'attempts', -1) end
+  redis.call('HINCRBY', task_key(id), 'losses', -1)
+  leave_queue(id)
+  move(id, 'Running')
+  redis.call('SADD', held_key(worker), id)
+  count_calls(id, began_calling)
+end
+
+-- The fence: only the worker with the newest token of a running task may write to it.
+local function owns(id, token)
+  local held = redis.call('HMGET', task_key(id), 'token', 'status', 'lost', 'worker')
+  if held[1] ~= token then return false end
+  if held[2] == 'Waiting' and held[3] then
+    take_back(id, held[4], held[3])
+    return true
+  end
+  return held[2] == 'Running'
+end
+
+local function cancel_requested(id)
+  return redis.call('HEXISTS', task_key(id), 'cancelRequested')
+end
+
+-- How long a task has run, without the time from a suspension to the next claim.
+local function elapsed_ms(id)
+  local held = redis.call('HMGET', task_key(id), 'startedAt', 'suspendedMs', 'suspendedAt', 'resumedAt')
+  if not held[1] then return 0 end
+  return math.max(0, tonumber(held[3] or held[4] or now) - tonumber(held[1]) - tonumber(held[2] or '0'))
+end
+
+-- Puts a suspended task back into the queue. Time in which a spawned task ran for it counts as its own.
+local function resume(id, ran_ms)
+  local held = redis.call('HMGET', task_key(id), 'suspendedAt', 'waitsFor')
+  local idle = math.max(0, now - tonumber(held[1]) - ran_ms)
+  redis.call('HINCRBY', task_key(id), 'suspendedMs', text(idle))
+  redis.call('HSET', task_key(id), 'resumedAt', text(now))
+  redis.call('HDEL', task_key(id), 'suspendedAt', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
+  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  append(id, {type = 'Resumed', waits_for = held[2]})
+  move(id, 'Waiting')
+  join_queue(id, true)
+end
+
+local function wake_due(limit)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', timers_key, '-inf', text(now), 'LIMIT', 0, limit)) do
+    if redis.call('HGET', task_key(id), 'status') == 'Suspended' then
+      resume(id, 0)
+    else
+      redis.call('ZREM', timers_key, id)
+    end
+  end
+end
+
+-- The task that spawned this one goes on, if it waits for it.
+local function tell_parent(id, parent, ran_ms)
+  redis.call('SREM', children_key(parent), id)
+  local held = redis.call('HMGET', task_key(parent), 'status', 'waitsChildren')
+  if held[1] ~= 'Suspended' or not held[2] then return end
+  for _, child in ipairs(cjson.decode(held[2])) do
+    if child == id then return resume(parent, ran_ms) end
+  end
+end
+
+local function count_ended(id, reason, busy, calls)
+  local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'parent', 'usedSteps',
+    'usedTokens', 'usedNano', 'unpriced')
+  local amounts = {}
+  for part, milliseconds in pairs(busy) do amounts['busy:' .. part] = milliseconds end
+  for part, made in pairs(calls) do amounts['calls:' .. part] = made end
+  if not held[4] then -- a spawned task is a part of the task that was submitted
+    local submitted = tonumber(held[1])
+    local waited = tonumber(held[2] or now) - submitted
+    amounts['reason:' .. reason] = 1
+    amounts['waited:' .. tick(waited)] = 1
+    amounts['took:' .. tick(now - submitted)] = 1
+    amounts['busy:Queue'] = waited
+    amounts.recovered = tonumber(held[3] or '0') > 0 and 1 or 0
+    amounts.steps, amounts.tokens = tonumber(held[5] or '0'), tonumber(held[6] or '0')
+    amounts.nano, amounts.unpriced = tonumber(held[7] or '0'), tonumber(held[8] or '0')
+  end
+  count_in_window(amounts)
+end
+
+-- Every task that ends comes through here. The tasks that it spawned end with it.
+local end_task
+local function cancel_task(id, message)
+  local status = redis.call('HGET', task_key(id), 'status')
+  if status == 'Running' then
+    redis.call('HSETNX', task_key(id), 'cancelRequested', text(now))
+  elseif LIVE[status] then
+    end_task(id, {status = 'Cancelled', reason = 'Cancelled', message = message, shown = {}, busy = {}, calls = {}})
+  end
+end
+
+function end_task(id, how)
+  local task = task_key(id)
+  local held = redis.call('HMGET', task, 'status', 'parent')
+  local ran_ms = elapsed_ms(id)
+  if held[1] == 'Waiting' then leave_queue(id) end
+  leave_worker(id)
+  settle_all(id)
+  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  redis.call('HSET', task, 'reason', how.reason, 'message', how.message, 'endedAt', text(now))
+  redis.call('HDEL', task, 'company', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
+  for field, value in pairs(how.shown) do
+    redis.call('HSET', task, field, value)
+    store(id, 'bytes', #value)
+  end
+  append(id, {type = 'Ended', status = how.status, reason = how.reason, message = how.message})
+  move(id, how.status)
+  redis.call('ZADD', prefix .. 'ended', text(now), id)
+  if how.status ~= 'Failed' then redis.call('ZADD', prefix .. 'journals', text(now), id) end
+  count_ended(id, how.reason, how.busy, how.calls)
+  if held[2] then tell_parent(id, held[2], ran_ms) end
+  for _, child in ipairs(redis.call('SMEMBERS', children_key(id))) do
+    cancel_task(child, 'the task that spawned it ended')
+  end
+  redis.call('DEL', children_key(id))
+end
+
+-- How many tasks a worker held when it was lost, and how many of them were suspects before. It is kept until all of
+-- them are found, since their leases end one after another.
+local function company_of(worker)
+  local known = redis.call('HGET', lost_key, worker)
+  if not known then
+    local all, suspects = 0, 0
+    for _, id in ipairs(redis.call('SMEMBERS', held_key(worker))) do
+      all = all + 1
+      suspects = suspects + redis.call('HEXISTS', task_key(id), 'company')
+    end
+    known = text(all) .. ' ' .. text(suspects)
+    redis.call('HSET', lost_key, worker, known)
+  end
+  local all, suspects = string.match(known, '^(%d+) (%d+)$')
+  return tonumber(all), tonumber(suspects)
+end
+
+-- A lease has ended. If the worker is lost, any of its tasks may have killed it: they run on in company of at most a
+-- quarter as many. Only one that was alone loses an attempt. So does one whose run alone has stopped.
+local function lose(id, alone_for_sure, max_attempts)
+  local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts')
+  local worker, company = held[1], held[2]
+  local all, suspects = 1, 1
+  if not alone_for_sure then all, suspects = company_of(worker) end
+  local alone = all <= 1
+  leave_worker(id)
+  redis.call('HINCRBY', task_key(id), 'losses', 1)
+  if alone and tonumber(held[3]) > max_attempts then
+    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it alone'
+    return end_task(id, {status = 'Failed', reason = 'Infrastructure', message = message, shown = {}, busy = {},
+      calls = {}})
+  end
+  local of = company and suspects or all
+  redis.call('HINCRBY', task_key(id), 'attempts', alone and 1 or 0)
+  redis.call('HSET', task_key(id), 'lost', (company or '') .. ' ' .. (alone and '1' or '0'),
+    'company', text(math.max(1, math.floor(of / COMPANY_SHARE))))
+  move(id, 'Waiting')
+  join_line(apart_key, id)
+end
+
+-- A call outside the process has ended since the task was lost: it gets further, so it killed no worker. The next
+-- suspect may have waited for that.
+local PROVES = {Model = true, Retrieve = true, Tool = true}
+local function clear_of_suspicion(id)
+  if redis.call('HDEL', task_key(id), 'company') == 0 then return end
+  local revision = place_of(id).revision
+  if redis.call('EXISTS', apart_key(revision)) == 1 then call_worker(revision) end
+end
+
+-- Workers of version 0.1.0 do not say what they hold.
+local function adopt_lease(id)
+  if not redis.call('HGET', task_key(id), 'revision') then adopt(id) end
+  redis.call('SADD', held_key(redis.call('HGET', task_key(id), 'worker') or ''), id)
+end
+
+-- A worker that was heard of after it renewed this lease may live, or may have been lost a moment ago: its other leases
+-- end soon. If it lives on for another lease, this run alone has stopped.
+local function sweep(limit, lease_ms, max_attempts)
+  local old = redis.call('ZRANGEBYSCORE', old_leases_key, '-inf', text(now), 'LIMIT', 0, limit)
+  for _, id in ipairs(old) do
+    if redis.call('EXISTS', task_key(id)) == 1 then adopt_lease(id) else redis.call('ZREM', old_leases_key, id) end
+  end
+  for _, id in ipairs(old) do
+    if redis.call('EXISTS', task_key(id)) == 1 then lose(id, false, max_attempts) end
+  end
+  local ends = redis.call('ZRANGEBYSCORE', leases_key, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, limit)
+  for place = 1, #ends, 2 do
+    local id, ended = ends[place], tonumber(ends[place + 1])
+    local worker = redis.call('HGET', task_key(id), 'worker')
+    local lives = worker and tonumber(redis.call('ZSCORE', workers_key, worker) or '0') > now
+    if not worker then
+      redis.call('ZREM', leases_key, id)
+    elseif not lives or ended + lease_ms <= now then
+      lose(id, lives, max_attempts)
+    end
+  end
+end

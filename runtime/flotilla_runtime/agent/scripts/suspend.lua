@@ -1,0 +1,29 @@
+-- The task gives its place up and waits: for spawned tasks, for a timer, or for somebody who knows of an effect. Answers
+-- 'Come' if it need not wait, because one of the tasks has ended, the time has come, or the task is to be cancelled.
+local id, token, write, expected = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local kind, call, until_ms, children = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local task = task_key(id)
+local before = redis.call('HMGET', task, 'token', 'write')
+if before[1] == token and before[2] == write then return 'Suspended' end
+if not owns(id, token) then return 'Stale' end
+if redis.call('LLEN', journal_key(id)) ~= expected then return 'Conflict' end
+if cancel_requested(id) == 1 then return 'Come' end
+if until_ms ~= '' and tonumber(until_ms) <= now then return 'Come' end
+for _, child in ipairs(cjson.decode(children)) do
+  if not LIVE[redis.call('HGET', task_key(child), 'status')] then return 'Come' end
+end
+
+leave_worker(id)
+local entry = {type = 'Suspended', waits_for = kind, call = call}
+redis.call('HSET', task, 'waitsFor', kind, 'waitsCall', call, 'suspendedAt', text(now), 'write', write)
+if until_ms ~= '' then
+  entry['until'] = tonumber(until_ms)
+  redis.call('HSET', task, 'waitsUntil', until_ms)
+  redis.call('ZADD', timers_key, until_ms, id)
+end
+if kind == 'Children' then redis.call('HSET', task, 'waitsChildren', children) end
+if kind == 'Effect' then redis.call('ZADD', unknown_key, text(now), id) end
+redis.call('ZADD', suspended_key, text(now), id)
+append(id, entry)
+move(id, 'Suspended')
+return 'Suspended'

@@ -1,0 +1,72 @@
+"""Why a run stops before its agent has ended, and what only waits meanwhile. Pure values."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from flotilla_runtime.agent.journal import EndReason, WaitKind
+from flotilla_runtime.agent.protocols import Waits
+
+SHORTEST_SUSPENSION_MS: Final = 1000  # a timer that rings sooner is waited for in place
+_FIRST: Final = (WaitKind.CHILDREN, WaitKind.EFFECT, WaitKind.TIMER)
+
+
+class StopKind(StrEnum):
+    """What becomes of the task when its run stops."""
+
+    END = "End"
+    HAND_OVER = "HandOver"
+    SUSPEND = "Suspend"
+    LOST = "Lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Why a run stops before its agent has ended."""
+
+    kind: StopKind
+    reason: EndReason | None = None
+    message: str = ""
+    waits: Waits | None = None
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether an agent that came to its end at the same moment ends the task."""
+        return self.kind is not StopKind.LOST and self.reason in (
+            None,
+            EndReason.CANCELLED,
+            EndReason.TIMEOUT,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """A call that only waits; `until` is when it goes on in any case, in milliseconds since the epoch."""
+
+    kind: WaitKind
+    call: str
+    until: int | None = None
+    child: str | None = None
+
+
+def waits_of(parked: Collection[Parked]) -> Waits:
+    """What a task waits for all of whose calls are parked.
+
+    Spawned tasks are named first, because only who waits for them is woken by their ends. A person is asked
+    for one effect at a time, when the spawned tasks have ended.
+    """
+    ordered = sorted(parked, key=lambda one: (_FIRST.index(one.kind), one.call))
+    times = [one.until for one in parked if one.until is not None]
+    return Waits(
+        kind=ordered[0].kind,
+        call=ordered[0].call,
+        until=min(times, default=None),
+        children=tuple(one.child for one in ordered if one.child is not None),
+    )
+
+
+def rings_soon(parked: Collection[Parked], now_ms: int) -> int | None:
+    """In how many milliseconds the next of these goes on, if that is too soon to suspend the task."""
+    left = min((one.until - now_ms for one in parked if one.until is not None), default=None)
+    return None if left is None or left >= SHORTEST_SUSPENSION_MS else max(0, left)

@@ -1,0 +1,29 @@
+"""What a tool gave, as JSON within its limit. Pure."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+KIB: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A value as JSON, or what is wrong with it."""
+
+    value: Any = None
+    problem: str | None = None
+
+
+def document_of(value: Any, most_bytes: int) -> Document:
+    """The value as JSON; pydantic models, dataclasses and times are written as pydantic does."""
+    try:
+        plain = to_jsonable_python(value, by_alias=True)
+        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode(errors="replace"))
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as problem:
+        return Document(problem=f"cannot be written as JSON: {problem}")
+    if size > most_bytes:
+        return Document(problem=f"has {size} bytes, and at most {most_bytes} are stored")
+    return Document(value=plain)

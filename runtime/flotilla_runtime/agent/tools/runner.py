@@ -1,0 +1,125 @@
+"""Calls tools, and asks whether an Unsafe call happened."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+
+from flotilla_runtime.agent.journal import CallOutcome
+from flotilla_runtime.agent.models.values import shown
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply
+from flotilla_runtime.agent.tools.http_tool import PERHAPS, HttpCall, HttpTools
+from flotilla_runtime.agent.tools.python_tool import Functions, FunctionTimeoutError, PythonFunction
+from flotilla_runtime.agent.tools.results import KIB, document_of
+from flotilla_runtime.agent.tools.values import Tool
+from flotilla_runtime.contract import Effect, HttpEndpoint, ToolConfig
+
+HAPPENED: Final = "happened"
+RESULT: Final = "result"
+
+log = structlog.get_logger(__name__)
+
+
+class ToolRunner:
+    """The tools of one worker."""
+
+    def __init__(self, tools: Mapping[str, Tool], http: HttpTools | None = None) -> None:
+        self._tools = tools
+        self._http = http or HttpTools()
+        self._functions = Functions()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.close()
+
+    async def make(self, call: Call) -> Reply:
+        """Call a tool; failures are replies."""
+        tool = self._tools.get(call.target)
+        if tool is None:
+            return Reply(outcome=CallOutcome.INVALID, problem=f"there is no tool {call.target}")
+        if tool.config.http is not None:
+            return await self._over_http(tool.config, tool.config.http, call, call.request)
+        if tool.function is not None:
+            return await self._in_python(tool.config, tool.function, call)
+        return Reply(
+            outcome=CallOutcome.INVALID, problem=f"the tool {call.target} has neither http nor python"
+        )
+
+    async def reconcile(self, call: Call) -> Reconciled | None:
+        """What the tool's `reconcile` knows of the call with this key; None if nobody knows."""
+        tool = self._tools.get(call.target)
+        asked = tool.config.reconcile if tool is not None else None
+        if tool is None or asked is None:
+            return None
+        about = {"key": call.key, "arguments": dict(call.request)}
+        if asked.http is not None:
+            pure = Call(id=call.id, kind=call.kind, target=call.target, request=about, key=call.key)
+            reply = await self._over_http(tool.config, asked.http, pure, about)
+        elif tool.reconcile is not None:
+            reply = await self._asked_in_python(tool, about)
+        else:
+            return None
+        if reply.outcome is not CallOutcome.SUCCEEDED:
+            log.warning("reconcile_failed", tool=call.target, call=call.id, problem=reply.problem)
+            return None
+        return _reconciled(reply.value)
+
+    async def _over_http(
+        self, config: ToolConfig, endpoint: HttpEndpoint, call: Call, arguments: Mapping[str, Any]
+    ) -> Reply:
+        return await self._http.make(
+            HttpCall(
+                endpoint=endpoint,
+                arguments=arguments,
+                key=call.key,
+                effect=call.effect,
+                timeout_seconds=config.timeout_seconds,
+                max_result_kib=config.max_result_kib,
+            )
+        )
+
+    async def _in_python(self, config: ToolConfig, function: PythonFunction, call: Call) -> Reply:
+        problem = function.problem_of(call.request)
+        if problem is not None:
+            return Reply(outcome=CallOutcome.INVALID, problem=problem)
+        keywords = function.keywords(call.request, call.key)
+        return await self._returned(config, function.call, keywords, call.effect)
+
+    async def _asked_in_python(self, tool: Tool, about: Mapping[str, Any]) -> Reply:
+        assert tool.reconcile is not None
+        takes = inspect.signature(tool.reconcile).parameters
+        keywords = {name: value for name, value in about.items() if name in takes}
+        return await self._returned(tool.config, tool.reconcile, keywords, Effect.PURE)
+
+    async def _returned(
+        self, config: ToolConfig, function: Any, keywords: Mapping[str, Any], effect: Effect
+    ) -> Reply:
+        perhaps = PERHAPS if effect is Effect.UNSAFE else ""
+        try:
+            value = await self._functions.result(
+                lambda: function(**keywords),
+                is_coroutine=inspect.iscoroutinefunction(function),
+                seconds=config.timeout_seconds,
+            )
+        except FunctionTimeoutError:
+            limit = f"no result within timeoutSeconds ({config.timeout_seconds:g} s){perhaps}"
+            return Reply(outcome=CallOutcome.TIMED_OUT, problem=limit)
+        except Exception as problem:
+            log.info("tool_raised", tool=config.name, exc_info=problem)
+            raised = shown(f"{type(problem).__name__}: {problem}")
+            return Reply(outcome=CallOutcome.FAILED, problem=f"{raised}{perhaps}")
+        document = document_of(value, config.max_result_kib * KIB)
+        if document.problem is not None:
+            limit = f"the result {document.problem} (maxResultKiB is {config.max_result_kib})"
+            return Reply(outcome=CallOutcome.FAILED, problem=limit)
+        return Reply(outcome=CallOutcome.SUCCEEDED, value=document.value)
+
+
+def _reconciled(told: Any) -> Reconciled | None:
+    """What an answer means: true, false, or an object with `happened` and perhaps `result`."""
+    result = None
+    if isinstance(told, Mapping):
+        result = told.get(RESULT)
+        told = told.get(HAPPENED)
+    return Reconciled(happened=told, result=result) if isinstance(told, bool) else None

@@ -1,0 +1,362 @@
+"""A task store in memory with the promises of the real one, and crash points before and after each write.
+
+Entries go through their text form. After each write the budget of a tree is checked: nothing is overspent.
+test_memory_journal.py holds this double against the real store.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, Refusal
+from flotilla_runtime.agent.errors import LeaseLostError
+from flotilla_runtime.agent.history import reserve_of, use_of
+from flotilla_runtime.agent.journal import (
+    Claimed,
+    Done,
+    Ended,
+    Entry,
+    HandedOver,
+    Intended,
+    Resolved,
+    Resumed,
+    Submitted,
+    Suspended,
+    TaskStatus,
+    WaitKind,
+    decode,
+    encode,
+)
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.tasks import Claim, LoadedTask, TaskRecord
+from flotilla_runtime.contract import TaskLimits
+
+NANO_USD = 10**9
+
+
+class CrashError(BaseException):
+    """The process is gone, as far as the task can tell; no handler of ours may catch it."""
+
+
+@dataclass(slots=True)
+class CrashPoints:
+    """Counts the points that a run passes and crashes at one of them; nothing happens after that."""
+
+    crash_at: int | None = None
+    passed: list[str] = field(default_factory=list)
+    has_crashed: bool = False
+
+    def reach(self, point: str) -> None:
+        if self.has_crashed:
+            raise CrashError(point)
+        self.passed.append(point)
+        if len(self.passed) - 1 == self.crash_at:
+            self.has_crashed = True
+            raise CrashError(point)
+
+
+@dataclass(slots=True)
+class Tree:
+    """The budget of a tree of tasks."""
+
+    limits: TaskLimits
+    used: Amount = NOTHING
+    reserved: Amount = NOTHING
+
+    @property
+    def budget(self) -> Budget:
+        cost = self.limits.max_cost_usd
+        return Budget(
+            used=self.used,
+            reserved=self.reserved,
+            most_steps=self.limits.max_steps,
+            most_tokens=self.limits.max_tokens,
+            most_nano_usd=None if cost is None else round(cost * NANO_USD),
+        )
+
+    def refusal(self, intent: Intended) -> Refusal | None:
+        budget, wanted, held = self.budget, reserve_of(intent), self.used + self.reserved
+        for limit, most, committed, asked, under_way in (
+            (LimitName.STEPS, budget.most_steps, held.steps, wanted.steps, 0),
+            (LimitName.TOKENS, budget.most_tokens, held.tokens, wanted.tokens, self.reserved.tokens),
+            (LimitName.COST, budget.most_nano_usd, held.nano_usd, wanted.nano_usd, self.reserved.nano_usd),
+        ):
+            if most is not None and asked and committed + asked > most:
+                return Refusal(
+                    call=intent.call,
+                    limit=limit,
+                    most=most,
+                    committed=committed,
+                    wanted=asked,
+                    may_change=under_way > 0,
+                )
+        return None
+
+    def settle(self, reserve: Amount, use: Amount) -> None:
+        self.reserved = _minus(self.reserved, reserve)
+        self.used = self.used + use
+        self.check()
+
+    def check(self) -> None:
+        budget, held = self.budget, self.used + self.reserved
+        assert held.steps <= budget.most_steps, held
+        assert held.tokens <= budget.most_tokens, held
+        assert budget.most_nano_usd is None or held.nano_usd <= budget.most_nano_usd, held
+        assert min(self.reserved.steps, self.reserved.tokens, self.reserved.nano_usd) >= 0
+
+
+@dataclass(slots=True)
+class Stored:
+    """One task."""
+
+    id: str
+    input: str
+    limits: TaskLimits
+    tree: Tree
+    depth: int = 0
+    parent: str | None = None
+    status: TaskStatus = TaskStatus.WAITING
+    token: int = 0
+    attempts: int = 0
+    started_at: int | None = None
+    idle_ms: int = 0
+    suspended_at: int | None = None
+    cancel_requested: bool = False
+    waits: Waits | None = None
+    finish: Finish | None = None
+    texts: list[str] = field(default_factory=list)
+    open: dict[str, Intended] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [decode(text) for text in self.texts]
+
+
+class MemoryStore:
+    """Tasks in memory. `now_ms` is its clock, which stands still until a test moves it."""
+
+    def __init__(self, points: CrashPoints | None = None) -> None:
+        self.tasks: dict[str, Stored] = {}
+        self.points = points or CrashPoints()
+        self.now_ms = 1_000_000
+        self.writes: list[list[Entry]] = []
+
+    def submit(self, task_id: str, task_input: str, limits: TaskLimits | None = None) -> None:
+        limits = limits or TaskLimits()
+        self._store(Stored(id=task_id, input=task_input, limits=limits, tree=Tree(limits=limits)))
+
+    def restore(self, task_id: str, entries: Sequence[Entry]) -> None:
+        """Let a task have this journal, whose last claim counts as begun by `claim`."""
+        task = self.tasks[task_id]
+        for entry in entries:
+            task.texts.append(encode(entry))
+            if isinstance(entry, Intended):
+                task.open[entry.call] = entry
+                task.tree.reserved += reserve_of(entry)
+            elif isinstance(entry, Done) and (intent := task.open.pop(entry.call, None)) is not None:
+                task.tree.settle(reserve_of(intent), use_of(intent, entry))
+            elif isinstance(entry, Claimed):
+                task.attempts = entry.attempt - 1
+        task.started_at = self.now_ms
+
+    def claim(self, task_id: str, worker: str = "w") -> tuple[Claim, LoadedTask]:
+        """Take a task over: the leases of its former workers have ended."""
+        task = self.tasks[task_id]
+        if task.status is TaskStatus.SUSPENDED:
+            self._resume(task)
+        if not (task.entries and isinstance(task.entries[-1], HandedOver | Resumed)):
+            task.attempts += 1
+        if task.suspended_at is not None:
+            task.idle_ms += self.now_ms - task.suspended_at
+            task.suspended_at = None
+        task.status = TaskStatus.RUNNING
+        task.token += 7
+        task.started_at = task.started_at if task.started_at is not None else self.now_ms
+        self._append(task, Claimed(at=self.now_ms, worker=worker, attempt=task.attempts))
+        return Claim(id=task_id, token=task.token), self.load(task_id)
+
+    def load(self, task_id: str) -> LoadedTask:
+        task = self.tasks[task_id]
+        fields = {
+            "id": task_id,
+            "status": str(task.status),
+            "priority": "Interactive",
+            "caller": "ann",
+            "input": task.input,
+            "limits": task.limits.model_dump_json(),
+            "metadata": "{}",
+            "submittedAt": "0",
+            "startedAt": str(task.started_at or 0),
+            "attempts": str(task.attempts),
+            "suspendedMs": str(task.idle_ms),
+        }
+        if task.cancel_requested:
+            fields["cancelRequested"] = "1"
+        return LoadedTask(record=TaskRecord.of(fields), entries=tuple(task.entries), read_at=self.now_ms)
+
+    def resolve(self, task_id: str, call: str, *, happened: bool, result: Any = None) -> None:
+        task = self.tasks[task_id]
+        assert task.waits is not None
+        assert (task.waits.kind, task.waits.call) == (WaitKind.EFFECT, call)
+        self._append(task, Resolved(at=self.now_ms, call=call, happened=happened, by="ann", result=result))
+        self._resume(task)
+
+    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
+        what = "+".join(f"{type(entry).__name__} {getattr(entry, 'call', '')}" for entry in entries)
+        await self._reach(f"before {what}")
+        task = self._owned(claim, expected)
+        refused = []
+        written: list[Entry] = []
+        for entry in entries:
+            if isinstance(entry, Intended):
+                refusal = self._reserve(task, entry)
+                if refusal is not None:
+                    refused.append(refusal)
+                    continue
+            elif isinstance(entry, Done) and (intent := task.open.pop(entry.call, None)) is not None:
+                task.tree.settle(reserve_of(intent), use_of(intent, entry))
+            written.append(entry)
+            self._append(task, entry)
+        self.writes.append(written)
+        await self._reach(f"after {what}")
+        return self._written(task, refused)
+
+    async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
+        await self._reach(f"before spawn {intent.call}")
+        task = self._owned(claim, expected)
+        refusal = self._no_room(task, intent)
+        if refusal is None:
+            self._append(task, intent)
+            task.open[intent.call] = intent
+            assert intent.child is not None
+            if intent.child not in self.tasks:
+                self._store(
+                    Stored(
+                        id=intent.child,
+                        input=child_input,
+                        limits=task.limits,
+                        tree=task.tree,
+                        depth=task.depth + 1,
+                        parent=task.id,
+                    )
+                )
+        await self._reach(f"after spawn {intent.call}")
+        return self._written(task, [refusal] if refusal else [])
+
+    async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
+        await self._reach("children")
+        ended = {name: task.finish for name in ids if (task := self.tasks[name]).finish is not None}
+        return {
+            name: ChildEnd(
+                status=finish.status,
+                reason=str(finish.reason),
+                message=finish.message,
+                result=finish.result,
+                partial=finish.partial,
+            )
+            for name, finish in ended.items()
+            if finish is not None
+        }
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
+        await self._reach("before suspend")
+        task = self._owned(claim, expected)
+        has_come = task.cancel_requested or (waits.until is not None and waits.until <= self.now_ms)
+        if has_come or any(self.tasks[child].finish for child in waits.children):
+            return False
+        self._append(
+            task, Suspended(at=self.now_ms, waits_for=waits.kind, call=waits.call, until=waits.until)
+        )
+        task.status, task.waits, task.suspended_at = TaskStatus.SUSPENDED, waits, self.now_ms
+        await self._reach("after suspend")
+        return True
+
+    async def finish(self, claim: Claim, finish: Finish) -> None:
+        await self._reach("before finish")
+        task = self._owned(claim, None)
+        json.dumps([finish.result, finish.partial])
+        for intent in task.open.values():
+            task.tree.settle(reserve_of(intent), reserve_of(intent))
+        task.open.clear()
+        task.finish, task.status = finish, finish.status
+        self._append(
+            task,
+            Ended(at=self.now_ms, status=finish.status, reason=str(finish.reason), message=finish.message),
+        )
+        await self._reach("after finish")
+
+    async def release(self, claim: Claim, worker: str) -> None:
+        await self._reach("before release")
+        task = self._owned(claim, None)
+        self._append(task, HandedOver(at=self.now_ms, worker=worker))
+        task.status = TaskStatus.WAITING
+        await self._reach("after release")
+
+    def _store(self, task: Stored) -> None:
+        self.tasks[task.id] = task
+        self._append(task, Submitted(at=self.now_ms))
+
+    def _resume(self, task: Stored) -> None:
+        assert task.waits is not None
+        self._append(task, Resumed(at=self.now_ms, waits_for=task.waits.kind))
+        task.waits, task.status = None, TaskStatus.WAITING
+
+    def _owned(self, claim: Claim, expected: int | None) -> Stored:
+        task = self.tasks[claim.id]
+        held = task.token == claim.token and task.status is TaskStatus.RUNNING
+        if not held or expected not in (None, len(task.texts)):
+            raise LeaseLostError(claim.id)
+        return task
+
+    def _reserve(self, task: Stored, intent: Intended) -> Refusal | None:
+        lost = task.open.pop(intent.call, None)
+        if lost is not None:
+            task.tree.settle(reserve_of(lost), replace(reserve_of(lost), steps=0))
+        refusal = task.tree.refusal(intent)
+        if refusal is None:
+            task.tree.reserved = task.tree.reserved + reserve_of(intent)
+            task.tree.check()
+            task.open[intent.call] = intent
+        return refusal
+
+    def _no_room(self, task: Stored, intent: Intended) -> Refusal | None:
+        siblings = sum(one.parent == task.id and one.finish is None for one in self.tasks.values())
+        for limit, most, committed, may_change in (
+            (LimitName.DEPTH, task.limits.max_depth, task.depth, False),
+            (LimitName.FAN_OUT, task.limits.max_fan_out, siblings, True),
+        ):
+            if committed + 1 > most:
+                return Refusal(
+                    call=intent.call,
+                    limit=limit,
+                    most=most,
+                    committed=committed,
+                    wanted=1,
+                    may_change=may_change,
+                )
+        return None
+
+    def _append(self, task: Stored, entry: Entry) -> None:
+        task.texts.append(encode(entry))
+
+    def _written(self, task: Stored, refused: Sequence[Refusal]) -> Written:
+        return Written(
+            length=len(task.texts),
+            cancel_requested=task.cancel_requested,
+            refused=tuple(refused),
+            budget=task.tree.budget,
+        )
+
+    async def _reach(self, point: str) -> None:
+        await asyncio.sleep(0)
+        self.points.reach(point)
+
+
+def _minus(one: Amount, other: Amount) -> Amount:
+    return Amount(
+        steps=one.steps - other.steps,
+        tokens=one.tokens - other.tokens,
+        nano_usd=one.nano_usd - other.nano_usd,
+    )
