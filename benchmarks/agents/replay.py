@@ -10,16 +10,15 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from flotilla_runtime.agent.connections import connect
-from flotilla_runtime.agent.context import Context, Task
-from flotilla_runtime.agent.programs import Program
-
 from agents.store_alone import ARGUMENTS, VALUE, claimed
 from fleet.redis_site import SingleRedis
 from fleet.site import FLEET
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.budgets import Amount, Budget
+from flotilla_runtime.agent.connections import connect
+from flotilla_runtime.agent.context import Context, Task
 from flotilla_runtime.agent.journal import CallOutcome
+from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Reply, Session
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, TaskRun
 from flotilla_runtime.agent.store import TaskStore

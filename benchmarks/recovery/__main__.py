@@ -30,7 +30,7 @@ from fleet.redis_site import RedisSite
 from fleet.redis_topologies import ClusterRedis, SentinelRedis
 from fleet.site import FLEET, Part
 from recovery.judge import Verdict, judge
-from recovery.resumes import percentile, resume_seconds
+from recovery.resumes import percentile, resumes_of
 from recovery.run import Outcome, Wanted, run
 from wanted import add_only_print, at_most, conclude, under
 
@@ -44,6 +44,7 @@ SHARES: Final = {Part.WORKER: 8, Part.DOUBLE: 4, Part.GATEWAY: 2, Part.REDIS: 2}
 FAILOVER_TASKS: Final = 12
 BETWEEN_FAILOVERS_SECONDS: Final = 8.0
 SHOWN: Final = 20
+SLOWEST: Final = 5
 NOTHING = ("lost", "given_up", "keyed_effects_doubled", "unsafe_effects_repeated")
 WANTED = (
     *(at_most(0, name) for name in (*NOTHING, "finished_calls_repeated")),
@@ -69,15 +70,22 @@ def counts(verdict: Verdict) -> dict[str, int]:
 
 def figures_of(outcome: Outcome, tasks: int, seed: int) -> dict[str, Any]:
     """The figures of one run."""
-    resumes = resume_seconds(outcome.notes.killed, outcome.evidence.tasks.values())
+    resumes = sorted(
+        resumes_of(outcome.notes.killed, outcome.evidence.tasks.values()), key=lambda each: each.seconds
+    )
+    for slow in resumes[-SLOWEST:]:
+        print(
+            f"task {slow.task} went on {slow.seconds:.1f} s after {slow.kill.worker} was killed", flush=True
+        )
+    seconds = [each.seconds for each in resumes]
     return {
         "tasks": tasks,
         "kills": outcome.notes.kills,
         "seed": seed,
         **counts(judge(outcome.evidence)),
         "resumes": len(resumes),
-        "resume_p50_seconds": percentile(resumes, 50),
-        "resume_p99_seconds": percentile(resumes, 99),
+        "resume_p50_seconds": percentile(seconds, 50),
+        "resume_p99_seconds": percentile(seconds, 99),
         "resolved": outcome.notes.resolved,
     }
 

@@ -24,9 +24,23 @@ class Killed:
     at: int
 
 
-def resume_seconds(kills: Sequence[Killed], tasks: Iterable[TaskFacts]) -> list[float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """How long one task stood still after one kill."""
+
+    seconds: float
+    task: str
+    kill: Killed
+
+
+def resumes_of(kills: Sequence[Killed], tasks: Iterable[TaskFacts]) -> list[Resume]:
     """For each kill and each task that the worker held: the time until the task's next call."""
-    return [seconds for task in tasks for kill in kills for seconds in _resumed(kill, task)]
+    return [
+        Resume(seconds=seconds, task=task.id, kill=kill)
+        for task in tasks
+        for kill in kills
+        for seconds in _resumed(kill, task)
+    ]
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:

@@ -18,7 +18,7 @@ from recovery import judge, plans, resumes
 from recovery.__main__ import SHARES, SIZES, WANTED, counts
 from recovery.judge import Evidence
 from recovery.plans import GROUP, STEPS, Step, steps_of, turns_of
-from recovery.resumes import Killed, percentile, resume_seconds
+from recovery.resumes import Killed, percentile, resumes_of
 from wanted import misses
 
 BEGAN = 1_800_000_000_000
@@ -174,7 +174,8 @@ HELD = (claimed("worker-1", 1), intended("a", 9))
     ],
 )
 def test_resumes_are_counted_from_the_kill(entries: tuple[dict[str, Any], ...], seconds: list[float]) -> None:
-    assert resume_seconds([KILLED], [task(*entries)]) == seconds
+    resumes = resumes_of([KILLED], [task(*entries)])
+    assert [each.seconds for each in resumes] == seconds
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
