@@ -1,7 +1,7 @@
 """`make bench-agents`: many small tasks through a fleet, and the task store alone.
 
-100 callers submit 5,100 tasks of a model call and a tool to one gateway; two workers do them. Then 1,000 tasks
-wait for a slow model at once. Redis syncs each write.
+100 callers submit 5,100 tasks of a model call and a tool to one gateway; two workers do them. Then 1,000
+tasks wait for a slow model at once. Redis syncs each write.
 
 - `done`, `tasks_per_second`: of the 5,100, from the first submission to the last end.
 - `effects_repeated`: effects of the tool that happened twice.
