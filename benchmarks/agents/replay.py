@@ -18,17 +18,22 @@ from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.context import Context, Task
 from flotilla_runtime.agent.journal import CallOutcome
+from flotilla_runtime.agent.loading import load_tool
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, TaskRun
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
-from flotilla_runtime.contract import WorkerConfig
+from flotilla_runtime.contract import ToolConfig, WorkerConfig
 
 FEW, MANY = 100, 1000
 REPLAYS: Final = 5
+RUN_SECONDS: Final = 60
 WORKER: Final = "worker-0"
 MODEL: Final = {"role": "Default", "name": "none", "url": "http://127.0.0.1:1/v1", "model": "none"}
+TOOL: Final = ToolConfig.model_validate(
+    {"name": "weather", "http": {"url": "http://127.0.0.1:1"}, "effect": "Idempotent"}
+)
 CLOCK: Final = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
 
 
@@ -43,7 +48,7 @@ class ReadyCalls:
         """The same answer to every call."""
         return Reply(outcome=CallOutcome.SUCCEEDED, value=VALUE)
 
-    async def reconcile(self, call: Call, session: Session) -> bool | None:
+    async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         """No call is ever unknown."""
         return None
 
@@ -107,9 +112,11 @@ async def _run_to_the_last_call(
     """Run the task until all calls have results, and hand it over; the processor seconds until then."""
     caller, began = Caller(calls), time.process_time()
     means = Means(worker=WORKER, journal=store, calls=ReadyCalls(), clock=CLOCK)
-    run = TaskRun(claim, task, Program(main=caller.main, config=config), means)
+    program = Program(main=caller.main, config=config, tools={TOOL.name: load_tool(0, TOOL)})
+    run = TaskRun(claim, task, program, means)
     running = asyncio.create_task(run.run())
-    await caller.made.wait()
+    async with asyncio.timeout(RUN_SECONDS):
+        await caller.made.wait()
     seconds = time.process_time() - began
     run.interrupt(Interrupt.LEAVE)
     await running
