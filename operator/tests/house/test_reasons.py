@@ -69,6 +69,7 @@ ROOT = Path(__file__).parents[3]
 # mypy knows the runtime's tests by other names than Python.
 test_answers = import_module("tests.agent.models.test_answers")
 test_model_failures = import_module("tests.agent.models.test_failures")
+test_engine = import_module("tests.agent.test_engine")
 test_loop = import_module("tests.agent.test_loop")
 test_discovery = import_module("tests.indexing.test_discovery")
 test_formats = import_module("tests.indexing.test_formats")
@@ -191,6 +192,8 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
         [
             *column(test_loop.test_a_task_that_cannot_go_on_ends_with_a_reason, "reason"),
             *column(test_loop.test_an_answer_in_the_journal_counts, "reason"),
+            *column(test_engine.test_an_agent_that_lets_a_limit_through_ends_with_its_reason, "reason"),
+            *column(test_engine.test_an_effect_that_stays_unknown_ends_the_task, "reason"),
         ],
     ),
     (FinishReason, column(test_answers.test_why_an_answer_ended, "reason")),

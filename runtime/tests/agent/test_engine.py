@@ -384,9 +384,9 @@ async def test_a_limit_that_nothing_can_change_is_an_error_that_the_agent_can_ha
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"max_steps": 3}, EndReason.MAX_STEPS),
-        ({"max_tokens": 150}, EndReason.MAX_TOKENS),
-        ({"max_cost_usd": 0.0000001}, EndReason.MAX_COST),
+        pytest.param({"max_steps": 3}, EndReason.MAX_STEPS, id="steps"),
+        pytest.param({"max_tokens": 150}, EndReason.MAX_TOKENS, id="tokens"),
+        pytest.param({"max_cost_usd": 0.0000001}, EndReason.MAX_COST, id="money"),
     ],
 )
 async def test_an_agent_that_lets_a_limit_through_ends_with_its_reason(

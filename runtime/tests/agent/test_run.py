@@ -5,67 +5,27 @@ What next follows from a journal is in test_loop.py; whole worker processes are 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from agent_support.crashing import CrashingJournal
 from agent_support.memory import CrashError, CrashPoints
-from agent_support.running import ScriptedCalls, config_of, program_of
+from agent_support.running import ScriptedCalls, config_of, program_of, tool_of
 from flotilla_runtime.agent.connections import connect
-from flotilla_runtime.agent.journal import (
-    Done,
-    Ended,
-    Entry,
-    HandedOver,
-    Intended,
-    TaskStatus,
-)
+from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.journal import Done, Ended, HandedOver, Intended, TaskStatus, WaitKind
 from flotilla_runtime.agent.loop import built_in
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
-from flotilla_runtime.contract import QueueConfig, TaskLimits
+from flotilla_runtime.agent.tasks import LoadedTask, NewTask
+from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 from router_support.waiting import until
 
 pytestmark = pytest.mark.services
 
 CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
-
-
-class CrashingJournal:
-    """The real store, with a crash point before and after each write."""
-
-    def __init__(self, store: TaskStore, points: CrashPoints) -> None:
-        self._store = store
-        self._points = points
-
-    async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
-        what = "+".join(f"{type(entry).__name__} {getattr(entry, 'call', '')}" for entry in entries)
-        self._points.reach(f"before {what}")
-        written = await self._store.append(claim, expected, entries)
-        self._points.reach(f"after {what}")
-        return written
-
-    async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
-        raise NotImplementedError
-
-    async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
-        raise NotImplementedError
-
-    async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
-        raise NotImplementedError
-
-    async def finish(self, claim: Claim, finish: Finish) -> None:
-        self._points.reach("before finish")
-        await self._store.finish(claim, finish)
-        self._points.reach("after finish")
-
-    async def release(self, claim: Claim, worker: str) -> None:
-        self._points.reach("before release")
-        await self._store.release(claim, worker)
-        self._points.reach("after release")
 
 
 PROGRAM = program_of(built_in, config=config_of(indexes=("a", "b")))
@@ -244,3 +204,83 @@ async def test_a_worker_that_must_leave_now_gives_up_its_calls_and_the_task_is_d
     again = await begin(store, store, ScriptedCalls())
     assert await again.run() is RunOutcome.ENDED
     assert (await loaded(store)).record.status is TaskStatus.SUCCEEDED
+
+
+async def traveller(ctx: Context, task: Task) -> Any:
+    """Waits for a timer, a child and a payment, of which it may not be known whether it happened."""
+    if task.input != "Is it so?":
+        return (await ctx.llm(task.input)).text
+    started = await ctx.now()
+    guide = await ctx.spawn("Who guides?")
+    paid = await ctx.tool("pay", {"euro": 5})
+    await ctx.sleep(1.2)
+    return {"guide": guide, "paid": paid, "started": started.isoformat(), "drawn": await ctx.random()}
+
+
+TRAVELLER = program_of(
+    traveller,
+    tool_of("pay", Effect.UNSAFE),
+    config=config_of(queue=QueueConfig(fleet="default/support", max_attempts=100)),
+)
+
+
+async def travelled(store: TaskStore, points: CrashPoints) -> tuple[LoadedTask, ScriptedCalls, bool]:
+    """The task at its end, after a crash at most; whether somebody had to resolve its payment."""
+    calls = ScriptedCalls(points=points)
+    was_unknown = False
+    async with asyncio.timeout(60):
+        while True:
+            for claim in await store.claim("w", 1):
+                task = await store.load(claim.id)
+                assert task is not None
+                journal = CrashingJournal(store, points)
+                means = Means(worker="w", journal=journal, calls=calls, clock=CLOCK)
+                try:
+                    await TaskRun(claim, task, TRAVELLER, means).run()
+                except* CrashError:
+                    calls.points = points = CrashPoints()
+            record = (await loaded(store)).record
+            if record.status.is_final:
+                return await loaded(store), calls, was_unknown
+            if record.waits_for is WaitKind.EFFECT:
+                was_unknown = True
+                happened = "tool/pay" in calls.made
+                await store.resolve("t1", "tool/pay", happened=happened, by="ann", result={"euro": 5})
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.once
+async def test_an_agent_that_waits_is_suspended_and_woken_through_crashes(redis_server: Any) -> None:
+    rehearsed = CrashPoints()
+    unknown = []
+
+    async def life(fleet: str, points: CrashPoints) -> None:
+        config = QueueConfig(
+            fleet=f"default/{fleet}",
+            url=redis_server.url,
+            password_path=redis_server.password_path,
+            lease_seconds=0.1,
+            max_attempts=100,
+        )
+        store = TaskStore(connect(config), config)
+        await submitted(store)
+        crash = points.crash_at
+        task, calls, was_unknown = await travelled(store, points)
+        assert task.record.status is TaskStatus.SUCCEEDED, task.record.message
+        assert (task.record.result["guide"], task.record.result["paid"]) == ("So it is.", {"euro": 5})
+        assert calls.made.count("tool/pay") == 1
+        done = [entry.call for entry in task.entries if isinstance(entry, Done)]
+        assert sorted(done) == ["now", "random", "sleep", "spawn", "tool/pay"]
+        if was_unknown and crash is not None:
+            unknown.append(rehearsed.passed[crash])
+        await store.close()
+
+    await life("rehearsal", rehearsed)
+    points = range(len(rehearsed.passed))
+    await asyncio.gather(*(life(f"crash-{point}", CrashPoints(crash_at=point)) for point in points))
+    assert sorted(unknown) == [
+        "after Intended tool/pay",
+        "after call tool/pay",
+        "before Done tool/pay",
+        "before call tool/pay",
+    ]

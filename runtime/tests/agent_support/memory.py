@@ -285,6 +285,9 @@ class MemoryStore:
             task,
             Ended(at=self.now_ms, status=finish.status, reason=str(finish.reason), message=finish.message),
         )
+        for other in self.tasks.values():
+            if other.waits is not None and task.id in other.waits.children:
+                self._resume(other)
         await self._reach("after finish")
 
     async def release(self, claim: Claim, worker: str) -> None:

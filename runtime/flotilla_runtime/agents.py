@@ -1,0 +1,37 @@
+"""What the code of an agent imports. docs/agents.md explains it."""
+
+from flotilla_runtime.agent.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.failures import (
+    AgentError,
+    CallFailedError,
+    ChildFailedError,
+    LimitReachedError,
+    ModelFailedError,
+    PromptTooLongError,
+    SearchFailedError,
+    TaskFailedError,
+    ToolFailedError,
+)
+from flotilla_runtime.agent.journal import EndReason
+from flotilla_runtime.agent.models import NamedTool, ToolCall, ToolChoice, ToolDeclaration
+
+__all__ = [
+    "AgentError",
+    "Answer",
+    "CallFailedError",
+    "ChildFailedError",
+    "Context",
+    "EndReason",
+    "Found",
+    "LimitReachedError",
+    "ModelFailedError",
+    "NamedTool",
+    "PromptTooLongError",
+    "SearchFailedError",
+    "Task",
+    "TaskFailedError",
+    "ToolCall",
+    "ToolChoice",
+    "ToolDeclaration",
+    "ToolFailedError",
+]
