@@ -90,7 +90,12 @@ def run_ask(arguments: argparse.Namespace) -> int:
         return 1
     try:
         with httpx.Client(base_url=arguments.url, headers=headers, timeout=30, verify=trusted) as client:
-            answer = ask(client, arguments.question, timeout_seconds=arguments.timeout_seconds)
+            answer = ask(
+                client,
+                arguments.question,
+                timeout_seconds=arguments.timeout_seconds,
+                tell=lambda text: print(f"flotilla: {text}", file=sys.stderr),
+            )
     except (TaskFailedError, httpx.HTTPError) as problem:
         print(f"flotilla: {problem}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ A request that is answered with 503 is repeated until the time-out. That include
 idempotency key makes sure that only one task is made.
 """
 
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -60,15 +61,38 @@ def checked(response: httpx.Response) -> dict[str, Any]:
     raise TaskFailedError(f"{response.request.url} answered {response.status_code}: {problem}")
 
 
+def answer_of(result: Any) -> tuple[str, list[dict[str, Any]]]:
+    """The text and the citations of a result, which is shown as it is where it is any other JSON."""
+    if isinstance(result, dict) and isinstance(result.get("answer"), str):
+        return result["answer"], result.get("citations") or []
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False), []
+
+
+def waiting_for(task: dict[str, Any]) -> str:
+    """The status of a task that has not ended, and what it waits for."""
+    waits = task.get("waitsFor")
+    if not waits:
+        return str(task.get("status"))
+    until = f" until {waits['untilTime']}" if waits.get("untilTime") else ""
+    how = ""
+    if waits["kind"] == "Effect":
+        how = f"; say whether the call happened: POST /v1/tasks/{task['id']}/resolve"
+    return f"{task.get('status')} and waits for {waits['kind']} ({waits['call']}){until}{how}"
+
+
 def ask(
     client: httpx.Client,
     question: str,
     *,
     timeout_seconds: float = 300,
+    tell: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
-    """Submit `question` and wait for the end of the task; `client` has the address and the credentials."""
+    """Submit `question` and wait for the end of the task; `client` has the address and the credentials.
+
+    While the task is suspended, `tell` hears once what it waits for.
+    """
     started = clock()
 
     def answered(send: Callable[[], httpx.Response]) -> dict[str, Any]:
@@ -80,22 +104,25 @@ def ask(
 
     submission = {"input": question, "idempotencyKey": uuid.uuid4().hex}
     task = answered(lambda: client.post("/v1/tasks", json=submission))
-    path = f"/v1/tasks/{task['id']}"
+    path, said = f"/v1/tasks/{task['id']}", ""
     while task.get("status") not in TERMINAL:
         if clock() - started > timeout_seconds:
             raise TaskFailedError(
-                f"task {task['id']} is still {task.get('status')} after {timeout_seconds:.0f} s; raise "
+                f"task {task['id']} is still {waiting_for(task)} after {timeout_seconds:.0f} s; raise "
                 "--timeout-seconds to wait longer"
             )
         sleep(POLL_SECONDS)
         task = answered(lambda: client.get(path))
+        if task.get("waitsFor") and waiting_for(task) != said:
+            said = waiting_for(task)
+            tell(f"task {task['id']} is {said}")
     if task["status"] != "Succeeded":
         why = ": ".join(str(part) for part in (task.get("reason"), task.get("message")) if part)
         raise TaskFailedError(f"task {task['id']} ended with status {task['status']}: {why}")
-    result = task["result"]
-    sources = (Source(document=each["document"], page=each.get("page")) for each in result["citations"])
+    text, citations = answer_of(task["result"])
+    sources = (Source(document=each["document"], page=each.get("page")) for each in citations)
     return Answer(
-        text=result["answer"],
+        text=text,
         sources=tuple(dict.fromkeys(sources)),
         seconds=clock() - started,
         task=task,

@@ -45,6 +45,8 @@ class Clock:
 
 WAITING = (201, {"id": "t1", "status": "Waiting"})
 RUNNING = (200, {"id": "t1", "status": "Running"})
+WAITS = {"kind": "Effect", "call": "turn/1/tool/pay", "untilTime": "2026-01-02T03:04:05Z"}
+SUSPENDED = (200, {"id": "t1", "status": "Suspended", "waitsFor": WAITS})
 AWAY = (503, {"detail": "the fleet's task store does not answer"})
 CITATIONS = [{"document": "b"}, {"document": "a.pdf", "page": 7}, {"document": "b"}, {"document": "a.pdf"}]
 SUCCEEDED = (
@@ -65,6 +67,31 @@ def test_a_gateway_that_is_away_for_a_while_is_asked_again_and_the_task_stays_on
     assert ask(gateway.client, "why?", clock=clock, sleep=clock.sleep).text == "Because."
     assert len(gateway.keys) == 3
     assert len(set(gateway.keys)) == 1
+
+
+def test_what_a_task_waits_for_is_told_once_while_it_waits() -> None:
+    clock, told = Clock(), list[str]()
+    gateway = Gateway(WAITING, SUSPENDED, SUSPENDED, RUNNING, SUCCEEDED)
+    ask(gateway.client, "why?", clock=clock, sleep=clock.sleep, tell=told.append)
+    assert told == [
+        "task t1 is Suspended and waits for Effect (turn/1/tool/pay) until 2026-01-02T03:04:05Z; say whether "
+        "the call happened: POST /v1/tasks/t1/resolve"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        pytest.param({"answer": "Because."}, "Because.", id="without sources"),
+        pytest.param("Because.", "Because.", id="a text"),
+        pytest.param({"rows": 3}, '{"rows": 3}', id="something else"),
+    ],
+)
+def test_the_result_of_an_agent_of_ones_own_is_shown_as_it_is(result: object, text: str) -> None:
+    clock = Clock()
+    ended = (200, {"id": "t1", "status": "Succeeded", "result": result})
+    answer = ask(Gateway(WAITING, ended).client, "why?", clock=clock, sleep=clock.sleep)
+    assert (answer.text, answer.sources) == (text, ())
 
 
 def test_each_question_has_a_key_of_its_own() -> None:
@@ -92,6 +119,11 @@ def test_each_question_has_a_key_of_its_own() -> None:
             id="ended badly, with words",
         ),
         pytest.param([WAITING, *[RUNNING] * 99], "still Running after 5 s", id="not in time"),
+        pytest.param(
+            [WAITING, *[SUSPENDED] * 99],
+            r"still Suspended and waits for Effect \(turn/1/tool/pay\) until .*/resolve after 5 s",
+            id="suspended",
+        ),
         pytest.param([WAITING, *[AWAY] * 99], "answered 503: the fleet's task store", id="away for too long"),
     ],
 )

@@ -13,11 +13,12 @@ from local_cluster.processes import free_port
 class RedisServer:
     """A real redis-server with the settings of the managed one; it can be killed and started again."""
 
-    def __init__(self, folder: Path, *extra: str) -> None:
+    def __init__(self, folder: Path, *extra: str, program: str = "redis-server") -> None:
         self.port = free_port()
         self.password = "correct horse"
         self._folder = folder
         self._extra = extra
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,7 +44,7 @@ class RedisServer:
         (self._folder / "password").write_text(self.password)
         log = (self._folder / "redis.log").open("ab")
         self._process = subprocess.Popen(
-            ["redis-server", *arguments, *self._extra], stdout=log, stderr=subprocess.STDOUT
+            [self._program, *arguments, *self._extra], stdout=log, stderr=subprocess.STDOUT
         )
         deadline = time.monotonic() + 30
         while not self._answers():

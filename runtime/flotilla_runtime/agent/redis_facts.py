@@ -19,7 +19,11 @@ MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisFacts:
-    """The facts of one primary; None is unknown. `limit_mib` is where submissions stop."""
+    """The facts of one primary; None is unknown. `limit_mib` is where submissions stop.
+
+    A replica that still copies the whole of Redis is none yet. `confirms_files` says whether Redis can tell
+    that a replica has a write in its file.
+    """
 
     problem: StoreProblem | None
     used_mib: float | None
@@ -35,12 +39,11 @@ class RedisFacts:
         limit = max_stored_mib
         if limit is None and maxmemory:
             limit = int(maxmemory) * SUBMISSIONS_SHARE / MIB
-        replicas = info.get("connected_slaves")
         return cls(
             problem=_problem(version, info.get("maxmemory_policy"), maxmemory, files, limit),
             used_mib=None if used is None else int(used) / MIB,
             limit_mib=limit,
-            replicas=None if replicas is None else int(replicas),
+            replicas=_replicas(info),
             confirms_files=bool(files) and version is not None and version >= AOF_ACKNOWLEDGED_FROM,
         )
 
@@ -58,6 +61,14 @@ def _problem(
     if limit is None and maxmemory is not None:
         return StoreProblem.NO_LIMIT
     return None
+
+
+def _replicas(info: Mapping[str, Any]) -> int | None:
+    connected = info.get("connected_slaves")
+    if connected is None:
+        return None
+    listed = [info[f"slave{number}"] for number in range(int(connected)) if f"slave{number}" in info]
+    return sum(each.get("state") == "online" for each in listed) if listed else int(connected)
 
 
 def _version(info: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -18,14 +18,16 @@ from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
-from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import Done, Entry, Intended, Resolved, TaskStatus
+from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
+from flotilla_runtime.agent.journal import Done, Entry, Intended, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.quotas import Quotas
 from flotilla_runtime.agent.redis_errors import as_unavailable
+from flotilla_runtime.agent.redis_facts import SECTIONS, RedisFacts
 from flotilla_runtime.agent.replicas import Replicas
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
+    SUMMARY_FIELDS,
     CancelOutcome,
     Claim,
     LoadedTask,
@@ -40,6 +42,7 @@ from flotilla_runtime.agent.tasks import (
     child_id,
     idempotency_hash,
     read_budget,
+    read_summary,
 )
 from flotilla_runtime.contract import Effect, Priority, QueueConfig, TaskKeys
 
@@ -240,13 +243,21 @@ class TaskStore:
             found = await self._asked(pipeline.execute())
         return [TaskRecord.of(fields) for fields in found if fields]
 
-    async def progress(self, task_id: str, place: int) -> tuple[TaskStatus | None, list[Entry]]:
-        """A task's status, None when it no longer exists, and its journal from this position on."""
+    async def summaries(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        """The same records without input, metadata, limits and results, which may be long."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.hmget(self.keys.task(task_id), list(SUMMARY_FIELDS))
+            found = await self._asked(pipeline.execute())
+        return [record for values in found if (record := read_summary(values)) is not None]
+
+    async def progress(self, task_id: str, place: int, count: int) -> tuple[TaskStatus | None, list[Entry]]:
+        """A task's status, None when it no longer exists, and up to `count` entries of its journal."""
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hget(self.keys.task(task_id), "status")
-            pipeline.lrange(self.keys.journal(task_id), place, -1)
+            pipeline.lrange(self.keys.journal(task_id), place, place + count - 1)
             status, texts = await self._asked(pipeline.execute())
-        return TaskStatus(status) if status else None, [journal.decode(text) for text in texts]
+        return TaskStatus(status) if status else None, [_shown(text) for text in texts]
 
     async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
         """The task ids of one caller or of all, newest first, starting after the id `before`."""
@@ -427,6 +438,14 @@ class TaskStore:
             found = await self._asked(pipeline.execute())
         return [{name: int(value) for name, value in window.items()} for window in found]
 
+    async def facts(self) -> RedisFacts:
+        """What Redis says of itself; all is unknown where it refuses to."""
+        try:
+            info = await self._asked(self._client.info(*SECTIONS))
+        except redis.exceptions.NoPermissionError:
+            info = {}
+        return RedisFacts.of(info, self._config.max_stored_mib)
+
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless Redis answers."""
         await self._asked(self._client.ping())
@@ -458,3 +477,11 @@ class TaskStore:
             if unavailable is None:
                 raise
             raise unavailable from problem
+
+
+def _shown(text: str) -> Entry:
+    """An entry for callers. One that this version cannot read is none of theirs."""
+    try:
+        return journal.decode(text)
+    except BrokenEntryError:
+        return Other(at=0)

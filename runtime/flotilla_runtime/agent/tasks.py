@@ -176,6 +176,21 @@ class TaskRecord:
         )
 
 
+# The fields without texts of any length: a list of tasks must not hold hundreds of inputs and results.
+SUMMARY_FIELDS: Final = (
+    *("id", "status", "priority", "caller", "tenantName", "submittedAt", "startedAt", "endedAt", "attempts"),
+    *("cancelRequested", "reason", "waitsFor", "waitsCall", "waitsUntil", "revision"),
+)
+
+
+def read_summary(values: Sequence[str | None]) -> TaskRecord | None:
+    """The record with these fields alone; None for a task that does not exist."""
+    found = {name: value for name, value in zip(SUMMARY_FIELDS, values, strict=True) if value is not None}
+    if "status" not in found:
+        return None
+    return TaskRecord.of({"input": "", "limits": "{}", "metadata": "{}", **found})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTask:
     """A task with its journal, the budget of its tree, and Redis' clock when they were read."""

@@ -230,6 +230,8 @@ class GatewayConfig(Section):
     auth: GatewayAuth
     revision: str = ""  # of the tasks that are submitted from now on
     trusted: tuple[str, ...] = ()  # callers of mode Secret that may name another tenant
+    models: tuple[str, ...] = ()  # the names of the fleet's models
+    unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY

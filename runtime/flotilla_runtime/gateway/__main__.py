@@ -30,6 +30,7 @@ from flotilla_runtime.gateway.auth import (
     api_server_client,
 )
 from flotilla_runtime.gateway.certificate import Certificate
+from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.logs import configure_logs
@@ -52,7 +53,7 @@ async def authentication(
         case GatewayAuth.NONE:
             yield NoAuthentication()
         case GatewayAuth.SECRET:
-            keys = CallerKeys(Path(config.callers_directory))
+            keys = CallerKeys(Path(config.callers_directory), config.trusted)
             await keys.refresh()
             following = asyncio.create_task(keys.follow())
             yield keys
@@ -119,14 +120,16 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     told_to_stop, stopping = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    store = TaskStore(connect(config.queue, environment), config.queue)
+    client = connect(config.queue, environment)
+    store = TaskStore(client, config.queue)
     sources = Sources(
         monotonic_seconds=time.monotonic,
         wall_ms=lambda: time.time_ns() // 1_000_000,
         random_bits=secrets.randbits,
     )
     service, metrics = TaskService(store, config, sources), GatewayMetrics()
-    forgetting = asyncio.create_task(forget_ended(store))
+    growth = Growth(client, store.keys.events)
+    forgetting, following = asyncio.create_task(forget_ended(store)), asyncio.create_task(growth.follow())
     reached = asyncio.Event()
     if config.queue.url is None:
         reached.set()
@@ -135,6 +138,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         api = TaskAPI(
             service=service,
             store=store,
+            growth=growth,
             authenticator=authenticator,
             max_body_bytes=config.max_body_bytes,
             stopping=stopping,
@@ -155,7 +159,9 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             await told_to_stop.wait()
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()
+            growth.wake_all()
     forgetting.cancel()
+    following.cancel()
     reaching.cancel()
     await store.close()
 

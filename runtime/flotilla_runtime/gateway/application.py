@@ -7,7 +7,6 @@ read. Every error is answered with problem details.
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -22,19 +21,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
-from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb
-from flotilla_runtime.gateway.bodies import read_submission
+from flotilla_runtime.contract import DOMAIN, HEADER_TENANT
+from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb, tenant_of
+from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
+from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
-from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
-from flotilla_runtime.gateway.requests import parse_submission, refused
+from flotilla_runtime.gateway.pages import page_wanted
+from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.requests import (
+    SubmitRequest,
+    named_tenant,
+    parse_resolution,
+    parse_submission,
+)
 from flotilla_runtime.gateway.service import TaskService
-from flotilla_runtime.gateway.task_ids import is_task_id
-from flotilla_runtime.gateway.views import TaskList, TaskReceipt, task_summary, task_view
-
-DEFAULT_PAGE: Final = 50
-MOST_PER_PAGE: Final = 200
+from flotilla_runtime.gateway.views import TaskList, TaskReceipt, task_summary
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +50,14 @@ class TaskAPI:
         *,
         service: TaskService,
         store: TaskStore,
+        growth: Growth,
         authenticator: Authenticator,
         max_body_bytes: int,
         stopping: asyncio.Event,
     ) -> None:
         self._service = service
         self._store = store
+        self._growth = growth
         self._authenticator = authenticator
         self._max_body_bytes = max_body_bytes
         self._stopping = stopping
@@ -60,38 +65,38 @@ class TaskAPI:
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks."""
         caller = await self._caller(request, Verb.CREATE)
-        submission = await self._service.submit(
-            parse_submission(await read_submission(request, self._max_body_bytes)), caller
-        )
+        asked = parse_submission(await read_posted(request, self._max_body_bytes))
+        tenant = await self._tenant(request, asked, caller)
+        submission = await self._service.submit(asked, caller, tenant)
         location = {"Location": f"/v1/tasks/{submission.id}"}
         if submission.outcome is SubmitOutcome.CREATED:
             receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
             return _rendered(receipt, HTTPStatus.CREATED, location)
-        known = await self._service.load(submission.id, caller)
-        return _rendered(TaskReceipt(id=submission.id, status=known.record.status), HTTPStatus.OK, location)
+        known = await self._service.summary(submission.id, caller)
+        return _rendered(TaskReceipt(id=submission.id, status=known.status), HTTPStatus.OK, location)
 
     async def get(self, request: Request) -> Response:
         """GET /v1/tasks/{id}."""
         caller = await self._caller(request, Verb.GET)
-        return _rendered(task_view(await self._service.load(request.path_params["id"], caller)))
+        return _rendered(await self._service.view(request.path_params["id"], caller))
 
     async def list(self, request: Request) -> Response:
         """GET /v1/tasks."""
         caller = await self._caller(request, Verb.GET)
-        status, before, count = _page_wanted(request)
-        page = await self._service.page(caller, status=status, before=before, count=count)
+        wanted = page_wanted(request.query_params)
+        page = await self._service.page(caller, wanted)
         tasks = tuple(map(task_summary, page.records))
         return _rendered(TaskList(tasks=tasks, next_cursor=page.next_before))
 
     async def events(self, request: Request) -> Response:
         """GET /v1/tasks/{id}/events."""
         caller = await self._caller(request, Verb.GET)
-        task = await self._service.load(request.path_params["id"], caller)
+        task = await self._service.summary(request.path_params["id"], caller)
         place = place_after(request.headers.get(LAST_EVENT_ID))
-        if task.record.status.is_final and place >= len(task.entries):
+        if task.status.is_final and not await self._service.has_entry(task.id, place):
             return Response(status_code=HTTPStatus.NO_CONTENT)
         return StreamingResponse(
-            task_events(self._store, task.record.id, place, self._stopping),
+            task_events(self._store, self._growth, task.id, place, self._stopping),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -105,10 +110,27 @@ class TaskAPI:
         return _rendered(TaskReceipt(id=task, status=status), code)
 
     async def resolve(self, request: Request) -> Response:
-        """POST /v1/tasks/{id}/resolve: not yet supported, it answers 409 for every task."""
+        """POST /v1/tasks/{id}/resolve."""
         caller = await self._caller(request, Verb.CREATE)
-        await self._service.resolve(request.path_params["id"], caller)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        said = parse_resolution(await read_posted(request, self._max_body_bytes))
+        task = request.path_params["id"]
+        return _rendered(TaskReceipt(id=task, status=await self._service.resolve(task, said, caller)))
+
+    async def _tenant(self, request: Request, asked: SubmitRequest, caller: Identity) -> str:
+        """The tenant of a submission: the caller's own, or another one that it may name."""
+        own = tenant_of(caller.name)
+        named = named_tenant(asked.tenant, request.headers.get(HEADER_TENANT))
+        if named is None or named == own:
+            return own
+        if not await self._authenticator.may_act(request.headers.get("authorization")):
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                "forbidden-tenant",
+                f"you may not name the tenant {named}: yours is {own}. Leave it out, or have somebody allow "
+                f"you the verb act on the resource agentfleets/tenants of the API group {DOMAIN}; a caller "
+                "with a key needs its entry in gateway.auth.trusted",
+            )
+        return named
 
     async def _caller(self, request: Request, verb: Verb) -> Identity:
         return await self._authenticator.identify(request.headers.get("authorization"), verb)
@@ -235,26 +257,6 @@ def _rendered(
         headers=headers,
         media_type="application/json",
     )
-
-
-def _page_wanted(request: Request) -> tuple[TaskStatus | None, str | None, int]:
-    """Status, cursor and length of the page. Raises a problem that names every wrong parameter."""
-    query = request.query_params
-    problems = [
-        FieldProblem(field=name, problem="unknown parameter; use status, cursor or limit")
-        for name in query
-        if name not in ("status", "cursor", "limit")
-    ]
-    status, cursor, limit = query.get("status"), query.get("cursor"), query.get("limit", str(DEFAULT_PAGE))
-    if status is not None and status not in set(TaskStatus):
-        problems.append(FieldProblem(field="status", problem=f"must be one of {', '.join(TaskStatus)}"))
-    if cursor is not None and not is_task_id(cursor):
-        problems.append(FieldProblem(field="cursor", problem="must be the nextCursor of an earlier page"))
-    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_PER_PAGE:
-        problems.append(FieldProblem(field="limit", problem=f"must be a number from 1 to {MOST_PER_PAGE}"))
-    if problems:
-        raise refused(problems)
-    return TaskStatus(status) if status else None, cursor, int(limit)
 
 
 def _route_of(scope: Scope) -> str:

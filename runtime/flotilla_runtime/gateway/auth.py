@@ -2,16 +2,18 @@
 
 `None` accepts everybody and shows all tasks. `Secret` accepts a bearer token that is an entry of a mounted
 secret; the entry's name is the caller. `Kubernetes` asks the API server with the caller's own token, so the
-gateway itself needs no rights: the verb `create` on agentfleets/tasks allows a caller to submit and cancel,
-`get` to read its own tasks, and `list` to see the tasks of others too. Tokens are never logged or stored;
-only a hash is kept, for a minute at most.
+gateway itself needs no rights: the verb `create` on agentfleets/tasks allows a caller to submit, cancel and
+resolve, `get` to read its own tasks, and `list` to see the tasks of others too. The verb `act` on
+agentfleets/tenants allows it to name another tenant than its own. Tokens are never logged or stored; only a
+hash is kept, for a minute at most.
 """
 
 import asyncio
 import hashlib
 import hmac
+import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -33,16 +35,18 @@ RETRY_AFTER_SECONDS: Final = 2
 SECRET_READ_EVERY_SECONDS: Final = 1.0
 KUBERNETES: Final = "kubernetes"
 SERVICE_ACCOUNT: Final = "system:serviceaccount:"
+NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 log = structlog.get_logger(__name__)
 
 
 class Verb(StrEnum):
-    """What a caller wants to do with tasks."""
+    """What a caller wants to do: the last on tenants, the others on tasks."""
 
     CREATE = "create"
     GET = "get"
     LIST = "list"
+    ACT = "act"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +58,19 @@ class Identity:
 
 
 def tenant_of(caller: str) -> str:
-    """The tenant of a caller, by the name that its mode gives it: the namespace of a service account; any
-    other user, and the entry of a secret, is a tenant of its own.
+    """The tenant of a caller, by the name that its mode gives it: the namespace of a service account, else
+    the name of the user, the entry of the secret, or `anonymous`.
+
+    A user whose name could be a namespace gets `user:` in front: who may make a namespace of that name must
+    not become the same tenant.
     """
-    mode, _, user = caller.partition(":")
-    if mode == KUBERNETES and user.startswith(SERVICE_ACCOUNT):
-        namespace, _, _ = user.removeprefix(SERVICE_ACCOUNT).partition(":")
-        return f"namespace:{namespace}"
-    return caller
+    mode, _, name = caller.partition(":")
+    if mode == KUBERNETES and name.startswith(SERVICE_ACCOUNT):
+        namespace, _, _ = name.removeprefix(SERVICE_ACCOUNT).partition(":")
+        return namespace
+    if mode == KUBERNETES and NAMESPACE.fullmatch(name):
+        return f"user:{name}"
+    return name or caller
 
 
 class Authenticator(Protocol):
@@ -69,6 +78,9 @@ class Authenticator(Protocol):
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
         """The caller that sent this Authorization header; raises when it may not do this."""
+
+    async def may_act(self, authorization: str | None) -> bool:
+        """Whether a caller that is identified may name another tenant than its own."""
 
 
 class NoAuthentication:
@@ -78,12 +90,17 @@ class NoAuthentication:
         """The anonymous caller, which sees all tasks."""
         return Identity(name="anonymous", sees_all=True)
 
+    async def may_act(self, authorization: str | None) -> bool:
+        """Nobody may: everybody could."""
+        return False
+
 
 class CallerKeys:
     """The mode `Secret`: the keys of a mounted secret, read again every second to notice changes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, trusted: Collection[str] = ()) -> None:
         self._directory = directory
+        self._trusted = frozenset(trusted)
         self._hashes: Mapping[str, bytes] = {}
 
     async def follow(self, interval_seconds: float = SECRET_READ_EVERY_SECONDS) -> None:
@@ -113,6 +130,11 @@ class CallerKeys:
         if not found:
             raise _unauthorized("the key is not in the fleet's Secret of callers; send one of its keys")
         return Identity(name=f"secret:{found[0]}")
+
+    async def may_act(self, authorization: str | None) -> bool:
+        """Whether the entry is one of `gateway.auth.trusted`."""
+        caller = await self.identify(authorization, Verb.ACT)
+        return caller.name.removeprefix("secret:") in self._trusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +179,10 @@ class KubernetesReviews:
             )
         return Identity(name=f"{KUBERNETES}:{user}", sees_all=sees_all)
 
+    async def may_act(self, authorization: str | None) -> bool:
+        """Whether the user of the token may act as the fleet's tenants."""
+        return await self._may(_bearer_token(authorization), Verb.ACT)
+
     async def _user(self, token: str) -> str:
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -169,7 +195,7 @@ class KubernetesReviews:
             "verb": str(verb),
             "group": DOMAIN,
             "resource": "agentfleets",
-            "subresource": "tasks",
+            "subresource": "tenants" if verb is Verb.ACT else "tasks",
             "name": self._fleet.name,
         }
         review = {

@@ -1,4 +1,4 @@
-"""Reads the body of a submission. One that is refused is answered with a problem."""
+"""Reads the body of a request. One that is refused is answered with a problem."""
 
 from http import HTTPStatus
 from typing import Final
@@ -11,7 +11,7 @@ from flotilla_runtime.request_body import BodyCutShortError, BodyTooLongError, B
 READ_WITHIN_SECONDS: Final = 30.0
 
 
-async def read_submission(request: Request, limit_bytes: int) -> bytes:
+async def read_posted(request: Request, limit_bytes: int) -> bytes:
     """The whole body."""
     try:
         return await read_body(request, limit_bytes=limit_bytes, within_seconds=READ_WITHIN_SECONDS)

@@ -27,6 +27,12 @@ class GatewayMetrics:
         )
         self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks that wait in the queues.")
         self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers are running.")
+        self._suspended = self._gauge(
+            "flotilla_fleet_tasks_suspended", "Tasks that wait for spawned tasks, a timer or an effect."
+        )
+        self._unknown = self._gauge(
+            "flotilla_fleet_unknown_effects", "Tasks that wait to be told whether a call happened."
+        )
         self._recovered = self._gauge(
             "flotilla_fleet_tasks_recovered_1h",
             "Tasks that ended in the last hour after more than one attempt, such as after a worker was lost.",
@@ -51,6 +57,8 @@ class GatewayMetrics:
         """Set the gauges to the fleet's figures."""
         self._waiting.set(status.waiting)
         self._in_flight.set(status.in_flight)
+        self._suspended.set(status.suspended)
+        self._unknown.set(status.unknown_effects)
         self._recovered.set(status.recovered)
         self._tokens.set(status.tokens)
         self._ended.clear()

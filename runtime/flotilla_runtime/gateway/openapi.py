@@ -4,8 +4,11 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from flotilla_runtime.contract import HEADER_TENANT
+from flotilla_runtime.gateway.history import Event
+from flotilla_runtime.gateway.pages import DEFAULT_PAGE, MOST_PER_PAGE
 from flotilla_runtime.gateway.problems import MEDIA_TYPE
-from flotilla_runtime.gateway.requests import SubmitRequest
+from flotilla_runtime.gateway.requests import ResolveRequest, SubmitRequest
 from flotilla_runtime.gateway.views import TaskList, TaskReceipt, TaskView
 
 REFERENCE: Final = "#/components/schemas/{model}"
@@ -33,8 +36,8 @@ def openapi_document() -> dict[str, Any]:
     """The whole description."""
     _, schemas = models_json_schema(
         [
-            (SubmitRequest, "validation"),
-            *((view, "serialization") for view in (TaskView, TaskList, TaskReceipt)),
+            *((body, "validation") for body in (SubmitRequest, ResolveRequest)),
+            *((view, "serialization") for view in (TaskView, TaskList, TaskReceipt, Event)),
         ],
         by_alias=True,
         ref_template=REFERENCE,
@@ -58,6 +61,7 @@ def _paths() -> dict[str, Any]:
             "post": {
                 "operationId": "submitTask",
                 "summary": "Submit a task; a repeated idempotencyKey returns the task that it made first",
+                "parameters": [_tenant_header()],
                 "requestBody": {"required": True, "content": _json("SubmitRequest")},
                 "responses": {
                     "201": _answer("The task is stored", "TaskReceipt"),
@@ -70,8 +74,13 @@ def _paths() -> dict[str, Any]:
                 "summary": "List tasks, newest first",
                 "parameters": [
                     _query("status", {"$ref": REFERENCE.format(model="TaskStatus")}),
+                    _query("tenant", {"type": "string"}),
+                    _query("waitsFor", {"$ref": REFERENCE.format(model="WaitKind")}),
                     _query("cursor", {"type": "string"}),
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+                    _query(
+                        "limit",
+                        {"type": "integer", "minimum": 1, "maximum": MOST_PER_PAGE, "default": DEFAULT_PAGE},
+                    ),
                 ],
                 "responses": {"200": _answer("A page of tasks", "TaskList"), **_problems(400, 401, 403, 503)},
             },
@@ -80,7 +89,7 @@ def _paths() -> dict[str, Any]:
             "parameters": task,
             "get": {
                 "operationId": "getTask",
-                "summary": "Get a task with its result, usage and timeline",
+                "summary": "Get a task with its result, usage, timeline, and where its time went",
                 "responses": {"200": _answer("The task", "TaskView"), **_problems(401, 403, 404, 503)},
             },
         },
@@ -90,7 +99,12 @@ def _paths() -> dict[str, Any]:
                 "operationId": "taskEvents",
                 "summary": "Follow a task as server-sent events; Last-Event-ID resumes after that event",
                 "responses": {
-                    "200": {"description": "A stream of events", "content": {"text/event-stream": {}}},
+                    "200": {
+                        "description": "Server-sent events; the data of each one is an Event as JSON",
+                        "content": {
+                            "text/event-stream": {"schema": {"$ref": REFERENCE.format(model="Event")}}
+                        },
+                    },
                     "204": {"description": "The task has ended and there are no further events"},
                     **_problems(400, 401, 403, 404, 503),
                 },
@@ -112,8 +126,12 @@ def _paths() -> dict[str, Any]:
             "parameters": task,
             "post": {
                 "operationId": "resolveTask",
-                "summary": "Not yet supported: report the outcome of an effect; answers 409 for every task",
-                "responses": _problems(401, 403, 404, 409, 503),
+                "summary": "Say whether an Unsafe call happened, for which a suspended task waits",
+                "requestBody": {"required": True, "content": _json("ResolveRequest")},
+                "responses": {
+                    "200": _answer("The task goes on", "TaskReceipt"),
+                    **_problems(400, 401, 403, 404, 409, 413, 503),
+                },
             },
         },
     }
@@ -133,6 +151,11 @@ def _problems(*statuses: int) -> dict[str, Any]:
         str(status): {"description": "Refused", "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
     }
+
+
+def _tenant_header() -> dict[str, Any]:
+    told = "Another tenant than the caller's own, as the field tenant; only who may act names one"
+    return {"name": HEADER_TENANT, "in": "header", "description": told, "schema": {"type": "string"}}
 
 
 def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 """Parses and checks the requests of callers before anything is stored; a refusal names each wrong field."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from flotilla_runtime.contract import Priority, TaskLimits
+from flotilla_runtime.contract import HEADER_TENANT, Priority, TaskLimits
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
 
 SHOWN_PROBLEMS: Final = 10
+TENANT: Final = re.compile(r"[!-~]{1,253}")  # it goes on as a header
+TENANT_RULE: Final = "a tenant has 1 to 253 visible ASCII characters"
 
+Tenant = Annotated[str, StringConstraints(pattern=rf"^{TENANT.pattern}$")]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -22,25 +27,39 @@ class _Request(BaseModel):
     )
 
 
+Request = TypeVar("Request", bound=_Request)
+
+
 class LimitsRequest(_Request):
-    """The most that this task may use; no value may be above the fleet's own limit."""
+    """The most that this task and those that it spawns may use, none above the fleet's own limit."""
 
     max_steps: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    max_wall_seconds: float | None = Field(default=None, gt=0)
+    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False, alias="maxCostUSD")
+    max_wall_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_depth: int | None = Field(default=None, ge=0)
+    max_fan_out: int | None = Field(default=None, ge=1)
 
-    def within(self, fleet: TaskLimits) -> TaskLimits:
-        """The task's limits, with the fleet's limit where none is given; a higher one is refused."""
+    def within(self, fleet: TaskLimits, unpriced_models: Sequence[str] = ()) -> TaskLimits:
+        """The task's limits, with the fleet's limit where none is given; a higher one is refused.
+
+        So is a limit of money that cannot be counted, because the price of a model is unknown.
+        """
         asked = self.model_dump(exclude_none=True)
-        above = [
+        problems = [
             FieldProblem(
-                field=f"limits.{to_camel(name)}", problem=f"{value:g} is above the fleet's limit of {most:g}"
+                field=f"limits.{type(self).model_fields[name].alias}",
+                problem=f"{value:g} is above the fleet's limit of {most:g}",
             )
             for name, value in asked.items()
-            if value > (most := getattr(fleet, name))
+            if (most := getattr(fleet, name)) is not None and value > most
         ]
-        if above:
-            raise refused(above)
+        if unpriced_models and "max_cost_usd" in asked:
+            unknown = f"the price of {', '.join(unpriced_models)} is unknown, so nobody can count the cost"
+            fix = "leave the limit out, or have the model's pricing set"
+            problems.append(FieldProblem(field="limits.maxCostUSD", problem=f"{unknown}; {fix}"))
+        if problems:
+            raise refused(problems)
         return fleet.model_copy(update=asked)
 
 
@@ -54,12 +73,59 @@ class SubmitRequest(_Request):
     metadata: Annotated[Mapping[MetadataKey, MetadataValue], Field(max_length=32)] = Field(
         default_factory=dict
     )
+    tenant: Tenant | None = None
+
+
+class EffectOutcome(StrEnum):
+    """Whether an Unsafe call happened."""
+
+    HAPPENED = "Happened"
+    NOT_HAPPENED = "NotHappened"
+
+
+class ResolveRequest(_Request):
+    """The body of POST /v1/tasks/{id}/resolve; `result` is what the call gave, if it happened."""
+
+    call: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    outcome: EffectOutcome
+    result: Any = None
 
 
 def parse_submission(body: bytes) -> SubmitRequest:
     """The submission in a body. Raises a problem that names every wrong field."""
+    return _parsed(SubmitRequest, body, 'such as {"input": "your question"}')
+
+
+def parse_resolution(body: bytes) -> ResolveRequest:
+    """What somebody says of an Unsafe call. Raises a problem that names every wrong field."""
+    request = _parsed(ResolveRequest, body, 'such as {"call": "turn/1/tool/pay", "outcome": "Happened"}')
+    if request.outcome is EffectOutcome.NOT_HAPPENED and request.result is not None:
+        raise refused(
+            [FieldProblem(field="result", problem="a call that did not happen has none; leave it out")]
+        )
+    return request
+
+
+def named_tenant(field: str | None, header: str | None) -> str | None:
+    """The tenant that a submission names, in body or header. Raises a problem for two that differ."""
+    if header is None:
+        return field
+    if not TENANT.fullmatch(header):
+        raise refused([FieldProblem(field=HEADER_TENANT, problem=TENANT_RULE)])
+    if field is not None and field != header:
+        raise refused(
+            [
+                FieldProblem(
+                    field="tenant", problem=f"differs from the header {HEADER_TENANT}; name one tenant"
+                )
+            ]
+        )
+    return header
+
+
+def _parsed(model: type[Request], body: bytes, example: str) -> Request:
     try:
-        return SubmitRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         if found[0]["type"] == "json_invalid":
@@ -67,7 +133,7 @@ def parse_submission(body: bytes) -> SubmitRequest:
                 HTTPStatus.BAD_REQUEST,
                 "not-json",
                 f"the body is not JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}; send an object "
-                'such as {"input": "your question"}',
+                f"{example}",
             ) from None
         raise refused(
             [

@@ -1,8 +1,9 @@
-"""The operations of the task API without HTTP: submit, get, list, cancel, and the fleet's figures.
+"""The operations of the task API without HTTP: submit, get, list, cancel, resolve, and the fleet's figures.
 
 When Redis does not answer, a request is repeated for two seconds, so callers do not notice a broken
 connection or a short failover; after that they get a 503. A submission is repeated with the same id, so it
-never becomes two tasks.
+never becomes two tasks. One that no replica of Redis confirms gets a 503 too, though the task is there:
+whoever sends it again with its idempotency key is told of the same task.
 """
 
 import asyncio
@@ -11,24 +12,27 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.journal import TaskStatus
+from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
+from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
-    LoadedTask,
     NewTask,
+    ResolveOutcome,
     Submission,
     SubmitOutcome,
     TaskRecord,
     caller_key,
 )
-from flotilla_runtime.contract import FleetStatus, GatewayConfig
+from flotilla_runtime.contract import FleetStatus, GatewayConfig, QueueConfig
 from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
+from flotilla_runtime.gateway.history import Event, History
+from flotilla_runtime.gateway.pages import PageWanted
 from flotilla_runtime.gateway.problems import ProblemError, not_found, unavailable
-from flotilla_runtime.gateway.requests import SubmitRequest
+from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
+from flotilla_runtime.gateway.views import TaskView, task_view
 
 Answer = TypeVar("Answer")
 
@@ -38,6 +42,7 @@ RETRY_AFTER_SECONDS: Final = 2
 QUEUE_FULL_RETRY_SECONDS: Final = 5
 SCANNED_AT_ONCE: Final = 200
 MOST_SCANNED: Final = 2000
+READ_AT_ONCE: Final = 100  # entries of a journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,52 +70,65 @@ class TaskService:
         self._config = config
         self._sources = sources
 
-    async def submit(self, request: SubmitRequest, caller: Identity) -> Submission:
-        """Store a new task; raises a problem when the queue is full or Redis does not answer."""
+    async def submit(self, request: SubmitRequest, caller: Identity, tenant: str) -> Submission:
+        """Store a new task; raises a problem when a quota is used up or Redis does not answer."""
         task = NewTask(
             id=task_id(self._sources.wall_ms(), self._sources.random_bits(80)),
             input=request.input,
             caller=caller.name,
-            limits=request.limits.within(self._config.limits),
+            limits=request.limits.within(self._config.limits, self._config.unpriced_models),
             priority=request.priority,
-            idempotency_key=request.idempotency_key,
-            tenant=tenant_of(caller.name),
+            idempotency_key=_own_key(request.idempotency_key, tenant, tenant_of(caller.name)),
+            tenant=tenant,
+            revision=self._config.revision,
             metadata=request.metadata,
         )
         submission = await self._asked(lambda: self._store.submit(task))
-        if submission.outcome is SubmitOutcome.FULL:
-            raise ProblemError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "queue-full",
-                f"the queue is full: {self._config.queue.max_waiting} tasks are waiting; try again later",
-                headers={"Retry-After": str(QUEUE_FULL_RETRY_SECONDS)},
-            )
+        if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
+            raise refusal
         if submission.id == task.id:
             return Submission(outcome=SubmitOutcome.CREATED, id=task.id)
         return submission
 
-    async def load(self, task: str, caller: Identity) -> LoadedTask:
-        """A task that this caller may see; raises a problem for any other."""
-        loaded = await self._asked(lambda: self._store.load(task)) if is_task_id(task) else None
-        if loaded is None or not _may_see(loaded.record, caller):
+    async def summary(self, task: str, caller: Identity) -> TaskRecord:
+        """A task that this caller may see, without its texts; raises a problem for any other."""
+        found = await self._asked(lambda: self._store.summaries([task])) if is_task_id(task) else []
+        if not found or not _may_see(found[0], caller):
             raise not_found(task)
-        return loaded
+        return found[0]
 
-    async def page(
-        self, caller: Identity, *, status: TaskStatus | None, before: str | None, count: int
-    ) -> Page:
+    async def view(self, task: str, caller: Identity) -> TaskView:
+        """A task with its history. The journal is read in parts, so a long one is never in memory whole."""
+        await self.summary(task, caller)
+        found = await self._asked(lambda: self._store.records([task]))
+        if not found:
+            raise not_found(task)
+        history, place = History(), 0
+        timeline: list[Event] = []
+        while True:
+            entries = await self._entries(task, place, READ_AT_ONCE)
+            timeline += [event.brief() for entry in entries if (event := history.told(entry)) is not None]
+            place += len(entries)
+            if len(entries) < READ_AT_ONCE:
+                return task_view(found[0], history, tuple(timeline), self._sources.wall_ms())
+
+    async def has_entry(self, task: str, place: int) -> bool:
+        """Whether a task's journal goes as far as this position."""
+        return bool(await self._entries(task, place, 1))
+
+    async def page(self, caller: Identity, wanted: PageWanted) -> Page:
         """A page of tasks, newest first.
 
-        It can be shorter than `count` although there are more pages, when few of many tasks have the status.
+        It can be shorter than wanted although there are more pages, when few of many tasks are wanted.
         """
-        of = None if caller.sees_all else caller.name
+        of, before = None if caller.sees_all else caller.name, wanted.before
         found: list[TaskRecord] = []
         for _ in range(MOST_SCANNED // SCANNED_AT_ONCE):
             ids = await self._ids(of, before)
-            for record in await self._asked(lambda ids=ids: self._store.records(ids)):  # type: ignore[misc]
-                if status is None or record.status is status:
+            for record in await self._asked(lambda ids=ids: self._store.summaries(ids)):  # type: ignore[misc]
+                if wanted.shows(record):
                     found.append(record)
-                if len(found) == count:
+                if len(found) == wanted.count:
                     return Page(records=tuple(found), next_before=record.id)
             if len(ids) < SCANNED_AT_ONCE:
                 return Page(records=tuple(found), next_before=None)
@@ -122,13 +140,13 @@ class TaskService:
 
         Raises a problem for a task that has ended in another way.
         """
-        await self.load(task, caller)
+        await self.summary(task, caller)
         outcome = await self._asked(lambda: self._store.cancel(task))
         if outcome is CancelOutcome.REQUESTED:
             return TaskStatus.RUNNING
         if outcome is CancelOutcome.CANCELLED:
             return TaskStatus.CANCELLED
-        status = (await self.load(task, caller)).record.status
+        status = (await self.summary(task, caller)).status
         if status is not TaskStatus.CANCELLED:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
@@ -137,34 +155,47 @@ class TaskService:
             )
         return status
 
-    async def resolve(self, task: str, caller: Identity) -> None:
-        """Not yet supported: report the outcome of an effect whose outcome is unknown.
+    async def resolve(self, task: str, said: ResolveRequest, caller: Identity) -> TaskStatus:
+        """Say whether an Unsafe call happened, of which nobody knows; the task then goes on.
 
-        Tasks have no such effects yet, so this raises a problem for every task.
+        Raises a problem where the task does not wait for that.
         """
-        await self.load(task, caller)
-        raise ProblemError(
-            HTTPStatus.CONFLICT,
-            "nothing-unknown",
-            "there is nothing to resolve: in this release no task has an effect whose outcome is unknown",
+        await self.summary(task, caller)
+        happened = said.outcome is EffectOutcome.HAPPENED
+        outcome = await self._asked(
+            lambda: self._store.resolve(
+                task, said.call, happened=happened, by=caller.name, result=said.result
+            )
         )
+        if outcome is ResolveOutcome.UNKNOWN:
+            raise not_found(task)
+        if outcome is ResolveOutcome.NOTHING_UNKNOWN:
+            raise ProblemError(
+                HTTPStatus.CONFLICT,
+                "nothing-unknown",
+                f"there is nothing to resolve: the task does not wait to be told whether {said.call!r} "
+                "happened; its waitsFor names the call of which it does",
+            )
+        return (await self.summary(task, caller)).status
 
     async def status(self) -> FleetStatus:
         """The fleet's figures now and over the last hour."""
         minute = self._sources.wall_ms() // 60_000
         minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
-        (waiting, in_flight), oldest_ms, windows = (
-            await self._asked(self._store.queue_lengths),
-            await self._asked(self._store.oldest_waiting_ms),
-            await self._asked(lambda: self._store.windows(minutes)),
-        )
+        now = await self._asked(self._store.figures)
+        windows = await self._asked(lambda: self._store.windows(minutes))
         return fleet_status(
             fleet=self._config.queue.fleet,
-            waiting=waiting,
-            in_flight=in_flight,
-            oldest_waiting_ms=oldest_ms,
+            now=now,
             windows=windows,
+            redis=await self._asked(self._store.facts),
+            max_stored_mib=self._config.queue.max_stored_mib,
+            models=self._config.models,
         )
+
+    async def _entries(self, task: str, place: int, count: int) -> list[Entry]:
+        _, entries = await self._asked(lambda: self._store.progress(task, place, count))
+        return entries
 
     async def _ids(self, caller: str | None, before: str | None) -> list[str]:
         return await self._asked(lambda: self._store.ids(caller, before, SCANNED_AT_ONCE))
@@ -174,14 +205,60 @@ class TaskService:
         while True:
             try:
                 return await ask()
-            except StoreUnavailableError:
+            except StoreUnavailableError as problem:
                 if self._sources.monotonic_seconds() > deadline:
-                    raise unavailable(
-                        "Redis, which holds the fleet's tasks, does not answer; try again in "
-                        f"{RETRY_AFTER_SECONDS} s",
-                        RETRY_AFTER_SECONDS,
-                    ) from None
+                    raise _given_up(problem) from None
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+
+def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | None:
+    """The problem for a submission that a quota refused: it says whose limit it is, and which."""
+    match outcome:
+        case SubmitOutcome.FULL:
+            kind = "queue-full"
+            detail = (
+                f"the queue is full: {queue.max_waiting} tasks are waiting, which is the fleet's "
+                "queue.maxWaiting; try again later"
+            )
+        case SubmitOutcome.CALLER_FULL:
+            kind = "caller-full"
+            detail = (
+                f"your own share of the queue is used up: one caller may hold {queue.queue_percent:g} % of "
+                f"its {queue.max_waiting} places (gateway.callerLimits.queuePercent); try again when some of "
+                "your tasks have started"
+            )
+        case SubmitOutcome.CALLER_STORE_FULL:
+            kind = "caller-store-full"
+            detail = (
+                "your own share of the store is used up: one caller's tasks may hold "
+                f"{queue.queue_percent:g} % of queue.maxStoredMiB (gateway.callerLimits.queuePercent); try "
+                "again when some of your tasks are forgotten"
+            )
+        case SubmitOutcome.STORE_FULL:
+            kind = "store-full"
+            detail = (
+                "the fleet stores as much as submissions may fill, its queue.maxStoredMiB; try again when "
+                "older tasks are forgotten"
+            )
+        case _:
+            return None
+    retry_after = {"Retry-After": str(QUEUE_FULL_RETRY_SECONDS)}
+    return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, kind, detail, headers=retry_after)
+
+
+def _given_up(problem: StoreUnavailableError) -> ProblemError:
+    said = "Redis, which holds the fleet's tasks, does not answer; try again"
+    if isinstance(problem, UnconfirmedError):
+        said = (
+            "the task is stored, but no replica of Redis has confirmed in time that it has it, so it may be "
+            "lost with the primary; send the request again with the same idempotencyKey, which finds it,"
+        )
+    return unavailable(f"{said} in {RETRY_AFTER_SECONDS} s", RETRY_AFTER_SECONDS)
+
+
+def _own_key(key: str | None, tenant: str, own: str) -> str | None:
+    """Two tenants for whom one front end acts may choose the same key, and must not get each other's task."""
+    return key if key is None or tenant == own else f"{tenant}\n{key}"
 
 
 def _may_see(record: TaskRecord, caller: Identity) -> bool:

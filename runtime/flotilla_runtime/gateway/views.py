@@ -1,25 +1,17 @@
-"""Renders tasks for callers; pure. Timeline and usage come from the journal, also while a task runs."""
+"""Renders tasks for callers; pure. What a journal has to tell comes from `history`."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from flotilla_runtime.agent import story as stories
-from flotilla_runtime.agent.journal import (
-    Claimed,
-    Done,
-    Ended,
-    Entry,
-    HandedOver,
-    Intended,
-    TaskStatus,
-    document_of,
-)
-from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT
+from flotilla_runtime.agent.journal import TaskStatus
+from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
+from flotilla_runtime.gateway.history import Event, History, TimeView, Wait, moment, moment_or_none
 
 
 class _View(BaseModel):
@@ -27,26 +19,11 @@ class _View(BaseModel):
 
 
 class UsageView(_View):
-    """What a task has used; `costUSD` is not yet supported and always null."""
+    """What a task has used; `costUSD` is null where the price of a model is unknown."""
 
     steps: int
     tokens: int
     cost_usd: float | None = Field(default=None, alias="costUSD")
-
-
-class MomentView(_View):
-    """One event of a task."""
-
-    at: datetime
-    event: str
-    call: str | None = None
-    target: str | None = None
-    outcome: str | None = None
-    took_seconds: float | None = None
-    tries: int | None = None
-    worker: str | None = None
-    attempt: int | None = None
-    problem: str | None = None
 
 
 class TaskSummary(_View):
@@ -54,19 +31,24 @@ class TaskSummary(_View):
 
     id: str
     status: TaskStatus
+    waits_for: Wait | None
     reason: str | None
     priority: Priority
+    tenant: str
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
 
 
 class LimitsView(_View):
-    """The most that a task may use."""
+    """The most that a task may use, with the tasks that it spawns."""
 
     max_steps: int
     max_tokens: int
+    max_cost_usd: float | None = Field(default=None, alias="maxCostUSD")
     max_wall_seconds: float
+    max_depth: int
+    max_fan_out: int
 
     @classmethod
     def of(cls, limits: TaskLimits) -> "LimitsView":
@@ -75,7 +57,11 @@ class LimitsView(_View):
 
 
 class TaskView(TaskSummary):
-    """A task with all details; `reason` is set once the task has ended."""
+    """A task with all details; `reason` is set once the task has ended.
+
+    `timeline` has the events of the task without what calls were asked and answered. It is empty, and `time`
+    is null, once the journal is forgotten.
+    """
 
     message: str | None
     input: str
@@ -85,7 +71,8 @@ class TaskView(TaskSummary):
     result: Any
     partial: Any
     usage: UsageView
-    timeline: tuple[MomentView, ...]
+    time: TimeView | None
+    timeline: tuple[Event, ...]
 
 
 class TaskList(_View):
@@ -96,7 +83,7 @@ class TaskList(_View):
 
 
 class TaskReceipt(_View):
-    """The answer to a submission or a cancellation."""
+    """The answer to a submission, a cancellation, or the report of an effect."""
 
     id: str
     status: TaskStatus
@@ -107,9 +94,8 @@ def task_summary(record: TaskRecord) -> TaskSummary:
     return TaskSummary.model_validate(_summary_fields(record))
 
 
-def task_view(task: LoadedTask) -> TaskView:
+def task_view(record: TaskRecord, history: History, timeline: tuple[Event, ...], now_ms: int) -> TaskView:
     """A task with all details."""
-    record, story = task.record, stories.read(task.entries)
     return TaskView(
         **_summary_fields(record),
         message=record.message,
@@ -119,45 +105,37 @@ def task_view(task: LoadedTask) -> TaskView:
         attempts=record.attempts,
         result=record.result,
         partial=record.partial,
-        usage=UsageView(steps=story.steps, tokens=story.used_tokens),
-        timeline=tuple(_timeline(task.entries)),
+        usage=_usage(record, history),
+        time=history.time(now_ms),
+        timeline=timeline,
     )
+
+
+def _usage(record: TaskRecord, history: History) -> UsageView:
+    """What the scripts counted, with what spawned tasks used; in tasks of version 0.1.0, the journal's."""
+    used = record.used
+    if not used.steps and not used.tokens:
+        return UsageView(steps=history.steps, tokens=history.tokens, cost_usd=history.cost_usd)
+    cost = used.nano_usd / NANO_PER_UNIT if record.is_priced and used.tokens else None
+    return UsageView(steps=used.steps, tokens=used.tokens, cost_usd=cost)
 
 
 def _summary_fields(record: TaskRecord) -> dict[str, Any]:
     return {
         "id": record.id,
         "status": record.status,
+        "waits_for": _wait(record),
         "reason": record.reason,
         "priority": record.priority,
-        "submitted_at": _time(record.submitted_at),
-        "started_at": _time(record.started_at),
-        "ended_at": _time(record.ended_at),
+        "tenant": record.tenant,
+        "submitted_at": moment(record.submitted_at),
+        "started_at": moment_or_none(record.started_at),
+        "ended_at": moment_or_none(record.ended_at),
     }
 
 
-def _timeline(entries: Iterable[Entry]) -> Iterable[MomentView]:
-    for entry in entries:
-        told: dict[str, Any] = {"at": _time(entry.at), "event": str(document_of(entry).get("type", "Other"))}
-        match entry:
-            case Claimed():
-                told |= {"worker": entry.worker, "attempt": entry.attempt}
-            case HandedOver():
-                told |= {"worker": entry.worker}
-            case Intended():
-                told |= {"call": entry.call, "target": entry.target}
-            case Done():
-                told |= {
-                    "call": entry.call,
-                    "outcome": str(entry.outcome),
-                    "took_seconds": entry.took_ms / 1000,
-                    "tries": entry.tries,
-                    "problem": entry.problem,
-                }
-            case Ended():
-                told |= {"outcome": entry.reason, "problem": entry.message or None}
-        yield MomentView(**told)
-
-
-def _time(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _wait(record: TaskRecord) -> Wait | None:
+    if record.status is not TaskStatus.SUSPENDED or record.waits_for is None:
+        return None
+    until = moment_or_none(record.waits_until)
+    return Wait(kind=record.waits_for, call=record.waits_call or "", until_time=until)

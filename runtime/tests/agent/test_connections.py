@@ -16,7 +16,7 @@ from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask, SubmitOutcome
 from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, RedisTopology, TaskKeys, TaskLimits
 from redis_servers import RedisServer
-from redis_topologies import MASTER, ClusterRedis, SentinelRedis, paused, server, wait_until
+from redis_topologies import MASTER, ClusterRedis, SentinelRedis, paused, server, valkey_server, wait_until
 
 FLEET = "default/support"
 KEYS = TaskKeys(FLEET)
@@ -134,6 +134,22 @@ class TestServers:
                     await store.submit(task("t1"))
             assert await submitted_later(store, replica) is SubmitOutcome.EXISTS
         assert replica.ask("exists", KEYS.task("t1")).strip() == "1"
+        await store.close()
+        primary.stop()
+        replica.stop()
+
+    async def test_valkey_serves_and_a_replica_confirms_what_is_in_its_file(self, tmp_path: Path) -> None:
+        program = valkey_server()
+        primary = server(tmp_path / "primary", program=program)
+        replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}", program=program)
+        wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
+        store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
+        assert (await store.facts()).confirms_files
+        await uses_everything(store)
+        asked = primary.ask("info", "commandstats")
+        assert "cmdstat_waitaof" in asked, "once, since the replica writes its file anew after a copy"
+        with paused(replica), pytest.raises(UnconfirmedError):
+            await store.submit(task("t2"))
         await store.close()
         primary.stop()
         replica.stop()

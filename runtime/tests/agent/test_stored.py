@@ -16,11 +16,13 @@ from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import EndReason, Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import built_in
 from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.redis_facts import RedisFacts
 from flotilla_runtime.agent.run import RunOutcome
 from flotilla_runtime.agent.store import TaskStore
-from flotilla_runtime.agent.tasks import LoadedTask, TaskRecord
+from flotilla_runtime.agent.tasks import StoreFigures, TaskRecord
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.figures import fleet_status
+from flotilla_runtime.gateway.history import History
 from flotilla_runtime.gateway.views import task_view
 
 STORED = json.loads((Path(__file__).parent / "stored" / "task.json").read_text())
@@ -65,16 +67,25 @@ def test_a_whole_journal_is_known_and_shown() -> None:
     record = TaskRecord.of(STORED["task"])
     assert (record.id, record.priority, record.attempts) == (TASK_ID, Priority.INTERACTIVE, 2)
     assert (record.limits, record.metadata) == (TaskLimits(), {"team": "docs"})
-    shown = task_view(LoadedTask(record=record, entries=tuple(entries()), read_at=record.submitted_at))
+    history = History()
+    events = [event for entry in entries() if (event := history.told(entry)) is not None]
+    shown = task_view(record, history, tuple(events), record.submitted_at)
     assert (shown.usage.steps, shown.usage.tokens, shown.attempts) == (3, 320, 2)
-    assert [moment.event for moment in shown.timeline][-2:] == ["Done", "Ended"]
+    assert [moment.event for moment in shown.timeline][-2:] == ["callEnded", "ended"]
 
 
 def test_the_counts_of_a_minute_are_the_figures_of_the_fleet() -> None:
     window = {name: int(count) for name, count in STORED["window"].items()}
-    status = fleet_status(
-        fleet="default/support", waiting=0, in_flight=0, oldest_waiting_ms=None, windows=[window]
+    now = StoreFigures.of(
+        {
+            **dict.fromkeys(("waiting", "running", "suspended", "unknown_effects", "stored_bytes"), 0),
+            "counts": {},
+            "demand": {},
+            "workers": {},
+        }
     )
+    redis = RedisFacts.of({}, None)
+    status = fleet_status(fleet="default/support", now=now, windows=[window], redis=redis)
     assert (status.ended, status.recovered, status.steps, status.tokens) == ({"Completed": 1}, 1, 3, 320)
     assert status.busy_seconds == {
         "Queue": 0.002,

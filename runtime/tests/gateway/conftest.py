@@ -134,6 +134,7 @@ class Fleet:
             password_path=self.redis.password_path,
             lease_seconds=2,
             max_waiting=50,
+            queue_percent=100,
         )
 
     async def start_gateway(

@@ -5,6 +5,7 @@ import json
 import logging
 from http import HTTPStatus
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -128,7 +129,12 @@ async def test_a_secret_that_is_not_mounted_lets_nobody_in(tmp_path: Path) -> No
 class ApiServer:
     """Knows two tokens; `down` makes it fail."""
 
-    verbs = {"t-ann": {"create", "get"}, "t-root": {"create", "get", "list"}, "t-new": {"get"}}  # noqa: RUF012
+    verbs: ClassVar = {
+        "t-ann": {"create", "get"},
+        "t-root": {"create", "get", "list"},
+        "t-new": {"get"},
+        "t-front": {"create", "get", "act"},
+    }
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -146,7 +152,8 @@ class ApiServer:
         if body["kind"] == "SelfSubjectReview":
             return httpx.Response(201, json={"status": {"userInfo": {"username": token.removeprefix("t-")}}})
         assert attributes["resource"] == "agentfleets"
-        assert (attributes["subresource"], attributes["name"]) == ("tasks", "support")
+        about = "tenants" if attributes["verb"] == "act" else "tasks"
+        assert (attributes["subresource"], attributes["name"]) == (about, "support")
         return httpx.Response(201, json={"status": {"allowed": attributes["verb"] in self.verbs[token]}})
 
 
@@ -222,14 +229,34 @@ async def test_a_token_is_in_no_log_line_and_in_no_representation(caplog: pytest
     assert [token for token in ("t-ann", "s3cret-token") if token in told] == []
 
 
+@pytest.mark.attack("Somebody makes a namespace with the name of a user, to be its tenant")
 @pytest.mark.parametrize(
     ("caller", "tenant"),
     [
-        pytest.param("kubernetes:system:serviceaccount:team:bot", "namespace:team", id="a service account"),
-        pytest.param("kubernetes:ann", "kubernetes:ann", id="another user"),
-        pytest.param("secret:team", "secret:team", id="an entry of a secret"),
+        pytest.param("kubernetes:system:serviceaccount:team:bot", "team", id="a service account"),
+        pytest.param("kubernetes:ann@example.com", "ann@example.com", id="another user"),
+        pytest.param("kubernetes:team", "user:team", id="a user who is named as a namespace could be"),
+        pytest.param("secret:team", "team", id="an entry of a secret"),
         pytest.param("anonymous", "anonymous", id="nobody known"),
     ],
 )
-def test_whose_turn_a_callers_tasks_take(caller: str, tenant: str) -> None:
+def test_the_tenant_of_a_caller(caller: str, tenant: str) -> None:
     assert tenant_of(caller) == tenant
+
+
+async def test_only_a_trusted_entry_may_name_another_tenant(tmp_path: Path) -> None:
+    (tmp_path / "front").write_text("f-key")
+    (tmp_path / "ann").write_text("a-key")
+    keys = CallerKeys(tmp_path, trusted=["front"])
+    await keys.refresh()
+    assert await keys.may_act("Bearer f-key")
+    assert not await keys.may_act("Bearer a-key")
+    with pytest.raises(ProblemError):
+        await keys.may_act("Bearer x")
+    assert not await NoAuthentication().may_act(None), "else everybody could"
+
+
+async def test_who_may_act_on_the_fleets_tenants_may_name_another_tenant() -> None:
+    auth = reviews(ApiServer(), FakeClock())
+    assert await auth.may_act("Bearer t-front")
+    assert not await auth.may_act("Bearer t-root"), "who may list tasks may not act"

@@ -11,6 +11,7 @@ from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
+from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
 
@@ -23,7 +24,7 @@ class Inputs:
     def __init__(self) -> None:
         self.submitted: list[str] = []
 
-    async def submit(self, request: SubmitRequest, caller: Identity) -> Submission:
+    async def submit(self, request: SubmitRequest, caller: Identity, tenant: str) -> Submission:
         self.submitted.append(request.input)
         return Submission(outcome=SubmitOutcome.CREATED, id=TASK)
 
@@ -42,6 +43,7 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     api = TaskAPI(
         service=cast("TaskService", service),
         store=cast("TaskStore", None),
+        growth=cast("Growth", None),
         authenticator=NoAuthentication(),
         max_body_bytes=1024,
         stopping=asyncio.Event(),

@@ -83,7 +83,7 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(
             await until_told(is_renewed)
             async with own_fleet.client() as another:
                 assert (await another.post(f"/v1/tasks/{task}/cancel")).status_code == 200
-            assert "event: Ended" in [line async for line in lines]
+            assert "event: ended" in [line async for line in lines]
     assert await certificate_problem(own_fleet) is None
     for name in (None, NAME):
         versions = (ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)

@@ -28,7 +28,7 @@ class Callers:
         self._client = plane.client
         self._namespace = namespace
 
-    def token(self, name: str, *verbs: str, fleet: str = "support") -> str:
+    def token(self, name: str, *verbs: str, fleet: str = "support", on: str = "tasks") -> str:
         """A new account that may do this, and a token of its."""
         core = f"/api/v1/namespaces/{self._namespace}/serviceaccounts"
         rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self._namespace}"
@@ -37,7 +37,7 @@ class Callers:
         if verbs:
             rule = {
                 "apiGroups": ["flotilla.dev"],
-                "resources": ["agentfleets/tasks"],
+                "resources": [f"agentfleets/{on}"],
                 "resourceNames": [fleet],
                 "verbs": list(verbs),
             }
@@ -57,14 +57,14 @@ class Callers:
                     "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self._namespace}],
                 },
             )
-            wait_until_allowed(self._client, self._namespace, name, *verbs, fleet=fleet)
+            wait_until_allowed(self._client, self._namespace, name, *verbs, fleet=fleet, on=on)
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         answer = self._client.create(f"{core}/{name}/token", request)
         return str(answer["status"]["token"])
 
 
 def wait_until_allowed(
-    client: ApiClient, namespace: str, account: str, *verbs: str, fleet: str = "support"
+    client: ApiClient, namespace: str, account: str, *verbs: str, fleet: str = "support", on: str = "tasks"
 ) -> None:
     """The API server has seen the roles that were just made; it learns of them by a watch of its own."""
 
@@ -75,7 +75,7 @@ def wait_until_allowed(
             "name": fleet,
             "group": "flotilla.dev",
             "resource": "agentfleets",
-            "subresource": "tasks",
+            "subresource": on,
         }
         user = f"system:serviceaccount:{namespace}:{account}"
         api_version = "authorization.k8s.io/v1"
@@ -114,6 +114,16 @@ async def test_rbac_decides_who_submits_who_reads_and_who_sees_all(
     await refused(reviews, auditor, Verb.CREATE, HTTPStatus.FORBIDDEN)
 
 
+async def test_rbac_decides_who_names_another_tenant(
+    control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
+) -> None:
+    callers = Callers(control_plane, namespace)
+    assert await reviews.may_act(f"Bearer {callers.token('front', 'act', on='tenants')}")
+    assert not await reviews.may_act(f"Bearer {callers.token('everything', '*')}"), "of tasks, not of tenants"
+    elsewhere = callers.token("elsewhere", "act", fleet="another", on="tenants")
+    assert not await reviews.may_act(f"Bearer {elsewhere}")
+
+
 async def test_who_may_nothing_here_is_refused(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:
@@ -131,6 +141,7 @@ async def test_the_account_of_the_documentation_may_submit_and_read(
     await asyncio.to_thread(plane.kubectl, *apply, f"--filename={ROOT / 'crds'}")
     await asyncio.to_thread(plane.kubectl, "wait", "--for=condition=Established", "crd", "--all")
     text = (ROOT / "docs" / "tasks.md").read_text()
+    text, _, _ = text.partition("\n## ")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("kubectl create")]
     making, (_, *token) = commands[:-1], commands[-1][: commands[-1].index("|")]
     for _, *arguments in making:

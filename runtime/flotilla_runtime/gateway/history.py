@@ -1,0 +1,267 @@
+"""What callers see of a task's journal: its events, its usage, and where its time went; pure.
+
+A journal entry is one event or none. Events are a public view: they have what a call was asked and what it
+answered, for who may read the task. The messages that models are sent never are in them, because they hold
+the fleet's prompts; neither is an entry that this version does not know. The history is told entry by entry,
+so a long journal need not be in memory.
+
+`text` and `textWithdrawn` are names for what a model writes while it writes it; nothing sends them yet.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT
+from flotilla_runtime.agent.journal import (
+    CallKind,
+    Claimed,
+    Done,
+    Ended,
+    Entry,
+    HandedOver,
+    Intended,
+    Resolved,
+    Resumed,
+    Submitted,
+    Suspended,
+    TaskStatus,
+    WaitKind,
+)
+
+ASKED_IN_PUBLIC: Final = frozenset({CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN})
+
+
+class EventKind(StrEnum):
+    """What happened to a task."""
+
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    CALL_STARTED = "callStarted"
+    CALL_ENDED = "callEnded"
+    TEXT = "text"
+    TEXT_WITHDRAWN = "textWithdrawn"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    RESOLVED = "resolved"
+    ENDED = "ended"
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
+
+
+class Wait(_View):
+    """What a suspended task waits for; `untilTime` is when it goes on, or ends, in any case."""
+
+    kind: WaitKind
+    call: str
+    until_time: datetime | None = None
+
+
+class Event(_View):
+    """One event of a task; a field that does not belong to its kind is null.
+
+    `seconds` is how long a call took, `tokens` what it used, `costUSD` what that costs, null where a price is
+    unknown. `outcome` is that of a call, or the status of the task at its end.
+    """
+
+    at: datetime
+    event: EventKind
+    attempt: int | None = None
+    worker: str | None = None
+    call: str | None = None
+    kind: CallKind | None = None
+    target: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    tries: int | None = None
+    tokens: int | None = None
+    cost_usd: float | None = Field(default=None, alias="costUSD")
+    problem: str | None = None
+    waits_for: Wait | None = None
+    by: str | None = None
+    arguments: Any = None
+    result: Any = None
+
+    def brief(self) -> "Event":
+        """The event without what the call was asked and answered."""
+        return self.model_copy(update={"arguments": None, "result": None})
+
+
+class TimeView(_View):
+    """Where a task's seconds went: waiting for a worker, in calls of models, in calls of indexes and tools,
+    and the rest. Where calls run at the same time, a second counts once, for the model.
+    """
+
+    queue: float
+    model: float
+    tool: float
+    other: float
+
+
+@dataclass(slots=True, kw_only=True)
+class History:
+    """The sums over the entries so far. `told` gives each entry, in order, and returns its event."""
+
+    steps: int = 0
+    tokens: int = 0
+    nano_usd: int = 0
+    unpriced: bool = False
+    priced: bool = False
+    _open: dict[str, Intended] = field(default_factory=dict)
+    _step: set[int] = field(default_factory=set)
+    _waiting: bool = True
+    _suspended: bool = False
+    _ended: bool = False
+    _at: int | None = None
+    _ms: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TimeView.model_fields, 0))
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the calls so far cost; None where a price is unknown, or nothing has a price."""
+        return None if self.unpriced or not self.priced else self.nano_usd / NANO_PER_UNIT
+
+    def told(self, entry: Entry) -> Event | None:
+        """Count an entry; its event, if callers see one."""
+        self._pass_time(entry.at)
+        event = self._event(entry)
+        self._remember(entry)
+        return event
+
+    def time(self, now_ms: int) -> TimeView | None:
+        """Where the time went until now, or until the task ended; None where the journal is gone."""
+        if self._at is None:
+            return None
+        spent = dict(self._ms)
+        if not self._ended:
+            spent[self._part()] += max(0, now_ms - self._at)
+        return TimeView(**{part: milliseconds / 1000 for part, milliseconds in spent.items()})
+
+    def _pass_time(self, at: int) -> None:
+        """Entries are written by several clocks, so one can seem to be before the one that it follows."""
+        if self._at is not None and at > self._at:
+            self._ms[self._part()] += at - self._at
+        self._at = max(at, self._at or 0)
+
+    def _part(self) -> str:
+        if self._suspended:
+            return "other"
+        if self._waiting:
+            return "queue"
+        kinds = {intent.kind for intent in self._open.values()}
+        if CallKind.MODEL in kinds:
+            return "model"
+        return "tool" if kinds & {CallKind.RETRIEVE, CallKind.TOOL} else "other"
+
+    def _remember(self, entry: Entry) -> None:
+        match entry:
+            case Claimed():
+                self._waiting = self._suspended = False
+                self._open.clear()  # calls of a lost worker; a call that is made again has a new intent
+            case HandedOver():
+                self._waiting = True
+            case Suspended():
+                self._suspended = True
+            case Resumed():
+                self._suspended, self._waiting = False, True
+            case Intended():
+                self._open[entry.call] = entry
+                self.steps += entry.reserved_steps
+                if not entry.reserved_steps and entry.step and entry.step not in self._step:
+                    self._step.add(entry.step)
+                    self.steps += 1
+            case Done():
+                self._settle(entry)
+            case Ended():
+                self._ended = True
+
+    def _settle(self, done: Done) -> None:
+        intent = self._open.pop(done.call, None)
+        self.tokens += done.input_tokens + done.output_tokens
+        if done.nano_usd is not None:
+            self.nano_usd += done.nano_usd
+            self.priced = True
+        elif intent is not None and intent.kind is CallKind.MODEL and done.input_tokens + done.output_tokens:
+            self.unpriced = True
+
+    def _event(self, entry: Entry) -> Event | None:
+        at = moment(entry.at)
+        match entry:
+            case Submitted():
+                return Event(at=at, event=EventKind.SUBMITTED)
+            case Claimed():
+                return Event(at=at, event=EventKind.STARTED, attempt=entry.attempt, worker=entry.worker)
+            case Intended():
+                return _call_started(entry)
+            case Done():
+                return _call_ended(entry, self._open.get(entry.call))
+            case Suspended():
+                wait = Wait(kind=entry.waits_for, call=entry.call, until_time=moment_or_none(entry.until))
+                return Event(at=at, event=EventKind.SUSPENDED, waits_for=wait)
+            case Resumed():
+                return Event(at=at, event=EventKind.RESUMED)
+            case Resolved():
+                outcome = "Happened" if entry.happened else "NotHappened"
+                return Event(
+                    at=at,
+                    event=EventKind.RESOLVED,
+                    call=entry.call,
+                    outcome=outcome,
+                    by=entry.by,
+                    result=entry.result,
+                )
+            case Ended():
+                return Event(
+                    at=at,
+                    event=EventKind.ENDED,
+                    outcome=entry.status,
+                    reason=entry.reason,
+                    problem=None if entry.status is TaskStatus.SUCCEEDED else entry.message or None,
+                )
+        return None
+
+
+def _call_started(intent: Intended) -> Event:
+    return Event(
+        at=moment(intent.at),
+        event=EventKind.CALL_STARTED,
+        call=intent.call,
+        kind=intent.kind,
+        target=intent.target or None,
+        arguments=intent.arguments if intent.kind in ASKED_IN_PUBLIC else None,
+    )
+
+
+def _call_ended(done: Done, intent: Intended | None) -> Event:
+    """A result that was found by `reconcile` has no intent of this attempt."""
+    used = done.input_tokens + done.output_tokens
+    return Event(
+        at=moment(done.at),
+        event=EventKind.CALL_ENDED,
+        call=done.call,
+        kind=intent.kind if intent else None,
+        target=(intent.target or None) if intent else None,
+        outcome=done.outcome,
+        seconds=done.took_ms / 1000,
+        tries=done.tries,
+        tokens=used or None,
+        cost_usd=None if done.nano_usd is None else done.nano_usd / NANO_PER_UNIT,
+        problem=done.problem,
+        result=done.value,
+    )
+
+
+def moment(milliseconds: int) -> datetime:
+    """The time of an entry."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def moment_or_none(milliseconds: int | None) -> datetime | None:
+    """The same where there may be none."""
+    return None if milliseconds is None else moment(milliseconds)

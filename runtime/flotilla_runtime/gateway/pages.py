@@ -1,0 +1,77 @@
+"""Which tasks a list shows: the parameters of GET /v1/tasks."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from flotilla_runtime.agent.journal import TaskStatus, WaitKind
+from flotilla_runtime.agent.tasks import TaskRecord
+from flotilla_runtime.gateway.problems import FieldProblem
+from flotilla_runtime.gateway.requests import TENANT, TENANT_RULE, refused
+from flotilla_runtime.gateway.task_ids import is_task_id
+
+DEFAULT_PAGE: Final = 50
+MOST_PER_PAGE: Final = 200
+LIMIT: Final = re.compile(r"[0-9]{1,3}")
+PARAMETERS: Final = ("status", "tenant", "waitsFor", "cursor", "limit")
+
+Member = TypeVar("Member", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageWanted:
+    """The tasks that a caller asks for; None is any."""
+
+    status: TaskStatus | None = None
+    tenant: str | None = None
+    waits_for: WaitKind | None = None
+    before: str | None = None
+    count: int = DEFAULT_PAGE
+
+    def shows(self, record: TaskRecord) -> bool:
+        """Whether a task belongs on the page."""
+        return (
+            self.status in (None, record.status)
+            and self.tenant in (None, record.tenant)
+            and (self.waits_for is None or _waits_for(record) is self.waits_for)
+        )
+
+
+def page_wanted(query: Mapping[str, str]) -> PageWanted:
+    """What the parameters ask for. Raises a problem that names every wrong one."""
+    known = f"{', '.join(PARAMETERS[:-1])} or {PARAMETERS[-1]}"
+    problems = [
+        FieldProblem(field=name, problem=f"unknown parameter; use {known}")
+        for name in query
+        if name not in PARAMETERS
+    ]
+    status = _member(TaskStatus, "status", query, problems)
+    tenant, waits_for = query.get("tenant"), _member(WaitKind, "waitsFor", query, problems)
+    if tenant is not None and not TENANT.fullmatch(tenant):
+        problems.append(FieldProblem(field="tenant", problem=TENANT_RULE))
+    cursor, limit = query.get("cursor"), query.get("limit", str(DEFAULT_PAGE))
+    if cursor is not None and not is_task_id(cursor):
+        problems.append(FieldProblem(field="cursor", problem="must be the nextCursor of an earlier page"))
+    if not LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MOST_PER_PAGE:
+        problems.append(FieldProblem(field="limit", problem=f"must be a number from 1 to {MOST_PER_PAGE}"))
+    if problems:
+        raise refused(problems)
+    return PageWanted(status=status, tenant=tenant, waits_for=waits_for, before=cursor, count=int(limit))
+
+
+def _member(
+    kinds: type[Member], name: str, query: Mapping[str, str], problems: list[FieldProblem]
+) -> Member | None:
+    told = query.get(name)
+    if told is None:
+        return None
+    if told not in set(kinds):
+        problems.append(FieldProblem(field=name, problem=f"must be one of {', '.join(kinds)}"))
+        return None
+    return kinds(told)
+
+
+def _waits_for(record: TaskRecord) -> WaitKind | None:
+    return record.waits_for if record.status is TaskStatus.SUSPENDED else None
