@@ -238,11 +238,21 @@ FAULTS: Final = (
         tests=(f"{OPERATOR_TESTS}/controllers/model_replica_set/test_node_cache.py",),
     ),
     Fault(
-        name="the fetcher of a folder of the node gets all variables",
+        name="the fetcher gets all variables",
         path=f"{OPERATOR}/workloads/model_files.py",
-        sound='if variable["name"] in FETCHERS_VARIABLES]',
-        broken='if variable["name"]]',
+        sound="return variable in FETCHERS_VARIABLES or of_the_client",
+        broken="return True",
         tests=(f"{OPERATOR_TESTS}/workloads/test_node_cache.py",),
+    ),
+    Fault(
+        name="a gateway is replaced though its certificate is missing",
+        path=f"{OPERATOR}/controllers/agent_fleet/decide.py",
+        sound="PartReason.CERTIFICATE_MISSING if observed.missing.certificate else",
+        broken="",
+        tests=(
+            f"{OPERATOR_TESTS}/controllers/agent_fleet/test_decide.py",
+            f"{OPERATOR_TESTS}/controllers/agent_fleet/test_plan.py",
+        ),
     ),
     Fault(
         name="replicas are replaced though no other can start",

@@ -28,7 +28,7 @@ VALUES = {
     "restrict.serviceAccounts": json.dumps(["models"]),
     "restrict.imagePrefixes": json.dumps(["registry.example.com/llm/"]),
 }
-SET = "ModelReplicaSet"
+SET, FLEET = "ModelReplicaSet", "AgentFleet"
 SECRET = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
 PLAIN = [
     {"name": "A", "value": "b"},
@@ -86,6 +86,10 @@ def volume(**source: Any) -> dict[str, Any]:
     return {"pod": {"volumes": [{"name": "v", **source}]}}
 
 
+def of_workers(**source: Any) -> dict[str, Any]:
+    return {"workers": volume(**source)}
+
+
 @pytest.mark.attack("A user of the kinds reads a Secret of the namespace, or a file of the node")
 @pytest.mark.parametrize(
     ("kind", "spec", "words"),
@@ -95,7 +99,7 @@ def volume(**source: Any) -> dict[str, Any]:
             SET, {"router": {"pod": {"env": [SECRET]}}}, "spec.router.pod.env", id="a variable of the routers"
         ),
         pytest.param(
-            "AgentFleet", {"workers": {"pod": {"env": [SECRET]}}}, "spec.workers.pod.env", id="or of workers"
+            FLEET, {"workers": {"pod": {"env": [SECRET]}}}, "spec.workers.pod.env", id="or of workers"
         ),
         pytest.param(SET, volume(secret={"secretName": "s"}), "spec.pod.volumes", id="a volume"),
         pytest.param(
@@ -105,6 +109,13 @@ def volume(**source: Any) -> dict[str, Any]:
             id="a projected volume",
         ),
         pytest.param(SET, volume(hostPath={"path": "/"}), "spec.pod.volumes", id="the node's files"),
+        pytest.param(
+            FLEET,
+            of_workers(secret={"secretName": "s"}),
+            "spec.workers.pod.volumes",
+            id="workers",
+        ),
+        pytest.param(FLEET, of_workers(hostPath={"path": "/"}), "restrict.volumeTypes", id="or their node's"),
     ],
 )
 def test_no_secret_and_no_file_of_the_node_is_read(
@@ -127,6 +138,7 @@ def test_no_secret_and_no_file_of_the_node_is_read(
             id="a name that only begins alike",
         ),
         pytest.param("VectorIndex", {"milvus": {"image": "evil/milvus"}}, "spec.milvus.image", id="a Milvus"),
+        pytest.param(FLEET, {"image": "evil/agents"}, "spec.image begins with no", id="workers"),
         pytest.param(
             SET,
             {"pod": {"serviceAccountName": "admin"}},
@@ -152,6 +164,8 @@ def test_no_other_image_or_service_account_runs(
         pytest.param(SET, {"engine": {"env": PLAIN}}, id="variables without Secrets"),
         pytest.param(SET, {"pod": {"serviceAccountName": "models"}}, id="an allowed account"),
         pytest.param(SET, volume(configMap={"name": "m"}), id="an allowed volume"),
+        pytest.param(FLEET, of_workers(configMap={"name": "m"}), id="an allowed volume of workers"),
+        pytest.param(FLEET, {"image": "registry.example.com/llm/agents:1"}, id="an allowed image of workers"),
         pytest.param(SET, {"engine": {"image": "registry.example.com/llm/vllm:1"}}, id="an allowed image"),
     ],
 )

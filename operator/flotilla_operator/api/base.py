@@ -21,7 +21,15 @@ NOT_YET: Final = "x-flotilla-not-yet"
 NOT_YET_VALUES: Final = "x-flotilla-not-yet-values"
 NOT_YET_REPORTED: Final = "x-flotilla-not-yet-reported"
 
-_SPELLED_IN_CAPITALS: Final = {"usd": "USD", "ttl": "TTL", "gib": "GiB", "mib": "MiB", "ndcg": "NDCG"}
+_SPELLED_IN_CAPITALS: Final = {
+    "usd": "USD",
+    "ttl": "TTL",
+    "gib": "GiB",
+    "mib": "MiB",
+    "kib": "KiB",
+    "ndcg": "NDCG",
+    "ai": "AI",
+}
 
 
 def api_name(python_name: str) -> str:

@@ -122,6 +122,7 @@ AGENT_FLEET: Final = Kind(
         Column(name="RUNNING", type="integer", path=".status.tasks.running"),
         Column(name="P95", type="number", path=".status.latency.p95Seconds"),
         Column(name="SUCCESS", type="number", path=".status.successRate"),
+        Column(name="$/TASK", type="number", path=".status.costPerTaskUSD"),
         Column(name="BOTTLENECK", path=".status.bottleneck"),
         AGE,
         Column(name="URL", path=".status.url", wide=True),

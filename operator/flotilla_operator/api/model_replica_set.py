@@ -297,7 +297,8 @@ class Engine(ApiModel):
     extra_args: Annotated[tuple[LongText, ...], Field(max_length=64)] = ()
     """Additional arguments of `vllm serve`. They come last, so they override those that Flotilla sets."""
     env: Environment = ()
-    """Environment variables (core/v1) of the engine, and of the container that fetches the model."""
+    """Environment variables (core/v1) of the engine. The container that fetches the model gets of them
+    proxies, paths of authorities, and those whose names begin with `HF_`."""
     resources: ResourceRequirements = ResourceRequirements()
     """Resource requests and limits (core/v1) of the engine's container. Flotilla adds the accelerators.
     Absent: only the accelerators are requested."""
@@ -639,12 +640,12 @@ class EnginePodOptions(ApiModel):
 class Pricing(ApiModel):
     """Prices, from which costs are computed."""
 
-    gpu_hour_usd: Annotated[float, Field(ge=0, le=10_000)] | None = None
-    """Price of one accelerator for an hour, in USD. Absent: unknown."""
+    gpu_hour_usd: Annotated[Annotated[float, Field(ge=0, le=10_000)] | None, NotYet()] = None
+    """Price of one accelerator for an hour, in USD."""
     input_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """Price of a million tokens of prompts, in USD. Absent: unknown."""
+    """Price of a million tokens of prompts, in USD. Agent fleets count with it. Absent: unknown."""
     output_per_million_usd: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """Price of a million tokens of answers, in USD. Absent: unknown."""
+    """Price of a million tokens of answers, in USD. Agent fleets count with it. Absent: unknown."""
 
 
 class ModelReplicaSetSpec(ApiModel):
@@ -755,8 +756,9 @@ class ModelReplicaSetSpec(ApiModel):
     """Where models that are fetched from the hub are stored. A model on a claim (`pvc://`) is not fetched."""
     pod: EnginePodOptions = EnginePodOptions()
     """Additional settings of engine pods."""
-    pricing: Annotated[Pricing | None, NotYet()] = None
-    """Prices, from which the costs of replicas and answers are computed."""
+    pricing: Pricing | None = None
+    """Prices of the model, from which the costs of tasks are computed. A change replaces no replica. Absent:
+    unknown."""
     paused: bool = False
     """While true, the operator changes nothing of this set and only updates its status, with two exceptions.
     It deletes placeholder pods. And it deletes the pods of a replica that has not got all of its nodes:

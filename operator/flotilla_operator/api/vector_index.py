@@ -259,9 +259,9 @@ class Build(ApiModel):
     """Share of documents, in percent, that may be dead letters (documents that could not be indexed). If
     there are more, the build fails and the generation that is served stays."""
     resources: ResourceRequirements = ResourceRequirements()
-    """Resource requests and limits (core/v1) of each build pod. Absent: 100m CPU and 512Mi memory are
-    requested, and memory is limited to 2Gi. The parser of documents gets half of the limit, and 2Gi at
-    most."""
+    """Resource requests and limits (core/v1) of each build pod. The parser of documents gets half of the
+    limit of memory, and 2Gi at most. Absent: 100m CPU and 512Mi memory are requested, and memory is limited
+    to 2Gi, or to what is requested if that is more; each holds unless you set that one."""
     pod: Annotated[
         PodOptions,
         PodRules("spec.build.pod", ("HF_TOKEN", "HF_ENDPOINT", "JOB_UID")),

@@ -64,6 +64,10 @@ class ZeroDecision:
     policy: ZeroPolicy
 
     @property
+    def shares(self) -> tuple[()]:
+        return ()
+
+    @property
     def message(self) -> str:
         if self.signals is None:
             return "no router reports its requests"

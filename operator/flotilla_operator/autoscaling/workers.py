@@ -2,9 +2,9 @@
 
 A worker runs many tasks at once and waits most of the time, so the queue says more than CPU usage does:
 wanted = ceil((waiting + in flight) / concurrency), within the bounds. More workers are started at once. Fewer
-are kept only after the need has been lower for a while, and at least one stays while a task is in flight or
-an effect is unknown, because somebody must go on with it. Unknown is not zero: without figures nothing
-changes.
+are kept only after the need has been lower for a while, and at least one stays while a task is in flight.
+A task that is suspended needs none: when its time comes it counts as waiting. Unknown is not zero: without
+figures nothing changes.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ class WorkersReason(StrEnum):
     NO_FIGURES = "NoFigures"
     IDLE = "Idle"
     TASKS = "Tasks"
-    TASK_UNDER_WAY = "TaskUnderWay"
     MINIMUM = "Minimum"
     MAXIMUM = "Maximum"
     QUIET_WINDOW = "QuietWindow"
@@ -34,7 +33,6 @@ class WorkerSignals:
 
     waiting: int
     in_flight: int
-    unknown_effects: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +116,6 @@ def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersRea
     tasks = signals.waiting + signals.in_flight
     asked = -(-tasks // policy.concurrency)
     reason = WorkersReason.TASKS if tasks else WorkersReason.IDLE
-    if asked == 0 and signals.unknown_effects:
-        asked, reason = 1, WorkersReason.TASK_UNDER_WAY
     if asked < policy.min_replicas:
         return policy.min_replicas, WorkersReason.MINIMUM
     if asked > policy.max_replicas:

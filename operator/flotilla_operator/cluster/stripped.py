@@ -8,6 +8,7 @@ need; of a pod, also what it holds of its node. Objects that only administrators
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import (
     DEVICE_CLASSES,
     FLOTILLA_GROUP,
@@ -109,6 +110,9 @@ def _stranger(metadata: Manifest) -> Manifest:
     kept = _only(metadata, METADATA)
     if labels := _only(metadata.get("labels") or {}, LABELS):
         kept["labels"] = labels
+    cost = (metadata.get("annotations") or {}).get(deletion_cost.ANNOTATION)
+    if LABEL_OWNER_NAME in labels and cost is not None:
+        kept["annotations"] = {deletion_cost.ANNOTATION: cost[: deletion_cost.LENGTH]}
     return kept
 
 

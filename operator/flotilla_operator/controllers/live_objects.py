@@ -29,6 +29,7 @@ class LiveObject:
     ready_replicas: int = 0
     updated_replicas: int = 0
     phase: str | None = None
+    is_observed: bool = True  # its status is about its newest spec
 
     @property
     def name(self) -> str:
@@ -53,4 +54,5 @@ def live_object(manifest: Manifest) -> LiveObject:
         ready_replicas=int(status.get("readyReplicas") or 0),
         updated_replicas=int(status.get("updatedReplicas") or 0),
         phase=status.get("phase"),
+        is_observed=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
     )

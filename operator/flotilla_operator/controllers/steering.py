@@ -9,7 +9,7 @@ reconcile reads the last decision as a fact.
 What is remembered here is lost in a restart; the first answers after it decide anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -32,6 +32,10 @@ class ScaleDecision(Protocol):
     def reason(self) -> str:
         """What decided it."""
 
+    @property
+    def shares(self) -> Hashable:
+        """How the number is divided; what changes it wakes the object like another number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steered:
@@ -46,7 +50,7 @@ class Steered:
     figures: Any = None
 
     @property
-    def number_and_reason(self) -> tuple[int, str] | None:
+    def number_and_reason(self) -> tuple[Hashable, ...] | None:
         return number_and_reason(self.decision)
 
 
@@ -178,6 +182,6 @@ class SteeringLoop:
         self._queue.add_after(key, max(0.0, due - self._monotonic()))
 
 
-def number_and_reason(decision: ScaleDecision | None) -> tuple[int, str] | None:
+def number_and_reason(decision: ScaleDecision | None) -> tuple[Hashable, ...] | None:
     """What a change of which wakes the object."""
-    return None if decision is None else (decision.wanted, decision.reason)
+    return None if decision is None else (decision.wanted, decision.reason, decision.shares)

@@ -16,11 +16,15 @@ from flotilla_runtime import contract
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """One part of an owner; `component` is its role in labels, `suffix` the end of its name."""
+    """One part of an owner; `component` is its role in labels, `suffix` the end of its name.
+
+    `revision` sets it apart from parts of the same component that run at the same time.
+    """
 
     owner: Owner
     component: str
     suffix: str
+    revision: str | None = None
 
     @property
     def name(self) -> str:
@@ -30,11 +34,12 @@ class Child:
     @property
     def selector(self) -> dict[str, str]:
         """The selector of this part's pods, which never changes."""
-        return {
+        labels = {
             contract.LABEL_OWNER_KIND: self.owner.kind,
             contract.LABEL_OWNER_NAME: self.owner.name,
             contract.LABEL_COMPONENT: self.component,
         }
+        return labels if self.revision is None else {**labels, contract.LABEL_REVISION: self.revision}
 
     @property
     def labels(self) -> dict[str, str]:

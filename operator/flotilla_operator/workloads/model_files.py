@@ -35,6 +35,7 @@ from flotilla_runtime import contract
 
 CACHE_VOLUME = "models"
 FETCHER = "fetch-model"
+HUB_CLIENT = "HF_"  # the variables of huggingface_hub begin so
 VERIFIER = "verify-model"
 # This container has ended when the engine starts, so its requests add nothing to the engine's. Without
 # requests, a namespace with a quota on requests would refuse the pod.
@@ -82,8 +83,9 @@ def model_containers(namespace: str, spec: ModelReplicaSetSpec, images: Images) 
 def _model_container(namespace: str, spec: ModelReplicaSetSpec, images: Images) -> Manifest:
     """The container that fetches files from a hub and checks files on claims.
 
-    It gets the engine's environment too, so that proxies and mirrors apply to it; in a folder of the node,
-    only what it needs of it.
+    Of the engine's environment it gets what leads to the hub, and outside of a node's folder the settings of
+    the hub's client. Others decide what runs, as `PYTHONPATH` and `LD_PRELOAD` with a claim: code that they
+    bring would read the token, which not everybody who may make sets may read.
     """
     fetches = _fetches(spec)
     ours: list[Manifest] = []
@@ -95,8 +97,7 @@ def _model_container(namespace: str, spec: ModelReplicaSetSpec, images: Images) 
         proxies = images.proxies.variables(hub_url(spec))
         ours += unless_set(proxies, (variable.name for variable in spec.engine.env))
     variables = merged_environment(ours, spec)
-    if keeps_on_node(spec):
-        variables = [variable for variable in variables if variable["name"] in FETCHERS_VARIABLES]
+    variables = [variable for variable in variables if _is_for_the_fetcher(variable["name"], spec)]
     mounts = _mounts(namespace, spec, fills_the_cache=True)
     return container(
         FETCHER if fetches else VERIFIER,
@@ -107,6 +108,11 @@ def _model_container(namespace: str, spec: ModelReplicaSetSpec, images: Images) 
         resources=RESOURCES,
         volumeMounts=[*mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     )
+
+
+def _is_for_the_fetcher(variable: str, spec: ModelReplicaSetSpec) -> bool:
+    of_the_client = variable.startswith(HUB_CLIENT) and not keeps_on_node(spec)
+    return variable in FETCHERS_VARIABLES or of_the_client
 
 
 def model_mounts(namespace: str, spec: ModelReplicaSetSpec) -> list[Manifest]:

@@ -6,8 +6,8 @@ the only one that mounts the whole. All others mount their part as `subPath`, wh
 a container starts, after those before it have ended, and without following links out of the volume. A
 hostPath volume of the part would be there, made for root, before any container runs.
 
-The fetcher gets none of the user's variables but those that lead to the hub: others, as `PYTHONPATH` or the
-hub client's own, decide what runs and where it writes.
+The fetcher gets none of the user's variables but those that lead to the hub: the hub client's own decide
+where it writes.
 """
 
 from flotilla_operator.api.model_replica_set import CacheMode, ModelReplicaSetSpec

@@ -5,6 +5,7 @@ support. A fault that only the cluster shows (no node has enough GPUs, a secret 
 is tested with the controllers.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,9 @@ def refusal(path: str) -> str:
 
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
+HTTP_TOOL = {"name": "weather", "http": {"url": "https://weather.example"}}
+REDIS_OUTSIDE = {"mode": "External", "urlSecretRef": {"name": "redis"}}
+DEFAULT = {"role": "Default", "modelRef": {"name": "m"}}
 MILVUS_OUTSIDE = {"mode": "External", "uri": "http://milvus:19530"}
 
 NAMES = [
@@ -547,6 +551,14 @@ AGENT_FLEETS = [
     row(FLEET, "spec__agent", {}, "spec.agent needs exactly one of prompt", "an agent that is nothing"),
     row(
         FLEET,
+        "spec__agent",
+        {"entrypoint": "app:main"},
+        "spec.agent.entrypoint needs spec.image",
+        "an agent that no image brings",
+    ),
+    row(FLEET, "spec__agent__retrieval", "Never", 'supported values: "First", "Tool"', "no such retrieval"),
+    row(
+        FLEET,
         "spec__agent__entrypoint",
         "app:main",
         "spec.agent needs exactly one of prompt",
@@ -573,6 +585,51 @@ AGENT_FLEETS = [
         [{"role": "Default", "modelRef": {"name": "a"}}, {"role": "Default", "modelRef": {"name": "b"}}],
         "Duplicate value",
         "two default models",
+    ),
+    row(
+        FLEET,
+        "spec__models",
+        [{"role": "Judge", "modelRef": {"name": "a"}}, {"role": "JUDGE", "modelRef": {"name": "b"}}, DEFAULT],
+        "spec.models must not have two roles that differ only in capitals",
+        "two roles that one variable would name",
+    ),
+    row(
+        FLEET,
+        "spec__models__0__pricing",
+        {"inputPerMillionUSD": -1},
+        "greater than or equal to 0",
+        "a model that pays",
+    ),
+    row(
+        FLEET,
+        "spec__models__0__timeouts",
+        {"firstTokenSeconds": 0},
+        "should be greater than 0",
+        "a model that must answer at once",
+    ),
+    row(FLEET, "spec__limits__maxCostUSD", 0, "should be greater than 0", "a task that may cost nothing"),
+    row(FLEET, "spec__queue__maxStoredMiB", 0, "greater than or equal to 1", "room for nothing"),
+    row(
+        FLEET,
+        "spec__gateway__callerLimits",
+        {"queuePercent": 101},
+        "less than or equal to 100",
+        "a caller that may take more than all",
+    ),
+    row(FLEET, "spec__slo", {"percentile": 100}, "should be less than 100", "an objective for every task"),
+    row(
+        FLEET,
+        "spec__workers__pod__volumes",
+        [{"name": "redis", "emptyDir": {}}],
+        "spec.workers.pod.volumes must not be named config or redis",
+        "a volume with the name of ours",
+    ),
+    row(
+        FLEET,
+        "spec__workers__pod__volumeMounts",
+        [{"name": "a", "mountPath": "/var/run/flotilla/tools"}],
+        "spec.workers.pod.volumeMounts must not be below /etc/flotilla or /var/run/flotilla",
+        "a mount over ours",
     ),
     row(
         FLEET,
@@ -604,6 +661,34 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__queue__redis",
+        {"topology": "Cluster"},
+        "spec.queue.redis.topology Sentinel and Cluster need spec.queue.redis.mode External",
+        "a cluster of our own",
+    ),
+    row(
+        FLEET,
+        "spec__queue__redis",
+        {**REDIS_OUTSIDE, "topology": "Sentinel"},
+        "spec.queue.redis.sentinel is required with spec.queue.redis.topology Sentinel and not allowed",
+        "sentinels that watch nothing",
+    ),
+    row(
+        FLEET,
+        "spec__queue__redis",
+        {**REDIS_OUTSIDE, "sentinel": {"master": "mymaster"}},
+        "spec.queue.redis.sentinel is required with spec.queue.redis.topology Sentinel and not allowed",
+        "a name that no sentinel is asked for",
+    ),
+    row(
+        FLEET,
+        "spec__gateway__auth",
+        {"trusted": ["front-end"]},
+        "spec.gateway.auth.trusted is for spec.gateway.auth.mode Secret only",
+        "trust without keys",
+    ),
+    row(
+        FLEET,
         "spec__gateway__auth__mode",
         "Secret",
         "spec.gateway.auth.secretRef is required with spec.gateway.auth.mode Secret and not allowed",
@@ -620,8 +705,67 @@ AGENT_FLEETS = [
         FLEET,
         "spec__tools",
         [{"name": "nothing"}],
-        "each entry of spec.tools needs exactly one of http, mcp and python",
+        "each entry of spec.tools needs exactly one of http, mcp, python and sql",
         "a tool that is nothing",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "python": "shop:order"}],
+        "each entry of spec.tools needs exactly one of http, mcp, python and sql",
+        "a tool that is two things",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "order", "python": "shop:order"}],
+        "spec.tools[].python and spec.tools[].reconcile.python need spec.image",
+        "a function that no image brings",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "reconcile": {"python": "shop:happened"}}],
+        "spec.tools[].python and spec.tools[].reconcile.python need spec.image",
+        "a function to ask that no image brings",
+    ),
+    row_of(
+        FLEET,
+        {
+            "spec__image": "registry.example/agents:1",
+            "spec__tools": [{"name": "a", "python": "a:b", "parameters": {"type": "object"}}],
+        },
+        "spec.tools[].parameters must not be set beside python",
+        "arguments that the function knows better",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "parameters": {"properties": {}}}],
+        "parameters.type: Required value",
+        "arguments that are no object",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "effect": "Pure", "reconcile": {"http": {"url": "https://a.example"}}}],
+        "spec.tools[].reconcile is for tools with effect Unsafe only",
+        "a call to ask about that can be repeated",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "reconcile": {}}],
+        "spec.tools[].reconcile needs exactly one of http and python",
+        "a call that nobody is asked about",
+    ),
+    row(FLEET, "spec__tools", [{"name": "a", "http": {}}], "http.url: Required value", "a tool nowhere"),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "a", "http": {"url": "file:///etc/passwd"}}],
+        "spec.tools[0].http.url",
+        "a tool that is a file",
     ),
 ]
 
@@ -636,7 +780,7 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.autoscaling.scaleDown": {},
         "spec.autoscaling.mode": "Active",
         "spec.disaggregation": {"prefill": {}, "decode": {}},
-        "spec.pricing": {},
+        "spec.pricing.gpuHourUSD": 2.5,
     },
     INDEX: {
         "spec.source.schedule": "*/15 * * * *",
@@ -657,21 +801,32 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.freshness": {},
     },
     FLEET: {
-        "spec.agent.entrypoint": "app:main",
         "spec.agent.graph": "app:graph",
-        "spec.image": "registry.example/agent:1",
+        "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.models[].rateLimit": "openai",
-        "spec.tools": [{"name": "weather", "http": {"url": "https://weather.example"}}],
-        "spec.limits.maxCostUSD": 1,
-        "spec.limits.maxDepth": 2,
-        "spec.limits.maxFanOut": 5,
+        "spec.models[].overflowTo": "Routine",
+        "spec.tools[].http.openapi": {"url": "https://weather.example", "operationId": "getWeather"},
+        "spec.tools[].mcp": {"url": "https://mcp.example"},
+        "spec.tools[].sql": {"urlSecretRef": {"name": "db"}, "query": "select 1"},
+        "spec.tools[].approval": "Never",
+        "spec.tools[].rateLimit": "openai",
+        "spec.validators": [{"name": "cites"}],
+        "spec.toolExecutors": {},
+        "spec.queue.deadLetterTTLSeconds": 604_800,
+        "spec.queue.conversationTTLSeconds": 86_400,
+        "spec.queue.payloads": {"url": "s3://bucket/prefix"},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
-        "spec.slo": {},
+        "spec.gateway.auth.approvers": ["boss"],
+        "spec.gateway.callerLimits.requestsPerMinute": 60,
+        "spec.gateway.openAI": {},
+        "spec.gateway.a2a": {},
+        "spec.telemetry": {"otlpEndpoint": "http://collector:4318"},
     },
 }
 
 FIELDS_BESIDE = {"spec.autoscaling": {"minReplicas": 0, "maxReplicas": 1}}
+ITEMS = {"spec.tools[]": HTTP_TOOL}  # an entry of a list that the smallest object does not have
 
 
 def not_yet_row(kind: str, path: str, value: Any) -> Any:
@@ -680,6 +835,10 @@ def not_yet_row(kind: str, path: str, value: Any) -> Any:
     message, words = refusal(path), f"not yet {path}"
     if parent in FIELDS_BESIDE:
         return row(kind, parent.replace(".", "__"), {**FIELDS_BESIDE[parent], name: value}, message, words)
+    for item, entry in ITEMS.items():
+        if path.startswith(f"{item}."):
+            there = {item.removesuffix("[]").replace(".", "__"): [copy.deepcopy(entry)]}
+            return row_of(kind, {**there, path.replace("[]", ".0").replace(".", "__"): value}, message, words)
     return row(kind, path.replace("[]", ".0").replace(".", "__"), value, message, words)
 
 

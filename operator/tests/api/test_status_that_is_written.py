@@ -29,6 +29,7 @@ from tests.builders.model_configs import GEMMA2_9B
 from tests.builders.model_replica_set import gpu_set, model_replica_set
 from tests.builders.placement import GPU, cluster, node, used
 from tests.builders.pods import stage_pod, time_text
+from tests.controllers.agent_fleet.test_decide import worker_deployment
 from tests.controllers.agent_fleet.test_plan import Stage as FleetStage
 from tests.controllers.model_replica_set.sized_sets import a_set, planned, started
 from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set
@@ -146,13 +147,20 @@ def a_model_that_was_measured() -> Plan:
 
 
 def a_gateway_that_reports() -> Plan:
-    stage = FleetStage(agent_fleet.served_model())
+    fleet = agent_fleet.agent_fleet(slo={}, paused=True)
+    stage = FleetStage(agent_fleet.served_model(), fleet)
     stage.everything_runs()
+    stage.put(worker_deployment("old"))
     stage.report(
         contract.FleetStatus(
             fleet="default/support",
             waiting=3,
             in_flight=2,
+            suspended=1,
+            cost_usd=0.2,
+            used_mib=12.5,
+            limit_mib=300.0,
+            replicas=1,
             ended={"Completed": 9, "Timeout": 1},
             recovered=1,
             tokens=5000,
@@ -160,9 +168,10 @@ def a_gateway_that_reports() -> Plan:
             p95_seconds=8.0,
             wait_p95_seconds=1.0,
             busy_seconds={"Queue": 9.0, "Model/llama": 30.0},
+            revisions={"old": contract.RevisionTasks(running=2)},
         )
     )
-    return asyncio.run(stage.plan(agent_fleet.agent_fleet()))
+    return asyncio.run(stage.plan(fleet))
 
 
 SCENES: Mapping[str, Iterable[Callable[[], Plan]]] = {

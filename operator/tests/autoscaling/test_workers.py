@@ -23,8 +23,8 @@ POLICY = WorkerPolicy(min_replicas=0, max_replicas=5, concurrency=10)
 LONG_IDLE = WorkerMemory(needs=(Need(at=NOW - timedelta(seconds=90), workers=0),))
 
 
-def queue(waiting: int = 0, in_flight: int = 0, unknown: int = 0) -> WorkerSignals:
-    return WorkerSignals(waiting=waiting, in_flight=in_flight, unknown_effects=unknown)
+def queue(waiting: int = 0, in_flight: int = 0) -> WorkerSignals:
+    return WorkerSignals(waiting=waiting, in_flight=in_flight)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,6 @@ def queue(waiting: int = 0, in_flight: int = 0, unknown: int = 0) -> WorkerSigna
             WorkersReason.IDLE,
             id="down to the most of the window",
         ),
-        pytest.param(
-            queue(unknown=1), POLICY, LONG_IDLE, 2, 1, WorkersReason.TASK_UNDER_WAY, id="an unknown effect"
-        ),
     ],
 )
 def test_the_number_and_its_reason(
@@ -77,9 +74,9 @@ def test_the_number_and_its_reason(
 
 
 NUMBERS = st.sampled_from([0, 0, 0, 1, 9, 12, 30]) | st.integers(0, 120)
-WITHOUT_TASKS = st.builds(queue, unknown=st.integers(0, 1))
+WITHOUT_TASKS = st.builds(queue)
 MOMENTS = st.lists(
-    st.tuples(WITHOUT_TASKS | st.builds(queue, NUMBERS, NUMBERS, st.integers(0, 1)), st.floats(0.5, 40)),
+    st.tuples(WITHOUT_TASKS | st.builds(queue, NUMBERS, NUMBERS), st.floats(0.5, 40)),
     min_size=1,
     max_size=40,
 )
@@ -110,7 +107,7 @@ def test_never_none_while_a_task_is_there_and_never_beyond_the_bounds(
     for signals, decision in decided(moments):
         tasks = signals.waiting + signals.in_flight
         assert 0 <= decision.wanted <= 5
-        assert decision.wanted > 0 or tasks + signals.unknown_effects == 0
+        assert decision.wanted > 0 or tasks == 0
         assert decision.wanted * 10 >= min(tasks, 50)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
 from flotilla_operator.objects.owners import Owner
-from tests.builders.model_replica_set import merged, model_replica_set
+from flotilla_operator.workloads.agent_fleet import revision_of
+from tests.builders.model_replica_set import model_replica_set
 from tests.builders.pod_options import pod_options
 
 OWNER = Owner(kind="AgentFleet", namespace="default", name="support", uid="uid-support")
@@ -30,9 +31,14 @@ def agent_fleet(
             "generation": generation,
             "resourceVersion": "1",
         },
-        "spec": merged(base, spec),
+        "spec": {**base, **spec},
     }
     return manifest if status is None else {**manifest, "status": dict(status)}
+
+
+def worker_of(fleet: Mapping[str, Any]) -> str:
+    """The name of a fleet's worker Deployment, less the fleet's own: `worker-REVISION`."""
+    return f"worker-{revision_of(AgentFleet.model_validate(fleet).spec)}"
 
 
 def spec_of(**spec: Any) -> AgentFleetSpec:
@@ -66,16 +72,61 @@ def served_index(name: str = "handbook", *, retriever: bool = True, **status: An
     }
 
 
+TOOLS: list[dict[str, Any]] = [
+    {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "http": {
+            "url": "https://weather.example/v1",
+            "method": "GET",
+            "headersSecretRef": {"name": "weather"},
+        },
+        "effect": "Pure",
+        "timeoutSeconds": 5,
+        "maxResultKiB": 16,
+    },
+    {
+        "name": "order",
+        "python": "shop.tools:order",
+        "reconcile": {
+            "http": {
+                "url": "https://shop.example/orders",
+                "method": "GET",
+                "headersSecretRef": {"name": "shop"},
+            }
+        },
+    },
+    {
+        "name": "refund",
+        "python": "shop.tools:refund",
+        "effect": "Unsafe",
+        "reconcile": {"python": "shop.tools:was_refunded"},
+    },
+]
+
+
 def full_featured_objects() -> list[dict[str, Any]]:
     """Fleets that together use every field this release acts on."""
     managed = agent_fleet(
         "full-managed",
-        agent={"prompt": "You answer questions about the handbook."},
+        agent={"prompt": "You answer questions about the handbook.", "retrieval": "Tool"},
+        image="registry.example/agents:1",
         models=[
-            {"role": "Default", "modelRef": {"name": "llama"}},
+            {
+                "role": "Default",
+                "modelRef": {"name": "llama"},
+                "pricing": {"inputPerMillionUSD": 0.5, "outputPerMillionUSD": 1.5},
+            },
             {
                 "role": "Judge",
                 "contextTokens": 128_000,
+                "pricing": {
+                    "inputPerMillionUSD": 2.5,
+                    "cachedInputPerMillionUSD": 1.25,
+                    "outputPerMillionUSD": 10,
+                },
+                "timeouts": {"firstTokenSeconds": 60, "betweenTokensSeconds": 10, "totalSeconds": 200},
                 "endpoint": {
                     "url": "https://models.example/v1",
                     "model": "gpt-large",
@@ -84,12 +135,25 @@ def full_featured_objects() -> list[dict[str, Any]]:
             },
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
-        limits={"maxSteps": 12, "maxTokens": 50_000, "maxWallSeconds": 120},
+        tools=TOOLS,
+        limits={
+            "maxSteps": 12,
+            "maxTokens": 50_000,
+            "maxCostUSD": 0.5,
+            "maxWallSeconds": 120,
+            "maxDepth": 3,
+            "maxFanOut": 8,
+        },
         workers={
             "minReplicas": 1,
             "maxReplicas": 4,
             "concurrency": 100,
             "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "512Mi"}},
+            "pod": {
+                "imagePullSecrets": [{"name": "registry"}],
+                "volumes": [{"name": "scratch", "emptyDir": {}}],
+                "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+            },
         },
         queue={
             "redis": {
@@ -99,19 +163,36 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 "deletionPolicy": "Delete",
             },
             "maxWaiting": 500,
+            "maxStoredMiB": 100,
             "resultTTLSeconds": 3600,
+            "journalTTLSeconds": 600,
         },
-        recovery={"leaseSeconds": 10, "maxAttempts": 3},
+        recovery={"leaseSeconds": 10, "maxAttempts": 3, "unknownEffectSeconds": 7200},
+        update={"deadlineSeconds": 900},
         gateway={
             "replicas": 3,
-            "auth": {"mode": "Secret", "secretRef": {"name": "callers"}},
+            "auth": {"mode": "Secret", "secretRef": {"name": "callers"}, "trusted": ["front-end"]},
+            "callerLimits": {"queuePercent": 50},
             "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
         },
+        slo={"taskSeconds": 30, "percentile": 90, "successRate": 0.95},
         paused=False,
     )
     external = agent_fleet(
         "full-external",
-        queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis", "key": "address"}}},
+        agent={"entrypoint": "app:main"},
+        image="registry.example/agents:1",
+        queue={
+            "redis": {
+                "mode": "External",
+                "urlSecretRef": {"name": "redis", "key": "address"},
+                "topology": "Sentinel",
+                "sentinel": {
+                    "master": "mymaster",
+                    "passwordSecretRef": {"name": "sentinel", "key": "word"},
+                },
+            }
+        },
         gateway={"auth": {"mode": "None"}, "tls": {"secretRef": {"name": "tls"}}},
     )
     return [

@@ -175,6 +175,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
             model={"name": "minilm", "source": "pvc://models/minilm", "task": "Embed"},
             engine={"maxModelLen": 256, "resources": {"limits": {"cpu": "1500m"}}},
             autoscaling={"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 600},
+            pricing={"inputPerMillionUSD": 0.1, "outputPerMillionUSD": 0.3},
         ),
         model_replica_set("full-node", modelCache={"mode": "Node", "path": "/srv/models"}, paused=True),
         model_replica_set(

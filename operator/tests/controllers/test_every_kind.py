@@ -295,7 +295,13 @@ async def loop(kind: Kind) -> AsyncIterator[Loop]:
         pytest.param(SET, "v1", "ConfigMap", "llama-router", id="set: its routers' configuration"),
         pytest.param(FLEET, "v1", "Service", "support-gateway", id="fleet: what callers call"),
         pytest.param(FLEET, "apps/v1", "StatefulSet", "support-redis", id="fleet: its Redis"),
-        pytest.param(FLEET, "v1", "ConfigMap", "support-worker", id="fleet: its workers' configuration"),
+        pytest.param(
+            FLEET,
+            "v1",
+            "ConfigMap",
+            f"support-{fleets.worker_of(fleets.agent_fleet())}",
+            id="fleet: its workers' configuration",
+        ),
         pytest.param(INDEX, "v1", "Service", "handbook-retriever", id="index: what callers call"),
         pytest.param(INDEX, "apps/v1", "StatefulSet", "handbook-milvus", id="index: its Milvus"),
         pytest.param(

@@ -35,6 +35,7 @@ class Report(BaseModel):
 class Wanted:
     wanted: int
     reason: str
+    shares: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from flotilla_operator.capacity import FitReason
 from flotilla_operator.controllers.agent_fleet import reasons as of_fleets
 from flotilla_operator.controllers.agent_fleet.decide import LookReason, PartReason
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason
+from flotilla_operator.controllers.agent_fleet.rollout import OlderReason
 from flotilla_operator.controllers.claims import ClaimReason
 from flotilla_operator.controllers.model_replica_set import reasons as of_sets
 from flotilla_operator.controllers.vector_index import reasons as of_indexes
@@ -46,6 +47,7 @@ from tests.cluster import test_ownership
 from tests.controllers import test_claims
 from tests.controllers.agent_fleet import test_decide as test_fleet_decision
 from tests.controllers.agent_fleet import test_reasons as test_fleet
+from tests.controllers.agent_fleet import test_rollout as test_rollout_of_fleets
 from tests.controllers.model_replica_set import test_reasons as test_set
 from tests.controllers.model_replica_set import (
     test_references,
@@ -152,6 +154,7 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
     (PasswordReason, column(test_fleet_decision.test_a_password_is_made_when_it_is_missing, "reason")),
     (PartReason, column(test_fleet_decision.test_a_part_is_written_once_it_can_be_configured, "reason")),
     (LookReason, column(test_fleet_decision.test_a_fleet_is_looked_at_again, "reason")),
+    (OlderReason, column(test_rollout_of_fleets.test_an_older_revision, "reason")),
     (ClaimReason, column(test_claims.test_a_claim_follows_its_deletion_policy, "reason")),
     (of_indexes.Reason, column(test_index.test_conditions, "reason")),
     (NextReason, column(test_index_decision.test_a_build_gets_on_or_says_why_not, "reason")),

@@ -66,6 +66,7 @@ NOT_SHOWN = {
     "LookReason",
     "ModelProblemReason",
     "NextReason",
+    "OlderReason",
     "PartReason",
     "PasswordReason",
     "RemovalReason",

@@ -34,12 +34,13 @@ from tests.builders.world import IMAGES
 from tests.scenes.outside import SceneOutside
 from tests.scenes.parts.budgets import Budgets
 from tests.scenes.parts.collector import Collector, PodCollector
+from tests.scenes.parts.gateways import Gateways
 from tests.scenes.parts.jobs import Jobs
 from tests.scenes.parts.kubelet import Kubelets
 from tests.scenes.parts.part import Cluster, Part
 from tests.scenes.parts.routers import Routers
 from tests.scenes.parts.scheduler import Scheduler
-from tests.scenes.parts.scraped import Scraped, gateway
+from tests.scenes.parts.scraped import Scraped
 from tests.scenes.parts.stateful import Claims, StatefulSets
 from tests.scenes.parts.workloads import Deployments
 from tests.scenes.words import NAMESPACE, Words
@@ -111,7 +112,9 @@ class Scene(Words):
         api.put(NAMESPACES, {"metadata": {"name": NAMESPACE}, "status": {"phase": "Active"}})
         self.kubelets = Kubelets(self.cluster)
         self.routers = Routers(self.cluster)
-        self.scraped = Scraped(self.cluster, {"router": self.routers.answer, "gateway": gateway})
+        self.gateways = Gateways()
+        answers = {"router": self.routers.answer, "gateway": self.gateways.answer}
+        self.scraped = Scraped(self.cluster, answers)
         self.scheduler = Scheduler(self.cluster)
         self.played: list[Part] = [
             self.kubelets,

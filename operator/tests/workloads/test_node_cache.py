@@ -99,10 +99,15 @@ def test_the_fetcher_gets_what_leads_to_the_hub_and_no_other_variable(name: str)
         pytest.param({"mode": "Claim", "claimName": "models"}, id="a claim"),
     ],
 )
-def test_elsewhere_everything_is_as_it_was(cache: dict[str, str]) -> None:
+def test_elsewhere_the_fetcher_gets_the_hub_clients_settings_too_and_nothing_that_brings_code(
+    cache: dict[str, str],
+) -> None:
     found = containers(pod_of(modelCache=cache, engine={"env": USERS}))
     assert list(found) == [FACTS, FETCHER, ENGINE]
-    assert set(variables(found[FETCHER])) == {one["name"] for one in USERS}
+    for name in (FACTS, FETCHER):
+        got = {"HTTPS_PROXY", "no_proxy", "SSL_CERT_FILE", "HF_ENDPOINT", "HF_HOME", "HF_TOKEN_PATH"}
+        assert set(variables(found[name])) == got
+    assert {one["name"] for one in USERS} <= set(variables(found[ENGINE]))
     assert mounts_of_models(found[FETCHER]) == [{"name": "models", "mountPath": "/models"}]
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.api.agent_fleet import Gateway, Redis, Workers
+from flotilla_operator.api.agent_fleet import Gateway, WorkerPodOptions, Workers
 from flotilla_operator.api.base import ApiModel
+from flotilla_operator.api.fleet_queue import Redis
 from flotilla_operator.api.model_replica_set import Router
 from flotilla_operator.api.pods import (
     OUR_LABELS,
@@ -204,7 +205,7 @@ def test_every_component_carries_every_option() -> None:
         for marks in ("labels", "annotations"):
             assert wanted[marks].items() <= template["metadata"][marks].items(), (component, marks)
         if "resources" in COMPONENTS[component].model_fields:
-            assert COMPONENTS[component].model_fields["pod"].annotation is PodOptions, component
+            assert COMPONENTS[component].model_fields["pod"].annotation in (PodOptions, WorkerPodOptions)
         else:
             assert first["resources"] == wanted["resources"], component
 

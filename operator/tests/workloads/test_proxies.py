@@ -284,7 +284,7 @@ def test_workers_get_proxies_for_endpoints_outside_and_gateways_never(url: str, 
     spec = agent_fleet.spec_of()
     made = [
         *worker_manifests(agent_fleet.OWNER, spec, wiring, THROUGH, replicas=1),
-        *gateway_manifests(agent_fleet.OWNER, spec, wiring, THROUGH),
+        *gateway_manifests(agent_fleet.OWNER, spec, wiring, THROUGH, "r"),
     ]
     pods = {
         one["metadata"]["labels"]["app.kubernetes.io/component"]: proxied(one["spec"]["template"])

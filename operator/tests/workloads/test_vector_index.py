@@ -175,6 +175,64 @@ def test_the_plan_is_told_which_job_it_belongs_to() -> None:
     assert not any("--job" in one["spec"]["template"]["spec"]["containers"][0]["args"] for one in others)
 
 
+DEFAULT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
+
+
+@pytest.mark.parametrize(
+    ("own", "requests", "limits"),
+    [
+        pytest.param({}, DEFAULT_REQUESTS, {"memory": "2Gi"}, id="nothing"),
+        pytest.param(
+            {"requests": {"cpu": "1"}},
+            {**DEFAULT_REQUESTS, "cpu": "1"},
+            {"memory": "2Gi"},
+            id="a request of CPU",
+        ),
+        pytest.param(
+            {"requests": {"memory": "1Gi"}},
+            {**DEFAULT_REQUESTS, "memory": "1Gi"},
+            {"memory": "2Gi"},
+            id="a request of memory",
+        ),
+        pytest.param(
+            {"requests": {"memory": "3G"}},
+            {**DEFAULT_REQUESTS, "memory": "3G"},
+            {"memory": "3G"},
+            id="a request above the limit",
+        ),
+        pytest.param(
+            {"limits": {"cpu": "2"}}, {"memory": "512Mi"}, {"cpu": "2", "memory": "2Gi"}, id="a limit of CPU"
+        ),
+        pytest.param(
+            {"limits": {"memory": "8Gi"}}, {"cpu": "100m"}, {"memory": "8Gi"}, id="a limit of memory"
+        ),
+        pytest.param(
+            {"limits": {"cpu": "2", "memory": "256Mi"}},
+            None,
+            {"cpu": "2", "memory": "256Mi"},
+            id="limits alone",
+        ),
+        pytest.param(
+            {"requests": {"ephemeral-storage": "1Gi"}},
+            {**DEFAULT_REQUESTS, "ephemeral-storage": "1Gi"},
+            {"memory": "2Gi"},
+            id="another resource",
+        ),
+    ],
+)
+def test_what_the_user_leaves_out_of_the_resources_of_builds_has_its_default(
+    own: dict[str, Any], requests: dict[str, str] | None, limits: dict[str, str]
+) -> None:
+    spec = index_spec(build={"resources": own})
+    seen = embedder()
+    build = wanted(spec, seen.model)
+    for step in BuildStep:
+        job = build_job(OWNER, spec, IMAGES, seen.model, build, step, shards=1)
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["resources"].get("requests") == requests
+        assert container["resources"]["limits"] == limits
+
+
 def test_indexes_that_share_a_workspace_claim_have_a_folder_each() -> None:
     names = ("a", "b")
     folders = set()

@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from flotilla_runtime.agent.run import Clock
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker import Worker
-from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, WorkerConfig
+from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
@@ -50,20 +51,6 @@ def health_application(worker: Worker) -> Starlette:
     )
 
 
-async def wait_unready(problem: str, port: int, stopping: asyncio.Event) -> None:
-    """Say why this worker can run no task, until it is stopped. Starting it anew would not mend that."""
-    log.error("program_unusable", problem=problem)
-
-    async def healthz(_: Request) -> Response:
-        return PlainTextResponse("ok")
-
-    async def readyz(_: Request) -> Response:
-        return PlainTextResponse(problem, 503)
-
-    async with serving(Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)]), port):
-        await stopping.wait()
-
-
 async def work(config: WorkerConfig) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
@@ -74,8 +61,9 @@ async def work(config: WorkerConfig) -> None:
         try:
             program = load_program(config, contexts.of)
         except ProgramError as problem:
-            await wait_unready(str(problem), config.metrics_port, stopping)
-            return
+            # A worker's last line becomes the message of its pod, which the operator shows.
+            sys.stderr.write(f"{problem}\n")
+            sys.exit(EXIT_PERMANENT)
         store = TaskStore(connect(config.queue), config.queue)
         tools = ToolRunner(program.tools)
         worker = Worker(

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import structlog
@@ -33,6 +34,7 @@ from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPo
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
+    HEADER_TENANT,
     ModelConnection,
     RetrieveRequest,
     RetrieveResponse,
@@ -114,7 +116,7 @@ class Caller:
             case ModelRequest() as request:
                 return await self._asked(self._models[call.target], request)
             case SearchRequest() as request:
-                return await self._retrieve(call.target, request)
+                return await self._retrieve(call.target, request, session.tenant)
             case _:
                 return await self._tools.make(call)
 
@@ -122,7 +124,7 @@ class Caller:
         reply = await self._models_client.complete(_endpoint(model), request)
         return _told(reply, model)
 
-    async def _retrieve(self, target: str, asked: SearchRequest) -> Reply:
+    async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:
         index = self._indexes.get(target)
         if index is None:
             return Reply(outcome=CallOutcome.INVALID, problem=f"the fleet has no index {target}")
@@ -130,9 +132,8 @@ class Caller:
         limit = index.deadline_milliseconds / 1000 + BEYOND_DEADLINE_SECONDS
         try:
             async with asyncio.timeout(limit):
-                response, tries = await self._posted(
-                    index.url, request.model_dump(by_alias=True, exclude_none=True)
-                )
+                body = request.model_dump(by_alias=True, exclude_none=True)
+                response, tries = await self._posted(index.url, body, {HEADER_TENANT: _header(tenant)})
         except TimeoutError:
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=f"no answer within {limit:g} s")
         if not isinstance(response, httpx.Response):
@@ -148,14 +149,16 @@ class Caller:
             tries=tries,
         )
 
-    async def _posted(self, url: str, body: Mapping[str, Any]) -> tuple[httpx.Response | _Failure, int]:
+    async def _posted(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> tuple[httpx.Response | _Failure, int]:
         """The answer or the failure, and the number of tries."""
         policy = self._index_retries
         failure = _Failure(problem="")
         for failures in range(1, policy.tries + 1):
             retry_after: float | None = None
             try:
-                response = await self._client.post(url, json=body)
+                response = await self._client.post(url, json=body, headers=dict(headers))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
             else:
@@ -172,11 +175,10 @@ class Caller:
 
 
 def http_client(config: WorkerConfig) -> httpx.AsyncClient:
-    """One client for all tasks of a worker, with enough connections for all calls they may make at once."""
-    connections = config.concurrency * max(1, len(config.indexes))
+    """One client for all tasks of a worker. It opens as many connections as there are calls at once."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=2 * config.concurrency),
     )
 
 
@@ -204,6 +206,11 @@ def _told(reply: ModelReply, model: ModelConnection) -> Reply:
         problem=None if reply.problem is None else _shown(reply.problem.message),
         is_refused=reply.problem is not None and reply.problem.reason in TAKES_NO_CALLS,
     )
+
+
+def _header(text: str) -> str:
+    """A name as the value of a header."""
+    return text if text.isascii() and text.isprintable() else quote(text)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flotilla_runtime.agent.engine import Engine, Wanted
+from flotilla_runtime.agent.engine import Engine
+from flotilla_runtime.agent.entries import Wanted
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
@@ -26,8 +27,11 @@ from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, Too
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
 from flotilla_runtime.agent.scopes import Scopes
+from flotilla_runtime.agent.tools.results import document_of
 from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Passage, Priority, TaskLimits
 
+MOST_ARGUMENTS_BYTES: Final = 256 * 1024
+MOST_INPUT_BYTES: Final = 1024 * 1024
 ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what they leave
 
 
@@ -141,8 +145,9 @@ class Context:
     def tool(
         self, tool: str, arguments: Mapping[str, Any] | None = None, *, name: str | None = None
     ) -> Awaitable[Any]:
-        """Call a tool of the fleet with these arguments, which are JSON. Raises ToolFailedError."""
-        told = dict(arguments or {})
+        """Call a tool of the fleet with these arguments, JSON or pydantic models. Raises ToolFailedError."""
+        document = document_of(dict(arguments or {}), MOST_ARGUMENTS_BYTES)
+        told = document.value if document.problem is None else {}
         known = self.program.tools.get(tool)
         wanted = Wanted(
             id=self._scopes.call_id(name or f"tool/{tool}"),
@@ -154,10 +159,14 @@ class Context:
             effect=known.config.effect if known is not None else Effect.PURE,
         )
         problem = f"there is no tool {tool}" if known is None else known.problem_of(told)
+        if document.problem is not None:
+            problem = f"what is given to {tool} {document.problem}"
         return self._used(wanted, problem)
 
     def spawn(self, task_input: str, *, name: str | None = None) -> Awaitable[Any]:
         """Have a task of its own done by the same agent, and return its result. Raises ChildFailedError."""
+        if len(task_input.encode(errors="replace")) > MOST_INPUT_BYTES:
+            raise ValueError(f"the input of a spawned task may have {MOST_INPUT_BYTES} bytes at most")
         wanted = Wanted(
             id=self._scopes.call_id(name or "spawn"),
             kind=CallKind.SPAWN,

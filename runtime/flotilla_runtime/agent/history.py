@@ -67,7 +67,11 @@ class History:
         return counts
 
     def _finished(self) -> Iterable[PastCall]:
-        return (call for call in self.calls.values() if call.result and call.intent.kind in PARTS)
+        return (
+            call
+            for call in self.calls.values()
+            if call.result and call.result.outcome is not CallOutcome.REFUSED and call.intent.kind in PARTS
+        )
 
 
 def part_of(intent: Intended) -> str:

@@ -9,7 +9,7 @@ read the journal of a newer one. An entry that cannot be read is a BrokenEntryEr
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class CallOutcome(StrEnum):
     PROMPT_TOO_LONG = "PromptTooLong"
     INVALID = "Invalid"  # wrong arguments or an unknown tool: nothing was called
     CANCELLED = "Cancelled"  # the agent itself no longer waited for it
+    REFUSED = "Refused"  # a limit left no room, and nothing could change that
     NOT_HAPPENED = "NotHappened"  # somebody resolved an Unsafe call so: it may be made again
 
 
@@ -221,7 +222,7 @@ def document_of(entry: Entry) -> dict[str, Any]:
     """The entry as a JSON object, without fields that are None."""
     if isinstance(entry, Other):
         return dict(entry.document)
-    told = {name: value for name, value in asdict(entry).items() if value is not None}
+    told = {one.name: value for one in fields(entry) if (value := getattr(entry, one.name)) is not None}
     return {"type": type(entry).__name__, **told}
 
 

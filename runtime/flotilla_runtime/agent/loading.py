@@ -1,7 +1,7 @@
 """Loads what a worker runs: the built-in agent, or the entrypoint of the fleet's image.
 
 Python code is imported once, when the worker starts. Code that is missing is an error that names the field
-and the fix; the worker then answers that it is not ready, with the same words.
+and the fix; the worker then ends with these words and EXIT_PERMANENT.
 """
 
 import inspect

@@ -16,11 +16,12 @@ import structlog
 from flotilla_runtime.agent.budgets import Budget
 from flotilla_runtime.agent.context import Context, Task
 from flotilla_runtime.agent.endings import Ending, of_error, of_result
-from flotilla_runtime.agent.engine import CANCELLED, LOST, SETTLE_SECONDS, Engine, RunSettings
+from flotilla_runtime.agent.engine import Engine, RunSettings
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import AgentError
 from flotilla_runtime.agent.history import History, read
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.pace import CANCELLED, LOST, SETTLE_SECONDS
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Calls, Finish, Session, TaskJournal
 from flotilla_runtime.agent.scopes import Scopes
@@ -116,15 +117,15 @@ class TaskRun:
         """Stop the calls in flight, for this reason."""
         match reason:
             case Interrupt.CANCEL:
-                self._engine.bar(CANCELLED, SETTLE_SECONDS)
+                self._engine.pace.bar(CANCELLED, SETTLE_SECONDS)
             case Interrupt.LEAVE:
-                self._engine.stop(Stop(kind=StopKind.HAND_OVER))
+                self._engine.pace.stop(Stop(kind=StopKind.HAND_OVER))
             case Interrupt.LOST:
-                self._engine.stop(LOST)
+                self._engine.pace.stop(LOST)
 
     def leave(self) -> None:
         """Hand the task over when the calls in flight are done."""
-        self._engine.leave()
+        self._engine.pace.leave()
 
     async def run(self) -> RunOutcome:
         """Run the task until it ends, waits, is handed over, or belongs to another worker."""
@@ -137,15 +138,15 @@ class TaskRun:
         scopes = Scopes()
         context = Context(self._engine, self._program, self._session, scopes)
         for reason in self._stops_from_the_start():
-            self._engine.bar(reason, REPLAY_SECONDS)
+            self._engine.pace.bar(reason, REPLAY_SECONDS)
         timer = asyncio.get_running_loop().call_later(
-            self._left_seconds(), self._engine.stop, self._timeout()
+            self._left_seconds(), self._engine.pace.stop, self._timeout()
         )
         agent = asyncio.create_task(self._main(context, scopes), name=f"agent-{self.claim.id}")
         try:
-            await asyncio.wait({agent, self._engine.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({agent, self._engine.pace.stopped}, return_when=asyncio.FIRST_COMPLETED)
             ending = _ending_of(agent)
-            stop = self._engine.stopped.result() if self._engine.stopped.done() else None
+            stop = self._engine.pace.stopped.result() if self._engine.pace.stopped.done() else None
         finally:
             timer.cancel()
             await self._end_agent(agent)
@@ -180,9 +181,10 @@ class TaskRun:
         await self._engine.close()
         if is_late:
             log.warning("agent_ignores_cancellation", task=self.claim.id)
-        elif not agent.cancelled() and isinstance(error := agent.exception(), Exception):
-            shown = None if isinstance(error, AgentError) else error
-            log.info("agent_raised", task=self.claim.id, problem=repr(error), exc_info=shown)
+        elif not agent.cancelled():
+            error = agent.exception()
+            if isinstance(error, Exception) and not isinstance(error, AgentError):
+                log.info("agent_raised", task=self.claim.id, exc_info=error)
 
     async def _stop(self, stop: Stop, context: Context) -> RunOutcome:
         match stop.kind:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 LONGEST_NAME: Final = 200
+LONGEST_PATH: Final = 1000
 NAME: Final = re.compile(r"[^\s#/\x00-\x1f][^#\x00-\x1f]*")
 
 
@@ -76,6 +77,8 @@ class Scopes:
             _CURRENT.reset(token)
 
     def _once(self, path: str) -> str:
+        if len(path) > LONGEST_PATH:
+            raise ScopeError(f"the path {path[:LONGEST_NAME]}… has more than {LONGEST_PATH} characters")
         if path in self._given:
             raise ScopeError(f"two calls or scopes have the path {path}; give one of them another name")
         self._given.add(path)

@@ -42,7 +42,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """A call that only waits; `until` is when it goes on in any case, in milliseconds since the epoch."""
+    """A call that only waits; `until` is when it goes on in any case, in milliseconds since the epoch.
+
+    A call that waits for a place among the spawned tasks names no `child`.
+    """
 
     kind: WaitKind
     call: str
@@ -66,7 +69,6 @@ def waits_of(parked: Collection[Parked]) -> Waits:
     )
 
 
-def rings_soon(parked: Collection[Parked], now_ms: int) -> int | None:
-    """In how many milliseconds the next of these goes on, if that is too soon to suspend the task."""
-    left = min((one.until - now_ms for one in parked if one.until is not None), default=None)
-    return None if left is None or left >= SHORTEST_SUSPENSION_MS else max(0, left)
+def rings_soon(parked: Collection[Parked], now_ms: int) -> bool:
+    """Whether the next of these goes on so soon that suspending the task is not worth it."""
+    return any(one.until is not None and one.until - now_ms < SHORTEST_SUSPENSION_MS for one in parked)

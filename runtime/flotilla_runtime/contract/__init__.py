@@ -6,7 +6,10 @@ from a ConfigMap and described by a pydantic model such as `GatewayConfig`. It h
 names of the environment variables or files that hold them.
 """
 
+from flotilla_runtime.contract.durations import percentile
 from flotilla_runtime.contract.fleet import (
+    ADOPTED_FILE,
+    ADOPTED_PATH,
     CALLERS_DIRECTORY,
     CLUSTER_CA_CONFIG_MAP,
     CLUSTER_CA_DIRECTORY,
@@ -17,6 +20,9 @@ from flotilla_runtime.contract.fleet import (
     ENV_REDIS_URL,
     REDIS_PASSWORD_KEY,
     REDIS_SECRET_DIRECTORY,
+    SENTINEL_DIRECTORY,
+    SENTINEL_PASSWORD_PATH,
+    TOOLS_DIRECTORY,
     Effect,
     FleetStatus,
     GatewayAuth,
@@ -136,6 +142,8 @@ from flotilla_runtime.contract.router import (
 )
 
 __all__ = [
+    "ADOPTED_FILE",
+    "ADOPTED_PATH",
     "ANNOTATION_ATTEMPT",
     "ANNOTATION_CONFIG_HASH",
     "ANNOTATION_DRAIN_EPOCH",
@@ -199,6 +207,8 @@ __all__ = [
     "PORT_ROUTER_METRICS",
     "REDIS_PASSWORD_KEY",
     "REDIS_SECRET_DIRECTORY",
+    "SENTINEL_DIRECTORY",
+    "SENTINEL_PASSWORD_PATH",
     "SOURCE_DIRECTORY",
     "TERMINATION_LOG_BYTES",
     "TERMINATION_LOG_PATH",
@@ -207,6 +217,7 @@ __all__ = [
     "TLS_KEY_ENTRY",
     "TLS_KEY_FILE",
     "TOKENIZER_DIRECTORY",
+    "TOOLS_DIRECTORY",
     "WORKSPACE_DIRECTORY",
     "BuildConfig",
     "BuildReason",
@@ -257,6 +268,7 @@ __all__ = [
     "ToolConfig",
     "WorkerConfig",
     "caller_entry",
+    "percentile",
     "router_urls",
     "url_host",
 ]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from flotilla_runtime.contract.names import PORT_GATEWAY, PORT_METRICS
+from flotilla_runtime.contract.names import CONFIG_DIRECTORY, PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
 
 ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL of an external Redis
@@ -14,6 +14,11 @@ ENV_POD_NAME: Final = "FLOTILLA_POD_NAME"
 
 REDIS_SECRET_DIRECTORY: Final = "/var/run/flotilla/redis"  # noqa: S105
 REDIS_PASSWORD_KEY: Final = "password"  # noqa: S105
+SENTINEL_DIRECTORY: Final = "/var/run/flotilla/sentinel"
+SENTINEL_PASSWORD_PATH: Final = f"{SENTINEL_DIRECTORY}/password"
+TOOLS_DIRECTORY: Final = "/var/run/flotilla/tools"  # below it, a folder of headers for each tool
+ADOPTED_FILE: Final = "adopted.json"
+ADOPTED_PATH: Final = f"{CONFIG_DIRECTORY}/{ADOPTED_FILE}"
 CALLERS_DIRECTORY: Final = "/var/run/flotilla/callers"
 CLUSTER_CA_DIRECTORY: Final = "/var/run/flotilla/cluster"
 CLUSTER_CA_PATH: Final = f"{CLUSTER_CA_DIRECTORY}/ca.crt"
@@ -287,6 +292,7 @@ class FleetStatus(WireModel):
     p50_seconds: float | None = None
     p95_seconds: float | None = None
     wait_p95_seconds: float | None = None
+    took_ticks: dict[str, int] = Field(default_factory=dict)  # how many tasks took how long (durations.py)
     busy_seconds: dict[str, float] = Field(default_factory=dict)
     suspended: int = 0
     cost_usd: float | None = None

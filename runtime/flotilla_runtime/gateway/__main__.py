@@ -10,6 +10,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,22 @@ KNOCKS: Final = Backoff(base_seconds=0.5, limit_seconds=2.0, least_share=0.5)
 LEAVE_AFTER_SECONDS: Final = 3.0  # a Service still sends requests for a moment after SIGTERM
 GRACE_SECONDS: Final = 15
 
+SOURCES: Final = Sources(
+    monotonic_seconds=time.monotonic,
+    wall_ms=lambda: time.time_ns() // 1_000_000,
+    random_bits=secrets.randbits,
+)
+
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redis:
+    """The fleet's tasks, who tells when their journals grow, and whether Redis has answered."""
+
+    store: TaskStore
+    growth: Growth
+    reached: asyncio.Event
 
 
 @contextlib.asynccontextmanager
@@ -110,6 +126,25 @@ async def reach(store: TaskStore, reached: asyncio.Event) -> None:
         await asyncio.sleep(KNOCKS.seconds_after(failures, random.uniform))
 
 
+@contextlib.asynccontextmanager
+async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncIterator[Redis]:
+    """The tasks in Redis, from which old results are removed for as long as the block runs."""
+    client, reached = connect(config.queue, environment), asyncio.Event()
+    store = TaskStore(client, config.queue)
+    growth = Growth(client, store.keys.events)
+    if config.queue.url is None:
+        reached.set()
+    beside = [
+        asyncio.create_task(forget_ended(store)),
+        asyncio.create_task(growth.follow()),
+        asyncio.create_task(reach(store, reached)),
+    ]
+    yield Redis(store=store, growth=growth, reached=reached)
+    for task in beside:
+        task.cancel()
+    await store.close()
+
+
 async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight end.
 
@@ -120,25 +155,16 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     told_to_stop, stopping = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    client = connect(config.queue, environment)
-    store = TaskStore(client, config.queue)
-    sources = Sources(
-        monotonic_seconds=time.monotonic,
-        wall_ms=lambda: time.time_ns() // 1_000_000,
-        random_bits=secrets.randbits,
-    )
-    service, metrics = TaskService(store, config, sources), GatewayMetrics()
-    growth = Growth(client, store.keys.events)
-    forgetting, following = asyncio.create_task(forget_ended(store)), asyncio.create_task(growth.follow())
-    reached = asyncio.Event()
-    if config.queue.url is None:
-        reached.set()
-    reaching = asyncio.create_task(reach(store, reached))
-    async with authentication(config, environment) as authenticator, certificate(config) as served:
+    async with (
+        redis(config, environment) as held,
+        authentication(config, environment) as authenticator,
+        certificate(config) as served,
+    ):
+        service, metrics = TaskService(held.store, config, SOURCES), GatewayMetrics()
         api = TaskAPI(
             service=service,
-            store=store,
-            growth=growth,
+            store=held.store,
+            growth=held.growth,
             authenticator=authenticator,
             max_body_bytes=config.max_body_bytes,
             stopping=stopping,
@@ -147,7 +173,9 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         status = status_application(
             service,
             metrics,
-            ready=lambda: reached.is_set() and not told_to_stop.is_set() and (not served or served.usable),
+            ready=lambda: (
+                held.reached.is_set() and not told_to_stop.is_set() and (not served or served.usable)
+            ),
             certificate_problem=lambda: served.problem if served else None,
         )
         tls = served.context if served else None
@@ -159,11 +187,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             await told_to_stop.wait()
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()
-            growth.wake_all()
-    forgetting.cancel()
-    following.cancel()
-    reaching.cancel()
-    await store.close()
+            held.growth.wake_all()
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Computes the fleet's figures from what there is now, and the counts per minute of the last hour; pure.
 
-Durations are counted in ticks (see the prelude of the scripts): tick n ends at 50 ms · 2^(n/4). A percentile
-is interpolated inside its tick, so it is exact to a few percent at any rate of tasks.
+Durations are counted in ticks (contract/durations.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,11 +9,9 @@ from typing import Final
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.redis_facts import MIB, RedisFacts
 from flotilla_runtime.agent.tasks import StoreFigures
-from flotilla_runtime.contract import FleetStatus, ModelDemand
+from flotilla_runtime.contract import FleetStatus, ModelDemand, percentile
 
 WINDOW_MINUTES: Final = 60
-SMALLEST_TICK_SECONDS: Final = 0.05
-TICKS_PER_DOUBLING: Final = 4
 MODEL: Final = "Model/"  # begins the names of parts that are models
 
 
@@ -53,6 +50,7 @@ def fleet_status(
         p50_seconds=percentile(took, 0.5),
         p95_seconds=percentile(took, 0.95),
         wait_p95_seconds=percentile(waited, 0.95),
+        took_ticks=took,
         busy_seconds={part: milliseconds / 1000 for part, milliseconds in _under(total, "busy:").items()},
         models={
             model: model_demand(model, now, total, sum(ended.values()))
@@ -77,20 +75,6 @@ def model_demand(model: str, now: StoreFigures, total: Mapping[str, int], ended:
         calls_per_task=made / ended if ended and made else None,
         seconds_per_call=total.get(f"busy:{MODEL}{model}", 0) / 1000 / made if made else None,
     )
-
-
-def percentile(ticks: Mapping[str, int], share: float) -> float | None:
-    """The duration in seconds that this share of the tasks did not exceed; None without tasks."""
-    count = sum(ticks.values())
-    if not count:
-        return None
-    wanted, below = share * count, 0
-    for tick, tasks in sorted((int(tick), tasks) for tick, tasks in ticks.items()):
-        if below + tasks >= wanted:
-            inside = (wanted - below) / tasks
-            return float(SMALLEST_TICK_SECONDS * 2 ** ((tick - 1 + inside) / TICKS_PER_DOUBLING))
-        below += tasks
-    return None
 
 
 def _under(total: Mapping[str, int], prefix: str) -> dict[str, int]:

@@ -9,11 +9,13 @@ when it begins with the document.
 import asyncio
 import math
 import resource
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path, PurePosixPath
 
 from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
@@ -36,6 +38,7 @@ PARSERS: Mapping[str, Parser] = {
 BYTES_PER_MIB = 1024 * 1024
 MOST_MEMORY_BYTES = 2 * 1024 * BYTES_PER_MIB
 SIGN_OF_REFUSED_MEMORY = 0.8  # of the limit; some libraries only say that they failed when they get no more
+MORE_MEMORY = "raise the memory limit of spec.build.resources, of which it gets half, or split the document"
 TIMEOUT_SECONDS = 120.0  # a page takes milliseconds; a parser that takes this long is considered stuck
 
 
@@ -53,8 +56,7 @@ def parse(content: bytes, path: str) -> ParsedDocument:
             raise DocumentError(
                 DocumentReason.PARSER_OUT_OF_MEMORY,
                 f"the parser had {peak // BYTES_PER_MIB} MiB of memory when it was refused more, and may "
-                f"have {limit // BYTES_PER_MIB} MiB; raise the memory limit of spec.build.resources, of "
-                "which it gets half, or split the document",
+                f"have {limit // BYTES_PER_MIB} MiB; {MORE_MEMORY}",
             ) from None
         raise DocumentError(DocumentReason.BROKEN, f"the parser failed: {error!r}") from error
 
@@ -92,6 +94,21 @@ def _peak_bytes() -> int:
     return int(kibibytes) * 1024
 
 
+def _crash(exit_codes: Sequence[int | None], limit_bytes: int) -> DocumentError:
+    """What a child that ended by itself says of its document.
+
+    The PDF library aborts when it is refused memory; its checks and wild pointers end with other signals. The
+    C library aborts too when it finds its heap destroyed, which looks the same and is rare.
+    """
+    if -signal.SIGABRT in exit_codes:
+        return DocumentError(
+            DocumentReason.PARSER_OUT_OF_MEMORY,
+            "the parser aborted, as its library does when it is refused memory, and may have "
+            f"{limit_bytes // BYTES_PER_MIB} MiB; {MORE_MEMORY}",
+        )
+    return DocumentError(DocumentReason.PARSER_CRASHED, "the parser crashed on this document")
+
+
 class ParserProcess:
     """Runs `parse` in a child process, which is replaced when it crashes or takes too long."""
 
@@ -122,6 +139,7 @@ class ParserProcess:
 
     async def _parse_alone(self, content: bytes, path: str) -> ParsedDocument:
         future: Future[ParsedDocument] = self._pool.submit(self._parser, content, path)
+        children = self._children()
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_seconds)
         except TimeoutError:
@@ -135,11 +153,11 @@ class ParserProcess:
             raise
         except BrokenProcessPool:
             self._replace()
-            raise DocumentError(
-                DocumentReason.PARSER_CRASHED,
-                "the parser crashed on this document; a library may have been refused more memory than "
-                f"{self._memory_bytes // BYTES_PER_MIB} MiB",
-            ) from None
+            raise _crash([child.exitcode for child in children], self._memory_bytes) from None
+
+    def _children(self) -> list[BaseProcess]:
+        """The child, once it has begun."""
+        return list((self._pool._processes or {}).values())
 
     def _replace(self) -> None:
         self.close()
@@ -147,7 +165,6 @@ class ParserProcess:
 
     def close(self) -> None:
         """Kill the child, whatever it is doing."""
-        children = list((self._pool._processes or {}).values())
-        for child in children:
+        for child in self._children():
             child.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)

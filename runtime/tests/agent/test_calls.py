@@ -153,9 +153,22 @@ async def test_a_prompt_that_the_model_finds_too_long_is_told_apart() -> None:
 
 
 async def test_an_index_gives_passages_and_its_generation() -> None:
-    reply = await caller(lambda _: httpx.Response(200, json=PASSAGES)).make(look(), SESSION)
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert request.headers["X-Flotilla-Tenant"] == "ann"
+        return httpx.Response(200, json=PASSAGES)
+
+    reply = await caller(handler).make(look(), SESSION)
     assert (reply.outcome, reply.generation) == (CallOutcome.SUCCEEDED, "g-1")
     assert reply.value == PASSAGES["passages"]
+
+
+async def test_a_tenant_of_any_name_goes_along() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert request.headers["X-Flotilla-Tenant"] == "J%C3%BCrgen%0D%0AX-Evil%3A%201"
+        return httpx.Response(200, json=PASSAGES)
+
+    session = replace(SESSION, tenant="Jürgen\r\nX-Evil: 1")
+    assert (await caller(handler).make(look(), session)).outcome is CallOutcome.SUCCEEDED
 
 
 async def test_a_long_question_is_cut_for_the_index() -> None:

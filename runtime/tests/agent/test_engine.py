@@ -221,6 +221,29 @@ async def test_a_tree_that_would_be_too_large_is_refused(limits: dict[str, int],
     assert (finish.reason, says in finish.message) == (EndReason.INVALID, True)
 
 
+async def test_a_task_whose_children_take_all_places_is_suspended_until_one_ends() -> None:
+    async def parent(ctx: Context, task: Task) -> Any:
+        if task.input != "go":
+            return task.input.upper()
+
+        async def part(name: str) -> Any:
+            with ctx.scope(name):
+                return await ctx.spawn(name)
+
+        async with asyncio.TaskGroup() as group:
+            parts = [group.create_task(part(name)) for name in "abc"]
+        return [part.result() for part in parts]
+
+    store, program = new_task(max_fan_out=1), program_of(parent)
+    for _ in range(3):
+        assert await run(store, program, ScriptedCalls()) is RunOutcome.SUSPENDED
+        (child,) = waits(store).children
+        assert await run(store, program, ScriptedCalls(), child) is RunOutcome.ENDED
+    assert await run(store, program, ScriptedCalls()) is RunOutcome.ENDED
+    assert store.tasks["t1"].finish is not None
+    assert store.tasks["t1"].finish.result == ["A", "B", "C"]
+
+
 # Effects
 
 
@@ -379,6 +402,24 @@ async def test_a_limit_that_nothing_can_change_is_an_error_that_the_agent_can_ha
     calls = ScriptedCalls(reserved_tokens=100)
     assert (await ended(thrifty, calls=calls, max_tokens=200)).result == [3, "maxTokens", 200]
     assert (await ended(thrifty, max_steps=2)).result == [2, "maxSteps", 2]
+
+
+async def test_a_call_that_was_refused_is_refused_in_every_replay_although_there_is_room_by_then() -> None:
+    async def thrifty(ctx: Context, task: Task) -> Any:
+        try:
+            await ctx.llm("much")
+        except LimitReachedError as problem:
+            await ctx.sleep(3600)
+            return [str(problem.limit), problem.refusal.wanted]
+
+    store, program = new_task(max_tokens=100), program_of(thrifty)
+    assert await run(store, program, ScriptedCalls(reserved_tokens=101)) is RunOutcome.SUSPENDED
+    store.now_ms += HOUR_MS
+    calls = ScriptedCalls(reserved_tokens=1)
+    assert await run(store, program, calls) is RunOutcome.ENDED
+    assert store.tasks["t1"].finish is not None
+    assert (store.tasks["t1"].finish.result, calls.made) == (["maxTokens", 101], [])
+    assert store.tasks["t1"].tree.used.steps == 0
 
 
 @pytest.mark.parametrize(
@@ -579,11 +620,18 @@ async def test_a_call_that_its_agent_gives_up_is_given_up_in_every_replay() -> N
 async def test_failures_are_errors_that_the_agent_can_handle() -> None:
     async def careful(ctx: Context, task: Task) -> list[str]:
         problems = []
-        for call in (ctx.llm("why?"), ctx.tool("look"), ctx.tool("gone"), ctx.tool("look", {"x": 1})):
+        for call in (
+            ctx.llm("why?"),
+            ctx.tool("look"),
+            ctx.tool("gone"),
+            ctx.tool("look", {"x": 1}),
+            ctx.tool("look", {"x": "x" * 2**19}),
+            ctx.tool("look", {"x": object()}),
+        ):
             try:
                 await call
             except (ModelFailedError, ToolFailedError) as problem:
-                problems.append(f"{problem.outcome} {problem}")
+                problems.append(f"{problem.outcome} {problem}"[:90])
         return problems
 
     closed = {"type": "object", "additionalProperties": False}
@@ -594,6 +642,8 @@ async def test_failures_are_errors_that_the_agent_can_handle() -> None:
         "TimedOut look: 503",
         "Invalid gone: there is no tool gone",
         "Invalid look: $: Additional properties are not allowed ('x' was unexpected)",
+        "Invalid look: what is given to look has 524297 bytes, and at most 262144 are stored",
+        "Invalid look: what is given to look cannot be written as JSON: Unable to serialize unknown",
     ]
     assert calls.made == ["llm/Default", "tool/look"], "what is wrong is not called"
 

@@ -16,6 +16,7 @@ from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import CallKind, Claimed, EndReason, HandedOver, TaskStatus
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
+from flotilla_runtime.contract import Priority
 
 pytestmark = pytest.mark.services
 
@@ -259,7 +260,7 @@ async def test_one_of_busy_workers_takes_no_more_until_it_is_empty_for_a_suspect
     await running(store, task("busy2"), "w2")
     leases.lose("w0")
     assert await store.claim("w1", 9) == [], "found, but it must be alone"
-    leases.redis.zincrby(f"{store.keys.prefix}apart:", -1.01 * LEASE_SECONDS * 1000, "suspect")
+    leases.redis.zincrby(store.keys.waiting(Priority.INTERACTIVE), -1010 * LEASE_SECONDS, "suspect")
     assert await store.claim("w1", 9) == [], "it has waited for a lease, so this worker empties"
     await store.submit(task("new"))
     assert await store.claim("w1", 9) == []

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import (
+    TLS_FILE,
+    TLS_KEY_FILE,
     Effect,
     HttpEndpoint,
     HttpMethod,
@@ -37,6 +40,7 @@ from flotilla_runtime.contract import (
     WorkerConfig,
 )
 from free_ports import free_ports
+from router_support.certificates import write_pair
 from router_support.waiting import until_told
 
 MODULE = "agent_support.functions"
@@ -82,6 +86,8 @@ class Server:
             case "drops":
                 assert request.transport is not None
                 request.transport.abort()
+            case "charset":
+                return web.Response(body=b"x", headers={"Content-Type": "text/plain; charset=no-such"})
             case "packed":
                 return web.Response(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
             case "endless":
@@ -204,6 +210,7 @@ async def test_a_secret_that_is_missing_is_a_failure(server: Server, tmp_path: P
         pytest.param("drops", CallOutcome.FAILED, "ServerDisconnectedError", id="it hangs up"),
         pytest.param("wrong", CallOutcome.FAILED, "is called JSON and is none", id="broken JSON"),
         pytest.param("nan", CallOutcome.FAILED, "is called JSON and is none", id="not a number"),
+        pytest.param("charset", CallOutcome.FAILED, "unknown encoding: no-such", id="an unknown charset"),
         pytest.param("packed", CallOutcome.FAILED, "is compressed", id="a compressed answer"),
         pytest.param("endless", CallOutcome.FAILED, "more than maxResultKiB (256 KiB)", id="100 MB"),
     ],
@@ -244,6 +251,18 @@ async def test_an_unsafe_call_that_found_no_connection_is_tried_again() -> None:
     reply = await called(over_http("http://127.0.0.1:9/x"))
     assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 3)
     assert "no connection to 127.0.0.1" in (reply.problem or "")
+
+
+async def test_a_server_with_a_certificate_of_its_own_making_is_not_trusted(tmp_path: Path) -> None:
+    write_pair(tmp_path, name="localhost")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / TLS_FILE, tmp_path / TLS_KEY_FILE)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    reply = await called(over_http(f"https://localhost:{port}/pay"))
+    server.close()
+    assert reply.outcome is CallOutcome.FAILED
+    assert "the certificate of localhost is not trusted" in (reply.problem or ""), reply.problem
 
 
 async def test_a_tool_keeps_no_cookies(server: Server) -> None:

@@ -77,7 +77,7 @@ def told(manifests: list[dict[str, Any]], url: str) -> tuple[QueueConfig, dict[s
 def queue_of(fleet: Any, url: str) -> QueueConfig:
     """The queue of gateway and workers alike; their processes get the variables that their pods would get."""
     wiring = workloads.Wiring()
-    queue, fleet.environment = told(workloads.gateway_manifests(OWNER, SPEC, wiring, IMAGES), url)
+    queue, fleet.environment = told(workloads.gateway_manifests(OWNER, SPEC, wiring, IMAGES, "7f3a"), url)
     assert told(workloads.worker_manifests(OWNER, SPEC, wiring, IMAGES, 1), url) == (queue, fleet.environment)
     return queue
 

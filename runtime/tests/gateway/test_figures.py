@@ -11,8 +11,15 @@ from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.redis_facts import RedisFacts
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import StoreFigures
-from flotilla_runtime.contract import FleetStatus, ModelDemand, QueueConfig, RevisionTasks, StoreProblem
-from flotilla_runtime.gateway.figures import fleet_status, percentile
+from flotilla_runtime.contract import (
+    FleetStatus,
+    ModelDemand,
+    QueueConfig,
+    RevisionTasks,
+    StoreProblem,
+    percentile,
+)
+from flotilla_runtime.gateway.figures import fleet_status
 
 NOBODY_ASKED = RedisFacts.of({}, None)
 EMPTY = StoreFigures(

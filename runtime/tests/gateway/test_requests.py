@@ -15,12 +15,11 @@ from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.journal import WaitKind
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
-from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits, percentile
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.events import place_after
-from flotilla_runtime.gateway.figures import percentile
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted

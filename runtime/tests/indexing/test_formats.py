@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import zlib
 from collections.abc import Iterator
 
 import pypdfium2
@@ -35,8 +36,8 @@ PAGE = b"""<?xml version="1.0" encoding="UTF-8"?>
 </div><script>alert(1)</script></body></html>"""
 
 
-def pdf(pages: int, *, encryption: bytes = b"") -> bytes:
-    """A PDF whose pages say which they are; `encryption` is of its trailer."""
+def pdf(pages: int, *, encryption: bytes = b"", compressed: bytes | None = None) -> bytes:
+    """A PDF whose pages say which they are, or show what is `compressed`; `encryption` is of its trailer."""
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Count %d/Kids[%s]>>"
@@ -49,7 +50,8 @@ def pdf(pages: int, *, encryption: bytes = b"") -> bytes:
             b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>"
             b"/Contents %d 0 R>>" % (5 + 2 * number)
         )
-        objects.append(b"<</Length %d>>stream\n%s\nendstream" % (len(text), text))
+        stream, filtered = (text, b"") if compressed is None else (compressed, b"/Filter/FlateDecode")
+        objects.append(b"<</Length %d%s>>stream\n%s\nendstream" % (len(stream), filtered, stream))
     body, offsets = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
         offsets.append(len(body))
@@ -67,6 +69,12 @@ def pdf(pages: int, *, encryption: bytes = b"") -> bytes:
             len(body),
         )
     )
+
+
+def pdf_bomb(piece: bytes, times: int) -> bytes:
+    """A small PDF with a page that expands to so many pieces."""
+    packer = zlib.compressobj(9)
+    return pdf(1, compressed=b"".join(packer.compress(piece) for _ in range(times)) + packer.flush())
 
 
 # The password is neither empty nor known to anybody: no key gives this /U.
@@ -257,6 +265,8 @@ class ShortOfHanging(ParserProcess):
         pytest.param("bomb.html", b"<i>" * 5_000_000, NO_MEMORY, id="elements in elements"),
         pytest.param("bomb.html", b"<p>a</p>" * 2_500_000, NO_MEMORY, id="many elements"),
         pytest.param("bomb.md", b"- a\n" * 3_000_000, NO_MEMORY, id="a long list"),
+        pytest.param("bomb.pdf", pdf_bomb(b"\0" * MIB, 600), NO_MEMORY, id="a stream of a PDF"),
+        pytest.param("bomb.pdf", pdf_bomb(b"0 0 m 1 1 l " * 80_000, 200), NO_MEMORY, id="the lines of a PDF"),
     ],
 )
 async def test_a_document_that_needs_more_memory_than_its_parser_has_costs_itself_alone(
@@ -291,6 +301,7 @@ def test_the_memory_of_the_parser(pod_limit_mib: int | None, parser_mib: int) ->
 OUTCOMES = {
     "before": None,
     "crash": DocumentReason.PARSER_CRASHED,
+    "abort": DocumentReason.PARSER_OUT_OF_MEMORY,
     "between": None,
     "hang": DocumentReason.PARSER_TIMED_OUT,
     "last": None,

@@ -71,7 +71,7 @@ async def test_a_body_that_does_not_arrive_is_refused_with_a_problem(
     config = RetrieverConfig(index="handbook", milvus=MilvusConnection(uri="http://milvus"), alias="handbook")
     retriever = RetrieverApplication(config, cast("Retriever", Queries()), cast("Generations", None))
     answer = await retriever.retrieve(arriving(parts))
-    assert (answer.status_code, json.loads(answer.body)["code"]) == (status, code)
+    assert (answer.status_code, json.loads(bytes(answer.body))["code"]) == (status, code)
 
 
 def test_every_metric_is_on_the_page() -> None:

@@ -1,23 +1,27 @@
 """Turns a decision about a fleet into writes, in the order in which they are needed.
 
-redis     the first password, the claim and the server. With a Redis of the user's, the managed one is deleted
+redis     the first passwords, the claim and the server. With a Redis of the user's, the managed one goes
 gateway   its objects
-workers   their objects, as many pods as are wanted
-password  a password that replaces a lost one, after everything that had the lost one
+workers   the costs of deleting their pods, where there are to be fewer; their objects, as many pods as are
+          wanted. The settings of an older revision are nowhere but in its own objects, so these are only
+          scaled and deleted
+password  passwords that replace lost ones, after everything that had the lost ones
 """
 
 import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
-from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.objects import deletion_cost
+from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -27,6 +31,7 @@ from flotilla_operator.objects.resources import (
     ObjectRef,
 )
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet.worker_pods import costs_to_write
 from flotilla_operator.workloads.pod_options import field_refused
 
 PASSWORD_BYTES = 32
@@ -49,10 +54,8 @@ def act(observed: Observed, decision: Decision | None, make_password: Callable[[
 
 def _writes(observed: Observed, decision: Decision, make_password: Callable[[], str]) -> Iterable[Write]:
     owner, spec, images, wiring = observed.owner, observed.spec, observed.images, observed.wiring
-    password = []
-    if decision.password.is_made:
-        password = [Create(manifest=workloads.password_secret(owner, make_password()))]
-    first = password if decision.password.reason is PasswordReason.FIRST else []
+    passwords = [Create(manifest=_secret(owner, one, make_password)) for one in decision.password.made]
+    first = passwords if decision.password.reason is PasswordReason.FIRST else []
     needs = frozenset(SECRETS.ref_to(one.manifest) for one in first)
     apply = partial(_apply, password_made=decision.password.recorded, needs=needs)
     if spec.queue.redis.mode is RedisMode.MANAGED:
@@ -63,16 +66,27 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
     else:
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
-        manifests = workloads.gateway_manifests(owner, spec, wiring, images)
+        revision = decision.rollout.revision
+        manifests = workloads.gateway_manifests(owner, spec, wiring, images, revision)
         yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in manifests)
+    yield from _deletion_costs(observed, decision)
     if decision.workers is PartReason.WRITTEN:
-        replicas = decision.worker_pods.wanted
-        manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas)
+        replicas, adopted = decision.worker_pods.newest.wanted, decision.rollout.adopted
+        manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas, adopted)
         yield from (apply(one, "spec.workers.pod", spec.workers.pod) for one in manifests)
+    yield from _older_revisions(decision)
     # Created last. After a crash before this write the password is still missing, so the restarts are decided
     # again; after this write no pod with the old password is left out.
     if decision.password.reason is PasswordReason.LOST:
-        yield from password
+        yield from passwords
+
+
+def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str]) -> Manifest:
+    match secret:
+        case RedisSecret.PASSWORD:
+            return workloads.password_secret(owner, make_password())
+        case RedisSecret.USERS:
+            return workloads.users_secret(owner, {user: make_password() for user in workloads.REDIS_USERS})
 
 
 def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
@@ -105,6 +119,34 @@ def _without_redis(observed: Observed) -> Iterable[Write]:
         ours = live.name == name and live.controller_uid == observed.owner.uid
         if ours and live.kind != PERSISTENT_VOLUME_CLAIMS.kind:
             yield Delete(ref=live.ref, uid=live.uid)
+
+
+def _deletion_costs(observed: Observed, decision: Decision) -> Iterable[Write]:
+    """Before there are fewer workers: how many tasks each one holds, so that those with fewer go first."""
+    if observed.figures is None:
+        return
+    path = f"/metadata/annotations/{deletion_cost.ANNOTATION.replace('/', '~1')}"
+    for revision, wanted in decision.worker_pods.shares:
+        workers = observed.workers.get(revision)
+        if workers is None or not 0 < wanted < workers.deployment.replicas:
+            continue
+        for pod, cost in costs_to_write(workers.pods, observed.figures.workers):
+            operations = [{"op": "add", "path": path, "value": cost}]
+            yield JsonPatch(ref=pod.ref, uid=pod.uid, operations=operations)
+
+
+def _older_revisions(decision: Decision) -> Iterable[Write]:
+    """The number of each older revision's workers, and the end of those that are needed no more."""
+    for one in decision.rollout.older:
+        deployment = one.workers.deployment
+        wanted = decision.worker_pods.older.get(one.revision)
+        if one.goes:
+            yield Delete(ref=deployment.ref, uid=deployment.uid)
+            if (config_map := one.workers.config_map) is not None:
+                yield Delete(ref=config_map.ref, uid=config_map.uid)
+        elif wanted is not None and wanted != deployment.replicas:
+            operations = [{"op": "replace", "path": "/spec/replicas", "value": wanted}]
+            yield JsonPatch(ref=deployment.ref, uid=deployment.uid, operations=operations)
 
 
 def _apply(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flotilla_operator.api.agent_fleet import FleetModel
+from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 
 UNSTATED_CONTEXT_TOKENS = 4096

@@ -7,26 +7,32 @@ claim     Follows the deletion policy.
 redis     Its pod is not replaced while a class that the new one names is missing.
 gateway   Always, unless Redis cannot be used or its certificate is missing: it accepts tasks while models and
           indexes are not ready yet.
-workers   Once every model and every index is known: as many as the tasks need.
-look      Soon while a secret is missing: secrets are not watched.
+rollout   What becomes of the workers of older revisions.
+workers   Once every model and every index is known: as many as the tasks of each revision need.
+look      Soon while a secret is missing, because secrets are not watched, and while workers of an older
+          revision are not ready. At the next deadline of a revision.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.api.parts import DeletionPolicy
-from flotilla_operator.autoscaling import workers as autoscaling
-from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, WorkersDecision, WorkerSignals
+from flotilla_operator.autoscaling.revisions import Older, RevisionsDecision, decide_revisions
+from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, WorkerSignals
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.password import PasswordDecision, password_decision
+from flotilla_operator.controllers.agent_fleet.rollout import Rollout, RolloutFacts, rollout_of, tasks_of
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.claims import ClaimReason, claim_reason
 from flotilla_operator.controllers.secret_reader import LOOK_FOUND_SECONDS, LOOK_MISSING_SECONDS
-from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS
+from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
+
+LOOK_UNREADY_SECONDS = 10.0
 
 
 class PartReason(StrEnum):
@@ -43,6 +49,8 @@ class LookReason(StrEnum):
     """What decides when the fleet is looked at again."""
 
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - no secret
+    WORKERS_UNREADY = "WorkersUnready"  # a pod that starts or fails tells no more when its tasks must go over
+    REVISION_ENDS = "RevisionEnds"
     SETTLED = "Settled"
 
 
@@ -56,8 +64,10 @@ class Decision:
     redis: PartReason
     gateway: PartReason
     workers: PartReason
-    worker_pods: WorkersDecision
+    rollout: Rollout
+    worker_pods: RevisionsDecision
     look: LookReason
+    deadline_seconds: float | None
     memory: FleetMemory
 
     @property
@@ -65,6 +75,10 @@ class Decision:
         match self.look:
             case LookReason.SECRET_MISSING:
                 return LOOK_MISSING_SECONDS
+            case LookReason.WORKERS_UNREADY:
+                return LOOK_UNREADY_SECONDS
+            case LookReason.REVISION_ENDS:
+                return min(LOOK_FOUND_SECONDS, self.deadline_seconds or 0.0)
             case LookReason.SETTLED:
                 return LOOK_FOUND_SECONDS
 
@@ -74,6 +88,8 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
     if observed.deleted:
         return None
     password = password_decision(observed, now)
+    rollout = rollout_of(_rollout_facts(observed), now)
+    ends = [(one.until - now).total_seconds() for one in rollout.kept]
     return Decision(
         paused=observed.spec.paused,
         password=password,
@@ -81,8 +97,10 @@ def decide(observed: Observed, now: datetime) -> Decision | None:
         redis=PartReason.CLASS_MISSING if observed.missing.queue else PartReason.WRITTEN,
         gateway=_gateway(observed),
         workers=PartReason.WRITTEN if observed.wiring.complete else PartReason.NOT_WIRED,
-        worker_pods=_worker_pods(observed, now),
-        look=_look(observed),
+        rollout=rollout,
+        worker_pods=_worker_pods(observed, rollout, now),
+        look=_look(observed, rollout),
+        deadline_seconds=max(0.0, min(ends)) if ends else None,
         memory=FleetMemory(password=password.seen),
     )
 
@@ -102,14 +120,35 @@ def _gateway(observed: Observed) -> PartReason:
     return PartReason.CERTIFICATE_MISSING if observed.missing.certificate else PartReason.WRITTEN
 
 
-def _worker_pods(observed: Observed, now: datetime) -> WorkersDecision:
-    """The last decision of the steering loop, made again if the spec has changed since."""
+def _rollout_facts(observed: Observed) -> RolloutFacts:
+    return RolloutFacts(
+        revision=observed.revision,
+        workers=observed.workers,
+        since=observed.remembered.older_since,
+        figures=observed.figures,
+        deadline_seconds=observed.spec.update.deadline_seconds,
+        gateways_are_new=observed.gateways_are_new,
+        adopted=observed.adopted,
+    )
+
+
+def _worker_pods(observed: Observed, rollout: Rollout, now: datetime) -> RevisionsDecision:
+    """The last decision of the steering loop, made again if the spec or the revisions have changed since."""
     policy, last = policy_of(observed.spec), observed.scaled
-    if last is not None and last.policy == policy:
+    kept = {one.revision for one in rollout.kept}
+    same_spec = last is not None and (last.policy, last.revision) == (policy, rollout.revision)
+    if last is not None and same_spec and set(last.older) == kept:
         return last
-    signals = last.signals if last is not None else None
-    current = current_workers(observed)
-    return autoscaling.decide(signals, policy, WorkerMemory(), current=current, now=now)[0]
+    decision, _ = decide_revisions(
+        signals_of(observed.figures, rollout),
+        policy,
+        WorkerMemory(),
+        revision=rollout.revision,
+        current=current_workers(observed),
+        older=older_of(observed.figures, rollout),
+        now=now,
+    )
+    return decision
 
 
 def policy_of(spec: AgentFleetSpec) -> WorkerPolicy:
@@ -122,17 +161,43 @@ def policy_of(spec: AgentFleetSpec) -> WorkerPolicy:
 
 
 def current_workers(observed: Observed) -> int:
-    """How many workers the Deployment has been told to run; none before it is there."""
-    deployment = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name)
-    return deployment.replicas if deployment is not None else 0
+    """How many workers the Deployment of the revision in force was told to run; none before it is there."""
+    workers = observed.workers.get(observed.revision)
+    return workers.deployment.replicas if workers is not None else 0
 
 
-def signals_of(figures: contract.FleetStatus) -> WorkerSignals:
-    """What the gateway reports, as input of the decision."""
+def older_of(figures: contract.FleetStatus | None, rollout: Rollout) -> Sequence[Older]:
+    """The older revisions whose tasks have workers of their own, the oldest first."""
+    return [
+        Older(
+            revision=one.revision,
+            current=one.workers.deployment.replicas,
+            tasks=busy_tasks(figures, one.revision),
+        )
+        for one in reversed(rollout.kept)
+    ]
+
+
+def busy_tasks(figures: contract.FleetStatus | None, revision: str) -> int | None:
+    """The tasks of a revision that need a worker now; None while nobody says."""
+    found = tasks_of(figures, revision)
+    return None if found is None else found.waiting + found.running
+
+
+def signals_of(figures: contract.FleetStatus | None, rollout: Rollout) -> WorkerSignals | None:
+    """What the workers of the revision in force do: all but the tasks of older ones with own workers."""
+    if figures is None:
+        return None
+    own = [found for one in rollout.kept if (found := tasks_of(figures, one.revision)) is not None]
     return WorkerSignals(
-        waiting=figures.waiting, in_flight=figures.in_flight, unknown_effects=figures.unknown_effects
+        waiting=max(0, figures.waiting - sum(tasks.waiting for tasks in own)),
+        in_flight=max(0, figures.in_flight - sum(tasks.running for tasks in own)),
     )
 
 
-def _look(observed: Observed) -> LookReason:
-    return LookReason.SECRET_MISSING if observed.missing.of_secrets else LookReason.SETTLED
+def _look(observed: Observed, rollout: Rollout) -> LookReason:
+    if observed.missing.of_secrets:
+        return LookReason.SECRET_MISSING
+    if any(pod.unready_since is not None for one in rollout.kept for pod in one.workers.pods):
+        return LookReason.WORKERS_UNREADY
+    return LookReason.REVISION_ENDS if rollout.kept else LookReason.SETTLED

@@ -5,42 +5,38 @@ because it may appear without an edit of the fleet. A missing secret or a model 
 Stalled: a person must act.
 """
 
-from dataclasses import dataclass
-
-from flotilla_operator.api.agent_fleet import AgentFleetSpec, RedisMode
+from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_TOKENS
-from flotilla_operator.controllers.agent_fleet.decide import Decision
-from flotilla_operator.controllers.agent_fleet.password import PasswordReason
+from flotilla_operator.controllers.agent_fleet.facts import Facts
+from flotilla_operator.controllers.agent_fleet.figures import bottleneck, completed_tasks, judged_tasks
+from flotilla_operator.controllers.agent_fleet.judge_queue import (
+    no_gateway_can_say,
+    nothing_limits_submissions,
+    our_redis_is_not_ready,
+    redis_takes_tasks,
+    the_password_was_lost,
+    the_queue_lacks_what_it_names,
+    their_redis_does_not_answer,
+    their_redis_is_unfit,
+)
+from flotilla_operator.controllers.agent_fleet.judge_workers import (
+    a_worker_is_ready,
+    gateways_give_an_older_revision,
+    no_revision_is_exchanged,
+    no_worker_is_needed,
+    no_worker_is_ready,
+    older_workers_leave,
+    tasks_of_older_revisions_are_left,
+    the_workers_lack_a_class,
+    workers_fail,
+    workers_lack_an_address,
+)
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
-from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.chains import Chain, Finding, informs, right
 from flotilla_operator.controllers.conditions import SPEC_VALID, Condition, MendedBy, Truth, with_summary
 from flotilla_operator.controllers.ignored_fields import ignored_fields, told_of
 from flotilla_operator.controllers.missing import finding_of
-from flotilla_operator.objects.resources import DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
-from flotilla_operator.workloads import agent_fleet as workloads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The input of the conditions: what was observed, and what was decided."""
-
-    observed: Observed
-    decision: Decision
-
-    @property
-    def managed(self) -> bool:
-        return self.observed.spec.queue.redis.mode is RedisMode.MANAGED
-
-    @property
-    def ready_gateways(self) -> int:
-        name = workloads.gateway(self.observed.owner).name
-        return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
-
-    @property
-    def ready_workers(self) -> int:
-        name = workloads.workers(self.observed.owner).name
-        return self.observed.ready_replicas(DEPLOYMENTS.kind, name)
+from flotilla_runtime import contract
 
 
 def has_unknown_fields(facts: Facts) -> Finding | None:
@@ -89,55 +85,30 @@ def indexes_can_be_searched(facts: Facts) -> Finding:
     return right(Reason.INDEXES_SERVED, f"the agents can search {names}")
 
 
-def the_queue_lacks_what_it_names(facts: Facts) -> Finding | None:
-    """The secret with the URL of the user's Redis is missing, or a class of the managed one's pod."""
-    return finding_of(facts.observed.missing.queue)
+def a_tool_cannot_be_called(facts: Facts) -> Finding | None:
+    """The secret with the headers of a tool is missing, or may not be sent to it."""
+    return finding_of(facts.observed.missing.tools)
 
 
-def the_password_was_lost(facts: Facts) -> Finding | None:
-    """Nobody can read the password of the running Redis any more."""
-    if facts.decision.password.reason is not PasswordReason.LOST:
+def the_image_lacks_a_function(facts: Facts) -> Finding | None:
+    """Workers have ended because `image` does not bring a function of the spec."""
+    workers = facts.observed.workers.get(facts.decision.rollout.revision)
+    pods = [] if workers is None else [pod for pod in workers.pods if pod.lacks_function]
+    if not pods or (workers is not None and workers.has_ready):
         return None
-    message = (
-        f"the Secret {workloads.redis(facts.observed.owner).name}, which holds the password of Redis, was "
-        "lost; the operator makes a new password and restarts Redis, the gateways and the workers with it"
-    )
-    return Finding(reason=Reason.PASSWORD_LOST, message=message)
+    message = f"spec.image lacks a function that the spec names: {pods[0].trouble}"
+    return Finding(reason=Reason.FUNCTION_MISSING, message=message, mended_by=MendedBy.PERSON)
 
 
-def our_redis_is_not_ready(facts: Facts) -> Finding | None:
-    """The pod of the managed Redis has not started, often because its claim waits."""
-    observed, name = facts.observed, workloads.redis(facts.observed.owner).name
-    if not facts.managed or observed.ready_replicas(STATEFUL_SETS.kind, name):
-        return None
-    claim = observed.part(PERSISTENT_VOLUME_CLAIMS.kind, name)
-    phase = (claim.phase if claim is not None else None) or "Pending"
-    message = f"the pod of StatefulSet {name} is not ready; its PersistentVolumeClaim {name} is {phase}"
-    return Finding(reason=Reason.REDIS_STARTING, message=message)
+def names_no_tool(facts: Facts) -> Finding | None:
+    """A fleet needs no tool."""
+    return None if facts.observed.spec.tools else right(Reason.NO_TOOLS, "spec.tools names no tool")
 
 
-def no_gateway_can_say(facts: Facts) -> Finding | None:
-    """Only a gateway knows whether the user's Redis answers."""
-    if facts.managed or facts.observed.figures is not None or facts.ready_gateways:
-        return None
-    message = "no gateway pod is ready yet; a ready gateway reports whether Redis answers"
-    return Finding(reason=Reason.REDIS_STARTING, message=message)
-
-
-def their_redis_does_not_answer(facts: Facts) -> Finding | None:
-    """Gateways run, and none reports the figures that it reads from the user's Redis."""
-    if facts.managed or facts.observed.figures is not None:
-        return None
-    message = (
-        "no gateway reports that Redis answers; check the URL in the Secret of "
-        "spec.queue.redis.urlSecretRef, and see the logs of the gateway pods"
-    )
-    return Finding(reason=Reason.REDIS_UNREACHABLE, message=message)
-
-
-def redis_takes_tasks(facts: Facts) -> Finding:
-    """Redis can hold the fleet's tasks."""
-    return right(Reason.REDIS_AVAILABLE)
+def tools_can_be_called(facts: Facts) -> Finding:
+    """The agents can call every tool of the spec."""
+    names = ", ".join(tool.name for tool in facts.observed.spec.tools)
+    return right(Reason.TOOLS_AVAILABLE, f"the agents can call {names}")
 
 
 def the_gateway_lacks_what_it_names(facts: Facts) -> Finding | None:
@@ -170,40 +141,57 @@ def a_gateway_is_ready(facts: Facts) -> Finding:
     return right(Reason.GATEWAY_AVAILABLE, _gateways(facts))
 
 
-def the_workers_lack_a_class(facts: Facts) -> Finding | None:
-    """A class of the workers' pods is missing."""
-    return finding_of(facts.observed.missing.workers)
-
-
-def workers_lack_an_address(facts: Facts) -> Finding | None:
-    """Workers were never made, because they would not know what to call."""
-    observed = facts.observed
-    made = observed.part(DEPLOYMENTS.kind, workloads.workers(observed.owner).name) is not None
-    if observed.wiring.complete or made:
+def nobody_says_how_long_tasks_take(facts: Facts) -> Finding | None:
+    """No gateway reports figures."""
+    if facts.observed.figures is not None:
         return None
-    message = (
-        "the workers start once every model and every index has an address and the queue can be used; "
-        "see ModelsReady, IndexesReady and QueueReady"
+    return informs(Truth.UNKNOWN, Reason.NO_FIGURES, f"no gateway reports whether {_promise(facts)}")
+
+
+def no_task_has_ended(facts: Facts) -> Finding | None:
+    """There is nothing to judge."""
+    figures = facts.observed.figures
+    assert figures is not None
+    if judged_tasks(figures):
+        return None
+    return informs(Truth.UNKNOWN, Reason.NO_TASKS, "no task has ended in the last hour")
+
+
+def _promise(facts: Facts) -> str:
+    slo = facts.observed.spec.slo
+    assert slo is not None
+    return (
+        f"{slo.percentile:g} % of the tasks take at most {slo.task_seconds:g} s, and "
+        f"{100 * slo.success_rate:g} % succeed"
     )
-    return Finding(reason=Reason.WAITS_FOR_MODELS_AND_INDEXES, message=message)
 
 
-def no_worker_is_needed(facts: Facts) -> Finding | None:
-    """There is no task."""
-    needed = facts.decision.worker_pods.wanted
-    return None if needed else right(Reason.NO_TASKS, "no worker is needed now")
-
-
-def no_worker_is_ready(facts: Facts) -> Finding | None:
-    """Workers are needed and none runs."""
-    if facts.ready_workers:
+def tasks_miss_the_slo(facts: Facts) -> Finding | None:
+    """Tasks of the last hour took too long, or too many of them failed."""
+    figures, slo = facts.observed.figures, facts.observed.spec.slo
+    assert figures is not None
+    assert slo is not None
+    missed = []
+    took = contract.percentile(figures.took_ticks, slo.percentile / 100)
+    if took is not None and took > slo.task_seconds:
+        missed.append(
+            f"{slo.percentile:g} % of the tasks of the last hour took up to {took:.3g} s, and "
+            f"spec.slo.taskSeconds is {slo.task_seconds:g}"
+        )
+    rate = completed_tasks(figures) / judged_tasks(figures)
+    if rate < slo.success_rate:
+        missed.append(
+            f"{100 * rate:.3g} % of them succeeded, and spec.slo.successRate is {slo.success_rate:g}"
+        )
+    if not missed:
         return None
-    return Finding(reason=Reason.WORKERS_STARTING, message=_workers(facts))
+    where = bottleneck(figures, facts.observed.spec)
+    return informs(Truth.FALSE, Reason.SLO_MISSED, f"{'; '.join(missed)}; status.bottleneck is {where}")
 
 
-def a_worker_is_ready(facts: Facts) -> Finding:
-    """At least one worker runs tasks."""
-    return right(Reason.WORKERS_AVAILABLE, _workers(facts))
+def tasks_keep_the_slo(facts: Facts) -> Finding:
+    """Tasks of the last hour were fast enough, and enough of them succeeded."""
+    return informs(Truth.TRUE, Reason.SLO_KEPT, f"{_promise(facts)}, over the last hour")
 
 
 def is_paused(facts: Facts) -> Finding:
@@ -223,6 +211,11 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
         otherwise=indexes_can_be_searched,
     ),
     Chain(
+        type=ConditionType.TOOLS_READY,
+        checks=(a_tool_cannot_be_called, the_image_lacks_a_function, names_no_tool),
+        otherwise=tools_can_be_called,
+    ),
+    Chain(
         type=ConditionType.QUEUE_READY,
         checks=(
             the_queue_lacks_what_it_names,
@@ -230,6 +223,8 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
             our_redis_is_not_ready,
             no_gateway_can_say,
             their_redis_does_not_answer,
+            their_redis_is_unfit,
+            nothing_limits_submissions,
         ),
         otherwise=redis_takes_tasks,
     ),
@@ -248,10 +243,22 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
             the_workers_lack_a_class,
             workers_lack_an_address,
             no_worker_is_needed,
+            workers_fail,
             no_worker_is_ready,
         ),
         otherwise=a_worker_is_ready,
     ),
+    Chain(
+        type=ConditionType.PROGRESSING,
+        checks=(gateways_give_an_older_revision, tasks_of_older_revisions_are_left, older_workers_leave),
+        otherwise=no_revision_is_exchanged,
+    ),
+)
+# Shown only with an SLO.
+MEETING_SLO: Chain[Facts] = Chain(
+    type=ConditionType.MEETING_SLO,
+    checks=(nobody_says_how_long_tasks_take, no_task_has_ended, tasks_miss_the_slo),
+    otherwise=tasks_keep_the_slo,
 )
 # Shown only while it is true.
 PAUSED: Chain[Facts] = Chain(type=ConditionType.PAUSED, checks=(), otherwise=is_paused)
@@ -260,6 +267,8 @@ PAUSED: Chain[Facts] = Chain(type=ConditionType.PAUSED, checks=(), otherwise=is_
 def conditions(facts: Facts) -> list[Condition]:
     """All conditions, followed by Ready, Reconciling and Stalled."""
     shown = [chain.condition(facts) for chain in CONDITIONS]
+    if facts.observed.spec.slo is not None:
+        shown.append(MEETING_SLO.condition(facts))
     if facts.decision.paused:
         shown.append(PAUSED.condition(facts))
     return with_summary(shown)
@@ -267,7 +276,3 @@ def conditions(facts: Facts) -> list[Condition]:
 
 def _gateways(facts: Facts) -> str:
     return f"{facts.ready_gateways} of {facts.observed.spec.gateway.replicas} gateway pods are ready"
-
-
-def _workers(facts: Facts) -> str:
-    return f"{facts.ready_workers} of {facts.decision.worker_pods.wanted} workers are ready"

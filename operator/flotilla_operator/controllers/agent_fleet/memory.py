@@ -7,7 +7,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordSeen:
-    """When a fleet's password was last looked for, and since when a running Redis has been without it."""
+    """When a fleet's passwords were last looked for, and since when a running Redis has been without one."""
 
     at: datetime
     missing: bool = False

@@ -1,20 +1,23 @@
 """Gathers the facts about a fleet: its references, its objects, the queue's figures. It decides nothing.
 
-The Secret of a managed Redis is read while Redis is not ready and once per sweep after that, because secrets
-are not watched. A Secret of this name that belongs to another object, such as a deleted fleet of the same
-name, does not count as the password. The operator then tries again until the name is free, and starts nothing
-that needs the password before that.
+The Secrets of a managed Redis are read while Redis is not ready and once per sweep after that, because
+secrets are not watched. A Secret of these names that belongs to another object, such as a deleted fleet of
+the same name, does not count. The operator then tries again until the name is free, and starts nothing that
+needs the password before that.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec, RedisMode
-from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
+from flotilla_operator.api.fleet_queue import RedisMode
+from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.controllers.agent_fleet.memory import Memory, PasswordSeen
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.remembered import remembered
-from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
+from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
 from flotilla_operator.controllers.live_objects import LiveObject, live_object
@@ -30,9 +33,11 @@ from flotilla_operator.objects.resources import (
     SERVICES,
     STATEFUL_SETS,
     Manifest,
+    Resource,
 )
 from flotilla_operator.telemetry.measurements import Answered, Target, newest_first
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet.worker_pods import WorkerPod, worker_pod
 from flotilla_runtime import contract
 
 
@@ -54,7 +59,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     owner, spec = owner_of(manifest), parsed(manifest)
     wiring, missing = await References(manifest, spec, world).look_up()
     remembered_of_fleet = memory.of(owner.uid)
-    password_found = await _password_found(owner, spec, world, remembered_of_fleet.password, now)
+    secrets_found = await _secrets_found(owner, spec, world, remembered_of_fleet.password, now)
     if len(memory.fleets) > len(world.caches.store(AGENT_FLEETS)):
         memory.keep_only(world.caches.store(AGENT_FLEETS).uids())
     # There is no await below this line, so everything that is read from the caches is from one moment.
@@ -73,23 +78,29 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         certificate_problem=certificate_problem_of(answers, spec),
         scaled=world.decisions.last(owner.uid),
         live=_live(owner, world.caches),
-        password_found=password_found,
+        workers=_workers(owner, world.caches),
+        adopted=_adopted(owner, world.caches),
+        secrets_found=secrets_found,
         targets=targets,
     )
 
 
-async def _password_found(
+async def _secrets_found(
     owner: Owner, spec: AgentFleetSpec, world: World, before: PasswordSeen | None, now: datetime
-) -> bool | None:
+) -> frozenset[RedisSecret] | None:
     if spec.queue.redis.mode is not RedisMode.MANAGED:
         return None
-    name = workloads.redis(owner).name
-    redis = world.caches.get(STATEFUL_SETS, owner.namespace, name)
+    redis = world.caches.get(STATEFUL_SETS, owner.namespace, workloads.redis(owner).name)
     ready = redis is not None and live_object(redis).ready_replicas
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     if ready and before is not None and not before.missing and now - before.at < interval:
         return None
-    return await world.own_secret(owner.namespace, name, owner.uid) is not None
+    found = [
+        secret
+        for secret in RedisSecret
+        if await world.own_secret(owner.namespace, secret.name_of(owner), owner.uid) is not None
+    ]
+    return frozenset(found)
 
 
 def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
@@ -109,6 +120,68 @@ def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
         for resource in resources
         if (manifest := caches.get(resource, owner.namespace, part.name)) is not None
     }
+
+
+def _workers(owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:
+    """The Deployments of workers that this fleet made, by revision."""
+    config_maps = {one["metadata"]["name"]: live_object(one) for one in _ours(CONFIG_MAPS, owner, caches)}
+    pods = _worker_pods(owner, caches)
+    found = {}
+    for deployment in _ours(DEPLOYMENTS, owner, caches):
+        revision = _revision(deployment)
+        found[revision] = RevisionWorkers(
+            revision=revision,
+            deployment=live_object(deployment),
+            config_map=config_maps.get(deployment["metadata"]["name"]),
+            pods=tuple(pod for pod in pods if pod.revision == revision),
+        )
+    return found
+
+
+def _adopted(owner: Owner, caches: Caches) -> tuple[str, ...]:
+    """The revisions that any workers of the fleet were told to adopt."""
+    lists = (
+        (config_map.get("data") or {}).get(contract.ADOPTED_FILE)
+        for config_map in _ours(CONFIG_MAPS, owner, caches)
+    )
+    return tuple(sorted({revision for text in lists if text is not None for revision in _listed(text)}))
+
+
+def _listed(text: str) -> Iterable[str]:
+    """The entries of a list that we wrote; none where somebody has made it unreadable."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ()
+    return (one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+
+
+def _ours(resource: Resource, owner: Owner, caches: Caches) -> list[Manifest]:
+    component = workloads.workers(owner).component
+    return [
+        one
+        for one in caches.by_label(resource, contract.LABEL_OWNER_NAME, owner.name)
+        if one["metadata"].get("namespace") == owner.namespace
+        and controller_uid(one) == owner.uid
+        and (one["metadata"].get("labels") or {}).get(contract.LABEL_COMPONENT) == component
+        and "deletionTimestamp" not in one["metadata"]
+    ]
+
+
+def _worker_pods(owner: Owner, caches: Caches) -> list[WorkerPod]:
+    selector = workloads.workers(owner).selector
+    return [
+        worker_pod(pod)
+        for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name)
+        if pod["metadata"].get("namespace") == owner.namespace
+        and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+def _revision(deployment: Manifest) -> str:
+    revision: str = deployment["metadata"]["labels"].get(contract.LABEL_REVISION, "")
+    return revision
 
 
 def _targets(owner: Owner, caches: Caches) -> Iterable[Target]:

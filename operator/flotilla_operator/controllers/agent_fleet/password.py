@@ -1,18 +1,20 @@
-"""The password of a managed Redis: whether it must be made, and with which password pods were started.
+"""The passwords of a managed Redis: which must be made, and with which ones pods were started.
 
-A password that is missing while Redis runs was lost: Redis still uses it, and nobody can read it any more.
-The new one is made once every pod with the old one is being replaced. Redis' pod template records when its
-password was made, so a later reconcile replaces no pod again.
+A password that is missing while a Redis runs with it was lost: Redis still uses it, and nobody can read it
+any more. The new one is made once every pod with the old one is being replaced. Redis' pod template records
+when its password was made, so a later reconcile replaces no pod again. A Redis that a release before users
+has started knows no passwords of them, so theirs are made like first ones.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from flotilla_operator.api.agent_fleet import RedisMode
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.controllers.agent_fleet.memory import PasswordSeen
-from flotilla_operator.controllers.agent_fleet.seen import Observed
+from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import STATEFUL_SETS, Manifest
 from flotilla_operator.objects.times import timestamp
 from flotilla_operator.workloads import agent_fleet as workloads
@@ -33,18 +35,15 @@ class PasswordReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordDecision:
-    """Whether a password is made now, and what to remember of it.
+    """Which secrets with passwords are made now, and what to remember of it.
 
-    `recorded` is the time that the pod templates get. It is None while the first password is in use.
+    `recorded` is the time that the pod templates get. It is None while the first passwords are in use.
     """
 
     reason: PasswordReason
+    made: tuple[RedisSecret, ...] = ()
     seen: PasswordSeen | None = None
     recorded: str | None = None
-
-    @property
-    def is_made(self) -> bool:
-        return self.reason in (PasswordReason.FIRST, PasswordReason.LOST)
 
 
 def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
@@ -53,19 +52,29 @@ def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
         return PasswordDecision(reason=PasswordReason.OF_THE_USERS)
     redis = observed.part(STATEFUL_SETS.kind, workloads.redis(observed.owner).name)
     before = observed.memory.password
-    if observed.password_found is None:
+    if observed.secrets_found is None:
         return PasswordDecision(
             reason=PasswordReason.NOT_LOOKED_FOR, seen=before, recorded=password_made(redis)
         )
-    if observed.password_found:
+    missing = tuple(secret for secret in RedisSecret if secret not in observed.secrets_found)
+    if not missing:
         seen = PasswordSeen(at=now)
         return PasswordDecision(reason=PasswordReason.THERE, seen=seen, recorded=password_made(redis))
-    runs = redis is not None and redis.controller_uid == observed.owner.uid
-    lost_at = (before.lost_at if before is not None else None) or (now if runs else None)
+    lost = any(_runs_with(redis, secret, observed.owner) for secret in missing)
+    lost_at = (before.lost_at if before is not None else None) or (now if lost else None)
     seen = PasswordSeen(at=now, missing=True, lost_at=lost_at)
     if lost_at is None:
-        return PasswordDecision(reason=PasswordReason.FIRST, seen=seen, recorded=password_made(redis))
-    return PasswordDecision(reason=PasswordReason.LOST, seen=seen, recorded=timestamp(lost_at))
+        recorded = password_made(redis)
+        return PasswordDecision(reason=PasswordReason.FIRST, made=missing, seen=seen, recorded=recorded)
+    recorded = timestamp(lost_at)
+    return PasswordDecision(reason=PasswordReason.LOST, made=missing, seen=seen, recorded=recorded)
+
+
+def _runs_with(redis: LiveObject | None, secret: RedisSecret, owner: Owner) -> bool:
+    """Whether this fleet's Redis runs with the passwords of a secret."""
+    if redis is None or redis.controller_uid != owner.uid:
+        return False
+    return secret is RedisSecret.PASSWORD or workloads.ANNOTATION_USERS in redis.template_annotations
 
 
 def password_made(redis: LiveObject | None) -> str | None:

@@ -8,9 +8,12 @@ class ConditionType(StrEnum):
 
     MODELS_READY = "ModelsReady"
     INDEXES_READY = "IndexesReady"
+    TOOLS_READY = "ToolsReady"
     QUEUE_READY = "QueueReady"
     GATEWAY_READY = "GatewayReady"
     WORKERS_READY = "WorkersReady"
+    PROGRESSING = "Progressing"
+    MEETING_SLO = "MeetingSLO"
     PAUSED = "Paused"
 
 
@@ -24,12 +27,17 @@ class Reason(StrEnum):
     MODEL_MISSING = "ModelMissing"
     MODEL_STARTING = "ModelStarting"
     MODEL_WRONG_TASK = "ModelWrongTask"
+    MODEL_WITHOUT_PRICE = "ModelWithoutPrice"
 
     INDEXES_SERVED = "IndexesServed"
     NO_INDEXES = "NoIndexes"
     INDEX_MISSING = "IndexMissing"
     INDEX_BUILDING = "IndexBuilding"
     INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
+
+    FUNCTION_MISSING = "FunctionMissing"
+    TOOLS_AVAILABLE = "ToolsAvailable"
+    NO_TOOLS = "NoTools"
 
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
     RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
@@ -40,6 +48,10 @@ class Reason(StrEnum):
     REDIS_AVAILABLE = "RedisAvailable"
     REDIS_STARTING = "RedisStarting"
     REDIS_UNREACHABLE = "RedisUnreachable"
+    REDIS_TOO_OLD = "RedisTooOld"
+    REDIS_EVICTS = "RedisEvicts"
+    REDIS_KEEPS_NOTHING = "RedisKeepsNothing"
+    REDIS_WITHOUT_LIMIT = "RedisWithoutLimit"
     PASSWORD_LOST = "PasswordLost"  # noqa: S105
 
     GATEWAY_AVAILABLE = "GatewayAvailable"
@@ -48,7 +60,16 @@ class Reason(StrEnum):
 
     WORKERS_AVAILABLE = "WorkersAvailable"
     WORKERS_STARTING = "WorkersStarting"
+    WORKERS_FAIL = "WorkersFail"
     NO_TASKS = "NoTasks"
     WAITS_FOR_MODELS_AND_INDEXES = "WaitsForModelsAndIndexes"
+
+    SETTLED = "Settled"
+    UPDATING = "Updating"
+    HANDING_OVER = "HandingOver"
+
+    SLO_KEPT = "Kept"
+    SLO_MISSED = "Missed"
+    NO_FIGURES = "NoFigures"
 
     SPEC_PAUSED = "SpecPaused"

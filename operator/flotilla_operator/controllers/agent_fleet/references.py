@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, FleetModel, RedisMode
+from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
+from flotilla_operator.api.fleet_agent import FleetModel
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.vector_index import Retriever
 from flotilla_operator.controllers.agent_fleet.contexts import Context, context_of_endpoint, context_of_set
+from flotilla_operator.controllers.agent_fleet.prices import is_priced, prices_of, timeouts_of
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
+from flotilla_operator.controllers.agent_fleet.redis_hosts import hosts_of
 from flotilla_operator.controllers.agent_fleet.seen import MissingParts
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
 from flotilla_operator.controllers.controller import Secret, World
@@ -25,10 +29,12 @@ from flotilla_operator.objects.resources import (
     Manifest,
 )
 from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet.tools import called_urls
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.proxies import named_proxies
 from flotilla_runtime import contract
 
+EMBED_ROLE = "Embed"
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
@@ -47,6 +53,7 @@ class Found:
     assumed_contexts: list[str] = field(default_factory=list)
     missing_models: list[Missing] = field(default_factory=list)
     missing_indexes: list[Missing] = field(default_factory=list)
+    missing_tools: list[Missing] = field(default_factory=list)
     missing_queue: list[Missing] = field(default_factory=list)
     missing_gateway: list[Missing] = field(default_factory=list)
     missing_certificate: list[Missing] = field(default_factory=list)
@@ -54,8 +61,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeneratingSet:
-    """A ModelReplicaSet that generates, and the address at which agents call it."""
+class CalledSet:
+    """A ModelReplicaSet with the task of a role, and the address at which agents call it."""
 
     manifest: Manifest
     spec: ModelReplicaSetSpec
@@ -78,23 +85,26 @@ class References:
             await self._model(model)
         for index in self._spec.indexes:
             self._index(index.name, index.index_ref.name)
+        await self._tools()
         await self._redis()
         await self._callers()
         await self._certificate()
         self._classes()
         found, spec = self._found, self._spec
         known = len(found.models) == len(spec.models) and len(found.indexes) == len(spec.indexes)
+        usable = not (found.missing_queue or found.missing_tools) and self._has_prices()
         wiring = Wiring(
             models=tuple(found.models),
             indexes=tuple(found.indexes),
             model_keys=tuple(found.keys),
             assumed_contexts=tuple(found.assumed_contexts),
             secret_versions={name: stable_hash(entries) for name, entries in found.versions.items()},
-            complete=known and not found.missing_queue,
+            complete=known and usable,
         )
         return wiring, MissingParts(
             models=tuple(found.missing_models),
             indexes=tuple(found.missing_indexes),
+            tools=tuple(found.missing_tools),
             queue=tuple(found.missing_queue),
             gateway=tuple(found.missing_gateway),
             certificate=tuple(found.missing_certificate),
@@ -114,7 +124,7 @@ class References:
         if (ref := endpoint.api_key_secret_ref) is not None:
             field_path = f"spec.models[{model.role}].endpoint.apiKeySecretRef"
             missing = self._found.missing_models
-            if not await self._entry(field_path, ref.name, ref.key, missing, to=endpoint.url):
+            if not await self._entry(field_path, ref.name, ref.key, missing, to=(endpoint.url,)):
                 return
             variable = self._key_of(model.role, ref.name, ref.key)
         self._found.models.append(
@@ -126,6 +136,8 @@ class References:
                 context_tokens=self._context(model.role, context_of_endpoint(model)),
                 asks_context=model.context_tokens is None,
                 key_environment=variable,
+                pricing=prices_of(model, None),
+                timeouts=timeouts_of(model),
             )
         )
 
@@ -139,7 +151,7 @@ class References:
         role = model.role
         field_path = f"spec.models[{role}].modelRef"
         missing = self._found.missing_models
-        found = self._generating_set(field_path, name)
+        found = self._called_set(field_path, name, Task.EMBED if role == EMBED_ROLE else Task.GENERATE)
         if isinstance(found, Missing):
             missing.append(found)
             return
@@ -162,10 +174,25 @@ class References:
                 model=found.spec.model.name,
                 context_tokens=self._context(role, context),
                 key_environment=variable,
+                pricing=prices_of(model, found.spec.pricing),
+                timeouts=timeouts_of(model),
             )
         )
 
-    def _generating_set(self, field_path: str, name: str) -> GeneratingSet | Missing:
+    def _has_prices(self) -> bool:
+        """Whether every model has prices, where the cost of a task is limited. What lacks is told."""
+        if self._spec.limits.max_cost_usd is None:
+            return True
+        without = [model.role for model in self._found.models if not is_priced(model.pricing)]
+        for role in without:
+            message = (
+                f"spec.models[{role}].pricing: with spec.limits.maxCostUSD every model needs prices; set "
+                "inputPerMillionUSD and outputPerMillionUSD, here or in spec.pricing of its ModelReplicaSet"
+            )
+            self._found.missing_models.append(Missing(reason=Reason.MODEL_WITHOUT_PRICE, message=message))
+        return not without
+
+    def _called_set(self, field_path: str, name: str, task: Task) -> CalledSet | Missing:
         """The ModelReplicaSet with its address, or why it has none that agents can call."""
         manifest = self._world.caches.get(MODEL_REPLICA_SETS, self._namespace, name)
         if manifest is None:
@@ -177,11 +204,11 @@ class References:
             return _starting(
                 f"{field_path}: the spec of ModelReplicaSet {name!r} is invalid; see its conditions"
             )
-        if spec.model.task is not Task.GENERATE:
+        if spec.model.task is not task:
             return Missing(
                 reason=Reason.MODEL_WRONG_TASK,
                 message=f"{field_path}: the spec.model.task of ModelReplicaSet {name!r} is "
-                f"{spec.model.task}; refer to one with the task {Task.GENERATE}",
+                f"{spec.model.task}; refer to one with the task {task}",
             )
         url = (manifest.get("status") or {}).get("url")
         if url is None:
@@ -190,7 +217,7 @@ class References:
             uid = manifest["metadata"]["uid"]
             owner = Owner(kind=MODEL_REPLICA_SETS.kind, namespace=self._namespace, name=name, uid=uid)
             url = internal_url(owner, spec)
-        return GeneratingSet(manifest=manifest, spec=spec, url=url)
+        return CalledSet(manifest=manifest, spec=spec, url=url)
 
     def _index(self, name: str, referred: str) -> None:
         field_path = f"spec.indexes[{name}].indexRef"
@@ -223,10 +250,29 @@ class References:
                 contract.IndexConnection(name=name, url=url, deadline_milliseconds=deadline)
             )
 
+    async def _tools(self) -> None:
+        """Look up the secrets with the headers of tools; each may be sent to its tool's URL alone."""
+        missing = self._found.missing_tools
+        for called in called_urls(self._spec):
+            if (ref := called.call.headers_secret_ref) is None:
+                continue
+            field_path = f"{called.field}.headersSecretRef"
+            secret = await self._secret(field_path, ref.name, missing)
+            if secret is not None:
+                self._may_be_sent(field_path, secret, called.call.url, missing)
+
     async def _redis(self) -> None:
-        redis = self._spec.queue.redis
-        if redis.mode is RedisMode.EXTERNAL and (ref := redis.url_secret_ref) is not None:
-            await self._entry("spec.queue.redis.urlSecretRef", ref.name, ref.key, self._found.missing_queue)
+        redis, missing = self._spec.queue.redis, self._found.missing_queue
+        if redis.mode is not RedisMode.EXTERNAL or (ref := redis.url_secret_ref) is None:
+            return
+        if not await self._entry("spec.queue.redis.urlSecretRef", ref.name, ref.key, missing):
+            return
+        if redis.sentinel is None or (password := redis.sentinel.password_secret_ref) is None:
+            return
+        url = await self._world.secret(self._namespace, ref.name)
+        hosts = () if url is None else hosts_of(url.data[ref.key])
+        field_path = "spec.queue.redis.sentinel.passwordSecretRef"
+        await self._entry(field_path, password.name, password.key, missing, to=hosts)
 
     async def _callers(self) -> None:
         auth = self._spec.gateway.auth
@@ -263,9 +309,9 @@ class References:
             ]
 
     async def _entry(
-        self, field_path: str, name: str, key: str, missing: list[Missing], *, to: str | None = None
+        self, field_path: str, name: str, key: str, missing: list[Missing], *, to: Sequence[str | None] = ()
     ) -> bool:
-        """Whether a secret has this entry, and may be sent to the URL `to`. What is wrong is added to
+        """Whether a secret has this entry, and may be sent to the URLs `to`. What is wrong is added to
         `missing`.
         """
         secret = await self._secret(field_path, name, missing)
@@ -274,13 +320,18 @@ class References:
         if key not in secret.data:
             missing.append(_no_entry(field_path, name, key))
             return False
-        through = named_proxies(self._spec.workers.pod.env)
-        if to is not None and (why := self._world.why_not_sent(secret, to, through=through)) is not None:
-            message = f"{field_path}: the Secret {name!r} is not sent: {why}"
-            missing.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
+        if not all(self._may_be_sent(field_path, secret, url, missing) for url in to):
             return False
         self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True
+
+    def _may_be_sent(self, field_path: str, secret: Secret, url: str | None, missing: list[Missing]) -> bool:
+        through = named_proxies(self._spec.workers.pod.env)
+        if (why := self._world.why_not_sent(secret, url, through=through)) is None:
+            return True
+        message = f"{field_path}: the Secret {secret.name!r} is not sent: {why}"
+        missing.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
+        return False
 
     async def _secret(self, field_path: str, name: str, missing: list[Missing]) -> Secret | None:
         secret = await self._world.secret(self._namespace, name)

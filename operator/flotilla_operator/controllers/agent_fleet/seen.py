@@ -2,20 +2,35 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.autoscaling.workers import WorkersDecision
+from flotilla_operator.autoscaling.revisions import RevisionsDecision
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered
+from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
 from flotilla_operator.controllers.live_objects import LiveObject
 from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.objects.owners import Owner
-from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.objects.resources import DEPLOYMENTS, Manifest
 from flotilla_operator.telemetry.measurements import Target
+from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import Wiring
 from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
+
+
+class RedisSecret(StrEnum):
+    """The secrets that a managed Redis needs."""
+
+    PASSWORD = "Password"  # noqa: S105 - of its default user
+    USERS = "Users"
+
+    def name_of(self, owner: Owner) -> str:
+        """The secret's name."""
+        part = workloads.redis if self is RedisSecret.PASSWORD else workloads.redis_users
+        return part(owner).name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +39,7 @@ class MissingParts:
 
     models: tuple[Missing, ...] = ()
     indexes: tuple[Missing, ...] = ()
+    tools: tuple[Missing, ...] = ()
     queue: tuple[Missing, ...] = ()
     gateway: tuple[Missing, ...] = ()
     certificate: tuple[Missing, ...] = ()
@@ -32,7 +48,14 @@ class MissingParts:
     @property
     def of_secrets(self) -> bool:
         """Whether a secret or an entry is missing. It may appear without an event that wakes the fleet."""
-        everything = (*self.models, *self.indexes, *self.queue, *self.gateway, *self.certificate)
+        everything = (
+            *self.models,
+            *self.indexes,
+            *self.tools,
+            *self.queue,
+            *self.gateway,
+            *self.certificate,
+        )
         of_a_secret = (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE)
         return any(problem.reason in of_a_secret for problem in everything)
 
@@ -42,9 +65,10 @@ class Observed:
     """One observation of a fleet.
 
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
-    `scaled` is the last decision of autoscaling. `password_found` says whether the Secret of the managed
-    Redis is there; None when nobody looked for it. `certificate_problem` is what gateways say of the
-    certificate that they mount.
+    `workers` are the fleet's own, by revision; `adopted` is what they were last told to adopt. `scaled` is
+    the last decision of autoscaling. `secrets_found` are those of the managed Redis that are there; None when
+    nobody looked for them. `certificate_problem` is what gateways say of the certificate that they
+    mount.
     """
 
     manifest: Manifest
@@ -57,10 +81,34 @@ class Observed:
     memory: FleetMemory
     figures: contract.FleetStatus | None = None
     certificate_problem: str | None = None
-    scaled: WorkersDecision | None = None
+    scaled: RevisionsDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
-    password_found: bool | None = None
+    workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)
+    adopted: tuple[str, ...] = ()
+    secrets_found: frozenset[RedisSecret] | None = None
     targets: tuple[Target, ...] = ()
+
+    @property
+    def revision(self) -> str:
+        """The revision that new tasks get.
+
+        Until all that a new one needs is known, that is the one before, if it has workers.
+        """
+        wanted, before = workloads.revision_of(self.spec), self.remembered.revision
+        if self.wiring.complete or before not in self.workers:
+            return wanted
+        return before or wanted
+
+    @property
+    def gateways_are_new(self) -> bool:
+        """Whether every gateway gives tasks this revision."""
+        gateway = self.part(DEPLOYMENTS.kind, workloads.gateway(self.owner).name)
+        return (
+            gateway is not None
+            and gateway.is_observed
+            and gateway.template_annotations.get(contract.LABEL_REVISION) == self.revision
+            and gateway.present_replicas == gateway.updated_replicas >= self.spec.gateway.replicas
+        )
 
     @property
     def deleted(self) -> bool:

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.autoscaling.workers import WorkerMemory, WorkersDecision, decide
+from flotilla_operator.autoscaling.revisions import RevisionsDecision, decide_revisions
+from flotilla_operator.autoscaling.workers import WorkerMemory
 from flotilla_operator.controllers.agent_fleet.decide import (
     Decision,
     current_workers,
+    older_of,
     policy_of,
     signals_of,
 )
+from flotilla_operator.controllers.agent_fleet.figures import figures_status
 from flotilla_operator.controllers.agent_fleet.observe import certificate_problem_of, figures_of
+from flotilla_operator.controllers.agent_fleet.rollout import Rollout, tasks_left
 from flotilla_operator.controllers.agent_fleet.seen import Observed
-from flotilla_operator.controllers.agent_fleet.status import figures_status
 from flotilla_operator.controllers.steering import FiguresOnly, Steered, Steering
 from flotilla_operator.telemetry.measurements import Answered, Target
 from flotilla_runtime.contract import FleetStatus
@@ -22,13 +25,18 @@ from flotilla_runtime.contract import FleetStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSteering:
-    """What the loop knows of one fleet. `current` is the number of workers that the Deployment runs."""
+    """What the loop knows of one fleet.
+
+    `current` is the number of workers of the revision in force, as its Deployment was told; those of older
+    ones are in the rollout.
+    """
 
     uid: str
     targets: Sequence[Target]
     spec: AgentFleetSpec
+    rollout: Rollout
     current: int
-    taken: WorkersDecision
+    taken: RevisionsDecision
 
     @property
     def report(self) -> type[FleetStatus]:
@@ -37,18 +45,21 @@ class FleetSteering:
     def step(
         self, answers: Sequence[Answered[FleetStatus] | None], memory: WorkerMemory | None, now: datetime
     ) -> Steered:
-        """The number of workers, and what the status would show of the answers."""
+        """The number of workers of each revision, and what the status would show of the answers."""
         figures = figures_of(answers)
-        decision, needs = decide(
-            signals_of(figures) if figures is not None else None,
+        decision, needs = decide_revisions(
+            signals_of(figures, self.rollout),
             policy_of(self.spec),
             memory or WorkerMemory(),
+            revision=self.rollout.revision,
             current=self.current,
+            older=older_of(figures, self.rollout),
             now=now,
         )
-        shown = figures_status(figures, self.spec) if figures is not None else None
-        if shown is not None and (problem := certificate_problem_of(answers, self.spec)) is not None:
-            shown["certificateProblem"] = problem
+        shown = None
+        if figures is not None:
+            problem = certificate_problem_of(answers, self.spec)
+            shown = (figures_status(figures, self.spec), tasks_left(figures, self.rollout), problem)
         return Steered(decision=decision, memory=needs, figures=shown)
 
 
@@ -60,6 +71,7 @@ def steering_of(observed: Observed, decision: Decision | None) -> Steering:
         uid=observed.owner.uid,
         targets=observed.targets,
         spec=observed.spec,
+        rollout=decision.rollout,
         current=current_workers(observed),
         taken=decision.worker_pods,
     )

@@ -8,12 +8,19 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 
+GATEWAY_USER, WORKER_USER = "gateway", "worker"
+REDIS_USERS = (GATEWAY_USER, WORKER_USER)
 REDIS_PASSWORD_PATH = f"{contract.REDIS_SECRET_DIRECTORY}/{contract.REDIS_PASSWORD_KEY}"
 
 
 def redis(owner: Owner) -> Child:
-    """The managed Redis: `NAME-redis`, which is also the name of its claim and of its password's secret."""
+    """The managed Redis: `NAME-redis`, also the name of its claim and of its default user's secret."""
     return Child(owner=owner, component="redis", suffix="redis")
+
+
+def redis_users(owner: Owner) -> Child:
+    """The users of the managed Redis: `NAME-redis-users` is the secret with their passwords."""
+    return Child(owner=owner, component="redis", suffix="redis-users")
 
 
 def gateway(owner: Owner) -> Child:
@@ -22,8 +29,18 @@ def gateway(owner: Owner) -> Child:
 
 
 def workers(owner: Owner) -> Child:
-    """The pods that run tasks: `NAME-worker`."""
+    """The pods that run tasks, of all revisions; their network policy is `NAME-worker`."""
     return Child(owner=owner, component="worker", suffix="worker")
+
+
+def workers_of(owner: Owner, revision: str) -> Child:
+    """The pods that run tasks of one revision: `NAME-worker-REVISION`.
+
+    Those of releases that knew no revisions, whose revision is empty, are `NAME-worker`.
+    """
+    if not revision:
+        return workers(owner)
+    return Child(owner=owner, component="worker", suffix=f"worker-{revision}", revision=revision)
 
 
 def gateway_url(owner: Owner, spec: GatewaySpec) -> str:
@@ -48,11 +65,11 @@ class SecretEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """The models and indexes of the workers, as far as they are known.
+    """The models, indexes and tools of the workers, as far as they are known.
 
     `assumed_contexts` are the roles of models whose context nothing states. `secret_versions` changes when a
-    secret changes that the pods read. The workers are first made when `complete` is true; while it is false
-    later, they keep their last configuration.
+    secret changes that the pods read at their start. The workers are first made when `complete` is true;
+    while it is false later, they keep their last configuration.
     """
 
     models: tuple[contract.ModelConnection, ...] = ()

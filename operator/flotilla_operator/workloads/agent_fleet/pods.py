@@ -1,21 +1,28 @@
 """The gateway and the workers: two Deployments with the runtime's image and without Kubernetes tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode, RedisMode
+from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
+from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.parts import (
+    GATEWAY_USER,
     REDIS_PASSWORD_PATH,
+    WORKER_USER,
     SecretEntry,
     Wiring,
     gateway,
-    redis,
     redis_url,
+    redis_users,
     workers,
+    workers_of,
 )
+from flotilla_operator.workloads.agent_fleet.revision import revision_of
+from flotilla_operator.workloads.agent_fleet.tools import called_urls, header_volumes, tool_configs
 from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
@@ -23,33 +30,46 @@ from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import asks, with_options
 from flotilla_runtime import contract
 
+RUNTIME_COMMAND = ["python3", "-m"]  # the entrypoint of our image, which one built on it may have changed
 GATEWAY_STOP_SECONDS = 30
 WORKER_STOP_SECONDS = 60  # the time of the workers' handover, and a few seconds to write it
 GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
 WORKER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 
 
-def queue_config(owner: Owner, spec: AgentFleetSpec) -> contract.QueueConfig:
-    """The configuration of the queue, for the gateway and for the workers."""
+def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.QueueConfig:
+    """The configuration of the queue, for the gateway or the workers, with their user of a managed Redis."""
     managed = spec.queue.redis.mode is RedisMode.MANAGED
+    sentinel = spec.queue.redis.sentinel
+    has_password = sentinel is not None and sentinel.password_secret_ref is not None
     return contract.QueueConfig(
         fleet=f"{owner.namespace}/{owner.name}",
         url=redis_url(owner) if managed else None,
+        user=user if managed else None,
         password_path=REDIS_PASSWORD_PATH if managed else None,
         max_waiting=spec.queue.max_waiting,
         result_ttl_seconds=spec.queue.result_ttl_seconds,
         lease_seconds=spec.recovery.lease_seconds,
         max_attempts=spec.recovery.max_attempts,
+        topology=contract.RedisTopology(spec.queue.redis.topology),
+        sentinel_master=None if sentinel is None else sentinel.master,
+        sentinel_password_path=contract.SENTINEL_PASSWORD_PATH if has_password else None,
+        max_stored_mib=spec.queue.max_stored_mib,
+        queue_percent=spec.gateway.caller_limits.queue_percent,
+        journal_ttl_seconds=spec.queue.journal_ttl_seconds,
+        unknown_effect_seconds=spec.recovery.unknown_effect_seconds,
     )
 
 
-def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig:
-    """The configuration of the gateway."""
+def gateway_config(owner: Owner, spec: AgentFleetSpec, revision: str) -> contract.GatewayConfig:
+    """The configuration of the gateway, which gives new tasks this revision."""
     return contract.GatewayConfig(
-        queue=queue_config(owner, spec),
+        queue=queue_config(owner, spec, GATEWAY_USER),
         namespace=owner.namespace,
         name=owner.name,
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
+        revision=revision,
+        trusted=spec.gateway.auth.trusted,
         limits=_limits(spec),
         tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
     )
@@ -58,8 +78,13 @@ def gateway_config(owner: Owner, spec: AgentFleetSpec) -> contract.GatewayConfig
 def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contract.WorkerConfig:
     """The configuration of the workers."""
     return contract.WorkerConfig(
-        queue=queue_config(owner, spec),
+        queue=queue_config(owner, spec, WORKER_USER),
         prompt=spec.agent.prompt or "",
+        entrypoint=spec.agent.entrypoint,
+        retrieval=contract.Retrieval(spec.agent.retrieval),
+        tools=tool_configs(spec),
+        revision=revision_of(spec),
+        adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,
         indexes=wiring.indexes,
         limits=_limits(spec),
@@ -67,10 +92,12 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
     )
 
 
-def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images) -> list[Manifest]:
-    """The objects of the gateway."""
+def gateway_manifests(
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, revision: str
+) -> list[Manifest]:
+    """The objects of the gateway, which gives new tasks this revision."""
     part = gateway(owner)
-    data = objects.config_file(gateway_config(owner, spec))
+    data = objects.config_file(gateway_config(owner, spec, revision))
     return [
         objects.config_map(part, data=data),
         objects.service(
@@ -95,7 +122,7 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
             objects.deployment(
                 part,
                 replicas=spec.gateway.replicas,
-                parts=_gateway_pod(owner, spec, wiring, images, data),
+                parts=_gateway_pod(owner, spec, wiring, images, data, revision),
             ),
             spec.gateway.pod,
         ),
@@ -103,15 +130,25 @@ def gateway_manifests(owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images
 
 
 def worker_manifests(
-    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, replicas: int
+    owner: Owner,
+    spec: AgentFleetSpec,
+    wiring: Wiring,
+    images: Images,
+    replicas: int,
+    adopted: Sequence[str] = ("",),
 ) -> list[Manifest]:
-    """The objects of the workers."""
-    part = workers(owner)
+    """The objects of the workers of the spec's revision.
+
+    `adopted` are the other revisions whose tasks they take. Workers read the list anew every few seconds, so
+    a change of it replaces none.
+    """
+    part, everybody = workers_of(owner, revision_of(spec)), workers(owner)
     data = objects.config_file(worker_config(owner, spec, wiring))
+    list_of_adopted = {contract.ADOPTED_FILE: objects.json_text(sorted(adopted))}
     return [
-        objects.config_map(part, data=data),
+        objects.config_map(part, data={**data, **list_of_adopted}),
         objects.network_policy(
-            part, selector=part.selector, ingress=[from_monitoring(images, contract.PORT_METRICS)]
+            everybody, selector=everybody.selector, ingress=[from_monitoring(images, contract.PORT_METRICS)]
         ),
         with_options(
             objects.deployment(part, replicas=replicas, parts=_worker_pod(owner, spec, wiring, images, data)),
@@ -127,9 +164,14 @@ def _service_port(spec: AgentFleetSpec) -> objects.Port:
 
 
 def _gateway_pod(
-    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
+    owner: Owner,
+    spec: AgentFleetSpec,
+    wiring: Wiring,
+    images: Images,
+    data: dict[str, str],
+    revision: str,
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(gateway(owner), owner, spec)
+    volumes, mounts, environment = _common(gateway(owner), GATEWAY_USER, owner, spec)
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
         volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
         mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
@@ -154,7 +196,7 @@ def _gateway_pod(
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
-        annotations=_annotations(data, wiring, environment),
+        annotations={**_annotations(data, wiring, environment), contract.LABEL_REVISION: revision},
         termination_grace_seconds=GATEWAY_STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )
@@ -163,31 +205,35 @@ def _gateway_pod(
 def _worker_pod(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(workers(owner), owner, spec)
+    volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
-    environment += images.proxies.variables(*(model.url for model in wiring.models))
+    called = (called.call.url for called in called_urls(spec))
+    environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
+    header_files, header_mounts = header_volumes(spec)
     container = objects.container(
         "worker",
-        images.runtime,
+        spec.image or images.runtime,
         pull_policy=images.pull_policy,
+        command=RUNTIME_COMMAND if spec.image is not None else None,
         args=["flotilla_runtime.agent"],
         env=environment,
         ports=[_port("metrics", contract.PORT_METRICS)],
         resources=spec.workers.resources.manifest() if asks(spec.workers.resources) else WORKER_RESOURCES,
-        volumeMounts=mounts,
+        volumeMounts=[*mounts, *header_mounts, *spec.workers.pod.volume_mounts],
         **_probes(),
     )
+    pull_secrets = (secret.name for secret in spec.workers.pod.image_pull_secrets)
     return objects.PodParts(
         containers=[container],
-        volumes=volumes,
+        volumes=[*volumes, *header_files, *spec.workers.pod.volumes],
         annotations=_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,
-        image_pull_secrets=images.pull_secrets,
+        image_pull_secrets=tuple(dict.fromkeys((*images.pull_secrets, *pull_secrets))),
     )
 
 
 def _common(
-    part: Child, owner: Owner, spec: AgentFleetSpec
+    part: Child, user: str, owner: Owner, spec: AgentFleetSpec
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
     """The volumes, mounts and environment that gateway and workers share: configuration and Redis."""
     volume, mount = objects.config_volume(part.name)
@@ -197,12 +243,20 @@ def _common(
     ]
     secret_ref = spec.queue.redis.url_secret_ref
     if spec.queue.redis.mode is RedisMode.MANAGED:
-        items = [{"key": contract.REDIS_PASSWORD_KEY, "path": contract.REDIS_PASSWORD_KEY}]
-        volumes.append({"name": "redis", "secret": {"secretName": redis(owner).name, "items": items}})
+        items = [{"key": user, "path": contract.REDIS_PASSWORD_KEY}]
+        volumes.append({"name": "redis", "secret": {"secretName": redis_users(owner).name, "items": items}})
         mounts.append({"name": "redis", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True})
     elif secret_ref is not None:
         entry = SecretEntry(environment=contract.ENV_REDIS_URL, name=secret_ref.name, key=secret_ref.key)
         environment.append(_from_secret(entry))
+    sentinel = spec.queue.redis.sentinel
+    if sentinel is not None and (ref := sentinel.password_secret_ref) is not None:
+        file = contract.SENTINEL_PASSWORD_PATH.rpartition("/")[2]
+        items = [{"key": ref.key, "path": file}]
+        volumes.append({"name": "flotilla-sentinel", "secret": {"secretName": ref.name, "items": items}})
+        mounts.append(
+            {"name": "flotilla-sentinel", "mountPath": contract.SENTINEL_DIRECTORY, "readOnly": True}
+        )
     return volumes, mounts, environment
 
 
@@ -221,7 +275,10 @@ def _limits(spec: AgentFleetSpec) -> contract.TaskLimits:
     return contract.TaskLimits(
         max_steps=spec.limits.max_steps,
         max_tokens=spec.limits.max_tokens,
+        max_cost_usd=spec.limits.max_cost_usd,
         max_wall_seconds=spec.limits.max_wall_seconds,
+        max_depth=spec.limits.max_depth,
+        max_fan_out=spec.limits.max_fan_out,
     )
 
 

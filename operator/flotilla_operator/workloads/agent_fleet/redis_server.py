@@ -3,28 +3,40 @@
 Redis writes each command to its append-only file and, by default, syncs it before it answers. It evicts
 nothing and requires a password that only this fleet has. Its memory limit is lower than the size of its
 claim, because Redis refuses writes with an error at its limit, but ends when its disk is full. A claim that
-must outlive the fleet has no owner reference. The password is in a secret that is made once. Redis reads it
-from a file, so it is in no command line.
+must outlive the fleet has no owner reference.
+
+Gateways and workers have a user each, who may use this fleet's keys and administer nothing. Their passwords
+are in a secret that is made once; Redis has only the hashes of them. Redis' default user may do everything.
+Its password is in another secret, which only the pod of Redis has, for its probes and for people. Redis reads
+both from files, so no password is in a command line.
 """
 
 import base64
-from typing import Any
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
 
-from flotilla_operator.api.agent_fleet import Fsync
-from flotilla_operator.api.agent_fleet import Redis as RedisSpec
+from flotilla_operator.api.fleet_queue import Fsync
+from flotilla_operator.api.fleet_queue import Redis as RedisSpec
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.quantities import quantity
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.agent_fleet.parts import gateway, redis, workers
+from flotilla_operator.workloads.agent_fleet.parts import REDIS_USERS, gateway, redis, redis_users, workers
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_pods
+from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import with_options
 from flotilla_runtime import contract
 
 DATA_DIRECTORY = "/data"
 PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
+USERS_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-users"
+USERS_FILE: Final = "users.conf"
+ANNOTATION_USERS: Final = f"{contract.DOMAIN}/redis-users"  # of the pod: those that its Redis knows
+# All that reads and writes keys, scripts that do so, and INFO, which says how full Redis is.
+COMMANDS: Final = "+@all -@admin -@dangerous +info -function -script +script|load +script|exists"
 STOP_SECONDS = 30
 # The append-only file can double in size before it is rewritten, and is on the disk twice during the rewrite.
 MEMORY_PERCENT_OF_CLAIM = 40
@@ -45,6 +57,7 @@ def redis_configuration(spec: RedisSpec) -> str:
         f"maxmemory {memory_bytes(spec)}",
         "maxmemory-policy noeviction",
         f"include {contract.REDIS_SECRET_DIRECTORY}/{PASSWORD_FILE}",
+        f"include {USERS_DIRECTORY}/{USERS_FILE}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -60,12 +73,26 @@ def memory_bytes(spec: RedisSpec) -> int:
 
 
 def password_secret(owner: Owner, password: str) -> Manifest:
-    """The secret with the password, once for clients and once in the format of Redis' configuration."""
+    """The secret with the default user's password, for the probe and as Redis' configuration."""
     entries = {contract.REDIS_PASSWORD_KEY: password, PASSWORD_FILE: f'requirepass "{password}"\n'}
+    return _secret(redis(owner), entries)
+
+
+def users_secret(owner: Owner, passwords: Mapping[str, str]) -> Manifest:
+    """The secret with the passwords of the users, and their rights in the format of Redis' configuration."""
+    prefix = contract.TaskKeys(f"{owner.namespace}/{owner.name}").prefix
+    lines = [
+        f"user {name} on #{hashlib.sha256(password.encode()).hexdigest()} ~{prefix}* &{prefix}* {COMMANDS}\n"
+        for name, password in sorted(passwords.items())
+    ]
+    return _secret(redis_users(owner), {**passwords, USERS_FILE: "".join(lines)})
+
+
+def _secret(part: Child, entries: Mapping[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": redis(owner).metadata(),
+        "metadata": part.metadata(),
         "type": "Opaque",
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in entries.items()},
     }
@@ -104,7 +131,10 @@ def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manif
 def _stateful_set(owner: Owner, images: Images, data: dict[str, str]) -> Manifest:
     part = redis(owner)
     template = {
-        "metadata": {"labels": part.labels, "annotations": objects.config_hash_annotation(data)},
+        "metadata": {
+            "labels": part.labels,
+            "annotations": {**objects.config_hash_annotation(data), ANNOTATION_USERS: ",".join(REDIS_USERS)},
+        },
         "spec": objects.pod_spec(_pod_parts(owner, images)),
     }
     return objects.single_stateful_set(part, template)
@@ -114,6 +144,8 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
     part = redis(owner)
     config_volume, config_mount = objects.config_volume(part.name)
     secret_volume = {"name": "secret", "secret": {"secretName": part.name}}
+    items = [{"key": USERS_FILE, "path": USERS_FILE}]
+    users_volume = {"name": "users", "secret": {"secretName": redis_users(owner).name, "items": items}}
     data_volume = {"name": "data", "persistentVolumeClaim": {"claimName": part.name}}
     password = {"name": part.name, "key": contract.REDIS_PASSWORD_KEY}
     container = objects.container(
@@ -127,6 +159,7 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
         volumeMounts=[
             config_mount,
             {"name": "secret", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True},
+            {"name": "users", "mountPath": USERS_DIRECTORY, "readOnly": True},
             {"name": "data", "mountPath": DATA_DIRECTORY},
         ],
         # After a crash, Redis may read a long append-only file for minutes. Liveness only needs an open port.
@@ -136,7 +169,7 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
     )
     return objects.PodParts(
         containers=[container],
-        volumes=[config_volume, secret_volume, data_volume],
+        volumes=[config_volume, secret_volume, users_volume, data_volume],
         termination_grace_seconds=STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )

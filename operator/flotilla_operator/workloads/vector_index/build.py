@@ -10,15 +10,17 @@ the files of an earlier Job with the same name from those of an earlier pod of i
 
 from collections.abc import Sequence
 
+from flotilla_operator.api.parts import ResourceRequirements
 from flotilla_operator.api.vector_index import VectorIndexSpec
 from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.quantities import quantity
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.model_source import ClaimSource, HubSource, parse_source
 from flotilla_operator.workloads.node_cache import hub_url
-from flotilla_operator.workloads.pod_options import asks, with_options
+from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import (
     INDEX_TYPES,
@@ -42,7 +44,8 @@ from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildStep
 
 COMPONENT = "build"
-RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
+REQUESTS = {"cpu": "100m", "memory": "512Mi"}
+MEMORY_LIMIT = "2Gi"
 TRIES = 3
 STOP_SECONDS = 10
 JOB_UID = "JOB_UID"
@@ -237,7 +240,7 @@ def _pod_spec(
         pull_policy=images.pull_policy,
         args=args,
         env=[*environment, *images.proxies.variables(*addresses)],
-        resources=spec.build.resources.manifest() if asks(spec.build.resources) else RESOURCES,
+        resources=_resources(spec.build.resources),
         volumeMounts=mounts,
     )
     pod = objects.pod_spec(
@@ -252,6 +255,20 @@ def _pod_spec(
     if not build.shared_workspace:
         pod["affinity"] = _same_node(builds(owner))
     return pod
+
+
+def _resources(own: ResourceRequirements) -> Manifest:
+    """What the user says, and the defaults of what they leave out: a document may not take a node's memory.
+
+    Kubernetes requests what is limited, where nothing else is requested.
+    """
+    asked = own.manifest()
+    limits = asked.get("limits") or {}
+    defaults = {name: least for name, least in REQUESTS.items() if name not in limits}
+    requests = {**defaults, **(asked.get("requests") or {})}
+    if "memory" not in limits:
+        limits = {**limits, "memory": max(MEMORY_LIMIT, requests["memory"], key=quantity)}
+    return {"limits": limits, **({"requests": requests} if requests else {})}
 
 
 def _job_uid() -> Manifest:

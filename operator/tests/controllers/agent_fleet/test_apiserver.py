@@ -5,6 +5,7 @@ KWOK plays the kubelet: gateways do not answer here, so how workers follow the q
 and, with real processes, in the demo.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from http.client import NOT_FOUND
@@ -14,9 +15,11 @@ import pytest
 import yaml
 
 from flotilla_operator.objects import resources
+from flotilla_operator.objects.deletion_cost import ANNOTATION
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.agent_fleet import full_featured_objects
+from tests.scenes.parts.part import is_ready
 from tests.support.children import names
 from tests.support.kinds import (
     STATUS_INTERVAL_SECONDS,
@@ -32,6 +35,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 KINDS = "/apis/flotilla.dev/v1alpha1/namespaces/{namespace}"
+WORKERS = "flotilla.dev/owner=support,app.kubernetes.io/component=worker"
 OF_FLEET = "flotilla.dev/owner=support,flotilla.dev/kind=AgentFleet"
 CHILDREN = (
     resources.STATEFUL_SETS,
@@ -189,7 +193,7 @@ def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(
     stage.wait("GatewayReady", "True")
     stage.wait("QueueReady", "True")
     assert stage.condition("Ready")["reason"] == "ModelMissing"
-    assert stage.child("apps/v1/deployments/support-worker") is None
+    assert names(stage.client, stage.namespace, (resources.DEPLOYMENTS,), WORKERS) == []
 
     stage.model()
     stage.wait("Ready", "True")
@@ -287,6 +291,81 @@ def test_with_a_redis_of_the_users_own_ours_is_taken_down(stage: Stage) -> None:
     eventually(lambda: stage.child("v1/services/support-redis") is None)
     assert stage.child("v1/persistentvolumeclaims/support-redis") is not None
     stage.wait("QueueReady", "False", "RedisUnreachable")
+
+
+def test_with_a_certificate_callers_are_led_to_https_and_without_it_back(stage: Stage) -> None:
+    """The Service leads to the same port of the pods all the time, so a roll leaves no caller without one."""
+    stage.volume()
+    stage.model()
+    stage.create()
+    stage.wait("Ready", "True")
+
+    def port() -> tuple[str, int, str]:
+        (found,) = (stage.child("v1/services/support-gateway") or {})["spec"]["ports"]
+        return found["name"], found["port"], found["targetPort"]
+
+    assert port() == ("http", 8080, "http")
+    stage.change(gateway={"tls": {"secretRef": {"name": "tls"}}})
+    stage.wait("GatewayReady", "False", "SecretMissing")
+    assert port() == ("http", 8080, "http")
+    stage.secret("tls", **{"tls.crt": "certificate", "tls.key": "key"})
+    stage.wait("Ready", "True")
+    eventually(lambda: port() == ("https", 8080, "http"))
+    assert stage.get()["status"]["url"].startswith("https://")
+    stage.change(gateway={"tls": None})
+    eventually(lambda: port() == ("http", 8080, "http"))
+
+
+def worker_deployments(stage: Stage) -> dict[str, dict[str, Any]]:
+    """The Deployments of workers, by revision."""
+    path = f"{resources.DEPLOYMENTS.path(stage.namespace)}?labelSelector={WORKERS}"
+    return {
+        one["metadata"]["labels"]["flotilla.dev/revision"]: one for one in stage.client.get(path)["items"]
+    }
+
+
+def worker_pods(stage: Stage) -> list[dict[str, Any]]:
+    """The worker pods that are ready and stay."""
+    path = f"{resources.PODS.path(stage.namespace)}?labelSelector={WORKERS}"
+    return [
+        pod
+        for pod in stage.client.get(path)["items"]
+        if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)
+    ]
+
+
+def test_a_new_revision_takes_over_with_objects_of_its_own(stage: Stage, operator: OperatorProcess) -> None:
+    """No gateway answers here, so nobody says that no task of the old one is left: its deadline ends it."""
+    stage.volume()
+    stage.model()
+    stage.create(workers={"minReplicas": 1}, update={"deadlineSeconds": 5})
+    stage.wait("Ready", "True")
+    (old,) = worker_deployments(stage)
+    stage.change(agent={"prompt": "Answer otherwise."})
+    stage.wait("Progressing", "True", "Updating")
+    eventually(lambda: set(worker_deployments(stage)) != {old} and old not in worker_deployments(stage))
+    (new,) = worker_deployments(stage)
+    config = stage.child(f"v1/configmaps/support-worker-{new}")
+    assert config is not None
+    assert json.loads(config["data"]["adopted.json"]) == sorted(["", old])
+    assert stage.child(f"v1/configmaps/support-worker-{old}") is None
+    stage.wait("Progressing", "True", "Settled")
+    stage.wait("Ready", "True")
+    assert stage.get()["status"]["revision"] == new
+    is_written_no_more(stage, operator)
+
+
+def test_kubernetes_deletes_the_pods_with_the_lowest_cost(stage: Stage) -> None:
+    stage.volume()
+    stage.model()
+    stage.create(workers={"minReplicas": 3})
+    first, second, third = eventually(lambda: found if len(found := worker_pods(stage)) == 3 else None)
+    for pod, cost in ((first, "5"), (second, "0"), (third, "7")):
+        path = f"{resources.PODS.path(stage.namespace)}/{pod['metadata']['name']}"
+        stage.client.merge(path, {"metadata": {"annotations": {ANNOTATION: cost}}})
+    stage.change(workers={"minReplicas": 1, "maxReplicas": 1})
+    (kept,) = eventually(lambda: found if len(found := worker_pods(stage)) == 1 else None)
+    assert kept["metadata"]["uid"] == third["metadata"]["uid"]
 
 
 @pytest.mark.parametrize("fleet", full_featured_objects(), ids=lambda fleet: fleet["metadata"]["name"])

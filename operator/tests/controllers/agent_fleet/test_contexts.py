@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.api.agent_fleet import FleetModel
+from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.controllers.agent_fleet.contexts import (
     UNKNOWN,
     Context,

@@ -88,7 +88,7 @@ async def test_a_password_is_made_when_it_is_missing(
     stage: Callable[[], Any], fleet: dict[str, Any], reason: PasswordReason, made: bool
 ) -> None:
     password = (await decided(await stage(), fleet)).password
-    assert (password.reason, password.is_made) == (reason, made)
+    assert (password.reason, bool(password.made)) == (reason, made)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,24 @@ async def test_a_part_is_written_once_it_can_be_configured(
     assert getattr(decision, part) is reason
 
 
+def worker_deployment(revision: str) -> dict[str, Any]:
+    """The Deployment of an older revision's workers."""
+    part = workloads.workers_of(OWNER, revision)
+    metadata = {**part.metadata(), "uid": f"uid-{revision}"}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": 1}}
+
+
+def unready_pod(revision: str) -> dict[str, Any]:
+    labels = workloads.workers_of(OWNER, revision).labels
+    metadata = {"name": "w-1", "namespace": "default", "uid": "uid-w-1", "labels": labels}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**metadata, "creationTimestamp": "2026-05-01T11:59:00Z"},
+        "spec": {"containers": []},
+    }
+
+
 KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
 
 
@@ -124,6 +142,27 @@ KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}
         pytest.param((served_model(),), {}, LookReason.SETTLED, 75, id="what gateways report wakes it"),
         pytest.param((), {}, LookReason.SETTLED, 75, id="a model that appears wakes it"),
         pytest.param((served_model(),), KEYS, LookReason.SECRET_MISSING, 10, id="secrets are not watched"),
+        pytest.param(
+            (served_model(), worker_deployment("old")),
+            {},
+            LookReason.REVISION_ENDS,
+            75,
+            id="a roll is long",
+        ),
+        pytest.param(
+            (served_model(), worker_deployment("old")),
+            {"update": {"deadlineSeconds": 30}},
+            LookReason.REVISION_ENDS,
+            30,
+            id="its deadline is near",
+        ),
+        pytest.param(
+            (served_model(), worker_deployment("old"), unready_pod("old")),
+            {},
+            LookReason.WORKERS_UNREADY,
+            10,
+            id="nobody tells of a crash loop",
+        ),
     ],
 )
 async def test_a_fleet_is_looked_at_again(

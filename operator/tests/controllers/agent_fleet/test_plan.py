@@ -10,34 +10,41 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.autoscaling.workers import WorkersDecision
+from flotilla_operator.autoscaling.revisions import RevisionsDecision
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
 from flotilla_operator.controllers.agent_fleet.decide import decide
+from flotilla_operator.controllers.agent_fleet.figures import bottleneck
 from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.seen import Observed
-from flotilla_operator.controllers.agent_fleet.status import bottleneck
 from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.objects.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
 from flotilla_operator.telemetry.measurements import Answered, Measurement, Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import (
     OWNER,
     agent_fleet,
     served_index,
     served_model,
+    worker_of,
 )
 from tests.builders.world import CONFIG, Entries, NoneIsGone, Secrets
 from tests.cluster.test_queue import HandClock
 from tests.support.planned import Plan, plan_by
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+WORKER = worker_of(agent_fleet())
+REDIS_SECRETS: dict[str, Entries] = {
+    "support-redis": {"password": "hush"},
+    "support-redis-users": {"gateway": "hush-g", "worker": "hush-w"},
+}
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
 
 
@@ -46,6 +53,8 @@ class Stage:
 
     def __init__(self, *objects: dict[str, Any], **secrets: Entries) -> None:
         self.now = NOW
+        named = (one for one in objects if one["kind"] == "AgentFleet")
+        self.fleet = next(named, agent_fleet())
         self.controller = AgentFleetController()
         self.caches = Caches.of(*objects)
         self.measurements = Measurements()
@@ -74,7 +83,7 @@ class Stage:
         observed = await self.controller.observe(key, fleet, world, self.now)
         self.steering.follow(key, steering_of(observed, decide(observed, self.now)))
         decided = self.steering.last(OWNER.uid)
-        assert decided is None or isinstance(decided, WorkersDecision)
+        assert decided is None or isinstance(decided, RevisionsDecision)
         observed = replace(observed, scaled=decided)
         return observed, plan_by(self.controller, observed, self.now)
 
@@ -102,28 +111,31 @@ class Stage:
     def put(self, manifest: dict[str, Any]) -> None:
         self.caches.store(resource_of(manifest)).put(manifest)
 
-    def run(self, kind: str, part: str, ready: int, replicas: int = 1) -> None:
-        """A Deployment or StatefulSet of the fleet with so many ready pods."""
+    def run(self, kind: str, part: str, ready: int, replicas: int = 1, *, gives: str = "") -> None:
+        """A Deployment or StatefulSet of the fleet with so many ready pods.
+
+        Gateways give new tasks the revision `gives`.
+        """
+        component, _, revision = part.partition("-")
+        child = Child(owner=OWNER, component=component, suffix=part, revision=revision or None)
+        annotations = {"flotilla.dev/revision": gives} if gives else {}
+        counts = {"replicas": replicas, "updatedReplicas": replicas, "readyReplicas": ready}
         self.put(
             {
                 "apiVersion": "apps/v1",
                 "kind": kind,
-                "metadata": {
-                    "name": f"support-{part}",
-                    "namespace": "default",
-                    "uid": f"uid-{part}",
-                    "ownerReferences": [OWNER.reference],
-                },
-                "spec": {"replicas": replicas},
-                "status": {"readyReplicas": ready},
+                "metadata": {**child.metadata(), "uid": f"uid-{part}"},
+                "spec": {"replicas": replicas, "template": {"metadata": {"annotations": annotations}}},
+                "status": counts,
             }
         )
 
     def everything_runs(self) -> None:
-        self.secrets.entries = {"support-redis": {"password": "hush"}, **self.secrets.entries}
+        self.secrets.entries = {**REDIS_SECRETS, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
-        self.run("Deployment", "gateway", 2, 2)
-        self.run("Deployment", "worker", 0, 0)
+        worker = worker_of(self.fleet)
+        self.run("Deployment", "gateway", 2, 2, gives=worker.removeprefix("worker-"))
+        self.run("Deployment", worker, 0, 0)
         self.report(IDLE)
 
 
@@ -145,6 +157,7 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
     plan = await Stage(served_model()).plan(agent_fleet())
     assert written(plan) == [
         "Secret support-redis",
+        "Secret support-redis-users",
         "PersistentVolumeClaim support-redis",
         "ConfigMap support-redis",
         "Service support-redis",
@@ -155,9 +168,9 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
         "NetworkPolicy support-gateway",
         "PodDisruptionBudget support-gateway",
         "Deployment support-gateway",
-        "ConfigMap support-worker",
+        f"ConfigMap support-{WORKER}",
         "NetworkPolicy support-worker",
-        "Deployment support-worker",
+        f"Deployment support-{WORKER}",
     ]
     assert condition(plan, "Ready")["status"] == "False"
     assert condition(plan, "Reconciling")["status"] == "True"
@@ -190,7 +203,7 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert plan.status["url"] == "http://support-gateway.default.svc:8080"
     assert plan.status["ready"] == "3/3"
     assert plan.status["bottleneck"] == "None"
-    assert stage.secrets.asked == ["support-redis"]
+    assert stage.secrets.asked == ["support-redis", "support-redis-users"]
 
 
 async def test_a_fleet_without_its_certificate_keeps_the_gateway_that_runs() -> None:
@@ -230,14 +243,14 @@ async def test_a_fleet_recovers_when_its_model_appears() -> None:
     assert "Deployment support-gateway" in written(before)
     stage.put(served_model())
     after = await stage.plan(fleet)
-    assert "Deployment support-worker" in written(after)
+    assert f"Deployment support-{WORKER}" in written(after)
     assert condition(after, "ModelsReady")["status"] == "True"
 
 
 async def test_workers_that_run_are_left_alone_while_a_model_is_gone() -> None:
     stage = Stage()
     stage.everything_runs()
-    stage.run("Deployment", "worker", 2, 2)
+    stage.run("Deployment", WORKER, 2, 2)
     plan = await stage.plan(agent_fleet())
     assert not any("worker" in name for name in written(plan))
     assert condition(plan, "ModelsReady")["status"] == "False"
@@ -262,7 +275,7 @@ async def test_workers_follow_the_queue() -> None:
         write.manifest
         for write in plan.writes
         if isinstance(write, Apply)
-        and write.manifest["metadata"]["name"] == "support-worker"
+        and write.manifest["metadata"]["name"] == f"support-{WORKER}"
         and write.manifest["kind"] == "Deployment"
     ]
     assert workers["spec"]["replicas"] == 2
@@ -271,19 +284,21 @@ async def test_workers_follow_the_queue() -> None:
     assert plan.status["tasks"]["waiting"] == 15
     assert condition(plan, "WorkersReady")["reason"] == Reason.WORKERS_STARTING
     assert plan.look_again_seconds == 75
-    stage.run("Deployment", "worker", 2, 2)
+    stage.run("Deployment", WORKER, 2, 2)
     assert condition(await stage.plan(fleet), "WorkersReady")["reason"] == Reason.WORKERS_AVAILABLE
 
 
 async def test_the_password_is_made_once_and_kept_out_of_sight() -> None:
     stage = Stage(served_model())
     observed, plan = await stage.look(agent_fleet())
-    (created,) = [write.manifest for write in plan.writes if isinstance(write, Create)]
+    created, users = [write.manifest for write in plan.writes if isinstance(write, Create)]
     password = base64.b64decode(created["data"]["password"]).decode()
-    assert len(password) >= 40
     assert base64.b64decode(created["data"]["password.conf"]).decode() == f'requirepass "{password}"\n'
-    assert password not in repr(observed)
-    stage.secrets.entries = {"support-redis": {"password": password}}
+    of_users = [base64.b64decode(users["data"][name]).decode() for name in ("gateway", "worker")]
+    assert all(len(one) >= 40 for one in (password, *of_users))
+    assert len({password, *of_users}) == 3
+    assert not any(one in repr(observed) for one in (password, *of_users))
+    stage.secrets.entries = REDIS_SECRETS
     assert not any(isinstance(write, Create) for write in (await stage.plan(agent_fleet())).writes)
 
 
@@ -293,7 +308,7 @@ async def test_a_settled_fleet_asks_for_its_password_once_a_sweep() -> None:
     for _ in range(61):
         await stage.plan(agent_fleet())
         stage.now += timedelta(seconds=5)
-    assert stage.secrets.asked == ["support-redis", "support-redis"]
+    assert stage.secrets.asked == 2 * ["support-redis", "support-redis-users"]
 
 
 def rolled(plan: Plan) -> dict[str, str | None]:
@@ -316,13 +331,13 @@ async def test_a_password_that_was_deleted_is_made_anew_and_everything_that_has_
     plan = await stage.plan(agent_fleet())
     assert condition(plan, "QueueReady")["reason"] == Reason.PASSWORD_LOST
     assert "support-redis" in condition(plan, "QueueReady")["message"]
-    assert set(rolled(plan)) == {"support-redis", "support-gateway", "support-worker"}
+    assert set(rolled(plan)) == {"support-redis", "support-gateway", f"support-{WORKER}"}
     assert set(rolled(plan).values()) == {"2026-05-01T12:05:00Z"}
     assert isinstance(plan.writes[-1], Create), "a crash before it finds the password missing again"
     stage.now += timedelta(seconds=5)
     assert set(rolled(await stage.plan(agent_fleet())).values()) == {"2026-05-01T12:05:00Z"}
 
-    stage.secrets.entries = {"support-redis": {"password": "new"}}
+    stage.secrets.entries = REDIS_SECRETS
     redis = next(
         w.manifest for w in plan.writes if isinstance(w, Apply) and w.manifest["kind"] == "StatefulSet"
     )
@@ -353,18 +368,52 @@ async def test_a_first_password_that_is_refused_is_asked_for_again_and_is_not_lo
 
 async def test_the_password_of_a_deleted_fleet_is_not_this_one_s_and_nothing_starts_with_it() -> None:
     stage = Stage(served_model())
-    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.secrets.entries = REDIS_SECRETS
     stage.secrets.controller_uid = "uid-before"
     for _ in range(2):
         plan = await stage.plan(agent_fleet())
-        (created,) = (write for write in plan.writes if isinstance(write, Create))
+        created = {SECRETS.ref_to(one.manifest) for one in plan.writes if isinstance(one, Create)}
+        assert len(created) == 2
         need_it = {
             write.manifest["metadata"]["name"]
             for write in plan.writes
-            if isinstance(write, Apply) and SECRETS.ref_to(created.manifest) in write.needs
+            if isinstance(write, Apply) and created <= write.needs
         }
-        assert need_it == {"support-redis", "support-gateway", "support-worker"}
+        assert need_it == {"support-redis", "support-gateway", f"support-{WORKER}"}
         stage.now += timedelta(seconds=3)
+
+
+async def test_a_redis_from_before_users_gets_theirs_and_keeps_its_password() -> None:
+    """An upgrade: pods from before go on with the password that they have, and nothing is said to be lost."""
+    stage = Stage(served_model())
+    stage.everything_runs()
+    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    plan = await stage.plan(agent_fleet())
+    (created,) = (write.manifest for write in plan.writes if isinstance(write, Create))
+    assert created["metadata"]["name"] == "support-redis-users"
+    assert plan.writes[0] == Create(manifest=created), "before the pods that mount it"
+    assert set(rolled(plan).values()) == {None}
+    assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_AVAILABLE
+
+
+async def test_users_that_were_lost_are_made_anew() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    plan = await stage.plan(agent_fleet())
+    (redis,) = (
+        one.manifest
+        for one in plan.writes
+        if isinstance(one, Apply) and one.manifest["kind"] == "StatefulSet"
+    )
+    metadata = {**redis["metadata"], "uid": "uid-redis", "ownerReferences": [OWNER.reference]}
+    stage.put({**redis, "metadata": metadata, "status": {"readyReplicas": 1}})
+    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.now += timedelta(seconds=300)
+    plan = await stage.plan(agent_fleet())
+    assert condition(plan, "QueueReady")["reason"] == Reason.PASSWORD_LOST
+    assert "support-redis-users" in condition(plan, "QueueReady")["message"]
+    assert isinstance(plan.writes[-1], Create)
+    assert set(rolled(plan).values()) == {"2026-05-01T12:05:00Z"}
 
 
 def claim(**metadata: Any) -> dict[str, Any]:
@@ -434,6 +483,11 @@ async def test_figures_become_the_status() -> None:
                 "ended": {"Completed": 30, "ModelFailed": 8, "Cancelled": 2},
                 "recovered": 3,
                 "tokens": 12_345,
+                "cost_usd": 1.0,
+                "suspended": 2,
+                "used_mib": 12.345,
+                "limit_mib": 300.0,
+                "replicas": 1,
                 "p50_seconds": 1.2345,
                 "p95_seconds": 9.876,
             }
@@ -444,6 +498,7 @@ async def test_figures_become_the_status() -> None:
     assert plan.status["tasks"] == {
         "waiting": 0,
         "running": 0,
+        "suspended": 2,
         "succeeded1h": 30,
         "failed1h": 8,
         "recovered1h": 3,
@@ -451,7 +506,8 @@ async def test_figures_become_the_status() -> None:
     }
     assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
     assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)
-    assert plan.status["tokensPerTask"] == 309
+    assert (plan.status["tokensPerTask"], plan.status["costPerTaskUSD"]) == (309, 0.025)
+    assert plan.status["store"] == {"usedMiB": 12.3, "limitMiB": 300.0, "replicas": 1}
 
 
 async def test_figures_that_are_unknown_are_left_out() -> None:

@@ -4,14 +4,17 @@ plan says. That no reason is left out: tests/house/test_reasons.
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
 from flotilla_operator.objects.send_to import ANNOTATION
-from tests.builders.agent_fleet import agent_fleet, served_index, served_model
+from flotilla_runtime import contract
+from tests.builders.agent_fleet import agent_fleet, served_index, served_model, worker_of
 from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
+from tests.controllers.agent_fleet.test_decide import unready_pod, worker_deployment
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
@@ -43,6 +46,27 @@ ELSEWHERE = {
     ]
 }
 SANDBOXED, FIRST = {"runtimeClassName": RUNTIME_CLASS}, {"priorityClassName": PRIORITY_CLASS}
+A_TOOL: dict[str, Any] = {
+    "name": "weather",
+    "http": {"url": "https://weather.example", "headersSecretRef": {"name": "weather"}},
+}
+WITH_A_TOOL: dict[str, Any] = {"tools": [A_TOOL]}
+ASKED_ELSEWHERE = {
+    "name": "weather",
+    "http": {"url": "https://weather.example"},
+    "reconcile": {"http": {"url": "https://weather.example", "headersSecretRef": {"name": "others"}}},
+}
+SENTINELS = {
+    "queue": {
+        "redis": {
+            "mode": "External",
+            "urlSecretRef": {"name": "sentinels"},
+            "topology": "Sentinel",
+            "sentinel": {"master": "mymaster", "passwordSecretRef": {"name": "sentinel"}},
+        }
+    }
+}
+TOOLS = ConditionType.TOOLS_READY
 MODELS, INDEXES, QUEUE = ConditionType.MODELS_READY, ConditionType.INDEXES_READY, ConditionType.QUEUE_READY
 GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
 
@@ -188,6 +212,51 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {"limits": {"maxCostUSD": 1}},
+            MODELS,
+            Reason.MODEL_WITHOUT_PRICE,
+            "spec.models[Default].pricing",
+            True,
+            id="a model without a price, and tasks that must not cost more",
+        ),
+        pytest.param(
+            (served_model(),),
+            WITH_A_TOOL,
+            TOOLS,
+            Reason.SECRET_MISSING,
+            "spec.tools[weather].http.headersSecretRef: there is no Secret 'weather'",
+            True,
+            id="the headers of a tool",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [{**A_TOOL, "http": {**A_TOOL["http"], "headersSecretRef": {"name": "others"}}}]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list weather.example:443",
+            True,
+            id="the headers of another tool",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [ASKED_ELSEWHERE]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "spec.tools[weather].reconcile.http.headersSecretRef",
+            True,
+            id="the headers of another tool, for the one that is asked",
+        ),
+        pytest.param(
+            (served_model(),),
+            SENTINELS,
+            QUEUE,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list b.example:26379",
+            True,
+            id="the password of other sentinels",
+        ),
+        pytest.param(
+            (served_model(),),
             {"queue": {"redis": {"pod": SANDBOXED}}},
             QUEUE,
             Reason.RUNTIME_CLASS_MISSING,
@@ -223,7 +292,13 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
     says: str,
     stalled: bool,
 ) -> None:
-    stage = Stage(*objects, empty={"other": "x"}, others={"apiKey": "x", ANNOTATION: "other.example"})
+    stage = Stage(
+        *objects,
+        empty={"other": "x"},
+        others={"apiKey": "x", ANNOTATION: "other.example"},
+        sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
+        sentinel={"password": "x", ANNOTATION: "a.example"},
+    )
     plan = await stage.plan(agent_fleet(**spec))
     found = condition(plan, condition_type)
     assert (found["status"], found["reason"]) == ("False", reason)
@@ -248,7 +323,7 @@ def a_worker_is_needed(stage: Stage) -> None:
 
 def a_worker_runs(stage: Stage) -> None:
     a_worker_is_needed(stage)
-    stage.run("Deployment", "worker", 1, 1)
+    stage.run("Deployment", worker_of(ON_ALL), 1, 1)
 
 
 def a_gateway_cannot_use_its_certificate(stage: Stage) -> None:
@@ -267,7 +342,75 @@ def the_password_is_gone(stage: Stage) -> None:
     stage.now += timedelta(seconds=300)
 
 
+def their_redis_is(problem: str, stage: Stage) -> None:
+    """A gateway says this of it."""
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"store_problem": problem}))
+
+
+def an_older_revision_has_tasks(stage: Stage) -> None:
+    """The gateways are new, and a task of before runs."""
+    stage.everything_runs()
+    stage.put(worker_deployment("old"))
+    running = {"old": contract.RevisionTasks(running=1)}
+    stage.report(IDLE.model_copy(update={"in_flight": 1, "revisions": running}))
+
+
+def an_older_revision_has_none(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.put(worker_deployment("old"))
+
+
+def gateways_are_old(stage: Stage) -> None:
+    stage.everything_runs()
+    stage.put(worker_deployment("old"))
+    stage.run("Deployment", "gateway", 2, 2, gives="old")
+
+
+def workers_crash(stage: Stage, exit_code: int = 1) -> None:
+    """A worker is needed, and each one ends."""
+    stage.everything_runs()
+    worker = worker_of(stage.fleet)
+    stage.run("Deployment", worker, 0, 1)
+    ended = {"exitCode": exit_code, "message": "app:main: there is no module app"}
+    container = {
+        "name": "worker",
+        "ready": False,
+        "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": ended},
+    }
+    pod = unready_pod(worker.removeprefix("worker-"))
+    stage.put({**pod, "spec": {"nodeName": "a"}, "status": {"containerStatuses": [container]}})
+    stage.report(IDLE.model_copy(update={"waiting": 1}))
+
+
+def the_image_lacks_the_function(stage: Stage) -> None:
+    workers_crash(stage, 3)
+
+
+def tasks_are_fast(stage: Stage) -> None:
+    """All but one in a hundred ended within four seconds."""
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"ended": {"Completed": 100}, "took_ticks": {"20": 99, "60": 1}}))
+
+
+def tasks_are_slow(stage: Stage) -> None:
+    """One in ten took half an hour."""
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"ended": {"Completed": 100}, "took_ticks": {"20": 90, "60": 10}}))
+
+
+def tasks_fail(stage: Stage) -> None:
+    stage.everything_runs()
+    ended = {"Completed": 90, "ModelFailed": 10, "Cancelled": 100}
+    stage.report(IDLE.model_copy(update={"ended": ended, "took_ticks": {"20": 200}}))
+
+
 ON_ALL = agent_fleet(**WITH_INDEX)
+IN_CODE = agent_fleet(agent={"entrypoint": "app:main"}, image="registry.example/agents:1")
+PROGRESSING = ConditionType.PROGRESSING
+WITH_SLO, SLO = agent_fleet(slo={}), ConditionType.MEETING_SLO
 SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "tls.key": "y"}}
 
 
@@ -308,6 +451,26 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             Reason.REDIS_UNREACHABLE,
             id="a Redis of the user's that no gateway reaches",
         ),
+        *(
+            pytest.param(
+                partial(their_redis_is, problem),
+                agent_fleet(**OWN_REDIS),
+                QUEUE,
+                status,
+                reason,
+                id=f"a Redis of the user's: {problem}",
+            )
+            for problem, status, reason in (
+                ("TooOld", "False", Reason.REDIS_TOO_OLD),
+                ("Evicts", "False", Reason.REDIS_EVICTS),
+                ("NoAppendOnlyFile", "False", Reason.REDIS_KEEPS_NOTHING),
+                ("NoLimit", "True", Reason.REDIS_WITHOUT_LIMIT),
+                ("Sulks", "True", Reason.REDIS_AVAILABLE),
+            )
+        ),
+        pytest.param(
+            partial(their_redis_is, "Evicts"), ON_ALL, QUEUE, "True", Reason.REDIS_AVAILABLE, id="ours is fit"
+        ),
         pytest.param(nothing, ON_ALL, GATEWAY, "False", Reason.GATEWAY_STARTING, id="no gateway yet"),
         pytest.param(everything, ON_ALL, GATEWAY, "True", Reason.GATEWAY_AVAILABLE, id="a gateway runs"),
         pytest.param(
@@ -347,6 +510,50 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             a_worker_is_needed, ON_ALL, WORKERS, "False", Reason.WORKERS_STARTING, id="no worker runs yet"
         ),
         pytest.param(a_worker_runs, ON_ALL, WORKERS, "True", Reason.WORKERS_AVAILABLE, id="a worker runs"),
+        pytest.param(nothing, ON_ALL, TOOLS, "True", Reason.NO_TOOLS, id="no tool is named"),
+        pytest.param(
+            nothing,
+            agent_fleet(tools=[{"name": "a", "http": {"url": "https://a.example"}}]),
+            TOOLS,
+            "True",
+            Reason.TOOLS_AVAILABLE,
+            id="a tool that needs no secret",
+        ),
+        pytest.param(nothing, ON_ALL, PROGRESSING, "True", Reason.SETTLED, id="one revision"),
+        pytest.param(
+            an_older_revision_has_tasks, ON_ALL, PROGRESSING, "True", Reason.UPDATING, id="tasks of before"
+        ),
+        pytest.param(gateways_are_old, ON_ALL, PROGRESSING, "True", Reason.UPDATING, id="gateways of before"),
+        pytest.param(
+            an_older_revision_has_none,
+            ON_ALL,
+            PROGRESSING,
+            "True",
+            Reason.HANDING_OVER,
+            id="workers leave",
+        ),
+        pytest.param(
+            an_older_revision_has_tasks,
+            ON_ALL,
+            WORKERS,
+            "False",
+            Reason.WORKERS_STARTING,
+            id="its start",
+        ),
+        pytest.param(workers_crash, ON_ALL, WORKERS, "False", Reason.WORKERS_FAIL, id="workers that end"),
+        pytest.param(
+            the_image_lacks_the_function,
+            IN_CODE,
+            TOOLS,
+            "False",
+            Reason.FUNCTION_MISSING,
+            id="an image without the function",
+        ),
+        pytest.param(nothing, WITH_SLO, SLO, "Unknown", Reason.NO_FIGURES, id="nobody counts"),
+        pytest.param(everything, WITH_SLO, SLO, "Unknown", Reason.NO_TASKS, id="nothing to judge"),
+        pytest.param(tasks_are_fast, WITH_SLO, SLO, "True", Reason.SLO_KEPT, id="tasks in time"),
+        pytest.param(tasks_are_slow, WITH_SLO, SLO, "False", Reason.SLO_MISSED, id="slow tasks"),
+        pytest.param(tasks_fail, WITH_SLO, SLO, "False", Reason.SLO_MISSED, id="tasks that fail"),
         pytest.param(
             nothing, agent_fleet(paused=True), ConditionType.PAUSED, "True", Reason.SPEC_PAUSED, id="paused"
         ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders.agent_fleet import agent_fleet, served_index, served_model
+from tests.builders.agent_fleet import agent_fleet, served_index, served_model, worker_of
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage
 from tests.support.statuses import status_difference, status_text
 
@@ -21,9 +21,9 @@ WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "ha
 
 def working() -> Stage:
     """Everything runs, and the gateway reports tasks."""
-    stage = Stage(served_model(), served_index())
+    stage = Stage(served_model(), served_index(), agent_fleet(**WITH_INDEX))
     stage.everything_runs()
-    stage.run("Deployment", "worker", 1, 1)
+    stage.run("Deployment", worker_of(agent_fleet(**WITH_INDEX)), 1, 1)
     stage.report(
         IDLE.model_copy(
             update={

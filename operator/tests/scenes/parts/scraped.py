@@ -31,9 +31,3 @@ class Scraped:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def gateway(pod: Manifest) -> bytes:
-    """What a fleet's gateway answers while it has no task."""
-    fleet = pod["metadata"]["labels"][contract.LABEL_OWNER_NAME]
-    return contract.FleetStatus(fleet=fleet, waiting=0, in_flight=0).model_dump_json(by_alias=True).encode()

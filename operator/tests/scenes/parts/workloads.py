@@ -8,6 +8,7 @@ from tests.scenes.parts.part import Cluster, Part, controller_of, is_ready, owne
 from tests.support.fake_objects import REPLICA_SETS
 
 HASH_LABEL = "pod-template-hash"
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 class Deployments(Part):
@@ -39,7 +40,7 @@ class Deployments(Part):
         old = [pod for pod in pods if pod not in new]
         for _ in range(wanted - len(new)):
             self._make_pod(newest, spec["template"])
-        for pod in new[wanted:]:
+        for pod in sorted(new, key=_deletion_cost, reverse=True)[wanted:]:
             self.cluster.delete(PODS, pod)
         ready = sum(map(is_ready, new))
         for pod in old[max(0, wanted - ready) :]:
@@ -84,3 +85,7 @@ class Deployments(Part):
             availableReplicas=ready,
             conditions=conditions,
         )
+
+
+def _deletion_cost(pod: Manifest) -> int:
+    return int((pod["metadata"].get("annotations") or {}).get(DELETION_COST, "0"))

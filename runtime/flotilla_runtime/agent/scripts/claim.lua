@@ -84,7 +84,7 @@ local function company()
   return most, suspects
 end
 
-local most, suspects = company()
+local most, suspects = nil, 0
 
 local function may_join(id)
   local held = redis.call('HMGET', task_key(id), 'company', 'needs', 'needsUntil')
@@ -99,9 +99,11 @@ local function may_join(id)
 end
 
 -- A suspect that must be alone has waited in vain for a worker without tasks. One worker takes no more until it has none.
-local function must_empty(id, since)
-  local allowed = redis.call('HGET', task_key(id), 'company')
-  if allowed ~= '1' or now - since < lease_ms or held_now() == 0 then return false end
+local function must_empty(id)
+  local held = redis.call('HMGET', task_key(id), 'company', 'priority')
+  if held[1] ~= '1' or held_now() == 0 then return false end
+  local since = tonumber(redis.call('ZSCORE', waiting_key(held[2]), id) or now)
+  if now - since < lease_ms then return false end
   local emptying = prefix .. 'emptying'
   local chosen = redis.call('GET', emptying)
   if chosen and chosen ~= worker then return false end
@@ -110,15 +112,13 @@ local function must_empty(id, since)
 end
 
 local function take_apart(revision, room)
-  local waiting_apart = redis.call('ZRANGE', apart_key(revision), 0, AT_ONCE - 1, 'WITHSCORES')
-  for place = 1, #waiting_apart, 2 do
-    local id = waiting_apart[place]
+  for _, id in ipairs(redis.call('ZRANGE', apart_key(revision), 0, AT_ONCE - 1)) do
     if #granted >= room then return false end
     if may_join(id) then
       leave_queue(id)
       grant(id)
       if redis.call('HGET', task_key(id), 'company') == '1' then return true end
-    elseif must_empty(id, tonumber(waiting_apart[place + 1])) then
+    elseif must_empty(id) then
       return true
     end
   end
@@ -178,6 +178,7 @@ redis.call('SET', lines_known_key, '1')
 redis.call('ZADD', workers_key, text(now + lease_ms), worker)
 redis.call('ZREMRANGEBYSCORE', workers_key, '-inf', text(now - WORKER_KEPT_MS))
 redis.call('HDEL', lost_key, worker)
+most, suspects = company()
 local room = math.min(wanted, share())
 if most ~= 1 and room > 0 then take_all(room) end
 if #granted > 0 then redis.call('SET', answer, cjson.encode(granted), 'PX', ANSWER_KEPT_MS) end

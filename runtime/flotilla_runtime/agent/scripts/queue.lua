@@ -66,7 +66,7 @@ end
 
 local function join_line(key, id)
   local place = place_of(id)
-  redis.call('ZADD', key(place.revision), text(now), id)
+  redis.call('ZADD', key(place.revision), text(next_number()), id)
   redis.call('ZADD', waiting_key(place.priority), text(now), id)
   call_worker(place.revision)
 end

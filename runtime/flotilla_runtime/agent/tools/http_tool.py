@@ -94,11 +94,15 @@ class HttpTools:
                 return await self._read(call, response)
         except (HeaderError, ForbiddenAddressError) as problem:
             return _Answer(reply=_failed(str(problem)))
+        except aiohttp.ClientConnectorCertificateError as problem:
+            return _Answer(
+                reply=_failed(f"the certificate of {url.host} is not trusted: {problem.certificate_error}")
+            )
         except aiohttp.ClientConnectorError as problem:
             if isinstance(problem.os_error, ForbiddenAddressError):
                 return _Answer(reply=_failed(problem.os_error.strerror or "forbidden"))
             return _Answer(reply=_failed(f"no connection to {url.host}: {problem.os_error}"), may_pass=True)
-        except (aiohttp.ClientError, OSError, ValueError) as problem:
+        except (aiohttp.ClientError, OSError, ValueError, LookupError) as problem:
             message = f"{type(problem).__name__}: {problem}{_perhaps(call)}"
             return _Answer(reply=_failed(message), may_pass=call.effect is not Effect.UNSAFE)
 

@@ -1,0 +1,75 @@
+"""What the gateways' figures say of a fleet. Pure; figures are rounded, so that noise causes no write."""
+
+from typing import Any
+
+from flotilla_operator.api.agent_fleet import AgentFleetSpec
+from flotilla_operator.controllers.conditions import rounded
+from flotilla_runtime import contract
+
+COMPLETED = "Completed"
+CANCELLED = "Cancelled"
+WINDOW_MINUTES = 60
+QUEUE = "Queue"
+NOTICEABLE_WAIT_SHARE = 0.1  # below a tenth of all task time, waiting in the queue is no bottleneck
+
+
+def completed_tasks(figures: contract.FleetStatus) -> int:
+    """How many tasks of the last hour succeeded."""
+    return figures.ended.get(COMPLETED, 0)
+
+
+def judged_tasks(figures: contract.FleetStatus) -> int:
+    """How many tasks of the last hour ended by themselves; cancelled ones do not count."""
+    return sum(figures.ended.values()) - figures.ended.get(CANCELLED, 0)
+
+
+def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[str, Any]:
+    """What the status shows of the gateways' figures."""
+    completed, judged = completed_tasks(figures), judged_tasks(figures)
+    ended = sum(figures.ended.values())
+    cost = None if figures.cost_usd is None or not ended else figures.cost_usd / ended
+    return {
+        "tasks": {
+            "waiting": figures.waiting,
+            "running": figures.in_flight,
+            "suspended": figures.suspended,
+            "succeeded1h": completed,
+            "failed1h": judged - completed,
+            "recovered1h": figures.recovered,
+            "unknownEffects": figures.unknown_effects,
+        },
+        "store": {
+            "usedMiB": rounded(figures.used_mib),
+            "limitMiB": rounded(figures.limit_mib),
+            "replicas": figures.replicas,
+        },
+        "latency": {
+            "p50Seconds": rounded(figures.p50_seconds, 2),
+            "p95Seconds": rounded(figures.p95_seconds, 2),
+            "waitP95Seconds": rounded(figures.wait_p95_seconds, 2),
+        },
+        "goodputPerMinute": rounded(completed / WINDOW_MINUTES),
+        "successRate": rounded(completed / judged) if judged else None,
+        "tokensPerTask": rounded(figures.tokens / ended) if ended else None,
+        "costPerTaskUSD": rounded(cost),
+        "bottleneck": bottleneck(figures, spec),
+    }
+
+
+def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
+    """What limits the fleet, judged by where the tasks of the last hour spent their time.
+
+    "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
+    `maxReplicas` workers would all be fully occupied. Otherwise the model, index or tool on which the workers
+    spent most of their time.
+    """
+    total = sum(figures.busy_seconds.values())
+    waited = figures.busy_seconds.get(QUEUE, 0.0)
+    if not figures.waiting and (not total or waited < NOTICEABLE_WAIT_SHARE * total):
+        return "None"
+    workers = spec.workers
+    full = figures.in_flight >= workers.max_replicas * workers.concurrency
+    called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
+    if full or not called:
+        return "Workers"
+    return max(sorted(called), key=lambda part: called[part])

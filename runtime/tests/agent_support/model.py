@@ -1,0 +1,329 @@
+"""A simple model of the task store: what the scripts must do, in Python's own lists."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from flotilla_runtime.agent.tasks import child_id
+from flotilla_runtime.contract import Priority
+
+BATCH_FIRST_EVERY = 10
+PLACES, PLACES_EACH = 24, 18
+MOST_STEPS, MOST_TOKENS = 4, 100
+MOST_ATTEMPTS, MOST_DEPTH, MOST_WIDTH = 2, 1, 2
+
+
+class State(Enum):
+    WAITING = auto()
+    RUNNING = auto()
+    SUSPENDED = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True)
+class Line:
+    """Those who wait for a turn, in order."""
+
+    members: list[str] = field(default_factory=list)
+
+    def join(self, who: str) -> None:
+        if who not in self.members:
+            self.members.append(who)
+
+    def had_a_turn(self, who: str, *, has_more: bool) -> None:
+        self.members.remove(who)
+        if has_more:
+            self.members.append(who)
+
+
+@dataclass(slots=True)
+class Queue:
+    """One priority: the tasks of each caller, those ahead first, and who has the next turn."""
+
+    tenants: Line = field(default_factory=Line)
+    callers: dict[str, Line] = field(default_factory=dict)
+    ahead: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def own(self, tenant: str, caller: str) -> list[str]:
+        return self.ahead.get((tenant, caller), []) + self.tasks.get((tenant, caller), [])
+
+    def join(self, task: str, tenant: str, caller: str, *, ahead: bool) -> None:
+        self.callers.setdefault(tenant, Line()).join(caller)
+        self.tenants.join(tenant)
+        (self.ahead if ahead else self.tasks).setdefault((tenant, caller), []).append(task)
+
+    def take(self) -> str | None:
+        if not self.tenants.members:
+            return None
+        tenant = self.tenants.members[0]
+        caller = self.callers[tenant].members[0]
+        task = self.own(tenant, caller)[0]
+        self._remove(task)
+        self.callers[tenant].had_a_turn(caller, has_more=bool(self.own(tenant, caller)))
+        self.tenants.had_a_turn(tenant, has_more=bool(self.callers[tenant].members))
+        return task
+
+    def leave(self, task: str, tenant: str, caller: str) -> None:
+        self._remove(task)
+        if not self.own(tenant, caller) and caller in self.callers.get(tenant, Line()).members:
+            self.callers[tenant].members.remove(caller)
+        if tenant in self.tenants.members and not self.callers[tenant].members:
+            self.tenants.members.remove(tenant)
+
+    def _remove(self, task: str) -> None:
+        for own in (*self.ahead.values(), *self.tasks.values()):
+            if task in own:
+                own.remove(task)
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a tree of tasks has used and holds."""
+
+    used_steps: int = 0
+    used_tokens: int = 0
+    held_steps: int = 0
+    held_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Task:
+    id: str
+    tenant: str
+    caller: str
+    priority: Priority
+    root: str
+    parent: str | None = None
+    state: State = State.WAITING
+    worker: str | None = None
+    attempts: int = 0
+    company: int | None = None
+    lost: tuple[int | None, bool] | None = None
+    cancel_requested: bool = False
+    open: dict[str, int] = field(default_factory=dict)
+    children: set[str] = field(default_factory=set)
+    waits_for: tuple[str, ...] = ()
+    waits_effect: bool = False
+
+
+@dataclass(slots=True)
+class Store:
+    """The fleet's tasks. Its methods say what came of each request."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    queues: dict[Priority, Queue] = field(default_factory=lambda: {name: Queue() for name in Priority})
+    first: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+    rung: list[str] = field(default_factory=list)
+    taken: int = 0
+
+    def of(self, state: State) -> list[Task]:
+        return [task for task in self.tasks.values() if task.state is state]
+
+    def held_by(self, worker: str) -> list[Task]:
+        return [task for task in self.of(State.RUNNING) if task.worker == worker]
+
+    def places_of(self, caller: str) -> int:
+        return len([task for task in self.of(State.WAITING) if task.caller == caller])
+
+    def submit(self, name: str, tenant: str, caller: str, priority: Priority) -> str:
+        if len(self.of(State.WAITING)) >= PLACES:
+            return "Full"
+        if self.places_of(caller) >= PLACES_EACH:
+            return "CallerFull"
+        self.tasks[name] = Task(name, tenant, caller, priority, root=name)
+        self.budgets[name] = Budget()
+        self._join(self.tasks[name], ahead=False)
+        return "Created"
+
+    def claim(self, worker: str, wanted: int) -> list[str]:
+        self._sweep()
+        for name in self.rung:
+            self._resume(self.tasks[name])
+        self.rung.clear()
+        room = min(wanted, len(self.of(State.WAITING)))
+        if any(task.company == 1 for task in self.held_by(worker)):
+            return []
+        granted: list[str] = []
+        if not self._take_apart(worker, room, granted):
+            while self.first and len(granted) < room:
+                self._grant(self.first.pop(0), worker, granted)
+            while len(granted) < room and (taken := self._next()):
+                self._grant(taken, worker, granted)
+        return granted
+
+    def _take_apart(self, worker: str, room: int, granted: list[str]) -> bool:
+        """Whether the worker takes nothing else."""
+        for name in list(self.apart):
+            company = self.tasks[name].company
+            assert company is not None
+            if len(granted) >= room:
+                return False
+            suspects = [task.company for task in self.held_by(worker) if task.company is not None]
+            if company == 1:
+                may_join = not self.held_by(worker)
+            else:
+                may_join = len(suspects) + 1 <= min([company, *suspects])
+            if may_join:
+                self.apart.remove(name)
+                self._grant(name, worker, granted)
+                if company == 1:
+                    return True
+        return False
+
+    def _grant(self, name: str, worker: str, granted: list[str]) -> None:
+        task = self.tasks[name]
+        task.state, task.worker, task.lost = State.RUNNING, worker, None
+        task.attempts = max(1, task.attempts)
+        granted.append(name)
+
+    def _next(self) -> str | None:
+        first, second = self.queues[Priority.INTERACTIVE], self.queues[Priority.BATCH]
+        if (self.taken + 1) % BATCH_FIRST_EVERY == 0:
+            first, second = second, first
+        name = first.take() or second.take()
+        self.taken += name is not None
+        return name
+
+    def lose(self, worker: str) -> list[str]:
+        """A worker is killed; the next claim finds that. The order in which its leases end."""
+        names = [task.id for task in self.held_by(worker) if task.id not in self.expired]
+        self.expired.extend(names)
+        return names
+
+    def _sweep(self) -> None:
+        sizes: dict[str, tuple[int, int]] = {}
+        for name in self.expired:
+            worker = self.tasks[name].worker
+            assert worker is not None
+            held = self.held_by(worker)
+            sizes.setdefault(worker, (len(held), len([task for task in held if task.company is not None])))
+        for name in self.expired:
+            task = self.tasks[name]
+            if task.state is State.RUNNING:
+                self._lose_one(task, *sizes[task.worker or ""])
+        self.expired.clear()
+
+    def _lose_one(self, task: Task, everybody: int, suspects: int) -> None:
+        alone = everybody == 1
+        if alone and task.attempts > MOST_ATTEMPTS:
+            self.end(task)
+            return
+        before, task.lost = task.company, (task.company, alone)
+        task.company = max(1, (everybody if before is None else suspects) // 4)
+        task.attempts += alone
+        task.state = State.WAITING
+        self.apart.append(task.id)
+
+    def owns(self, name: str, worker: str) -> bool:
+        """Whether whoever held the task last may still write, and has it again."""
+        task = self.tasks[name]
+        if task.worker != worker:
+            return False
+        if task.state is State.WAITING and task.lost is not None:
+            task.company, alone = task.lost
+            task.attempts -= alone
+            task.lost, task.state = None, State.RUNNING
+            self.apart.remove(name)
+        return task.state is State.RUNNING
+
+    def begin(self, name: str, call: str, tokens: int) -> str | None:
+        """The limit that refuses the call."""
+        task = self.tasks[name]
+        budget = self.budgets[task.root]
+        if call in task.open:
+            self._settle(task, call, steps=0, tokens=task.open[call])
+        if budget.used_steps + budget.held_steps + 1 > MOST_STEPS:
+            return "maxSteps"
+        if budget.used_tokens + budget.held_tokens + tokens > MOST_TOKENS:
+            return "maxTokens"
+        task.open[call] = tokens
+        budget.held_steps += 1
+        budget.held_tokens += tokens
+        return None
+
+    def done(self, name: str, call: str, tokens: int) -> None:
+        task = self.tasks[name]
+        if call in task.open:
+            task.company = None
+            self._settle(task, call, steps=1, tokens=tokens)
+
+    def _settle(self, task: Task, call: str, *, steps: int, tokens: int) -> None:
+        budget = self.budgets[task.root]
+        budget.held_tokens -= task.open.pop(call)
+        budget.held_steps -= 1
+        budget.used_steps += steps
+        budget.used_tokens += tokens
+
+    def spawn(self, name: str, call: str) -> str | None:
+        """The limit that refuses it."""
+        parent, child = self.tasks[name], child_id(name, call)
+        if child in self.tasks:
+            return None
+        if parent.parent is not None:
+            return "maxDepth"
+        if len(parent.children) >= MOST_WIDTH:
+            return "maxFanOut"
+        self.tasks[child] = Task(
+            child, parent.tenant, parent.caller, parent.priority, root=parent.root, parent=name
+        )
+        parent.children.add(child)
+        self._join(self.tasks[child], ahead=False)
+        return None
+
+    def suspend(self, name: str, children: tuple[str, ...], *, effect: bool) -> bool:
+        task = self.tasks[name]
+        if task.cancel_requested or any(self.tasks[child].state is State.ENDED for child in children):
+            return False
+        task.state, task.waits_for, task.waits_effect = State.SUSPENDED, children, effect
+        return True
+
+    def resolve(self, name: str) -> None:
+        self._resume(self.tasks[name])
+
+    def _resume(self, task: Task) -> None:
+        task.state, task.waits_for, task.waits_effect = State.WAITING, (), False
+        self._join(task, ahead=True)
+
+    def release(self, name: str) -> None:
+        task = self.tasks[name]
+        task.state = State.WAITING
+        (self.first if task.company is None else self.apart).append(name)
+
+    def cancel(self, name: str) -> str:
+        task = self.tasks[name]
+        if task.state is State.ENDED:
+            return "Ended"
+        if task.state is State.RUNNING:
+            task.cancel_requested = True
+            return "Requested"
+        self.end(task)
+        return "Cancelled"
+
+    def end(self, task: Task) -> None:
+        if task.state is State.WAITING:
+            self._leave(task)
+        for call in list(task.open):
+            self._settle(task, call, steps=1, tokens=task.open[call])
+        task.state, task.company, task.waits_for = State.ENDED, None, ()
+        if task.id in self.rung:
+            self.rung.remove(task.id)
+        if task.parent is not None:
+            parent = self.tasks[task.parent]
+            parent.children.discard(task.id)
+            if parent.state is State.SUSPENDED and task.id in parent.waits_for:
+                self._resume(parent)
+        for child in sorted(task.children):
+            self.cancel(child)
+        task.children.clear()
+
+    def _join(self, task: Task, *, ahead: bool) -> None:
+        self.queues[task.priority].join(task.id, task.tenant, task.caller, ahead=ahead)
+
+    def _leave(self, task: Task) -> None:
+        for line in (self.first, self.apart):
+            if task.id in line:
+                line.remove(task.id)
+        self.queues[task.priority].leave(task.id, task.tenant, task.caller)
