@@ -109,7 +109,7 @@ class Worker:
         self._process = f"{name}#{new_request()}"
         self._revisions = Revisions(config.revision, config.adopted_path, clock.monotonic_seconds)
         self._held: dict[str, Held] = {}
-        self._leaving = False
+        self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_at = clock.monotonic_seconds()
         self._answered_at: float | None = None
@@ -130,24 +130,25 @@ class Worker:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run tasks until `stopping` is set, then hand them over and return."""
+        self._stopping = stopping
         renewing = asyncio.create_task(self._renew_leases())
         watching = asyncio.create_task(Watchdog(self.metrics.loop_lag.observe).run())
         try:
-            await self._take_tasks(stopping)
+            await self._take_tasks()
             await self._hand_over()
         finally:
             for task in (renewing, watching):
                 task.cancel()
             await asyncio.gather(renewing, watching, return_exceptions=True)
 
-    async def _take_tasks(self, stopping: asyncio.Event) -> None:
+    async def _take_tasks(self) -> None:
         failures = 0
-        while not stopping.is_set():
+        while not self._stopping.is_set():
             self._looked_at = self._clock.monotonic_seconds()
             try:
                 if failures:  # renew first, or the next claim could take tasks that this worker still runs
                     await self._renew(dict(self._held))
-                await self._take_some(stopping)
+                await self._take_some()
                 self._answered_at = self._clock.monotonic_seconds()
                 failures = 0
             except StoreUnavailableError as problem:
@@ -156,13 +157,13 @@ class Worker:
                 log.warning("store_unavailable", problem=problem.problem, failures=failures)
                 await asyncio.sleep(STORE_BACKOFF.seconds_after(failures, random.uniform))
 
-    async def _take_some(self, stopping: asyncio.Event) -> None:
+    async def _take_some(self) -> None:
         """Claim tasks for the free places, or wait for a task or for a free place."""
         free = self._config.concurrency - len(self._tasks)
         now = self._clock.monotonic_seconds()
         wanted = most_to_claim(self._calls.refusals.values(), min(free, CLAIM_AT_ONCE), now)
         if wanted <= 0:
-            await self._wait_for_a_place(stopping)
+            await self._wait_for_a_place()
             return
         claims = await self._claim(wanted)
         for claim in claims:
@@ -171,8 +172,8 @@ class Worker:
         if not claims:
             await self._store.wait_for_work(IDLE_SECONDS, self._revisions.now())
 
-    async def _wait_for_a_place(self, stopping: asyncio.Event) -> None:
-        stopped = asyncio.create_task(stopping.wait())
+    async def _wait_for_a_place(self) -> None:
+        stopped = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({*self._tasks, stopped}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
 
@@ -229,7 +230,7 @@ class Worker:
         if task is None or held.is_lost:
             return RunOutcome.LOST
         is_newer = any(isinstance(entry, Other) for entry in task.entries)
-        if is_newer or self._leaving:
+        if is_newer or self._stopping.is_set():
             if is_newer:
                 log.warning("journal_of_a_newer_version", task=claim.id)
             await self._patience.answered(
@@ -279,7 +280,6 @@ class Worker:
             held[task_id].interrupt(Interrupt.CANCEL)
 
     async def _hand_over(self) -> None:
-        self._leaving = True
         await self._say_goodbye()
         runs = [held.run for held in self._held.values() if held.run is not None]
         for run in runs:

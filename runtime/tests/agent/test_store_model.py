@@ -74,6 +74,7 @@ class Scripts(RuleBasedStateMachine):
         self.stale: list[Claim] = []
         self.tokens: set[tuple[str, int]] = set()
         self.number = 0
+        self.tick = 1
 
     def teardown(self) -> None:
         self.ask(self.store.close())
@@ -89,6 +90,11 @@ class Scripts(RuleBasedStateMachine):
         answer = self.ask(write(name))
         assert heard or self.ask(write(name)) == answer
         return answer
+
+    def next_tick(self) -> int:
+        """A time long ago, later than the ones before."""
+        self.tick += 1
+        return self.tick
 
     def running(self, data: st.DataObject) -> Claim:
         name = data.draw(st.sampled_from(self.free_names()))
@@ -127,8 +133,8 @@ class Scripts(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def worker_is_lost(self, worker: str) -> None:
-        for place, name in enumerate(self.model.lose(worker)):
-            self.plain.zadd(self.store.keys.leases, {name: 1 + len(self.model.expired) + place})
+        for name in self.model.lose(worker):
+            self.plain.zadd(self.store.keys.leases, {name: self.next_tick()})
         self.plain.zadd(self.store.keys.workers, {worker: 1})
 
     @rule(worker=st.sampled_from(WORKERS))
@@ -205,7 +211,7 @@ class Scripts(RuleBasedStateMachine):
         ringing = [name for name in known if name not in self.model.rung]
         for name in ringing:
             self.model.rung.append(name)
-            self.plain.zadd(timers, {name: len(self.model.rung)})
+            self.plain.zadd(timers, {name: self.next_tick()})
 
     @precondition(lambda self: self.free_names())
     @rule(data=st.data())
