@@ -252,15 +252,43 @@ async def test_leases_of_one_worker_that_end_one_after_another_are_one_loss(
     assert set(await attempts(store, [claim.id for claim in claims])) == {1}
 
 
-async def test_one_of_busy_workers_takes_no_more_until_it_is_empty_for_a_suspect(
+def waits_long(leases: Leases, name: str, shares: float) -> None:
+    """The task has waited for so many leases."""
+    leases.redis.zincrby(leases.keys.waiting(Priority.INTERACTIVE), -1000 * LEASE_SECONDS * shares, name)
+
+
+async def test_a_suspect_that_should_be_the_only_one_does_not_wait_long_for_a_worker_without_tasks(
+    store: TaskStore, leases: Leases
+) -> None:
+    for worker, name in (("w0", "a"), ("w0", "b"), ("w1", "busy")):
+        await running(store, task(name), worker)
+    leases.lose("w0")
+    assert await claimed(store, "w1") == [], "first a worker without tasks may take it"
+    for name in "ab":
+        waits_long(leases, name, 0.5)
+    assert [claim.id for claim in await claimed(store, "w1")] == ["a"]
+    await store.submit(task("new"))
+    assert [claim.id for claim in await claimed(store, "w1")] == ["new"], "one suspect at a time"
+    leases.lose("w1")
+    assert [claim.id for claim in await claimed(store, "w2")] == ["b"]
+    assert await attempts(store, ["a", "b", "busy", "new"]) == [1, 1, 1, 1]
+    waits_long(leases, "a", 0.5)
+    leases.redis.hdel(store.keys.task("b"), "company")
+    assert [claim.id for claim in await claimed(store, "w2")] == [], "a was the only suspect: now it is alone"
+    alone = [claim.id for worker in ("w3", "w4", "w5") for claim in await claimed(store, worker)]
+    assert alone == ["busy", "a", "new"]
+
+
+async def test_one_of_busy_workers_takes_no_more_until_it_is_empty_for_a_task_that_must_be_alone(
     store: TaskStore, leases: Leases
 ) -> None:
     await running(store, task("suspect"), "w0")
     busy = await running(store, task("busy1"), "w1")
     await running(store, task("busy2"), "w2")
+    leases.redis.hset(store.keys.task("suspect"), "company", "1")
     leases.lose("w0")
     assert await store.claim("w1", 9) == [], "found, but it must be alone"
-    leases.redis.zincrby(store.keys.waiting(Priority.INTERACTIVE), -1010 * LEASE_SECONDS, "suspect")
+    waits_long(leases, "suspect", 1.01)
     assert await store.claim("w1", 9) == [], "it has waited for a lease, so this worker empties"
     await store.submit(task("new"))
     assert await store.claim("w1", 9) == []

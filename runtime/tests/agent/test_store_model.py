@@ -213,6 +213,13 @@ class Scripts(RuleBasedStateMachine):
             self.model.rung.append(name)
             self.plain.zadd(timers, {name: self.next_tick()})
 
+    @precondition(lambda self: self.model.apart)
+    @rule(data=st.data())
+    def a_suspect_waits_long(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.model.apart))
+        self.plain.zadd(self.store.keys.waiting(self.model.tasks[name].priority), {name: 1})
+        self.model.waits_long.add(name)
+
     @precondition(lambda self: self.free_names())
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:

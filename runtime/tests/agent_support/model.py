@@ -98,7 +98,8 @@ class Task:
     worker: str | None = None
     attempts: int = 0
     company: int | None = None
-    lost: tuple[int | None, bool] | None = None
+    strict: bool = False
+    lost: tuple[int | None, bool, bool] | None = None
     cancel_requested: bool = False
     open: dict[str, int] = field(default_factory=dict)
     children: set[str] = field(default_factory=set)
@@ -117,6 +118,8 @@ class Store:
     apart: list[str] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
     rung: list[str] = field(default_factory=list)
+    waits_long: set[str] = field(default_factory=set)
+    emptying: str | None = None
     taken: int = 0
 
     def of(self, state: State) -> list[Task]:
@@ -144,7 +147,7 @@ class Store:
             self._resume(self.tasks[name])
         self.rung.clear()
         room = min(wanted, len(self.of(State.WAITING)))
-        if any(task.company == 1 for task in self.held_by(worker)):
+        if self._is_alone(worker):
             return []
         granted: list[str] = []
         if not self._take_apart(worker, room, granted):
@@ -157,25 +160,38 @@ class Store:
     def _take_apart(self, worker: str, room: int, granted: list[str]) -> bool:
         """Whether the worker takes nothing else."""
         for name in list(self.apart):
-            company = self.tasks[name].company
-            assert company is not None
+            task = self.tasks[name]
             if len(granted) >= room:
                 return False
-            suspects = [task.company for task in self.held_by(worker) if task.company is not None]
-            if company == 1:
-                may_join = not self.held_by(worker)
-            else:
-                may_join = len(suspects) + 1 <= min([company, *suspects])
-            if may_join:
+            if self._may_join(task, worker):
                 self.apart.remove(name)
                 self._grant(name, worker, granted)
-                if company == 1:
+                if self._is_alone(worker):
                     return True
+            elif self._must_empty(task, worker):
+                self.emptying = worker
+                return True
         return False
+
+    def _must_empty(self, task: Task, worker: str) -> bool:
+        waits = task.strict and task.id in self.waits_long
+        return waits and bool(self.held_by(worker)) and self.emptying in (None, worker)
+
+    def _may_join(self, task: Task, worker: str) -> bool:
+        assert task.company is not None
+        suspects = [other.company for other in self.held_by(worker) if other.company is not None]
+        others = self.held_by(worker)
+        if task.company == 1 and others and (task.strict or task.id not in self.waits_long):
+            return False
+        return len(suspects) + 1 <= min([task.company, *suspects])
+
+    def _is_alone(self, worker: str) -> bool:
+        return [task.company for task in self.held_by(worker)] == [1]
 
     def _grant(self, name: str, worker: str, granted: list[str]) -> None:
         task = self.tasks[name]
         task.state, task.worker, task.lost = State.RUNNING, worker, None
+        self.waits_long.discard(name)
         task.attempts = max(1, task.attempts)
         granted.append(name)
 
@@ -211,7 +227,8 @@ class Store:
         if alone and task.attempts > MOST_ATTEMPTS:
             self.end(task)
             return
-        before, task.lost = task.company, (task.company, alone)
+        before, task.lost = task.company, (task.company, task.strict, alone)
+        task.strict = task.strict or (before is not None and suspects == 1)
         task.company = max(1, (everybody if before is None else suspects) // 4)
         task.attempts += alone
         task.state = State.WAITING
@@ -223,9 +240,10 @@ class Store:
         if task.worker != worker:
             return False
         if task.state is State.WAITING and task.lost is not None:
-            task.company, alone = task.lost
+            task.company, task.strict, alone = task.lost
             task.attempts -= alone
             task.lost, task.state = None, State.RUNNING
+            self.waits_long.discard(name)
             self.apart.remove(name)
         return task.state is State.RUNNING
 
@@ -247,7 +265,7 @@ class Store:
     def done(self, name: str, call: str, tokens: int) -> None:
         task = self.tasks[name]
         if call in task.open:
-            task.company = None
+            task.company, task.strict = None, False
             self._settle(task, call, steps=1, tokens=tokens)
 
     def _settle(self, task: Task, call: str, *, steps: int, tokens: int) -> None:

@@ -10,6 +10,7 @@ local ANSWER_KEPT_MS = 600000
 local BATCH_FIRST_EVERY = 10
 local AT_ONCE = 256
 local TAKES_FOR_MS = 3000
+local PATIENCE = 0.4
 local WORKER_KEPT_MS = 600000
 local answer = prefix .. 'granted:' .. request
 local granted = {}
@@ -70,8 +71,7 @@ local function share()
   return math.ceil(sum / #all) - held_now()
 end
 
--- The most suspects that may be together on this worker, and how many there are. A suspect that must be alone is on a
--- worker that holds nothing else.
+-- The most suspects that may be together on this worker, and how many there are.
 local function company()
   local most, suspects = nil, 0
   for _, id in ipairs(redis.call('SMEMBERS', held_key(worker))) do
@@ -86,12 +86,19 @@ end
 
 local most, suspects = nil, 0
 
+local function waited_ms(id)
+  local priority = redis.call('HGET', task_key(id), 'priority')
+  return now - tonumber(redis.call('ZSCORE', waiting_key(priority), id) or now)
+end
+
+-- A suspect that is to be the only one goes to a worker without tasks, and after a while to any. If it is lost there
+-- too, it must be alone.
 local function may_join(id)
-  local held = redis.call('HMGET', task_key(id), 'company', 'needs', 'needsUntil')
+  local held = redis.call('HMGET', task_key(id), 'company', 'needs', 'needsUntil', 'strict')
   if held[2] and tonumber(held[2]) > format and now < tonumber(held[3]) then return false end
   local allowed = tonumber(held[1] or nil)
   if not allowed then return true end
-  if allowed == 1 then return held_now() == 0 end
+  if allowed == 1 and held_now() > 0 and (held[4] or waited_ms(id) < PATIENCE * lease_ms) then return false end
   local together = math.min(most or allowed, allowed)
   if suspects + 1 > together then return false end
   most, suspects = together, suspects + 1
@@ -100,10 +107,9 @@ end
 
 -- A suspect that must be alone has waited in vain for a worker without tasks. One worker takes no more until it has none.
 local function must_empty(id)
-  local held = redis.call('HMGET', task_key(id), 'company', 'priority')
-  if held[1] ~= '1' or held_now() == 0 then return false end
-  local since = tonumber(redis.call('ZSCORE', waiting_key(held[2]), id) or now)
-  if now - since < lease_ms then return false end
+  if redis.call('HEXISTS', task_key(id), 'strict') == 0 or held_now() == 0 or waited_ms(id) < lease_ms then
+    return false
+  end
   local emptying = prefix .. 'emptying'
   local chosen = redis.call('GET', emptying)
   if chosen and chosen ~= worker then return false end
@@ -111,13 +117,16 @@ local function must_empty(id)
   return true
 end
 
+-- A suspect that is the only one, and the only task of this worker, stays so until it has got further.
+local function is_alone() return most == 1 and held_now() == 1 end
+
 local function take_apart(revision, room)
   for _, id in ipairs(redis.call('ZRANGE', apart_key(revision), 0, AT_ONCE - 1)) do
     if #granted >= room then return false end
     if may_join(id) then
       leave_queue(id)
       grant(id)
-      if redis.call('HGET', task_key(id), 'company') == '1' then return true end
+      if is_alone() then return true end
     elseif must_empty(id) then
       return true
     end
@@ -180,7 +189,7 @@ redis.call('ZREMRANGEBYSCORE', workers_key, '-inf', text(now - WORKER_KEPT_MS))
 redis.call('HDEL', lost_key, worker)
 most, suspects = company()
 local room = math.min(wanted, share())
-if most ~= 1 and room > 0 then take_all(room) end
+if room > 0 and not is_alone() then take_all(room) end
 if #granted > 0 then redis.call('SET', answer, cjson.encode(granted), 'PX', ANSWER_KEPT_MS) end
 if waiting() == 0 then
   for _, revision in ipairs(revisions) do redis.call('DEL', calls_key(revision)) end

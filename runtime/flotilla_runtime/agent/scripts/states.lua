@@ -33,9 +33,10 @@ end
 -- A worker that was taken for lost writes again: so the task did not kill it. What nobody else has taken is its again.
 local function take_back(id, worker, lost)
   redis.call('HDEL', lost_key, worker)
-  redis.call('HDEL', task_key(id), 'lost', 'company')
-  local company, alone = string.match(lost, '^(%d*) (%d)$')
+  redis.call('HDEL', task_key(id), 'lost', 'company', 'strict')
+  local company, strict, alone = string.match(lost, '^(%d*) (%d) (%d)$')
   if company ~= '' then redis.call('HSET', task_key(id), 'company', company) end
+  if strict == '1' then redis.call('HSET', task_key(id), 'strict', '1') end
   if alone == '1' then redis.call('HINCRBY', task_key(id), 'attempts', -1) end
   redis.call('HINCRBY', task_key(id), 'losses', -1)
   leave_queue(id)
@@ -139,7 +140,7 @@ function end_task(id, how)
   settle_all(id)
   for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
   redis.call('HSET', task, 'reason', how.reason, 'message', how.message, 'endedAt', text(now))
-  redis.call('HDEL', task, 'company', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
+  redis.call('HDEL', task, 'company', 'strict', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
   for field, value in pairs(how.shown) do
     redis.call('HSET', task, field, value)
     store(id, 'bytes', #value)
@@ -174,9 +175,10 @@ local function company_of(worker)
 end
 
 -- A lease has ended. If the worker is lost, any of its tasks may have killed it: they run on in company of at most a
--- quarter as many. Only one that was alone loses an attempt. So does one whose run alone has stopped.
+-- quarter as many suspects. The only suspect of a worker that had other tasks too is alone from then on. Only a task
+-- that was alone loses an attempt. So does one whose run alone has stopped.
 local function lose(id, alone_for_sure, max_attempts)
-  local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts')
+  local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts', 'strict')
   local worker, company = held[1], held[2]
   local all, suspects = 1, 1
   if not alone_for_sure then all, suspects = company_of(worker) end
@@ -190,7 +192,8 @@ local function lose(id, alone_for_sure, max_attempts)
   end
   local of = company and suspects or all
   redis.call('HINCRBY', task_key(id), 'attempts', alone and 1 or 0)
-  redis.call('HSET', task_key(id), 'lost', (company or '') .. ' ' .. (alone and '1' or '0'),
+  if company and suspects == 1 then redis.call('HSET', task_key(id), 'strict', '1') end
+  redis.call('HSET', task_key(id), 'lost', table.concat({company or '', held[4] or '0', alone and '1' or '0'}, ' '),
     'company', text(math.max(1, math.floor(of / COMPANY_SHARE))))
   move(id, 'Waiting')
   join_line(apart_key, id)
@@ -200,7 +203,7 @@ end
 -- suspect may have waited for that.
 local PROVES = {Model = true, Retrieve = true, Tool = true}
 local function clear_of_suspicion(id)
-  if redis.call('HDEL', task_key(id), 'company') == 0 then return end
+  if redis.call('HDEL', task_key(id), 'company', 'strict') == 0 then return end
   local revision = place_of(id).revision
   if redis.call('EXISTS', apart_key(revision)) == 1 then call_worker(revision) end
 end
