@@ -22,6 +22,7 @@ from flotilla_runtime.agent.model_values import value_of
 from flotilla_runtime.agent.models import (
     Endpoint,
     ModelClient,
+    ModelOutcome,
     ModelProblemReason,
     ModelReply,
     ModelRequest,
@@ -45,6 +46,11 @@ MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 TAKES_NO_CALLS: Final = frozenset(
     {ModelProblemReason.NO_CONNECTION, ModelProblemReason.RATE_LIMITED, ModelProblemReason.UNAVAILABLE}
 )
+OUTCOMES: Final[Mapping[ModelOutcome, CallOutcome]] = {
+    ModelOutcome.SUCCEEDED: CallOutcome.SUCCEEDED,
+    ModelOutcome.TIMED_OUT: CallOutcome.TIMED_OUT,
+    ModelOutcome.PROMPT_TOO_LONG: CallOutcome.PROMPT_TOO_LONG,
+}
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -194,9 +200,8 @@ def _endpoint(model: ModelConnection) -> Endpoint:
 
 def _told(reply: ModelReply, model: ModelConnection) -> Reply:
     """A model's reply as the journal has it."""
-    known = {str(outcome): outcome for outcome in CallOutcome}
     return Reply(
-        outcome=known.get(str(reply.outcome), CallOutcome.FAILED),
+        outcome=OUTCOMES.get(reply.outcome, CallOutcome.FAILED),
         value=value_of(reply) if reply.problem is None else None,
         input_tokens=reply.usage.input_tokens,
         cached_input_tokens=reply.usage.cached_input_tokens,

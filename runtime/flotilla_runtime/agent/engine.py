@@ -309,7 +309,7 @@ class Engine:
 
 def _allowed(done: Done) -> Done:
     """The result, unless it is that a limit refused the call."""
-    if done.outcome is CallOutcome.REFUSED:
+    if done.outcome is CallOutcome.LIMIT_REACHED:
         raise LimitReachedError(refusal_of(done))
     return done
 

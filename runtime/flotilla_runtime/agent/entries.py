@@ -95,7 +95,7 @@ def refused_entries(wanted: Wanted, at: int, step: int, refusal: Refusal) -> tup
     """A call that a limit refused for good: it reserves nothing, and every replay is refused it again."""
     intent = intent_of(replace(wanted, steps=0), at, step)
     value = {**asdict(refusal), "limit": str(refusal.limit)}
-    return intent, done_of(wanted.id, at, Reply(outcome=CallOutcome.REFUSED, value=value))
+    return intent, done_of(wanted.id, at, Reply(outcome=CallOutcome.LIMIT_REACHED, value=value))
 
 
 def refusal_of(done: Done) -> Refusal:

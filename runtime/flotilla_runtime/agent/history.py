@@ -70,7 +70,9 @@ class History:
         return (
             call
             for call in self.calls.values()
-            if call.result and call.result.outcome is not CallOutcome.REFUSED and call.intent.kind in PARTS
+            if call.result
+            and call.result.outcome is not CallOutcome.LIMIT_REACHED
+            and call.intent.kind in PARTS
         )
 
 

@@ -42,7 +42,7 @@ class CallOutcome(StrEnum):
     PROMPT_TOO_LONG = "PromptTooLong"
     INVALID = "Invalid"  # wrong arguments or an unknown tool: nothing was called
     CANCELLED = "Cancelled"  # the agent itself no longer waited for it
-    REFUSED = "Refused"  # a limit left no room, and nothing could change that
+    LIMIT_REACHED = "LimitReached"  # a limit left no room, and nothing could change that
     NOT_HAPPENED = "NotHappened"  # somebody resolved an Unsafe call so: it may be made again
 
 

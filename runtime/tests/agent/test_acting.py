@@ -163,6 +163,7 @@ async def test_the_calls_of_a_turn_are_made_at_once_and_come_back_in_their_order
     assert [(tool.name, tool.parameters) for tool in declared] == [("weather", CITY)]
 
 
+@pytest.mark.attack("A model wants calls that are none, or a thousand of them")
 @pytest.mark.parametrize(
     ("call", "reply", "says"),
     [
@@ -214,6 +215,7 @@ async def test_arguments_that_are_no_json_are_told_to_the_model_and_not_sent_bac
     assert asked(calls)[1][-2]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
+@pytest.mark.attack("A model wants calls that are none, or a thousand of them")
 async def test_a_model_that_wants_too_many_calls_gets_some() -> None:
     many = wants(*(("weather", {"city": str(number)}) for number in range(30)))
     _, calls = await acted([many, said("So.")], program(WEATHER), {"weather": "sunny"})

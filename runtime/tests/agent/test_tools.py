@@ -176,6 +176,7 @@ async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tm
     assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer one", "Bearer two"]
 
 
+@pytest.mark.attack("A tool's secret is no header, so an error shows it")
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -201,29 +202,43 @@ async def test_a_secret_that_is_missing_is_a_failure(server: Server, tmp_path: P
     assert "headers of the tool cannot be read" in ((await called(config)).problem or "")
 
 
+@pytest.mark.attack("A tool's server redirects to the address where a cloud keeps its credentials")
 @pytest.mark.parametrize(
     ("what", "outcome", "says"),
     [
         pytest.param("teapot", CallOutcome.FAILED, "answered 418: I cannot brew", id="a refusal, with words"),
         pytest.param("metadata", CallOutcome.FAILED, "answered 302: tools follow no redirect", id="redirect"),
-        pytest.param("never", CallOutcome.TIMED_OUT, "no answer within timeoutSeconds (0.2 s)", id="never"),
         pytest.param("drops", CallOutcome.FAILED, "ServerDisconnectedError", id="it hangs up"),
         pytest.param("wrong", CallOutcome.FAILED, "is called JSON and is none", id="broken JSON"),
         pytest.param("nan", CallOutcome.FAILED, "is called JSON and is none", id="not a number"),
         pytest.param("charset", CallOutcome.FAILED, "unknown encoding: no-such", id="an unknown charset"),
         pytest.param("packed", CallOutcome.FAILED, "is compressed", id="a compressed answer"),
-        pytest.param("endless", CallOutcome.FAILED, "more than maxResultKiB (256 KiB)", id="100 MB"),
     ],
 )
 async def test_what_a_server_does_wrong_is_a_failure_with_words(
     server: Server, what: str, outcome: CallOutcome, says: str
 ) -> None:
+    reply = await called(over_http(f"{server.url}/{what}"))
+    assert (reply.outcome, says in (reply.problem or "")) == (outcome, True), reply.problem
+    assert len(reply.problem or "") < 500
+    assert len(server.asked) == 1
+
+
+@pytest.mark.attack("A tool answers without end, or never")
+@pytest.mark.parametrize(
+    ("what", "outcome", "says"),
+    [
+        pytest.param("never", CallOutcome.TIMED_OUT, "no answer within timeoutSeconds (0.2 s)", id="never"),
+        pytest.param("endless", CallOutcome.FAILED, "more than maxResultKiB (256 KiB)", id="100 MB"),
+    ],
+)
+async def test_an_answer_without_end_is_cut_off_and_one_that_never_comes_is_not_waited_for(
+    server: Server, what: str, outcome: CallOutcome, says: str
+) -> None:
     seconds = 0.2 if what == "never" else 5
     reply = await called(over_http(f"{server.url}/{what}", timeout_seconds=seconds))
     assert (reply.outcome, says in (reply.problem or "")) == (outcome, True), reply.problem
-    assert len(reply.problem or "") < 500
     assert server.sent_bytes < 20 * 2**20
-    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -296,6 +311,7 @@ def test_addresses_where_clouds_keep_credentials_are_forbidden(address: str, for
     assert is_forbidden(address) is forbidden
 
 
+@pytest.mark.attack("A name in a tool's URL stands for such an address")
 @pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "metadata.test"])
 async def test_a_tool_connects_to_no_such_address_whatever_its_name_is(
     host: str, monkeypatch: pytest.MonkeyPatch
