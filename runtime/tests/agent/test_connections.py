@@ -5,6 +5,7 @@ TLS is in the gateway's test_external_redis.py, the scripts themselves in test_s
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,19 @@ from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedErro
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask, SubmitOutcome
 from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, RedisTopology, TaskKeys, TaskLimits
+from local_cluster.processes import free_port
 from redis_servers import RedisServer
-from redis_topologies import MASTER, ClusterRedis, SentinelRedis, paused, server, valkey_server, wait_until
+from redis_topologies import (
+    CLUSTERED,
+    MASTER,
+    ClusterRedis,
+    SentinelRedis,
+    TlsRedis,
+    paused,
+    server,
+    valkey_server,
+    wait_until,
+)
 
 FLEET = "default/support"
 KEYS = TaskKeys(FLEET)
@@ -95,6 +107,12 @@ class TestServers:
     """One after another, since each takes several processes."""
 
     @pytest.fixture
+    def stack(self) -> Iterator[ExitStack]:
+        """Stops what a test started, also if it fails."""
+        with ExitStack() as stops:
+            yield stops
+
+    @pytest.fixture
     def sentinel(self, tmp_path: Path) -> Iterator[SentinelRedis]:
         started = SentinelRedis(tmp_path)
         yield started
@@ -123,9 +141,11 @@ class TestServers:
         assert {record.id for record in await store.records(["t1", "t2", "t3"])} == {"t1", "t2", "t3"}
         await store.close()
 
-    async def test_a_submission_sent_again_is_confirmed_anew(self, tmp_path: Path) -> None:
+    async def test_a_submission_sent_again_is_confirmed_anew(self, tmp_path: Path, stack: ExitStack) -> None:
         primary = server(tmp_path / "primary")
         replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
+        stack.callback(primary.stop)
+        stack.callback(replica.stop)
         wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
         store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
         with paused(replica):
@@ -135,13 +155,15 @@ class TestServers:
             assert await submitted_later(store, replica) is SubmitOutcome.EXISTS
         assert replica.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
-        primary.stop()
-        replica.stop()
 
-    async def test_valkey_serves_and_a_replica_confirms_what_is_in_its_file(self, tmp_path: Path) -> None:
+    async def test_valkey_serves_and_a_replica_confirms_what_is_in_its_file(
+        self, tmp_path: Path, stack: ExitStack
+    ) -> None:
         program = valkey_server()
         primary = server(tmp_path / "primary", program=program)
         replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}", program=program)
+        stack.callback(primary.stop)
+        stack.callback(replica.stop)
         wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
         store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
         assert (await store.facts()).confirms_files
@@ -151,14 +173,43 @@ class TestServers:
         with paused(replica), pytest.raises(UnconfirmedError):
             await store.submit(task("t2"))
         await store.close()
-        primary.stop()
-        replica.stop()
 
     async def test_a_fleet_uses_the_node_of_a_cluster_that_has_its_slot(self, cluster: ClusterRedis) -> None:
         store = store_at(cluster.url, RedisTopology.CLUSTER)
         await uses_everything(store)
         owner = cluster.owner_of(KEYS.leases)
         assert owner.ask("exists", KEYS.task("t1")).strip() == "1"
+        await store.close()
+
+    @pytest.mark.rare
+    async def test_a_failover_in_a_cluster_keeps_what_was_confirmed(
+        self, tmp_path: Path, stack: ExitStack
+    ) -> None:
+        cluster = ClusterRedis(tmp_path, replicas=1)
+        stack.callback(cluster.stop)
+        store = store_at(cluster.url, RedisTopology.CLUSTER)
+        owner = cluster.owner_of(KEYS.leases)
+        wait_until(lambda: "state=online" in owner.ask("info", "replication"), "no replica")
+        await uses_everything(store)
+        owner.stop()
+        assert await submitted(store, "t2") is SubmitOutcome.CREATED
+        assert {record.id for record in await store.records(["t1", "t2"])} == {"t1", "t2"}
+        assert cluster.owner_of(KEYS.leases) is not owner
+        await store.close()
+
+    @pytest.mark.parametrize("topology", [RedisTopology.SENTINEL, RedisTopology.CLUSTER])
+    async def test_whoever_is_asked_for_the_primary_is_asked_over_tls_too(
+        self, tmp_path: Path, stack: ExitStack, topology: RedisTopology
+    ) -> None:
+        is_cluster = topology is RedisTopology.CLUSTER
+        clustered = (*CLUSTERED, "--tls-cluster", "yes", "--cluster-port", str(free_port()))
+        redis = TlsRedis(tmp_path, *(clustered if is_cluster else ()))
+        stack.callback(redis.stop)
+        if is_cluster:
+            redis.server.ask("cluster", "addslotsrange", "0", "16383")
+        store = store_at(redis.url(redis.tls_port if is_cluster else redis.sentinel_port), topology)
+        assert await submitted(store, "t1") is SubmitOutcome.CREATED
+        assert redis.server.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
 
     async def test_a_fleet_follows_its_slot_to_another_node(self, cluster: ClusterRedis) -> None:
