@@ -21,10 +21,14 @@ def write_keys(folder: Path, callers: int) -> dict[str, str]:
     return keys
 
 
+def shares_of(numbers: Sequence[int], callers: int) -> list[Sequence[int]]:
+    """The tasks of each caller; no share is larger than another by more than one."""
+    return [numbers[place::callers] for place in range(callers)]
+
+
 async def submit_all(url: str, keys: Mapping[str, str], tasks: int, pace: str, first: int = 0) -> list[str]:
     """Submit this many tasks, shared out among all callers; their ids."""
-    numbers = range(first, first + tasks)
-    shares = [numbers[place :: len(keys)] for place in range(len(keys))]
+    shares = shares_of(range(first, first + tasks), len(keys))
     connector = aiohttp.TCPConnector(limit=len(keys))
     async with aiohttp.ClientSession(url, connector=connector) as session:
         ids = await asyncio.gather(
