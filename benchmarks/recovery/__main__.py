@@ -35,7 +35,7 @@ from recovery.run import Outcome, Wanted, run
 from wanted import add_only_print, at_most, conclude, under
 
 LEASE_SECONDS: Final = 5
-LONGEST_MS: Final = 1500
+LONGEST_MS: Final = 600
 KILL_SECONDS: Final = 130.0
 END_SECONDS: Final = 60.0
 SIZES: Final = {Part.WORKER: 3, Part.GATEWAY: 2, Part.DOUBLE: 2, Part.REDIS: 1}
