@@ -311,6 +311,27 @@ FAULTS: Final = (
         tests=(f"{RUNTIME_TESTS}/agent/test_loop.py",),
     ),
     Fault(
+        name="a try that was lost is not counted as used",
+        path=f"{RUNTIME}/agent/scripts/budgets.lua",
+        sound="  settle(budget, hold, {Steps = 0, Tokens = hold.Tokens, Nano = hold.Nano})",
+        broken="  settle(budget, hold, {Steps = 0, Tokens = 0, Nano = 0})",
+        tests=(f"{RUNTIME_TESTS}/agent/test_store_budgets.py", f"{RUNTIME_TESTS}/agent/test_store_model.py"),
+    ),
+    Fault(
+        name="leases that end one after another make each task look alone",
+        path=f"{RUNTIME}/agent/scripts/states.lua",
+        sound="    elseif not lives or ended + lease_ms <= now then",
+        broken="    else",
+        tests=(f"{RUNTIME_TESTS}/agent/test_store_company.py",),
+    ),
+    Fault(
+        name="a write that is sent again is written again",
+        path=f"{RUNTIME}/agent/scripts/append.lua",
+        sound="if before[1] == write then return answer(before[2] or '') end\n",
+        broken="",
+        tests=(f"{RUNTIME_TESTS}/agent/test_store_model.py",),
+    ),
+    Fault(
         name="a document that was half written counts as unchanged",
         path=f"{RUNTIME}/indexing/shard.py",
         sound="stored is not None and stored.complete and stored.hash",

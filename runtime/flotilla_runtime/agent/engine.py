@@ -165,15 +165,23 @@ class Engine:
         return done
 
     async def _intended(self, call: Call, wanted: Wanted, past: PastCall | None) -> tuple[Call, Intended]:
-        """Reserve what the call can use, and write its intent; wait while others may settle."""
+        """Reserve what the call can use, and write its intent.
+
+        A refusal tells what is left. The call is cut to that if it can be; else it waits while others may
+        settle.
+        """
         step = self._step(wanted) if past is None else past.intent.step
         pause = FIRST_PAUSE_SECONDS
         refused: Refusal | None = None
         before = NOTHING
         while True:
             cut, amount = await self._calls.reservation(call, self._session, self._writer.budget)
-            if refused is not None and not refused.may_change and not _is_less(amount, before):
-                await self._refused(wanted, step, refused)
+            if refused is not None and not _is_less(amount, before):
+                if not refused.may_change:
+                    await self._refused(wanted, step, refused)
+                pause = await self._others_settle(pause)
+                refused = None
+                continue
             before = amount
             intent = intent_of(wanted, self.now_ms(), step, amount, effect=call.effect)
             self._begun[wanted.id] = intent
@@ -182,8 +190,6 @@ class Engine:
                 await self.pace.not_barred()
                 return cut, intent
             del self._begun[wanted.id]
-            if refused.may_change:
-                pause = await self._others_settle(pause)
 
     async def _refused(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
         """Write that the call is refused for good, so that an agent which handles that is replayed alike."""

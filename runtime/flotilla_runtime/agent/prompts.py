@@ -17,8 +17,8 @@ from flotilla_runtime.contract import Passage
 
 BYTES_PER_TOKEN: Final = 3
 MESSAGE_TOKENS: Final = 24  # the tokens that a chat template adds around two messages
-ANSWER_SHARE: Final = 16  # an answer may take one sixteenth of the context
-MOST_ANSWER_TOKENS: Final = 1024
+ANSWER_SHARE: Final = 16  # passages leave one sixteenth of the context to the answer
+MOST_LEFT_TOKENS: Final = 1024
 LEAST_ANSWER_TOKENS: Final = 32
 PASSAGES_SHARE: Final = 2  # passages may take half of the context, which leaves room for long questions
 MOST_PASSAGES_TOKENS: Final = 8192
@@ -65,8 +65,8 @@ def estimated_tokens(text: str) -> int:
 
 
 def answer_tokens(context_tokens: int) -> int:
-    """The most tokens of an answer in a context of this size."""
-    return min(MOST_ANSWER_TOKENS, context_tokens // ANSWER_SHARE)
+    """The tokens that the passages leave to an answer in a context of this size; it may take more."""
+    return min(MOST_LEFT_TOKENS, context_tokens // ANSWER_SHARE)
 
 
 def passages_tokens(context_tokens: int, shrinks: int) -> int:

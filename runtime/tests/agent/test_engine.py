@@ -389,6 +389,21 @@ async def test_a_refused_call_waits_for_others_to_settle_and_then_goes_on() -> N
     assert len(calls.made) == 6
 
 
+async def test_parallel_calls_are_cut_to_what_the_first_of_them_leaves_instead_of_waiting() -> None:
+    class Greedy(ScriptedCalls):
+        async def reservation(self, call: Any, session: Any, budget: Any) -> Any:
+            cut, amount = await super().reservation(call, session, budget)
+            return cut, replace(amount, tokens=max(100, min(700, budget.left_tokens)))
+
+    store, calls = new_task(max_tokens=1000), Greedy(hold=asyncio.Event())
+    running = asyncio.create_task(run(store, program_of(two_branches), calls))
+    await until(lambda: len(calls.made) == 2)
+    assert [entry.reserved_tokens for entry in entries_of(store, Intended)] == [700, 300]
+    assert calls.hold is not None
+    calls.hold.set()
+    assert await running is RunOutcome.ENDED
+
+
 async def test_a_limit_that_nothing_can_change_is_an_error_that_the_agent_can_handle() -> None:
     async def thrifty(ctx: Context, task: Task) -> Any:
         said = 0

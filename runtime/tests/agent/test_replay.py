@@ -7,20 +7,24 @@ Single rules of the engine are in test_engine.py.
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_support.memory import CrashError, CrashPoints, MemoryStore, Stored
 from agent_support.running import ScriptedCalls, begin, config_of, program_of, run, said, tool_of
+from flotilla_runtime.agent import history as histories
 from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.failures import ChildFailedError, LimitReachedError, ModelFailedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, TaskStatus, WaitKind
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agent.run import RunOutcome
-from flotilla_runtime.contract import Effect, QueueConfig
+from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 
 CITIES = ("Lisbon", "Porto", "Faro")
 LONGEST_STORY = 60  # runs of one task
@@ -223,6 +227,86 @@ def test_crashes_and_any_order_of_parallel_calls_change_nothing(
         return life
 
     check(asyncio.run(live()))
+
+
+async def spender(ctx: Context, task: Task) -> int:
+    """A tree of tasks whose branches ask models at the same time, and take what limits leave."""
+    depth = int(task.input)
+    asked = 0
+
+    async def ask(name: str) -> None:
+        nonlocal asked
+        with ctx.scope(name):
+            try:
+                await ctx.llm(name)
+                asked += 1
+            except (LimitReachedError, ModelFailedError):
+                return
+
+    async def delegate(name: str) -> None:
+        nonlocal asked
+        with ctx.scope(name):
+            try:
+                asked += await ctx.spawn(str(depth - 1))
+            except (LimitReachedError, ChildFailedError):
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(ask(f"ask-{number}"))
+        for number in range(2 if depth else 0):
+            group.create_task(delegate(f"part-{number}"))
+    return asked
+
+
+@settings(max_examples=30)
+@given(
+    limits=st.fixed_dictionaries(
+        {
+            "max_steps": st.integers(1, 30),
+            "max_tokens": st.integers(100, 3000),
+            "max_depth": st.integers(0, 2),
+        }
+    ),
+    used=st.lists(st.integers(0, 90), min_size=1, max_size=20),
+    crashes=st.lists(st.integers(0, 30), max_size=4),
+)
+def test_no_tree_of_tasks_overspends_or_leaks(
+    limits: dict[str, int], used: list[int], crashes: list[int]
+) -> None:
+    uses = cycle(used)
+
+    def script(call: Call) -> Reply:
+        tokens = next(uses)
+        if tokens % 7 == 0:
+            return Reply(outcome=CallOutcome.FAILED, problem="503", output_tokens=tokens)
+        return said("so", input_tokens=tokens // 2, output_tokens=tokens - tokens // 2)
+
+    async def live() -> Life:
+        config = config_of(queue=QueueConfig(fleet="default/support", max_attempts=1000))
+        life = Life(program_of(spender, config=config))
+        life.store = MemoryStore()
+        life.store.submit("t1", "2", TaskLimits(max_fan_out=1, **limits))
+        life.calls = ScriptedCalls(script=script, points=life.store.points, reserved_tokens=90)
+        for crash_at in crashes:
+            life.crash_at(crash_at)
+            await life.one_run("t1")
+            if life.task.finish is not None:
+                break
+        life.crash_at(None)
+        await life.to_the_end()
+        return life
+
+    life = asyncio.run(live())
+    tree = life.task.tree
+    assert (tree.reserved.steps, tree.reserved.tokens) == (0, 0), "nothing leaks"
+    told = histories.read([])
+    for task in life.store.tasks.values():
+        assert task.finish is not None
+        told = replace(told, used=told.used + histories.read(task.entries).used)
+    assert tree.used.tokens == told.used.tokens, "what the journals say is what was counted"
+    assert life.task.finish is not None
+    assert life.task.finish.status is TaskStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("hand_over_after", range(12))
