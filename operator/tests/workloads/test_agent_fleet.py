@@ -206,6 +206,19 @@ async def test_workers_are_told_how_long_an_index_may_take(
     assert [each.deadline_milliseconds for each in wiring.indexes] == [milliseconds]
 
 
+def test_the_gateway_knows_which_prices_are_unknown_also_of_a_model_that_is_not_there_yet() -> None:
+    def told(models: tuple[contract.ModelConnection, ...]) -> tuple[list[str], list[str]]:
+        spec = AgentFleet.model_validate(SMALLEST).spec
+        config, *_ = workloads.gateway_manifests(OWNER, spec, Wiring(models=models), IMAGES, "r")
+        data = json.loads(config["data"]["config.json"])
+        return data["models"], data.get("unpriced_models", [])
+
+    [model] = WIRING.models
+    priced = contract.Pricing(input_per_million_usd=1, output_per_million_usd=2)
+    assert told(()) == told((model,)) == (["llama"], ["llama"]), "it is not rolled when the model appears"
+    assert told((model.model_copy(update={"pricing": priced}),)) == (["llama"], [])
+
+
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
     secret, users, *others = rendered(MANAGED)
     text = re.sub(r"(registry|lb|weather|shop)\.example", "", yaml_of(others))

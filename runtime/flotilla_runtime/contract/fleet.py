@@ -93,6 +93,11 @@ class Pricing(Section):
     cached_input_per_million_usd: float | None = None
     output_per_million_usd: float | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the cost of each call can be told."""
+        return None not in (self.input_per_million_usd, self.output_per_million_usd)
+
 
 class ModelTimeouts(Section):
     """How long a call of a model may take to the first token, between two tokens, and as a whole."""

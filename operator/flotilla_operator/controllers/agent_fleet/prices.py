@@ -21,11 +21,6 @@ def prices_of(model: FleetModel, of_set: Pricing | None) -> contract.Pricing:
     )
 
 
-def is_priced(pricing: contract.Pricing) -> bool:
-    """Whether the cost of each call can be told."""
-    return None not in (pricing.input_per_million_usd, pricing.output_per_million_usd)
-
-
 def timeouts_of(model: FleetModel) -> contract.ModelTimeouts:
     """How long a call of the model may take."""
     return contract.ModelTimeouts(

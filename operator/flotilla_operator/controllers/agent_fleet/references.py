@@ -11,7 +11,7 @@ from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.vector_index import Retriever
 from flotilla_operator.controllers.agent_fleet.contexts import Context, context_of_endpoint, context_of_set
-from flotilla_operator.controllers.agent_fleet.prices import is_priced, prices_of, timeouts_of
+from flotilla_operator.controllers.agent_fleet.prices import prices_of, timeouts_of
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.redis_hosts import hosts_of
 from flotilla_operator.controllers.agent_fleet.seen import MissingParts
@@ -183,7 +183,7 @@ class References:
         """Whether every model has prices, where the cost of a task is limited. What lacks is told."""
         if self._spec.limits.max_cost_usd is None:
             return True
-        without = [model.role for model in self._found.models if not is_priced(model.pricing)]
+        without = [model.role for model in self._found.models if not model.pricing.is_known]
         for role in without:
             message = (
                 f"spec.models[{role}].pricing: with spec.limits.maxCostUSD every model needs prices; set "

@@ -1,9 +1,10 @@
 """The gateway and the workers: two Deployments with the runtime's image and without Kubernetes tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
+from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
@@ -61,8 +62,12 @@ def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.Queu
     )
 
 
-def gateway_config(owner: Owner, spec: AgentFleetSpec, revision: str) -> contract.GatewayConfig:
+def gateway_config(
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, revision: str
+) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
+    names = {model.role: _name_of(model) for model in spec.models}
+    priced = {model.role for model in wiring.models if model.pricing.is_known}
     return contract.GatewayConfig(
         queue=queue_config(owner, spec, GATEWAY_USER),
         namespace=owner.namespace,
@@ -70,9 +75,21 @@ def gateway_config(owner: Owner, spec: AgentFleetSpec, revision: str) -> contrac
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
         revision=revision,
         trusted=spec.gateway.auth.trusted,
+        models=_once(names.values()),
+        unpriced_models=_once(name for role, name in names.items() if role not in priced),
         limits=_limits(spec),
         tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
     )
+
+
+def _name_of(model: FleetModel) -> str:
+    if model.model_ref is not None:
+        return model.model_ref.name
+    return model.endpoint.model if model.endpoint is not None else ""
+
+
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contract.WorkerConfig:
@@ -97,7 +114,7 @@ def gateway_manifests(
 ) -> list[Manifest]:
     """The objects of the gateway, which gives new tasks this revision."""
     part = gateway(owner)
-    data = objects.config_file(gateway_config(owner, spec, revision))
+    data = objects.config_file(gateway_config(owner, spec, wiring, revision))
     return [
         objects.config_map(part, data=data),
         objects.service(

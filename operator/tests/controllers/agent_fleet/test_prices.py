@@ -6,7 +6,7 @@ import pytest
 
 from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.model_replica_set import Pricing
-from flotilla_operator.controllers.agent_fleet.prices import is_priced, prices_of, timeouts_of
+from flotilla_operator.controllers.agent_fleet.prices import prices_of, timeouts_of
 from flotilla_runtime import contract
 
 OF_SET = Pricing(input_per_million_usd=1, output_per_million_usd=2)
@@ -39,7 +39,7 @@ def test_prices(
     pricing: dict[str, Any] | None, of_set: Pricing | None, expected: contract.Pricing, known: bool
 ) -> None:
     found = prices_of(model(pricing=pricing), of_set)
-    assert (found, is_priced(found)) == (expected, known)
+    assert (found, found.is_known) == (expected, known)
 
 
 def test_what_the_fleet_says_of_times_reaches_the_workers() -> None:
