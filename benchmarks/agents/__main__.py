@@ -12,6 +12,8 @@ tasks wait for a slow model at once. Redis syncs each write.
 - `store_calls_per_second`: calls that two processes write for 64 tasks, without any agent.
 - `bytes_per_call`: what such a call takes in Redis' memory.
 - `thousand_call_ratio`: 1,000 calls of a task divided by 100, in bytes or in replay, whichever is larger.
+- `dbos_…`, `langgraph_…`: steps of as many tasks in as many processes, on PostgreSQL; what a step takes in
+  the database; and effects that happened again after a kill, which neither of them prevents.
 
 The last line of the output is one JSON object. The exit status is 1 when a figure misses its limit.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agents import fleet_run, replay, store_alone
+from agents.peers import comparison
 from wanted import Wanted, add_only_print, at_least, at_most, conclude, exactly, under
 
 TASKS: Final = 5100
@@ -47,13 +50,14 @@ def wanted(tasks: int) -> tuple[Wanted, ...]:
     )
 
 
-def measure(folder: Path, tasks: int) -> dict[str, Any]:
+def measure(folder: Path, tasks: int, *, with_peers: bool) -> dict[str, Any]:
     """All figures."""
     began = time.monotonic()
     figures = {
         **store_alone.run(folder / "store"),
         **replay.run(folder / "replay"),
         **fleet_run.run(folder / "fleet", tasks, DEADLINE_SECONDS),
+        **(comparison.run(folder / "peers") if with_peers else {}),
     }
     return {**figures, "seconds": round(time.monotonic() - began)}
 
@@ -62,11 +66,14 @@ def main() -> int:
     """Run the benchmark, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=TASKS, help=f"how many tasks (default: {TASKS})")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave DBOS and LangGraph's saver out of it (default: in)"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which stay there (default: none)")
     add_only_print(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flotilla-agents-") as name:
-        figures = measure(options.keep or Path(name), options.tasks)
+        figures = measure(options.keep or Path(name), options.tasks, with_peers=not options.no_peers)
     return conclude(figures, wanted(options.tasks), only_print=options.only_print)
 
 

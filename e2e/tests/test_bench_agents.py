@@ -7,6 +7,7 @@ import pytest
 from agents.__main__ import TASKS, wanted
 from agents.fleet_run import CALLERS
 from agents.load import shares_of, write_keys
+from agents.peers.comparison import repeats
 from agents.store_alone import call_entries, fsync_seconds
 from flotilla_runtime.agent.journal import Done, Intended, decode, encode
 from wanted import misses
@@ -62,6 +63,11 @@ def test_a_call_is_an_intent_and_a_result_of_the_runtimes_own() -> None:
     assert isinstance(done, Done)
     assert intent.call == done.call != call_entries(8, 1)[0].call
     assert (decode(encode(intent)), decode(encode(done))) == (intent, done)
+
+
+def test_effects_that_happened_again_are_counted_and_others_are_not() -> None:
+    assert repeats(["1 1", "1 2", "2 1", "1 2", "1 2"]) == 2
+    assert repeats(["1 1", "1 2", "2 1"]) == 0
 
 
 def test_the_disk_takes_some_time(tmp_path: Path) -> None:

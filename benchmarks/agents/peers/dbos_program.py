@@ -1,13 +1,14 @@
 """Tasks of steps on DBOS: `dbos_program.py URL rate SECONDS TASKS` or `URL effects FILE TASKS STEPS`.
 
-`rate` prints how many steps the tasks made within the time. `effects` makes every step of every task, and writes
-each to the file as its effect; it may be killed, and goes on when it is started again.
+`rate` prints how many steps the tasks made within the time. `effects` makes every step of every task, and
+writes each to the file as its effect; it may be killed, and goes on when it is started again.
 """
 
 import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
@@ -15,23 +16,25 @@ VALUE = "The tool said what it had to say, in about two hundred characters. " * 
 AFTER_EFFECT_SECONDS = 0.05
 
 
-@DBOS.step()
-async def said(_task: int, _number: int) -> str:
+def happen(path: str, task: int, number: int) -> None:
+    """The effect of a step."""
+    with Path(path).open("a") as file:
+        file.write(f"{task} {number}\n")
+
+
+async def _said(_task: int, _number: int) -> str:
     """A step that has no effect."""
     return VALUE
 
 
-@DBOS.step()
-async def done(path: str, task: int, number: int) -> str:
+async def _done(path: str, task: int, number: int) -> str:
     """A step with an effect."""
-    with open(path, "a") as file:
-        file.write(f"{task} {number}\n")
+    happen(path, task, number)
     await asyncio.sleep(AFTER_EFFECT_SECONDS)
     return VALUE
 
 
-@DBOS.workflow()
-async def until(task: int, ends: float) -> int:
+async def _until(task: int, ends: float) -> int:
     """Make steps until this time; how many there were."""
     number = 0
     while time.time() < ends:
@@ -40,11 +43,17 @@ async def until(task: int, ends: float) -> int:
     return number
 
 
-@DBOS.workflow()
-async def all_steps(path: str, task: int, steps: int) -> None:
+async def _all_steps(path: str, task: int, steps: int) -> None:
     """Make so many steps with effects."""
     for number in range(steps):
         await done(path, task, number)
+
+
+# Decorators without types, applied as functions.
+said = DBOS.step()(_said)
+done = DBOS.step()(_done)
+until = DBOS.workflow()(_until)
+all_steps = DBOS.workflow()(_all_steps)
 
 
 async def rate(seconds: float, tasks: int) -> int:

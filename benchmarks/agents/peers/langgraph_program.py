@@ -6,6 +6,7 @@ Each step is a node, and its state is saved before the next one begins (durabili
 import asyncio
 import sys
 import time
+from pathlib import Path
 from typing import Any, TypedDict
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -30,11 +31,16 @@ class State(TypedDict):
     value: str
 
 
+def happen(state: State) -> None:
+    """The effect of a step."""
+    with Path(state["path"]).open("a") as file:
+        file.write(f"{state['task']} {state['number']}\n")
+
+
 async def step(state: State) -> dict[str, Any]:
     """One step, with an effect if there is a file."""
     if state["path"]:
-        with open(state["path"], "a") as file:
-            file.write(f"{state['task']} {state['number']}\n")
+        happen(state)
         await asyncio.sleep(AFTER_EFFECT_SECONDS)
     return {"number": state["number"] + 1, "value": VALUE}
 

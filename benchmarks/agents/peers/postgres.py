@@ -32,7 +32,17 @@ def postgres(folder: Path, binaries: Path) -> Iterator[str]:
     prefix = _as_somebody(folder)
     told = ["-D", str(data), "-U", "bench", "-A", "trust", "--locale", "C", "-E", "UTF8"]
     subprocess.run([*prefix, str(binaries / "initdb"), *told], check=True, capture_output=True)
-    command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-h", "127.0.0.1"]
+    command = [
+        str(binaries / "postgres"),
+        "-D",
+        str(data),
+        "-p",
+        str(port),
+        "-k",
+        str(data),
+        "-h",
+        "127.0.0.1",
+    ]
     server = Daemon("postgres", [*prefix, *command], directory=folder, dies_with_parent=True)
     server.start()
     try:
