@@ -107,7 +107,13 @@ class Actor:
             messages = conversation.messages(self._context_tokens >> shrinks)
             name = "model" if shrinks == 0 else f"model/{shrinks + 1}"
             try:
-                answer = await self._ctx.llm(messages, tools=self._tools, name=name, hashed=name)
+                answer = await self._ctx.llm(
+                    messages,
+                    tools=self._tools,
+                    name=name,
+                    hashed=name,
+                    max_tokens=prompts.next_answer_tokens(self._context_tokens, shrinks),
+                )
             except PromptTooLongError as too_long:
                 problem = too_long.problem
                 conversation = await self._summed_up(conversation, name=f"summary/{shrinks + 2}")

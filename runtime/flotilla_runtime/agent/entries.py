@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
+from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply
 from flotilla_runtime.contract import Effect
@@ -95,7 +96,10 @@ def refused_entries(wanted: Wanted, at: int, step: int, refusal: Refusal) -> tup
     """A call that a limit refused for good: it reserves nothing, and every replay is refused it again."""
     intent = intent_of(replace(wanted, steps=0), at, step)
     value = {**asdict(refusal), "limit": str(refusal.limit)}
-    return intent, done_of(wanted.id, at, Reply(outcome=CallOutcome.LIMIT_REACHED, value=value))
+    problem = str(LimitReachedError(refusal))
+    return intent, done_of(
+        wanted.id, at, Reply(outcome=CallOutcome.LIMIT_REACHED, value=value, problem=problem)
+    )
 
 
 def refusal_of(done: Done) -> Refusal:

@@ -43,7 +43,7 @@ async def answer_from_passages(ctx: Context, task: Task, context_tokens: int) ->
             retrieves=bool(config.indexes),
         )
 
-    prompt, answer = await _answered(ctx, composed, searches, ctx.program.model(DEFAULT_ROLE).name)
+    prompt, answer = await _answered(ctx, composed, searches, context_tokens)
     return result_of(answer, cite(answer, prompt.sources), searches.missing)
 
 
@@ -95,15 +95,23 @@ def answer_id(number: int) -> str:
 
 
 async def _answered(
-    ctx: Context, composed: Callable[[int], prompts.Prompt], searches: Searches, model: str
+    ctx: Context,
+    composed: Callable[[int], prompts.Prompt],
+    searches: Searches,
+    context_tokens: int,
 ) -> tuple[prompts.Prompt, str]:
     """The answer, and the prompt that the model did not find too long."""
     problem = ""
+    model = ctx.program.model(DEFAULT_ROLE).name
     for shrinks in range(MOST_SHRINKS + 1):
         prompt = composed(shrinks)
         try:
             answer = await whole_answer(
-                ctx, prompt.messages, name=answer_id(shrinks + 1), partial=searches.partial
+                ctx,
+                prompt.messages,
+                name=answer_id(shrinks + 1),
+                partial=searches.partial,
+                max_tokens=prompts.next_answer_tokens(context_tokens, shrinks),
             )
         except PromptTooLongError as too_long:
             problem = too_long.problem

@@ -69,6 +69,14 @@ def answer_tokens(context_tokens: int) -> int:
     return min(MOST_LEFT_TOKENS, context_tokens // ANSWER_SHARE)
 
 
+def next_answer_tokens(context_tokens: int, shrinks: int) -> int | None:
+    """The most tokens of an answer; None is what the context leaves.
+
+    Where the model has found a prompt too long, the context may be shorter than it is said to be.
+    """
+    return None if shrinks == 0 else answer_tokens(context_tokens)
+
+
 def passages_tokens(context_tokens: int, shrinks: int) -> int:
     """The room for passages; it is halved each time the model finds the prompt too long."""
     return min(MOST_PASSAGES_TOKENS, context_tokens // PASSAGES_SHARE) >> shrinks

@@ -20,9 +20,10 @@ async def whole_answer(
     *,
     name: str,
     partial: Callable[[str], Any],
+    max_tokens: int | None = None,
 ) -> str:
     """The whole text of an answer; `partial` says what the task has while only this much is known."""
-    answer = await ctx.llm(messages, name=name, hashed=name)
+    answer = await ctx.llm(messages, name=name, hashed=name, max_tokens=max_tokens)
     return await continued(ctx, messages, answer, name=name, partial=partial)
 
 

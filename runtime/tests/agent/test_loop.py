@@ -18,6 +18,7 @@ from agent_support.memory import CrashError, MemoryStore, Stored
 from agent_support.running import ScriptedCalls, begin, config_of, failed, found, program_of, said
 from flotilla_runtime.agent import history as histories
 from flotilla_runtime.agent.citations import CitedBy, cite
+from flotilla_runtime.agent.context import ALL_THAT_IS_LEFT
 from flotilla_runtime.agent.history import History
 from flotilla_runtime.agent.journal import (
     CallKind,
@@ -343,6 +344,7 @@ async def test_a_prompt_that_is_too_long_is_tried_again_with_half_the_passages()
     lengths = [len(task.asked(place).messages[1]["content"]) for place in range(MOST_SHRINKS + 1)]
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[1] < 0.6 * lengths[0]
+    assert [task.asked(place).max_tokens for place in (0, 1)] == [ALL_THAT_IS_LEFT, answer_tokens(4096)]
     assert task.end.reason is EndReason.MODEL_FAILED
 
 
