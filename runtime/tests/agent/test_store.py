@@ -26,8 +26,9 @@ from flotilla_runtime.agent.journal import (
     Intended,
     Submitted,
     TaskStatus,
+    WaitKind,
 )
-from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.protocols import Finish, Waits
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.story import read
 from flotilla_runtime.agent.tasks import CancelOutcome, NewTask, SubmitOutcome
@@ -469,11 +470,21 @@ async def test_all_scripts_work_on_a_redis_cluster(redis_cluster: Any) -> None:
     first, second = await store.claim("w1", 2)
     await store.append(first, 2, [intent()])
     await store.renew([first])
+    spawned = Intended(at=1, call="s", kind=CallKind.SPAWN, target="agent")
+    assert (await store.spawn(first, 3, spawned, "look")).length == 4
+    (child,) = await store.claim("w1", 1)
+    await store.crashed(child)
+    await store.leave("w1")
+    assert (await store.figures()).waiting == 1
+    assert await store.suspend(first, 4, Waits(kind=WaitKind.EFFECT, call="answer/1"))
+    await store.resolve("t1", "answer/1", happened=True, by="ann")
+    await store.cancel(child.id)
+    (first,) = await store.claim("w1", 1)
     await store.finish(first, END)
     await store.release(second, "w1")
     await store.submit(task("t3"))
     await store.cancel("t3")
     assert await store.queue_lengths() == (1, 0)
     await asyncio.sleep(0.01)
-    assert await store.forget_ended() == 2
+    assert await store.forget_ended() == 3
     await store.close()

@@ -308,3 +308,14 @@ async def test_the_share_of_a_worker_is_what_waits_and_runs_by_those_who_take(st
     assert len(await store.claim("w2", 80)) == 30
     figures = await store.figures()
     assert figures.workers == {"w1": 50, "w2": 50}
+
+
+async def test_a_worker_that_has_its_share_passes_the_call_on(store: TaskStore) -> None:
+    await submitted(store, 4)
+    assert len(await store.claim("w1", 9)) == 4
+    assert await store.claim("w2", 0) == []
+    await store.submit(task("new"))
+    await store.wait_for_work(5)
+    assert await store.claim("w1", 9) == [], "it has more than its share"
+    await asyncio.wait_for(store.wait_for_work(5), 2)
+    assert [claim.id for claim in await store.claim("w2", 9)] == ["new"]

@@ -12,6 +12,7 @@ import pytest
 
 from agent_support.memory import MemoryStore
 from agent_support.running import ScriptedCalls, config_of, program_of, run
+from flotilla_runtime.agent.budgets import Amount
 from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import EndReason, Entry, Other, TaskStatus, decode
 from flotilla_runtime.agent.loop import built_in
@@ -110,6 +111,9 @@ async def test_a_task_that_was_left_half_done_is_claimed_and_ended(redis_server:
     task = await store.load(TASK_ID)
     assert task is not None
     assert list(task.entries[:12]) == entries(12)
+    assert (task.record.attempts, task.record.used) == (3, Amount(steps=3, tokens=320))
+    assert task.budget is not None
+    assert (task.budget.reserved, task.budget.most_tokens) == (Amount(), 200_000)
     finish = Finish(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, busy_ms={}, calls={})
     await store.finish(claim, finish)
     ended = await store.load(TASK_ID)

@@ -11,6 +11,7 @@ local BATCH_FIRST_EVERY = 10
 local AT_ONCE = 256
 local TAKES_FOR_MS = 3000
 local PATIENCE = 0.4
+local PASSED_ON_EVERY_MS = 200
 local WORKER_KEPT_MS = 600000
 local answer = prefix .. 'granted:' .. request
 local granted = {}
@@ -61,14 +62,20 @@ local function waiting_for_me()
   return mine + math.max(0, waiting() - counted)
 end
 
--- What this worker takes of what waits: so much that all workers that take such tasks have the same.
+-- What this worker takes of what waits: so much that all workers that take such tasks have the same. A call that woke
+-- a worker which has its share goes on to the next one, but not round and round.
 local function share()
   local takers = takers_key(revisions[1])
   redis.call('ZADD', takers, text(now + TAKES_FOR_MS), worker)
   redis.call('ZREMRANGEBYSCORE', takers, '-inf', text(now))
   local all, sum = redis.call('ZRANGE', takers, 0, -1), waiting_for_me()
   for _, taker in ipairs(all) do sum = sum + redis.call('SCARD', held_key(taker)) end
-  return math.ceil(sum / #all) - held_now()
+  local more = math.ceil(sum / #all) - held_now()
+  if more <= 0 and #all > 1 and waiting() > 0 and redis.call('SET', prefix .. 'passed-on:' .. worker, '1', 'NX', 'PX',
+    PASSED_ON_EVERY_MS) then
+    call_worker(revisions[1])
+  end
+  return more
 end
 
 -- The most suspects that may be together on this worker, and how many there are.

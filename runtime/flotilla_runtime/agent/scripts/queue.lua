@@ -3,6 +3,7 @@
 -- line. Each line is a sorted set, by numbers that only grow, and holds only those for whom something waits.
 local AHEAD = 2 ^ 50
 local MOST_CALLS = 64
+local CALLS_KEPT_SECONDS = 3600
 
 local function waiting_key(priority) return prefix .. 'waiting:' .. priority end
 
@@ -44,6 +45,7 @@ end
 local function call_worker(revision)
   local calls = calls_key(revision)
   if redis.call('LLEN', calls) < MOST_CALLS then redis.call('RPUSH', calls, '1') end
+  redis.call('EXPIRE', calls, CALLS_KEPT_SECONDS)
 end
 
 local function place_of(id)
