@@ -189,6 +189,37 @@ FAULTS: Final = (
         tests=(f"{OPERATOR_TESTS}/autoscaling/test_workers.py",),
     ),
     Fault(
+        name="an older revision loses its workers while a gateway may still give it",
+        path=f"{OPERATOR}/controllers/agent_fleet/rollout.py",
+        sound="if left == 0 and facts.gateways_are_new:",
+        broken="if left == 0:",
+        tests=(f"{OPERATOR_TESTS}/controllers/agent_fleet/test_rollout.py",),
+    ),
+    Fault(
+        name="older workers leave before one that takes their tasks is ready",
+        path=f"{OPERATOR}/controllers/agent_fleet/rollout.py",
+        sound="goes = not one.has_ready or (newest is not None and newest.has_ready)",
+        broken="goes = True",
+        tests=(
+            f"{OPERATOR_TESTS}/controllers/agent_fleet/test_rollout.py",
+            f"{OPERATOR_TESTS}/scenes/test_fleet_revisions.py",
+        ),
+    ),
+    Fault(
+        name="the deletion cost of workers is not written",
+        path=f"{OPERATOR}/controllers/agent_fleet/act.py",
+        sound="if workers is None or not 0 < wanted < workers.deployment.replicas:",
+        broken="if workers is not None:",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_fleet_revisions.py",),
+    ),
+    Fault(
+        name="the headers of a tool go to any host",
+        path=f"{OPERATOR}/controllers/agent_fleet/references.py",
+        sound="self._may_be_sent(field_path, secret, called.call.url, missing)",
+        broken="pass",
+        tests=(f"{OPERATOR_TESTS}/controllers/agent_fleet/test_reasons.py",),
+    ),
+    Fault(
         name="a parallelism is proposed that does not fit",
         path=f"{OPERATOR}/capacity/fit.py",
         sound="fitting = (p for p in _ways(shape, per_node) if fit(shape, accelerator, wanted, p).fits)",
@@ -267,6 +298,20 @@ FAULTS: Final = (
         sound="(contents.source, contents.requested_revision) == (repository.source, repository.revision)",
         broken="contents.source == repository.source",
         tests=("e2e/tests/test_hub_stub.py",),
+    ),
+    Fault(
+        name="an index requires keys while old workers search",
+        path=f"{OPERATOR}/controllers/vector_index/access.py",
+        sound="if not fleet.sends_keys",
+        broken="if False",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_search_keys.py",),
+    ),
+    Fault(
+        name="a wrong key is let in where none is required",
+        path=f"{RUNTIME}/retrieval/access.py",
+        sound="if authorization is None and self._keyless:",
+        broken="if self._keyless:",
+        tests=(f"{RUNTIME_TESTS}/retrieval/test_access.py",),
     ),
     Fault(
         name="the retriever's deadline ends nothing",

@@ -55,6 +55,7 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("chart rights"), py
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
 GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
 VOLUMES = 12
+WORKERS = "flotilla.dev/owner=assistant,app.kubernetes.io/component=worker"
 EXAMPLES = ("agentfleet", "agentfleet-external", "vectorindex-configmap", "modelreplicaset-gpu")
 
 ON_DEVICES = """
@@ -256,7 +257,10 @@ def begin(site: Site) -> None:
     site.apply(manifests=[*made, claim("models"), claim("documents")])
     site.apply(*(f"--filename={ROOT}/examples/{name}.yaml" for name in EXAMPLES))
     eventually(lambda: len(site.names(JOBS)) >= 2, what="a build of each index")
-    eventually(lambda: "assistant-worker" in site.names(DEPLOYMENTS), what="the fleet's workers")
+    eventually(
+        lambda: site.names(DEPLOYMENTS, WORKERS),
+        what="the fleet's workers",
+    )
     eventually(lambda: status_of(site, "llama-70b").get("readyReplicas") == 2, what="replicas on GPUs")
     site.apply(manifests=documents(ON_DEVICES.replace("$node", f"gpu-{site.team}")))
     eventually(lambda: site.names(RESOURCE_CLAIM_TEMPLATES), what="a claim template")
@@ -271,6 +275,10 @@ def change(site: Site) -> None:
     site.change(MODEL_REPLICA_SETS, "llama-70b", {"replicas": 0, "drain": {"deadlineSeconds": 1}})
     site.change(AGENT_FLEETS, "assistant", {"queue": {"redis": {"deletionPolicy": "Retain"}}})
     eventually(lambda: not owners(site, PERSISTENT_VOLUME_CLAIMS, "assistant-redis"), what="a claim set free")
+    workers = site.names(DEPLOYMENTS, WORKERS)
+    revised = {"agent": {"prompt": "Answer otherwise."}, "update": {"deadlineSeconds": 0}}
+    site.change(AGENT_FLEETS, "assistant", revised)
+    eventually(lambda: not workers & site.names(DEPLOYMENTS, WORKERS), what="workers of another revision")
     redis = {"mode": "External", "urlSecretRef": {"name": "redis"}}
     site.change(AGENT_FLEETS, "assistant", {"queue": {"redis": redis}})
     eventually(lambda: "assistant-redis" not in site.names(STATEFUL_SETS), what="the managed Redis gone")

@@ -5,6 +5,7 @@ index has a fifth of the demo's documents, so that it is built in a fifth of the
 Broken input and the chart's life are tested beside each kind and in test_chart*.py.
 """
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,9 +93,44 @@ def test_only_pods_that_call_the_api_server_have_its_token(demo: Environment) ->
     with_token = {
         pod["metadata"]["labels"]["app.kubernetes.io/component"]
         for pod in demo.kubectl.get("pods")["items"]
-        if any("projected" in volume for volume in pod["spec"]["volumes"])
+        if any(
+            "serviceAccountToken" in source
+            for volume in pod["spec"]["volumes"]
+            for source in volume.get("projected", {}).get("sources", ())
+        )
     }
     assert with_token == {"router"}
+
+
+SEARCHES = """
+import json, sys, urllib.error, urllib.request
+url, key = sys.argv[1:]
+headers = {"Authorization": f"Bearer {key}"} if key else {}
+body = json.dumps({"query": "What is a savepoint?"}).encode()
+try:
+    print(urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def search(demo: Environment, key: str) -> str:
+    """The status of a search by a pod that is no worker."""
+    pod = pod_of(demo, "gateway")["metadata"]["name"]
+    url = demo.kubectl.get("vectorindex", "manual")["status"]["url"]
+    program = ("python3", "-c", SEARCHES, url, key)
+    return demo.kubectl.run("exec", pod, "--container=gateway", "--", *program).strip()
+
+
+@pytest.mark.attack("A pod without a key searches an index")
+def test_nobody_searches_without_the_key_of_the_index(demo: Environment) -> None:
+    keys = demo.kubectl.get("vectorindex", "manual")["status"]["keys"]
+    assert keys["required"] is True
+    secret = demo.kubectl.get("secret", keys["secretName"])
+    key = base64.b64decode(secret["data"][keys["entry"]]).decode()
+    assert search(demo, key) == "200", "whoever can read the Secret may search"
+    assert search(demo, "") == "401"
+    assert search(demo, "guessed") == "401"
 
 
 CONNECTS = """
@@ -131,7 +167,7 @@ def connects(demo: Environment, of: tuple[str, str], component: str, port: int) 
         pytest.param(RETRIEVER, "milvus", 19530, True, id="a retriever needs Milvus Lite"),
         pytest.param(WORKER, "router", 8000, True, id="everybody may call a model"),
         pytest.param(RETRIEVER, "gateway", 8080, True, id="everybody may call a fleet"),
-        pytest.param(GATEWAY, "retriever", 8080, True, id="everybody may search"),
+        pytest.param(GATEWAY, "retriever", 8080, True, id="everybody may ask, with a key"),
         pytest.param(RETRIEVER, "redis", 6379, False, id="a retriever needs no Redis"),
         pytest.param(GATEWAY, "milvus", 19530, False, id="a gateway needs no Milvus Lite"),
         pytest.param(WORKER, "engine", 8000, False, id="nobody passes by the routers"),

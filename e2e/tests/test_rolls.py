@@ -1,5 +1,6 @@
 """A change that rolls the pods of a gateway and of a retriever: their callers notice nothing."""
 
+import base64
 from collections.abc import Sequence
 
 import pytest
@@ -42,12 +43,14 @@ def uids(site: Site) -> set[str]:
 
 def calls(demo: Environment) -> Sequence[Call]:
     authorized = {"Authorization": f"Bearer {demo.token()}"}
+    secret = demo.kubectl.get("secret", f"{INDEX}-retriever-key")
+    key = base64.b64decode(secret["data"]["key"]).decode()
     return [
         Call(url=f"http://{FLEET}-gateway:8080/v1/tasks/none", status=404, headers=authorized),
         Call(
             url=f"http://{INDEX}-retriever:8080/v1/retrieve",
             status=200,
-            headers={"Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
             body={"query": "What is a savepoint?"},
         ),
     ]

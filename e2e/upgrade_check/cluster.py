@@ -19,7 +19,7 @@ from upgrade_check.findings import Sight, sight_of
 from upgrade_check.release import Manifest, Release
 
 MANIFESTS = Path(__file__).parent / "manifests"
-NAMESPACES = ("one", "two", "three", "four")
+NAMESPACES = ("one", "two", "three", "four")  # of the examples, four have a fleet of the same name
 LARGE_NODES = 14  # of the product that the full-featured objects ask for
 SMALL_NODES = 6  # of the product and with the labels that the others ask for
 VOLUMES = {"": 32, "fast": 4, "shared": 4}  # by storage class

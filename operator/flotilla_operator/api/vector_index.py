@@ -310,6 +310,11 @@ class Retriever(ApiModel):
     """How long an answer may take, in milliseconds. After that the search is answered with 504."""
     hedge: Annotated[Hedge | None, NotYet()] = None
     """Sends a search to a second pod when the first one is slow."""
+    auth_secret_ref: SecretRef | None = None
+    """Secret with the keys of callers: the name of each entry is a caller, its value is the bearer token of
+    that caller. An AgentFleet needs an entry `agentfleet-NAME` there. A change takes effect without a
+    restart. Absent: Flotilla makes a key in the Secret `NAME-retriever-key`, and the AgentFleets of the
+    namespace send it."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-retriever`, at which searches are answered."""
     pod: Annotated[PodOptionsWithResources, PodRules("spec.retriever.pod")] = PodOptionsWithResources()
@@ -424,6 +429,19 @@ class ShardsStatus(ApiModel):
     """Number of shards that are loaded and can be searched."""
 
 
+class KeysStatus(ApiModel):
+    """The keys of searches."""
+
+    secret_name: ShortText
+    """Secret with the keys that the retriever was given."""
+    entry: ShortText | None = None
+    """Entry with the key that Flotilla made. Absent with `spec.retriever.authSecretRef`, where each caller
+    has an entry of its own."""
+    required: bool = False
+    """Whether searches without a key are refused. It becomes true, and stays so, once no AgentFleet of the
+    namespace has workers of a release that sends no keys. The retrievers follow within about a minute."""
+
+
 class VectorIndexStatus(Status):
     """What the operator last saw."""
 
@@ -447,6 +465,8 @@ class VectorIndexStatus(Status):
     url: LongText | None = None
     """URL to which searches are posted, ending in /v1/retrieve. docs/search.md in Flotilla's repository
     explains the request and the answer."""
+    keys: KeysStatus | None = None
+    """Secret with the keys of searches, and whether they need one. Absent until there is a Secret."""
     documents: DocumentsStatus | None = None
     """Counts of documents of the last completed build."""
     chunks: int | None = None

@@ -29,6 +29,7 @@ from flotilla_runtime.contract import (
     LABEL_COMPONENT,
     LABEL_GENERATION,
     LABEL_GROUP,
+    LABEL_INDEX_KEYS,
     LABEL_INSTANCE,
     LABEL_MANAGED_BY,
     LABEL_NAME,
@@ -74,6 +75,7 @@ LABELS: Final = (
     LABEL_GENERATION,
     LABEL_STEP,
     LABEL_BUILD,
+    LABEL_INDEX_KEYS,
 )
 CONTAINER: Final = ("name", "resources", "restartPolicy")
 POD_SPEC: Final = ("nodeName", "overhead", "resources", "resourceClaims")

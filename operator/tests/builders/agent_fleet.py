@@ -62,7 +62,14 @@ def served_index(name: str = "handbook", *, retriever: bool = True, **status: An
     """A VectorIndex that serves a generation, or one whose retriever is not ready."""
     condition = {"type": "RetrieverReady", "status": str(retriever), "reason": "x", "message": ""}
     url = f"http://{name}-retriever.default.svc:8080/v1/retrieve"
-    served = {"url": url, "activeGeneration": "g-1", "phase": "Ready", "conditions": [condition]}
+    keys = {"secretName": f"{name}-retriever-key", "entry": "key", "required": True}
+    served = {
+        "url": url,
+        "keys": keys,
+        "activeGeneration": "g-1",
+        "phase": "Ready",
+        "conditions": [condition],
+    }
     return {
         "apiVersion": "flotilla.dev/v1alpha1",
         "kind": "VectorIndex",

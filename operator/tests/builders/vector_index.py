@@ -78,6 +78,7 @@ def _on_lite() -> dict[str, Any]:
             "replicas": 2,
             "topK": 5,
             "deadlineMilliseconds": 900,
+            "authSecretRef": {"name": "searchers"},
             "service": {"type": "LoadBalancer", "annotations": {"example.com/scheme": "internal"}},
         },
         retention={"generations": 3, "deletionPolicy": "Delete"},

@@ -21,6 +21,7 @@ from flotilla_operator.controllers.agent_fleet.rollout import OlderReason
 from flotilla_operator.controllers.claims import ClaimReason
 from flotilla_operator.controllers.model_replica_set import reasons as of_sets
 from flotilla_operator.controllers.vector_index import reasons as of_indexes
+from flotilla_operator.controllers.vector_index.access import AccessReason, KeyReason
 from flotilla_operator.controllers.vector_index.decide import LiteReason
 from flotilla_operator.controllers.vector_index.farewell import FarewellReason
 from flotilla_operator.controllers.vector_index.next_step import NextReason
@@ -53,6 +54,7 @@ from tests.controllers.model_replica_set import (
     test_references,
     test_revisions,
 )
+from tests.controllers.vector_index import test_access
 from tests.controllers.vector_index import test_decide as test_index_decision
 from tests.controllers.vector_index import test_reasons as test_index
 from tests.placement import test_place
@@ -158,6 +160,8 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
     (ClaimReason, column(test_claims.test_a_claim_follows_its_deletion_policy, "reason")),
     (of_indexes.Reason, column(test_index.test_conditions, "reason")),
     (NextReason, column(test_index_decision.test_a_build_gets_on_or_says_why_not, "reason")),
+    (AccessReason, column(test_access.test_when_a_key_is_required, "reason")),
+    (KeyReason, column(test_access.test_where_the_key_comes_from, "key")),
     (LiteReason, column(test_index_decision.test_milvus_lite_is_kept_while_somebody_needs_it, "reason")),
     (FarewellReason, column(test_index_decision.test_a_deleted_index_says_farewell, "reason")),
     (of_indexes.EventReason, column(test_index.test_events, "reason")),

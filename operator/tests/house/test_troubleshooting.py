@@ -57,11 +57,13 @@ SECTIONS: Mapping[str, tuple[type[StrEnum], ...]] = {
 BESIDE_THE_ENUMS = {"Refused writes": {INVALID_SPEC}}
 # Nobody sees these: they say why a decision was made, and conditions and events speak in other words.
 NOT_SHOWN = {
+    "AccessReason",
     "ClaimReason",
     "FarewellReason",
     "FinishReason",
     "FitReason",
     "IntentReason",
+    "KeyReason",
     "LiteReason",
     "LookReason",
     "ModelProblemReason",

@@ -10,6 +10,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from flotilla_operator.api.agent_fleet import AgentFleet
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads import agent_fleet as workloads
-from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
 from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
 from golden_files import Whole, difference, objects_of
@@ -43,6 +44,12 @@ WIRING = Wiring(
     ),
     model_keys=(SecretEntry(environment="FLOTILLA_MODEL_KEY_JUDGE", name="judge", key="apiKey"),),
     secret_versions={"judge": "uid/1"},
+)
+INDEX_KEY = IndexKey(index="handbook", name="handbook-retriever-key", key="key")
+WITH_KEYS = replace(
+    WIRING,
+    indexes=(WIRING.indexes[0].model_copy(update={"key_path": INDEX_KEY.path}),),
+    index_keys=(INDEX_KEY,),
 )
 SMALLEST = agent_fleet()
 SCENARIOS = [
@@ -72,7 +79,28 @@ def rendered(
 
 
 def test_the_smallest_fleet_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
-    golden(GOLDEN / "smallest-fleet.yaml", yaml_of(rendered(SMALLEST)))
+    golden(GOLDEN / "smallest-fleet.yaml", yaml_of(rendered(SMALLEST, WITH_KEYS)))
+
+
+def test_workers_have_keys_of_indexes_only_where_there_are_some() -> None:
+    with_keys, without = templates(SMALLEST, WITH_KEYS)["worker"], templates(SMALLEST)["worker"]
+    volumes = {volume["name"] for volume in with_keys["spec"]["volumes"]}
+    assert volumes - {volume["name"] for volume in without["spec"]["volumes"]} == {"index-keys"}
+    assert contract.LABEL_INDEX_KEYS not in without["metadata"]["labels"]
+
+
+def test_workers_say_that_they_send_keys_only_when_they_do_for_every_index() -> None:
+    other = contract.IndexConnection(name="manual", url="http://manual-retriever/v1/retrieve")
+    some = replace(WITH_KEYS, indexes=(*WITH_KEYS.indexes, other))
+    label = contract.LABEL_INDEX_KEYS
+    assert templates(SMALLEST, WITH_KEYS)["worker"]["metadata"]["labels"][label] == contract.INDEX_KEYS_SENT
+    assert label not in templates(SMALLEST, some)["worker"]["metadata"]["labels"]
+    assert label not in templates(SMALLEST, WITH_KEYS)["gateway"]["metadata"]["labels"]
+
+
+def test_another_value_of_a_key_replaces_no_worker() -> None:
+    changed = replace(WITH_KEYS, secret_versions={**WIRING.secret_versions, INDEX_KEY.name: "another"})
+    assert templates(SMALLEST, WITH_KEYS) == templates(SMALLEST, changed)
 
 
 @pytest.mark.parametrize("manifest", SCENARIOS[1:])
@@ -81,10 +109,10 @@ def test_what_differs_from_the_smallest_fleet_is_as_reviewed(
 ) -> None:
     whole = Whole(
         file="smallest-fleet.yaml",
-        parts=objects_of(yaml_of(rendered(SMALLEST))),
+        parts=objects_of(yaml_of(rendered(SMALLEST, WITH_KEYS))),
         owner=(SMALLEST["metadata"]["name"], manifest["metadata"]["name"]),
     )
-    here = objects_of(yaml_of(rendered(manifest)))
+    here = objects_of(yaml_of(rendered(manifest, WITH_KEYS)))
     golden(GOLDEN / f"{request.node.callspec.id}.diff", difference(whole, here))
 
 

@@ -269,7 +269,7 @@ def test_the_steps_of_a_build_and_the_retriever_get_proxies_for_what_is_outside(
         for step in BuildStep
     }
     assert {step for step, pod in jobs.items() if proxied(pod)} == steps
-    made = retriever_objects(OWNER, spec, THROUGH, embedder, {})
+    made = retriever_objects(OWNER, spec, THROUGH, embedder, {}, keyless=False)
     (pod,) = (one["spec"]["template"] for one in made if one["kind"] == "Deployment")
     assert proxied(pod) is retriever
 

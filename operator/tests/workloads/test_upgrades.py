@@ -37,7 +37,7 @@ def routers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 def retrievers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     spec = VectorIndex.model_validate(manifest).spec
     versions = {"FLOTILLA_EMBEDDER_KEY": "version"}
-    return retriever_objects(vector_index.OWNER, spec, IMAGES, KEYS, versions)
+    return retriever_objects(vector_index.OWNER, spec, IMAGES, KEYS, versions, keyless=False)
 
 
 def databases(manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -57,8 +57,8 @@ def without_images(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     [
         pytest.param(routers(model_replica_set.model_replica_set()), "xre2zifv5e", id="router"),
         pytest.param(routers(FULL_SET), "n2f3jvof4k", id="router, every field"),
-        pytest.param(retrievers(vector_index.vector_index()), "sbauxx7twf", id="retriever"),
-        pytest.param(retrievers(FULL_INDEX), "2gbz4qnjbw", id="retriever, every field"),
+        pytest.param(retrievers(vector_index.vector_index()), "v3k7dvuf5a", id="retriever"),
+        pytest.param(retrievers(FULL_INDEX), "tm2mrty3sh", id="retriever, every field"),
         pytest.param(databases(vector_index.vector_index()), "wxoyqktjww", id="Milvus Lite"),
     ],
 )

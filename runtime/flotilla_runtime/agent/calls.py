@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -36,6 +37,7 @@ from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
     HEADER_TENANT,
+    IndexConnection,
     ModelConnection,
     RetrieveRequest,
     RetrieveResponse,
@@ -54,6 +56,7 @@ OUTCOMES: Final[Mapping[ModelOutcome, CallOutcome]] = {
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+UNSENDABLE: Final = "the request cannot be sent, because its key has characters that no header may have"
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
 log = structlog.get_logger(__name__)
@@ -137,9 +140,15 @@ class Caller:
         request = RetrieveRequest(query=asked.query[:LONGEST_QUERY], top_k=asked.top_k)
         limit = index.deadline_milliseconds / 1000 + BEYOND_DEADLINE_SECONDS
         try:
+            headers = _with_key(index)
+        except OSError as error:
+            problem = f"the key of the index cannot be read from {index.key_path}: {error.strerror}"
+            return Reply(outcome=CallOutcome.FAILED, problem=problem)
+        try:
             async with asyncio.timeout(limit):
                 body = request.model_dump(by_alias=True, exclude_none=True)
-                response, tries = await self._posted(index.url, body, {HEADER_TENANT: _header(tenant)})
+                headers[HEADER_TENANT] = _header(tenant)
+                response, tries = await self._posted(index.url, body, headers)
         except TimeoutError:
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=f"no answer within {limit:g} s")
         if not isinstance(response, httpx.Response):
@@ -156,7 +165,7 @@ class Caller:
         )
 
     async def _posted(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
+        self, url: str, body: Mapping[str, Any], headers: httpx.Headers
     ) -> tuple[httpx.Response | _Failure, int]:
         """The answer or the failure, and the number of tries."""
         policy = self._index_retries
@@ -164,7 +173,9 @@ class Caller:
         for failures in range(1, policy.tries + 1):
             retry_after: float | None = None
             try:
-                response = await self._client.post(url, json=body, headers=dict(headers))
+                response = await self._client.post(url, json=body, headers=headers)
+            except httpx.LocalProtocolError:  # its text would quote the key
+                return _Failure(problem=f"{url}: {UNSENDABLE}"), failures
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
             else:
@@ -216,6 +227,13 @@ def _told(reply: ModelReply, model: ModelConnection) -> Reply:
 def _header(text: str) -> str:
     """A name as the value of a header."""
     return text if text.isascii() and text.isprintable() else quote(text)
+
+
+def _with_key(index: IndexConnection) -> httpx.Headers:
+    """The headers of a search. The key's file is read each time, because a new key replaces its content."""
+    if index.key_path is None:
+        return httpx.Headers()
+    return httpx.Headers([(b"Authorization", b"Bearer " + Path(index.key_path).read_bytes().strip())])
 
 
 def _seconds(header: str | None) -> float | None:

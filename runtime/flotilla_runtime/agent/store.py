@@ -8,23 +8,30 @@ Where Redis has replicas, a submission is on one of them before it returns. Read
 
 import json
 import secrets
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import redis.exceptions
 from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
-from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
-from flotilla_runtime.agent.journal import Done, Entry, Intended, Other, Resolved, TaskStatus
+from flotilla_runtime.agent.journal import Entry, Intended, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.quotas import Quotas
 from flotilla_runtime.agent.redis_errors import as_unavailable
 from flotilla_runtime.agent.redis_facts import SECTIONS, RedisFacts
 from flotilla_runtime.agent.replicas import Replicas
+from flotilla_runtime.agent.script_values import (
+    SCRIPTS,
+    UNREVISED,
+    about,
+    all_revisions,
+    read_written,
+    script_source,
+    script_text,
+)
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
     SUMMARY_FIELDS,
@@ -51,97 +58,12 @@ Answer = TypeVar("Answer")
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
-
-
-NEWER_KEPT_SECONDS: Final = 60
-UNKNOWN: Final = -1  # a cost, for the scripts
-UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
-SCRIPTS: Final = (
-    "submit",
-    "claim",
-    "leave",
-    "append",
-    "spawn",
-    "suspend",
-    "renew",
-    "finish",
-    "release",
-    "crash",
-    "resolve",
-    "cancel",
-    "forget",
-    "status",
-)
+NEWER_KEPT_SECONDS: Final = 60  # for which workers of the same format leave a newer task alone
 
 
 def new_request() -> str:
     """A name for a claim or a write, which no other one has."""
     return secrets.token_hex(8)
-
-
-def _source(*names: str) -> str:
-    folder = files("flotilla_runtime.agent") / "scripts"
-    return "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)
-
-
-def _text(argument: Any) -> str:
-    return json.dumps(argument) if isinstance(argument, bool) else str(argument)
-
-
-def _all(revisions: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys((*revisions, UNREVISED)))
-
-
-def _about(entry: Entry) -> dict[str, Any]:
-    """What the script must know of an entry, so that it need not read it."""
-    match entry:
-        case Intended():
-            return {
-                "intends": entry.call,
-                "kind": entry.kind,
-                "target": entry.target,
-                "steps": entry.reserved_steps,
-                "tokens": entry.reserved_tokens,
-                "nano": entry.reserved_nano_usd,
-            }
-        case Done():
-            tokens = entry.input_tokens + entry.output_tokens
-            return {
-                "does": entry.call,
-                "tokens": tokens,
-                "nano": UNKNOWN if entry.nano_usd is None else entry.nano_usd,
-            }
-    return {}
-
-
-def _written(claim: Claim, answer: Sequence[Any]) -> Written:
-    if answer[0] != "Written":
-        raise LeaseLostError(claim.id)
-    _, length, cancel_requested, refused, budget = answer
-    return Written(
-        length=length,
-        cancel_requested=bool(cancel_requested),
-        refused=tuple(map(_refusal, json.loads(refused or "[]"))),
-        budget=read_budget(budget),
-    )
-
-
-def _refusal(told: Mapping[str, Any]) -> Refusal:
-    return Refusal(
-        call=told["call"],
-        limit=LimitName(told["limit"]),
-        most=_figure(told, "most"),
-        committed=_figure(told, "committed"),
-        wanted=_figure(told, "wanted"),
-        may_change=told["may_change"],
-    )
-
-
-def _figure(told: Mapping[str, Any], name: str) -> float:
-    """A figure of a refusal in the unit of its limit: money is counted in billionths of a dollar."""
-    value = float(told[name])
-    return value / NANO_PER_UNIT if told["limit"] == LimitName.COST else value
 
 
 class TaskStore:
@@ -153,7 +75,7 @@ class TaskStore:
         self._config = config
         self._replicas = Replicas(client, self.keys.confirmations)
         self._quotas = Quotas(client, config)
-        self._scripts = {name: client.register_script(_source(*PARTS, name)) for name in SCRIPTS}
+        self._scripts = {name: client.register_script(script_source(name)) for name in SCRIPTS}
 
     @property
     def lease_ms(self) -> int:
@@ -202,7 +124,7 @@ class TaskStore:
             1 + secrets.randbelow(MOST_TOKEN_STEP),
             self._config.max_attempts,
             journal.FORMAT,
-            *_all(revisions),
+            *all_revisions(revisions),
         )
         return [Claim(id=task_id, token=int(token)) for task_id, token in granted]
 
@@ -212,7 +134,7 @@ class TaskStore:
 
     async def wait_for_work(self, seconds: float, revisions: Sequence[str] = ()) -> None:
         """Return when a task came that woke no other worker, or after this time."""
-        calls = [self.keys.calls(revision) for revision in _all(revisions)]
+        calls = [self.keys.calls(revision) for revision in all_revisions(revisions)]
         await self._asked(self._client.blpop(calls, timeout=seconds))
 
     async def load(self, task_id: str) -> LoadedTask | None:
@@ -276,11 +198,11 @@ class TaskStore:
         `write` names this write. When its answer was lost, the same name gets the same answer. The intent of
         an Unsafe call is on a replica before this returns, where there is one.
         """
-        parts = [part for entry in entries for part in (journal.encode(entry), json.dumps(_about(entry)))]
+        parts = [part for entry in entries for part in (journal.encode(entry), json.dumps(about(entry)))]
         is_unsafe = any(isinstance(entry, Intended) and entry.effect is Effect.UNSAFE for entry in entries)
         run = self._run_confirmed if is_unsafe else self._run
         named = write or new_request()
-        return _written(
+        return read_written(
             claim, await run("append", claim.id, claim.token, self.lease_ms, named, expected, *parts)
         )
 
@@ -299,10 +221,10 @@ class TaskStore:
             child,
             intent.call,
             journal.encode(replace(intent, child=child)),
-            json.dumps(_about(intent)),
+            json.dumps(about(intent)),
             child_input,
         )
-        return _written(claim, answer)
+        return read_written(claim, answer)
 
     async def children(self, ids: Sequence[str]) -> dict[str, ChildEnd]:
         """Those of these tasks that have ended."""
@@ -457,11 +379,11 @@ class TaskStore:
     async def _run(self, script: str, *arguments: Any) -> Any:
         keys = [self.keys.leases]
         return await self._asked(
-            self._scripts[script](keys=keys, args=[self.keys.prefix, *map(_text, arguments)])
+            self._scripts[script](keys=keys, args=[self.keys.prefix, *map(script_text, arguments)])
         )
 
     async def _run_confirmed(self, script: str, *arguments: Any) -> Any:
-        keys, values = [self.keys.leases], [self.keys.prefix, *map(_text, arguments)]
+        keys, values = [self.keys.leases], [self.keys.prefix, *map(script_text, arguments)]
 
         async def write(one: Redis) -> Any:
             return await self._scripts[script](keys=keys, args=values, client=one)

@@ -6,7 +6,7 @@ from a ConfigMap and described by a pydantic model such as `GatewayConfig`. It h
 names of the environment variables or files that hold them.
 """
 
-from flotilla_runtime.contract.durations import percentile
+from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
 from flotilla_runtime.contract.fleet import (
     ADOPTED_FILE,
     ADOPTED_PATH,
@@ -18,6 +18,9 @@ from flotilla_runtime.contract.fleet import (
     ENV_MODEL_KEY_PREFIX,
     ENV_POD_NAME,
     ENV_REDIS_URL,
+    INDEX_KEYS_DIRECTORY,
+    INDEX_KEYS_SENT,
+    LABEL_INDEX_KEYS,
     REDIS_PASSWORD_KEY,
     REDIS_SECRET_DIRECTORY,
     SENTINEL_DIRECTORY,
@@ -49,6 +52,7 @@ from flotilla_runtime.contract.fleet import (
 )
 from flotilla_runtime.contract.index import (
     ANNOTATION_ATTEMPT,
+    CALLER_KEYS_DIRECTORY,
     CHUNK_PREFIX_TOKENS,
     CHUNK_SPECIAL_TOKENS,
     CHUNKER_VERSION,
@@ -58,6 +62,8 @@ from flotilla_runtime.contract.index import (
     ENV_MILVUS_TOKEN,
     EXIT_PERMANENT,
     EXIT_RETRY,
+    KEYLESS,
+    KEYLESS_FILE,
     LABEL_BUILD,
     LABEL_STEP,
     PARSER_VERSION,
@@ -153,6 +159,7 @@ __all__ = [
     "ANNOTATION_WAITING_SINCE",
     "API_VERSION",
     "CALLERS_DIRECTORY",
+    "CALLER_KEYS_DIRECTORY",
     "CHUNKER_VERSION",
     "CHUNK_PREFIX_TOKENS",
     "CHUNK_SPECIAL_TOKENS",
@@ -179,10 +186,15 @@ __all__ = [
     "HEADER_REQUEST",
     "HEADER_SESSION",
     "HEADER_TENANT",
+    "INDEX_KEYS_DIRECTORY",
+    "INDEX_KEYS_SENT",
+    "KEYLESS",
+    "KEYLESS_FILE",
     "LABEL_BUILD",
     "LABEL_COMPONENT",
     "LABEL_GENERATION",
     "LABEL_GROUP",
+    "LABEL_INDEX_KEYS",
     "LABEL_INSTANCE",
     "LABEL_MANAGED_BY",
     "LABEL_NAME",
@@ -209,9 +221,11 @@ __all__ = [
     "REDIS_SECRET_DIRECTORY",
     "SENTINEL_DIRECTORY",
     "SENTINEL_PASSWORD_PATH",
+    "SMALLEST_TICK_SECONDS",
     "SOURCE_DIRECTORY",
     "TERMINATION_LOG_BYTES",
     "TERMINATION_LOG_PATH",
+    "TICKS_PER_DOUBLING",
     "TLS_ENTRY",
     "TLS_FILE",
     "TLS_KEY_ENTRY",

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from flotilla_runtime.contract.names import CONFIG_DIRECTORY, PORT_GATEWAY, PORT_METRICS
+from flotilla_runtime.contract.names import CONFIG_DIRECTORY, DOMAIN, PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
 
 ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL of an external Redis
@@ -19,6 +19,9 @@ SENTINEL_PASSWORD_PATH: Final = f"{SENTINEL_DIRECTORY}/password"
 TOOLS_DIRECTORY: Final = "/var/run/flotilla/tools"  # below it, a folder of headers for each tool
 ADOPTED_FILE: Final = "adopted.json"
 ADOPTED_PATH: Final = f"{CONFIG_DIRECTORY}/{ADOPTED_FILE}"
+INDEX_KEYS_DIRECTORY: Final = "/var/run/flotilla/index-keys"  # of workers: a file for each index
+LABEL_INDEX_KEYS: Final = f"{DOMAIN}/index-keys"  # on a worker that sends a key with each search
+INDEX_KEYS_SENT: Final = "sent"
 CALLERS_DIRECTORY: Final = "/var/run/flotilla/callers"
 CLUSTER_CA_DIRECTORY: Final = "/var/run/flotilla/cluster"
 CLUSTER_CA_PATH: Final = f"{CLUSTER_CA_DIRECTORY}/ca.crt"
@@ -28,7 +31,7 @@ DEFAULT_ROLE: Final = "Default"
 
 
 def caller_entry(kind: str, name: str) -> str:
-    """The entry of a model's `authSecretRef` that holds the key of this fleet or index."""
+    """The entry of an `authSecretRef` that holds the key of this fleet or index."""
     return f"{kind.lower()}-{name}"
 
 
@@ -154,11 +157,15 @@ class ModelConnection(Section):
 
 
 class IndexConnection(Section):
-    """An index that a fleet searches; `url` is that of POST /v1/retrieve, and the deadline is the index's."""
+    """An index that a fleet searches; `url` is that of POST /v1/retrieve, and the deadline is the index's.
+
+    The fleet's key is in the file `key_path`, which is read for each search.
+    """
 
     name: str
     url: str
     deadline_milliseconds: int = 500
+    key_path: str | None = None
 
 
 class HttpMethod(StrEnum):

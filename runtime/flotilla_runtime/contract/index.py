@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import Field
 
-from flotilla_runtime.contract.names import DOMAIN, PORT_RETRIEVER
+from flotilla_runtime.contract.names import CONFIG_DIRECTORY, DOMAIN, PORT_RETRIEVER
 from flotilla_runtime.contract.sections import Section, WireModel
 
 ANNOTATION_ATTEMPT: Final = f"{DOMAIN}/attempt"  # on a Job: how many attempts of the build came before
@@ -18,6 +18,9 @@ ENV_MEMORY_LIMIT: Final = "FLOTILLA_MEMORY_LIMIT_BYTES"  # of the build's contai
 
 SOURCE_DIRECTORY: Final = "/source"
 WORKSPACE_DIRECTORY: Final = "/workspace"
+CALLER_KEYS_DIRECTORY: Final = "/var/run/flotilla/keys"  # of the retriever: the mounted secret
+KEYLESS_FILE: Final = "keyless"  # beside config.json; with the text KEYLESS searches need no key
+KEYLESS: Final = "true"
 TOKENIZER_DIRECTORY: Final = "/model"
 
 EXIT_RETRY: Final = 1  # a step failed and another try may help
@@ -180,6 +183,9 @@ class RetrieverConfig(Section):
     `embedder` is the one of the spec, and any other is called at one of the addresses that routers of
     `namespace` have. Without a namespace, as an operator of version 0.1.0 writes it, the collection's address
     is used.
+
+    Each entry in `caller_keys_directory` is the key of a caller. Without it everybody may search. While the
+    file `keyless_path` says KEYLESS, so may whoever sends no key. Both are read again when they change.
     """
 
     index: str
@@ -189,6 +195,8 @@ class RetrieverConfig(Section):
     alias: str
     top_k: int = 8
     deadline_milliseconds: int = 500
+    caller_keys_directory: str | None = None
+    keyless_path: str = f"{CONFIG_DIRECTORY}/{KEYLESS_FILE}"
     port: int = PORT_RETRIEVER
 
 

@@ -10,7 +10,6 @@ hash is kept, for a minute at most.
 
 import asyncio
 import hashlib
-import hmac
 import re
 import ssl
 from collections.abc import Callable, Collection, Mapping
@@ -21,23 +20,20 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import httpx
-import structlog
 
 from flotilla_runtime.contract import DOMAIN, url_host
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.gateway.problems import ProblemError, unavailable
+from flotilla_runtime.mounted_keys import MountedKeys, bearer_token
 
 KEPT_SECONDS: Final = 60.0
 REFUSAL_KEPT_SECONDS: Final = 5.0
 MOST_KEPT: Final = 10_000
 REVIEW_TIMEOUT_SECONDS: Final = 5.0
 RETRY_AFTER_SECONDS: Final = 2
-SECRET_READ_EVERY_SECONDS: Final = 1.0
 KUBERNETES: Final = "kubernetes"
 SERVICE_ACCOUNT: Final = "system:serviceaccount:"
 NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
-log = structlog.get_logger(__name__)
 
 
 class Verb(StrEnum):
@@ -95,41 +91,19 @@ class NoAuthentication:
         return False
 
 
-class CallerKeys:
-    """The mode `Secret`: the keys of a mounted secret, read again every second to notice changes."""
+class CallerKeys(MountedKeys):
+    """The mode `Secret`: the keys of a mounted secret."""
 
     def __init__(self, directory: Path, trusted: Collection[str] = ()) -> None:
-        self._directory = directory
+        super().__init__(directory)
         self._trusted = frozenset(trusted)
-        self._hashes: Mapping[str, bytes] = {}
-
-    async def follow(self, interval_seconds: float = SECRET_READ_EVERY_SECONDS) -> None:
-        """Read the entries again and again, forever: without this, a revoked key would stay valid."""
-        while True:
-            try:
-                await self.refresh()
-            except Exception:
-                log.exception("caller_keys_not_read", directory=str(self._directory))
-            await asyncio.sleep(interval_seconds)
-
-    async def refresh(self) -> None:
-        """Read the entries. While the directory cannot be read, the entries read before stay valid."""
-        try:
-            hashes = await asyncio.to_thread(_key_hashes, self._directory)
-        except OSError as problem:
-            log.warning("caller_keys_unreadable", directory=str(self._directory), problem=str(problem))
-            return
-        if hashes != self._hashes:
-            log.info("caller_keys_changed", callers=sorted(hashes))
-        self._hashes = hashes
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
-        """The entry with the sent value. All entries are compared, so the duration reveals nothing."""
-        presented = _hash(_bearer_token(authorization).encode("latin-1"))  # as HTTP headers are decoded
-        found = [name for name, key in self._hashes.items() if hmac.compare_digest(key, presented)]
-        if not found:
+        """The entry with the sent value."""
+        caller = self.caller_of(_bearer_token(authorization))
+        if caller is None:
             raise _unauthorized("the key is not in the fleet's Secret of callers; send one of its keys")
-        return Identity(name=f"secret:{found[0]}")
+        return Identity(name=f"secret:{caller}")
 
     async def may_act(self, authorization: str | None) -> bool:
         """Whether the entry is one of `gateway.auth.trusted`."""
@@ -272,10 +246,8 @@ def _given(answer: Mapping[str, Any] | ProblemError) -> Mapping[str, Any]:
 
 
 def _bearer_token(authorization: str | None) -> str:
-    """The token as it was sent. Only spaces and tabs around it are removed: a key may end in any byte."""
-    scheme, _, rest = (authorization or "").strip(" \t").partition(" ")
-    token = rest.strip(" \t")
-    if scheme.lower() != "bearer" or not token:
+    token = bearer_token(authorization)
+    if token is None:
         raise _unauthorized(
             "the request has no bearer token; send the header Authorization: Bearer, followed by your key or "
             "token"
@@ -294,12 +266,3 @@ def _unauthorized(detail: str) -> ProblemError:
 
 def _hash(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
-
-
-def _key_hashes(directory: Path) -> dict[str, bytes]:
-    """The hash of every entry, by its name. Names with two dots in front are Kubernetes' own links."""
-    entries = sorted(
-        path for path in directory.iterdir() if not path.name.startswith("..") and path.is_file()
-    )
-    keys = {path.name: path.read_bytes().strip() for path in entries}
-    return {name: _hash(key) for name, key in keys.items() if key}

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import structlog
@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from flotilla_runtime.contract import RetrieverConfig, RetrieveRequest, RetrieverStatus
 from flotilla_runtime.request_body import BodyCutShortError, BodyTooLongError, BodyTooSlowError, read_body
+from flotilla_runtime.retrieval.access import UNKNOWN, access_to
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.problems import Problem, ProblemError
 from flotilla_runtime.retrieval.retriever import Retriever
@@ -49,8 +50,8 @@ class Figures:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "flotilla_retriever_requests",
-            "Queries by outcome: ok, or the code of the problem.",
-            ["outcome"],
+            "Queries by outcome (ok, or the code of the problem) and caller.",
+            ["outcome", "caller"],
             registry=self.registry,
         )
         self.duration = Histogram(
@@ -64,10 +65,10 @@ class Figures:
         self.latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.answered = 0
 
-    def answer(self, seconds: float) -> None:
+    def answer(self, caller: str, seconds: float) -> None:
         """Count one answered query."""
         self.answered += 1
-        self.requests.labels(outcome="ok").inc()
+        self.requests.labels(outcome="ok", caller=caller).inc()
         self.duration.observe(seconds)
         self.latencies.append(seconds)
 
@@ -86,10 +87,11 @@ class RetrieverApplication:
         self._config = config
         self._retriever = retriever
         self._generations = generations
+        self.access = access_to(config)
         self.figures = Figures(generations)
 
     def build(self) -> Starlette:
-        """The ASGI application; while it runs, it follows the alias."""
+        """The ASGI application; while it runs, it follows the alias and the callers' keys."""
         return Starlette(
             routes=[
                 Route("/v1/retrieve", self.retrieve, methods=["POST"]),
@@ -103,28 +105,36 @@ class RetrieverApplication:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(self._generations.keep_fresh())
+        await self.access.refresh()
+        following = [
+            asyncio.create_task(self._generations.keep_fresh()),
+            asyncio.create_task(self.access.follow()),
+        ]
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
 
     async def retrieve(self, request: Request) -> Response:
         """POST /v1/retrieve."""
         started = time.perf_counter()
+        caller = UNKNOWN
         try:
+            caller = self.access.caller_of(request.headers.get("Authorization"))
             answer = await self._retriever.retrieve(
                 await _read(request),
                 top_k=self._config.top_k,
                 deadline_seconds=self._config.deadline_milliseconds / 1000,
             )
         except ProblemError as error:
-            self.figures.requests.labels(outcome=error.problem.code).inc()
-            LOG.warning("question_refused", code=error.problem.code, detail=error.problem.detail)
+            self.figures.requests.labels(outcome=error.problem.code, caller=caller).inc()
+            LOG.warning(
+                "question_refused", caller=caller, code=error.problem.code, detail=error.problem.detail
+            )
             return error.problem.response()
-        self.figures.answer(time.perf_counter() - started)
+        self.figures.answer(caller, time.perf_counter() - started)
         return JSONResponse(answer.model_dump(mode="json", by_alias=True))
 
     async def status(self, _: Request) -> Response:

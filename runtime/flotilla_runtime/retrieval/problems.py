@@ -5,7 +5,15 @@ from http import HTTPStatus
 
 from starlette.responses import JSONResponse
 
+from flotilla_runtime.contract import DOMAIN
+
 RETRY_AFTER_SECONDS = 2
+MAY_PASS = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+HEADERS = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": f'Bearer realm="{DOMAIN}"'},
+    HTTPStatus.SERVICE_UNAVAILABLE: MAY_PASS,
+    HTTPStatus.GATEWAY_TIMEOUT: MAY_PASS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +25,7 @@ class Problem:
     detail: str
 
     def response(self) -> JSONResponse:
-        """The HTTP response; with Retry-After for 503 and 504."""
-        passing = self.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+        """The HTTP response; with Retry-After for 503 and 504, and WWW-Authenticate for 401."""
         return JSONResponse(
             {
                 "type": f"https://flotilla.dev/problems/{self.code}",
@@ -28,7 +35,7 @@ class Problem:
                 "detail": self.detail,
             },
             status_code=int(self.status),
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if passing else None,
+            headers=HEADERS.get(self.status),
             media_type="application/problem+json",
         )
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -88,7 +89,10 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def caller(handler: Any, config: WorkerConfig = CONFIG) -> Caller:
-    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    return calling(httpx.AsyncClient(transport=httpx.MockTransport(handler)), config)
+
+
+def calling(client: httpx.AsyncClient, config: WorkerConfig) -> Caller:
     quick = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
     return Caller(
         client,
@@ -150,6 +154,56 @@ async def test_a_prompt_that_the_model_finds_too_long_is_told_apart() -> None:
     refused = answering(400, json.dumps({"error": {"message": message}}))
     reply = await caller(lambda _: refused).make(ASK, SESSION)
     assert reply.outcome is CallOutcome.PROMPT_TOO_LONG
+
+
+def with_key(path: Path, url: str = "http://index/v1/retrieve") -> WorkerConfig:
+    """The fleet's key of the index is in this file."""
+    index = IndexConnection(name="manual", url=url, key_path=str(path))
+    return CONFIG.model_copy(update={"indexes": (index,)})
+
+
+async def test_a_search_sends_the_key_that_its_file_has_now(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(dict(request.headers.raw).get(b"Authorization", b""))
+        return httpx.Response(200, json=PASSAGES)
+
+    key = tmp_path / "manual"
+    asking = caller(handler, with_key(key))
+    for content in (b"old\n", b"new", b"cl\xc3\xa9"):
+        key.write_bytes(content)
+        assert (await asking.make(look(), SESSION)).outcome is CallOutcome.SUCCEEDED
+    assert sent == [b"Bearer old", b"Bearer new", b"Bearer cl\xc3\xa9"]
+
+
+async def test_without_a_file_for_its_key_a_search_sends_none() -> None:
+    sent: list[httpx.Headers] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers)
+        return httpx.Response(200, json=PASSAGES)
+
+    await caller(handler).make(look(), SESSION)
+    assert "Authorization" not in sent[0]
+
+
+async def test_a_key_that_cannot_be_read_fails_the_search_with_its_path(tmp_path: Path) -> None:
+    reply = await caller(lambda _: httpx.Response(200), with_key(tmp_path / "gone")).make(look(), SESSION)
+    assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 1)
+    assert "the key of the index cannot be read" in (reply.problem or "")
+
+
+async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "manual").write_bytes(b"hush\r\nX-Evil: 1")
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, httpx.AsyncClient() as client:
+        config = with_key(tmp_path / "manual", f"http://127.0.0.1:{port}/v1/retrieve")
+        reply = await calling(client, config).make(look(), SESSION)
+    assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 1)
+    assert "characters that no header may have" in (reply.problem or "")
+    assert "hush" not in (reply.problem or "")
 
 
 async def test_an_index_gives_passages_and_its_generation() -> None:

@@ -5,14 +5,11 @@ How an agent uses them is in test_acting.py; what may not be repeated, in test_e
 
 import asyncio
 import contextlib
-import os
-import signal
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -28,6 +25,7 @@ from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import (
+    EXIT_PERMANENT,
     TLS_FILE,
     TLS_KEY_FILE,
     Effect,
@@ -39,9 +37,7 @@ from flotilla_runtime.contract import (
     ToolConfig,
     WorkerConfig,
 )
-from free_ports import free_ports
 from router_support.certificates import write_pair
-from router_support.waiting import until_told
 
 MODULE = "agent_support.functions"
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
@@ -518,27 +514,12 @@ def test_code_that_cannot_be_used_is_named_with_its_field(
     assert says in raised.value.problem
 
 
-async def test_a_worker_whose_code_is_missing_is_not_ready_and_says_why() -> None:
-    (port,) = free_ports(1)
-    config = config_of(entrypoint=f"{MODULE}:gone", metrics_port=port)
-    working = asyncio.create_task(work(config))
-    async with aiohttp.ClientSession() as client:
-
-        async def answer(path: str) -> tuple[int, str]:
-            async with client.get(f"http://127.0.0.1:{port}{path}") as response:
-                return response.status, await response.text()
-
-        async def is_told() -> bool:
-            try:
-                return (await answer("/healthz"))[0] == 200
-            except aiohttp.ClientError:
-                return False
-
-        await until_told(is_told)
-        status, text = await answer("/readyz")
-    assert (status, text) == (503, f"spec.agent.entrypoint: the module {MODULE} has no function gone")
-    os.kill(os.getpid(), signal.SIGTERM)
-    await working
+async def test_a_worker_whose_code_is_missing_ends_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        await work(config_of(entrypoint=f"{MODULE}:gone"))
+    assert ended.value.code == EXIT_PERMANENT
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"spec.agent.entrypoint: the module {MODULE} has no function gone"
 
 
 def test_an_entrypoint_is_loaded() -> None:

@@ -29,9 +29,15 @@ KEYS = TaskKeys("default/support")
 class Gateway:
     """A store, a subscription, and the streams of a test."""
 
-    def __init__(self, server: Any, look_every_seconds: float) -> None:
+    def __init__(self, server: Any, look_every_seconds: float, **connection: Any) -> None:
         config = QueueConfig(
-            fleet="default/support", url=server.url, password_path=server.password_path, lease_seconds=30
+            **{
+                "fleet": "default/support",
+                "url": server.url,
+                "password_path": server.password_path,
+                "lease_seconds": 30,
+                **connection,
+            }
         )
         client = connect(config)
         self.store = TaskStore(client, config)
@@ -108,6 +114,20 @@ async def test_a_lost_subscription_is_made_anew_and_everybody_looks(redis_server
         await until(lambda: KEYS.events("t1") in redis_server.ask("pubsub", "shardchannels"))
         await own.store.append(claim, 3, [call(2)])
         assert await asyncio.wait_for(hearing, 5) == "3 callStarted"
+
+
+async def test_a_user_of_redis_without_channels_has_tasks_and_events_all_the_same(redis_server: Any) -> None:
+    """Redis gives a new user no channels, unless it is told to."""
+    rights = ("on", f">{redis_server.password}", "~*", "+@all", "resetchannels")
+    redis_server.ask("acl", "setuser", "narrow", *rights)
+    own = Gateway(redis_server, look_every_seconds=0.2, user="narrow")
+    following = asyncio.create_task(own.growth.follow())
+    claim = await running(own.store)
+    hearing = asyncio.create_task(next_event(own.stream("t1", first=2)))
+    await own.store.append(claim, 2, [call(1)])
+    assert await asyncio.wait_for(hearing, 5) == "2 callStarted"
+    following.cancel()
+    await own.store.close()
 
 
 async def test_without_a_subscription_a_stream_looks_every_few_seconds(redis_server: Any) -> None:

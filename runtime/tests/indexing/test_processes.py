@@ -2,13 +2,14 @@
 
 import signal
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from indexing_support.builds import Index
 from indexing_support.embedder import EmbedderState
-from indexing_support.processes import readiness, retriever, run, started
+from indexing_support.processes import log_of, readiness, retriever, run, started
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("milvus")]
 
@@ -43,16 +44,40 @@ def test_an_exit_status_says_whether_another_try_helps(index: Index) -> None:
     assert (status, report.reason) == (1, "MilvusUnreachable")
 
 
+def wait_until(url: str, status: int) -> None:
+    """Wait until the retriever says this of its readiness."""
+    deadline = time.monotonic() + 60
+    while (ready := readiness(url)) is None or ready.status_code != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_the_retriever_serves_until_it_is_told_to_end(index: Index) -> None:
     index.write("a.txt", "The moon moves the sea.")
     for step in ("plan", "shards", "promote"):
         assert run(index, step)[0] == 0
     with retriever(index) as (process, url):
-        deadline = time.monotonic() + 60
-        while (ready := readiness(url)) is None or ready.status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(url, 200)
         answer = httpx.post(f"{url}/v1/retrieve", json={"query": "moon"}, timeout=10).json()
         assert answer["passages"][0]["text"] == "The moon moves the sea."
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+@pytest.mark.attack("A pod without a key searches an index")
+def test_nobody_searches_without_a_key(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "ann").write_text("a-key")
+    with retriever(index, keys=tmp_path) as (_, url):
+        wait_until(url, 503)
+        for wrong in (None, "Bearer", "Bearer another", "Basic YTphLWtleQ==", "a-key", "Bearer ann"):
+            headers = {} if wrong is None else {"Authorization": wrong}
+            refused = httpx.post(f"{url}/v1/retrieve", json={"query": "moon"}, headers=headers, timeout=10)
+            assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+        asked = httpx.post(
+            f"{url}/v1/retrieve",
+            json={"query": "moon"},
+            headers={"Authorization": "Bearer a-key"},
+            timeout=10,
+        )
+        assert asked.json()["code"] == "no-generation", "a caller with a key is let in"
+    assert "a-key" not in log_of(index)

@@ -49,15 +49,16 @@ def run(
 
 @contextmanager
 def retriever(
-    index: Index, *, environment: Mapping[str, str] = NOTHING
+    index: Index, *, environment: Mapping[str, str] = NOTHING, keys: Path | None = None
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """The retriever, and where it is going to listen."""
+    """The retriever, and where it is going to listen; with `keys`, callers need one of that folder."""
     port = free_port()
     config = RetrieverConfig(
         index="handbook",
         milvus=MilvusConnection(uri=index.milvus_uri),
         alias=index.alias,
         deadline_milliseconds=10_000,
+        caller_keys_directory=str(keys) if keys is not None else None,
         port=port,
     )
     path = index.folder / "retriever.json"

@@ -122,7 +122,7 @@ async def test_it_is_ready_when_a_build_was_promoted_and_follows_the_alias(index
         "words",
     )
     assert status["requests"] == 1
-    assert 'flotilla_retriever_requests_total{outcome="no-generation"} 1.0' in metrics
+    assert 'flotilla_retriever_requests_total{caller="anonymous",outcome="no-generation"} 1.0' in metrics
 
 
 async def test_a_query_is_never_embedded_by_another_model_than_the_index(

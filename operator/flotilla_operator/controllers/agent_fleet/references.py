@@ -28,7 +28,7 @@ from flotilla_operator.objects.resources import (
     VECTOR_INDEXES,
     Manifest,
 )
-from flotilla_operator.workloads.agent_fleet import SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.proxies import named_proxies
@@ -49,6 +49,7 @@ class Found:
     models: list[contract.ModelConnection] = field(default_factory=list)
     indexes: list[contract.IndexConnection] = field(default_factory=list)
     keys: list[SecretEntry] = field(default_factory=list)
+    index_keys: list[IndexKey] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by the secret's name, then the entry
     assumed_contexts: list[str] = field(default_factory=list)
     missing_models: list[Missing] = field(default_factory=list)
@@ -84,7 +85,7 @@ class References:
         for model in self._spec.models:
             await self._model(model)
         for index in self._spec.indexes:
-            self._index(index.name, index.index_ref.name)
+            await self._index(index.name, index.index_ref.name)
         await self._tools()
         await self._redis()
         await self._callers()
@@ -97,6 +98,7 @@ class References:
             models=tuple(found.models),
             indexes=tuple(found.indexes),
             model_keys=tuple(found.keys),
+            index_keys=tuple(found.index_keys),
             assumed_contexts=tuple(found.assumed_contexts),
             secret_versions={name: stable_hash(entries) for name, entries in found.versions.items()},
             complete=known and usable,
@@ -174,6 +176,7 @@ class References:
                 model=found.spec.model.name,
                 context_tokens=self._context(role, context),
                 key_environment=variable,
+                tokenizes=found.spec.model.task is Task.GENERATE,
                 pricing=prices_of(model, found.spec.pricing),
                 timeouts=timeouts_of(model),
             )
@@ -219,7 +222,7 @@ class References:
             url = internal_url(owner, spec)
         return CalledSet(manifest=manifest, spec=spec, url=url)
 
-    def _index(self, name: str, referred: str) -> None:
+    async def _index(self, name: str, referred: str) -> None:
         field_path = f"spec.indexes[{name}].indexRef"
         manifest = self._world.caches.get(VECTOR_INDEXES, self._namespace, referred)
         if manifest is None:
@@ -243,12 +246,35 @@ class References:
                     mended_by=MendedBy.TIME,
                 )
             )
-        if (url := status.get("url")) is not None:
-            retriever = manifest["spec"].get("retriever") or {}
-            deadline = retriever.get("deadlineMilliseconds", Retriever().deadline_milliseconds)
-            self._found.indexes.append(
-                contract.IndexConnection(name=name, url=url, deadline_milliseconds=deadline)
-            )
+        if (url := status.get("url")) is None:
+            return
+        key_path = None
+        if (keys := status.get("keys")) is not None:  # else its retriever is older than keys
+            key_path = await self._index_key(name, referred, keys)
+            if key_path is None:
+                return
+        retriever = manifest["spec"].get("retriever") or {}
+        deadline = retriever.get("deadlineMilliseconds", Retriever().deadline_milliseconds)
+        self._found.indexes.append(
+            contract.IndexConnection(name=name, url=url, deadline_milliseconds=deadline, key_path=key_path)
+        )
+
+    async def _index_key(self, name: str, referred: str, keys: Manifest) -> str | None:
+        """Where workers have the key of an index; None while the secret lacks the fleet's entry.
+
+        A key that the operator made is no entry of the fleet's, and the index sees to it.
+        """
+        made = keys.get("entry")
+        key = IndexKey(
+            index=name,
+            name=keys["secretName"],
+            key=made or contract.caller_entry("AgentFleet", self._name),
+        )
+        path = f"spec.indexes[{name}].indexRef: spec.retriever.authSecretRef of VectorIndex {referred!r}"
+        if made is None and not await self._entry(path, key.name, key.key, self._found.missing_indexes):
+            return None
+        self._found.index_keys.append(key)
+        return key.path
 
     async def _tools(self) -> None:
         """Look up the secrets with the headers of tools; each may be sent to its tool's URL alone."""

@@ -2,14 +2,20 @@
 
 farewell  a deleted index only starts the removal of its collections, and lets go of the finalizer at its end
 claims    Milvus Lite's, and the workspace
+key       the key of searches, with which the retriever starts, where the spec names none
 standing  Milvus Lite and the retriever; an object of that name that is not ours is left alone
 lite      Milvus Lite is deleted when it is unused; its claim follows the deletion policy
 build     the next step's ConfigMap and Job, then what is left of other attempts and builds
 """
 
+import secrets
+from collections.abc import Callable
+
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.controllers.secret_reader import LOOK_MISSING_SECONDS
+from flotilla_operator.controllers.vector_index.access import KeyReason
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups
 from flotilla_operator.controllers.vector_index.decide import Decision, LiteReason
 from flotilla_operator.controllers.vector_index.farewell import CLEANUP_LOOK_SECONDS, Farewell
@@ -18,14 +24,22 @@ from flotilla_operator.controllers.vector_index.objects import claims_of, standi
 from flotilla_operator.controllers.vector_index.progress import Progress
 from flotilla_operator.controllers.vector_index.reasons import ConditionType
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Observed
-from flotilla_operator.objects.resources import JOBS, STATEFUL_SETS, Manifest
+from flotilla_operator.objects.resources import DEPLOYMENTS, JOBS, SECRETS, STATEFUL_SETS, Manifest
 from flotilla_operator.workloads.pod_options import field_refused
 from flotilla_operator.workloads.vector_index.build import build_config_map, build_job
 from flotilla_operator.workloads.vector_index.milvus import milvus
+from flotilla_operator.workloads.vector_index.retriever_key import retriever_key, retriever_key_secret
+
+KEY_BYTES = 32
 
 
-def act(decision: Decision | Farewell, cleanups: Cleanups) -> Acts:
-    """The writes that lead to what is wanted of an index."""
+def new_key() -> str:
+    """A key that nobody can guess."""
+    return secrets.token_urlsafe(KEY_BYTES)
+
+
+def act(decision: Decision | Farewell, cleanups: Cleanups, make_key: Callable[[], str]) -> Acts:
+    """The writes that lead to what is wanted of an index; `make_key` is called if a key has to be made."""
     if isinstance(decision, Farewell):
         return _farewell(decision, cleanups)
     observed, step = decision.observed, decision.next
@@ -34,13 +48,19 @@ def act(decision: Decision | Farewell, cleanups: Cleanups) -> Acts:
     return Acts(
         writes=[
             *(_claim(decision, claim) for claim in claims_of(observed.owner, observed.spec)),
-            *_standing(observed),
+            *_key(decision, make_key),
+            *_standing(decision),
             *_unused_lite(decision),
             *_build(observed, step),
         ],
         finalizers=(FINALIZER,) if decision.leaves_data_outside else (),
-        look_again_seconds=step.look_again_seconds,
+        look_again_seconds=_look_again(decision),
     )
+
+
+def _look_again(decision: Decision) -> float:
+    seconds = decision.next.look_again_seconds
+    return min(seconds, LOOK_MISSING_SECONDS) if decision.observed.lacks_a_secret else seconds
 
 
 def _farewell(decision: Farewell, cleanups: Cleanups) -> Acts:
@@ -67,17 +87,36 @@ def _claim(decision: Decision, wanted: Manifest) -> Write:
     )
 
 
-def _standing(observed: Observed) -> list[Apply]:
-    """A retriever that would send its token elsewhere stays as it is."""
+def _key(decision: Decision, make_key: Callable[[], str]) -> list[Create]:
+    if decision.access.key is not KeyReason.MADE:
+        return []
+    return [Create(manifest=retriever_key_secret(decision.observed.owner, make_key()))]
+
+
+def _standing(decision: Decision) -> list[Apply]:
+    """A retriever that would send its token elsewhere stays as it is, and one that could not start."""
+    observed, owner = decision.observed, decision.observed.owner
     if not observed.may_send_its_token:
         return []
     objects = standing_objects(
-        observed.owner, observed.spec, observed.images, observed.embedder, observed.secret_versions
+        owner,
+        observed.spec,
+        observed.images,
+        observed.embedder,
+        observed.secret_versions,
+        keyless=not decision.access.required,
     )
+    made = decision.access.key is KeyReason.MADE
+    key = frozenset({SECRETS.ref(owner.namespace, retriever_key(owner).name)} if made else ())
     return [
-        Apply(manifest=manifest, field=_field(observed, manifest))
+        Apply(
+            manifest=manifest,
+            field=_field(observed, manifest),
+            needs=key if manifest["kind"] == DEPLOYMENTS.kind else frozenset(),
+        )
         for manifest in objects
         if not _would_end_milvus(observed, manifest)
+        and not (observed.lacks_callers_keys and manifest["kind"] == DEPLOYMENTS.kind)
     ]
 
 

@@ -9,7 +9,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.writes import Acts, Told
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.steering import FiguresOnly, Steering
-from flotilla_operator.controllers.vector_index.act import act
+from flotilla_operator.controllers.vector_index.act import act, new_key
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups
 from flotilla_operator.controllers.vector_index.decide import Decision, decide
 from flotilla_operator.controllers.vector_index.farewell import Farewell
@@ -17,8 +17,10 @@ from flotilla_operator.controllers.vector_index.observe import observe, owner_of
 from flotilla_operator.controllers.vector_index.references import references_of
 from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.controllers.vector_index.tell import tell
+from flotilla_operator.controllers.vector_index.wakes import indexes_to_wake
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
+    AGENT_FLEETS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     JOBS,
@@ -50,6 +52,7 @@ class VectorIndexController:
     resource: Resource = VECTOR_INDEXES
     watches: Sequence[Resource] = (
         MODEL_REPLICA_SETS,
+        AGENT_FLEETS,
         PODS,
         JOBS,
         SERVICES,
@@ -81,8 +84,8 @@ class VectorIndexController:
             yield Reference(SERVICES, owner.namespace, part.name)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """None: owner references, `references` and the labels of its Jobs' pods wake all that is needed."""
-        return ()
+        """The indexes that wait for workers of fleets; all else wakes by owner, reference or labels."""
+        return indexes_to_wake(resource, manifest, caches)
 
     async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Observed | Leaving:
         """Everything that a decision about this index needs."""
@@ -94,7 +97,7 @@ class VectorIndexController:
 
     def act(self, observed: Observed | Leaving, decision: Decision | Farewell, now: datetime) -> Acts:
         """The index's next writes; a farewell may start the removal of collections."""
-        return act(decision, self._cleanups)
+        return act(decision, self._cleanups, new_key)
 
     def tell(
         self,

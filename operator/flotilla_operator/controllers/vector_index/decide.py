@@ -2,6 +2,7 @@
 
 deleted?  The collections in an external Milvus are removed (farewell.py). Kubernetes removes everything else.
 progress  How far the wanted build is, from its Jobs.
+access    Whether a key for searches must be made, and whether those without one are still answered.
 names     An object that holds a name of ours and belongs to another owner is left alone.
 outside   Whether a finalizer must hold the index until its collections are removed.
 claim     Milvus Lite's claim follows the deletion policy.
@@ -15,6 +16,7 @@ from enum import StrEnum
 
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.controllers.claims import ClaimReason, claim_reason
+from flotilla_operator.controllers.vector_index.access import AccessDecision, access_decision
 from flotilla_operator.controllers.vector_index.farewell import Farewell, farewell
 from flotilla_operator.controllers.vector_index.names import NameTaken, is_retained_claim, names_taken
 from flotilla_operator.controllers.vector_index.next_step import NextStep, next_step
@@ -46,6 +48,7 @@ class Decision:
     leaves_data_outside: bool
     claim: ClaimReason
     lite: LiteReason
+    access: AccessDecision
     next: NextStep
 
     @property
@@ -72,6 +75,7 @@ def decide(observed: Observed | Leaving, now: datetime) -> Decision | Farewell:
         leaves_data_outside=observed.milvus_external and not _retains(observed),
         claim=_claim(observed),
         lite=_lite(observed, progress),
+        access=_access(observed),
         next=next_step(observed, progress, taken, now),
     )
 
@@ -88,6 +92,17 @@ def wanted_build(observed: Observed) -> WantedBuild | None:
         id=build,
         promotion=promotion_id(spec, build),
         shared_workspace=observed.shared_workspace,
+    )
+
+
+def _access(observed: Observed) -> AccessDecision:
+    found = observed.part(DEPLOYMENTS.kind, retriever(observed.owner).name)
+    return access_decision(
+        key_found=observed.key_found,
+        required_before=observed.remembered.required_keys,
+        has_retriever=found is not None and found.controller_uid == observed.owner.uid,
+        paused=observed.spec.paused,
+        fleets=observed.fleets,
     )
 
 

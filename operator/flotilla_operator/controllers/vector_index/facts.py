@@ -12,9 +12,13 @@ from flotilla_runtime.contract import StepReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """One value for all checks. `progress` is None while the embedder, and so the build, is not known."""
+    """One value for all checks. `progress` is None while the embedder, and so the build, is not known.
+
+    `key_refused` says that the key of searches could not be made.
+    """
 
     decision: Decision
+    key_refused: bool = False
 
     @property
     def observed(self) -> Observed:

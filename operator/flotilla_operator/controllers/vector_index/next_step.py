@@ -15,7 +15,6 @@ from flotilla_operator.controllers.secret_reader import LOOK_MISSING_SECONDS
 from flotilla_operator.controllers.vector_index.jobs import StepJob
 from flotilla_operator.controllers.vector_index.names import NameTaken
 from flotilla_operator.controllers.vector_index.progress import Progress, Stage
-from flotilla_operator.controllers.vector_index.reasons import Reason
 from flotilla_operator.controllers.vector_index.seen import Observed
 from flotilla_operator.workloads.vector_index.steps import WantedBuild
 from flotilla_runtime import contract
@@ -130,13 +129,7 @@ def next_step(
 
 def _held_seconds(observed: Observed) -> float:
     """A build that is held waits for an event, unless it waits for a secret: secrets are not watched."""
-    reasons = {missing.reason for missing in observed.missing}
-    waits = reasons & {
-        Reason.SECRET_MISSING,
-        Reason.SECRET_KEY_MISSING,
-        Reason.SECRET_FOR_ELSEWHERE,
-    }
-    return LOOK_MISSING_SECONDS if waits else SETTLED_LOOK_SECONDS
+    return LOOK_MISSING_SECONDS if observed.lacks_a_secret else SETTLED_LOOK_SECONDS
 
 
 def _waiting(observed: Observed, progress: Progress, retry_at: datetime | None, now: datetime) -> NextStep:

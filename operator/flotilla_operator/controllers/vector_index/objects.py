@@ -26,11 +26,13 @@ def standing_objects(
     images: Images,
     embedder: EmbedderSeen | None,
     secret_versions: Mapping[str, str] = MappingProxyType({}),
+    *,
+    keyless: bool = False,
 ) -> list[Manifest]:
     """Milvus Lite, unless Milvus is external, the builds' network policy and the retriever, in the order in
     which they are needed.
 
-    `secret_versions` affects only the retriever's pod template; callers that need only names leave it out.
+    `secret_versions` and `keyless` affect only the retriever; callers that need only names leave them out.
     """
     lite = (
         milvus_objects(owner, spec, images, [builds(owner), retriever(owner)])
@@ -38,4 +40,5 @@ def standing_objects(
         else []
     )
     model = embedder.model if embedder else None
-    return [*lite, build_policy(owner), *retriever_objects(owner, spec, images, model, secret_versions)]
+    retriever_parts = retriever_objects(owner, spec, images, model, secret_versions, keyless=keyless)
+    return [*lite, build_policy(owner), *retriever_parts]

@@ -6,21 +6,25 @@ from typing import Any
 
 from flotilla_operator.api.parts import DeletionPolicy, TokenSecretRef
 from flotilla_operator.api.vector_index import Milvus, MilvusMode, VectorIndex, VectorIndexSpec
-from flotilla_operator.cluster.caches import Caches
+from flotilla_operator.cluster.caches import Caches, controller_uid
 from flotilla_operator.controllers.conditions import is_true
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of, proxies_of
 from flotilla_operator.controllers.live_objects import LiveObject, live_object
 from flotilla_operator.controllers.stored_status import without_status
+from flotilla_operator.controllers.vector_index.access import SearchingFleet
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups, Remains
 from flotilla_operator.controllers.vector_index.jobs import StepJob, pod_is_over, step_job
 from flotilla_operator.controllers.vector_index.objects import claims_of, standing_objects
 from flotilla_operator.controllers.vector_index.references import embedder_of, references_seen
 from flotilla_operator.controllers.vector_index.remembered import remembered
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Leaving, Observed
+from flotilla_operator.controllers.vector_index.wakes import indexes_named
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
+    AGENT_FLEETS,
     CONFIG_MAPS,
+    DEPLOYMENTS,
     JOBS,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -30,10 +34,12 @@ from flotilla_operator.objects.resources import (
     resource_of,
 )
 from flotilla_operator.telemetry.measurements import Target, first_known
+from flotilla_operator.workloads.agent_fleet import workers
 from flotilla_operator.workloads.vector_index.build import builds
 from flotilla_operator.workloads.vector_index.identity import alias_name, collection_prefix
 from flotilla_operator.workloads.vector_index.milvus import milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever
+from flotilla_operator.workloads.vector_index.retriever_key import retriever_key
 from flotilla_runtime import contract
 
 
@@ -69,13 +75,14 @@ async def _observed(manifest: Manifest, owner: Owner, world: World) -> Observed:
     caches, images = world.caches, images_of(world.config)
     embedder = embedder_of(owner, spec, caches)
     targets = _targets(owner, caches)
+    before, key_found = remembered(manifest), await _key_found(owner, spec, world)
     parts = [*standing_objects(owner, spec, images, embedder), *claims_of(owner, spec)]
     return Observed(
         manifest=manifest,
         owner=owner,
         spec=spec,
         images=images,
-        remembered=remembered(manifest),
+        remembered=before,
         embedder=embedder,
         missing=seen.missing,
         secret_versions=seen.secret_versions,
@@ -84,10 +91,18 @@ async def _observed(manifest: Manifest, owner: Owner, world: World) -> Observed:
         jobs=_jobs(owner, caches),
         build_config_maps=_build_config_maps(owner, caches),
         live_build_pods=_live_build_pods(owner, caches),
+        key_found=key_found,
+        fleets=[] if before.required_keys else _fleets(owner, caches),
         shared_workspace=_shared_workspace(owner, spec, caches),
         retriever_status=first_known(world.measurements.answers(targets, contract.RetrieverStatus)),
         targets=targets,
     )
+
+
+async def _key_found(owner: Owner, spec: VectorIndexSpec, world: World) -> bool | None:
+    if spec.retriever.auth_secret_ref is not None:
+        return None
+    return await world.own_secret(owner.namespace, retriever_key(owner).name, owner.uid) is not None
 
 
 async def _leaving(
@@ -196,6 +211,38 @@ def _pods_of(caches: Caches, owner: Owner, selector: Mapping[str, str]) -> list[
         if pod["metadata"]["namespace"] == owner.namespace
         and selector.items() <= (pod["metadata"].get("labels") or {}).items()
     ]
+
+
+def _fleets(owner: Owner, caches: Caches) -> list[SearchingFleet]:
+    """The fleets that name the index, and what their workers send."""
+    fleets = caches.store(AGENT_FLEETS).in_namespace(owner.namespace)
+    return [_searching(fleet, caches) for fleet in fleets if owner.name in indexes_named(fleet)]
+
+
+def _searching(manifest: Manifest, caches: Caches) -> SearchingFleet:
+    metadata = manifest["metadata"]
+    fleet = Owner(
+        kind=AGENT_FLEETS.kind, namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
+    )
+    selector = workers(fleet).selector
+    templates = [
+        deployment["spec"]["template"]
+        for deployment in caches.by_label(DEPLOYMENTS, contract.LABEL_OWNER_NAME, fleet.name)
+        if controller_uid(deployment) == fleet.uid
+        and selector.items() <= (deployment["metadata"].get("labels") or {}).items()
+    ]
+    pods = _pods_of(caches, fleet, selector)
+    return SearchingFleet(
+        name=fleet.name,
+        template_sends=all(map(_sends_keys, templates)) if templates else None,
+        pods_without=sum(not _sends_keys(pod) and not pod_is_over(pod) for pod in pods),
+    )
+
+
+def _sends_keys(pod: Manifest) -> bool:
+    """Whether a worker, or what workers are made from, sends a key with each search."""
+    labels = (pod.get("metadata") or {}).get("labels") or {}
+    return bool(labels.get(contract.LABEL_INDEX_KEYS) == contract.INDEX_KEYS_SENT)
 
 
 def _shared_workspace(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> bool:

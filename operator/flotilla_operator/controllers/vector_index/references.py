@@ -70,6 +70,7 @@ async def references_seen(owner: Owner, spec: VectorIndexSpec, world: World) -> 
     """Look up everything that the spec refers to."""
     seen = References()
     await _look_at_secrets(seen, owner, spec, world)
+    await _look_at_callers(seen, owner, spec, world)
     seen.missing.extend(_missing_image(spec, images_of(world.config)))
     seen.missing.extend(_missing_objects(owner, spec, world.caches))
     return seen
@@ -123,6 +124,28 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
             key=caller_entry(owner),
         )
         await _look_at_entry(seen, owner, world, entry)
+
+
+async def _look_at_callers(seen: References, owner: Owner, spec: VectorIndexSpec, world: World) -> None:
+    """The secret with the callers' keys. Without an entry that has one, nobody could search."""
+    named = spec.retriever.auth_secret_ref
+    if named is None:
+        return
+    secret = await world.secret(owner.namespace, named.name)
+    if secret is not None and any(value.strip() for value in secret.data.values()):
+        return
+    reason = Reason.SECRET_KEY_MISSING
+    problem = f"the Secret {named.name!r} holds no key, so nobody can search; add an entry for each caller"
+    if secret is None:
+        reason = Reason.SECRET_MISSING
+        problem = f"there is no Secret {named.name!r} in this namespace; create it"
+    seen.missing.append(
+        ReportedMissing(
+            condition=ConditionType.RETRIEVER_READY,
+            reason=reason,
+            message=f"spec.retriever.authSecretRef: {problem}",
+        )
+    )
 
 
 async def _look_at_hub_token(

@@ -17,8 +17,8 @@ from flotilla_operator.objects.resources import Manifest
 class Remembered:
     """What the last reconcile wrote; empty for a new index.
 
-    `documents` and `gate` have the fields that were written, because they are written again as they were.
-    `whole` is the whole status, which an index that is being deleted keeps.
+    `documents`, `gate` and `keys` have the fields that were written, because they are written again as they
+    were. `whole` is the whole status, which an index that is being deleted keeps.
     """
 
     phase: str | None = None
@@ -26,8 +26,14 @@ class Remembered:
     documents: Mapping[str, Any] | None = None
     chunks: int | None = None
     gate: Mapping[str, Any] | None = None
+    keys: Mapping[str, Any] | None = None
     conditions: Sequence[Mapping[str, Any]] = ()
     whole: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def required_keys(self) -> bool:
+        """Whether searches without a key were refused."""
+        return bool(self.keys is not None and self.keys.get("required"))
 
 
 def remembered(manifest: Manifest) -> Remembered:
@@ -39,6 +45,13 @@ def remembered(manifest: Manifest) -> Remembered:
         documents=as_written(status.documents) if status.documents is not None else None,
         chunks=status.chunks,
         gate=as_written(status.gate) if status.gate is not None else None,
+        keys=as_written(status.keys) if status.keys is not None else None,
         conditions=conditions_before(status),
         whole=as_written(status),
     )
+
+
+def requires_keys(manifest: Manifest) -> bool:
+    """Whether an index refuses searches without a key, as its status says."""
+    keys = (manifest.get("status") or {}).get("keys")
+    return isinstance(keys, Mapping) and keys.get("required") is True

@@ -116,7 +116,9 @@ def no_retriever_is_ready(facts: Facts) -> Finding | None:
 
 def a_retriever_is_ready(facts: Facts) -> Finding:
     """At least one retriever pod answers."""
-    return right(Reason.RETRIEVER_AVAILABLE, _retrievers(facts))
+    old = ", ".join(facts.decision.access.old_fleets)
+    waits = f"; searches need no key until the workers of {old} are replaced, which send none" if old else ""
+    return right(Reason.RETRIEVER_AVAILABLE, _retrievers(facts) + waits)
 
 
 def _retrievers(facts: Facts) -> str:

@@ -12,6 +12,7 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import MilvusMode, VectorIndexSpec
 from flotilla_operator.controllers.live_objects import LiveObject
 from flotilla_operator.controllers.missing import Missing
+from flotilla_operator.controllers.vector_index.access import SearchingFleet
 from flotilla_operator.controllers.vector_index.cleanup import Cleanup, Remains
 from flotilla_operator.controllers.vector_index.jobs import StepJob
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
@@ -24,6 +25,7 @@ from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.milvus import lacks_milvus_image, milvus
 from flotilla_runtime import contract
 
+OF_A_SECRET = frozenset({Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE})
 FINALIZER = f"{contract.DOMAIN}/milvus"
 
 
@@ -64,6 +66,8 @@ class Observed:
     jobs: Sequence[StepJob]
     build_config_maps: Sequence[LiveObject]
     live_build_pods: Mapping[str, str]  # run id by pod name
+    key_found: bool | None  # whether the key that the operator makes is there; None where the user names one
+    fleets: Sequence[SearchingFleet]  # only while searches without a key may be answered
     shared_workspace: bool
     retriever_status: contract.RetrieverStatus | None
     targets: Sequence[Target]
@@ -80,6 +84,19 @@ class Observed:
     @property
     def embedder_available(self) -> bool:
         return self.embedder is not None and self.embedder.available
+
+    @property
+    def lacks_a_secret(self) -> bool:
+        """Whether a secret is missing. It may appear without an event that wakes the index."""
+        return any(one.reason in OF_A_SECRET for one in self.missing)
+
+    @property
+    def lacks_callers_keys(self) -> bool:
+        """Whether pods of the retriever could not start, because their secret of keys is missing."""
+        return any(
+            one.condition is ConditionType.RETRIEVER_READY and one.reason is Reason.SECRET_MISSING
+            for one in self.missing
+        )
 
     @property
     def milvus_external(self) -> bool:

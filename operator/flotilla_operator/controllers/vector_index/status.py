@@ -7,6 +7,7 @@ from typing import Any
 from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.controllers.conditions import Condition, Truth, merged, transitions
+from flotilla_operator.controllers.vector_index.access import KeyReason
 from flotilla_operator.controllers.vector_index.facts import Facts
 from flotilla_operator.controllers.vector_index.judgement import conditions
 from flotilla_operator.controllers.vector_index.progress import Progress, Stage
@@ -18,7 +19,8 @@ from flotilla_operator.controllers.vector_index.reasons import (
 )
 from flotilla_operator.controllers.vector_index.seen import Leaving
 from flotilla_operator.objects.times import timestamp
-from flotilla_operator.workloads.vector_index.retriever import retriever_url
+from flotilla_operator.workloads.vector_index.retriever import keys_secret, retriever_url
+from flotilla_operator.workloads.vector_index.retriever_key import KEY_ENTRY
 from flotilla_runtime.contract import BuildReason, BuildStep, DocumentCounts
 
 GATE_REASONS = frozenset({BuildReason.COUNT_MISMATCH, BuildReason.TOO_MANY_DEAD_LETTERS})
@@ -38,6 +40,7 @@ def status_and_events(facts: Facts, now: datetime) -> tuple[dict[str, Any], list
         "activeGeneration": active,
         "candidateGeneration": None if facts.decision.done or wanted == active else wanted,
         "url": retriever_url(observed.owner),
+        "keys": _keys(facts),
         "documents": _documents(facts),
         "chunks": report.chunks if report is not None else _served_chunks(facts),
         "stages": _stages(facts.progress),
@@ -70,6 +73,19 @@ def phase_of(facts: Facts, judged: Sequence[Condition]) -> Phase:
     if progress is not None and progress.stage is Stage.START and progress.step is not BuildStep.PLAN:
         return Phase.BUILDING
     return Phase.DEGRADED if facts.active_generation else Phase.PENDING
+
+
+def _keys(facts: Facts) -> Mapping[str, Any] | None:
+    """`status.keys`: the keys that the retriever has been given, as before while it gets no others."""
+    observed, access = facts.observed, facts.decision.access
+    if observed.spec.paused or observed.lacks_callers_keys or facts.key_refused:
+        return observed.remembered.keys
+    generated = {"entry": KEY_ENTRY} if access.key is not KeyReason.OF_THE_USERS else {}
+    return {
+        "secretName": keys_secret(observed.owner, observed.spec),
+        **generated,
+        "required": access.required,
+    }
 
 
 def _documents(facts: Facts) -> Mapping[str, Any] | None:

@@ -12,6 +12,8 @@ from flotilla_operator.controllers.vector_index.progress import Progress
 from flotilla_operator.controllers.vector_index.reasons import STEP_NAMES, EventReason
 from flotilla_operator.controllers.vector_index.status import leaving_status, status_and_events
 from flotilla_operator.objects.refused_writes import RefusedWrite
+from flotilla_operator.objects.resources import SECRETS
+from flotilla_operator.workloads.vector_index.retriever_key import retriever_key
 from flotilla_runtime.contract import BuildStep
 
 
@@ -19,7 +21,10 @@ def tell(decision: Decision | Farewell, refusals: Sequence[RefusedWrite], now: d
     """The status and the events, corrected by the writes that were refused."""
     if isinstance(decision, Farewell):
         return corrected(_farewell(decision), refusals, decision.leaving.manifest, now)
-    status, events = status_and_events(Facts(decision=decision), now)
+    owner = decision.observed.owner
+    key = SECRETS.ref(owner.namespace, retriever_key(owner).name)
+    facts = Facts(decision=decision, key_refused=any(refusal.ref == key for refusal in refusals))
+    status, events = status_and_events(facts, now)
     start = decision.next.start
     told = Told(status=status, events=[*([_started(start)] if start is not None else ()), *events])
     return corrected(told, refusals, decision.observed.manifest, now)

@@ -2,6 +2,7 @@
 
 from flotilla_operator.workloads.agent_fleet.parts import (
     REDIS_USERS,
+    IndexKey,
     SecretEntry,
     Wiring,
     gateway,
@@ -24,6 +25,7 @@ from flotilla_operator.workloads.agent_fleet.revision import revision_of
 __all__ = [
     "ANNOTATION_USERS",
     "REDIS_USERS",
+    "IndexKey",
     "SecretEntry",
     "Wiring",
     "claim",

@@ -64,6 +64,19 @@ class SecretEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexKey:
+    """One entry of a secret with the key of an index, which workers have as a file of the index's name."""
+
+    index: str
+    name: str
+    key: str
+
+    @property
+    def path(self) -> str:
+        return f"{contract.INDEX_KEYS_DIRECTORY}/{self.index}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
     """The models, indexes and tools of the workers, as far as they are known.
 
@@ -75,6 +88,12 @@ class Wiring:
     models: tuple[contract.ModelConnection, ...] = ()
     indexes: tuple[contract.IndexConnection, ...] = ()
     model_keys: tuple[SecretEntry, ...] = ()
+    index_keys: tuple[IndexKey, ...] = ()
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     assumed_contexts: tuple[str, ...] = ()
     complete: bool = True
+
+    @property
+    def sends_keys(self) -> bool:
+        """Whether the workers send a key with every search."""
+        return bool(self.index_keys) and len(self.index_keys) == len(self.indexes)

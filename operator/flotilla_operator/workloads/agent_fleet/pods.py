@@ -227,6 +227,10 @@ def _worker_pod(
     called = (called.call.url for called in called_urls(spec))
     environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
     header_files, header_mounts = header_volumes(spec)
+    if wiring.index_keys:
+        volumes.append({"name": "index-keys", "projected": {"sources": _index_keys(wiring)}})
+        mount = {"name": "index-keys", "mountPath": contract.INDEX_KEYS_DIRECTORY, "readOnly": True}
+        mounts.append(mount)
     container = objects.container(
         "worker",
         spec.image or images.runtime,
@@ -243,10 +247,19 @@ def _worker_pod(
     return objects.PodParts(
         containers=[container],
         volumes=[*volumes, *header_files, *spec.workers.pod.volumes],
+        labels={contract.LABEL_INDEX_KEYS: contract.INDEX_KEYS_SENT} if wiring.sends_keys else {},
         annotations=_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,
         image_pull_secrets=tuple(dict.fromkeys((*images.pull_secrets, *pull_secrets))),
     )
+
+
+def _index_keys(wiring: Wiring) -> list[Manifest]:
+    """The sources of the volume with a file for each index; a new key replaces its content, and no pod."""
+    return [
+        {"secret": {"name": one.name, "items": [{"key": one.key, "path": one.index}]}}
+        for one in wiring.index_keys
+    ]
 
 
 def _common(

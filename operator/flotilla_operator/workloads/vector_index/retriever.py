@@ -1,6 +1,8 @@
 """The retriever: a Deployment behind the Service `NAME-retriever`.
 
-Its pods read secrets from environment variables, only at start, so a new value of a secret replaces the pods.
+Its pods read the token of Milvus and the key of the embedder from environment variables, only at start, so a
+new value of these secrets replaces the pods. The keys of callers, and whether searches without one are
+answered, are in mounted files, which are read again when they change.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from flotilla_operator.workloads.pod_options import with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel, alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
+from flotilla_operator.workloads.vector_index.retriever_key import retriever_key
 from flotilla_runtime import contract
 
 COMPONENT = "retriever"
@@ -49,7 +52,14 @@ def retriever_config(
         alias=alias_name(owner),
         top_k=spec.retriever.top_k,
         deadline_milliseconds=spec.retriever.deadline_milliseconds,
+        caller_keys_directory=contract.CALLER_KEYS_DIRECTORY,
     )
+
+
+def keys_secret(owner: Owner, spec: VectorIndexSpec) -> str:
+    """The name of the secret with the keys of callers."""
+    named = spec.retriever.auth_secret_ref
+    return named.name if named is not None else retriever_key(owner).name
 
 
 def retriever_objects(
@@ -58,16 +68,19 @@ def retriever_objects(
     images: Images,
     embedder: EmbedderModel | None,
     secret_versions: Mapping[str, str],
+    *,
+    keyless: bool,
 ) -> list[Manifest]:
     """ConfigMap, Service, NetworkPolicy, PodDisruptionBudget, Deployment.
 
-    `secret_versions` is by environment variable.
+    `secret_versions` is by environment variable. `keyless` says that searches without a key are answered.
     """
     part = retriever(owner)
     data = objects.config_file(retriever_config(owner, spec, embedder))
+    keyless_file = {contract.KEYLESS_FILE: contract.KEYLESS} if keyless else {}
     service = spec.retriever.service
     return [
-        objects.config_map(part, data=data),
+        objects.config_map(part, data={**data, **keyless_file}),
         objects.service(
             part,
             selector=part.selector,
@@ -88,6 +101,7 @@ def retriever_objects(
                 parts=_pod_parts(
                     part,
                     images,
+                    keys_secret(owner, spec),
                     [
                         *secret_environment(owner, spec, embedder.spec if embedder else None),
                         *images.proxies.variables(milvus_connection(owner, spec).uri),
@@ -124,10 +138,11 @@ def _from_secret(variable: str, name: str, key: str) -> Manifest:
 
 
 def _pod_parts(
-    part: Child, images: Images, environment: list[Manifest], annotations: dict[str, str]
+    part: Child, images: Images, keys: str, environment: list[Manifest], annotations: dict[str, str]
 ) -> objects.PodParts:
     config_volume, config_mount = objects.config_volume(part.name)
     volumes, mounts = scratch({"tmp": "/tmp"})  # noqa: S108 (an emptyDir)
+    keys_mount = {"name": "keys", "mountPath": contract.CALLER_KEYS_DIRECTORY, "readOnly": True}
     container = objects.container(
         COMPONENT,
         images.runtime,
@@ -140,11 +155,11 @@ def _pod_parts(
         readinessProbe=_probe("/readyz", period_seconds=2, failures=3),
         livenessProbe=_probe("/healthz", period_seconds=10, failures=3),
         lifecycle={"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
-        volumeMounts=[config_mount, *mounts],
+        volumeMounts=[config_mount, keys_mount, *mounts],
     )
     return objects.PodParts(
         containers=[container],
-        volumes=[config_volume, *volumes],
+        volumes=[config_volume, {"name": "keys", "secret": {"secretName": keys}}, *volumes],
         annotations=annotations,
         image_pull_secrets=images.pull_secrets,
     )

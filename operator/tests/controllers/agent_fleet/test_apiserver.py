@@ -16,6 +16,7 @@ import yaml
 
 from flotilla_operator.objects import resources
 from flotilla_operator.objects.deletion_cost import ANNOTATION
+from flotilla_runtime import contract
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.agent_fleet import full_featured_objects
@@ -91,6 +92,19 @@ class Stage:
         }
         url = f"http://{name}-model.{self.namespace}.svc:8000/v1"
         self.client.merge(f"{path}/{name}/status", {"status": {"url": url, "conditions": [condition]}})
+
+    def index(self, name: str = "handbook") -> None:
+        """A VectorIndex that says that it is searched with the key in its secret."""
+        path = f"{self.kinds}/vectorindexes"
+        spec = {
+            "source": {"path": "pvc://documents"},
+            "embedding": {"modelRef": {"name": "minilm"}, "dimension": 384},
+        }
+        body = {"apiVersion": "flotilla.dev/v1alpha1", "kind": "VectorIndex", "metadata": {"name": name}}
+        self.client.create(path, {**body, "spec": spec})
+        url = f"http://{name}-retriever.{self.namespace}.svc:8080/v1/retrieve"
+        keys = {"secretName": f"{name}-retriever-key", "entry": "key", "required": True}
+        self.client.merge(f"{path}/{name}/status", {"status": {"url": url, "keys": keys}})
 
     def create(self, name: str = "support", **spec: Any) -> dict[str, Any]:
         base = {
@@ -366,6 +380,21 @@ def test_kubernetes_deletes_the_pods_with_the_lowest_cost(stage: Stage) -> None:
     stage.change(workers={"minReplicas": 1, "maxReplicas": 1})
     (kept,) = eventually(lambda: found if len(found := worker_pods(stage)) == 1 else None)
     assert kept["metadata"]["uid"] == third["metadata"]["uid"]
+
+
+def test_workers_with_the_key_of_an_index_are_admitted(stage: Stage) -> None:
+    stage.model()
+    stage.index()
+    indexes = [{"name": "h", "indexRef": {"name": "handbook"}}]
+    stage.create(indexes=indexes, workers={"minReplicas": 1})
+    of_worker = f"{OF_FLEET},app.kubernetes.io/component=worker"
+    path = f"{resources.PODS.path(stage.namespace)}?labelSelector={of_worker}"
+    (pod,) = eventually(lambda: stage.client.get(path)["items"])
+    assert pod["metadata"]["labels"][contract.LABEL_INDEX_KEYS] == contract.INDEX_KEYS_SENT
+    (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == "index-keys")
+    (source,) = volume["projected"]["sources"]
+    assert source["secret"]["name"] == "handbook-retriever-key"
+    assert source["secret"]["items"] == [{"key": "key", "path": "h"}]
 
 
 @pytest.mark.parametrize("fleet", full_featured_objects(), ids=lambda fleet: fleet["metadata"]["name"])

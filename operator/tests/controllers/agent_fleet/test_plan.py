@@ -594,6 +594,7 @@ async def test_a_models_address_name_and_context_reach_the_workers() -> None:
         model="llama-70b",
         context_tokens=32768,
         key_environment="FLOTILLA_MODEL_KEY_DEFAULT",
+        tokenizes=True,
     )
     (key,) = observed.wiring.model_keys
     assert (key.name, key.key) == ("keys", "agentfleet-support")
@@ -605,3 +606,44 @@ async def test_a_model_that_serves_https_is_called_inside_the_cluster() -> None:
     observed, _ = await stage.look(agent_fleet())
     (model,) = observed.wiring.models
     assert model.url == "http://llama-model-internal.default.svc:8001/v1"
+
+
+SEARCHING = agent_fleet(indexes=[{"name": "h", "indexRef": {"name": "handbook"}}])
+CONNECTION = contract.IndexConnection(name="h", url="http://handbook-retriever.default.svc:8080/v1/retrieve")
+KEY_PATH = "/var/run/flotilla/index-keys/h"
+
+
+async def test_the_key_of_an_index_reaches_the_workers() -> None:
+    stage = Stage(served_model(), served_index())
+    observed, _ = await stage.look(SEARCHING)
+    assert observed.wiring.indexes == (CONNECTION.model_copy(update={"key_path": KEY_PATH}),)
+    (key,) = observed.wiring.index_keys
+    assert (key.name, key.key, key.path) == ("handbook-retriever-key", "key", KEY_PATH)
+    assert "handbook-retriever-key" not in stage.secrets.asked, "the index sees to its secret"
+
+
+async def test_an_index_with_the_users_keys_needs_an_entry_for_the_fleet() -> None:
+    index = served_index(keys={"secretName": "searchers", "required": True})
+    stage = Stage(served_model(), index, searchers={"agentfleet-support": "k"})
+    observed, plan = await stage.look(SEARCHING)
+    (key,) = observed.wiring.index_keys
+    assert (key.name, key.key) == ("searchers", "agentfleet-support")
+    assert condition(plan, "IndexesReady")["status"] == "True"
+
+    lacking = Stage(served_model(), index, searchers={"ann": "k"})
+    lacking.everything_runs()
+    plan = await lacking.plan(SEARCHING)
+    assert not any("worker" in name for name in written(plan)), "workers stay as they are"
+    assert condition(plan, "IndexesReady")["reason"] == Reason.SECRET_KEY_MISSING
+    message = condition(plan, "IndexesReady")["message"]
+    assert "spec.retriever.authSecretRef of VectorIndex 'handbook'" in message
+    assert "has no entry 'agentfleet-support'; add it" in message
+    assert plan.look_again_seconds == 10
+
+
+async def test_an_index_of_an_older_release_is_searched_without_a_key() -> None:
+    stage = Stage(served_model(), served_index(keys=None))
+    observed, plan = await stage.look(SEARCHING)
+    assert observed.wiring.indexes == (CONNECTION,)
+    assert observed.wiring.index_keys == ()
+    assert f"Deployment support-{worker_of(SEARCHING)}" in written(plan)

@@ -241,15 +241,9 @@ def test_the_server_takes_every_object_of_every_full_featured_index(stage: Stage
         f"{stage.core}/configmaps",
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pages"}, "data": {"a.md": "# A"}},
     )
-    stage.client.create(
-        f"{stage.core}/secrets",
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "milvus"},
-            "stringData": {"pass": "root:x"},
-        },
-    )
+    for name, entries in {"milvus": {"pass": "root:x"}, "searchers": {"ann": "k"}}.items():
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": entries}
+        stage.client.create(f"{stage.core}/secrets", secret)
     for manifest in full_featured_objects():
         spec = {**manifest["spec"], "paused": False}
         stage.create(manifest["metadata"]["name"], **spec)

@@ -2,17 +2,18 @@
 -- budget of the tree's root; an intent that a limit refuses is left out. A write that is sent again, because its answer
 -- was lost, is known by its name and answered as before.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-if not owns(id, token) then return {'Stale'} end
+local held = owned(id, token)
+if not held then return {'Stale'} end
 
-local budget = budget_of(id)
+local budget = budget_of(id, held.root, token)
+local length = redis.call('LLEN', journal_key(id))
 local function answer(refused)
-  extend_lease(id, lease_ms)
-  return {'Written', redis.call('LLEN', journal_key(id)), cancel_requested(id), refused, shown_budget(budget)}
+  extend_lease(id, lease_ms, held.worker)
+  return {'Written', length, held.cancel_requested, refused, shown_budget(budget)}
 end
 
-local before = redis.call('HMGET', task_key(id), 'write', 'refused')
-if before[1] == write then return answer(before[2] or '') end
-if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
+if held.write == write then return answer(held.refused or '') end
+if length ~= expected then return {'Conflict'} end
 
 local entries, refusals = {}, {}
 for place = 7, #ARGV, 2 do
@@ -27,9 +28,11 @@ for place = 7, #ARGV, 2 do
   end
   if refused then refusals[#refusals + 1] = refused else entries[#entries + 1] = entry end
 end
-push(id, entries)
+length = push(id, entries, held.caller) or length
 save_budget(budget)
-local refused = #refusals > 0 and cjson.encode(refusals) or ''
 redis.call('HSET', task_key(id), 'write', write)
-if refused == '' then redis.call('HDEL', task_key(id), 'refused') else redis.call('HSET', task_key(id), 'refused', refused) end
+if held.refused then redis.call('HDEL', task_key(id), 'refused') end
+if #refusals == 0 then return answer('') end
+local refused = cjson.encode(refusals)
+redis.call('HSET', task_key(id), 'refused', refused)
 return answer(refused)

@@ -4,12 +4,12 @@ local AMOUNTS = {'Steps', 'Tokens', 'Nano'}
 local LIMITS = {Steps = 'maxSteps', Tokens = 'maxTokens', Nano = 'maxCostUSD'}
 
 -- The budget as it stands; the changes are made to this table and written by `save_budget`.
-local function budget_of(id)
-  local held = redis.call('HMGET', task_key(id), 'root', 'token')
-  local root = held[1] or id
+local function budget_of(id, root, token)
+  if not token then root, token = unpack(redis.call('HMGET', task_key(id), 'root', 'token')) end
+  root = root or id
   local told = redis.call('HMGET', task_key(root), 'usedSteps', 'usedTokens', 'usedNano', 'heldSteps', 'heldTokens',
     'heldNano', 'mostSteps', 'mostTokens', 'mostNano')
-  local budget = {id = id, token = held[2], root = root, used = {}, held = {}, most = {},
+  local budget = {id = id, token = token, root = root, used = {}, held = {}, most = {},
     own = {Steps = 0, Tokens = 0, Nano = 0}}
   for place, name in ipairs(AMOUNTS) do
     budget.used[name] = tonumber(told[place] or '0')
@@ -21,14 +21,15 @@ end
 
 local function save_budget(budget)
   -- A root that is forgotten is not made anew by a spawned task that outlived it.
-  if budget.changed and redis.call('EXISTS', task_key(budget.root)) == 1 then
-    for _, name in ipairs(AMOUNTS) do
-      redis.call('HSET', task_key(budget.root), 'used' .. name, text(budget.used[name]),
-        'held' .. name, text(budget.held[name]))
-    end
+  local is_own = budget.root == budget.id
+  if budget.changed and (is_own or redis.call('EXISTS', task_key(budget.root)) == 1) then
+    local used, held = budget.used, budget.held
+    redis.call('HSET', task_key(budget.root), 'usedSteps', text(used.Steps), 'usedTokens', text(used.Tokens),
+      'usedNano', text(used.Nano), 'heldSteps', text(held.Steps), 'heldTokens', text(held.Tokens),
+      'heldNano', text(held.Nano))
     if budget.unpriced then redis.call('HSET', task_key(budget.root), 'unpriced', '1') end
   end
-  if budget.changed and budget.root ~= budget.id then
+  if budget.changed and not is_own then
     for _, name in ipairs(AMOUNTS) do
       if budget.own[name] > 0 then redis.call('HINCRBY', task_key(budget.id), 'used' .. name, text(budget.own[name])) end
     end

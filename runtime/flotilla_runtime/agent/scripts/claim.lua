@@ -18,10 +18,11 @@ local granted = {}
 
 local known = redis.call('GET', answer)
 if known then
-  for _, held in ipairs(cjson.decode(known)) do
-    if owns(held[1], held[2]) then
-      extend_lease(held[1], lease_ms)
-      granted[#granted + 1] = held
+  for _, grant in ipairs(cjson.decode(known)) do
+    local held = owned(grant[1], grant[2])
+    if held then
+      extend_lease(grant[1], lease_ms, held.worker)
+      granted[#granted + 1] = grant
     end
   end
   return granted
@@ -41,7 +42,7 @@ local function grant(id)
   move(id, 'Running')
   append(id, {type = 'Claimed', worker = string.match(worker, '^[^#]*'), attempt = attempt})
   redis.call('SADD', held_key(worker), id)
-  extend_lease(id, lease_ms)
+  extend_lease(id, lease_ms, worker)
   granted[#granted + 1] = {id, token}
 end
 

@@ -46,23 +46,25 @@ local TASK_BYTES = 3500
 local ENTRY_BYTES = 24
 local EVERYBODY = '*'
 
-local function store(id, field, bytes)
+-- Whoever knows the caller saves a look.
+local function store(id, field, bytes, caller)
   redis.call('HINCRBY', task_key(id), field, text(bytes))
-  local caller = redis.call('HGET', task_key(id), 'caller')
+  caller = caller or redis.call('HGET', task_key(id), 'caller')
   count(stored_key, caller, bytes)
   count(stored_key, EVERYBODY, bytes)
 end
 
--- Whoever watches the task hears that its journal has grown.
-local function push(id, texts)
+-- Whoever watches the task hears that its journal has grown. Returns its length, or nil if there was nothing to write.
+local function push(id, texts, caller)
   local bytes, length = 0, nil
   for _, entry in ipairs(texts) do
     length = redis.call('RPUSH', journal_key(id), entry)
     bytes = bytes + #entry + ENTRY_BYTES
   end
-  if not length then return end
-  store(id, 'journalBytes', bytes)
-  redis.call('SPUBLISH', prefix .. 'events:' .. id, text(length))
+  if not length then return nil end
+  store(id, 'journalBytes', bytes, caller)
+  redis.pcall('SPUBLISH', prefix .. 'events:' .. id, text(length))
+  return length
 end
 
 local function append(id, entry)

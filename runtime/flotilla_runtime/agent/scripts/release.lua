@@ -4,7 +4,7 @@ local id, token, worker, needs, kept_ms = ARGV[2], ARGV[3], ARGV[4], ARGV[5], to
 local task = task_key(id)
 local held = redis.call('HMGET', task, 'token', 'status', 'lost')
 if held[1] == token and held[2] == 'Waiting' and not held[3] then return 'Written' end
-if not owns(id, token) then return 'Stale' end
+if not owned(id, token) then return 'Stale' end
 leave_worker(id)
 append(id, {type = 'HandedOver', worker = string.match(worker, '^[^#]*')})
 move(id, 'Waiting')

@@ -2,12 +2,14 @@
 local lease_ms = tonumber(ARGV[2])
 local lost, cancelled = {}, {}
 for index = 3, #ARGV, 2 do
-  local id, token = ARGV[index], ARGV[index + 1]
-  if not owns(id, token) then
-    lost[#lost + 1] = id
+  local id = ARGV[index]
+  local held = owned(id, ARGV[index + 1])
+  if held then
+    extend_lease(id, lease_ms, held.worker)
+    redis.call('HDEL', lost_key, held.worker)
+    if held.cancel_requested == 1 then cancelled[#cancelled + 1] = id end
   else
-    extend_lease(id, lease_ms)
-    if cancel_requested(id) == 1 then cancelled[#cancelled + 1] = id end
+    lost[#lost + 1] = id
   end
 end
 return {lost, cancelled}

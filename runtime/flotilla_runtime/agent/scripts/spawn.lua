@@ -4,12 +4,13 @@ local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local child, call, entry, about, input = ARGV[7], ARGV[8], ARGV[9], cjson.decode(ARGV[10]), ARGV[11]
 -- The limits of a task of version 0.1.0.
 local DEFAULT_DEPTH, DEFAULT_FAN_OUT = 2, 5
-if not owns(id, token) then return {'Stale'} end
+local held = owned(id, token)
+if not held then return {'Stale'} end
 
-local budget = budget_of(id)
+local budget = budget_of(id, held.root, token)
 local function answer(refused)
-  extend_lease(id, lease_ms)
-  return {'Written', redis.call('LLEN', journal_key(id)), cancel_requested(id), refused, shown_budget(budget)}
+  extend_lease(id, lease_ms, held.worker)
+  return {'Written', redis.call('LLEN', journal_key(id)), held.cancel_requested, refused, shown_budget(budget)}
 end
 
 local function remember(refused)
@@ -17,8 +18,7 @@ local function remember(refused)
   return answer(refused)
 end
 
-local before = redis.call('HMGET', task_key(id), 'write', 'refused')
-if before[1] == write then return answer(before[2] or '') end
+if held.write == write then return answer(held.refused or '') end
 if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local parent = redis.call('HMGET', task_key(id), 'tenant', 'caller', 'priority', 'revision', 'limits', 'depth',
@@ -40,7 +40,7 @@ if refused then
   save_budget(budget)
   return remember(cjson.encode({refused}))
 end
-push(id, {entry})
+push(id, {entry}, held.caller)
 save_budget(budget)
 if is_known then return remember('') end
 

@@ -13,11 +13,9 @@ local function move(id, status)
   if status == 'Waiting' then count(places_key, caller, 1) end
 end
 
-local function extend_lease(id, lease_ms)
+local function extend_lease(id, lease_ms, worker)
   redis.call('ZADD', leases_key, text(now + lease_ms), id)
-  local worker = redis.call('HGET', task_key(id), 'worker')
   redis.call('ZADD', workers_key, text(now + lease_ms), worker)
-  redis.call('HDEL', lost_key, worker)
 end
 
 local function leave_worker(id)
@@ -45,19 +43,19 @@ local function take_back(id, worker, lost)
   count_calls(id, began_calling)
 end
 
--- The fence: only the worker with the newest token of a running task may write to it.
-local function owns(id, token)
-  local held = redis.call('HMGET', task_key(id), 'token', 'status', 'lost', 'worker')
-  if held[1] ~= token then return false end
-  if held[2] == 'Waiting' and held[3] then
-    take_back(id, held[4], held[3])
-    return true
+-- The fence: only the worker with the newest token of a running task may write to it. Returns what the scripts of a worker
+-- need of the task, or nil.
+local function owned(id, token)
+  local told = redis.call('HMGET', task_key(id), 'token', 'status', 'lost', 'worker', 'caller', 'root', 'write', 'refused',
+    'cancelRequested')
+  if told[1] ~= token then return nil end
+  if told[2] == 'Waiting' and told[3] then
+    take_back(id, told[4], told[3])
+  elseif told[2] ~= 'Running' then
+    return nil
   end
-  return held[2] == 'Running'
-end
-
-local function cancel_requested(id)
-  return redis.call('HEXISTS', task_key(id), 'cancelRequested')
+  return {worker = told[4], caller = told[5], root = told[6], write = told[7], refused = told[8],
+    cancel_requested = told[9] and 1 or 0}
 end
 
 -- How long a task has run, without the time from a suspension to the next claim.

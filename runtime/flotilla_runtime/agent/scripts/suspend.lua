@@ -5,9 +5,10 @@ local kind, call, until_ms, children = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local task = task_key(id)
 local before = redis.call('HMGET', task, 'token', 'write')
 if before[1] == token and before[2] == write then return 'Suspended' end
-if not owns(id, token) then return 'Stale' end
+local held = owned(id, token)
+if not held then return 'Stale' end
 if redis.call('LLEN', journal_key(id)) ~= expected then return 'Conflict' end
-if cancel_requested(id) == 1 then return 'Come' end
+if held.cancel_requested == 1 then return 'Come' end
 if until_ms ~= '' and tonumber(until_ms) <= now then return 'Come' end
 for _, child in ipairs(cjson.decode(children)) do
   if not LIVE[redis.call('HGET', task_key(child), 'status')] then return 'Come' end

@@ -1,0 +1,100 @@
+"""What the scripts are, what they are told, and how their answers are read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
+from flotilla_runtime.agent.errors import LeaseLostError
+from flotilla_runtime.agent.journal import Done, Entry, Intended
+from flotilla_runtime.agent.protocols import Written
+from flotilla_runtime.agent.tasks import Claim, read_budget
+
+UNKNOWN: Final = -1  # a cost
+UNREVISED: Final = ""  # tasks of workers that knew no revisions
+PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+SCRIPTS: Final = (
+    "submit",
+    "claim",
+    "leave",
+    "append",
+    "spawn",
+    "suspend",
+    "renew",
+    "finish",
+    "release",
+    "crash",
+    "resolve",
+    "cancel",
+    "forget",
+    "status",
+)
+
+
+def script_source(name: str) -> str:
+    """A script, with the parts in front that all share."""
+    folder = files("flotilla_runtime.agent") / "scripts"
+    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS, name))
+
+
+def script_text(argument: Any) -> str:
+    """An argument of a script."""
+    return json.dumps(argument) if isinstance(argument, bool) else str(argument)
+
+
+def all_revisions(revisions: Sequence[str]) -> list[str]:
+    """These, each once, and always that of tasks that have none."""
+    return list(dict.fromkeys((*revisions, UNREVISED)))
+
+
+def about(entry: Entry) -> dict[str, Any]:
+    """What the script must know of an entry, so that it need not read it."""
+    match entry:
+        case Intended():
+            return {
+                "intends": entry.call,
+                "kind": entry.kind,
+                "target": entry.target,
+                "steps": entry.reserved_steps,
+                "tokens": entry.reserved_tokens,
+                "nano": entry.reserved_nano_usd,
+            }
+        case Done():
+            tokens = entry.input_tokens + entry.output_tokens
+            return {
+                "does": entry.call,
+                "tokens": tokens,
+                "nano": UNKNOWN if entry.nano_usd is None else entry.nano_usd,
+            }
+    return {}
+
+
+def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
+    """The answer to a write to the journal; raises LeaseLostError where it was not written."""
+    if answer[0] != "Written":
+        raise LeaseLostError(claim.id)
+    _, length, cancel_requested, refused, budget = answer
+    return Written(
+        length=length,
+        cancel_requested=bool(cancel_requested),
+        refused=tuple(map(_refusal, json.loads(refused or "[]"))),
+        budget=read_budget(budget),
+    )
+
+
+def _refusal(told: Mapping[str, Any]) -> Refusal:
+    return Refusal(
+        call=told["call"],
+        limit=LimitName(told["limit"]),
+        most=_figure(told, "most"),
+        committed=_figure(told, "committed"),
+        wanted=_figure(told, "wanted"),
+        may_change=told["may_change"],
+    )
+
+
+def _figure(told: Mapping[str, Any], name: str) -> float:
+    """A figure of a refusal in the unit of its limit: money is counted in billionths of a dollar."""
+    value = float(told[name])
+    return value / NANO_PER_UNIT if told["limit"] == LimitName.COST else value
