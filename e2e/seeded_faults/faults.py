@@ -372,7 +372,7 @@ FAULTS: Final = (
     Fault(
         name="a write that is sent again is written again",
         path=f"{RUNTIME}/agent/scripts/append.lua",
-        sound="if before[1] == write then return answer(before[2] or '') end\n",
+        sound="if held.write == write then return answer(held.refused or '') end\n",
         broken="",
         tests=(f"{RUNTIME_TESTS}/agent/test_store_model.py",),
     ),

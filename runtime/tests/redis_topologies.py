@@ -123,6 +123,9 @@ class ClusterRedis:
     def give_slot_of(self, key: str, to: RedisServer) -> None:
         """Let another primary have the slot of a key; it must be empty."""
         slot, node = to.ask("cluster", "keyslot", key).strip(), to.ask("cluster", "myid").strip()
+        before = self.owner_of(key)
+        to.ask("cluster", "setslot", slot, "importing", before.ask("cluster", "myid").strip())
+        before.ask("cluster", "setslot", slot, "migrating", node)
         for each in (to, *(other for other in self.servers if other is not to)):
             each.ask("cluster", "setslot", slot, "node", node)
 

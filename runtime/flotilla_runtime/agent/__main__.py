@@ -72,7 +72,7 @@ async def work(config: WorkerConfig) -> None:
             calls=Caller(client, config, environment=os.environ, context_of=contexts.of, tools=tools),
             config=config,
             program=program,
-            clock=Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000),
+            clock=Clock(monotonic_seconds=time.monotonic),
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)

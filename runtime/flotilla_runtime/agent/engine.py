@@ -9,11 +9,11 @@ When they begin, and when the run stops, is in pace.py.
 import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Final, Never
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.children import ChildWatch
+from flotilla_runtime.agent.effects import Effects, RunSettings
 from flotilla_runtime.agent.entries import (
     Wanted,
     call_of,
@@ -37,18 +37,6 @@ from flotilla_runtime.contract import Effect
 
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
 LONGEST_PAUSE_SECONDS: Final = 5.0
-BY_RECONCILE: Final = "reconcile"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """What a run needs to know besides its task.
-
-    `now_ms` is Redis' time, counted on by a clock that does not jump.
-    """
-
-    now_ms: Callable[[], int]
-    unknown_effect_seconds: float
 
 
 class Engine:
@@ -72,6 +60,7 @@ class Engine:
         self._calls = calls
         self._session = session
         self._settings = settings
+        self._effects = Effects(calls, session, settings, self.pace, self._write)
         self._children = ChildWatch(journal)
         self._steps = history.steps
         self._begun: dict[str, Intended] = {}
@@ -148,7 +137,7 @@ class Engine:
         effect = Effect.UNSAFE if was_unsafe else wanted.effect
         asked = call_of(wanted, self._session.task_id, effect)
         if past is not None and past.done is None and effect is Effect.UNSAFE:
-            known = await self._settled_effect(asked, past)
+            known = await self._effects.settled(asked, past)
             if known is not None:
                 return known
         try:
@@ -207,41 +196,6 @@ class Engine:
         await self._writer.settled(pause)
         await self.pace.may_begin()
         return min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-    async def _settled_effect(self, call: Call, past: PastCall) -> Done | None:
-        """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
-        resolved = past.resolved
-        if resolved is None:
-            known = await self._calls.reconcile(call, self._session)
-            if known is None:
-                return await self._unknown_effect(past.intent)
-            resolved = Resolved(
-                at=self.now_ms(),
-                call=call.id,
-                happened=known.happened,
-                by=BY_RECONCILE,
-                result=known.result if known.happened else None,
-            )
-            if not known.happened:
-                await self._write(resolved)
-        if not resolved.happened:
-            return None
-        reply = Reply(outcome=CallOutcome.SUCCEEDED, value=resolved.result)
-        done = done_of(call.id, self.now_ms(), reply)
-        await (self._write(done) if past.resolved else self._write(resolved, done))
-        return done
-
-    async def _unknown_effect(self, intent: Intended) -> Never:
-        """Wait for somebody who says whether the call happened; end the task if nobody does in time."""
-        until = intent.at + round(self._settings.unknown_effect_seconds * 1000)
-        with self.pace.waiting(Parked(kind=WaitKind.EFFECT, call=intent.call, until=until)):
-            await asyncio.sleep(max(0, until - self.now_ms()) / 1000)
-        message = (
-            f"it is not known whether the call {intent.call} of {intent.target} happened, and nobody said "
-            f"so within recovery.unknownEffectSeconds ({self._settings.unknown_effect_seconds:g} s)"
-        )
-        self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.UNKNOWN_EFFECT, message=message))
-        await never()
 
     async def _noted(
         self, wanted: Wanted, draw: Callable[[], Any] | None, outcome: CallOutcome, problem: str | None

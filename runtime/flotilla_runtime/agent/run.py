@@ -15,8 +15,9 @@ import structlog
 
 from flotilla_runtime.agent.budgets import Budget
 from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.effects import RunSettings
 from flotilla_runtime.agent.endings import Ending, of_error, of_result
-from flotilla_runtime.agent.engine import Engine, RunSettings
+from flotilla_runtime.agent.engine import Engine
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import AgentError
 from flotilla_runtime.agent.history import History, read
@@ -56,15 +57,14 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """The two clocks of a run: a monotonic one in seconds, and the time of day in milliseconds."""
+    """The clock of a run, which does not jump. The time of day is Redis'."""
 
     monotonic_seconds: Callable[[], float]
-    wall_ms: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What every run of a worker uses: the worker's name, the journal, the calls and the clocks."""
+    """What every run of a worker uses: the worker's name, the journal, the calls and the clock."""
 
     worker: str
     journal: TaskJournal

@@ -25,7 +25,7 @@ from router_support.waiting import until
 
 pytestmark = pytest.mark.services
 
-CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+CLOCK = Clock(monotonic_seconds=time.monotonic)
 
 
 PROGRAM = program_of(built_in, config=config_of(indexes=("a", "b")))

@@ -32,7 +32,7 @@ from router_support.waiting import until
 pytestmark = pytest.mark.services
 
 LEASE_SECONDS = 2.0
-CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+CLOCK = Clock(monotonic_seconds=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -236,7 +236,7 @@ class Outage:
     def patience(self, task_ends_at: float) -> Patience:
         return Patience(
             metrics=WorkerMetrics(),
-            clock=Clock(monotonic_seconds=lambda: self.now, wall_ms=lambda: 0),
+            clock=Clock(monotonic_seconds=lambda: self.now),
             task_ends_at=task_ends_at,
             backoff=Backoff(base_seconds=0, limit_seconds=0),
         )

@@ -26,7 +26,7 @@ from flotilla_runtime.contract import ModelConnection, QueueConfig, WorkerConfig
 
 pytestmark = pytest.mark.services
 
-CLOCK = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+CLOCK = Clock(monotonic_seconds=time.monotonic)
 MODEL = ModelConnection(role="Default", name="m", url="http://model/v1", model="m")
 
 

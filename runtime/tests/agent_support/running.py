@@ -125,7 +125,7 @@ def begin(
 ) -> TaskRun:
     """Take the task over by a new worker; its clock is the store's."""
     claim, task = store.claim(task_id, worker)
-    clock = Clock(monotonic_seconds=lambda: store.now_ms / 1000, wall_ms=lambda: store.now_ms)
+    clock = Clock(monotonic_seconds=lambda: store.now_ms / 1000)
     means = Means(worker=worker, journal=store, calls=calls, clock=clock)
     return TaskRun(claim, task, program, means)
 

@@ -154,6 +154,7 @@ async def test_a_stream_ends_when_its_task_is_forgotten(fleet: Any) -> None:
         lines = stream.aiter_lines()
         assert "id: 0" in [await anext(lines), await anext(lines)]
         fleet.redis.ask("del", keys.task(task_id), keys.journal(task_id))
+        fleet.redis.ask("spublish", keys.events(task_id), "")  # else it looks only after some seconds
         async with asyncio.timeout(30):
             assert not any("event:" in line for line in [line async for line in lines])
 

@@ -39,7 +39,7 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
             "unknownEffects": figures.unknown_effects,
         },
         "store": {
-            "usedMiB": rounded(figures.used_mib),
+            "usedMiB": rounded(figures.used_mib, 2),
             "limitMiB": rounded(figures.limit_mib),
             "replicas": figures.replicas,
         },

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from flotilla_operator.api.fleet_status import AgentFleetStatus
+from flotilla_operator.controllers.agent_fleet.rollout import named
 from flotilla_operator.controllers.stored_status import conditions_before, stored_status
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.objects.times import parsed_timestamp
@@ -27,7 +28,7 @@ def remembered(manifest: Manifest) -> Remembered:
         conditions=conditions_before(status),
         revision=status.revision,
         older_since={
-            one.revision: since
+            named(one.revision): since
             for one in status.older_revisions
             if (since := _time(one.since_time)) is not None
         },

@@ -84,6 +84,11 @@ def shown(revision: str) -> str:
     return revision or OlderReason.BEFORE_REVISIONS
 
 
+def named(shown_as: str) -> str:
+    """The revision that the status shows by this name."""
+    return BEFORE_REVISIONS if shown_as == OlderReason.BEFORE_REVISIONS else shown_as
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """The revision in force, the older ones, the newest first, and those whose tasks it has adopted."""

@@ -507,7 +507,7 @@ async def test_figures_become_the_status() -> None:
     assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
     assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)
     assert (plan.status["tokensPerTask"], plan.status["costPerTaskUSD"]) == (309, 0.025)
-    assert plan.status["store"] == {"usedMiB": 12.3, "limitMiB": 300.0, "replicas": 1}
+    assert plan.status["store"] == {"usedMiB": 12.0, "limitMiB": 300.0, "replicas": 1}
 
 
 async def test_figures_that_are_unknown_are_left_out() -> None:

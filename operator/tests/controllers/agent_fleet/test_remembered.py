@@ -1,13 +1,16 @@
 """What a fleet reads of its own status: statuses as releases wrote them, and ones that are not valid."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from flotilla_operator.cluster.status import without_nulls
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered, remembered
 from tests.builders.agent_fleet import agent_fleet, served_model
-from tests.controllers.agent_fleet.test_plan import Stage, condition
-from tests.controllers.agent_fleet.test_statuses import working
+from tests.controllers.agent_fleet.test_decide import worker_deployment
+from tests.controllers.agent_fleet.test_plan import NOW, Stage, condition
+from tests.controllers.agent_fleet.test_statuses import WITH_INDEX, working
 
 # As version 0.1.0 writes it: a fleet that waits for its model.
 WRITTEN: dict[str, Any] = {
@@ -49,6 +52,30 @@ async def test_what_is_written_is_read_back() -> None:
     plan = await working().plan(agent_fleet())
     assert plan.status is not None
     assert remembered(agent_fleet(status=plan.status)).conditions == tuple(plan.status["conditions"])
+
+
+async def test_revisions_are_read_back_with_the_times_at_which_they_became_older_ones() -> None:
+    """Also those of before revisions, whose name cannot be empty. Another time in each look would not end."""
+    stage = working()
+    for revision in ("old", ""):
+        stage.put(worker_deployment(revision))
+    fleet = agent_fleet(**WITH_INDEX)
+    first = await stage.plan(fleet)
+    assert first.status is not None
+    stored = {**fleet, "status": without_nulls(first.status)}
+    assert remembered(stored).revision == first.status["revision"]
+    assert remembered(stored).older_since == {"old": NOW, "": NOW}
+    stage.now += timedelta(seconds=60)
+    second = await stage.plan(stored)
+    assert second.status is not None
+    assert second.status["olderRevisions"] == first.status["olderRevisions"]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-05-01T10:00:00"])
+def test_a_time_that_nothing_can_be_compared_with_is_none(time: str) -> None:
+    older = {"revision": "old", "sinceTime": time, "untilTime": time}
+    fleet = agent_fleet(status={**WRITTEN, "olderRevisions": [older]})
+    assert remembered(fleet).older_since == {}
 
 
 @pytest.mark.parametrize(
