@@ -34,7 +34,7 @@ MODEL: Final = {"role": "Default", "name": "none", "url": "http://127.0.0.1:1/v1
 TOOL: Final = ToolConfig.model_validate(
     {"name": "weather", "http": {"url": "http://127.0.0.1:1"}, "effect": "Idempotent"}
 )
-CLOCK: Final = Clock(monotonic_seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+CLOCK: Final = Clock(monotonic_seconds=time.monotonic)
 
 
 class ReadyCalls:
