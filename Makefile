@@ -178,8 +178,20 @@ bench-faults: setup ## Play 300 seeded schedules of lost answers, stalled watche
 bench-strangers: caches ## Play every attack that docs/security.md says is stopped; none may reach its aim
 	@$(E2E) -m strangers $(ARGS)
 
+.PHONY: bench-recovery
+bench-recovery: prerequisites ## Kill workers, gateways, Redis and models under 100 tasks: what is lost or happens twice
+	@$(E2E) -m recovery $(ARGS)
+
+.PHONY: bench-agents
+bench-agents: prerequisites ## Run 5,100 small tasks through one gateway and two workers; measure the task store alone
+	@$(E2E) -m agents $(ARGS)
+
+.PHONY: bench-budgets
+bench-budgets: prerequisites ## Press trees of tasks against each limit, under kills: what does not add up
+	@$(E2E) -m budgets $(ARGS)
+
 # The one that may lack its trace comes last.
-BENCHES := placement scale waiting many streams retrieval-demo router
+BENCHES := placement scale waiting many streams recovery agents budgets retrieval-demo router
 
 .PHONY: bench
 bench: ## TRACE=file: run every benchmark, one JSON object each; a failure does not stop the others

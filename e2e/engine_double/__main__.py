@@ -8,13 +8,16 @@ import sys
 from aiohttp import web
 
 from engine_double.configuration import Configuration, parse
+from engine_double.recording import UNRECORDED, Recorder
 from engine_double.server import Server
 
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM's own name
 SHUTDOWN_SECONDS = 5.0
 
 
-async def serve(configuration: Configuration, host: str | None, port: int) -> None:
+async def serve(
+    configuration: Configuration, host: str | None, port: int, recorder: Recorder = UNRECORDED
+) -> None:
     """Listen until SIGTERM, after the delay that the faults ask for."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -27,7 +30,7 @@ async def serve(configuration: Configuration, host: str | None, port: int) -> No
     except TimeoutError:
         pass
     runner = web.AppRunner(
-        Server(configuration, key=os.environ.get(KEY_VARIABLE)).application(),
+        Server(configuration, key=os.environ.get(KEY_VARIABLE), recorder=recorder).application(),
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_SECONDS,

@@ -37,6 +37,8 @@ class Configuration(BaseModel):
     kv_blocks: Count = 4096
     block_tokens: Count = 16
     prefix_caching: bool = True
+    byte_tokens: bool = False
+    """Whether each byte of a prompt is a token: the most that a tokenizer makes of a text."""
     prefill_tokens_per_second: Annotated[float, Field(gt=0)] = 11_300.0
     decode_step_seconds: Seconds = 0.012
     decode_step_seconds_per_sequence: Seconds = 0.0

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from engine_double.metrics import EngineMetrics
+from engine_double.recording import Recorder
 from engine_double.simulator import Simulator
-from engine_double.work import Event, Request
+from engine_double.work import Event, Finished, Request
 
 EventQueue = asyncio.Queue[Event]
 
@@ -18,9 +19,10 @@ class Engine:
     Its clock stops while the engine hangs, so requests continue afterwards from where they were.
     """
 
-    def __init__(self, simulator: Simulator, metrics: EngineMetrics) -> None:
+    def __init__(self, simulator: Simulator, metrics: EngineMetrics, recorder: Recorder) -> None:
         self._simulator = simulator
         self._metrics = metrics
+        self._recorder = recorder
         self._queues: dict[str, EventQueue] = {}
         self._changed = asyncio.Event()
         self._behind_seconds = 0.0
@@ -53,7 +55,7 @@ class Engine:
             yield queue
         finally:
             del self._queues[request.id]
-            self._metrics.observe(self._simulator.abort(request.id, self._now()))
+            self._observe(self._simulator.abort(request.id, self._now()))
 
     def set_hanging(self, hanging: bool) -> None:
         """Stop or continue the engine."""
@@ -76,8 +78,15 @@ class Engine:
 
     def _deliver(self, events: Iterable[Event]) -> None:
         happened = list(events)
-        self._metrics.observe(happened)
+        self._observe(happened)
         for event in happened:
             queue = self._queues.get(event.request_id)
             if queue is not None:
                 queue.put_nowait(event)
+
+    def _observe(self, events: Iterable[Event]) -> None:
+        happened = list(events)
+        self._metrics.observe(happened)
+        for event in happened:
+            if isinstance(event, Finished):
+                self._recorder.ended(event.record)

@@ -15,6 +15,7 @@ from engine_double.configuration import Configuration, Task
 from engine_double.engine import Engine
 from engine_double.faults import FaultSwitch, Hang, MetricsFault
 from engine_double.metrics import EngineMetrics, Identity
+from engine_double.recording import UNRECORDED, Recorder
 from engine_double.refusals import Body, RefusedError, asking_for, errors_answered, parsed
 from engine_double.replies import Delta, FinishedBy, Reply, Script, filler_reply
 from engine_double.simulator import Simulator
@@ -27,8 +28,12 @@ MAX_BODY_BYTES = 64 * 1024**2
 class Server:
     """One double: its engine, its script and its faults."""
 
-    def __init__(self, configuration: Configuration, *, key: str | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, *, key: str | None = None, recorder: Recorder = UNRECORDED
+    ) -> None:
         self._configuration = configuration
+        self._recorder = recorder
+        self._tokens_in = text.bytes_in if configuration.byte_tokens else text.tokens_in
         self._guards = [asking_for(key)] if key else []
         self._script = Script()
         self._script.add(list(configuration.script))
@@ -42,7 +47,8 @@ class Server:
             prefix_caching=configuration.prefix_caching,
         )
         self._metrics = EngineMetrics(identity)
-        self._engine = Engine(Simulator(configuration.speeds(), configuration.limits()), self._metrics)
+        simulator = Simulator(configuration.speeds(), configuration.limits())
+        self._engine = Engine(simulator, self._metrics, recorder)
         self._engine.set_hanging(self._switch.faults.hang is not Hang.NONE)
         self._numbers = itertools.count(1)
         self._admin = Admin(self._script, self._plans, self._switch, self._engine)
@@ -87,7 +93,7 @@ class Server:
     async def _tokenize(self, request: web.Request) -> web.Response:
         asked = (await self._accept(request, bodies.AnyTokenizeRequest)).root
         prompt = _prompt(asked) if isinstance(asked, bodies.TokenizeChatRequest) else asked.prompt
-        return web.json_response(shapes.tokenized(text.tokens_in(prompt), self._configuration.max_model_len))
+        return web.json_response(shapes.tokenized(self._tokens_in(prompt), self._configuration.max_model_len))
 
     async def _generate(
         self, request: web.Request, body: bodies.Generation, prompt: str, choice: Chosen, *, chat: bool
@@ -95,7 +101,7 @@ class Server:
         await asyncio.sleep(choice.delay_seconds)
         if choice.refused is not None:
             raise choice.refused
-        prompt_tokens = text.tokens_in(prompt)
+        prompt_tokens = self._tokens_in(prompt)
         limit = self._limit(prompt_tokens, body)
         reply = choice.reply
         if reply is None:
@@ -118,6 +124,7 @@ class Server:
             block_keys=text.block_keys(prompt + reply.text, self._configuration.block_tokens),
             finish_reason=FinishReason.LENGTH if finished_by == "length" else FinishReason.STOP,
         )
+        self._recorder.began(prompt, work)
         async with self._engine.request(work) as events:
             if body.stream:
                 spoken = Spoken(

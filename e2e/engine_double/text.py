@@ -19,6 +19,11 @@ def tokens_in(text: str) -> int:
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
+def bytes_in(text: str) -> int:
+    """How many tokens a text has for a tokenizer that knows none of its words: one for each byte."""
+    return len(text.encode())
+
+
 def pieces(text: str, characters: int | None = None) -> list[str]:
     """The text token by token, or in pieces of so many characters."""
     size = characters or CHARACTERS_PER_TOKEN

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine_double.configuration import Configuration, Task, parse
 from engine_double.server import Server
+from engine_double.work import FinishReason, Record, Request
 from tests.support.doubles import Client, Doubles, ask, chat, stream
 
 WEATHER = {"name": "weather", "arguments": {"city": "Oslo"}}
@@ -303,3 +305,46 @@ async def _until_healthy(session: ClientSession, url: str) -> None:
                     return
             except ClientConnectionError:
                 await asyncio.sleep(0.05)
+
+
+@dataclass(slots=True)
+class Notes:
+    """A record in memory."""
+
+    begun: list[tuple[str, int]] = field(default_factory=list)
+    done: list[tuple[str, int, FinishReason]] = field(default_factory=list)
+    both_ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def began(self, prompt: str, work: Request) -> None:
+        self.begun.append((prompt, work.prompt_tokens))
+
+    def ended(self, record: Record) -> None:
+        self.done.append((record.request.id, record.generated_tokens, record.reason))
+        if len(self.done) == 2:
+            self.both_ended.set()
+
+
+async def test_a_recorder_is_told_of_each_generation_with_its_tokens(doubles: Doubles) -> None:
+    notes = Notes()
+    client = await doubles.start(recorder=notes, reply_tokens=5)
+    _, whole = await ask(client, chat("hello"))
+    async with client.post(
+        "/v1/chat/completions", json=chat("again", stream=True, ignore_eos=True)
+    ) as response:
+        await response.content.readline()
+        response.close()
+    async with asyncio.timeout(5):
+        await notes.both_ended.wait()
+    assert ["hello" in prompt for prompt, _ in notes.begun] == [True, False]
+    assert notes.begun[0][1] == whole["usage"]["prompt_tokens"]
+    assert notes.done[0] == (whole["id"], 5, FinishReason.STOP)
+    assert notes.done[1][2] is FinishReason.ABORT
+
+
+async def test_each_byte_of_a_prompt_can_be_a_token(doubles: Doubles) -> None:
+    client = await doubles.start(byte_tokens=True)
+    _, short = await ask(client, chat("aaaa"))
+    _, long = await ask(client, chat("भभभभ"))
+    assert long["usage"]["prompt_tokens"] - short["usage"]["prompt_tokens"] == 4 * 3 - 4
+    _, counted = await ask(client, chat("भभभभ"), "/tokenize")
+    assert counted["count"] == long["usage"]["prompt_tokens"]

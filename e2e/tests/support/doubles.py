@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp.test_utils import TestClient, TestServer
 
 from engine_double.configuration import Configuration
+from engine_double.recording import UNRECORDED, Recorder
 from engine_double.server import Server
 
 Client = TestClient[Any, Any]
@@ -18,10 +19,10 @@ class Doubles:
     def __init__(self) -> None:
         self.clients: list[Client] = []
 
-    async def start(self, **settings: Any) -> Client:
+    async def start(self, *, recorder: Recorder = UNRECORDED, **settings: Any) -> Client:
         """A double with these settings."""
         configuration = Configuration.model_validate({"model": "m", **FAST, **settings})
-        server = TestServer(Server(configuration).application())
+        server = TestServer(Server(configuration, recorder=recorder).application())
         client: Client = TestClient(server)
         await client.start_server()
         self.clients.append(client)

@@ -33,10 +33,10 @@ def reserved(
     if budget.reserved.tokens or budget.reserved.nano_usd:
         least = max(least, prompts.answer_tokens(context_tokens))
     max_tokens = min(wanted, max(affordable, least))
-    needed = _amount(prompt, max_tokens, pricing)
-    again = _amount(2 * prompt, 2 * max_tokens, pricing)  # one try may break off at its last token
-    read_again = _amount(2 * prompt, max_tokens, pricing)  # or at its first
-    amount = next((one for one in (again, read_again) if _fits(one, budget)), needed)
+    once = _amount(prompt, max_tokens, pricing)
+    # One try may fail after the prompt was read, with much or little of its answer written.
+    more = (_amount(2 * prompt, answers * max_tokens, pricing) for answers in (2, 1))
+    amount = next((each for each in more if _fits(each, budget)), once)
     cut = replace(request, max_tokens=max_tokens, prompt_tokens=prompt, allowance_tokens=amount.tokens)
     return cut, amount
 

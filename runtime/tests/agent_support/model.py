@@ -227,6 +227,11 @@ class Store:
         if alone and task.attempts > MOST_ATTEMPTS:
             self.end(task)
             return
+        budget = self.budgets[task.root]
+        for call, tokens in task.open.items():
+            budget.held_tokens -= tokens
+            budget.used_tokens += tokens
+            task.open[call] = 0
         before, task.lost = task.company, (task.company, task.strict, alone)
         task.strict = task.strict or (before is not None and suspects == 1)
         task.company = max(1, (everybody if before is None else suspects) // 4)

@@ -70,6 +70,24 @@ local function settle_lost(budget, hold)
   settle(budget, hold, {Steps = 0, Tokens = hold.Tokens, Nano = hold.Nano})
 end
 
+-- What the open calls of a lost task hold counts as used at once. It would when they are made again; but other calls of
+-- the tree would wait for it until then, and among them a suspect that lets no other one run. Their steps stay held.
+local SPENT = '0' -- in place of the claim's token
+local function spend_open(id)
+  local budget = budget_of(id)
+  local flat = redis.call('HGETALL', open_key(id))
+  for place = 1, #flat, 2 do
+    local hold = read_hold(flat[place + 1])
+    if hold.token ~= SPENT then
+      local amount = {Steps = 0, Tokens = hold.Tokens, Nano = hold.Nano}
+      settle(budget, amount, amount)
+      redis.call('HSET', open_key(id), flat[place],
+        table.concat({text(hold.Steps), '0', '0', SPENT, hold.kind, hold.target}, ' '))
+    end
+  end
+  save_budget(budget)
+end
+
 -- The first limit that does not allow this much more; nil if all do. What is used of steps never comes back.
 local function refusal(budget, wanted)
   for _, name in ipairs(AMOUNTS) do
@@ -113,6 +131,7 @@ local function settle_result(budget, call, tokens, nano)
   local hold = read_hold(written)
   redis.call('HDEL', open_key(budget.id), call)
   if is_under_way(hold, budget.token) then ended_calling(budget.id, hold.target) end
+  if hold.token == SPENT then tokens, nano = 0, 0 end
   if hold.kind == 'Model' and nano < 0 and tokens > 0 then budget.unpriced = true end
   if nano < 0 then nano = hold.Nano end
   settle(budget, hold, {Steps = hold.Steps, Tokens = tokens, Nano = nano})

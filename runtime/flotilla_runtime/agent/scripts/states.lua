@@ -182,6 +182,7 @@ local function lose(id, alone_for_sure, max_attempts)
   if not alone_for_sure then all, suspects = company_of(worker) end
   local alone = all <= 1
   leave_worker(id)
+  spend_open(id)
   redis.call('HINCRBY', task_key(id), 'losses', 1)
   if alone and tonumber(held[3]) > max_attempts then
     local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it alone'

@@ -1,0 +1,1 @@
+"""The benchmark of many small tasks, and of the task store alone: see `make bench-agents`."""

@@ -1,0 +1,1 @@
+"""The benchmark that presses trees of tasks against their limits: see `make bench-budgets`."""

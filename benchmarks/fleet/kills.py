@@ -1,0 +1,29 @@
+"""Which process is killed when, drawn from a seed. Pure."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet.site import Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A kill: of one process of a part, so many seconds after the first task was submitted."""
+
+    after_seconds: float
+    part: Part
+    number: int
+
+
+def kills_of(
+    seed: int, count: int, seconds: float, sizes: Mapping[Part, int], shares: Mapping[Part, int]
+) -> tuple[Planned, ...]:
+    """So many kills within this time, in the order of time. `shares` says how often each part is hit."""
+    drawn = random.Random(f"{seed}/kills")
+    times = sorted(drawn.uniform(0, seconds) for _ in range(count))
+    parts = drawn.choices(tuple(shares), weights=tuple(shares.values()), k=count)
+    return tuple(
+        Planned(after_seconds=after, part=part, number=drawn.randrange(sizes[part]))
+        for after, part in zip(times, parts, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""The benchmark that kills what runs tasks: see `make bench-recovery`."""

@@ -1,0 +1,26 @@
+"""Who is told of each generation, when it begins and when it ends: a benchmark's record, else nobody."""
+
+from typing import Final, Protocol
+
+from engine_double.work import Record, Request
+
+
+class Recorder(Protocol):
+    """Keeps a record of generations."""
+
+    def began(self, prompt: str, work: Request) -> None:
+        """A generation begins."""
+
+    def ended(self, record: Record) -> None:
+        """A generation has ended, whole or broken off."""
+
+
+class _Unrecorded:
+    def began(self, prompt: str, work: Request) -> None:
+        """Keep nothing."""
+
+    def ended(self, record: Record) -> None:
+        """Keep nothing."""
+
+
+UNRECORDED: Final[Recorder] = _Unrecorded()
