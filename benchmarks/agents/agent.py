@@ -3,9 +3,8 @@
 import json
 from typing import Any, Final
 
-from flotilla_runtime.agent.context import Context, Task
-
 from fleet.calls import Kind
+from flotilla_runtime.agent.context import Context, Task
 
 MOST_TOKENS: Final = 16
 

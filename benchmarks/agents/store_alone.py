@@ -13,10 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from flotilla_runtime.agent.connections import connect
-
 from fleet.redis_site import SingleRedis
 from fleet.site import FLEET
+from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Entry, Intended
 from flotilla_runtime.agent.store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, NewTask

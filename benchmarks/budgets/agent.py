@@ -5,10 +5,9 @@ import json
 from collections import Counter
 from typing import Any
 
+from budgets.plans import Asked, calls_of, children_of
 from flotilla_runtime.agent.context import Context, Task
 from flotilla_runtime.agent.failures import ChildFailedError, LimitReachedError, ModelFailedError
-
-from budgets.plans import Asked, calls_of, children_of
 
 
 async def agent(ctx: Context, task: Task) -> dict[str, Any]:

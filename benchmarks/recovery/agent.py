@@ -7,9 +7,8 @@ import asyncio
 import json
 from typing import Any, Final
 
-from flotilla_runtime.agent.context import Context, Task
-
 from fleet.calls import Kind
+from flotilla_runtime.agent.context import Context, Task
 from recovery.plans import Step, steps_of, turns_of
 
 MOST_TOKENS: Final = 24

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from agent_support.stores import END, done, intent, length, loaded, open_store, running, task, with_lines
 from flotilla_runtime.agent.budgets import Amount, Budget, LimitName, Refusal
@@ -114,6 +115,31 @@ async def test_a_call_that_is_made_again_has_used_what_its_lost_try_held(store: 
     ended = await store.append(claim, 4, [done(input_tokens=9, nano_usd=1)])
     assert ended.budget is not None
     assert ended.budget.used == Amount(steps=1, tokens=39, nano_usd=6)
+
+
+async def test_what_a_lost_task_holds_counts_as_used_before_it_runs_again(
+    store: TaskStore, redis_server: Any
+) -> None:
+    """A suspect may wait long, and the rest of its tree must not wait for what it holds."""
+    root = await running(store, task("t1", limits=LIMITS))
+    spawned = intent("researcher", kind=CallKind.SPAWN, reserved_tokens=0)
+    await store.spawn(root, 2, spawned, "look it up")
+    (child,) = await store.claim("w2", 1)
+    await store.append(child, 2, [intent("x", reserved_tokens=70, reserved_steps=1)])
+    lost = str(child.id)
+    with Redis(port=redis_server.port, password=redis_server.password) as client:
+        for key, member in ((store.keys.leases, lost), (store.keys.workers, "w2")):
+            client.zincrby(key, -10_000_000, member)
+    assert await store.claim("w3", 0) == [], "this finds that the worker is lost"
+    found = await budget(store, "t1")
+    assert (found.used.tokens, found.reserved.tokens) == (70, 0)
+    refused = await store.append(root, 3, [intent("b", reserved_tokens=40)])
+    assert [refusal.may_change for refusal in refused.refused] == [False], "nobody is waited for"
+    (again,) = await store.claim("w3", 1)
+    await store.append(again, await length(store, lost), [intent("x", reserved_tokens=20, reserved_steps=1)])
+    await store.append(again, await length(store, lost), [done("x", input_tokens=9)])
+    found = await budget(store, "t1")
+    assert (found.used, found.reserved) == (Amount(steps=1, tokens=79), Amount()), "and it counts once"
 
 
 async def test_a_call_without_a_known_cost_has_used_what_it_held(store: TaskStore) -> None:
