@@ -35,6 +35,12 @@ PLAIN = [
     {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
 ]
 
+REFUSED: dict[str, dict[str, Any]] = {
+    SET: {"pod": {"serviceAccountName": "x"}},
+    "VectorIndex": {"milvus": {"image": "evil/milvus"}},
+    FLEET: {"image": "evil/agents"},
+}
+
 
 @pytest.fixture(scope="module")
 def restricted(running_control_plane: ControlPlane) -> Iterator[ApiClient]:
@@ -61,9 +67,10 @@ def namespace(restricted: ApiClient) -> Iterator[str]:
     labels = {"restricted": "yes"}
     restricted.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     deadline = time.monotonic() + 60
-    while attempt(restricted, name, "ModelReplicaSet", {"pod": {"serviceAccountName": "x"}}) is None:
-        assert time.monotonic() < deadline, "the policies are not in force"
-        time.sleep(0.5)
+    for kind, refused in REFUSED.items():
+        while attempt(restricted, name, kind, refused) is None:
+            assert time.monotonic() < deadline, f"the policy of {kind} is not in force"
+            time.sleep(0.5)
     yield name
     restricted.delete(f"/api/v1/namespaces/{name}")
 
