@@ -42,9 +42,12 @@ class CrashError(BaseException):
 
 @dataclass(slots=True)
 class CrashPoints:
-    """Counts the points that a run passes and crashes at one of them; nothing happens after that."""
+    """Counts the points that a run passes and crashes at one of them; nothing happens after that.
 
-    crash_at: int | None = None
+    `crash_at` is the number of the point, or its name where other points may come in another order.
+    """
+
+    crash_at: int | str | None = None
     passed: list[str] = field(default_factory=list)
     has_crashed: bool = False
 
@@ -52,7 +55,7 @@ class CrashPoints:
         if self.has_crashed:
             raise CrashError(point)
         self.passed.append(point)
-        if len(self.passed) - 1 == self.crash_at:
+        if self.crash_at in (len(self.passed) - 1, point):
             self.has_crashed = True
             raise CrashError(point)
 
