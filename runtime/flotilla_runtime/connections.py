@@ -6,18 +6,20 @@ and for a caller that does not read. While an application reads a body, its own 
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+LEAST_READ_BYTES: Final = 16 * 1024  # a caller that takes less of an answer in its time loses its connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """Seconds after which a connection is closed.
 
-    `first_request`: a new connection has not sent the whole head of a request. `after_answer`: it was
-    answered, and neither the rest of that request nor the whole head of another has come. `unread`: it takes
-    nothing of what is sent to it. `closing`: the last bytes were not taken.
+    `first_request`: a new connection has not sent the whole head of a request. `after_answer`: its answer was
+    taken, and neither the rest of that request nor the whole head of another has come. `unread`: it takes
+    nearly nothing of what is sent to it. `closing`: the same, of the last bytes.
     """
 
     first_request: float = 10.0
@@ -38,6 +40,7 @@ class BoundedConnection(H11Protocol):
         self._patience = patience
         self._for_request: asyncio.TimerHandle | None = None
         self._for_reading: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -65,6 +68,7 @@ class BoundedConnection(H11Protocol):
             self._abort_soon()
         else:
             self._wait_for_request(self._patience.after_answer)
+            self._expect_reading(self._patience.unread)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -73,7 +77,10 @@ class BoundedConnection(H11Protocol):
         self._abort_soon()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close."""
+        """Close, unless the answer is still on its way to the caller."""
+        if self._for_reading is not None and self.transport.get_write_buffer_size():
+            self._wait_for_request(self._patience.after_answer)
+            return
         super().timeout_keep_alive_handler()
         self._abort_soon()
 
@@ -81,7 +88,7 @@ class BoundedConnection(H11Protocol):
         """Wait for a caller that reads slowly."""
         super().pause_writing()
         if self._for_reading is None:
-            self._for_reading = self.loop.call_later(self._patience.unread, self.transport.abort)
+            self._expect_reading(self._patience.unread)
 
     def resume_writing(self) -> None:
         """The caller has read."""
@@ -97,6 +104,19 @@ class BoundedConnection(H11Protocol):
 
     def _abort_soon(self) -> None:
         """`close` alone waits for ever until the last bytes are taken."""
+        self._expect_reading(self._patience.closing)
+
+    def _expect_reading(self, seconds: float) -> None:
         if self._for_reading is not None:
             self._for_reading.cancel()
-        self._for_reading = self.loop.call_later(self._patience.closing, self.transport.abort)
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._for_reading = self.loop.call_later(seconds, self._look_at_reading, seconds)
+
+    def _look_at_reading(self, seconds: float) -> None:
+        """Wait on for a caller that has read enough, and end the connection of any other."""
+        self._for_reading = None
+        left = self.transport.get_write_buffer_size()
+        if left and self._unread_bytes - left >= LEAST_READ_BYTES:
+            self._expect_reading(seconds)
+        elif left or self.transport.is_closing():
+            self.transport.abort()

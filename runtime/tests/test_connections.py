@@ -193,3 +193,15 @@ async def test_a_connection_whose_refused_body_has_come_whole_takes_another_requ
 def test_what_callers_are_given_by_default() -> None:
     """docs/security.md says these."""
     assert Patience() == Patience(first_request=10, after_answer=5, unread=30, closing=5)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_a_caller_that_reads_slowly_but_steadily_gets_the_whole_answer(connection: str) -> None:
+    async with connected(SHORT, None) as (reader, writer):
+        writer.write(f"GET /much HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        taken = 0
+        while taken < 50_000_000 and (part := await reader.read(2**16)):
+            taken += len(part)
+            await asyncio.sleep(0.003)
+    assert taken == 50_000_000
