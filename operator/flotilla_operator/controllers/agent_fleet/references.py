@@ -32,6 +32,8 @@ from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wirin
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.proxies import named_proxies
+from flotilla_operator.workloads.vector_index.retriever import retriever_url
+from flotilla_operator.workloads.vector_index.retriever_key import KEY_ENTRY, retriever_key
 from flotilla_runtime import contract
 
 EMBED_ROLE = "Embed"
@@ -249,29 +251,33 @@ class References:
         if (url := status.get("url")) is None:
             return
         key_path = None
+        retriever = manifest["spec"].get("retriever") or {}
         if (keys := status.get("keys")) is not None:  # else its retriever is older than keys
-            key_path = await self._index_key(name, referred, keys)
+            key_path = await self._index_key(name, manifest, keys)
             if key_path is None:
                 return
-        retriever = manifest["spec"].get("retriever") or {}
+            url = retriever_url(_index_owner(manifest))
         deadline = retriever.get("deadlineMilliseconds", Retriever().deadline_milliseconds)
         self._found.indexes.append(
             contract.IndexConnection(name=name, url=url, deadline_milliseconds=deadline, key_path=key_path)
         )
 
-    async def _index_key(self, name: str, referred: str, keys: Manifest) -> str | None:
+    async def _index_key(self, name: str, manifest: Manifest, keys: Manifest) -> str | None:
         """Where workers have the key of an index; None while the secret lacks the fleet's entry.
 
-        A key that the operator made is no entry of the fleet's, and the index sees to it.
+        A key that the operator made is no entry of the fleet's, and the index sees to it. The index's status
+        says which of both it is, and names no secret: who may write it could have any secret mounted.
         """
-        made = keys.get("entry")
-        key = IndexKey(
-            index=name,
-            name=keys["secretName"],
-            key=made or contract.caller_entry("AgentFleet", self._name),
-        )
+        referred = manifest["metadata"]["name"]
+        named = ((manifest["spec"].get("retriever") or {}).get("authSecretRef") or {}).get("name")
+        made = keys.get("entry") is not None
+        secret = retriever_key(_index_owner(manifest)).name if made else named
+        if secret is None:
+            return None  # the spec has changed, and the status follows
+        entry = KEY_ENTRY if made else contract.caller_entry("AgentFleet", self._name)
+        key = IndexKey(index=name, name=secret, key=entry)
         path = f"spec.indexes[{name}].indexRef: spec.retriever.authSecretRef of VectorIndex {referred!r}"
-        if made is None and not await self._entry(path, key.name, key.key, self._found.missing_indexes):
+        if not made and not await self._entry(path, key.name, key.key, self._found.missing_indexes):
             return None
         self._found.index_keys.append(key)
         return key.path
@@ -425,3 +431,14 @@ def _why(manifest: Manifest, condition_type: str) -> str:
         if condition.get("type") == condition_type
     ]
     return told[0] if told else f"it has no condition {condition_type} yet"
+
+
+def _index_owner(manifest: Manifest) -> Owner:
+    """The VectorIndex as an owner of its objects."""
+    metadata = manifest["metadata"]
+    return Owner(
+        kind=VECTOR_INDEXES.kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+    )

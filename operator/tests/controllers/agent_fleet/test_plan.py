@@ -624,6 +624,7 @@ async def test_the_key_of_an_index_reaches_the_workers() -> None:
 
 async def test_an_index_with_the_users_keys_needs_an_entry_for_the_fleet() -> None:
     index = served_index(keys={"secretName": "searchers", "required": True})
+    index["spec"] = {"retriever": {"authSecretRef": {"name": "searchers"}}}
     stage = Stage(served_model(), index, searchers={"agentfleet-support": "k"})
     observed, plan = await stage.look(SEARCHING)
     (key,) = observed.wiring.index_keys
@@ -639,6 +640,24 @@ async def test_an_index_with_the_users_keys_needs_an_entry_for_the_fleet() -> No
     assert "spec.retriever.authSecretRef of VectorIndex 'handbook'" in message
     assert "has no entry 'agentfleet-support'; add it" in message
     assert plan.look_again_seconds == 10
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        pytest.param({"secretName": "admins", "entry": "password"}, "handbook-retriever-key", id="made"),
+        pytest.param({"secretName": "admins"}, None, id="of the user's, of which the spec names none"),
+    ],
+)
+async def test_the_status_of_an_index_gives_away_no_secret(
+    keys: dict[str, Any], expected: str | None
+) -> None:
+    """Who may write the status, and nothing else, gets no secret mounted, and none sent elsewhere."""
+    index = served_index(keys={**keys, "required": True}, url="http://evil.example.com/v1/retrieve")
+    observed, _ = await Stage(served_model(), index, admins={"password": "s3cret"}).look(SEARCHING)
+    assert [key.name for key in observed.wiring.index_keys] == ([expected] if expected else [])
+    assert all(one.url == CONNECTION.url for one in observed.wiring.indexes)
+    assert observed.wiring.complete is (expected is not None)
 
 
 async def test_an_index_of_an_older_release_is_searched_without_a_key() -> None:
