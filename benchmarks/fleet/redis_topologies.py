@@ -104,7 +104,11 @@ class ClusterRedis:
         self._key = key
         settings = {**GUARDED, "cluster-enabled": "yes", "cluster-node-timeout": "2000"}
         count = 2 * CLUSTER_PRIMARIES
-        self.servers = [Server(folder, f"redis-{number}", **settings) for number in range(count)]
+        # Redis' own choice, its port and 10,000, may be taken, or be no port.
+        self.servers = [
+            Server(folder, f"redis-{number}", **settings, **{"cluster-port": str(free_port())})
+            for number in range(count)
+        ]
 
     def start(self) -> None:
         """Start the servers, and make them a Cluster."""
