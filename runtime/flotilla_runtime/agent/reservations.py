@@ -13,6 +13,7 @@ from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.models import ModelRequest, PromptTokens, Usage, cost_nano_usd
 from flotilla_runtime.contract import Pricing
 
+READS_AND_ANSWERS: Final = ((3, 3), (2, 2), (2, 1))  # what a call reserves, the first of them that fits
 NANO_USD_PER_PRICE: Final = 1000  # a dollar for a million tokens is a thousand billionths for one
 
 
@@ -34,8 +35,8 @@ def reserved(
         least = max(least, prompts.answer_tokens(context_tokens))
     max_tokens = min(wanted, max(affordable, least))
     once = _amount(prompt, max_tokens, pricing)
-    # One try may fail after the prompt was read, with much or little of its answer written.
-    more = (_amount(2 * prompt, answers * max_tokens, pricing) for answers in (2, 1))
+    # Two tries may fail after the prompt was read, with much or little of the answer written.
+    more = (_amount(reads * prompt, answers * max_tokens, pricing) for reads, answers in READS_AND_ANSWERS)
     amount = next((each for each in more if _fits(each, budget)), once)
     cut = replace(request, max_tokens=max_tokens, prompt_tokens=prompt, allowance_tokens=amount.tokens)
     return cut, amount

@@ -309,7 +309,8 @@ BOUND = prompt_bound(REQUEST.messages)
 @pytest.mark.parametrize(
     ("asked", "left", "reserved", "max_tokens", "tokens"),
     [
-        pytest.param(64, 9000, 0, 64, 2 * BOUND + 128, id="what is asked for, twice"),
+        pytest.param(64, 9000, 0, 64, 3 * BOUND + 192, id="what is asked for, three times"),
+        pytest.param(64, 3 * BOUND + 191, 0, 64, 2 * BOUND + 128, id="twice"),
         pytest.param(64, 2 * BOUND + 99, 0, 64, 2 * BOUND + 64, id="the prompt alone twice"),
         pytest.param(2**31, 900, 0, 900 - BOUND, 900, id="what the budget leaves"),
         pytest.param(2**31, BOUND + 10, 0, 32, BOUND + 32, id="too little is left, which the store refuses"),

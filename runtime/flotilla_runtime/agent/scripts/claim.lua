@@ -25,7 +25,8 @@ if known then
       granted[#granted + 1] = grant
     end
   end
-  return granted
+  if #granted > 0 then return granted end
+  redis.call('DEL', answer) -- others have all of them: the request asks anew
 end
 
 local function grant(id)

@@ -130,6 +130,8 @@ class HttpTools:
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=True,
             )
+            # Else aiohttp sends GET, PUT and DELETE again when a server closes; no public setting stops it.
+            self._session._retry_connection = False
         return self._session
 
     async def _read(self, call: HttpCall, response: aiohttp.ClientResponse) -> _Answer:
