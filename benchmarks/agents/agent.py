@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 from fleet.calls import Kind
-from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.engine.context import Context, Task
 
 MOST_TOKENS: Final = 16
 

@@ -15,15 +15,15 @@ from fleet.redis_site import SingleRedis
 from fleet.site import FLEET
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.budgets import Amount, Budget
-from flotilla_runtime.agent.connections import connect
-from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.run import Clock, Interrupt, Means, TaskRun
 from flotilla_runtime.agent.journal import CallOutcome
-from flotilla_runtime.agent.loading import load_tool
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
-from flotilla_runtime.agent.run import Clock, Interrupt, Means, TaskRun
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
+from flotilla_runtime.agent.worker.loading import load_tool
 from flotilla_runtime.contract import ToolConfig, WorkerConfig
 
 FEW, MANY = 100, 1000

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from fleet.redis_site import SingleRedis
 from fleet.site import FLEET
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Entry, Intended
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, NewTask
 from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from budgets.plans import Asked, calls_of, children_of
-from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import ChildFailedError, LimitReachedError, ModelFailedError
 
 

@@ -8,7 +8,7 @@ import json
 from typing import Any, Final
 
 from fleet.calls import Kind
-from flotilla_runtime.agent.context import Context, Task
+from flotilla_runtime.agent.engine.context import Context, Task
 from recovery.plans import Step, steps_of, turns_of
 
 MOST_TOKENS: Final = 24

@@ -1,7 +1,7 @@
 """Workers of a fleet come with its tasks and go when the tasks have ended: real pods, from zero and back.
 
 The numbers, with many more cases, are operator/tests/autoscaling/test_workers.py; a worker that is lost is
-runtime/tests/agent/test_worker.py.
+runtime/tests/agent/worker/test_worker.py.
 """
 
 from collections.abc import Callable, Sequence

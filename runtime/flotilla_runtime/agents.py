@@ -1,6 +1,6 @@
 """What the code of an agent imports. docs/agents.md explains it."""
 
-from flotilla_runtime.agent.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.engine.context import Answer, Context, Found, Task
 from flotilla_runtime.agent.failures import (
     AgentError,
     CallFailedError,

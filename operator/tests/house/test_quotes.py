@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from flotilla_operator.capacity import Accelerator, Parallel, Wanted, fit, remedies, shape_of
 from flotilla_operator.capacity.explain import explained
 from flotilla_operator.placement.outcome import Refusal, RefusalReason
-from flotilla_runtime.agent.metrics import WorkerMetrics
+from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.contract import Passage, RetrieveRequest, RetrieveResponse
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from tests.builders.model_configs import LLAMA_70B

@@ -73,8 +73,8 @@ ROOT = Path(__file__).parents[3]
 # mypy knows the runtime's tests by other names than Python.
 test_answers = import_module("tests.agent.models.test_answers")
 test_model_failures = import_module("tests.agent.models.test_failures")
-test_engine = import_module("tests.agent.test_engine")
-test_loop = import_module("tests.agent.test_loop")
+test_engine = import_module("tests.agent.engine.test_engine")
+test_loop = import_module("tests.agent.builtin.test_loop")
 test_discovery = import_module("tests.indexing.test_discovery")
 test_formats = import_module("tests.indexing.test_formats")
 test_refused_builds = import_module("tests.indexing.test_refused_builds")

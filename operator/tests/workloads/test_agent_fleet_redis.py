@@ -16,10 +16,10 @@ from redis.exceptions import AuthenticationError
 
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import CallKind, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import Finish
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask
 from tests.builders.agent_fleet import OWNER, spec_of
 from tests.builders.model_replica_set import IMAGES

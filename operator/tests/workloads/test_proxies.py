@@ -21,7 +21,7 @@ from flotilla_operator.workloads.vector_index.build import build_job
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.retriever import retriever_objects
 from flotilla_operator.workloads.vector_index.steps import WantedBuild
-from flotilla_runtime.agent.calls import http_client
+from flotilla_runtime.agent.worker.calls import http_client
 from flotilla_runtime.contract import BuildStep, ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.gateway.auth import api_server_client

@@ -16,15 +16,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flotilla_runtime.agent.calls import Caller, http_client
-from flotilla_runtime.agent.connections import connect
-from flotilla_runtime.agent.contexts import ContextLengths
-from flotilla_runtime.agent.loading import load_program
-from flotilla_runtime.agent.references import ProgramError
-from flotilla_runtime.agent.run import Clock
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.engine.run import Clock
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
-from flotilla_runtime.agent.worker import Worker
+from flotilla_runtime.agent.worker.calls import Caller, http_client
+from flotilla_runtime.agent.worker.contexts import ContextLengths
+from flotilla_runtime.agent.worker.loading import load_program
+from flotilla_runtime.agent.worker.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving

@@ -16,9 +16,9 @@ from typing import Final
 
 import structlog
 
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.store import FORGET_AT_ONCE, TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import FORGET_AT_ONCE, TaskStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flotilla_runtime.agent.journal import TaskStatus
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.contract import DOMAIN, HEADER_TENANT
 from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb, tenant_of

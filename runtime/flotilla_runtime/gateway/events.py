@@ -15,7 +15,7 @@ from typing import Final
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import TaskStatus
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.problems import ProblemError

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
-from flotilla_runtime.agent.redis_facts import MIB, RedisFacts
+from flotilla_runtime.agent.store.redis_facts import MIB, RedisFacts
 from flotilla_runtime.agent.tasks import StoreFigures
 from flotilla_runtime.contract import FleetStatus, ModelDemand, percentile
 

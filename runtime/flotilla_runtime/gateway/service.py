@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
 from flotilla_runtime.agent.journal import Entry, TaskStatus
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
     NewTask,

@@ -12,12 +12,12 @@ import pytest
 from agent_support.memory import CrashError, CrashPoints, MemoryStore
 from agent_support.running import ScriptedCalls, run
 from flotilla_runtime import agents
-from flotilla_runtime.agent.context import Context
+from flotilla_runtime.agent.engine.context import Context
+from flotilla_runtime.agent.engine.run import RunOutcome
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
-from flotilla_runtime.agent.loading import load_program
 from flotilla_runtime.agent.protocols import Call, Reply
-from flotilla_runtime.agent.run import RunOutcome
 from flotilla_runtime.agent.tools.runner import ToolRunner
+from flotilla_runtime.agent.worker.loading import load_program
 from flotilla_runtime.contract import Effect, ModelConnection, QueueConfig, ToolConfig, WorkerConfig
 
 ROOT = Path(__file__).parents[3]

@@ -16,13 +16,13 @@ from aiohttp import web
 from agent_support import functions
 from flotilla_runtime.agent.__main__ import work
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
-from flotilla_runtime.agent.loading import load_program, load_tool
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply
-from flotilla_runtime.agent.references import ProgramError
 from flotilla_runtime.agent.retries import RetryPolicy
 from flotilla_runtime.agent.tools.addresses import is_forbidden
 from flotilla_runtime.agent.tools.http_tool import HttpTools
+from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
+from flotilla_runtime.agent.worker.loading import load_program, load_tool
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import (
     EXIT_PERMANENT,

@@ -6,7 +6,7 @@ from typing import TypeVar
 from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
 from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 
 Answer = TypeVar("Answer")

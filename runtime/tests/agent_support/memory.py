@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, Refusal
+from flotilla_runtime.agent.engine.history import reserve_of, use_of
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.history import reserve_of, use_of
 from flotilla_runtime.agent.journal import (
     Claimed,
     Done,

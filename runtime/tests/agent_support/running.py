@@ -7,11 +7,11 @@ from typing import Any
 
 from agent_support.memory import CrashPoints, MemoryStore
 from flotilla_runtime.agent.budgets import Amount, Budget
+from flotilla_runtime.agent.engine.run import Clock, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.models import ModelRequest, ToolDeclaration, prompt_bound
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
-from flotilla_runtime.agent.run import Clock, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.tools.values import Tool, schema_check
 from flotilla_runtime.contract import (
     Effect,

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import Finish
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
 

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flotilla_runtime.agent.connections import connect
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.contract import Effect, HttpEndpoint, ModelConnection, ToolConfig
 from flotilla_runtime.serving import serving
 from router_support.waiting import until

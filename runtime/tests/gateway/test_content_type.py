@@ -7,7 +7,7 @@ from typing import cast
 import httpx
 import pytest
 
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import CallKind, Intended
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskKeys, TaskLimits
 from flotilla_runtime.gateway.events import READ_AT_ONCE, task_events

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 
 from flotilla_operator.workloads import agent_fleet as workloads
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, TaskKeys
 from local_cluster.certificates import Authority
 from local_cluster.processes import free_port

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flotilla_runtime.agent.connections import connect
-from flotilla_runtime.agent.redis_facts import RedisFacts
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.redis_facts import RedisFacts
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import StoreFigures
 from flotilla_runtime.contract import (
     FleetStatus,

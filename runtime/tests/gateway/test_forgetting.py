@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import structlog
 
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
 from flotilla_runtime.gateway.__main__ import forget_ended

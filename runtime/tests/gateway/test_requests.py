@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.journal import WaitKind
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits, percentile
 from flotilla_runtime.gateway.application import TaskAPI, task_application

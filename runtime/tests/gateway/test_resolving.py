@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flotilla_runtime.agent.connections import connect
 from flotilla_runtime.agent.journal import CallKind, Intended, WaitKind
 from flotilla_runtime.agent.protocols import Waits
-from flotilla_runtime.agent.store import TaskStore
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.contract import Effect, GatewayAuth
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]

@@ -15,7 +15,7 @@ from typing import Any, Final, get_type_hints
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from flotilla_runtime.agent.references import ProgramError, referred
+from flotilla_runtime.agent.tools.references import ProgramError, referred
 
 KEY: Final = "idempotency_key"
 MOST_THREADS: Final = 64

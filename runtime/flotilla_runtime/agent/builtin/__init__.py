@@ -1,0 +1,1 @@
+"""The agent that a fleet gets by default."""

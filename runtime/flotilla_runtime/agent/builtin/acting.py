@@ -1,0 +1,224 @@
+"""The built-in agent with tools: it plans, acts and observes, turn by turn, until its model answers.
+
+The calls of a turn are made at the same time, and come back to the model in their order. Wrong arguments,
+unknown tools, failures and time-outs come back too, as words: the model may do better in its next turn.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from itertools import count
+from typing import Any, Final
+
+from flotilla_runtime.agent.builtin import prompts
+from flotilla_runtime.agent.builtin.citations import cite
+from flotilla_runtime.agent.builtin.conversation import (
+    ACT,
+    CITE,
+    SUMMARISE,
+    Conversation,
+    Observation,
+    Sources,
+    Turn,
+    estimated,
+    observed,
+)
+from flotilla_runtime.agent.builtin.passages import MOST_SHRINKS, search_all, sources_of
+from flotilla_runtime.agent.builtin.searches import Searches, result_of
+from flotilla_runtime.agent.builtin.whole_answers import continued
+from flotilla_runtime.agent.engine.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.failures import (
+    CallFailedError,
+    ModelFailedError,
+    PromptTooLongError,
+    TaskFailedError,
+)
+from flotilla_runtime.agent.journal import EndReason
+from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
+from flotilla_runtime.contract import DEFAULT_ROLE, Retrieval
+
+ROUTINE: Final = "Routine"
+MOST_CALLS: Final = 16  # of one turn
+SUMMARY_SHARE: Final = 8  # a summary may take an eighth of the context
+TOO_MANY: Final = f"not called: a turn may have at most {MOST_CALLS} calls"
+NO_SUMMARY: Final = "(The earlier turns are no longer shown, and could not be summed up.)"
+QUERY: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {"query": {"type": "string", "minLength": 1, "description": "What to search for."}},
+    "required": ["query"],
+    "additionalProperties": False,
+}
+
+
+class Actor:
+    """One task of the acting agent."""
+
+    def __init__(self, ctx: Context, task: Task, context_tokens: int) -> None:
+        config = ctx.program.config
+        self._ctx = ctx
+        self._task = task
+        self._context_tokens = context_tokens
+        self._model = ctx.program.model(DEFAULT_ROLE).name
+        self._searches = Searches(indexes=[index.name for index in config.indexes])
+        self._sources = Sources()
+        self._first = config.retrieval is Retrieval.FIRST
+        self._indexes = {} if self._first else _search_tools(ctx)
+        self._tools = [
+            *(tool.declaration for tool in ctx.program.tools.values()),
+            *(
+                ToolDeclaration(name=name, description=f"Searches the index {index}.", parameters=QUERY)
+                for name, index in self._indexes.items()
+            ),
+        ]
+
+    async def result(self) -> dict[str, Any]:
+        """Work until the model answers."""
+        conversation = await self._begun()
+        for number in count(1):
+            with self._ctx.scope(f"turn/{number}"):
+                conversation = await self._fitting(conversation)
+                answer, conversation = await self._answer(conversation)
+                if not answer.tool_calls:
+                    return await self._completed(conversation, answer)
+                observations = await self._observations(answer.tool_calls)
+            conversation = conversation.after(Turn(text=answer.text, observations=observations))
+            self._ctx.partial = self._searches.partial()
+        raise AssertionError("turns have no end")
+
+    async def _begun(self) -> Conversation:
+        rules = [self._ctx.program.config.prompt.strip(), ACT, CITE if self._searches.indexes else ""]
+        question = self._task.input
+        if self._first and self._searches.indexes:
+            await search_all(self._ctx, self._task, self._searches)
+            sources = prompts.compose(
+                instructions="",
+                question=question,
+                sources=self._searches.sources,
+                context_tokens=self._context_tokens,
+            ).sources
+            question = f"{question}\n\n{self._sources.shown(sources)}"
+        return Conversation(system="\n\n".join(filter(None, rules)), question=question)
+
+    # One turn
+
+    async def _answer(self, conversation: Conversation) -> tuple[Answer, Conversation]:
+        """The model's turn; a prompt that it finds too long is summed up, and shown less of."""
+        problem = ""
+        for shrinks in range(MOST_SHRINKS + 1):
+            messages = conversation.messages(self._context_tokens >> shrinks)
+            name = "model" if shrinks == 0 else f"model/{shrinks + 1}"
+            try:
+                answer = await self._ctx.llm(
+                    messages,
+                    tools=self._tools,
+                    name=name,
+                    hashed=name,
+                    max_tokens=prompts.next_answer_tokens(self._context_tokens, shrinks),
+                )
+            except PromptTooLongError as too_long:
+                problem = too_long.problem
+                conversation = await self._summed_up(conversation, name=f"summary/{shrinks + 2}")
+            except ModelFailedError as failed:
+                problem = failed.problem
+                break
+            else:
+                return answer, conversation
+        raise TaskFailedError(EndReason.MODEL_FAILED, f"the model {self._model} gave no answer: {problem}")
+
+    async def _observations(self, calls: tuple[ToolCall, ...]) -> tuple[Observation, ...]:
+        """What came of the calls of one turn. It is told in their order, whichever ended first."""
+        async with asyncio.TaskGroup() as group:
+            making = [
+                group.create_task(_ended(self._made(call) if place < MOST_CALLS else TOO_MANY))
+                for place, call in enumerate(calls)
+            ]
+        return tuple(
+            Observation(call=call, text=self._seen(call, made.result()))
+            for call, made in zip(calls, making, strict=True)
+        )
+
+    def _made(self, call: ToolCall) -> Awaitable[Any] | str:
+        """The call, or why it is not made. Its id is given here, in the order of the calls."""
+        if call.problem is not None or call.arguments is None:
+            return f"not called: {call.problem.message if call.problem else 'the arguments are no object'}"
+        index = self._indexes.get(call.name)
+        if index is not None:
+            query = call.arguments.get("query")
+            is_text = isinstance(query, str) and bool(query.strip())
+            return self._ctx.retrieve(index, str(query)) if is_text else "not called: query must be a text"
+        if call.name in self._ctx.program.tools:
+            return self._ctx.tool(call.name, call.arguments)
+        known = ", ".join(tool.name for tool in self._tools)
+        return f"not called: there is no tool {call.name[:100]!r}; there are {known}"
+
+    def _seen(self, call: ToolCall, ended: Any) -> str:
+        """What the model is told of a call, and what is kept of a search."""
+        index = self._indexes.get(call.name)
+        if isinstance(ended, CallFailedError):
+            if index is not None and index not in self._searches.found:
+                self._searches.missing_by_index[index] = ended.problem
+            return f"{ended.outcome}: {ended.problem}"
+        if index is None or not isinstance(ended, Found):
+            return observed(ended)
+        found = sources_of(index, ended)
+        self._searches.found.setdefault(index, []).extend(found)
+        self._searches.missing_by_index.pop(index, None)
+        return self._sources.shown(found)
+
+    async def _completed(self, conversation: Conversation, answer: Answer) -> dict[str, Any]:
+        text = await continued(
+            self._ctx,
+            conversation.messages(self._context_tokens),
+            answer,
+            name="model",
+            partial=self._searches.partial,
+        )
+        return result_of(text, cite(text, self._sources.all), self._searches.missing)
+
+    # A history that is too long
+
+    async def _fitting(self, conversation: Conversation) -> Conversation:
+        """The conversation, summed up if it would not fit the context with an answer."""
+        room = self._context_tokens - prompts.answer_tokens(self._context_tokens)
+        if estimated(conversation.messages(self._context_tokens), self._tools) <= room:
+            return conversation
+        return await self._summed_up(conversation, name="summary")
+
+    async def _summed_up(self, conversation: Conversation, name: str) -> Conversation:
+        """A summary by the model with the role Routine in place of all turns but the last."""
+        if len(conversation.turns) < 2:
+            return conversation
+        program = self._ctx.program
+        context_tokens = await program.context_of(program.model(ROUTINE))
+        most = context_tokens // SUMMARY_SHARE
+        room = context_tokens - most - prompts.estimated_tokens(SUMMARISE) - 2 * prompts.MESSAGE_TOKENS
+        messages = [
+            {"role": "system", "content": SUMMARISE},
+            {"role": "user", "content": conversation.told(room * prompts.BYTES_PER_TOKEN)},
+        ]
+        try:
+            answer = await self._ctx.llm(messages, role=ROUTINE, name=name, hashed=name, max_tokens=most)
+        except ModelFailedError:
+            return conversation.summed_up(conversation.summary or NO_SUMMARY)
+        return conversation.summed_up(answer.text)
+
+
+def _search_tools(ctx: Context) -> dict[str, str]:
+    """The names of the tools that search, each with its index; no name is that of another tool."""
+    taken = set(ctx.program.tools)
+    names: dict[str, str] = {}
+    for index in ctx.program.config.indexes:
+        name = f"search_{index.name}"
+        while name in taken:
+            name += "_index"
+        names[name] = index.name
+    return names
+
+
+async def _ended(made: Awaitable[Any] | str) -> Any:
+    """The value of a call, or the error that it ended with."""
+    if isinstance(made, str):
+        return made
+    try:
+        return await made
+    except CallFailedError as failed:
+        return failed

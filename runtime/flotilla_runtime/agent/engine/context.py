@@ -1,0 +1,245 @@
+"""What an agent is written against: `async def agent(ctx, task)`.
+
+Every awaitable of `ctx` is a call in the task's journal. After a crash the agent runs again from its
+beginning, and each call that has a result gives it at once. So the code between calls must do the same each
+time: time and chance come from `ctx.now()` and `ctx.random()`, and what changes something outside is a tool.
+"""
+
+import random
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flotilla_runtime.agent.engine.engine import Engine
+from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.scopes import Scopes
+from flotilla_runtime.agent.failures import (
+    ChildFailedError,
+    ModelFailedError,
+    PromptTooLongError,
+    SearchFailedError,
+    ToolFailedError,
+)
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
+from flotilla_runtime.agent.programs import Program
+from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
+from flotilla_runtime.agent.tools.results import document_of
+from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Passage, Priority, TaskLimits
+
+MOST_ARGUMENTS_BYTES: Final = 256 * 1024
+MOST_INPUT_BYTES: Final = 1024 * 1024
+ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what they leave
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """The task that an agent works on."""
+
+    id: str
+    input: str
+    tenant: str
+    priority: Priority
+    limits: TaskLimits
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model answered. `is_cut`: it stopped for want of tokens. `value`: that of a schema."""
+
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    is_cut: bool = False
+    value: Any = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The passages that an index found, best first, and the generation of the index."""
+
+    passages: tuple[Passage, ...]
+    generation: str
+
+
+class Context:
+    """The runtime, as an agent sees it."""
+
+    def __init__(self, engine: Engine, program: Program, session: Session, scopes: Scopes) -> None:
+        self.partial: Any = None
+        self._engine: Final = engine
+        self.program: Final = program
+        self._session: Final = session
+        self._scopes: Final = scopes
+
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""
+        return self._scopes.scope(name)
+
+    def llm(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        role: str = DEFAULT_ROLE,
+        tools: Sequence[ToolDeclaration] = (),
+        tool_choice: ToolChoice | NamedTool | None = None,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        temperature: float = 0,
+        name: str | None = None,
+        continues: bool = False,
+        hashed: Any = None,
+    ) -> Awaitable[Answer]:
+        """Ask the model with this role; one that the fleet lacks stands for Default.
+
+        Messages are those of OpenAI's chat completions; a text is one message of the user. Without
+        `max_tokens` an answer may take what the context and the task's budget leave.
+
+        Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
+        """
+        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        model = self.program.model(role)
+        request = ModelRequest(
+            session_id=self._session.task_id,
+            priority=self._session.priority,
+            messages=tuple(said),
+            max_tokens=max_tokens or ALL_THAT_IS_LEFT,
+            tools=tuple(tools),
+            tool_choice=tool_choice,
+            response_schema=schema,
+            temperature=temperature,
+            continues=continues,
+        )
+        asked = {"role": role, "messages": said, "tools": [tool.name for tool in tools], "schema": schema}
+        wanted = Wanted(
+            id=self._scopes.call_id(name or f"llm/{role}"),
+            kind=CallKind.MODEL,
+            target=model.name,
+            hashed=asked if hashed is None else hashed,
+            request=request,
+            steps=1,
+        )
+        return self._answered(wanted)
+
+    def retrieve(
+        self, index: str, query: str, *, top_k: int | None = None, name: str | None = None, steps: int = 0
+    ) -> Awaitable[Found]:
+        """Search an index of the fleet. Raises SearchFailedError."""
+        asked = {"index": index, "query": query, "topK": top_k}
+        wanted = Wanted(
+            id=self._scopes.call_id(name or f"retrieve/{index}"),
+            kind=CallKind.RETRIEVE,
+            target=index,
+            hashed=asked,
+            request=SearchRequest(query=query, top_k=top_k),
+            arguments={"query": query} if top_k is None else {"query": query, "topK": top_k},
+            steps=steps,
+        )
+        return self._found(wanted)
+
+    def tool(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, name: str | None = None
+    ) -> Awaitable[Any]:
+        """Call a tool of the fleet with these arguments, JSON or pydantic models. Raises ToolFailedError."""
+        document = document_of(dict(arguments or {}), MOST_ARGUMENTS_BYTES)
+        told = document.value if document.problem is None else {}
+        known = self.program.tools.get(tool)
+        wanted = Wanted(
+            id=self._scopes.call_id(name or f"tool/{tool}"),
+            kind=CallKind.TOOL,
+            target=tool,
+            hashed={"tool": tool, "arguments": told},
+            request=told,
+            arguments=told,
+            effect=known.config.effect if known is not None else Effect.PURE,
+        )
+        problem = f"there is no tool {tool}" if known is None else known.problem_of(told)
+        if document.problem is not None:
+            problem = f"what is given to {tool} {document.problem}"
+        return self._used(wanted, problem)
+
+    def spawn(self, task_input: str, *, name: str | None = None) -> Awaitable[Any]:
+        """Have a task of its own done by the same agent, and return its result. Raises ChildFailedError."""
+        if len(task_input.encode(errors="replace")) > MOST_INPUT_BYTES:
+            raise ValueError(f"the input of a spawned task may have {MOST_INPUT_BYTES} bytes at most")
+        wanted = Wanted(
+            id=self._scopes.call_id(name or "spawn"),
+            kind=CallKind.SPAWN,
+            target="",
+            hashed=task_input,
+        )
+        return self._spawned(wanted, task_input)
+
+    def sleep(self, seconds: float, *, name: str | None = None) -> Awaitable[None]:
+        """Wait. A task that only waits holds no place in a worker, and its time does not count."""
+        call = self._scopes.call_id(name or "sleep")
+        wanted = Wanted(id=call, kind=CallKind.SLEEP, target="", hashed=seconds)
+        return self._engine.sleep(wanted, max(0.0, seconds))
+
+    def now(self, *, name: str | None = None) -> Awaitable[datetime]:
+        """The time, in UTC: the same in every replay."""
+        call = self._scopes.call_id(name or "now")
+        return self._moment(Wanted(id=call, kind=CallKind.NOW, target="", hashed=None))
+
+    def random(self, *, name: str | None = None) -> Awaitable[float]:
+        """A number from 0 up to 1, drawn once: the same in every replay."""
+        call = self._scopes.call_id(name or "random")
+        return self._drawn(Wanted(id=call, kind=CallKind.RANDOM, target="", hashed=None))
+
+    async def _answered(self, wanted: Wanted) -> Answer:
+        done = await self._engine.call(wanted)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            too_long = done.outcome is CallOutcome.PROMPT_TOO_LONG
+            error = PromptTooLongError if too_long else ModelFailedError
+            raise error(wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome))
+        return Answer(
+            text=text_of(done.value),
+            tool_calls=tool_calls_of(done.value),
+            is_cut=is_cut(done.value),
+            value=schema_value_of(done.value),
+            input_tokens=done.input_tokens,
+            output_tokens=done.output_tokens,
+        )
+
+    async def _found(self, wanted: Wanted) -> Found:
+        done = await self._engine.call(wanted)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            problem = done.problem or str(done.outcome)
+            raise SearchFailedError(wanted.id, wanted.target, done.outcome, problem)
+        passages = tuple(Passage.model_validate(passage) for passage in done.value or ())
+        return Found(passages=passages, generation=done.generation or "")
+
+    async def _used(self, wanted: Wanted, problem: str | None) -> Any:
+        if problem is None:
+            done = await self._engine.call(wanted)
+        else:
+            done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            said = done.problem or str(done.outcome)
+            raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
+        return done.value
+
+    async def _spawned(self, wanted: Wanted, task_input: str) -> Any:
+        done = await self._engine.spawn(wanted, task_input)
+        end = ChildEnd(
+            status=TaskStatus(done.value["status"]),
+            reason=done.value["reason"],
+            message=done.value["message"],
+            result=done.value["result"],
+            partial=done.value["partial"],
+        )
+        if end.status is not TaskStatus.SUCCEEDED:
+            raise ChildFailedError(wanted.id, wanted.id, end)
+        return end.result
+
+    async def _moment(self, wanted: Wanted) -> datetime:
+        done = await self._engine.note(wanted, self._engine.now_ms)
+        return datetime.fromtimestamp(done.value / 1000, UTC)
+
+    async def _drawn(self, wanted: Wanted) -> float:
+        return float((await self._engine.note(wanted, random.random)).value)

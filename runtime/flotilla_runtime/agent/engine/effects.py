@@ -1,0 +1,79 @@
+"""What became of Unsafe calls with an intent and no result: nobody makes them again before that is known."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Never
+
+from flotilla_runtime.agent.engine.entries import done_of
+from flotilla_runtime.agent.engine.history import PastCall
+from flotilla_runtime.agent.engine.pace import Pace, never
+from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
+from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
+from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session
+
+BY_RECONCILE: Final = "reconcile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What a run needs to know besides its task.
+
+    `now_ms` is Redis' time, counted on by a clock that does not jump.
+    """
+
+    now_ms: Callable[[], int]
+    unknown_effect_seconds: float
+
+
+class Effects:
+    """The unknown effects of one run. `write` writes entries into its journal."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        session: Session,
+        settings: RunSettings,
+        pace: Pace,
+        write: Callable[..., Awaitable[Any]],
+    ) -> None:
+        self._calls = calls
+        self._session = session
+        self._settings = settings
+        self._pace = pace
+        self._write = write
+
+    async def settled(self, call: Call, past: PastCall) -> Done | None:
+        """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
+        resolved = past.resolved
+        if resolved is None:
+            known = await self._calls.reconcile(call, self._session)
+            if known is None:
+                return await self._unknown(past.intent)
+            resolved = Resolved(
+                at=self._settings.now_ms(),
+                call=call.id,
+                happened=known.happened,
+                by=BY_RECONCILE,
+                result=known.result if known.happened else None,
+            )
+            if not known.happened:
+                await self._write(resolved)
+        if not resolved.happened:
+            return None
+        reply = Reply(outcome=CallOutcome.SUCCEEDED, value=resolved.result)
+        done = done_of(call.id, self._settings.now_ms(), reply)
+        await (self._write(done) if past.resolved else self._write(resolved, done))
+        return done
+
+    async def _unknown(self, intent: Intended) -> Never:
+        """Wait for somebody who says whether the call happened; end the task if nobody does in time."""
+        until = intent.at + round(self._settings.unknown_effect_seconds * 1000)
+        with self._pace.waiting(Parked(kind=WaitKind.EFFECT, call=intent.call, until=until)):
+            await asyncio.sleep(max(0, until - self._settings.now_ms()) / 1000)
+        message = (
+            f"it is not known whether the call {intent.call} of {intent.target} happened, and nobody said "
+            f"so within recovery.unknownEffectSeconds ({self._settings.unknown_effect_seconds:g} s)"
+        )
+        self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.UNKNOWN_EFFECT, message=message))
+        await never()

@@ -1,0 +1,266 @@
+"""One run of one task by one worker: the agent runs from its beginning until it ends, or until it must stop.
+
+It stops because the task is to be cancelled, its time is up, all that is left only waits, the worker leaves,
+or another worker holds the task. Before each of them the last write is finished, so the journal says what
+was done. An agent whose calls all have results may still end after a cancellation or past its time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+
+from flotilla_runtime.agent.budgets import Budget
+from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.effects import RunSettings
+from flotilla_runtime.agent.engine.endings import Ending, of_error, of_result
+from flotilla_runtime.agent.engine.engine import Engine
+from flotilla_runtime.agent.engine.history import History, read
+from flotilla_runtime.agent.engine.pace import CANCELLED, LOST, SETTLE_SECONDS
+from flotilla_runtime.agent.engine.scopes import Scopes
+from flotilla_runtime.agent.engine.stops import Stop, StopKind
+from flotilla_runtime.agent.engine.writer import Writer
+from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.failures import AgentError
+from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.programs import Program
+from flotilla_runtime.agent.protocols import Calls, Finish, Session, TaskJournal
+from flotilla_runtime.agent.tasks import Claim, LoadedTask
+
+REPLAY_SECONDS: Final = 5.0  # in which an agent that is to stop may still end from its journal alone
+LAST_WORDS_SECONDS: Final = 5.0  # in which an agent that was cancelled must end
+NANO_USD: Final = 10**9
+CANCELLED_ITSELF: Final = Ending.without_result(EndReason.INVALID, "the agent's code cancelled itself")
+
+log = structlog.get_logger(__name__)
+
+
+class Interrupt(StrEnum):
+    """Why a run is interrupted."""
+
+    CANCEL = "Cancel"
+    LEAVE = "Leave"
+    LOST = "Lost"
+
+
+class RunOutcome(StrEnum):
+    """How a run ended for the worker."""
+
+    ENDED = "Ended"
+    SUSPENDED = "Suspended"
+    HANDED_OVER = "HandedOver"
+    LOST = "Lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """The clock of a run, which does not jump. The time of day is Redis'."""
+
+    monotonic_seconds: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What every run of a worker uses: the worker's name, the journal, the calls and the clock."""
+
+    worker: str
+    journal: TaskJournal
+    calls: Calls
+    clock: Clock
+
+
+class TaskRun:
+    """One run of one task by one worker. Make it in the event loop that runs it."""
+
+    def __init__(self, claim: Claim, task: LoadedTask, program: Program, means: Means) -> None:
+        self.claim: Final = claim
+        self._task: Final = task
+        self._program: Final = program
+        self._means: Final = means
+        self._started: Final = means.clock.monotonic_seconds()
+        self._history: Final = read(task.entries)
+        self._session: Final = Session(
+            task_id=claim.id,
+            tenant=task.record.tenant or task.record.caller,
+            priority=task.record.priority,
+        )
+        self._writer: Final = Writer(
+            means.journal,
+            claim,
+            length=self._history.length,
+            budget=task.budget or _budget(task, self._history),
+            open_intents={
+                name: call.intent for name, call in self._history.calls.items() if call.done is None
+            },
+        )
+        self._engine: Final = Engine(
+            history=self._history,
+            writer=self._writer,
+            journal=means.journal,
+            calls=means.calls,
+            session=self._session,
+            settings=RunSettings(
+                now_ms=self._now_ms,
+                unknown_effect_seconds=program.config.queue.unknown_effect_seconds,
+            ),
+        )
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """How long the task has been running, including earlier workers, without the time suspended."""
+        return self._task.elapsed_seconds + self._means.clock.monotonic_seconds() - self._started
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """Stop the calls in flight, for this reason."""
+        match reason:
+            case Interrupt.CANCEL:
+                self._engine.pace.bar(CANCELLED, SETTLE_SECONDS)
+            case Interrupt.LEAVE:
+                self._engine.pace.stop(Stop(kind=StopKind.HAND_OVER))
+            case Interrupt.LOST:
+                self._engine.pace.stop(LOST)
+
+    def leave(self) -> None:
+        """Hand the task over when the calls in flight are done."""
+        self._engine.pace.leave()
+
+    async def run(self) -> RunOutcome:
+        """Run the task until it ends, waits, is handed over, or belongs to another worker."""
+        try:
+            return await self._run()
+        except (LeaseLostError, StoreUnavailableError):
+            return RunOutcome.LOST
+
+    async def _run(self) -> RunOutcome:
+        scopes = Scopes()
+        context = Context(self._engine, self._program, self._session, scopes)
+        for reason in self._stops_from_the_start():
+            self._engine.pace.bar(reason, REPLAY_SECONDS)
+        timer = asyncio.get_running_loop().call_later(
+            self._left_seconds(), self._engine.pace.stop, self._timeout()
+        )
+        agent = asyncio.create_task(self._main(context, scopes), name=f"agent-{self.claim.id}")
+        try:
+            await asyncio.wait({agent, self._engine.pace.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            ending = _ending_of(agent)
+            stop = self._engine.pace.stopped.result() if self._engine.pace.stopped.done() else None
+        finally:
+            timer.cancel()
+            await self._end_agent(agent)
+        await self._writer.drained()
+        if stop is not None and (ending is None or not stop.gives_way):
+            return await self._stop(stop, context)
+        return await self._finish(ending or CANCELLED_ITSELF, context)
+
+    async def _main(self, context: Context, scopes: Scopes) -> Any:
+        scopes.enter_root()
+        record = self._task.record
+        task = Task(
+            id=record.id,
+            input=record.input,
+            tenant=self._session.tenant,
+            priority=record.priority,
+            limits=record.limits,
+            metadata=record.metadata,
+        )
+        try:
+            return await self._program.main(context, task)
+        except SystemExit as problem:  # which would end the worker, and all its tasks
+            raise RuntimeError(f"the agent's code left by SystemExit({problem.code!r})") from problem
+
+    async def _end_agent(self, agent: "asyncio.Task[Any]") -> None:
+        """Cancel the agent, and the calls that it has left under way."""
+        is_late = False
+        if not agent.done():
+            agent.cancel()
+            _, late = await asyncio.wait({agent}, timeout=LAST_WORDS_SECONDS)
+            is_late = bool(late)
+        await self._engine.close()
+        if is_late:
+            log.warning("agent_ignores_cancellation", task=self.claim.id)
+        elif not agent.cancelled():
+            error = agent.exception()
+            if isinstance(error, Exception) and not isinstance(error, AgentError):
+                log.info("agent_raised", task=self.claim.id, exc_info=error)
+
+    async def _stop(self, stop: Stop, context: Context) -> RunOutcome:
+        match stop.kind:
+            case StopKind.LOST:
+                return RunOutcome.LOST
+            case StopKind.SUSPEND if stop.waits is not None:
+                if await self._means.journal.suspend(self.claim, self._writer.length, stop.waits):
+                    return RunOutcome.SUSPENDED
+                return await self._hand_over()
+            case StopKind.END if stop.reason is not None:
+                return await self._finish(Ending.without_result(stop.reason, stop.message), context)
+            case _:
+                return await self._hand_over()
+
+    async def _hand_over(self) -> RunOutcome:
+        await self._means.journal.release(self.claim, self._means.worker)
+        return RunOutcome.HANDED_OVER
+
+    async def _finish(self, ending: Ending, context: Context) -> RunOutcome:
+        partial = None if ending.status is TaskStatus.SUCCEEDED else ending.partial_of(context.partial)
+        finish = Finish(
+            status=ending.status,
+            reason=ending.reason,
+            message=ending.message,
+            result=ending.result,
+            partial=partial,
+            busy_ms=self._engine.busy_ms,
+            calls=self._engine.counts,
+        )
+        await self._means.journal.finish(self.claim, finish)
+        return RunOutcome.ENDED
+
+    def _now_ms(self) -> int:
+        """Redis' time: when the task was read, and what has passed since by a clock that does not jump."""
+        passed = self._means.clock.monotonic_seconds() - self._started
+        return self._task.read_at + round(passed * 1000)
+
+    def _left_seconds(self) -> float:
+        left = self._task.record.limits.max_wall_seconds - self.elapsed_seconds
+        return max(left, REPLAY_SECONDS if left <= 0 else 0.0)
+
+    def _timeout(self) -> Stop:
+        limit = self._task.record.limits.max_wall_seconds
+        message = f"the task did not end within limits.maxWallSeconds ({limit:g} s)"
+        return Stop(kind=StopKind.END, reason=EndReason.TIMEOUT, message=message)
+
+    def _stops_from_the_start(self) -> list[Stop]:
+        """Why this task may make no further call."""
+        stops = []
+        if self._task.record.cancel_requested:
+            stops.append(CANCELLED)
+        most = self._program.config.queue.max_attempts
+        if self._history.attempts > most:
+            message = f"the task was given up, because {most} workers were lost while they ran it"
+            stops.append(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
+        if self.elapsed_seconds >= self._task.record.limits.max_wall_seconds:
+            stops.append(self._timeout())
+        return stops
+
+
+def _ending_of(agent: "asyncio.Task[Any]") -> Ending | None:
+    """How the agent has ended by itself; None if it has not."""
+    if not agent.done() or agent.cancelled():
+        return None
+    error = agent.exception()
+    return of_result(agent.result()) if error is None else of_error(error)
+
+
+def _budget(task: LoadedTask, history: History) -> Budget:
+    """The budget as far as this task's own journal tells it; the first write says more of a tree."""
+    limits = task.record.limits
+    most = None if limits.max_cost_usd is None else round(limits.max_cost_usd * NANO_USD)
+    return Budget(
+        used=history.used,
+        reserved=history.open_reserve,
+        most_steps=limits.max_steps,
+        most_tokens=limits.max_tokens,
+        most_nano_usd=most,
+    )

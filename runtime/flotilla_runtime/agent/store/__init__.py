@@ -1,0 +1,1 @@
+"""Tasks in Redis: scripts, connections, and what a Redis says of itself."""

@@ -1,0 +1,52 @@
+"""Tells a Redis that cannot serve at the moment from one that refuses what we sent. Pure.
+
+Most such errors are classes of redis-py. For some of Redis' codes redis-py 8 raises only its general error:
+Redis cannot save (MISCONF), a script blocks it (BUSY), replicas are missing (NOREPLICAS), or it is starting
+(LOADING). The code is the first word of the error, in Redis 7 and later. In a pipeline redis-py puts its own
+words in front of the code. No other module reads them. runtime/tests/agent/store/test_store.py brings a real
+Redis into such states.
+
+When a code or redis-py's words change, such an error counts as one of ours: the request is not repeated, and
+the error is logged with Redis' words. Another run takes the task over when its lease ends.
+"""
+
+import re
+import ssl
+from typing import Final
+
+import redis.exceptions
+
+from flotilla_runtime.agent.errors import StoreUnavailableError
+
+UNAVAILABLE: Final = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.OutOfMemoryError,
+    OSError,
+)
+UNAVAILABLE_CODE: Final = re.compile(r"(?:^|caused error: \(['\"])(?:MISCONF|BUSY|NOREPLICAS|LOADING)\b")
+# OpenSSL's codes for a certificate that no trusted authority has signed: the signature is of another key (7),
+# the certificate or its root is self-signed (18, 19), or the issuer is unknown (20, 21).
+UNKNOWN_AUTHORITY: Final = frozenset({7, 18, 19, 20, 21})
+
+
+def as_unavailable(error: Exception) -> StoreUnavailableError | None:
+    """The error for a Redis that may serve again later; None for any other error."""
+    if isinstance(error, UNAVAILABLE):
+        return StoreUnavailableError(_problem(error))
+    if isinstance(error, redis.exceptions.ResponseError) and UNAVAILABLE_CODE.search(str(error)):
+        return StoreUnavailableError(str(error))
+    return None
+
+
+def _problem(error: Exception) -> str:
+    """What went wrong, and what to do about a certificate that is not trusted."""
+    said = f"{type(error).__name__}: {error}"
+    refused = error.__context__
+    if isinstance(refused, ssl.SSLCertVerificationError) and refused.verify_code in UNKNOWN_AUTHORITY:
+        return f"{said} Add the certificate of its authority to the URL, as the parameter ssl_ca_data."
+    return said

@@ -1,0 +1,86 @@
+"""Waits until a replica of Redis has what was just written, where Redis has replicas.
+
+A primary that is lost takes with it what no replica has. So a submission, and the intent of an Unsafe call,
+is followed by WAIT on the same connection, or by WAITAOF from Redis 7.2 on where it keeps an append-only
+file. A replica that keeps none, or writes it anew after it has copied all, has it in memory. The same
+connection means the same primary: after a failover, another connection would ask a primary that never had the
+write. WAIT asks for what its own connection wrote last. A script that is sent again writes nothing, so a
+count is raised between the two.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from flotilla_runtime.agent.errors import UnconfirmedError
+from flotilla_runtime.agent.store.connections import MOST_CONNECTIONS
+from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
+
+Answer = TypeVar("Answer")
+
+CONFIRMED_WITHIN_SECONDS: Final = 1.0
+LOOK_EVERY_SECONDS: Final = 10.0
+MOST_AT_ONCE: Final = MOST_CONNECTIONS // 2  # when no replica answers, the others are left to reads
+
+
+class Replicas:
+    """The replicas of the primary, which are looked up now and then."""
+
+    def __init__(
+        self,
+        client: Redis,
+        counter: str,
+        *,
+        within_seconds: float = CONFIRMED_WITHIN_SECONDS,
+        monotonic_seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._counter = counter
+        self._within_seconds = within_seconds
+        self._clock = monotonic_seconds
+        self._look_at = float("-inf")
+        self._any = False
+        self._confirms_files = False
+        self._waiting = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def confirmed(self, write: Callable[["Redis"], Awaitable[Answer]]) -> Answer:
+        """What the write answered, once a replica has it. `write` must use the connection that it is given.
+
+        Raises UnconfirmedError where no replica confirms in time. Sending the same write again is then safe.
+        """
+        async with self._waiting, self._client.client() as one:
+            if self._clock() >= self._look_at:
+                await self._look(one)
+            answer = await write(one)
+            if self._any:
+                await self._confirm(one)
+            return answer
+
+    async def _look(self, one: "Redis") -> None:
+        """Redis may refuse INFO, and then does not say whether it has replicas."""
+        try:
+            facts = RedisFacts.of(await one.info(*SECTIONS), None)
+        except NoPermissionError:
+            self._any = False
+        else:
+            self._any, self._confirms_files = bool(facts.replicas), facts.confirms_files
+        self._look_at = self._clock() + LOOK_EVERY_SECONDS
+
+    async def _confirm(self, one: "Redis") -> None:
+        await one.incr(self._counter)
+        milliseconds = round(self._within_seconds * 1000)
+        if self._confirms_files:
+            told: Any = await one.waitaof(0, 1, milliseconds)
+            if int(told[1]):
+                return
+            milliseconds, self._confirms_files = 1, False  # until the next look
+        if int(await one.wait(1, milliseconds)):
+            return
+        await self._look(one)
+        if self._any:  # else the last replica has gone, or has just become the primary
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+            raise UnconfirmedError(self._within_seconds)

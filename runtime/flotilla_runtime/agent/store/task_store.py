@@ -1,0 +1,409 @@
+"""Tasks in Redis: every write is one Lua script, and every script of a worker checks its fencing token.
+
+Callers can rely on this: a submission is on disk before it returns (the managed Redis syncs before it
+answers); a write with a stale token changes nothing; no token is granted twice, also after a failover that
+lost writes; every write can be sent again when its answer was lost.
+Where Redis has replicas, a submission is on one of them before it returns. Reads do not check a token.
+"""
+
+import json
+import secrets
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import redis.exceptions
+from redis.asyncio import Redis
+
+from flotilla_runtime.agent import journal
+from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
+from flotilla_runtime.agent.journal import Entry, Intended, Other, Resolved, TaskStatus
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.store.quotas import Quotas
+from flotilla_runtime.agent.store.redis_errors import as_unavailable
+from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
+from flotilla_runtime.agent.store.replicas import Replicas
+from flotilla_runtime.agent.store.script_values import (
+    SCRIPTS,
+    UNREVISED,
+    about,
+    all_revisions,
+    read_written,
+    script_source,
+    script_text,
+)
+from flotilla_runtime.agent.tasks import (
+    BUDGET_FIELDS,
+    SUMMARY_FIELDS,
+    CancelOutcome,
+    Claim,
+    LoadedTask,
+    NewTask,
+    Renewal,
+    ResolveOutcome,
+    StoreFigures,
+    Submission,
+    SubmitOutcome,
+    TaskRecord,
+    caller_key,
+    child_id,
+    idempotency_hash,
+    read_budget,
+    read_summary,
+)
+from flotilla_runtime.contract import Effect, Priority, QueueConfig, TaskKeys
+
+Answer = TypeVar("Answer")
+
+FORGET_AT_ONCE: Final = 200
+# Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
+MOST_TOKEN_STEP: Final = 2**36
+NEWER_KEPT_SECONDS: Final = 60  # for which workers of the same format leave a newer task alone
+
+
+def new_request() -> str:
+    """A name for a claim or a write, which no other one has."""
+    return secrets.token_hex(8)
+
+
+class TaskStore:
+    """A fleet's tasks."""
+
+    def __init__(self, client: Redis, config: QueueConfig) -> None:
+        self.keys: Final = TaskKeys(config.fleet)
+        self._client = client
+        self._config = config
+        self._replicas = Replicas(client, self.keys.confirmations)
+        self._quotas = Quotas(client, config)
+        self._scripts = {name: client.register_script(script_source(name)) for name in SCRIPTS}
+
+    @property
+    def lease_ms(self) -> int:
+        """For how long a worker holds a task without renewing its lease."""
+        return round(self._config.lease_seconds * 1000)
+
+    async def submit(self, task: NewTask) -> Submission:
+        """Store a task and put it in the queue, both or neither.
+
+        Raises UnconfirmedError when the task is stored, but no replica has said in time that it has it.
+        """
+        outcome, task_id = await self._run_confirmed(
+            "submit",
+            task.id,
+            task.priority,
+            caller_key(task.tenant or task.caller),
+            caller_key(task.caller),
+            idempotency_hash(task.idempotency_key),
+            json.dumps(await self._asked(self._quotas.now())),
+            json.dumps(task.fields()),
+        )
+        return Submission(outcome=SubmitOutcome(outcome), id=task_id)
+
+    async def claim(
+        self,
+        worker: str,
+        wanted: int,
+        request: str | None = None,
+        revisions: Sequence[str] = (),
+    ) -> list[Claim]:
+        """Claim up to `wanted` tasks, but no more than this worker's share of what waits.
+
+        First come tasks that were handed over or lost with their worker, then interactive ones, then batch.
+        Each tenth task from the queue is a batch task where one waits. Tenants take turns, and in a tenant's
+        turn its callers do. Only tasks of these revisions are granted, and such that have none.
+
+        `worker` is the worker's name, with `#` and a mark of this process behind it. `request` names this
+        claim. When its answer was lost, the same request gets the same tasks.
+        """
+        granted = await self._run(
+            "claim",
+            worker,
+            self.lease_ms,
+            wanted,
+            request or new_request(),
+            1 + secrets.randbelow(MOST_TOKEN_STEP),
+            self._config.max_attempts,
+            journal.FORMAT,
+            *all_revisions(revisions),
+        )
+        return [Claim(id=task_id, token=int(token)) for task_id, token in granted]
+
+    async def leave(self, worker: str, revision: str = UNREVISED) -> None:
+        """Say that this worker claims no more, so that the others take its share."""
+        await self._run("leave", worker, revision)
+
+    async def wait_for_work(self, seconds: float, revisions: Sequence[str] = ()) -> None:
+        """Return when a task came that woke no other worker, or after this time."""
+        calls = [self.keys.calls(revision) for revision in all_revisions(revisions)]
+        await self._asked(self._client.blpop(calls, timeout=seconds))
+
+    async def load(self, task_id: str) -> LoadedTask | None:
+        """A task and its journal as they are now."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(self.keys.task(task_id))
+            pipeline.lrange(self.keys.journal(task_id), 0, -1)
+            pipeline.time()
+            fields, entries, (seconds, microseconds) = await self._asked(pipeline.execute())
+        if not fields:
+            return None
+        record = TaskRecord.of(fields)
+        shown = [fields.get(name) for name in BUDGET_FIELDS]
+        if record.root is not None:
+            shown = await self._asked(self._client.hmget(self.keys.task(record.root), list(BUDGET_FIELDS)))
+        return LoadedTask(
+            record=record,
+            entries=tuple(map(journal.decode, entries)),
+            read_at=int(seconds) * 1000 + int(microseconds) // 1000,
+            budget=read_budget(shown),
+        )
+
+    async def records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        """The records of these tasks, without those that no longer exist."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.hgetall(self.keys.task(task_id))
+            found = await self._asked(pipeline.execute())
+        return [TaskRecord.of(fields) for fields in found if fields]
+
+    async def summaries(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        """The same records without input, metadata, limits and results, which may be long."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.hmget(self.keys.task(task_id), list(SUMMARY_FIELDS))
+            found = await self._asked(pipeline.execute())
+        return [record for values in found if (record := read_summary(values)) is not None]
+
+    async def progress(self, task_id: str, place: int, count: int) -> tuple[TaskStatus | None, list[Entry]]:
+        """A task's status, None when it no longer exists, and up to `count` entries of its journal."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hget(self.keys.task(task_id), "status")
+            pipeline.lrange(self.keys.journal(task_id), place, place + count - 1)
+            status, texts = await self._asked(pipeline.execute())
+        return TaskStatus(status) if status else None, [_shown(text) for text in texts]
+
+    async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
+        """The task ids of one caller or of all, newest first, starting after the id `before`."""
+        key = self.keys.tasks if caller is None else self.keys.tasks_of(caller_key(caller))
+        start = "+" if before is None else f"({before}"
+        found = await self._asked(
+            self._client.zrange(key, start, "-", bylex=True, desc=True, offset=0, num=count)
+        )
+        return [str(task_id) for task_id in found]
+
+    async def append(
+        self, claim: Claim, expected: int, entries: Sequence[Entry], write: str | None = None
+    ) -> Written:
+        """Append entries at this position; reserve for intents, settle for results, on the tree's root.
+
+        `write` names this write. When its answer was lost, the same name gets the same answer. The intent of
+        an Unsafe call is on a replica before this returns, where there is one.
+        """
+        parts = [part for entry in entries for part in (journal.encode(entry), json.dumps(about(entry)))]
+        is_unsafe = any(isinstance(entry, Intended) and entry.effect is Effect.UNSAFE for entry in entries)
+        run = self._run_confirmed if is_unsafe else self._run
+        named = write or new_request()
+        return read_written(
+            claim, await run("append", claim.id, claim.token, self.lease_ms, named, expected, *parts)
+        )
+
+    async def spawn(
+        self, claim: Claim, expected: int, intent: Intended, child_input: str, write: str | None = None
+    ) -> Written:
+        """Write the intent of a spawned task and submit that task, both or neither."""
+        child = intent.child or child_id(claim.id, intent.call)
+        answer = await self._run(
+            "spawn",
+            claim.id,
+            claim.token,
+            self.lease_ms,
+            write or new_request(),
+            expected,
+            child,
+            intent.call,
+            journal.encode(replace(intent, child=child)),
+            json.dumps(about(intent)),
+            child_input,
+        )
+        return read_written(claim, answer)
+
+    async def children(self, ids: Sequence[str]) -> dict[str, ChildEnd]:
+        """Those of these tasks that have ended."""
+        return {
+            record.id: ChildEnd(
+                status=record.status,
+                reason=record.reason or "",
+                message=record.message or "",
+                result=record.result,
+                partial=record.partial,
+            )
+            for record in await self.records(ids)
+            if record.status.is_final
+        }
+
+    async def suspend(self, claim: Claim, expected: int, waits: Waits, write: str | None = None) -> bool:
+        """Give the place up; False if what it waits for has come already."""
+        outcome = await self._run(
+            "suspend",
+            claim.id,
+            claim.token,
+            write or new_request(),
+            expected,
+            waits.kind,
+            waits.call,
+            "" if waits.until is None else waits.until,
+            json.dumps(waits.children),
+        )
+        if outcome not in ("Suspended", "Come"):
+            raise LeaseLostError(claim.id)
+        return bool(outcome == "Suspended")
+
+    async def renew(self, claims: Iterable[Claim]) -> Renewal:
+        """Renew the leases of these tasks."""
+        pairs = [part for claim in claims for part in (claim.id, claim.token)]
+        lost, cancelled = await self._run("renew", self.lease_ms, *pairs)
+        return Renewal(lost=frozenset(lost), cancelled=frozenset(cancelled))
+
+    async def finish(self, claim: Claim, finish: Finish) -> None:
+        """End the task. Reservations of calls without a result count as used."""
+        shown = {"result": finish.result, "partial": finish.partial}
+        kept = {
+            name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value is not None
+        }
+        figures = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
+        outcome = await self._run(
+            "finish",
+            claim.id,
+            claim.token,
+            finish.status,
+            finish.reason,
+            finish.message,
+            json.dumps(kept),
+            json.dumps(figures),
+        )
+        if outcome != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def release(self, claim: Claim, worker: str, *, is_newer: bool = False) -> None:
+        """Hand the task over to the next worker that claims.
+
+        `is_newer` keeps it for a minute from workers that know no more than this one.
+        """
+        needs = journal.FORMAT + 1 if is_newer else ""
+        kept_ms = NEWER_KEPT_SECONDS * 1000
+        if await self._run("release", claim.id, claim.token, worker, needs, kept_ms) != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def crashed(self, claim: Claim) -> None:
+        """Say that an error of ours has stopped the run: the task loses an attempt, and runs on alone."""
+        if await self._run("crash", claim.id, claim.token, self._config.max_attempts) != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def resolve(
+        self, task_id: str, call: str, *, happened: bool, by: str, result: Any = None
+    ) -> ResolveOutcome:
+        """Say whether an Unsafe call happened, for which the task waits; the task then goes on."""
+        entry = Resolved(at=0, call=call, happened=happened, by=by, result=result)
+        outcome = await self._run("resolve", task_id, call, happened, journal.encode(entry))
+        return ResolveOutcome(outcome)
+
+    async def cancel(self, task_id: str) -> CancelOutcome:
+        """Cancel a waiting or suspended task, or record that a running one is to be cancelled."""
+        return CancelOutcome(await self._run("cancel", task_id))
+
+    async def forget_ended(self) -> int:
+        """Remove some of the tasks whose results have expired; returns how many.
+
+        Journals of tasks that succeeded or were cancelled go earlier.
+        """
+        config = self._config
+        forgotten = await self._run(
+            "forget", config.journal_ttl_seconds * 1000, config.result_ttl_seconds * 1000, FORGET_AT_ONCE
+        )
+        return int(forgotten)
+
+    async def queue_lengths(self) -> tuple[int, int]:
+        """The numbers of waiting and of running tasks."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for priority in Priority:
+                pipeline.zcard(self.keys.waiting(priority))
+                pipeline.xlen(self.keys.stream(priority))
+            pipeline.zcard(self.keys.leases)
+            pipeline.zcard(self.keys.old_leases)
+            *waiting, running, before = await self._asked(pipeline.execute())
+        return sum(waiting), running + before
+
+    async def figures(self) -> StoreFigures:
+        """What there is now. Tasks whose timer has rung are put back into the queue first."""
+        return StoreFigures.of(json.loads(await self._run("status")))
+
+    async def oldest_waiting_ms(self) -> int | None:
+        """For how long the oldest waiting task has waited; None when none waits."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.time()
+            for priority in Priority:
+                pipeline.zrange(self.keys.waiting(priority), 0, 0, withscores=True)
+                pipeline.xrange(self.keys.stream(priority), count=1)
+            (seconds, microseconds), *heads = await self._asked(pipeline.execute())
+        in_lines, in_streams = heads[::2], heads[1::2]
+        since = [
+            *(int(first[0][1]) for first in in_lines if first),
+            *(int(first[0][0].split("-")[0]) for first in in_streams if first),
+        ]
+        now = int(seconds) * 1000 + int(microseconds) // 1000
+        return max(0, now - min(since)) if since else None
+
+    async def windows(self, minutes: Sequence[int]) -> list[dict[str, int]]:
+        """The counts of what ended in each of these minutes since the epoch."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for minute in minutes:
+                pipeline.hgetall(self.keys.window(minute))
+            found = await self._asked(pipeline.execute())
+        return [{name: int(value) for name, value in window.items()} for window in found]
+
+    async def facts(self) -> RedisFacts:
+        """What Redis says of itself; all is unknown where it refuses to."""
+        try:
+            info = await self._asked(self._client.info(*SECTIONS))
+        except redis.exceptions.NoPermissionError:
+            info = {}
+        return RedisFacts.of(info, self._config.max_stored_mib)
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailableError` unless Redis answers."""
+        await self._asked(self._client.ping())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        keys = [self.keys.leases]
+        return await self._asked(
+            self._scripts[script](keys=keys, args=[self.keys.prefix, *map(script_text, arguments)])
+        )
+
+    async def _run_confirmed(self, script: str, *arguments: Any) -> Any:
+        keys, values = [self.keys.leases], [self.keys.prefix, *map(script_text, arguments)]
+
+        async def write(one: Redis) -> Any:
+            return await self._scripts[script](keys=keys, args=values, client=one)
+
+        return await self._asked(self._replicas.confirmed(write))
+
+    @staticmethod
+    async def _asked(answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await answer
+        except (redis.exceptions.RedisError, OSError) as problem:
+            unavailable = as_unavailable(problem)
+            if unavailable is None:
+                raise
+            raise unavailable from problem
+
+
+def _shown(text: str) -> Entry:
+    """An entry for callers. One that this version cannot read is none of theirs."""
+    try:
+        return journal.decode(text)
+    except BrokenEntryError:
+        return Other(at=0)

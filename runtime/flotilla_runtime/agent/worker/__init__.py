@@ -1,0 +1,1 @@
+"""The process that takes tasks, runs them and makes their calls."""

@@ -1,0 +1,71 @@
+"""Loads what a worker runs: the built-in agent, or the entrypoint of the fleet's image.
+
+Python code is imported once, when the worker starts. Code that is missing is an error that names the field
+and the fix; the worker then ends with these words and EXIT_PERMANENT.
+"""
+
+import inspect
+from typing import Final
+
+from jsonschema.exceptions import SchemaError
+
+from flotilla_runtime.agent.builtin.loop import built_in
+from flotilla_runtime.agent.models import ToolDeclaration
+from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
+from flotilla_runtime.agent.tools.python_tool import python_function
+from flotilla_runtime.agent.tools.references import ProgramError, referred
+from flotilla_runtime.agent.tools.values import Tool, schema_check
+from flotilla_runtime.contract import ToolConfig, WorkerConfig
+
+ENTRYPOINT: Final = "spec.agent.entrypoint"
+
+
+def load_program(config: WorkerConfig, context_of: ContextOf = stated_context) -> Program:
+    """The program for this configuration; raises ProgramError."""
+    main = built_in if config.entrypoint is None else entrypoint(config.entrypoint)
+    tools = {tool.name: load_tool(place, tool) for place, tool in enumerate(config.tools)}
+    return Program(main=main, config=config, tools=tools, context_of=context_of)
+
+
+def load_tool(place: int, config: ToolConfig) -> Tool:
+    """A tool with what its arguments must be; raises ProgramError."""
+    field = f"spec.tools[{place}]"
+    reconcile = config.reconcile.python if config.reconcile is not None else None
+    asked = None if reconcile is None else referred(f"{field}.reconcile.python", reconcile)
+    if config.python is not None:
+        function = python_function(f"{field}.python", config.python)
+        declaration = ToolDeclaration(
+            name=config.name,
+            description=config.description or function.description,
+            parameters=function.schema,
+        )
+        return Tool(
+            config=config,
+            declaration=declaration,
+            problem_of=function.problem_of,
+            function=function,
+            reconcile=asked,
+        )
+    declaration = ToolDeclaration(
+        name=config.name,
+        description=config.description,
+        parameters=config.parameters or {"type": "object", "properties": {}},
+    )
+    try:
+        problem_of = schema_check(declaration.parameters)
+    except SchemaError as problem:
+        message = f"no JSON Schema: {problem.json_path}: {problem.message}"
+        raise ProgramError(f"{field}.parameters", message) from problem
+    return Tool(config=config, declaration=declaration, problem_of=problem_of, reconcile=asked)
+
+
+def entrypoint(reference: str) -> AgentMain:
+    """The agent that a fleet's image brings."""
+    found = referred(ENTRYPOINT, reference)
+    if not inspect.iscoroutinefunction(found):
+        raise ProgramError(ENTRYPOINT, f"{reference} is no coroutine: write `async def agent(ctx, task)`")
+    try:
+        inspect.signature(found).bind(None, None)
+    except TypeError as problem:
+        raise ProgramError(ENTRYPOINT, f"{reference} does not take (ctx, task): {problem}") from problem
+    return found  # type: ignore[no-any-return]

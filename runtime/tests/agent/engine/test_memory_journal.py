@@ -1,0 +1,211 @@
+"""The store in memory, which the engine's tests use, answers each write as the real store does."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from agent_support.memory import MemoryStore
+from flotilla_runtime.agent.errors import LeaseLostError
+from flotilla_runtime.agent.journal import (
+    CallKind,
+    CallOutcome,
+    Done,
+    EndReason,
+    Entry,
+    Intended,
+    TaskStatus,
+    WaitKind,
+)
+from flotilla_runtime.agent.protocols import Finish, Waits
+from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, child_id
+from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
+
+pytestmark = pytest.mark.services
+
+PARENT = "01jd0000000000000000000001"
+LIMITS = TaskLimits(max_steps=4, max_tokens=1000, max_cost_usd=1, max_depth=1, max_fan_out=2)
+FAR = 4_000_000_000_000  # in the year 2096
+DONE = Finish(status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"a": 1}, busy_ms={}, calls={})
+
+
+class Both:
+    """One of the two stores, with the same questions."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+
+    async def submit(self) -> None:
+        if isinstance(self.store, MemoryStore):
+            self.store.submit(PARENT, "go", LIMITS)
+        else:
+            await self.store.submit(NewTask(id=PARENT, input="go", caller="ann", limits=LIMITS))
+
+    async def claim(self, task_id: str) -> tuple[Claim, LoadedTask]:
+        if isinstance(self.store, MemoryStore):
+            return self.store.claim(task_id)
+        claims = await self.store.claim("w", 1)
+        assert [claim.id for claim in claims] == [task_id]
+        task = await self.store.load(task_id)
+        assert task is not None
+        return claims[0], task
+
+    async def entries(self, task_id: str) -> list[Entry]:
+        if isinstance(self.store, MemoryStore):
+            return self.store.tasks[task_id].entries
+        task = await self.store.load(task_id)
+        assert task is not None
+        return list(task.entries)
+
+
+@pytest.fixture
+async def real(redis_server: Any) -> AsyncIterator[Both]:
+    config = QueueConfig(
+        fleet="default/support", url=redis_server.url, password_path=redis_server.password_path
+    )
+    store = TaskStore(connect(config), config)
+    yield Both(store)
+    await store.close()
+
+
+def intent(call: str, tokens: int = 0, steps: int = 0, **fields: Any) -> Intended:
+    kind = CallKind.MODEL if tokens else CallKind.TOOL
+    return Intended(
+        **{
+            "at": 1,
+            "call": call,
+            "kind": kind,
+            "target": "m",
+            "reserved_tokens": tokens,
+            "reserved_steps": steps,
+            "effect": Effect.PURE,
+            **fields,
+        }
+    )
+
+
+def done(call: str, tokens: int = 0, **fields: Any) -> Done:
+    return Done(at=2, call=call, outcome=CallOutcome.SUCCEEDED, took_ms=1, output_tokens=tokens, **fields)
+
+
+def spawn(call: str, parent: str = PARENT) -> Intended:
+    return Intended(at=1, call=call, kind=CallKind.SPAWN, target="", child=child_id(parent, call))
+
+
+def told(written: Any) -> dict[str, Any]:
+    """What a write answers, but for the figures of a refusal's text."""
+    budget = written.budget
+    return {
+        "length": written.length,
+        "cancel": written.cancel_requested,
+        "refused": [
+            (one.call, str(one.limit), one.most, one.committed, one.wanted, one.may_change)
+            for one in written.refused
+        ],
+        "used": budget and (budget.used.steps, budget.used.tokens, budget.used.nano_usd),
+        "reserved": budget and (budget.reserved.steps, budget.reserved.tokens, budget.reserved.nano_usd),
+    }
+
+
+async def reserving(both: Both) -> list[Any]:
+    """Reservations, refusals that may change and such that may not, a lost try, and results."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    write = both.store.append
+    at = 2
+    answers = []
+    for entries in (
+        [intent("a", 300, 1), intent("b", 300, 1)],
+        [intent("c", 500, 1)],
+        [done("a", 100, nano_usd=50)],
+        [intent("c", 500, 1)],
+        [done("nobody", 5)],
+        [intent("b", 350, 1)],
+        [done("b", 10), done("c", 20), intent("d", 0, 0)],
+        [intent("e", 1, 1)],
+        [intent("f", 1, 1)],
+        [done("e", 1)],
+    ):
+        written = await write(claim, at, entries)
+        at = written.length
+        answers.append(told(written))
+    await both.store.finish(claim, DONE)
+    return answers
+
+
+async def spawning(both: Both) -> list[Any]:
+    """Children that are spawned, end, and are too many or too deep."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    answers: list[Any] = []
+    at = 2
+    for call in ("x", "y", "z"):
+        written = await both.store.spawn(claim, at, spawn(call), f"do {call}")
+        at = written.length
+        answers.append(told(written))
+    names = [child_id(PARENT, call) for call in ("x", "y")]
+    answers.append(await both.store.children(names))
+    waits = Waits(kind=WaitKind.CHILDREN, call="x", until=FAR, children=tuple(names))
+    answers.append(await both.store.suspend(claim, at, waits))
+    child, task = await both.claim(names[0])
+    answers.append((task.record.input, task.record.limits.max_tokens))
+    deeper = spawn("w", names[0])
+    answers.append(told(await both.store.spawn(child, 2, deeper, "deeper")))
+    await both.store.append(child, 2, [intent("a", 100, 1)])
+    await both.store.append(child, 3, [done("a", 40)])
+    await both.store.finish(child, DONE)
+    answers.append(await both.store.children(names))
+    return answers
+
+
+async def refusing(both: Both) -> list[Any]:
+    """Writes of those who no longer hold the task, or think wrongly how far the journal is."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    await both.store.append(claim, 2, [intent("a")])
+    past = Waits(kind=WaitKind.TIMER, call="s", until=1)
+    answers: list[Any] = [await both.store.suspend(claim, 3, past)]
+    stale = Claim(id=PARENT, token=claim.token - 1)
+    asking = (
+        lambda: both.store.append(stale, 3, [done("a")]),
+        lambda: both.store.append(claim, 7, [done("a")]),
+        lambda: both.store.suspend(stale, 3, past),
+        lambda: both.store.spawn(stale, 3, spawn("x"), "x"),
+        lambda: both.store.finish(stale, DONE),
+        lambda: both.store.release(stale, "w"),
+    )
+    answers += [await _raised(ask) for ask in asking]
+    await both.store.release(claim, "w")
+    answers.append(await _raised(lambda: both.store.append(claim, 4, [done("a")])))
+    again, task = await both.claim(PARENT)
+    answers.append(task.record.attempts)
+    await both.store.finish(again, DONE)
+    answers.append(await _raised(lambda: both.store.append(again, 6, [done("a")])))
+    return answers
+
+
+async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
+    try:
+        await ask()
+    except LeaseLostError:
+        return "LeaseLostError"
+    return "nothing"
+
+
+@pytest.mark.parametrize("conversation", [reserving, spawning, refusing])
+async def test_both_stores_answer_alike(
+    conversation: Callable[[Both], Awaitable[list[Any]]], real: Both
+) -> None:
+    memory = Both(MemoryStore())
+    memory.store.now_ms = time.time_ns() // 1_000_000
+    expected = await conversation(real)
+    answers = await conversation(memory)
+    assert answers == expected
+    shown = [
+        [(type(entry).__name__, getattr(entry, "call", "")) for entry in await both.entries(PARENT)]
+        for both in (memory, real)
+    ]
+    assert shown[0] == shown[1]
