@@ -30,7 +30,7 @@ from flotilla_runtime.agent.models import (
 )
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.programs import ContextOf, stated_context
-from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session
+from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, SearchRequest, Session
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
@@ -114,7 +114,8 @@ class Caller:
             return await self._made(call, session)
         except Exception as problem:
             log.exception("call_broke", call=call.id, kind=call.kind, target=call.target)
-            return Reply(outcome=CallOutcome.FAILED, problem=_shown(f"{type(problem).__name__}: {problem}"))
+            said = _shown(f"{type(problem).__name__}: {problem}")
+            return Reply(outcome=CallOutcome.FAILED, problem=said, certainty=Certainty.UNKNOWN)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
