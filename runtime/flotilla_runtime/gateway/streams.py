@@ -27,8 +27,8 @@ class Streams:
             raise ProblemError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "streams-full",
-                f"you have {self._most} event streams open at this gateway, the most that one caller may have; "
-                "close some of them, or read tasks with GET /v1/tasks/ID",
+                f"you have {self._most} event streams open at this gateway, the most that one caller may "
+                "have; close some of them, or read tasks with GET /v1/tasks/ID",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         self._open[caller] += 1
