@@ -52,7 +52,7 @@ def about(entry: Entry) -> dict[str, Any]:
     """What the script must know of an entry, so that it need not read it."""
     match entry:
         case Intended():
-            return {
+            reserves = {
                 "intends": entry.call,
                 "kind": entry.kind,
                 "target": entry.target,
@@ -60,14 +60,19 @@ def about(entry: Entry) -> dict[str, Any]:
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,
             }
+            if entry.spent_tokens is None:
+                return reserves
+            return {**reserves, "spent": _use(entry.spent_tokens, entry.spent_nano_usd)}
         case Done():
-            tokens = entry.input_tokens + entry.output_tokens
             return {
                 "does": entry.call,
-                "tokens": tokens,
-                "nano": UNKNOWN if entry.nano_usd is None else entry.nano_usd,
+                **_use(entry.input_tokens + entry.output_tokens, entry.nano_usd),
             }
     return {}
+
+
+def _use(tokens: int, nano_usd: int | None) -> dict[str, int]:
+    return {"tokens": tokens, "nano": UNKNOWN if nano_usd is None else nano_usd}
 
 
 def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
