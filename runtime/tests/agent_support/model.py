@@ -234,7 +234,7 @@ class Store:
             task.open[call] = 0
         before, task.lost = task.company, (task.company, task.strict, alone)
         task.strict = task.strict or (before is not None and suspects == 1)
-        task.company = max(1, (everybody if before is None else suspects) // 4)
+        task.company = everybody if before is None else max(1, suspects // 4)
         task.attempts += alone
         task.state = State.WAITING
         self.apart.append(task.id)

@@ -172,9 +172,10 @@ local function company_of(worker)
   return tonumber(all), tonumber(suspects)
 end
 
--- A lease has ended. If the worker is lost, any of its tasks may have killed it: they run on in company of at most a
--- quarter as many suspects. The only suspect of a worker that had other tasks too is alone from then on. Only a task
--- that was alone loses an attempt. So does one whose run alone has stopped.
+-- A lease has ended. If the worker is lost, any of its tasks may have killed it. Most workers are killed by something
+-- else, so the tasks only become suspects, and all go on at once. From the second loss on, suspects run in company of at
+-- most a quarter as many. The only suspect of a worker that had other tasks too is alone from then on. Only a task that
+-- was alone loses an attempt. So does one whose run alone has stopped.
 local function lose(id, alone_for_sure, max_attempts)
   local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts', 'strict')
   local worker, company = held[1], held[2]
@@ -189,11 +190,11 @@ local function lose(id, alone_for_sure, max_attempts)
     return end_task(id, {status = 'Failed', reason = 'Infrastructure', message = message, shown = {}, busy = {},
       calls = {}})
   end
-  local of = company and suspects or all
+  local together = company and math.max(1, math.floor(suspects / COMPANY_SHARE)) or all
   redis.call('HINCRBY', task_key(id), 'attempts', alone and 1 or 0)
   if company and suspects == 1 then redis.call('HSET', task_key(id), 'strict', '1') end
   redis.call('HSET', task_key(id), 'lost', table.concat({company or '', held[4] or '0', alone and '1' or '0'}, ' '),
-    'company', text(math.max(1, math.floor(of / COMPANY_SHARE))))
+    'company', text(together))
   move(id, 'Waiting')
   join_line(apart_key, id)
 end
