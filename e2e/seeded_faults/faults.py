@@ -364,7 +364,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="leases that end one after another make each task look alone",
-        path=f"{RUNTIME}/agent/store/scripts/states.lua",
+        path=f"{RUNTIME}/agent/store/scripts/sweep.lua",
         sound="    elseif not lives or ended + lease_ms <= now then",
         broken="    else",
         tests=(f"{RUNTIME_TESTS}/agent/store/test_store_company.py",),

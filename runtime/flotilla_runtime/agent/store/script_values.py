@@ -13,7 +13,10 @@ from flotilla_runtime.agent.tasks import Claim, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+PARTS: Final = ("prelude", "figures", "queue", "budgets", "states", "losses")
+PARTS_OF: Final = {  # besides those that all share
+    "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
+}
 SCRIPTS: Final = (
     "submit",
     "claim",
@@ -33,9 +36,10 @@ SCRIPTS: Final = (
 
 
 def script_source(name: str) -> str:
-    """A script, with the parts in front that all share."""
+    """A script, with its parts in front."""
     folder = files("flotilla_runtime.agent.store") / "scripts"
-    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS, name))
+    parts = (*PARTS, *PARTS_OF.get(name, ()), name)
+    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 
 def script_text(argument: Any) -> str:

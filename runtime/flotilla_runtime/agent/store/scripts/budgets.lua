@@ -188,25 +188,3 @@ local function count_calls(id, counted)
     if is_under_way(hold, token) then counted(id, hold.target) end
   end
 end
-
--- A task of version 0.1.0 has its budget in its journal and in its limits only.
-local function adopt(id)
-  local task = task_key(id)
-  redis.call('HSET', task, 'revision', '', 'status', 'Adopted')
-  local budget, step = budget_of(id), {}
-  for _, written in ipairs(redis.call('LRANGE', journal_key(id), 0, -1)) do
-    local entry = cjson.decode(written)
-    if entry.type == 'Intended' then
-      local steps = step[entry.step] and 0 or 1
-      step[entry.step] = true
-      reserve(budget, entry.call, {Steps = steps, Tokens = entry.reserved_tokens or 0, Nano = 0, kind = entry.kind,
-        target = entry.target})
-    elseif entry.type == 'Done' then
-      settle_result(budget, entry.call, (entry.input_tokens or 0) + (entry.output_tokens or 0), -1)
-    end
-  end
-  save_budget(budget)
-  count_calls(id, ended_calling)
-  local limits = cjson.decode(redis.call('HGET', task, 'limits'))
-  redis.call('HSET', task, 'mostSteps', text(limits.max_steps), 'mostTokens', text(limits.max_tokens))
-end
