@@ -7,7 +7,6 @@ local granted = {}
 local function grant(id)
   local task = task_key(id)
   if redis.call('EXISTS', task) == 0 then return end
-  if not redis.call('HGET', task, 'revision') then adopt(id) end
   local token = text(redis.call('HINCRBY', task, 'token', asked.step))
   local held = redis.call('HMGET', task, 'attempts', 'resumedAt')
   local attempt = math.max(1, tonumber(held[1]))

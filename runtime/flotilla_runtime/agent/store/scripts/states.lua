@@ -5,7 +5,7 @@ local function move(id, status)
   local held = redis.call('HMGET', task_key(id), 'status', 'revision', 'caller')
   local before, revision, caller = held[1], held[2], held[3]
   redis.call('HSET', task_key(id), 'status', status)
-  if not revision then return end -- a task of version 0.1.0 is counted from its first claim on
+  if not revision then return end -- a task of version 0.1.0 is counted from its adoption on
   if LIVE[before] then count(counts_key, before .. ':' .. revision, -1) end
   if LIVE[status] then count(counts_key, status .. ':' .. revision, 1) end
   if before == 'Waiting' then count(places_key, caller, -1) end
