@@ -23,9 +23,16 @@ local function take_queue(room)
   end
 end
 
+local function lost_or_newer(revision)
+  local known = redis.call('ZRANGEBYSCORE', newer_key(revision), '-inf', text(asked.format), 'LIMIT', 0, AT_ONCE)
+  return redis.call('ZRANGE', apart_key(revision), 0, AT_ONCE - 1), known
+end
+
 local function take_all(room)
   for _, revision in ipairs(asked.revisions) do
-    if take_apart(revision, room) then return end
+    for _, ids in ipairs({lost_or_newer(revision)}) do
+      if take_apart(ids, room) then return end
+    end
     if #granted < room then take_first(revision, room) end
   end
   take_streams(room)

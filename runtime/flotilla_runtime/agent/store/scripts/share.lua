@@ -2,9 +2,13 @@
 local TAKES_FOR_MS = 3000
 local PASSED_ON_EVERY_MS = 200
 
--- The tasks that wait for a worker of these revisions. Those that an earlier version put into the queue are not in the
+-- The tasks that wait for a worker of these revisions and this format. Those that an earlier version put into the queue are not in the
 -- counts.
 local function waiting_for_me()
+  local newer = 0
+  for _, own in ipairs(asked.revisions) do
+    newer = newer + redis.call('ZCOUNT', newer_key(own), '(' .. text(asked.format), '+inf')
+  end
   local counted, mine = 0, 0
   local flat = redis.call('HGETALL', counts_key)
   for place = 1, #flat, 2 do
@@ -14,7 +18,7 @@ local function waiting_for_me()
       if own == revision then mine = mine + tonumber(flat[place + 1]) end
     end
   end
-  return mine + math.max(0, waiting() - counted)
+  return mine - newer + math.max(0, waiting() - counted)
 end
 
 -- What this worker takes of what waits: so much that all workers that take such tasks have the same. A call that woke

@@ -21,11 +21,10 @@ end
 -- A suspect that is to be the only one goes to a worker without tasks, and after a while to any. If it is lost there
 -- too, it must be alone.
 local function may_join(id)
-  local held = redis.call('HMGET', task_key(id), 'company', 'needs', 'needsUntil', 'strict')
-  if held[2] and tonumber(held[2]) > asked.format and now < tonumber(held[3]) then return false end
+  local held = redis.call('HMGET', task_key(id), 'company', 'strict')
   local allowed = tonumber(held[1] or nil)
   if not allowed then return true end
-  if allowed == 1 and held_now() > 0 and (held[4] or waited_ms(id) < PATIENCE * asked.lease_ms) then return false end
+  if allowed == 1 and held_now() > 0 and (held[2] or waited_ms(id) < PATIENCE * asked.lease_ms) then return false end
   local together = math.min(most or allowed, allowed)
   if suspects + 1 > together then return false end
   most, suspects = together, suspects + 1
@@ -47,8 +46,9 @@ end
 -- A suspect that is the only one, and the only task of this worker, stays so until it has got further.
 local function is_alone() return most == 1 and held_now() == 1 end
 
-local function take_apart(revision, room)
-  for _, id in ipairs(redis.call('ZRANGE', apart_key(revision), 0, AT_ONCE - 1)) do
+-- Of these tasks, those that may be on this worker. Returns whether it takes nothing else.
+local function take_apart(ids, room)
+  for _, id in ipairs(ids) do
     if #granted >= room then return false end
     if may_join(id) then
       leave_queue(id)
