@@ -360,11 +360,21 @@ FAULTS: Final = (
         path=f"{RUNTIME}/agent/store/scripts/budgets.lua",
         sound="  settle(budget, hold, {Steps = 0, Tokens = hold.Tokens, Nano = hold.Nano})",
         broken="  settle(budget, hold, {Steps = 0, Tokens = 0, Nano = 0})",
-        tests=(f"{RUNTIME_TESTS}/agent/store/test_store_budgets.py", f"{RUNTIME_TESTS}/agent/store/test_store_model.py"),
+        tests=(
+            f"{RUNTIME_TESTS}/agent/store/test_store_budgets.py",
+            f"{RUNTIME_TESTS}/agent/store/test_store_model.py",
+        ),
+    ),
+    Fault(
+        name="what the tries of a call spent before it went on is not counted",
+        path=f"{RUNTIME}/agent/store/scripts/budgets.lua",
+        sound="  settle(budget, hold, use_of(budget, hold, 0, spent.tokens, spent.nano))\n",
+        broken="  settle(budget, hold, {Steps = 0, Tokens = 0, Nano = 0})\n",
+        tests=(f"{RUNTIME_TESTS}/agent/store/test_store_budgets.py",),
     ),
     Fault(
         name="leases that end one after another make each task look alone",
-        path=f"{RUNTIME}/agent/store/scripts/states.lua",
+        path=f"{RUNTIME}/agent/store/scripts/sweep.lua",
         sound="    elseif not lives or ended + lease_ms <= now then",
         broken="    else",
         tests=(f"{RUNTIME_TESTS}/agent/store/test_store_company.py",),

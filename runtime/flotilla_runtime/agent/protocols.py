@@ -4,9 +4,14 @@ The store implements `TaskJournal` with one script for each write; tests stop it
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
 """
 
+<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+=======
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+>>>>>>> claims
 from typing import Any, Protocol
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
@@ -104,11 +109,25 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the tries of a call have used of what it reserved; `nano_usd` is None where a price is unknown.
+
+    `waits_until` is how long it can wait for more, by the event loop's clock.
+    """
+
+    tokens: int
+    nano_usd: int | None
+    waits_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call to be made.
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
-    is the idempotency key: the same for every try of this call, and of no other.
+    is the idempotency key: the same for every try of this call, and of no other. `more` reserves anew for a
+    call whose tries have spent what it reserved: it gives the call, cut to what is left, or None if the
+    limits leave no room. What was spent is then settled, and is no part of the reply.
     """
 
     id: str
@@ -117,6 +136,7 @@ class Call:
     request: Any
     key: str
     effect: Effect = Effect.PURE
+    more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +158,7 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How a call ended, what it gave, and what it used, failed tries included.
+    """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
     With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
     worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
