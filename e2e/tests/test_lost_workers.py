@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from demo.environment import FLEET, Environment
-from demo.questions import QUESTIONS
 from tests.support.applied import Site
 from tests.support.fleet_tasks import (
+    SHORTEST,
     ended_calls,
     found,
     gateway_of,
@@ -28,14 +28,13 @@ pytestmark = [
 ]
 
 TASKS = 20
-SHORT = QUESTIONS[1]  # the one with the shortest answer
 
 
 @pytest.mark.once
 def test_twenty_tasks_are_answered_though_their_workers_are_deleted(demo: Environment) -> None:
     site = Site(demo.kubectl)
     with gateway_of(demo.kubectl, FLEET, demo.token()) as client:
-        tasks = [submitted(client, SHORT.text) for _ in range(TASKS)]
+        tasks = [submitted(client, SHORTEST) for _ in range(TASKS)]
         lost = delete_one_at_work(site, client, tasks, "--grace-period=0", "--force")
         delete_one_at_work(site, client, tasks)
         site.until(lambda: all(succeeded(client, task) for task in tasks), "AgentFleet", FLEET, "all answers")

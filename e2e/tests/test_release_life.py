@@ -11,11 +11,10 @@ import pytest
 
 from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
 from demo.kubectl import Kubectl
-from demo.questions import QUESTIONS
 from local_cluster import images
 from local_cluster.api_client import Manifest
 from tests.support.applied import Site
-from tests.support.fleet_tasks import found, gateway_of, submitted, succeeded
+from tests.support.fleet_tasks import SHORTEST, found, gateway_of, submitted, succeeded
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ends_release, pytest.mark.timeout(900, func_only=True)]
@@ -73,7 +72,7 @@ def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
 
 def begun(client: httpx.Client) -> list[str]:
     """Tasks at which the fleet's one worker is at work."""
-    tasks = [submitted(client, QUESTIONS[0].text) for _ in range(TASKS)]
+    tasks = [submitted(client, SHORTEST) for _ in range(TASKS)]
     eventually(lambda: found(client, tasks[-1])["status"] != "Waiting", what="a worker")
     return tasks
 

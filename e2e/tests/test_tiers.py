@@ -69,6 +69,7 @@ def test_every_test_is_in_exactly_one_step_of_one_tier(needs: str, rare: str, al
 def test_marks_that_choose_the_files_of_a_step_stand_in_the_files_of_their_tests() -> None:
     chosen_by = {step.files_with for tier in TIERS for step in tier.steps} - {""}
     assert chosen_by == set(NEEDS)
+    assert all(step.marks.startswith(step.files_with) for tier in TIERS for step in tier.steps)
     for folder in ("operator", "runtime", "cli", "e2e", "benchmarks"):
         for path in (CHECKOUT / folder).rglob("*.py"):
             if not path.name.startswith("test_"):
