@@ -8,8 +8,6 @@ Broken input and the chart's life are tested beside each kind and in test_chart*
 import base64
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +39,8 @@ def gateway(demo: Environment) -> Iterator[httpx.Client]:
 
 
 def test_at_least_two_of_three_answers_name_the_right_page(demo: Environment) -> None:
-    """All three at once: other tests use the machine too, and the model answers them in one batch."""
-    demo.token()  # makes the account that all three use
-    with ThreadPoolExecutor() as callers:
-        asked = list(callers.map(lambda question: list(demo.ask([question])), QUESTIONS))
     right = 0
-    for question, answer in chain.from_iterable(asked):
+    for question, answer in demo.ask(QUESTIONS):
         assert answer.text.strip()
         right += any(Path(document).name in question.right_pages for document in answer.documents)
     assert right >= 2
