@@ -481,6 +481,23 @@ FAULTS: Final = (
         ),
     ),
     Fault(
+        name="what strangers make is kept whole",
+        path=f"{OPERATOR}/cluster/stripped.py",
+        sound="kept = PARTS.get(resource, _nothing)",
+        broken="kept = PARTS.get(resource, dict)",
+        tests=(
+            f"{OPERATOR_TESTS}/controllers/test_operator_process.py"
+            "::test_the_memory_does_not_depend_on_what_strangers_make",
+        ),
+    ),
+    Fault(
+        name="a tier leaves files of its own unread",
+        path="e2e/tiers/tiers.py",
+        sound='files_with="apiserver"',
+        broken='files_with="services"',
+        tests=("e2e/tests/test_tiers.py",),
+    ),
+    Fault(
         name="an object goes before its children",
         path=f"{OPERATOR}/objects/owners.py",
         sound='"blockOwnerDeletion": True',

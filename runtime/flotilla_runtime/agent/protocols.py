@@ -4,14 +4,9 @@ The store implements `TaskJournal` with one script for each write; tests stop it
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
 """
 
-<<<<<<< HEAD
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-=======
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
->>>>>>> claims
+from enum import StrEnum
 from typing import Any, Protocol
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal

@@ -34,11 +34,7 @@ from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
-<<<<<<< HEAD
 from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
-=======
-from flotilla_runtime.agent.protocols import Calls, Reply, Session, TaskJournal
->>>>>>> claims
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
 
@@ -155,41 +151,31 @@ class Engine:
             call = await self._reserving.begin(asked, wanted, past)
             started = self.now_ms()
             reply = await self._calls.make(call, self._session)
-            entries = await self._outcome(call, intent, reply, self.now_ms() - started)
+            entries = await self._outcome(call, reply, self.now_ms() - started)
         except asyncio.CancelledError:
             self._reserving.give_up(wanted.id)
             raise
-<<<<<<< HEAD
-        del self._begun[wanted.id]
+        intent = self._reserving.end(wanted.id)
         await self._write(*entries)
         self._count(intent, entries[-1])
         return entries[-1]
 
-    async def _outcome(
-        self, call: Call, intent: Intended, reply: Reply, took_ms: int
-    ) -> tuple[Done] | tuple[Resolved, Done]:
+    async def _outcome(self, call: Call, reply: Reply, took_ms: int) -> tuple[Done] | tuple[Resolved, Done]:
         """What a reply means for the journal; the result is last."""
         if reply.certainty is Certainty.NOT_BEGUN:
             return await self._by_another_worker(call)
         if reply.certainty is Certainty.UNKNOWN and call.effect is Effect.UNSAFE:
-            return await self._effects.of_reply(call, intent, reply, took_ms)
+            return await self._effects.of_reply(call, self._reserving.newest(call.id), reply, took_ms)
         return (done_of(call.id, self.now_ms(), reply, took_ms),)
 
     async def _by_another_worker(self, call: Call) -> Never:
         """Hand the task over, once its other calls have ended: this worker could not begin the call."""
-        del self._begun[call.id]
+        self._reserving.end(call.id)
         if call.effect is Effect.UNSAFE:
             await self._effects.not_begun(call)
         self.pace.leave()
         await self.pace.may_begin()
         await never()
-=======
-        done = done_of(wanted.id, self.now_ms(), reply, self.now_ms() - started)
-        intent = self._reserving.end(wanted.id)
-        await self._write(done)
-        self._count(intent, done)
-        return done
->>>>>>> claims
 
     async def _noted(
         self, wanted: Wanted, draw: Callable[[], Any] | None, outcome: CallOutcome, problem: str | None

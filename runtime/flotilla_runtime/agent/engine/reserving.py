@@ -73,6 +73,10 @@ class Reserving:
         await self._pace.not_barred()
         return replace(reserved, more=partial(self._more, wanted))
 
+    def newest(self, call: str) -> Intended:
+        """The newest intent of a call under way."""
+        return self._begun[call]
+
     def end(self, call: str) -> Intended:
         """The newest intent of a call that has ended."""
         self._renewals.pop(call, None)

@@ -31,11 +31,15 @@ from flotilla_runtime.agent.models import (
 )
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.programs import ContextOf, stated_context
-<<<<<<< HEAD
-from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, SearchRequest, Session
-=======
-from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session, Spent
->>>>>>> claims
+from flotilla_runtime.agent.protocols import (
+    Call,
+    Certainty,
+    Reconciled,
+    Reply,
+    SearchRequest,
+    Session,
+    Spent,
+)
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
