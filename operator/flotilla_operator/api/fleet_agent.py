@@ -203,8 +203,8 @@ class OpenApiOperation(ApiModel):
     """An operation of an OpenAPI document."""
 
     url: HttpUrl
-    """URL of the document."""
-    operation_id: ShortText
+    """URL of the document: version 3, as JSON. Workers read it, when they start and every minute."""
+    operation_id: Annotated[str, Field(min_length=1, max_length=256)]
     """Identifier of the operation in the document."""
 
 
@@ -220,11 +220,32 @@ class HttpCall(ApiModel):
     """Secret whose entries are sent as headers, for example `Authorization`. Absent: none."""
 
 
-class HttpTool(HttpCall):
+class HttpTool(ApiModel):
     """A tool that is called over HTTP."""
 
-    openapi: Annotated[OpenApiOperation | None, NotYet("set description and parameters instead")] = None
-    """Operation of an OpenAPI document that says what the tool takes."""
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="has(self.url) || has(self.openapi)",
+                message="spec.tools[].http needs url, or openapi, whose document names the server; set one",
+            )
+        )
+    )
+
+    url: HttpUrl | None = None
+    """URL that is called. It must not lead to a link-local address; no redirect is followed. With `openapi`:
+    URL of the server, to which the path of the operation is added. Absent: the server that the document of
+    `openapi` names, which must be the document's own host."""
+    method: HttpMethod = HttpMethod.POST
+    """Method of the call. POST, PUT, PATCH: the arguments are sent as JSON. GET, DELETE: as the query. With
+    `openapi` it has no effect."""
+    headers_secret_ref: SecretRef | None = None
+    """Secret whose entries are sent as headers, for example `Authorization`. They go to the host that is
+    called, also with the request for the document if it is on the same host. Absent: none."""
+    openapi: OpenApiOperation | None = None
+    """Operation of an OpenAPI document that says what the tool takes: an object with the parameters of path,
+    query and header by their names, and the JSON that is sent as `body`. Absent: `description` and
+    `parameters` say it."""
 
 
 class McpServerTool(ApiModel):
@@ -296,6 +317,11 @@ class Tool(ApiModel):
                 "its own; remove it",
             ),
             Rule(
+                rule="!has(self.http) || !has(self.http.openapi) || !has(self.parameters)",
+                message="spec.tools[].parameters must not be set beside http.openapi, because the document "
+                "brings its own; remove it",
+            ),
+            Rule(
                 rule="!has(self.reconcile) || self.effect == 'Unsafe'",
                 message="spec.tools[].reconcile is for tools with effect Unsafe only; remove it, or set "
                 "effect Unsafe",
@@ -306,10 +332,11 @@ class Tool(ApiModel):
     name: PartName
     """Name of the tool for the agent."""
     description: Description | None = None
-    """What the tool does, for the model. Absent: what a Python function says of itself, else nothing."""
+    """What the tool does, for the model. Absent: what a Python function or an OpenAPI document says of it,
+    else nothing."""
     parameters: JsonSchemaOfArguments | None = None
     """JSON Schema of the arguments, for example `{type: object, properties: {city: {type: string}}}`. A
-    Python function brings its own. Absent: the tool takes no arguments."""
+    Python function and an OpenAPI document bring their own. Absent: the tool takes no arguments."""
     http: HttpTool | None = None
     """Calls the tool over HTTP. Exactly one of `http` and `python` is required."""
     mcp: Annotated[McpTool | None, NotYet("use http or python")] = None

@@ -110,6 +110,15 @@ TOOLS: list[dict[str, Any]] = [
         "effect": "Unsafe",
         "reconcile": {"python": "shop.tools:was_refunded"},
     },
+    {
+        "name": "rooms",
+        "http": {
+            "url": "https://rooms.example/v2",
+            "openapi": {"url": "https://docs.example/openapi.json", "operationId": "listRooms"},
+            "headersSecretRef": {"name": "rooms"},
+        },
+        "effect": "Pure",
+    },
 ]
 
 

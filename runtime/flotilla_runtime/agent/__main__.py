@@ -19,11 +19,13 @@ from starlette.routing import Route
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
-from flotilla_runtime.agent.worker.loading import load_program
+from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
@@ -58,14 +60,17 @@ async def work(config: WorkerConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with http_client(config) as client:
         contexts = ContextLengths(client, environment=os.environ, monotonic_seconds=time.monotonic)
+        http = HttpTools()
         try:
-            program = load_program(config, contexts.of)
+            catalogue = load_tools(config.tools, http)
+            program = load_program(config, contexts.of, catalogue)
         except ProgramError as problem:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
         store = TaskStore(connect(config.queue), config.queue)
-        tools = ToolRunner(program.tools)
+        tools = ToolRunner(catalogue, http)
+        watch = ToolWatch(catalogue, store.tool_reports)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
@@ -76,7 +81,10 @@ async def work(config: WorkerConfig) -> None:
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
+            watching = asyncio.create_task(watch.run())
+            await watch.looked(stopping)
             await worker.run(stopping)
+            watching.cancel()
             log.info("worker_stopped", worker=worker.name)
         await tools.close()
         await store.close()

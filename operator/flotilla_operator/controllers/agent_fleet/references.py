@@ -286,12 +286,12 @@ class References:
         """Look up the secrets with the headers of tools; each may be sent to its tool's URL alone."""
         missing = self._found.missing_tools
         for called in called_urls(self._spec):
-            if (ref := called.call.headers_secret_ref) is None:
+            if (ref := called.headers) is None:
                 continue
             field_path = f"{called.field}.headersSecretRef"
             secret = await self._secret(field_path, ref.name, missing)
             if secret is not None:
-                self._may_be_sent(field_path, secret, called.call.url, missing)
+                self._may_be_sent(field_path, secret, called.url, missing)
 
     async def _redis(self) -> None:
         redis, missing = self._spec.queue.redis, self._found.missing_queue

@@ -224,7 +224,7 @@ def _worker_pod(
 ) -> objects.PodParts:
     volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
-    called = (called.call.url for called in called_urls(spec))
+    called = (called.url for called in called_urls(spec))
     environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
     header_files, header_mounts = header_volumes(spec)
     if wiring.index_keys:

@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.api.fleet_agent import HttpCall, Reconcile, Tool
+from flotilla_operator.api.fleet_agent import HttpCall, HttpTool, Reconcile, Tool
+from flotilla_operator.api.parts import SecretRef
 from flotilla_operator.objects.resources import Manifest
 from flotilla_runtime import contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalledUrl:
-    """A URL that a tool calls. `field` names it in messages; `volume` and `directory` are of its headers."""
+    """A URL that a tool calls, and the secret with its headers, whose `volume` is mounted at `directory`.
+
+    `field` names it in messages.
+    """
 
     field: str
-    call: HttpCall
+    url: str
+    headers: SecretRef | None
     volume: str
     directory: str
 
@@ -28,12 +33,17 @@ def called_urls(spec: AgentFleetSpec) -> Iterator[CalledUrl]:
         field, volume = f"spec.tools[{tool.name}]", f"flotilla-tool-{position}"
         if tool.http is not None:
             yield CalledUrl(
-                field=f"{field}.http", call=tool.http, volume=volume, directory=_headers(tool.name)
+                field=f"{field}.http",
+                url=_server(tool.http),
+                headers=tool.http.headers_secret_ref,
+                volume=volume,
+                directory=_headers(tool.name),
             )
         if tool.reconcile is not None and tool.reconcile.http is not None:
             yield CalledUrl(
                 field=f"{field}.reconcile.http",
-                call=tool.reconcile.http,
+                url=tool.reconcile.http.url,
+                headers=tool.reconcile.http.headers_secret_ref,
                 volume=f"{volume}-reconcile",
                 directory=_headers(tool.name, of_reconcile=True),
             )
@@ -49,8 +59,8 @@ def header_volumes(spec: AgentFleetSpec) -> tuple[list[Manifest], list[Manifest]
     volumes: list[Manifest] = []
     mounts: list[Manifest] = []
     for called in called_urls(spec):
-        if (ref := called.call.headers_secret_ref) is not None:
-            volumes.append({"name": called.volume, "secret": {"secretName": ref.name}})
+        if called.headers is not None:
+            volumes.append({"name": called.volume, "secret": {"secretName": called.headers.name}})
             mounts.append({"name": called.volume, "mountPath": called.directory, "readOnly": True})
     return volumes, mounts
 
@@ -60,12 +70,44 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         name=tool.name,
         description=tool.description or "",
         parameters=tool.parameters,
-        http=None if tool.http is None else _endpoint(tool.http, _headers(tool.name)),
+        http=_http(tool),
+        openapi=_openapi(tool),
         python=tool.python,
         effect=contract.Effect(tool.effect),
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
         timeout_seconds=tool.timeout_seconds,
         max_result_kib=tool.max_result_kib,
+    )
+
+
+def _server(http: HttpTool) -> str:
+    """The URL that decides where headers may be sent: a document may name no host but its own."""
+    if http.url is not None:
+        return http.url
+    assert http.openapi is not None
+    return http.openapi.url
+
+
+def _http(tool: Tool) -> contract.HttpEndpoint | None:
+    http = tool.http
+    if http is None or http.url is None or http.openapi is not None:
+        return None
+    return contract.HttpEndpoint(
+        url=http.url,
+        method=contract.HttpMethod(http.method),
+        headers_directory=None if http.headers_secret_ref is None else _headers(tool.name),
+    )
+
+
+def _openapi(tool: Tool) -> contract.OpenApiOperation | None:
+    http = tool.http
+    if http is None or http.openapi is None:
+        return None
+    return contract.OpenApiOperation(
+        document_url=http.openapi.url,
+        operation_id=http.openapi.operation_id,
+        url=http.url,
+        headers_directory=None if http.headers_secret_ref is None else _headers(tool.name),
     )
 
 

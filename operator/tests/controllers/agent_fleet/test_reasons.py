@@ -51,6 +51,8 @@ A_TOOL: dict[str, Any] = {
     "http": {"url": "https://weather.example", "headersSecretRef": {"name": "weather"}},
 }
 WITH_A_TOOL: dict[str, Any] = {"tools": [A_TOOL]}
+OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
+WITH_AN_OPERATION = agent_fleet(tools=[{"name": name, "http": {"openapi": OPERATION}} for name in ("a", "b")])
 ASKED_ELSEWHERE = {
     "name": "weather",
     "http": {"url": "https://weather.example"},
@@ -239,6 +241,15 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {"tools": [{**A_TOOL, "http": {"openapi": OPERATION, "headersSecretRef": {"name": "others"}}}]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list docs.example:443",
+            True,
+            id="the headers of another tool, for the host of a document",
+        ),
+        pytest.param(
+            (served_model(),),
             {"tools": [ASKED_ELSEWHERE]},
             TOOLS,
             Reason.SECRET_FOR_ELSEWHERE,
@@ -329,6 +340,17 @@ def a_worker_runs(stage: Stage) -> None:
 def a_gateway_cannot_use_its_certificate(stage: Stage) -> None:
     stage.everything_runs()
     stage.report(IDLE.model_copy(update={"certificate_problem": "the key is of another certificate"}))
+
+
+def a_tool_is(stage: Stage, *reports: tuple[str, str, str]) -> None:
+    """Workers say this of tools: their names, what the trouble is, and their words."""
+    stage.everything_runs()
+    told = [contract.ToolReport(tool=tool, trouble=trouble, message=says) for tool, trouble, says in reports]
+    stage.report(IDLE.model_copy(update={"tools": tuple(told)}))
+
+
+def workers_report(*reports: tuple[str, str, str]) -> Callable[[Stage], None]:
+    return lambda stage: a_tool_is(stage, *reports)
 
 
 def no_gateway_reaches_redis(stage: Stage) -> None:
@@ -518,6 +540,48 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             "True",
             Reason.TOOLS_AVAILABLE,
             id="a tool that needs no secret",
+        ),
+        pytest.param(
+            workers_report(("a", contract.ToolTrouble.NO_ANSWER, "no answer")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_UNREACHABLE,
+            id="a document does not answer",
+        ),
+        pytest.param(
+            workers_report(
+                ("a", contract.ToolTrouble.NO_ANSWER, "x"), ("b", contract.ToolTrouble.MISSING, "y")
+            ),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_MISSING,
+            id="an operation is not there, and another document does not answer",
+        ),
+        pytest.param(
+            workers_report(("a", contract.ToolTrouble.UNUSABLE, "x")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_UNUSABLE,
+            id="a document that is none",
+        ),
+        pytest.param(
+            workers_report(("a", "OfALaterRelease", "x")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_UNUSABLE,
+            id="what only a later release knows",
+        ),
+        pytest.param(
+            workers_report(("gone", contract.ToolTrouble.MISSING, "x")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "True",
+            Reason.TOOLS_AVAILABLE,
+            id="a tool that the spec no longer names",
         ),
         pytest.param(nothing, ON_ALL, PROGRESSING, "True", Reason.SETTLED, id="one revision"),
         pytest.param(

@@ -21,6 +21,7 @@ from flotilla_runtime.agent.protocols import Reply
 from flotilla_runtime.agent.retries import TOOL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.addresses import ForbiddenAddressError, check_host, checked_socket
 from flotilla_runtime.agent.tools.header_files import HeaderError, read_headers
+from flotilla_runtime.agent.tools.operations import OperationRequest
 from flotilla_runtime.agent.tools.results import KIB
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect, HttpEndpoint, HttpMethod
@@ -34,7 +35,7 @@ PERHAPS: Final = "; it is not known whether it happened"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One call of a tool."""
+    """One call of a tool. `operation` is a request that is not made of the arguments by the method alone."""
 
     endpoint: HttpEndpoint
     arguments: Mapping[str, Any]
@@ -42,6 +43,7 @@ class HttpCall:
     effect: Effect
     timeout_seconds: float
     max_result_kib: int
+    operation: OperationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class HttpTools:
         return replace(answer.reply, tries=failures)
 
     async def _one(self, call: HttpCall) -> _Answer:
-        url = URL(call.endpoint.url)
+        url = URL(call.endpoint.url, encoded=call.operation is not None)
         try:
             headers: dict[str, str] = {}
             if call.endpoint.headers_directory is not None:
@@ -107,18 +109,17 @@ class HttpTools:
             return _Answer(reply=_failed(message), may_pass=call.effect is not Effect.UNSAFE)
 
     def _asked(self, call: HttpCall, url: URL, headers: Mapping[str, str]) -> Any:
-        method = call.endpoint.method
-        sent: dict[str, Any] = {}
-        if method in AS_QUERY:
-            sent["params"] = [pair for name, value in call.arguments.items() for pair in _query(name, value)]
-        else:
-            sent["json"] = dict(call.arguments)
         return self._connections().request(
-            str(method),
+            str(call.endpoint.method),
             url,
-            headers={**headers, IDEMPOTENCY_KEY: call.key, "Accept-Encoding": "identity"},
+            headers={
+                **(call.operation.headers if call.operation is not None else {}),
+                **headers,
+                IDEMPOTENCY_KEY: call.key,
+                "Accept-Encoding": "identity",
+            },
             allow_redirects=False,
-            **sent,
+            **_content(call),
         )
 
     def _connections(self) -> aiohttp.ClientSession:
@@ -169,6 +170,16 @@ def _value(response: aiohttp.ClientResponse, body: bytes, text: str) -> Reply:
         return Reply(outcome=CallOutcome.SUCCEEDED, value=read_json(body))
     except ValueError as problem:
         return _failed(f"the answer is called JSON and is none: {shown(str(problem))}")
+
+
+def _content(call: HttpCall) -> dict[str, Any]:
+    """The arguments, as a query or as JSON."""
+    if (operation := call.operation) is not None:
+        query = {"params": operation.query} if operation.query else {}
+        return {**query, "json": operation.body} if operation.has_body else query
+    if call.endpoint.method in AS_QUERY:
+        return {"params": [pair for name, value in call.arguments.items() for pair in _query(name, value)]}
+    return {"json": dict(call.arguments)}
 
 
 def _query(name: str, value: Any) -> list[tuple[str, str]]:

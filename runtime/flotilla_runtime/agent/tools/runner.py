@@ -10,6 +10,7 @@ from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.models.values import shown
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply
 from flotilla_runtime.agent.tools.http_tool import PERHAPS, HttpCall, HttpTools
+from flotilla_runtime.agent.tools.openapi_tool import call_operation
 from flotilla_runtime.agent.tools.python_tool import Functions, FunctionTimeoutError, PythonFunction
 from flotilla_runtime.agent.tools.results import KIB, document_of
 from flotilla_runtime.agent.tools.values import Tool
@@ -42,9 +43,12 @@ class ToolRunner:
             return await self._over_http(tool.config, tool.config.http, call, call.request)
         if tool.function is not None:
             return await self._in_python(tool.config, tool.function, call)
-        return Reply(
-            outcome=CallOutcome.INVALID, problem=f"the tool {call.target} has neither http nor python"
-        )
+        problem = tool.problem_of(call.request)  # by what the server declares now, not when the run began
+        if problem is not None:
+            return Reply(outcome=CallOutcome.INVALID, problem=problem)
+        if tool.operation is not None:
+            return await call_operation(self._http, tool, tool.operation, call)
+        return Reply(outcome=CallOutcome.INVALID, problem=f"this release cannot call the tool {call.target}")
 
     async def reconcile(self, call: Call) -> Reconciled | None:
         """What the tool's `reconcile` knows of the call with this key; None if nobody knows."""

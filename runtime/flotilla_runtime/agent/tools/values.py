@@ -10,6 +10,7 @@ from referencing import Registry
 
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.models.values import shown
+from flotilla_runtime.agent.tools.operations import Operation
 from flotilla_runtime.agent.tools.python_tool import PythonFunction
 from flotilla_runtime.contract import ToolConfig
 
@@ -18,13 +19,17 @@ from flotilla_runtime.contract import ToolConfig
 class Tool:
     """A tool: its configuration, what the model is told, and what is wrong with arguments.
 
-    `function` is that of a tool in Python, `reconcile` a function that knows whether a call happened.
+    `function` is that of a tool in Python, `operation` that of an OpenAPI document, `server_tool` the name of
+    a tool at its MCP server, and `statement` that of a tool in SQL. `reconcile` is a function that knows
+    whether a call happened.
     """
 
     config: ToolConfig
     declaration: ToolDeclaration
     problem_of: Callable[[Mapping[str, Any]], str | None]
     function: PythonFunction | None = None
+    operation: Operation | None = None
+    server_tool: str | None = None
     reconcile: Callable[..., Any] | None = None
 
 

@@ -5,13 +5,18 @@ and the fix; the worker then ends with these words and EXIT_PERMANENT.
 """
 
 import inspect
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from jsonschema.exceptions import SchemaError
 
 from flotilla_runtime.agent.builtin.loop import built_in
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
+from flotilla_runtime.agent.tools.catalogue import Catalogue, Declaring
+from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
+from flotilla_runtime.agent.tools.http_tool import HttpTools
+from flotilla_runtime.agent.tools.openapi_tool import OpenApiTool
 from flotilla_runtime.agent.tools.python_tool import python_function
 from flotilla_runtime.agent.tools.references import ProgramError, referred
 from flotilla_runtime.agent.tools.values import Tool, schema_check
@@ -20,18 +25,34 @@ from flotilla_runtime.contract import ToolConfig, WorkerConfig
 ENTRYPOINT: Final = "spec.agent.entrypoint"
 
 
-def load_program(config: WorkerConfig, context_of: ContextOf = stated_context) -> Program:
+def load_program(
+    config: WorkerConfig,
+    context_of: ContextOf = stated_context,
+    tools: Mapping[str, Tool] | None = None,
+) -> Program:
     """The program for this configuration; raises ProgramError."""
     main = built_in if config.entrypoint is None else entrypoint(config.entrypoint)
-    tools = {tool.name: load_tool(place, tool) for place, tool in enumerate(config.tools)}
-    return Program(main=main, config=config, tools=tools, context_of=context_of)
+    loaded = load_tools(config.tools, HttpTools()) if tools is None else tools
+    return Program(main=main, config=config, tools=loaded, context_of=context_of)
+
+
+def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
+    """The tools, of which servers may declare some; raises ProgramError."""
+    fixed: dict[str, Tool] = {}
+    declaring: list[Declaring] = []
+    for place, config in enumerate(configs):
+        if config.openapi is not None:
+            asked = _reconcile(f"spec.tools[{place}]", config)
+            declaring.append(OpenApiTool(config, config.openapi, http, asked))
+        else:
+            fixed[config.name] = load_tool(place, config)
+    return Catalogue(fixed, declaring)
 
 
 def load_tool(place: int, config: ToolConfig) -> Tool:
-    """A tool with what its arguments must be; raises ProgramError."""
+    """A tool that the configuration declares, with what its arguments must be; raises ProgramError."""
     field = f"spec.tools[{place}]"
-    reconcile = config.reconcile.python if config.reconcile is not None else None
-    asked = None if reconcile is None else referred(f"{field}.reconcile.python", reconcile)
+    asked = _reconcile(field, config)
     if config.python is not None:
         function = python_function(f"{field}.python", config.python)
         declaration = ToolDeclaration(
@@ -49,7 +70,7 @@ def load_tool(place: int, config: ToolConfig) -> Tool:
     declaration = ToolDeclaration(
         name=config.name,
         description=config.description,
-        parameters=config.parameters or {"type": "object", "properties": {}},
+        parameters=config.parameters or NO_ARGUMENTS,
     )
     try:
         problem_of = schema_check(declaration.parameters)
@@ -57,6 +78,12 @@ def load_tool(place: int, config: ToolConfig) -> Tool:
         message = f"no JSON Schema: {problem.json_path}: {problem.message}"
         raise ProgramError(f"{field}.parameters", message) from problem
     return Tool(config=config, declaration=declaration, problem_of=problem_of, reconcile=asked)
+
+
+def _reconcile(field: str, config: ToolConfig) -> Callable[..., Any] | None:
+    """The function that knows whether a call of the tool happened."""
+    reconcile = config.reconcile.python if config.reconcile is not None else None
+    return None if reconcile is None else referred(f"{field}.reconcile.python", reconcile)
 
 
 def entrypoint(reference: str) -> AgentMain:
