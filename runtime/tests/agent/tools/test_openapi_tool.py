@@ -11,6 +11,7 @@ from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agent.retries import RetryPolicy
 from flotilla_runtime.agent.tools import openapi_tool
+from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.catalogue import AGAIN_AFTER_SECONDS, LOOK_EVERY_SECONDS, Catalogue
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.runner import ToolRunner
@@ -39,7 +40,7 @@ class Tools:
     """The tools of a worker with this configuration."""
 
     def __init__(self, *configs: ToolConfig) -> None:
-        http = HttpTools(retries=QUICK)
+        http = HttpTools(retries=QUICK, addresses=AddressCheck(allow_loopback=True))
         self.catalogue = load_tools(configs, http)
         self.runner = ToolRunner(self.catalogue, http)
 
