@@ -12,7 +12,6 @@ from flotilla_operator.api.parts import (
     ObjectRef,
     PartName,
     SecretRef,
-    ShortText,
     UrlSecretRef,
 )
 
@@ -251,7 +250,7 @@ class HttpTool(ApiModel):
 class McpServerTool(ApiModel):
     """One tool of a Model Context Protocol (MCP) server."""
 
-    name: ShortText
+    name: Annotated[str, Field(min_length=1, max_length=256)]
     """Name of the tool at the server."""
     effect: ToolEffect | None = None
     """Whether a call may be repeated: Pure, Idempotent or Unsafe. Absent: `effect` of the entry of
@@ -262,7 +261,8 @@ class McpTool(ApiModel):
     """The tools of a Model Context Protocol (MCP) server."""
 
     url: HttpUrl
-    """URL of the server."""
+    """URL of the server, which speaks streamable HTTP. It must not lead to a link-local address; no redirect
+    is followed."""
     tools: Annotated[tuple[McpServerTool, ...], MapList("name"), Field(max_length=64)] = ()
     """Tools of the server that the agent may call. Empty: all."""
     headers_secret_ref: SecretRef | None = None
@@ -322,6 +322,11 @@ class Tool(ApiModel):
                 "brings its own; remove it",
             ),
             Rule(
+                rule="!has(self.mcp) || !has(self.parameters)",
+                message="spec.tools[].parameters must not be set beside mcp, because the server brings them; "
+                "remove it",
+            ),
+            Rule(
                 rule="!has(self.reconcile) || self.effect == 'Unsafe'",
                 message="spec.tools[].reconcile is for tools with effect Unsafe only; remove it, or set "
                 "effect Unsafe",
@@ -332,25 +337,27 @@ class Tool(ApiModel):
     name: PartName
     """Name of the tool for the agent."""
     description: Description | None = None
-    """What the tool does, for the model. Absent: what a Python function or an OpenAPI document says of it,
-    else nothing."""
+    """What the tool does, for the model. With `mcp` it stands before what the server says of each tool.
+    Absent: what a Python function, an OpenAPI document or an MCP server says, else nothing."""
     parameters: JsonSchemaOfArguments | None = None
     """JSON Schema of the arguments, for example `{type: object, properties: {city: {type: string}}}`. A
-    Python function and an OpenAPI document bring their own. Absent: the tool takes no arguments."""
+    Python function, an OpenAPI document and an MCP server bring their own. Absent: the tool takes no
+    arguments."""
     http: HttpTool | None = None
-    """Calls the tool over HTTP. Exactly one of `http` and `python` is required."""
-    mcp: Annotated[McpTool | None, NotYet("use http or python")] = None
-    """Calls the tools of a Model Context Protocol (MCP) server."""
+    """Calls the tool over HTTP. Exactly one of `http`, `mcp` and `python` is required."""
+    mcp: McpTool | None = None
+    """Calls the tools of a Model Context Protocol (MCP) server. The agent knows each as NAME_TOOL, with the
+    name of this entry. Exactly one of `http`, `mcp` and `python` is required."""
     python: PythonReference | None = None
     """Calls a Python function from `spec.image`, named as `module:function`. A plain function runs in a
-    thread. Exactly one of `http` and `python` is required."""
+    thread. Exactly one of `http`, `mcp` and `python` is required."""
     sql: Annotated[SqlTool | None, NotYet("use http or python")] = None
     """Queries a PostgreSQL database."""
     effect: ToolEffect = ToolEffect.UNSAFE
     """Whether a call may be repeated after its worker was lost. Pure: yes. Idempotent: yes, with the same
-    key, which an HTTP tool gets as the header `Idempotency-Key` and a function as the argument
-    `idempotency_key`, if it takes one. Unsafe: no; the task waits until `reconcile` or a person says whether
-    the call happened."""
+    key, which an HTTP tool gets as the header `Idempotency-Key`, a function as the argument
+    `idempotency_key`, if it takes one, and an MCP tool as `flotilla.dev/idempotency-key` in `_meta`. Unsafe:
+    no; the task waits until `reconcile` or a person says whether the call happened."""
     reconcile: Reconcile | None = None
     """Who is asked whether an Unsafe call happened. Absent: a person resolves the call."""
     approval: Annotated[Approval | None, NotYet()] = None

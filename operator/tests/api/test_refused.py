@@ -793,6 +793,20 @@ AGENT_FLEETS = [
     row(
         FLEET,
         "spec__tools",
+        [{"name": "git", "mcp": {"url": "https://mcp.example"}, "parameters": {"type": "object"}}],
+        "spec.tools[].parameters must not be set beside mcp",
+        "arguments that the server knows better",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "git", "mcp": {"url": "stdio:///bin/git"}}],
+        "spec.tools[0].mcp.url",
+        "a server that is a program",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
         [{**HTTP_TOOL, "http": {"openapi": OPERATION}, "parameters": {"type": "object"}}],
         "spec.tools[].parameters must not be set beside http.openapi",
         "arguments that the document knows better",
@@ -856,7 +870,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.models[].rateLimit": "openai",
         "spec.models[].overflowTo": "Routine",
-        "spec.tools[].mcp": {"url": "https://mcp.example"},
         "spec.tools[].sql": {"urlSecretRef": {"name": "db"}, "query": "select 1"},
         "spec.tools[].approval": "Never",
         "spec.tools[].rateLimit": "openai",

@@ -119,6 +119,15 @@ TOOLS: list[dict[str, Any]] = [
         },
         "effect": "Pure",
     },
+    {
+        "name": "git",
+        "description": "The repositories of the shop.",
+        "mcp": {
+            "url": "https://mcp.example/mcp",
+            "tools": [{"name": "search", "effect": "Pure"}, {"name": "merge"}],
+            "headersSecretRef": {"name": "git"},
+        },
+    },
 ]
 
 

@@ -90,6 +90,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             await worker.run(stopping)
             watching.cancel()
             log.info("worker_stopped", worker=worker.name)
+        await catalogue.close()
         await tools.close()
         await store.close()
 

@@ -39,6 +39,14 @@ def called_urls(spec: AgentFleetSpec) -> Iterator[CalledUrl]:
                 volume=volume,
                 directory=_headers(tool.name),
             )
+        if tool.mcp is not None:
+            yield CalledUrl(
+                field=f"{field}.mcp",
+                url=tool.mcp.url,
+                headers=tool.mcp.headers_secret_ref,
+                volume=volume,
+                directory=_headers(tool.name),
+            )
         if tool.reconcile is not None and tool.reconcile.http is not None:
             yield CalledUrl(
                 field=f"{field}.reconcile.http",
@@ -72,6 +80,7 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         parameters=tool.parameters,
         http=_http(tool),
         openapi=_openapi(tool),
+        mcp=_mcp(tool),
         python=tool.python,
         effect=contract.Effect(tool.effect),
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
@@ -108,6 +117,22 @@ def _openapi(tool: Tool) -> contract.OpenApiOperation | None:
         operation_id=http.openapi.operation_id,
         url=http.url,
         headers_directory=None if http.headers_secret_ref is None else _headers(tool.name),
+    )
+
+
+def _mcp(tool: Tool) -> contract.McpServer | None:
+    mcp = tool.mcp
+    if mcp is None:
+        return None
+    return contract.McpServer(
+        url=mcp.url,
+        headers_directory=None if mcp.headers_secret_ref is None else _headers(tool.name),
+        tools=tuple(
+            contract.McpToolChoice(
+                name=one.name, effect=None if one.effect is None else contract.Effect(one.effect)
+            )
+            for one in mcp.tools
+        ),
     )
 
 

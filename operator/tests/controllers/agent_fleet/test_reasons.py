@@ -52,6 +52,7 @@ A_TOOL: dict[str, Any] = {
 }
 WITH_A_TOOL: dict[str, Any] = {"tools": [A_TOOL]}
 OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
+A_SERVER = {"url": "https://mcp.example/mcp"}
 WITH_AN_OPERATION = agent_fleet(tools=[{"name": name, "http": {"openapi": OPERATION}} for name in ("a", "b")])
 ASKED_ELSEWHERE = {
     "name": "weather",
@@ -247,6 +248,15 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             "does not list docs.example:443",
             True,
             id="the headers of another tool, for the host of a document",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [{"name": "git", "mcp": {**A_SERVER, "headersSecretRef": {"name": "others"}}}]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "spec.tools[git].mcp.headersSecretRef",
+            True,
+            id="the headers of another tool, for an MCP server",
         ),
         pytest.param(
             (served_model(),),

@@ -1,6 +1,6 @@
 """A tool that an OpenAPI document declares: the document is read, and its operation called, over HTTP."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from yarl import URL
@@ -9,7 +9,8 @@ from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.models.json_text import read_json
 from flotilla_runtime.agent.protocols import Call, Reply
-from flotilla_runtime.agent.tools.declarations import DeclarationError, declared_check
+from flotilla_runtime.agent.tools.catalogue import Looked
+from flotilla_runtime.agent.tools.declarations import DeclarationError, declared_check, unavailable
 from flotilla_runtime.agent.tools.http_tool import HttpCall, HttpTools
 from flotilla_runtime.agent.tools.openapi import origin_of, read_operation
 from flotilla_runtime.agent.tools.operations import ArgumentError, Operation, request_of
@@ -42,7 +43,7 @@ class OpenApiTool:
         self._http: Final = http
         self._reconcile: Final = reconcile
 
-    async def look(self) -> list[Tool]:
+    async def look(self) -> Looked:
         """The tool as the document has it now. Raises DeclarationError."""
         asked = self._asked
         operation = read_operation(
@@ -63,7 +64,14 @@ class OpenApiTool:
             operation=operation,
             reconcile=self._reconcile,
         )
-        return [tool]
+        return Looked(tools=[tool])
+
+    def placeholders(self, problem: str) -> Sequence[Tool]:
+        """The tool, with words that say why it cannot be called."""
+        return [unavailable(self.config, problem)]
+
+    async def close(self) -> None:
+        """Its connections are those of all tools over HTTP."""
 
     async def _document(self) -> Any:
         """The document. The headers of the tool are sent only to the host at which it is called."""

@@ -46,8 +46,8 @@ class ToolRunner:
         """Close all connections."""
         await self._http.close()
 
-    async def make(self, call: Call) -> Reply:
-        """Call a tool; failures are replies."""
+    async def make(self, call: Call, task: str = "") -> Reply:
+        """Call a tool for a task; failures are replies."""
         tool = self._tools.get(call.target)
         if tool is None:
             return Reply(outcome=CallOutcome.INVALID, problem=f"there is no tool {call.target}")
@@ -60,6 +60,8 @@ class ToolRunner:
             return Reply(outcome=CallOutcome.INVALID, problem=problem)
         if tool.operation is not None:
             return await call_operation(self._http, tool, tool.operation, call)
+        if tool.make is not None:
+            return await tool.make(call, task)
         return Reply(outcome=CallOutcome.INVALID, problem=f"this release cannot call the tool {call.target}")
 
     async def reconcile(self, call: Call) -> Reconciled | None:
@@ -69,6 +71,8 @@ class ToolRunner:
         if tool is None or asked is None:
             return None
         about = {"key": call.key, "arguments": dict(call.request)}
+        if tool.config.mcp is not None:  # one entry of the spec stands for several tools
+            about["tool"] = call.target
         if asked.http is not None:
             pure = Call(id=call.id, kind=call.kind, target=call.target, request=about, key=call.key)
             reply = await self._over_http(tool.config, asked.http, pure, about)

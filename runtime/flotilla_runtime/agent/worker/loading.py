@@ -16,6 +16,7 @@ from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, state
 from flotilla_runtime.agent.tools.catalogue import Catalogue, Declaring
 from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
 from flotilla_runtime.agent.tools.http_tool import HttpTools
+from flotilla_runtime.agent.tools.mcp_tool import McpTools
 from flotilla_runtime.agent.tools.openapi_tool import OpenApiTool
 from flotilla_runtime.agent.tools.python_tool import python_function
 from flotilla_runtime.agent.tools.references import ProgramError, referred
@@ -44,6 +45,9 @@ def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
         if config.openapi is not None:
             asked = _reconcile(f"spec.tools[{place}]", config)
             declaring.append(OpenApiTool(config, config.openapi, http, asked))
+        elif config.mcp is not None:
+            asked = _reconcile(f"spec.tools[{place}]", config)
+            declaring.append(McpTools(config, config.mcp, http.connections, asked))
         else:
             fixed[config.name] = load_tool(place, config)
     return Catalogue(fixed, declaring)

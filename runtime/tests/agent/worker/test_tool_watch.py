@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.tools.catalogue import Catalogue
+from flotilla_runtime.agent.tools.catalogue import Catalogue, Looked
 from flotilla_runtime.agent.tools.declarations import DeclarationError, unavailable
 from flotilla_runtime.agent.tools.values import Tool
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
@@ -25,13 +25,19 @@ class Declared:
         self.says = list(says)
         self.hangs = hangs
 
-    async def look(self) -> Sequence[Tool]:
+    async def look(self) -> Looked:
         if self.hangs:
             await asyncio.Event().wait()
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         if said is not None:
             raise said
-        return [unavailable(CONFIG, "a tool")]
+        return Looked(tools=[unavailable(CONFIG, "a tool")])
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def placeholders(self, problem: str) -> Sequence[Tool]:
+        return [unavailable(CONFIG, problem)]
 
 
 class Reports:
