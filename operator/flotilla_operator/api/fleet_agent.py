@@ -273,11 +273,14 @@ class SqlTool(ApiModel):
     """A query of a PostgreSQL database."""
 
     url_secret_ref: UrlSecretRef
-    """Secret with the URL of the database."""
+    """Secret with the URL of the database: `postgresql://user:password@host:5432/name`, perhaps with
+    `?sslmode=verify-full&sslrootcert=system`. Workers read it for each call."""
     query: Annotated[str, Field(min_length=1, max_length=16_384)]
-    """The statement, with its arguments as `:name`. It runs in a read-only transaction."""
+    """The statement: a `select`, `values` or `with` that gives rows, with its arguments as `:name`. Each of
+    them is a property of `parameters`; one that is not given is null. It runs in a read-only transaction that
+    is rolled back."""
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """How many rows a result may have."""
+    """How many rows a result may have. Where there are more, the agent gets the first ones and is told so."""
 
 
 class Reconcile(ApiModel):
@@ -344,15 +347,15 @@ class Tool(ApiModel):
     Python function, an OpenAPI document and an MCP server bring their own. Absent: the tool takes no
     arguments."""
     http: HttpTool | None = None
-    """Calls the tool over HTTP. Exactly one of `http`, `mcp` and `python` is required."""
+    """Calls the tool over HTTP. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
     mcp: McpTool | None = None
     """Calls the tools of a Model Context Protocol (MCP) server. The agent knows each as NAME_TOOL, with the
-    name of this entry. Exactly one of `http`, `mcp` and `python` is required."""
+    name of this entry. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
     python: PythonReference | None = None
     """Calls a Python function from `spec.image`, named as `module:function`. A plain function runs in a
-    thread. Exactly one of `http`, `mcp` and `python` is required."""
-    sql: Annotated[SqlTool | None, NotYet("use http or python")] = None
-    """Queries a PostgreSQL database."""
+    thread. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
+    sql: SqlTool | None = None
+    """Queries a PostgreSQL database. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
     effect: ToolEffect = ToolEffect.UNSAFE
     """Whether a call may be repeated after its worker was lost. Pure: yes. Idempotent: yes, with the same
     key, which an HTTP tool gets as the header `Idempotency-Key`, a function as the argument

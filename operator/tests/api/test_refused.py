@@ -800,6 +800,13 @@ AGENT_FLEETS = [
     row(
         FLEET,
         "spec__tools",
+        [{"name": "cities", "sql": {"urlSecretRef": {"name": "db"}, "query": ""}}],
+        "spec.tools[0].sql.query",
+        "a query that is none",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
         [{"name": "git", "mcp": {"url": "stdio:///bin/git"}}],
         "spec.tools[0].mcp.url",
         "a server that is a program",
@@ -870,7 +877,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.models[].rateLimit": "openai",
         "spec.models[].overflowTo": "Routine",
-        "spec.tools[].sql": {"urlSecretRef": {"name": "db"}, "query": "select 1"},
         "spec.tools[].approval": "Never",
         "spec.tools[].rateLimit": "openai",
         "spec.validators": [{"name": "cites"}],

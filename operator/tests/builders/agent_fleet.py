@@ -128,6 +128,16 @@ TOOLS: list[dict[str, Any]] = [
             "headersSecretRef": {"name": "git"},
         },
     },
+    {
+        "name": "stock",
+        "parameters": {"type": "object", "properties": {"article": {"type": "string"}}},
+        "sql": {
+            "urlSecretRef": {"name": "stock", "key": "reader"},
+            "query": "select pieces from stock where article = :article",
+            "maxRows": 10,
+        },
+        "effect": "Pure",
+    },
 ]
 
 

@@ -6,6 +6,7 @@ from a ConfigMap and described by a pydantic model such as `GatewayConfig`. It h
 names of the environment variables or files that hold them.
 """
 
+from flotilla_runtime.contract.database_url import DatabaseUrl, read_database_url
 from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
 from flotilla_runtime.contract.fleet import (
     ADOPTED_FILE,
@@ -244,6 +245,7 @@ __all__ = [
     "BuildStep",
     "ChunkingConfig",
     "CollectionConfig",
+    "DatabaseUrl",
     "DeadLetter",
     "DocumentCounts",
     "Effect",
@@ -295,6 +297,7 @@ __all__ = [
     "WorkerConfig",
     "caller_entry",
     "percentile",
+    "read_database_url",
     "router_urls",
     "url_host",
 ]

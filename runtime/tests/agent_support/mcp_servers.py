@@ -21,7 +21,7 @@ class ToolServer:
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
         self.fault: str | None = None
-        self.paid: list[str | None] = []  # the keys of the payments that happened
+        self.paid: list[str] = []  # the keys of the payments that happened
         self.requests: list[tuple[str, dict[str, str]]] = []  # the method of each message, and the headers
         self.url = ""
         self.mcp = self._made()
@@ -41,7 +41,7 @@ class ToolServer:
         @server.tool(description="Pays.", structured_output=False)
         def pay(euro: int, ctx: Context[Any, Any]) -> str:
             meta = ctx.request_context.meta or {}
-            self.paid.append(meta.get("flotilla.dev/idempotency-key"))
+            self.paid.append(str(meta.get("flotilla.dev/idempotency-key")))
             return f"paid {euro}"
 
         @server.tool(structured_output=False)

@@ -1,6 +1,6 @@
-"""The tools of a fleet as its workers read them: their configuration, and the secrets with their headers.
+"""The tools of a fleet as its workers read them: their configuration, and their secrets.
 
-Headers are mounted as files and never stand in a variable. A new value is read without a restart.
+Headers and URLs of databases are mounted as files and never stand in a variable. A new value is read without a restart.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from flotilla_operator.api.fleet_agent import HttpCall, HttpTool, Reconcile, Too
 from flotilla_operator.api.parts import SecretRef
 from flotilla_operator.objects.resources import Manifest
 from flotilla_runtime import contract
+
+DATABASE_FILE = "url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +64,20 @@ def tool_configs(spec: AgentFleetSpec) -> tuple[contract.ToolConfig, ...]:
     return tuple(_tool(tool) for tool in spec.tools)
 
 
-def header_volumes(spec: AgentFleetSpec) -> tuple[list[Manifest], list[Manifest]]:
-    """The volumes and mounts of the secrets with the tools' headers."""
+def secret_volumes(spec: AgentFleetSpec) -> tuple[list[Manifest], list[Manifest]]:
+    """The volumes and mounts of the secrets with the tools' headers, and with the URLs of their databases."""
     volumes: list[Manifest] = []
     mounts: list[Manifest] = []
     for called in called_urls(spec):
         if called.headers is not None:
             volumes.append({"name": called.volume, "secret": {"secretName": called.headers.name}})
             mounts.append({"name": called.volume, "mountPath": called.directory, "readOnly": True})
+    for position, tool in enumerate(spec.tools):
+        if tool.sql is not None:
+            ref, name = tool.sql.url_secret_ref, f"flotilla-tool-{position}"
+            items = [{"key": ref.key, "path": DATABASE_FILE}]
+            volumes.append({"name": name, "secret": {"secretName": ref.name, "items": items}})
+            mounts.append({"name": name, "mountPath": _database(tool.name), "readOnly": True})
     return volumes, mounts
 
 
@@ -81,6 +89,7 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         http=_http(tool),
         openapi=_openapi(tool),
         mcp=_mcp(tool),
+        sql=_sql(tool),
         python=tool.python,
         effect=contract.Effect(tool.effect),
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
@@ -134,6 +143,18 @@ def _mcp(tool: Tool) -> contract.McpServer | None:
             for one in mcp.tools
         ),
     )
+
+
+def _sql(tool: Tool) -> contract.SqlQuery | None:
+    sql = tool.sql
+    if sql is None:
+        return None
+    path = f"{_database(tool.name)}/{DATABASE_FILE}"
+    return contract.SqlQuery(url_path=path, query=sql.query, max_rows=sql.max_rows)
+
+
+def _database(tool: str) -> str:
+    return f"{contract.TOOLS_DIRECTORY}/{tool}/database"
 
 
 def _reconcile(tool: str, reconcile: Reconcile) -> contract.Reconcile:

@@ -52,6 +52,12 @@ A_TOOL: dict[str, Any] = {
 }
 WITH_A_TOOL: dict[str, Any] = {"tools": [A_TOOL]}
 OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
+
+
+def a_query(secret: str, key: str = "url") -> dict[str, Any]:
+    return {"name": "cities", "sql": {"urlSecretRef": {"name": secret, "key": key}, "query": "select 1"}}
+
+
 A_SERVER = {"url": "https://mcp.example/mcp"}
 WITH_AN_OPERATION = agent_fleet(tools=[{"name": name, "http": {"openapi": OPERATION}} for name in ("a", "b")])
 ASKED_ELSEWHERE = {
@@ -260,6 +266,42 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {"tools": [a_query("absent")]},
+            TOOLS,
+            Reason.SECRET_MISSING,
+            "spec.tools[cities].sql.urlSecretRef: there is no Secret 'absent'",
+            True,
+            id="a database that nothing names",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("database", "reader")]},
+            TOOLS,
+            Reason.SECRET_KEY_MISSING,
+            "has no entry 'reader'",
+            True,
+            id="a database under another entry",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("database")]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list db.example:5432",
+            True,
+            id="a database elsewhere",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("sentinels")]},
+            TOOLS,
+            Reason.TOOL_UNUSABLE,
+            "the entry 'url' of the Secret 'sentinels' cannot be used: it does not begin with postgresql://",
+            True,
+            id="a URL of no database",
+        ),
+        pytest.param(
+            (served_model(),),
             {"tools": [ASKED_ELSEWHERE]},
             TOOLS,
             Reason.SECRET_FOR_ELSEWHERE,
@@ -318,6 +360,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
         empty={"other": "x"},
         others={"apiKey": "x", ANNOTATION: "other.example"},
         sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
+        database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},
         sentinel={"password": "x", ANNOTATION: "a.example"},
     )
     plan = await stage.plan(agent_fleet(**spec))

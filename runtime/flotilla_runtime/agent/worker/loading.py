@@ -6,6 +6,7 @@ and the fix; the worker then ends with these words and EXIT_PERMANENT.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from jsonschema.exceptions import SchemaError
@@ -13,6 +14,7 @@ from jsonschema.exceptions import SchemaError
 from flotilla_runtime.agent.builtin.loop import built_in
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
+from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.catalogue import Catalogue, Declaring
 from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
 from flotilla_runtime.agent.tools.http_tool import HttpTools
@@ -20,8 +22,10 @@ from flotilla_runtime.agent.tools.mcp_tool import McpTools
 from flotilla_runtime.agent.tools.openapi_tool import OpenApiTool
 from flotilla_runtime.agent.tools.python_tool import python_function
 from flotilla_runtime.agent.tools.references import ProgramError, referred
+from flotilla_runtime.agent.tools.sql_text import read_statement
+from flotilla_runtime.agent.tools.sql_tool import SqlTool
 from flotilla_runtime.agent.tools.values import Tool, schema_check
-from flotilla_runtime.contract import ToolConfig, WorkerConfig
+from flotilla_runtime.contract import SqlQuery, ToolConfig, WorkerConfig
 
 ENTRYPOINT: Final = "spec.agent.entrypoint"
 
@@ -48,6 +52,8 @@ def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
         elif config.mcp is not None:
             asked = _reconcile(f"spec.tools[{place}]", config)
             declaring.append(McpTools(config, config.mcp, http.connections, asked))
+        elif config.sql is not None:
+            fixed[config.name] = load_sql(place, config, config.sql, http.connections.addresses)
         else:
             fixed[config.name] = load_tool(place, config)
     return Catalogue(fixed, declaring)
@@ -82,6 +88,21 @@ def load_tool(place: int, config: ToolConfig) -> Tool:
         message = f"no JSON Schema: {problem.json_path}: {problem.message}"
         raise ProgramError(f"{field}.parameters", message) from problem
     return Tool(config=config, declaration=declaration, problem_of=problem_of, reconcile=asked)
+
+
+def load_sql(place: int, config: ToolConfig, asked: SqlQuery, addresses: AddressCheck) -> Tool:
+    """A tool in SQL, whose arguments `parameters` must declare; raises ProgramError."""
+    tool = load_tool(place, config)
+    field = f"spec.tools[{place}].sql.query"
+    try:
+        statement = read_statement(asked.query)
+    except ValueError as problem:
+        raise ProgramError(field, str(problem)) from problem
+    declared = tool.declaration.parameters.get("properties", {})
+    if undeclared := sorted(statement.names - set(declared)):
+        message = f"the argument :{undeclared[0]} is not in parameters.properties; declare it there"
+        raise ProgramError(field, message)
+    return replace(tool, make=SqlTool(config, asked, statement, addresses).make)
 
 
 def _reconcile(field: str, config: ToolConfig) -> Callable[..., Any] | None:
