@@ -1,6 +1,7 @@
 """The tools of a fleet as its workers read them: their configuration, and their secrets.
 
-Headers and URLs of databases are mounted as files and never stand in a variable. A new value is read without a restart.
+Headers and URLs of databases are mounted as files and never stand in a variable. A new value is read without
+a restart.
 """
 
 from collections.abc import Iterator

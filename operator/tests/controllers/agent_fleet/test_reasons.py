@@ -296,7 +296,7 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             {"tools": [a_query("sentinels")]},
             TOOLS,
             Reason.TOOL_UNUSABLE,
-            "the entry 'url' of the Secret 'sentinels' cannot be used: it does not begin with postgresql://",
+            "the entry 'url' of the Secret 'sentinels' cannot be used: it is no URL",
             True,
             id="a URL of no database",
         ),

@@ -1,17 +1,16 @@
-"""A query of a PostgreSQL database: one statement with bound arguments, in a read-only transaction that is rolled back.
+"""A query of a PostgreSQL database: one statement with bound arguments.
 
-Each call has a connection of its own, so no setting of one call is left for the next, and a new password
-needs no restart. The database is told to end a statement that takes too long, and to send no more than is
-kept.
+It runs in a read-only transaction that is rolled back. Each call has a connection of its own, so no
+setting of one call is left for the next, and a new password needs no restart. The database is told to
+end a statement that takes too long, and to send no more than is kept.
 """
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 import structlog
@@ -93,9 +92,11 @@ class SqlTool:
             # Rolled back, because a read-only transaction of PostgreSQL 15 may make large objects.
             async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
                 await cursor.execute(SETTINGS, [f"{max(1, round(self._config.timeout_seconds * 1000))}ms"])
-                stream = cursor.stream(self._statement.text.encode(), {**given, **limits})
-                async with aclosing(stream) as found:
+                found = cursor.stream(self._statement.text.encode(), {**given, **limits})
+                try:
                     return await self._kept(found, most)
+                finally:
+                    await cast("AsyncGenerator[Any, None]", found).aclose()
 
     async def _kept(self, found: AsyncIterator[Any], most_bytes: int) -> Reply:
         """The first rows, as many as may be kept."""
