@@ -39,8 +39,8 @@ HttpUrl = Annotated[
     Rule(
         rule="!self.matches('^[a-z]+://[^/?#]*@')",
         message="a URL must not have a user or a password in it, because everybody who reads the object sees "
-        "them; put them into a Secret and name it in apiKeySecretRef, headersSecretRef or tokenSecretRef beside "
-        "the URL",
+        "them; put them into a Secret and name it in apiKeySecretRef, headersSecretRef or tokenSecretRef "
+        "beside the URL",
     ),
 ]
 ImageReference = Annotated[str, Field(min_length=1, max_length=512)]

@@ -385,6 +385,7 @@ class StoreProblem(StrEnum):
     EVICTS = "Evicts"
     NO_APPEND_ONLY_FILE = "NoAppendOnlyFile"
     TOO_OLD = "TooOld"
+    NO_REPLICA_REQUIRED = "NoReplicaRequired"  # fails over without min-replicas-to-write
     NO_LIMIT = "NoLimit"  # no maxmemory and no maxStoredMiB: works, but nothing stops submissions
 
 
