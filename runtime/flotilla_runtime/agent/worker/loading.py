@@ -16,16 +16,16 @@ from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
 from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.catalogue import Catalogue, Declaring
+from flotilla_runtime.agent.tools.connections import Connections
 from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
 from flotilla_runtime.agent.tools.http_tool import HttpTools
-from flotilla_runtime.agent.tools.mcp_tool import McpTools
 from flotilla_runtime.agent.tools.openapi_tool import OpenApiTool
 from flotilla_runtime.agent.tools.python_tool import python_function
 from flotilla_runtime.agent.tools.references import ProgramError, referred
 from flotilla_runtime.agent.tools.sql_text import read_statement
 from flotilla_runtime.agent.tools.sql_tool import SqlTool
 from flotilla_runtime.agent.tools.values import Tool, schema_check
-from flotilla_runtime.contract import SqlQuery, ToolConfig, WorkerConfig
+from flotilla_runtime.contract import McpServer, SqlQuery, ToolConfig, WorkerConfig
 
 ENTRYPOINT: Final = "spec.agent.entrypoint"
 
@@ -50,8 +50,7 @@ def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
             asked = _reconcile(f"spec.tools[{place}]", config)
             declaring.append(OpenApiTool(config, config.openapi, http, asked))
         elif config.mcp is not None:
-            asked = _reconcile(f"spec.tools[{place}]", config)
-            declaring.append(McpTools(config, config.mcp, http.connections, asked))
+            declaring.append(_mcp_tools(place, config, config.mcp, http.connections))
         elif config.sql is not None:
             fixed[config.name] = load_sql(place, config, config.sql, http.connections.addresses)
         else:
@@ -103,6 +102,13 @@ def load_sql(place: int, config: ToolConfig, asked: SqlQuery, addresses: Address
         message = f"the argument :{undeclared[0]} is not in parameters.properties; declare it there"
         raise ProgramError(field, message)
     return replace(tool, make=SqlTool(config, asked, statement, addresses).make)
+
+
+def _mcp_tools(place: int, config: ToolConfig, server: McpServer, connections: Connections) -> Declaring:
+    # Imported here: the MCP library takes a second and 35 MiB, which workers without such tools need not.
+    from flotilla_runtime.agent.tools.mcp_tool import McpTools
+
+    return McpTools(config, server, connections, _reconcile(f"spec.tools[{place}]", config))
 
 
 def _reconcile(field: str, config: ToolConfig) -> Callable[..., Any] | None:
