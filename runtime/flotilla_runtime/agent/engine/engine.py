@@ -105,6 +105,10 @@ class Engine:
             return past.result
         return await self.pace.guarded(self._noted(wanted, draw, outcome, problem))
 
+    def has_begun(self, call_id: str) -> bool:
+        """Whether the journal has the intent of this call."""
+        return call_id in self._history.calls
+
     async def sleep(self, wanted: Wanted, seconds: float) -> None:
         """Wait until a timer rings, which was set when the call was made for the first time."""
         past = self._known(wanted)

@@ -32,6 +32,7 @@ from flotilla_runtime.agent.store.script_values import (
     script_source,
     script_text,
 )
+from flotilla_runtime.agent.store.tool_reports import ToolReports
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
     SUMMARY_FIELDS,
@@ -70,6 +71,7 @@ class TaskStore:
 
     def __init__(self, client: Redis, config: QueueConfig) -> None:
         self.keys: Final = TaskKeys(config.fleet)
+        self.tool_reports: Final = ToolReports(client, self.keys)
         self._client = client
         self._config = config
         self._replicas = Replicas(client, self.keys.confirmations)

@@ -137,7 +137,7 @@ class Caller:
             case SearchRequest() as request:
                 return await self._retrieve(call.target, request, session.tenant)
             case _:
-                return await self._tools.make(call)
+                return await self._tools.make(call, session.task_id)
 
     async def _asked(self, model: ModelConnection, request: ModelRequest, call: Call) -> Reply:
         async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest | None:
