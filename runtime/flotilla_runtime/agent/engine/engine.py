@@ -9,7 +9,7 @@ When they begin, and when the run stops, is in pace.py; what they reserve, in re
 import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from flotilla_runtime.agent.budgets import LimitName
 from flotilla_runtime.agent.engine.children import ChildWatch
