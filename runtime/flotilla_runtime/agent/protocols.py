@@ -120,11 +120,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along."""
+    """What all calls of one task send along; `token` is the claim's."""
 
     task_id: str
     tenant: str
     priority: Priority
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,6 +250,7 @@ class GatewayConfig(Section):
     models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
+    requests_per_minute: int | None = None  # of one caller
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
@@ -376,6 +377,14 @@ class TaskKeys:
     def events(self, task_id: str) -> str:
         """The sharded channel on which a task's journal is said to have grown."""
         return f"{self.prefix}events:{task_id}"
+
+    def text(self, task_id: str) -> str:
+        """The stream of what models write for a task now, where somebody watches it."""
+        return f"{self.prefix}text:{task_id}"
+
+    def rate(self, caller: str) -> str:
+        """The hash with how many requests a caller may make now."""
+        return f"{self.prefix}rate:{caller}"
 
     @property
     def tasks(self) -> str:

@@ -17,8 +17,10 @@ from typing import Final
 import structlog
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.agent.store.caller_rates import CallerRates
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import FORGET_AT_ONCE, TaskStore
+from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
@@ -30,7 +32,9 @@ from flotilla_runtime.gateway.auth import (
     NoAuthentication,
     api_server_client,
 )
+from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.certificate import Certificate
+from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.service import Sources, TaskService
@@ -56,7 +60,9 @@ class Redis:
     """The fleet's tasks, who tells when their journals grow, and whether Redis has answered."""
 
     store: TaskStore
+    texts: TextStore
     growth: Growth
+    rates: CallerRates | None
     reached: asyncio.Event
 
 
@@ -139,7 +145,14 @@ async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncI
         asyncio.create_task(growth.follow()),
         asyncio.create_task(reach(store, reached)),
     ]
-    yield Redis(store=store, growth=growth, reached=reached)
+    rate = config.requests_per_minute
+    yield Redis(
+        store=store,
+        texts=TextStore(client, config.queue.fleet),
+        growth=growth,
+        rates=None if rate is None else CallerRates(client, config.queue.fleet, rate),
+        reached=reached,
+    )
     for task in beside:
         task.cancel()
     await store.close()
@@ -163,11 +176,9 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         service, metrics = TaskService(held.store, config, SOURCES), GatewayMetrics()
         api = TaskAPI(
             service=service,
-            store=held.store,
-            growth=held.growth,
-            authenticator=authenticator,
+            sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
+            callers=Callers(authenticator, held.rates),
             max_body_bytes=config.max_body_bytes,
-            stopping=stopping,
         )
         tasks = Measured(task_application(api), metrics, time.monotonic)
         status = status_application(

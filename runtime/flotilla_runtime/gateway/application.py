@@ -4,7 +4,6 @@ Handlers only authenticate, parse, call the service and render. The caller is au
 read. Every error is answered with problem details.
 """
 
-import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -19,20 +18,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flotilla_runtime.agent.journal import TaskStatus
-from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
-from flotilla_runtime.contract import DOMAIN, HEADER_TENANT
-from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb, tenant_of
+from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
-from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
-from flotilla_runtime.gateway.growth import Growth
+from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.events import LAST_EVENT_ID, Sight, place_after, task_events
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import (
-    SubmitRequest,
-    named_tenant,
     parse_resolution,
     parse_submission,
 )
@@ -49,24 +44,20 @@ class TaskAPI:
         self,
         *,
         service: TaskService,
-        store: TaskStore,
-        growth: Growth,
-        authenticator: Authenticator,
+        sight: Sight,
+        callers: Callers,
         max_body_bytes: int,
-        stopping: asyncio.Event,
     ) -> None:
         self._service = service
-        self._store = store
-        self._growth = growth
-        self._authenticator = authenticator
+        self._sight = sight
+        self._callers = callers
         self._max_body_bytes = max_body_bytes
-        self._stopping = stopping
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks."""
         caller = await self._caller(request, Verb.CREATE)
         asked = parse_submission(await read_posted(request, self._max_body_bytes))
-        tenant = await self._tenant(request, asked, caller)
+        tenant = await self._callers.tenant(request, caller, asked.tenant)
         submission = await self._service.submit(asked, caller, tenant)
         location = {"Location": f"/v1/tasks/{submission.id}"}
         if submission.outcome is SubmitOutcome.CREATED:
@@ -96,7 +87,7 @@ class TaskAPI:
         if task.status.is_final and not await self._service.has_entry(task.id, place):
             return Response(status_code=HTTPStatus.NO_CONTENT)
         return StreamingResponse(
-            task_events(self._store, self._growth, task.id, place, self._stopping),
+            task_events(self._sight, task.id, place),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -116,24 +107,8 @@ class TaskAPI:
         task = request.path_params["id"]
         return _rendered(TaskReceipt(id=task, status=await self._service.resolve(task, said, caller)))
 
-    async def _tenant(self, request: Request, asked: SubmitRequest, caller: Identity) -> str:
-        """The tenant of a submission: the caller's own, or another one that it may name."""
-        own = tenant_of(caller.name)
-        named = named_tenant(asked.tenant, request.headers.get(HEADER_TENANT))
-        if named is None or named == own:
-            return own
-        if not await self._authenticator.may_act(request.headers.get("authorization")):
-            raise ProblemError(
-                HTTPStatus.FORBIDDEN,
-                "forbidden-tenant",
-                f"you may not name the tenant {named}: yours is {own}. Leave it out, or have somebody allow "
-                f"you the verb act on the resource agentfleets/tenants of the API group {DOMAIN}; a caller "
-                "with a key needs its entry in gateway.auth.trusted",
-            )
-        return named
-
     async def _caller(self, request: Request, verb: Verb) -> Identity:
-        return await self._authenticator.identify(request.headers.get("authorization"), verb)
+        return await self._callers.identify(request, verb)
 
 
 class Measured:

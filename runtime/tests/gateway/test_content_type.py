@@ -1,17 +1,16 @@
 """The task API reads a body as JSON whatever its Content-Type, so that a plain `curl -d` works; no server."""
 
-import asyncio
 from http import HTTPStatus
 from typing import cast
 
 import httpx
 import pytest
 
-from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
-from flotilla_runtime.gateway.growth import Growth
+from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
 
@@ -42,11 +41,9 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     service = Inputs()
     api = TaskAPI(
         service=cast("TaskService", service),
-        store=cast("TaskStore", None),
-        growth=cast("Growth", None),
-        authenticator=NoAuthentication(),
+        sight=cast("Sight", None),
+        callers=Callers(NoAuthentication()),
         max_body_bytes=1024,
-        stopping=asyncio.Event(),
     )
     headers = {} if content_type is None else {"Content-Type": content_type}
     transport = httpx.ASGITransport(app=task_application(api))

@@ -113,6 +113,7 @@ class Actor:
                     name=name,
                     hashed=name,
                     max_tokens=prompts.next_answer_tokens(self._context_tokens, shrinks),
+                    answers=True,
                 )
             except PromptTooLongError as too_long:
                 problem = too_long.problem

@@ -93,12 +93,15 @@ class Context:
         temperature: float = 0,
         name: str | None = None,
         continues: bool = False,
+        answers: bool = False,
         hashed: Any = None,
     ) -> Awaitable[Answer]:
         """Ask the model with this role; one that the fleet lacks stands for Default.
 
         Messages are those of OpenAI's chat completions; a text is one message of the user. Without
         `max_tokens` an answer may take what the context and the task's budget leave.
+
+        With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients.
 
         Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
         """
@@ -114,6 +117,7 @@ class Context:
             response_schema=schema,
             temperature=temperature,
             continues=continues,
+            answers=answers,
         )
         asked = {"role": role, "messages": said, "tools": [tool.name for tool in tools], "schema": schema}
         wanted = Wanted(

@@ -86,6 +86,7 @@ class TaskRun:
             task_id=claim.id,
             tenant=task.record.tenant or task.record.caller,
             priority=task.record.priority,
+            token=claim.token,
         )
         self._writer: Final = Writer(
             means.journal,

@@ -34,6 +34,7 @@ from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequ
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
+from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
     HEADER_TENANT,
@@ -83,8 +84,10 @@ class Caller:
         index_retries: RetryPolicy = INDEX_RETRIES,
         context_of: ContextOf = stated_context,
         tools: ToolRunner | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self._client = client
+        self._texts = texts
         self._models_client = ModelClient(client, environment=environment, draw=draw, retries=model_retries)
         self._models = {model.name: model for model in config.models}
         self._indexes = {index.name: index for index in config.indexes}
@@ -123,14 +126,22 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                return await self._asked(self._models[call.target], request)
+                return await self._asked(self._models[call.target], request, call, session)
             case SearchRequest() as request:
                 return await self._retrieve(call.target, request, session.tenant)
             case _:
                 return await self._tools.make(call)
 
-    async def _asked(self, model: ModelConnection, request: ModelRequest) -> Reply:
-        reply = await self._models_client.complete(_endpoint(model), request)
+    async def _asked(
+        self, model: ModelConnection, request: ModelRequest, call: Call, session: Session
+    ) -> Reply:
+        if self._texts is None:
+            return _told(await self._models_client.complete(_endpoint(model), request), model)
+        text = self._texts.begin(session.task_id, session.token, call.id, answers=request.answers)
+        try:
+            reply = await self._models_client.complete(_endpoint(model), request, text.take)
+        finally:
+            text.end()
         return _told(reply, model)
 
     async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:
