@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
+from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.journal import (
     CallKind,
     CallOutcome,
@@ -61,7 +62,10 @@ class ChildEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures."""
+    """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
+
+    `said` are the messages that later tasks of its conversation are told.
+    """
 
     status: TaskStatus
     reason: EndReason
@@ -70,6 +74,7 @@ class Finish:
     partial: Any = None
     busy_ms: Mapping[str, int]
     calls: Mapping[str, int]
+    said: tuple[Message, ...] = ()
 
 
 class TaskJournal(Protocol):

@@ -132,6 +132,7 @@ class QueueConfig(Section):
     max_stored_mib: float | None = None  # None: three quarters of Redis' maxmemory
     queue_percent: float = 80  # of places and bytes that one caller may hold
     journal_ttl_seconds: int = 3600
+    conversation_ttl_seconds: int = 86_400  # after the last task
     unknown_effect_seconds: int = 86_400
 
 
@@ -381,6 +382,10 @@ class TaskKeys:
     def text(self, task_id: str) -> str:
         """The stream of what models write for a task now, where somebody watches it."""
         return f"{self.prefix}text:{task_id}"
+
+    def turns(self, conversation: str) -> str:
+        """The list of what was said in a conversation."""
+        return f"{self.prefix}turns:{conversation}"
 
     def rate(self, caller: str) -> str:
         """The hash with how many requests a caller may make now."""

@@ -100,11 +100,11 @@ async def certificate(config: GatewayConfig) -> AsyncIterator[Certificate | None
 
 
 async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SECONDS) -> None:
-    """Remove the results of tasks that ended long ago, forever: without this, Redis would fill up."""
+    """Remove tasks and conversations that ended long ago, forever: without this, Redis would fill up."""
     while True:
         forgotten = 0
         try:
-            forgotten = await store.forget_ended()
+            forgotten = max(await store.forget_ended(), await store.forget_conversations())
         except StoreUnavailableError as problem:
             log.warning("results_not_forgotten", problem=problem.problem)
         except Exception:

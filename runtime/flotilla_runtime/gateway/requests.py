@@ -14,9 +14,12 @@ from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
 
 SHOWN_PROBLEMS: Final = 10
 TENANT: Final = re.compile(r"[!-~]{1,253}")  # it goes on as a header
+CONVERSATION: Final = re.compile(r"[!-~]{1,128}")
+CONVERSATION_RULE: Final = "the id of a conversation has 1 to 128 visible ASCII characters"
 TENANT_RULE: Final = "a tenant has 1 to 253 visible ASCII characters"
 
 Tenant = Annotated[str, StringConstraints(pattern=rf"^{TENANT.pattern}$")]
+ConversationId = Annotated[str, StringConstraints(pattern=rf"^{CONVERSATION.pattern}$")]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -74,6 +77,7 @@ class SubmitRequest(_Request):
         default_factory=dict
     )
     tenant: Tenant | None = None
+    conversation_id: ConversationId | None = None
 
 
 class EffectOutcome(StrEnum):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
+from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
 from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
@@ -70,10 +71,25 @@ class TaskService:
         self._config = config
         self._sources = sources
 
-    async def submit(self, request: SubmitRequest, caller: Identity, tenant: str) -> Submission:
-        """Store a new task; raises a problem when a quota is used up or Redis does not answer."""
+    def new_id(self) -> str:
+        """The id of a task that is made now."""
+        return task_id(self._sources.wall_ms(), self._sources.random_bits(80))
+
+    async def submit(
+        self,
+        request: SubmitRequest,
+        caller: Identity,
+        tenant: str,
+        *,
+        named: str | None = None,
+        history: tuple[Message, ...] = (),
+    ) -> Submission:
+        """Store a new task; raises a problem when a quota is used up or Redis does not answer.
+
+        `named` is its id, where the front end has made one, `history` what was said before.
+        """
         task = NewTask(
-            id=task_id(self._sources.wall_ms(), self._sources.random_bits(80)),
+            id=named or self.new_id(),
             input=request.input,
             caller=caller.name,
             limits=request.limits.within(self._config.limits, self._config.unpriced_models),
@@ -82,6 +98,8 @@ class TaskService:
             tenant=tenant,
             revision=self._config.revision,
             metadata=request.metadata,
+            conversation_id=request.conversation_id,
+            history=history,
         )
         submission = await self._asked(lambda: self._store.submit(task))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:

@@ -37,7 +37,10 @@ ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The task that an agent works on."""
+    """The task that an agent works on.
+
+    `history` is what was said in its conversation before, oldest first, as messages of OpenAI's form.
+    """
 
     id: str
     input: str
@@ -45,6 +48,7 @@ class Task:
     priority: Priority
     limits: TaskLimits
     metadata: Mapping[str, str] = field(default_factory=dict)
+    history: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from flotilla_runtime.agent.tasks import Claim, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+PARTS: Final = ("prelude", "figures", "queue", "conversations", "budgets", "states")
 SCRIPTS: Final = (
     "submit",
     "claim",
@@ -28,6 +28,7 @@ SCRIPTS: Final = (
     "resolve",
     "cancel",
     "forget",
+    "forget_conversations",
     "status",
 )
 
