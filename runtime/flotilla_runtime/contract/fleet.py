@@ -252,6 +252,9 @@ class GatewayConfig(Section):
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
     requests_per_minute: int | None = None  # of one caller
+    serves_openai: bool = False
+    serves_a2a: bool = False
+    description: str | None = None  # of the agent, in its card
     max_body_bytes: int = 1024 * 1024
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
