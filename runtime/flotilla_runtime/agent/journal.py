@@ -116,7 +116,8 @@ class Intended:
 
     `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
     of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
-    epoch. `child` is the id of a spawned task.
+    epoch. `child` is the id of a spawned task. With `answers` the text of the call is the task's answer, or a
+    part of it.
     """
 
     at: int
@@ -132,6 +133,7 @@ class Intended:
     arguments: Any = None
     until: int | None = None
     child: str | None = None
+    answers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ class NewTask:
 
     Tenants take turns in the queue. Without a tenant, the caller is one of its own. Only workers of its
     `revision`, or such that have adopted it, take the task. Tasks of one conversation of a tenant run one
-    after another. `history` is what was said before, beside what its conversation has.
+    after another. `history` is what was said before, beside what its conversation has. `front` is what a
+    front end must know of its request.
     """
 
     id: str
@@ -39,6 +40,7 @@ class NewTask:
     metadata: Mapping[str, str] = field(default_factory=dict)
     conversation_id: str | None = None
     history: tuple[Message, ...] = ()
+    front: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self) -> dict[str, str]:
         """The fields of the task's hash in Redis, except those that the script adds."""
@@ -58,6 +60,8 @@ class NewTask:
             fields["conversation"] = conversation_key(self.tenant or self.caller, self.conversation_id)
         if self.history:
             fields["history"] = messages_text(self.history)
+        if self.front:
+            fields["front"] = json.dumps(dict(self.front))
         return fields
 
 
@@ -154,6 +158,7 @@ class TaskRecord:
     conversation_id: str | None = None
     conversation: str | None = None
     history: tuple[Message, ...] = ()
+    front: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -189,6 +194,7 @@ class TaskRecord:
             conversation_id=fields.get("conversationId"),
             conversation=fields.get("conversation"),
             history=messages_of(fields.get("history", "[]")),
+            front=json.loads(fields.get("front", "{}")),
         )
 
 

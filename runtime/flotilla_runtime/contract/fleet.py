@@ -383,7 +383,7 @@ class TaskKeys:
         return f"{self.prefix}events:{task_id}"
 
     def text(self, task_id: str) -> str:
-        """The stream of what models write for a task now, where somebody watches it."""
+        """The stream of what models write for a task now, and the sharded channel of who watches it."""
         return f"{self.prefix}text:{task_id}"
 
     def turns(self, conversation: str) -> str:

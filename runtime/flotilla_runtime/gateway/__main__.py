@@ -34,9 +34,11 @@ from flotilla_runtime.gateway.auth import (
 )
 from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.certificate import Certificate
+from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
+from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
@@ -174,13 +176,14 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         certificate(config) as served,
     ):
         service, metrics = TaskService(held.store, config, SOURCES), GatewayMetrics()
-        api = TaskAPI(
+        desk = Desk(
             service=service,
             sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
             callers=Callers(authenticator, held.rates),
             max_body_bytes=config.max_body_bytes,
         )
-        tasks = Measured(task_application(api), metrics, time.monotonic)
+        front_ends = [*(OpenAIFrontEnd(desk, config.name).routes() if config.serves_openai else ())]
+        tasks = Measured(task_application(TaskAPI(desk), front_ends), metrics, time.monotonic)
         status = status_application(
             service,
             metrics,

@@ -4,7 +4,7 @@ Handlers only authenticate, parse, call the service and render. The caller is au
 read. Every error is answered with problem details.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import structlog
@@ -21,8 +21,8 @@ from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
-from flotilla_runtime.gateway.callers import Callers
-from flotilla_runtime.gateway.events import LAST_EVENT_ID, Sight, place_after, task_events
+from flotilla_runtime.gateway.desk import Desk
+from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import page_wanted
@@ -40,18 +40,11 @@ log = structlog.get_logger(__name__)
 class TaskAPI:
     """The handlers of /v1/tasks."""
 
-    def __init__(
-        self,
-        *,
-        service: TaskService,
-        sight: Sight,
-        callers: Callers,
-        max_body_bytes: int,
-    ) -> None:
-        self._service = service
-        self._sight = sight
-        self._callers = callers
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, desk: Desk) -> None:
+        self._service = desk.service
+        self._sight = desk.sight
+        self._callers = desk.callers
+        self._max_body_bytes = desk.max_body_bytes
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks."""
@@ -138,7 +131,7 @@ class Measured:
         await self._application(scope, receive, counted)
 
 
-def task_application(api: TaskAPI) -> Starlette:
+def task_application(api: TaskAPI, front_ends: Sequence[Route] = ()) -> Starlette:
     """The application for callers."""
     description = openapi_document()
 
@@ -155,6 +148,7 @@ def task_application(api: TaskAPI) -> Starlette:
             Route("/v1/tasks/{id}/resolve", api.resolve, methods=["POST"]),
             Route("/openapi.json", openapi),
             Route("/healthz", _healthy),
+            *front_ends,
         ],
         exception_handlers={
             ProblemError: _problem_response,

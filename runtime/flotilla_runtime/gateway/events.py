@@ -10,6 +10,7 @@ Text that a model is writing has no id: it is in no journal. Who resumes is told
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from flotilla_runtime.gateway.texts import TextView
 
 READ_AT_ONCE: Final = 16
 TEXTS_AT_ONCE: Final = 64
+NOWHERE: Final = 2**40  # behind the end of every journal
 COMMENT_EVERY_SECONDS: Final = 15.0
 LAST_EVENT_ID: Final = "last-event-id"
 EVENT_ID: Final = re.compile(r"[0-9]{1,12}")
@@ -88,7 +90,7 @@ async def task_events(sight: Sight, task_id: str, first: int) -> AsyncIterator[s
 async def followed(sight: Sight, task_id: str, first: int) -> AsyncIterator[Followed]:
     """What happens from a position on, until the task has ended or is forgotten, or the gateway stops."""
     history, texts, place = History(), TextView(), 0
-    async with sight.growth.of(task_id) as watch:
+    async with sight.growth.of(task_id, sight.texts.channel(task_id)) as watch:
         while not sight.stopping.is_set():
             try:
                 status, entries = await sight.store.progress(task_id, place, READ_AT_ONCE)
@@ -109,6 +111,18 @@ async def followed(sight: Sight, task_id: str, first: int) -> AsyncIterator[Foll
                 yield Followed(event=text)
             yield Followed()
             await watch.next()
+
+
+async def until_ended(sight: Sight, task_id: str) -> bool:
+    """Return when the task has ended or is forgotten; False if the gateway stops before. Reads no journal."""
+    async with sight.growth.of(task_id) as watch:
+        while not sight.stopping.is_set():
+            with contextlib.suppress(StoreUnavailableError):
+                status, _ = await sight.store.progress(task_id, NOWHERE, 1)
+                if status is None or status.is_final:
+                    return True
+            await watch.next()
+    return False
 
 
 async def _written(store: TextStore, task_id: str, texts: TextView) -> AsyncIterator[Event]:

@@ -237,6 +237,7 @@ def _call_started(intent: Intended) -> Event:
         call=intent.call,
         kind=intent.kind,
         target=intent.target or None,
+        answers=intent.answers,
         arguments=intent.arguments if intent.kind in ASKED_IN_PUBLIC else None,
     )
 

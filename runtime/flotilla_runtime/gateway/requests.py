@@ -100,6 +100,14 @@ def parse_submission(body: bytes) -> SubmitRequest:
     return _parsed(SubmitRequest, body, 'such as {"input": "your question"}')
 
 
+def submission_of(fields: Mapping[str, Any]) -> SubmitRequest:
+    """The submission with these fields. Raises a problem that names every wrong field."""
+    try:
+        return SubmitRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
 def parse_resolution(body: bytes) -> ResolveRequest:
     """What somebody says of an Unsafe call. Raises a problem that names every wrong field."""
     request = _parsed(ResolveRequest, body, 'such as {"call": "turn/1/tool/pay", "outcome": "Happened"}')
@@ -139,15 +147,20 @@ def _parsed(model: type[Request], body: bytes, example: str) -> Request:
                 f"the body is not JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}; send an object "
                 f"{example}",
             ) from None
-        raise refused(
-            [
-                FieldProblem(
-                    field=".".join(map(str, each["loc"])) or "(body)",
-                    problem=_said(each["type"], each["msg"]),
-                )
-                for each in found[:SHOWN_PROBLEMS]
-            ]
-        ) from None
+        raise _refused(error) from None
+
+
+def _refused(error: ValidationError) -> ProblemError:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return refused(
+        [
+            FieldProblem(
+                field=".".join(map(str, each["loc"])) or "(body)",
+                problem=_said(each["type"], each["msg"]),
+            )
+            for each in found[:SHOWN_PROBLEMS]
+        ]
+    )
 
 
 def refused(problems: list[FieldProblem]) -> ProblemError:

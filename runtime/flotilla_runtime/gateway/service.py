@@ -7,14 +7,14 @@ whoever sends it again with its idempotency key is told of the same task.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
-from flotilla_runtime.agent.journal import Entry, TaskStatus
+from flotilla_runtime.agent.journal import Done, Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -41,6 +41,7 @@ ASK_FOR_SECONDS: Final = 2.0
 ASK_AGAIN_SECONDS: Final = 0.1
 RETRY_AFTER_SECONDS: Final = 2
 QUEUE_FULL_RETRY_SECONDS: Final = 5
+NOTHING: Final[Mapping[str, str]] = {}
 SCANNED_AT_ONCE: Final = 200
 MOST_SCANNED: Final = 2000
 READ_AT_ONCE: Final = 100  # entries of a journal
@@ -63,6 +64,22 @@ class Page:
     next_before: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A task as a front end tells it.
+
+    Tokens of spawned tasks are in the record's sum only, so they count as input here.
+    """
+
+    record: TaskRecord
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        return max(0, self.record.used.tokens - self.output_tokens)
+
+
 class TaskService:
     """The operations on a fleet's tasks, with the caller's rights."""
 
@@ -83,10 +100,12 @@ class TaskService:
         *,
         named: str | None = None,
         history: tuple[Message, ...] = (),
+        front: Mapping[str, str] = NOTHING,
     ) -> Submission:
         """Store a new task; raises a problem when a quota is used up or Redis does not answer.
 
-        `named` is its id, where the front end has made one, `history` what was said before.
+        `named` is its id, where the front end has made one, `history` what was said before, `front` what the
+        front end must know of the request.
         """
         task = NewTask(
             id=named or self.new_id(),
@@ -100,6 +119,7 @@ class TaskService:
             metadata=request.metadata,
             conversation_id=request.conversation_id,
             history=history,
+            front=front,
         )
         submission = await self._asked(lambda: self._store.submit(task))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
@@ -129,6 +149,23 @@ class TaskService:
             place += len(entries)
             if len(entries) < READ_AT_ONCE:
                 return task_view(found[0], history, tuple(timeline), self._sources.wall_ms())
+
+    async def outcome(self, task: str, caller: Identity) -> Outcome:
+        """How a task stands, and what it has used, for front ends."""
+        await self.summary(task, caller)
+        found = await self._asked(lambda: self._store.records([task]))
+        if not found:
+            raise not_found(task)
+        record, place, cached, output = found[0], 0, 0, 0
+        while record.status.is_final:
+            entries = await self._entries(task, place, READ_AT_ONCE)
+            done = [entry for entry in entries if isinstance(entry, Done)]
+            cached += sum(entry.cached_input_tokens for entry in done)
+            output += sum(entry.output_tokens for entry in done)
+            place += len(entries)
+            if len(entries) < READ_AT_ONCE:
+                break
+        return Outcome(record=record, cached_tokens=cached, output_tokens=output)
 
     async def has_entry(self, task: str, place: int) -> bool:
         """Whether a task's journal goes as far as this position."""

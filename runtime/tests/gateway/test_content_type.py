@@ -10,6 +10,7 @@ from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
@@ -39,12 +40,13 @@ class Inputs:
 )
 async def test_the_body_is_json_whatever_its_content_type(content_type: str | None) -> None:
     service = Inputs()
-    api = TaskAPI(
+    desk = Desk(
         service=cast("TaskService", service),
         sight=cast("Sight", None),
         callers=Callers(NoAuthentication()),
         max_body_bytes=1024,
     )
+    api = TaskAPI(desk)
     headers = {} if content_type is None else {"Content-Type": content_type}
     transport = httpx.ASGITransport(app=task_application(api))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

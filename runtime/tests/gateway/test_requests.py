@@ -18,6 +18,7 @@ from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import Sight, place_after
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
@@ -167,12 +168,13 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     query: str, code: HTTPStatus, counts: list[int]
 ) -> None:
     service = Pages()
-    api = TaskAPI(
+    desk = Desk(
         service=cast("TaskService", service),
         sight=cast("Sight", None),
         callers=Callers(NoAuthentication()),
         max_body_bytes=1024,
     )
+    api = TaskAPI(desk)
     transport = httpx.ASGITransport(app=task_application(api))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         assert (await client.get(f"/v1/tasks{query}")).status_code == code

@@ -8,6 +8,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
+from flotilla_runtime.agent.models import ModelRequest
 from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply
 from flotilla_runtime.contract import Effect
 
@@ -71,6 +72,7 @@ def intent_of(
         arguments=wanted.arguments,
         until=until,
         child=child,
+        answers=(isinstance(wanted.request, ModelRequest) and wanted.request.answers) or None,
     )
 
 

@@ -1,7 +1,7 @@
 """The text of calls under way, in Redis: a capped stream for each task that somebody watches.
 
 It is not written to the append-only file, it is gone a while after its last piece, and nothing depends on it:
-the result of a call has the whole text. Gateways watch a task by its channel, so Redis knows whether anybody
+the result of a call has the whole text. Gateways watch its channel, so Redis knows whether anybody
 does, and a worker sends nothing for a task that nobody watches.
 """
 
@@ -72,9 +72,13 @@ class TextStore:
         self._client = client
         self._show = client.register_script(script_source("text"))
 
+    def channel(self, task: str) -> str:
+        """The sharded channel on which a task's text is said to have grown."""
+        return self._keys.text(task)
+
     async def watched(self, tasks: Sequence[str]) -> set[str]:
         """Those of these tasks that somebody watches."""
-        channels = [self._keys.events(task) for task in tasks]
+        channels = [self.channel(task) for task in tasks]
         try:
             told: Any = await self._client.pubsub_shardnumsub(*channels)
         except (RedisError, OSError) as problem:

@@ -15,7 +15,7 @@ for place = 3, #ARGV, 3 do
       redis.call('XADD', key, 'MAXLEN', '~', MOST_ENTRIES, '*', 'token', token, 'told', entry)
     end
     redis.call('PEXPIRE', key, kept_ms)
-    redis.pcall('SPUBLISH', prefix .. 'events:' .. id, 'text')
+    redis.pcall('SPUBLISH', key, 'text')
   end
 end
 return 'Shown'
