@@ -23,6 +23,7 @@ from flotilla_runtime.agent.store.task_store import FORGET_AT_ONCE, TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
+from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
 from flotilla_runtime.gateway.auth import (
     Authenticator,
@@ -182,7 +183,10 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             callers=Callers(authenticator, held.rates),
             max_body_bytes=config.max_body_bytes,
         )
-        front_ends = [*(OpenAIFrontEnd(desk, config.name).routes() if config.serves_openai else ())]
+        front_ends = [
+            *(OpenAIFrontEnd(desk, config.name).routes() if config.serves_openai else ()),
+            *(A2AFrontEnd(desk, config).routes() if config.serves_a2a else ()),
+        ]
         tasks = Measured(task_application(TaskAPI(desk), front_ends), metrics, time.monotonic)
         status = status_application(
             service,

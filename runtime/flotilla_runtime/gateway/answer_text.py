@@ -52,6 +52,11 @@ class AnswerText:
             self._before = self.given + PARAGRAPH
         return self._new(answer, is_whole=True)
 
+    def again(self) -> str:
+        """The whole text anew, for a client to whom it can be given again."""
+        self.given = ""
+        return self._new(self._paragraph(), is_whole=True)
+
     def _ended(self, call: str, event: Event) -> str:
         del self._calls[call]
         if event.problem is not None:

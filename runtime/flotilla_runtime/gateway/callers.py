@@ -30,7 +30,7 @@ class Callers:
 
     async def identify(self, request: Request, verb: Verb) -> Identity:
         """The caller; raises a problem where it may not do this, or not so often."""
-        caller = await self._authenticator.identify(request.headers.get("authorization"), verb)
+        caller = await self.allowed(request, verb)
         if self._rates is None:
             return caller
         wait = await self._rates.wait_seconds(caller.name)
@@ -43,6 +43,10 @@ class Callers:
                 headers={"Retry-After": str(math.ceil(wait))},
             )
         return caller
+
+    async def allowed(self, request: Request, verb: Verb) -> Identity:
+        """The same for a request that is counted already."""
+        return await self._authenticator.identify(request.headers.get("authorization"), verb)
 
     async def tenant(self, request: Request, caller: Identity, named: str | None = None) -> str:
         """The tenant of a submission: the caller's own, or another one that it may name."""
