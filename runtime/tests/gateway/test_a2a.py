@@ -95,10 +95,10 @@ async def test_a_stream_that_is_left_is_subscribed_anew_and_is_whole(fleet: Any)
     async with fleet_with_worker(fleet) as model:
         async with client_of(fleet) as client:
             task = await first_words(client)
-        model.going.set()
         async with client_of(fleet) as client:
             text, states = "", []
             async for told in client.subscribe(a2a.SubscribeToTaskRequest(id=task)):
+                model.going.set()
                 match told.WhichOneof("payload"):
                     case "artifact_update" if told.artifact_update.artifact.artifact_id == "answer":
                         new = told.artifact_update.artifact.parts[0].text
