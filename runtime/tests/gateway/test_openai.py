@@ -125,7 +125,7 @@ async def test_the_text_of_a_try_that_died_is_not_given_twice(fleet: Any) -> Non
                 pieces.append(text)
                 model.going.set()
         assert "".join(pieces) == "VACUUM frees space."
-        assert len(model.asked) == 2
+        assert len(model.asked) > 1, "the first try died"
 
 
 @pytest.mark.attack("A caller reads or continues somebody else's response")
