@@ -7,6 +7,7 @@ from flotilla_runtime.agent.failures import (
     ChildFailedError,
     LimitReachedError,
     ModelFailedError,
+    NoSignalError,
     PromptTooLongError,
     SearchFailedError,
     TaskFailedError,
@@ -14,6 +15,7 @@ from flotilla_runtime.agent.failures import (
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.tasks import Decision
 
 __all__ = [
     "AgentError",
@@ -21,11 +23,13 @@ __all__ = [
     "CallFailedError",
     "ChildFailedError",
     "Context",
+    "Decision",
     "EndReason",
     "Found",
     "LimitReachedError",
     "ModelFailedError",
     "NamedTool",
+    "NoSignalError",
     "PromptTooLongError",
     "SearchFailedError",
     "Task",

@@ -8,6 +8,7 @@ AgentError
     │   └── PromptTooLongError
     ├── ToolFailedError
     │   └── SearchFailedError
+    ├── NoSignalError       no signal came in time
     └── ChildFailedError    a spawned task ended without a result
 
 An agent that lets one through ends its task with the reason that fits. What stops a run from outside, such as
@@ -90,6 +91,12 @@ class ToolFailedError(CallFailedError):
 
 class SearchFailedError(ToolFailedError):
     """An index gave no passages."""
+
+
+class NoSignalError(CallFailedError):
+    """No signal of this name came in time."""
+
+    reason = EndReason.TIMEOUT
 
 
 class ChildFailedError(CallFailedError):

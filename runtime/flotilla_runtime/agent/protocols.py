@@ -4,7 +4,7 @@ The store implements `TaskJournal` with one script for each write; tests stop it
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ class Written:
 class Waits:
     """What a task waits for while it is suspended, and until when at most (milliseconds since the epoch).
 
-    With `Children`, `children` are the tasks it waits for; any one that ends resumes it.
+    `children` are the spawned tasks that it waits for too; any one that ends resumes it.
     """
 
     kind: WaitKind
@@ -57,6 +57,18 @@ class ChildEnd:
     message: str
     result: Any
     partial: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Came:
+    """What came from outside for a call that waits for it: a decision, or a signal, whose name is `signal`.
+
+    `is_late`: nothing came in time, and nothing that comes now counts.
+    """
+
+    value: Any = None
+    signal: str | None = None
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +95,9 @@ class TaskJournal(Protocol):
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""
+
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        """What came for this call, which waits for approval or a signal; none of the `taken` signals."""
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         """Give the place up; False if what it waits for has come already."""

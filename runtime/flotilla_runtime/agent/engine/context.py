@@ -8,7 +8,7 @@ time: time and chance come from `ctx.now()` and `ctx.random()`, and what changes
 import random
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
+    NoSignalError,
     PromptTooLongError,
     SearchFailedError,
     ToolFailedError,
@@ -27,11 +28,14 @@ from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, Too
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
+from flotilla_runtime.agent.tasks import Decision
 from flotilla_runtime.agent.tools.results import document_of
-from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Passage, Priority, TaskLimits
+from flotilla_runtime.contract import DEFAULT_ROLE, Approval, Effect, Passage, Priority, TaskLimits
 
 MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 MOST_INPUT_BYTES: Final = 1024 * 1024
+A_DAY_SECONDS: Final = 86_400.0
+OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
 ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what they leave
 
 
@@ -175,6 +179,32 @@ class Context:
         )
         return self._spawned(wanted, task_input)
 
+    def approve(
+        self, name: str, about: Any = None, *, deadline_seconds: float = A_DAY_SECONDS
+    ) -> Awaitable[Decision]:
+        """Ask somebody who may approve, and show them `about`: JSON or pydantic models.
+
+        The task gives its place up until somebody has decided. Who refuses, or lets the deadline pass, is no
+        error: `approved` is then False.
+        """
+        document = document_of(about, MOST_ARGUMENTS_BYTES)
+        if document.problem is not None:
+            raise ValueError(f"what is shown for the approval {name} {document.problem}")
+        wanted = Wanted(
+            id=self._scopes.call_id(f"approve/{name}"),
+            kind=CallKind.APPROVE,
+            target=name,
+            hashed=document.value,
+            arguments=document.value,
+        )
+        return self._decided(wanted, deadline_seconds)
+
+    def signal(self, name: str, timeout_seconds: float = A_DAY_SECONDS) -> Awaitable[Any]:
+        """Wait for a signal of this name, and return its value. Raises NoSignalError after the time."""
+        call = self._scopes.call_id(f"signal/{name}")
+        wanted = Wanted(id=call, kind=CallKind.SIGNAL, target=name, hashed=name)
+        return self._signalled(wanted, timeout_seconds)
+
     def sleep(self, seconds: float, *, name: str | None = None) -> Awaitable[None]:
         """Wait. A task that only waits holds no place in a worker, and its time does not count."""
         call = self._scopes.call_id(name or "sleep")
@@ -216,12 +246,39 @@ class Context:
 
     async def _used(self, wanted: Wanted, problem: str | None) -> Any:
         if problem is None:
+            await self._approved(wanted)
             done = await self._engine.call(wanted)
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
             said = done.problem or str(done.outcome)
             raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
+        return done.value
+
+    async def _approved(self, wanted: Wanted) -> None:
+        """Return when the call may be made; raise ToolFailedError when somebody says no, or nobody yes.
+
+        What the journal knows counts, whatever the tool's `approval` was at that time.
+        """
+        approval = replace(wanted, id=f"{wanted.id}{OF_APPROVAL}", kind=CallKind.APPROVE, request=None)
+        tool = self.program.tools[wanted.target]
+        is_asked = tool.config.approval is Approval.ALWAYS and not self._engine.is_known(wanted.id)
+        if not is_asked and not self._engine.is_known(approval.id):
+            return
+        done = await self._engine.outside(approval, A_DAY_SECONDS)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            raise ToolFailedError(wanted.id, wanted.target, done.outcome, f"not called: {done.problem}")
+
+    async def _decided(self, wanted: Wanted, seconds: float) -> Decision:
+        done = await self._engine.outside(wanted, seconds)
+        if done.outcome is CallOutcome.TIMED_OUT:
+            return Decision(approved=False)
+        return Decision(**done.value)
+
+    async def _signalled(self, wanted: Wanted, seconds: float) -> Any:
+        done = await self._engine.outside(wanted, seconds)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            raise NoSignalError(wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome))
         return done.value
 
     async def _spawned(self, wanted: Wanted, task_input: str) -> Any:

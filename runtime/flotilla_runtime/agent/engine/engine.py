@@ -26,13 +26,14 @@ from flotilla_runtime.agent.engine.entries import (
     reply_of,
 )
 from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
+from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
 from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session, TaskJournal
-from flotilla_runtime.agent.tasks import child_id
+from flotilla_runtime.agent.tasks import Claim, child_id
 from flotilla_runtime.contract import Effect
 
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
@@ -47,6 +48,7 @@ class Engine:
         *,
         history: History,
         writer: Writer,
+        claim: Claim,
         journal: TaskJournal,
         calls: Calls,
         session: Session,
@@ -62,6 +64,13 @@ class Engine:
         self._settings = settings
         self._effects = Effects(calls, session, settings, self.pace, self._write)
         self._children = ChildWatch(journal)
+        self._outside = Outside(
+            claim=claim,
+            journal=journal,
+            pace=self.pace,
+            now_ms=settings.now_ms,
+            taken=set(),
+        )
         self._steps = history.steps
         self._begun: dict[str, Intended] = {}
 
@@ -104,12 +113,23 @@ class Engine:
         if past is None or past.result is None:
             await self.pace.guarded(self._slept(wanted, past, round(seconds * 1000)))
 
+    async def outside(self, wanted: Wanted, seconds: float) -> Done:
+        """The result of a call that somebody outside answers, at the latest after this time."""
+        past = self._known(wanted)
+        if past is not None and past.result is not None:
+            return past.result if past.result.outcome is not CallOutcome.CANCELLED else await never()
+        return await self.pace.guarded(self._answered_outside(wanted, past, round(max(0.0, seconds) * 1000)))
+
     async def spawn(self, wanted: Wanted, child_input: str) -> Done:
         """The end of a spawned task."""
         past = self._known(wanted)
         if past is not None and past.result is not None:
             return _allowed(past.result)
         return await self.pace.guarded(self._spawned(wanted, past, child_input))
+
+    def is_known(self, call: str) -> bool:
+        """Whether the journal knows a call of this id from an earlier run."""
+        return call in self._history.calls
 
     def _known(self, wanted: Wanted) -> PastCall | None:
         if self.pace.stopped.done():
@@ -217,6 +237,22 @@ class Engine:
             await asyncio.sleep(max(0, (until or 0) - self.now_ms()) / 1000)
         reply = Reply(outcome=CallOutcome.SUCCEEDED)
         await self._write(done_of(wanted.id, self.now_ms(), reply, milliseconds))
+
+    async def _answered_outside(self, wanted: Wanted, past: PastCall | None, milliseconds: int) -> Done:
+        await self.pace.may_begin()
+        now = self.now_ms()
+        intent = past.intent if past else intent_of(wanted, now, self._step(wanted), until=now + milliseconds)
+        self._begun[wanted.id] = intent
+        try:
+            if past is None:
+                await self._write(intent)
+            done = await self._outside.result(intent)
+        except asyncio.CancelledError:
+            self._give_up(wanted.id)
+            raise
+        del self._begun[wanted.id]
+        await self._write(done)
+        return done
 
     async def _spawned(self, wanted: Wanted, past: PastCall | None, child_input: str) -> Done:
         await self.pace.may_begin()

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import Done, Entry, Intended
-from flotilla_runtime.agent.protocols import Written
-from flotilla_runtime.agent.tasks import Claim, read_budget
+from flotilla_runtime.agent.journal import WAIT_OUTSIDE, Done, Entry, Intended
+from flotilla_runtime.agent.protocols import Came, Written
+from flotilla_runtime.agent.tasks import Verdict, ApproveOutcome, Claim, Decision, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+PARTS: Final = ("prelude", "figures", "queue", "budgets", "states", "outside")
 SCRIPTS: Final = (
     "submit",
     "claim",
@@ -26,6 +26,9 @@ SCRIPTS: Final = (
     "release",
     "crash",
     "resolve",
+    "came",
+    "approve",
+    "signal",
     "cancel",
     "forget",
     "status",
@@ -34,7 +37,7 @@ SCRIPTS: Final = (
 
 def script_source(name: str) -> str:
     """A script, with the parts in front that all share."""
-    folder = files("flotilla_runtime.agent") / "scripts"
+    folder = files("flotilla_runtime.agent.store") / "scripts"
     return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS, name))
 
 
@@ -52,7 +55,7 @@ def about(entry: Entry) -> dict[str, Any]:
     """What the script must know of an entry, so that it need not read it."""
     match entry:
         case Intended():
-            return {
+            told: dict[str, Any] = {
                 "intends": entry.call,
                 "kind": entry.kind,
                 "target": entry.target,
@@ -60,13 +63,17 @@ def about(entry: Entry) -> dict[str, Any]:
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,
             }
+            if entry.kind in WAIT_OUTSIDE:
+                told["waits"] = {"kind": entry.kind, "until": entry.until, "name": entry.target}
+            return told
         case Done():
             tokens = entry.input_tokens + entry.output_tokens
-            return {
+            result = {
                 "does": entry.call,
                 "tokens": tokens,
                 "nano": UNKNOWN if entry.nano_usd is None else entry.nano_usd,
             }
+            return result if entry.signal is None else {**result, "signal": entry.signal}
     return {}
 
 
@@ -81,6 +88,32 @@ def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
         refused=tuple(map(_refusal, json.loads(refused or "[]"))),
         budget=read_budget(budget),
     )
+
+
+def read_approval(answer: Sequence[str]) -> Verdict:
+    """What became of a decision."""
+    outcome = ApproveOutcome(answer[0])
+    if outcome is not ApproveOutcome.DECIDED:
+        return Verdict(outcome=outcome)
+    decided = json.loads(answer[1])
+    if decided.get("late"):
+        return Verdict(outcome=ApproveOutcome.LATE)
+    return Verdict(outcome=outcome, decision=Decision(**decided))
+
+
+def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:
+    """What came for a call; raises LeaseLostError where another worker holds the task."""
+    match answer:
+        case ["Decided", decision]:
+            decided = json.loads(decision)
+            return Came(is_late=True) if decided.get("late") else Came(value=decided)
+        case ["Signalled", signal, value]:
+            return Came(value=json.loads(value), signal=signal)
+        case ["Late"]:
+            return Came(is_late=True)
+        case ["Nothing"]:
+            return None
+    raise LeaseLostError(claim.id)
 
 
 def _refusal(told: Mapping[str, Any]) -> Refusal:

@@ -8,7 +8,7 @@ Where Redis has replicas, a submission is on one of them before it returns. Read
 
 import json
 import secrets
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
 from flotilla_runtime.agent.journal import Entry, Intended, Other, Resolved, TaskStatus
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, Waits, Written
 from flotilla_runtime.agent.store.quotas import Quotas
 from flotilla_runtime.agent.store.redis_errors import as_unavailable
 from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
@@ -28,6 +28,8 @@ from flotilla_runtime.agent.store.script_values import (
     UNREVISED,
     about,
     all_revisions,
+    read_approval,
+    read_came,
     read_written,
     script_source,
     script_text,
@@ -35,12 +37,15 @@ from flotilla_runtime.agent.store.script_values import (
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
     SUMMARY_FIELDS,
+    Verdict,
     CancelOutcome,
     Claim,
+    Decision,
     LoadedTask,
     NewTask,
     Renewal,
     ResolveOutcome,
+    SignalOutcome,
     StoreFigures,
     Submission,
     SubmitOutcome,
@@ -58,6 +63,9 @@ Answer = TypeVar("Answer")
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
+# Of one task, until its agent takes them.
+MOST_SIGNALS: Final = 100
+MOST_SIGNAL_BYTES: Final = 256 * 1024
 NEWER_KEPT_SECONDS: Final = 60  # for which workers of the same format leave a newer task alone
 
 
@@ -181,9 +189,15 @@ class TaskStore:
             status, texts = await self._asked(pipeline.execute())
         return TaskStatus(status) if status else None, [_shown(text) for text in texts]
 
-    async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
-        """The task ids of one caller or of all, newest first, starting after the id `before`."""
+    async def ids(
+        self, caller: str | None, before: str | None, count: int, *, approvals: bool = False
+    ) -> list[str]:
+        """The task ids of one caller or of all, newest first, starting after the id `before`.
+
+        With `approvals`, those of all tasks that wait for approval.
+        """
         key = self.keys.tasks if caller is None else self.keys.tasks_of(caller_key(caller))
+        key = self.keys.approvals if approvals else key
         start = "+" if before is None else f"({before}"
         found = await self._asked(
             self._client.zrange(key, start, "-", bylex=True, desc=True, offset=0, num=count)
@@ -305,6 +319,22 @@ class TaskStore:
         entry = Resolved(at=0, call=call, happened=happened, by=by, result=result)
         outcome = await self._run("resolve", task_id, call, happened, journal.encode(entry))
         return ResolveOutcome(outcome)
+
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        """What came for this call, which waits for approval or a signal; none of the `taken` signals."""
+        return read_came(claim, await self._run("came", claim.id, claim.token, call, *taken))
+
+    async def approve(self, task_id: str, call: str, decision: Decision) -> Verdict:
+        """Decide on a call that waits for approval, unless somebody has; the task then goes on."""
+        told = {"approved": decision.approved, "by": decision.by, "comment": decision.comment}
+        return read_approval(await self._run("approve", task_id, call, json.dumps(told)))
+
+    async def signal(self, task_id: str, name: str, value: Any, request: str) -> SignalOutcome:
+        """Give a task a signal. `request` names this one: sent again under it, it stays one signal."""
+        text = json.dumps(value, ensure_ascii=False)
+        quota = json.dumps(await self._asked(self._quotas.now()))
+        bounds = (MOST_SIGNALS, MOST_SIGNAL_BYTES)
+        return SignalOutcome(await self._run("signal", task_id, request, name, text, *bounds, quota))
 
     async def cancel(self, task_id: str) -> CancelOutcome:
         """Cancel a waiting or suspended task, or record that a running one is to be cancelled."""

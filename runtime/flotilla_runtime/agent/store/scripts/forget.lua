@@ -28,7 +28,8 @@ local function forget(id)
   if held[1] then redis.call('ZREM', prefix .. 'tasks-of:' .. held[1], id) end
   give_back(id, 'bytes')
   give_back(id, 'journalBytes')
-  redis.call('DEL', task_key(id), journal_key(id), open_key(id), children_key(id))
+  redis.call('DEL', task_key(id), journal_key(id), open_key(id), children_key(id), asked_key(id),
+    decided_key(id), signals_key(id))
   for _, key in ipairs({prefix .. 'tasks', ended, journals}) do redis.call('ZREM', key, id) end
 end
 

@@ -72,7 +72,7 @@ local function resume(id, ran_ms)
   redis.call('HINCRBY', task_key(id), 'suspendedMs', text(idle))
   redis.call('HSET', task_key(id), 'resumedAt', text(now))
   redis.call('HDEL', task_key(id), 'suspendedAt', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
-  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
   append(id, {type = 'Resumed', waits_for = held[2]})
   move(id, 'Waiting')
   join_queue(id, true)
@@ -136,7 +136,7 @@ function end_task(id, how)
   if held[1] == 'Waiting' then leave_queue(id) end
   leave_worker(id)
   settle_all(id)
-  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
   redis.call('HSET', task, 'reason', how.reason, 'message', how.message, 'endedAt', text(now))
   redis.call('HDEL', task, 'company', 'strict', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
   for field, value in pairs(how.shown) do
