@@ -142,7 +142,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
             },
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
-        tools=TOOLS,
+        tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always"}],
         limits={
             "maxSteps": 12,
             "maxTokens": 50_000,
@@ -173,12 +173,18 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "maxStoredMiB": 100,
             "resultTTLSeconds": 3600,
             "journalTTLSeconds": 600,
+            "deadLetterTTLSeconds": 86_400,
         },
         recovery={"leaseSeconds": 10, "maxAttempts": 3, "unknownEffectSeconds": 7200},
         update={"deadlineSeconds": 900},
         gateway={
             "replicas": 3,
-            "auth": {"mode": "Secret", "secretRef": {"name": "callers"}, "trusted": ["front-end"]},
+            "auth": {
+                "mode": "Secret",
+                "secretRef": {"name": "callers"},
+                "trusted": ["front-end"],
+                "approvers": ["boss"],
+            },
             "callerLimits": {"queuePercent": 50},
             "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
         },

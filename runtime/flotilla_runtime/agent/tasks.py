@@ -271,6 +271,7 @@ class StoreFigures:
     suspended: int
     unknown_effects: int
     waiting_for_approval: int
+    dead_letters: int
     stored_bytes: int
     oldest_waiting_ms: int | None
     counts: Mapping[str, RevisionTasks]
@@ -289,6 +290,7 @@ class StoreFigures:
             suspended=told["suspended"],
             unknown_effects=told["unknown_effects"],
             waiting_for_approval=told["waiting_for_approval"],
+            dead_letters=told["dead_letters"],
             stored_bytes=told["stored_bytes"],
             oldest_waiting_ms=told.get("oldest_waiting_ms"),
             counts={

@@ -139,6 +139,7 @@ class QueueConfig(Section):
     max_stored_mib: float | None = None  # None: three quarters of Redis' maxmemory
     queue_percent: float = 80  # of places and bytes that one caller may hold
     journal_ttl_seconds: int = 3600
+    dead_letter_ttl_seconds: int = 604_800
     unknown_effect_seconds: int = 86_400
 
 
@@ -294,11 +295,12 @@ class FleetStatus(WireModel):
     """The answer to GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
 
     Every gateway reads the same Redis, so each one answers for the whole fleet. `waiting`, `in_flight`,
-    `unknown_effects`, `waiting_for_approval` and `oldest_waiting_seconds` are current values. The other
-    figures cover the tasks that ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
-    spent their time: `Queue`, `Model/<name>`, `Index/<name>`, `Tool/<name>`. `waiting` includes suspended
-    tasks whose timer has rung. `cost_usd` is None where a price is unknown. `certificate_problem` is of the
-    pod that answers: why the certificate in its Secret cannot be used.
+    `unknown_effects`, `waiting_for_approval`, `dead_letters` and `oldest_waiting_seconds` are current values.
+    The other figures cover the tasks that ended in the last hour; percentiles are None when there was none.
+    `busy_seconds` says where these tasks spent their time: `Queue`, `Model/<name>`, `Index/<name>`,
+    `Tool/<name>`. `waiting` includes suspended tasks whose timer has rung. `cost_usd` is None where a price
+    is unknown. `certificate_problem` is of the pod that answers: why the certificate in its Secret cannot be
+    used.
     """
 
     fleet: str
@@ -306,6 +308,7 @@ class FleetStatus(WireModel):
     in_flight: int
     unknown_effects: int = 0
     waiting_for_approval: int = 0
+    dead_letters: int = 0
     oldest_waiting_seconds: float | None = None
     ended: dict[str, int] = Field(default_factory=dict)  # by terminal reason
     recovered: int = 0

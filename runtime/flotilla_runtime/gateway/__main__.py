@@ -33,6 +33,7 @@ from flotilla_runtime.gateway.auth import (
 from flotilla_runtime.gateway.certificate import Certificate
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
+from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
@@ -69,7 +70,7 @@ async def authentication(
         case GatewayAuth.NONE:
             yield NoAuthentication()
         case GatewayAuth.SECRET:
-            keys = CallerKeys(Path(config.callers_directory), config.trusted)
+            keys = CallerKeys(Path(config.callers_directory), config.trusted, config.approvers)
             await keys.refresh()
             following = asyncio.create_task(keys.follow())
             yield keys
@@ -103,7 +104,7 @@ async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SEC
             log.warning("results_not_forgotten", problem=problem.problem)
         except Exception:
             log.exception("results_not_forgotten")
-        await asyncio.sleep(0 if forgotten == FORGET_AT_ONCE else every_seconds)
+        await asyncio.sleep(0 if forgotten >= FORGET_AT_ONCE else every_seconds)
 
 
 async def reach(store: TaskStore, reached: asyncio.Event) -> None:
@@ -163,6 +164,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         service, metrics = TaskService(held.store, config, SOURCES), GatewayMetrics()
         api = TaskAPI(
             service=service,
+            outside=Outside(service, held.store, config.queue),
             store=held.store,
             growth=held.growth,
             authenticator=authenticator,

@@ -28,12 +28,15 @@ from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_eve
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
+from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import (
     SubmitRequest,
     named_tenant,
+    parse_approval,
     parse_resolution,
+    parse_signal,
     parse_submission,
 )
 from flotilla_runtime.gateway.service import TaskService
@@ -49,6 +52,7 @@ class TaskAPI:
         self,
         *,
         service: TaskService,
+        outside: Outside,
         store: TaskStore,
         growth: Growth,
         authenticator: Authenticator,
@@ -56,6 +60,7 @@ class TaskAPI:
         stopping: asyncio.Event,
     ) -> None:
         self._service = service
+        self._outside = outside
         self._store = store
         self._growth = growth
         self._authenticator = authenticator
@@ -115,6 +120,18 @@ class TaskAPI:
         said = parse_resolution(await read_posted(request, self._max_body_bytes))
         task = request.path_params["id"]
         return _rendered(TaskReceipt(id=task, status=await self._service.resolve(task, said, caller)))
+
+    async def approve(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/approve."""
+        caller = await self._caller(request, Verb.APPROVE)
+        said = parse_approval(await read_posted(request, self._max_body_bytes))
+        return _rendered(await self._outside.approve(request.path_params["id"], said, caller))
+
+    async def signal(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/signal."""
+        caller = await self._caller(request, Verb.CREATE)
+        said = parse_signal(await read_posted(request, self._max_body_bytes))
+        return _rendered(await self._outside.signal(request.path_params["id"], said, caller))
 
     async def _tenant(self, request: Request, asked: SubmitRequest, caller: Identity) -> str:
         """The tenant of a submission: the caller's own, or another one that it may name."""
@@ -178,6 +195,8 @@ def task_application(api: TaskAPI) -> Starlette:
             Route("/v1/tasks/{id}/events", api.events, methods=["GET"]),
             Route("/v1/tasks/{id}/cancel", api.cancel, methods=["POST"]),
             Route("/v1/tasks/{id}/resolve", api.resolve, methods=["POST"]),
+            Route("/v1/tasks/{id}/approve", api.approve, methods=["POST"]),
+            Route("/v1/tasks/{id}/signal", api.signal, methods=["POST"]),
             Route("/openapi.json", openapi),
             Route("/healthz", _healthy),
         ],

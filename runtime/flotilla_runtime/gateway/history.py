@@ -33,7 +33,9 @@ from flotilla_runtime.agent.journal import (
     WaitKind,
 )
 
-ASKED_IN_PUBLIC: Final = frozenset({CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN})
+ASKED_IN_PUBLIC: Final = frozenset(
+    {CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN, CallKind.APPROVE, CallKind.STATE}
+)
 
 
 class EventKind(StrEnum):
@@ -94,6 +96,17 @@ class Event(_View):
         return self.model_copy(update={"arguments": None, "result": None})
 
 
+class ApprovalView(_View):
+    """A call that somebody may decide on, until `untilTime`: of a tool, with its arguments, or what an agent
+    asks by itself.
+    """
+
+    call: str
+    target: str
+    arguments: Any
+    until_time: datetime | None
+
+
 class TimeView(_View):
     """Where a task's seconds went: waiting for a worker, in calls of models, in calls of indexes and tools,
     and the rest. Where calls run at the same time, a second counts once, for the model.
@@ -115,6 +128,7 @@ class History:
     unpriced: bool = False
     priced: bool = False
     _open: dict[str, Intended] = field(default_factory=dict)
+    _asking: dict[str, Intended] = field(default_factory=dict)
     _step: set[int] = field(default_factory=set)
     _waiting: bool = True
     _suspended: bool = False
@@ -133,6 +147,18 @@ class History:
         event = self._event(entry)
         self._remember(entry)
         return event
+
+    def approvals(self) -> tuple[ApprovalView, ...]:
+        """What waits for approval, as far as the entries tell."""
+        return tuple(
+            ApprovalView(
+                call=intent.call,
+                target=intent.target,
+                arguments=intent.arguments,
+                until_time=moment_or_none(intent.until),
+            )
+            for intent in self._asking.values()
+        )
 
     def time(self, now_ms: int) -> TimeView | None:
         """Where the time went until now, or until the task ended; None where the journal is gone."""
@@ -172,6 +198,8 @@ class History:
                 self._suspended, self._waiting = False, True
             case Intended():
                 self._open[entry.call] = entry
+                if entry.kind is CallKind.APPROVE:
+                    self._asking[entry.call] = entry
                 self.steps += entry.reserved_steps
                 if not entry.reserved_steps and entry.step and entry.step not in self._step:
                     self._step.add(entry.step)
@@ -183,6 +211,7 @@ class History:
 
     def _settle(self, done: Done) -> None:
         intent = self._open.pop(done.call, None)
+        self._asking.pop(done.call, None)
         self.tokens += done.input_tokens + done.output_tokens
         if done.nano_usd is not None:
             self.nano_usd += done.nano_usd
@@ -200,7 +229,8 @@ class History:
             case Intended():
                 return _call_started(entry)
             case Done():
-                return _call_ended(entry, self._open.get(entry.call))
+                asked = self._open.get(entry.call) or self._asking.get(entry.call)
+                return _call_ended(entry, asked)
             case Suspended():
                 wait = Wait(kind=entry.waits_for, call=entry.call, until_time=moment_or_none(entry.until))
                 return Event(at=at, event=EventKind.SUSPENDED, waits_for=wait)
@@ -241,6 +271,8 @@ def _call_started(intent: Intended) -> Event:
 def _call_ended(done: Done, intent: Intended | None) -> Event:
     """A result that was found by `reconcile` has no intent of this attempt."""
     used = done.input_tokens + done.output_tokens
+    is_decision = intent is not None and intent.kind is CallKind.APPROVE and isinstance(done.value, dict)
+    decided_by = done.value.get("by") if is_decision else None
     return Event(
         at=moment(done.at),
         event=EventKind.CALL_ENDED,
@@ -253,6 +285,7 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
         tokens=used or None,
         cost_usd=None if done.nano_usd is None else done.nano_usd / NANO_PER_UNIT,
         problem=done.problem,
+        by=decided_by,
         result=done.value,
     )
 

@@ -8,7 +8,7 @@ from flotilla_runtime.contract import HEADER_TENANT
 from flotilla_runtime.gateway.history import Event
 from flotilla_runtime.gateway.pages import DEFAULT_PAGE, MOST_PER_PAGE
 from flotilla_runtime.gateway.problems import MEDIA_TYPE
-from flotilla_runtime.gateway.requests import ResolveRequest, SubmitRequest
+from flotilla_runtime.gateway.requests import ApproveRequest, ResolveRequest, SignalRequest, SubmitRequest
 from flotilla_runtime.gateway.views import TaskList, TaskReceipt, TaskView
 
 REFERENCE: Final = "#/components/schemas/{model}"
@@ -36,7 +36,10 @@ def openapi_document() -> dict[str, Any]:
     """The whole description."""
     _, schemas = models_json_schema(
         [
-            *((body, "validation") for body in (SubmitRequest, ResolveRequest)),
+            *(
+                (body, "validation")
+                for body in (SubmitRequest, ResolveRequest, ApproveRequest, SignalRequest)
+            ),
             *((view, "serialization") for view in (TaskView, TaskList, TaskReceipt, Event)),
         ],
         by_alias=True,
@@ -131,6 +134,36 @@ def _paths() -> dict[str, Any]:
                 "responses": {
                     "200": _answer("The task goes on", "TaskReceipt"),
                     **_problems(400, 401, 403, 404, 409, 413, 503),
+                },
+            },
+        },
+        **_outside(task),
+    }
+
+
+def _outside(task: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "/v1/tasks/{id}/approve": {
+            "parameters": task,
+            "post": {
+                "operationId": "approveCall",
+                "summary": "Decide on a call that waits for approval; the first decision stands",
+                "requestBody": {"required": True, "content": _json("ApproveRequest")},
+                "responses": {
+                    "200": _answer("The decision stands, and the task goes on", "TaskReceipt"),
+                    **_problems(400, 401, 403, 404, 409, 413, 503),
+                },
+            },
+        },
+        "/v1/tasks/{id}/signal": {
+            "parameters": task,
+            "post": {
+                "operationId": "signalTask",
+                "summary": "Give a task a signal, which is kept until its agent takes it",
+                "requestBody": {"required": True, "content": _json("SignalRequest")},
+                "responses": {
+                    "200": _answer("The signal is kept", "TaskReceipt"),
+                    **_problems(400, 401, 403, 404, 409, 413, 429, 503),
                 },
             },
         },

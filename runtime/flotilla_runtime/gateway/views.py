@@ -11,7 +11,15 @@ from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
-from flotilla_runtime.gateway.history import Event, History, TimeView, Wait, moment, moment_or_none
+from flotilla_runtime.gateway.history import (
+    ApprovalView,
+    Event,
+    History,
+    TimeView,
+    Wait,
+    moment,
+    moment_or_none,
+)
 
 
 class _View(BaseModel):
@@ -59,8 +67,8 @@ class LimitsView(_View):
 class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
-    `timeline` has the events of the task without what calls were asked and answered. It is empty, and `time`
-    is null, once the journal is forgotten.
+    `approvals` has what somebody may decide on. `timeline` has the events of the task without what calls were
+    asked and answered. It is empty, and `time` is null, once the journal is forgotten.
     """
 
     message: str | None
@@ -72,6 +80,7 @@ class TaskView(TaskSummary):
     partial: Any
     usage: UsageView
     time: TimeView | None
+    approvals: tuple[ApprovalView, ...]
     timeline: tuple[Event, ...]
 
 
@@ -83,7 +92,7 @@ class TaskList(_View):
 
 
 class TaskReceipt(_View):
-    """The answer to a submission, a cancellation, or the report of an effect."""
+    """The answer to whatever changes a task."""
 
     id: str
     status: TaskStatus
@@ -107,6 +116,7 @@ def task_view(record: TaskRecord, history: History, timeline: tuple[Event, ...],
         partial=record.partial,
         usage=_usage(record, history),
         time=history.time(now_ms),
+        approvals=() if record.status.is_final else history.approvals(),
         timeline=timeline,
     )
 

@@ -12,6 +12,7 @@ from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.growth import Growth
+from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
 
@@ -42,6 +43,7 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     service = Inputs()
     api = TaskAPI(
         service=cast("TaskService", service),
+        outside=cast("Outside", None),
         store=cast("TaskStore", None),
         growth=cast("Growth", None),
         authenticator=NoAuthentication(),

@@ -22,6 +22,7 @@ from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.events import place_after
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.openapi import openapi_document
+from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
@@ -171,6 +172,7 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     service = Pages()
     api = TaskAPI(
         service=cast("TaskService", service),
+        outside=cast("Outside", None),
         store=cast("TaskStore", None),
         growth=cast("Growth", None),
         authenticator=NoAuthentication(),

@@ -9,7 +9,7 @@ from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import WAIT_OUTSIDE, Done, Entry, Intended
 from flotilla_runtime.agent.protocols import Came, Written
-from flotilla_runtime.agent.tasks import Verdict, ApproveOutcome, Claim, Decision, read_budget
+from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdict, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions

@@ -37,7 +37,6 @@ from flotilla_runtime.agent.store.script_values import (
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
     SUMMARY_FIELDS,
-    Verdict,
     CancelOutcome,
     Claim,
     Decision,
@@ -50,6 +49,7 @@ from flotilla_runtime.agent.tasks import (
     Submission,
     SubmitOutcome,
     TaskRecord,
+    Verdict,
     caller_key,
     child_id,
     idempotency_hash,
@@ -347,7 +347,11 @@ class TaskStore:
         """
         config = self._config
         forgotten = await self._run(
-            "forget", config.journal_ttl_seconds * 1000, config.result_ttl_seconds * 1000, FORGET_AT_ONCE
+            "forget",
+            config.journal_ttl_seconds * 1000,
+            config.result_ttl_seconds * 1000,
+            FORGET_AT_ONCE,
+            config.dead_letter_ttl_seconds * 1000,
         )
         return int(forgotten)
 

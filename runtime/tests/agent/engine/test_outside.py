@@ -17,6 +17,7 @@ from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReaso
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Finish
 from flotilla_runtime.contract import Approval, Effect
+from router_support.waiting import until
 
 PAY = "tool/pay#approval"
 DAY_MS = 86_400_000
@@ -154,15 +155,12 @@ async def test_a_decision_is_heard_while_the_task_works_on_something_else() -> N
 
     store, calls = submitted(), ScriptedCalls(hold=asyncio.Event())
     running = asyncio.create_task(run(store, program_of(agent), calls))
-    async with asyncio.timeout(10):
-        while not calls.made or "asked/approve/plan" not in store.tasks["t1"].open:
-            await asyncio.sleep(0.01)
-        store.decide("t1", "asked/approve/plan")
-        while "asked/approve/plan" in store.tasks["t1"].open:
-            await asyncio.sleep(0.01)
-        assert calls.hold is not None
-        calls.hold.set()
-        assert await running is RunOutcome.ENDED
+    await until(lambda: bool(calls.made) and "asked/approve/plan" in store.tasks["t1"].open)
+    store.decide("t1", "asked/approve/plan")
+    await until(lambda: "asked/approve/plan" not in store.tasks["t1"].open)
+    assert calls.hold is not None
+    calls.hold.set()
+    assert await running is RunOutcome.ENDED
     assert finish(store).result == [True, "So it is."]
 
 
@@ -247,7 +245,7 @@ async def test_signals_are_taken_in_order_also_those_that_came_before() -> None:
     store.signal("t1", "news", 3)
     assert await run(store, program, ScriptedCalls()) is RunOutcome.ENDED
     assert finish(store).result == [1, {"two": 2}]
-    assert [kept for kept in store.tasks["t1"].signals.values()] == [
+    assert list(store.tasks["t1"].signals.values()) == [
         ("other", "nobody waits for it"),
         ("other", "still nobody"),
         ("news", 3),

@@ -33,6 +33,8 @@ local lost_key = prefix .. 'lost'
 local timers_key = prefix .. 'timers'
 local suspended_key = prefix .. 'suspended'
 local unknown_key = prefix .. 'unknown-effects'
+-- The tasks that failed, by the time at which they ended: they are kept longer than others, with their journals.
+local dead_letters_key = prefix .. 'dead-letters'
 -- The tasks that wait for approval; ids sort by time.
 local approvals_key = prefix .. 'approvals'
 

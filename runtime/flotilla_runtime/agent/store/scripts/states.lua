@@ -145,7 +145,7 @@ function end_task(id, how)
   end
   append(id, {type = 'Ended', status = how.status, reason = how.reason, message = how.message})
   move(id, how.status)
-  redis.call('ZADD', prefix .. 'ended', text(now), id)
+  redis.call('ZADD', how.status == 'Failed' and dead_letters_key or prefix .. 'ended', text(now), id)
   if how.status ~= 'Failed' then redis.call('ZADD', prefix .. 'journals', text(now), id) end
   count_ended(id, how.reason, how.busy, how.calls)
   if held[2] then tell_parent(id, held[2], ran_ms) end

@@ -30,6 +30,7 @@ local told = {
   suspended = redis.call('ZCARD', suspended_key),
   unknown_effects = redis.call('ZCARD', unknown_key),
   waiting_for_approval = redis.call('ZCARD', approvals_key),
+  dead_letters = redis.call('ZCARD', dead_letters_key),
   stored_bytes = tonumber(redis.call('HGET', stored_key, EVERYBODY) or '0'),
   counts = all_of(counts_key),
   demand = all_of(demand_key),
