@@ -36,6 +36,7 @@ class CallKind(StrEnum):
     STATE = "State"
 
 
+OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
 # The calls that somebody outside answers.
 WAIT_OUTSIDE: Final = frozenset({CallKind.APPROVE, CallKind.SIGNAL})
 

@@ -179,6 +179,7 @@ class TaskRecord:
     revision: str = ""
     root: str | None = None
     parent: str | None = None
+    replay_of: str | None = None
     used: Amount = NOTHING
     is_priced: bool = True
     waits_for: WaitKind | None = None
@@ -211,6 +212,7 @@ class TaskRecord:
             revision=fields.get("revision", ""),
             root=fields.get("root"),
             parent=fields.get("parent"),
+            replay_of=fields.get("replayOf"),
             used=_amount(fields, "used"),
             is_priced="unpriced" not in fields,
             waits_for=WaitKind(fields["waitsFor"]) if "waitsFor" in fields else None,

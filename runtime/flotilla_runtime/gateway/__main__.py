@@ -34,6 +34,7 @@ from flotilla_runtime.gateway.certificate import Certificate
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.outside import Outside
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
@@ -165,6 +166,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         api = TaskAPI(
             service=service,
             outside=Outside(service, held.store, config.queue),
+            replays=Replays(service, held.store, config, SOURCES),
             store=held.store,
             growth=held.growth,
             authenticator=authenticator,

@@ -31,10 +31,12 @@ from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.requests import (
     SubmitRequest,
     named_tenant,
     parse_approval,
+    parse_replay,
     parse_resolution,
     parse_signal,
     parse_submission,
@@ -53,6 +55,7 @@ class TaskAPI:
         *,
         service: TaskService,
         outside: Outside,
+        replays: Replays,
         store: TaskStore,
         growth: Growth,
         authenticator: Authenticator,
@@ -61,6 +64,7 @@ class TaskAPI:
     ) -> None:
         self._service = service
         self._outside = outside
+        self._replays = replays
         self._store = store
         self._growth = growth
         self._authenticator = authenticator
@@ -133,6 +137,16 @@ class TaskAPI:
         said = parse_signal(await read_posted(request, self._max_body_bytes))
         return _rendered(await self._outside.signal(request.path_params["id"], said, caller))
 
+    async def replay(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/replay."""
+        caller = await self._caller(request, Verb.CREATE)
+        said = parse_replay(await read_posted(request, self._max_body_bytes))
+        may_approve = await self._authenticator.may_approve(request.headers.get("authorization"))
+        task = request.path_params["id"]
+        submission = await self._replays.replay(task, said, caller, may_approve=may_approve)
+        receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
+        return _rendered(receipt, HTTPStatus.CREATED, {"Location": f"/v1/tasks/{submission.id}"})
+
     async def _tenant(self, request: Request, asked: SubmitRequest, caller: Identity) -> str:
         """The tenant of a submission: the caller's own, or another one that it may name."""
         own = tenant_of(caller.name)
@@ -197,6 +211,7 @@ def task_application(api: TaskAPI) -> Starlette:
             Route("/v1/tasks/{id}/resolve", api.resolve, methods=["POST"]),
             Route("/v1/tasks/{id}/approve", api.approve, methods=["POST"]),
             Route("/v1/tasks/{id}/signal", api.signal, methods=["POST"]),
+            Route("/v1/tasks/{id}/replay", api.replay, methods=["POST"]),
             Route("/openapi.json", openapi),
             Route("/healthz", _healthy),
         ],

@@ -106,6 +106,20 @@ class SignalRequest(_Request):
     value: Any = None
 
 
+class ReplayRequest(_Request):
+    """The body of POST /v1/tasks/{id}/replay: from which call on, and whether effects may happen again."""
+
+    from_: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        default=None, alias="from"
+    )
+    repeat_effects: StrictBool = False
+
+
+def parse_replay(body: bytes) -> ReplayRequest:
+    """What is replayed; an empty body is a request without fields. Raises a problem that names wrong ones."""
+    return _parsed(ReplayRequest, body or b"{}", 'such as {"from": "turn/2/model"}')
+
+
 def parse_approval(body: bytes) -> ApproveRequest:
     """What somebody decides. Raises a problem that names every wrong field."""
     return _parsed(ApproveRequest, body, 'such as {"call": "turn/1/tool/pay#approval", "approved": true}')

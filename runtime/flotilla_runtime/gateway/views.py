@@ -67,8 +67,9 @@ class LimitsView(_View):
 class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
-    `approvals` has what somebody may decide on. `timeline` has the events of the task without what calls were
-    asked and answered. It is empty, and `time` is null, once the journal is forgotten.
+    `replayOf` is the task with whose results it began, and `approvals` has what somebody may decide on.
+    `timeline` has the events of the task without what calls were asked and answered. It is empty, and `time`
+    is null, once the journal is forgotten.
     """
 
     message: str | None
@@ -80,6 +81,7 @@ class TaskView(TaskSummary):
     partial: Any
     usage: UsageView
     time: TimeView | None
+    replay_of: str | None
     approvals: tuple[ApprovalView, ...]
     timeline: tuple[Event, ...]
 
@@ -116,6 +118,7 @@ def task_view(record: TaskRecord, history: History, timeline: tuple[Event, ...],
         partial=record.partial,
         usage=_usage(record, history),
         time=history.time(now_ms),
+        replay_of=record.replay_of,
         approvals=() if record.status.is_final else history.approvals(),
         timeline=timeline,
     )

@@ -134,8 +134,8 @@ async def test_the_first_decision_stands_and_the_second_is_told(callers: Any) ->
         assert kind(problem) == "already-decided"
         assert problem["detail"].startswith(first), problem
         winner = ("boss-key", True) if statuses[0] == 200 else ("chief-key", False)
-        fields = {"comment": "go"} if winner[1] else {}
-        assert (await decide(callers, task, *winner, **fields))[0] == 200, (
+        comment = "go" if winner[1] else None
+        assert (await decide(callers, task, *winner, comment=comment))[0] == 200, (
             "whose answer was lost, sends again"
         )
         async with callers.client("ann-key") as ann:

@@ -13,6 +13,7 @@ from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.outside import Outside
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
 
@@ -44,6 +45,7 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     api = TaskAPI(
         service=cast("TaskService", service),
         outside=cast("Outside", None),
+        replays=cast("Replays", None),
         store=cast("TaskStore", None),
         growth=cast("Growth", None),
         authenticator=NoAuthentication(),

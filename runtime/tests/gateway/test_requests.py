@@ -25,6 +25,7 @@ from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
 from flotilla_runtime.gateway.service import Page, TaskService, quota_refusal
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
@@ -173,6 +174,7 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     api = TaskAPI(
         service=cast("TaskService", service),
         outside=cast("Outside", None),
+        replays=cast("Replays", None),
         store=cast("TaskStore", None),
         growth=cast("Growth", None),
         authenticator=NoAuthentication(),

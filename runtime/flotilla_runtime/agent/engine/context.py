@@ -23,7 +23,7 @@ from flotilla_runtime.agent.failures import (
     SearchFailedError,
     ToolFailedError,
 )
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
 from flotilla_runtime.agent.programs import Program
@@ -35,7 +35,6 @@ from flotilla_runtime.contract import DEFAULT_ROLE, Approval, Effect, Passage, P
 MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 MOST_INPUT_BYTES: Final = 1024 * 1024
 A_DAY_SECONDS: Final = 86_400.0
-OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
 ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what they leave
 
 

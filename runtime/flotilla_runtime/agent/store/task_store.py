@@ -107,6 +107,21 @@ class TaskStore:
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
+    async def replay(self, source: TaskRecord, task: NewTask, begun: Sequence[Entry]) -> Submission:
+        """Store a task of the same caller and tenant as `source`, which begins with these entries."""
+        outcome, task_id = await self._run_confirmed(
+            "submit",
+            task.id,
+            task.priority,
+            caller_key(source.tenant) if source.tenant else source.caller,
+            source.caller,
+            idempotency_hash(None),
+            json.dumps(await self._asked(self._quotas.now())),
+            json.dumps({**task.fields(), "replayOf": source.id}),
+            *map(journal.encode, begun),
+        )
+        return Submission(outcome=SubmitOutcome(outcome), id=task_id)
+
     async def claim(
         self,
         worker: str,
