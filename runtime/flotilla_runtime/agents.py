@@ -10,6 +10,7 @@ from flotilla_runtime.agent.failures import (
     NoSignalError,
     PromptTooLongError,
     SearchFailedError,
+    StateFullError,
     TaskFailedError,
     ToolFailedError,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "NoSignalError",
     "PromptTooLongError",
     "SearchFailedError",
+    "StateFullError",
     "Task",
     "TaskFailedError",
     "ToolCall",

@@ -6,12 +6,14 @@ The engine implements neither: it replays an agent, asks for calls, and writes w
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
 from flotilla_runtime.agent.journal import (
     CallKind,
     CallOutcome,
+    Done,
     EndReason,
     Entry,
     Intended,
@@ -26,13 +28,15 @@ from flotilla_runtime.contract import Effect, Priority
 class Written:
     """The answer to a write: whether the task is to be cancelled, and the intents that a limit refused.
 
-    A refused intent is not in the journal; the other entries are. `length` is the journal's new length.
+    A refused intent is not in the journal; the other entries are. `length` is the journal's new length, and
+    `done` the result of an access to the state.
     """
 
     length: int
     cancel_requested: bool = False
     refused: tuple[Refusal, ...] = ()
     budget: Budget | None = None
+    done: Done | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,25 @@ class Came:
     is_late: bool = False
 
 
+class StateOperation(StrEnum):
+    """What is done with a value of an agent's state."""
+
+    GET = "Get"
+    PUT = "Put"
+    COMPARE_AND_SWAP = "CompareAndSwap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRequest:
+    """An access to the state of the task's tenant and this agent. Values are JSON texts, empty for none."""
+
+    agent: str
+    operation: StateOperation
+    key: str
+    expected: str = ""
+    value: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures."""
@@ -92,6 +115,9 @@ class TaskJournal(Protocol):
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         """Write the intent of a spawned task and submit that task, both or neither."""
+
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        """Read or write a value of the state, and write the call with its result, both or neither."""
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""
@@ -140,6 +166,7 @@ class Session:
     task_id: str
     tenant: str
     priority: Priority
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

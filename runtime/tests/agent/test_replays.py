@@ -28,7 +28,7 @@ from flotilla_runtime.agent.replays import (
 )
 from flotilla_runtime.contract import Effect
 
-BEGIN = [Submitted(at=1), Claimed(at=2, worker="w", attempt=1)]
+BEGIN: list[Entry] = [Submitted(at=1), Claimed(at=2, worker="w", attempt=1)]
 
 
 def begun(call: str, kind: CallKind = CallKind.TOOL, **fields: Any) -> Intended:
@@ -178,8 +178,8 @@ def test_an_approval_holds_for_one_call_of_one_task(
 
 
 def test_a_spawned_task_that_failed_is_done_again_and_named() -> None:
-    failed = [begun("s", CallKind.SPAWN, child="c"), ended("s", value={"status": "Failed"})]
-    good = [begun("t", CallKind.SPAWN, child="d"), ended("t", value={"status": "Succeeded"})]
+    failed: list[Entry] = [begun("s", CallKind.SPAWN, child="c"), ended("s", value={"status": "Failed"})]
+    good: list[Entry] = [begun("t", CallKind.SPAWN, child="d"), ended("t", value={"status": "Succeeded"})]
     replay = replay_of([*BEGIN, *good, *failed])
     assert (kept(replay), [intent.child for intent in replay.spawned]) == (["t"], ["c"])
     again = effects_of([*BEGIN, *unsafe("pay"), *good])

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 
@@ -25,6 +25,9 @@ class CrashingJournal:
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         return await self._passed("spawn", lambda: self._store.spawn(claim, expected, intent, child_input))
+
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        return await self._passed("state", lambda: self._store.state(claim, expected, intent, request))
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         return await self._store.children(ids)

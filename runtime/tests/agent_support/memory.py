@@ -16,6 +16,7 @@ from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
     WAIT_OUTSIDE,
     CallKind,
+    CallOutcome,
     Claimed,
     Done,
     Ended,
@@ -31,7 +32,15 @@ from flotilla_runtime.agent.journal import (
     decode,
     encode,
 )
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import (
+    Came,
+    ChildEnd,
+    Finish,
+    StateOperation,
+    StateRequest,
+    Waits,
+    Written,
+)
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, TaskRecord
 from flotilla_runtime.contract import TaskLimits
 
@@ -150,6 +159,8 @@ class MemoryStore:
         self.points = points or CrashPoints()
         self.now_ms = 1_000_000
         self.writes: list[list[Entry]] = []
+        self.state_of: dict[tuple[str, str], str] = {}
+        self.state_writes: list[str] = []
 
     def submit(self, task_id: str, task_input: str, limits: TaskLimits | None = None) -> None:
         limits = limits or TaskLimits()
@@ -275,6 +286,22 @@ class MemoryStore:
                 )
         await self._reach(f"after spawn {intent.call}")
         return self._written(task, [refusal] if refusal else [])
+
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        await self._reach(f"before state {intent.call}")
+        task = self._owned(claim, expected)
+        kept = self.state_of.get((request.agent, request.key), "")
+        value: Any = json.loads(kept or "null")
+        if request.operation is not StateOperation.GET:
+            value = request.operation is StateOperation.PUT or kept == request.expected
+            if value:
+                self.state_of[request.agent, request.key] = request.value
+                self.state_writes.append(request.value)
+        done = Done(at=self.now_ms, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0, value=value)
+        for entry in (intent, done):
+            self._append(task, entry)
+        await self._reach(f"after state {intent.call}")
+        return replace(self._written(task, []), done=done)
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         await self._reach("children")

@@ -4,7 +4,8 @@ A test plays the worker with the store.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -79,9 +80,11 @@ async def failed(callers: Any, store: TaskStore, story: Sequence[Entry] = STORY,
     return task
 
 
-async def replay(callers: Any, task: str, key: str = "ann-key", **body: Any) -> tuple[int, dict[str, Any]]:
+async def replay(
+    callers: Any, task: str, body: Mapping[str, Any] = MappingProxyType({}), key: str = "ann-key"
+) -> tuple[int, dict[str, Any]]:
     async with callers.client(key) as client:
-        answer = await client.post(f"/v1/tasks/{task}/replay", json=body)
+        answer = await client.post(f"/v1/tasks/{task}/replay", json=dict(body))
         return answer.status_code, answer.json()
 
 
@@ -119,15 +122,15 @@ async def test_a_dead_letter_is_counted_and_goes_on_as_a_new_task(callers: Any, 
 @pytest.mark.attack("A replay repeats a payment")
 async def test_effects_that_would_happen_again_are_named_and_refused(callers: Any, store: TaskStore) -> None:
     task = await failed(callers, store, [*STORY, *tool("mail", Effect.IDEMPOTENT)])
-    status, problem = await replay(callers, task, **{"from": "pay"})
+    status, problem = await replay(callers, task, {"from": "pay"})
     assert (status, kind(problem)) == (409, "effects-again")
     assert problem["errors"] == [
         {"field": "pay", "problem": "Unsafe Tool pay"},
         {"field": "mail", "problem": "Idempotent Tool mail"},
     ]
     assert "repeatEffects" in problem["detail"]
-    assert (await replay(callers, task, **{"from": "pay", "repeatEffects": True}))[0] == 201
-    status, problem = await replay(callers, task, **{"from": "nothing"})
+    assert (await replay(callers, task, {"from": "pay", "repeatEffects": True}))[0] == 201
+    status, problem = await replay(callers, task, {"from": "nothing"})
     assert (status, [error["field"] for error in problem["errors"]]) == (400, ["from"])
 
 
@@ -143,10 +146,10 @@ async def test_effects_of_spawned_tasks_are_named_too(callers: Any, store: TaskS
     await store.append(claim, 3, [ended, *tool("thank", Effect.PURE, CallOutcome.FAILED)])
     await store.finish(claim, end())
     assert (await replay(callers, task))[0] == 201, "the spawned task's result is kept"
-    status, problem = await replay(callers, task, **{"from": "s"})
+    status, problem = await replay(callers, task, {"from": "s"})
     assert (status, problem["errors"]) == (409, [{"field": "s: pay", "problem": "Unsafe Tool pay"}])
     callers.redis.ask("del", store.keys.journal(child.id))
-    status, problem = await replay(callers, task, **{"from": "s"})
+    status, problem = await replay(callers, task, {"from": "s"})
     assert problem["errors"] == [{"field": "s", "problem": "a spawned task whose journal is gone"}]
     status, problem = await replay(callers, child.id)
     assert (status, kind(problem)) == (409, "spawned")
@@ -160,14 +163,14 @@ async def test_an_approval_is_not_taken_over_by_who_may_not_approve(callers: Any
     status, problem = await replay(callers, task)
     assert (status, kind(problem)) == (403, "approval-of-another-task")
     again = {"from": "approve/plan", "repeatEffects": True}
-    status, receipt = await replay(callers, task, **again)
+    status, receipt = await replay(callers, task, again)
     assert status == 201
     loaded = await store.load(receipt["id"])
     assert loaded is not None
     assert len(loaded.entries) == 1, "everybody is asked anew"
     await store.finish(await claimed(store, receipt["id"]), end())
     task = await failed(callers, store, story[2:] + tool("thank", Effect.PURE, CallOutcome.FAILED))
-    status, receipt = await replay(callers, task, **{"from": "pay", "repeatEffects": True})
+    status, receipt = await replay(callers, task, {"from": "pay", "repeatEffects": True})
     loaded = await store.load(receipt["id"])
     assert (status, loaded and len(loaded.entries)) == (201, 1), (
         "so is who approved the call that is repeated"
@@ -178,8 +181,8 @@ async def test_what_cannot_be_replayed_says_why(callers: Any, store: TaskStore) 
     waiting = await submitted(callers)
     status, problem = await replay(callers, waiting)
     assert (status, kind(problem)) == (409, "not-ended")
-    assert (await replay(callers, waiting, "bob-key"))[0] == 404
-    assert (await replay(callers, waiting, "boss-key"))[0] == 404
+    assert (await replay(callers, waiting, key="bob-key"))[0] == 404
+    assert (await replay(callers, waiting, key="boss-key"))[0] == 404
     claim = await claimed(store, waiting)
     await store.finish(claim, end())
     callers.redis.ask("del", store.keys.journal(waiting))

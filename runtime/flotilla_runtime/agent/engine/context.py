@@ -15,6 +15,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
+from flotilla_runtime.agent.engine.state import State
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
@@ -79,6 +80,11 @@ class Context:
         self.program: Final = program
         self._session: Final = session
         self._scopes: Final = scopes
+
+    @property
+    def state(self) -> State:
+        """Values that are kept between tasks, for this task's tenant and agent."""
+        return State(self._engine, self._scopes, self._session.agent)
 
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""

@@ -120,6 +120,13 @@ class Engine:
             return past.result if past.result.outcome is not CallOutcome.CANCELLED else await never()
         return await self.pace.guarded(self._answered_outside(wanted, past, round(max(0.0, seconds) * 1000)))
 
+    async def state(self, wanted: Wanted) -> Done:
+        """The result of an access to the state."""
+        past = self._known(wanted)
+        if past is not None and past.result is not None:
+            return past.result
+        return await self.pace.guarded(self._stated(wanted))
+
     async def spawn(self, wanted: Wanted, child_input: str) -> Done:
         """The end of a spawned task."""
         past = self._known(wanted)
@@ -254,6 +261,14 @@ class Engine:
         await self._write(done)
         return done
 
+    async def _stated(self, wanted: Wanted) -> Done:
+        await self.pace.may_begin()
+        intent = intent_of(wanted, self.now_ms(), self._step(wanted), effect=wanted.effect)
+        done = await self._writer.state(intent, wanted.request)
+        self._bar_if_cancelled()
+        await self.pace.not_barred()
+        return done
+
     async def _spawned(self, wanted: Wanted, past: PastCall | None, child_input: str) -> Done:
         await self.pace.may_begin()
         child = past.intent.child if past else None
@@ -285,9 +300,12 @@ class Engine:
 
     async def _write(self, *entries: Intended | Done | Resolved) -> Any:
         refused = await self._writer.write(*entries)
+        self._bar_if_cancelled()
+        return refused
+
+    def _bar_if_cancelled(self) -> None:
         if self._writer.cancel_requested.is_set():
             self.pace.bar(CANCELLED, SETTLE_SECONDS)
-        return refused
 
     def _give_up(self, call: str) -> None:
         """Note that the agent itself cancelled a call."""

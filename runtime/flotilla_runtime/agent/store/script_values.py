@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import WAIT_OUTSIDE, Done, Entry, Intended
+from flotilla_runtime.agent.journal import WAIT_OUTSIDE, Done, Entry, Intended, decode
 from flotilla_runtime.agent.protocols import Came, Written
 from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdict, read_budget
 
@@ -29,6 +30,7 @@ SCRIPTS: Final = (
     "came",
     "approve",
     "signal",
+    "state",
     "cancel",
     "forget",
     "status",
@@ -88,6 +90,13 @@ def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
         refused=tuple(map(_refusal, json.loads(refused or "[]"))),
         budget=read_budget(budget),
     )
+
+
+def read_stated(claim: Claim, answer: Sequence[Any]) -> Written:
+    """The answer to an access to the state, with its result."""
+    written = read_written(claim, answer[:5])
+    done = decode(answer[5])
+    return replace(written, done=done if isinstance(done, Done) else None)
 
 
 def read_approval(answer: Sequence[str]) -> Verdict:

@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
-from flotilla_runtime.agent.journal import Entry, Intended, Other, Resolved, TaskStatus
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.journal import CallOutcome, Done, Entry, Intended, Other, Resolved, TaskStatus
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.quotas import Quotas
 from flotilla_runtime.agent.store.redis_errors import as_unavailable
 from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
@@ -30,6 +30,7 @@ from flotilla_runtime.agent.store.script_values import (
     all_revisions,
     read_approval,
     read_came,
+    read_stated,
     read_written,
     script_source,
     script_text,
@@ -63,6 +64,12 @@ Answer = TypeVar("Answer")
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
+# Of one tenant and agent.
+MOST_STATE_KEYS: Final = 1000
+MOST_STATE_BYTES: Final = 4 * 2**20
+STATE_IS_FULL: Final = (
+    f"the state of this tenant and agent has {MOST_STATE_KEYS} keys, or {MOST_STATE_BYTES} bytes, at most"
+)
 # Of one task, until its agent takes them.
 MOST_SIGNALS: Final = 100
 MOST_SIGNAL_BYTES: Final = 256 * 1024
@@ -254,6 +261,37 @@ class TaskStore:
             child_input,
         )
         return read_written(claim, answer)
+
+    async def state(
+        self,
+        claim: Claim,
+        expected: int,
+        intent: Intended,
+        request: StateRequest,
+        write: str | None = None,
+    ) -> Written:
+        """Read or write a value of the state, and write the call with its result, both or neither."""
+        good = Done(at=intent.at, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0)
+        full = replace(good, outcome=CallOutcome.FAILED, problem=STATE_IS_FULL)
+        answer = await self._run(
+            "state",
+            claim.id,
+            claim.token,
+            self.lease_ms,
+            write or new_request(),
+            expected,
+            request.agent,
+            request.operation,
+            request.key,
+            request.expected,
+            request.value,
+            journal.encode(intent),
+            journal.encode(good),
+            journal.encode(full),
+            MOST_STATE_KEYS,
+            MOST_STATE_BYTES,
+        )
+        return read_stated(claim, answer)
 
     async def children(self, ids: Sequence[str]) -> dict[str, ChildEnd]:
         """Those of these tasks that have ended."""

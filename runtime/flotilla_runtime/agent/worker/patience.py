@@ -11,7 +11,7 @@ import structlog
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.task_store import TaskStore, new_request
 from flotilla_runtime.agent.tasks import Claim
@@ -67,6 +67,13 @@ class PersistentJournal:
         write = new_request()
         return await self._patience.answered(
             lambda: self._store.spawn(claim, expected, intent, child_input, write)
+        )
+
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        """Read or write a value of the state."""
+        write = new_request()
+        return await self._patience.answered(
+            lambda: self._store.state(claim, expected, intent, request, write)
         )
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
