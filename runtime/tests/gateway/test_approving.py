@@ -4,10 +4,13 @@ A test plays the worker with the store. What a worker makes of an answer is in t
 """
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flotilla_cli.main import main
 from flotilla_runtime.agent.journal import CallKind, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import Waits
 from flotilla_runtime.agent.store.connections import connect
@@ -189,3 +192,25 @@ async def test_a_signal_wakes_a_task_of_ones_own_and_no_other(callers: Any) -> N
         await ann.post(f"/v1/tasks/{task}/cancel")
         ended = await ann.post(path, json={"name": "news"})
         assert (ended.status_code, kind(ended.json())) == (409, "already-ended")
+
+
+async def test_a_call_is_approved_from_the_command_line(
+    callers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text("boss-key\n")
+    task = await submit(callers)
+    await ask(callers, task)
+
+    async def flotilla(*words: str) -> tuple[int, str]:
+        where = ["--url", callers.gateway_url, "--token-file", str(tmp_path / "token")]
+        status = await asyncio.to_thread(main, [*words, *where])
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    listed, text = await flotilla("tasks", "--waits-for", "Approval")
+    assert (listed, task in text) == (0, True)
+    assert f"flotilla approve {task} --call '{CALL}'" in (await flotilla("task", "show", task))[1]
+    status, text = await flotilla("approve", task, "-o", "json")
+    assert (status, json.loads(text)) == (0, {"id": task, "status": "Waiting"})
+    status, text = await flotilla("approve", task, "--call", CALL, "--refuse")
+    assert (status, "secret:boss approved" in text) == (1, True)
