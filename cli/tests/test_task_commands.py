@@ -12,8 +12,13 @@ from flotilla_cli.main import parser
 from flotilla_cli.task_texts import plain, task_page
 from flotilla_cli.tasks import TaskFailedError
 
-APPROVAL = {"call": "turn/1/tool/pay#approval", "target": "pay", "arguments": {"euro": 5}, "untilTime": None}
-EVENTS = [
+APPROVAL: dict[str, Any] = {
+    "call": "turn/1/tool/pay#approval",
+    "target": "pay",
+    "arguments": {"euro": 5},
+    "untilTime": None,
+}
+EVENTS: list[dict[str, Any]] = [
     {"at": "2026-01-01T00:00:00Z", "event": "submitted"},
     {"at": "2026-01-01T00:00:00.500Z", "event": "started", "worker": "w1", "attempt": 1},
     {"at": "2026-01-01T00:00:01Z", "event": "callStarted", "call": "tool/pay", "target": "pay"},
@@ -41,7 +46,11 @@ TASK: dict[str, Any] = {
     "approvals": [APPROVAL],
     "timeline": EVENTS,
 }
-UNKNOWN = {**TASK, "waitsFor": {"kind": "Effect", "call": "tool/pay", "untilTime": None}, "approvals": []}
+UNKNOWN: dict[str, Any] = {
+    **TASK,
+    "waitsFor": {"kind": "Effect", "call": "tool/pay", "untilTime": None},
+    "approvals": [],
+}
 RECEIPT = {"id": "t1", "status": "Waiting"}
 
 
