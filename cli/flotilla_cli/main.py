@@ -2,6 +2,10 @@
 
 flotilla ask --url URL [--token-file FILE] [--ca-file FILE] QUESTION
                                                        submit a task to a fleet's gateway and print the answer
+flotilla tasks --fleet FLEET | --url URL               list the tasks of a fleet
+flotilla task show ID --fleet FLEET | --url URL        show a task with its timeline
+flotilla approve|resolve|cancel|replay ID …            decide on a call, say whether one happened, end a task,
+                                                       or make a new one with its results
 flotilla rebalance NAME [--apply]                      show the moves that would place a set better, or make
 them
 """
@@ -15,8 +19,11 @@ from pathlib import Path
 
 import httpx
 
-from flotilla_cli.rebalance import RebalanceError, asked, kubectl_of, table
+from flotilla_cli.kubectl import KubectlError, kubectl_of
+from flotilla_cli.rebalance import RebalanceError, asked, table
+from flotilla_cli.task_commands import add_commands
 from flotilla_cli.tasks import TaskFailedError, ask
+from flotilla_cli.tokens import TokenError, token_of_file
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="flotilla", description="Command line for Flotilla.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_ask(commands)
+    add_commands(commands)
     _add_rebalance(commands)
     return top
 
@@ -79,10 +87,11 @@ def _add_rebalance(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 def run_ask(arguments: argparse.Namespace) -> int:
     """Print the answer and its sources; the exit status is 1 when the task ends without an answer."""
     try:
-        headers = credentials(arguments.token_file)
-    except (OSError, UnicodeDecodeError) as problem:
-        print(f"flotilla: --token-file {arguments.token_file} cannot be read: {problem}", file=sys.stderr)
+        token = token_of_file(arguments.token_file)
+    except TokenError as problem:
+        print(f"flotilla: {problem}", file=sys.stderr)
         return 1
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         trusted = ssl.create_default_context(cafile=arguments.ca_file) if arguments.ca_file else True
     except OSError as problem:  # also ssl.SSLError, for a file without a certificate
@@ -122,18 +131,10 @@ def run_rebalance(arguments: argparse.Namespace) -> int:
                 print(now)
             print(f"{progress.phase}: {progress.message}")
             good, shown = progress.good, shown or now
-    except RebalanceError as problem:
+    except (RebalanceError, KubectlError) as problem:
         print(f"flotilla: {problem}", file=sys.stderr)
         return 1
     return 0 if good else 1
-
-
-def credentials(token_file: Path | None) -> dict[str, str]:
-    """The Authorization header with the token of the file; no header without a file."""
-    if token_file is None:
-        return {}
-    token = sys.stdin.read() if str(token_file) == "-" else token_file.read_text(encoding="utf-8")
-    return {"Authorization": f"Bearer {token.strip()}"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

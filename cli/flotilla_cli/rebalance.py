@@ -5,12 +5,12 @@ change the set may do this. kubectl reads and writes both, with the user's own c
 """
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flotilla_cli.kubectl import Kubectl
 from flotilla_operator.api.annotations import ANNOTATION_REBALANCE
 
 RESOURCE = "modelreplicasets.flotilla.dev"
@@ -18,8 +18,6 @@ ENDED = frozenset({"Shown", "Done", "Stopped", "Refused"})
 GOOD = frozenset({"Shown", "Done"})
 POLL_SECONDS = 1.0
 HEADINGS = ("STEP", "REPLICA", "FROM", "TO", "GAIN", "ACCELERATORS RESTARTED", "SESSIONS LOST", "PHASE")
-
-Kubectl = Callable[[Sequence[str]], str]
 
 
 class RebalanceError(RuntimeError):
@@ -43,28 +41,6 @@ class Progress:
     def good(self) -> bool:
         """Whether the request was fulfilled."""
         return self.phase in GOOD
-
-
-def kubectl_of(context: str | None) -> Kubectl:
-    """A function that runs the user's kubectl."""
-    chosen = [] if context is None else ["--context", context]
-
-    def run(arguments: Sequence[str]) -> str:
-        try:
-            done = subprocess.run(  # noqa: S603
-                ["kubectl", *chosen, *arguments],  # noqa: S607
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-        except FileNotFoundError:
-            raise RebalanceError("kubectl was not found on the PATH; install it") from None
-        except subprocess.CalledProcessError as failed:
-            message = failed.stderr.strip() or f"kubectl ended with exit status {failed.returncode}"
-            raise RebalanceError(message) from None
-        return done.stdout
-
-    return run
 
 
 def asked(

@@ -76,7 +76,9 @@ def waiting_for(task: dict[str, Any]) -> str:
     until = f" until {waits['untilTime']}" if waits.get("untilTime") else ""
     how = ""
     if waits["kind"] == "Effect":
-        how = f"; say whether the call happened: POST /v1/tasks/{task['id']}/resolve"
+        how = f"; say whether the call happened: flotilla resolve {task['id']}"
+    if waits["kind"] == "Approval":
+        how = f"; somebody who may must decide: flotilla approve {task['id']}"
     return f"{task.get('status')} and waits for {waits['kind']} ({waits['call']}){until}{how}"
 
 

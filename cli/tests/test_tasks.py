@@ -75,7 +75,7 @@ def test_what_a_task_waits_for_is_told_once_while_it_waits() -> None:
     ask(gateway.client, "why?", clock=clock, sleep=clock.sleep, tell=told.append)
     assert told == [
         "task t1 is Suspended and waits for Effect (turn/1/tool/pay) until 2026-01-02T03:04:05Z; say whether "
-        "the call happened: POST /v1/tasks/t1/resolve"
+        "the call happened: flotilla resolve t1"
     ]
 
 
@@ -121,7 +121,7 @@ def test_each_question_has_a_key_of_its_own() -> None:
         pytest.param([WAITING, *[RUNNING] * 99], "still Running after 5 s", id="not in time"),
         pytest.param(
             [WAITING, *[SUSPENDED] * 99],
-            r"still Suspended and waits for Effect \(turn/1/tool/pay\) until .*/resolve after 5 s",
+            r"still Suspended and waits for Effect \(turn/1/tool/pay\) until .*resolve t1 after 5 s",
             id="suspended",
         ),
         pytest.param([WAITING, *[AWAY] * 99], "answered 503: the fleet's task store", id="away for too long"),

@@ -415,6 +415,27 @@ FAULTS: Final = (
         tests=(f"{RUNTIME_TESTS}/agent/store/test_store_model.py",),
     ),
     Fault(
+        name="the last decision on an approval stands",
+        path=f"{RUNTIME}/agent/store/scripts/approve.lua",
+        sound="  if before then return before end\n",
+        broken="",
+        tests=(f"{RUNTIME_TESTS}/agent/store/test_store_outside.py",),
+    ),
+    Fault(
+        name="a replay takes the approval of a call over that it repeats",
+        path=f"{RUNTIME}/agent/replays.py",
+        sound="return call.allows is None or call.allows in kept",
+        broken="return True",
+        tests=(f"{RUNTIME_TESTS}/agent/test_replays.py",),
+    ),
+    Fault(
+        name="a signal that was taken stays",
+        path=f"{RUNTIME}/agent/store/scripts/outside.lua",
+        sound="  if signal then take_signal(id, signal) end\n",
+        broken="",
+        tests=(f"{RUNTIME_TESTS}/agent/store/test_store_outside.py",),
+    ),
+    Fault(
         name="a document that was half written counts as unchanged",
         path=f"{RUNTIME}/indexing/shard.py",
         sound="stored is not None and stored.complete and stored.hash",

@@ -40,7 +40,7 @@ OPERATORS_ROLE_ALONE = {"rbac.aggregate": "false", "uninstall.removeFinalizers":
 ENGINE_REQUIREMENTS = ROOT / "e2e" / "engine" / "requirements"
 TOLERATION = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
-VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "approve"}
 READING = {"get", "list", "watch"}
 
 

@@ -7,13 +7,16 @@ from flotilla_runtime.agent.failures import (
     ChildFailedError,
     LimitReachedError,
     ModelFailedError,
+    NoSignalError,
     PromptTooLongError,
     SearchFailedError,
+    StateFullError,
     TaskFailedError,
     ToolFailedError,
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.tasks import Decision
 
 __all__ = [
     "AgentError",
@@ -21,13 +24,16 @@ __all__ = [
     "CallFailedError",
     "ChildFailedError",
     "Context",
+    "Decision",
     "EndReason",
     "Found",
     "LimitReachedError",
     "ModelFailedError",
     "NamedTool",
+    "NoSignalError",
     "PromptTooLongError",
     "SearchFailedError",
+    "StateFullError",
     "Task",
     "TaskFailedError",
     "ToolCall",

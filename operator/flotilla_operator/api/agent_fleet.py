@@ -193,6 +193,11 @@ class GatewayAuthentication(ApiModel):
                 message="spec.gateway.auth.trusted is for spec.gateway.auth.mode Secret only; remove it, and "
                 "with mode Kubernetes allow the verb act on agentfleets/tenants",
             ),
+            Rule(
+                rule="self.mode == 'Secret' || !has(self.approvers) || self.approvers.size() == 0",
+                message="spec.gateway.auth.approvers is for spec.gateway.auth.mode Secret only; remove it, "
+                "and with mode Kubernetes allow the verb approve on agentfleets/tasks",
+            ),
         )
     )
 
@@ -206,8 +211,9 @@ class GatewayAuthentication(ApiModel):
     trusted: Callers = ()
     """Entries of the secret whose callers may name another tenant than themselves, for front ends that act
     for their users. With mode Secret only."""
-    approvers: Annotated[Callers | None, NotYet()] = None
-    """Entries of the secret whose callers may decide on what waits for approval."""
+    approvers: Callers = ()
+    """Entries of the secret whose callers may decide on what waits for approval, and read it. With mode
+    Secret only."""
 
 
 class Gateway(ApiModel):

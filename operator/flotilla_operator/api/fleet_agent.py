@@ -363,8 +363,9 @@ class Tool(ApiModel):
     no; the task waits until `reconcile` or a person says whether the call happened."""
     reconcile: Reconcile | None = None
     """Who is asked whether an Unsafe call happened. Absent: a person resolves the call."""
-    approval: Annotated[Approval | None, NotYet()] = None
-    """Whether a person must agree to a call. Never: no. Always: to each call."""
+    approval: Approval = Approval.NEVER
+    """Whether a person must agree to a call. Never: no. Always: to each call, within a day; who may approve
+    reads its arguments. Somebody who refuses, or nobody who agrees, is told to the agent."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a call may take, in seconds."""
     max_result_kib: Annotated[int, Field(ge=1, le=16_384)] = 256

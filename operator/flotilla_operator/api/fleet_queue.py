@@ -150,10 +150,8 @@ class Queue(ApiModel):
     journal_ttl_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 3600
     """How long timeline, events and calls of a task can be read after it succeeded or was cancelled, in
     seconds."""
-    dead_letter_ttl_seconds: Annotated[
-        Annotated[int, Field(ge=60, le=31_536_000)] | None, NotYet("raise spec.queue.resultTTLSeconds")
-    ] = None
-    """How long a task that failed can be read, in seconds."""
+    dead_letter_ttl_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 604_800
+    """How long a task that failed can be read and replayed, with its journal, in seconds."""
     conversation_ttl_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 86_400
     """How long the history of a conversation is kept after its last task, in seconds."""
     payloads: Annotated[Payloads | None, NotYet()] = None

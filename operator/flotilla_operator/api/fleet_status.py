@@ -49,8 +49,8 @@ class TasksStatus(ApiModel):
     running: int | None = None
     """Tasks that a worker runs, or whose worker was lost and not yet replaced."""
     suspended: int | None = None
-    """Tasks that hold no worker, because they wait for tasks that they started, for a time, or for somebody
-    to say whether a call happened."""
+    """Tasks that hold no worker, because they wait for tasks that they started, for a time, for a signal, or
+    for somebody who approves a call or says whether one happened."""
     succeeded_1h: int | None = None
     """Tasks that completed in the last hour."""
     failed_1h: int | None = None
@@ -59,10 +59,10 @@ class TasksStatus(ApiModel):
     """Tasks that ended in the last hour and that another worker had taken over from a lost one."""
     unknown_effects: int | None = None
     """Tasks that wait until somebody says whether a call of a tool had its effect."""
-    waiting_for_approval: Annotated[int | None, NotYetReported()] = None
+    waiting_for_approval: int | None = None
     """Tasks that wait until somebody agrees to a call."""
-    dead_letters: Annotated[int | None, NotYetReported()] = None
-    """Tasks that failed and can still be read."""
+    dead_letters: int | None = None
+    """Tasks that failed and can still be read and replayed."""
 
 
 class StoreStatus(ApiModel):

@@ -170,7 +170,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
             },
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
-        tools=TOOLS,
+        tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always"}],
         limits={
             "maxSteps": 12,
             "maxTokens": 50_000,
@@ -202,12 +202,18 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "resultTTLSeconds": 3600,
             "journalTTLSeconds": 600,
             "conversationTTLSeconds": 7200,
+            "deadLetterTTLSeconds": 86_400,
         },
         recovery={"leaseSeconds": 10, "maxAttempts": 3, "unknownEffectSeconds": 7200},
         update={"deadlineSeconds": 900},
         gateway={
             "replicas": 3,
-            "auth": {"mode": "Secret", "secretRef": {"name": "callers"}, "trusted": ["front-end"]},
+            "auth": {
+                "mode": "Secret",
+                "secretRef": {"name": "callers"},
+                "trusted": ["front-end"],
+                "approvers": ["boss"],
+            },
             "callerLimits": {"queuePercent": 50, "requestsPerMinute": 600},
             "openAI": {"enabled": True},
             "a2a": {"enabled": True, "description": "Answers questions about the handbook."},

@@ -8,6 +8,8 @@ AgentError
     │   └── PromptTooLongError
     ├── ToolFailedError
     │   └── SearchFailedError
+    ├── NoSignalError       no signal came in time
+    ├── StateFullError      the state has no room for the value
     └── ChildFailedError    a spawned task ended without a result
 
 An agent that lets one through ends its task with the reason that fits. What stops a run from outside, such as
@@ -90,6 +92,18 @@ class ToolFailedError(CallFailedError):
 
 class SearchFailedError(ToolFailedError):
     """An index gave no passages."""
+
+
+class NoSignalError(CallFailedError):
+    """No signal of this name came in time."""
+
+    reason = EndReason.TIMEOUT
+
+
+class StateFullError(CallFailedError):
+    """The state of the tenant and agent has no room for this value."""
+
+    reason = EndReason.INVALID
 
 
 class ChildFailedError(CallFailedError):

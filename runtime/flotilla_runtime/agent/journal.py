@@ -18,7 +18,7 @@ from flotilla_runtime.contract import Effect
 
 # Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
 # of a newer format.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 class CallKind(StrEnum):
@@ -31,6 +31,14 @@ class CallKind(StrEnum):
     SLEEP = "Sleep"
     NOW = "Now"
     RANDOM = "Random"
+    APPROVE = "Approve"
+    SIGNAL = "Signal"
+    STATE = "State"
+
+
+OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
+# The calls that somebody outside answers.
+WAIT_OUTSIDE: Final = frozenset({CallKind.APPROVE, CallKind.SIGNAL})
 
 
 class CallOutcome(StrEnum):
@@ -43,6 +51,7 @@ class CallOutcome(StrEnum):
     INVALID = "Invalid"  # wrong arguments or an unknown tool: nothing was called
     CANCELLED = "Cancelled"  # the agent itself no longer waited for it
     LIMIT_REACHED = "LimitReached"  # a limit left no room, and nothing could change that
+    REFUSED = "Refused"  # somebody who was asked for approval said no: nothing was called
     NOT_HAPPENED = "NotHappened"  # somebody resolved an Unsafe call so: it may be made again
 
 
@@ -84,6 +93,8 @@ class WaitKind(StrEnum):
     EFFECT = "Effect"
     CHILDREN = "Children"
     TIMER = "Timer"
+    APPROVAL = "Approval"
+    SIGNAL = "Signal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +126,9 @@ class Intended:
     """A call is about to be made. Written before the call, with what is reserved for it.
 
     `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
-    of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
-    epoch. `child` is the id of a spawned task. With `answers` the text of the call is the task's answer, or a
-    part of it.
+    of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, or when nobody may approve
+    or signal any more, in milliseconds since the epoch. `child` is the id of a spawned task. With `answers`
+    the text of the call is the task's answer, or a part of it.
 
     A call of which the journal has an intent and no result is made again, because its worker was lost; or it
     goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
@@ -147,7 +158,7 @@ class Done:
     """The result of a call. Written after the call, which is never repeated once this entry exists.
 
     `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
-    no value.
+    no value. `signal` names the signal that the call took.
     """
 
     at: int
@@ -162,6 +173,7 @@ class Done:
     nano_usd: int | None = None
     tries: int = 1
     problem: str | None = None
+    signal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

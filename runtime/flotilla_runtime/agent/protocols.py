@@ -4,7 +4,7 @@ The store implements `TaskJournal` with one script for each write; tests stop it
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.journal import (
     CallKind,
     CallOutcome,
+    Done,
     EndReason,
     Entry,
     Intended,
@@ -28,20 +29,22 @@ from flotilla_runtime.contract import Effect, Priority
 class Written:
     """The answer to a write: whether the task is to be cancelled, and the intents that a limit refused.
 
-    A refused intent is not in the journal; the other entries are. `length` is the journal's new length.
+    A refused intent is not in the journal; the other entries are. `length` is the journal's new length, and
+    `done` the result of an access to the state.
     """
 
     length: int
     cancel_requested: bool = False
     refused: tuple[Refusal, ...] = ()
     budget: Budget | None = None
+    done: Done | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
     """What a task waits for while it is suspended, and until when at most (milliseconds since the epoch).
 
-    With `Children`, `children` are the tasks it waits for; any one that ends resumes it.
+    `children` are the spawned tasks that it waits for too; any one that ends resumes it.
     """
 
     kind: WaitKind
@@ -59,6 +62,37 @@ class ChildEnd:
     message: str
     result: Any
     partial: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Came:
+    """What came from outside for a call that waits for it: a decision, or a signal, whose name is `signal`.
+
+    `is_late`: nothing came in time, and nothing that comes now counts.
+    """
+
+    value: Any = None
+    signal: str | None = None
+    is_late: bool = False
+
+
+class StateOperation(StrEnum):
+    """What is done with a value of an agent's state."""
+
+    GET = "Get"
+    PUT = "Put"
+    COMPARE_AND_SWAP = "CompareAndSwap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRequest:
+    """An access to the state of the task's tenant and this agent. Values are JSON texts, empty for none."""
+
+    agent: str
+    operation: StateOperation
+    key: str
+    expected: str = ""
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +121,14 @@ class TaskJournal(Protocol):
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         """Write the intent of a spawned task and submit that task, both or neither."""
 
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        """Read or write a value of the state, and write the call with its result, both or neither."""
+
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""
+
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        """What came for this call, which waits for approval or a signal; none of the `taken` signals."""
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         """Give the place up; False if what it waits for has come already."""
@@ -146,6 +186,7 @@ class Session:
     task_id: str
     tenant: str
     priority: Priority
+    agent: str = ""
     token: int = 0
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -109,6 +109,51 @@ class ResolveOutcome(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class ApproveOutcome(StrEnum):
+    """What became of somebody's decision on a call."""
+
+    DECIDED = "Decided"  # by this decision, or by an earlier one
+    LATE = "Late"  # its deadline has passed
+    NOT_ASKED = "NotAsked"  # no such call waits for approval
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided on a call that waited for approval; `at` is when, by Redis' clock.
+
+    Without `by` nobody decided in time.
+    """
+
+    approved: bool
+    by: str | None = None
+    comment: str | None = None
+    at: int | None = None
+
+    def is_same(self, other: "Decision") -> bool:
+        """Whether the same person said the same, as one does whose first answer was lost."""
+        return replace(self, at=None) == replace(other, at=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The outcome of a decision, and the decision that stands where there is one."""
+
+    outcome: ApproveOutcome
+    decision: Decision | None = None
+
+
+class SignalOutcome(StrEnum):
+    """What became of a signal."""
+
+    KEPT = "Kept"
+    TOO_MANY = "TooMany"  # the task holds as many signals, or bytes of them, as it may
+    STORE_FULL = "StoreFull"
+    CALLER_STORE_FULL = "CallerStoreFull"
+    ENDED = "Ended"
+    UNKNOWN = "Unknown"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
     """The result of renewing leases: the tasks that are lost, and those that are to be cancelled."""
@@ -148,6 +193,7 @@ class TaskRecord:
     revision: str = ""
     root: str | None = None
     parent: str | None = None
+    replay_of: str | None = None
     used: Amount = NOTHING
     is_priced: bool = True
     waits_for: WaitKind | None = None
@@ -184,6 +230,7 @@ class TaskRecord:
             revision=fields.get("revision", ""),
             root=fields.get("root"),
             parent=fields.get("parent"),
+            replay_of=fields.get("replayOf"),
             used=_amount(fields, "used"),
             is_priced="unpriced" not in fields,
             waits_for=WaitKind(fields["waitsFor"]) if "waitsFor" in fields else None,
@@ -252,6 +299,8 @@ class StoreFigures:
     running: int
     suspended: int
     unknown_effects: int
+    waiting_for_approval: int
+    dead_letters: int
     stored_bytes: int
     oldest_waiting_ms: int | None
     counts: Mapping[str, RevisionTasks]
@@ -269,6 +318,8 @@ class StoreFigures:
             running=told["running"],
             suspended=told["suspended"],
             unknown_effects=told["unknown_effects"],
+            waiting_for_approval=told["waiting_for_approval"],
+            dead_letters=told["dead_letters"],
             stored_bytes=told["stored_bytes"],
             oldest_waiting_ms=told.get("oldest_waiting_ms"),
             counts={

@@ -66,6 +66,13 @@ class TaskLimits(Section):
     max_fan_out: int = 5
 
 
+class Approval(StrEnum):
+    """Whether a person must agree to a call of a tool."""
+
+    NEVER = "Never"
+    ALWAYS = "Always"
+
+
 class Effect(StrEnum):
     """Whether a call may be repeated: always, with the same key, or never."""
 
@@ -133,6 +140,7 @@ class QueueConfig(Section):
     queue_percent: float = 80  # of places and bytes that one caller may hold
     journal_ttl_seconds: int = 3600
     conversation_ttl_seconds: int = 86_400  # after the last task
+    dead_letter_ttl_seconds: int = 604_800
     unknown_effect_seconds: int = 86_400
 
 
@@ -250,6 +258,7 @@ class ToolConfig(Section):
     python: str | None = None
     effect: Effect = Effect.UNSAFE
     reconcile: Reconcile | None = None
+    approval: Approval = Approval.NEVER
     timeout_seconds: float = 30
     max_result_kib: int = 256
 
@@ -291,6 +300,7 @@ class GatewayConfig(Section):
     auth: GatewayAuth
     revision: str = ""  # of the tasks that are submitted from now on
     trusted: tuple[str, ...] = ()  # callers of mode Secret that may name another tenant
+    approvers: tuple[str, ...] = ()  # callers of mode Secret that may decide on what waits for approval
     models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
@@ -350,17 +360,20 @@ class FleetStatus(WireModel):
     """The answer to GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
 
     Every gateway reads the same Redis, so each one answers for the whole fleet. `waiting`, `in_flight`,
-    `unknown_effects` and `oldest_waiting_seconds` are current values. The other figures cover the tasks that
-    ended in the last hour; percentiles are None when there was none. `busy_seconds` says where these tasks
-    spent their time: `Queue`, `Model/<name>`, `Index/<name>`, `Tool/<name>`. `waiting` includes suspended
-    tasks whose timer has rung. `cost_usd` is None where a price is unknown. `certificate_problem` is of the
-    pod that answers: why the certificate in its Secret cannot be used.
+    `unknown_effects`, `waiting_for_approval`, `dead_letters` and `oldest_waiting_seconds` are current values.
+    The other figures cover the tasks that ended in the last hour; percentiles are None when there was none.
+    `busy_seconds` says where these tasks spent their time: `Queue`, `Model/<name>`, `Index/<name>`,
+    `Tool/<name>`. `waiting` includes suspended tasks whose timer has rung. `cost_usd` is None where a price
+    is unknown. `certificate_problem` is of the pod that answers: why the certificate in its Secret cannot be
+    used.
     """
 
     fleet: str
     waiting: int
     in_flight: int
     unknown_effects: int = 0
+    waiting_for_approval: int = 0
+    dead_letters: int = 0
     oldest_waiting_seconds: float | None = None
     ended: dict[str, int] = Field(default_factory=dict)  # by terminal reason
     recovered: int = 0
@@ -469,6 +482,11 @@ class TaskKeys:
     def tasks_of(self, caller: str) -> str:
         """The sorted set of one caller's task ids."""
         return f"{self.prefix}tasks-of:{caller}"
+
+    @property
+    def approvals(self) -> str:
+        """The sorted set of the tasks that wait for approval; ids sort by time."""
+        return f"{self.prefix}approvals"
 
     @property
     def ended(self) -> str:

@@ -40,6 +40,8 @@ from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
+from flotilla_runtime.gateway.outside import Outside
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.logs import configure_logs
@@ -79,7 +81,7 @@ async def authentication(
         case GatewayAuth.NONE:
             yield NoAuthentication()
         case GatewayAuth.SECRET:
-            keys = CallerKeys(Path(config.callers_directory), config.trusted)
+            keys = CallerKeys(Path(config.callers_directory), config.trusted, config.approvers)
             await keys.refresh()
             following = asyncio.create_task(keys.follow())
             yield keys
@@ -113,7 +115,7 @@ async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SEC
             log.warning("results_not_forgotten", problem=problem.problem)
         except Exception:
             log.exception("results_not_forgotten")
-        await asyncio.sleep(0 if forgotten == FORGET_AT_ONCE else every_seconds)
+        await asyncio.sleep(0 if forgotten >= FORGET_AT_ONCE else every_seconds)
 
 
 async def reach(store: TaskStore, reached: asyncio.Event) -> None:
@@ -182,6 +184,8 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             service=service,
             sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
             callers=Callers(authenticator, held.rates),
+            outside=Outside(service, held.store, config.queue),
+            replays=Replays(service, held.store, config, SOURCES),
             max_body_bytes=config.max_body_bytes,
             streams=Streams(config.streams_per_caller),
         )

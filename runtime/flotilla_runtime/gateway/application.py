@@ -28,7 +28,10 @@ from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import (
+    parse_approval,
+    parse_replay,
     parse_resolution,
+    parse_signal,
     parse_submission,
 )
 from flotilla_runtime.gateway.service import TaskService
@@ -46,6 +49,8 @@ class TaskAPI:
         self._callers = desk.callers
         self._max_body_bytes = desk.max_body_bytes
         self._streams = desk.streams
+        self._outside = desk.outside
+        self._replays = desk.replays
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks."""
@@ -97,6 +102,28 @@ class TaskAPI:
         task = request.path_params["id"]
         return _rendered(TaskReceipt(id=task, status=await self._service.resolve(task, said, caller)))
 
+    async def approve(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/approve."""
+        caller = await self._caller(request, Verb.APPROVE)
+        said = parse_approval(await read_posted(request, self._max_body_bytes))
+        return _rendered(await self._outside.approve(request.path_params["id"], said, caller))
+
+    async def signal(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/signal."""
+        caller = await self._caller(request, Verb.CREATE)
+        said = parse_signal(await read_posted(request, self._max_body_bytes))
+        return _rendered(await self._outside.signal(request.path_params["id"], said, caller))
+
+    async def replay(self, request: Request) -> Response:
+        """POST /v1/tasks/{id}/replay."""
+        caller = await self._caller(request, Verb.CREATE)
+        said = parse_replay(await read_posted(request, self._max_body_bytes))
+        may_approve = await self._callers.may_approve(request)
+        task = request.path_params["id"]
+        submission = await self._replays.replay(task, said, caller, may_approve=may_approve)
+        receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
+        return _rendered(receipt, HTTPStatus.CREATED, {"Location": f"/v1/tasks/{submission.id}"})
+
     async def _caller(self, request: Request, verb: Verb) -> Identity:
         return await self._callers.identify(request, verb)
 
@@ -143,6 +170,9 @@ def task_application(api: TaskAPI, front_ends: Sequence[Route] = ()) -> Starlett
             Route("/v1/tasks/{id}/events", api.events, methods=["GET"]),
             Route("/v1/tasks/{id}/cancel", api.cancel, methods=["POST"]),
             Route("/v1/tasks/{id}/resolve", api.resolve, methods=["POST"]),
+            Route("/v1/tasks/{id}/approve", api.approve, methods=["POST"]),
+            Route("/v1/tasks/{id}/signal", api.signal, methods=["POST"]),
+            Route("/v1/tasks/{id}/replay", api.replay, methods=["POST"]),
             Route("/openapi.json", openapi),
             Route("/healthz", _healthy),
             *front_ends,

@@ -2,9 +2,10 @@
 
 `None` accepts everybody and shows all tasks. `Secret` accepts a bearer token that is an entry of a mounted
 secret; the entry's name is the caller. `Kubernetes` asks the API server with the caller's own token, so the
-gateway itself needs no rights: the verb `create` on agentfleets/tasks allows a caller to submit, cancel and
-resolve, `get` to read its own tasks, and `list` to see the tasks of others too. The verb `act` on
-agentfleets/tenants allows it to name another tenant than its own. Tokens are never logged or stored; only a
+gateway itself needs no rights: the verb `create` on agentfleets/tasks allows a caller to submit, cancel,
+resolve, signal and replay, `get` to read its own tasks, and `list` to see the tasks of others too. `approve`
+allows it to read what waits for approval, and to decide. The verb `act` on agentfleets/tenants allows it to
+name another tenant than its own. Tokens are never logged or stored; only a
 hash is kept, for a minute at most.
 """
 
@@ -42,15 +43,20 @@ class Verb(StrEnum):
     CREATE = "create"
     GET = "get"
     LIST = "list"
+    APPROVE = "approve"
     ACT = "act"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """An authorized caller; with `sees_all` it sees the tasks of others too."""
+    """An authorized caller. It sees its own tasks if `sees_own`, with `sees_all` those of others too, and
+    with `approves` those that wait for approval.
+    """
 
     name: str
     sees_all: bool = False
+    sees_own: bool = True
+    approves: bool = False
 
 
 def tenant_of(caller: str) -> str:
@@ -78,37 +84,58 @@ class Authenticator(Protocol):
     async def may_act(self, authorization: str | None) -> bool:
         """Whether a caller that is identified may name another tenant than its own."""
 
+    async def may_approve(self, authorization: str | None) -> bool:
+        """Whether a caller that is identified may decide on what waits for approval."""
+
 
 class NoAuthentication:
     """The mode `None`: everybody is the same caller."""
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
         """The anonymous caller, which sees all tasks."""
-        return Identity(name="anonymous", sees_all=True)
+        return Identity(name="anonymous", sees_all=True, approves=True)
 
     async def may_act(self, authorization: str | None) -> bool:
         """Nobody may: everybody could."""
         return False
 
+    async def may_approve(self, authorization: str | None) -> bool:
+        """Everybody may: there is nobody else who could."""
+        return True
+
 
 class CallerKeys(MountedKeys):
     """The mode `Secret`: the keys of a mounted secret."""
 
-    def __init__(self, directory: Path, trusted: Collection[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, trusted: Collection[str] = (), approvers: Collection[str] = ()
+    ) -> None:
         super().__init__(directory)
         self._trusted = frozenset(trusted)
+        self._approvers = frozenset(approvers)
 
     async def identify(self, authorization: str | None, verb: Verb) -> Identity:
         """The entry with the sent value."""
         caller = self.caller_of(_bearer_token(authorization))
         if caller is None:
             raise _unauthorized("the key is not in the fleet's Secret of callers; send one of its keys")
-        return Identity(name=f"secret:{caller}")
+        if verb is Verb.APPROVE and caller not in self._approvers:
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                "forbidden",
+                f"the caller {caller} may not decide on what waits for approval; its entry must be in "
+                "gateway.auth.approvers",
+            )
+        return Identity(name=f"secret:{caller}", approves=caller in self._approvers)
 
     async def may_act(self, authorization: str | None) -> bool:
         """Whether the entry is one of `gateway.auth.trusted`."""
         caller = await self.identify(authorization, Verb.ACT)
         return caller.name.removeprefix("secret:") in self._trusted
+
+    async def may_approve(self, authorization: str | None) -> bool:
+        """Whether the entry is one of `gateway.auth.approvers`."""
+        return (await self.identify(authorization, Verb.GET)).approves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +169,10 @@ class KubernetesReviews:
         if not (token.isascii() and token.isprintable()):
             raise _unauthorized("this is not a Kubernetes token; send one, such as from kubectl create token")
         user = await self._user(token)
-        allowed, sees_all = await asyncio.gather(self._may(token, verb), self._may(token, Verb.LIST))
-        if not allowed:
+        allowed, sees_all, approves = await asyncio.gather(
+            self._may(token, verb), self._may(token, Verb.LIST), self._may_read_as_approver(token, verb)
+        )
+        if not allowed and not approves:
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
                 "forbidden",
@@ -151,11 +180,24 @@ class KubernetesReviews:
                 f"{self._fleet.namespace}; bind it to a Role with the verb {verb} on the resource "
                 f"agentfleets/tasks of the API group {DOMAIN}",
             )
-        return Identity(name=f"{KUBERNETES}:{user}", sees_all=sees_all)
+        return Identity(
+            name=f"{KUBERNETES}:{user}",
+            sees_all=sees_all and allowed,
+            sees_own=allowed,
+            approves=approves,
+        )
 
     async def may_act(self, authorization: str | None) -> bool:
         """Whether the user of the token may act as the fleet's tenants."""
         return await self._may(_bearer_token(authorization), Verb.ACT)
+
+    async def may_approve(self, authorization: str | None) -> bool:
+        """Whether the user of the token may decide on what waits for approval."""
+        return await self._may(_bearer_token(authorization), Verb.APPROVE)
+
+    async def _may_read_as_approver(self, token: str, verb: Verb) -> bool:
+        """Whether what waits for approval may be read because the caller may decide on it."""
+        return verb is Verb.GET and await self._may(token, Verb.APPROVE)
 
     async def _user(self, token: str) -> str:
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}

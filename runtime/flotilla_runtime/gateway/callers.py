@@ -48,6 +48,10 @@ class Callers:
         """The same for a request that is counted already."""
         return await self._authenticator.identify(request.headers.get("authorization"), verb)
 
+    async def may_approve(self, request: Request) -> bool:
+        """Whether the caller may decide on what waits for approval."""
+        return await self._authenticator.may_approve(request.headers.get("authorization"))
+
     async def tenant(self, request: Request, caller: Identity, named: str | None = None) -> str:
         """The tenant of a submission: the caller's own, or another one that it may name."""
         own = tenant_of(caller.name)

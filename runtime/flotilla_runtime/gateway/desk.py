@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.events import Sight
+from flotilla_runtime.gateway.outside import Outside
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.service import TaskService
 from flotilla_runtime.gateway.streams import Streams
 
@@ -15,5 +17,7 @@ class Desk:
     service: TaskService
     sight: Sight
     callers: Callers
+    outside: Outside
+    replays: Replays
     streams: Streams
     max_body_bytes: int

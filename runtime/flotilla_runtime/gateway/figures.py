@@ -41,6 +41,8 @@ def fleet_status(
         in_flight=now.running,
         suspended=now.suspended,
         unknown_effects=now.unknown_effects,
+        waiting_for_approval=now.waiting_for_approval,
+        dead_letters=now.dead_letters,
         oldest_waiting_seconds=None if now.oldest_waiting_ms is None else now.oldest_waiting_ms / 1000,
         ended=ended,
         recovered=total.get("recovered", 0),

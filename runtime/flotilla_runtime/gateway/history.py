@@ -33,7 +33,9 @@ from flotilla_runtime.agent.journal import (
     WaitKind,
 )
 
-ASKED_IN_PUBLIC: Final = frozenset({CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN})
+ASKED_IN_PUBLIC: Final = frozenset(
+    {CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN, CallKind.APPROVE, CallKind.STATE}
+)
 
 
 class EventKind(StrEnum):
@@ -97,6 +99,17 @@ class Event(_View):
         return self.model_copy(update={"arguments": None, "result": None})
 
 
+class ApprovalView(_View):
+    """A call that somebody may decide on, until `untilTime`: of a tool, with its arguments, or what an agent
+    asks by itself.
+    """
+
+    call: str
+    target: str
+    arguments: Any
+    until_time: datetime | None
+
+
 class TimeView(_View):
     """Where a task's seconds went: waiting for a worker, in calls of models, in calls of indexes and tools,
     and the rest. Where calls run at the same time, a second counts once, for the model.
@@ -118,6 +131,7 @@ class History:
     unpriced: bool = False
     priced: bool = False
     _open: dict[str, Intended] = field(default_factory=dict)
+    _asking: dict[str, Intended] = field(default_factory=dict)
     _step: set[int] = field(default_factory=set)
     _waiting: bool = True
     _suspended: bool = False
@@ -144,6 +158,18 @@ class History:
     def recall(self, start: Intended) -> None:
         """Know of a call that began before the first entry that was told."""
         self._open[start.call] = start
+
+    def approvals(self) -> tuple[ApprovalView, ...]:
+        """What waits for approval, as far as the entries tell."""
+        return tuple(
+            ApprovalView(
+                call=intent.call,
+                target=intent.target,
+                arguments=intent.arguments,
+                until_time=moment_or_none(intent.until),
+            )
+            for intent in self._asking.values()
+        )
 
     def time(self, now_ms: int) -> TimeView | None:
         """Where the time went until now, or until the task ended; None where the journal is gone."""
@@ -182,18 +208,23 @@ class History:
             case Resumed():
                 self._suspended, self._waiting = False, True
             case Intended():
-                if entry.spent_tokens is not None:
-                    self._go_on(entry, entry.spent_tokens)
-                    return
-                self._open[entry.call] = entry
-                self.steps += entry.reserved_steps
-                if not entry.reserved_steps and entry.step and entry.step not in self._step:
-                    self._step.add(entry.step)
-                    self.steps += 1
+                self._begin(entry)
             case Done():
                 self._settle(entry)
             case Ended():
                 self._ended = True
+
+    def _begin(self, intent: Intended) -> None:
+        if intent.spent_tokens is not None:
+            self._go_on(intent, intent.spent_tokens)
+            return
+        self._open[intent.call] = intent
+        if intent.kind is CallKind.APPROVE:
+            self._asking[intent.call] = intent
+        self.steps += intent.reserved_steps
+        if not intent.reserved_steps and intent.step and intent.step not in self._step:
+            self._step.add(intent.step)
+            self.steps += 1
 
     def _go_on(self, intent: Intended, spent_tokens: int) -> None:
         """Count what the tries of a call have used that goes on; its result has the rest."""
@@ -209,6 +240,7 @@ class History:
 
     def _settle(self, done: Done) -> None:
         intent = self._open.pop(done.call, None)
+        self._asking.pop(done.call, None)
         self._count(intent, done.input_tokens + done.output_tokens, done.nano_usd)
 
     def _count(self, intent: Intended | None, tokens: int, nano_usd: int | None) -> None:
@@ -229,7 +261,8 @@ class History:
             case Intended():
                 return _call_started(entry) if entry.spent_tokens is None else None
             case Done():
-                return _call_ended(entry, self._open.get(entry.call))
+                asked = self._open.get(entry.call) or self._asking.get(entry.call)
+                return _call_ended(entry, asked)
             case Suspended():
                 wait = Wait(kind=entry.waits_for, call=entry.call, until_time=moment_or_none(entry.until))
                 return Event(at=at, event=EventKind.SUSPENDED, waits_for=wait)
@@ -273,6 +306,8 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
     spent_tokens = (intent.spent_tokens or 0) if intent else 0
     spent_nano_usd = (intent.spent_nano_usd or 0) if intent else 0
     used = spent_tokens + done.input_tokens + done.output_tokens
+    is_decision = intent is not None and intent.kind is CallKind.APPROVE and isinstance(done.value, dict)
+    decided_by = done.value.get("by") if is_decision else None
     return Event(
         at=moment(done.at),
         event=EventKind.CALL_ENDED,
@@ -285,6 +320,7 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
         tokens=used or None,
         cost_usd=None if done.nano_usd is None else (spent_nano_usd + done.nano_usd) / NANO_PER_UNIT,
         problem=done.problem,
+        by=decided_by,
         result=done.value,
     )
 

@@ -28,10 +28,16 @@ class GatewayMetrics:
         self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks that wait in the queues.")
         self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers are running.")
         self._suspended = self._gauge(
-            "flotilla_fleet_tasks_suspended", "Tasks that wait for spawned tasks, a timer or an effect."
+            "flotilla_fleet_tasks_suspended", "Tasks that wait and hold no place in a worker."
         )
         self._unknown = self._gauge(
             "flotilla_fleet_unknown_effects", "Tasks that wait to be told whether a call happened."
+        )
+        self._approvals = self._gauge(
+            "flotilla_fleet_tasks_waiting_for_approval", "Tasks that wait until somebody decides on a call."
+        )
+        self._dead_letters = self._gauge(
+            "flotilla_fleet_dead_letters", "Tasks that failed and can still be read and replayed."
         )
         self._recovered = self._gauge(
             "flotilla_fleet_tasks_recovered_1h",
@@ -59,6 +65,8 @@ class GatewayMetrics:
         self._in_flight.set(status.in_flight)
         self._suspended.set(status.suspended)
         self._unknown.set(status.unknown_effects)
+        self._approvals.set(status.waiting_for_approval)
+        self._dead_letters.set(status.dead_letters)
         self._recovered.set(status.recovered)
         self._tokens.set(status.tokens)
         self._ended.clear()

@@ -8,7 +8,13 @@ from flotilla_runtime.contract import HEADER_TENANT
 from flotilla_runtime.gateway.history import Event
 from flotilla_runtime.gateway.pages import DEFAULT_PAGE, MOST_PER_PAGE
 from flotilla_runtime.gateway.problems import MEDIA_TYPE
-from flotilla_runtime.gateway.requests import ResolveRequest, SubmitRequest
+from flotilla_runtime.gateway.requests import (
+    ApproveRequest,
+    ReplayRequest,
+    ResolveRequest,
+    SignalRequest,
+    SubmitRequest,
+)
 from flotilla_runtime.gateway.views import TaskList, TaskReceipt, TaskView
 
 REFERENCE: Final = "#/components/schemas/{model}"
@@ -32,11 +38,14 @@ PROBLEM: Final = {
 }
 
 
+BODIES: Final = (SubmitRequest, ResolveRequest, ApproveRequest, SignalRequest, ReplayRequest)
+
+
 def openapi_document() -> dict[str, Any]:
     """The whole description."""
     _, schemas = models_json_schema(
         [
-            *((body, "validation") for body in (SubmitRequest, ResolveRequest)),
+            *((body, "validation") for body in BODIES),
             *((view, "serialization") for view in (TaskView, TaskList, TaskReceipt, Event)),
         ],
         by_alias=True,
@@ -134,6 +143,48 @@ def _paths() -> dict[str, Any]:
                 "requestBody": {"required": True, "content": _json("ResolveRequest")},
                 "responses": {
                     "200": _answer("The task goes on", "TaskReceipt"),
+                    **_problems(400, 401, 403, 404, 409, 413, 429, 503),
+                },
+            },
+        },
+        **_outside(task),
+    }
+
+
+def _outside(task: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "/v1/tasks/{id}/approve": {
+            "parameters": task,
+            "post": {
+                "operationId": "approveCall",
+                "summary": "Decide on a call that waits for approval; the first decision stands",
+                "requestBody": {"required": True, "content": _json("ApproveRequest")},
+                "responses": {
+                    "200": _answer("The decision stands, and the task goes on", "TaskReceipt"),
+                    **_problems(400, 401, 403, 404, 409, 413, 503),
+                },
+            },
+        },
+        "/v1/tasks/{id}/replay": {
+            "parameters": task,
+            "post": {
+                "operationId": "replayTask",
+                "summary": "Make a new task with the results of an ended one up to a call",
+                "requestBody": {"required": False, "content": _json("ReplayRequest")},
+                "responses": {
+                    "201": _answer("The new task is stored", "TaskReceipt"),
+                    **_problems(400, 401, 403, 404, 409, 413, 429, 503),
+                },
+            },
+        },
+        "/v1/tasks/{id}/signal": {
+            "parameters": task,
+            "post": {
+                "operationId": "signalTask",
+                "summary": "Give a task a signal, which is kept until its agent takes it",
+                "requestBody": {"required": True, "content": _json("SignalRequest")},
+                "responses": {
+                    "200": _answer("The signal is kept", "TaskReceipt"),
                     **_problems(400, 401, 403, 404, 409, 413, 429, 503),
                 },
             },

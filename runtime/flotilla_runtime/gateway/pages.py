@@ -31,6 +31,11 @@ class PageWanted:
     before: str | None = None
     count: int = DEFAULT_PAGE
 
+    @property
+    def approvals(self) -> bool:
+        """Whether tasks that wait for approval alone are asked for."""
+        return self.waits_for is WaitKind.APPROVAL
+
     def shows(self, record: TaskRecord) -> bool:
         """Whether a task belongs on the page."""
         return (

@@ -6,7 +6,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from flotilla_runtime.contract import HEADER_TENANT, Priority, TaskLimits
@@ -93,6 +93,45 @@ class ResolveRequest(_Request):
     call: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     outcome: EffectOutcome
     result: Any = None
+
+
+class ApproveRequest(_Request):
+    """The body of POST /v1/tasks/{id}/approve. Who reads the task reads `comment`, and its agent does."""
+
+    call: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    approved: StrictBool
+    comment: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)] | None = None
+
+
+class SignalRequest(_Request):
+    """The body of POST /v1/tasks/{id}/signal."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    value: Any = None
+
+
+class ReplayRequest(_Request):
+    """The body of POST /v1/tasks/{id}/replay: from which call on, and whether effects may happen again."""
+
+    from_: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        default=None, alias="from"
+    )
+    repeat_effects: StrictBool = False
+
+
+def parse_replay(body: bytes) -> ReplayRequest:
+    """What is replayed; an empty body is a request without fields. Raises a problem that names wrong ones."""
+    return _parsed(ReplayRequest, body or b"{}", 'such as {"from": "turn/2/model"}')
+
+
+def parse_approval(body: bytes) -> ApproveRequest:
+    """What somebody decides. Raises a problem that names every wrong field."""
+    return _parsed(ApproveRequest, body, 'such as {"call": "turn/1/tool/pay#approval", "approved": true}')
+
+
+def parse_signal(body: bytes) -> SignalRequest:
+    """A signal. Raises a problem that names every wrong field."""
+    return _parsed(SignalRequest, body, 'such as {"name": "paid", "value": {"receipt": 17}}')
 
 
 def parse_submission(body: bytes) -> SubmitRequest:

@@ -1,5 +1,7 @@
 """The operations of the task API without HTTP: submit, get, list, cancel, resolve, and the fleet's figures.
 
+What people and programs outside tell a task is in outside.py.
+
 When Redis does not answer, a request is repeated for two seconds, so callers do not notice a broken
 connection or a short failover; after that they get a 503. A submission is repeated with the same id, so it
 never becomes two tasks. One that no replica of Redis confirms gets a 503 too, though the task is there:
@@ -15,7 +17,7 @@ from typing import Final, TypeVar
 
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
-from flotilla_runtime.agent.journal import Done, Entry, TaskStatus
+from flotilla_runtime.agent.journal import Done, Entry, TaskStatus, WaitKind
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -47,6 +49,10 @@ SCANNED_AT_ONCE: Final = 200
 MOST_SCANNED: Final = 2000
 READ_AT_ONCE: Final = 100  # entries of a journal
 LONGEST_TIMELINE: Final = 1000  # events
+ONLY_APPROVALS: Final = (
+    "you may read only what waits for approval: add ?waitsFor=Approval, or have somebody allow you the verb "
+    "get on the resource agentfleets/tasks"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,17 +129,20 @@ class TaskService:
             history=history,
             front=front,
         )
-        submission = await self._asked(lambda: self._store.submit(task))
+        submission = await self.asked(lambda: self._store.submit(task))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
             raise refusal
         if submission.id == task.id:
             return Submission(outcome=SubmitOutcome.CREATED, id=task.id)
         return submission
 
-    async def summary(self, task: str, caller: Identity) -> TaskRecord:
-        """A task that this caller may see, without its texts; raises a problem for any other."""
-        found = await self._asked(lambda: self._store.summaries([task])) if is_task_id(task) else []
-        if not found or not _may_see(found[0], caller):
+    async def summary(self, task: str, caller: Identity, *, is_to_approve: bool = False) -> TaskRecord:
+        """A task that this caller may see, without its texts; raises a problem for any other.
+
+        With `is_to_approve` it may be one that waits for approval, whoever submitted it.
+        """
+        found = await self.asked(lambda: self._store.summaries([task])) if is_task_id(task) else []
+        if not found or not (_may_see(found[0], caller) or (is_to_approve and _waits_for_approval(found[0]))):
             raise not_found(task)
         return found[0]
 
@@ -143,8 +152,8 @@ class TaskService:
         The journal is read in parts, and of a long one the latest events are kept, so none is in memory
         whole.
         """
-        await self.summary(task, caller)
-        found = await self._asked(lambda: self._store.records([task]))
+        await self.summary(task, caller, is_to_approve=caller.approves)
+        found = await self.asked(lambda: self._store.records([task]))
         if not found:
             raise not_found(task)
         history, place = History(), 0
@@ -164,7 +173,7 @@ class TaskService:
     async def outcome(self, task: str, caller: Identity) -> Outcome:
         """How a task stands, and what it has used, for front ends."""
         await self.summary(task, caller)
-        found = await self._asked(lambda: self._store.records([task]))
+        found = await self.asked(lambda: self._store.records([task]))
         if not found:
             raise not_found(task)
         record, place, cached, output = found[0], 0, 0, 0
@@ -187,11 +196,14 @@ class TaskService:
 
         It can be shorter than wanted although there are more pages, when few of many tasks are wanted.
         """
+        approvals = wanted.approvals and (caller.approves or caller.sees_all)
+        if not approvals and not caller.sees_own:
+            raise ProblemError(HTTPStatus.FORBIDDEN, "forbidden", ONLY_APPROVALS)
         of, before = None if caller.sees_all else caller.name, wanted.before
         found: list[TaskRecord] = []
         for _ in range(MOST_SCANNED // SCANNED_AT_ONCE):
-            ids = await self._ids(of, before)
-            for record in await self._asked(lambda ids=ids: self._store.summaries(ids)):  # type: ignore[misc]
+            ids = await self._ids(of, before, approvals=approvals)
+            for record in await self.asked(lambda ids=ids: self._store.summaries(ids)):  # type: ignore[misc]
                 if wanted.shows(record):
                     found.append(record)
                 if len(found) == wanted.count:
@@ -207,7 +219,7 @@ class TaskService:
         Raises a problem for a task that has ended in another way.
         """
         await self.summary(task, caller)
-        outcome = await self._asked(lambda: self._store.cancel(task))
+        outcome = await self.asked(lambda: self._store.cancel(task))
         if outcome is CancelOutcome.REQUESTED:
             return TaskStatus.RUNNING
         if outcome is CancelOutcome.CANCELLED:
@@ -228,7 +240,7 @@ class TaskService:
         """
         await self.summary(task, caller)
         happened = said.outcome is EffectOutcome.HAPPENED
-        outcome = await self._asked(
+        outcome = await self.asked(
             lambda: self._store.resolve(
                 task, said.call, happened=happened, by=caller.name, result=said.result
             )
@@ -248,26 +260,27 @@ class TaskService:
         """The fleet's figures now and over the last hour."""
         minute = self._sources.wall_ms() // 60_000
         minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
-        now = await self._asked(self._store.figures)
-        windows = await self._asked(lambda: self._store.windows(minutes))
+        now = await self.asked(self._store.figures)
+        windows = await self.asked(lambda: self._store.windows(minutes))
         figures = fleet_status(
             fleet=self._config.queue.fleet,
             now=now,
             windows=windows,
-            redis=await self._asked(self._store.facts),
+            redis=await self.asked(self._store.facts),
             max_stored_mib=self._config.queue.max_stored_mib,
             models=self._config.models,
         )
-        return figures.model_copy(update={"tools": await self._asked(self._store.tool_reports.now)})
+        return figures.model_copy(update={"tools": await self.asked(self._store.tool_reports.now)})
 
     async def _entries(self, task: str, place: int, count: int) -> list[Entry]:
-        _, entries = await self._asked(lambda: self._store.progress(task, place, count))
+        _, entries = await self.asked(lambda: self._store.progress(task, place, count))
         return entries
 
-    async def _ids(self, caller: str | None, before: str | None) -> list[str]:
-        return await self._asked(lambda: self._store.ids(caller, before, SCANNED_AT_ONCE))
+    async def _ids(self, caller: str | None, before: str | None, *, approvals: bool) -> list[str]:
+        return await self.asked(lambda: self._store.ids(caller, before, SCANNED_AT_ONCE, approvals=approvals))
 
-    async def _asked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def asked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What Redis answers, asked again for a while when it does not; then a problem."""
         deadline = self._sources.monotonic_seconds() + ASK_FOR_SECONDS
         while True:
             try:
@@ -329,4 +342,8 @@ def _own_key(key: str | None, tenant: str, own: str) -> str | None:
 
 
 def _may_see(record: TaskRecord, caller: Identity) -> bool:
-    return caller.sees_all or record.caller == caller_key(caller.name)
+    return caller.sees_all or (caller.sees_own and record.caller == caller_key(caller.name))
+
+
+def _waits_for_approval(record: TaskRecord) -> bool:
+    return record.status is TaskStatus.SUSPENDED and record.waits_for is WaitKind.APPROVAL

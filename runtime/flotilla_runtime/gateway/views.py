@@ -11,7 +11,15 @@ from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Priority, TaskLimits
-from flotilla_runtime.gateway.history import Event, History, TimeView, Wait, moment, moment_or_none
+from flotilla_runtime.gateway.history import (
+    ApprovalView,
+    Event,
+    History,
+    TimeView,
+    Wait,
+    moment,
+    moment_or_none,
+)
 
 
 class _View(BaseModel):
@@ -60,6 +68,7 @@ class LimitsView(_View):
 class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
+    `replayOf` is the task with whose results it began, and `approvals` has what somebody may decide on.
     `timeline` has the latest events of the task without what calls were asked and answered; earlier ones,
     whose number is `timelineLeftOut`, are in its event stream. It is empty, and `time` is null, once the
     journal is forgotten.
@@ -74,6 +83,8 @@ class TaskView(TaskSummary):
     partial: Any
     usage: UsageView
     time: TimeView | None
+    replay_of: str | None
+    approvals: tuple[ApprovalView, ...]
     timeline: tuple[Event, ...]
     timeline_left_out: int
 
@@ -86,7 +97,7 @@ class TaskList(_View):
 
 
 class TaskReceipt(_View):
-    """The answer to a submission, a cancellation, or the report of an effect."""
+    """The answer to whatever changes a task."""
 
     id: str
     status: TaskStatus
@@ -112,6 +123,8 @@ def task_view(
         partial=record.partial,
         usage=_usage(record, history),
         time=history.time(now_ms),
+        replay_of=record.replay_of,
+        approvals=() if record.status.is_final else history.approvals(),
         timeline=timeline,
         timeline_left_out=left_out,
     )

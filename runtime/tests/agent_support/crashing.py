@@ -1,11 +1,11 @@
 """A journal with a crash point before and after each write of the real store."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 
@@ -26,8 +26,14 @@ class CrashingJournal:
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         return await self._passed("spawn", lambda: self._store.spawn(claim, expected, intent, child_input))
 
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        return await self._passed("state", lambda: self._store.state(claim, expected, intent, request))
+
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         return await self._store.children(ids)
+
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        return await self._passed("came", lambda: self._store.came(claim, call, taken))
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         return await self._passed("suspend", lambda: self._store.suspend(claim, expected, waits))

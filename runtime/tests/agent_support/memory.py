@@ -6,7 +6,7 @@ test_memory_journal.py holds this double against the real store.
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,9 @@ from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, R
 from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
+    WAIT_OUTSIDE,
+    CallKind,
+    CallOutcome,
     Claimed,
     Done,
     Ended,
@@ -29,7 +32,15 @@ from flotilla_runtime.agent.journal import (
     decode,
     encode,
 )
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import (
+    Came,
+    ChildEnd,
+    Finish,
+    StateOperation,
+    StateRequest,
+    Waits,
+    Written,
+)
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, TaskRecord
 from flotilla_runtime.contract import TaskLimits
 
@@ -131,6 +142,9 @@ class Stored:
     finish: Finish | None = None
     texts: list[str] = field(default_factory=list)
     open: dict[str, Intended] = field(default_factory=dict)
+    decided: dict[str, Any] = field(default_factory=dict)
+    signals: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    signalled: int = 0
 
     @property
     def entries(self) -> list[Entry]:
@@ -145,6 +159,8 @@ class MemoryStore:
         self.points = points or CrashPoints()
         self.now_ms = 1_000_000
         self.writes: list[list[Entry]] = []
+        self.state_of: dict[tuple[str, str], str] = {}
+        self.state_writes: list[str] = []
 
     def submit(self, task_id: str, task_input: str, limits: TaskLimits | None = None) -> None:
         limits = limits or TaskLimits()
@@ -206,6 +222,28 @@ class MemoryStore:
         self._append(task, Resolved(at=self.now_ms, call=call, happened=happened, by="ann", result=result))
         self._resume(task)
 
+    def decide(self, task_id: str, call: str, *, approved: bool = True, comment: str | None = None) -> bool:
+        """Whether this decision stands."""
+        task = self.tasks[task_id]
+        if task.finish or call not in task.open or self._came(task, task.open[call], ()) is not None:
+            return False
+        task.decided[call] = {"approved": approved, "by": "boss", "comment": comment, "at": self.now_ms}
+        if task.status is TaskStatus.SUSPENDED:
+            self._resume(task)
+        return True
+
+    def signal(self, task_id: str, name: str, value: Any) -> None:
+        task = self.tasks[task_id]
+        task.signals[f"s{task.signalled}"] = (name, value)
+        task.signalled += 1
+        if task.status is TaskStatus.SUSPENDED and self._has_come(task):
+            self._resume(task)
+
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        await self._reach("came")
+        task = self._owned(claim, None)
+        return self._came(task, task.open[call], taken)
+
     async def append(self, claim: Claim, expected: int, entries: Sequence[Entry]) -> Written:
         what = "+".join(f"{type(entry).__name__} {getattr(entry, 'call', '')}" for entry in entries)
         await self._reach(f"before {what}")
@@ -220,6 +258,7 @@ class MemoryStore:
                     continue
             elif isinstance(entry, Done) and (intent := task.open.pop(entry.call, None)) is not None:
                 task.tree.settle(reserve_of(intent), use_of(intent, entry))
+                task.signals.pop(entry.signal or "", None)
             written.append(entry)
             self._append(task, entry)
         self.writes.append(written)
@@ -248,6 +287,22 @@ class MemoryStore:
         await self._reach(f"after spawn {intent.call}")
         return self._written(task, [refusal] if refusal else [])
 
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        await self._reach(f"before state {intent.call}")
+        task = self._owned(claim, expected)
+        kept = self.state_of.get((request.agent, request.key), "")
+        value: Any = json.loads(kept or "null")
+        if request.operation is not StateOperation.GET:
+            value = request.operation is StateOperation.PUT or kept == request.expected
+            if value:
+                self.state_of[request.agent, request.key] = request.value
+                self.state_writes.append(request.value)
+        done = Done(at=self.now_ms, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0, value=value)
+        for entry in (intent, done):
+            self._append(task, entry)
+        await self._reach(f"after state {intent.call}")
+        return replace(self._written(task, []), done=done)
+
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         await self._reach("children")
         ended = {name: task.finish for name in ids if (task := self.tasks[name]).finish is not None}
@@ -267,7 +322,7 @@ class MemoryStore:
         await self._reach("before suspend")
         task = self._owned(claim, expected)
         has_come = task.cancel_requested or (waits.until is not None and waits.until <= self.now_ms)
-        if has_come or any(self.tasks[child].finish for child in waits.children):
+        if has_come or self._has_come(task) or any(self.tasks[child].finish for child in waits.children):
             return False
         self._append(
             task, Suspended(at=self.now_ms, waits_for=waits.kind, call=waits.call, until=waits.until)
@@ -308,6 +363,20 @@ class MemoryStore:
         assert task.waits is not None
         self._append(task, Resumed(at=self.now_ms, waits_for=task.waits.kind))
         task.waits, task.status = None, TaskStatus.WAITING
+
+    def _has_come(self, task: Stored) -> bool:
+        return any(self._came(task, intent, ()) for intent in task.open.values())
+
+    def _came(self, task: Stored, intent: Intended, taken: Collection[str]) -> Came | None:
+        """What came for a call; that nobody decided in time is a decision too, which stands."""
+        if intent.kind not in WAIT_OUTSIDE:
+            return None
+        for name, (kind, value) in task.signals.items():
+            if intent.kind is CallKind.SIGNAL and kind == intent.target and name not in taken:
+                return Came(value=value, signal=name)
+        if intent.call in task.decided:
+            return Came(value=task.decided[intent.call])
+        return Came(is_late=True) if self.now_ms >= (intent.until or 0) else None
 
     def _owned(self, claim: Claim, expected: int | None) -> Stored:
         task = self.tasks[claim.id]

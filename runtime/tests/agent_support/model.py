@@ -105,6 +105,10 @@ class Task:
     children: set[str] = field(default_factory=set)
     waits_for: tuple[str, ...] = ()
     waits_effect: bool = False
+    outside: set[str] = field(default_factory=set)  # calls that wait for somebody outside
+    approvals: dict[str, bool | None] = field(default_factory=dict)
+    listens: dict[str, str] = field(default_factory=dict)
+    signals: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -315,8 +319,58 @@ class Store:
         task = self.tasks[name]
         if task.cancel_requested or any(self.tasks[child].state is State.ENDED for child in children):
             return False
+        if self._has_come(task):
+            return False
         task.state, task.waits_for, task.waits_effect = State.SUSPENDED, children, effect
         return True
+
+    def ask(self, name: str, call: str) -> None:
+        self.tasks[name].outside.add(call)
+        self.tasks[name].approvals[call] = None
+
+    def listen(self, name: str, call: str, signal: str) -> None:
+        self.tasks[name].outside.add(call)
+        self.tasks[name].listens[call] = signal
+
+    def answered(self, name: str, call: str) -> None:
+        """The result of a call that somebody outside answered is written."""
+        task = self.tasks[name]
+        task.signals.pop(str(self.came(name, call)), None)
+        task.outside.remove(call)
+
+    def approve(self, name: str, call: str, approved: bool) -> bool | str:
+        """What stands: this decision or an earlier one."""
+        task = self.tasks[name]
+        before = task.approvals.get(call)
+        if before is not None:
+            return before
+        if call not in task.outside or task.state is State.ENDED:
+            return "NotAsked"
+        task.approvals[call] = approved
+        if task.state is State.SUSPENDED:
+            self._resume(task)
+        return approved
+
+    def signal(self, name: str, signal: str, kept_as: str) -> str:
+        task = self.tasks[name]
+        if task.state is State.ENDED:
+            return "Ended"
+        task.signals[kept_as] = signal
+        if task.state is State.SUSPENDED and self._has_come(task):
+            self._resume(task)
+        return "Kept"
+
+    def came(self, name: str, call: str) -> bool | str | None:
+        """The decision on a call, or the signal that it takes."""
+        task = self.tasks[name]
+        if call in task.approvals:
+            return task.approvals[call]
+        kept = [kept_as for kept_as, signal in task.signals.items() if signal == task.listens[call]]
+        return kept[0] if kept else None
+
+    def _has_come(self, task: Task) -> bool:
+        """Whether a call that is open has what it waits for."""
+        return any(self.came(task.id, call) is not None for call in task.outside)
 
     def resolve(self, name: str) -> None:
         self._resume(self.tasks[name])

@@ -108,9 +108,11 @@ def config_of(*, indexes: tuple[str, ...] = (), **fields: Any) -> WorkerConfig:
     return WorkerConfig(**{**defaults, **fields})
 
 
-def tool_of(name: str, effect: Effect = Effect.UNSAFE, schema: Mapping[str, Any] = OPEN_SCHEMA) -> Tool:
+def tool_of(
+    name: str, effect: Effect = Effect.UNSAFE, schema: Mapping[str, Any] = OPEN_SCHEMA, **fields: Any
+) -> Tool:
     return Tool(
-        config=ToolConfig(name=name, effect=effect, python="m:f"),
+        config=ToolConfig(name=name, effect=effect, python="m:f", **fields),
         declaration=ToolDeclaration(name=name, parameters=schema),
         problem_of=schema_check(schema),
     )

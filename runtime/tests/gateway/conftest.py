@@ -298,6 +298,29 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
     redis.stop()
 
 
+@pytest.fixture(scope="module")
+def with_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A Redis and a gateway with keys, started once: ann and bob submit, boss and chief may decide."""
+    folder = tmp_path_factory.mktemp("with-keys")
+    redis = RedisServer(folder)
+    redis.start()
+    whole = Fleet(folder, redis, Services(), free_ports(2))
+    for name in ("ann", "bob", "boss", "chief"):
+        (whole.callers / name).write_text(f"{name}-key")
+    asyncio.run(whole.start_gateway(GatewayAuth.SECRET, approvers=("boss", "chief")))
+    yield whole
+    for process in whole.processes:
+        process.kill()
+    redis.stop()
+
+
+@pytest.fixture
+def callers(with_keys: Fleet) -> Fleet:
+    """The same without tasks."""
+    with_keys.redis.ask("flushall")
+    return with_keys
+
+
 @pytest.fixture
 async def fleet(tmp_path: Path, standing: Standing) -> AsyncIterator[Fleet]:
     """A gateway without authentication over an empty Redis; both stay for the next test."""

@@ -97,6 +97,20 @@ async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> Non
     following.cancel()
 
 
+async def test_the_approvers_of_a_secret_may_decide_and_nobody_else(tmp_path: Path) -> None:
+    for name in ("ann", "boss"):
+        (tmp_path / name).write_text(f"{name}-key")
+    keys = CallerKeys(tmp_path, approvers=["boss"])
+    await keys.refresh()
+    assert (await keys.identify("Bearer boss-key", Verb.APPROVE)).approves
+    assert await keys.may_approve("Bearer boss-key")
+    refusal = await refusal_of(keys, "Bearer ann-key", Verb.APPROVE)
+    assert refusal.status is HTTPStatus.FORBIDDEN
+    assert "gateway.auth.approvers" in refusal.detail
+    assert not (await keys.identify("Bearer ann-key", Verb.GET)).approves
+    assert not await keys.may_approve("Bearer ann-key")
+
+
 class StumblingKeys(CallerKeys):
     """Keys whose second reading goes wrong in a way nobody thought of."""
 
@@ -131,9 +145,11 @@ class ApiServer:
 
     verbs: ClassVar = {
         "t-ann": {"create", "get"},
-        "t-root": {"create", "get", "list"},
+        "t-root": {"create", "get", "list", "approve"},
         "t-new": {"get"},
         "t-front": {"create", "get", "act"},
+        "t-boss": {"approve"},
+        "t-lister": {"list"},
     }
 
     def __init__(self) -> None:
@@ -196,6 +212,20 @@ async def test_a_token_that_no_api_server_gives_is_refused_without_being_asked_a
     server = ApiServer()
     refusal = await refusal_of(reviews(server, FakeClock()), f"Bearer {token}")
     assert (refusal.status, server.asked) == (HTTPStatus.UNAUTHORIZED, [])
+
+
+async def test_who_may_only_approve_reads_what_waits_for_it_and_nothing_of_its_own() -> None:
+    auth = reviews(ApiServer(), FakeClock())
+    boss = await auth.identify("Bearer t-boss", Verb.GET)
+    assert (boss.approves, boss.sees_own, boss.sees_all) == (True, False, False)
+    assert (await auth.identify("Bearer t-boss", Verb.APPROVE)).name == "kubernetes:boss"
+    assert await auth.may_approve("Bearer t-boss")
+    assert not await auth.may_approve("Bearer t-ann")
+    assert (await refusal_of(auth, "Bearer t-boss", Verb.CREATE)).status is HTTPStatus.FORBIDDEN
+    for token in ("t-new", "t-ann"):
+        refusal = await refusal_of(auth, f"Bearer {token}", Verb.APPROVE)
+        assert "may not approve tasks of the AgentFleet support" in refusal.detail
+    assert (await refusal_of(auth, "Bearer t-lister", Verb.GET)).status is HTTPStatus.FORBIDDEN
 
 
 async def test_a_refusal_is_kept_for_a_few_seconds_only() -> None:

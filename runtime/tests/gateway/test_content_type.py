@@ -12,6 +12,8 @@ from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import Sight
+from flotilla_runtime.gateway.outside import Outside
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
 from flotilla_runtime.gateway.streams import Streams
@@ -45,6 +47,8 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
         service=cast("TaskService", service),
         sight=cast("Sight", None),
         callers=Callers(NoAuthentication()),
+        outside=cast("Outside", None),
+        replays=cast("Replays", None),
         max_body_bytes=1024,
         streams=Streams(1),
     )

@@ -114,6 +114,19 @@ async def test_rbac_decides_who_submits_who_reads_and_who_sees_all(
     await refused(reviews, auditor, Verb.CREATE, HTTPStatus.FORBIDDEN)
 
 
+async def test_rbac_decides_who_approves(
+    control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
+) -> None:
+    callers = Callers(control_plane, namespace)
+    boss, user = callers.token("boss", "approve"), callers.token("user", "create", "get", "list")
+    assert (await reviews.identify(f"Bearer {boss}", Verb.APPROVE)).name.endswith(":boss")
+    reader = await reviews.identify(f"Bearer {boss}", Verb.GET)
+    assert (reader.approves, reader.sees_own, reader.sees_all) == (True, False, False)
+    await refused(reviews, boss, Verb.CREATE, HTTPStatus.FORBIDDEN)
+    await refused(reviews, user, Verb.APPROVE, HTTPStatus.FORBIDDEN)
+    assert not await reviews.may_approve(f"Bearer {user}")
+
+
 async def test_rbac_decides_who_names_another_tenant(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:

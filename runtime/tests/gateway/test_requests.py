@@ -21,8 +21,10 @@ from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import Sight, place_after
 from flotilla_runtime.gateway.openapi import openapi_document
+from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
 from flotilla_runtime.gateway.service import Page, TaskService, quota_refusal
 from flotilla_runtime.gateway.streams import Streams
@@ -173,6 +175,8 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
         service=cast("TaskService", service),
         sight=cast("Sight", None),
         callers=Callers(NoAuthentication()),
+        outside=cast("Outside", None),
+        replays=cast("Replays", None),
         max_body_bytes=1024,
         streams=Streams(1),
     )

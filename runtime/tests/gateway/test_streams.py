@@ -220,6 +220,8 @@ async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
         service=service,
         sight=sight_of(journal),
         callers=Callers(Named()),
+        outside=cast(Any, None),
+        replays=cast(Any, None),
         streams=streams,
         max_body_bytes=1024,
     )

@@ -37,6 +37,8 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
             "failed1h": judged - completed,
             "recovered1h": figures.recovered,
             "unknownEffects": figures.unknown_effects,
+            "waitingForApproval": figures.waiting_for_approval,
+            "deadLetters": figures.dead_letters,
         },
         "store": {
             "usedMiB": rounded(figures.used_mib, 2),

@@ -59,6 +59,7 @@ def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.Queu
         queue_percent=spec.gateway.caller_limits.queue_percent,
         journal_ttl_seconds=spec.queue.journal_ttl_seconds,
         conversation_ttl_seconds=spec.queue.conversation_ttl_seconds,
+        dead_letter_ttl_seconds=spec.queue.dead_letter_ttl_seconds,
         unknown_effect_seconds=spec.recovery.unknown_effect_seconds,
     )
 
@@ -76,6 +77,7 @@ def gateway_config(
         auth=contract.GatewayAuth(spec.gateway.auth.mode),
         revision=revision,
         trusted=spec.gateway.auth.trusted,
+        approvers=spec.gateway.auth.approvers,
         models=_once(names.values()),
         unpriced_models=_once(name for role, name in names.items() if role not in priced),
         limits=_limits(spec),

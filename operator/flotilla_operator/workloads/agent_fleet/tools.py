@@ -93,6 +93,7 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         sql=_sql(tool),
         python=tool.python,
         effect=contract.Effect(tool.effect),
+        approval=contract.Approval(tool.approval),
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
         timeout_seconds=tool.timeout_seconds,
         max_result_kib=tool.max_result_kib,

@@ -485,6 +485,8 @@ async def test_figures_become_the_status() -> None:
                 "tokens": 12_345,
                 "cost_usd": 1.0,
                 "suspended": 2,
+                "waiting_for_approval": 1,
+                "dead_letters": 9,
                 "used_mib": 12.345,
                 "limit_mib": 300.0,
                 "replicas": 1,
@@ -503,6 +505,8 @@ async def test_figures_become_the_status() -> None:
         "failed1h": 8,
         "recovered1h": 3,
         "unknownEffects": 0,
+        "waitingForApproval": 1,
+        "deadLetters": 9,
     }
     assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
     assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)

@@ -8,30 +8,34 @@ time: time and chance come from `ctx.now()` and `ctx.random()`, and what changes
 import random
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
+from flotilla_runtime.agent.engine.state import State
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
+    NoSignalError,
     PromptTooLongError,
     SearchFailedError,
     ToolFailedError,
 )
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
+from flotilla_runtime.agent.tasks import Decision
 from flotilla_runtime.agent.tools.results import document_of
-from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Passage, Priority, TaskLimits
+from flotilla_runtime.contract import DEFAULT_ROLE, Approval, Effect, Passage, Priority, TaskLimits
 
 MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 MOST_INPUT_BYTES: Final = 1024 * 1024
+A_DAY_SECONDS: Final = 86_400.0
 ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what they leave
 
 
@@ -80,6 +84,11 @@ class Context:
         self.program: Final = program
         self._session: Final = session
         self._scopes: Final = scopes
+
+    @property
+    def state(self) -> State:
+        """Values that are kept between tasks, for this task's tenant and agent."""
+        return State(self._engine, self._scopes, self._session.agent)
 
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""
@@ -183,6 +192,32 @@ class Context:
         )
         return self._spawned(wanted, task_input)
 
+    def approve(
+        self, name: str, about: Any = None, *, deadline_seconds: float = A_DAY_SECONDS
+    ) -> Awaitable[Decision]:
+        """Ask somebody who may approve, and show them `about`: JSON or pydantic models.
+
+        The task gives its place up until somebody has decided. Who refuses, or lets the deadline pass, is no
+        error: `approved` is then False.
+        """
+        document = document_of(about, MOST_ARGUMENTS_BYTES)
+        if document.problem is not None:
+            raise ValueError(f"what is shown for the approval {name} {document.problem}")
+        wanted = Wanted(
+            id=self._scopes.call_id(f"approve/{name}"),
+            kind=CallKind.APPROVE,
+            target=name,
+            hashed=document.value,
+            arguments=document.value,
+        )
+        return self._decided(wanted, deadline_seconds)
+
+    def signal(self, name: str, timeout_seconds: float = A_DAY_SECONDS) -> Awaitable[Any]:
+        """Wait for a signal of this name, and return its value. Raises NoSignalError after the time."""
+        call = self._scopes.call_id(f"signal/{name}")
+        wanted = Wanted(id=call, kind=CallKind.SIGNAL, target=name, hashed=name)
+        return self._signalled(wanted, timeout_seconds)
+
     def sleep(self, seconds: float, *, name: str | None = None) -> Awaitable[None]:
         """Wait. A task that only waits holds no place in a worker, and its time does not count."""
         call = self._scopes.call_id(name or "sleep")
@@ -224,12 +259,40 @@ class Context:
 
     async def _used(self, wanted: Wanted, problem: str | None) -> Any:
         if problem is None or self._engine.has_begun(wanted.id):  # by what the tool was when it began
+            await self._approved(wanted)
             done = await self._engine.call(wanted)
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
             said = done.problem or str(done.outcome)
             raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
+        return done.value
+
+    async def _approved(self, wanted: Wanted) -> None:
+        """Return when the call may be made; raise ToolFailedError when somebody says no, or nobody yes.
+
+        What the journal knows counts, whatever the tool's `approval` was at that time.
+        """
+        approval = replace(wanted, id=f"{wanted.id}{OF_APPROVAL}", kind=CallKind.APPROVE, request=None)
+        tool = self.program.tools.get(wanted.target)
+        must_ask = tool is not None and tool.config.approval is Approval.ALWAYS
+        is_asked = must_ask and not self._engine.has_begun(wanted.id)
+        if not is_asked and not self._engine.has_begun(approval.id):
+            return
+        done = await self._engine.outside(approval, A_DAY_SECONDS)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            raise ToolFailedError(wanted.id, wanted.target, done.outcome, f"not called: {done.problem}")
+
+    async def _decided(self, wanted: Wanted, seconds: float) -> Decision:
+        done = await self._engine.outside(wanted, seconds)
+        if done.outcome is CallOutcome.TIMED_OUT:
+            return Decision(approved=False)
+        return Decision(**done.value)
+
+    async def _signalled(self, wanted: Wanted, seconds: float) -> Any:
+        done = await self._engine.outside(wanted, seconds)
+        if done.outcome is not CallOutcome.SUCCEEDED:
+            raise NoSignalError(wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome))
         return done.value
 
     async def _spawned(self, wanted: Wanted, task_input: str) -> Any:

@@ -24,6 +24,7 @@ from flotilla_runtime.agent.engine.entries import (
     reply_of,
 )
 from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
+from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
 from flotilla_runtime.agent.engine.reserving import (
     FIRST_PAUSE_SECONDS,
@@ -35,7 +36,7 @@ from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
 from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
-from flotilla_runtime.agent.tasks import child_id
+from flotilla_runtime.agent.tasks import Claim, child_id
 from flotilla_runtime.contract import Effect
 
 
@@ -47,6 +48,7 @@ class Engine:
         *,
         history: History,
         writer: Writer,
+        claim: Claim,
         journal: TaskJournal,
         calls: Calls,
         session: Session,
@@ -70,6 +72,13 @@ class Engine:
             write=self._write,
             now_ms=settings.now_ms,
             steps=history.steps,
+        )
+        self._outside = Outside(
+            claim=claim,
+            journal=journal,
+            pace=self.pace,
+            now_ms=settings.now_ms,
+            taken=set(),
         )
 
     def now_ms(self) -> int:
@@ -114,6 +123,20 @@ class Engine:
         past = self._known(wanted)
         if past is None or past.result is None:
             await self.pace.guarded(self._slept(wanted, past, round(seconds * 1000)))
+
+    async def outside(self, wanted: Wanted, seconds: float) -> Done:
+        """The result of a call that somebody outside answers, at the latest after this time."""
+        past = self._known(wanted)
+        if past is not None and past.result is not None:
+            return past.result if past.result.outcome is not CallOutcome.CANCELLED else await never()
+        return await self.pace.guarded(self._answered_outside(wanted, past, round(max(0.0, seconds) * 1000)))
+
+    async def state(self, wanted: Wanted) -> Done:
+        """The result of an access to the state."""
+        past = self._known(wanted)
+        if past is not None and past.result is not None:
+            return past.result
+        return await self.pace.guarded(self._stated(wanted))
 
     async def spawn(self, wanted: Wanted, child_input: str) -> Done:
         """The end of a spawned task."""
@@ -202,6 +225,34 @@ class Engine:
         reply = Reply(outcome=CallOutcome.SUCCEEDED)
         await self._write(done_of(wanted.id, self.now_ms(), reply, milliseconds))
 
+    async def _answered_outside(self, wanted: Wanted, past: PastCall | None, milliseconds: int) -> Done:
+        await self.pace.may_begin()
+        now = self.now_ms()
+        intent = (
+            past.intent
+            if past
+            else intent_of(wanted, now, self._reserving.step(wanted), until=now + milliseconds)
+        )
+        self._reserving.hold(intent)
+        try:
+            if past is None:
+                await self._write(intent)
+            done = await self._outside.result(intent)
+        except asyncio.CancelledError:
+            self._reserving.give_up(wanted.id)
+            raise
+        self._reserving.end(wanted.id)
+        await self._write(done)
+        return done
+
+    async def _stated(self, wanted: Wanted) -> Done:
+        await self.pace.may_begin()
+        intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted), effect=wanted.effect)
+        done = await self._writer.state(intent, wanted.request)
+        self._bar_if_cancelled()
+        await self.pace.not_barred()
+        return done
+
     async def _spawned(self, wanted: Wanted, past: PastCall | None, child_input: str) -> Done:
         await self.pace.may_begin()
         child = past.intent.child if past else None
@@ -233,9 +284,12 @@ class Engine:
 
     async def _write(self, *entries: Intended | Done | Resolved) -> Any:
         refused = await self._writer.write(*entries)
+        self._bar_if_cancelled()
+        return refused
+
+    def _bar_if_cancelled(self) -> None:
         if self._writer.cancel_requested.is_set():
             self.pace.bar(CANCELLED, SETTLE_SECONDS)
-        return refused
 
     def _count(self, intent: Intended, done: Done) -> None:
         if intent.kind in PARTS:

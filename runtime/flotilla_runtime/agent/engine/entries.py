@@ -79,8 +79,8 @@ def intent_of(
     )
 
 
-def done_of(call: str, at: int, reply: Reply, took_ms: int = 0) -> Done:
-    """The result of a call."""
+def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | None = None) -> Done:
+    """The result of a call, and the signal that it took."""
     return Done(
         at=at,
         call=call,
@@ -94,6 +94,7 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0) -> Done:
         nano_usd=reply.nano_usd,
         tries=reply.tries,
         problem=reply.problem,
+        signal=signal,
     )
 
 

@@ -73,6 +73,10 @@ class Reserving:
         await self._pace.not_barred()
         return replace(reserved, more=partial(self._more, wanted))
 
+    def hold(self, intent: Intended) -> None:
+        """Know a call that reserves nothing, so that it can be given up."""
+        self._begun[intent.call] = intent
+
     def newest(self, call: str) -> Intended:
         """The newest intent of a call under way."""
         return self._begun[call]

@@ -101,6 +101,7 @@ class TaskRun:
         self._engine: Final = Engine(
             history=self._history,
             writer=self._writer,
+            claim=claim,
             journal=means.journal,
             calls=means.calls,
             session=self._session,

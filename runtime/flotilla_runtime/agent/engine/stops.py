@@ -9,7 +9,14 @@ from flotilla_runtime.agent.journal import EndReason, WaitKind
 from flotilla_runtime.agent.protocols import Waits
 
 SHORTEST_SUSPENSION_MS: Final = 1000  # a timer that rings sooner is waited for in place
-_FIRST: Final = (WaitKind.CHILDREN, WaitKind.EFFECT, WaitKind.TIMER)
+# A person can do something for the first, and for an effect once the spawned tasks have ended.
+_FIRST: Final = (
+    WaitKind.APPROVAL,
+    WaitKind.CHILDREN,
+    WaitKind.EFFECT,
+    WaitKind.SIGNAL,
+    WaitKind.TIMER,
+)
 
 
 class StopKind(StrEnum):
@@ -56,8 +63,8 @@ class Parked:
 def waits_of(parked: Collection[Parked]) -> Waits:
     """What a task waits for all of whose calls are parked.
 
-    Spawned tasks are named first, because only who waits for them is woken by their ends. A person is asked
-    for one effect at a time, when the spawned tasks have ended.
+    An approval is named first, so that people find it. Somebody is asked for one effect at a time, when the
+    spawned tasks have ended. Whatever is named, the task is woken by all that its calls wait for.
     """
     ordered = sorted(parked, key=lambda one: (_FIRST.index(one.kind), one.call))
     times = [one.until for one in parked if one.until is not None]

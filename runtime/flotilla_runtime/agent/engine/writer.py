@@ -13,19 +13,29 @@ from typing import Final
 from flotilla_runtime.agent.budgets import Budget, LimitName, Refusal
 from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.journal import Done, Entry, Intended
-from flotilla_runtime.agent.protocols import TaskJournal, Written
+from flotilla_runtime.agent.protocols import StateRequest, TaskJournal, Written
 from flotilla_runtime.agent.tasks import Claim
 
 
 @dataclass(slots=True, kw_only=True)
 class _Piece:
-    """Entries that one caller waits for; with `child_input`, the intent of a spawned task."""
+    """Entries that one caller waits for; with `child_input`, the intent of a spawned task.
+
+    With `state`, the intent of an access to the state, which gets its result as `done`.
+    """
 
     entries: tuple[Entry, ...]
     child_input: str | None = None
+    state: StateRequest | None = None
+    done: Done | None = None
     written: "asyncio.Future[Refusal | None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it needs a write of its own."""
+        return self.child_input is not None or self.state is not None
 
 
 class Writer:
@@ -63,6 +73,13 @@ class Writer:
     async def spawn(self, intent: Intended, child_input: str) -> Refusal | None:
         """Write the intent of a spawned task and submit the task."""
         return await asyncio.shield(self._add(_Piece(entries=(intent,), child_input=child_input)))
+
+    async def state(self, intent: Intended, request: StateRequest) -> Done:
+        """Read or write a value of the state, and write this call of it with its result."""
+        piece = _Piece(entries=(intent,), state=request)
+        await asyncio.shield(self._add(piece))
+        assert piece.done is not None
+        return piece.done
 
     def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
         """Have these entries written, without waiting for it."""
@@ -108,18 +125,22 @@ class Writer:
             self._writing = None
 
     def _next(self) -> list[_Piece]:
-        """The pieces of the next write: all up to the next spawned task, or that task alone."""
-        if self._waiting[0].child_input is not None:
+        """The pieces of the next write: all up to the next that needs a write of its own, or that alone."""
+        if self._waiting[0].is_alone:
             return [self._waiting.pop(0)]
-        spawns = (place for place, piece in enumerate(self._waiting) if piece.child_input is not None)
-        end = next(spawns, len(self._waiting))
+        alone = (place for place, piece in enumerate(self._waiting) if piece.is_alone)
+        end = next(alone, len(self._waiting))
         pieces, self._waiting = self._waiting[:end], self._waiting[end:]
         return pieces
 
     async def _write(self, pieces: Sequence[_Piece]) -> None:
         entries = [entry for piece in pieces for entry in piece.entries]
-        child_input = pieces[0].child_input
-        if child_input is not None and isinstance(entries[0], Intended):
+        child_input, state = pieces[0].child_input, pieces[0].state
+        if state is not None and isinstance(entries[0], Intended):
+            written = await self._journal.state(self._claim, self._length, entries[0], state)
+            pieces[0].done = written.done
+            entries = [*entries, *([written.done] if written.done else [])]
+        elif child_input is not None and isinstance(entries[0], Intended):
             written = await self._journal.spawn(self._claim, self._length, entries[0], child_input)
         else:
             written = await self._journal.append(self._claim, self._length, entries)

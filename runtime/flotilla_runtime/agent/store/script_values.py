@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import Done, Entry, Intended
-from flotilla_runtime.agent.protocols import Written
-from flotilla_runtime.agent.tasks import Claim, read_budget
+from flotilla_runtime.agent.journal import WAIT_OUTSIDE, Done, Entry, Intended, decode
+from flotilla_runtime.agent.protocols import Came, Written
+from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdict, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "conversations", "budgets", "states", "losses")
+PARTS: Final = ("prelude", "figures", "queue", "conversations", "budgets", "states", "outside", "losses")
 PARTS_OF: Final = {  # besides those that all share
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
@@ -29,6 +30,10 @@ SCRIPTS: Final = (
     "release",
     "crash",
     "resolve",
+    "came",
+    "approve",
+    "signal",
+    "state",
     "cancel",
     "forget",
     "forget_conversations",
@@ -57,7 +62,7 @@ def about(entry: Entry) -> dict[str, Any]:
     """What the script must know of an entry, so that it need not read it."""
     match entry:
         case Intended():
-            reserves = {
+            told: dict[str, Any] = {
                 "intends": entry.call,
                 "kind": entry.kind,
                 "target": entry.target,
@@ -65,14 +70,17 @@ def about(entry: Entry) -> dict[str, Any]:
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,
             }
-            if entry.spent_tokens is None:
-                return reserves
-            return {**reserves, "spent": _use(entry.spent_tokens, entry.spent_nano_usd)}
+            if entry.kind in WAIT_OUTSIDE:
+                told["waits"] = {"kind": entry.kind, "until": entry.until, "name": entry.target}
+            if entry.spent_tokens is not None:
+                told["spent"] = _use(entry.spent_tokens, entry.spent_nano_usd)
+            return told
         case Done():
-            return {
+            result: dict[str, Any] = {
                 "does": entry.call,
                 **_use(entry.input_tokens + entry.output_tokens, entry.nano_usd),
             }
+            return result if entry.signal is None else {**result, "signal": entry.signal}
     return {}
 
 
@@ -91,6 +99,39 @@ def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
         refused=tuple(map(_refusal, json.loads(refused or "[]"))),
         budget=read_budget(budget),
     )
+
+
+def read_stated(claim: Claim, answer: Sequence[Any]) -> Written:
+    """The answer to an access to the state, with its result."""
+    written = read_written(claim, answer[:5])
+    done = decode(answer[5])
+    return replace(written, done=done if isinstance(done, Done) else None)
+
+
+def read_approval(answer: Sequence[str]) -> Verdict:
+    """What became of a decision."""
+    outcome = ApproveOutcome(answer[0])
+    if outcome is not ApproveOutcome.DECIDED:
+        return Verdict(outcome=outcome)
+    decided = json.loads(answer[1])
+    if decided.get("late"):
+        return Verdict(outcome=ApproveOutcome.LATE)
+    return Verdict(outcome=outcome, decision=Decision(**decided))
+
+
+def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:
+    """What came for a call; raises LeaseLostError where another worker holds the task."""
+    match answer:
+        case ["Decided", decision]:
+            decided = json.loads(decision)
+            return Came(is_late=True) if decided.get("late") else Came(value=decided)
+        case ["Signalled", signal, value]:
+            return Came(value=json.loads(value), signal=signal)
+        case ["Late"]:
+            return Came(is_late=True)
+        case ["Nothing"]:
+            return None
+    raise LeaseLostError(claim.id)
 
 
 def _refusal(told: Mapping[str, Any]) -> Refusal:

@@ -8,7 +8,7 @@ Where Redis has replicas, a submission is on one of them before it returns. Read
 
 import json
 import secrets
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.conversations import Message, messages_text, said_in
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
-from flotilla_runtime.agent.journal import Entry, Intended, Other, Resolved, TaskStatus
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.journal import CallOutcome, Done, Entry, Intended, Other, Resolved, TaskStatus
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.quotas import Quotas
 from flotilla_runtime.agent.store.redis_errors import as_unavailable
 from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
@@ -29,6 +29,9 @@ from flotilla_runtime.agent.store.script_values import (
     UNREVISED,
     about,
     all_revisions,
+    read_approval,
+    read_came,
+    read_stated,
     read_written,
     script_source,
     script_text,
@@ -39,14 +42,17 @@ from flotilla_runtime.agent.tasks import (
     SUMMARY_FIELDS,
     CancelOutcome,
     Claim,
+    Decision,
     LoadedTask,
     NewTask,
     Renewal,
     ResolveOutcome,
+    SignalOutcome,
     StoreFigures,
     Submission,
     SubmitOutcome,
     TaskRecord,
+    Verdict,
     caller_key,
     child_id,
     idempotency_hash,
@@ -60,6 +66,15 @@ Answer = TypeVar("Answer")
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
+# Of one tenant and agent.
+MOST_STATE_KEYS: Final = 1000
+MOST_STATE_BYTES: Final = 4 * 2**20
+STATE_IS_FULL: Final = (
+    f"the state of this tenant and agent has {MOST_STATE_KEYS} keys, or {MOST_STATE_BYTES} bytes, at most"
+)
+# Of one task, until its agent takes them.
+MOST_SIGNALS: Final = 100
+MOST_SIGNAL_BYTES: Final = 256 * 1024
 
 
 def new_request() -> str:
@@ -98,6 +113,21 @@ class TaskStore:
             idempotency_hash(task.idempotency_key),
             json.dumps(await self._asked(self._quotas.now())),
             json.dumps(task.fields()),
+        )
+        return Submission(outcome=SubmitOutcome(outcome), id=task_id)
+
+    async def replay(self, source: TaskRecord, task: NewTask, begun: Sequence[Entry]) -> Submission:
+        """Store a task of the same caller and tenant as `source`, which begins with these entries."""
+        outcome, task_id = await self._run_confirmed(
+            "submit",
+            task.id,
+            task.priority,
+            caller_key(source.tenant) if source.tenant else source.caller,
+            source.caller,
+            idempotency_hash(None),
+            json.dumps(await self._asked(self._quotas.now())),
+            json.dumps({**task.fields(), "replayOf": source.id}),
+            *map(journal.encode, begun),
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
@@ -191,9 +221,15 @@ class TaskStore:
             status, texts = await self._asked(pipeline.execute())
         return TaskStatus(status) if status else None, [_shown(text) for text in texts]
 
-    async def ids(self, caller: str | None, before: str | None, count: int) -> list[str]:
-        """The task ids of one caller or of all, newest first, starting after the id `before`."""
+    async def ids(
+        self, caller: str | None, before: str | None, count: int, *, approvals: bool = False
+    ) -> list[str]:
+        """The task ids of one caller or of all, newest first, starting after the id `before`.
+
+        With `approvals`, those of all tasks that wait for approval.
+        """
         key = self.keys.tasks if caller is None else self.keys.tasks_of(caller_key(caller))
+        key = self.keys.approvals if approvals else key
         start = "+" if before is None else f"({before}"
         found = await self._asked(
             self._client.zrange(key, start, "-", bylex=True, desc=True, offset=0, num=count)
@@ -235,6 +271,37 @@ class TaskStore:
             child_input,
         )
         return read_written(claim, answer)
+
+    async def state(
+        self,
+        claim: Claim,
+        expected: int,
+        intent: Intended,
+        request: StateRequest,
+        write: str | None = None,
+    ) -> Written:
+        """Read or write a value of the state, and write the call with its result, both or neither."""
+        good = Done(at=intent.at, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0)
+        full = replace(good, outcome=CallOutcome.FAILED, problem=STATE_IS_FULL)
+        answer = await self._run(
+            "state",
+            claim.id,
+            claim.token,
+            self.lease_ms,
+            write or new_request(),
+            expected,
+            request.agent,
+            request.operation,
+            request.key,
+            request.expected,
+            request.value,
+            journal.encode(intent),
+            journal.encode(good),
+            journal.encode(full),
+            MOST_STATE_KEYS,
+            MOST_STATE_BYTES,
+        )
+        return read_stated(claim, answer)
 
     async def children(self, ids: Sequence[str]) -> dict[str, ChildEnd]:
         """Those of these tasks that have ended."""
@@ -317,6 +384,22 @@ class TaskStore:
         outcome = await self._run("resolve", task_id, call, happened, journal.encode(entry))
         return ResolveOutcome(outcome)
 
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        """What came for this call, which waits for approval or a signal; none of the `taken` signals."""
+        return read_came(claim, await self._run("came", claim.id, claim.token, call, *taken))
+
+    async def approve(self, task_id: str, call: str, decision: Decision) -> Verdict:
+        """Decide on a call that waits for approval, unless somebody has; the task then goes on."""
+        told = {"approved": decision.approved, "by": decision.by, "comment": decision.comment}
+        return read_approval(await self._run("approve", task_id, call, json.dumps(told)))
+
+    async def signal(self, task_id: str, name: str, value: Any, request: str) -> SignalOutcome:
+        """Give a task a signal. `request` names this one: sent again under it, it stays one signal."""
+        text = json.dumps(value, ensure_ascii=False)
+        quota = json.dumps(await self._asked(self._quotas.now()))
+        bounds = (MOST_SIGNALS, MOST_SIGNAL_BYTES)
+        return SignalOutcome(await self._run("signal", task_id, request, name, text, *bounds, quota))
+
     async def cancel(self, task_id: str) -> CancelOutcome:
         """Cancel a waiting or suspended task, or record that a running one is to be cancelled."""
         return CancelOutcome(await self._run("cancel", task_id))
@@ -328,7 +411,11 @@ class TaskStore:
         """
         config = self._config
         forgotten = await self._run(
-            "forget", config.journal_ttl_seconds * 1000, config.result_ttl_seconds * 1000, FORGET_AT_ONCE
+            "forget",
+            config.journal_ttl_seconds * 1000,
+            config.result_ttl_seconds * 1000,
+            FORGET_AT_ONCE,
+            config.dead_letter_ttl_seconds * 1000,
         )
         return int(forgotten)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -11,7 +11,7 @@ import structlog
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.task_store import TaskStore, new_request
 from flotilla_runtime.agent.tasks import Claim
@@ -69,9 +69,20 @@ class PersistentJournal:
             lambda: self._store.spawn(claim, expected, intent, child_input, write)
         )
 
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        """Read or write a value of the state."""
+        write = new_request()
+        return await self._patience.answered(
+            lambda: self._store.state(claim, expected, intent, request, write)
+        )
+
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""
         return await self._patience.answered(lambda: self._store.children(ids))
+
+    async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
+        """What came from outside for this call."""
+        return await self._patience.answered(lambda: self._store.came(claim, call, taken))
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         """Give the place up; False if what it waits for has come already."""

@@ -18,10 +18,10 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Finish, Waits
+from flotilla_runtime.agent.protocols import Finish, StateOperation, StateRequest, Waits
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
-from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask, child_id
+from flotilla_runtime.agent.tasks import Claim, Decision, LoadedTask, NewTask, child_id
 from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 
 pytestmark = pytest.mark.services
@@ -52,6 +52,20 @@ class Both:
         task = await self.store.load(task_id)
         assert task is not None
         return claims[0], task
+
+    async def signal(self, name: str, value: Any) -> None:
+        if isinstance(self.store, MemoryStore):
+            self.store.signal(PARENT, name, value)
+        else:
+            await self.store.signal(PARENT, name, value, "s0")
+
+    async def decide(self, call: str, approved: bool) -> bool:
+        """Whether this decision stands."""
+        if isinstance(self.store, MemoryStore):
+            return self.store.decide(PARENT, call, approved=approved)
+        decision = Decision(approved=approved, by="boss")
+        verdict = await self.store.approve(PARENT, call, decision)
+        return bool(verdict.decision and verdict.decision.is_same(decision))
 
     async def entries(self, task_id: str) -> list[Entry]:
         if isinstance(self.store, MemoryStore):
@@ -189,6 +203,37 @@ async def refusing(both: Both) -> list[Any]:
     return answers
 
 
+async def waiting_outside(both: Both) -> list[Any]:
+    """Decisions and signals that come before, while and after a call waits for them, and a state."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    asked = intent("p", kind=CallKind.APPROVE, until=FAR)
+    heard = intent("n", kind=CallKind.SIGNAL, target="news", until=FAR)
+    late = intent("l", kind=CallKind.SIGNAL, target="late", until=1)
+    await both.signal("news", 7)
+    await both.store.append(claim, 2, [asked, heard, late])
+    waits = Waits(kind=WaitKind.APPROVAL, call="p", until=FAR)
+    answers: list[Any] = [await both.store.suspend(claim, 5, waits)]
+    came = {call: await both.store.came(claim, call, ()) for call in ("p", "n", "l")}
+    answers += [came["p"], came["n"].value, came["l"].is_late]
+    answers.append(await both.store.came(claim, "n", (came["n"].signal,)))
+    await both.store.append(claim, 5, [done("n", signal=came["n"].signal), done("l")])
+    answers.append(await both.store.suspend(claim, 7, waits))
+    answers.append([await both.decide("p", approved) for approved in (True, False)])
+    again, _ = await both.claim(PARENT)
+    answers.append((await both.store.came(again, "p", ())).value["approved"])
+    answers.append(await _raised(lambda: both.store.came(claim, "p", ())))
+    at = 10
+    for operation, expected, value in (("Get", "", ""), ("Put", "", "1"), ("CompareAndSwap", "1", "2")):
+        request = StateRequest(
+            agent="", operation=StateOperation(operation), key="k", expected=expected, value=value
+        )
+        written = await both.store.state(again, at, intent("k", kind=CallKind.STATE), request)
+        answers.append((told(written), written.done.value))
+        at = written.length
+    return answers
+
+
 async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     try:
         await ask()
@@ -197,7 +242,7 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     return "nothing"
 
 
-@pytest.mark.parametrize("conversation", [reserving, spawning, refusing])
+@pytest.mark.parametrize("conversation", [reserving, spawning, refusing, waiting_outside])
 async def test_both_stores_answer_alike(
     conversation: Callable[[Both], Awaitable[list[Any]]], real: Both
 ) -> None:

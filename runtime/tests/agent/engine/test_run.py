@@ -16,11 +16,11 @@ from agent_support.running import ScriptedCalls, config_of, program_of, tool_of
 from flotilla_runtime.agent.builtin.loop import built_in
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.run import Clock, Interrupt, Means, RunOutcome, TaskRun
-from flotilla_runtime.agent.journal import Done, Ended, HandedOver, Intended, TaskStatus, WaitKind
+from flotilla_runtime.agent.journal import CallKind, Done, Ended, HandedOver, Intended, TaskStatus, WaitKind
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
-from flotilla_runtime.agent.tasks import LoadedTask, NewTask
-from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
+from flotilla_runtime.agent.tasks import Decision, LoadedTask, NewTask
+from flotilla_runtime.contract import Approval, Effect, QueueConfig, TaskLimits
 from router_support.waiting import until
 
 pytestmark = pytest.mark.services
@@ -287,3 +287,67 @@ async def test_an_agent_that_waits_is_suspended_and_woken_through_crashes(redis_
     lives = (life(f"crash-{number}", CrashPoints(crash_at=crash)) for number, crash in enumerate(crashes))
     await asyncio.gather(*lives)
     assert set(unknown) >= UNKNOWN_AFTER, "and perhaps where a slow machine let a lease end"
+
+
+async def asker(ctx: Context, task: Task) -> Any:
+    """Does all that somebody outside answers, and notes it in the state."""
+    paid = await ctx.tool("pay", {"euro": 5})
+    news = await ctx.signal("news")
+    noted = await ctx.state.compare_and_swap("paid", None, paid)
+    return [paid, news, noted]
+
+
+ASKER = program_of(
+    asker,
+    tool_of("pay", Effect.IDEMPOTENT, approval=Approval.ALWAYS),
+    config=config_of(queue=QueueConfig(fleet="default/support", max_attempts=100)),
+)
+
+
+async def answered(store: TaskStore, points: CrashPoints) -> LoadedTask:
+    """The task at its end, after a crash at most; somebody answers whatever it waits for."""
+    calls = ScriptedCalls(points=points)
+    async with asyncio.timeout(60):
+        while True:
+            for claim in await store.claim("w", 1):
+                task = await store.load(claim.id)
+                assert task is not None
+                means = Means(worker="w", journal=CrashingJournal(store, points), calls=calls, clock=CLOCK)
+                try:
+                    await TaskRun(claim, task, ASKER, means).run()
+                except* CrashError:
+                    calls.points = points = CrashPoints()
+            record = (await loaded(store)).record
+            if record.status.is_final:
+                return await loaded(store)
+            if record.waits_for is WaitKind.APPROVAL:
+                await store.approve("t1", record.waits_call or "", Decision(approved=True, by="boss"))
+            elif record.waits_for is WaitKind.SIGNAL:
+                await store.signal("t1", "news", 7, "s1")
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.once
+async def test_nobody_is_asked_twice_through_crashes(redis_server: Any) -> None:
+    async def life(fleet: str, points: CrashPoints) -> None:
+        config = QueueConfig(
+            fleet=f"default/{fleet}",
+            url=redis_server.url,
+            password_path=redis_server.password_path,
+            lease_seconds=0.5,
+            max_attempts=100,
+        )
+        store = TaskStore(connect(config), config)
+        await submitted(store)
+        task = await answered(store, points)
+        assert task.record.result == [{"euro": 5}, 7, True], points.passed[-1:]
+        for kind in (CallKind.APPROVE, CallKind.SIGNAL, CallKind.STATE):
+            asked = [entry for entry in task.entries if isinstance(entry, Intended) and entry.kind is kind]
+            ended = {entry.call for entry in task.entries if isinstance(entry, Done)}
+            assert [entry.call in ended for entry in asked] == [True], (kind, points.passed[-1:])
+        await store.close()
+
+    rehearsed = CrashPoints()
+    await life("rehearsal", rehearsed)
+    lives = (life(f"crash-{point}", CrashPoints(crash_at=point)) for point in range(len(rehearsed.passed)))
+    await asyncio.gather(*lives)

@@ -31,7 +31,7 @@ from flotilla_runtime.agent.journal import CallKind, WaitKind
 from flotilla_runtime.agent.protocols import Waits
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
-from flotilla_runtime.agent.tasks import Claim, NewTask, ResolveOutcome, caller_key
+from flotilla_runtime.agent.tasks import Claim, Decision, NewTask, ResolveOutcome, caller_key
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
@@ -46,6 +46,7 @@ LIMITS = TaskLimits(
     max_fan_out=model.MOST_WIDTH,
 )
 NEVER = 2**42
+NEWS = ["news", "mail"]
 
 
 class Scripts(RuleBasedStateMachine):
@@ -223,6 +224,52 @@ class Scripts(RuleBasedStateMachine):
             assert self.ask(self.store.resolve(name, call, happened=True, by="ann")) is outcome
         self.model.resolve(name)
 
+    @precondition(lambda self: self.free_names())
+    @rule(data=st.data(), call=st.sampled_from(["o/a", "o/b", "o/c"]), name=st.sampled_from(["", *NEWS]))
+    def a_call_waits_for_somebody_outside(self, data: st.DataObject, call: str, name: str) -> None:
+        claim = self.running(data)
+        task = self.model.tasks[claim.id]
+        if call in (*task.approvals, *task.listens):
+            return
+        kind = CallKind.SIGNAL if name else CallKind.APPROVE
+        asked = intent(call, kind=kind, target=name, reserved_tokens=0, until=NEVER)
+        self.ask(self.store.append(claim, self.length(claim.id), [asked]))
+        if name:
+            self.model.listen(claim.id, call, name)
+        else:
+            self.model.ask(claim.id, call)
+
+    @precondition(lambda self: any(self.model.tasks[name].outside for name in self.free_names()))
+    @rule(data=st.data(), heard=st.booleans())
+    def what_came_is_written(self, data: st.DataObject, heard: bool) -> None:
+        name = data.draw(st.sampled_from([one for one in self.free_names() if self.model.tasks[one].outside]))
+        claim, call = self.claims[name], data.draw(st.sampled_from(sorted(self.model.tasks[name].outside)))
+        came, expected = self.ask(self.store.came(claim, call, ())), self.model.came(name, call)
+        if came is None or expected is None:
+            assert came is expected
+            return
+        assert (came.signal or came.value["approved"]) == expected
+        length, result = self.length(name), done(call, signal=came.signal)
+        self.asked(heard, lambda write: self.store.append(claim, length, [result], write))
+        self.model.answered(name, call)
+
+    @precondition(lambda self: any(task.approvals for task in self.model.tasks.values()))
+    @rule(data=st.data(), approved=st.booleans(), by=st.sampled_from(["boss", "other"]))
+    def somebody_decides(self, data: st.DataObject, approved: bool, by: str) -> None:
+        asked = [(task.id, call) for task in self.model.tasks.values() for call in task.approvals]
+        name, call = data.draw(st.sampled_from(asked))
+        verdict = self.ask(self.store.approve(name, call, Decision(approved=approved, by=by)))
+        stands = verdict.decision.approved if verdict.decision else verdict.outcome
+        assert stands == self.model.approve(name, call, approved)
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(data=st.data(), signal=st.sampled_from(NEWS), heard=st.booleans())
+    def somebody_signals(self, data: st.DataObject, signal: str, heard: bool) -> None:
+        name, request = data.draw(st.sampled_from(sorted(self.model.tasks))), secrets.token_hex(4)
+        outcome = self.ask(self.store.signal(name, signal, 1, request))
+        assert heard or self.ask(self.store.signal(name, signal, 1, request)) == outcome
+        assert outcome == self.model.signal(name, signal, request)
+
     @rule()
     def timers_ring(self) -> None:
         timers = f"{self.store.keys.prefix}timers"
@@ -293,9 +340,14 @@ class Scripts(RuleBasedStateMachine):
                 assert int(held["attempts"]) == task.attempts, task
                 assert held.get("company") == (None if task.company is None else str(task.company)), task
             calls: Any = self.plain.hkeys(f"{self.store.keys.prefix}open:{task.id}")
-            assert {call for call in calls if not call.startswith("s/")} == set(task.open)
+            assert {call for call in calls if call[:2] not in ("s/", "o/")} == set(task.open)
         total = self.plain.hget(f"{self.store.keys.prefix}stored", "*")
         assert int(total or 0) == stored
+
+    @invariant()
+    def signals_are_the_same(self) -> None:
+        for task in self.model.tasks.values():
+            assert set(self.plain.hkeys(f"{self.store.keys.prefix}signals:{task.id}")) == set(task.signals)
 
     @invariant()
     def budgets_are_the_same_and_kept(self) -> None:

@@ -31,6 +31,10 @@ from flotilla_runtime.gateway.views import task_view
 STORED = json.loads((Path(__file__).parent / "stored" / "task.json").read_text())
 KEYS = "flotilla:{default/support}:"
 TASK_ID = "01JD0000000000000000000001"
+NOW = (
+    *("waiting", "running", "suspended", "unknown_effects", "waiting_for_approval", "dead_letters"),
+    "stored_bytes",
+)
 PROGRAM = program_of(built_in, config=config_of(indexes=("manual", "wiki")))
 
 
@@ -81,7 +85,7 @@ def test_the_counts_of_a_minute_are_the_figures_of_the_fleet() -> None:
     window = {name: int(count) for name, count in STORED["window"].items()}
     now = StoreFigures.of(
         {
-            **dict.fromkeys(("waiting", "running", "suspended", "unknown_effects", "stored_bytes"), 0),
+            **dict.fromkeys(NOW, 0),
             "counts": {},
             "demand": {},
             "workers": {},

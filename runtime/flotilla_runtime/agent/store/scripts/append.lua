@@ -22,9 +22,11 @@ for place = 7, #ARGV, 2 do
   if about.intends then
     refused = reserve(budget, about.intends, {Steps = about.steps, Tokens = about.tokens, Nano = about.nano,
       kind = about.kind, target = about.target}, about.spent)
+    if about.waits and not refused then wait_outside(id, about.intends, about.waits) end
   elseif about.does then
     local hold = settle_result(budget, about.does, about.tokens, about.nano)
     if hold and PROVES[hold.kind] then clear_of_suspicion(id) end
+    if hold and WAITS_OUTSIDE[hold.kind] then end_wait_outside(id, about.does, about.signal) end
   end
   if refused then refusals[#refusals + 1] = refused else entries[#entries + 1] = entry end
 end

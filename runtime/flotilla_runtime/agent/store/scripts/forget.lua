@@ -1,6 +1,7 @@
 -- Removes the journals of tasks that succeeded or were cancelled a while ago, and everything about tasks whose results
--- have expired, a bounded number at a time.
+-- have expired, a bounded number at a time. Tasks that failed have a time of their own, also for their journals.
 local journal_ttl_ms, result_ttl_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local dead_letter_ttl_ms = tonumber(ARGV[5])
 local ended, journals = prefix .. 'ended', prefix .. 'journals'
 
 local function expired(key, ttl_ms)
@@ -28,19 +29,24 @@ local function forget(id)
   if held[1] then redis.call('ZREM', prefix .. 'tasks-of:' .. held[1], id) end
   give_back(id, 'bytes')
   give_back(id, 'journalBytes')
-  redis.call('DEL', task_key(id), journal_key(id), open_key(id), children_key(id))
-  for _, key in ipairs({prefix .. 'tasks', ended, journals}) do redis.call('ZREM', key, id) end
+  redis.call('DEL', task_key(id), journal_key(id), open_key(id), children_key(id), asked_key(id),
+    decided_key(id), signals_key(id))
+  for _, key in ipairs({prefix .. 'tasks', ended, dead_letters_key, journals}) do redis.call('ZREM', key, id) end
 end
 
 local forgotten = 0
-for _, id in ipairs(expired(ended, result_ttl_ms)) do
-  if is_needed(id) then
-    redis.call('ZADD', ended, text(now), id)
-  else
-    forget(id)
-    forgotten = forgotten + 1
+local function forget_all(key, ttl_ms)
+  for _, id in ipairs(expired(key, ttl_ms)) do
+    if is_needed(id) then
+      redis.call('ZADD', key, text(now), id)
+    else
+      forget(id)
+      forgotten = forgotten + 1
+    end
   end
 end
+forget_all(ended, result_ttl_ms)
+forget_all(dead_letters_key, dead_letter_ttl_ms)
 for _, id in ipairs(expired(journals, journal_ttl_ms)) do
   redis.call('DEL', journal_key(id))
   give_back(id, 'journalBytes')

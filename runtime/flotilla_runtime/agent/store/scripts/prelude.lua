@@ -1,6 +1,6 @@
--- Put in front of every script of this folder, followed by figures, queue, conversations, budgets, states and losses.
--- ARGV[1] is the prefix of the fleet's keys, which all share one hash tag. KEYS[1] is one of them, from which a Redis
--- Cluster finds the shard. All times are by Redis' clock, because it is the only clock that all workers share.
+-- Put in front of every script of this folder, followed by figures, queue, conversations, budgets, states, outside and
+-- losses. ARGV[1] is the prefix of the fleet's keys, which all share one hash tag. KEYS[1] is one of them, from which a
+-- Redis Cluster finds the shard. All times are by Redis' clock, because it is the only clock that all workers share.
 local prefix = ARGV[1]
 
 local function text(number)
@@ -16,6 +16,10 @@ local function journal_key(id) return prefix .. 'journal:' .. id end
 local function open_key(id) return prefix .. 'open:' .. id end
 -- The spawned tasks of a task that have not ended.
 local function children_key(id) return prefix .. 'children:' .. id end
+-- The calls of a task that wait for somebody outside, the decisions that were made, and the signals that nobody took yet.
+local function asked_key(id) return prefix .. 'asked:' .. id end
+local function decided_key(id) return prefix .. 'decided:' .. id end
+local function signals_key(id) return prefix .. 'signals:' .. id end
 -- The tasks that a worker holds.
 local function held_key(worker) return prefix .. 'held-by:' .. worker end
 
@@ -29,6 +33,10 @@ local lost_key = prefix .. 'lost'
 local timers_key = prefix .. 'timers'
 local suspended_key = prefix .. 'suspended'
 local unknown_key = prefix .. 'unknown-effects'
+-- The tasks that failed, by the time at which they ended: they are kept longer than others, with their journals.
+local dead_letters_key = prefix .. 'dead-letters'
+-- The tasks that wait for approval; ids sort by time.
+local approvals_key = prefix .. 'approvals'
 
 -- Counts in hashes. A field that comes to nothing goes, so a hash holds only what there is.
 local counts_key = prefix .. 'counts'

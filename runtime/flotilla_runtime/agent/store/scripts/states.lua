@@ -71,7 +71,7 @@ local function resume(id, ran_ms)
   redis.call('HINCRBY', task_key(id), 'suspendedMs', text(idle))
   redis.call('HSET', task_key(id), 'resumedAt', text(now))
   redis.call('HDEL', task_key(id), 'suspendedAt', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
-  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
   append(id, {type = 'Resumed', waits_for = held[2]})
   move(id, 'Waiting')
   join_queue(id, true)
@@ -136,7 +136,7 @@ function end_task(id, how)
   leave_conversation(id, how.said)
   leave_worker(id)
   settle_all(id)
-  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
   redis.call('HSET', task, 'reason', how.reason, 'message', how.message, 'endedAt', text(now))
   redis.call('HDEL', task, 'company', 'strict', 'lost', 'refused', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
   for field, value in pairs(how.shown) do
@@ -145,7 +145,7 @@ function end_task(id, how)
   end
   append(id, {type = 'Ended', status = how.status, reason = how.reason, message = how.message})
   move(id, how.status)
-  redis.call('ZADD', prefix .. 'ended', text(now), id)
+  redis.call('ZADD', how.status == 'Failed' and dead_letters_key or prefix .. 'ended', text(now), id)
   if how.status ~= 'Failed' then redis.call('ZADD', prefix .. 'journals', text(now), id) end
   count_ended(id, how.reason, how.busy, how.calls)
   if held[2] then tell_parent(id, held[2], ran_ms) end

@@ -37,6 +37,9 @@ if idempotency ~= '' then
   redis.call('HSET', task, 'idempotencyEntry', key)
 end
 append(id, {type = 'Submitted'})
+local begun = {} -- the results with which a replay begins
+for place = 9, #ARGV do begun[#begun + 1] = (string.gsub(ARGV[place], '"at":0', '"at":' .. text(now), 1)) end
+push(id, begun)
 redis.call('ZADD', prefix .. 'tasks', '0', id)
 redis.call('ZADD', prefix .. 'tasks-of:' .. caller, '0', id)
 return {'Created', id}

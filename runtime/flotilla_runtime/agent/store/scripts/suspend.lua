@@ -1,5 +1,6 @@
--- The task gives its place up and waits: for spawned tasks, for a timer, or for somebody who knows of an effect. Answers
--- 'Come' if it need not wait, because one of the tasks has ended, the time has come, or the task is to be cancelled.
+-- The task gives its place up and waits: for spawned tasks, for a timer, or for somebody who knows of an effect, approves
+-- or signals. Answers 'Come' if it need not wait, because one of the tasks has ended, the time has come, somebody has said
+-- something, or the task is to be cancelled.
 local id, token, write, expected = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local kind, call, until_ms, children = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local task = task_key(id)
@@ -13,6 +14,7 @@ if until_ms ~= '' and tonumber(until_ms) <= now then return 'Come' end
 for _, child in ipairs(cjson.decode(children)) do
   if not LIVE[redis.call('HGET', task_key(child), 'status')] then return 'Come' end
 end
+if has_come(id) then return 'Come' end
 
 leave_worker(id)
 local entry = {type = 'Suspended', waits_for = kind, call = call}
@@ -22,8 +24,9 @@ if until_ms ~= '' then
   redis.call('HSET', task, 'waitsUntil', until_ms)
   redis.call('ZADD', timers_key, until_ms, id)
 end
-if kind == 'Children' then redis.call('HSET', task, 'waitsChildren', children) end
+if children ~= '[]' then redis.call('HSET', task, 'waitsChildren', children) end
 if kind == 'Effect' then redis.call('ZADD', unknown_key, text(now), id) end
+if kind == 'Approval' then redis.call('ZADD', approvals_key, '0', id) end
 redis.call('ZADD', suspended_key, text(now), id)
 append(id, entry)
 move(id, 'Suspended')

@@ -1,0 +1,210 @@
+"""The commands about tasks: tasks, task show, approve, resolve, cancel and replay.
+
+Each asks the gateway once or twice, and prints a text or, with `-o json`, the gateway's own JSON.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from flotilla_cli.gateways import GatewayError, Where, connected
+from flotilla_cli.kubectl import KubectlError
+from flotilla_cli.task_texts import plain, task_page, task_table
+from flotilla_cli.tasks import TaskFailedError, checked
+from flotilla_cli.tokens import TokenError
+
+Commands = Any  # argparse's action of subcommands, whose type is not public
+Asked = Callable[[httpx.Client, argparse.Namespace], tuple[dict[str, Any], str]]
+ERRORS: Final = (GatewayError, KubectlError, TokenError, TaskFailedError)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands about tasks."""
+    _add_list(commands)
+    showing = commands.add_parser("task", help="show one task").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    _command(showing, "show", show, "show a task with its timeline")
+    approving = _command(commands, "approve", approve, "decide on a call that waits for approval")
+    approving.add_argument("--call", help="the id of the call (default: the only one that waits)")
+    approving.add_argument("--refuse", action="store_true", help="refuse the call instead of approving it")
+    approving.add_argument("--comment", help="why, for the agent and whoever reads the task")
+    resolving = _command(commands, "resolve", resolve, "say whether a call happened of which nobody knows")
+    resolving.add_argument("--call", help="the id of the call (default: the one that the task waits for)")
+    said = resolving.add_mutually_exclusive_group(required=True)
+    said.add_argument("--happened", action="store_true", help="the call happened")
+    said.add_argument("--not-happened", action="store_true", help="it did not, so it may be made again")
+    resolving.add_argument("--result", help="what the call gave, as JSON")
+    _command(commands, "cancel", cancel, "cancel a task")
+    replaying = _command(commands, "replay", replay, "make a new task with the results of an ended one")
+    replaying.add_argument("--from", dest="start", metavar="CALL", help="the first call that is made anew")
+    replaying.add_argument(
+        "--repeat-effects", action="store_true", help="repeat calls of tools that change something"
+    )
+
+
+def tasks(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """A page of tasks."""
+    query = {
+        "status": arguments.status,
+        "waitsFor": arguments.waits_for,
+        "tenant": arguments.tenant,
+        "limit": arguments.limit,
+        "cursor": arguments.cursor,
+    }
+    page = checked(
+        client.get("/v1/tasks", params={name: value for name, value in query.items() if value is not None})
+    )
+    more = page.get("nextCursor")
+    return page, task_table(page["tasks"]) + (f"\nmore: --cursor {plain(more)}" if more else "")
+
+
+def show(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """One task."""
+    task = _task(client, arguments)
+    return task, task_page(task)
+
+
+def approve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Decide on a call."""
+    call = arguments.call or _only_approval(_task(client, arguments))
+    body = {"call": call, "approved": not arguments.refuse}
+    if arguments.comment is not None:
+        body["comment"] = arguments.comment
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/approve", json=body))
+    done = "refused" if arguments.refuse else "approved"
+    return receipt, f"{done} {plain(call)}; the task is {plain(receipt['status'])}"
+
+
+def resolve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Say whether a call happened."""
+    body = {"outcome": "Happened" if arguments.happened else "NotHappened"}
+    if arguments.result is not None:
+        try:
+            body["result"] = json.loads(arguments.result)
+        except ValueError as problem:
+            raise TaskFailedError(f"--result is not JSON: {problem}") from None
+    body["call"] = arguments.call or _unknown_effect(_task(client, arguments))
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/resolve", json=body))
+    return receipt, f"{plain(body['call'])} {body['outcome']}; the task is {plain(receipt['status'])}"
+
+
+def cancel(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Cancel a task."""
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/cancel"))
+    if receipt["status"] == "Cancelled":
+        return receipt, "cancelled"
+    return receipt, "the task runs; its worker will stop it"
+
+
+def replay(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Make a new task with the results of an ended one."""
+    body: dict[str, Any] = {"repeatEffects": arguments.repeat_effects}
+    if arguments.start is not None:
+        body["from"] = arguments.start
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/replay", json=body))
+    return receipt, f"the new task is {plain(receipt['id'])}"
+
+
+def run_of(ask: Asked) -> Callable[[argparse.Namespace], int]:
+    """The run of a command: 1 where the gateway refuses or cannot be reached."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            with connected(_where(arguments)) as client:
+                answer, text = ask(client, arguments)
+        except httpx.HTTPError as problem:
+            print(f"flotilla: the gateway cannot be reached: {plain(problem)}", file=sys.stderr)
+            return 1
+        except ERRORS as problem:
+            print(f"flotilla: {plain(problem)}", file=sys.stderr)
+            return 1
+        print(json.dumps(answer, indent=2) if arguments.output == "json" else text)
+        return 0
+
+    return run
+
+
+def _add_list(commands: Commands) -> None:
+    listing = commands.add_parser("tasks", help="list the tasks of a fleet")
+    listing.add_argument("--status", help="only tasks with this status, such as Failed")
+    listing.add_argument("--waits-for", help="only tasks that wait for this: Approval, Signal, Effect, …")
+    listing.add_argument("--tenant", help="only tasks of this tenant")
+    listing.add_argument("--limit", type=int, help="how many, 200 at most (default: 50)")
+    listing.add_argument("--cursor", help="where the page before ended")
+    _add_where(listing)
+    listing.set_defaults(run=run_of(tasks))
+
+
+def _command(commands: Commands, name: str, ask: Asked, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text)
+    command.add_argument("id", help="the id of the task")
+    _add_where(command)
+    command.set_defaults(run=run_of(ask))
+    return command
+
+
+def _add_where(command: argparse.ArgumentParser) -> None:
+    where = command.add_mutually_exclusive_group(required=True)
+    where.add_argument("--fleet", "-f", help="the name of the AgentFleet, which kubectl finds")
+    where.add_argument("--url", help="the address of the gateway, as in the fleet's status.url")
+    command.add_argument(
+        "--namespace", "-n", help="the namespace of the fleet (default: that of the kubeconfig's context)"
+    )
+    command.add_argument("--context", help="the context of the kubeconfig to use (default: the current one)")
+    command.add_argument(
+        "--account",
+        help="a service account of the fleet's namespace, for which kubectl makes a token (default: the "
+        "token of the kubeconfig)",
+    )
+    command.add_argument(
+        "--token-file", type=Path, help="a file with the bearer token; - reads it from standard input"
+    )
+    command.add_argument("--ca-file", type=Path, help="a PEM file with the authorities to trust for https")
+    command.add_argument("--output", "-o", choices=["text", "json"], default="text", help="how to print")
+
+
+def _where(arguments: argparse.Namespace) -> Where:
+    return Where(
+        url=arguments.url,
+        fleet=arguments.fleet,
+        namespace=arguments.namespace,
+        context=arguments.context,
+        token_file=arguments.token_file,
+        account=arguments.account,
+        ca_file=arguments.ca_file,
+    )
+
+
+def _id(arguments: argparse.Namespace) -> str:
+    """The id of the task, which becomes a part of a path."""
+    if not arguments.id.isalnum():
+        raise TaskFailedError(f"{arguments.id!r} is no id of a task; flotilla tasks lists them")
+    return str(arguments.id)
+
+
+def _task(client: httpx.Client, arguments: argparse.Namespace) -> dict[str, Any]:
+    return checked(client.get(f"/v1/tasks/{_id(arguments)}"))
+
+
+def _only_approval(task: dict[str, Any]) -> str:
+    calls = [str(approval["call"]) for approval in task.get("approvals") or []]
+    if not calls:
+        raise TaskFailedError(f"task {task['id']} is {task['status']}; nothing of it waits for approval")
+    if len(calls) > 1:
+        raise TaskFailedError(f"several calls wait for approval; choose one by --call: {', '.join(calls)}")
+    return calls[0]
+
+
+def _unknown_effect(task: dict[str, Any]) -> str:
+    waits = task.get("waitsFor") or {}
+    if waits.get("kind") != "Effect":
+        raise TaskFailedError(
+            f"task {task['id']} is {task['status']}; it does not wait to be told whether a call happened"
+        )
+    return str(waits["call"])

@@ -1,0 +1,123 @@
+"""Tasks as text for a terminal. Pure.
+
+What callers, models and tools wrote is shown without control characters, so that none of it draws on the
+terminal of who reads it.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from flotilla_cli.tasks import waiting_for
+
+HEADINGS: Final = ("ID", "STATUS", "WAITS FOR", "REASON", "TENANT", "PRIORITY", "SUBMITTED")
+EVENT_HEADINGS: Final = ("SECONDS", "EVENT", "CALL", "TARGET", "OUTCOME", "TOOK", "BY")
+SHOWN: Final = 2000  # characters of one text
+
+
+def plain(text: object) -> str:
+    """A text without control characters, on one line, and not longer than is read."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text))
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows under each other, in columns."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def task_table(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """A list of tasks."""
+    if not tasks:
+        return "no tasks"
+    return columns([HEADINGS, *map(_row, tasks)])
+
+
+def task_page(task: Mapping[str, Any]) -> str:
+    """A task with its timeline."""
+    facts = [
+        ("task", task["id"]),
+        ("status", waiting_for(dict(task))),
+        ("reason", ": ".join(filter(None, (task.get("reason"), task.get("message"))))),
+        ("tenant", task.get("tenant") or ""),
+        ("input", task.get("input") or ""),
+        ("result", "" if task.get("result") is None else json.dumps(task["result"], ensure_ascii=False)),
+        ("partial", "" if task.get("partial") is None else json.dumps(task["partial"], ensure_ascii=False)),
+        ("replay of", task.get("replayOf") or ""),
+        ("usage", _usage(task.get("usage") or {})),
+        ("time", _time(task.get("time") or {})),
+    ]
+    parts = [columns([(name, plain(value)) for name, value in facts if value])]
+    parts += [approval_text(task["id"], approval) for approval in task.get("approvals") or []]
+    parts.append(timeline(task.get("timeline") or []))
+    return "\n\n".join(part for part in parts if part)
+
+
+def approval_text(task: str, approval: Mapping[str, Any]) -> str:
+    """A call that waits for approval, and how to decide."""
+    asked = json.dumps(approval.get("arguments"), ensure_ascii=False)
+    until = f" until {approval['untilTime']}" if approval.get("untilTime") else ""
+    return (
+        f"waits for approval{until}: {plain(approval['target'])} {plain(asked)}\n"
+        f"  flotilla approve {shlex.quote(plain(task))} --call {shlex.quote(plain(approval['call']))}"
+    )
+
+
+def timeline(events: Sequence[Mapping[str, Any]]) -> str:
+    """The events of a task, by the seconds since its submission."""
+    if not events:
+        return "the timeline is forgotten"
+    first = _moment(events[0]["at"])
+    rows = [
+        (
+            f"{(_moment(event['at']) - first).total_seconds():.2f}",
+            str(event["event"]),
+            plain(event.get("call") or _who(event)),
+            plain(event.get("target") or ""),
+            plain(" ".join(str(event[name]) for name in ("outcome", "reason", "problem") if event.get(name))),
+            "" if event.get("seconds") is None else f"{event['seconds']:.2f} s",
+            plain(event.get("by") or ""),
+        )
+        for event in events
+    ]
+    return columns([EVENT_HEADINGS, *rows])
+
+
+def _row(task: Mapping[str, Any]) -> tuple[str, ...]:
+    waits = task.get("waitsFor") or {}
+    return (
+        plain(task["id"]),
+        plain(task["status"]),
+        plain(f"{waits['kind']} {waits['call']}" if waits else ""),
+        plain(task.get("reason") or ""),
+        plain(task.get("tenant") or ""),
+        plain(task.get("priority") or ""),
+        plain(task.get("submittedAt") or ""),
+    )
+
+
+def _who(event: Mapping[str, Any]) -> str:
+    if event.get("waitsFor"):
+        return f"{event['waitsFor']['kind']} {event['waitsFor']['call']}"
+    return f"attempt {event['attempt']}, {event['worker']}" if event.get("worker") else ""
+
+
+def _usage(usage: Mapping[str, Any]) -> str:
+    if not usage:
+        return ""
+    cost = "" if usage.get("costUSD") is None else f", ${usage['costUSD']:.4f}"
+    return f"{usage['steps']} steps, {usage['tokens']} tokens{cost}"
+
+
+def _time(time: Mapping[str, Any]) -> str:
+    return ", ".join(f"{part} {seconds:.2f} s" for part, seconds in time.items())
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

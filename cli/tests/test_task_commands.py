@@ -1,0 +1,200 @@
+"""The commands about tasks against a scripted gateway; gateway tests in runtime/ ask a real one."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from flotilla_cli import task_commands
+from flotilla_cli.main import parser
+from flotilla_cli.task_texts import plain, task_page
+from flotilla_cli.tasks import TaskFailedError
+
+APPROVAL: dict[str, Any] = {
+    "call": "turn/1/tool/pay#approval",
+    "target": "pay",
+    "arguments": {"euro": 5},
+    "untilTime": None,
+}
+EVENTS: list[dict[str, Any]] = [
+    {"at": "2026-01-01T00:00:00Z", "event": "submitted"},
+    {"at": "2026-01-01T00:00:00.500Z", "event": "started", "worker": "w1", "attempt": 1},
+    {"at": "2026-01-01T00:00:01Z", "event": "callStarted", "call": "tool/pay", "target": "pay"},
+    {
+        "at": "2026-01-01T00:00:02Z",
+        "event": "callEnded",
+        "call": "tool/pay",
+        "target": "pay",
+        "outcome": "Failed",
+        "problem": "no money",
+        "seconds": 1.0,
+    },
+]
+TASK: dict[str, Any] = {
+    "id": "t1",
+    "status": "Suspended",
+    "waitsFor": {"kind": "Approval", "call": APPROVAL["call"], "untilTime": "2026-01-02T00:00:00Z"},
+    "reason": None,
+    "tenant": "red",
+    "priority": "Interactive",
+    "submittedAt": "2026-01-01T00:00:00Z",
+    "input": "pay ann",
+    "usage": {"steps": 2, "tokens": 30, "costUSD": 0.5},
+    "time": {"queue": 0.5, "model": 1.0, "tool": 1.0, "other": 0.0},
+    "approvals": [APPROVAL],
+    "timeline": EVENTS,
+}
+UNKNOWN: dict[str, Any] = {
+    **TASK,
+    "waitsFor": {"kind": "Effect", "call": "tool/pay", "untilTime": None},
+    "approvals": [],
+}
+RECEIPT = {"id": "t1", "status": "Waiting"}
+
+
+class Gateway:
+    """Answers GET with a task or a page and POST with `answer`; keeps what was posted."""
+
+    def __init__(self, task: Any = TASK, answer: Any = RECEIPT, status: int = 200) -> None:
+        self.posted: list[tuple[str, Any]] = []
+        self.asked: list[str] = []
+        self._task, self._answer, self._status = task, answer, status
+        self.client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(self._reply))
+
+    def _reply(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            self.asked.append(str(request.url).removeprefix("http://gateway"))
+            return httpx.Response(200, json=self._task)
+        self.posted.append((request.url.path, json.loads(request.content or b"null")))
+        return httpx.Response(self._status, json=self._answer)
+
+
+def done(ask: Callable[..., tuple[dict[str, Any], str]], gateway: Gateway, *words: str) -> str:
+    return ask(gateway.client, parser().parse_args([*words, "--url", "http://gateway"]))[1]
+
+
+def test_tasks_are_listed_as_asked_for() -> None:
+    gateway = Gateway({"tasks": [TASK], "nextCursor": "t0"})
+    text = done(task_commands.tasks, gateway, "tasks", "--status", "Suspended", "--waits-for", "Approval")
+    assert gateway.asked == ["/v1/tasks?status=Suspended&waitsFor=Approval"]
+    heading, row, more = text.splitlines()
+    assert heading.split()[:2] == ["ID", "STATUS"]
+    assert row.split() == [
+        *("t1", "Suspended", "Approval", "turn/1/tool/pay#approval", "red", "Interactive"),
+        "2026-01-01T00:00:00Z",
+    ]
+    assert more == "more: --cursor t0"
+    assert done(task_commands.tasks, Gateway({"tasks": [], "nextCursor": None}), "tasks") == "no tasks"
+
+
+def test_a_task_is_shown_with_its_timeline_and_how_to_decide() -> None:
+    lines = done(task_commands.show, Gateway(), "task", "show", "t1").splitlines()
+    assert lines[1].split()[:2] == ["status", "Suspended"]
+    assert "  flotilla approve t1 --call 'turn/1/tool/pay#approval'" in lines
+    assert any(line.startswith("waits for approval: pay {") for line in lines)
+    assert lines[-1].split() == ["2.00", "callEnded", "tool/pay", "pay", "Failed", "no", "money", "1.00", "s"]
+    assert lines[-3].split() == ["0.50", "started", "attempt", "1,", "w1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        pytest.param([], {"approved": True}, id="the only call that waits"),
+        pytest.param(["--refuse", "--comment", "no"], {"approved": False, "comment": "no"}, id="refused"),
+        pytest.param(["--call", "x"], {"call": "x", "approved": True}, id="a call that is named"),
+    ],
+)
+def test_a_decision_is_sent(words: list[str], body: dict[str, Any]) -> None:
+    gateway = Gateway()
+    text = done(task_commands.approve, gateway, "approve", "t1", *words)
+    assert gateway.posted == [("/v1/tasks/t1/approve", {"call": APPROVAL["call"], **body})]
+    assert "the task is Waiting" in text
+
+
+def test_it_is_said_whether_a_call_happened() -> None:
+    gateway = Gateway(UNKNOWN)
+    done(task_commands.resolve, gateway, "resolve", "t1", "--happened", "--result", '{"paid": 5}')
+    done(task_commands.resolve, gateway, "resolve", "t1", "--not-happened")
+    assert [body for _, body in gateway.posted] == [
+        {"call": "tool/pay", "outcome": "Happened", "result": {"paid": 5}},
+        {"call": "tool/pay", "outcome": "NotHappened"},
+    ]
+
+
+def test_a_task_is_cancelled_and_replayed() -> None:
+    gateway = Gateway(answer={"id": "t2", "status": "Cancelled"})
+    assert done(task_commands.cancel, gateway, "cancel", "t1") == "cancelled"
+    assert done(task_commands.replay, gateway, "replay", "t1") == "the new task is t2"
+    done(task_commands.replay, gateway, "replay", "t1", "--from", "a/b", "--repeat-effects")
+    assert [body for _, body in gateway.posted[1:]] == [
+        {"repeatEffects": False},
+        {"repeatEffects": True, "from": "a/b"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "gateway", "words", "says"),
+    [
+        pytest.param(
+            task_commands.approve,
+            Gateway({**TASK, "approvals": []}),
+            ["approve", "t1"],
+            "nothing of it waits for approval",
+            id="nothing to decide",
+        ),
+        pytest.param(
+            task_commands.approve,
+            Gateway({**TASK, "approvals": [APPROVAL, {**APPROVAL, "call": "b"}]}),
+            ["approve", "t1"],
+            "choose one by --call: turn/1/tool/pay#approval, b",
+            id="several to decide",
+        ),
+        pytest.param(
+            task_commands.approve,
+            Gateway(answer={"detail": "boss approved it; that stands"}, status=409),
+            ["approve", "t1"],
+            "answered 409: boss approved it; that stands",
+            id="decided",
+        ),
+        pytest.param(
+            task_commands.resolve,
+            Gateway(),
+            ["resolve", "t1", "--happened"],
+            "it does not wait to be told whether a call happened",
+            id="nothing unknown",
+        ),
+        pytest.param(
+            task_commands.resolve,
+            Gateway(UNKNOWN),
+            ["resolve", "t1", "--happened", "--result", "{"],
+            "--result is not JSON",
+            id="no JSON",
+        ),
+        pytest.param(
+            task_commands.show, Gateway(), ["task", "show", "../x"], "flotilla tasks lists them", id="no id"
+        ),
+    ],
+)
+def test_an_error_says_what_to_do(ask: Any, gateway: Gateway, words: list[str], says: str) -> None:
+    with pytest.raises(TaskFailedError, match=says.replace("(", r"\(")):
+        done(ask, gateway, *words)
+
+
+@pytest.mark.attack("The arguments of a call draw on the terminal of who approves it")
+def test_nothing_that_others_wrote_draws_on_the_terminal() -> None:
+    evil = "\x1b[2Kapproved\r\n\u202eevil\x07"
+    call = f"tool/{evil}'; rm -rf ~'"
+    wicked = {
+        **TASK,
+        "input": evil,
+        "reason": evil,
+        "approvals": [{**APPROVAL, "call": call, "target": evil, "arguments": {"a": evil}}],
+        "timeline": [{**EVENTS[3], "problem": evil, "by": evil}],
+    }
+    page = task_page(wicked)
+    assert [letter for letter in page if letter != "\n" and not letter.isprintable()] == []
+    assert "--call 'tool/" in page
+    assert "'\"'\"'; rm -rf ~'\"'\"''" in page, "quoted for a shell"
+    assert len(plain("x" * 5000)) < 2100

@@ -1,0 +1,50 @@
+-- Reads or writes a value of the state of a tenant and an agent, and writes the call with its result into the journal: both
+-- or neither. So a write happens once for each call, and a read gives the same in each replay.
+local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local agent, operation, key, before, value = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local intent, done, full, most_keys, most_bytes = ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
+local VALUE_BYTES = 60 -- what Redis needs for a value besides its text
+local held = owned(id, token)
+if not held then return {'Stale'} end
+
+-- The result of the call is the journal's last entry, also where this write is sent again.
+local function answer()
+  extend_lease(id, lease_ms, held.worker)
+  return {'Written', redis.call('LLEN', journal_key(id)), held.cancel_requested, '',
+    shown_budget(budget_of(id, held.root, token)), redis.call('LINDEX', journal_key(id), -1)}
+end
+
+if held.write == write then return answer() end
+if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
+
+local space = (redis.call('HGET', task_key(id), 'tenant') or held.caller) .. ':' .. agent
+local state, sizes = prefix .. 'state:' .. space, prefix .. 'state-bytes'
+local now_kept = redis.call('HGET', state, key) or ''
+
+-- An empty value removes the key. Whether there was room.
+local function put()
+  local function size(text) return text == '' and 0 or #key + #text + VALUE_BYTES end
+  local more = size(value) - size(now_kept)
+  local bytes = tonumber(redis.call('HGET', sizes, space) or '0') + more
+  local is_new = now_kept == '' and value ~= ''
+  if more > 0 and (bytes > most_bytes or (is_new and redis.call('HLEN', state) >= most_keys)) then return false end
+  if value == '' then redis.call('HDEL', state, key) else redis.call('HSET', state, key, value) end
+  count(sizes, space, more)
+  count(stored_key, EVERYBODY, more)
+  return true
+end
+
+local function with_result(text) return string.sub(done, 1, -2) .. ',"value":' .. text .. '}' end
+
+local result
+if operation == 'Get' then
+  result = with_result(now_kept == '' and 'null' or now_kept)
+elseif operation == 'CompareAndSwap' and now_kept ~= before then
+  result = with_result('false')
+else
+  result = put() and with_result('true') or full
+end
+push(id, {intent, result}, held.caller)
+redis.call('HSET', task_key(id), 'write', write)
+redis.call('HDEL', task_key(id), 'refused')
+return answer()
