@@ -6,7 +6,7 @@ The engine implements neither: it replays an agent, asks for calls, and writes w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
 from flotilla_runtime.agent.journal import (
@@ -20,6 +20,8 @@ from flotilla_runtime.agent.journal import (
 )
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.contract import Effect, Priority
+
+OneEntry = TypeVar("OneEntry", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,9 @@ class TaskJournal(Protocol):
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         """Write the intent of a spawned task and submit that task, both or neither."""
 
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        """An entry with its value, also if that is kept apart. Raises BrokenEntryError where it is gone."""
+
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""
 
@@ -107,7 +112,8 @@ class Call:
     """A call to be made.
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
-    is the idempotency key: the same for every try of this call, and of no other.
+    is the idempotency key: the same for every try of this call, and of no other. `most_bytes` is what its
+    result may take in the journal, about.
     """
 
     id: str
@@ -116,6 +122,7 @@ class Call:
     request: Any
     key: str
     effect: Effect = Effect.PURE
+    most_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

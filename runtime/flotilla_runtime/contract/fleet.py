@@ -373,6 +373,15 @@ class TaskKeys:
         """The number that is raised before a replica is asked whether it has everything up to there."""
         return f"{self.prefix}confirmations"
 
+    def payloads(self, task_id: str) -> str:
+        """The hash of the large texts of a task, by their own hashes."""
+        return f"{self.prefix}payloads:{task_id}"
+
+    @property
+    def drops(self) -> str:
+        """The set of the tasks of which the object store has something that is to be deleted."""
+        return f"{self.prefix}drops"
+
     def events(self, task_id: str) -> str:
         """The sharded channel on which a task's journal is said to have grown."""
         return f"{self.prefix}events:{task_id}"

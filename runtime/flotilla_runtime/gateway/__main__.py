@@ -99,6 +99,7 @@ async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SEC
         forgotten = 0
         try:
             forgotten = await store.forget_ended()
+            await store.drop_payloads()
         except StoreUnavailableError as problem:
             log.warning("results_not_forgotten", problem=problem.problem)
         except Exception:

@@ -13,14 +13,15 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Final
 
-from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.journal import TaskStatus
+from flotilla_runtime.agent.errors import BrokenEntryError, StoreUnavailableError
+from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.problems import ProblemError
 
 READ_AT_ONCE: Final = 16
+ASK_AGAIN_SECONDS: Final = 1.0
 COMMENT_EVERY_SECONDS: Final = 15.0
 LAST_EVENT_ID: Final = "last-event-id"
 EVENT_ID: Final = re.compile(r"[0-9]{1,12}")
@@ -60,7 +61,10 @@ async def task_events(
             except StoreUnavailableError:
                 status, entries = TaskStatus.RUNNING, []  # as far as is known
             for entry in entries:
-                event = history.told(entry)
+                shown = await _whole(store, task_id, entry, stopping) if place >= first else entry
+                if shown is None:
+                    return
+                event = history.told(shown)
                 if event is not None and place >= first:
                     yield event_text(place, event)
                 place += 1
@@ -72,3 +76,15 @@ async def task_events(
                 yield ": still here\n\n"
                 comment_at = clock() + COMMENT_EVERY_SECONDS
             await watch.next()
+
+
+async def _whole(store: TaskStore, task_id: str, entry: Entry, stopping: asyncio.Event) -> Entry | None:
+    """An entry with its value, or without it if it is gone. None if the gateway stops before it is there."""
+    while not stopping.is_set():
+        try:
+            return await store.whole(task_id, entry)
+        except BrokenEntryError:
+            return entry
+        except StoreUnavailableError:
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+    return None

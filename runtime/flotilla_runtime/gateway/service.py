@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
+from flotilla_runtime.agent.errors import BrokenEntryError, StoreUnavailableError, UnconfirmedError
 from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
@@ -100,7 +100,11 @@ class TaskService:
     async def view(self, task: str, caller: Identity) -> TaskView:
         """A task with its history. The journal is read in parts, so a long one is never in memory whole."""
         await self.summary(task, caller)
-        found = await self._asked(lambda: self._store.records([task]))
+        try:
+            found = await self._asked(lambda: self._store.records([task]))
+        except BrokenEntryError as problem:
+            detail = f"the task cannot be shown: {problem.problem}"
+            raise ProblemError(HTTPStatus.GONE, "payload-gone", detail) from None
         if not found:
             raise not_found(task)
         history, place = History(), 0
@@ -169,6 +173,8 @@ class TaskService:
         )
         if outcome is ResolveOutcome.UNKNOWN:
             raise not_found(task)
+        if outcome is ResolveOutcome.NO_ROOM:
+            raise _caller_store_full(self._config.queue)
         if outcome is ResolveOutcome.NOTHING_UNKNOWN:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
@@ -228,12 +234,7 @@ def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | 
                 "your tasks have started"
             )
         case SubmitOutcome.CALLER_STORE_FULL:
-            kind = "caller-store-full"
-            detail = (
-                "your own share of the store is used up: one caller's tasks may hold "
-                f"{queue.queue_percent:g} % of queue.maxStoredMiB (gateway.callerLimits.queuePercent); try "
-                "again when some of your tasks are forgotten"
-            )
+            return _caller_store_full(queue)
         case SubmitOutcome.STORE_FULL:
             kind = "store-full"
             detail = (
@@ -242,6 +243,19 @@ def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | 
             )
         case _:
             return None
+    return _too_much(kind, detail)
+
+
+def _caller_store_full(queue: QueueConfig) -> ProblemError:
+    return _too_much(
+        "caller-store-full",
+        "your own share of the store is used up: one caller's tasks may hold "
+        f"{queue.queue_percent:g} % of queue.maxStoredMiB (gateway.callerLimits.queuePercent); try "
+        "again when some of your tasks are forgotten",
+    )
+
+
+def _too_much(kind: str, detail: str) -> ProblemError:
     retry_after = {"Retry-After": str(QUEUE_FULL_RETRY_SECONDS)}
     return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, kind, detail, headers=retry_after)
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, OneEntry, Waits, Written
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 
@@ -25,6 +25,9 @@ class CrashingJournal:
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         return await self._passed("spawn", lambda: self._store.spawn(claim, expected, intent, child_input))
+
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        return await self._store.whole(task_id, entry)
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         return await self._store.children(ids)

@@ -29,7 +29,7 @@ from flotilla_runtime.agent.journal import (
     decode,
     encode,
 )
-from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
+from flotilla_runtime.agent.protocols import ChildEnd, Finish, OneEntry, Waits, Written
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, TaskRecord
 from flotilla_runtime.contract import TaskLimits
 
@@ -247,6 +247,9 @@ class MemoryStore:
                 )
         await self._reach(f"after spawn {intent.call}")
         return self._written(task, [refusal] if refusal else [])
+
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        return entry
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         await self._reach("children")

@@ -7,9 +7,10 @@ When they begin, and when the run stops, is in pace.py.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import Any, Final, Never
+from dataclasses import replace
+from typing import Any, Final, Never, TypeVar
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.engine.children import ChildWatch
@@ -29,11 +30,14 @@ from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part
 from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
+from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
 from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
+
+Answer = TypeVar("Answer")
 
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
 LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -57,6 +61,7 @@ class Engine:
         self.counts: Final = history.counts()
         self._history = history
         self._writer = writer
+        self._journal = journal
         self._calls = calls
         self._session = session
         self._settings = settings
@@ -82,7 +87,7 @@ class Engine:
         if past is not None and past.result is not None:
             if past.result.outcome is CallOutcome.CANCELLED:
                 return await never()
-            return _allowed(past.result)
+            return _allowed(await self._whole(past.result))
         return await self.pace.guarded(self._new(wanted, past))
 
     async def note(
@@ -108,7 +113,7 @@ class Engine:
         """The end of a spawned task."""
         past = self._known(wanted)
         if past is not None and past.result is not None:
-            return _allowed(past.result)
+            return _allowed(await self._whole(past.result))
         return await self.pace.guarded(self._spawned(wanted, past, child_input))
 
     def _known(self, wanted: Wanted) -> PastCall | None:
@@ -129,6 +134,27 @@ class Engine:
         self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INVALID, message=message))
         raise asyncio.CancelledError
 
+    async def _whole(self, done: Done) -> Done:
+        """A result of the journal with its value, which is fetched now if it is kept apart."""
+        if done.payload is None:
+            return done
+        fetched = self._journal.whole(self._session.task_id, done)
+        return await self.pace.guarded(self._readable(fetched))
+
+    async def _told(self, past: PastCall) -> PastCall:
+        """A call of the past with what was said of it, which may be kept apart."""
+        if past.resolved is None or past.resolved.payload is None:
+            return past
+        fetched = self._journal.whole(self._session.task_id, past.resolved)
+        return replace(past, resolved=await self._readable(fetched))
+
+    async def _readable(self, asked: Awaitable[Answer]) -> Answer:
+        try:
+            return await asked
+        except BrokenEntryError as problem:
+            self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=str(problem)))
+            return await never()
+
     # How they come to their results
 
     async def _new(self, wanted: Wanted, past: PastCall | None) -> Done:
@@ -137,7 +163,7 @@ class Engine:
         effect = Effect.UNSAFE if was_unsafe else wanted.effect
         asked = call_of(wanted, self._session.task_id, effect)
         if past is not None and past.done is None and effect is Effect.UNSAFE:
-            known = await self._effects.settled(asked, past)
+            known = await self._effects.settled(asked, await self._told(past))
             if known is not None:
                 return known
         try:
@@ -172,7 +198,9 @@ class Engine:
                 refused = None
                 continue
             before = amount
-            intent = intent_of(wanted, self.now_ms(), step, amount, effect=call.effect)
+            intent = intent_of(
+                wanted, self.now_ms(), step, amount, effect=call.effect, most_bytes=cut.most_bytes
+            )
             self._begun[wanted.id] = intent
             refused = await self._write(intent)
             if refused is None:
@@ -226,7 +254,7 @@ class Engine:
             await self._submit(wanted, child, child_input)
         started = self.now_ms()
         with self.pace.waiting(Parked(kind=WaitKind.CHILDREN, call=wanted.id, child=child)):
-            end = await self._children.end_of(child)
+            end = await self._readable(self._children.end_of(child))
         done = done_of(wanted.id, self.now_ms(), reply_of(end), self.now_ms() - started)
         await self._write(done)
         return done
@@ -236,6 +264,8 @@ class Engine:
         pause = FIRST_PAUSE_SECONDS
         intent = intent_of(wanted, self.now_ms(), self._step(wanted), child=child)
         while (refused := await self._writer.spawn(intent, child_input)) is not None:
+            if not refused.may_change and refused.limit is LimitName.SHARE:
+                await self._end_for_want_of_room(refused)
             if not refused.may_change:
                 await self._refused(wanted, intent.step, refused)
             is_full = refused.limit is LimitName.FAN_OUT
@@ -247,11 +277,31 @@ class Engine:
 
     # Entries
 
-    async def _write(self, *entries: Intended | Done | Resolved) -> Any:
-        refused = await self._writer.write(*entries)
-        if self._writer.cancel_requested.is_set():
-            self.pace.bar(CANCELLED, SETTLE_SECONDS)
-        return refused
+    async def _write(self, *entries: Intended | Done | Resolved) -> Refusal | None:
+        """Write entries; the refusal of an intent by a limit of the tree.
+
+        Where the caller's share of the store has no room, this waits while other calls of the caller keep
+        room that they may give back, and then ends the task.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            refused = await self._writer.write(*entries)
+            if self._writer.cancel_requested.is_set():
+                self.pace.bar(CANCELLED, SETTLE_SECONDS)
+            if refused is None or refused.limit is not LimitName.SHARE:
+                return refused
+            if not refused.may_change:
+                await self._end_for_want_of_room(refused)
+            pause = await self._others_settle(pause)
+
+    async def _end_for_want_of_room(self, refused: Refusal) -> Never:
+        message = (
+            f"there is no room for the call {refused.call}: the tasks of this caller hold "
+            f"{refused.committed:.0f} bytes of the {refused.most:.0f} that are their share of the store "
+            f"(gateway.callerLimits.queuePercent), and the call may take {refused.wanted:.0f}"
+        )
+        self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
+        await never()
 
     def _give_up(self, call: str) -> None:
         """Note that the agent itself cancelled a call."""

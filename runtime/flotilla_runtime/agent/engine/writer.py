@@ -137,7 +137,11 @@ class Writer:
                 self._lose(self._open.get(entry.call))
                 self._open[entry.call] = entry
                 self._change(reserved=reserve_of(entry))
-            elif isinstance(entry, Done) and (intent := self._open.pop(entry.call, None)) is not None:
+            elif (
+                isinstance(entry, Done)
+                and entry.call not in refused
+                and (intent := self._open.pop(entry.call, None)) is not None
+            ):
                 self._change(used=use_of(intent, entry), released=reserve_of(intent))
                 self._settled.set()
         if written.budget is not None:
@@ -189,5 +193,5 @@ class Writer:
 
 
 def _refusal_of(piece: _Piece, refused: dict[str, Refusal]) -> Refusal | None:
-    calls = (entry.call for entry in piece.entries if isinstance(entry, Intended))
+    calls = (entry.call for entry in piece.entries if isinstance(entry, Intended | Done))
     return next((refused[call] for call in calls if call in refused), None)

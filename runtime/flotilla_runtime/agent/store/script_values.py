@@ -13,7 +13,7 @@ from flotilla_runtime.agent.tasks import Claim, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+PARTS: Final = ("prelude", "figures", "payloads", "room", "queue", "budgets", "states")
 SCRIPTS: Final = (
     "submit",
     "claim",
@@ -28,6 +28,7 @@ SCRIPTS: Final = (
     "resolve",
     "cancel",
     "forget",
+    "dropped",
     "status",
 )
 
@@ -59,6 +60,7 @@ def about(entry: Entry) -> dict[str, Any]:
                 "steps": entry.reserved_steps,
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,
+                "room": entry.reserved_bytes,
             }
         case Done():
             tokens = entry.input_tokens + entry.output_tokens

@@ -15,6 +15,7 @@ for _, child in ipairs(cjson.decode(children)) do
 end
 
 leave_worker(id)
+give_all_room(id, held.caller) -- it may wait for long, and others of its caller would wait for the room
 local entry = {type = 'Suspended', waits_for = kind, call = call}
 redis.call('HSET', task, 'waitsFor', kind, 'waitsCall', call, 'suspendedAt', text(now), 'write', write)
 if until_ms ~= '' then
