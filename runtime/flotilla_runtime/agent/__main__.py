@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
@@ -64,7 +65,8 @@ async def work(config: WorkerConfig) -> None:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
-        store = TaskStore(connect(config.queue), config.queue)
+        objects = opened(config.queue)
+        store = TaskStore(connect(config.queue), config.queue, objects)
         tools = ToolRunner(program.tools)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
@@ -80,6 +82,8 @@ async def work(config: WorkerConfig) -> None:
             log.info("worker_stopped", worker=worker.name)
         await tools.close()
         await store.close()
+        if objects is not None:
+            await objects.close()
 
 
 def main() -> None:

@@ -16,6 +16,9 @@ REDIS_SECRET_DIRECTORY: Final = "/var/run/flotilla/redis"  # noqa: S105
 REDIS_PASSWORD_KEY: Final = "password"  # noqa: S105
 SENTINEL_DIRECTORY: Final = "/var/run/flotilla/sentinel"
 SENTINEL_PASSWORD_PATH: Final = f"{SENTINEL_DIRECTORY}/password"
+PAYLOADS_DIRECTORY: Final = "/var/run/flotilla/payloads"
+PAYLOADS_KEY_ENTRY: Final = "accessKeyId"
+PAYLOADS_SECRET_ENTRY: Final = "secretAccessKey"  # noqa: S105
 TOOLS_DIRECTORY: Final = "/var/run/flotilla/tools"  # below it, a folder of headers for each tool
 ADOPTED_FILE: Final = "adopted.json"
 ADOPTED_PATH: Final = f"{CONFIG_DIRECTORY}/{ADOPTED_FILE}"
@@ -110,6 +113,16 @@ class ModelTimeouts(Section):
     total_seconds: float = 300
 
 
+class PayloadsConfig(Section):
+    """A bucket for large texts. The files of `credentials_directory` are the entries of a mounted secret."""
+
+    endpoint: str
+    bucket: str
+    prefix: str = ""
+    region: str = "us-east-1"
+    credentials_directory: str | None = None
+
+
 class QueueConfig(Section):
     """The Redis of a fleet, and the limits of its queue.
 
@@ -133,6 +146,7 @@ class QueueConfig(Section):
     queue_percent: float = 80  # of places and bytes that one caller may hold
     journal_ttl_seconds: int = 3600
     unknown_effect_seconds: int = 86_400
+    payloads: PayloadsConfig | None = None  # None: large texts are in Redis
 
 
 class ModelConnection(Section):

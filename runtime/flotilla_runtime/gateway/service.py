@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from flotilla_runtime.agent.errors import BrokenEntryError, StoreUnavailableError, UnconfirmedError
+from flotilla_runtime.agent.errors import (
+    BrokenEntryError,
+    PayloadsUnavailableError,
+    StoreUnavailableError,
+    UnconfirmedError,
+)
 from flotilla_runtime.agent.journal import Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
@@ -267,6 +272,8 @@ def _given_up(problem: StoreUnavailableError) -> ProblemError:
             "the task is stored, but no replica of Redis has confirmed in time that it has it, so it may be "
             "lost with the primary; send the request again with the same idempotencyKey, which finds it,"
         )
+    if isinstance(problem, PayloadsUnavailableError):
+        said = "the object store, which holds large inputs and results, does not answer; try again"
     return unavailable(f"{said} in {RETRY_AFTER_SECONDS} s", RETRY_AFTER_SECONDS)
 
 

@@ -8,7 +8,7 @@ object that nobody refers to. It goes with the others of its task.
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -37,7 +37,7 @@ class ObjectStore(Protocol):
         """Remove an object, if there is one."""
 
     async def names(self, under: str) -> list[str]:
-        """The names that begin so."""
+        """Names that begin so: all, or at least a thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +160,14 @@ class Payloads:
                 self._client.hmget(self._keys.task(task_id), "id", *map(payload_field, PAYLOAD_FIELDS))
             )
             named = {_name(task_id, read_payload(text).hash) for text in fields[1:] if text}
-            for name in await self._objects.names(f"{task_id}/"):
-                if name not in named:
-                    await self._objects.delete(name)
+            await self._delete(self._objects, f"{task_id}/", named)
             await forget(task_id, fields[0] is not None)
         return len(ids)
+
+    async def _delete(self, objects: ObjectStore, under: str, named: Collection[str]) -> None:
+        while left := [name for name in await objects.names(under) if name not in named]:
+            for name in left:
+                await objects.delete(name)
 
 
 def payload_field(name: str) -> str:

@@ -25,6 +25,7 @@ class ForbiddenAddressError(OSError):
 
     def __init__(self, address: str) -> None:
         super().__init__(errno.EACCES, f"tools may not connect to the address {address}")
+        self.address = address
 
 
 def is_forbidden(text: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from agent_support.stores import END, done, intent, loaded, open_store, running, task, with_lines
 from flotilla_runtime.agent.budgets import LimitName
-from flotilla_runtime.agent.journal import CallKind, EndReason, TaskStatus, WaitKind
+from flotilla_runtime.agent.journal import CallKind, EndReason, Entry, TaskStatus, WaitKind
 from flotilla_runtime.agent.protocols import Finish, Waits
 from flotilla_runtime.agent.store.quotas import quota_of
 from flotilla_runtime.agent.store.redis_facts import MIB
@@ -93,7 +93,7 @@ async def test_a_call_is_not_begun_if_its_callers_share_has_no_room_for_its_resu
 
 async def test_a_note_whose_intent_is_refused_is_not_written(store: TaskStore) -> None:
     claim = await running(store, large("a1", 508))
-    note = [intent("now", kind=CallKind.NOW, arguments="x" * 512), done("now", value=1)]
+    note: list[Entry] = [intent("now", kind=CallKind.NOW, arguments="x" * 512), done("now", value=1)]
     written = await store.append(claim, 2, note)
     assert ([refused.call for refused in written.refused], written.length) == (["now"], 2)
     assert (await store.append(claim, 2, [intent("b", arguments="x" * 512)])).length == 2
