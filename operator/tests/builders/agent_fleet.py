@@ -173,6 +173,12 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "maxStoredMiB": 100,
             "resultTTLSeconds": 3600,
             "journalTTLSeconds": 600,
+            "payloads": {
+                "url": "s3://fleets/prefix",
+                "endpoint": "https://objects.example",
+                "region": "eu-central-1",
+                "secretRef": {"name": "objects"},
+            },
         },
         recovery={"leaseSeconds": 10, "maxAttempts": 3, "unknownEffectSeconds": 7200},
         update={"deadlineSeconds": 900},
