@@ -84,6 +84,7 @@ async def test_objects_are_kept_read_listed_and_deleted(s3_server: S3Server, obj
     assert await objects.names("t1/") == ["t1/2", "t1/3"]
 
 
+@pytest.mark.attack("Who may write to the bucket changes a large text")
 @services
 async def test_a_tasks_large_texts_are_in_the_bucket_until_it_is_forgotten(
     s3_server: S3Server, objects: S3Objects, redis_server: RedisServer
@@ -124,6 +125,9 @@ async def test_wrong_credentials_are_told_and_right_ones_need_no_restart(
     await other.close()
 
 
+@pytest.mark.attack(
+    "The endpoint of `queue.payloads` redirects, or leads to where a cloud keeps its credentials"
+)
 @pytest.mark.parametrize(
     ("endpoint", "said"),
     [
@@ -141,6 +145,9 @@ async def test_what_is_no_object_store_is_told(endpoint: str, said: str) -> None
     await objects.close()
 
 
+@pytest.mark.attack(
+    "The endpoint of `queue.payloads` redirects, or leads to where a cloud keeps its credentials"
+)
 async def test_no_redirect_is_followed() -> None:
     asked: list[str] = []
 

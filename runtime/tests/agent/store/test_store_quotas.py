@@ -74,6 +74,7 @@ async def test_workers_write_beyond_the_bytes_where_submissions_stop(store: Task
     assert (await loaded(store, "ann")).record.status is TaskStatus.SUCCEEDED
 
 
+@pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
 async def test_a_call_is_not_begun_if_its_callers_share_has_no_room_for_its_result(store: TaskStore) -> None:
     claim = await running(store, large("a1", 400))
     (refused,) = (await store.append(claim, 2, [intent(reserved_bytes=200 * 1024)])).refused
