@@ -102,6 +102,8 @@ class Task:
     lost: tuple[int | None, bool, bool] | None = None
     cancel_requested: bool = False
     open: dict[str, int] = field(default_factory=dict)
+    room: dict[str, int] = field(default_factory=dict)
+    texts: set[str] = field(default_factory=set)
     children: set[str] = field(default_factory=set)
     waits_for: tuple[str, ...] = ()
     waits_effect: bool = False
@@ -127,6 +129,9 @@ class Store:
 
     def held_by(self, worker: str) -> list[Task]:
         return [task for task in self.of(State.RUNNING) if task.worker == worker]
+
+    def room_of(self, caller: str) -> int:
+        return sum(sum(task.room.values()) for task in self.tasks.values() if task.caller == caller)
 
     def places_of(self, caller: str) -> int:
         return len([task for task in self.of(State.WAITING) if task.caller == caller])
@@ -252,7 +257,7 @@ class Store:
             self.apart.remove(name)
         return task.state is State.RUNNING
 
-    def begin(self, name: str, call: str, tokens: int) -> str | None:
+    def begin(self, name: str, call: str, tokens: int, room: int) -> str | None:
         """The limit that refuses the call."""
         task = self.tasks[name]
         budget = self.budgets[task.root]
@@ -263,6 +268,7 @@ class Store:
         if budget.used_tokens + budget.held_tokens + tokens > MOST_TOKENS:
             return "maxTokens"
         task.open[call] = tokens
+        task.room[call] = room
         budget.held_steps += 1
         budget.held_tokens += tokens
         return None
@@ -276,6 +282,7 @@ class Store:
     def _settle(self, task: Task, call: str, *, steps: int, tokens: int) -> None:
         budget = self.budgets[task.root]
         budget.held_tokens -= task.open.pop(call)
+        task.room.pop(call, None)
         budget.held_steps -= 1
         budget.used_steps += steps
         budget.used_tokens += tokens
@@ -301,6 +308,7 @@ class Store:
         if task.cancel_requested or any(self.tasks[child].state is State.ENDED for child in children):
             return False
         task.state, task.waits_for, task.waits_effect = State.SUSPENDED, children, effect
+        task.room.clear()
         return True
 
     def resolve(self, name: str) -> None:
