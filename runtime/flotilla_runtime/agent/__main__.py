@@ -20,11 +20,14 @@ from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.tools.addresses import AddressCheck
+from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
-from flotilla_runtime.agent.worker.loading import load_program
+from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
@@ -39,9 +42,11 @@ def health_application(worker: Worker) -> Starlette:
     async def healthz(_: Request) -> Response:
         if worker.is_alive:
             return PlainTextResponse("ok")
-        return PlainTextResponse("the worker has stopped looking for tasks", 503)
+        return PlainTextResponse("the worker has stopped looking for tasks, or is stuck", 503)
 
     async def readyz(_: Request) -> Response:
+        if worker.is_stuck:
+            return PlainTextResponse("stuck: every thread is held by a tool that does not end", 503)
         return PlainTextResponse("ok") if worker.is_ready else PlainTextResponse("Redis does not answer", 503)
 
     async def metrics(_: Request) -> Response:
@@ -52,22 +57,25 @@ def health_application(worker: Worker) -> Starlette:
     )
 
 
-async def work(config: WorkerConfig) -> None:
+async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with http_client(config) as client:
         contexts = ContextLengths(client, environment=os.environ, monotonic_seconds=time.monotonic)
+        http = HttpTools(addresses=addresses)
         try:
-            program = load_program(config, contexts.of)
+            catalogue = load_tools(config.tools, http)
+            program = load_program(config, contexts.of, catalogue)
         except ProgramError as problem:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
         objects = opened(config.queue)
         store = TaskStore(connect(config.queue), config.queue, objects)
-        tools = ToolRunner(program.tools)
+        tools = ToolRunner(catalogue, http)
+        watch = ToolWatch(catalogue, store.tool_reports)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
@@ -75,11 +83,16 @@ async def work(config: WorkerConfig) -> None:
             config=config,
             program=program,
             clock=Clock(monotonic_seconds=time.monotonic),
+            threads=tools.threads,
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
+            watching = asyncio.create_task(watch.run())
+            await watch.looked(stopping)
             await worker.run(stopping)
+            watching.cancel()
             log.info("worker_stopped", worker=worker.name)
+        await catalogue.close()
         await tools.close()
         await store.close()
         if objects is not None:
@@ -90,9 +103,13 @@ def main() -> None:
     """Read the configuration and work."""
     parser = argparse.ArgumentParser(prog="flotilla_runtime.agent", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
+    parser.add_argument(
+        "--tools-on-loopback", action="store_true", help="let tools reach this machine; for tests alone"
+    )
     options = parser.parse_args()
     configure_logs()
-    asyncio.run(work(WorkerConfig.model_validate_json(options.config.read_bytes())))
+    config = WorkerConfig.model_validate_json(options.config.read_bytes())
+    asyncio.run(work(config, AddressCheck(allow_loopback=options.tools_on_loopback)))
 
 
 if __name__ == "__main__":

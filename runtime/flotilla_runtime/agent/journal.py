@@ -113,7 +113,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOver:
-    """A worker that was told to stop gave the task back between two turns of the loop."""
+    """A worker gave the task back at its next call: it was told to stop, or could not begin that call."""
 
     at: int
     worker: str
@@ -127,6 +127,10 @@ class Intended:
     of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
     epoch. `child` is the id of a spawned task. `reserved_bytes` is what the result may take at most of the
     caller's share of the store. `payload` stands for the arguments where they are kept apart.
+
+    A call of which the journal has an intent and no result is made again, because its worker was lost; or it
+    goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
+    they used of that; the latter is None where a price is unknown.
     """
 
     at: int
@@ -143,6 +147,8 @@ class Intended:
     arguments: Any = None
     until: int | None = None
     child: str | None = None
+    spent_tokens: int | None = None
+    spent_nano_usd: int | None = None
     payload: Payload | None = None
 
 

@@ -4,8 +4,9 @@ The store implements `TaskJournal` with one script for each write; tests stop it
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
@@ -108,12 +109,26 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the tries of a call have used of what it reserved; `nano_usd` is None where a price is unknown.
+
+    `waits_until` is how long it can wait for more, by the event loop's clock.
+    """
+
+    tokens: int
+    nano_usd: int | None
+    waits_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call to be made.
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
-    is the idempotency key: the same for every try of this call, and of no other. `most_bytes` is what its
-    result may take in the journal, about.
+    is the idempotency key: the same for every try of this call, and of no other. `more` reserves anew for a
+    call whose tries have spent what it reserved: it gives the call, cut to what is left, or None if the
+    limits leave no room. What was spent is then settled, and is no part of the reply.
+    `most_bytes` is what its result may take in the journal, about.
     """
 
     id: str
@@ -123,6 +138,7 @@ class Call:
     key: str
     effect: Effect = Effect.PURE
     most_bytes: int = 0
+    more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +150,20 @@ class Session:
     priority: Priority
 
 
+class Certainty(StrEnum):
+    """Whether a reply says what became of a call: it does, the call may have happened, or was not begun."""
+
+    KNOWN = "Known"
+    UNKNOWN = "Unknown"
+    NOT_BEGUN = "NotBegun"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How a call ended, what it gave, and what it used, failed tries included.
+    """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
-    `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
+    worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
     """
 
     outcome: CallOutcome
@@ -151,6 +176,7 @@ class Reply:
     tries: int = 1
     problem: str | None = None
     is_refused: bool = False
+    certainty: Certainty = Certainty.KNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,3 +198,13 @@ class Calls(Protocol):
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
+
+
+class Threads(Protocol):
+    """The threads in which plain functions of tools run. `left_behind` ones run what nobody waits for."""
+
+    left_behind: int
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread was left behind, so no function can be called."""

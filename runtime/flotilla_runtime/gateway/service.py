@@ -7,6 +7,7 @@ whoever sends it again with its idempotency key is told of the same task.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -48,6 +49,7 @@ QUEUE_FULL_RETRY_SECONDS: Final = 5
 SCANNED_AT_ONCE: Final = 200
 MOST_SCANNED: Final = 2000
 READ_AT_ONCE: Final = 100  # entries of a journal
+LONGEST_TIMELINE: Final = 1000  # events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,11 @@ class TaskService:
         return found[0]
 
     async def view(self, task: str, caller: Identity) -> TaskView:
-        """A task with its history. The journal is read in parts, so a long one is never in memory whole."""
+        """A task with its history.
+
+        The journal is read in parts, and of a long one the latest events are kept, so none is in memory
+        whole.
+        """
         await self.summary(task, caller)
         try:
             found = await self._asked(lambda: self._store.records([task]))
@@ -113,13 +119,18 @@ class TaskService:
         if not found:
             raise not_found(task)
         history, place = History(), 0
-        timeline: list[Event] = []
+        timeline: deque[Event] = deque(maxlen=LONGEST_TIMELINE)
+        events = 0
         while True:
             entries = await self._entries(task, place, READ_AT_ONCE)
-            timeline += [event.brief() for entry in entries if (event := history.told(entry)) is not None]
+            told = [event.brief() for entry in entries if (event := history.told(entry)) is not None]
+            timeline += told
+            events += len(told)
             place += len(entries)
             if len(entries) < READ_AT_ONCE:
-                return task_view(found[0], history, tuple(timeline), self._sources.wall_ms())
+                break
+        left_out = events - len(timeline)
+        return task_view(found[0], history, tuple(timeline), self._sources.wall_ms(), left_out)
 
     async def has_entry(self, task: str, place: int) -> bool:
         """Whether a task's journal goes as far as this position."""
@@ -195,7 +206,7 @@ class TaskService:
         minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
         now = await self._asked(self._store.figures)
         windows = await self._asked(lambda: self._store.windows(minutes))
-        return fleet_status(
+        figures = fleet_status(
             fleet=self._config.queue.fleet,
             now=now,
             windows=windows,
@@ -203,6 +214,7 @@ class TaskService:
             max_stored_mib=self._config.queue.max_stored_mib,
             models=self._config.models,
         )
+        return figures.model_copy(update={"tools": await self._asked(self._store.tool_reports.now)})
 
     async def _entries(self, task: str, place: int, count: int) -> list[Entry]:
         _, entries = await self._asked(lambda: self._store.progress(task, place, count))

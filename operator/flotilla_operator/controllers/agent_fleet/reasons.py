@@ -36,6 +36,9 @@ class Reason(StrEnum):
     INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
 
     FUNCTION_MISSING = "FunctionMissing"
+    TOOL_UNREACHABLE = "ToolUnreachable"
+    TOOL_MISSING = "ToolMissing"
+    TOOL_UNUSABLE = "ToolUnusable"
     TOOLS_AVAILABLE = "ToolsAvailable"
     NO_TOOLS = "NoTools"
 
@@ -52,6 +55,7 @@ class Reason(StrEnum):
     REDIS_EVICTS = "RedisEvicts"
     REDIS_KEEPS_NOTHING = "RedisKeepsNothing"
     REDIS_WITHOUT_LIMIT = "RedisWithoutLimit"
+    REDIS_MAY_REPEAT_EFFECTS = "RedisMayRepeatEffects"
     PASSWORD_LOST = "PasswordLost"  # noqa: S105
 
     GATEWAY_AVAILABLE = "GatewayAvailable"

@@ -3,7 +3,7 @@
 The agent runs from its beginning after each crash. A call whose result stands in the journal gets it at once.
 Any other one writes its intent, is made, and writes its result. What an agent asks under a known id must be
 what it asked before, by a hash; otherwise the task ends as Invalid, because its code is not deterministic.
-When they begin, and when the run stops, is in pace.py.
+When they begin, and when the run stops, is in pace.py; what they reserve, in reserving.py.
 """
 
 import asyncio
@@ -12,35 +12,35 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final, Never, TypeVar
 
-from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
+from flotilla_runtime.agent.budgets import LimitName, Refusal
 from flotilla_runtime.agent.engine.children import ChildWatch
 from flotilla_runtime.agent.engine.effects import Effects, RunSettings
 from flotilla_runtime.agent.engine.entries import (
     Wanted,
     call_of,
     done_of,
-    given_up,
     hash_of,
     intent_of,
     refusal_of,
-    refused_entries,
     reply_of,
 )
 from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
 from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
+from flotilla_runtime.agent.engine.reserving import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Reserving,
+)
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
-from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session, TaskJournal
+from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
 
 Answer = TypeVar("Answer")
-
-FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
-LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class Engine:
@@ -67,8 +67,15 @@ class Engine:
         self._settings = settings
         self._effects = Effects(calls, session, settings, self.pace, self._write)
         self._children = ChildWatch(journal)
-        self._steps = history.steps
-        self._begun: dict[str, Intended] = {}
+        self._reserving = Reserving(
+            calls,
+            session,
+            writer,
+            self.pace,
+            write=self._write,
+            now_ms=settings.now_ms,
+            steps=history.steps,
+        )
 
     def now_ms(self) -> int:
         """The time, in milliseconds since the epoch."""
@@ -102,6 +109,10 @@ class Engine:
         if past is not None and past.result is not None:
             return past.result
         return await self.pace.guarded(self._noted(wanted, draw, outcome, problem))
+
+    def has_begun(self, call_id: str) -> bool:
+        """Whether the journal has the intent of this call."""
+        return call_id in self._history.calls
 
     async def sleep(self, wanted: Wanted, seconds: float) -> None:
         """Wait until a timer rings, which was set when the call was made for the first time."""
@@ -167,63 +178,34 @@ class Engine:
             if known is not None:
                 return known
         try:
-            call, intent = await self._intended(asked, wanted, past)
+            call = await self._reserving.begin(asked, wanted, past)
             started = self.now_ms()
             reply = await self._calls.make(call, self._session)
+            entries = await self._outcome(call, reply, self.now_ms() - started)
         except asyncio.CancelledError:
-            self._give_up(wanted.id)
+            self._reserving.give_up(wanted.id)
             raise
-        done = done_of(wanted.id, self.now_ms(), reply, self.now_ms() - started)
-        del self._begun[wanted.id]
-        await self._write(done)
-        self._count(intent, done)
-        return done
+        intent = self._reserving.end(wanted.id)
+        await self._write(*entries)
+        self._count(intent, entries[-1])
+        return entries[-1]
 
-    async def _intended(self, call: Call, wanted: Wanted, past: PastCall | None) -> tuple[Call, Intended]:
-        """Reserve what the call can use, and write its intent.
+    async def _outcome(self, call: Call, reply: Reply, took_ms: int) -> tuple[Done] | tuple[Resolved, Done]:
+        """What a reply means for the journal; the result is last."""
+        if reply.certainty is Certainty.NOT_BEGUN:
+            return await self._by_another_worker(call)
+        if reply.certainty is Certainty.UNKNOWN and call.effect is Effect.UNSAFE:
+            return await self._effects.of_reply(call, self._reserving.newest(call.id), reply, took_ms)
+        return (done_of(call.id, self.now_ms(), reply, took_ms),)
 
-        A refusal tells what is left. The call is cut to that if it can be; else it waits while others may
-        settle.
-        """
-        step = self._step(wanted) if past is None else past.intent.step
-        pause = FIRST_PAUSE_SECONDS
-        refused: Refusal | None = None
-        before = NOTHING
-        while True:
-            cut, amount = await self._calls.reservation(call, self._session, self._writer.budget)
-            if refused is not None and not _is_less(amount, before):
-                if not refused.may_change:
-                    await self._refused(wanted, step, refused)
-                pause = await self._others_settle(pause)
-                refused = None
-                continue
-            before = amount
-            intent = intent_of(
-                wanted, self.now_ms(), step, amount, effect=call.effect, most_bytes=cut.most_bytes
-            )
-            self._begun[wanted.id] = intent
-            refused = await self._write(intent)
-            if refused is None:
-                await self.pace.not_barred()
-                return cut, intent
-            del self._begun[wanted.id]
-
-    async def _refused(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
-        """Write that the call is refused for good, so that an agent which handles that is replayed alike."""
-        self._steps = min(self._steps, step - wanted.steps)
-        await self._write(*refused_entries(wanted, self.now_ms(), step - wanted.steps, refusal))
-        raise LimitReachedError(refusal)
-
-    def _step(self, wanted: Wanted) -> int:
-        """The number of the step that a new call belongs to."""
-        self._steps += wanted.steps
-        return self._steps
-
-    async def _others_settle(self, pause: float) -> float:
-        """Wait until other calls may have given back what they reserved; the next pause."""
-        await self._writer.settled(pause)
+    async def _by_another_worker(self, call: Call) -> Never:
+        """Hand the task over, once its other calls have ended: this worker could not begin the call."""
+        self._reserving.end(call.id)
+        if call.effect is Effect.UNSAFE:
+            await self._effects.not_begun(call)
+        self.pace.leave()
         await self.pace.may_begin()
-        return min(2 * pause, LONGEST_PAUSE_SECONDS)
+        await never()
 
     async def _noted(
         self, wanted: Wanted, draw: Callable[[], Any] | None, outcome: CallOutcome, problem: str | None
@@ -231,7 +213,7 @@ class Engine:
         await self.pace.may_begin()
         reply = Reply(outcome=outcome, value=draw() if draw is not None else None, problem=problem)
         done = done_of(wanted.id, self.now_ms(), reply)
-        await self._write(intent_of(wanted, self.now_ms(), self._step(wanted)), done)
+        await self._write(intent_of(wanted, self.now_ms(), self._reserving.step(wanted)), done)
         await self.pace.not_barred()
         return done
 
@@ -240,7 +222,7 @@ class Engine:
         now = self.now_ms()
         until = past.intent.until if past else now + milliseconds
         if past is None:
-            await self._write(intent_of(wanted, now, self._step(wanted), until=until))
+            await self._write(intent_of(wanted, now, self._reserving.step(wanted), until=until))
         with self.pace.waiting(Parked(kind=WaitKind.TIMER, call=wanted.id, until=until)):
             await asyncio.sleep(max(0, (until or 0) - self.now_ms()) / 1000)
         reply = Reply(outcome=CallOutcome.SUCCEEDED)
@@ -262,12 +244,12 @@ class Engine:
     async def _submit(self, wanted: Wanted, child: str, child_input: str) -> None:
         """Spawn a task; wait while others may end."""
         pause = FIRST_PAUSE_SECONDS
-        intent = intent_of(wanted, self.now_ms(), self._step(wanted), child=child)
+        intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted), child=child)
         while (refused := await self._writer.spawn(intent, child_input)) is not None:
             if not refused.may_change and refused.limit is LimitName.SHARE:
                 await self._end_for_want_of_room(refused)
             if not refused.may_change:
-                await self._refused(wanted, intent.step, refused)
+                await self._reserving.refuse(wanted, intent.step, refused)
             is_full = refused.limit is LimitName.FAN_OUT
             parked = Parked(kind=WaitKind.CHILDREN, call=intent.call)
             with self.pace.waiting(parked) if is_full else nullcontext():
@@ -292,7 +274,7 @@ class Engine:
                 return refused
             if not refused.may_change:
                 await self._end_for_want_of_room(refused)
-            pause = await self._others_settle(pause)
+            pause = await self._reserving.others_settle(pause)
 
     async def _end_for_want_of_room(self, refused: Refusal) -> Never:
         message = (
@@ -302,13 +284,6 @@ class Engine:
         )
         self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
         await never()
-
-    def _give_up(self, call: str) -> None:
-        """Note that the agent itself cancelled a call."""
-        intent = self._begun.pop(call, None)
-        if intent is None or self.pace.stopped.done():
-            return
-        self._writer.hand_in(given_up(intent, self.now_ms())).add_done_callback(_heard)
 
     def _count(self, intent: Intended, done: Done) -> None:
         if intent.kind in PARTS:
@@ -322,12 +297,3 @@ def _allowed(done: Done) -> Done:
     if done.outcome is CallOutcome.LIMIT_REACHED:
         raise LimitReachedError(refusal_of(done))
     return done
-
-
-def _is_less(amount: Amount, before: Amount) -> bool:
-    return amount.tokens < before.tokens or amount.nano_usd < before.nano_usd
-
-
-def _heard(future: "asyncio.Future[Any]") -> None:
-    if not future.cancelled():
-        future.exception()

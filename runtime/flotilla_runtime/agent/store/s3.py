@@ -19,7 +19,7 @@ from yarl import URL
 
 from flotilla_runtime.agent.errors import PayloadsUnavailableError
 from flotilla_runtime.agent.store.s3_signature import NO_BODY, Credentials, Request, signed_headers
-from flotilla_runtime.agent.tools.addresses import ForbiddenAddressError, check_host, checked_socket
+from flotilla_runtime.agent.tools.addresses import AddressCheck, ForbiddenAddressError
 from flotilla_runtime.contract import PAYLOADS_KEY_ENTRY, PAYLOADS_SECRET_ENTRY, PayloadsConfig, QueueConfig
 
 ANSWER_SECONDS: Final = 30.0
@@ -40,7 +40,15 @@ def _utc() -> datetime:
 class S3Objects:
     """The objects of one fleet; their names begin with the configured prefix and the fleet's name."""
 
-    def __init__(self, config: PayloadsConfig, fleet: str, utc: Callable[[], datetime] = _utc) -> None:
+    def __init__(
+        self,
+        config: PayloadsConfig,
+        fleet: str,
+        *,
+        addresses: AddressCheck | None = None,
+        utc: Callable[[], datetime] = _utc,
+    ) -> None:
+        self._addresses = addresses or AddressCheck()
         self._config = config
         self._endpoint = URL(config.endpoint)
         self._base = "/".join(part for part in (config.prefix.strip("/"), fleet) if part)
@@ -106,7 +114,7 @@ class S3Objects:
             credentials = await asyncio.to_thread(self._credentials)
             headers = signed_headers(request, credentials, region=self._config.region, now=self._utc())
             if aiohttp.helpers.proxies_from_env():
-                await check_host(at.host or "")
+                await self._addresses.check_host(at.host or "")
             async with self._connections().request(
                 method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
@@ -127,7 +135,7 @@ class S3Objects:
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=checked_socket, limit=MOST_CONNECTIONS),
+                connector=aiohttp.TCPConnector(socket_factory=self._addresses.socket, limit=MOST_CONNECTIONS),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),

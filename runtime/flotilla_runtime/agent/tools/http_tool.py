@@ -1,7 +1,9 @@
 """Calls a tool over HTTP: its own host, no redirect, an answer of limited size in limited time.
 
 A call that may be repeated is tried again after what may pass. An Unsafe one is tried again only if no
-connection came about, because then nothing was sent.
+connection came about, because then nothing was sent. After that, no answer, or one of a proxy that got none,
+leaves unknown whether it happened. So an Unsafe call has a connection of its own: one that was kept may be
+closed by the server at any moment.
 """
 
 import asyncio
@@ -17,24 +19,26 @@ from yarl import URL
 from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.models.json_text import read_json
 from flotilla_runtime.agent.models.values import shown
-from flotilla_runtime.agent.protocols import Reply
+from flotilla_runtime.agent.protocols import Certainty, Reply
 from flotilla_runtime.agent.retries import TOOL_RETRIES, RetryPolicy
-from flotilla_runtime.agent.tools.addresses import ForbiddenAddressError, check_host, checked_socket
+from flotilla_runtime.agent.tools.addresses import AddressCheck
+from flotilla_runtime.agent.tools.connections import Connections, Sent, may_come_about, unsent
 from flotilla_runtime.agent.tools.header_files import HeaderError, read_headers
-from flotilla_runtime.agent.tools.results import KIB
+from flotilla_runtime.agent.tools.operations import OperationRequest
+from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect, HttpEndpoint, HttpMethod
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 AS_QUERY: Final = frozenset({HttpMethod.GET, HttpMethod.DELETE})
 MAY_PASS: Final = frozenset({429, 502, 503, 504})
+OF_A_PROXY: Final = frozenset({502, 504})  # which does not know what became of the request
 PIECE_BYTES: Final = 64 * KIB
-PERHAPS: Final = "; it is not known whether it happened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One call of a tool."""
+    """One call of a tool. `operation` is a request that is not made of the arguments by the method alone."""
 
     endpoint: HttpEndpoint
     arguments: Mapping[str, Any]
@@ -42,6 +46,7 @@ class HttpCall:
     effect: Effect
     timeout_seconds: float
     max_result_kib: int
+    operation: OperationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,84 +60,67 @@ class _Answer:
 class HttpTools:
     """The connections of all tools over HTTP."""
 
-    def __init__(self, *, retries: RetryPolicy = TOOL_RETRIES, draw: Draw = random.uniform) -> None:
+    def __init__(
+        self,
+        *,
+        retries: RetryPolicy = TOOL_RETRIES,
+        draw: Draw = random.uniform,
+        addresses: AddressCheck | None = None,
+    ) -> None:
         self._retries = retries
         self._draw = draw
-        self._session: aiohttp.ClientSession | None = None
+        self.connections: Final = Connections(addresses)
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self.connections.close()
 
     async def make(self, call: HttpCall) -> Reply:
         """Make a call; failures are replies."""
+        sent = Sent()
         try:
             async with asyncio.timeout(call.timeout_seconds):
-                return await self._tried(call)
+                return await self._tried(call, sent)
         except TimeoutError:
-            problem = f"no answer within timeoutSeconds ({call.timeout_seconds:g} s){_perhaps(call)}"
-            return Reply(outcome=CallOutcome.TIMED_OUT, problem=problem)
+            problem = f"no answer within timeoutSeconds ({call.timeout_seconds:g} s)"
+            return Reply(outcome=CallOutcome.TIMED_OUT, problem=problem, certainty=sent.certainty)
 
-    async def _tried(self, call: HttpCall) -> Reply:
+    async def _tried(self, call: HttpCall, sent: Sent) -> Reply:
         for failures in range(1, self._retries.tries + 1):
-            answer = await self._one(call)
+            answer = await self._one(call, sent)
             if not answer.may_pass or failures == self._retries.tries:
                 break
             await asyncio.sleep(self._retries.pause_seconds(failures, None, self._draw))
         return replace(answer.reply, tries=failures)
 
-    async def _one(self, call: HttpCall) -> _Answer:
-        url = URL(call.endpoint.url)
+    async def _one(self, call: HttpCall, sent: Sent) -> _Answer:
+        url = URL(call.endpoint.url, encoded=call.operation is not None)
         try:
             headers: dict[str, str] = {}
             if call.endpoint.headers_directory is not None:
                 headers = await asyncio.to_thread(read_headers, call.endpoint.headers_directory)
-            if aiohttp.helpers.proxies_from_env():
-                await check_host(url.host or "")
-            async with self._asked(call, url, headers) as response:
+            async with await self._asked(call, url, headers, sent) as response:
                 return await self._read(call, response)
-        except (HeaderError, ForbiddenAddressError) as problem:
+        except HeaderError as problem:
             return _Answer(reply=_failed(str(problem)))
-        except aiohttp.ClientConnectorCertificateError as problem:
-            return _Answer(
-                reply=_failed(f"the certificate of {url.host} is not trusted: {problem.certificate_error}")
-            )
-        except aiohttp.ClientConnectorError as problem:
-            if isinstance(problem.os_error, ForbiddenAddressError):
-                return _Answer(reply=_failed(problem.os_error.strerror or "forbidden"))
-            return _Answer(reply=_failed(f"no connection to {url.host}: {problem.os_error}"), may_pass=True)
-        except (aiohttp.ClientError, OSError, ValueError, LookupError) as problem:
-            message = f"{type(problem).__name__}: {problem}{_perhaps(call)}"
-            return _Answer(reply=_failed(message), may_pass=call.effect is not Effect.UNSAFE)
+        except (aiohttp.ClientError, OSError, ValueError) as problem:
+            if (said := unsent(problem, url.host)) is not None:
+                return _Answer(reply=_failed(said), may_pass=may_come_about(problem))
+            reply = _failed(f"{type(problem).__name__}: {problem}", sent.certainty)
+            return _Answer(reply=reply, may_pass=call.effect is not Effect.UNSAFE)
 
-    def _asked(self, call: HttpCall, url: URL, headers: Mapping[str, str]) -> Any:
-        method = call.endpoint.method
-        sent: dict[str, Any] = {}
-        if method in AS_QUERY:
-            sent["params"] = [pair for name, value in call.arguments.items() for pair in _query(name, value)]
-        else:
-            sent["json"] = dict(call.arguments)
-        return self._connections().request(
-            str(method),
+    async def _asked(
+        self, call: HttpCall, url: URL, headers: Mapping[str, str], sent: Sent
+    ) -> aiohttp.ClientResponse:
+        own = call.operation.headers if call.operation is not None else {}
+        return await self.connections.open(
+            str(call.endpoint.method),
             url,
-            headers={**headers, IDEMPOTENCY_KEY: call.key, "Accept-Encoding": "identity"},
-            allow_redirects=False,
-            **sent,
+            headers={**own, **headers, IDEMPOTENCY_KEY: call.key},
+            sent=sent,
+            is_kept=call.effect is not Effect.UNSAFE,
+            **_content(call),
         )
-
-    def _connections(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=checked_socket, limit=0),
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                trust_env=True,
-            )
-            # Else aiohttp sends GET, PUT and DELETE again when a server closes; no public setting stops it.
-            self._session._retry_connection = False
-        return self._session
 
     async def _read(self, call: HttpCall, response: aiohttp.ClientResponse) -> _Answer:
         most = call.max_result_kib * KIB
@@ -142,18 +130,27 @@ class HttpTools:
             if len(body) > most:
                 response.close()
                 limit = f"the answer has more than maxResultKiB ({call.max_result_kib} KiB) and was cut off"
-                return _Answer(reply=_failed(limit))
+                return _Answer(reply=_said_of(call, response, _failed(limit)))
         if 300 <= response.status < 400:
             return _Answer(reply=_failed(f"answered {response.status}: tools follow no redirect"))
-        text = body.decode(response.charset or "utf-8", errors="replace")
+        try:
+            text = body.decode(response.charset or "utf-8", errors="replace")
+        except LookupError as problem:
+            return _Answer(reply=_said_of(call, response, _failed(f"LookupError: {problem}")))
         if response.status >= 400:
-            repeatable = call.effect is not Effect.UNSAFE
-            perhaps = _perhaps(call) if response.status >= 500 else ""
-            return _Answer(
-                reply=_failed(f"answered {response.status}: {shown(text)}{perhaps}"),
-                may_pass=repeatable and response.status in MAY_PASS,
-            )
-        return _Answer(reply=_value(response, bytes(body), text))
+            certainty = Certainty.UNKNOWN if response.status in OF_A_PROXY else Certainty.KNOWN
+            refused = _failed(f"answered {response.status}: {shown(text)}", certainty)
+            may_pass = call.effect is not Effect.UNSAFE and response.status in MAY_PASS
+            return _Answer(reply=_said_of(call, response, refused), may_pass=may_pass)
+        return _Answer(reply=_said_of(call, response, _value(response, bytes(body), text)))
+
+
+def _said_of(call: HttpCall, response: aiohttp.ClientResponse, reply: Reply) -> Reply:
+    """The reply, with what the status of a failed Unsafe call says of its effect."""
+    if call.effect is not Effect.UNSAFE or reply.problem is None or reply.certainty is Certainty.UNKNOWN:
+        return reply
+    said = PERHAPS if response.status >= 500 else IT_HAPPENED if response.status < 300 else ""
+    return replace(reply, problem=f"{reply.problem}{said}")
 
 
 def _value(response: aiohttp.ClientResponse, body: bytes, text: str) -> Reply:
@@ -171,6 +168,16 @@ def _value(response: aiohttp.ClientResponse, body: bytes, text: str) -> Reply:
         return _failed(f"the answer is called JSON and is none: {shown(str(problem))}")
 
 
+def _content(call: HttpCall) -> dict[str, Any]:
+    """The arguments, as a query or as JSON."""
+    if (operation := call.operation) is not None:
+        query = {"params": operation.query} if operation.query else {}
+        return {**query, "json": operation.body} if operation.has_body else query
+    if call.endpoint.method in AS_QUERY:
+        return {"params": [pair for name, value in call.arguments.items() for pair in _query(name, value)]}
+    return {"json": dict(call.arguments)}
+
+
 def _query(name: str, value: Any) -> list[tuple[str, str]]:
     """An argument as a query: lists repeat the name, and what is not a text is written as JSON."""
     if isinstance(value, list):
@@ -178,9 +185,5 @@ def _query(name: str, value: Any) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
 
 
-def _failed(problem: str) -> Reply:
-    return Reply(outcome=CallOutcome.FAILED, problem=problem)
-
-
-def _perhaps(call: HttpCall) -> str:
-    return PERHAPS if call.effect is Effect.UNSAFE else ""
+def _failed(problem: str, certainty: Certainty = Certainty.KNOWN) -> Reply:
+    return Reply(outcome=CallOutcome.FAILED, problem=problem, certainty=certainty)

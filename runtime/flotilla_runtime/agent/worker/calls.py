@@ -27,10 +27,19 @@ from flotilla_runtime.agent.models import (
     ModelReply,
     ModelRequest,
     Timeouts,
+    Usage,
 )
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.programs import ContextOf, stated_context
-from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session
+from flotilla_runtime.agent.protocols import (
+    Call,
+    Certainty,
+    Reconciled,
+    Reply,
+    SearchRequest,
+    Session,
+    Spent,
+)
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
@@ -43,6 +52,7 @@ from flotilla_runtime.contract import (
     RetrieveResponse,
     WorkerConfig,
 )
+from flotilla_runtime.http_errors import said_of
 
 MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 TAKES_NO_CALLS: Final = frozenset(
@@ -57,7 +67,6 @@ BYTES_PER_TOKEN: Final = 4  # of an answer, about
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
-UNSENDABLE: Final = "the request cannot be sent, because its key has characters that no header may have"
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
 log = structlog.get_logger(__name__)
@@ -115,7 +124,8 @@ class Caller:
             return await self._made(call, session)
         except Exception as problem:
             log.exception("call_broke", call=call.id, kind=call.kind, target=call.target)
-            return Reply(outcome=CallOutcome.FAILED, problem=_shown(f"{type(problem).__name__}: {problem}"))
+            said = _shown(f"{type(problem).__name__}: {problem}")
+            return Reply(outcome=CallOutcome.FAILED, problem=said, certainty=Certainty.UNKNOWN)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
@@ -124,14 +134,21 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                return await self._asked(self._models[call.target], request)
+                return await self._asked(self._models[call.target], request, call)
             case SearchRequest() as request:
                 return await self._retrieve(call.target, request, session.tenant)
             case _:
-                return await self._tools.make(call)
+                return await self._tools.make(call, session.task_id)
 
-    async def _asked(self, model: ModelConnection, request: ModelRequest) -> Reply:
-        reply = await self._models_client.complete(_endpoint(model), request)
+    async def _asked(self, model: ModelConnection, request: ModelRequest, call: Call) -> Reply:
+        async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest | None:
+            if call.more is None:
+                return None
+            spent = Spent(tokens=used.tokens, nano_usd=cost_of(used, model.pricing), waits_until=until)
+            reserved_anew = await call.more(replace(call, request=asked), spent)
+            return None if reserved_anew is None else reserved_anew.request
+
+        reply = await self._models_client.complete(_endpoint(model), request, allow_more=allow_more)
         return _told(reply, model)
 
     async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:
@@ -175,10 +192,10 @@ class Caller:
             retry_after: float | None = None
             try:
                 response = await self._client.post(url, json=body, headers=headers)
-            except httpx.LocalProtocolError:  # its text would quote the key
-                return _Failure(problem=f"{url}: {UNSENDABLE}"), failures
+            except httpx.LocalProtocolError as error:
+                return _Failure(problem=f"{url}: {said_of(error)}"), failures
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
+                failure = _Failure(problem=f"{url}: {said_of(error)}")
             else:
                 if response.is_success:
                     return response, failures

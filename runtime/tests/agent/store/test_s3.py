@@ -13,12 +13,14 @@ from agent_support.stores import END, done, intent, loaded, open_store, running,
 from flotilla_runtime.agent.errors import BrokenEntryError, PayloadsUnavailableError
 from flotilla_runtime.agent.store.s3 import S3Objects
 from flotilla_runtime.agent.store.s3_signature import Credentials, Request, signed_headers
+from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.contract import PayloadsConfig
 from local_cluster.processes import free_port
 from redis_servers import RedisServer
 from s3_servers import KEY, SECRET, S3Server
 
 FLEET = "default/support"
+HERE = AddressCheck(allow_loopback=True)  # where the server of these tests is
 LARGE = "y" * 100 * 1024
 
 services = pytest.mark.services
@@ -59,7 +61,7 @@ def test_without_credentials_nothing_is_signed() -> None:
 
 @pytest.fixture
 async def objects(s3_server: S3Server) -> AsyncIterator[S3Objects]:
-    opened = S3Objects(s3_server.config(), FLEET)
+    opened = S3Objects(s3_server.config(), FLEET, addresses=HERE)
     yield opened
     await opened.close()
 
@@ -119,7 +121,7 @@ async def test_wrong_credentials_are_told_and_right_ones_need_no_restart(
     assert "wrong" not in str(refused.value)
     s3_server.give_credentials(KEY, SECRET)
     await objects.put("t1/1", b"x", digest(b"x"))
-    other = S3Objects(s3_server.config(bucket="missing"), FLEET)
+    other = S3Objects(s3_server.config(bucket="missing"), FLEET, addresses=HERE)
     with pytest.raises(PayloadsUnavailableError, match="answered 404 NoSuchBucket"):
         await other.get("t1/1", 10)
     await other.close()
@@ -139,7 +141,7 @@ async def test_wrong_credentials_are_told_and_right_ones_need_no_restart(
     ],
 )
 async def test_what_is_no_object_store_is_told(endpoint: str, said: str) -> None:
-    objects = S3Objects(PayloadsConfig(endpoint=endpoint, bucket="b"), FLEET)
+    objects = S3Objects(PayloadsConfig(endpoint=endpoint, bucket="b"), FLEET, addresses=HERE)
     with pytest.raises(PayloadsUnavailableError, match=said):
         await objects.get("t1/1", 10)
     await objects.close()
@@ -161,7 +163,9 @@ async def test_no_redirect_is_followed() -> None:
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    objects = S3Objects(PayloadsConfig(endpoint=f"http://127.0.0.1:{port}/s3/", bucket="b"), FLEET)
+    objects = S3Objects(
+        PayloadsConfig(endpoint=f"http://127.0.0.1:{port}/s3/", bucket="b"), FLEET, addresses=HERE
+    )
     with pytest.raises(PayloadsUnavailableError, match="answered 307"):
         await objects.get("t1/1", 10)
     assert asked == [f"/s3/b/{FLEET}/t1/1"]

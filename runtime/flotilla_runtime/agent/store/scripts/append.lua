@@ -35,10 +35,12 @@ local function beyond_share(about, bytes)
 end
 
 local function reserved(about)
+  local before = room_of(id, about.intends)
   give_room(id, about.intends, held.caller)
   local refused = reserve(budget, about.intends, {Steps = about.steps, Tokens = about.tokens, Nano = about.nano,
-    kind = about.kind, target = about.target})
-  if not refused then keep_room(id, about.intends, about.room, held.caller) end
+    kind = about.kind, target = about.target}, about.spent)
+  if not refused then before = about.room elseif not about.spent then before = 0 end
+  keep_room(id, about.intends, before, held.caller)
   return refused
 end
 
