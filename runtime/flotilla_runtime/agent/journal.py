@@ -125,8 +125,9 @@ class Intended:
 
     `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
     of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
-    epoch. `child` is the id of a spawned task. `reserved_bytes` is what the result may take at most of the
-    caller's share of the store. `payload` stands for the arguments where they are kept apart.
+    epoch. `child` is the id of a spawned task. With `answers` the text of the call is the task's answer, or a
+    part of it. `reserved_bytes` is what the result may take at most of the caller's share of the store.
+    `payload` stands for the arguments where they are kept apart.
 
     A call of which the journal has an intent and no result is made again, because its worker was lost; or it
     goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
@@ -149,6 +150,7 @@ class Intended:
     child: str | None = None
     spent_tokens: int | None = None
     spent_nano_usd: int | None = None
+    answers: bool | None = None
     payload: Payload | None = None
 
 

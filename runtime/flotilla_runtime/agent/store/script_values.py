@@ -13,7 +13,9 @@ from flotilla_runtime.agent.tasks import Claim, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "payloads", "room", "queue", "budgets", "states", "losses")
+PARTS: Final = (
+    *("prelude", "figures", "payloads", "room", "queue", "conversations", "budgets", "states", "losses"),
+)
 PARTS_OF: Final = {  # besides those that all share
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
@@ -32,6 +34,7 @@ SCRIPTS: Final = (
     "cancel",
     "forget",
     "dropped",
+    "forget_conversations",
     "status",
 )
 

@@ -16,6 +16,7 @@ import redis.exceptions
 from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
+from flotilla_runtime.agent.conversations import Message, messages_text, said_in
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
 from flotilla_runtime.agent.journal import EndReason, Entry, Intended, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.protocols import ChildEnd, Finish, OneEntry, Waits, Written
@@ -169,9 +170,17 @@ class TaskStore:
         return LoadedTask(
             record=record,
             entries=tuple(map(journal.decode, entries)),
+            history=await self._history(record),
             read_at=int(seconds) * 1000 + int(microseconds) // 1000,
             budget=read_budget(shown),
         )
+
+    async def _history(self, record: TaskRecord) -> tuple[Message, ...]:
+        """What was said before the task: in its conversation, and as it was submitted."""
+        if record.conversation is None:
+            return record.history
+        turns: Any = await self._asked(self._client.lrange(self.keys.turns(record.conversation), 0, -1))
+        return (*said_in(turns), *record.history)
 
     async def records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         """The records of these tasks, without those that no longer exist."""
@@ -303,7 +312,7 @@ class TaskStore:
             failed = replace(
                 finish, status=TaskStatus.FAILED, reason=EndReason.INFRASTRUCTURE, message=message
             )
-            outcome = await self._finished(claim, replace(failed, result=None, partial=None))
+            outcome = await self._finished(claim, replace(failed, result=None, partial=None, said=()))
         if outcome != "Written":
             raise LeaseLostError(claim.id)
 
@@ -319,7 +328,9 @@ class TaskStore:
                 shown[payload_field(name)] = payload_text(payload)
             else:
                 shown[name] = text
-        figures = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
+        figures: dict[str, Any] = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
+        if finish.said:
+            figures["said"] = messages_text(finish.said)
         outcome = await self._run(
             "finish",
             claim.id,
@@ -375,6 +386,11 @@ class TaskStore:
     async def drop_payloads(self) -> int:
         """Delete what some forgotten tasks have in the object store; returns how many tasks."""
         return await self._payloads.drop(lambda task_id, was_there: self._run("dropped", task_id, was_there))
+
+    async def forget_conversations(self) -> int:
+        """Remove some of the conversations whose last task ended long ago; returns how many."""
+        ttl_ms = self._config.conversation_ttl_seconds * 1000
+        return int(await self._run("forget_conversations", ttl_ms, FORGET_AT_ONCE))
 
     async def queue_lengths(self) -> tuple[int, int]:
         """The numbers of waiting and of running tasks."""

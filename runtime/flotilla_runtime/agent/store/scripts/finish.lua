@@ -9,7 +9,7 @@ if not held then
   return before[1] == token and is_ended and 'Written' or 'Stale'
 end
 give_all_room(id, held.caller)
-local bytes = 0
+local bytes = figures.said and #figures.said or 0
 for _, value in pairs(shown) do bytes = bytes + #value end
 for hash, value in pairs(payloads) do bytes = bytes + payload_bytes(id, hash, value) end
 if bytes > 0 and is_beyond_share(held.caller, bytes, share) then return 'NoRoom' end
@@ -18,5 +18,5 @@ for hash, value in pairs(payloads) do
   note_elsewhere(id, value == '')
 end
 end_task(id, {status = status, reason = reason, message = message, shown = shown, busy = figures.busy,
-  calls = figures.calls})
+  calls = figures.calls, said = figures.said})
 return 'Written'

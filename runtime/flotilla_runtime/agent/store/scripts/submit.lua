@@ -18,9 +18,11 @@ if redis.call('EXISTS', task_key(id)) == 1 then return {'Exists', id} end
 local bytes = TASK_BYTES
 for _, value in pairs(fields) do bytes = bytes + #value end
 local places = tonumber(redis.call('HGET', places_key, caller) or '0')
-if waiting() >= quota.places then return not_stored('Full', '') end
+if waiting() + redis.call('ZCARD', held_back_key) >= quota.places then return not_stored('Full', '') end
 if places >= quota.places_each then return not_stored('CallerFull', '') end
-if quota.memory_full or (quota.bytes and amount_of(stored_key, EVERYBODY) + bytes > quota.bytes) then return not_stored('StoreFull', '') end
+if quota.memory_full or (quota.bytes and amount_of(stored_key, EVERYBODY) + bytes > quota.bytes) then
+  return not_stored('StoreFull', '')
+end
 if is_beyond_share(caller, bytes, quota.bytes_each or '') then return not_stored('CallerStoreFull', '') end
 
 local task = task_key(id)
@@ -30,7 +32,9 @@ for field, value in pairs(fields) do redis.call('HSET', task, field, value) end
 note_elsewhere(id, fields.inputPayload)
 store(id, 'bytes', bytes)
 move(id, 'Waiting')
-if redis.call('EXISTS', lines_known_key) == 1 then
+if fields.conversation and not join_conversation(id, fields.conversation) then
+  -- It joins the queue when the task before it has ended.
+elseif redis.call('EXISTS', lines_known_key) == 1 then
   join_queue(id, false)
 else
   redis.call('HSET', task, 'entry', redis.call('XADD', stream_key(priority), '*', 'task', id))
