@@ -126,12 +126,18 @@ TOOLS: Mapping[str, Tool] = {
             pinned="github.com/rancher/local-path-provisioner",
         ),
         Tool(name="pause", folder="pause", package="."),
+        Tool(
+            name="versitygw",
+            folder="versitygw",
+            package="github.com/versity/versitygw/cmd/versitygw",
+            pinned="github.com/versity/versitygw",
+        ),
     )
 }
 
 
 # The programs of a full cluster; the tests that need another one build it.
-FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd"})
+FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd", "versitygw"})
 CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 

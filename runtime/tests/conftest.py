@@ -9,6 +9,7 @@ import pytest
 
 from local_cluster.processes import free_port
 from redis_servers import RedisServer
+from s3_servers import S3Server
 
 
 @pytest.fixture
@@ -18,6 +19,17 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     folder = tmp_path / "redis"
     folder.mkdir()
     server = RedisServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_server(tmp_path: Path) -> Iterator[S3Server]:
+    """A running object store of this test's own."""
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    server = S3Server(folder)
     server.start()
     yield server
     server.stop()

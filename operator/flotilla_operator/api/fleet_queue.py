@@ -5,14 +5,13 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from flotilla_operator.api.base import ApiModel, NotYet, Rule, rules
+from flotilla_operator.api.base import ApiModel, Rule, rules
 from flotilla_operator.api.parts import (
     SECRET_KEY,
     DeletionPolicy,
     HttpUrl,
     Quantity,
     SecretRef,
-    ShortText,
     Storage,
     UrlSecretRef,
 )
@@ -122,16 +121,23 @@ class Redis(ApiModel):
 
 
 class Payloads(ApiModel):
-    """An object store for large payloads."""
+    """An object store with S3's API for texts of more than 64 KiB."""
 
-    url: Annotated[str, Field(max_length=1024, pattern=r"^s3://[a-z0-9][-a-z0-9.]*(/[^\s]*)?$")]
-    """Bucket and prefix, as s3://bucket/prefix."""
+    url: Annotated[
+        str,
+        Field(
+            max_length=512,
+            pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[A-Za-z0-9_=][-A-Za-z0-9_.=]*)*/?$",
+        ),
+    ]
+    """Bucket and prefix, as s3://bucket/prefix. Objects are named PREFIX/NAMESPACE/FLEET/TASK/HASH."""
     endpoint: HttpUrl | None = None
-    """URL of the object store. Absent: that of AWS."""
-    region: ShortText | None = None
-    """Region of the bucket. Absent: none is sent."""
+    """URL of the object store. Absent: that of AWS for the region."""
+    region: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][-a-z0-9]*$")] | None = None
+    """Region of the bucket, for which requests are signed. Absent: us-east-1."""
     secret_ref: SecretRef | None = None
-    """Secret with `accessKeyId` and `secretAccessKey`. Absent: none are sent."""
+    """Secret with the entries `accessKeyId` and `secretAccessKey`. They need the rights to read, write, list
+    and delete objects below the prefix. New ones need no restart. Absent: requests are not signed."""
 
 
 class Queue(ApiModel):
@@ -154,8 +160,10 @@ class Queue(ApiModel):
     """How long a task that failed can be read and replayed, with its journal, in seconds."""
     conversation_ttl_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 86_400
     """How long the history of a conversation is kept after its last task, in seconds."""
-    payloads: Annotated[Payloads | None, NotYet()] = None
-    """Object store for payloads of more than 64 KiB. Absent: they are kept in Redis."""
+    payloads: Payloads | None = None
+    """Object store for texts of more than 64 KiB: what a task is asked, what its calls were asked and
+    answered, and its result. Absent: they are kept in Redis. Tasks need it until they are forgotten: those
+    that are there when it is changed or removed end as Infrastructure, or cannot be shown."""
 
 
 class Recovery(ApiModel):

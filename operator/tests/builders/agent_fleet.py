@@ -201,6 +201,12 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "maxStoredMiB": 100,
             "resultTTLSeconds": 3600,
             "journalTTLSeconds": 600,
+            "payloads": {
+                "url": "s3://fleets/prefix",
+                "endpoint": "https://objects.example",
+                "region": "eu-central-1",
+                "secretRef": {"name": "objects"},
+            },
             "conversationTTLSeconds": 7200,
             "deadLetterTTLSeconds": 86_400,
         },

@@ -21,6 +21,7 @@ from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet.payloads import payloads_config
 from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
 from golden_files import Whole, difference, objects_of
@@ -249,7 +250,7 @@ def test_the_gateway_knows_which_prices_are_unknown_also_of_a_model_that_is_not_
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
     secret, users, *others = rendered(MANAGED)
-    text = re.sub(r"(registry|lb|weather|shop|rooms|docs|mcp)\.example", "", yaml_of(others))
+    text = re.sub(r"(registry|lb|weather|shop|rooms|docs|mcp|objects)\.example", "", yaml_of(others))
     encoded = base64.b64encode(b"example").decode()
     assert encoded in yaml_of([secret])
     assert base64.b64encode(b"example-w").decode() in yaml_of([users])
@@ -296,10 +297,45 @@ def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_wher
         for name, manifest in (("secret", MANAGED), ("none", EXTERNAL), ("kubernetes", KUBERNETES))
     }
     assert volumes == {
-        "secret": {"config", "redis", "callers"},
+        "secret": {"config", "redis", "flotilla-payloads", "callers"},
         "none": {"config", "flotilla-sentinel", "tls"},
         "kubernetes": {"config", "redis", "cluster"},
     }
+
+
+def test_both_have_the_credentials_of_the_object_store_as_files() -> None:
+    payloads = {"url": "s3://fleets/a/b/", "secretRef": {"name": "s3"}, "region": "eu-central-1"}
+    rendered = templates(agent_fleet(queue={"payloads": payloads}))
+    for part in ("gateway", "worker"):
+        pod = rendered[part]["spec"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "flotilla-payloads"]
+        assert volume["secret"] == {
+            "secretName": "s3",
+            "items": [
+                {"key": "accessKeyId", "path": "accessKeyId"},
+                {"key": "secretAccessKey", "path": "secretAccessKey"},
+            ],
+        }
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts["flotilla-payloads"] == contract.PAYLOADS_DIRECTORY
+    spec = spec_of(queue={"payloads": payloads})
+    assert payloads_config(spec.queue.payloads) == contract.PayloadsConfig(
+        endpoint="https://s3.eu-central-1.amazonaws.com",
+        bucket="fleets",
+        prefix="a/b",
+        region="eu-central-1",
+        credentials_directory=contract.PAYLOADS_DIRECTORY,
+    )
+
+
+def test_an_object_store_without_credentials_needs_no_files() -> None:
+    payloads = {"url": "s3://fleets", "endpoint": "http://minio.storage.svc:9000"}
+    gateway = templates(agent_fleet(queue={"payloads": payloads}))["gateway"]["spec"]
+    assert "flotilla-payloads" not in {volume["name"] for volume in gateway["volumes"]}
+    spec = spec_of(queue={"payloads": payloads})
+    assert payloads_config(spec.queue.payloads) == contract.PayloadsConfig(
+        endpoint="http://minio.storage.svc:9000", bucket="fleets"
+    )
 
 
 def test_workers_have_time_to_hand_over() -> None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.agent.tools.addresses import AddressCheck
@@ -73,8 +74,9 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
+        objects = opened(config.queue)
         redis = connect(config.queue)
-        store = TaskStore(redis, config.queue)
+        store = TaskStore(redis, config.queue, objects)
         texts = Texts(TextStore(redis, config.queue.fleet))
         showing = asyncio.create_task(texts.follow())
         tools = ToolRunner(catalogue, http)
@@ -101,6 +103,8 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         await catalogue.close()
         await tools.close()
         await store.close()
+        if objects is not None:
+            await objects.close()
 
 
 def main() -> None:

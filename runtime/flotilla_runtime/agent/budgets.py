@@ -20,6 +20,7 @@ class LimitName(StrEnum):
     WALL = "maxWallSeconds"
     DEPTH = "maxDepth"
     FAN_OUT = "maxFanOut"
+    SHARE = "queuePercent"  # of bytes, of all tasks of the caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

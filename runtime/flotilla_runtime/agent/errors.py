@@ -2,7 +2,8 @@
 
 TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
-│   └── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
+│   ├── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
+│   └── PayloadsUnavailableError  the object store of large texts does not answer, or refuses
 ├── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
 └── BrokenEntryError        an entry of a journal cannot be read: its task cannot go on
 """
@@ -25,6 +26,15 @@ class UnconfirmedError(StoreUnavailableError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no replica confirmed the write within {seconds:g} s")
+
+
+class PayloadsUnavailableError(StoreUnavailableError):
+    """The object store of queue.payloads does not answer, or refuses."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.args = (f"the object store of queue.payloads does not answer: {problem}",)
+        self.problem = self.args[0]
 
 
 class LeaseLostError(TaskStoreError):

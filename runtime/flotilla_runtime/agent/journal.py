@@ -9,7 +9,7 @@ read the journal of a newer one. An entry that cannot be read is a BrokenEntryEr
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -98,6 +98,15 @@ class WaitKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A text that is kept apart: the hash of its bytes, their number, and whether an object store has it."""
+
+    hash: str
+    bytes: int
+    is_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
     """The task was submitted."""
 
@@ -128,7 +137,9 @@ class Intended:
     `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
     of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, or when nobody may approve
     or signal any more, in milliseconds since the epoch. `child` is the id of a spawned task. With `answers`
-    the text of the call is the task's answer, or a part of it.
+    the text of the call is the task's answer, or a part of it. `reserved_bytes` is what the result may
+    take at most of the caller's share of the store. `payload` stands for the arguments where they are kept
+    apart.
 
     A call of which the journal has an intent and no result is made again, because its worker was lost; or it
     goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
@@ -143,6 +154,7 @@ class Intended:
     reserved_tokens: int = 0
     reserved_steps: int = 0
     reserved_nano_usd: int = 0
+    reserved_bytes: int = 0
     effect: Effect | None = None
     arguments_hash: str | None = None
     arguments: Any = None
@@ -151,6 +163,7 @@ class Intended:
     spent_tokens: int | None = None
     spent_nano_usd: int | None = None
     answers: bool | None = None
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +171,7 @@ class Done:
     """The result of a call. Written after the call, which is never repeated once this entry exists.
 
     `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
-    no value. `signal` names the signal that the call took.
+    no value. `signal` names the signal that the call took. `payload` stands for a value that is kept apart.
     """
 
     at: int
@@ -174,6 +187,7 @@ class Done:
     tries: int = 1
     problem: str | None = None
     signal: str | None = None
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +217,7 @@ class Resolved:
     happened: bool
     by: str
     result: Any = None
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +244,9 @@ _TYPES: Final[Mapping[str, type[Entry]]] = {
     entry.__name__: entry
     for entry in (Submitted, Claimed, HandedOver, Intended, Done, Suspended, Resumed, Resolved, Ended)
 }
+# The type of an entry with a payload. Versions that know no payloads do not know it, so they do not take the
+# value for nothing.
+WITH_PAYLOAD: Final = "WithPayload"
 _ENUMS: Final[Mapping[str, type[StrEnum]]] = {
     "kind": CallKind,
     "outcome": CallOutcome,
@@ -243,7 +261,10 @@ def document_of(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Other):
         return dict(entry.document)
     told = {one.name: value for one in fields(entry) if (value := getattr(entry, one.name)) is not None}
-    return {"type": type(entry).__name__, **told}
+    name = type(entry).__name__
+    if "payload" in told:
+        return {"type": f"{name}{WITH_PAYLOAD}", **told, "payload": asdict(told["payload"])}
+    return {"type": name, **told}
 
 
 def encode(entry: Entry) -> str:
@@ -261,7 +282,7 @@ def decode(text: str | bytes) -> Entry:
 
 
 def _read(document: Mapping[str, Any]) -> Entry:
-    kind = _TYPES.get(document.get("type", ""))
+    kind = _TYPES.get(str(document.get("type", "")).removesuffix(WITH_PAYLOAD))
     values = _known_values(kind, document) if kind is not None else None
     if kind is None or values is None:
         return Other(at=int(document.get("at", 0)), document=document)
@@ -276,4 +297,6 @@ def _known_values(kind: type[Entry], document: Mapping[str, Any]) -> dict[str, A
         if values[name] not in _ENUMS[name].__members__.values():
             return None
         values[name] = _ENUMS[name](values[name])
+    if "payload" in values:
+        values["payload"] = Payload(**values["payload"])
     return values

@@ -7,7 +7,7 @@ The engine implements neither: it replays an agent, asks for calls, and writes w
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
 from flotilla_runtime.agent.conversations import Message
@@ -23,6 +23,8 @@ from flotilla_runtime.agent.journal import (
 )
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.contract import Effect, Priority
+
+OneEntry = TypeVar("OneEntry", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,9 @@ class TaskJournal(Protocol):
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
 
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        """An entry with its value, also if that is kept apart. Raises BrokenEntryError where it is gone."""
+
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""
 
@@ -168,6 +173,7 @@ class Call:
     is the idempotency key: the same for every try of this call, and of no other. `more` reserves anew for a
     call whose tries have spent what it reserved: it gives the call, cut to what is left, or None if the
     limits leave no room. What was spent is then settled, and is no part of the reply.
+    `most_bytes` is what its result may take in the journal, about.
     """
 
     id: str
@@ -176,6 +182,7 @@ class Call:
     request: Any
     key: str
     effect: Effect = Effect.PURE
+    most_bytes: int = 0
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, Amount, Budget
 from flotilla_runtime.agent.conversations import Message, conversation_key, messages_of, messages_text
-from flotilla_runtime.agent.journal import Entry, TaskStatus, WaitKind
+from flotilla_runtime.agent.journal import Entry, Payload, TaskStatus, WaitKind
 from flotilla_runtime.contract import Priority, RevisionTasks, TaskLimits
 
 NOTHING: Final = Amount()
@@ -106,6 +106,7 @@ class ResolveOutcome(StrEnum):
 
     RESOLVED = "Resolved"
     NOTHING_UNKNOWN = "NothingUnknown"  # the task does not wait for this call
+    NO_ROOM = "NoRoom"  # the caller's share of the bytes has no room for the result
     UNKNOWN = "Unknown"
 
 
@@ -170,7 +171,8 @@ class TaskRecord:
     submitted with the task. `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use
     of the task and, for a task that was submitted, of all that it spawned; `is_priced` is False where the
     price of some of it is unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since`
-    is when the one began that has not ended.
+    is when the one began that has not ended. `payloads` stand for the fields that are kept
+    apart, which are empty here.
     """
 
     id: str
@@ -205,6 +207,7 @@ class TaskRecord:
     conversation: str | None = None
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
+    payloads: Mapping[str, Payload] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -242,9 +245,14 @@ class TaskRecord:
             conversation=fields.get("conversation"),
             history=messages_of(fields.get("history", "[]")),
             front=json.loads(fields.get("front", "{}")),
+            payloads={
+                name: read_payload(text) for name in PAYLOAD_FIELDS if (text := fields.get(f"{name}Payload"))
+            },
         )
 
 
+# The fields that may be kept apart. The script that forgets journals knows the last two.
+PAYLOAD_FIELDS: Final = ("input", "result", "partial")
 # The fields without texts of any length: a list of tasks must not hold hundreds of inputs and results.
 SUMMARY_FIELDS: Final = (
     *("id", "status", "priority", "caller", "tenantName", "submittedAt", "startedAt", "endedAt", "attempts"),
@@ -363,6 +371,11 @@ def read_budget(shown: Sequence[str | None]) -> Budget | None:
 BUDGET_FIELDS: Final = tuple(
     f"{part}{name}" for part in ("used", "held", "most") for name in ("Steps", "Tokens", "Nano")
 )
+
+
+def read_payload(text: str) -> Payload:
+    """What stands for a field that is kept apart."""
+    return Payload(**json.loads(text))
 
 
 def caller_key(caller: str) -> str:

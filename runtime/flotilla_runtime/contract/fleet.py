@@ -16,6 +16,9 @@ REDIS_SECRET_DIRECTORY: Final = "/var/run/flotilla/redis"  # noqa: S105
 REDIS_PASSWORD_KEY: Final = "password"  # noqa: S105
 SENTINEL_DIRECTORY: Final = "/var/run/flotilla/sentinel"
 SENTINEL_PASSWORD_PATH: Final = f"{SENTINEL_DIRECTORY}/password"
+PAYLOADS_DIRECTORY: Final = "/var/run/flotilla/payloads"
+PAYLOADS_KEY_ENTRY: Final = "accessKeyId"
+PAYLOADS_SECRET_ENTRY: Final = "secretAccessKey"  # noqa: S105
 TOOLS_DIRECTORY: Final = "/var/run/flotilla/tools"  # below it, a folder for each tool's secrets
 ADOPTED_FILE: Final = "adopted.json"
 ADOPTED_PATH: Final = f"{CONFIG_DIRECTORY}/{ADOPTED_FILE}"
@@ -117,6 +120,16 @@ class ModelTimeouts(Section):
     total_seconds: float = 300
 
 
+class PayloadsConfig(Section):
+    """A bucket for large texts. The files of `credentials_directory` are the entries of a mounted secret."""
+
+    endpoint: str
+    bucket: str
+    prefix: str = ""
+    region: str = "us-east-1"
+    credentials_directory: str | None = None
+
+
 class QueueConfig(Section):
     """The Redis of a fleet, and the limits of its queue.
 
@@ -142,6 +155,7 @@ class QueueConfig(Section):
     conversation_ttl_seconds: int = 86_400  # after the last task
     dead_letter_ttl_seconds: int = 604_800
     unknown_effect_seconds: int = 86_400
+    payloads: PayloadsConfig | None = None  # None: large texts are in Redis
 
 
 class ModelConnection(Section):
@@ -452,6 +466,15 @@ class TaskKeys:
     def confirmations(self) -> str:
         """The number that is raised before a replica is asked whether it has everything up to there."""
         return f"{self.prefix}confirmations"
+
+    def payloads(self, task_id: str) -> str:
+        """The hash of the large texts of a task, by their own hashes."""
+        return f"{self.prefix}payloads:{task_id}"
+
+    @property
+    def drops(self) -> str:
+        """The set of the tasks of which the object store has something that is to be deleted."""
+        return f"{self.prefix}drops"
 
     @property
     def tool_reports(self) -> str:

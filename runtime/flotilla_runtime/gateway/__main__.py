@@ -19,6 +19,7 @@ import structlog
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store.caller_rates import CallerRates
 from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import FORGET_AT_ONCE, TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
@@ -111,6 +112,7 @@ async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SEC
         forgotten = 0
         try:
             forgotten = max(await store.forget_ended(), await store.forget_conversations())
+            await store.drop_payloads()
         except StoreUnavailableError as problem:
             log.warning("results_not_forgotten", problem=problem.problem)
         except Exception:
@@ -142,7 +144,8 @@ async def reach(store: TaskStore, reached: asyncio.Event) -> None:
 async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncIterator[Redis]:
     """The tasks in Redis, from which old results are removed for as long as the block runs."""
     client, reached = connect(config.queue, environment), asyncio.Event()
-    store = TaskStore(client, config.queue)
+    objects = opened(config.queue)
+    store = TaskStore(client, config.queue, objects)
     growth = Growth(client, store.keys.events)
     if config.queue.url is None:
         reached.set()
@@ -162,6 +165,8 @@ async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncI
     for task in beside:
         task.cancel()
     await store.close()
+    if objects is not None:
+        await objects.close()
 
 
 async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.agent.errors import BrokenEntryError, StoreUnavailableError
 from flotilla_runtime.agent.journal import Claimed, Done, Entry, Intended, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
@@ -30,6 +30,7 @@ from flotilla_runtime.gateway.texts import TextView
 READ_AT_ONCE: Final = 16
 TEXTS_AT_ONCE: Final = 64
 NOWHERE: Final = 2**40  # behind the end of every journal
+ASK_AGAIN_SECONDS: Final = 1.0
 COMMENT_EVERY_SECONDS: Final = 15.0
 LAST_EVENT_ID: Final = "last-event-id"
 EVENT_ID: Final = re.compile(r"[0-9]{1,12}")
@@ -142,9 +143,12 @@ async def followed(sight: Sight, task_id: str, first: int) -> AsyncIterator[Foll
             except StoreUnavailableError:
                 status, entries = TaskStatus.RUNNING, []  # as far as is known
             for entry in entries:
-                for text in texts.before(entry):
+                shown = await _whole(sight, task_id, entry)
+                if shown is None:
+                    return
+                for text in texts.before(shown):
                     yield Followed(event=text)
-                event = history.told(entry)
+                event = history.told(shown)
                 if event is not None:
                     yield Followed(event=event, number=place)
                 place += 1
@@ -181,3 +185,15 @@ async def _written(store: TextStore, task_id: str, texts: TextView) -> AsyncIter
             yield text
         if len(pieces) < TEXTS_AT_ONCE:
             return
+
+
+async def _whole(sight: Sight, task_id: str, entry: Entry) -> Entry | None:
+    """An entry with its value, or without it if it is gone. None if the gateway stops before it is there."""
+    while not sight.stopping.is_set():
+        try:
+            return await sight.store.whole(task_id, entry)
+        except BrokenEntryError:
+            return entry
+        except StoreUnavailableError:
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+    return None

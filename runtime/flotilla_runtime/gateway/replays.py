@@ -4,13 +4,15 @@ The new task is the same caller's and the same tenant's, whoever replays it, and
 revision and no higher limits than the fleet. What would happen again is named, in spawned tasks too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import BrokenEntryError
-from flotilla_runtime.agent.journal import Intended
+from flotilla_runtime.agent.journal import Entry, Intended
 from flotilla_runtime.agent.replays import (
     NewerJournalError,
     Replay,
@@ -66,16 +68,24 @@ class Replays:
             raise approvals_refusal(planned.approvals[0])
         if not said.repeat_effects and (again := await self._again(planned)):
             raise effects_refusal(again)
-        if sum(len(journal.encode(entry)) for entry in planned.kept) > MOST_KEPT_BYTES:
+        kept = await self._whole(task, planned.kept)
+        if sum(len(journal.encode(entry)) for entry in kept) > MOST_KEPT_BYTES:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
                 "journal-too-long",
                 f"the results before that call have more than {MOST_KEPT_BYTES} bytes; replay from an "
                 "earlier call",
             )
-        return await self._submitted(loaded, planned)
+        return await self._submitted(loaded, kept)
 
-    async def _submitted(self, loaded: LoadedTask, planned: Replay) -> Submission:
+    async def _whole(self, task: str, entries: Sequence[Entry]) -> list[Entry]:
+        """These entries with the values that are kept apart, which go with the task of which they are."""
+        try:
+            return [await self._service.asked(partial(self._store.whole, task, entry)) for entry in entries]
+        except BrokenEntryError as problem:
+            raise ProblemError(HTTPStatus.GONE, "payload-gone", f"{problem}; submit the task anew") from None
+
+    async def _submitted(self, loaded: LoadedTask, kept: Sequence[Entry]) -> Submission:
         record = loaded.record
         new = NewTask(
             id=task_id(self._sources.wall_ms(), self._sources.random_bits(80)),
@@ -88,7 +98,7 @@ class Replays:
             metadata=record.metadata,
             history=loaded.history,
         )
-        submission = await self._service.asked(lambda: self._store.replay(record, new, planned.kept))
+        submission = await self._service.asked(lambda: self._store.replay(record, new, kept))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
             raise refusal
         return submission

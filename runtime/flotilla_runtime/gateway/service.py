@@ -16,7 +16,12 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 from flotilla_runtime.agent.conversations import Message
-from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
+from flotilla_runtime.agent.errors import (
+    BrokenEntryError,
+    PayloadsUnavailableError,
+    StoreUnavailableError,
+    UnconfirmedError,
+)
 from flotilla_runtime.agent.journal import Done, Entry, TaskStatus, WaitKind
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
@@ -153,9 +158,7 @@ class TaskService:
         whole.
         """
         await self.summary(task, caller, is_to_approve=caller.approves)
-        found = await self.asked(lambda: self._store.records([task]))
-        if not found:
-            raise not_found(task)
+        record = await self._record(task)
         history, place = History(), 0
         timeline: deque[Event] = deque(maxlen=LONGEST_TIMELINE)
         events = 0
@@ -168,15 +171,13 @@ class TaskService:
             if len(entries) < READ_AT_ONCE:
                 break
         left_out = events - len(timeline)
-        return task_view(found[0], history, tuple(timeline), self._sources.wall_ms(), left_out)
+        return task_view(record, history, tuple(timeline), self._sources.wall_ms(), left_out)
 
     async def outcome(self, task: str, caller: Identity) -> Outcome:
         """How a task stands, and what it has used, for front ends."""
         await self.summary(task, caller)
-        found = await self.asked(lambda: self._store.records([task]))
-        if not found:
-            raise not_found(task)
-        record, place, cached, output = found[0], 0, 0, 0
+        record = await self._record(task)
+        place = cached = output = 0
         while record.status.is_final:
             entries = await self._entries(task, place, READ_AT_ONCE)
             done = [entry for entry in entries if isinstance(entry, Done)]
@@ -247,6 +248,8 @@ class TaskService:
         )
         if outcome is ResolveOutcome.UNKNOWN:
             raise not_found(task)
+        if outcome is ResolveOutcome.NO_ROOM:
+            raise _caller_store_full(self._config.queue)
         if outcome is ResolveOutcome.NOTHING_UNKNOWN:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
@@ -271,6 +274,17 @@ class TaskService:
             models=self._config.models,
         )
         return figures.model_copy(update={"tools": await self.asked(self._store.tool_reports.now)})
+
+    async def _record(self, task: str) -> TaskRecord:
+        """A whole task; raises a problem where there is none, or a text of it is gone."""
+        try:
+            found = await self.asked(lambda: self._store.records([task]))
+        except BrokenEntryError as problem:
+            detail = f"the task cannot be shown: {problem.problem}"
+            raise ProblemError(HTTPStatus.GONE, "payload-gone", detail) from None
+        if not found:
+            raise not_found(task)
+        return found[0]
 
     async def _entries(self, task: str, place: int, count: int) -> list[Entry]:
         _, entries = await self.asked(lambda: self._store.progress(task, place, count))
@@ -308,12 +322,7 @@ def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | 
                 "your tasks have started"
             )
         case SubmitOutcome.CALLER_STORE_FULL:
-            kind = "caller-store-full"
-            detail = (
-                "your own share of the store is used up: one caller's tasks may hold "
-                f"{queue.queue_percent:g} % of queue.maxStoredMiB (gateway.callerLimits.queuePercent); try "
-                "again when some of your tasks are forgotten"
-            )
+            return _caller_store_full(queue)
         case SubmitOutcome.STORE_FULL:
             kind = "store-full"
             detail = (
@@ -322,6 +331,19 @@ def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | 
             )
         case _:
             return None
+    return _too_much(kind, detail)
+
+
+def _caller_store_full(queue: QueueConfig) -> ProblemError:
+    return _too_much(
+        "caller-store-full",
+        "your own share of the store is used up: one caller's tasks may hold "
+        f"{queue.queue_percent:g} % of queue.maxStoredMiB (gateway.callerLimits.queuePercent); try "
+        "again when some of your tasks are forgotten",
+    )
+
+
+def _too_much(kind: str, detail: str) -> ProblemError:
     retry_after = {"Retry-After": str(QUEUE_FULL_RETRY_SECONDS)}
     return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, kind, detail, headers=retry_after)
 
@@ -333,6 +355,8 @@ def _given_up(problem: StoreUnavailableError) -> ProblemError:
             "the task is stored, but no replica of Redis has confirmed in time that it has it, so it may be "
             "lost with the primary; send the request again with the same idempotencyKey, which finds it,"
         )
+    if isinstance(problem, PayloadsUnavailableError):
+        said = "the object store, which holds large inputs and results, does not answer; try again"
     return unavailable(f"{said} in {RETRY_AFTER_SECONDS} s", RETRY_AFTER_SECONDS)
 
 

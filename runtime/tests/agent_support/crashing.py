@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, OneEntry, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 
@@ -28,6 +28,9 @@ class CrashingJournal:
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         return await self._passed("state", lambda: self._store.state(claim, expected, intent, request))
+
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        return await self._store.whole(task_id, entry)
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         return await self._store.children(ids)

@@ -36,6 +36,7 @@ from flotilla_runtime.agent.protocols import (
     Came,
     ChildEnd,
     Finish,
+    OneEntry,
     StateOperation,
     StateRequest,
     Waits,
@@ -302,6 +303,9 @@ class MemoryStore:
             self._append(task, entry)
         await self._reach(f"after state {intent.call}")
         return replace(self._written(task, []), done=done)
+
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        return entry
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         await self._reach("children")

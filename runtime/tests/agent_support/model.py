@@ -102,6 +102,8 @@ class Task:
     lost: tuple[int | None, bool, bool] | None = None
     cancel_requested: bool = False
     open: dict[str, int] = field(default_factory=dict)
+    room: dict[str, int] = field(default_factory=dict)
+    texts: set[str] = field(default_factory=set)
     children: set[str] = field(default_factory=set)
     waits_for: tuple[str, ...] = ()
     waits_effect: bool = False
@@ -131,6 +133,9 @@ class Store:
 
     def held_by(self, worker: str) -> list[Task]:
         return [task for task in self.of(State.RUNNING) if task.worker == worker]
+
+    def room_of(self, caller: str) -> int:
+        return sum(sum(task.room.values()) for task in self.tasks.values() if task.caller == caller)
 
     def places_of(self, caller: str) -> int:
         return len([task for task in self.of(State.WAITING) if task.caller == caller])
@@ -256,32 +261,35 @@ class Store:
             self.apart.remove(name)
         return task.state is State.RUNNING
 
-    def begin(self, name: str, call: str, tokens: int) -> str | None:
+    def begin(self, name: str, call: str, tokens: int, room: int) -> str | None:
         """The limit that refuses the call."""
         task = self.tasks[name]
         if call in task.open:
             self._settle(task, call, steps=0, tokens=task.open[call])
-        return self._reserve(task, call, tokens)
+        return self._reserve(task, call, tokens, room)
 
-    def go_on(self, name: str, call: str, spent: int, tokens: int) -> str | None:
+    def go_on(self, name: str, call: str, spent: int, tokens: int, room: int) -> str | None:
         """The same for a call whose tries have spent so much of what it holds, which it keeps if refused."""
         task = self.tasks[name]
         budget, held = self.budgets[task.root], task.open.get(call)
-        before = replace(budget)
+        before, had_room = replace(budget), task.room.get(call)
         if held is not None:
             self._settle(task, call, steps=0, tokens=spent)
-        refused = self._reserve(task, call, tokens)
+        refused = self._reserve(task, call, tokens, room)
         if refused and held is not None:
             self.budgets[task.root], task.open[call] = before, held
+            if had_room is not None:
+                task.room[call] = had_room
         return refused
 
-    def _reserve(self, task: Task, call: str, tokens: int) -> str | None:
+    def _reserve(self, task: Task, call: str, tokens: int, room: int) -> str | None:
         budget = self.budgets[task.root]
         if budget.used_steps + budget.held_steps + 1 > MOST_STEPS:
             return "maxSteps"
         if budget.used_tokens + budget.held_tokens + tokens > MOST_TOKENS:
             return "maxTokens"
         task.open[call] = tokens
+        task.room[call] = room
         budget.held_steps += 1
         budget.held_tokens += tokens
         return None
@@ -295,6 +303,7 @@ class Store:
     def _settle(self, task: Task, call: str, *, steps: int, tokens: int) -> None:
         budget = self.budgets[task.root]
         budget.held_tokens -= task.open.pop(call)
+        task.room.pop(call, None)
         budget.held_steps -= 1
         budget.used_steps += steps
         budget.used_tokens += tokens
@@ -322,6 +331,7 @@ class Store:
         if self._has_come(task):
             return False
         task.state, task.waits_for, task.waits_effect = State.SUSPENDED, children, effect
+        task.room.clear()
         return True
 
     def ask(self, name: str, call: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import Finish
 from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.payloads import ObjectStore
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, LoadedTask, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskLimits
@@ -14,14 +15,14 @@ END: Final = Finish(
 )
 
 
-def open_store(server: Any, **settings: Any) -> TaskStore:
+def open_store(server: Any, objects: ObjectStore | None = None, **settings: Any) -> TaskStore:
     config = QueueConfig(
         fleet="default/support",
         url=server.url,
         password_path=server.password_path,
         **{"lease_seconds": 30, **settings},
     )
-    return TaskStore(connect(config), config)
+    return TaskStore(connect(config), config, objects)
 
 
 async def with_lines(store: TaskStore) -> TaskStore:

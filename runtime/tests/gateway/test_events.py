@@ -5,8 +5,10 @@ What an event says is in test_history.py. Streams over HTTP, and across gateways
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -196,6 +198,18 @@ async def test_an_entry_that_cannot_be_read_is_no_event(redis_server: Any, broke
         redis_server.ask("rpush", KEYS.journal("t1"), broken)
         await own.store.append(claim, 3, [call(1)])
         assert await next_event(own.stream("t1", first=2)) == "3 callStarted"
+
+
+async def test_a_large_value_is_in_its_event(redis_server: Any) -> None:
+    async with gateway(redis_server) as own:
+        claim = await running(own.store)
+        large = replace(call(1), kind=CallKind.TOOL, arguments={"q": "x" * 100_000})
+        await own.store.append(claim, 2, [large])
+        text = await anext(own.stream("t1", first=2))
+        assert json.loads(text.partition("data: ")[2])["arguments"] == large.arguments
+        redis_server.ask("del", KEYS.payloads("t1"))
+        text = await anext(own.stream("t1", first=2))
+        assert "arguments" not in json.loads(text.partition("data: ")[2]), "the event without what is gone"
 
 
 def shown(claim: Claim, *pieces: Piece) -> list[TaskPieces]:

@@ -3,6 +3,7 @@
 import json
 import re
 from http import HTTPStatus
+from itertools import count
 from typing import Any, cast
 
 import httpx
@@ -10,10 +11,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flotilla_runtime.agent.errors import (
+    BrokenEntryError,
+    PayloadsUnavailableError,
+    StoreUnavailableError,
+)
 from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.journal import WaitKind
-from flotilla_runtime.agent.tasks import SubmitOutcome
-from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits, percentile
+from flotilla_runtime.agent.tasks import (
+    SUMMARY_FIELDS,
+    ResolveOutcome,
+    SubmitOutcome,
+    TaskRecord,
+    caller_key,
+    read_summary,
+)
+from flotilla_runtime.contract import (
+    GatewayAuth,
+    GatewayConfig,
+    Priority,
+    QueueConfig,
+    TaskLimits,
+    percentile,
+)
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.bodies import read_posted
@@ -26,7 +46,7 @@ from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.replays import Replays
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
-from flotilla_runtime.gateway.service import Page, TaskService, quota_refusal
+from flotilla_runtime.gateway.service import Page, Sources, TaskService, quota_refusal
 from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from slow_bodies import arriving
@@ -283,6 +303,70 @@ def test_a_full_queue_says_whose_limit_it_is(outcome: SubmitOutcome, kind: str, 
     assert (refusal.status, refusal.kind) == (HTTPStatus.TOO_MANY_REQUESTS, kind)
     assert whose in refusal.detail
     assert int(refusal.headers["Retry-After"]) > 0
+
+
+class Broken:
+    """A store in which something is wrong."""
+
+    def __init__(self, problem: Exception | None = None) -> None:
+        self.problem = problem
+
+    async def summaries(self, task_ids: list[str]) -> list[TaskRecord]:
+        told = ["t", "Running", "Interactive", caller_key("ann"), "ann", "1", *[None] * 2, "1"]
+        record = read_summary([*told, *[None] * (len(SUMMARY_FIELDS) - len(told))])
+        return [] if record is None else [record]
+
+    async def records(self, task_ids: list[str]) -> list[TaskRecord]:
+        assert self.problem is not None
+        raise self.problem
+
+    async def resolve(self, task_id: str, call: str, **said: Any) -> ResolveOutcome:
+        return ResolveOutcome.NO_ROOM
+
+
+def service_of(store: Any) -> TaskService:
+    seconds = count()
+    sources = Sources(
+        wall_ms=lambda: 0, monotonic_seconds=lambda: 10.0 * next(seconds), random_bits=lambda bits: 0
+    )
+    config = GatewayConfig(queue=QueueConfig(fleet="d/s"), namespace="d", name="s", auth=GatewayAuth.NONE)
+    return TaskService(store, config, sources)
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "says"),
+    [
+        pytest.param(
+            BrokenEntryError("its payload is gone"),
+            HTTPStatus.GONE,
+            "its payload is gone",
+            id="a text is gone",
+        ),
+        pytest.param(
+            PayloadsUnavailableError("objects.example answered 403"),
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "the object store, which holds large inputs and results, does not answer",
+            id="the object store does not answer",
+        ),
+        pytest.param(
+            StoreUnavailableError("down"), HTTPStatus.SERVICE_UNAVAILABLE, "Redis", id="Redis does not answer"
+        ),
+    ],
+)
+async def test_a_task_that_cannot_be_shown_says_why(
+    problem: Exception, status: HTTPStatus, says: str
+) -> None:
+    with pytest.raises(ProblemError) as refused:
+        await service_of(Broken(problem)).view("0" * 26, Identity(name="ann"))
+    assert refused.value.status == status
+    assert says in refused.value.detail
+
+
+async def test_a_word_on_an_effect_for_which_there_is_no_room_is_refused() -> None:
+    said = parse_resolution(json.dumps({"call": "a", "outcome": "Happened", "result": "x"}).encode())
+    with pytest.raises(ProblemError) as refused:
+        await service_of(Broken()).resolve("0" * 26, said, Identity(name="ann"))
+    assert (refused.value.status, refused.value.kind) == (HTTPStatus.TOO_MANY_REQUESTS, "caller-store-full")
 
 
 def test_a_task_that_was_taken_is_no_refusal() -> None:

@@ -30,6 +30,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
 )
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet.payloads import ENTRIES, endpoint_of
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.proxies import named_proxies
@@ -91,6 +92,7 @@ class References:
             await self._index(index.name, index.index_ref.name)
         await self._tools()
         await self._redis()
+        await self._payloads()
         await self._callers()
         await self._certificate()
         self._classes()
@@ -327,6 +329,17 @@ class References:
         hosts = () if url is None else hosts_of(url.data[ref.key])
         field_path = "spec.queue.redis.sentinel.passwordSecretRef"
         await self._entry(field_path, password.name, password.key, missing, to=hosts)
+
+    async def _payloads(self) -> None:
+        """Look up the credentials of the object store; they may be sent to its URL alone."""
+        payloads, missing = self._spec.queue.payloads, self._found.missing_queue
+        if payloads is None or (ref := payloads.secret_ref) is None:
+            return
+        field_path = "spec.queue.payloads.secretRef"
+        secret = await self._secret(field_path, ref.name, missing)
+        if secret is not None:
+            missing += [_no_entry(field_path, ref.name, key) for key in ENTRIES if key not in secret.data]
+            self._may_be_sent(field_path, secret, endpoint_of(payloads), missing)
 
     async def _callers(self) -> None:
         auth = self._spec.gateway.auth

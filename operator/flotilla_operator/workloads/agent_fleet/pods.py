@@ -22,6 +22,11 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     workers,
     workers_of,
 )
+from flotilla_operator.workloads.agent_fleet.payloads import (
+    credentials_volume,
+    endpoint_of,
+    payloads_config,
+)
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
 from flotilla_operator.workloads.agent_fleet.tools import called_urls, secret_volumes, tool_configs
 from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
@@ -61,6 +66,7 @@ def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.Queu
         conversation_ttl_seconds=spec.queue.conversation_ttl_seconds,
         dead_letter_ttl_seconds=spec.queue.dead_letter_ttl_seconds,
         unknown_effect_seconds=spec.recovery.unknown_effect_seconds,
+        payloads=payloads_config(spec.queue.payloads),
     )
 
 
@@ -196,6 +202,7 @@ def _gateway_pod(
     revision: str,
 ) -> objects.PodParts:
     volumes, mounts, environment = _common(gateway(owner), GATEWAY_USER, owner, spec)
+    environment += images.proxies.variables(*_object_store(spec))
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
         volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
         mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
@@ -232,7 +239,8 @@ def _worker_pod(
     volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
     called = (called.url for called in called_urls(spec))
-    environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
+    urls = (*(model.url for model in wiring.models), *called, *_object_store(spec))
+    environment += images.proxies.variables(*urls)
     secret_files, secret_mounts = secret_volumes(spec)
     if wiring.index_keys:
         volumes.append({"name": "index-keys", "projected": {"sources": _index_keys(wiring)}})
@@ -272,7 +280,7 @@ def _index_keys(wiring: Wiring) -> list[Manifest]:
 def _common(
     part: Child, user: str, owner: Owner, spec: AgentFleetSpec
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
-    """The volumes, mounts and environment that gateway and workers share: configuration and Redis."""
+    """The volumes, mounts and environment that gateway and workers share: configuration, Redis, payloads."""
     volume, mount = objects.config_volume(part.name)
     volumes, mounts = [volume], [mount]
     environment: list[Manifest] = [
@@ -294,7 +302,12 @@ def _common(
         mounts.append(
             {"name": "flotilla-sentinel", "mountPath": contract.SENTINEL_DIRECTORY, "readOnly": True}
         )
-    return volumes, mounts, environment
+    files, their_mounts = credentials_volume(spec.queue.payloads)
+    return [*volumes, *files], [*mounts, *their_mounts], environment
+
+
+def _object_store(spec: AgentFleetSpec) -> tuple[str, ...]:
+    return () if spec.queue.payloads is None else (endpoint_of(spec.queue.payloads),)
 
 
 def _annotations(data: dict[str, str], wiring: Wiring, environment: list[Manifest]) -> dict[str, str]:

@@ -75,6 +75,13 @@ SENTINELS = {
         }
     }
 }
+
+
+def with_payloads(secret: str, endpoint: str = "https://objects.example:9000") -> dict[str, Any]:
+    payloads = {"url": "s3://fleets/a", "endpoint": endpoint, "secretRef": {"name": secret}}
+    return {"queue": {"payloads": payloads}}
+
+
 TOOLS = ConditionType.TOOLS_READY
 MODELS, INDEXES, QUEUE = ConditionType.MODELS_READY, ConditionType.INDEXES_READY, ConditionType.QUEUE_READY
 GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
@@ -320,6 +327,33 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            with_payloads("missing"),
+            QUEUE,
+            Reason.SECRET_MISSING,
+            "spec.queue.payloads.secretRef: there is no Secret 'missing'",
+            True,
+            id="the credentials of the object store",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_payloads("empty"),
+            QUEUE,
+            Reason.SECRET_KEY_MISSING,
+            "spec.queue.payloads.secretRef: the Secret 'empty' has no entry 'accessKeyId'",
+            True,
+            id="an entry of these credentials",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_payloads("objects"),
+            QUEUE,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list objects.example:9000",
+            True,
+            id="the credentials of another object store",
+        ),
+        pytest.param(
+            (served_model(),),
             {"queue": {"redis": {"pod": SANDBOXED}}},
             QUEUE,
             Reason.RUNTIME_CLASS_MISSING,
@@ -362,6 +396,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
         sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
         database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},
         sentinel={"password": "x", ANNOTATION: "a.example"},
+        objects={"accessKeyId": "k", "secretAccessKey": "s", ANNOTATION: "objects.example:443"},
     )
     plan = await stage.plan(agent_fleet(**spec))
     found = condition(plan, condition_type)

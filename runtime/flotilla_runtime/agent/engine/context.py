@@ -30,12 +30,13 @@ from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, 
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
 from flotilla_runtime.agent.tasks import Decision
-from flotilla_runtime.agent.tools.results import document_of
+from flotilla_runtime.agent.tools.results import KIB, document_of
 from flotilla_runtime.contract import DEFAULT_ROLE, Approval, Effect, Passage, Priority, TaskLimits
 
 MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 MOST_INPUT_BYTES: Final = 1024 * 1024
 A_DAY_SECONDS: Final = 86_400.0
+MOST_FOUND_BYTES: Final = 64 * 1024  # about; an index's own limits decide
 ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what they leave
 
 
@@ -156,6 +157,7 @@ class Context:
             request=SearchRequest(query=query, top_k=top_k),
             arguments={"query": query} if top_k is None else {"query": query, "topK": top_k},
             steps=steps,
+            most_bytes=MOST_FOUND_BYTES,
         )
         return self._found(wanted)
 
@@ -174,6 +176,7 @@ class Context:
             request=told,
             arguments=told,
             effect=known.config.effect if known is not None else Effect.PURE,
+            most_bytes=known.config.max_result_kib * KIB if known is not None else 0,
         )
         problem = f"there is no tool {tool}" if known is None else known.problem_of(told)
         if document.problem is not None:

@@ -7,11 +7,12 @@ When they begin, and when the run stops, is in pace.py; what they reserve, in re
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import Any, Final, Never
+from dataclasses import replace
+from typing import Any, Final, Never, TypeVar
 
-from flotilla_runtime.agent.budgets import LimitName
+from flotilla_runtime.agent.budgets import LimitName, Refusal
 from flotilla_runtime.agent.engine.children import ChildWatch
 from flotilla_runtime.agent.engine.effects import Effects, RunSettings
 from flotilla_runtime.agent.engine.entries import (
@@ -33,11 +34,14 @@ from flotilla_runtime.agent.engine.reserving import (
 )
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
+from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
 from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
 from flotilla_runtime.agent.tasks import Claim, child_id
 from flotilla_runtime.contract import Effect
+
+Answer = TypeVar("Answer")
 
 
 class Engine:
@@ -59,6 +63,7 @@ class Engine:
         self.counts: Final = history.counts()
         self._history = history
         self._writer = writer
+        self._journal = journal
         self._calls = calls
         self._session = session
         self._settings = settings
@@ -98,7 +103,7 @@ class Engine:
         if past is not None and past.result is not None:
             if past.result.outcome is CallOutcome.CANCELLED:
                 return await never()
-            return _allowed(past.result)
+            return _allowed(await self._whole(past.result))
         return await self.pace.guarded(self._new(wanted, past))
 
     async def note(
@@ -142,7 +147,7 @@ class Engine:
         """The end of a spawned task."""
         past = self._known(wanted)
         if past is not None and past.result is not None:
-            return _allowed(past.result)
+            return _allowed(await self._whole(past.result))
         return await self.pace.guarded(self._spawned(wanted, past, child_input))
 
     def _known(self, wanted: Wanted) -> PastCall | None:
@@ -163,6 +168,27 @@ class Engine:
         self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INVALID, message=message))
         raise asyncio.CancelledError
 
+    async def _whole(self, done: Done) -> Done:
+        """A result of the journal with its value, which is fetched now if it is kept apart."""
+        if done.payload is None:
+            return done
+        fetched = self._journal.whole(self._session.task_id, done)
+        return await self.pace.guarded(self._readable(fetched))
+
+    async def _told(self, past: PastCall) -> PastCall:
+        """A call of the past with what was said of it, which may be kept apart."""
+        if past.resolved is None or past.resolved.payload is None:
+            return past
+        fetched = self._journal.whole(self._session.task_id, past.resolved)
+        return replace(past, resolved=await self._readable(fetched))
+
+    async def _readable(self, asked: Awaitable[Answer]) -> Answer:
+        try:
+            return await asked
+        except BrokenEntryError as problem:
+            self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=str(problem)))
+            return await never()
+
     # How they come to their results
 
     async def _new(self, wanted: Wanted, past: PastCall | None) -> Done:
@@ -171,7 +197,7 @@ class Engine:
         effect = Effect.UNSAFE if was_unsafe else wanted.effect
         asked = call_of(wanted, self._session.task_id, effect)
         if past is not None and past.done is None and effect is Effect.UNSAFE:
-            known = await self._effects.settled(asked, past)
+            known = await self._effects.settled(asked, await self._told(past))
             if known is not None:
                 return known
         try:
@@ -261,7 +287,7 @@ class Engine:
             await self._submit(wanted, child, child_input)
         started = self.now_ms()
         with self.pace.waiting(Parked(kind=WaitKind.CHILDREN, call=wanted.id, child=child)):
-            end = await self._children.end_of(child)
+            end = await self._readable(self._children.end_of(child))
         done = done_of(wanted.id, self.now_ms(), reply_of(end), self.now_ms() - started)
         await self._write(done)
         return done
@@ -271,6 +297,8 @@ class Engine:
         pause = FIRST_PAUSE_SECONDS
         intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted), child=child)
         while (refused := await self._writer.spawn(intent, child_input)) is not None:
+            if not refused.may_change and refused.limit is LimitName.SHARE:
+                await self._end_for_want_of_room(refused)
             if not refused.may_change:
                 await self._reserving.refuse(wanted, intent.step, refused)
             is_full = refused.limit is LimitName.FAN_OUT
@@ -282,10 +310,30 @@ class Engine:
 
     # Entries
 
-    async def _write(self, *entries: Intended | Done | Resolved) -> Any:
-        refused = await self._writer.write(*entries)
-        self._bar_if_cancelled()
-        return refused
+    async def _write(self, *entries: Intended | Done | Resolved) -> Refusal | None:
+        """Write entries; the refusal of an intent by a limit of the tree.
+
+        Where the caller's share of the store has no room, this waits while other calls of the caller keep
+        room that they may give back, and then ends the task.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            refused = await self._writer.write(*entries)
+            self._bar_if_cancelled()
+            if refused is None or refused.limit is not LimitName.SHARE:
+                return refused
+            if not refused.may_change:
+                await self._end_for_want_of_room(refused)
+            pause = await self._reserving.others_settle(pause)
+
+    async def _end_for_want_of_room(self, refused: Refusal) -> Never:
+        message = (
+            f"there is no room for the call {refused.call}: the tasks of this caller hold "
+            f"{refused.committed:.0f} bytes of the {refused.most:.0f} that are their share of the store "
+            f"(gateway.callerLimits.queuePercent), and the call may take {refused.wanted:.0f}"
+        )
+        self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
+        await never()
 
     def _bar_if_cancelled(self) -> None:
         if self._writer.cancel_requested.is_set():

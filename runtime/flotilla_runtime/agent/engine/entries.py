@@ -17,7 +17,10 @@ HASH_LETTERS: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A call as the agent asks for it. `arguments` go into the journal; `hashed` must stay the same."""
+    """A call as the agent asks for it. `arguments` go into the journal; `hashed` must stay the same.
+
+    `most_bytes` is what its result may take there, about.
+    """
 
     id: str
     kind: CallKind
@@ -27,6 +30,7 @@ class Wanted:
     arguments: Any = None
     effect: Effect = Effect.PURE
     steps: int = 0
+    most_bytes: int = 0
 
 
 def hash_of(value: Any) -> str:
@@ -44,6 +48,7 @@ def call_of(wanted: Wanted, task_id: str, effect: Effect) -> Call:
         request=wanted.request,
         key=hash_of([task_id, wanted.id]),
         effect=effect,
+        most_bytes=wanted.most_bytes,
     )
 
 
@@ -54,6 +59,7 @@ def intent_of(
     amount: Amount = NOTHING,
     *,
     effect: Effect | None = None,
+    most_bytes: int = 0,
     until: int | None = None,
     child: str | None = None,
     spent: Spent | None = None,
@@ -68,6 +74,7 @@ def intent_of(
         reserved_steps=wanted.steps,
         reserved_tokens=amount.tokens,
         reserved_nano_usd=amount.nano_usd,
+        reserved_bytes=most_bytes,
         effect=effect,
         arguments_hash=hash_of(wanted.hashed),
         arguments=wanted.arguments,

@@ -60,7 +60,9 @@ class Reserving:
         step = self.step(wanted) if past is None else past.intent.step
 
         async def written(cut: Call, amount: Amount) -> Refusal | None:
-            intent = intent_of(wanted, self._now_ms(), step, amount, effect=call.effect)
+            intent = intent_of(
+                wanted, self._now_ms(), step, amount, effect=call.effect, most_bytes=cut.most_bytes
+            )
             self._begun[wanted.id] = intent
             refused: Refusal | None = await self._write(intent)
             if refused is not None:
@@ -140,7 +142,15 @@ class Reserving:
         used = spent_of(intent, replace(intent, spent_tokens=spent.tokens, spent_nano_usd=spent.nano_usd))
 
         async def written(cut: Call, amount: Amount) -> Refusal | None:
-            anew = intent_of(wanted, self._now_ms(), intent.step, amount, effect=call.effect, spent=spent)
+            anew = intent_of(
+                wanted,
+                self._now_ms(),
+                intent.step,
+                amount,
+                effect=call.effect,
+                most_bytes=cut.most_bytes,
+                spent=spent,
+            )
             renewal = self._renewals[wanted.id] = asyncio.create_task(self._renewed(anew))
             return await asyncio.shield(renewal)
 

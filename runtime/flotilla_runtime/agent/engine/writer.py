@@ -160,7 +160,11 @@ class Writer:
                     self.budget = self.budget.settled(reserve_of(earlier), spent_of(earlier, entry))
                 reserved = self.budget.reserved + reserve_of(entry)
                 self.budget = replace(self.budget, reserved=reserved)
-            elif isinstance(entry, Done) and (intent := self._open.pop(entry.call, None)) is not None:
+            elif (
+                isinstance(entry, Done)
+                and entry.call not in refused
+                and (intent := self._open.pop(entry.call, None)) is not None
+            ):
                 self.budget = self.budget.settled(reserve_of(intent), use_of(intent, entry))
                 self._settled.set()
         if written.budget is not None:
@@ -193,5 +197,5 @@ class Writer:
 
 
 def _refusal_of(piece: _Piece, refused: dict[str, Refusal]) -> Refusal | None:
-    calls = (entry.call for entry in piece.entries if isinstance(entry, Intended))
+    calls = (entry.call for entry in piece.entries if isinstance(entry, Intended | Done))
     return next((refused[call] for call in calls if call in refused), None)

@@ -1,7 +1,8 @@
 """How much of the queue and of Redis may be taken: by all submissions together, and by one caller.
 
 Submissions stop at `max_stored_mib`, by the bytes that the fleet's tasks hold. Without it they stop when
-three quarters of Redis' maxmemory are used, by whoever uses it. What is left is the workers'.
+three quarters of Redis' maxmemory are used, by whoever uses it. What is left is the workers', but what they
+write counts towards the share of the task's caller, which they do not exceed.
 """
 
 import time
@@ -38,6 +39,11 @@ class Quotas:
         if memory is not None and memory.limit_mib is not None and memory.used_mib is not None:
             quota["memory_full"] = memory.used_mib >= memory.limit_mib
         return quota
+
+    async def share(self) -> int | None:
+        """The bytes that one caller's tasks may hold; None if there is no limit."""
+        each = (await self.now()).get("bytes_each")
+        return None if each is None else int(each)
 
     async def _look(self) -> RedisFacts | None:
         if self._clock() >= self._look_at:

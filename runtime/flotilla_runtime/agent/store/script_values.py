@@ -14,7 +14,20 @@ from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdic
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "conversations", "budgets", "states", "outside", "losses")
+PARTS: Final = (
+    *(
+        "prelude",
+        "figures",
+        "payloads",
+        "room",
+        "queue",
+        "conversations",
+        "budgets",
+        "states",
+        "outside",
+        "losses",
+    ),
+)
 PARTS_OF: Final = {  # besides those that all share
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
@@ -36,6 +49,7 @@ SCRIPTS: Final = (
     "state",
     "cancel",
     "forget",
+    "dropped",
     "forget_conversations",
     "status",
 )
@@ -69,6 +83,7 @@ def about(entry: Entry) -> dict[str, Any]:
                 "steps": entry.reserved_steps,
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,
+                "room": entry.reserved_bytes,
             }
             if entry.kind in WAIT_OUTSIDE:
                 told["waits"] = {"kind": entry.kind, "until": entry.until, "name": entry.target}

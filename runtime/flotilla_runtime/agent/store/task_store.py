@@ -18,8 +18,35 @@ from redis.asyncio import Redis
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.conversations import Message, messages_text, said_in
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
-from flotilla_runtime.agent.journal import CallOutcome, Done, Entry, Intended, Other, Resolved, TaskStatus
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
+from flotilla_runtime.agent.journal import (
+    CallOutcome,
+    Done,
+    EndReason,
+    Entry,
+    Intended,
+    Other,
+    Resolved,
+    TaskStatus,
+)
+from flotilla_runtime.agent.protocols import (
+    Came,
+    ChildEnd,
+    Finish,
+    OneEntry,
+    StateRequest,
+    Waits,
+    Written,
+)
+from flotilla_runtime.agent.store.payloads import (
+    LARGE_BYTES,
+    ObjectStore,
+    Payloads,
+    apart,
+    is_large,
+    json_text,
+    payload_field,
+    payload_text,
+)
 from flotilla_runtime.agent.store.quotas import Quotas
 from flotilla_runtime.agent.store.redis_errors import as_unavailable
 from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
@@ -83,15 +110,16 @@ def new_request() -> str:
 
 
 class TaskStore:
-    """A fleet's tasks."""
+    """A fleet's tasks. With `objects`, large texts are kept there."""
 
-    def __init__(self, client: Redis, config: QueueConfig) -> None:
+    def __init__(self, client: Redis, config: QueueConfig, objects: ObjectStore | None = None) -> None:
         self.keys: Final = TaskKeys(config.fleet)
         self.tool_reports: Final = ToolReports(client, self.keys)
         self._client = client
         self._config = config
         self._replicas = Replicas(client, self.keys.confirmations)
         self._quotas = Quotas(client, config)
+        self._payloads = Payloads(client, self.keys, objects, self._asked)
         self._scripts = {name: client.register_script(script_source(name)) for name in SCRIPTS}
 
     @property
@@ -112,7 +140,7 @@ class TaskStore:
             caller_key(task.caller),
             idempotency_hash(task.idempotency_key),
             json.dumps(await self._asked(self._quotas.now())),
-            json.dumps(task.fields()),
+            json.dumps(await self._fields(task)),
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
@@ -126,10 +154,17 @@ class TaskStore:
             source.caller,
             idempotency_hash(None),
             json.dumps(await self._asked(self._quotas.now())),
-            json.dumps({**task.fields(), "replayOf": source.id}),
+            json.dumps({**await self._fields(task), "replayOf": source.id}),
             *map(journal.encode, begun),
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
+
+    async def _fields(self, task: NewTask) -> dict[str, str]:
+        fields = task.fields()
+        if self._payloads.are_elsewhere and is_large(task.input):
+            payload, fields["input"] = await self._payloads.kept(task.id, task.input)
+            fields[payload_field("input")] = payload_text(payload)
+        return fields
 
     async def claim(
         self,
@@ -170,7 +205,7 @@ class TaskStore:
         await self._asked(self._client.blpop(calls, timeout=seconds))
 
     async def load(self, task_id: str) -> LoadedTask | None:
-        """A task and its journal as they are now."""
+        """A task and its journal as they are now, with its input but no other value that is kept apart."""
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(self.keys.task(task_id))
             pipeline.lrange(self.keys.journal(task_id), 0, -1)
@@ -178,7 +213,7 @@ class TaskStore:
             fields, entries, (seconds, microseconds) = await self._asked(pipeline.execute())
         if not fields:
             return None
-        record = TaskRecord.of(fields)
+        record = await self._payloads.whole_record(TaskRecord.of(fields))
         shown = [fields.get(name) for name in BUDGET_FIELDS]
         if record.root is not None:
             shown = await self._asked(self._client.hmget(self.keys.task(record.root), list(BUDGET_FIELDS)))
@@ -203,7 +238,7 @@ class TaskStore:
             for task_id in task_ids:
                 pipeline.hgetall(self.keys.task(task_id))
             found = await self._asked(pipeline.execute())
-        return [TaskRecord.of(fields) for fields in found if fields]
+        return [await self._payloads.whole_record(TaskRecord.of(fields)) for fields in found if fields]
 
     async def summaries(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         """The same records without input, metadata, limits and results, which may be long."""
@@ -220,6 +255,10 @@ class TaskStore:
             pipeline.lrange(self.keys.journal(task_id), place, place + count - 1)
             status, texts = await self._asked(pipeline.execute())
         return TaskStatus(status) if status else None, [_shown(text) for text in texts]
+
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        """An entry of this task with its value, also if that is kept apart. Raises BrokenEntryError."""
+        return await self._payloads.whole(task_id, entry)
 
     async def ids(
         self, caller: str | None, before: str | None, count: int, *, approvals: bool = False
@@ -244,12 +283,12 @@ class TaskStore:
         `write` names this write. When its answer was lost, the same name gets the same answer. The intent of
         an Unsafe call is on a replica before this returns, where there is one.
         """
-        parts = [part for entry in entries for part in (journal.encode(entry), json.dumps(about(entry)))]
+        parts = [part for entry in entries for part in await self._parts(claim.id, entry)]
         is_unsafe = any(isinstance(entry, Intended) and entry.effect is Effect.UNSAFE for entry in entries)
         run = self._run_confirmed if is_unsafe else self._run
-        named = write or new_request()
+        named, share = write or new_request(), await self._share()
         return read_written(
-            claim, await run("append", claim.id, claim.token, self.lease_ms, named, expected, *parts)
+            claim, await run("append", claim.id, claim.token, self.lease_ms, named, expected, share, *parts)
         )
 
     async def spawn(
@@ -257,6 +296,10 @@ class TaskStore:
     ) -> Written:
         """Write the intent of a spawned task and submit that task, both or neither."""
         child = intent.child or child_id(claim.id, intent.call)
+        payload = ""
+        if self._payloads.are_elsewhere and is_large(child_input):
+            kept, child_input = await self._payloads.kept(child, child_input)
+            payload = payload_text(kept)
         answer = await self._run(
             "spawn",
             claim.id,
@@ -269,6 +312,8 @@ class TaskStore:
             journal.encode(replace(intent, child=child)),
             json.dumps(about(intent)),
             child_input,
+            payload,
+            await self._share(),
         )
         return read_written(claim, answer)
 
@@ -341,11 +386,35 @@ class TaskStore:
         return Renewal(lost=frozenset(lost), cancelled=frozenset(cancelled))
 
     async def finish(self, claim: Claim, finish: Finish) -> None:
-        """End the task. Reservations of calls without a result count as used."""
-        shown = {"result": finish.result, "partial": finish.partial}
-        kept = {
-            name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value is not None
-        }
+        """End the task. Reservations of calls without a result count as used.
+
+        It ends as Infrastructure if its caller's share of the bytes has no room for what it has found.
+        """
+        outcome = await self._finished(claim, finish)
+        if outcome == "NoRoom":
+            message = (
+                "there is no room for the result: the tasks of this caller hold their share of the store "
+                "(gateway.callerLimits.queuePercent of queue.maxStoredMiB)"
+            )
+            failed = replace(
+                finish, status=TaskStatus.FAILED, reason=EndReason.INFRASTRUCTURE, message=message
+            )
+            outcome = await self._finished(claim, replace(failed, result=None, partial=None, said=()))
+        if outcome != "Written":
+            raise LeaseLostError(claim.id)
+
+    async def _finished(self, claim: Claim, finish: Finish) -> str:
+        found = {"result": finish.result, "partial": finish.partial}
+        shown: dict[str, str] = {}
+        payloads: dict[str, str] = {}
+        for name, text in {
+            name: json_text(value) for name, value in found.items() if value is not None
+        }.items():
+            if is_large(text):
+                payload, payloads[payload.hash] = await self._payloads.kept(claim.id, text)
+                shown[payload_field(name)] = payload_text(payload)
+            else:
+                shown[name] = text
         figures: dict[str, Any] = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
         if finish.said:
             figures["said"] = messages_text(finish.said)
@@ -356,11 +425,12 @@ class TaskStore:
             finish.status,
             finish.reason,
             finish.message,
-            json.dumps(kept),
+            json.dumps(shown),
             json.dumps(figures),
+            json.dumps(payloads),
+            await self._share(),
         )
-        if outcome != "Written":
-            raise LeaseLostError(claim.id)
+        return str(outcome)
 
     async def release(self, claim: Claim, worker: str, *, is_newer: bool = False) -> None:
         """Hand the task over to the next worker that claims.
@@ -381,7 +451,8 @@ class TaskStore:
     ) -> ResolveOutcome:
         """Say whether an Unsafe call happened, for which the task waits; the task then goes on."""
         entry = Resolved(at=0, call=call, happened=happened, by=by, result=result)
-        outcome = await self._run("resolve", task_id, call, happened, journal.encode(entry))
+        parts = await self._parts(task_id, entry)
+        outcome = await self._run("resolve", task_id, call, happened, *parts, await self._share())
         return ResolveOutcome(outcome)
 
     async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
@@ -418,6 +489,10 @@ class TaskStore:
             config.dead_letter_ttl_seconds * 1000,
         )
         return int(forgotten)
+
+    async def drop_payloads(self) -> int:
+        """Delete what some forgotten tasks have in the object store; returns how many tasks."""
+        return await self._payloads.drop(lambda task_id, was_there: self._run("dropped", task_id, was_there))
 
     async def forget_conversations(self) -> int:
         """Remove some of the conversations whose last task ended long ago; returns how many."""
@@ -479,6 +554,23 @@ class TaskStore:
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
+
+    async def _parts(self, task_id: str, entry: Entry) -> tuple[str, str, str]:
+        """An entry, what the script must know of it, and the text that Redis keeps apart from it."""
+        split, said, text = apart(entry), about(entry), ""
+        if split.text is not None:
+            payload, text = await self._payloads.kept(task_id, split.text)
+            reference: dict[str, Any] = {"payload": payload}
+            split = replace(split, entry=replace(split.entry, **reference))
+            said |= {"payload": payload.hash, "elsewhere": payload.is_elsewhere}
+        if self._payloads.are_elsewhere and "room" in said:
+            said["room"] = min(said["room"], LARGE_BYTES)
+        return journal.encode(split.entry), json.dumps(said), text
+
+    async def _share(self) -> int | str:
+        """The bytes that each caller's tasks may hold, for a script."""
+        share = await self._asked(self._quotas.share())
+        return "" if share is None else share
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         keys = [self.keys.leases]

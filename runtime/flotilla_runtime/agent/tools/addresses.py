@@ -33,6 +33,7 @@ class ForbiddenAddressError(OSError):
 
     def __init__(self, address: str) -> None:
         super().__init__(errno.EACCES, f"tools may not connect to the address {address}")
+        self.address = address
 
 
 class AddressCheck:

@@ -65,6 +65,7 @@ OUTCOMES: Final[Mapping[ModelOutcome, CallOutcome]] = {
     ModelOutcome.TIMED_OUT: CallOutcome.TIMED_OUT,
     ModelOutcome.PROMPT_TOO_LONG: CallOutcome.PROMPT_TOO_LONG,
 }
+BYTES_PER_TOKEN: Final = 4  # of an answer, about
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -119,7 +120,7 @@ class Caller:
             pricing=model.pricing,
             budget=budget,
         )
-        return replace(call, request=request), amount
+        return replace(call, request=request, most_bytes=BYTES_PER_TOKEN * request.max_tokens), amount
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call."""

@@ -11,7 +11,15 @@ import structlog
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
+from flotilla_runtime.agent.protocols import (
+    Came,
+    ChildEnd,
+    Finish,
+    OneEntry,
+    StateRequest,
+    Waits,
+    Written,
+)
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.task_store import TaskStore, new_request
 from flotilla_runtime.agent.tasks import Claim
@@ -75,6 +83,10 @@ class PersistentJournal:
         return await self._patience.answered(
             lambda: self._store.state(claim, expected, intent, request, write)
         )
+
+    async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
+        """An entry with its value."""
+        return await self._patience.answered(lambda: self._store.whole(task_id, entry))
 
     async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
         """Those of these tasks that have ended."""

@@ -39,6 +39,8 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 PEOPLE = [("red", "ann"), ("red", "bob"), ("blue", "cleo"), ("green", "dan")]
 WORKERS = ["w1", "w2", "w3"]
 CALLS = ["a", "b"]
+LARGE_VALUES = ["x" * 70_000, "y" * 80_000]
+VALUES = ["so", *LARGE_VALUES]
 LIMITS = TaskLimits(
     max_steps=model.MOST_STEPS,
     max_tokens=model.MOST_TOKENS,
@@ -152,9 +154,10 @@ class Scripts(RuleBasedStateMachine):
     @rule(data=st.data(), call=st.sampled_from(CALLS), tokens=st.integers(1, 60), heard=st.booleans())
     def call_begins(self, data: st.DataObject, call: str, tokens: int, heard: bool) -> None:
         claim = self.running(data)
-        length, asked = self.length(claim.id), intent(call, reserved_tokens=tokens, reserved_steps=1)
+        length, room = self.length(claim.id), 1000 * tokens
+        asked = intent(call, reserved_tokens=tokens, reserved_steps=1, reserved_bytes=room)
         written = self.asked(heard, lambda write: self.store.append(claim, length, [asked], write))
-        refused = self.model.begin(claim.id, call, tokens)
+        refused = self.model.begin(claim.id, call, tokens, room)
         assert [str(refusal.limit) for refusal in written.refused] == ([refused] if refused else [])
         assert written.length == length + (refused is None)
         assert written.cancel_requested == self.model.tasks[claim.id].cancel_requested
@@ -172,21 +175,30 @@ class Scripts(RuleBasedStateMachine):
         claim = self.running(data)
         spent = int(share * self.model.tasks[claim.id].open.get(call, 0))
         length = self.length(claim.id)
-        anew = intent(call, reserved_tokens=tokens, reserved_steps=1, spent_tokens=spent)
+        room = 1000 * tokens
+        anew = intent(call, reserved_tokens=tokens, reserved_steps=1, spent_tokens=spent, reserved_bytes=room)
         written = self.asked(heard, lambda write: self.store.append(claim, length, [anew], write))
-        refused = self.model.go_on(claim.id, call, spent, tokens)
+        refused = self.model.go_on(claim.id, call, spent, tokens, room)
         assert [str(refusal.limit) for refusal in written.refused] == ([refused] if refused else [])
         assert written.length == length + (refused is None)
 
     @precondition(lambda self: self.free_names())
-    @rule(data=st.data(), call=st.sampled_from(CALLS), share=st.floats(0, 1), heard=st.booleans())
-    def call_ends(self, data: st.DataObject, call: str, share: float, heard: bool) -> None:
+    @rule(
+        data=st.data(),
+        call=st.sampled_from(CALLS),
+        share=st.floats(0, 1),
+        value=st.sampled_from(VALUES),
+        heard=st.booleans(),
+    )
+    def call_ends(self, data: st.DataObject, call: str, share: float, value: str, heard: bool) -> None:
         claim = self.running(data)
         used = int(share * self.model.tasks[claim.id].open.get(call, 0))
         length = self.length(claim.id)
-        result = done(call, input_tokens=used)
+        result = done(call, input_tokens=used, value=value)
         self.asked(heard, lambda write: self.store.append(claim, length, [result], write))
         self.model.done(claim.id, call, used)
+        if value in LARGE_VALUES:
+            self.model.tasks[claim.id].texts.add(value)
 
     @precondition(lambda self: self.free_names())
     @rule(data=st.data(), call=st.sampled_from([*CALLS, "c"]), heard=st.booleans())
@@ -335,12 +347,15 @@ class Scripts(RuleBasedStateMachine):
         stored = 0
         for task in self.model.tasks.values():
             held: Any = self.plain.hgetall(self.store.keys.task(task.id))
-            stored += int(held["bytes"]) + int(held["journalBytes"])
+            stored += int(held["bytes"]) + int(held["journalBytes"]) + int(held.get("payloadBytes", 0))
+            assert self.plain.hlen(self.store.keys.payloads(task.id)) == len(task.texts)
             if task.state is not State.ENDED:
                 assert int(held["attempts"]) == task.attempts, task
                 assert held.get("company") == (None if task.company is None else str(task.company)), task
             calls: Any = self.plain.hkeys(f"{self.store.keys.prefix}open:{task.id}")
             assert {call for call in calls if call[:2] not in ("s/", "o/")} == set(task.open)
+        promised = {caller_key(name): str(room) for name in callers if (room := self.model.room_of(name))}
+        assert self.plain.hgetall(f"{self.store.keys.prefix}promised") == promised
         total = self.plain.hget(f"{self.store.keys.prefix}stored", "*")
         assert int(total or 0) == stored
 

@@ -210,7 +210,7 @@ async def test_signals_are_bounded_by_count_and_bytes_and_go_with_their_task(sto
 async def test_signals_stop_where_submissions_stop(
     redis_server: Any, percent: float, size: int, outcome: SignalOutcome
 ) -> None:
-    limits = {"max_stored_mib": 0.1, "queue_percent": percent}
+    limits: dict[str, Any] = {"max_stored_mib": 0.1, "queue_percent": percent}
     narrow = await with_lines(open_store(redis_server, **limits))
     await running(narrow, task("t1"))
     assert await sent(narrow, "x" * size, request="big") is outcome

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agent_support.stores import END, done, intent, loaded, open_store, running, task, with_lines
-from flotilla_runtime.agent.journal import CallKind, EndReason, TaskStatus
-from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.budgets import LimitName
+from flotilla_runtime.agent.journal import CallKind, EndReason, Entry, TaskStatus, WaitKind
+from flotilla_runtime.agent.protocols import Finish, Waits
 from flotilla_runtime.agent.store.quotas import quota_of
 from flotilla_runtime.agent.store.redis_facts import MIB
 from flotilla_runtime.agent.store.task_store import TaskStore
-from flotilla_runtime.agent.tasks import NewTask, SubmitOutcome
-from flotilla_runtime.contract import QueueConfig, TaskLimits
+from flotilla_runtime.agent.tasks import NewTask, ResolveOutcome, SubmitOutcome
+from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 
 pytestmark = pytest.mark.services
 
@@ -63,12 +65,89 @@ async def test_no_caller_holds_more_than_its_share_of_the_bytes(store: TaskStore
 
 
 async def test_workers_write_beyond_the_bytes_where_submissions_stop(store: TaskStore) -> None:
+    claims = [await running(store, large(caller, 250, caller)) for caller in ("ann", "bob", "cleo")]
+    for claim in claims:
+        await store.append(claim, 2, [intent(), done(value="y" * 200 * 1024)])
+    assert (await store.submit(task("d1", caller="dan"))).outcome is SubmitOutcome.STORE_FULL
+    await store.spawn(claims[0], 4, intent("r", kind=CallKind.SPAWN), "look")
+    await store.finish(claims[0], END)
+    assert (await loaded(store, "ann")).record.status is TaskStatus.SUCCEEDED
+
+
+@pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
+async def test_a_call_is_not_begun_if_its_callers_share_has_no_room_for_its_result(store: TaskStore) -> None:
     claim = await running(store, large("a1", 400))
-    await store.append(claim, 2, [intent(), done(value="y" * 900 * 1024)])
-    assert (await store.submit(task("b1", caller="bob"))).outcome is SubmitOutcome.STORE_FULL
-    await store.spawn(claim, 4, intent("r", kind=CallKind.SPAWN), "look")
+    (refused,) = (await store.append(claim, 2, [intent(reserved_bytes=200 * 1024)])).refused
+    assert (refused.limit, refused.call, refused.may_change) == (LimitName.SHARE, "answer/1", False)
+    written = await store.append(claim, 2, [intent(reserved_bytes=80 * 1024)])
+    assert (written.refused, written.length) == ((), 3)
+    (refused,) = (await store.append(claim, 3, [intent("b", reserved_bytes=80 * 1024)])).refused
+    assert refused.may_change, "the other call may give back what it keeps"
+    assert (await store.submit(large("a2", 60))).outcome is SubmitOutcome.CALLER_STORE_FULL
+    bob = await running(store, large("b1", 300, "bob"))
+    assert not (await store.append(bob, 2, [intent(reserved_bytes=100 * 1024)])).refused, "others go on"
+    assert (await store.append(claim, 3, [done(value="y" * 80 * 1024)])).length == 4
+    assert not (await store.append(claim, 4, [intent("b", reserved_bytes=20 * 1024)])).refused
     await store.finish(claim, END)
-    assert (await loaded(store, "a1")).record.status is TaskStatus.SUCCEEDED
+    assert (await loaded(store, "a1")).record.result == END.result
+
+
+async def test_a_note_whose_intent_is_refused_is_not_written(store: TaskStore) -> None:
+    claim = await running(store, large("a1", 508))
+    note: list[Entry] = [intent("now", kind=CallKind.NOW, arguments="x" * 512), done("now", value=1)]
+    written = await store.append(claim, 2, note)
+    assert ([refused.call for refused in written.refused], written.length) == (["now"], 2)
+    assert (await store.append(claim, 2, [intent("b", arguments="x" * 512)])).length == 2
+    (refused,) = (await store.spawn(claim, 2, intent("c", kind=CallKind.SPAWN), "x" * 2048)).refused
+    assert (refused.call, refused.limit) == ("c", LimitName.SHARE)
+
+
+async def test_the_result_of_a_call_that_was_made_is_written_even_beyond_the_share(store: TaskStore) -> None:
+    claim = await running(store, large("a1", 400))
+    await store.append(claim, 2, [intent(reserved_bytes=1024)])
+    written = await store.append(claim, 3, [done(value="y" * 300 * 1024)])
+    assert (written.refused, written.length) == ((), 4)
+
+
+async def test_what_a_spawned_task_found_is_not_copied_beyond_the_share(store: TaskStore) -> None:
+    claim = await running(store, large("a1", 200))
+    await store.spawn(claim, 2, intent("r", kind=CallKind.SPAWN), "look")
+    (child,) = await store.claim("w2", 1)
+    await store.finish(child, replace(END, result="y" * 200 * 1024))
+    (refused,) = (await store.append(claim, 3, [done("r", value="y" * 200 * 1024)])).refused
+    assert (refused.call, refused.limit) == ("r", LimitName.SHARE)
+    assert (await store.append(claim, 3, [done("r", value="short")])).length == 4
+
+
+@pytest.mark.parametrize("kib", [pytest.param(60, id="in the task"), pytest.param(200, id="apart")])
+async def test_a_result_beyond_the_share_ends_its_task_without_it(store: TaskStore, kib: int) -> None:
+    claim = await running(store, large("a1", 480))
+    finish = replace(END, result="y" * 1024 * kib)
+    await store.finish(claim, finish)
+    await store.finish(claim, finish)
+    ended = (await loaded(store, "a1")).record
+    assert (ended.status, ended.reason, ended.result) == (TaskStatus.FAILED, EndReason.INFRASTRUCTURE, None)
+    assert "queuePercent" in str(ended.message)
+
+
+async def test_no_room_is_kept_for_a_task_that_ended_or_was_suspended(store: TaskStore) -> None:
+    first, second = [await running(store, task(name)) for name in ("a1", "a2")]
+    for claim in (first, second):
+        assert not (await store.append(claim, 2, [intent(reserved_bytes=200 * 1024)])).refused
+    await store.suspend(first, 3, Waits(kind=WaitKind.EFFECT, call="answer/1"))
+    assert not (await store.append(second, 3, [intent("b", reserved_bytes=200 * 1024)])).refused
+    await store.finish(second, END)
+    assert (await store.submit(large("a3", 450))).outcome is SubmitOutcome.CREATED
+
+
+async def test_a_word_on_an_effect_needs_room_too(store: TaskStore) -> None:
+    claim = await running(store, large("a1", 400))
+    await store.append(claim, 2, [intent(effect=Effect.UNSAFE)])
+    await store.suspend(claim, 3, Waits(kind=WaitKind.EFFECT, call="answer/1"))
+    told = await store.resolve("a1", "answer/1", happened=True, by="ann", result="y" * 200 * 1024)
+    assert told is ResolveOutcome.NO_ROOM
+    told = await store.resolve("a1", "answer/1", happened=True, by="ann", result="y" * 80 * 1024)
+    assert told is ResolveOutcome.RESOLVED
 
 
 async def test_submissions_stop_at_three_quarters_of_what_redis_may_use(redis_server: Any) -> None:

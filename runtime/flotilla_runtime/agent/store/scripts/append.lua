@@ -1,7 +1,8 @@
 -- Appends entries to the journal at the position that the writer expects. Intents reserve, results settle, on the
--- budget of the tree's root; an intent that a limit refuses is left out. A write that is sent again, because its answer
--- was lost, is known by its name and answered as before.
+-- budget of the tree's root, and of the caller's share of the bytes; an intent that a limit refuses is left out. A write
+-- that is sent again, because its answer was lost, is known by its name and answered as before.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local share = ARGV[7]
 local held = owned(id, token)
 if not held then return {'Stale'} end
 
@@ -15,20 +16,56 @@ end
 if held.write == write then return answer(held.refused or '') end
 if length ~= expected then return {'Conflict'} end
 
-local entries, refusals = {}, {}
-for place = 7, #ARGV, 2 do
-  local entry, about = ARGV[place], cjson.decode(ARGV[place + 1])
-  local refused = nil
-  if about.intends then
-    refused = reserve(budget, about.intends, {Steps = about.steps, Tokens = about.tokens, Nano = about.nano,
-      kind = about.kind, target = about.target}, about.spent)
-    if about.waits and not refused then wait_outside(id, about.intends, about.waits) end
-  elseif about.does then
-    local hold = settle_result(budget, about.does, about.tokens, about.nano)
-    if hold and PROVES[hold.kind] then clear_of_suspicion(id) end
-    if hold and WAITS_OUTSIDE[hold.kind] then end_wait_outside(id, about.does, about.signal) end
+-- The result of a call is written in any case, because the call has happened. What a spawned task has found is with that
+-- task, so its copy may be refused.
+local function what_is_refused(about, bytes)
+  if about.intends or not about.does or bytes <= LARGE then return about.intends end
+  local hold = redis.call('HGET', open_key(id), about.does)
+  return hold and read_hold(hold).kind == 'Spawn' and about.does or nil
+end
+
+local entries, refusals, left_out, more = {}, {}, {}, 0
+local function beyond_share(about, bytes)
+  local call = what_is_refused(about, bytes)
+  if not call then return nil end
+  local wanted = bytes + (about.room or 0) - room_of(id, call)
+  if not is_beyond_share(held.caller, more + wanted, share) then return nil end
+  left_out[call] = true
+  return no_room(call, held.caller, wanted, share)
+end
+
+local function reserved(about)
+  local before = room_of(id, about.intends)
+  give_room(id, about.intends, held.caller)
+  local refused = reserve(budget, about.intends, {Steps = about.steps, Tokens = about.tokens, Nano = about.nano,
+    kind = about.kind, target = about.target}, about.spent)
+  if about.waits and not refused then wait_outside(id, about.intends, about.waits) end
+  if not refused then before = about.room elseif not about.spent then before = 0 end
+  keep_room(id, about.intends, before, held.caller)
+  return refused
+end
+
+local function settled(about)
+  give_room(id, about.does, held.caller)
+  local hold = settle_result(budget, about.does, about.tokens, about.nano)
+  if hold and PROVES[hold.kind] then clear_of_suspicion(id) end
+  if hold and WAITS_OUTSIDE[hold.kind] then end_wait_outside(id, about.does, about.signal) end
+end
+
+for place = 8, #ARGV, 3 do
+  local entry, about, payload = ARGV[place], cjson.decode(ARGV[place + 1]), ARGV[place + 2]
+  local bytes = #entry + ENTRY_BYTES + payload_bytes(id, about.payload, payload)
+  local refused = beyond_share(about, bytes)
+  if not refused and about.intends then refused = reserved(about) end
+  if refused then
+    refusals[#refusals + 1] = refused
+  elseif not left_out[about.does] then
+    if about.does then settled(about) end
+    more = more + #entry + ENTRY_BYTES
+    entries[#entries + 1] = entry
+    keep_payload(id, about.payload, payload, held.caller)
+    note_elsewhere(id, about.elsewhere)
   end
-  if refused then refusals[#refusals + 1] = refused else entries[#entries + 1] = entry end
 end
 length = push(id, entries, held.caller) or length
 save_budget(budget)

@@ -24,13 +24,15 @@ local function is_needed(id)
 end
 
 local function forget(id)
-  local held = redis.call('HMGET', task_key(id), 'caller', 'idempotencyEntry')
+  local held = redis.call('HMGET', task_key(id), 'caller', 'idempotencyEntry', 'elsewhere')
   if held[2] then redis.call('DEL', held[2]) end
   if held[1] then redis.call('ZREM', prefix .. 'tasks-of:' .. held[1], id) end
   give_back(id, 'bytes')
   give_back(id, 'journalBytes')
+  give_back(id, 'payloadBytes')
+  if held[3] then redis.call('SADD', drops_key, id) end
   redis.call('DEL', task_key(id), journal_key(id), open_key(id), children_key(id), asked_key(id),
-    decided_key(id), signals_key(id))
+    decided_key(id), signals_key(id), payloads_key(id))
   for _, key in ipairs({prefix .. 'tasks', ended, dead_letters_key, journals}) do redis.call('ZREM', key, id) end
 end
 
@@ -49,6 +51,7 @@ forget_all(ended, result_ttl_ms)
 forget_all(dead_letters_key, dead_letter_ttl_ms)
 for _, id in ipairs(expired(journals, journal_ttl_ms)) do
   redis.call('DEL', journal_key(id))
+  drop_journal_payloads(id)
   give_back(id, 'journalBytes')
   redis.call('ZREM', journals, id)
 end

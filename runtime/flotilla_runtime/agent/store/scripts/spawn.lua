@@ -2,6 +2,7 @@
 -- call's, so a write that is sent again makes no second one.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local child, call, entry, about, input = ARGV[7], ARGV[8], ARGV[9], cjson.decode(ARGV[10]), ARGV[11]
+local input_payload, share = ARGV[12], ARGV[13]
 -- The limits of a task of version 0.1.0.
 local DEFAULT_DEPTH, DEFAULT_FAN_OUT = 2, 5
 local held = owned(id, token)
@@ -29,6 +30,10 @@ local function refuse(limit, most, committed, may_change)
     wanted = '1', may_change = may_change}}))
 end
 
+local more = TASK_BYTES + #input + #entry
+if is_beyond_share(held.caller, more, share) then
+  return remember(cjson.encode({no_room(call, held.caller, more, share)}))
+end
 local is_known = redis.call('EXISTS', task_key(child)) == 1
 local under_way = redis.call('SCARD', children_key(id))
 local max_depth, max_fan_out = limits.max_depth or DEFAULT_DEPTH, limits.max_fan_out or DEFAULT_FAN_OUT
@@ -50,6 +55,10 @@ redis.call('HSET', task_key(child), 'id', child, 'input', input, 'limits', cjson
   'priority', parent[3], 'tenant', parent[1] or parent[2], 'caller', parent[2], 'revision', parent[4],
   'submittedAt', text(now), 'token', '0', 'attempts', '0', 'root', budget.root, 'parent', id, 'depth', text(depth),
   'tenantName', parent[7] or '')
+if input_payload ~= '' then
+  redis.call('HSET', task_key(child), 'inputPayload', input_payload)
+  note_elsewhere(child, true)
+end
 store(child, 'bytes', TASK_BYTES + #input)
 redis.call('SADD', children_key(id), child)
 append(child, {type = 'Submitted'})

@@ -130,8 +130,9 @@ end
 
 function end_task(id, how)
   local task = task_key(id)
-  local held = redis.call('HMGET', task, 'status', 'parent')
+  local held = redis.call('HMGET', task, 'status', 'parent', 'caller')
   local ran_ms = elapsed_ms(id)
+  give_all_room(id, held[3])
   if held[1] == 'Waiting' then leave_queue(id) end
   leave_conversation(id, how.said)
   leave_worker(id)

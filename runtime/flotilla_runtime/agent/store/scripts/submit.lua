@@ -2,26 +2,34 @@
 local id, priority, tenant, caller, idempotency = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local quota, fields = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 
+-- The input of a task that is not stored may be in the object store already.
+local function not_stored(outcome, known)
+  if fields.inputPayload and known ~= id then redis.call('SADD', drops_key, id) end
+  return {outcome, known}
+end
+
 local key = prefix .. 'idempotency:' .. caller .. ':' .. idempotency
 if idempotency ~= '' then
   local known = redis.call('GET', key)
-  if known then return {'Exists', known} end
+  if known then return not_stored('Exists', known) end
 end
 if redis.call('EXISTS', task_key(id)) == 1 then return {'Exists', id} end
 
 local bytes = TASK_BYTES
 for _, value in pairs(fields) do bytes = bytes + #value end
-local function stored_by(whom) return tonumber(redis.call('HGET', stored_key, whom) or '0') + bytes end
 local places = tonumber(redis.call('HGET', places_key, caller) or '0')
-if waiting() + redis.call('ZCARD', held_back_key) >= quota.places then return {'Full', ''} end
-if places >= quota.places_each then return {'CallerFull', ''} end
-if quota.memory_full or (quota.bytes and stored_by(EVERYBODY) > quota.bytes) then return {'StoreFull', ''} end
-if quota.bytes and stored_by(caller) > quota.bytes_each then return {'CallerStoreFull', ''} end
+if waiting() + redis.call('ZCARD', held_back_key) >= quota.places then return not_stored('Full', '') end
+if places >= quota.places_each then return not_stored('CallerFull', '') end
+if quota.memory_full or (quota.bytes and amount_of(stored_key, EVERYBODY) + bytes > quota.bytes) then
+  return not_stored('StoreFull', '')
+end
+if is_beyond_share(caller, bytes, quota.bytes_each or '') then return not_stored('CallerStoreFull', '') end
 
 local task = task_key(id)
 redis.call('HSET', task, 'id', id, 'priority', priority, 'tenant', tenant, 'caller', caller, 'submittedAt', text(now),
   'token', '0', 'attempts', '0')
 for field, value in pairs(fields) do redis.call('HSET', task, field, value) end
+note_elsewhere(id, fields.inputPayload)
 store(id, 'bytes', bytes)
 move(id, 'Waiting')
 if fields.conversation and not join_conversation(id, fields.conversation) then

@@ -17,6 +17,7 @@ end
 if has_come(id) then return 'Come' end
 
 leave_worker(id)
+give_all_room(id, held.caller) -- it may wait for long, and others of its caller would wait for the room
 local entry = {type = 'Suspended', waits_for = kind, call = call}
 redis.call('HSET', task, 'waitsFor', kind, 'waitsCall', call, 'suspendedAt', text(now), 'write', write)
 if until_ms ~= '' then
