@@ -360,7 +360,10 @@ FAULTS: Final = (
         path=f"{RUNTIME}/agent/store/scripts/budgets.lua",
         sound="  settle(budget, hold, {Steps = 0, Tokens = hold.Tokens, Nano = hold.Nano})",
         broken="  settle(budget, hold, {Steps = 0, Tokens = 0, Nano = 0})",
-        tests=(f"{RUNTIME_TESTS}/agent/store/test_store_budgets.py", f"{RUNTIME_TESTS}/agent/store/test_store_model.py"),
+        tests=(
+            f"{RUNTIME_TESTS}/agent/store/test_store_budgets.py",
+            f"{RUNTIME_TESTS}/agent/store/test_store_model.py",
+        ),
     ),
     Fault(
         name="leases that end one after another make each task look alone",

@@ -1,12 +1,15 @@
 """What the code of an agent imports. docs/agents.md explains it."""
 
-from flotilla_runtime.agent.engine.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.answers import Answer, Found
+from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import (
     AgentError,
     CallFailedError,
     ChildFailedError,
+    IncompleteError,
     LimitReachedError,
     ModelFailedError,
+    NoWinnerError,
     PromptTooLongError,
     SearchFailedError,
     TaskFailedError,
@@ -14,6 +17,8 @@ from flotilla_runtime.agent.failures import (
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.patterns.race import Raced
+from flotilla_runtime.agent.patterns.values import Gathered, Missing, MissingReason
 
 __all__ = [
     "AgentError",
@@ -23,10 +28,16 @@ __all__ = [
     "Context",
     "EndReason",
     "Found",
+    "Gathered",
+    "IncompleteError",
     "LimitReachedError",
+    "Missing",
+    "MissingReason",
     "ModelFailedError",
     "NamedTool",
+    "NoWinnerError",
     "PromptTooLongError",
+    "Raced",
     "SearchFailedError",
     "Task",
     "TaskFailedError",

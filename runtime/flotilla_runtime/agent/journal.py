@@ -18,7 +18,7 @@ from flotilla_runtime.contract import Effect
 
 # Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
 # of a newer format.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 class CallKind(StrEnum):
@@ -31,6 +31,7 @@ class CallKind(StrEnum):
     SLEEP = "Sleep"
     NOW = "Now"
     RANDOM = "Random"
+    CHOICE = "Choice"  # which branches of a pattern counted: what depends on time must not change in a replay
 
 
 class CallOutcome(StrEnum):

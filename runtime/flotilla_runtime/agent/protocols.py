@@ -18,6 +18,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
+from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.contract import Effect, Priority
 
@@ -107,7 +108,8 @@ class Call:
     """A call to be made.
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
-    is the idempotency key: the same for every try of this call, and of no other.
+    is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
+    model writes meanwhile.
     """
 
     id: str
@@ -116,6 +118,7 @@ class Call:
     request: Any
     key: str
     effect: Effect = Effect.PURE
+    on_event: OnEvent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping
 from itertools import count
 from typing import Any, Final
 
+from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.builtin import prompts
 from flotilla_runtime.agent.builtin.citations import cite
 from flotilla_runtime.agent.builtin.conversation import (
@@ -25,7 +26,7 @@ from flotilla_runtime.agent.builtin.conversation import (
 from flotilla_runtime.agent.builtin.passages import MOST_SHRINKS, search_all, sources_of
 from flotilla_runtime.agent.builtin.searches import Searches, result_of
 from flotilla_runtime.agent.builtin.whole_answers import continued
-from flotilla_runtime.agent.engine.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import (
     CallFailedError,
     ModelFailedError,

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flotilla_runtime.agent.answers import Answer, Found
+from flotilla_runtime.agent.engine.branches import Branches
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
@@ -23,8 +25,11 @@ from flotilla_runtime.agent.failures import (
     ToolFailedError,
 )
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
-from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
+from flotilla_runtime.agent.models.values import OnEvent
+from flotilla_runtime.agent.patterns.calls import Patterns
+from flotilla_runtime.agent.patterns.runtime import Branching
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
 from flotilla_runtime.agent.tools.results import document_of
@@ -47,35 +52,16 @@ class Task:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a model answered. `is_cut`: it stopped for want of tokens. `value`: that of a schema."""
-
-    text: str
-    tool_calls: tuple[ToolCall, ...] = ()
-    is_cut: bool = False
-    value: Any = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The passages that an index found, best first, and the generation of the index."""
-
-    passages: tuple[Passage, ...]
-    generation: str
-
-
-class Context:
+class Context(Patterns):
     """The runtime, as an agent sees it."""
 
     def __init__(self, engine: Engine, program: Program, session: Session, scopes: Scopes) -> None:
         self.partial: Any = None
         self._engine: Final = engine
-        self.program: Final = program
+        self.program: Program = program
         self._session: Final = session
         self._scopes: Final = scopes
+        self.branches: Branching = Branches(engine, scopes)
 
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""
@@ -94,6 +80,7 @@ class Context:
         name: str | None = None,
         continues: bool = False,
         hashed: Any = None,
+        on_event: OnEvent | None = None,
     ) -> Awaitable[Answer]:
         """Ask the model with this role; one that the fleet lacks stands for Default.
 
@@ -101,6 +88,7 @@ class Context:
         `max_tokens` an answer may take what the context and the task's budget leave.
 
         Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
+        `on_event` is told what the model writes, as long as it writes: no answer from the journal has events.
         """
         said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         model = self.program.model(role)
@@ -123,6 +111,7 @@ class Context:
             hashed=asked if hashed is None else hashed,
             request=request,
             steps=1,
+            on_event=on_event,
         )
         return self._answered(wanted)
 

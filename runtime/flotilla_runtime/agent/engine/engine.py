@@ -7,7 +7,7 @@ When they begin, and when the run stops, is in pace.py.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import Any, Final, Never
 
@@ -64,6 +64,7 @@ class Engine:
         self._children = ChildWatch(journal)
         self._steps = history.steps
         self._begun: dict[str, Intended] = {}
+        self._closed: set[str] = set()
 
     def now_ms(self) -> int:
         """The time, in milliseconds since the epoch."""
@@ -129,6 +130,59 @@ class Engine:
         self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INVALID, message=message))
         raise asyncio.CancelledError
 
+    # What a pattern decides
+
+    def chosen(self, wanted: Wanted) -> Done | None:
+        """What was chosen under this id, if it stands in the journal."""
+        past = self._known(wanted)
+        return None if past is None else past.result
+
+    def choose(
+        self, wanted: Wanted, value: Any, losers: Collection[str], *, is_given_up: bool = False
+    ) -> "asyncio.Future[Refusal | None]":
+        """Write a choice, and in the same write that the calls in the losers' scopes are given up.
+
+        The write is on its way when this returns, so the losers may be cancelled at once.
+        """
+        outcome = CallOutcome.CANCELLED if is_given_up else CallOutcome.SUCCEEDED
+        done = done_of(wanted.id, self.now_ms(), Reply(outcome=outcome, value=value))
+        intent = intent_of(wanted, self.now_ms(), self._step(wanted))
+        written = self._writer.hand_in(intent, done, *self._losses(losers))
+        written.add_done_callback(_heard)
+        return written
+
+    async def confirmed(self, written: "asyncio.Future[Refusal | None]") -> None:
+        """Return when a choice stands in the journal."""
+        await self.pace.guarded(asyncio.shield(written))
+        await self.pace.not_barred()
+
+    def give_up_within(self, scopes: Collection[str]) -> None:
+        """Note that the calls in these scopes are given up, also those that are open since another run."""
+        if losses := self._losses(scopes):
+            self._writer.hand_in(*losses).add_done_callback(_heard)
+
+    def began_at(self) -> dict[str, int]:
+        """When the first call within each scope was made by an earlier run."""
+        began: dict[str, int] = {}
+        for name, call in self._history.calls.items():
+            for place, letter in enumerate(name):
+                if letter == "/":
+                    path = name[: place + 1]
+                    began[path] = min(call.began_at, began.get(path, call.began_at))
+        return began
+
+    def _losses(self, scopes: Collection[str]) -> list[Done]:
+        if not scopes:
+            return []
+        within = tuple(scopes)
+        losses = []
+        for call, intent in {**self._writer.open, **self._begun}.items():
+            if intent.kind in PARTS and call.startswith(within) and call not in self._closed:
+                self._begun.pop(call, None)
+                self._closed.add(call)
+                losses.append(given_up(intent, self.now_ms()))
+        return losses
+
     # How they come to their results
 
     async def _new(self, wanted: Wanted, past: PastCall | None) -> Done:
@@ -148,7 +202,9 @@ class Engine:
             self._give_up(wanted.id)
             raise
         done = done_of(wanted.id, self.now_ms(), reply, self.now_ms() - started)
-        del self._begun[wanted.id]
+        if self._begun.pop(wanted.id, None) is None:
+            return await never()  # a pattern has given the call up
+        self._closed.add(wanted.id)
         await self._write(done)
         self._count(intent, done)
         return done
@@ -178,7 +234,7 @@ class Engine:
             if refused is None:
                 await self.pace.not_barred()
                 return cut, intent
-            del self._begun[wanted.id]
+            self._begun.pop(wanted.id, None)
 
     async def _refused(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
         """Write that the call is refused for good, so that an agent which handles that is replayed alike."""
@@ -258,6 +314,7 @@ class Engine:
         intent = self._begun.pop(call, None)
         if intent is None or self.pace.stopped.done():
             return
+        self._closed.add(call)
         self._writer.hand_in(given_up(intent, self.now_ms())).add_done_callback(_heard)
 
     def _count(self, intent: Intended, done: Done) -> None:

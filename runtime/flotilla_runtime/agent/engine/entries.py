@@ -8,6 +8,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
+from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply
 from flotilla_runtime.contract import Effect
 
@@ -26,6 +27,7 @@ class Wanted:
     arguments: Any = None
     effect: Effect = Effect.PURE
     steps: int = 0
+    on_event: OnEvent | None = None
 
 
 def hash_of(value: Any) -> str:
@@ -43,6 +45,7 @@ def call_of(wanted: Wanted, task_id: str, effect: Effect) -> Call:
         request=wanted.request,
         key=hash_of([task_id, wanted.id]),
         effect=effect,
+        on_event=wanted.on_event,
     )
 
 

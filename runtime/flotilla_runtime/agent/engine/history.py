@@ -5,7 +5,7 @@ side may have used it; the newest intent is the one that may still be open.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount
 from flotilla_runtime.agent.journal import (
@@ -27,9 +27,13 @@ PARTS: Mapping[CallKind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastCall:
-    """A call that the journal knows. `resolved` is what was said of its newest intent."""
+    """A call that the journal knows. `resolved` is what was said of its newest intent.
+
+    `began_at` is when the call was made for the first time.
+    """
 
     intent: Intended
+    began_at: int = 0
     done: Done | None = None
     resolved: Resolved | None = None
 
@@ -112,16 +116,17 @@ def read(entries: Iterable[Entry]) -> History:
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
                     used += reserve_of(past.intent)
-                calls[entry.call] = PastCall(intent=entry)
+                began_at = entry.at if past is None else past.began_at
+                calls[entry.call] = PastCall(intent=entry, began_at=began_at)
             case Done():
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
                     used += use_of(past.intent, entry)
-                    calls[entry.call] = PastCall(intent=past.intent, done=entry, resolved=past.resolved)
+                    calls[entry.call] = replace(past, done=entry)
             case Resolved():
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
-                    calls[entry.call] = PastCall(intent=past.intent, resolved=entry)
+                    calls[entry.call] = replace(past, resolved=entry)
     return History(
         length=length,
         attempts=attempts,

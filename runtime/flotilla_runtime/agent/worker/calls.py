@@ -28,7 +28,9 @@ from flotilla_runtime.agent.models import (
     ModelRequest,
     Timeouts,
 )
+from flotilla_runtime.agent.models.client import ignored
 from flotilla_runtime.agent.models.journal_form import value_of
+from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.programs import ContextOf, stated_context
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
@@ -123,14 +125,14 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                return await self._asked(self._models[call.target], request)
+                return await self._asked(self._models[call.target], request, call.on_event or ignored)
             case SearchRequest() as request:
                 return await self._retrieve(call.target, request, session.tenant)
             case _:
                 return await self._tools.make(call)
 
-    async def _asked(self, model: ModelConnection, request: ModelRequest) -> Reply:
-        reply = await self._models_client.complete(_endpoint(model), request)
+    async def _asked(self, model: ModelConnection, request: ModelRequest, on_event: OnEvent) -> Reply:
+        reply = await self._models_client.complete(_endpoint(model), request, on_event)
         return _told(reply, model)
 
     async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:
