@@ -17,7 +17,14 @@ from flotilla_runtime.agent.failures import (
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.patterns.documents import DocumentChunk, Documented
+from flotilla_runtime.agent.patterns.ensemble import ChosenBy, Ensemble
+from flotilla_runtime.agent.patterns.fusion import Hit
+from flotilla_runtime.agent.patterns.map_reduce import Reduced
+from flotilla_runtime.agent.patterns.pipeline import Piped, Used
+from flotilla_runtime.agent.patterns.plans import Rate
 from flotilla_runtime.agent.patterns.race import Raced
+from flotilla_runtime.agent.patterns.search import Searched, Source
 from flotilla_runtime.agent.patterns.values import Gathered, Missing, MissingReason
 
 __all__ = [
@@ -25,10 +32,15 @@ __all__ = [
     "Answer",
     "CallFailedError",
     "ChildFailedError",
+    "ChosenBy",
     "Context",
+    "DocumentChunk",
+    "Documented",
     "EndReason",
+    "Ensemble",
     "Found",
     "Gathered",
+    "Hit",
     "IncompleteError",
     "LimitReachedError",
     "Missing",
@@ -36,13 +48,19 @@ __all__ = [
     "ModelFailedError",
     "NamedTool",
     "NoWinnerError",
+    "Piped",
     "PromptTooLongError",
     "Raced",
+    "Rate",
+    "Reduced",
     "SearchFailedError",
+    "Searched",
+    "Source",
     "Task",
     "TaskFailedError",
     "ToolCall",
     "ToolChoice",
     "ToolDeclaration",
     "ToolFailedError",
+    "Used",
 ]

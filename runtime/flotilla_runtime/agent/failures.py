@@ -4,7 +4,7 @@ AgentError
 ├── LimitReachedError       a limit of the task leaves no room for the call
 ├── TaskFailedError         raised by the agent: the task ends with this reason
 ├── IncompleteError         a pattern gave fewer results than the agent needs
-├── NoWinnerError           no branch of a race gave a valid result
+├── NoWinnerError           no branch of a pattern gave a valid result
 └── CallFailedError         a call came to nothing; `outcome` and `problem` say how
     ├── ModelFailedError
     │   └── PromptTooLongError
@@ -79,13 +79,13 @@ class IncompleteError(AgentError):
 
 
 class NoWinnerError(AgentError):
-    """No branch of a race gave a valid result; `missing` has the problem of each."""
+    """No branch of a pattern gave a valid result; `missing` has the problem of each."""
 
     reason = EndReason.TOOL_FAILED
 
     def __init__(self, missing: Mapping[str, str]) -> None:
         problems = "; ".join(f"{key}: {problem}" for key, problem in missing.items())
-        super().__init__(f"no branch of the race gave a valid result: {problems}")
+        super().__init__(f"no branch gave a valid result: {problems}")
         self.missing = missing
 
 

@@ -40,10 +40,15 @@ Make = Callable[[], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One of the things that are done at the same time; `cost` counts against the plan's rate."""
+    """One of the things that are done at the same time.
+
+    It begins when those `after` which it comes have ended, and `make` is given what they came to, in that
+    order. `cost` counts against the plan's rate.
+    """
 
     key: str
-    make: Make
+    make: Callable[..., Awaitable[Any]]
+    after: tuple[str, ...] = ()
     timeout_seconds: float | None = None
     cost: float = 1
 
@@ -57,15 +62,15 @@ class _Running:
 
 
 class Group:
-    """The branches of one pattern. Make it where the agent calls the pattern, then await `ended` once."""
+    """The branches of one pattern, in the scope of the pattern. Await `ended` once."""
 
-    def __init__(self, branching: Branching, name: str, branches: Sequence[Branch], plan: Plan) -> None:
-        self.place: Final = branching.allotted(name)
+    def __init__(self, branching: Branching, place: Place, branches: Sequence[Branch], plan: Plan) -> None:
+        self.place: Final = place
         self._branching = branching
         self._plan = plan
         self._places = {branch.key: branching.allotted(branch.key, self.place) for branch in branches}
         if len(self._places) < len(branches):
-            raise ValueError(f"two branches of {name} have the same key")
+            raise ValueError(f"two branches of {place.path} have the same key")
         self._all = {branch.key: branch for branch in branches}
         self._keys = tuple(self._all)
         self._is_decided = plan.is_decided or any(branch.timeout_seconds is not None for branch in branches)
@@ -104,8 +109,9 @@ class Group:
         self._waiting = [replace(branch, timeout_seconds=None) for branch in counted]
         self._plan = Plan(enough=never_enough)
         self._is_decided = False
+        self._ended = dict(told)
         ran = await self.ended()
-        return {key: told[key] if key in told else ran[key] for key in chosen[ENDED]}
+        return {key: ran[key] for key in chosen[ENDED]}
 
     async def _until_enough(self) -> None:
         while True:
@@ -127,8 +133,7 @@ class Group:
 
     def _begin(self) -> int | None:
         """Begin what may begin now; the moment of the next one, if it only waits for the time."""
-        while self._waiting:
-            branch = self._waiting[0]
+        while (branch := self._next()) is not None:
             began = self._branching.began_at(self._places[branch.key])
             if began is None:
                 moment = begins_at(self._plan, self._standing(), branch.cost)
@@ -139,8 +144,14 @@ class Group:
             elif self._plan.at_once is not None and len(self._running) >= self._plan.at_once:
                 return None
             self._last_began = self._now if began is None else began
-            self._start(self._waiting.pop(0), began)
+            self._waiting.remove(branch)
+            self._start(branch, began)
         return None
+
+    def _next(self) -> Branch | None:
+        """The first branch that comes after none that has not ended."""
+        ready = (one for one in self._waiting if all(key in self._ended for key in one.after))
+        return next(ready, None)
 
     def _standing(self) -> Standing:
         rate = self._plan.rate
@@ -164,7 +175,7 @@ class Group:
 
     async def _run(self, branch: Branch, place: Place) -> Any:
         with self._branching.entered(place):
-            return await branch.make()
+            return await branch.make(*(self._ended[key] for key in branch.after))
 
     # Ends
 

@@ -39,7 +39,7 @@ def fan_out_group(
         Branch(key=key, make=make, timeout_seconds=timeout_of(timeout_seconds, key))
         for key, make in branches.items()
     ]
-    return Group(branching, name, all_branches, plan)
+    return Group(branching, branching.allotted(name), all_branches, plan)
 
 
 def has_quorum(quorum: int, ended: Mapping[str, Any]) -> bool:

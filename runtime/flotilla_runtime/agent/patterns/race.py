@@ -40,7 +40,7 @@ def race_group(
         Branch(key=key, make=_checked(make, is_valid), timeout_seconds=timeout_seconds)
         for key, make in branches.items()
     ]
-    return Group(branching, name, all_branches, plan)
+    return Group(branching, branching.allotted(name), all_branches, plan)
 
 
 async def raced(group: Group, branches: Mapping[str, Make]) -> Raced:

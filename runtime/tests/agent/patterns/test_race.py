@@ -176,7 +176,7 @@ async def test_a_race_without_a_winner_says_what_became_of_each() -> None:
             "first": "Failed: first: broken",
             "third": "TimedOut: no result within 0.02 s",
         }
-        assert message.startswith("no branch of the race gave a valid result: first: Failed")
+        assert message.startswith("no branch gave a valid result: first: Failed")
 
 
 async def test_a_race_needs_a_branch() -> None:
