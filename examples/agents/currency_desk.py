@@ -1,4 +1,4 @@
-"""A pipeline: each rate is looked up as soon as the model has written its arguments, while it writes the next."""
+"""A pipeline: each rate is looked up when the model has written its arguments, while it writes the next."""
 
 from typing import Any
 

@@ -39,7 +39,7 @@ async def five_sources(call: Call) -> Reply:
 
 
 async def searcher(ctx: Context, task: Task) -> dict[str, Any]:
-    sources = [
+    sources: list[str | Source] = [
         Source(index="docs", depth=20),
         Source(index="notes", timeout_seconds=0.02),
         "web",
