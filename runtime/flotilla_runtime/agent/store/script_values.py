@@ -34,7 +34,7 @@ SCRIPTS: Final = (
 
 def script_source(name: str) -> str:
     """A script, with the parts in front that all share."""
-    folder = files("flotilla_runtime.agent") / "scripts"
+    folder = files("flotilla_runtime.agent.store") / "scripts"
     return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS, name))
 
 
