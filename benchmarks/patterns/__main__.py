@@ -7,7 +7,7 @@ branch that fails and one that hangs, while workers and engine doubles are kille
   another. Those of map_reduce are measured on 100 items and multiplied, since 1,111 calls would take minutes;
   those of race are the usual way alone.
 - `calls`: calls of the task, each counted once.
-- `seconds`: from the first word of the agent to its last, by the pattern; `sequential_seconds`: one call after
+- `completed`: the share of tasks that ended with all that could be there, also of those under kills.
 
 Beside them:
 
