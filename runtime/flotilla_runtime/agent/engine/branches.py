@@ -15,6 +15,7 @@ from flotilla_runtime.agent.engine.pace import never
 from flotilla_runtime.agent.engine.scopes import Scope, Scopes
 from flotilla_runtime.agent.engine.stops import Parked
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, WaitKind
+from flotilla_runtime.agent.patterns.values import PatternEnd
 
 CHOSEN: Final = "chosen"
 MILLISECONDS: Final = 1000
@@ -70,6 +71,10 @@ class Branches:
         if not self._engine.pace.stopped.done():
             losers = [branch.path for branch in branches]
             self._engine.choose(_wanted(scope, keys), None, losers, is_given_up=True)
+
+    def count(self, end: PatternEnd) -> None:
+        """Note how a pattern ended, for metrics."""
+        self._engine.on_pattern(end)
 
     def give_up(self, branches: Collection[Scope]) -> None:
         """Note that the calls of these branches are given up."""

@@ -55,6 +55,7 @@ class Engine:
         self.pace: Final = Pace(settings.now_ms)
         self.busy_ms: Final = history.busy_ms()
         self.counts: Final = history.counts()
+        self.on_pattern: Final = settings.on_pattern
         self._history = history
         self._writer = writer
         self._calls = calls

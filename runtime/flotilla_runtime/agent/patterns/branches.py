@@ -23,10 +23,9 @@ from flotilla_runtime.agent.patterns.plans import (
     Standing,
     begins_at,
     missing_of,
-    never_enough,
 )
 from flotilla_runtime.agent.patterns.runtime import Branching, Place
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternEnd
 
 REPLAY_MS: Final = 250  # in which a branch whose time was up before a crash may still end from the journal
 CLOSING_SECONDS: Final = 1.0  # in which branches that were cancelled must end
@@ -77,6 +76,7 @@ class Group:
         self._waiting = list(branches)
         self._running: dict[str, _Running] = {}
         self._ended: dict[str, Any] = {}
+        self._is_replayed = False
         self._fatal: BaseException | None = None
         self._wake = asyncio.Event()
         self._last_began: int | None = None
@@ -107,8 +107,9 @@ class Group:
         }
         counted = [self._all[key] for key in chosen[ENDED] if key not in told]
         self._waiting = [replace(branch, timeout_seconds=None) for branch in counted]
-        self._plan = Plan(enough=never_enough)
+        self._plan = Plan(kind=self._plan.kind)
         self._is_decided = False
+        self._is_replayed = True
         self._ended = dict(told)
         ran = await self.ended()
         return {key: ran[key] for key in chosen[ENDED]}
@@ -220,6 +221,8 @@ class Group:
                 reason=MissingReason.NOT_NEEDED, problem="enough others had ended before it"
             )
         self._waiting.clear()
+        if not self._is_replayed:
+            self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended))
         if not self._is_decided:
             return
         written = self._branching.choose(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.patterns.branches import Branch, Group
 from flotilla_runtime.agent.patterns.plans import Plan, Rate
 from flotilla_runtime.agent.patterns.runtime import Branching, Place
-from flotilla_runtime.agent.patterns.values import Gathered, gathered
+from flotilla_runtime.agent.patterns.values import Gathered, PatternKind, gathered
 from flotilla_runtime.indexing.chunking import Cutter
 from flotilla_runtime.indexing.pieces import PlainTokenizer
 
@@ -134,4 +134,4 @@ async def documented(
 
 def pool(workers: int, rate: Rate | None) -> Plan:
     """So many chunks at the same time, and within the rate."""
-    return Plan(at_once=workers, rate=rate)
+    return Plan(kind=PatternKind.DOCUMENTS, at_once=workers, rate=rate)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.patterns.branches import Branch, Group, Make
 from flotilla_runtime.agent.patterns.plans import Plan, never_enough, values_in
 from flotilla_runtime.agent.patterns.runtime import Branching
-from flotilla_runtime.agent.patterns.values import Gathered, gathered
+from flotilla_runtime.agent.patterns.values import Gathered, PatternKind, gathered
 
 MOST_BRANCHES: Final = 10_000
 
@@ -31,6 +31,7 @@ def fan_out_group(
     if isinstance(timeout_seconds, Mapping) and (unknown := timeout_seconds.keys() - branches.keys()):
         raise ValueError(f"timeout_seconds names branches that there are not: {', '.join(sorted(unknown))}")
     plan = Plan(
+        kind=PatternKind.FAN_OUT,
         enough=never_enough if quorum is None else partial(has_quorum, quorum),
         at_once=at_once,
         is_decided=quorum is not None and quorum < len(branches),

@@ -12,7 +12,7 @@ from flotilla_runtime.agent.answers import Answer
 from flotilla_runtime.agent.patterns.branches import Branch, Group
 from flotilla_runtime.agent.patterns.plans import Plan
 from flotilla_runtime.agent.patterns.runtime import Branching
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternKind
 
 GROUP_SIZE: Final = 10
 AT_ONCE: Final = 16
@@ -103,7 +103,8 @@ def map_reduce_group(
         else:
             make = partial(_reduced, reducing, role)
         branches.append(Branch(key=node.key, make=make, after=node.parts, timeout_seconds=timeout_seconds))
-    return Group(branching, branching.allotted(name), branches, Plan(at_once=at_once))
+    plan = Plan(kind=PatternKind.MAP_REDUCE, at_once=at_once)
+    return Group(branching, branching.allotted(name), branches, plan)
 
 
 async def reduced(group: Group, nodes: Sequence[Node]) -> Reduced:

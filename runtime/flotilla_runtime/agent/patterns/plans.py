@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.failures import AgentError, CallFailedError, LimitReachedError, TaskFailedError
 from flotilla_runtime.agent.journal import CallOutcome
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternKind
 
 MILLISECONDS: Final = 1000
 LONGEST_PROBLEM: Final = 500  # characters of a branch's problem that are kept
@@ -68,6 +68,7 @@ class Plan:
     to the journal.
     """
 
+    kind: PatternKind
     enough: Enough = never_enough
     at_once: int | None = None
     stagger_seconds: float = 0

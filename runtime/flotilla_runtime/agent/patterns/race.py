@@ -8,7 +8,7 @@ from flotilla_runtime.agent.failures import NoWinnerError
 from flotilla_runtime.agent.patterns.branches import Branch, Group, Make
 from flotilla_runtime.agent.patterns.plans import Plan, values_in
 from flotilla_runtime.agent.patterns.runtime import Branching
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason, problems_of
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternKind, problems_of
 
 NOT_VALID = "is_valid did not take its value"
 
@@ -35,7 +35,12 @@ def race_group(
     """The branches of a race."""
     if not branches:
         raise ValueError("a race needs at least one branch")
-    plan = Plan(enough=has_a_winner, stagger_seconds=stagger_seconds, is_decided=len(branches) > 1)
+    plan = Plan(
+        kind=PatternKind.RACE,
+        enough=has_a_winner,
+        stagger_seconds=stagger_seconds,
+        is_decided=len(branches) > 1,
+    )
     all_branches = [
         Branch(key=key, make=_checked(make, is_valid), timeout_seconds=timeout_seconds)
         for key, make in branches.items()

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.models import NamedTool, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.values import OnEvent
+from flotilla_runtime.agent.patterns.values import PatternEnd
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.contract import DEFAULT_ROLE
 
@@ -50,6 +51,9 @@ class Branching(Protocol):
 
     def abandon(self, scope: Any, keys: Sequence[str], branches: Collection[Any]) -> None:
         """Note that the agent no longer waits for a pattern, so that it is given up in every replay."""
+
+    def count(self, end: PatternEnd) -> None:
+        """Note how a pattern ended, for metrics."""
 
     def give_up(self, branches: Collection[Any]) -> None:
         """Note that the calls of these branches are given up."""

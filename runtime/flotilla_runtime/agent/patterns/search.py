@@ -12,7 +12,7 @@ from flotilla_runtime.agent.patterns.branches import Branch, Group
 from flotilla_runtime.agent.patterns.fusion import Hit, Items, Key, fused, items_of
 from flotilla_runtime.agent.patterns.plans import Plan
 from flotilla_runtime.agent.patterns.runtime import Calling
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason, gathered
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternKind, gathered
 
 SEARCH_SECONDS: Final = 5.0
 MOST_HITS: Final = 10
@@ -84,7 +84,7 @@ def search_group(
         )
         for source in sources
     ]
-    return Group(ctx.branches, ctx.branches.allotted(name), branches, Plan())
+    return Group(ctx.branches, ctx.branches.allotted(name), branches, Plan(kind=PatternKind.SEARCH))
 
 
 def sources_of(ctx: Calling, named: Sequence[str | Source] | None) -> list[Source]:

@@ -4,12 +4,15 @@ A branch that gives no value has a `Missing` in its place, with a reason. So wha
 of it is there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from flotilla_runtime.agent.failures import IncompleteError
+
+VALUE: Final = "Value"
 
 
 class MissingReason(StrEnum):
@@ -20,6 +23,17 @@ class MissingReason(StrEnum):
     LIMIT_REACHED = "LimitReached"  # a limit of the task leaves no room for a call of it
     REFUSED = "Refused"  # it gave a value that the agent does not take
     NOT_NEEDED = "NotNeeded"  # enough others had ended before it
+
+
+class PatternKind(StrEnum):
+    """The patterns that have branches, as metrics name them."""
+
+    FAN_OUT = "FanOut"
+    RACE = "Race"
+    SEARCH = "Search"
+    ENSEMBLE = "Ensemble"
+    DOCUMENTS = "Documents"
+    MAP_REDUCE = "MapReduce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +88,26 @@ class Gathered:
         return self
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternEnd:
+    """How a pattern ended, for metrics: how many branches ended how, and whether the first one was first.
+
+    `outcomes` has the reasons of the missing and, for those with a value, `Value`. `was_first` is None if
+    none has a value.
+    """
+
+    kind: PatternKind
+    outcomes: Mapping[str, int]
+    was_first: bool | None
+
+    @classmethod
+    def of(cls, kind: PatternKind, keys: Sequence[str], ended: Mapping[str, Any]) -> "PatternEnd":
+        """The end of a pattern with these keys; `ended` is in the order in which the branches ended."""
+        there = [key for key, one in ended.items() if not isinstance(one, Missing)]
+        outcomes = Counter(str(one.reason) if isinstance(one, Missing) else VALUE for one in ended.values())
+        return cls(kind=kind, outcomes=outcomes, was_first=there[0] == keys[0] if there else None)
+
+
 def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:
     """What the branches gave, in the order of these keys. Every key must have ended."""
     values = {key: None if isinstance(ended[key], Missing) else ended[key] for key in keys}
@@ -84,3 +118,10 @@ def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:
 def problems_of(missing: Mapping[str, Missing]) -> dict[str, str]:
     """What is missing, for a message."""
     return {key: f"{one.reason}: {one.problem}" for key, one in missing.items()}
+
+
+OnPattern = Callable[[PatternEnd], None]
+
+
+def unheard(_end: PatternEnd) -> None:
+    """For runs whose patterns nobody counts."""

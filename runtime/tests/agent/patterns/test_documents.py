@@ -21,7 +21,7 @@ async def reader(ctx: Context, _task: Task) -> dict[str, Any]:
     async def work(chunk: DocumentChunk) -> str:
         return (await ctx.llm(f"{chunk.document} {chunk.number}")).text
 
-    documented = await ctx.documents(TEXTS, work, chunk_tokens=25, workers=2, timeout_seconds=0.03)
+    documented = await ctx.documents(TEXTS, work, chunk_tokens=25, workers=2, timeout_seconds=0.1)
     return documented.document
 
 

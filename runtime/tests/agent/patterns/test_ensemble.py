@@ -60,7 +60,7 @@ def story_of(answers: Mapping[str, Reply | None], **options: Any) -> Story:
         ),
         pytest.param(
             {"default": failed("away"), "routine": said("No"), "third": None},
-            {"timeout_seconds": 0.02},
+            {"timeout_seconds": 0.1},
             ["No", "Routine", "Only", ["Default", "Third"]],
             id="one alone has answered",
         ),

@@ -37,7 +37,7 @@ async def four_cities(call: Call) -> Reply:
 
 async def guide(ctx: Context, _task: Task) -> dict[str, Any]:
     asked = {city: asking(ctx, city) for city in CITIES}
-    return (await ctx.fan_out(asked, timeout_seconds=0.03)).document
+    return (await ctx.fan_out(asked, timeout_seconds={"Faro": 0.03})).document
 
 
 async def test_a_branch_that_fails_or_hangs_is_null_with_a_reason_through_a_crash_anywhere() -> None:

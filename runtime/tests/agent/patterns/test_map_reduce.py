@@ -48,19 +48,20 @@ async def summing(call: Call) -> Reply:
     return said(str(sum(map(int, call.request.messages[0]["content"].split()))))
 
 
-async def summer(ctx: Context, _task: Task) -> Any:
+async def summer(ctx: Context, task: Task) -> Any:
+    """The input is the time of each call."""
     reduced = await ctx.map_reduce(
         list(range(7)),
         map=lambda item, role: ctx.llm(f"{item}", role=role),
         reduce=lambda parts, role: ctx.llm(" ".join(parts), role=role),
         group_size=3,
-        timeout_seconds=0.05,
+        timeout_seconds=float(task.input),
     )
     return [reduced.value, reduced.expected, reduced.received, sorted(reduced.missing)]
 
 
 async def test_all_is_reduced_to_one_by_the_capable_model_through_a_crash_anywhere() -> None:
-    for story in await crashed_everywhere(lambda: Story(program_of(summer, config=CONFIG), summing)):
+    for story in await crashed_everywhere(lambda: Story(program_of(summer, config=CONFIG), summing, "60")):
         assert story.result == ["21", 7, 7, []]
         by_model = {call.id: call.target for call in story.calls.asked}
         capable = [name for name, target in by_model.items() if target == "capable"]
@@ -76,7 +77,7 @@ async def test_what_fails_or_hangs_is_left_out_and_counted() -> None:
             return await never_answers(call)
         return await summing(call)
 
-    story = await Story(program_of(summer, config=CONFIG), script).to_the_end()
+    story = await Story(program_of(summer, config=CONFIG), script, "0.3").to_the_end()
     assert story.result == ["8", 7, 3, ["map/1", "reduce/1/1"]]
 
 
@@ -84,7 +85,7 @@ async def test_a_tree_of_which_nothing_is_left_has_no_value_and_makes_no_call_fo
     async def script(call: Call) -> Reply:
         return failed("broken")
 
-    story = await Story(program_of(summer, config=CONFIG), script).to_the_end()
+    story = await Story(program_of(summer, config=CONFIG), script, "0.3").to_the_end()
     value, expected, left, missing = story.result
     assert (value, expected, left, len(missing)) == (None, 7, 0, 10)
     assert len(story.calls.made) == 7

@@ -1,6 +1,7 @@
 """When branches begin and what stands for an error: tables, and what the bucket of a rate promises."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,8 @@ from flotilla_runtime.agent.patterns.plans import (
     begins_at,
     missing_of,
 )
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason, gathered
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternEnd, PatternKind, gathered
+from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 
 REFUSAL = Refusal(call="c", limit=LimitName.TOKENS, most=1, committed=1, wanted=1, may_change=False)
 
@@ -30,14 +32,30 @@ REFUSAL = Refusal(call="c", limit=LimitName.TOKENS, most=1, committed=1, wanted=
 @pytest.mark.parametrize(
     ("plan", "running", "last_began", "moment"),
     [
-        pytest.param(Plan(), 5, 900, 1000, id="all begin at once"),
-        pytest.param(Plan(at_once=5), 5, 900, None, id="all places are taken"),
-        pytest.param(Plan(at_once=6), 5, 900, 1000, id="a place is free"),
-        pytest.param(Plan(stagger_seconds=2), 1, 900, 2900, id="two seconds after the one before"),
-        pytest.param(Plan(stagger_seconds=2), 0, 900, 1000, id="all before it have failed"),
-        pytest.param(Plan(stagger_seconds=2), 0, None, 1000, id="the first of a race"),
-        pytest.param(Plan(stagger_seconds=0.05), 1, 900, 1000, id="its turn has passed"),
-        pytest.param(Plan(rate=Rate(per_second=2, burst=4)), 3, 900, 1500, id="the bucket has 0 of 1 tokens"),
+        pytest.param(Plan(kind=PatternKind.RACE), 5, 900, 1000, id="all begin at once"),
+        pytest.param(Plan(kind=PatternKind.RACE, at_once=5), 5, 900, None, id="all places are taken"),
+        pytest.param(Plan(kind=PatternKind.RACE, at_once=6), 5, 900, 1000, id="a place is free"),
+        pytest.param(
+            Plan(kind=PatternKind.RACE, stagger_seconds=2),
+            1,
+            900,
+            2900,
+            id="two seconds after the one before",
+        ),
+        pytest.param(
+            Plan(kind=PatternKind.RACE, stagger_seconds=2), 0, 900, 1000, id="all before it have failed"
+        ),
+        pytest.param(Plan(kind=PatternKind.RACE, stagger_seconds=2), 0, None, 1000, id="the first of a race"),
+        pytest.param(
+            Plan(kind=PatternKind.RACE, stagger_seconds=0.05), 1, 900, 1000, id="its turn has passed"
+        ),
+        pytest.param(
+            Plan(kind=PatternKind.RACE, rate=Rate(per_second=2, burst=4)),
+            3,
+            900,
+            1500,
+            id="the bucket has 0 of 1 tokens",
+        ),
     ],
 )
 def test_when_a_branch_begins(plan: Plan, running: int, last_began: int | None, moment: int | None) -> None:
@@ -109,3 +127,25 @@ def test_a_problem_is_kept_short() -> None:
 def test_a_branch_that_gives_none_is_not_missing() -> None:
     found = gathered(["b", "a"], {"a": None, "b": Missing(reason=MissingReason.FAILED, problem="x")})
     assert (found.values, found.present, found.is_complete) == ({"b": None, "a": None}, {"a": None}, False)
+
+
+LOST = Missing(reason=MissingReason.NOT_NEEDED, problem="x")
+
+
+@pytest.mark.parametrize(
+    ("ended", "was_first", "won_by"),
+    [
+        ({"b": 1, "a": LOST}, False, "Later"),
+        ({"a": 1, "b": LOST}, True, "First"),
+        ({"a": LOST, "b": LOST}, None, "Nobody"),
+    ],
+)
+def test_branches_and_races_are_counted(ended: dict[str, Any], was_first: bool | None, won_by: str) -> None:
+    end = PatternEnd.of(PatternKind.RACE, ["a", "b"], ended)
+    assert end.was_first is was_first
+    metrics = WorkerMetrics()
+    metrics.count_pattern(end)
+    assert metrics.registry.get_sample_value("flotilla_worker_races_total", {"won_by": won_by}) == 1
+    labels = {"pattern": "Race", "outcome": "NotNeeded"}
+    lost = metrics.registry.get_sample_value("flotilla_worker_branches_total", labels)
+    assert lost == sum(one is LOST for one in ended.values())

@@ -162,7 +162,7 @@ async def test_a_race_without_a_winner_says_what_became_of_each() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         ways = {name: (lambda name=name: ctx.tool(name, {})) for name in ("first", "third")}
         try:
-            return await ctx.race(ways, timeout_seconds=0.02)
+            return await ctx.race(ways, timeout_seconds=0.1)
         except NoWinnerError as nobody:
             return [nobody.missing, str(nobody), nobody.reason]
 
@@ -174,7 +174,7 @@ async def test_a_race_without_a_winner_says_what_became_of_each() -> None:
         assert reason == EndReason.TOOL_FAILED
         assert missing == {
             "first": "Failed: first: broken",
-            "third": "TimedOut: no result within 0.02 s",
+            "third": "TimedOut: no result within 0.1 s",
         }
         assert message.startswith("no branch gave a valid result: first: Failed")
 

@@ -66,7 +66,7 @@ async def test_sources_are_fused_and_a_late_one_is_marked_through_a_crash_anywhe
 
 async def test_without_sources_all_indexes_are_searched() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
-        searched = await ctx.search("why?", timeout_seconds=0.02)
+        searched = await ctx.search("why?")
         return [[hit.item.id for hit in searched.hits], list(searched.missing)]
 
     async def script(call: Call) -> Reply:
