@@ -6,17 +6,17 @@ so an answer that is written anew finds what was done for the first one; what it
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from flotilla_runtime.agent.answers import Answer
 from flotilla_runtime.agent.failures import ScopeError
 from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
-from flotilla_runtime.agent.models.values import ModelEvent, ToolCallComplete, Withdrawn
+from flotilla_runtime.agent.models.values import ModelEvent, OnEvent, ToolCallComplete, Withdrawn
 from flotilla_runtime.agent.patterns.early import is_sound, keys_of
 from flotilla_runtime.agent.patterns.plans import missing_of
-from flotilla_runtime.agent.patterns.runtime import Calling, Place
+from flotilla_runtime.agent.patterns.runtime import Branching, Calling, Place
 from flotilla_runtime.agent.patterns.values import Missing, MissingReason
 from flotilla_runtime.contract import Effect
 
@@ -46,69 +46,109 @@ class Piped:
         return all(one.missing is None for one in self.used)
 
 
+class EarlyCalls:
+    """The calls of one answer, of which some begin before it is whole. `make` makes one, in its own scope."""
+
+    def __init__(
+        self,
+        branching: Branching,
+        place: Place,
+        *,
+        may_begin: Callable[[ToolCall], bool],
+        make: Callable[[ToolCall], Awaitable[Any]],
+        most: int = MOST_CALLS,
+    ) -> None:
+        self._branching = branching
+        self._place = place
+        self._may_begin = may_begin
+        self._make = make
+        self._most = most
+        self._heard: list[ToolCall] = []
+        self._places: dict[str, Place] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+
+    def hear(self, event: ModelEvent) -> None:
+        """Begin a call that is complete. The next try may ask for the same, so a dead one's calls go on."""
+        match event:
+            case ToolCallComplete(call=call):
+                self._heard.append(call)
+                if len(self._tasks) < self._most and self._may_begin(call):
+                    self.begin(keys_of(self._heard)[-1], call)
+            case Withdrawn():
+                self._heard.clear()
+
+    def begin(self, key: str, call: ToolCall) -> None:
+        """Begin a call, unless it has begun."""
+        if key not in self._tasks:
+            task = asyncio.create_task(self._made(self._place_of(key), call))
+            task.add_done_callback(_heard)
+            self._tasks[key] = task
+
+    def begun(self, key: str, call: ToolCall) -> "asyncio.Task[Any] | None":
+        """A call that has begun early, in this run or in an earlier one."""
+        may_have = key not in self._tasks and self._may_begin(call)
+        if may_have and self._branching.began_at(self._place_of(key)) is not None:
+            self.begin(key, call)
+        return self._tasks.get(key)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Give up all calls but these."""
+        dropped = {key: self._tasks.pop(key) for key in self._tasks.keys() - set(keys)}
+        self._branching.give_up([self._places[key] for key in dropped])
+        for task in dropped.values():
+            task.cancel()
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _place_of(self, key: str) -> Place:
+        if key not in self._places:
+            self._places[key] = self._branching.allotted(key, self._place)
+        return self._places[key]
+
+    async def _made(self, place: Place, call: ToolCall) -> Any:
+        with self._branching.entered(place):
+            return await self._make(call)
+
+
 class Pipeline:
     """One answer and its calls."""
 
     def __init__(self, ctx: Calling, place: Place) -> None:
         self._ctx = ctx
         self._place = place
-        self._branching = ctx.branches
-        self._heard: list[ToolCall] = []
-        self._places: dict[str, Place] = {}
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._calls = EarlyCalls(
+            ctx.branches,
+            place,
+            may_begin=self._changes_nothing,
+            make=lambda call: ctx.tool(call.name, call.arguments, name="call"),
+        )
 
-    async def piped(self, ask: Callable[[Callable[[ModelEvent], None]], Any]) -> Piped:
+    async def piped(self, ask: Callable[[OnEvent], Awaitable[Answer]]) -> Piped:
         """Ask the model, which tells what it writes, and make its calls."""
         try:
-            with self._branching.entered(self._place):
-                answer = await ask(self._hear)
-            calls = answer.tool_calls
-            keys = keys_of(calls)
-            self._drop(self._tasks.keys() - set(keys[:MOST_CALLS]))
-            for key, call in zip(keys[:MOST_CALLS], calls, strict=False):
-                self._begin(key, call)
-            used = [await self._used(key, call) for key, call in zip(keys, calls, strict=True)]
+            with self._ctx.branches.entered(self._place):
+                answer = await ask(self._calls.hear)
+            pairs = list(zip(keys_of(answer.tool_calls), answer.tool_calls, strict=True))
+            made = [(key, call) for key, call in pairs[:MOST_CALLS] if self._can_be_made(call)]
+            self._calls.keep([key for key, _ in made])
+            for key, call in made:
+                self._calls.begin(key, call)
+            tasks = {key: self._calls.begun(key, call) for key, call in made}
+            used = [await self._used(call, tasks.get(key)) for key, call in pairs]
             return Piped(answer=answer, used=tuple(used))
         finally:
-            for task in self._tasks.values():
-                task.cancel()
+            self._calls.close()
 
-    def _hear(self, event: ModelEvent) -> None:
-        """Begin a call that is complete. The next try may ask for the same, so a dead one's calls go on."""
-        match event:
-            case ToolCallComplete(call=call):
-                self._heard.append(call)
-                if len(self._tasks) < MOST_CALLS and self._changes_nothing(call):
-                    self._begin(keys_of(self._heard)[-1], call)
-            case Withdrawn():
-                self._heard.clear()
+    def _can_be_made(self, call: ToolCall) -> bool:
+        return is_sound(call) and call.name in self._ctx.program.tools
 
     def _changes_nothing(self, call: ToolCall) -> bool:
-        tool = self._ctx.program.tools.get(call.name)
-        return is_sound(call) and tool is not None and tool.config.effect is Effect.PURE
+        return self._can_be_made(call) and self._ctx.program.tools[call.name].config.effect is Effect.PURE
 
-    def _begin(self, key: str, call: ToolCall) -> None:
-        if key in self._tasks or not is_sound(call) or call.name not in self._ctx.program.tools:
-            return
-        place = self._places.get(key) or self._branching.allotted(key, self._place)
-        self._places[key] = place
-        task = asyncio.create_task(self._made(place, call))
-        task.add_done_callback(_heard)
-        self._tasks[key] = task
-
-    async def _made(self, place: Place, call: ToolCall) -> Any:
-        with self._branching.entered(place):
-            return await self._ctx.tool(call.name, call.arguments, name="call")
-
-    def _drop(self, keys: Any) -> None:
-        """Give calls up that the answer does not have."""
-        dropped = {key: self._tasks.pop(key) for key in list(keys)}
-        self._branching.give_up([self._places[key] for key in dropped])
-        for task in dropped.values():
-            task.cancel()
-
-    async def _used(self, key: str, call: ToolCall) -> Used:
-        task = self._tasks.get(key)
+    async def _used(self, call: ToolCall, task: "asyncio.Task[Any] | None") -> Used:
         if task is None:
             return Used(call=call, missing=Missing(reason=MissingReason.REFUSED, problem=self._why_not(call)))
         try:
