@@ -167,9 +167,8 @@ def _workers(folder: Path, shape: Shape, queue: Mapping[str, Any], model_port: i
         )
         name = worker_name(number)
         path = _written(folder / f"{name}.json", config.model_dump_json())
-        daemons.append(
-            _python(folder, name, "flotilla_runtime.agent", "--config", path, **{ENV_POD_NAME: name})
-        )
+        arguments = ("--config", path, "--tools-on-loopback")
+        daemons.append(_python(folder, name, "flotilla_runtime.agent", *arguments, **{ENV_POD_NAME: name}))
     return daemons
 
 

@@ -33,7 +33,16 @@ LabelValue = Annotated[str, Field(max_length=63)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 AnnotationValue = Annotated[str, Field(max_length=8192)]
 Annotations = Annotated[dict[LabelKey, AnnotationValue], Field(max_length=64)]
-HttpUrl = Annotated[str, Field(max_length=1024, pattern=HTTP_URL)]
+HttpUrl = Annotated[
+    str,
+    Field(max_length=1024, pattern=HTTP_URL),
+    Rule(
+        rule="!self.matches('^[a-z]+://[^/?#]*@')",
+        message="a URL must not have a user or a password in it, because everybody who reads the object sees "
+        "them; put them into a Secret and name it in apiKeySecretRef, headersSecretRef or tokenSecretRef "
+        "beside the URL",
+    ),
+]
 ImageReference = Annotated[str, Field(min_length=1, max_length=512)]
 Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]

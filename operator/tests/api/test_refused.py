@@ -38,6 +38,7 @@ SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
 HTTP_TOOL = {"name": "weather", "http": {"url": "https://weather.example"}}
 REDIS_OUTSIDE = {"mode": "External", "urlSecretRef": {"name": "redis"}}
 DEFAULT = {"role": "Default", "modelRef": {"name": "m"}}
+INVALID_TEXT = 'Invalid value: "string"'
 MILVUS_OUTSIDE = {"mode": "External", "uri": "http://milvus:19530"}
 
 NAMES = [
@@ -532,6 +533,13 @@ VECTOR_INDEXES = [
     ),
     row(
         INDEX,
+        "spec__milvus",
+        {**MILVUS_OUTSIDE, "uri": "http://root:hush@milvus:19530"},
+        "a URL must not have a user or a password in it, because everybody who reads the object sees them",
+        "a password of a Milvus outside",
+    ),
+    row(
+        INDEX,
         "spec__processing",
         {"chunkTokens": 32, "overlapTokens": 32},
         "spec.processing.overlapTokens must be less than spec.processing.chunkTokens",
@@ -578,6 +586,14 @@ AGENT_FLEETS = [
         {"url": "https://api.example/v1", "model": "m"},
         "each entry of spec.models needs exactly one of modelRef and endpoint",
         "a model here and outside",
+    ),
+    row(
+        FLEET,
+        "spec__models__0",
+        {"role": "Default", "endpoint": {"url": "https://user:hush@api.example/v1", "model": "m"}},
+        "a URL must not have a user or a password in it, because everybody who reads the object sees them; "
+        "put them into a Secret and name it in apiKeySecretRef",
+        "a password of a model outside",
     ),
     row(
         FLEET,
@@ -766,6 +782,20 @@ AGENT_FLEETS = [
         [{"name": "a", "http": {"url": "file:///etc/passwd"}}],
         "spec.tools[0].http.url",
         "a tool that is a file",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "a", "http": {"url": "https://hush@tool.example/"}}],
+        f"spec.tools[0].http.url: {INVALID_TEXT}: a URL must not have a user or a password in it",
+        "a user of a tool",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "reconcile": {"http": {"url": "https://u:hush@tool.example?a"}}}],
+        f"spec.tools[0].reconcile.http.url: {INVALID_TEXT}: a URL must not have a user or a password in it",
+        "a password of who knows whether a call happened",
     ),
 ]
 
@@ -996,6 +1026,11 @@ def test_the_smallest_object_is_taken(control_plane: ControlPlane, namespace: st
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/My Folder/"}, id="documents behind a space"),
         pytest.param(INDEX, {"spec__source__path": "pvc://docs/..old/v1..2"}, id="dots within a name"),
         pytest.param(INDEX, {"spec__source__path": "configmap://house-rules"}, id="a ConfigMap"),
+        pytest.param(
+            FLEET,
+            {"spec__tools": [{"name": "a", "http": {"url": "https://tool.example?to=ann@b.example"}}]},
+            id="an address of a person in a tool's query",
+        ),
         pytest.param(INDEX, {"spec__milvus": MILVUS_OUTSIDE}, id="a Milvus outside, the rest by default"),
         pytest.param(
             INDEX,
@@ -1020,6 +1055,21 @@ def test_refused(control_plane: ControlPlane, kind: str, values: dict[str, Any],
         create(control_plane, changed(smallest(kind), **values), options="?dryRun=All")
     assert refused.value.status == INVALID
     assert message in refused.value.message
+
+
+@pytest.mark.apiserver
+@pytest.mark.attack("Who may read objects, and no Secrets, finds a password in a URL")
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [pytest.param(row.values[0], row.values[1], id=row.id) for row in ROWS if "hush" in str(row.values[1])],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(
+    control_plane: ControlPlane, kind: str, values: dict[str, Any]
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        create(control_plane, changed(smallest(kind), **values), options="?dryRun=All")
+    assert refused.value.status == INVALID
+    assert "hush" not in refused.value.message
 
 
 def create(plane: ControlPlane, manifest: dict[str, Any], *, options: str = "") -> None:

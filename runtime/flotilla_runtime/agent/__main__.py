@@ -19,6 +19,8 @@ from starlette.routing import Route
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.tools.addresses import AddressCheck
+from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
@@ -38,9 +40,11 @@ def health_application(worker: Worker) -> Starlette:
     async def healthz(_: Request) -> Response:
         if worker.is_alive:
             return PlainTextResponse("ok")
-        return PlainTextResponse("the worker has stopped looking for tasks", 503)
+        return PlainTextResponse("the worker has stopped looking for tasks, or is stuck", 503)
 
     async def readyz(_: Request) -> Response:
+        if worker.is_stuck:
+            return PlainTextResponse("stuck: every thread is held by a tool that does not end", 503)
         return PlainTextResponse("ok") if worker.is_ready else PlainTextResponse("Redis does not answer", 503)
 
     async def metrics(_: Request) -> Response:
@@ -51,7 +55,7 @@ def health_application(worker: Worker) -> Starlette:
     )
 
 
-async def work(config: WorkerConfig) -> None:
+async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,7 +69,7 @@ async def work(config: WorkerConfig) -> None:
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
         store = TaskStore(connect(config.queue), config.queue)
-        tools = ToolRunner(program.tools)
+        tools = ToolRunner(program.tools, HttpTools(addresses=addresses))
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
@@ -73,6 +77,7 @@ async def work(config: WorkerConfig) -> None:
             config=config,
             program=program,
             clock=Clock(monotonic_seconds=time.monotonic),
+            threads=tools.threads,
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
@@ -86,9 +91,13 @@ def main() -> None:
     """Read the configuration and work."""
     parser = argparse.ArgumentParser(prog="flotilla_runtime.agent", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
+    parser.add_argument(
+        "--tools-on-loopback", action="store_true", help="let tools reach this machine; for tests alone"
+    )
     options = parser.parse_args()
     configure_logs()
-    asyncio.run(work(WorkerConfig.model_validate_json(options.config.read_bytes())))
+    config = WorkerConfig.model_validate_json(options.config.read_bytes())
+    asyncio.run(work(config, AddressCheck(allow_loopback=options.tools_on_loopback)))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOver:
-    """A worker that was told to stop gave the task back between two turns of the loop."""
+    """A worker gave the task back at its next call: it was told to stop, or could not begin that call."""
 
     at: int
     worker: str

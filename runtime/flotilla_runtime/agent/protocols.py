@@ -6,6 +6,7 @@ The engine implements neither: it replays an agent, asks for calls, and writes w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
@@ -130,11 +131,20 @@ class Session:
     priority: Priority
 
 
+class Certainty(StrEnum):
+    """Whether a reply says what became of a call: it does, the call may have happened, or was not begun."""
+
+    KNOWN = "Known"
+    UNKNOWN = "Unknown"
+    NOT_BEGUN = "NotBegun"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """How a call ended, what it gave, and what it used, failed tries included.
 
-    `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
+    worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
     """
 
     outcome: CallOutcome
@@ -147,6 +157,7 @@ class Reply:
     tries: int = 1
     problem: str | None = None
     is_refused: bool = False
+    certainty: Certainty = Certainty.KNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,3 +179,13 @@ class Calls(Protocol):
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
+
+
+class Threads(Protocol):
+    """The threads in which plain functions of tools run. `left_behind` ones run what nobody waits for."""
+
+    left_behind: int
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread was left behind, so no function can be called."""

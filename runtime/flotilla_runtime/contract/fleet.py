@@ -251,6 +251,7 @@ class GatewayConfig(Section):
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
     max_body_bytes: int = 1024 * 1024
+    streams_per_caller: int = 200  # event streams of one caller at one gateway
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
     tls_directory: str | None = None
@@ -324,6 +325,7 @@ class StoreProblem(StrEnum):
     EVICTS = "Evicts"
     NO_APPEND_ONLY_FILE = "NoAppendOnlyFile"
     TOO_OLD = "TooOld"
+    NO_REPLICA_REQUIRED = "NoReplicaRequired"  # fails over without min-replicas-to-write
     NO_LIMIT = "NoLimit"  # no maxmemory and no maxStoredMiB: works, but nothing stops submissions
 
 

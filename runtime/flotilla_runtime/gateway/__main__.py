@@ -34,6 +34,7 @@ from flotilla_runtime.gateway.certificate import Certificate
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.service import Sources, TaskService
+from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
@@ -167,6 +168,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             growth=held.growth,
             authenticator=authenticator,
             max_body_bytes=config.max_body_bytes,
+            streams=Streams(config.streams_per_caller),
             stopping=stopping,
         )
         tasks = Measured(task_application(api), metrics, time.monotonic)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,6 +37,7 @@ from flotilla_runtime.gateway.requests import (
     parse_submission,
 )
 from flotilla_runtime.gateway.service import TaskService
+from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.gateway.views import TaskList, TaskReceipt, task_summary
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class TaskAPI:
         growth: Growth,
         authenticator: Authenticator,
         max_body_bytes: int,
+        streams: Streams,
         stopping: asyncio.Event,
     ) -> None:
         self._service = service
@@ -60,6 +62,7 @@ class TaskAPI:
         self._growth = growth
         self._authenticator = authenticator
         self._max_body_bytes = max_body_bytes
+        self._streams = streams
         self._stopping = stopping
 
     async def submit(self, request: Request) -> Response:
@@ -95,11 +98,8 @@ class TaskAPI:
         place = place_after(request.headers.get(LAST_EVENT_ID))
         if task.status.is_final and not await self._service.has_entry(task.id, place):
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return StreamingResponse(
-            task_events(self._store, self._growth, task.id, place, self._stopping),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        events = task_events(self._store, self._growth, task.id, place, self._stopping)
+        return self._streams.answer(caller.name, events)
 
     async def cancel(self, request: Request) -> Response:
         """POST /v1/tasks/{id}/cancel."""

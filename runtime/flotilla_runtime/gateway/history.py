@@ -134,6 +134,14 @@ class History:
         self._remember(entry)
         return event
 
+    def is_open(self, call: str) -> bool:
+        """Whether a call is known to be under way."""
+        return call in self._open
+
+    def recall(self, start: Intended) -> None:
+        """Know of a call that began before the first entry that was told."""
+        self._open[start.call] = start
+
     def time(self, now_ms: int) -> TimeView | None:
         """Where the time went until now, or until the task ended; None where the journal is gone."""
         if self._at is None:

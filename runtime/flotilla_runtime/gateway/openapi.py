@@ -106,7 +106,7 @@ def _paths() -> dict[str, Any]:
                         },
                     },
                     "204": {"description": "The task has ended and there are no further events"},
-                    **_problems(400, 401, 403, 404, 503),
+                    **_problems(400, 401, 403, 404, 429, 503),
                 },
             },
         },

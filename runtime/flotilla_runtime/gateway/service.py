@@ -7,6 +7,7 @@ whoever sends it again with its idempotency key is told of the same task.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -43,6 +44,7 @@ QUEUE_FULL_RETRY_SECONDS: Final = 5
 SCANNED_AT_ONCE: Final = 200
 MOST_SCANNED: Final = 2000
 READ_AT_ONCE: Final = 100  # entries of a journal
+LONGEST_TIMELINE: Final = 1000  # events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +100,28 @@ class TaskService:
         return found[0]
 
     async def view(self, task: str, caller: Identity) -> TaskView:
-        """A task with its history. The journal is read in parts, so a long one is never in memory whole."""
+        """A task with its history.
+
+        The journal is read in parts, and of a long one the latest events are kept, so none is in memory
+        whole.
+        """
         await self.summary(task, caller)
         found = await self._asked(lambda: self._store.records([task]))
         if not found:
             raise not_found(task)
         history, place = History(), 0
-        timeline: list[Event] = []
+        timeline: deque[Event] = deque(maxlen=LONGEST_TIMELINE)
+        events = 0
         while True:
             entries = await self._entries(task, place, READ_AT_ONCE)
-            timeline += [event.brief() for entry in entries if (event := history.told(entry)) is not None]
+            told = [event.brief() for entry in entries if (event := history.told(entry)) is not None]
+            timeline += told
+            events += len(told)
             place += len(entries)
             if len(entries) < READ_AT_ONCE:
-                return task_view(found[0], history, tuple(timeline), self._sources.wall_ms())
+                break
+        left_out = events - len(timeline)
+        return task_view(found[0], history, tuple(timeline), self._sources.wall_ms(), left_out)
 
     async def has_entry(self, task: str, place: int) -> bool:
         """Whether a task's journal goes as far as this position."""

@@ -59,8 +59,9 @@ class LimitsView(_View):
 class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
-    `timeline` has the events of the task without what calls were asked and answered. It is empty, and `time`
-    is null, once the journal is forgotten.
+    `timeline` has the latest events of the task without what calls were asked and answered; earlier ones,
+    whose number is `timelineLeftOut`, are in its event stream. It is empty, and `time` is null, once the
+    journal is forgotten.
     """
 
     message: str | None
@@ -73,6 +74,7 @@ class TaskView(TaskSummary):
     usage: UsageView
     time: TimeView | None
     timeline: tuple[Event, ...]
+    timeline_left_out: int
 
 
 class TaskList(_View):
@@ -94,7 +96,9 @@ def task_summary(record: TaskRecord) -> TaskSummary:
     return TaskSummary.model_validate(_summary_fields(record))
 
 
-def task_view(record: TaskRecord, history: History, timeline: tuple[Event, ...], now_ms: int) -> TaskView:
+def task_view(
+    record: TaskRecord, history: History, timeline: tuple[Event, ...], now_ms: int, left_out: int = 0
+) -> TaskView:
     """A task with all details."""
     return TaskView(
         **_summary_fields(record),
@@ -108,6 +112,7 @@ def task_view(record: TaskRecord, history: History, timeline: tuple[Event, ...],
         usage=_usage(record, history),
         time=history.time(now_ms),
         timeline=timeline,
+        timeline_left_out=left_out,
     )
 
 

@@ -18,6 +18,7 @@ import httpx
 from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.contract import HEADER_PRIORITY, BuildReason, Embedder
 from flotilla_runtime.engine_errors import says_too_long
+from flotilla_runtime.http_errors import said_of
 from flotilla_runtime.indexing.errors import BuildError
 
 Vector = list[float]
@@ -135,7 +136,7 @@ class EmbeddingClient:
                 method, self.embedder.url + path, json=body, headers=self._headers
             )
         except httpx.TransportError as error:
-            return None, repr(error)
+            return None, said_of(error)
         if answer.status_code in MAY_PASS:
             return None, f"{answer.status_code} {_problem(answer)}"
         if answer.status_code in UNAUTHORIZED:

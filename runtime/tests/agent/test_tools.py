@@ -18,7 +18,7 @@ from flotilla_runtime.agent.__main__ import work
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply
 from flotilla_runtime.agent.retries import RetryPolicy
-from flotilla_runtime.agent.tools.addresses import is_forbidden
+from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
@@ -40,6 +40,7 @@ from flotilla_runtime.contract import (
 from router_support.certificates import write_pair
 
 MODULE = "agent_support.functions"
+ON_LOOPBACK = AddressCheck(allow_loopback=True)
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
 
 
@@ -120,9 +121,14 @@ async def server() -> AsyncIterator[Server]:
     await runner.cleanup()
 
 
-async def called(config: ToolConfig, arguments: dict[str, Any] | None = None, key: str = "key-1") -> Reply:
+async def called(
+    config: ToolConfig,
+    arguments: dict[str, Any] | None = None,
+    key: str = "key-1",
+    addresses: AddressCheck = ON_LOOPBACK,
+) -> Reply:
     tool = load_tool(0, config)
-    runner = ToolRunner({config.name: tool}, HttpTools(retries=QUICK))
+    runner = ToolRunner({config.name: tool}, HttpTools(retries=QUICK, addresses=addresses))
     call = Call(
         id="tool/t",
         kind=CallKind.TOOL,
@@ -278,7 +284,7 @@ async def test_a_server_with_a_certificate_of_its_own_making_is_not_trusted(tmp_
 
 async def test_a_tool_keeps_no_cookies(server: Server) -> None:
     config = over_http(f"{server.url}/cookie")
-    runner = ToolRunner({"t": load_tool(0, config)})
+    runner = ToolRunner({"t": load_tool(0, config)}, HttpTools(addresses=ON_LOOPBACK))
     for _ in range(2):
         call = Call(id="tool/t", kind=CallKind.TOOL, target="t", request={}, key="k")
         assert (await runner.make(call)).value == "ok"
@@ -297,14 +303,42 @@ async def test_a_tool_keeps_no_cookies(server: Server) -> None:
         ("::169.254.169.254", True),
         ("100.100.100.200", True),
         ("fd00:ec2::254", True),
-        ("127.0.0.1", False),
+        pytest.param("::ffff:0:169.254.169.254", True, id="translated"),
+        pytest.param("64:ff9b:1::a9fe:a9fe", True, id="local NAT64 of 96 bits"),
+        pytest.param("64:ff9b:1:7::a9fe:a9fe", True, id="the same, of a network of its own"),
+        pytest.param("64:ff9b:1:a9fe:a9:fe00::", True, id="local NAT64 of 48 bits"),
+        pytest.param("64:ff9b:1:a9:fe:a9fe::", True, id="local NAT64 of 56 bits"),
+        pytest.param("64:ff9b:1:0:a9:fea9:fe00:0", True, id="local NAT64 of 64 bits"),
+        ("64:ff9b:1::a00:7", False),
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("0.0.0.0", True),
+        ("::1", True),
+        ("::", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:0:127.0.0.1", True),
         ("10.0.0.7", False),
-        ("::1", False),
         ("2001:db8::1", False),
     ],
 )
-def test_addresses_where_clouds_keep_credentials_are_forbidden(address: str, forbidden: bool) -> None:
-    assert is_forbidden(address) is forbidden
+def test_addresses_where_clouds_keep_credentials_and_the_own_ones_are_forbidden(
+    address: str, forbidden: bool
+) -> None:
+    assert AddressCheck().is_forbidden(address) is forbidden
+
+
+def test_a_test_that_allows_the_own_machine_allows_nothing_else() -> None:
+    told = ["127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254"]
+    assert [ON_LOOPBACK.is_forbidden(address) for address in told] == [False] * 3 + [True] * 3
+
+
+@pytest.mark.attack("A tool's URL, or a name in it, leads to the worker's own machine")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"])
+async def test_a_tool_reaches_nothing_on_the_machine_of_its_worker(server: Server, host: str) -> None:
+    url = server.url.replace("127.0.0.1", host)
+    reply = await called(over_http(f"{url}/json"), addresses=AddressCheck())
+    assert "may not connect to the address" in (reply.problem or ""), reply.problem
+    assert (reply.outcome, server.asked) == (CallOutcome.FAILED, [])
 
 
 @pytest.mark.attack("A name in a tool's URL stands for such an address")
@@ -431,7 +465,7 @@ async def test_a_server_is_asked_with_the_key_and_the_arguments(
 ) -> None:
     asked = Reconcile(http=HttpEndpoint(url=f"{server.url}/{what}"))
     config = over_http(f"{server.url}/json", reconcile=asked)
-    runner = ToolRunner({"t": load_tool(0, config)}, HttpTools(retries=QUICK))
+    runner = ToolRunner({"t": load_tool(0, config)}, HttpTools(retries=QUICK, addresses=ON_LOOPBACK))
     call = Call(
         id="tool/t", kind=CallKind.TOOL, target="t", request={"euro": 5}, key="k", effect=Effect.UNSAFE
     )

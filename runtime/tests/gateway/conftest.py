@@ -187,7 +187,9 @@ class Fleet:
                 **fields,
             }
         )
-        process = self._start("flotilla_runtime.agent", config.model_dump_json(), {ENV_POD_NAME: name})
+        process = self._start(
+            "flotilla_runtime.agent", config.model_dump_json(), {ENV_POD_NAME: name}, "--tools-on-loopback"
+        )
         if becomes_ready:
             await self._ready(process, f"http://127.0.0.1:{port}/readyz")
         return process
@@ -217,12 +219,12 @@ class Fleet:
                     return task
                 await asyncio.sleep(0.05)
 
-    def _start(self, module: str, config: str, environment: dict[str, str]) -> Process:
+    def _start(self, module: str, config: str, environment: dict[str, str], *options: str) -> Process:
         number = len(self.processes)
         path, log = self.folder / f"config-{number}.json", self.folder / f"log-{number}.txt"
         path.write_text(config)
         popen = subprocess.Popen(
-            [sys.executable, "-m", module, "--config", str(path)],
+            [sys.executable, "-m", module, "--config", str(path), *options],
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(RUNTIME),

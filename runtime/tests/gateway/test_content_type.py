@@ -14,6 +14,7 @@ from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
+from flotilla_runtime.gateway.streams import Streams
 
 TASK = "01jd0000000000000000000000"
 
@@ -46,6 +47,7 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
         growth=cast("Growth", None),
         authenticator=NoAuthentication(),
         max_body_bytes=1024,
+        streams=Streams(1),
         stopping=asyncio.Event(),
     )
     headers = {} if content_type is None else {"Content-Type": content_type}

@@ -15,6 +15,7 @@ from flotilla_runtime.contract import (
     FleetStatus,
     ModelDemand,
     QueueConfig,
+    RedisTopology,
     RevisionTasks,
     StoreProblem,
     percentile,
@@ -158,6 +159,28 @@ def test_what_makes_a_redis_unfit(
     assert RedisFacts.of({**FIT, **changes}, limit_mib).problem is problem
 
 
+GUARDED = {"min_slaves_good_slaves": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fails_over", "problem"),
+    [
+        pytest.param({}, True, StoreProblem.NO_REPLICA_REQUIRED, id="a primary that needs no replica"),
+        pytest.param(GUARDED, True, None, id="one that needs some"),
+        pytest.param({}, False, None, id="nothing takes its place"),
+        pytest.param({"maxmemory": 0}, True, StoreProblem.NO_REPLICA_REQUIRED, id="graver than no limit"),
+        pytest.param(
+            {"aof_enabled": 0}, True, StoreProblem.NO_APPEND_ONLY_FILE, id="less grave than no file"
+        ),
+    ],
+)
+def test_a_redis_that_fails_over_must_require_a_replica(
+    changes: dict[str, Any], fails_over: bool, problem: StoreProblem | None
+) -> None:
+    assert RedisFacts.of({**FIT, **changes}, None, fails_over=fails_over).problem is problem
+    assert RedisFacts.of({}, None, fails_over=fails_over).problem is None
+
+
 @pytest.mark.parametrize("hidden", [*FIT, "all"])
 def test_what_a_managed_service_does_not_tell_is_no_problem(hidden: str) -> None:
     told = {} if hidden == "all" else {name: value for name, value in FIT.items() if name != hidden}
@@ -190,6 +213,12 @@ async def test_a_real_redis_says_what_makes_it_unfit(redis_server: Any) -> None:
     facts = await store.facts()
     assert (facts.problem, facts.limit_mib, facts.replicas) == (None, 300, 0)
     assert facts.used_mib is not None
+    sentinel = TaskStore(connect(config), config.model_copy(update={"topology": RedisTopology.SENTINEL}))
+    assert (await sentinel.facts()).problem is StoreProblem.NO_REPLICA_REQUIRED
+    redis_server.ask("config", "set", "min-replicas-to-write", "1")
+    assert (await sentinel.facts()).problem is None
+    redis_server.ask("config", "set", "min-replicas-to-write", "0")
+    await sentinel.close()
     redis_server.ask("config", "set", "maxmemory-policy", "volatile-ttl")
     assert (await store.facts()).problem is StoreProblem.EVICTS
     redis_server.ask("config", "set", "appendonly", "no", "maxmemory-policy", "noeviction")

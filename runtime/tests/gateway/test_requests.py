@@ -26,6 +26,7 @@ from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
 from flotilla_runtime.gateway.service import Page, TaskService, quota_refusal
+from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from slow_bodies import arriving
 
@@ -175,6 +176,7 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
         growth=cast("Growth", None),
         authenticator=NoAuthentication(),
         max_body_bytes=1024,
+        streams=Streams(1),
         stopping=asyncio.Event(),
     )
     transport = httpx.ASGITransport(app=task_application(api))

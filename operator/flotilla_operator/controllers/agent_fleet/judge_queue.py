@@ -89,6 +89,19 @@ def their_redis_is_unfit(facts: Facts) -> Finding | None:
     return Finding(reason=reason, message=message, mended_by=MendedBy.PERSON)
 
 
+def a_failover_may_repeat_effects(facts: Facts) -> Finding | None:
+    """A primary of the user's that is cut off from its replicas takes intents that a failover forgets."""
+    figures = facts.observed.figures
+    unguarded = contract.StoreProblem.NO_REPLICA_REQUIRED
+    if facts.managed or figures is None or figures.store_problem != unguarded:
+        return None
+    message = (
+        "a failover of your Redis may repeat Unsafe calls of tools, because a primary without replicas takes "
+        "writes; set its min-replicas-to-write to 1 or more"
+    )
+    return right(Reason.REDIS_MAY_REPEAT_EFFECTS, message)
+
+
 def nothing_limits_submissions(facts: Facts) -> Finding | None:
     """The user's Redis takes tasks until its machine is full."""
     figures = facts.observed.figures

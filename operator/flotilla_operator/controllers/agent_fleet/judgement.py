@@ -10,6 +10,7 @@ from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_
 from flotilla_operator.controllers.agent_fleet.facts import Facts
 from flotilla_operator.controllers.agent_fleet.figures import bottleneck, completed_tasks, judged_tasks
 from flotilla_operator.controllers.agent_fleet.judge_queue import (
+    a_failover_may_repeat_effects,
     no_gateway_can_say,
     nothing_limits_submissions,
     our_redis_is_not_ready,
@@ -224,6 +225,7 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
             no_gateway_can_say,
             their_redis_does_not_answer,
             their_redis_is_unfit,
+            a_failover_may_repeat_effects,
             nothing_limits_submissions,
         ),
         otherwise=redis_takes_tasks,

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     REDIS_EVICTS = "RedisEvicts"
     REDIS_KEEPS_NOTHING = "RedisKeepsNothing"
     REDIS_WITHOUT_LIMIT = "RedisWithoutLimit"
+    REDIS_MAY_REPEAT_EFFECTS = "RedisMayRepeatEffects"
     PASSWORD_LOST = "PasswordLost"  # noqa: S105
 
     GATEWAY_AVAILABLE = "GatewayAvailable"

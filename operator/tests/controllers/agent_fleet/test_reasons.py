@@ -465,6 +465,7 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
                 ("Evicts", "False", Reason.REDIS_EVICTS),
                 ("NoAppendOnlyFile", "False", Reason.REDIS_KEEPS_NOTHING),
                 ("NoLimit", "True", Reason.REDIS_WITHOUT_LIMIT),
+                ("NoReplicaRequired", "True", Reason.REDIS_MAY_REPEAT_EFFECTS),
                 ("Sulks", "True", Reason.REDIS_AVAILABLE),
             )
         ),

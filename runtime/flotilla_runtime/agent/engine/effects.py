@@ -1,9 +1,14 @@
-"""What became of Unsafe calls with an intent and no result: nobody makes them again before that is known."""
+"""What became of Unsafe calls with an intent and no result: nobody makes them again before that is known.
+
+Their worker was lost, or the other side gave no answer after the call was sent.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Never
+
+import structlog
 
 from flotilla_runtime.agent.engine.entries import done_of
 from flotilla_runtime.agent.engine.history import PastCall
@@ -14,6 +19,10 @@ from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session
 
 BY_RECONCILE: Final = "reconcile"
+BY_WORKER: Final = "worker"
+DID_NOT_HAPPEN: Final = "; the tool's reconcile says that it did not happen"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +58,8 @@ class Effects:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
         resolved = past.resolved
         if resolved is None:
-            known = await self._calls.reconcile(call, self._session)
-            if known is None:
-                return await self._unknown(past.intent)
-            resolved = Resolved(
-                at=self._settings.now_ms(),
-                call=call.id,
-                happened=known.happened,
-                by=BY_RECONCILE,
-                result=known.result if known.happened else None,
-            )
-            if not known.happened:
+            resolved = await self._reconciled(call, past.intent)
+            if not resolved.happened:
                 await self._write(resolved)
         if not resolved.happened:
             return None
@@ -67,6 +67,39 @@ class Effects:
         done = done_of(call.id, self._settings.now_ms(), reply)
         await (self._write(done) if past.resolved else self._write(resolved, done))
         return done
+
+    async def of_reply(
+        self, call: Call, intent: Intended, reply: Reply, took_ms: int
+    ) -> tuple[Resolved, Done]:
+        """What to write of an Unsafe call whose reply does not say whether it happened.
+
+        One that did not happen has failed: the agent decides whether it calls the tool again.
+        """
+        log.warning("effect_unknown", call=call.id, tool=call.target, problem=reply.problem)
+        resolved = await self._reconciled(call, intent)
+        if resolved.happened:
+            reply = Reply(outcome=CallOutcome.SUCCEEDED, value=resolved.result, tries=reply.tries)
+        else:
+            reply = replace(reply, problem=f"{reply.problem}{DID_NOT_HAPPEN}")
+        return resolved, done_of(call.id, self._settings.now_ms(), reply, took_ms)
+
+    async def not_begun(self, call: Call) -> None:
+        """Write that an Unsafe call was not begun, so the next worker makes it."""
+        now = self._settings.now_ms()
+        await self._write(Resolved(at=now, call=call.id, happened=False, by=BY_WORKER))
+
+    async def _reconciled(self, call: Call, intent: Intended) -> Resolved:
+        """What the tool's `reconcile` says; if it does not know, this waits for somebody who does."""
+        known = await self._calls.reconcile(call, self._session)
+        if known is None:
+            return await self._unknown(intent)
+        return Resolved(
+            at=self._settings.now_ms(),
+            call=call.id,
+            happened=known.happened,
+            by=BY_RECONCILE,
+            result=known.result if known.happened else None,
+        )
 
     async def _unknown(self, intent: Intended) -> Never:
         """Wait for somebody who says whether the call happened; end the task if nobody does in time."""

@@ -31,7 +31,7 @@ from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
-from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session, TaskJournal
+from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
 
@@ -164,13 +164,7 @@ class Engine:
 
     def began_at(self) -> dict[str, int]:
         """When the first call within each scope was made by an earlier run."""
-        began: dict[str, int] = {}
-        for name, call in self._history.calls.items():
-            for place, letter in enumerate(name):
-                if letter == "/":
-                    path = name[: place + 1]
-                    began[path] = min(call.began_at, began.get(path, call.began_at))
-        return began
+        return self._history.began_at()
 
     def _losses(self, scopes: Collection[str]) -> list[Done]:
         if not scopes:
@@ -199,16 +193,36 @@ class Engine:
             call, intent = await self._intended(asked, wanted, past)
             started = self.now_ms()
             reply = await self._calls.make(call, self._session)
+            entries = await self._outcome(call, intent, reply, self.now_ms() - started)
         except asyncio.CancelledError:
             self._give_up(wanted.id)
             raise
-        done = done_of(wanted.id, self.now_ms(), reply, self.now_ms() - started)
         if self._begun.pop(wanted.id, None) is None:
             return await never()  # a pattern has given the call up
         self._closed.add(wanted.id)
-        await self._write(done)
-        self._count(intent, done)
-        return done
+        await self._write(*entries)
+        self._count(intent, entries[-1])
+        return entries[-1]
+
+    async def _outcome(
+        self, call: Call, intent: Intended, reply: Reply, took_ms: int
+    ) -> tuple[Done] | tuple[Resolved, Done]:
+        """What a reply means for the journal; the result is last."""
+        if reply.certainty is Certainty.NOT_BEGUN:
+            return await self._by_another_worker(call)
+        if reply.certainty is Certainty.UNKNOWN and call.effect is Effect.UNSAFE:
+            return await self._effects.of_reply(call, intent, reply, took_ms)
+        return (done_of(call.id, self.now_ms(), reply, took_ms),)
+
+    async def _by_another_worker(self, call: Call) -> Never:
+        """Hand the task over, once its other calls have ended: this worker could not begin the call."""
+        if self._begun.pop(call.id, None) is None:
+            await never()  # a pattern has given the call up
+        if call.effect is Effect.UNSAFE:
+            await self._effects.not_begun(call)
+        self.pace.leave()
+        await self.pace.may_begin()
+        await never()
 
     async def _intended(self, call: Call, wanted: Wanted, past: PastCall | None) -> tuple[Call, Intended]:
         """Reserve what the call can use, and write its intent.

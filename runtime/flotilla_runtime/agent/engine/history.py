@@ -70,6 +70,16 @@ class History:
             counts[part] = counts.get(part, 0) + 1
         return counts
 
+    def began_at(self) -> dict[str, int]:
+        """When the first call within each scope was made; a scope's path ends in a slash."""
+        began: dict[str, int] = {}
+        for name, call in self.calls.items():
+            for place, letter in enumerate(name):
+                if letter == "/":
+                    path = name[: place + 1]
+                    began[path] = min(call.began_at, began.get(path, call.began_at))
+        return began
+
     def _finished(self) -> Iterable[PastCall]:
         return (
             call

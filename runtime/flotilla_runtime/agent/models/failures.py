@@ -8,6 +8,7 @@ import httpx
 
 from flotilla_runtime.agent.models.values import ModelOutcome, ModelProblem, ModelProblemReason, shown
 from flotilla_runtime.engine_errors import says_too_long
+from flotilla_runtime.http_errors import said_of
 
 Why = ModelProblemReason
 
@@ -85,7 +86,7 @@ def _reason(status: int, body: str) -> Why:
 
 def of_error(url: str, error: httpx.HTTPError | httpx.InvalidURL, *, has_begun: bool) -> Failure:
     """The failure that an error of the connection means; `has_begun` if the answer had."""
-    message = f"{url}: {type(error).__name__} {error}".strip()
+    message = f"{url}: {said_of(error)}"
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return Failure(problem=ModelProblem(reason=Why.BAD_ENDPOINT, message=message), has_read_prompt=False)
     was_connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)

@@ -32,15 +32,24 @@ class RedisFacts:
     confirms_files: bool
 
     @classmethod
-    def of(cls, info: Mapping[str, Any], max_stored_mib: float | None) -> "RedisFacts":
-        """Read the sections of INFO."""
+    def of(
+        cls, info: Mapping[str, Any], max_stored_mib: float | None, *, fails_over: bool = False
+    ) -> "RedisFacts":
+        """Read the sections of INFO. `fails_over` if a replica may take the primary's place by itself."""
         version, files = _version(info), info.get("aof_enabled")
         maxmemory, used = info.get("maxmemory"), info.get("used_memory")
         limit = max_stored_mib
         if limit is None and maxmemory:
             limit = int(maxmemory) * SUBMISSIONS_SHARE / MIB
         return cls(
-            problem=_problem(version, info.get("maxmemory_policy"), maxmemory, files, limit),
+            problem=_problem(
+                version,
+                info.get("maxmemory_policy"),
+                maxmemory,
+                files,
+                limit,
+                is_guarded=not fails_over or _requires_replicas(info),
+            ),
             used_mib=None if used is None else int(used) / MIB,
             limit_mib=limit,
             replicas=_replicas(info),
@@ -49,7 +58,13 @@ class RedisFacts:
 
 
 def _problem(
-    version: tuple[int, ...] | None, policy: Any, maxmemory: Any, files: Any, limit: float | None
+    version: tuple[int, ...] | None,
+    policy: Any,
+    maxmemory: Any,
+    files: Any,
+    limit: float | None,
+    *,
+    is_guarded: bool,
 ) -> StoreProblem | None:
     """The gravest problem."""
     if version is not None and version < OLDEST_VERSION:
@@ -58,9 +73,16 @@ def _problem(
         return StoreProblem.EVICTS
     if files is not None and not files:
         return StoreProblem.NO_APPEND_ONLY_FILE
+    if not is_guarded:
+        return StoreProblem.NO_REPLICA_REQUIRED
     if limit is None and maxmemory is not None:
         return StoreProblem.NO_LIMIT
     return None
+
+
+def _requires_replicas(info: Mapping[str, Any]) -> bool:
+    """Whether min-replicas-to-write is set; only then does Redis tell how many good replicas it has."""
+    return "connected_slaves" not in info or "min_slaves_good_slaves" in info
 
 
 def _replicas(info: Mapping[str, Any]) -> int | None:

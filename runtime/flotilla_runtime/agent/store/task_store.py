@@ -51,7 +51,7 @@ from flotilla_runtime.agent.tasks import (
     read_budget,
     read_summary,
 )
-from flotilla_runtime.contract import Effect, Priority, QueueConfig, TaskKeys
+from flotilla_runtime.contract import Effect, Priority, QueueConfig, RedisTopology, TaskKeys
 
 Answer = TypeVar("Answer")
 
@@ -366,7 +366,8 @@ class TaskStore:
             info = await self._asked(self._client.info(*SECTIONS))
         except redis.exceptions.NoPermissionError:
             info = {}
-        return RedisFacts.of(info, self._config.max_stored_mib)
+        fails_over = self._config.topology is not RedisTopology.SINGLE
+        return RedisFacts.of(info, self._config.max_stored_mib, fails_over=fails_over)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless Redis answers."""

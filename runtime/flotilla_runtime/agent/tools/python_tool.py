@@ -1,7 +1,8 @@
 """Calls Python functions of the fleet's image: arguments are validated by their signature, time is limited.
 
 A plain function runs in a thread. Nobody can stop a thread: one that takes too long is left behind, and holds
-one of the places for threads until it ends. The threads are daemons, so they hold no worker up that leaves.
+one of the places for threads until it ends. When all are held so, the worker is stuck and has to be replaced.
+A call that got no place was not begun. The threads are daemons, so they hold no worker up that leaves.
 """
 
 import asyncio
@@ -114,14 +115,33 @@ class FunctionTimeoutError(Exception):
     """A function did not end in time. It may still go on."""
 
 
+class NotBegunError(Exception):
+    """No thread was free for a function, so it was not called."""
+
+
 class Functions:
-    """Runs functions: coroutines in the event loop, others in threads."""
+    """Runs functions: coroutines in the event loop, others in threads.
+
+    `left_behind` counts the threads that still run a function for which nobody waits any more.
+    """
 
     def __init__(self, most_threads: int = MOST_THREADS) -> None:
+        self.left_behind = 0
+        self._most = most_threads
         self._places = asyncio.Semaphore(most_threads)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread was left behind."""
+        return self.left_behind >= self._most
+
     async def result(self, call: Callable[[], Any], *, is_coroutine: bool, seconds: float) -> Any:
-        """What the function returns or raises; raises FunctionTimeoutError."""
+        """What the function returns or raises; raises FunctionTimeoutError and NotBegunError.
+
+        A plain function waits for a thread for as long as it may then run.
+        """
+        if not is_coroutine:
+            await self._place(seconds)
         making = asyncio.ensure_future(call() if is_coroutine else self._threaded(call))
         try:
             await asyncio.wait({making}, timeout=seconds)
@@ -129,19 +149,29 @@ class Functions:
                 return making.result()
             raise FunctionTimeoutError
         finally:
-            making.cancel()
+            if making.cancel() and not is_coroutine:
+                self.left_behind += 1
 
-    async def _threaded(self, call: Callable[[], Any]) -> Any:
-        await self._places.acquire()
+    async def _place(self, seconds: float) -> None:
+        if self.is_stuck:
+            raise NotBegunError
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise NotBegunError from None
+
+    def _threaded(self, call: Callable[[], Any]) -> "asyncio.Future[Any]":
+        """Begin a function in a thread, which gives the place back when it ends."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()
 
         def end(result: Any, problem: BaseException | None) -> None:
             self._places.release()
-            if answer.done():
-                return
-            if problem is not None:
+            if answer.cancelled():
+                self.left_behind -= 1
+            elif problem is not None:
                 answer.set_exception(problem)
             else:
                 answer.set_result(result)
@@ -157,5 +187,10 @@ class Functions:
             except RuntimeError:  # the worker has gone meanwhile
                 log.warning("function_outlived_worker")
 
-        threading.Thread(target=work, name="tool", daemon=True).start()
-        return await answer
+        try:
+            threading.Thread(target=work, name="tool", daemon=True).start()
+        except (RuntimeError, MemoryError) as problem:
+            self._places.release()
+            log.warning("thread_not_started", problem=str(problem))
+            raise NotBegunError from problem
+        return answer

@@ -1,4 +1,4 @@
-"""What a tool gave, as JSON within its limit. Pure."""
+"""What a tool gave, as JSON within its limit, and what is said of an Unsafe call that gave nothing. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Any, Final
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 KIB: Final = 1024
+PERHAPS: Final = "; it is not known whether it happened"
+IT_HAPPENED: Final = "; the call itself has happened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

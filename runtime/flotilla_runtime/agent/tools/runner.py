@@ -8,10 +8,15 @@ import structlog
 
 from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.models.values import shown
-from flotilla_runtime.agent.protocols import Call, Reconciled, Reply
-from flotilla_runtime.agent.tools.http_tool import PERHAPS, HttpCall, HttpTools
-from flotilla_runtime.agent.tools.python_tool import Functions, FunctionTimeoutError, PythonFunction
-from flotilla_runtime.agent.tools.results import KIB, document_of
+from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, Threads
+from flotilla_runtime.agent.tools.http_tool import HttpCall, HttpTools
+from flotilla_runtime.agent.tools.python_tool import (
+    Functions,
+    FunctionTimeoutError,
+    NotBegunError,
+    PythonFunction,
+)
+from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS, document_of
 from flotilla_runtime.agent.tools.values import Tool
 from flotilla_runtime.contract import Effect, HttpEndpoint, ToolConfig
 
@@ -24,10 +29,17 @@ log = structlog.get_logger(__name__)
 class ToolRunner:
     """The tools of one worker."""
 
-    def __init__(self, tools: Mapping[str, Tool], http: HttpTools | None = None) -> None:
+    def __init__(
+        self, tools: Mapping[str, Tool], http: HttpTools | None = None, functions: Functions | None = None
+    ) -> None:
         self._tools = tools
         self._http = http or HttpTools()
-        self._functions = Functions()
+        self._functions = functions or Functions()
+
+    @property
+    def threads(self) -> Threads:
+        """What the threads of plain functions are like now."""
+        return self._functions
 
     async def close(self) -> None:
         """Close all connections."""
@@ -95,24 +107,27 @@ class ToolRunner:
     async def _returned(
         self, config: ToolConfig, function: Any, keywords: Mapping[str, Any], effect: Effect
     ) -> Reply:
-        perhaps = PERHAPS if effect is Effect.UNSAFE else ""
+        is_unsafe = effect is Effect.UNSAFE
         try:
             value = await self._functions.result(
                 lambda: function(**keywords),
                 is_coroutine=inspect.iscoroutinefunction(function),
                 seconds=config.timeout_seconds,
             )
+        except NotBegunError:
+            busy = "all threads for functions are held by calls that have not ended"
+            return Reply(outcome=CallOutcome.FAILED, problem=busy, certainty=Certainty.NOT_BEGUN)
         except FunctionTimeoutError:
-            limit = f"no result within timeoutSeconds ({config.timeout_seconds:g} s){perhaps}"
-            return Reply(outcome=CallOutcome.TIMED_OUT, problem=limit)
+            limit = f"no result within timeoutSeconds ({config.timeout_seconds:g} s)"
+            return Reply(outcome=CallOutcome.TIMED_OUT, problem=limit, certainty=Certainty.UNKNOWN)
         except Exception as problem:
             log.info("tool_raised", tool=config.name, exc_info=problem)
             raised = shown(f"{type(problem).__name__}: {problem}")
-            return Reply(outcome=CallOutcome.FAILED, problem=f"{raised}{perhaps}")
+            return Reply(outcome=CallOutcome.FAILED, problem=f"{raised}{PERHAPS}" if is_unsafe else raised)
         document = document_of(value, config.max_result_kib * KIB)
         if document.problem is not None:
             limit = f"the result {document.problem} (maxResultKiB is {config.max_result_kib})"
-            return Reply(outcome=CallOutcome.FAILED, problem=limit)
+            return Reply(outcome=CallOutcome.FAILED, problem=f"{limit}{IT_HAPPENED}" if is_unsafe else limit)
         return Reply(outcome=CallOutcome.SUCCEEDED, value=document.value)
 
 

@@ -32,7 +32,7 @@ from flotilla_runtime.agent.models.client import ignored
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.programs import ContextOf, stated_context
-from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, SearchRequest, Session
+from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, SearchRequest, Session
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
@@ -45,6 +45,7 @@ from flotilla_runtime.contract import (
     RetrieveResponse,
     WorkerConfig,
 )
+from flotilla_runtime.http_errors import said_of
 
 MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 TAKES_NO_CALLS: Final = frozenset(
@@ -58,7 +59,6 @@ OUTCOMES: Final[Mapping[ModelOutcome, CallOutcome]] = {
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
-UNSENDABLE: Final = "the request cannot be sent, because its key has characters that no header may have"
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,8 @@ class Caller:
             return await self._made(call, session)
         except Exception as problem:
             log.exception("call_broke", call=call.id, kind=call.kind, target=call.target)
-            return Reply(outcome=CallOutcome.FAILED, problem=_shown(f"{type(problem).__name__}: {problem}"))
+            said = _shown(f"{type(problem).__name__}: {problem}")
+            return Reply(outcome=CallOutcome.FAILED, problem=said, certainty=Certainty.UNKNOWN)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
         """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
@@ -176,10 +177,10 @@ class Caller:
             retry_after: float | None = None
             try:
                 response = await self._client.post(url, json=body, headers=headers)
-            except httpx.LocalProtocolError:  # its text would quote the key
-                return _Failure(problem=f"{url}: {UNSENDABLE}"), failures
+            except httpx.LocalProtocolError as error:
+                return _Failure(problem=f"{url}: {said_of(error)}"), failures
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = _Failure(problem=f"{url}: {type(error).__name__} {error}".strip())
+                failure = _Failure(problem=f"{url}: {said_of(error)}")
             else:
                 if response.is_success:
                     return response, failures

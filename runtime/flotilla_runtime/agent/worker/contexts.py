@@ -14,6 +14,7 @@ import httpx
 import structlog
 
 from flotilla_runtime.contract import ModelConnection
+from flotilla_runtime.http_errors import said_of
 
 ANSWERED_WITHIN_SECONDS: Final = 5.0
 ASKED_AGAIN_AFTER_SECONDS: Final = 60.0
@@ -56,7 +57,7 @@ class ContextLengths:
             async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
                 said = context_in(await self._listed(model), model.model)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as problem:
-            log.info("context_not_said", role=model.role, problem=repr(problem))
+            log.info("context_not_said", role=model.role, problem=said_of(problem))
             return
         if said is not None:
             self._said[model.role] = said

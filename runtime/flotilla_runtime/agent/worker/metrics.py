@@ -36,6 +36,11 @@ class WorkerMetrics:
         self.store_problems = Counter(
             "flotilla_worker_store_problems", "Times that Redis did not answer.", registry=self.registry
         )
+        self.left_behind = Gauge(
+            "flotilla_worker_threads_left_behind",
+            "Threads that run functions of tools past their time limit.",
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "flotilla_worker_loop_lag_seconds",
             "Seconds by which the event loop ran a timer late.",

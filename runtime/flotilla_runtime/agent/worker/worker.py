@@ -1,11 +1,11 @@
 """A worker: one event loop that runs many tasks at once.
 
-It claims its share of what waits while it has room and its models take calls. From the grant of a task on,
-it renews its lease every third of a lease, with one script for all its tasks, and it stops the runs whose
-lease is lost or whose task is to be cancelled. When Redis does not answer for a while, running tasks
-continue, and a result is sent again for as long as its task may run; a worker that was cut off for too long
-finds its tokens stale and drops its tasks. When it is told to stop, it claims no more tasks and hands each
-task over at its next call, or after `handover_seconds` within one.
+It claims its share of what waits while it has room, its models take calls, and it is not stuck. From the
+grant of a task on, it renews its lease every third of a lease, with one script for all its tasks, and it
+stops the runs whose lease is lost or whose task is to be cancelled. When Redis does not answer for a while,
+running tasks continue, and a result is sent again for as long as its task may run; a worker that was cut off
+for too long finds its tokens stale and drops its tasks. When it is told to stop, it claims no more tasks and
+hands each task over at its next call, or after `handover_seconds` within one.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from flotilla_runtime.agent.engine.run import Clock, Interrupt, Means, RunOutcom
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, EndReason, Other, TaskStatus
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reconciled, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reconciled, Reply, Session, Threads
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.task_store import TaskStore, new_request
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
@@ -29,6 +29,7 @@ from flotilla_runtime.agent.worker.breaker import NONE, Refusals, after_reply, m
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.patience import Patience, PersistentJournal
 from flotilla_runtime.agent.worker.revisions import Revisions
+from flotilla_runtime.agent.worker.stuck import ThreadWatch
 from flotilla_runtime.agent.worker.watchdog import Watchdog
 from flotilla_runtime.contract import WorkerConfig
 
@@ -97,6 +98,7 @@ class Worker:
         config: WorkerConfig,
         clock: Clock,
         program: Program,
+        threads: Threads | None = None,
     ) -> None:
         self.name: Final = name
         self.metrics: Final = WorkerMetrics()
@@ -105,6 +107,7 @@ class Worker:
         self._clock = clock
         self._program = program
         self._calls = MeasuredCalls(calls, self.metrics, clock)
+        self._threads = ThreadWatch(threads, self.metrics, clock.monotonic_seconds)
         self._patience = Patience(metrics=self.metrics, clock=clock)
         self._process = f"{name}#{new_request()}"
         self._revisions = Revisions(config.revision, config.adopted_path, clock.monotonic_seconds)
@@ -117,15 +120,22 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker has looked for tasks lately; False for one that is stuck."""
-        return self._clock.monotonic_seconds() - self._looked_at < SILENT_AFTER_SECONDS
+        """Whether the worker has looked for tasks lately, and can call functions or could so lately."""
+        looked = self._clock.monotonic_seconds() - self._looked_at
+        return max(looked, self._threads.stuck_seconds) < SILENT_AFTER_SECONDS
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether functions that do not end hold all its threads."""
+        return self._threads.is_stuck
 
     @property
     def is_ready(self) -> bool:
-        """Whether Redis has answered lately."""
+        """Whether Redis has answered lately, and the worker is not stuck."""
         return (
             self._answered_at is not None
             and self._clock.monotonic_seconds() - self._answered_at < SILENT_AFTER_SECONDS
+            and not self.is_stuck
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -145,6 +155,7 @@ class Worker:
         failures = 0
         while not self._stopping.is_set():
             self._looked_at = self._clock.monotonic_seconds()
+            self._threads.look()
             try:
                 if failures:  # renew first, or the next claim could take tasks that this worker still runs
                     await self._renew(dict(self._held))
@@ -159,7 +170,7 @@ class Worker:
 
     async def _take_some(self) -> None:
         """Claim tasks for the free places, or wait for a task or for a free place."""
-        free = self._config.concurrency - len(self._tasks)
+        free = 0 if self.is_stuck else self._config.concurrency - len(self._tasks)
         now = self._clock.monotonic_seconds()
         wanted = most_to_claim(self._calls.refusals.values(), min(free, CLAIM_AT_ONCE), now)
         if wanted <= 0:

@@ -19,7 +19,7 @@ from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.contract import Effect, Retrieval
 
 DIED = ModelProblem(reason=ModelProblemReason.BROKEN_STREAM, message="the replica died")
-WANTED = (
+WANTED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("look", {"city": "Lisbon"}),
     ("book", {"city": "Lisbon"}),
     ("search_docs", {"query": "trains"}),

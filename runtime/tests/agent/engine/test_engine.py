@@ -42,7 +42,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Finish, Reconciled, Waits
+from flotilla_runtime.agent.protocols import Call, Certainty, Finish, Reconciled, Reply, Waits
 from flotilla_runtime.contract import Effect, TaskLimits
 from router_support.waiting import until
 
@@ -370,6 +370,104 @@ async def test_a_tool_that_was_unsafe_when_it_was_called_is_not_repeated_because
     calls = ScriptedCalls()
     assert await run(store, program_of(payer, tool_of("pay", Effect.PURE)), calls) is RunOutcome.SUSPENDED
     assert calls.made == []
+
+
+# Calls that were sent and not answered, and calls that were not begun
+
+
+def of_certainty(certainty: Certainty) -> Callable[[Call], Reply]:
+    def script(call: Call) -> Reply:
+        return Reply(outcome=CallOutcome.TIMED_OUT, problem="no answer", certainty=certainty)
+
+    return script
+
+
+async def test_an_unsafe_call_without_an_answer_is_an_unknown_effect_and_not_made_again() -> None:
+    store = new_task()
+    calls = ScriptedCalls(script=of_certainty(Certainty.UNKNOWN))
+    assert await run(store, PAY, calls) is RunOutcome.SUSPENDED
+    assert (waits(store).kind, waits(store).call, calls.made) == (WaitKind.EFFECT, "tool/pay", ["tool/pay"])
+    assert entries_of(store, Done) == []
+    again = ScriptedCalls()
+    assert await run(store, PAY, again) is RunOutcome.SUSPENDED
+    store.resolve("t1", "tool/pay", happened=True, result="receipt 7")
+    assert await run(store, PAY, again) is RunOutcome.ENDED
+    assert again.made == []
+    assert store.tasks["t1"].finish is not None
+    assert store.tasks["t1"].finish.result == "receipt 7"
+
+
+@pytest.mark.parametrize(
+    ("known", "result"),
+    [
+        pytest.param(Reconciled(happened=True, result="receipt 7"), "receipt 7", id="it happened"),
+        pytest.param(
+            Reconciled(happened=False),
+            ["TimedOut", "no answer; the tool's reconcile says that it did not happen"],
+            id="it did not, so the agent may call it again",
+        ),
+    ],
+)
+async def test_an_unsafe_call_without_an_answer_is_asked_for_at_once(known: Reconciled, result: Any) -> None:
+    async def careful(ctx: Context, task: Task) -> Any:
+        try:
+            return await ctx.tool("pay", {"euro": 5})
+        except ToolFailedError as error:
+            return [error.outcome, error.problem]
+
+    store, program = new_task(), program_of(careful, tool_of("pay"))
+    calls = ScriptedCalls(script=of_certainty(Certainty.UNKNOWN), known=known)
+    assert await run(store, program, calls) is RunOutcome.ENDED
+    assert store.tasks["t1"].finish is not None
+    assert (store.tasks["t1"].finish.result, calls.made) == (result, ["tool/pay"])
+    assert [(one.happened, one.by) for one in entries_of(store, Resolved)] == [(known.happened, "reconcile")]
+
+
+@pytest.mark.parametrize("effect", [Effect.PURE, Effect.IDEMPOTENT])
+async def test_a_call_without_an_answer_that_may_be_repeated_has_failed(effect: Effect) -> None:
+    store = new_task()
+    calls = ScriptedCalls(script=of_certainty(Certainty.UNKNOWN))
+    assert await run(store, program_of(payer, tool_of("pay", effect)), calls) is RunOutcome.ENDED
+    assert store.tasks["t1"].finish is not None
+    assert store.tasks["t1"].finish.reason is EndReason.TOOL_FAILED
+
+
+async def test_other_calls_end_before_an_unknown_effect_suspends_the_task() -> None:
+    async def two(ctx: Context, task: Task) -> Any:
+        return await asyncio.gather(ctx.tool("pay", {}), ctx.tool("look", {}))
+
+    finish = asyncio.Event()
+
+    async def script(call: Call) -> Reply:
+        if call.target == "look":
+            await finish.wait()
+            return said("seen")
+        return of_certainty(Certainty.UNKNOWN)(call)
+
+    store, calls = new_task(), ScriptedCalls(script=script)
+    program = program_of(two, tool_of("pay"), tool_of("look", Effect.PURE))
+    running = asyncio.create_task(run(store, program, calls))
+    await until(lambda: len(calls.made) == 2)
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    finish.set()
+    assert await running is RunOutcome.SUSPENDED
+    assert [done.call for done in entries_of(store, Done)] == ["tool/look"]
+
+
+@pytest.mark.parametrize("effect", list(Effect))
+async def test_a_call_that_was_not_begun_is_made_by_the_next_worker(effect: Effect) -> None:
+    store, program = new_task(), program_of(payer, tool_of("pay", effect))
+    stuck = ScriptedCalls(script=of_certainty(Certainty.NOT_BEGUN))
+    assert await run(store, program, stuck) is RunOutcome.HANDED_OVER
+    other = ScriptedCalls()
+    assert await run(store, program, other) is RunOutcome.ENDED
+    assert (stuck.made, other.made) == (["tool/pay"], ["tool/pay"])
+    assert store.tasks["t1"].finish is not None
+    assert store.tasks["t1"].finish.result == {"euro": 5}
+    said_so = [("worker", False)] if effect is Effect.UNSAFE else []
+    assert [(one.by, one.happened) for one in entries_of(store, Resolved)] == said_so
+    assert store.tasks["t1"].attempts == 1
 
 
 # Limits

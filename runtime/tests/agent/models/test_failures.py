@@ -1,9 +1,13 @@
 """What each problem means for its call: whether another try may help, and how the call ends."""
 
+import socket
+
+import httpx
 import pytest
 
 from flotilla_runtime.agent.models import ModelOutcome, ModelProblem, ModelProblemReason
-from flotilla_runtime.agent.models.failures import Failure, outcome_of
+from flotilla_runtime.agent.models.failures import Failure, of_error, outcome_of
+from flotilla_runtime.http_errors import NO_URL, UNSENDABLE, said_of
 
 Why = ModelProblemReason
 Outcome = ModelOutcome
@@ -45,3 +49,35 @@ def test_a_problem_ends_its_call_or_may_pass(reason: Why, may_pass: bool, outcom
 
 def test_without_a_problem_a_call_succeeded() -> None:
     assert outcome_of(None) is Outcome.SUCCEEDED
+
+
+SECRET = "sk-hush"
+
+
+def refused_by_the_client(**headers: str) -> Exception:
+    """What the HTTP client says of headers that it cannot send."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises((httpx.LocalProtocolError, UnicodeEncodeError)) as raised:
+            httpx.get(url, headers=headers, trust_env=False)
+    return raised.value
+
+
+@pytest.mark.attack("A key that no header can have is quoted by an error")
+def test_no_message_quotes_a_header_or_an_address_with_a_password() -> None:
+    wrong = httpx.LocalProtocolError(f"Illegal header value b'Bearer {SECRET}\\n'")
+    failure = of_error("http://m", wrong, has_begun=False)
+    assert (failure.problem.reason, failure.has_read_prompt) == (Why.BAD_ENDPOINT, False)
+    assert failure.problem.message == f"http://m: {UNSENDABLE}"
+    bad = httpx.InvalidURL(f"Invalid port: '{SECRET}@host'")
+    assert of_error("http://m", bad, has_begun=False).problem.message == f"http://m: {NO_URL}"
+    away = of_error("http://m", httpx.ConnectError("refused"), has_begun=False)
+    assert away.problem.message == "http://m: ConnectError refused"
+
+
+@pytest.mark.attack("A key that no header can have is quoted by an error")
+@pytest.mark.parametrize("value", [f"{SECRET}\nX: y", f"{SECRET}\u20ac"], ids=["two lines", "no ASCII"])
+def test_what_the_client_says_of_a_bad_header_is_not_repeated(value: str) -> None:
+    error = refused_by_the_client(Authorization=value)
+    assert SECRET in repr(error)
+    assert SECRET not in said_of(error)

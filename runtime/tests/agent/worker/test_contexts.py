@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from flotilla_runtime.agent.worker.contexts import ContextLengths, context_in
 from flotilla_runtime.contract import ModelConnection
@@ -47,9 +48,9 @@ class Endpoint:
         self.asked: list[httpx.Request] = []
         self.now = 0.0
 
-    def lengths(self) -> ContextLengths:
+    def lengths(self, key: str = "hush") -> ContextLengths:
         client = httpx.AsyncClient(transport=httpx.MockTransport(self._handle), follow_redirects=True)
-        return ContextLengths(client, environment={"KEY": "hush"}, monotonic_seconds=lambda: self.now)
+        return ContextLengths(client, environment={"KEY": key}, monotonic_seconds=lambda: self.now)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
@@ -92,3 +93,12 @@ async def test_an_endpoint_that_says_nothing_is_asked_again_after_a_minute(endpo
     endpoint.now = 61.0
     endpoint.answer = httpx.Response(200, json=listed(max_model_len=20_000))
     assert await lengths.of(MODEL) == 20_000
+
+
+@pytest.mark.attack("A key that no header can have is quoted by an error")
+async def test_a_key_that_no_header_can_have_is_in_no_log() -> None:
+    endpoint = Endpoint()
+    model = MODEL.model_copy(update={"key_environment": "KEY"})
+    with structlog.testing.capture_logs() as logged:
+        assert await endpoint.lengths("hush\u20ac").of(model) == 4096
+    assert (len(logged), "hush" in str(logged), endpoint.asked) == (1, False, [])
