@@ -1,7 +1,8 @@
 """`make bench-patterns`: what patterns gain, and what they survive.
 
 Each pattern is done once alone, and then the same calls one after another. Then all patterns run with a
-branch that fails and one that hangs, while workers and engine doubles are killed. Under each pattern's name:
+branch that fails and one that hangs, until all kills of workers and engine doubles are done. Under each
+pattern's name:
 
 - `seconds`: from the agent's first word to its last, by the pattern; `sequential_seconds`: one call after
   another. Those of map_reduce are measured on 100 items and multiplied, since 1,111 calls would take minutes;
@@ -86,9 +87,9 @@ def main() -> int:
     parser.add_argument("--races", type=int, default=100, help="races whose losers are timed (default: 100)")
     parser.add_argument("--tasks", type=int, default=300, help="tasks of 12 steps, each way (default: 300)")
     parser.add_argument(
-        "--troubled", type=int, default=5, help="tasks of each pattern under kills (default: 5)"
+        "--troubled", type=int, default=5, help="least tasks of each pattern under kills (default: 5)"
     )
-    parser.add_argument("--kills", type=int, default=8, help="kills in 30 s (default: 8)")
+    parser.add_argument("--kills", type=int, default=10, help="kills in 30 s (default: 10)")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which stay there (default: none)")
     add_only_print(parser)
     options = parser.parse_args()

@@ -1,7 +1,6 @@
 """One run: each pattern, the same calls one after another, races, retries, and all patterns under kills."""
 
 import json
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,21 +86,17 @@ def run(folder: Path, sizes: Sizes, kills: Sequence[Planned], seed: int) -> Outc
         for mode in (Mode.PATTERN, Mode.SEQUENTIAL):
             _done(fleet, caller, orders, [(Story.STEPS, mode)] * sizes.step_tasks, at_once=100)
         with ThreadPoolExecutor(1) as threads:
-            stopping = threading.Event()
-            killing = threads.submit(_kill, fleet, kills, stopping)
-            _done(
-                fleet,
-                caller,
-                orders,
-                [(story, Mode.TROUBLED) for story in PATTERNS] * sizes.troubled,
-                at_once=100,
-            )
-            stopping.set()
-            made = killing.result()
+            killing = threads.submit(_kill, fleet, kills)
+            rounds = 0
+            while rounds < sizes.troubled or not killing.done():
+                troubled = [(story, Mode.TROUBLED) for story in PATTERNS]
+                _done(fleet, caller, orders, troubled, at_once=len(troubled))
+                rounds += 1
+            killing.result()
         caller.close()
         tasks = tasks_in(fleet.redis.client(), FLEET)
     done = [Done(order=order, facts=tasks[task]) for task, order in orders.items() if task in tasks]
-    return Outcome(done=done, closed_ms=sorted(closed.values()), kills=made)
+    return Outcome(done=done, closed_ms=sorted(closed.values()), kills=len(kills))
 
 
 def shape(slow: str) -> Shape:
@@ -164,11 +159,8 @@ def _open(client: Any, tasks: Sequence[str]) -> list[str]:
     return [task for task, status in pairs if status not in FINAL]
 
 
-def _kill(fleet: Site, kills: Sequence[Planned], stopping: threading.Event) -> int:
-    began, made = time.monotonic(), 0
+def _kill(fleet: Site, kills: Sequence[Planned]) -> None:
+    began = time.monotonic()
     for planned in kills:
-        if stopping.wait(max(0.0, began + planned.after_seconds - time.monotonic())):
-            break
+        time.sleep(max(0.0, began + planned.after_seconds - time.monotonic()))
         fleet.kill(planned.part, planned.number)
-        made += 1
-    return made
