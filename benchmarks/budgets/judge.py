@@ -62,11 +62,15 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def journal_tokens(entries: Iterable[Entry]) -> int:
-    """The tokens that a journal says were used: those of results, and what lost tries had reserved."""
+    """The tokens that a journal says were used.
+
+    Those of results, what lost tries had reserved, and what the tries of a call used that reserved anew.
+    """
     used, open_calls = 0, dict[str, int]()
     for entry in entries:
         if entry.type == "Intended":
-            used += open_calls.get(entry.call, 0)
+            lost = open_calls.get(entry.call, 0)
+            used += int(entry.fields.get("spent_tokens", lost))
             open_calls[entry.call] = int(entry.fields.get("reserved_tokens", 0))
         elif entry.type == "Done" and entry.call in open_calls:
             del open_calls[entry.call]

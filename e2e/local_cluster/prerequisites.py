@@ -49,6 +49,7 @@ SERVICE_NEEDS = (
     Need(path="redis-server", package="redis-server"),
     Need(path="/usr/lib/*/libnuma.so.1", package="libnuma1"),
     Need(path="lscpu", package="util-linux"),
+    Need(path="/usr/lib/postgresql/*/bin/initdb", package="postgresql"),
 )
 DOCUMENTS: tuple[Need, ...] = (
     Need(path="/usr/share/doc/postgresql-doc-15/html", package="postgresql-doc-15"),

@@ -215,7 +215,7 @@ FAULTS: Final = (
     Fault(
         name="the headers of a tool go to any host",
         path=f"{OPERATOR}/controllers/agent_fleet/references.py",
-        sound="self._may_be_sent(field_path, secret, called.call.url, missing)",
+        sound="self._may_be_sent(field_path, secret, called.url, missing)",
         broken="pass",
         tests=(f"{OPERATOR_TESTS}/controllers/agent_fleet/test_reasons.py",),
     ),
@@ -342,8 +342,50 @@ FAULTS: Final = (
         tests=(f"{RUNTIME_TESTS}/agent/builtin/test_acting.py",),
     ),
     Fault(
+        name="a replay does not heed what a pattern has chosen",
+        path=f"{RUNTIME}/agent/patterns/branches.py",
+        sound="        if chosen is not None:\n",
+        broken="        if False and chosen is not None:\n",
+        tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
+    ),
+    Fault(
+        name="the calls of a loser stay open",
+        path=f"{RUNTIME}/agent/engine/engine.py",
+        sound="        written = self._writer.hand_in(intent, done, *self._reserving.losses(losers))\n",
+        broken="        written = self._writer.hand_in(intent, done)\n        self._reserving.losses(losers)\n",
+        tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
+    ),
+    Fault(
+        name="an OpenAPI document says who gets the secret of a tool",
+        path=f"{RUNTIME}/agent/tools/openapi.py",
+        sound="        if not is_own or base.query_string",
+        broken="        if base.query_string",
+        tests=(f"{RUNTIME_TESTS}/agent/tools/test_openapi.py",),
+    ),
+    Fault(
+        name="an Unsafe call of MCP is repeated after a lost session",
+        path=f"{RUNTIME}/agent/tools/mcp_tool.py",
+        sound="reply=_failed(LOST), may_pass=call.effect is not Effect.UNSAFE",
+        broken="reply=_failed(LOST), may_pass=True",
+        tests=(f"{RUNTIME_TESTS}/agent/tools/test_mcp_tool.py",),
+    ),
+    Fault(
+        name="a query is committed",
+        path=f"{RUNTIME}/agent/tools/sql_tool.py",
+        sound="force_rollback=True",
+        broken="force_rollback=False",
+        tests=(f"{RUNTIME_TESTS}/agent/tools/test_sql_tool.py",),
+    ),
+    Fault(
+        name="a tool that has gone makes an unknown effect a known one",
+        path=f"{RUNTIME}/agent/engine/context.py",
+        sound="if problem is None or self._engine.has_begun(wanted.id):",
+        broken="if problem is None:",
+        tests=(f"{RUNTIME_TESTS}/agent/engine/test_engine.py",),
+    ),
+    Fault(
         name="a tool follows redirects",
-        path=f"{RUNTIME}/agent/tools/http_tool.py",
+        path=f"{RUNTIME}/agent/tools/connections.py",
         sound="allow_redirects=False",
         broken="allow_redirects=True",
         tests=(f"{RUNTIME_TESTS}/agent/test_tools.py",),
@@ -366,8 +408,15 @@ FAULTS: Final = (
         ),
     ),
     Fault(
+        name="what the tries of a call spent before it went on is not counted",
+        path=f"{RUNTIME}/agent/store/scripts/budgets.lua",
+        sound="  settle(budget, hold, use_of(budget, hold, 0, spent.tokens, spent.nano))\n",
+        broken="  settle(budget, hold, {Steps = 0, Tokens = 0, Nano = 0})\n",
+        tests=(f"{RUNTIME_TESTS}/agent/store/test_store_budgets.py",),
+    ),
+    Fault(
         name="leases that end one after another make each task look alone",
-        path=f"{RUNTIME}/agent/store/scripts/states.lua",
+        path=f"{RUNTIME}/agent/store/scripts/sweep.lua",
         sound="    elseif not lives or ended + lease_ms <= now then",
         broken="    else",
         tests=(f"{RUNTIME_TESTS}/agent/store/test_store_company.py",),
@@ -472,6 +521,23 @@ FAULTS: Final = (
             f"{OPERATOR_TESTS}/controllers/test_operator_process.py"
             "::test_a_leader_stopped_amid_its_writes_writes_nothing_when_it_goes_on",
         ),
+    ),
+    Fault(
+        name="what strangers make is kept whole",
+        path=f"{OPERATOR}/cluster/stripped.py",
+        sound="kept = PARTS.get(resource, _nothing)",
+        broken="kept = PARTS.get(resource, dict)",
+        tests=(
+            f"{OPERATOR_TESTS}/controllers/test_operator_process.py"
+            "::test_the_memory_does_not_depend_on_what_strangers_make",
+        ),
+    ),
+    Fault(
+        name="a tier leaves files of its own unread",
+        path="e2e/tiers/tiers.py",
+        sound='files_with="apiserver"',
+        broken='files_with="services"',
+        tests=("e2e/tests/test_tiers.py",),
     ),
     Fault(
         name="an object goes before its children",

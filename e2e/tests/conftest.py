@@ -27,7 +27,7 @@ from local_cluster.pytest_plugin import BROUGHT_UP
 from tests.support import node_models
 from tests.support.applied import Site
 from tests.support.pages import some_pages
-from tests.support.stand_ins import double_image, hub_image
+from tests.support.stand_ins import stand_ins_image
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,7 @@ def install() -> None:
     ready.install_chart(references, node_models.CHART_VALUE)
     ready.fill_claims(some_pages(), references["runtime"])
     ready.apply(environment.EXAMPLE)
-    double_image(ready)
-    hub_image(ready)
+    stand_ins_image(ready)
     beside = replace(ready, kubectl=beside_the_demo(ready))
     beside.make_namespace()
     with model_folders({GENERATOR.name: MODEL_FOLDERS[GENERATOR.name]}) as models:
@@ -110,7 +109,7 @@ def everywhere(installed: Environment) -> Kubectl:
 @pytest.fixture(scope="session")
 def double(installed: Environment) -> str:
     """The engine double's image."""
-    return double_image(installed)
+    return stand_ins_image(installed)
 
 
 @pytest.fixture

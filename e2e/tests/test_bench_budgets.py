@@ -128,6 +128,11 @@ def test_a_spawned_task_that_did_not_end_is_seen() -> None:
         pytest.param(
             [intended(CALL, 50), intended(CALL, 40), done(CALL, 7)], 57, id="a lost try used its reserve"
         ),
+        pytest.param(
+            [intended(CALL, 50), {**intended(CALL, 40), "spent_tokens": 31}, done(CALL, 7)],
+            38,
+            id="tries that were followed by more used what they say",
+        ),
         pytest.param([done(CALL, 7)], 0, id="a result without an intent is none"),
     ],
 )

@@ -18,6 +18,7 @@ from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
 from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
 from flotilla_cli.tasks import ask
+from tests.support.fleet_tasks import SHORTEST, gateway_of
 from tests.support.killed import kill
 from tests.support.pages import some_pages
 from tests.support.waiting import eventually
@@ -33,11 +34,7 @@ TEN_MEGABYTES = 10_000_000
 @pytest.fixture(scope="module")
 def gateway(demo: Environment) -> Iterator[httpx.Client]:
     """A client with a token that may submit tasks."""
-    headers = {"Authorization": f"Bearer {demo.token()}"}
-    with (
-        demo.kubectl.port_forward(f"service/{FLEET}-gateway", 8080) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client,
-    ):
+    with gateway_of(demo.kubectl, FLEET, demo.token()) as client:
         yield client
 
 
@@ -223,7 +220,7 @@ def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx.Cl
 
 
 def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gateway: httpx.Client) -> None:
-    submitted = gateway.post("/v1/tasks", json={"input": QUESTIONS[0].text})
+    submitted = gateway.post("/v1/tasks", json={"input": SHORTEST})
     assert submitted.status_code == 201
     kill(demo.kubectl.get("pod", f"{FLEET}-redis-0"), b"redis-server")
 

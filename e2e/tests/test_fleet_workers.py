@@ -7,10 +7,10 @@ runtime/tests/agent/worker/test_worker.py.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support.applied import Site, example
+from tests.support.fleet_tasks import found, gateway_of, pods_of, submitted, succeeded, workers_of
 from tests.support.stand_ins import configured, doubles
 
 pytestmark = [pytest.mark.cluster, pytest.mark.waits_long, pytest.mark.timeout(900, func_only=True)]
@@ -42,17 +42,12 @@ def test_workers_come_with_tasks_from_zero_and_go_when_the_tasks_have_ended(site
     site.apply(fleet())
     site.wait("AgentFleet", NAME, "Ready", "True")
     assert workers(site) == []
-    with (
-        site.kubectl.port_forward(f"service/{NAME}-gateway", 8080) as port,
-        httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
-        ) as client,
-    ):
+    with gateway_of(site.kubectl, NAME, KEY) as client:
         tasks = [submitted(client, f"Question {number}?") for number in range(TASKS)]
         until(site, lambda: len(ready_workers(site)) == WORKERS, f"{WORKERS} workers")
         tasks += [submitted(client, f"Question {number} for two?") for number in range(WORKERS)]
         until(site, lambda: all(succeeded(client, task) for task in tasks), "every task's answer")
-        took = [workers_of(client, task) for task in tasks]
+        took = [set(workers_of(found(client, task))) for task in tasks]
         assert [len(of_task) for of_task in took] == [1] * len(tasks)
         assert len(set.union(*took)) == WORKERS
         until(site, lambda: workers(site) == [], "no worker after a quiet minute")
@@ -67,36 +62,12 @@ def until(site: Site, holds: Callable[[], object], wanted: str) -> None:
 
 def workers(site: Site) -> Sequence[str]:
     """The names of the fleet's worker pods, those that are ending too."""
-    return [pod["metadata"]["name"] for pod in pods_of_workers(site)]
+    return [pod["metadata"]["name"] for pod in pods_of(site, NAME, "worker")]
 
 
 def ready_workers(site: Site) -> Sequence[str]:
     return [
         pod["metadata"]["name"]
-        for pod in pods_of_workers(site)
+        for pod in pods_of(site, NAME, "worker")
         if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
     ]
-
-
-def pods_of_workers(site: Site) -> list[dict[str, Any]]:
-    mine = f"labelSelector=flotilla.dev/owner={NAME},app.kubernetes.io/component=worker"
-    return site.objects.list("Pod", mine)
-
-
-def workers_of(client: httpx.Client, task: str) -> set[str]:
-    """The workers that took the task, by its timeline."""
-    timeline = client.get(f"/v1/tasks/{task}").raise_for_status().json()["timeline"]
-    return {moment["worker"] for moment in timeline if moment.get("worker")}
-
-
-def submitted(client: httpx.Client, question: str) -> str:
-    response = client.post("/v1/tasks", json={"input": question})
-    assert response.status_code == 201, response.text
-    task: str = response.json()["id"]
-    return task
-
-
-def succeeded(client: httpx.Client, task: str) -> bool:
-    found = client.get(f"/v1/tasks/{task}").raise_for_status().json()
-    assert found["status"] in {"Waiting", "Running", "Succeeded"}, found
-    return bool(found["status"] == "Succeeded")

@@ -6,6 +6,7 @@ demo.
 
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
@@ -13,6 +14,7 @@ from demo.kubectl import Kubectl
 from local_cluster import images
 from local_cluster.api_client import Manifest
 from tests.support.applied import Site
+from tests.support.fleet_tasks import SHORTEST, found, gateway_of, submitted, succeeded
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ends_release, pytest.mark.timeout(900, func_only=True)]
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.ends_release, pytest.mark.timeout
 WAIT_SECONDS = 240.0
 FREED_SECONDS = 60.0  # for an object without a finalizer
 LEASE = "flotilla-operator"
+TASKS = 4  # a worker takes eight
 RENEWED = (f"{FLEET}-gateway", f"{FLEET}-worker")
 
 
@@ -41,12 +44,18 @@ def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
     demo: Environment,
 ) -> None:
     site, system = Site(demo.kubectl), Site(replace(demo.kubectl, namespace=SYSTEM_NAMESPACE))
+    eventually(
+        lambda: len(of(running(site), f"{FLEET}-worker")) == 1, what="one worker, after a quiet minute"
+    )
     before = running(site)
     old_operators = {pod["metadata"]["name"] for pod in operators(system)}
-    demo.install_chart(images.retag(demo.build_images(), "next"))
-    eventually(lambda: leads(system) and leads(system) not in old_operators)
-    demo.wait_until_ready()
-    assert running(site) == before
+    with gateway_of(demo.kubectl, FLEET, demo.token()) as client:
+        tasks = begun(client)
+        demo.install_chart(images.retag(demo.build_images(), "next"))
+        eventually(lambda: leads(system) and leads(system) not in old_operators)
+        demo.wait_until_ready()
+        assert running(site) == before
+        tasks += begun(client)
     site.patch("AgentFleet", FLEET, {"metadata": {"annotations": {"flotilla.dev/refresh": "now"}}})
 
     def renewed() -> bool:
@@ -57,6 +66,15 @@ def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
     demo.wait_until_ready()
     after, models = running(site), ("minilm", "smollm2", "manual")
     assert of(after, *models) == of(before, *models) != {}
+    with gateway_of(demo.kubectl, FLEET, demo.token()) as client:
+        eventually(lambda: all(succeeded(client, task) for task in tasks), what="the answers of all tasks")
+
+
+def begun(client: httpx.Client) -> list[str]:
+    """Tasks at which the fleet's one worker is at work."""
+    tasks = [submitted(client, SHORTEST) for _ in range(TASKS)]
+    eventually(lambda: found(client, tasks[-1])["status"] != "Waiting", what="a worker")
+    return tasks
 
 
 def operators(system: Site) -> list[Manifest]:

@@ -66,6 +66,17 @@ def test_every_test_is_in_exactly_one_step_of_one_tier(needs: str, rare: str, al
     assert matching == [rare or needs or "unit"]
 
 
+def test_marks_that_choose_the_files_of_a_step_stand_in_the_files_of_their_tests() -> None:
+    chosen_by = {step.files_with for tier in TIERS for step in tier.steps} - {""}
+    assert chosen_by == set(NEEDS)
+    assert all(step.marks.startswith(step.files_with) for tier in TIERS for step in tier.steps)
+    for folder in ("operator", "runtime", "cli", "e2e", "benchmarks"):
+        for path in (CHECKOUT / folder).rglob("*.py"):
+            if not path.name.startswith("test_"):
+                text = path.read_text(encoding="utf-8")
+                assert not any(f"pytest.mark.{mark}" in text for mark in chosen_by), f"{path} sets a mark"
+
+
 def test_the_command_fails_when_a_tier_finds_no_test() -> None:
     """Through the command itself, on a tier that exists only there."""
     script = (
@@ -105,6 +116,13 @@ def own_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "[pytest]\naddopts = -p tiers.pytest_plugin\nmarkers =\n services\n once\n"
     )
     return tmp_path
+
+
+def test_a_step_reads_only_the_files_that_write_its_mark(own_tests: Path) -> None:
+    (own_tests / "test_shaky.py").write_text(SHAKY.format(tests=1, failures=0, mark=""))
+    (own_tests / "test_others.py").write_text("raise AssertionError('services: this file is read')")
+    assert run_step(Step(marks="services", files_with="services"), last=True, folder=own_tests)[0] == 0
+    assert run_step(Step(marks="services"), last=True, folder=own_tests)[0] != 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from local_cluster.pytest_plugin import ENDS_RELEASE, TAKES_CLUSTER_DOWN
+from tiers.pytest_plugin import FILES_WITH
 
 FAILS_AT = 2.0  # times the budget
 TRIED_AGAIN_AT_MOST = 2  # tests of a step: where more fail, it is not the machine
@@ -25,15 +26,20 @@ SLOWEST = ("--durations=10", "--durations-min=5")  # listed after each step, so 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One call of pytest: the expression that selects its tests, and how they are shared out."""
+    """One call of pytest: the expression that selects its tests, and how they are shared out.
+
+    `files_with` names a mark that all its tests have, and that stands in their files: others are not read.
+    """
 
     marks: str
+    files_with: str = ""
     options: tuple[str, ...] = ()
     with_servers: bool = True
 
     def pytest_arguments(self, cache: Path) -> tuple[str, ...]:
         """Return the arguments of the step's call of pytest, which notes in `cache` what fails."""
-        return (*self.options, *SLOWEST, "-o", f"cache_dir={cache}", "-m", self.marks)
+        files = (f"{FILES_WITH}={self.files_with}",) if self.files_with else ()
+        return (*self.options, *files, *SLOWEST, "-o", f"cache_dir={cache}", "-m", self.marks)
 
     def tried_again(self, cache: Path) -> tuple[str, ...]:
         """Return the failed tests to try once more: none where there are many, or without servers."""
@@ -81,24 +87,47 @@ TIERS = (
     Tier(
         name="scenes",
         budget_seconds=120,
-        steps=(Step(marks=f"scenes and not {RARE}", options=("-n", "2"), with_servers=False),),
+        steps=(
+            Step(
+                marks=f"scenes and not {RARE}",
+                files_with="scenes",
+                options=("-n", "2"),
+                with_servers=False,
+            ),
+        ),
     ),
     Tier(
         name="apiserver",
         budget_seconds=300,
-        steps=(Step(marks=f"apiserver and not {RARE}", options=("-n", "3", "--dist", "loadgroup")),),
+        steps=(
+            Step(
+                marks=f"apiserver and not {RARE}",
+                files_with="apiserver",
+                options=("-n", "3", "--dist", "loadgroup"),
+            ),
+        ),
     ),
     Tier(
         name="services",
         budget_seconds=300,
-        steps=(Step(marks=f"services and not {RARE}", options=("-n", "2", "--dist", "loadgroup")),),
+        steps=(
+            Step(
+                marks=f"services and not {RARE}",
+                files_with="services",
+                options=("-n", "2", "--dist", "loadgroup"),
+            ),
+        ),
     ),
     Tier(
         name="cluster",
         budget_seconds=700,
         steps=(
-            Step(marks=f"cluster and not {RARE} and not {ALONE}", options=("-n", "5", "--dist", "loadgroup")),
-            Step(marks=f"cluster and not {RARE} and {ALONE}"),
+            Step(
+                marks=f"cluster and not {RARE} and not {ALONE}",
+                files_with="cluster",
+                options=("-n", "5", "--dist", "loadgroup"),
+            ),
+            Step(marks=f"cluster and not {RARE} and {ALONE}", files_with="cluster"),
         ),
     ),
     Tier(name=RARE, budget_seconds=2000, steps=(Step(marks=RARE),)),

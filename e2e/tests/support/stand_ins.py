@@ -1,4 +1,4 @@
-"""The engine double and the hub's stand-in as images and pods of the cluster."""
+"""The engine double and the hub's stand-in as an image and pods of the cluster."""
 
 import json
 import tempfile
@@ -17,25 +17,15 @@ HUB_PORT = 8080
 SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
-def image_of(name: str, runtime: str) -> str:
-    """The reference of a stand-in's image, which is made over the runtime's."""
-    folder = STAND_INS / name
+def stand_ins_image(demo: Environment) -> str:
+    """The reference of the image of both; run without a command, it is an engine double."""
     return images.build_and_import(
-        name=name.replace("_", "-"),
-        dockerfile=folder / "Dockerfile",
-        context=folder,
-        arguments={"RUNTIME_IMAGE": runtime},
+        name="stand-ins",
+        dockerfile=STAND_INS / "images" / "stand_ins" / "Dockerfile",
+        context=STAND_INS,
+        paths=("engine_double", "hub_stub"),
+        arguments={"RUNTIME_IMAGE": demo.build_images()["runtime"]},
     )
-
-
-def double_image(demo: Environment) -> str:
-    """The reference of the engine double's image."""
-    return image_of("engine_double", demo.build_images()["runtime"])
-
-
-def hub_image(demo: Environment) -> str:
-    """The reference of the image of the hub's stand-in."""
-    return image_of("hub_stub", demo.build_images()["runtime"])
 
 
 def doubles(name: str, image: str, engine: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
@@ -78,7 +68,7 @@ def start_hub(site: Environment, runtime: str, repositories: Mapping[str, Path],
             str(path.relative_to(root)) for name in repositories for path in sorted((root / name).iterdir())
         ]
         claims.fill(site.kubectl, runtime, {HUB: (root, files)}, {HUB: size})
-    _start_pod(site, hub_image(site))
+    _start_pod(site, stand_ins_image(site))
     return f"http://{HUB}.{site.kubectl.namespace}.svc"
 
 
@@ -87,7 +77,7 @@ def _start_pod(site: Environment, image: str) -> None:
     container = {
         "name": HUB,
         "image": image,
-        "args": ["--root", "/hub"],
+        "command": ["python3", "-m", "hub_stub", "--root", "/hub"],
         "securityContext": claims.RESTRICTED,
         "ports": [{"containerPort": HUB_PORT}],
         "readinessProbe": {"tcpSocket": {"port": HUB_PORT}, "periodSeconds": 1},

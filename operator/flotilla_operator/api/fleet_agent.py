@@ -12,7 +12,6 @@ from flotilla_operator.api.parts import (
     ObjectRef,
     PartName,
     SecretRef,
-    ShortText,
     UrlSecretRef,
 )
 
@@ -203,8 +202,8 @@ class OpenApiOperation(ApiModel):
     """An operation of an OpenAPI document."""
 
     url: HttpUrl
-    """URL of the document."""
-    operation_id: ShortText
+    """URL of the document: version 3, as JSON. Workers read it, when they start and every minute."""
+    operation_id: Annotated[str, Field(min_length=1, max_length=256)]
     """Identifier of the operation in the document."""
 
 
@@ -220,17 +219,38 @@ class HttpCall(ApiModel):
     """Secret whose entries are sent as headers, for example `Authorization`. Absent: none."""
 
 
-class HttpTool(HttpCall):
+class HttpTool(ApiModel):
     """A tool that is called over HTTP."""
 
-    openapi: Annotated[OpenApiOperation | None, NotYet("set description and parameters instead")] = None
-    """Operation of an OpenAPI document that says what the tool takes."""
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="has(self.url) || has(self.openapi)",
+                message="spec.tools[].http needs url, or openapi, whose document names the server; set one",
+            )
+        )
+    )
+
+    url: HttpUrl | None = None
+    """URL that is called. It must not lead to a link-local address; no redirect is followed. With `openapi`:
+    URL of the server, to which the path of the operation is added. Absent: the server that the document of
+    `openapi` names, which must be the document's own host."""
+    method: HttpMethod = HttpMethod.POST
+    """Method of the call. POST, PUT, PATCH: the arguments are sent as JSON. GET, DELETE: as the query. With
+    `openapi` it has no effect."""
+    headers_secret_ref: SecretRef | None = None
+    """Secret whose entries are sent as headers, for example `Authorization`. They go to the host that is
+    called, also with the request for the document if it is on the same host. Absent: none."""
+    openapi: OpenApiOperation | None = None
+    """Operation of an OpenAPI document that says what the tool takes: an object with the parameters of path,
+    query and header by their names, and the JSON that is sent as `body`. Absent: `description` and
+    `parameters` say it."""
 
 
 class McpServerTool(ApiModel):
     """One tool of a Model Context Protocol (MCP) server."""
 
-    name: ShortText
+    name: Annotated[str, Field(min_length=1, max_length=256)]
     """Name of the tool at the server."""
     effect: ToolEffect | None = None
     """Whether a call may be repeated: Pure, Idempotent or Unsafe. Absent: `effect` of the entry of
@@ -241,7 +261,8 @@ class McpTool(ApiModel):
     """The tools of a Model Context Protocol (MCP) server."""
 
     url: HttpUrl
-    """URL of the server."""
+    """URL of the server, which speaks streamable HTTP. It must not lead to a link-local address; no redirect
+    is followed."""
     tools: Annotated[tuple[McpServerTool, ...], MapList("name"), Field(max_length=64)] = ()
     """Tools of the server that the agent may call. Empty: all."""
     headers_secret_ref: SecretRef | None = None
@@ -252,11 +273,14 @@ class SqlTool(ApiModel):
     """A query of a PostgreSQL database."""
 
     url_secret_ref: UrlSecretRef
-    """Secret with the URL of the database."""
+    """Secret with the URL of the database: `postgresql://user:password@host:5432/name`, perhaps with
+    `?sslmode=verify-full&sslrootcert=system`. Workers read it for each call."""
     query: Annotated[str, Field(min_length=1, max_length=16_384)]
-    """The statement, with its arguments as `:name`. It runs in a read-only transaction."""
+    """The statement: a `select`, `values` or `with` that gives rows, with its arguments as `:name`. Each of
+    them is a property of `parameters`; one that is not given is null. It runs in a read-only transaction that
+    is rolled back."""
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """How many rows a result may have."""
+    """How many rows a result may have. Where there are more, the agent gets the first ones and is told so."""
 
 
 class Reconcile(ApiModel):
@@ -296,6 +320,16 @@ class Tool(ApiModel):
                 "its own; remove it",
             ),
             Rule(
+                rule="!has(self.http) || !has(self.http.openapi) || !has(self.parameters)",
+                message="spec.tools[].parameters must not be set beside http.openapi, because the document "
+                "brings its own; remove it",
+            ),
+            Rule(
+                rule="!has(self.mcp) || !has(self.parameters)",
+                message="spec.tools[].parameters must not be set beside mcp, because the server brings them; "
+                "remove it",
+            ),
+            Rule(
                 rule="!has(self.reconcile) || self.effect == 'Unsafe'",
                 message="spec.tools[].reconcile is for tools with effect Unsafe only; remove it, or set "
                 "effect Unsafe",
@@ -306,24 +340,27 @@ class Tool(ApiModel):
     name: PartName
     """Name of the tool for the agent."""
     description: Description | None = None
-    """What the tool does, for the model. Absent: what a Python function says of itself, else nothing."""
+    """What the tool does, for the model. With `mcp` it stands before what the server says of each tool.
+    Absent: what a Python function, an OpenAPI document or an MCP server says, else nothing."""
     parameters: JsonSchemaOfArguments | None = None
     """JSON Schema of the arguments, for example `{type: object, properties: {city: {type: string}}}`. A
-    Python function brings its own. Absent: the tool takes no arguments."""
+    Python function, an OpenAPI document and an MCP server bring their own. Absent: the tool takes no
+    arguments."""
     http: HttpTool | None = None
-    """Calls the tool over HTTP. Exactly one of `http` and `python` is required."""
-    mcp: Annotated[McpTool | None, NotYet("use http or python")] = None
-    """Calls the tools of a Model Context Protocol (MCP) server."""
+    """Calls the tool over HTTP. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
+    mcp: McpTool | None = None
+    """Calls the tools of a Model Context Protocol (MCP) server. The agent knows each as NAME_TOOL, with the
+    name of this entry. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
     python: PythonReference | None = None
     """Calls a Python function from `spec.image`, named as `module:function`. A plain function runs in a
-    thread. Exactly one of `http` and `python` is required."""
-    sql: Annotated[SqlTool | None, NotYet("use http or python")] = None
-    """Queries a PostgreSQL database."""
+    thread. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
+    sql: SqlTool | None = None
+    """Queries a PostgreSQL database. Exactly one of `http`, `mcp`, `python` and `sql` is required."""
     effect: ToolEffect = ToolEffect.UNSAFE
     """Whether a call may be repeated after its worker was lost. Pure: yes. Idempotent: yes, with the same
-    key, which an HTTP tool gets as the header `Idempotency-Key` and a function as the argument
-    `idempotency_key`, if it takes one. Unsafe: no; the task waits until `reconcile` or a person says whether
-    the call happened."""
+    key, which an HTTP tool gets as the header `Idempotency-Key`, a function as the argument
+    `idempotency_key`, if it takes one, and an MCP tool as `flotilla.dev/idempotency-key` in `_meta`. Unsafe:
+    no; the task waits until `reconcile` or a person says whether the call happened."""
     reconcile: Reconcile | None = None
     """Who is asked whether an Unsafe call happened. Absent: a person resolves the call."""
     approval: Annotated[Approval | None, NotYet()] = None

@@ -36,6 +36,7 @@ def refusal(path: str) -> str:
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
 HTTP_TOOL = {"name": "weather", "http": {"url": "https://weather.example"}}
+OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
 REDIS_OUTSIDE = {"mode": "External", "urlSecretRef": {"name": "redis"}}
 DEFAULT = {"role": "Default", "modelRef": {"name": "m"}}
 INVALID_TEXT = 'Invalid value: "string"'
@@ -775,7 +776,48 @@ AGENT_FLEETS = [
         "spec.tools[].reconcile needs exactly one of http and python",
         "a call that nobody is asked about",
     ),
-    row(FLEET, "spec__tools", [{"name": "a", "http": {}}], "http.url: Required value", "a tool nowhere"),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "a", "http": {}}],
+        "spec.tools[].http needs url, or openapi",
+        "a tool nowhere",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "a", "http": {"openapi": {"url": "ftp://a.example", "operationId": "x"}}}],
+        "spec.tools[0].http.openapi.url",
+        "a document that is not on the web",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "git", "mcp": {"url": "https://mcp.example"}, "parameters": {"type": "object"}}],
+        "spec.tools[].parameters must not be set beside mcp",
+        "arguments that the server knows better",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "cities", "sql": {"urlSecretRef": {"name": "db"}, "query": ""}}],
+        "spec.tools[0].sql.query",
+        "a query that is none",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{"name": "git", "mcp": {"url": "stdio:///bin/git"}}],
+        "spec.tools[0].mcp.url",
+        "a server that is a program",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "http": {"openapi": OPERATION}, "parameters": {"type": "object"}}],
+        "spec.tools[].parameters must not be set beside http.openapi",
+        "arguments that the document knows better",
+    ),
     row(
         FLEET,
         "spec__tools",
@@ -835,9 +877,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.models[].rateLimit": "openai",
         "spec.models[].overflowTo": "Routine",
-        "spec.tools[].http.openapi": {"url": "https://weather.example", "operationId": "getWeather"},
-        "spec.tools[].mcp": {"url": "https://mcp.example"},
-        "spec.tools[].sql": {"urlSecretRef": {"name": "db"}, "query": "select 1"},
         "spec.tools[].approval": "Never",
         "spec.tools[].rateLimit": "openai",
         "spec.validators": [{"name": "cites"}],

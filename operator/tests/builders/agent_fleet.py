@@ -110,6 +110,34 @@ TOOLS: list[dict[str, Any]] = [
         "effect": "Unsafe",
         "reconcile": {"python": "shop.tools:was_refunded"},
     },
+    {
+        "name": "rooms",
+        "http": {
+            "url": "https://rooms.example/v2",
+            "openapi": {"url": "https://docs.example/openapi.json", "operationId": "listRooms"},
+            "headersSecretRef": {"name": "rooms"},
+        },
+        "effect": "Pure",
+    },
+    {
+        "name": "git",
+        "description": "The repositories of the shop.",
+        "mcp": {
+            "url": "https://mcp.example/mcp",
+            "tools": [{"name": "search", "effect": "Pure"}, {"name": "merge"}],
+            "headersSecretRef": {"name": "git"},
+        },
+    },
+    {
+        "name": "stock",
+        "parameters": {"type": "object", "properties": {"article": {"type": "string"}}},
+        "sql": {
+            "urlSecretRef": {"name": "stock", "key": "reader"},
+            "query": "select pieces from stock where article = :article",
+            "maxRows": 10,
+        },
+        "effect": "Pure",
+    },
 ]
 
 

@@ -85,3 +85,19 @@ async def test_a_fleet_is_not_ready_before_its_index_and_stays_so_while_that_is_
         await scene.until(lambda: index("Ready", "False"))
         await scene.until(lambda: index("Ready", "True"))
         await scene.pass_time(60)
+
+
+async def test_a_fleet_says_that_an_mcp_server_is_silent_until_workers_take_it_back(scene: Scene) -> None:
+    scene.node("a")
+    scene.create("m")
+    tools = [{"name": "git", "mcp": {"url": "http://git.example/mcp"}}]
+    scene.cluster.create(AGENT_FLEETS, changed(smallest("AgentFleet", name="support"), spec__tools=tools))
+    says = partial(scene.says, name="support", resource=AGENT_FLEETS)
+    await scene.until(lambda: says("Ready", "True"))
+    silent = contract.ToolReport(tool="git", trouble=contract.ToolTrouble.NO_ANSWER, message="it is silent")
+    scene.gateways.of("support").tools = (silent,)
+    await scene.until(lambda: says("ToolsReady", "False", "ToolUnreachable"))
+    assert says("Ready", "False")
+    scene.gateways.of("support").tools = ()
+    await scene.until(lambda: says("ToolsReady", "True"))
+    await scene.until(lambda: says("Ready", "True"))

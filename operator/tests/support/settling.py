@@ -34,7 +34,7 @@ class EveryEntry(dict[str, bytes]):
         return True
 
     def __missing__(self, key: str) -> bytes:
-        return b"entry"
+        return b"postgresql://user:entry@db.example/name"  # also where an entry must be a URL
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key]

@@ -15,7 +15,7 @@ BASE: dict[str, Any] = {
         {"role": "Routine", "endpoint": {"url": "https://a.example/v1", "model": "small"}},
     ],
     "indexes": [{"name": "h", "indexRef": {"name": "handbook"}}],
-    "tools": TOOLS,
+    "tools": TOOLS[:3],
 }
 DEFAULT, ROUTINE = BASE["models"]
 
@@ -28,7 +28,7 @@ DEFAULT, ROUTINE = BASE["models"]
         pytest.param({"agent": {"prompt": "Answer.", "retrieval": "Tool"}}, id="another way to search"),
         pytest.param({"image": "registry.example/agents:2"}, id="another image"),
         pytest.param({"tools": TOOLS[:2]}, id="a tool less"),
-        pytest.param({"tools": [{**TOOLS[0], "effect": "Unsafe"}, *TOOLS[1:]]}, id="another effect"),
+        pytest.param({"tools": [{**TOOLS[0], "effect": "Unsafe"}, *TOOLS[1:3]]}, id="another effect"),
         pytest.param({"models": [{**DEFAULT, "modelRef": {"name": "qwen"}}, ROUTINE]}, id="another model"),
         pytest.param({"models": [DEFAULT]}, id="a role less"),
         pytest.param(

@@ -17,8 +17,8 @@ from local_cluster.processes import free_port
 from tests.builders.model_replica_set import spec_of
 from tests.support.questions import ANSWER, ask
 
-# With the other engines that one test process starts, so that few run at once.
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900), pytest.mark.xdist_group("engine settings")]
+# Two engines start at the same time, which takes a minute of all cores.
+pytestmark = [pytest.mark.services, pytest.mark.rare, pytest.mark.timeout(900)]
 
 
 class OnThisMachine(Stage):

@@ -25,7 +25,8 @@ from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
-from flotilla_runtime.agent.worker.loading import load_program
+from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
@@ -62,14 +63,17 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with http_client(config) as client:
         contexts = ContextLengths(client, environment=os.environ, monotonic_seconds=time.monotonic)
+        http = HttpTools(addresses=addresses)
         try:
-            program = load_program(config, contexts.of)
+            catalogue = load_tools(config.tools, http)
+            program = load_program(config, contexts.of, catalogue)
         except ProgramError as problem:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
         store = TaskStore(connect(config.queue), config.queue)
-        tools = ToolRunner(program.tools, HttpTools(addresses=addresses))
+        tools = ToolRunner(catalogue, http)
+        watch = ToolWatch(catalogue, store.tool_reports)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
@@ -81,8 +85,12 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
+            watching = asyncio.create_task(watch.run())
+            await watch.looked(stopping)
             await worker.run(stopping)
+            watching.cancel()
             log.info("worker_stopped", worker=worker.name)
+        await catalogue.close()
         await tools.close()
         await store.close()
 

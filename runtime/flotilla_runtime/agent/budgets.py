@@ -4,7 +4,7 @@ Money is counted in billionths of a dollar: an integer, so sums are exact, also 
 exactly up to 2^53 (nine million dollars).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -37,6 +37,13 @@ class Amount:
             nano_usd=self.nano_usd + other.nano_usd,
         )
 
+    def __sub__(self, other: "Amount") -> "Amount":
+        return Amount(
+            steps=self.steps - other.steps,
+            tokens=self.tokens - other.tokens,
+            nano_usd=self.nano_usd - other.nano_usd,
+        )
+
 
 NOTHING: Final = Amount()
 
@@ -57,6 +64,10 @@ class Budget:
     @property
     def left_tokens(self) -> int:
         return max(0, self.most_tokens - self.used.tokens - self.reserved.tokens)
+
+    def settled(self, held: Amount, used: Amount) -> "Budget":
+        """The budget after a call that held so much has used so much of it."""
+        return replace(self, used=self.used + used, reserved=self.reserved - held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,6 +118,10 @@ class Intended:
     `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
     of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
     epoch. `child` is the id of a spawned task.
+
+    A call of which the journal has an intent and no result is made again, because its worker was lost; or it
+    goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
+    they used of that; the latter is None where a price is unknown.
     """
 
     at: int
@@ -133,6 +137,8 @@ class Intended:
     arguments: Any = None
     until: int | None = None
     child: str | None = None
+    spent_tokens: int | None = None
+    spent_nano_usd: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

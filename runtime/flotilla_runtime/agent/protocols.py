@@ -4,8 +4,8 @@ The store implements `TaskJournal` with one script for each write; tests stop it
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -105,12 +105,26 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the tries of a call have used of what it reserved; `nano_usd` is None where a price is unknown.
+
+    `waits_until` is how long it can wait for more, by the event loop's clock.
+    """
+
+    tokens: int
+    nano_usd: int | None
+    waits_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call to be made.
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
-    model writes meanwhile.
+    model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
+    the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
+    no part of the reply.
     """
 
     id: str
@@ -119,7 +133,8 @@ class Call:
     request: Any
     key: str
     effect: Effect = Effect.PURE
-    on_event: OnEvent | None = None
+    on_event: OnEvent | None = field(default=None, compare=False)
+    more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +156,7 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How a call ended, what it gave, and what it used, failed tries included.
+    """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
     With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
     worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.

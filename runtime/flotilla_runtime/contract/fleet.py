@@ -16,7 +16,7 @@ REDIS_SECRET_DIRECTORY: Final = "/var/run/flotilla/redis"  # noqa: S105
 REDIS_PASSWORD_KEY: Final = "password"  # noqa: S105
 SENTINEL_DIRECTORY: Final = "/var/run/flotilla/sentinel"
 SENTINEL_PASSWORD_PATH: Final = f"{SENTINEL_DIRECTORY}/password"
-TOOLS_DIRECTORY: Final = "/var/run/flotilla/tools"  # below it, a folder of headers for each tool
+TOOLS_DIRECTORY: Final = "/var/run/flotilla/tools"  # below it, a folder for each tool's secrets
 ADOPTED_FILE: Final = "adopted.json"
 ADOPTED_PATH: Final = f"{CONFIG_DIRECTORY}/{ADOPTED_FILE}"
 INDEX_KEYS_DIRECTORY: Final = "/var/run/flotilla/index-keys"  # of workers: a file for each index
@@ -193,16 +193,59 @@ class Reconcile(Section):
     python: str | None = None
 
 
-class ToolConfig(Section):
-    """A tool of the agent; exactly one of `http` and `python`.
+class OpenApiOperation(Section):
+    """An operation of the OpenAPI document at `document_url`, which is read by the workers.
 
-    `parameters` is the JSON Schema of the arguments. A Python function brings its own, and its description.
+    `url` is that of the server; None: the one that the document names, if it is the document's own host. Each
+    file of `headers_directory` is a header of its calls, and of the document's request to the same host.
+    """
+
+    document_url: str
+    operation_id: str
+    url: str | None = None
+    headers_directory: str | None = None
+
+
+class McpToolChoice(Section):
+    """A tool of an MCP server that the agent may call; `effect` None is that of the server's entry."""
+
+    name: str
+    effect: Effect | None = None
+
+
+class McpServer(Section):
+    """A Model Context Protocol server, over streamable HTTP. Without `tools`, all of its tools."""
+
+    url: str
+    headers_directory: str | None = None
+    tools: tuple[McpToolChoice, ...] = ()
+
+
+class SqlQuery(Section):
+    """A statement for the PostgreSQL whose URL is in the file `url_path`, which is read for each call.
+
+    Its arguments stand in it as `:name`.
+    """
+
+    url_path: str
+    query: str
+    max_rows: int = 100
+
+
+class ToolConfig(Section):
+    """A tool of the agent; exactly one of `http`, `openapi`, `mcp`, `sql` and `python`.
+
+    With `mcp` it stands for each tool of a server. `parameters` is the JSON Schema of the arguments. MCP
+    servers, OpenAPI documents and Python functions bring their own, and their descriptions.
     """
 
     name: str
     description: str = ""
     parameters: dict[str, Any] | None = None
     http: HttpEndpoint | None = None
+    openapi: OpenApiOperation | None = None
+    mcp: McpServer | None = None
+    sql: SqlQuery | None = None
     python: str | None = None
     effect: Effect = Effect.UNSAFE
     reconcile: Reconcile | None = None
@@ -274,6 +317,22 @@ class ModelDemand(WireModel):
     seconds_per_call: float | None = None
 
 
+class ToolTrouble(StrEnum):
+    """Why what a server declares of a tool cannot be used."""
+
+    NO_ANSWER = "NoAnswer"  # the MCP server or the OpenAPI document does not answer
+    MISSING = "Missing"  # it does, and has no such tool or operation
+    UNUSABLE = "Unusable"  # what it declares can be no tool
+
+
+class ToolReport(WireModel):
+    """What workers found wrong with the declaration of a tool of the spec, within the last minutes."""
+
+    tool: str
+    trouble: str  # ToolTrouble's values
+    message: str
+
+
 class RevisionTasks(WireModel):
     """How many tasks of one revision there are."""
 
@@ -317,6 +376,7 @@ class FleetStatus(WireModel):
     replicas: int | None = None  # of Redis
     store_problem: str | None = None  # what makes an external Redis unfit: StoreProblem's values
     certificate_problem: str | None = None
+    tools: tuple[ToolReport, ...] = ()  # those that cannot be used, by their names
 
 
 class StoreProblem(StrEnum):
@@ -374,6 +434,11 @@ class TaskKeys:
     def confirmations(self) -> str:
         """The number that is raised before a replica is asked whether it has everything up to there."""
         return f"{self.prefix}confirmations"
+
+    @property
+    def tool_reports(self) -> str:
+        """The sorted set of ToolReports as JSON, by the time until which they hold."""
+        return f"{self.prefix}tool-reports"
 
     def events(self, task_id: str) -> str:
         """The sharded channel on which a task's journal is said to have grown."""

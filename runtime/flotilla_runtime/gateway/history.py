@@ -8,7 +8,7 @@ so a long journal need not be in memory.
 `text` and `textWithdrawn` are names for what a model writes while it writes it; nothing sends them yet.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -179,6 +179,9 @@ class History:
             case Resumed():
                 self._suspended, self._waiting = False, True
             case Intended():
+                if entry.spent_tokens is not None:
+                    self._go_on(entry, entry.spent_tokens)
+                    return
                 self._open[entry.call] = entry
                 self.steps += entry.reserved_steps
                 if not entry.reserved_steps and entry.step and entry.step not in self._step:
@@ -189,13 +192,28 @@ class History:
             case Ended():
                 self._ended = True
 
+    def _go_on(self, intent: Intended, spent_tokens: int) -> None:
+        """Count what the tries of a call have used that goes on; its result has the rest."""
+        self._count(intent, spent_tokens, intent.spent_nano_usd)
+        before = self._open.get(intent.call)
+        if before is not None:
+            intent = replace(
+                intent,
+                spent_tokens=spent_tokens + (before.spent_tokens or 0),
+                spent_nano_usd=(intent.spent_nano_usd or 0) + (before.spent_nano_usd or 0),
+            )
+        self._open[intent.call] = intent
+
     def _settle(self, done: Done) -> None:
         intent = self._open.pop(done.call, None)
-        self.tokens += done.input_tokens + done.output_tokens
-        if done.nano_usd is not None:
-            self.nano_usd += done.nano_usd
+        self._count(intent, done.input_tokens + done.output_tokens, done.nano_usd)
+
+    def _count(self, intent: Intended | None, tokens: int, nano_usd: int | None) -> None:
+        self.tokens += tokens
+        if nano_usd is not None:
+            self.nano_usd += nano_usd
             self.priced = True
-        elif intent is not None and intent.kind is CallKind.MODEL and done.input_tokens + done.output_tokens:
+        elif intent is not None and intent.kind is CallKind.MODEL and tokens:
             self.unpriced = True
 
     def _event(self, entry: Entry) -> Event | None:
@@ -206,7 +224,7 @@ class History:
             case Claimed():
                 return Event(at=at, event=EventKind.STARTED, attempt=entry.attempt, worker=entry.worker)
             case Intended():
-                return _call_started(entry)
+                return _call_started(entry) if entry.spent_tokens is None else None
             case Done():
                 return _call_ended(entry, self._open.get(entry.call))
             case Suspended():
@@ -248,7 +266,9 @@ def _call_started(intent: Intended) -> Event:
 
 def _call_ended(done: Done, intent: Intended | None) -> Event:
     """A result that was found by `reconcile` has no intent of this attempt."""
-    used = done.input_tokens + done.output_tokens
+    spent_tokens = (intent.spent_tokens or 0) if intent else 0
+    spent_nano_usd = (intent.spent_nano_usd or 0) if intent else 0
+    used = spent_tokens + done.input_tokens + done.output_tokens
     return Event(
         at=moment(done.at),
         event=EventKind.CALL_ENDED,
@@ -259,7 +279,7 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
         seconds=done.took_ms / 1000,
         tries=done.tries,
         tokens=used or None,
-        cost_usd=None if done.nano_usd is None else done.nano_usd / NANO_PER_UNIT,
+        cost_usd=None if done.nano_usd is None else (spent_nano_usd + done.nano_usd) / NANO_PER_UNIT,
         problem=done.problem,
         result=done.value,
     )

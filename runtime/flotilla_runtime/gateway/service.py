@@ -195,7 +195,7 @@ class TaskService:
         minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
         now = await self._asked(self._store.figures)
         windows = await self._asked(lambda: self._store.windows(minutes))
-        return fleet_status(
+        figures = fleet_status(
             fleet=self._config.queue.fleet,
             now=now,
             windows=windows,
@@ -203,6 +203,7 @@ class TaskService:
             max_stored_mib=self._config.queue.max_stored_mib,
             models=self._config.models,
         )
+        return figures.model_copy(update={"tools": await self._asked(self._store.tool_reports.now)})
 
     async def _entries(self, task: str, place: int, count: int) -> list[Entry]:
         _, entries = await self._asked(lambda: self._store.progress(task, place, count))

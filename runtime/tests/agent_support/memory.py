@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, Refusal
-from flotilla_runtime.agent.engine.history import reserve_of, use_of
+from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
     Claimed,
@@ -98,7 +98,7 @@ class Tree:
         return None
 
     def settle(self, reserve: Amount, use: Amount) -> None:
-        self.reserved = _minus(self.reserved, reserve)
+        self.reserved = self.reserved - reserve
         self.used = self.used + use
         self.check()
 
@@ -317,11 +317,15 @@ class MemoryStore:
         return task
 
     def _reserve(self, task: Stored, intent: Intended) -> Refusal | None:
-        lost = task.open.pop(intent.call, None)
-        if lost is not None:
-            task.tree.settle(reserve_of(lost), replace(reserve_of(lost), steps=0))
+        before, tree = task.open.get(intent.call), replace(task.tree)
+        if before is not None:
+            task.tree.settle(reserve_of(before), spent_of(before, intent))
         refusal = task.tree.refusal(intent)
-        if refusal is None:
+        if refusal is not None and intent.spent_tokens is not None:
+            task.tree.used, task.tree.reserved = tree.used, tree.reserved
+        elif refusal is not None:
+            task.open.pop(intent.call, None)
+        else:
             task.tree.reserved = task.tree.reserved + reserve_of(intent)
             task.tree.check()
             task.open[intent.call] = intent
@@ -358,11 +362,3 @@ class MemoryStore:
     async def _reach(self, point: str) -> None:
         await asyncio.sleep(0)
         self.points.reach(point)
-
-
-def _minus(one: Amount, other: Amount) -> Amount:
-    return Amount(
-        steps=one.steps - other.steps,
-        tokens=one.tokens - other.tokens,
-        nano_usd=one.nano_usd - other.nano_usd,
-    )

@@ -1,6 +1,6 @@
 """A simple model of the task store: what the scripts must do, in Python's own lists."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from flotilla_runtime.agent.tasks import child_id
@@ -234,7 +234,7 @@ class Store:
             task.open[call] = 0
         before, task.lost = task.company, (task.company, task.strict, alone)
         task.strict = task.strict or (before is not None and suspects == 1)
-        task.company = max(1, (everybody if before is None else suspects) // 4)
+        task.company = everybody if before is None else max(1, suspects // 4)
         task.attempts += alone
         task.state = State.WAITING
         self.apart.append(task.id)
@@ -255,9 +255,24 @@ class Store:
     def begin(self, name: str, call: str, tokens: int) -> str | None:
         """The limit that refuses the call."""
         task = self.tasks[name]
-        budget = self.budgets[task.root]
         if call in task.open:
             self._settle(task, call, steps=0, tokens=task.open[call])
+        return self._reserve(task, call, tokens)
+
+    def go_on(self, name: str, call: str, spent: int, tokens: int) -> str | None:
+        """The same for a call whose tries have spent so much of what it holds, which it keeps if refused."""
+        task = self.tasks[name]
+        budget, held = self.budgets[task.root], task.open.get(call)
+        before = replace(budget)
+        if held is not None:
+            self._settle(task, call, steps=0, tokens=spent)
+        refused = self._reserve(task, call, tokens)
+        if refused and held is not None:
+            self.budgets[task.root], task.open[call] = before, held
+        return refused
+
+    def _reserve(self, task: Task, call: str, tokens: int) -> str | None:
+        budget = self.budgets[task.root]
         if budget.used_steps + budget.held_steps + 1 > MOST_STEPS:
             return "maxSteps"
         if budget.used_tokens + budget.held_tokens + tokens > MOST_TOKENS:

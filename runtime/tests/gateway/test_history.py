@@ -278,6 +278,18 @@ def test_steps_are_counted(entries: tuple[Entry, ...], steps: int) -> None:
     assert told(*entries)[0].steps == steps
 
 
+def test_a_call_that_goes_on_is_one_event_with_all_that_its_tries_used() -> None:
+    history, events = told(
+        intent(0, "a", reserved_steps=1),
+        intent(1, "a", reserved_steps=1, spent_tokens=30, spent_nano_usd=500_000_000),
+        intent(2, "a", reserved_steps=1, spent_tokens=20, spent_nano_usd=250_000_000),
+        done(3, "a", input_tokens=4, output_tokens=1, nano_usd=250_000_000),
+    )
+    assert [event["event"] for event in events] == ["callStarted", "callEnded"]
+    assert (events[1]["tokens"], events[1]["costUSD"]) == (55, 1.0)
+    assert (history.steps, history.tokens, history.cost_usd) == (1, 55, 1.0)
+
+
 def test_what_a_suspended_task_waits_for_is_shown() -> None:
     from dataclasses import replace
 

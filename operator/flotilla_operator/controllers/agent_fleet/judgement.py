@@ -20,6 +20,13 @@ from flotilla_operator.controllers.agent_fleet.judge_queue import (
     their_redis_does_not_answer,
     their_redis_is_unfit,
 )
+from flotilla_operator.controllers.agent_fleet.judge_tools import (
+    a_tool_cannot_be_called,
+    names_no_tool,
+    the_image_lacks_a_function,
+    tools_can_be_called,
+    workers_cannot_use_a_tool,
+)
 from flotilla_operator.controllers.agent_fleet.judge_workers import (
     a_worker_is_ready,
     gateways_give_an_older_revision,
@@ -84,32 +91,6 @@ def indexes_can_be_searched(facts: Facts) -> Finding:
     """The agents can search every index of the spec."""
     names = ", ".join(index.name for index in facts.observed.wiring.indexes)
     return right(Reason.INDEXES_SERVED, f"the agents can search {names}")
-
-
-def a_tool_cannot_be_called(facts: Facts) -> Finding | None:
-    """The secret with the headers of a tool is missing, or may not be sent to it."""
-    return finding_of(facts.observed.missing.tools)
-
-
-def the_image_lacks_a_function(facts: Facts) -> Finding | None:
-    """Workers have ended because `image` does not bring a function of the spec."""
-    workers = facts.observed.workers.get(facts.decision.rollout.revision)
-    pods = [] if workers is None else [pod for pod in workers.pods if pod.lacks_function]
-    if not pods or (workers is not None and workers.has_ready):
-        return None
-    message = f"spec.image lacks a function that the spec names: {pods[0].trouble}"
-    return Finding(reason=Reason.FUNCTION_MISSING, message=message, mended_by=MendedBy.PERSON)
-
-
-def names_no_tool(facts: Facts) -> Finding | None:
-    """A fleet needs no tool."""
-    return None if facts.observed.spec.tools else right(Reason.NO_TOOLS, "spec.tools names no tool")
-
-
-def tools_can_be_called(facts: Facts) -> Finding:
-    """The agents can call every tool of the spec."""
-    names = ", ".join(tool.name for tool in facts.observed.spec.tools)
-    return right(Reason.TOOLS_AVAILABLE, f"the agents can call {names}")
 
 
 def the_gateway_lacks_what_it_names(facts: Facts) -> Finding | None:
@@ -213,7 +194,12 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     ),
     Chain(
         type=ConditionType.TOOLS_READY,
-        checks=(a_tool_cannot_be_called, the_image_lacks_a_function, names_no_tool),
+        checks=(
+            a_tool_cannot_be_called,
+            the_image_lacks_a_function,
+            workers_cannot_use_a_tool,
+            names_no_tool,
+        ),
         otherwise=tools_can_be_called,
     ),
     Chain(

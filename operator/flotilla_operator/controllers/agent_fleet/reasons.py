@@ -36,6 +36,9 @@ class Reason(StrEnum):
     INDEX_STARTING = "IndexStarting"  # it was built, and cannot be searched yet or at this moment
 
     FUNCTION_MISSING = "FunctionMissing"
+    TOOL_UNREACHABLE = "ToolUnreachable"
+    TOOL_MISSING = "ToolMissing"
+    TOOL_UNUSABLE = "ToolUnusable"
     TOOLS_AVAILABLE = "ToolsAvailable"
     NO_TOOLS = "NoTools"
 

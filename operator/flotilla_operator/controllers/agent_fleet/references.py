@@ -9,6 +9,7 @@ from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
 from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
+from flotilla_operator.api.parts import UrlSecretRef
 from flotilla_operator.api.vector_index import Retriever
 from flotilla_operator.controllers.agent_fleet.contexts import Context, context_of_endpoint, context_of_set
 from flotilla_operator.controllers.agent_fleet.prices import prices_of, timeouts_of
@@ -283,15 +284,36 @@ class References:
         return key.path
 
     async def _tools(self) -> None:
-        """Look up the secrets with the headers of tools; each may be sent to its tool's URL alone."""
+        """Look up the secrets of tools; each may be sent to its tool's URL alone."""
         missing = self._found.missing_tools
         for called in called_urls(self._spec):
-            if (ref := called.call.headers_secret_ref) is None:
+            if (ref := called.headers) is None:
                 continue
             field_path = f"{called.field}.headersSecretRef"
             secret = await self._secret(field_path, ref.name, missing)
             if secret is not None:
-                self._may_be_sent(field_path, secret, called.call.url, missing)
+                self._may_be_sent(field_path, secret, called.url, missing)
+        for tool in self._spec.tools:
+            if tool.sql is not None:
+                await self._database(f"spec.tools[{tool.name}].sql.urlSecretRef", tool.sql.url_secret_ref)
+
+    async def _database(self, field_path: str, ref: UrlSecretRef) -> None:
+        """Look up the secret with the URL of a database; it may be sent to that database alone."""
+        missing = self._found.missing_tools
+        secret = await self._secret(field_path, ref.name, missing)
+        if secret is None:
+            return
+        if ref.key not in secret.data:
+            missing.append(_no_entry(field_path, ref.name, ref.key))
+            return
+        try:
+            url = contract.read_database_url(secret.data[ref.key].decode())
+        except ValueError as problem:
+            said = "it is no text" if isinstance(problem, UnicodeDecodeError) else problem
+            message = f"{field_path}: the entry {ref.key!r} of the Secret {ref.name!r} cannot be used: {said}"
+            missing.append(Missing(reason=Reason.TOOL_UNUSABLE, message=message))
+            return
+        self._may_be_sent(field_path, secret, url.address, missing)
 
     async def _redis(self) -> None:
         redis, missing = self._spec.queue.redis, self._found.missing_queue

@@ -23,7 +23,7 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     workers_of,
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
-from flotilla_operator.workloads.agent_fleet.tools import called_urls, header_volumes, tool_configs
+from flotilla_operator.workloads.agent_fleet.tools import called_urls, secret_volumes, tool_configs
 from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
@@ -224,9 +224,9 @@ def _worker_pod(
 ) -> objects.PodParts:
     volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec)
     environment += [_from_secret(entry) for entry in wiring.model_keys]
-    called = (called.call.url for called in called_urls(spec))
+    called = (called.url for called in called_urls(spec))
     environment += images.proxies.variables(*(model.url for model in wiring.models), *called)
-    header_files, header_mounts = header_volumes(spec)
+    secret_files, secret_mounts = secret_volumes(spec)
     if wiring.index_keys:
         volumes.append({"name": "index-keys", "projected": {"sources": _index_keys(wiring)}})
         mount = {"name": "index-keys", "mountPath": contract.INDEX_KEYS_DIRECTORY, "readOnly": True}
@@ -240,13 +240,13 @@ def _worker_pod(
         env=environment,
         ports=[_port("metrics", contract.PORT_METRICS)],
         resources=spec.workers.resources.manifest() if asks(spec.workers.resources) else WORKER_RESOURCES,
-        volumeMounts=[*mounts, *header_mounts, *spec.workers.pod.volume_mounts],
+        volumeMounts=[*mounts, *secret_mounts, *spec.workers.pod.volume_mounts],
         **_probes(),
     )
     pull_secrets = (secret.name for secret in spec.workers.pod.image_pull_secrets)
     return objects.PodParts(
         containers=[container],
-        volumes=[*volumes, *header_files, *spec.workers.pod.volumes],
+        volumes=[*volumes, *secret_files, *spec.workers.pod.volumes],
         labels={contract.LABEL_INDEX_KEYS: contract.INDEX_KEYS_SENT} if wiring.sends_keys else {},
         annotations=_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,

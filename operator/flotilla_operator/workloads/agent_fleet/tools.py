@@ -1,23 +1,31 @@
-"""The tools of a fleet as its workers read them: their configuration, and the secrets with their headers.
+"""The tools of a fleet as its workers read them: their configuration, and their secrets.
 
-Headers are mounted as files and never stand in a variable. A new value is read without a restart.
+Headers and URLs of databases are mounted as files and never stand in a variable. A new value is read without
+a restart.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
-from flotilla_operator.api.fleet_agent import HttpCall, Reconcile, Tool
+from flotilla_operator.api.fleet_agent import HttpCall, HttpTool, Reconcile, Tool
+from flotilla_operator.api.parts import SecretRef
 from flotilla_operator.objects.resources import Manifest
 from flotilla_runtime import contract
+
+DATABASE_FILE = "url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalledUrl:
-    """A URL that a tool calls. `field` names it in messages; `volume` and `directory` are of its headers."""
+    """A URL that a tool calls, and the secret with its headers, whose `volume` is mounted at `directory`.
+
+    `field` names it in messages.
+    """
 
     field: str
-    call: HttpCall
+    url: str
+    headers: SecretRef | None
     volume: str
     directory: str
 
@@ -28,12 +36,25 @@ def called_urls(spec: AgentFleetSpec) -> Iterator[CalledUrl]:
         field, volume = f"spec.tools[{tool.name}]", f"flotilla-tool-{position}"
         if tool.http is not None:
             yield CalledUrl(
-                field=f"{field}.http", call=tool.http, volume=volume, directory=_headers(tool.name)
+                field=f"{field}.http",
+                url=_server(tool.http),
+                headers=tool.http.headers_secret_ref,
+                volume=volume,
+                directory=_headers(tool.name),
+            )
+        if tool.mcp is not None:
+            yield CalledUrl(
+                field=f"{field}.mcp",
+                url=tool.mcp.url,
+                headers=tool.mcp.headers_secret_ref,
+                volume=volume,
+                directory=_headers(tool.name),
             )
         if tool.reconcile is not None and tool.reconcile.http is not None:
             yield CalledUrl(
                 field=f"{field}.reconcile.http",
-                call=tool.reconcile.http,
+                url=tool.reconcile.http.url,
+                headers=tool.reconcile.http.headers_secret_ref,
                 volume=f"{volume}-reconcile",
                 directory=_headers(tool.name, of_reconcile=True),
             )
@@ -44,14 +65,20 @@ def tool_configs(spec: AgentFleetSpec) -> tuple[contract.ToolConfig, ...]:
     return tuple(_tool(tool) for tool in spec.tools)
 
 
-def header_volumes(spec: AgentFleetSpec) -> tuple[list[Manifest], list[Manifest]]:
-    """The volumes and mounts of the secrets with the tools' headers."""
+def secret_volumes(spec: AgentFleetSpec) -> tuple[list[Manifest], list[Manifest]]:
+    """The volumes and mounts of the secrets with the tools' headers, and with the URLs of their databases."""
     volumes: list[Manifest] = []
     mounts: list[Manifest] = []
     for called in called_urls(spec):
-        if (ref := called.call.headers_secret_ref) is not None:
-            volumes.append({"name": called.volume, "secret": {"secretName": ref.name}})
+        if called.headers is not None:
+            volumes.append({"name": called.volume, "secret": {"secretName": called.headers.name}})
             mounts.append({"name": called.volume, "mountPath": called.directory, "readOnly": True})
+    for position, tool in enumerate(spec.tools):
+        if tool.sql is not None:
+            ref, name = tool.sql.url_secret_ref, f"flotilla-tool-{position}"
+            items = [{"key": ref.key, "path": DATABASE_FILE}]
+            volumes.append({"name": name, "secret": {"secretName": ref.name, "items": items}})
+            mounts.append({"name": name, "mountPath": _database(tool.name), "readOnly": True})
     return volumes, mounts
 
 
@@ -60,13 +87,75 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         name=tool.name,
         description=tool.description or "",
         parameters=tool.parameters,
-        http=None if tool.http is None else _endpoint(tool.http, _headers(tool.name)),
+        http=_http(tool),
+        openapi=_openapi(tool),
+        mcp=_mcp(tool),
+        sql=_sql(tool),
         python=tool.python,
         effect=contract.Effect(tool.effect),
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
         timeout_seconds=tool.timeout_seconds,
         max_result_kib=tool.max_result_kib,
     )
+
+
+def _server(http: HttpTool) -> str:
+    """The URL that decides where headers may be sent: a document may name no host but its own."""
+    if http.url is not None:
+        return http.url
+    assert http.openapi is not None
+    return http.openapi.url
+
+
+def _http(tool: Tool) -> contract.HttpEndpoint | None:
+    http = tool.http
+    if http is None or http.url is None or http.openapi is not None:
+        return None
+    return contract.HttpEndpoint(
+        url=http.url,
+        method=contract.HttpMethod(http.method),
+        headers_directory=None if http.headers_secret_ref is None else _headers(tool.name),
+    )
+
+
+def _openapi(tool: Tool) -> contract.OpenApiOperation | None:
+    http = tool.http
+    if http is None or http.openapi is None:
+        return None
+    return contract.OpenApiOperation(
+        document_url=http.openapi.url,
+        operation_id=http.openapi.operation_id,
+        url=http.url,
+        headers_directory=None if http.headers_secret_ref is None else _headers(tool.name),
+    )
+
+
+def _mcp(tool: Tool) -> contract.McpServer | None:
+    mcp = tool.mcp
+    if mcp is None:
+        return None
+    return contract.McpServer(
+        url=mcp.url,
+        headers_directory=None if mcp.headers_secret_ref is None else _headers(tool.name),
+        tools=tuple(
+            contract.McpToolChoice(
+                name=one.name, effect=None if one.effect is None else contract.Effect(one.effect)
+            )
+            for one in mcp.tools
+        ),
+    )
+
+
+def _sql(tool: Tool) -> contract.SqlQuery | None:
+    sql = tool.sql
+    if sql is None:
+        return None
+    path = f"{_database(tool.name)}/{DATABASE_FILE}"
+    return contract.SqlQuery(url_path=path, query=sql.query, max_rows=sql.max_rows)
+
+
+def _database(tool: str) -> str:
+    return f"{contract.TOOLS_DIRECTORY}/{tool}/database"
 
 
 def _reconcile(tool: str, reconcile: Reconcile) -> contract.Reconcile:

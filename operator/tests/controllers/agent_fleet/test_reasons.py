@@ -51,6 +51,15 @@ A_TOOL: dict[str, Any] = {
     "http": {"url": "https://weather.example", "headersSecretRef": {"name": "weather"}},
 }
 WITH_A_TOOL: dict[str, Any] = {"tools": [A_TOOL]}
+OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
+
+
+def a_query(secret: str, key: str = "url") -> dict[str, Any]:
+    return {"name": "cities", "sql": {"urlSecretRef": {"name": secret, "key": key}, "query": "select 1"}}
+
+
+A_SERVER = {"url": "https://mcp.example/mcp"}
+WITH_AN_OPERATION = agent_fleet(tools=[{"name": name, "http": {"openapi": OPERATION}} for name in ("a", "b")])
 ASKED_ELSEWHERE = {
     "name": "weather",
     "http": {"url": "https://weather.example"},
@@ -239,6 +248,60 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {"tools": [{**A_TOOL, "http": {"openapi": OPERATION, "headersSecretRef": {"name": "others"}}}]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list docs.example:443",
+            True,
+            id="the headers of another tool, for the host of a document",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [{"name": "git", "mcp": {**A_SERVER, "headersSecretRef": {"name": "others"}}}]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "spec.tools[git].mcp.headersSecretRef",
+            True,
+            id="the headers of another tool, for an MCP server",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("absent")]},
+            TOOLS,
+            Reason.SECRET_MISSING,
+            "spec.tools[cities].sql.urlSecretRef: there is no Secret 'absent'",
+            True,
+            id="a database that nothing names",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("database", "reader")]},
+            TOOLS,
+            Reason.SECRET_KEY_MISSING,
+            "has no entry 'reader'",
+            True,
+            id="a database under another entry",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("database")]},
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list db.example:5432",
+            True,
+            id="a database elsewhere",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"tools": [a_query("sentinels")]},
+            TOOLS,
+            Reason.TOOL_UNUSABLE,
+            "the entry 'url' of the Secret 'sentinels' cannot be used: it is no URL",
+            True,
+            id="a URL of no database",
+        ),
+        pytest.param(
+            (served_model(),),
             {"tools": [ASKED_ELSEWHERE]},
             TOOLS,
             Reason.SECRET_FOR_ELSEWHERE,
@@ -297,6 +360,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
         empty={"other": "x"},
         others={"apiKey": "x", ANNOTATION: "other.example"},
         sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
+        database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},
         sentinel={"password": "x", ANNOTATION: "a.example"},
     )
     plan = await stage.plan(agent_fleet(**spec))
@@ -329,6 +393,17 @@ def a_worker_runs(stage: Stage) -> None:
 def a_gateway_cannot_use_its_certificate(stage: Stage) -> None:
     stage.everything_runs()
     stage.report(IDLE.model_copy(update={"certificate_problem": "the key is of another certificate"}))
+
+
+def a_tool_is(stage: Stage, *reports: tuple[str, str, str]) -> None:
+    """Workers say this of tools: their names, what the trouble is, and their words."""
+    stage.everything_runs()
+    told = [contract.ToolReport(tool=tool, trouble=trouble, message=says) for tool, trouble, says in reports]
+    stage.report(IDLE.model_copy(update={"tools": tuple(told)}))
+
+
+def workers_report(*reports: tuple[str, str, str]) -> Callable[[Stage], None]:
+    return lambda stage: a_tool_is(stage, *reports)
 
 
 def no_gateway_reaches_redis(stage: Stage) -> None:
@@ -519,6 +594,48 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             "True",
             Reason.TOOLS_AVAILABLE,
             id="a tool that needs no secret",
+        ),
+        pytest.param(
+            workers_report(("a", contract.ToolTrouble.NO_ANSWER, "no answer")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_UNREACHABLE,
+            id="a document does not answer",
+        ),
+        pytest.param(
+            workers_report(
+                ("a", contract.ToolTrouble.NO_ANSWER, "x"), ("b", contract.ToolTrouble.MISSING, "y")
+            ),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_MISSING,
+            id="an operation is not there, and another document does not answer",
+        ),
+        pytest.param(
+            workers_report(("a", contract.ToolTrouble.UNUSABLE, "x")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_UNUSABLE,
+            id="a document that is none",
+        ),
+        pytest.param(
+            workers_report(("a", "OfALaterRelease", "x")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "False",
+            Reason.TOOL_UNUSABLE,
+            id="what only a later release knows",
+        ),
+        pytest.param(
+            workers_report(("gone", contract.ToolTrouble.MISSING, "x")),
+            WITH_AN_OPERATION,
+            TOOLS,
+            "True",
+            Reason.TOOLS_AVAILABLE,
+            id="a tool that the spec no longer names",
         ),
         pytest.param(nothing, ON_ALL, PROGRESSING, "True", Reason.SETTLED, id="one revision"),
         pytest.param(

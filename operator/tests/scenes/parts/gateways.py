@@ -8,10 +8,11 @@ from flotilla_runtime import contract
 
 @dataclass(slots=True)
 class PlayedTasks:
-    """The tasks of one fleet by revision, and how many each worker pod holds."""
+    """The tasks of one fleet by revision, how many each worker pod holds, and what workers say of tools."""
 
     revisions: dict[str, contract.RevisionTasks] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
+    tools: tuple[contract.ToolReport, ...] = ()
 
     def are(self, revision: str, *, waiting: int = 0, running: int = 0, suspended: int = 0) -> None:
         """From now on a revision has these."""
@@ -29,6 +30,7 @@ class PlayedTasks:
             suspended=sum(tasks.suspended for tasks in found),
             revisions={name: tasks for name, tasks in self.revisions.items() if tasks != NONE},
             workers=self.workers,
+            tools=self.tools,
         )
 
 

@@ -55,9 +55,12 @@ class Cluster:
         return self.api.get(resource, namespace, name)
 
     def report(self, resource: Resource, manifest: Manifest, **status: Any) -> None:
-        """Change fields of an object's status."""
+        """Change fields of an object's status. Most reports say nothing new, so those copy nothing."""
+        held = manifest.get("status") or {}
+        if all(name in held and held[name] == value for name, value in status.items()):
+            return
         changed = copy.deepcopy(manifest)
-        changed["status"] = {**(changed.get("status") or {}), **status}
+        changed["status"] = {**held, **status}
         self.api.change(resource, manifest, changed)
 
     def condition(self, manifest: Manifest, kind: str, status: str, **more: str) -> list[Manifest]:

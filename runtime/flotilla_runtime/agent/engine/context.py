@@ -204,7 +204,7 @@ class Context(Patterns):
         return Found(passages=passages, generation=done.generation or "")
 
     async def _used(self, wanted: Wanted, problem: str | None) -> Any:
-        if problem is None:
+        if problem is None or self._engine.has_begun(wanted.id):  # by what the tool was when it began
             done = await self._engine.call(wanted)
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)

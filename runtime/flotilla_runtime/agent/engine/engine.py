@@ -3,7 +3,7 @@
 The agent runs from its beginning after each crash. A call whose result stands in the journal gets it at once.
 Any other one writes its intent, is made, and writes its result. What an agent asks under a known id must be
 what it asked before, by a hash; otherwise the task ends as Invalid, because its code is not deterministic.
-When they begin, and when the run stops, is in pace.py.
+When they begin, and when the run stops, is in pace.py; what they reserve, in reserving.py.
 """
 
 import asyncio
@@ -11,22 +11,26 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import Any, Final, Never
 
-from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
+from flotilla_runtime.agent.budgets import LimitName, Refusal
 from flotilla_runtime.agent.engine.children import ChildWatch
 from flotilla_runtime.agent.engine.effects import Effects, RunSettings
 from flotilla_runtime.agent.engine.entries import (
     Wanted,
     call_of,
     done_of,
-    given_up,
     hash_of,
     intent_of,
     refusal_of,
-    refused_entries,
     reply_of,
 )
 from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
 from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
+from flotilla_runtime.agent.engine.reserving import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Reserving,
+    heard,
+)
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.failures import LimitReachedError
@@ -34,9 +38,6 @@ from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intende
 from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
-
-FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
-LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class Engine:
@@ -63,9 +64,15 @@ class Engine:
         self._settings = settings
         self._effects = Effects(calls, session, settings, self.pace, self._write)
         self._children = ChildWatch(journal)
-        self._steps = history.steps
-        self._begun: dict[str, Intended] = {}
-        self._closed: set[str] = set()
+        self._reserving = Reserving(
+            calls,
+            session,
+            writer,
+            self.pace,
+            write=self._write,
+            now_ms=settings.now_ms,
+            steps=history.steps,
+        )
 
     def now_ms(self) -> int:
         """The time, in milliseconds since the epoch."""
@@ -99,6 +106,10 @@ class Engine:
         if past is not None and past.result is not None:
             return past.result
         return await self.pace.guarded(self._noted(wanted, draw, outcome, problem))
+
+    def has_begun(self, call_id: str) -> bool:
+        """Whether the journal has the intent of this call."""
+        return call_id in self._history.calls
 
     async def sleep(self, wanted: Wanted, seconds: float) -> None:
         """Wait until a timer rings, which was set when the call was made for the first time."""
@@ -147,9 +158,9 @@ class Engine:
         """
         outcome = CallOutcome.CANCELLED if is_given_up else CallOutcome.SUCCEEDED
         done = done_of(wanted.id, self.now_ms(), Reply(outcome=outcome, value=value))
-        intent = intent_of(wanted, self.now_ms(), self._step(wanted))
-        written = self._writer.hand_in(intent, done, *self._losses(losers))
-        written.add_done_callback(_heard)
+        intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted))
+        written = self._writer.hand_in(intent, done, *self._reserving.losses(losers))
+        written.add_done_callback(heard)
         return written
 
     async def confirmed(self, written: "asyncio.Future[Refusal | None]") -> None:
@@ -159,24 +170,12 @@ class Engine:
 
     def give_up_within(self, scopes: Collection[str]) -> None:
         """Note that the calls in these scopes are given up, also those that are open since another run."""
-        if losses := self._losses(scopes):
-            self._writer.hand_in(*losses).add_done_callback(_heard)
+        if losses := self._reserving.losses(scopes):
+            self._writer.hand_in(*losses).add_done_callback(heard)
 
     def began_at(self) -> dict[str, int]:
         """When the first call within each scope was made by an earlier run."""
         return self._history.began_at()
-
-    def _losses(self, scopes: Collection[str]) -> list[Done]:
-        if not scopes:
-            return []
-        within = tuple(scopes)
-        losses = []
-        for call, intent in {**self._writer.open, **self._begun}.items():
-            if intent.kind in PARTS and call.startswith(within) and call not in self._closed:
-                self._begun.pop(call, None)
-                self._closed.add(call)
-                losses.append(given_up(intent, self.now_ms()))
-        return losses
 
     # How they come to their results
 
@@ -190,33 +189,34 @@ class Engine:
             if known is not None:
                 return known
         try:
-            call, intent = await self._intended(asked, wanted, past)
+            call = await self._reserving.begin(asked, wanted, past)
             started = self.now_ms()
             reply = await self._calls.make(call, self._session)
-            entries = await self._outcome(call, intent, reply, self.now_ms() - started)
+            entries = await self._outcome(call, reply, self.now_ms() - started)
         except asyncio.CancelledError:
-            self._give_up(wanted.id)
+            self._reserving.give_up(wanted.id)
             raise
-        if self._begun.pop(wanted.id, None) is None:
+        intent = self._reserving.end(wanted.id)
+        if intent is None:
             return await never()  # a pattern has given the call up
-        self._closed.add(wanted.id)
         await self._write(*entries)
         self._count(intent, entries[-1])
         return entries[-1]
 
-    async def _outcome(
-        self, call: Call, intent: Intended, reply: Reply, took_ms: int
-    ) -> tuple[Done] | tuple[Resolved, Done]:
+    async def _outcome(self, call: Call, reply: Reply, took_ms: int) -> tuple[Done] | tuple[Resolved, Done]:
         """What a reply means for the journal; the result is last."""
         if reply.certainty is Certainty.NOT_BEGUN:
             return await self._by_another_worker(call)
         if reply.certainty is Certainty.UNKNOWN and call.effect is Effect.UNSAFE:
+            intent = self._reserving.newest(call.id)
+            if intent is None:
+                return await never()  # a pattern has given the call up
             return await self._effects.of_reply(call, intent, reply, took_ms)
         return (done_of(call.id, self.now_ms(), reply, took_ms),)
 
     async def _by_another_worker(self, call: Call) -> Never:
         """Hand the task over, once its other calls have ended: this worker could not begin the call."""
-        if self._begun.pop(call.id, None) is None:
+        if self._reserving.end(call.id) is None:
             await never()  # a pattern has given the call up
         if call.effect is Effect.UNSAFE:
             await self._effects.not_begun(call)
@@ -224,57 +224,13 @@ class Engine:
         await self.pace.may_begin()
         await never()
 
-    async def _intended(self, call: Call, wanted: Wanted, past: PastCall | None) -> tuple[Call, Intended]:
-        """Reserve what the call can use, and write its intent.
-
-        A refusal tells what is left. The call is cut to that if it can be; else it waits while others may
-        settle.
-        """
-        step = self._step(wanted) if past is None else past.intent.step
-        pause = FIRST_PAUSE_SECONDS
-        refused: Refusal | None = None
-        before = NOTHING
-        while True:
-            cut, amount = await self._calls.reservation(call, self._session, self._writer.budget)
-            if refused is not None and not _is_less(amount, before):
-                if not refused.may_change:
-                    await self._refused(wanted, step, refused)
-                pause = await self._others_settle(pause)
-                refused = None
-                continue
-            before = amount
-            intent = intent_of(wanted, self.now_ms(), step, amount, effect=call.effect)
-            self._begun[wanted.id] = intent
-            refused = await self._write(intent)
-            if refused is None:
-                await self.pace.not_barred()
-                return cut, intent
-            self._begun.pop(wanted.id, None)
-
-    async def _refused(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
-        """Write that the call is refused for good, so that an agent which handles that is replayed alike."""
-        self._steps = min(self._steps, step - wanted.steps)
-        await self._write(*refused_entries(wanted, self.now_ms(), step - wanted.steps, refusal))
-        raise LimitReachedError(refusal)
-
-    def _step(self, wanted: Wanted) -> int:
-        """The number of the step that a new call belongs to."""
-        self._steps += wanted.steps
-        return self._steps
-
-    async def _others_settle(self, pause: float) -> float:
-        """Wait until other calls may have given back what they reserved; the next pause."""
-        await self._writer.settled(pause)
-        await self.pace.may_begin()
-        return min(2 * pause, LONGEST_PAUSE_SECONDS)
-
     async def _noted(
         self, wanted: Wanted, draw: Callable[[], Any] | None, outcome: CallOutcome, problem: str | None
     ) -> Done:
         await self.pace.may_begin()
         reply = Reply(outcome=outcome, value=draw() if draw is not None else None, problem=problem)
         done = done_of(wanted.id, self.now_ms(), reply)
-        await self._write(intent_of(wanted, self.now_ms(), self._step(wanted)), done)
+        await self._write(intent_of(wanted, self.now_ms(), self._reserving.step(wanted)), done)
         await self.pace.not_barred()
         return done
 
@@ -283,7 +239,7 @@ class Engine:
         now = self.now_ms()
         until = past.intent.until if past else now + milliseconds
         if past is None:
-            await self._write(intent_of(wanted, now, self._step(wanted), until=until))
+            await self._write(intent_of(wanted, now, self._reserving.step(wanted), until=until))
         with self.pace.waiting(Parked(kind=WaitKind.TIMER, call=wanted.id, until=until)):
             await asyncio.sleep(max(0, (until or 0) - self.now_ms()) / 1000)
         reply = Reply(outcome=CallOutcome.SUCCEEDED)
@@ -305,10 +261,10 @@ class Engine:
     async def _submit(self, wanted: Wanted, child: str, child_input: str) -> None:
         """Spawn a task; wait while others may end."""
         pause = FIRST_PAUSE_SECONDS
-        intent = intent_of(wanted, self.now_ms(), self._step(wanted), child=child)
+        intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted), child=child)
         while (refused := await self._writer.spawn(intent, child_input)) is not None:
             if not refused.may_change:
-                await self._refused(wanted, intent.step, refused)
+                await self._reserving.refuse(wanted, intent.step, refused)
             is_full = refused.limit is LimitName.FAN_OUT
             parked = Parked(kind=WaitKind.CHILDREN, call=intent.call)
             with self.pace.waiting(parked) if is_full else nullcontext():
@@ -324,14 +280,6 @@ class Engine:
             self.pace.bar(CANCELLED, SETTLE_SECONDS)
         return refused
 
-    def _give_up(self, call: str) -> None:
-        """Note that the agent itself cancelled a call."""
-        intent = self._begun.pop(call, None)
-        if intent is None or self.pace.stopped.done():
-            return
-        self._closed.add(call)
-        self._writer.hand_in(given_up(intent, self.now_ms())).add_done_callback(_heard)
-
     def _count(self, intent: Intended, done: Done) -> None:
         if intent.kind in PARTS:
             part = part_of(intent)
@@ -344,12 +292,3 @@ def _allowed(done: Done) -> Done:
     if done.outcome is CallOutcome.LIMIT_REACHED:
         raise LimitReachedError(refusal_of(done))
     return done
-
-
-def _is_less(amount: Amount, before: Amount) -> bool:
-    return amount.tokens < before.tokens or amount.nano_usd < before.nano_usd
-
-
-def _heard(future: "asyncio.Future[Any]") -> None:
-    if not future.cancelled():
-        future.exception()

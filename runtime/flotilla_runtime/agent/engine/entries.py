@@ -9,7 +9,7 @@ from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.models.values import OnEvent
-from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply
+from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply, Spent
 from flotilla_runtime.contract import Effect
 
 HASH_LETTERS: Final = 32
@@ -58,6 +58,7 @@ def intent_of(
     effect: Effect | None = None,
     until: int | None = None,
     child: str | None = None,
+    spent: Spent | None = None,
 ) -> Intended:
     """The intent of a call, with what it reserves."""
     return Intended(
@@ -74,6 +75,8 @@ def intent_of(
         arguments=wanted.arguments,
         until=until,
         child=child,
+        spent_tokens=spent.tokens if spent else None,
+        spent_nano_usd=spent.nano_usd if spent else None,
     )
 
 

@@ -1,7 +1,8 @@
 """A journal, indexed once: what each call came to before this run. Pure, and linear in entries.
 
-A call that was made again has several intents. The reserve of each lost try counts as used, because the other
-side may have used it; the newest intent is the one that may still be open.
+A call that was made again, or went on after its tries had spent what it reserved, has several intents. What a
+lost worker's call reserved counts as used, because the other side may have used it; the newest intent is the
+one that may still be open.
 """
 
 from collections.abc import Iterable, Mapping
@@ -102,6 +103,16 @@ def reserve_of(intent: Intended) -> Amount:
     )
 
 
+def spent_of(intent: Intended, again: Intended) -> Amount:
+    """What a call had used when it was intended again. Its step is the same one: its result counts it."""
+    if again.spent_tokens is None:
+        return Amount(tokens=intent.reserved_tokens, nano_usd=intent.reserved_nano_usd)
+    nano_usd = again.spent_nano_usd
+    return Amount(
+        tokens=again.spent_tokens, nano_usd=intent.reserved_nano_usd if nano_usd is None else nano_usd
+    )
+
+
 def use_of(intent: Intended, done: Done) -> Amount:
     """What a finished call used."""
     return Amount(
@@ -125,7 +136,7 @@ def read(entries: Iterable[Entry]) -> History:
                 steps = max(steps, entry.step)
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
-                    used += reserve_of(past.intent)
+                    used += spent_of(past.intent, entry)
                 began_at = entry.at if past is None else past.began_at
                 calls[entry.call] = PastCall(intent=entry, began_at=began_at)
             case Done():

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, Refusal
-from flotilla_runtime.agent.engine.history import reserve_of, use_of
+from flotilla_runtime.agent.budgets import Budget, LimitName, Refusal
+from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.journal import Done, Entry, Intended
 from flotilla_runtime.agent.protocols import TaskJournal, Written
 from flotilla_runtime.agent.tasks import Claim
@@ -139,11 +139,13 @@ class Writer:
         refused = {refusal.call for refusal in written.refused}
         for entry in entries:
             if isinstance(entry, Intended) and entry.call not in refused:
-                self._lose(self._open.get(entry.call))
-                self._open[entry.call] = entry
-                self._change(reserved=reserve_of(entry))
+                earlier, self._open[entry.call] = self._open.get(entry.call), entry
+                if earlier is not None:
+                    self.budget = self.budget.settled(reserve_of(earlier), spent_of(earlier, entry))
+                reserved = self.budget.reserved + reserve_of(entry)
+                self.budget = replace(self.budget, reserved=reserved)
             elif isinstance(entry, Done) and (intent := self._open.pop(entry.call, None)) is not None:
-                self._change(used=use_of(intent, entry), released=reserve_of(intent))
+                self.budget = self.budget.settled(reserve_of(intent), use_of(intent, entry))
                 self._settled.set()
         if written.budget is not None:
             self.budget = written.budget
@@ -151,25 +153,6 @@ class Writer:
             self._learn(refusal)
         if written.cancel_requested:
             self.cancel_requested.set()
-
-    def _lose(self, earlier: Intended | None) -> None:
-        """Of a try that was lost, the whole reserve counts as used."""
-        if earlier is not None:
-            self._change(used=reserve_of(earlier), released=reserve_of(earlier))
-
-    def _change(
-        self, *, used: Amount = NOTHING, reserved: Amount = NOTHING, released: Amount = NOTHING
-    ) -> None:
-        held = self.budget.reserved + reserved
-        self.budget = replace(
-            self.budget,
-            used=self.budget.used + used,
-            reserved=Amount(
-                steps=held.steps - released.steps,
-                tokens=held.tokens - released.tokens,
-                nano_usd=held.nano_usd - released.nano_usd,
-            ),
-        )
 
     def _learn(self, refusal: Refusal) -> None:
         """What a refusal says of the tokens of the whole tree, where the answer had no budget."""

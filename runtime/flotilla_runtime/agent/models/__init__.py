@@ -6,6 +6,7 @@ from flotilla_runtime.agent.models.requests import assistant_message, continuati
 from flotilla_runtime.agent.models.structured import StructuredValue, structured_value
 from flotilla_runtime.agent.models.tokens import bound_of, messages_bound, prompt_bound, text_bound
 from flotilla_runtime.agent.models.values import (
+    AllowMore,
     Endpoint,
     Finished,
     FinishReason,
@@ -28,6 +29,7 @@ from flotilla_runtime.agent.models.values import (
 )
 
 __all__ = [
+    "AllowMore",
     "Endpoint",
     "FinishReason",
     "Finished",

@@ -3,7 +3,8 @@
 What may pass is tried again, after a pause with full jitter and what the server asks for: no connection, 408,
 409, 425, 429, 5xx, a stream that breaks, stalls or has no end. The new try goes to the same address, behind
 which a router picks a replica that lives. A structured answer that does not fit its schema is sent back once,
-to be corrected. All tries, pauses and the correction share `timeouts.total_seconds` and `allowance_tokens`.
+to be corrected. All tries, pauses and the correction share `timeouts.total_seconds` and `allowance_tokens`;
+when dead tries have spent the latter, more is asked for.
 
 A caller that does not care what happens meanwhile just awaits the reply.
 """
@@ -24,6 +25,7 @@ from flotilla_runtime.agent.models.structured import schema_problem
 from flotilla_runtime.agent.models.tokens import bound_of
 from flotilla_runtime.agent.models.tries import Means, Tries
 from flotilla_runtime.agent.models.values import (
+    AllowMore,
     Endpoint,
     Finished,
     ModelEvent,
@@ -32,6 +34,7 @@ from flotilla_runtime.agent.models.values import (
     ModelReply,
     ModelRequest,
     OnEvent,
+    Usage,
     Withdrawn,
     shown_address,
 )
@@ -54,6 +57,10 @@ def ignored(_event: ModelEvent) -> None:
     """For callers that only want the reply."""
 
 
+async def no_more(_request: ModelRequest, _used: Usage, _until: float) -> None:
+    """For callers that allow what they allow."""
+
+
 class ModelClient:
     """Makes calls with one pool of connections, which must have one for each call at the same time."""
 
@@ -70,10 +77,14 @@ class ModelClient:
         self._environment = environment
 
     async def complete(
-        self, endpoint: Endpoint, request: ModelRequest, on_event: OnEvent = ignored
+        self,
+        endpoint: Endpoint,
+        request: ModelRequest,
+        on_event: OnEvent = ignored,
+        allow_more: AllowMore = no_more,
     ) -> ModelReply:
         """Make one call; `on_event` is told what happens meanwhile, and at last the reply."""
-        reply = await self._reply(endpoint, request, on_event)
+        reply = await self._reply(endpoint, request, on_event, allow_more)
         on_event(Finished(reply=reply))
         return reply
 
@@ -86,19 +97,21 @@ class ModelClient:
                 return PromptTokens(tokens=counted, is_measured=True)
         return PromptTokens(tokens=bound_of(replace(request, prompt_tokens=None)), is_measured=False)
 
-    async def _reply(self, endpoint: Endpoint, request: ModelRequest, on_event: OnEvent) -> ModelReply:
+    async def _reply(
+        self, endpoint: Endpoint, request: ModelRequest, on_event: OnEvent, allow_more: AllowMore
+    ) -> ModelReply:
         headers = self._headers(endpoint, request)
         if isinstance(headers, ModelProblem):
             return _not_asked(headers)
         wrong = None if request.response_schema is None else schema_problem(request.response_schema)
         if wrong is not None:
             return _not_asked(wrong)
-        tries = Tries(self._means, endpoint, headers, on_event)
+        tries = Tries(self._means, endpoint, headers, on_event, allow_more)
         first = reply_of(request, await tries.until_answered(request), tries.count, tries.used)
         wrong = wants_repair(first)
         if wrong is None:
             return first
-        again = repair(request, first.text, wrong.message)
+        again = await tries.with_room(repair(request, first.text, wrong.message))
         if not tries.room(again):
             return first
         on_event(Withdrawn(problem=wrong))

@@ -12,6 +12,7 @@ from flotilla_runtime.agent.models.requests import body_of
 from flotilla_runtime.agent.models.streaming import Question, Try, TryEnd
 from flotilla_runtime.agent.models.tokens import bound_of
 from flotilla_runtime.agent.models.values import (
+    AllowMore,
     Endpoint,
     ModelProblem,
     ModelProblemReason,
@@ -37,10 +38,15 @@ class Means:
 
 
 class Tries:
-    """The tries of one call, and what they have used so far."""
+    """The tries of one call, and what they have used so far of its allowance."""
 
     def __init__(
-        self, means: Means, endpoint: Endpoint, headers: Mapping[str, str], on_event: OnEvent
+        self,
+        means: Means,
+        endpoint: Endpoint,
+        headers: Mapping[str, str],
+        on_event: OnEvent,
+        allow_more: AllowMore,
     ) -> None:
         self.count = 0
         self.used = Usage()
@@ -48,6 +54,7 @@ class Tries:
         self._endpoint = endpoint
         self._headers = headers
         self._on_event = on_event
+        self._allow_more = allow_more
         self._deadline = _now() + endpoint.timeouts.total_seconds
 
     def room(self, request: ModelRequest) -> int:
@@ -58,11 +65,22 @@ class Tries:
         least = min(LEAST_ANSWER_TOKENS, request.max_tokens)
         return min(left, request.max_tokens) if left >= least else 0
 
+    async def with_room(self, request: ModelRequest) -> ModelRequest:
+        """The request, with a new allowance if too little of the old one is left for a try."""
+        if self.room(request):
+            return request
+        allowed = await self._allow_more(request, self.used, self._deadline)
+        if allowed is None:
+            return request
+        self.used = Usage()
+        return allowed
+
     async def until_answered(self, request: ModelRequest) -> TryEnd:
         """The first try that is answered, or the last one that failed."""
         policy = self._means.retries
         failure: Failure | None = None
         for failures in range(1, policy.tries + 1):
+            request = await self.with_room(request)
             room = self.room(request)
             if not room:
                 return _spent(request, failure)
@@ -98,8 +116,8 @@ class Tries:
 
 
 def _spent(request: ModelRequest, before: Failure | None) -> TryEnd:
-    """The end of a call for whose next try too few tokens are left."""
-    message = f"too few of {request.allowance_tokens} tokens are left for a try"
+    """The end of a call for whose next try too few tokens are left, and which is allowed no more."""
+    message = f"too few of {request.allowance_tokens} tokens are left for a try, and the limits allow no more"
     if before is not None:
         message += f", after: {before.problem.message}"
     problem = ModelProblem(reason=ModelProblemReason.ALLOWANCE_SPENT, message=message)

@@ -4,7 +4,7 @@ A reply never mixes the texts of two tries. What a try gave before it died is ta
 whoever acts on an event before `Finished` must be able to take that back too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -139,8 +139,8 @@ class ModelRequest:
     """One call. `messages` are those of OpenAI's chat completions.
 
     `prompt_tokens` is what the prompt has at most; without it, `prompt_bound` says. All tries together use at
-    most `allowance_tokens`, prompts and answers; a try after a failed one may write only what is left. With
-    `continues` the model goes on with the last message, which is its own.
+    most `allowance_tokens`, prompts and answers, until more is allowed; a try after a failed one may write
+    only what is left. With `continues` the model goes on with the last message, which is its own.
     """
 
     session_id: str
@@ -196,7 +196,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
-    """How a call ended. There is a problem unless it succeeded.
+    """How a call ended. There is a problem unless it succeeded. `usage` is of the last allowance.
 
     An answer that was cut off is a success with the finish reason `Length`. `value` is that of an answer with
     a schema that was not cut off. `first_token_ms` counts from the start of the try that was answered.
@@ -246,6 +246,9 @@ class Finished:
 
 ModelEvent = TextDelta | ToolCallComplete | Withdrawn | Finished
 OnEvent = Callable[[ModelEvent], None]
+# Asked for a new allowance when the tries have spent one. It is told what they used of it, and by the event
+# loop's clock how long the call can wait; it gives the request with the new allowance, or None.
+AllowMore = Callable[[ModelRequest, Usage, float], Awaitable[ModelRequest | None]]
 
 
 def shown(text: str) -> str:

@@ -105,6 +105,7 @@ class Group:
             key: Missing(reason=MissingReason(one["reason"]), problem=one["problem"])
             for key, one in chosen[MISSING].items()
         }
+        self._branching.give_up([self._places[key] for key in told])  # what a crash has left open
         counted = [self._all[key] for key in chosen[ENDED] if key not in told]
         self._waiting = [replace(branch, timeout_seconds=None) for branch in counted]
         self._plan = Plan(kind=self._plan.kind)

@@ -13,7 +13,10 @@ from flotilla_runtime.agent.tasks import Claim, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states")
+PARTS: Final = ("prelude", "figures", "queue", "budgets", "states", "losses")
+PARTS_OF: Final = {  # besides those that all share
+    "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
+}
 SCRIPTS: Final = (
     "submit",
     "claim",
@@ -33,9 +36,10 @@ SCRIPTS: Final = (
 
 
 def script_source(name: str) -> str:
-    """A script, with the parts in front that all share."""
+    """A script, with its parts in front."""
     folder = files("flotilla_runtime.agent.store") / "scripts"
-    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS, name))
+    parts = (*PARTS, *PARTS_OF.get(name, ()), name)
+    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 
 def script_text(argument: Any) -> str:
@@ -52,7 +56,7 @@ def about(entry: Entry) -> dict[str, Any]:
     """What the script must know of an entry, so that it need not read it."""
     match entry:
         case Intended():
-            return {
+            reserves = {
                 "intends": entry.call,
                 "kind": entry.kind,
                 "target": entry.target,
@@ -60,14 +64,19 @@ def about(entry: Entry) -> dict[str, Any]:
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,
             }
+            if entry.spent_tokens is None:
+                return reserves
+            return {**reserves, "spent": _use(entry.spent_tokens, entry.spent_nano_usd)}
         case Done():
-            tokens = entry.input_tokens + entry.output_tokens
             return {
                 "does": entry.call,
-                "tokens": tokens,
-                "nano": UNKNOWN if entry.nano_usd is None else entry.nano_usd,
+                **_use(entry.input_tokens + entry.output_tokens, entry.nano_usd),
             }
     return {}
+
+
+def _use(tokens: int, nano_usd: int | None) -> dict[str, int]:
+    return {"tokens": tokens, "nano": UNKNOWN if nano_usd is None else nano_usd}
 
 
 def read_written(claim: Claim, answer: Sequence[Any]) -> Written:

@@ -32,6 +32,7 @@ from flotilla_runtime.agent.store.script_values import (
     script_source,
     script_text,
 )
+from flotilla_runtime.agent.store.tool_reports import ToolReports
 from flotilla_runtime.agent.tasks import (
     BUDGET_FIELDS,
     SUMMARY_FIELDS,
@@ -58,7 +59,6 @@ Answer = TypeVar("Answer")
 FORGET_AT_ONCE: Final = 200
 # Redis' scripts count exactly up to 2^53, so a task may be claimed 100,000 times.
 MOST_TOKEN_STEP: Final = 2**36
-NEWER_KEPT_SECONDS: Final = 60  # for which workers of the same format leave a newer task alone
 
 
 def new_request() -> str:
@@ -71,6 +71,7 @@ class TaskStore:
 
     def __init__(self, client: Redis, config: QueueConfig) -> None:
         self.keys: Final = TaskKeys(config.fleet)
+        self.tool_reports: Final = ToolReports(client, self.keys)
         self._client = client
         self._config = config
         self._replicas = Replicas(client, self.keys.confirmations)
@@ -286,11 +287,10 @@ class TaskStore:
     async def release(self, claim: Claim, worker: str, *, is_newer: bool = False) -> None:
         """Hand the task over to the next worker that claims.
 
-        `is_newer` keeps it for a minute from workers that know no more than this one.
+        One that `is_newer` waits for a worker that knows more than this one.
         """
         needs = journal.FORMAT + 1 if is_newer else ""
-        kept_ms = NEWER_KEPT_SECONDS * 1000
-        if await self._run("release", claim.id, claim.token, worker, needs, kept_ms) != "Written":
+        if await self._run("release", claim.id, claim.token, worker, needs) != "Written":
             raise LeaseLostError(claim.id)
 
     async def crashed(self, claim: Claim) -> None:

@@ -21,8 +21,10 @@ from flotilla_runtime.agent.models.json_text import read_json
 from flotilla_runtime.agent.models.values import shown
 from flotilla_runtime.agent.protocols import Certainty, Reply
 from flotilla_runtime.agent.retries import TOOL_RETRIES, RetryPolicy
-from flotilla_runtime.agent.tools.addresses import AddressCheck, ForbiddenAddressError
+from flotilla_runtime.agent.tools.addresses import AddressCheck
+from flotilla_runtime.agent.tools.connections import Connections, Sent, may_come_about, unsent
 from flotilla_runtime.agent.tools.header_files import HeaderError, read_headers
+from flotilla_runtime.agent.tools.operations import OperationRequest
 from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect, HttpEndpoint, HttpMethod
@@ -36,7 +38,7 @@ PIECE_BYTES: Final = 64 * KIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One call of a tool."""
+    """One call of a tool. `operation` is a request that is not made of the arguments by the method alone."""
 
     endpoint: HttpEndpoint
     arguments: Mapping[str, Any]
@@ -44,6 +46,7 @@ class HttpCall:
     effect: Effect
     timeout_seconds: float
     max_result_kib: int
+    operation: OperationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +55,6 @@ class _Answer:
 
     reply: Reply
     may_pass: bool = False
-
-
-@dataclass(slots=True)
-class _Sent:
-    """Whether the request of a try may have been sent: from a connection on it may."""
-
-    is_connected: bool = False
 
 
 class HttpTools:
@@ -73,25 +69,23 @@ class HttpTools:
     ) -> None:
         self._retries = retries
         self._draw = draw
-        self._addresses = addresses or AddressCheck()
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self.connections: Final = Connections(addresses)
 
     async def close(self) -> None:
         """Close all connections."""
-        for session in self._sessions.values():
-            await session.close()
+        await self.connections.close()
 
     async def make(self, call: HttpCall) -> Reply:
         """Make a call; failures are replies."""
-        sent = _Sent()
+        sent = Sent()
         try:
             async with asyncio.timeout(call.timeout_seconds):
                 return await self._tried(call, sent)
         except TimeoutError:
             problem = f"no answer within timeoutSeconds ({call.timeout_seconds:g} s)"
-            return Reply(outcome=CallOutcome.TIMED_OUT, problem=problem, certainty=_certainty(sent))
+            return Reply(outcome=CallOutcome.TIMED_OUT, problem=problem, certainty=sent.certainty)
 
-    async def _tried(self, call: HttpCall, sent: _Sent) -> Reply:
+    async def _tried(self, call: HttpCall, sent: Sent) -> Reply:
         for failures in range(1, self._retries.tries + 1):
             answer = await self._one(call, sent)
             if not answer.may_pass or failures == self._retries.tries:
@@ -99,63 +93,34 @@ class HttpTools:
             await asyncio.sleep(self._retries.pause_seconds(failures, None, self._draw))
         return replace(answer.reply, tries=failures)
 
-    async def _one(self, call: HttpCall, sent: _Sent) -> _Answer:
-        url = URL(call.endpoint.url)
+    async def _one(self, call: HttpCall, sent: Sent) -> _Answer:
+        url = URL(call.endpoint.url, encoded=call.operation is not None)
         try:
             headers: dict[str, str] = {}
             if call.endpoint.headers_directory is not None:
                 headers = await asyncio.to_thread(read_headers, call.endpoint.headers_directory)
-            if aiohttp.helpers.proxies_from_env():
-                await self._addresses.check_host(url.host or "")
-            async with self._asked(call, url, headers, sent) as response:
+            async with await self._asked(call, url, headers, sent) as response:
                 return await self._read(call, response)
-        except (HeaderError, ForbiddenAddressError) as problem:
+        except HeaderError as problem:
             return _Answer(reply=_failed(str(problem)))
-        except aiohttp.ClientConnectorCertificateError as problem:
-            return _Answer(
-                reply=_failed(f"the certificate of {url.host} is not trusted: {problem.certificate_error}")
-            )
-        except aiohttp.ClientConnectorError as problem:
-            if isinstance(problem.os_error, ForbiddenAddressError):
-                return _Answer(reply=_failed(problem.os_error.strerror or "forbidden"))
-            return _Answer(reply=_failed(f"no connection to {url.host}: {problem.os_error}"), may_pass=True)
         except (aiohttp.ClientError, OSError, ValueError) as problem:
-            reply = _failed(f"{type(problem).__name__}: {problem}", _certainty(sent))
+            if (said := unsent(problem, url.host)) is not None:
+                return _Answer(reply=_failed(said), may_pass=may_come_about(problem))
+            reply = _failed(f"{type(problem).__name__}: {problem}", sent.certainty)
             return _Answer(reply=reply, may_pass=call.effect is not Effect.UNSAFE)
 
-    def _asked(self, call: HttpCall, url: URL, headers: Mapping[str, str], sent: _Sent) -> Any:
-        method = call.endpoint.method
-        content: dict[str, Any] = {}
-        if method in AS_QUERY:
-            content["params"] = [
-                pair for name, value in call.arguments.items() for pair in _query(name, value)
-            ]
-        else:
-            content["json"] = dict(call.arguments)
-        return self._connections(is_kept=call.effect is not Effect.UNSAFE).request(
-            str(method),
+    async def _asked(
+        self, call: HttpCall, url: URL, headers: Mapping[str, str], sent: Sent
+    ) -> aiohttp.ClientResponse:
+        own = call.operation.headers if call.operation is not None else {}
+        return await self.connections.open(
+            str(call.endpoint.method),
             url,
-            headers={**headers, IDEMPOTENCY_KEY: call.key, "Accept-Encoding": "identity"},
-            allow_redirects=False,
-            trace_request_ctx=sent,
-            **content,
+            headers={**own, **headers, IDEMPOTENCY_KEY: call.key},
+            sent=sent,
+            is_kept=call.effect is not Effect.UNSAFE,
+            **_content(call),
         )
-
-    def _connections(self, *, is_kept: bool) -> aiohttp.ClientSession:
-        if is_kept not in self._sessions:
-            session = self._sessions[is_kept] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    socket_factory=self._addresses.socket, limit=0, force_close=not is_kept
-                ),
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                trace_configs=[_noting_connections()],
-                trust_env=True,
-            )
-            # Else aiohttp sends GET, PUT and DELETE again when a server closes; no public setting stops it.
-            session._retry_connection = False
-        return self._sessions[is_kept]
 
     async def _read(self, call: HttpCall, response: aiohttp.ClientResponse) -> _Answer:
         most = call.max_result_kib * KIB
@@ -180,22 +145,6 @@ class HttpTools:
         return _Answer(reply=_said_of(call, response, _value(response, bytes(body), text)))
 
 
-def _noting_connections() -> aiohttp.TraceConfig:
-    """Notes in the `_Sent` of a try that it has a connection."""
-
-    async def note(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
-        context.trace_request_ctx.is_connected = True
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_create_end.append(note)
-    tracing.on_connection_reuseconn.append(note)
-    return tracing
-
-
-def _certainty(sent: _Sent) -> Certainty:
-    return Certainty.UNKNOWN if sent.is_connected else Certainty.KNOWN
-
-
 def _said_of(call: HttpCall, response: aiohttp.ClientResponse, reply: Reply) -> Reply:
     """The reply, with what the status of a failed Unsafe call says of its effect."""
     if call.effect is not Effect.UNSAFE or reply.problem is None or reply.certainty is Certainty.UNKNOWN:
@@ -217,6 +166,16 @@ def _value(response: aiohttp.ClientResponse, body: bytes, text: str) -> Reply:
         return Reply(outcome=CallOutcome.SUCCEEDED, value=read_json(body))
     except ValueError as problem:
         return _failed(f"the answer is called JSON and is none: {shown(str(problem))}")
+
+
+def _content(call: HttpCall) -> dict[str, Any]:
+    """The arguments, as a query or as JSON."""
+    if (operation := call.operation) is not None:
+        query = {"params": operation.query} if operation.query else {}
+        return {**query, "json": operation.body} if operation.has_body else query
+    if call.endpoint.method in AS_QUERY:
+        return {"params": [pair for name, value in call.arguments.items() for pair in _query(name, value)]}
+    return {"json": dict(call.arguments)}
 
 
 def _query(name: str, value: Any) -> list[tuple[str, str]]:

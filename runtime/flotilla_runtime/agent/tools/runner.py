@@ -10,6 +10,7 @@ from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.models.values import shown
 from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, Threads
 from flotilla_runtime.agent.tools.http_tool import HttpCall, HttpTools
+from flotilla_runtime.agent.tools.openapi_tool import call_operation
 from flotilla_runtime.agent.tools.python_tool import (
     Functions,
     FunctionTimeoutError,
@@ -45,8 +46,8 @@ class ToolRunner:
         """Close all connections."""
         await self._http.close()
 
-    async def make(self, call: Call) -> Reply:
-        """Call a tool; failures are replies."""
+    async def make(self, call: Call, task: str = "") -> Reply:
+        """Call a tool for a task; failures are replies."""
         tool = self._tools.get(call.target)
         if tool is None:
             return Reply(outcome=CallOutcome.INVALID, problem=f"there is no tool {call.target}")
@@ -54,9 +55,14 @@ class ToolRunner:
             return await self._over_http(tool.config, tool.config.http, call, call.request)
         if tool.function is not None:
             return await self._in_python(tool.config, tool.function, call)
-        return Reply(
-            outcome=CallOutcome.INVALID, problem=f"the tool {call.target} has neither http nor python"
-        )
+        problem = tool.problem_of(call.request)  # by what the server declares now, not when the run began
+        if problem is not None:
+            return Reply(outcome=CallOutcome.INVALID, problem=problem)
+        if tool.operation is not None:
+            return await call_operation(self._http, tool, tool.operation, call)
+        if tool.make is not None:
+            return await tool.make(call, task)
+        return Reply(outcome=CallOutcome.INVALID, problem=f"this release cannot call the tool {call.target}")
 
     async def reconcile(self, call: Call) -> Reconciled | None:
         """What the tool's `reconcile` knows of the call with this key; None if nobody knows."""
@@ -65,6 +71,8 @@ class ToolRunner:
         if tool is None or asked is None:
             return None
         about = {"key": call.key, "arguments": dict(call.request)}
+        if tool.config.mcp is not None:  # one entry of the spec stands for several tools
+            about["tool"] = call.target
         if asked.http is not None:
             pure = Call(id=call.id, kind=call.kind, target=call.target, request=about, key=call.key)
             reply = await self._over_http(tool.config, asked.http, pure, about)

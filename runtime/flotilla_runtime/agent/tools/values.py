@@ -1,6 +1,6 @@
 """A tool as an agent and its model know it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from referencing import Registry
 
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.models.values import shown
+from flotilla_runtime.agent.protocols import Call, Reply
+from flotilla_runtime.agent.tools.operations import Operation
 from flotilla_runtime.agent.tools.python_tool import PythonFunction
 from flotilla_runtime.contract import ToolConfig
 
@@ -18,13 +20,16 @@ from flotilla_runtime.contract import ToolConfig
 class Tool:
     """A tool: its configuration, what the model is told, and what is wrong with arguments.
 
-    `function` is that of a tool in Python, `reconcile` a function that knows whether a call happened.
+    `function` is that of a tool in Python, `operation` that of an OpenAPI document. `make` makes the calls of
+    a tool for a task, where neither is set. `reconcile` is a function that knows whether a call happened.
     """
 
     config: ToolConfig
     declaration: ToolDeclaration
     problem_of: Callable[[Mapping[str, Any]], str | None]
     function: PythonFunction | None = None
+    operation: Operation | None = None
+    make: Callable[[Call, str], Awaitable[Reply]] | None = None
     reconcile: Callable[..., Any] | None = None
 
 

@@ -27,12 +27,20 @@ from flotilla_runtime.agent.models import (
     ModelReply,
     ModelRequest,
     Timeouts,
+    Usage,
 )
 from flotilla_runtime.agent.models.client import ignored
 from flotilla_runtime.agent.models.journal_form import value_of
-from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.programs import ContextOf, stated_context
-from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, SearchRequest, Session
+from flotilla_runtime.agent.protocols import (
+    Call,
+    Certainty,
+    Reconciled,
+    Reply,
+    SearchRequest,
+    Session,
+    Spent,
+)
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
@@ -126,14 +134,23 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                return await self._asked(self._models[call.target], request, call.on_event or ignored)
+                return await self._asked(self._models[call.target], request, call)
             case SearchRequest() as request:
                 return await self._retrieve(call.target, request, session.tenant)
             case _:
-                return await self._tools.make(call)
+                return await self._tools.make(call, session.task_id)
 
-    async def _asked(self, model: ModelConnection, request: ModelRequest, on_event: OnEvent) -> Reply:
-        reply = await self._models_client.complete(_endpoint(model), request, on_event)
+    async def _asked(self, model: ModelConnection, request: ModelRequest, call: Call) -> Reply:
+        async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest | None:
+            if call.more is None:
+                return None
+            spent = Spent(tokens=used.tokens, nano_usd=cost_of(used, model.pricing), waits_until=until)
+            reserved_anew = await call.more(replace(call, request=asked), spent)
+            return None if reserved_anew is None else reserved_anew.request
+
+        reply = await self._models_client.complete(
+            _endpoint(model), request, call.on_event or ignored, allow_more
+        )
         return _told(reply, model)
 
     async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:

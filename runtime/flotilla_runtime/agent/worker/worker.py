@@ -248,7 +248,7 @@ class Worker:
                 lambda: self._store.release(claim, self._process, is_newer=is_newer)
             )
             return RunOutcome.HANDED_OVER
-        held.run = TaskRun(claim, task, self._program, self._means(task))
+        held.run = TaskRun(claim, task, self._program.pinned, self._means(task))
         return await held.run.run()
 
     async def _say_crashed(self, claim: Claim) -> None:

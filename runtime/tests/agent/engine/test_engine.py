@@ -334,6 +334,17 @@ async def test_an_unknown_effect_suspends_the_task_until_somebody_resolves_it(
     assert len(entries_of(store, Done)) == 1
 
 
+@pytest.mark.parametrize("change", ["gone", "other arguments"])
+async def test_a_tool_that_changed_meanwhile_leaves_what_became_of_its_call_unknown(change: str) -> None:
+    """What an MCP server declares may change while a task runs; its journal does not."""
+    store = await crashed_call(Effect.UNSAFE)
+    tool = replace(tool_of("pay"), problem_of=lambda _: "wrong arguments")
+    program = program_of(payer) if change == "gone" else program_of(payer, tool)
+    assert await run(store, program, ScriptedCalls()) is RunOutcome.SUSPENDED
+    assert (waits(store).kind, waits(store).call) == (WaitKind.EFFECT, "tool/pay")
+    assert entries_of(store, Done) == []
+
+
 async def test_a_call_resolved_as_not_happened_whose_worker_is_lost_again_is_asked_for_again() -> None:
     store = await crashed_call(Effect.UNSAFE)
     await run(store, PAY, ScriptedCalls())

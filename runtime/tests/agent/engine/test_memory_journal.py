@@ -111,7 +111,7 @@ def told(written: Any) -> dict[str, Any]:
 
 
 async def reserving(both: Both) -> list[Any]:
-    """Reservations, refusals that may change and such that may not, a lost try, and results."""
+    """Reservations, refusals that may change and such that may not, lost and spent tries, and results."""
     await both.submit()
     claim, _ = await both.claim(PARENT)
     write = both.store.append
@@ -127,6 +127,8 @@ async def reserving(both: Both) -> list[Any]:
         [done("b", 10), done("c", 20), intent("d", 0, 0)],
         [intent("e", 1, 1)],
         [intent("f", 1, 1)],
+        [intent("e", 400, 1, spent_tokens=1, spent_nano_usd=7)],
+        [intent("e", 300, 1, spent_tokens=200, spent_nano_usd=7)],
         [done("e", 1)],
     ):
         written = await write(claim, at, entries)

@@ -23,7 +23,7 @@ from flotilla_runtime.agent.engine.run import RunOutcome
 from flotilla_runtime.agent.failures import ChildFailedError, LimitReachedError, ModelFailedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, TaskStatus, WaitKind
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Reply
+from flotilla_runtime.agent.protocols import Call, Reply, Spent
 from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 
 CITIES = ("Lisbon", "Porto", "Faro")
@@ -276,8 +276,13 @@ def test_no_tree_of_tasks_overspends_or_leaks(
 ) -> None:
     uses = cycle(used)
 
-    def script(call: Call) -> Reply:
+    async def script(call: Call) -> Reply:
         tokens = next(uses)
+        for _ in range(tokens % 3):  # its tries spend what it reserved
+            asked = Spent(tokens=next(uses), nano_usd=0, waits_until=0)
+            if call.more is None or (more := await call.more(call, asked)) is None:
+                return Reply(outcome=CallOutcome.FAILED, problem="spent", output_tokens=asked.tokens)
+            call = more
         if tokens % 7 == 0:
             return Reply(outcome=CallOutcome.FAILED, problem="503", output_tokens=tokens)
         return said("so", input_tokens=tokens // 2, output_tokens=tokens - tokens // 2)

@@ -1,5 +1,6 @@
 """What a call costs, what it may cost, how long its prompt is, and answers that have a schema."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from flotilla_runtime.agent.models import (
     FinishReason,
     ModelOutcome,
     ModelProblemReason,
+    ModelRequest,
     Usage,
     Withdrawn,
 )
@@ -100,6 +102,45 @@ async def test_a_call_whose_allowance_is_spent_says_after_what() -> None:
     assert reply.problem.reason is Why.ALLOWANCE_SPENT
     assert "RemoteProtocolError" in reply.problem.message
     assert reply.tries == 1
+
+
+async def test_a_call_whose_allowance_is_spent_goes_on_with_more() -> None:
+    """What was spent is the caller's to settle: the reply tells what was used since."""
+    request = replace(ASK, prompt_tokens=10, max_tokens=20, allowance_tokens=40)
+    told: list[tuple[int, int]] = []
+
+    async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest:
+        told.append((used.tokens, round(until - asyncio.get_running_loop().time())))
+        return replace(asked, allowance_tokens=30)
+
+    async with serving(broken(), broken(), whole("Because.")) as server, client() as models:
+        reply = await models.complete(endpoint(server.url), request, allow_more=allow_more)
+    assert (reply.outcome, reply.text, reply.tries) == (Outcome.SUCCEEDED, "Because.", 3)
+    assert told == [(15, 120), (15, 120)], "each dead try has read its prompt and written five bytes"
+    assert reply.usage == Usage(input_tokens=12, output_tokens=3)
+
+
+async def test_a_call_that_is_allowed_ever_more_keeps_to_its_tries() -> None:
+    async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest:
+        return replace(asked, allowance_tokens=30)
+
+    request = replace(ASK, prompt_tokens=10, max_tokens=20, allowance_tokens=30)
+    async with serving(*[broken()] * 9) as server, client() as models:
+        reply = await models.complete(endpoint(server.url), request, allow_more=allow_more)
+    assert reply.problem is not None
+    assert (reply.tries, reply.problem.reason) == (QUICK.tries, Why.BROKEN_STREAM)
+
+
+async def test_a_correction_that_the_allowance_does_not_cover_is_asked_for_with_more() -> None:
+    async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest:
+        assert len(asked.messages) == 3
+        return replace(asked, allowance_tokens=2000)
+
+    request = replace(ASK, response_schema=CITY, allowance_tokens=200)
+    answers = whole("Oslo!"), whole('{"city": "Oslo"}', 40, 5)
+    async with serving(*answers) as server, client() as models:
+        reply = await models.complete(endpoint(server.url), request, allow_more=allow_more)
+    assert (reply.value, reply.usage.tokens) == ({"city": "Oslo"}, 45)
 
 
 async def test_an_answer_that_was_cut_off_is_told() -> None:

@@ -117,6 +117,63 @@ async def test_a_call_that_is_made_again_has_used_what_its_lost_try_held(store: 
     assert ended.budget.used == Amount(steps=1, tokens=39, nano_usd=6)
 
 
+async def test_a_call_that_goes_on_has_used_what_its_tries_spent(store: TaskStore) -> None:
+    claim = await running(store, task("t1", limits=LIMITS))
+    await store.append(claim, 2, [intent(reserved_tokens=40, reserved_steps=1, reserved_nano_usd=9)])
+    anew = intent(
+        reserved_tokens=70, reserved_steps=1, reserved_nano_usd=8, spent_tokens=30, spent_nano_usd=5
+    )
+    written = await store.append(claim, 3, [anew], "anew")
+    assert (written.refused, written.length) == ((), 4)
+    assert written.budget is not None
+    assert written.budget.used == Amount(steps=0, tokens=30, nano_usd=5), "the step is the same one"
+    assert written.budget.reserved == Amount(steps=1, tokens=70, nano_usd=8)
+    assert await store.append(claim, 3, [anew], "anew") == written, "the answer was lost: settled once"
+    assert (await store.figures()).calls == {"llama": 1}
+    await store.append(claim, 4, [done(input_tokens=9, nano_usd=1)])
+    found = await budget(store, "t1")
+    assert (found.used, found.reserved) == (Amount(steps=1, tokens=39, nano_usd=6), Amount())
+    assert (await store.figures()).calls == {}
+
+
+async def test_a_call_that_may_not_go_on_keeps_what_it_holds(store: TaskStore) -> None:
+    claim = await running(store, task("t1", limits=LIMITS))
+    await store.append(claim, 2, [intent(reserved_tokens=40, reserved_steps=1), intent("b")])
+    before = await budget(store, "t1")
+    anew = intent(reserved_tokens=61, reserved_steps=1, spent_tokens=30, spent_nano_usd=0)
+    written = await store.append(claim, 4, [anew])
+    (refused,) = written.refused
+    assert (refused.limit, refused.committed, refused.may_change) == (LimitName.TOKENS, 40, True)
+    assert (written.length, written.budget) == (4, before)
+    assert (await store.figures()).calls == {"llama": 2}
+    await store.append(claim, 4, [done(input_tokens=30), done("b")])
+    found = await budget(store, "t1")
+    assert (found.used, found.reserved) == (Amount(steps=1, tokens=30), Amount())
+
+
+async def test_tries_of_an_unknown_cost_have_used_what_the_call_held(store: TaskStore) -> None:
+    claim = await running(store, task("t1", limits=LIMITS))
+    await store.append(claim, 2, [intent(reserved_nano_usd=5), intent(reserved_nano_usd=4, spent_tokens=3)])
+    record = (await loaded(store, "t1")).record
+    assert (record.used.nano_usd, record.is_priced) == (5, False)
+
+
+async def test_what_a_lost_task_held_counts_once_although_its_call_goes_on(
+    store: TaskStore, redis_server: Any
+) -> None:
+    """Its worker was only cut off, and comes back."""
+    claim = await running(store, task("t1", limits=LIMITS))
+    await store.append(claim, 2, [intent(reserved_tokens=40, reserved_steps=1)])
+    with Redis(port=redis_server.port, password=redis_server.password) as client:
+        for key, member in ((store.keys.leases, "t1"), (store.keys.workers, "w1")):
+            client.zincrby(key, -10_000_000, member)
+    assert await store.claim("w2", 0) == []
+    anew = intent(reserved_tokens=20, reserved_steps=1, spent_tokens=30, spent_nano_usd=0)
+    written = await store.append(claim, await length(store, "t1"), [anew])
+    assert written.budget is not None
+    assert (written.budget.used.tokens, written.budget.reserved) == (40, Amount(steps=1, tokens=20))
+
+
 async def test_what_a_lost_task_holds_counts_as_used_before_it_runs_again(
     store: TaskStore, redis_server: Any
 ) -> None:

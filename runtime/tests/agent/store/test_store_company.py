@@ -84,6 +84,14 @@ async def unended(store: TaskStore, names: Iterable[str]) -> list[str]:
     return [name for name in names if not (await loaded(store, name)).record.status.is_final]
 
 
+async def under_suspicion(store: TaskStore, leases: Leases, count: int) -> None:
+    """These tasks were lost with two workers, one after the other."""
+    await submitted(store, count)
+    for worker in ("x1", "x2"):
+        assert len(await claimed(store, worker)) == count
+        leases.lose(worker)
+
+
 async def test_of_forty_tasks_the_one_that_kills_runs_in_ever_smaller_company(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -99,7 +107,7 @@ async def test_of_forty_tasks_the_one_that_kills_runs_in_ever_smaller_company(
             leases.lose(f"w{worker}")
         else:
             await ended(store, claims)
-    assert companies == [40, 10, 2, 1, 1, 1], "and with two attempts it is given up in its third"
+    assert companies == [40, 40, 10, 2, 1, 1, 1], "and with two attempts it is given up in its third"
     record = (await loaded(store, killer)).record
     assert (record.status, record.reason) == (TaskStatus.FAILED, EndReason.INFRASTRUCTURE)
     assert record.message == "the task was given up, because 2 workers were lost while they ran it alone"
@@ -134,6 +142,16 @@ async def test_a_poisoned_task_among_two_hundred_good_ones_ends_and_they_do_not(
     assert set(await attempts(store, others)) == {1}
 
 
+async def test_tasks_that_were_lost_once_all_go_on_at_once(store: TaskStore, leases: Leases) -> None:
+    """Most workers are killed by something else than their tasks, and nobody waits for that."""
+    await submitted(store, 40)
+    await claimed(store, "w1")
+    leases.lose("w1")
+    assert len(await store.claim("w2", 16)) == 16
+    assert len(await store.claim("w3", 40)) == 20, "its share"
+    assert len(await store.claim("w2", 16)) == 4
+
+
 async def test_a_task_that_was_alone_with_its_worker_loses_an_attempt(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -163,9 +181,7 @@ async def test_a_task_handed_over_keeps_its_attempt(store: TaskStore) -> None:
 async def test_a_suspect_that_gets_further_is_none_any_more(
     store: TaskStore, leases: Leases, kind: CallKind
 ) -> None:
-    await submitted(store, 8)
-    await claimed(store, "w1")
-    leases.lose("w1")
+    await under_suspicion(store, leases, 8)
     (first, second) = await claimed(store, "w2")
     assert await claimed(store, "w2") == [], "of eight at most two are together"
     written = await store.append(first, await length(store, first.id), [intent("a", kind=kind)])
@@ -175,16 +191,14 @@ async def test_a_suspect_that_gets_further_is_none_any_more(
     leases.lose("w2")
     await store.claim("w3", 0)
     companies = {name: leases.redis.hget(store.keys.task(name), "company") for name in (first.id, second.id)}
-    assert companies == {first.id: "1", second.id: "1"}
+    assert companies == {first.id: "3", second.id: "1"}, "the first is lost as if for the first time"
     assert await attempts(store, [first.id, second.id]) == [1, 1]
 
 
 async def test_the_news_that_a_suspect_got_further_wakes_a_worker(store: TaskStore, leases: Leases) -> None:
-    await submitted(store, 2)
-    await claimed(store, "w1")
-    leases.lose("w1")
+    await under_suspicion(store, leases, 2)
     (first,) = await store.claim("w2", 9)
-    for _ in range(4):  # what submissions and losses have called
+    for _ in range(6):  # what submissions and losses have called
         await store.wait_for_work(0.01)
     waiting = asyncio.create_task(store.wait_for_work(5))
     await asyncio.sleep(0.05)
@@ -208,7 +222,7 @@ async def test_a_worker_that_was_cut_off_has_its_tasks_again_and_they_are_no_sus
     await ended(store, taken)
     assert set(await attempts(store, [claim.id for claim in kept])) == {1}
     leases.lose("w1")
-    assert len(await claimed(store, "w3")) == 1, "six are lost, and none was a suspect before"
+    assert len(await claimed(store, "w3")) == 6, "none was a suspect before"
     stale = next(claim for claim in claims if claim.id in renewal.lost)
     with pytest.raises(LeaseLostError):
         await store.append(stale, 3, [intent()])
@@ -248,7 +262,10 @@ async def test_leases_of_one_worker_that_end_one_after_another_are_one_loss(
     leases.pass_for(tasks=[claim.id for claim in claims[:7]])
     assert await claimed(store, "w2") == [], "the worker was heard of a moment ago"
     leases.pass_for(tasks=[claims[7].id], workers=["w1"])
-    assert len(await claimed(store, "w3")) == 2
+    claims = await claimed(store, "w3")
+    assert len(claims) == 8
+    leases.pass_for(tasks=[claim.id for claim in claims], workers=["w3"])
+    assert len(await claimed(store, "w4")) == 2, "eight were lost together"
     assert set(await attempts(store, [claim.id for claim in claims])) == {1}
 
 
@@ -260,8 +277,11 @@ def waits_long(leases: Leases, name: str, shares: float) -> None:
 async def test_a_suspect_that_should_be_the_only_one_does_not_wait_long_for_a_worker_without_tasks(
     store: TaskStore, leases: Leases
 ) -> None:
-    for worker, name in (("w0", "a"), ("w0", "b"), ("w1", "busy")):
+    for worker, name in (("x1", "a"), ("x1", "b")):
         await running(store, task(name), worker)
+    leases.lose("x1")
+    assert len(await claimed(store, "w0")) == 2
+    await running(store, task("busy"), "w1")
     leases.lose("w0")
     assert await claimed(store, "w1") == [], "first a worker without tasks may take it"
     for name in "ab":
@@ -274,9 +294,10 @@ async def test_a_suspect_that_should_be_the_only_one_does_not_wait_long_for_a_wo
     assert await attempts(store, ["a", "b", "busy", "new"]) == [1, 1, 1, 1]
     waits_long(leases, "a", 0.5)
     leases.redis.hdel(store.keys.task("b"), "company")
-    assert [claim.id for claim in await claimed(store, "w2")] == [], "a was the only suspect: now it is alone"
-    alone = [claim.id for worker in ("w3", "w4", "w5") for claim in await claimed(store, worker)]
-    assert alone == ["busy", "a", "new"]
+    assert [claim.id for claim in await claimed(store, "w2")] == ["busy", "new"]
+    assert [claim.id for claim in await claimed(store, "w3")] == ["a"], (
+        "it was the only suspect: now it is alone"
+    )
 
 
 async def test_one_of_busy_workers_takes_no_more_until_it_is_empty_for_a_task_that_must_be_alone(

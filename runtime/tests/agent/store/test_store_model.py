@@ -159,6 +159,25 @@ class Scripts(RuleBasedStateMachine):
         assert written.cancel_requested == self.model.tasks[claim.id].cancel_requested
 
     @precondition(lambda self: self.free_names())
+    @rule(
+        data=st.data(),
+        call=st.sampled_from(CALLS),
+        share=st.floats(0, 1),
+        tokens=st.integers(1, 60),
+        heard=st.booleans(),
+    )
+    def call_goes_on(self, data: st.DataObject, call: str, share: float, tokens: int, heard: bool) -> None:
+        """Its tries have spent what it held."""
+        claim = self.running(data)
+        spent = int(share * self.model.tasks[claim.id].open.get(call, 0))
+        length = self.length(claim.id)
+        anew = intent(call, reserved_tokens=tokens, reserved_steps=1, spent_tokens=spent)
+        written = self.asked(heard, lambda write: self.store.append(claim, length, [anew], write))
+        refused = self.model.go_on(claim.id, call, spent, tokens)
+        assert [str(refusal.limit) for refusal in written.refused] == ([refused] if refused else [])
+        assert written.length == length + (refused is None)
+
+    @precondition(lambda self: self.free_names())
     @rule(data=st.data(), call=st.sampled_from(CALLS), share=st.floats(0, 1), heard=st.booleans())
     def call_ends(self, data: st.DataObject, call: str, share: float, heard: bool) -> None:
         claim = self.running(data)

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from agent_support.stores import END, loaded, open_store, running, task, with_lines
+from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.journal import Other, WaitKind
 from flotilla_runtime.agent.protocols import Waits
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.tasks import CancelOutcome
 from flotilla_runtime.contract import Priority, RevisionTasks
 
 pytestmark = pytest.mark.services
@@ -82,16 +84,52 @@ async def test_figures_of_a_revision_go_with_its_last_task(store: TaskStore) -> 
     assert (figures.counts, figures.waiting, figures.running) == ({}, 0, 0)
 
 
-async def test_a_task_of_a_newer_version_waits_and_keeps_its_attempt(
-    store: TaskStore, redis_server: Any
+async def test_a_task_of_a_newer_version_waits_for_its_worker_and_keeps_its_attempt(
+    store: TaskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Workers that know no more leave it alone, so its journal does not grow."""
     claim = await running(store, task("t1"))
     await store.release(claim, "w1", is_newer=True)
-    assert await granted(store) == []
+    before = await loaded(store, "t1")
+    for _ in range(3):
+        assert await granted(store) == []
+    assert (await loaded(store, "t1")).entries == before.entries
     assert (await store.figures()).waiting == 1
-    redis_server.ask("hset", store.keys.task("t1"), "needsUntil", "1")
-    assert await granted(store) == ["t1"], "after a while it is tried again"
+    monkeypatch.setattr(journal, "FORMAT", journal.FORMAT + 1)
+    (claim,) = await store.claim("newer", 9)
     assert (await loaded(store, "t1")).record.attempts == 1
+    await store.release(claim, "newer")
+    assert await granted(store) == ["t1"], "it is handed over as any other"
+
+
+async def test_tasks_of_a_newer_version_do_not_hide_those_that_were_lost(
+    store: TaskStore, redis_server: Any
+) -> None:
+    many = [f"newer-{number:03}" for number in range(300)]  # a claim looks at 256
+    for name in many:
+        await store.submit(task(name))
+    for claim in await store.claim("w1", 500):
+        await store.release(claim, "w1", is_newer=True)
+    await running(store, task("lost"), "w2")
+    for key, member in ((store.keys.leases, "lost"), (store.keys.workers, "w2")):
+        redis_server.ask("zadd", key, "1", member)
+    assert await granted(store) == ["lost"]
+
+
+async def test_tasks_of_a_newer_version_are_no_part_of_a_workers_share(store: TaskStore) -> None:
+    for name in ("newer-1", "newer-2", "newer-3", "newer-4"):
+        await store.release(await running(store, task(name)), "w1", is_newer=True)
+    assert await store.claim("w2", 0) == []
+    for name in ("a", "b"):
+        await store.submit(task(name))
+    assert len(await store.claim("w3", 9)) == 1
+
+
+async def test_a_task_of_a_newer_version_can_be_cancelled(store: TaskStore) -> None:
+    await store.release(await running(store, task("t1")), "w1", is_newer=True)
+    assert await store.cancel("t1") is CancelOutcome.CANCELLED
+    figures = await store.figures()
+    assert (figures.waiting, figures.counts) == (0, {})
 
 
 @pytest.mark.parametrize(

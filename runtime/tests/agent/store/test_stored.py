@@ -5,6 +5,7 @@ anew: a change of what is stored gets another file beside it.
 """
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from agent_support.memory import MemoryStore
 from agent_support.running import ScriptedCalls, config_of, program_of, run
+from agent_support.stores import END, open_store, task
 from flotilla_runtime.agent.budgets import Amount
 from flotilla_runtime.agent.builtin.loop import built_in
 from flotilla_runtime.agent.engine.run import RunOutcome
@@ -21,7 +23,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.redis_facts import RedisFacts
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import StoreFigures, TaskRecord
-from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+from flotilla_runtime.contract import Priority, QueueConfig, RevisionTasks, TaskLimits
 from flotilla_runtime.gateway.figures import fleet_status
 from flotilla_runtime.gateway.history import History
 from flotilla_runtime.gateway.views import task_view
@@ -120,3 +122,71 @@ async def test_a_task_that_was_left_half_done_is_claimed_and_ended(redis_server:
     assert ended is not None
     assert (ended.record.status, ended.record.reason) == (TaskStatus.SUCCEEDED, "Completed")
     await store.close()
+
+
+@pytest.fixture
+async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
+    opened = open_store(redis_server)
+    yield opened
+    await opened.close()
+
+
+def put(server: Any, journal: list[str], place: str, **changed: str) -> None:
+    """A task as version 0.1.0 left it: held by a worker that was lost, or waiting in its stream."""
+    fields = {**STORED["task"], "status": "Running" if place == "held" else "Waiting", **changed}
+    server.ask("hset", f"{KEYS}task:{TASK_ID}", *(part for field in fields.items() for part in field))
+    server.ask("rpush", f"{KEYS}journal:{TASK_ID}", *journal)
+    if place == "held":
+        server.ask("zadd", f"{KEYS}leases", "0", TASK_ID)
+    else:
+        entry = STORED["task"]["entry"]
+        server.ask("xadd", f"{KEYS}queue:Interactive", entry, "task", TASK_ID)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("place", ["held", "waiting"])
+async def test_a_task_that_is_adopted_is_counted_as_any_other(
+    store: TaskStore, redis_server: Any, place: str
+) -> None:
+    put(redis_server, STORED["journal"][:9], place)
+    (claim,) = await store.claim("w1", 1)
+    figures = await store.figures()
+    assert (figures.counts, figures.running, figures.calls) == ({"": RevisionTasks(running=1)}, 1, {})
+    await store.finish(claim, END)
+    assert (await store.figures()).counts == {}
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("place", ["held", "waiting"])
+@pytest.mark.parametrize(
+    ("journal", "changed", "named"),
+    [
+        pytest.param(["{"], {}, "its journal, in entry 3", id="half an entry"),
+        pytest.param(["7"], {}, "its journal, in entry 3", id="an entry that is no object"),
+        pytest.param(
+            ['{"type":"Intended","call":"a","kind":"Model","target":"m","reserved_tokens":null}'],
+            {},
+            "its journal, in entry 3",
+            id="a reserve that is no number",
+        ),
+        pytest.param(
+            ['{"type":"Done","call":[]}'], {}, "its journal, in entry 3", id="a call without a name"
+        ),
+        pytest.param([], {"limits": "{}x"}, "its limits", id="limits"),
+        pytest.param([], {"limits": '{"max_steps":"many"}'}, "its limits", id="a limit that is no number"),
+    ],
+)
+async def test_a_task_of_the_version_before_that_cannot_be_read_ends_and_says_so(
+    store: TaskStore, redis_server: Any, place: str, journal: list[str], changed: dict[str, str], named: str
+) -> None:
+    put(redis_server, [*STORED["journal"][:2], *journal], place, **changed)
+    await store.submit(task("other"))
+    assert [claim.id for claim in await store.claim("w1", 9)] == ["other"], "nobody else is held up"
+    status, reason, message = (
+        redis_server.ask("hget", f"{KEYS}task:{TASK_ID}", field).strip()
+        for field in ("status", "reason", "message")
+    )
+    assert (status, reason) == ("Failed", "Infrastructure")
+    assert message == f"what version 0.1.0 has stored of this task cannot be read: {named}"
+    figures = await store.figures()
+    assert (figures.counts, figures.waiting, figures.running) == ({"": RevisionTasks(running=1)}, 0, 1)

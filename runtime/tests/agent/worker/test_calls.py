@@ -10,8 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_support.memory import MemoryStore
+from agent_support.running import program_of, run
 from flotilla_runtime.agent.budgets import Amount, Budget
-from flotilla_runtime.agent.journal import CallKind, CallOutcome
+from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.run import RunOutcome
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, TaskStatus
 from flotilla_runtime.agent.models import ModelRequest, prompt_bound
 from flotilla_runtime.agent.protocols import Call, SearchRequest, Session
 from flotilla_runtime.agent.retries import RetryPolicy
@@ -23,6 +27,7 @@ from flotilla_runtime.contract import (
     Pricing,
     Priority,
     QueueConfig,
+    TaskLimits,
     WorkerConfig,
 )
 
@@ -345,3 +350,39 @@ async def test_an_answer_costs_no_more_than_the_money_that_is_left() -> None:
     assert (cut.request.max_tokens, amount.nano_usd) == (50, money)
     reply = await one.make(call, SESSION)
     assert reply.nano_usd == 12 * 1000 + 3 * 10_000
+
+
+async def test_a_task_whose_model_dies_more_often_than_its_call_has_reserved_for_goes_on() -> None:
+    """Five replicas die in the middle of an answer, and the call has reserved three tries."""
+    deaths = 5
+    left = iter([*[None] * deaths, "answers"])
+
+    async def dying() -> AsyncIterator[bytes]:
+        yield b'data: {"choices": [{"index": 0, "delta": {"content": "Bec"}}]}\n\n'
+        raise httpx.ReadError("reset")
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/tokenize"):
+            return httpx.Response(404)
+        headers = {"Content-Type": "text/event-stream"}
+        return streamed() if next(left) else httpx.Response(200, content=dying(), headers=headers)
+
+    async def asks(ctx: Context, task: Task) -> str:
+        return (await ctx.llm("why?", max_tokens=32)).text
+
+    patient = RetryPolicy(tries=8, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    calls = Caller(client, CONFIG, environment={"K": "k"}, model_retries=patient)
+    store = MemoryStore()
+    store.submit("t1", "go", TaskLimits())
+    assert await run(store, program_of(asks, config=CONFIG), calls) is RunOutcome.ENDED
+    task = store.tasks["t1"]
+    assert task.finish is not None
+    assert (task.finish.status, task.finish.result) == (TaskStatus.SUCCEEDED, "Because.")
+    (result,) = [entry for entry in task.entries if isinstance(entry, Done)]
+    assert result.tries == deaths + 1
+    once = prompt_bound(REQUEST.messages) + len("Bec")
+    spent = [entry.spent_tokens for entry in task.entries if isinstance(entry, Intended)]
+    assert spent == [None, 3 * once], "the first three tries have spent what was reserved for them"
+    assert task.tree.used == Amount(steps=1, tokens=deaths * once + 15)
+    assert task.tree.reserved == Amount()

@@ -16,7 +16,7 @@ import structlog
 from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.errors import StoreUnavailableError
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Claimed, TaskStatus
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
@@ -91,7 +91,9 @@ async def ended(store: TaskStore, task_id: str, seconds: float = 30) -> LoadedTa
 
 
 @contextlib.asynccontextmanager
-async def working(store: TaskStore, queue: QueueConfig, calls: Any) -> AsyncIterator[Worker]:
+async def working(
+    store: TaskStore, queue: QueueConfig, calls: Any, name: str = "w1"
+) -> AsyncIterator[Worker]:
     config = WorkerConfig(
         queue=queue,
         prompt="Answer.",
@@ -99,7 +101,7 @@ async def working(store: TaskStore, queue: QueueConfig, calls: Any) -> AsyncIter
         handover_seconds=0.1,
     )
     worker = Worker(
-        name="w1", store=store, calls=calls, config=config, clock=CLOCK, program=load_program(config)
+        name=name, store=store, calls=calls, config=config, clock=CLOCK, program=load_program(config)
     )
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping))
@@ -174,6 +176,53 @@ async def test_tasks_whose_grant_was_not_heard_run_in_their_first_attempt(redis_
     assert store.unheard == 0
     assert [(task.record.status, task.record.attempts) for task in tasks] == [(TaskStatus.SUCCEEDED, 1)] * 2
     await store.close()
+
+
+class CutOffStore(TaskStore):
+    """A store that does not answer the worker from its first grant on, until it is `back`."""
+
+    def __init__(self, client: Any, config: QueueConfig) -> None:
+        super().__init__(client, config)
+        self.granted: list[Claim] = []
+        self.back = asyncio.Event()
+        self.answered = 0
+
+    async def claim(self, *asked: Any) -> list[Claim]:
+        if self.granted:
+            await self.back.wait()
+        claims = await super().claim(*asked)
+        if claims and not self.granted:
+            self.granted = claims
+            raise StoreUnavailableError("the connection was lost before the answer")
+        self.answered += 1
+        return claims
+
+
+async def test_a_grant_that_was_not_heard_goes_to_another_worker_and_the_first_asks_anew(
+    redis_server: Any,
+) -> None:
+    queue, model = queue_of(redis_server, lease_seconds=1), HeldModel()
+    cut_off, store = CutOffStore(connect(queue), queue), TaskStore(connect(queue), queue)
+    await store.submit(task_of("t1"))
+    async with working(cut_off, queue, model, "cut-off"):
+        await until(lambda: bool(cut_off.granted))
+        async with working(store, queue, model, "idle"):
+            await until(lambda: model.asked == 1)
+            answered = cut_off.answered
+            cut_off.back.set()
+            await until(lambda: cut_off.answered > answered)
+            await store.submit(task_of("t2"))
+            await until(lambda: model.asked == 2)
+            await model.answer(2)
+            tasks = [await ended(store, name) for name in ("t1", "t2")]
+    claims = [
+        [(entry.worker, entry.attempt) for entry in task.entries if isinstance(entry, Claimed)]
+        for task in tasks
+    ]
+    assert claims == [[("cut-off", 1), ("idle", 2)], [("cut-off", 1)]]
+    assert [task.record.status for task in tasks] == [TaskStatus.SUCCEEDED] * 2
+    for one in (cut_off, store):
+        await one.close()
 
 
 class StumblingStore(TaskStore):

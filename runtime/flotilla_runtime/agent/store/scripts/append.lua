@@ -21,7 +21,7 @@ for place = 7, #ARGV, 2 do
   local refused = nil
   if about.intends then
     refused = reserve(budget, about.intends, {Steps = about.steps, Tokens = about.tokens, Nano = about.nano,
-      kind = about.kind, target = about.target})
+      kind = about.kind, target = about.target}, about.spent)
   elseif about.does then
     local hold = settle_result(budget, about.does, about.tokens, about.nano)
     if hold and PROVES[hold.kind] then clear_of_suspicion(id) end

@@ -102,16 +102,51 @@ local function refusal(budget, wanted)
   return nil
 end
 
--- Holds what a call can use at most. Returns the refusal if a limit does not allow it.
-local function reserve(budget, call, wanted)
-  local before = redis.call('HGET', open_key(budget.id), call)
-  if before then
-    local hold = read_hold(before)
-    settle_lost(budget, hold)
-    if is_under_way(hold, budget.token) then ended_calling(budget.id, hold.target) end
-    redis.call('HDEL', open_key(budget.id), call)
+-- What is used of a hold. `nano` is -1 where it is unknown. What a lost task held is counted already.
+local function use_of(budget, hold, steps, tokens, nano)
+  if hold.token == SPENT then tokens, nano = 0, 0 end
+  if hold.kind == 'Model' and nano < 0 and tokens > 0 then budget.unpriced = true end
+  if nano < 0 then nano = hold.Nano end
+  return {Steps = steps, Tokens = tokens, Nano = nano}
+end
+
+local function leave_open(budget, call, hold)
+  redis.call('HDEL', open_key(budget.id), call)
+  if is_under_way(hold, budget.token) then ended_calling(budget.id, hold.target) end
+end
+
+-- A call goes on whose tries have spent what it held. If a limit does not allow that, it keeps what it holds, and its
+-- result settles that.
+local function settle_spent(budget, call, hold, wanted, spent)
+  local before = {}
+  for _, part in ipairs({'used', 'held', 'own'}) do
+    before[part] = {}
+    for _, name in ipairs(AMOUNTS) do before[part][name] = budget[part][name] end
   end
+  settle(budget, hold, use_of(budget, hold, 0, spent.tokens, spent.nano))
   local refused = refusal(budget, wanted)
+  if refused then
+    budget.used, budget.held, budget.own = before.used, before.held, before.own
+  else
+    leave_open(budget, call, hold)
+  end
+  return refused
+end
+
+-- Holds what a call can use at most. Returns the refusal if a limit does not allow it. A call that holds something
+-- already has either `spent` so much of it, and goes on, or is made again, because its worker was lost.
+local function reserve(budget, call, wanted, spent)
+  local written = redis.call('HGET', open_key(budget.id), call)
+  local hold, refused = written and read_hold(written), nil
+  if hold and spent then
+    refused = settle_spent(budget, call, hold, wanted, spent)
+  else
+    if hold then
+      settle_lost(budget, hold)
+      leave_open(budget, call, hold)
+    end
+    refused = refusal(budget, wanted)
+  end
   if refused then
     refused.call = call
     return refused
@@ -124,17 +159,13 @@ local function reserve(budget, call, wanted)
   return nil
 end
 
--- Counts the result of a call. `nano` is -1 where it is unknown.
+-- Counts the result of a call.
 local function settle_result(budget, call, tokens, nano)
   local written = redis.call('HGET', open_key(budget.id), call)
   if not written then return nil end
   local hold = read_hold(written)
-  redis.call('HDEL', open_key(budget.id), call)
-  if is_under_way(hold, budget.token) then ended_calling(budget.id, hold.target) end
-  if hold.token == SPENT then tokens, nano = 0, 0 end
-  if hold.kind == 'Model' and nano < 0 and tokens > 0 then budget.unpriced = true end
-  if nano < 0 then nano = hold.Nano end
-  settle(budget, hold, {Steps = hold.Steps, Tokens = tokens, Nano = nano})
+  leave_open(budget, call, hold)
+  settle(budget, hold, use_of(budget, hold, hold.Steps, tokens, nano))
   return hold
 end
 
@@ -156,26 +187,4 @@ local function count_calls(id, counted)
     local hold = read_hold(written)
     if is_under_way(hold, token) then counted(id, hold.target) end
   end
-end
-
--- A task of version 0.1.0 has its budget in its journal and in its limits only.
-local function adopt(id)
-  local task = task_key(id)
-  redis.call('HSET', task, 'revision', '', 'status', 'Adopted')
-  local budget, step = budget_of(id), {}
-  for _, written in ipairs(redis.call('LRANGE', journal_key(id), 0, -1)) do
-    local entry = cjson.decode(written)
-    if entry.type == 'Intended' then
-      local steps = step[entry.step] and 0 or 1
-      step[entry.step] = true
-      reserve(budget, entry.call, {Steps = steps, Tokens = entry.reserved_tokens or 0, Nano = 0, kind = entry.kind,
-        target = entry.target})
-    elseif entry.type == 'Done' then
-      settle_result(budget, entry.call, (entry.input_tokens or 0) + (entry.output_tokens or 0), -1)
-    end
-  end
-  save_budget(budget)
-  count_calls(id, ended_calling)
-  local limits = cjson.decode(redis.call('HGET', task, 'limits'))
-  redis.call('HSET', task, 'mostSteps', text(limits.max_steps), 'mostTokens', text(limits.max_tokens))
 end

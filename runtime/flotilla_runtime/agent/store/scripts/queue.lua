@@ -15,10 +15,11 @@ end
 local function tenants_key(line) return prefix .. 'line:' .. line end
 local function callers_key(line, tenant) return prefix .. 'line:' .. line .. ':' .. tenant end
 local function own_key(line, tenant, caller) return prefix .. 'waiting:' .. line .. ':' .. tenant .. ':' .. caller end
--- Tasks that go before the queue: handed over, or lost with a worker. The latter are in a line apart, with all that
--- not every worker may take.
+-- Tasks that go before the queue: handed over, or lost with a worker. The latter are in a line apart. Tasks whose journal
+-- has words of a newer version are in another, by the format that a worker must know.
 local function first_key(revision) return prefix .. 'first:' .. revision end
 local function apart_key(revision) return prefix .. 'apart:' .. revision end
+local function newer_key(revision) return prefix .. 'newer:' .. revision end
 local function calls_key(revision)
   if revision == '' then return prefix .. 'calls' end
   return prefix .. 'calls@' .. revision
@@ -66,9 +67,9 @@ local function join_queue(id, ahead)
   call_worker(place.revision)
 end
 
-local function join_line(key, id)
+local function join_line(key, id, number)
   local place = place_of(id)
-  redis.call('ZADD', key(place.revision), text(next_number()), id)
+  redis.call('ZADD', key(place.revision), number or text(next_number()), id)
   redis.call('ZADD', waiting_key(place.priority), text(now), id)
   call_worker(place.revision)
 end
@@ -89,6 +90,7 @@ local function leave_queue(id)
   redis.call('ZREM', waiting_key(place.priority), id)
   redis.call('ZREM', first_key(place.revision), id)
   redis.call('ZREM', apart_key(place.revision), id)
+  redis.call('ZREM', newer_key(place.revision), id)
   redis.call('ZREM', own_key(line, place.tenant, place.caller), id)
   leave_lines(line, place.tenant, place.caller)
 end

@@ -1,6 +1,6 @@
 -- Hands a task over: it waits before the queue, this attempt goes on, and the token is invalid. A task whose journal has
--- words that this worker does not know is kept from workers of the same format for a while.
-local id, token, worker, needs, kept_ms = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+-- words that this worker does not know waits for a worker that `needs` says.
+local id, token, worker, needs = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local task = task_key(id)
 local held = redis.call('HMGET', task, 'token', 'status', 'lost')
 if held[1] == token and held[2] == 'Waiting' and not held[3] then return 'Written' end
@@ -8,7 +8,9 @@ if not owned(id, token) then return 'Stale' end
 leave_worker(id)
 append(id, {type = 'HandedOver', worker = string.match(worker, '^[^#]*')})
 move(id, 'Waiting')
-if needs ~= '' then redis.call('HSET', task, 'needs', needs, 'needsUntil', text(now + kept_ms)) end
-local is_apart = needs ~= '' or redis.call('HEXISTS', task, 'company') == 1
-join_line(is_apart and apart_key or first_key, id)
+if needs ~= '' then
+  join_line(newer_key, id, needs)
+else
+  join_line(redis.call('HEXISTS', task, 'company') == 1 and apart_key or first_key, id)
+end
 return 'Written'

@@ -1,12 +1,11 @@
 -- A task waits, runs, is suspended, and ends. Every change of its status is made here, so the counts are right.
 local LIVE = {Waiting = true, Running = true, Suspended = true}
-local COMPANY_SHARE = 4
 
 local function move(id, status)
   local held = redis.call('HMGET', task_key(id), 'status', 'revision', 'caller')
   local before, revision, caller = held[1], held[2], held[3]
   redis.call('HSET', task_key(id), 'status', status)
-  if not revision then return end -- a task of version 0.1.0 is counted from its first claim on
+  if not revision then return end -- a task of version 0.1.0 is counted from its adoption on
   if LIVE[before] then count(counts_key, before .. ':' .. revision, -1) end
   if LIVE[status] then count(counts_key, status .. ':' .. revision, 1) end
   if before == 'Waiting' then count(places_key, caller, -1) end
@@ -153,85 +152,4 @@ function end_task(id, how)
     cancel_task(child, 'the task that spawned it ended')
   end
   redis.call('DEL', children_key(id))
-end
-
--- How many tasks a worker held when it was lost, and how many of them were suspects before. It is kept until all of
--- them are found, since their leases end one after another.
-local function company_of(worker)
-  local known = redis.call('HGET', lost_key, worker)
-  if not known then
-    local all, suspects = 0, 0
-    for _, id in ipairs(redis.call('SMEMBERS', held_key(worker))) do
-      all = all + 1
-      suspects = suspects + redis.call('HEXISTS', task_key(id), 'company')
-    end
-    known = text(all) .. ' ' .. text(suspects)
-    redis.call('HSET', lost_key, worker, known)
-  end
-  local all, suspects = string.match(known, '^(%d+) (%d+)$')
-  return tonumber(all), tonumber(suspects)
-end
-
--- A lease has ended. If the worker is lost, any of its tasks may have killed it: they run on in company of at most a
--- quarter as many suspects. The only suspect of a worker that had other tasks too is alone from then on. Only a task
--- that was alone loses an attempt. So does one whose run alone has stopped.
-local function lose(id, alone_for_sure, max_attempts)
-  local held = redis.call('HMGET', task_key(id), 'worker', 'company', 'attempts', 'strict')
-  local worker, company = held[1], held[2]
-  local all, suspects = 1, 1
-  if not alone_for_sure then all, suspects = company_of(worker) end
-  local alone = all <= 1
-  leave_worker(id)
-  spend_open(id)
-  redis.call('HINCRBY', task_key(id), 'losses', 1)
-  if alone and tonumber(held[3]) > max_attempts then
-    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it alone'
-    return end_task(id, {status = 'Failed', reason = 'Infrastructure', message = message, shown = {}, busy = {},
-      calls = {}})
-  end
-  local of = company and suspects or all
-  redis.call('HINCRBY', task_key(id), 'attempts', alone and 1 or 0)
-  if company and suspects == 1 then redis.call('HSET', task_key(id), 'strict', '1') end
-  redis.call('HSET', task_key(id), 'lost', table.concat({company or '', held[4] or '0', alone and '1' or '0'}, ' '),
-    'company', text(math.max(1, math.floor(of / COMPANY_SHARE))))
-  move(id, 'Waiting')
-  join_line(apart_key, id)
-end
-
--- A call outside the process has ended since the task was lost: it gets further, so it killed no worker. The next
--- suspect may have waited for that.
-local PROVES = {Model = true, Retrieve = true, Tool = true}
-local function clear_of_suspicion(id)
-  if redis.call('HDEL', task_key(id), 'company', 'strict') == 0 then return end
-  local revision = place_of(id).revision
-  if redis.call('EXISTS', apart_key(revision)) == 1 then call_worker(revision) end
-end
-
--- Workers of version 0.1.0 do not say what they hold.
-local function adopt_lease(id)
-  if not redis.call('HGET', task_key(id), 'revision') then adopt(id) end
-  redis.call('SADD', held_key(redis.call('HGET', task_key(id), 'worker') or ''), id)
-end
-
--- A worker that was heard of after it renewed this lease may live, or may have been lost a moment ago: its other leases
--- end soon. If it lives on for another lease, this run alone has stopped.
-local function sweep(limit, lease_ms, max_attempts)
-  local old = redis.call('ZRANGEBYSCORE', old_leases_key, '-inf', text(now), 'LIMIT', 0, limit)
-  for _, id in ipairs(old) do
-    if redis.call('EXISTS', task_key(id)) == 1 then adopt_lease(id) else redis.call('ZREM', old_leases_key, id) end
-  end
-  for _, id in ipairs(old) do
-    if redis.call('EXISTS', task_key(id)) == 1 then lose(id, false, max_attempts) end
-  end
-  local ends = redis.call('ZRANGEBYSCORE', leases_key, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, limit)
-  for place = 1, #ends, 2 do
-    local id, ended = ends[place], tonumber(ends[place + 1])
-    local worker = redis.call('HGET', task_key(id), 'worker')
-    local lives = worker and tonumber(redis.call('ZSCORE', workers_key, worker) or '0') > now
-    if not worker then
-      redis.call('ZREM', leases_key, id)
-    elseif not lives or ended + lease_ms <= now then
-      lose(id, lives, max_attempts)
-    end
-  end
 end

@@ -1,0 +1,63 @@
+"""Tasks of a fleet in the cluster: submitted and followed through its gateway, as callers do."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from demo.kubectl import Kubectl
+from demo.questions import QUESTIONS
+from flotilla_runtime import contract
+from local_cluster.api_client import Manifest
+from tests.support.applied import Site
+
+SHORTEST = QUESTIONS[1].text  # the question of the demo whose answer takes the model the least time
+UNDER_WAY = frozenset({"Waiting", "Running"})
+
+
+@contextmanager
+def gateway_of(kubectl: Kubectl, fleet: str, token: str) -> Iterator[httpx.Client]:
+    """A client of the fleet's task API, through the one gateway pod that the forwarded port has found."""
+    headers = {"Authorization": f"Bearer {token}"}
+    with (
+        kubectl.port_forward(f"service/{fleet}-gateway", contract.PORT_GATEWAY) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client,
+    ):
+        yield client
+
+
+def submitted(client: httpx.Client, question: str) -> str:
+    """The id of a new task."""
+    response = client.post("/v1/tasks", json={"input": question})
+    assert response.status_code == 201, response.text
+    task: str = response.json()["id"]
+    return task
+
+
+def found(client: httpx.Client, task: str) -> dict[str, Any]:
+    """The task, which has not failed."""
+    told: dict[str, Any] = client.get(f"/v1/tasks/{task}").raise_for_status().json()
+    assert told["status"] in {*UNDER_WAY, "Succeeded"}, told
+    return told
+
+
+def succeeded(client: httpx.Client, task: str) -> bool:
+    """Whether the task has its result."""
+    return bool(found(client, task)["status"] == "Succeeded")
+
+
+def workers_of(task: dict[str, Any]) -> Sequence[str]:
+    """The workers that took the task, in turn, by its timeline."""
+    return [moment["worker"] for moment in task["timeline"] if moment["event"] == "started"]
+
+
+def ended_calls(task: dict[str, Any]) -> Sequence[str]:
+    """The ids of the calls that have ended, one for each time that it is told."""
+    return [moment["call"] for moment in task["timeline"] if moment["event"] == "callEnded"]
+
+
+def pods_of(site: Site, fleet: str, component: str) -> list[Manifest]:
+    """The fleet's pods of a component, such as `worker`, those that are ending too."""
+    labels = f"flotilla.dev/owner={fleet},app.kubernetes.io/component={component}"
+    return site.objects.list("Pod", f"labelSelector={labels}")

@@ -1,0 +1,141 @@
+"""Carries the requests of the MCP client over the connections of tools, so that the same holds for them.
+
+What goes wrong below MCP is noted in the exchange of the request, and the client gets an answer that it takes
+for a failure: an error of the transport itself would end all requests of its session.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+import httpx2
+from yarl import URL
+
+from flotilla_runtime.agent.tools.connections import Connections, Sent, may_come_about, unsent
+from flotilla_runtime.agent.tools.header_files import HeaderError, read_headers
+from flotilla_runtime.agent.tools.results import KIB
+
+PIECE_BYTES: Final = 64 * KIB
+OF_A_PROXY: Final = frozenset({502, 504})
+NOT_SENT: Final = 599  # what the client is told where no server answered
+RESUMES: Final = "last-event-id"
+NOT_PASSED_ON: Final = frozenset({"set-cookie", "content-length", "transfer-encoding"})
+OF_THE_CONNECTION: Final = frozenset({"host", "content-length", "accept-encoding", "connection"})
+OF_MCP: Final = frozenset({"accept", "content-type"})
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What came of one request of MCP. An answer may have `most_bytes`.
+
+    `problem` is what went wrong below MCP, `status` that of the last answer. `may_pass` says that nothing was
+    sent and another try may find a connection, `is_refused` that the request was turned away, `has_happened`
+    that an answer to it had begun.
+    """
+
+    most_bytes: int
+    is_kept: bool = True
+    sent: Sent = field(default_factory=Sent)
+    problem: str | None = None
+    status: int | None = None
+    may_pass: bool = False
+    is_refused: bool = False
+    has_happened: bool = False
+
+
+CURRENT: ContextVar[Exchange] = ContextVar("exchange")
+
+
+class ToolTransport(httpx2.AsyncBaseTransport):
+    """The transport of one MCP server's client. Each file of `headers_directory` is a header."""
+
+    def __init__(self, connections: Connections, headers_directory: str | None) -> None:
+        self._connections = connections
+        self._directory = headers_directory
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request of the MCP client."""
+        exchange = CURRENT.get(None) or Exchange(most_bytes=PIECE_BYTES)
+        if request.method == "GET" and RESUMES not in request.headers:
+            return httpx2.Response(405)  # what a server says of its own accord, nobody here listens to
+        url = URL(str(request.url), encoded=True)
+        try:
+            response = await self._sent(request, url, exchange)
+        except HeaderError as problem:
+            exchange.problem = str(problem)
+            return httpx2.Response(NOT_SENT)
+        except (aiohttp.ClientError, OSError, ValueError) as problem:
+            said = unsent(problem, url.host)
+            exchange.problem = said or f"{type(problem).__name__}: {problem}"
+            exchange.may_pass = may_come_about(problem)
+            return httpx2.Response(NOT_SENT)
+        return self._answer(response, exchange)
+
+    async def _sent(self, request: httpx2.Request, url: URL, exchange: Exchange) -> aiohttp.ClientResponse:
+        secret: dict[str, str] = {}
+        if self._directory is not None:
+            secret = await asyncio.to_thread(read_headers, self._directory)
+        for name in secret:
+            if name.lower() in OF_MCP or name.lower().startswith("mcp-"):
+                raise HeaderError(f"the key {name} of the headers' secret is a header of MCP itself")
+        own = {
+            name: value for name, value in request.headers.items() if name not in ("host", "content-length")
+        }
+        return await self._connections.open(
+            request.method,
+            url,
+            headers={**own, **secret},
+            sent=exchange.sent,
+            is_kept=exchange.is_kept,
+            data=await request.aread() or None,
+            skip_auto_headers=("Content-Type",),
+        )
+
+    def _answer(self, response: aiohttp.ClientResponse, exchange: Exchange) -> httpx2.Response:
+        exchange.status = response.status
+        if 300 <= response.status < 400:
+            response.close()
+            exchange.problem = f"answered {response.status}: tools follow no redirect"
+            exchange.is_refused = True
+            return httpx2.Response(NOT_SENT)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            response.close()
+            exchange.problem = "the answer is compressed, although it was asked not to be"
+            return httpx2.Response(NOT_SENT)
+        exchange.has_happened = response.status == 200 and response.content_type == "application/json"
+        headers = [
+            (name, value) for name, value in response.headers.items() if name.lower() not in NOT_PASSED_ON
+        ]
+        return httpx2.Response(response.status, headers=headers, stream=_Body(response, exchange))
+
+
+class _Body(httpx2.AsyncByteStream):
+    """An answer's body, cut off where it is larger than it may be."""
+
+    def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange) -> None:
+        self._response = response
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        count = 0
+        try:
+            async for piece in self._response.content.iter_chunked(PIECE_BYTES):
+                count += len(piece)
+                if count > self._exchange.most_bytes:
+                    self._exchange.problem = (
+                        f"the answer has more than {self._exchange.most_bytes // KIB} KiB and was cut off"
+                    )
+                    raise httpx2.StreamError(self._exchange.problem)
+                yield piece
+        except (aiohttp.ClientError, OSError) as problem:
+            self._exchange.problem = f"{type(problem).__name__}: {problem}"
+            raise httpx2.StreamError(self._exchange.problem) from problem
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        with contextlib.suppress(aiohttp.ClientError):
+            self._response.close()

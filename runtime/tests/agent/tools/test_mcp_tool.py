@@ -1,0 +1,278 @@
+"""The tools of a real MCP server, in the protocol without sessions and in the one with them, that goes wrong.
+
+The server is made with the official library. Each test names the protocols for which it holds.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_support.mcp_servers import SESSION, ToolServer, mcp_server
+from flotilla_runtime.agent.journal import CallKind, CallOutcome
+from flotilla_runtime.agent.protocols import Call, Certainty, Reply
+from flotilla_runtime.agent.retries import RetryPolicy
+from flotilla_runtime.agent.tools import mcp_server as connecting
+from flotilla_runtime.agent.tools.addresses import AddressCheck
+from flotilla_runtime.agent.tools.catalogue import Catalogue
+from flotilla_runtime.agent.tools.http_tool import HttpTools
+from flotilla_runtime.agent.tools.mcp_tool import McpTools
+from flotilla_runtime.agent.tools.runner import ToolRunner
+from flotilla_runtime.backoff import Backoff
+from flotilla_runtime.contract import Effect, McpServer, McpToolChoice, ToolConfig, ToolTrouble
+
+QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
+ADD, PAY = ("bank_add", {"a": 1, "b": 2}), ("bank_pay", {"euro": 5})
+sessions_alone = pytest.mark.parametrize("server", ["sessions"], indirect=True)
+
+
+@pytest.fixture(params=["stateless", "sessions"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ToolServer]:
+    async with mcp_server(request.param) as served:
+        yield served
+
+
+class Bank:
+    """A worker's tools of this server."""
+
+    def __init__(
+        self, server: ToolServer, *chosen: McpToolChoice, headers: Path | None = None, **fields: Any
+    ) -> None:
+        directory = None if headers is None else str(headers)
+        asked = McpServer(url=server.url, tools=chosen, headers_directory=directory)
+        self.http = HttpTools(addresses=fields.pop("addresses", AddressCheck(allow_loopback=True)))
+        config = ToolConfig(**{"name": "bank", "mcp": asked, "timeout_seconds": 5, **fields})
+        self.tools = McpTools(config, asked, self.http.connections, retries=QUICK)
+        self.catalogue = Catalogue({}, [self.tools])
+        self.runner = ToolRunner(self.catalogue, self.http)
+
+    async def __aenter__(self) -> "Bank":
+        await self.catalogue.look()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.catalogue.close()
+        await self.runner.close()
+
+    async def call(self, name: str, arguments: dict[str, Any], *, task: str = "t1", key: str = "k1") -> Reply:
+        effect = self.catalogue[name].config.effect if name in self.catalogue else Effect.UNSAFE
+        call = Call(id="c", kind=CallKind.TOOL, target=name, request=arguments, key=key, effect=effect)
+        return await self.runner.make(call, task)
+
+
+async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
+    server: ToolServer, tmp_path: Path
+) -> None:
+    (tmp_path / "Authorization").write_text("Bearer s3cret")
+    async with Bank(server, headers=tmp_path, description="A bank.") as bank:
+        assert bank.catalogue["bank_add"].declaration.description == "A bank.\nAdds two numbers."
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+        assert (await bank.call(*PAY)).value == "paid 5"
+        wrong = await bank.call("bank_add", {"a": "one"})
+    assert wrong.outcome is CallOutcome.INVALID
+    assert server.paid == ["k1"]
+    assert {headers.get("authorization") for _, headers in server.requests} == {"Bearer s3cret"}
+
+
+@pytest.mark.parametrize("server", ["stateless"], indirect=True)
+async def test_the_protocol_without_sessions_has_none(server: ToolServer) -> None:
+    async with Bank(server) as bank:
+        for task in ("t1", "t2"):
+            await bank.call(*ADD, task=task)
+    assert not any(SESSION in headers for _, headers in server.requests)
+    assert (len(server.asked("server/discover")), server.asked("initialize")) == (1, [])
+
+
+@sessions_alone
+@pytest.mark.attack("A task sees what another left in its session of an MCP server")
+async def test_each_task_has_a_session_of_its_own_and_keeps_it(server: ToolServer) -> None:
+    async with Bank(server) as bank:
+        for task in ("t1", "t2", "t1", "t2"):
+            assert (await bank.call(*ADD, task=task)).value == {"sum": 3}
+    used = [headers[SESSION] for headers in server.asked("tools/call")]
+    assert (used[0], used[1]) == (used[2], used[3])
+    assert used[0] != used[1]
+    assert len(server.asked("DELETE")) == 3, "the sessions of both tasks and of the list are ended"
+
+
+@sessions_alone
+async def test_a_session_that_is_not_used_is_ended(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "IDLE_SECONDS", 0.0)
+    async with Bank(server) as bank:
+        await bank.call(*ADD)
+        bank.tools.connections.end_idle()
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+    first, second = (headers[SESSION] for headers in server.asked("tools/call"))
+    assert first != second
+
+
+@sessions_alone
+@pytest.mark.parametrize(
+    ("effect", "outcome", "calls"),
+    [
+        pytest.param(Effect.PURE, CallOutcome.SUCCEEDED, 3, id="a Pure call is made again"),
+        pytest.param(Effect.IDEMPOTENT, CallOutcome.SUCCEEDED, 3, id="an Idempotent one too"),
+        pytest.param(Effect.UNSAFE, CallOutcome.FAILED, 2, id="an Unsafe one is not"),
+    ],
+)
+async def test_a_lost_session_is_opened_anew_and_repeats_no_unsafe_call(
+    server: ToolServer, effect: Effect, outcome: CallOutcome, calls: int
+) -> None:
+    async with Bank(server, effect=effect) as bank:
+        assert (await bank.call(*PAY)).outcome is CallOutcome.SUCCEEDED
+        server.fault = "no session"
+        reply = await bank.call(*PAY, key="k2")
+        assert (reply.outcome, reply.certainty) == (outcome, Certainty.KNOWN)
+        assert len(server.asked("tools/call")) == calls
+        assert (await bank.call(*PAY, key="k3")).outcome is CallOutcome.SUCCEEDED
+    if effect is Effect.UNSAFE:
+        assert "no longer knew the session" in (reply.problem or "")
+        assert server.paid == ["k1", "k3"]
+    first, _, *later = (headers[SESSION] for headers in server.asked("tools/call"))
+    assert first not in later
+
+
+@pytest.mark.parametrize(
+    ("fault", "effect", "outcome", "certainty", "says"),
+    [
+        pytest.param("shuts once", Effect.PURE, CallOutcome.SUCCEEDED, Certainty.KNOWN, "", id="503, Pure"),
+        pytest.param(
+            "shuts once", Effect.UNSAFE, CallOutcome.FAILED, Certainty.KNOWN, "it is not known", id="503"
+        ),
+        pytest.param("gateway", Effect.UNSAFE, CallOutcome.FAILED, Certainty.UNKNOWN, "", id="504"),
+        pytest.param("hangs", Effect.UNSAFE, CallOutcome.TIMED_OUT, Certainty.UNKNOWN, "0.5 s", id="hangs"),
+        pytest.param("no MCP", Effect.UNSAFE, CallOutcome.FAILED, Certainty.KNOWN, "happened", id="no MCP"),
+        pytest.param("redirects", Effect.UNSAFE, CallOutcome.FAILED, Certainty.KNOWN, "redirect", id="307"),
+    ],
+)  # fmt: skip
+async def test_what_a_server_does_wrong_is_a_failure_with_words(
+    server: ToolServer, fault: str, effect: Effect, outcome: CallOutcome, certainty: Certainty, says: str
+) -> None:
+    async with Bank(server, effect=effect, timeout_seconds=0.5) as bank:
+        await bank.call(*ADD)  # opens the session
+        server.fault = fault
+        reply = await bank.call(*PAY)
+        server.fault = None
+    assert (reply.outcome, reply.certainty) == (outcome, certainty), reply.problem
+    assert says in (reply.problem or "")
+    if effect is Effect.UNSAFE:
+        assert len(server.asked("tools/call")) == 2, "it is sent once"
+
+
+@pytest.mark.attack("An OpenAPI document or an MCP server answers without end, or never")
+async def test_an_answer_of_100_mb_is_cut_off(server: ToolServer) -> None:
+    async with Bank(server, effect=Effect.PURE) as bank:
+        server.fault = "endless"
+        reply = await bank.call(*ADD)
+        server.fault = None
+        assert (await bank.call(*ADD)).value == {"sum": 3}, "the connection serves other calls"
+    assert reply.outcome is CallOutcome.FAILED
+    assert "was cut off" in (reply.problem or ""), reply.problem
+
+
+async def test_a_result_over_the_limit_and_a_tool_that_fails_say_so(server: ToolServer) -> None:
+    async with Bank(server) as bank:
+        large = await bank.call("bank_large", {"kib": 300})
+        fails = await bank.call("bank_fails", {})
+    assert "maxResultKiB is 256" in (large.problem or "")
+    assert "the call itself has happened" in (large.problem or "")
+    assert (fails.outcome, fails.certainty) == (CallOutcome.FAILED, Certainty.KNOWN)
+    assert "Error executing tool fails" in (fails.problem or "")
+
+
+async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServer) -> None:
+    async with Bank(server, timeout_seconds=0.5) as bank:
+        reply = await bank.call("bank_hangs", {})
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+    assert (reply.outcome, reply.certainty) == (CallOutcome.TIMED_OUT, Certainty.UNKNOWN)
+
+
+async def test_a_server_that_changes_its_tools_in_the_middle(server: ToolServer) -> None:
+    async with Bank(server) as bank:
+        pinned = dict(bank.catalogue)
+        server.mcp.remove_tool("pay")
+        gone = await bank.call(*PAY)
+        await bank.catalogue.look()
+        unknown = await bank.call(*PAY)
+    assert "bank_pay" in pinned
+    assert "Unknown tool: pay" in (gone.problem or "")
+    assert (unknown.outcome, unknown.problem) == (CallOutcome.INVALID, "there is no tool bank_pay")
+
+
+async def test_the_spec_says_which_tools_the_agent_gets_and_one_that_is_missing_is_reported(
+    server: ToolServer,
+) -> None:
+    chosen = (McpToolChoice(name="add", effect=Effect.PURE), McpToolChoice(name="steal"))
+    async with Bank(server, *chosen) as bank:
+        effects = {name: tool.config.effect for name, tool in bank.catalogue.items()}
+        assert effects == {"bank_add": Effect.PURE, "bank_steal": Effect.UNSAFE}
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+        report = bank.catalogue.troubles["bank"]
+        stolen = await bank.call("bank_steal", {})
+    assert report.trouble == ToolTrouble.MISSING
+    assert report.message.startswith("the MCP server has no tool steal; there are add, fails")
+    assert "not available now" in (stolen.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        pytest.param("hangs", "no answer within", id="it hangs"),
+        pytest.param("shuts", "does not answer", id="it refuses"),
+        pytest.param("redirects", "follow no redirect", id="it redirects"),
+        pytest.param("endless", "was cut off", id="100 MB"),
+        pytest.param("no MCP", "does not answer", id="it speaks something else"),
+    ],
+)
+async def test_a_server_that_does_not_declare_its_tools_is_reported(
+    server: ToolServer, fault: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(connecting, "LIST_BYTES", 2**20)
+    server.fault = fault
+    async with Bank(server) as bank:
+        report = bank.catalogue.troubles["bank"]
+        assert list(bank.catalogue) == ["bank"], "one tool says why there are none"
+        server.fault = None
+        await bank.catalogue.look()
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+        assert bank.catalogue.troubles == {}
+    assert report.trouble == ToolTrouble.NO_ANSWER
+    assert says in report.message, report.message
+
+
+async def test_a_call_without_a_server_was_not_sent_and_is_tried_again(server: ToolServer) -> None:
+    async with mcp_server(server.protocol) as gone:
+        away = Bank(gone)
+        await away.catalogue.look()
+        pinned = away.catalogue["bank_pay"]
+    call = Call(
+        id="c", kind=CallKind.TOOL, target="bank_pay", request={"euro": 1}, key="k", effect=Effect.UNSAFE
+    )
+    assert pinned.make is not None
+    reply = await pinned.make(call, "t1")
+    await away.__aexit__()
+    assert (reply.outcome, reply.certainty, reply.tries) == (CallOutcome.FAILED, Certainty.KNOWN, 3)
+    assert "no connection to 127.0.0.1" in (reply.problem or "")
+
+
+@pytest.mark.attack("A name in a tool's URL stands for such an address")
+async def test_a_server_at_a_forbidden_address_is_not_reached(server: ToolServer) -> None:
+    async with Bank(server, addresses=AddressCheck()) as bank:
+        report = bank.catalogue.troubles["bank"]
+    assert "may not connect to the address 127.0.0.1" in report.message
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("Mcp-Session-Id", "x"), ("Accept", "x"), ("X-Key", "s3crét")])
+async def test_a_secret_that_is_no_header_of_its_own_is_named_and_not_shown(
+    server: ToolServer, tmp_path: Path, name: str, value: str
+) -> None:
+    (tmp_path / name).write_text(value)
+    async with Bank(server, headers=tmp_path) as bank:
+        report = bank.catalogue.troubles["bank"]
+    assert name in report.message
+    assert ("s3cr" in report.message, server.requests) == (False, [])
