@@ -121,7 +121,7 @@ async def _map_reduce(ctx: Context, order: Order) -> bool:
         return (await ctx.llm("\n".join(parts), role=role, max_tokens=MOST_TOKENS)).text
 
     at_once = 1 if order.mode is Mode.SEQUENTIAL else 64
-    timeout = None if order.mode is Mode.SEQUENTIAL else BRANCH_SECONDS * 4
+    timeout = None if order.mode is Mode.SEQUENTIAL else BRANCH_SECONDS
     reduced = await ctx.map_reduce(
         items, mapped, joined, group_size=GROUP, at_once=at_once, timeout_seconds=timeout
     )

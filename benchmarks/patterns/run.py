@@ -20,6 +20,7 @@ from patterns.stories import ROLES, SOURCES, Mode, Order, Story
 ENTRYPOINT: Final = "patterns.agent:agent"
 SIZES: Final = {Part.WORKER: 2, Part.DOUBLE: 2}
 LOOK_SECONDS: Final = 0.2
+REPEATS: Final = 3  # of a pattern alone, of which the median counts
 END_SECONDS: Final = 120.0
 PATTERNS: Final = tuple(story for story in Story if story is not Story.STEPS)
 CALLS: Final = frozenset({"Model", "Tool", "Retrieve"})
@@ -79,8 +80,9 @@ def run(folder: Path, sizes: Sizes, kills: Sequence[Planned], seed: int) -> Outc
     with slow_server(folder, seed) as slow, site(folder, shape(slow)) as fleet:
         caller = Caller(fleet.urls)
         for story in PATTERNS:
-            for mode in (Mode.PATTERN, Mode.SEQUENTIAL):
-                _done(fleet, caller, orders, [(story, mode)])
+            times = 1 if story is Story.MAP_REDUCE else REPEATS
+            _done(fleet, caller, orders, [(story, Mode.PATTERN)] * times)
+            _done(fleet, caller, orders, [(story, Mode.SEQUENTIAL)])
         _done(fleet, caller, orders, [(Story.RACE, Mode.PATTERN)] * sizes.races, at_once=10)
         closed = httpx.get(f"{slow}/losers", timeout=10).json()["closed"]
         for mode in (Mode.PATTERN, Mode.SEQUENTIAL):

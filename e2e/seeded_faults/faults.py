@@ -351,8 +351,8 @@ FAULTS: Final = (
     Fault(
         name="the calls of a loser stay open",
         path=f"{RUNTIME}/agent/engine/engine.py",
-        sound="        written = self._writer.hand_in(intent, done, *self._reserving.losses(losers))\n",
-        broken="        written = self._writer.hand_in(intent, done)\n        self._reserving.losses(losers)\n",
+        sound="self._writer.hand_in(intent, done, *self._reserving.losses(losers))",
+        broken="self._writer.hand_in(intent, done, *self._reserving.losses(losers)[:0])",
         tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
     ),
     Fault(
