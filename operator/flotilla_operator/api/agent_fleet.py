@@ -156,24 +156,26 @@ class CallerLimits(ApiModel):
     queue_percent: Annotated[int, Field(ge=1, le=100)] = 80
     """How much of `spec.queue.maxWaiting`, and of the bytes that Redis may hold, the tasks of one caller may
     take, in percent."""
-    requests_per_minute: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, NotYet()] = None
-    """How many requests one caller may make in a minute."""
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many requests one caller may make in a minute, at all gateways together. Further ones are refused
+    with 429 and Retry-After. Absent: no limit."""
 
 
 class OpenAIFrontEnd(ApiModel):
     """The task API in the form of OpenAI's."""
 
     enabled: bool = False
-    """Whether `/v1/chat/completions` and `/v1/responses` are served."""
+    """Whether `/v1/chat/completions`, `/v1/responses` and `/v1/models` are served, to the same callers. The
+    model has the fleet's name."""
 
 
 class A2AFrontEnd(ApiModel):
     """The task API in the form of the Agent2Agent (A2A) protocol."""
 
     enabled: bool = False
-    """Whether `/a2a` is served."""
+    """Whether `/a2a` is served, to the same callers, and `/.well-known/agent-card.json`, to everybody."""
     description: Description | None = None
-    """What the agent can do, for other agents."""
+    """What the agent can do, for other agents. It stands in the agent's card. Absent: the fleet's name."""
 
 
 class GatewayAuthentication(ApiModel):
@@ -219,9 +221,9 @@ class Gateway(ApiModel):
     """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer). Absent: HTTP."""
     caller_limits: CallerLimits = CallerLimits()
     """What one caller may take, so that others are served too."""
-    open_ai: Annotated[OpenAIFrontEnd | None, NotYet("submit tasks to /v1/tasks")] = None
+    open_ai: OpenAIFrontEnd = OpenAIFrontEnd()
     """The task API in the form of OpenAI's."""
-    a2a: Annotated[A2AFrontEnd | None, NotYet("submit tasks to /v1/tasks")] = None
+    a2a: A2AFrontEnd = A2AFrontEnd()
     """The task API in the form of the Agent2Agent (A2A) protocol."""
     service: ServiceOptions = ServiceOptions()
     """Options of the service `NAME-gateway`, at which callers reach the task API."""

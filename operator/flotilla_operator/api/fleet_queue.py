@@ -154,7 +154,7 @@ class Queue(ApiModel):
         Annotated[int, Field(ge=60, le=31_536_000)] | None, NotYet("raise spec.queue.resultTTLSeconds")
     ] = None
     """How long a task that failed can be read, in seconds."""
-    conversation_ttl_seconds: Annotated[Annotated[int, Field(ge=60, le=31_536_000)] | None, NotYet()] = None
+    conversation_ttl_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 86_400
     """How long the history of a conversation is kept after its last task, in seconds."""
     payloads: Annotated[Payloads | None, NotYet()] = None
     """Object store for payloads of more than 64 KiB. Absent: they are kept in Redis."""

@@ -116,11 +116,14 @@ def messages(schema: dict[str, Any]) -> Iterator[str]:
 def test_a_refusal_names_a_field_that_there_is_and_says_what_to_do(kind: Kind) -> None:
     root = structural(kind)
     paths = {path for path, _ in fields(kind)} | {"metadata.name"}
-    found = [*messages(root), *(message for _, field in fields(kind) for message in messages(field))]
+    found = [(root, message) for message in messages(root)]
+    found += [(field, message) for _, field in fields(kind) for message in messages(field)]
     assert len(found) > 5
-    for message in found:
+    for field, message in found:
+        assert re.search(r"; | must be (hf|pvc)://", message), message
+        assert not message.endswith("."), message
+        if field.get("type") == "string":
+            continue  # the API server names it
         named = re.findall(r"(?:spec|metadata)\.[A-Za-z0-9.\[\]]*[A-Za-z0-9\]]", message)
         assert named, message
         assert set(named) <= paths, message
-        assert re.search(r"; | must be (hf|pvc)://", message), message
-        assert not message.endswith("."), message

@@ -633,6 +633,13 @@ AGENT_FLEETS = [
         "less than or equal to 100",
         "a caller that may take more than all",
     ),
+    row(
+        FLEET,
+        "spec__gateway__callerLimits",
+        {"requestsPerMinute": 0},
+        "greater than or equal to 1",
+        "a caller that may ask nothing",
+    ),
     row(FLEET, "spec__slo", {"percentile": 100}, "should be less than 100", "an objective for every task"),
     row(
         FLEET,
@@ -882,14 +889,10 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.validators": [{"name": "cites"}],
         "spec.toolExecutors": {},
         "spec.queue.deadLetterTTLSeconds": 604_800,
-        "spec.queue.conversationTTLSeconds": 86_400,
         "spec.queue.payloads": {"url": "s3://bucket/prefix"},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
         "spec.gateway.auth.approvers": ["boss"],
-        "spec.gateway.callerLimits.requestsPerMinute": 60,
-        "spec.gateway.openAI": {},
-        "spec.gateway.a2a": {},
         "spec.telemetry": {"otlpEndpoint": "http://collector:4318"},
     },
 }

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
@@ -26,6 +27,7 @@ from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
 from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
@@ -71,13 +73,18 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
             sys.exit(EXIT_PERMANENT)
-        store = TaskStore(connect(config.queue), config.queue)
+        redis = connect(config.queue)
+        store = TaskStore(redis, config.queue)
+        texts = Texts(TextStore(redis, config.queue.fleet))
+        showing = asyncio.create_task(texts.follow())
         tools = ToolRunner(catalogue, http)
         watch = ToolWatch(catalogue, store.tool_reports)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
-            calls=Caller(client, config, environment=os.environ, context_of=contexts.of, tools=tools),
+            calls=Caller(
+                client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+            ),
             config=config,
             program=program,
             clock=Clock(monotonic_seconds=time.monotonic),
@@ -90,6 +97,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             await worker.run(stopping)
             watching.cancel()
             log.info("worker_stopped", worker=worker.name)
+        showing.cancel()
         await catalogue.close()
         await tools.close()
         await store.close()

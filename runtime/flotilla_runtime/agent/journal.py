@@ -117,7 +117,8 @@ class Intended:
 
     `arguments_hash` tells whether a call asks the same when the agent is replayed; it is absent in journals
     of version 0.1.0, as `effect` and `arguments`. `until` is when a timer rings, in milliseconds since the
-    epoch. `child` is the id of a spawned task.
+    epoch. `child` is the id of a spawned task. With `answers` the text of the call is the task's answer, or a
+    part of it.
 
     A call of which the journal has an intent and no result is made again, because its worker was lost; or it
     goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
@@ -139,6 +140,7 @@ class Intended:
     child: str | None = None
     spent_tokens: int | None = None
     spent_nano_usd: int | None = None
+    answers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

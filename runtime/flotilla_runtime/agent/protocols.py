@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
+from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.journal import (
     CallKind,
     CallOutcome,
@@ -63,7 +64,10 @@ class ChildEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures."""
+    """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
+
+    `said` are the messages that later tasks of its conversation are told.
+    """
 
     status: TaskStatus
     reason: EndReason
@@ -72,6 +76,7 @@ class Finish:
     partial: Any = None
     busy_ms: Mapping[str, int]
     calls: Mapping[str, int]
+    said: tuple[Message, ...] = ()
 
 
 class TaskJournal(Protocol):
@@ -139,11 +144,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along."""
+    """What all calls of one task send along; `token` is the claim's."""
 
     task_id: str
     tenant: str
     priority: Priority
+    token: int = 0
 
 
 class Certainty(StrEnum):

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, Amount, Budget
+from flotilla_runtime.agent.conversations import Message, conversation_key, messages_of, messages_text
 from flotilla_runtime.agent.journal import Entry, TaskStatus, WaitKind
 from flotilla_runtime.contract import Priority, RevisionTasks, TaskLimits
 
@@ -23,7 +24,9 @@ class NewTask:
     """A task to be submitted; `caller` is the caller's name, and `limits` are already within the fleet's.
 
     Tenants take turns in the queue. Without a tenant, the caller is one of its own. Only workers of its
-    `revision`, or such that have adopted it, take the task.
+    `revision`, or such that have adopted it, take the task. Tasks of one conversation of a tenant run one
+    after another. `history` is what was said before, beside what its conversation has. `front` is what a
+    front end must know of its request.
     """
 
     id: str
@@ -35,6 +38,9 @@ class NewTask:
     tenant: str | None = None
     revision: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    conversation_id: str | None = None
+    history: tuple[Message, ...] = ()
+    front: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self) -> dict[str, str]:
         """The fields of the task's hash in Redis, except those that the script adds."""
@@ -49,6 +55,13 @@ class NewTask:
         }
         if self.limits.max_cost_usd is not None:
             fields["mostNano"] = str(round(self.limits.max_cost_usd * NANO_PER_UNIT))
+        if self.conversation_id is not None:
+            fields["conversationId"] = self.conversation_id
+            fields["conversation"] = conversation_key(self.tenant or self.caller, self.conversation_id)
+        if self.history:
+            fields["history"] = messages_text(self.history)
+        if self.front:
+            fields["front"] = json.dumps(dict(self.front))
         return fields
 
 
@@ -108,10 +121,11 @@ class Renewal:
 class TaskRecord:
     """A task's hash in Redis; times are in milliseconds since the epoch, by Redis' clock.
 
-    `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use of the task and, for a
-    task that was submitted, of all that it spawned; `is_priced` is False where the price of some of it is
-    unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since` is when the one began
-    that has not ended.
+    `conversation` is the conversation's key: those of different tenants differ. `history` is what was
+    submitted with the task. `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use
+    of the task and, for a task that was submitted, of all that it spawned; `is_priced` is False where the
+    price of some of it is unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since`
+    is when the one began that has not ended.
     """
 
     id: str
@@ -141,6 +155,10 @@ class TaskRecord:
     waits_until: int | None = None
     idle_ms: int = 0
     idle_since: int | None = None
+    conversation_id: str | None = None
+    conversation: str | None = None
+    history: tuple[Message, ...] = ()
+    front: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -173,6 +191,10 @@ class TaskRecord:
             waits_until=_integer(fields.get("waitsUntil")),
             idle_ms=int(fields.get("suspendedMs", "0")),
             idle_since=_integer(fields.get("suspendedAt", fields.get("resumedAt"))),
+            conversation_id=fields.get("conversationId"),
+            conversation=fields.get("conversation"),
+            history=messages_of(fields.get("history", "[]")),
+            front=json.loads(fields.get("front", "{}")),
         )
 
 
@@ -180,6 +202,7 @@ class TaskRecord:
 SUMMARY_FIELDS: Final = (
     *("id", "status", "priority", "caller", "tenantName", "submittedAt", "startedAt", "endedAt", "attempts"),
     *("cancelRequested", "reason", "waitsFor", "waitsCall", "waitsUntil", "revision"),
+    *("conversationId", "conversation"),
 )
 
 
@@ -193,12 +216,16 @@ def read_summary(values: Sequence[str | None]) -> TaskRecord | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTask:
-    """A task with its journal, the budget of its tree, and Redis' clock when they were read."""
+    """A task with its journal, the budget of its tree, and Redis' clock when they were read.
+
+    `history` is what was said before it.
+    """
 
     record: TaskRecord
     entries: tuple[Entry, ...]
     read_at: int
     budget: Budget | None = None
+    history: tuple[Message, ...] = ()
 
     @property
     def elapsed_seconds(self) -> float:

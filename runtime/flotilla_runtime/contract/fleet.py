@@ -132,6 +132,7 @@ class QueueConfig(Section):
     max_stored_mib: float | None = None  # None: three quarters of Redis' maxmemory
     queue_percent: float = 80  # of places and bytes that one caller may hold
     journal_ttl_seconds: int = 3600
+    conversation_ttl_seconds: int = 86_400  # after the last task
     unknown_effect_seconds: int = 86_400
 
 
@@ -293,6 +294,10 @@ class GatewayConfig(Section):
     models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
+    requests_per_minute: int | None = None  # of one caller
+    serves_openai: bool = False
+    serves_a2a: bool = False
+    description: str | None = None  # of the agent, in its card
     max_body_bytes: int = 1024 * 1024
     streams_per_caller: int = 200  # event streams of one caller at one gateway
     callers_directory: str = CALLERS_DIRECTORY
@@ -443,6 +448,18 @@ class TaskKeys:
     def events(self, task_id: str) -> str:
         """The sharded channel on which a task's journal is said to have grown."""
         return f"{self.prefix}events:{task_id}"
+
+    def text(self, task_id: str) -> str:
+        """The stream of what models write for a task now, and the sharded channel of who watches it."""
+        return f"{self.prefix}text:{task_id}"
+
+    def turns(self, conversation: str) -> str:
+        """The list of what was said in a conversation."""
+        return f"{self.prefix}turns:{conversation}"
+
+    def rate(self, caller: str) -> str:
+        """The hash with how many requests a caller may make now."""
+        return f"{self.prefix}rate:{caller}"
 
     @property
     def tasks(self) -> str:

@@ -17,10 +17,13 @@ from typing import Final
 import structlog
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.agent.store.caller_rates import CallerRates
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import FORGET_AT_ONCE, TaskStore
+from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
+from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
 from flotilla_runtime.gateway.auth import (
     Authenticator,
@@ -30,9 +33,13 @@ from flotilla_runtime.gateway.auth import (
     NoAuthentication,
     api_server_client,
 )
+from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.certificate import Certificate
+from flotilla_runtime.gateway.desk import Desk
+from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
+from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.service import Sources, TaskService
 from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.logs import configure_logs
@@ -57,7 +64,9 @@ class Redis:
     """The fleet's tasks, who tells when their journals grow, and whether Redis has answered."""
 
     store: TaskStore
+    texts: TextStore
     growth: Growth
+    rates: CallerRates | None
     reached: asyncio.Event
 
 
@@ -95,11 +104,11 @@ async def certificate(config: GatewayConfig) -> AsyncIterator[Certificate | None
 
 
 async def forget_ended(store: TaskStore, every_seconds: float = FORGET_EVERY_SECONDS) -> None:
-    """Remove the results of tasks that ended long ago, forever: without this, Redis would fill up."""
+    """Remove tasks and conversations that ended long ago, forever: without this, Redis would fill up."""
     while True:
         forgotten = 0
         try:
-            forgotten = await store.forget_ended()
+            forgotten = max(await store.forget_ended(), await store.forget_conversations())
         except StoreUnavailableError as problem:
             log.warning("results_not_forgotten", problem=problem.problem)
         except Exception:
@@ -140,7 +149,14 @@ async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncI
         asyncio.create_task(growth.follow()),
         asyncio.create_task(reach(store, reached)),
     ]
-    yield Redis(store=store, growth=growth, reached=reached)
+    rate = config.requests_per_minute
+    yield Redis(
+        store=store,
+        texts=TextStore(client, config.queue.fleet),
+        growth=growth,
+        rates=None if rate is None else CallerRates(client, config.queue.fleet, rate),
+        reached=reached,
+    )
     for task in beside:
         task.cancel()
     await store.close()
@@ -162,16 +178,18 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         certificate(config) as served,
     ):
         service, metrics = TaskService(held.store, config, SOURCES), GatewayMetrics()
-        api = TaskAPI(
+        desk = Desk(
             service=service,
-            store=held.store,
-            growth=held.growth,
-            authenticator=authenticator,
+            sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
+            callers=Callers(authenticator, held.rates),
             max_body_bytes=config.max_body_bytes,
             streams=Streams(config.streams_per_caller),
-            stopping=stopping,
         )
-        tasks = Measured(task_application(api), metrics, time.monotonic)
+        front_ends = [
+            *(OpenAIFrontEnd(desk, config.name).routes() if config.serves_openai else ()),
+            *(A2AFrontEnd(desk, config).routes() if config.serves_a2a else ()),
+        ]
+        tasks = Measured(task_application(TaskAPI(desk), front_ends), metrics, time.monotonic)
         status = status_application(
             service,
             metrics,

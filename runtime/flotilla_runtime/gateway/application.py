@@ -4,8 +4,7 @@ Handlers only authenticate, parse, call the service and render. The caller is au
 read. Every error is answered with problem details.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import structlog
@@ -19,25 +18,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flotilla_runtime.agent.journal import TaskStatus
-from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
-from flotilla_runtime.contract import DOMAIN, HEADER_TENANT
-from flotilla_runtime.gateway.auth import Authenticator, Identity, Verb, tenant_of
+from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
+from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_events
-from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import (
-    SubmitRequest,
-    named_tenant,
     parse_resolution,
     parse_submission,
 )
 from flotilla_runtime.gateway.service import TaskService
-from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.gateway.views import TaskList, TaskReceipt, task_summary
 
 log = structlog.get_logger(__name__)
@@ -46,30 +40,18 @@ log = structlog.get_logger(__name__)
 class TaskAPI:
     """The handlers of /v1/tasks."""
 
-    def __init__(
-        self,
-        *,
-        service: TaskService,
-        store: TaskStore,
-        growth: Growth,
-        authenticator: Authenticator,
-        max_body_bytes: int,
-        streams: Streams,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._service = service
-        self._store = store
-        self._growth = growth
-        self._authenticator = authenticator
-        self._max_body_bytes = max_body_bytes
-        self._streams = streams
-        self._stopping = stopping
+    def __init__(self, desk: Desk) -> None:
+        self._service = desk.service
+        self._sight = desk.sight
+        self._callers = desk.callers
+        self._max_body_bytes = desk.max_body_bytes
+        self._streams = desk.streams
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks."""
         caller = await self._caller(request, Verb.CREATE)
         asked = parse_submission(await read_posted(request, self._max_body_bytes))
-        tenant = await self._tenant(request, asked, caller)
+        tenant = await self._callers.tenant(request, caller, asked.tenant)
         submission = await self._service.submit(asked, caller, tenant)
         location = {"Location": f"/v1/tasks/{submission.id}"}
         if submission.outcome is SubmitOutcome.CREATED:
@@ -98,8 +80,7 @@ class TaskAPI:
         place = place_after(request.headers.get(LAST_EVENT_ID))
         if task.status.is_final and not await self._service.has_entry(task.id, place):
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        events = task_events(self._store, self._growth, task.id, place, self._stopping)
-        return self._streams.answer(caller.name, events)
+        return self._streams.answer(caller.name, task_events(self._sight, task.id, place))
 
     async def cancel(self, request: Request) -> Response:
         """POST /v1/tasks/{id}/cancel."""
@@ -116,24 +97,8 @@ class TaskAPI:
         task = request.path_params["id"]
         return _rendered(TaskReceipt(id=task, status=await self._service.resolve(task, said, caller)))
 
-    async def _tenant(self, request: Request, asked: SubmitRequest, caller: Identity) -> str:
-        """The tenant of a submission: the caller's own, or another one that it may name."""
-        own = tenant_of(caller.name)
-        named = named_tenant(asked.tenant, request.headers.get(HEADER_TENANT))
-        if named is None or named == own:
-            return own
-        if not await self._authenticator.may_act(request.headers.get("authorization")):
-            raise ProblemError(
-                HTTPStatus.FORBIDDEN,
-                "forbidden-tenant",
-                f"you may not name the tenant {named}: yours is {own}. Leave it out, or have somebody allow "
-                f"you the verb act on the resource agentfleets/tenants of the API group {DOMAIN}; a caller "
-                "with a key needs its entry in gateway.auth.trusted",
-            )
-        return named
-
     async def _caller(self, request: Request, verb: Verb) -> Identity:
-        return await self._authenticator.identify(request.headers.get("authorization"), verb)
+        return await self._callers.identify(request, verb)
 
 
 class Measured:
@@ -163,7 +128,7 @@ class Measured:
         await self._application(scope, receive, counted)
 
 
-def task_application(api: TaskAPI) -> Starlette:
+def task_application(api: TaskAPI, front_ends: Sequence[Route] = ()) -> Starlette:
     """The application for callers."""
     description = openapi_document()
 
@@ -180,6 +145,7 @@ def task_application(api: TaskAPI) -> Starlette:
             Route("/v1/tasks/{id}/resolve", api.resolve, methods=["POST"]),
             Route("/openapi.json", openapi),
             Route("/healthz", _healthy),
+            *front_ends,
         ],
         exception_handlers={
             ProblemError: _problem_response,

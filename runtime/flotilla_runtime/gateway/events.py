@@ -6,32 +6,60 @@ a stream ends, unless the answer is 204; a client that has received all events o
 journal is read a few entries at a time, from where the client resumes. The end of a call is told with what
 its start said: if the client has that already, it is read backwards from there, no further than to it or to
 the beginning of the attempt. Comments in between keep proxies from closing the stream.
+
+Text that a model is writing has no id: it is in no journal. Who resumes is told it from its beginning.
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Claimed, Done, Entry, Intended, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.texts import TextView
 
 READ_AT_ONCE: Final = 16
+TEXTS_AT_ONCE: Final = 64
+NOWHERE: Final = 2**40  # behind the end of every journal
 COMMENT_EVERY_SECONDS: Final = 15.0
 LAST_EVENT_ID: Final = "last-event-id"
 EVENT_ID: Final = re.compile(r"[0-9]{1,12}")
 
 
-def event_text(number: int, event: Event) -> str:
-    """An event as a server-sent event; its number is the id for Last-Event-ID."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What a follower hears: an event, with its number where it is in the journal. Without an event, all that
+    is known so far has been told.
+    """
+
+    event: Event | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What followers look at."""
+
+    store: TaskStore
+    texts: TextStore
+    growth: Growth
+    stopping: asyncio.Event
+
+
+def event_text(number: int | None, event: Event) -> str:
+    """An event as a server-sent event; its number, if it has one, is the id for Last-Event-ID."""
     data = event.model_dump_json(by_alias=True, exclude_none=True)
-    return f"id: {number}\nevent: {event.event}\ndata: {data}\n\n"
+    told = f"event: {event.event}\ndata: {data}\n\n"
+    return told if number is None else f"id: {number}\n{told}"
 
 
 def place_after(last_event_id: str | None) -> int:
@@ -90,31 +118,66 @@ class EarlierStarts:
         return start
 
 
-async def task_events(
-    store: TaskStore, growth: Growth, task_id: str, first: int, stopping: asyncio.Event
-) -> AsyncIterator[str]:
-    """The events from a position on, until the task has ended or is forgotten, or the gateway stops."""
-    history, place = History(), first
-    earlier = EarlierStarts(store, task_id, first)
+async def task_events(sight: Sight, task_id: str, first: int) -> AsyncIterator[str]:
+    """The events from a position on, as server-sent events."""
     clock = asyncio.get_running_loop().time
     comment_at = clock()
-    async with growth.of(task_id) as watch:
-        while not stopping.is_set():
+    async for heard in followed(sight, task_id, first):
+        if heard.event is not None:
+            yield event_text(heard.number, heard.event)
+        elif clock() >= comment_at:
+            yield ": still here\n\n"
+            comment_at = clock() + COMMENT_EVERY_SECONDS
+
+
+async def followed(sight: Sight, task_id: str, first: int) -> AsyncIterator[Followed]:
+    """What happens from a position on, until the task has ended or is forgotten, or the gateway stops."""
+    history, texts, place = History(), TextView(), first
+    earlier = EarlierStarts(sight.store, task_id, first)
+    async with sight.growth.of(task_id, sight.texts.channel(task_id)) as watch:
+        while not sight.stopping.is_set():
             try:
-                status, entries = await store.progress(task_id, place, READ_AT_ONCE)
+                status, entries = await sight.store.progress(task_id, place, READ_AT_ONCE)
                 await earlier.recall(history, entries)
             except StoreUnavailableError:
                 status, entries = TaskStatus.RUNNING, []  # as far as is known
             for entry in entries:
+                for text in texts.before(entry):
+                    yield Followed(event=text)
                 event = history.told(entry)
                 if event is not None:
-                    yield event_text(place, event)
+                    yield Followed(event=event, number=place)
                 place += 1
             if len(entries) == READ_AT_ONCE:
                 continue
             if status is None or status.is_final:
                 return
-            if clock() >= comment_at:
-                yield ": still here\n\n"
-                comment_at = clock() + COMMENT_EVERY_SECONDS
+            async for text in _written(sight.texts, task_id, texts):
+                yield Followed(event=text)
+            yield Followed()
             await watch.next()
+
+
+async def until_ended(sight: Sight, task_id: str) -> bool:
+    """Return when the task has ended or is forgotten; False if the gateway stops before. Reads no journal."""
+    async with sight.growth.of(task_id) as watch:
+        while not sight.stopping.is_set():
+            with contextlib.suppress(StoreUnavailableError):
+                status, _ = await sight.store.progress(task_id, NOWHERE, 1)
+                if status is None or status.is_final:
+                    return True
+            await watch.next()
+    return False
+
+
+async def _written(store: TextStore, task_id: str, texts: TextView) -> AsyncIterator[Event]:
+    """What models have written since the last look."""
+    while True:
+        try:
+            pieces = await store.after(task_id, texts.place, TEXTS_AT_ONCE)
+        except StoreUnavailableError:
+            return
+        for text in texts.shown(pieces):
+            yield text
+        if len(pieces) < TEXTS_AT_ONCE:
+            return

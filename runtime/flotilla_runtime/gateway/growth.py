@@ -46,24 +46,26 @@ class Growth:
         self._changing = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def of(self, task_id: str) -> AsyncIterator["Watch"]:
-        """Follow a task's journal for as long as the block runs."""
-        channel, grown = self._channel_of(task_id), asyncio.Event()
-        self._waiting.setdefault(channel, set()).add(grown)
+    async def of(self, task_id: str, *also: str) -> AsyncIterator["Watch"]:
+        """Follow a task's journal, and other channels of it, for as long as the block runs."""
+        channels, grown = (self._channel_of(task_id), *also), asyncio.Event()
+        for channel in channels:
+            self._waiting.setdefault(channel, set()).add(grown)
         try:
             with contextlib.suppress(RedisError, OSError):  # these end the listening too, which begins anew
                 await self._agree()
             yield Watch(grown, self._look_seconds)
         finally:
-            followers = self._waiting[channel]
-            followers.discard(grown)
-            if not followers:
-                del self._waiting[channel]
+            for channel in channels:
+                followers = self._waiting[channel]
+                followers.discard(grown)
+                if not followers:
+                    del self._waiting[channel]
 
     @property
     def subscribed(self) -> int:
-        """The number of tasks' channels that are subscribed."""
-        return len(self._subscribed)
+        """The number of tasks whose channels are subscribed."""
+        return len({channel.rpartition(":")[2] for channel in self._subscribed})
 
     async def follow(self) -> None:
         """Keep the subscription, forever."""

@@ -5,7 +5,7 @@ answered, for who may read the task. The messages that models are sent never are
 the fleet's prompts; neither is an entry that this version does not know. The history is told entry by entry,
 so a long journal need not be in memory.
 
-`text` and `textWithdrawn` are names for what a model writes while it writes it; nothing sends them yet.
+`text` and `textWithdrawn` tell what a model writes while it writes it. They are in no journal (`texts`).
 """
 
 from dataclasses import dataclass, field, replace
@@ -86,6 +86,9 @@ class Event(_View):
     problem: str | None = None
     waits_for: Wait | None = None
     by: str | None = None
+    answers: bool | None = None
+    offset: int | None = None
+    text: str | None = None
     arguments: Any = None
     result: Any = None
 
@@ -260,6 +263,7 @@ def _call_started(intent: Intended) -> Event:
         call=intent.call,
         kind=intent.kind,
         target=intent.target or None,
+        answers=intent.answers,
         arguments=intent.arguments if intent.kind in ASKED_IN_PUBLIC else None,
     )
 

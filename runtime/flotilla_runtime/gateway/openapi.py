@@ -75,6 +75,7 @@ def _paths() -> dict[str, Any]:
                 "parameters": [
                     _query("status", {"$ref": REFERENCE.format(model="TaskStatus")}),
                     _query("tenant", {"type": "string"}),
+                    _query("conversationId", {"type": "string"}),
                     _query("waitsFor", {"$ref": REFERENCE.format(model="WaitKind")}),
                     _query("cursor", {"type": "string"}),
                     _query(
@@ -82,7 +83,10 @@ def _paths() -> dict[str, Any]:
                         {"type": "integer", "minimum": 1, "maximum": MOST_PER_PAGE, "default": DEFAULT_PAGE},
                     ),
                 ],
-                "responses": {"200": _answer("A page of tasks", "TaskList"), **_problems(400, 401, 403, 503)},
+                "responses": {
+                    "200": _answer("A page of tasks", "TaskList"),
+                    **_problems(400, 401, 403, 429, 503),
+                },
             },
         },
         "/v1/tasks/{id}": {
@@ -90,7 +94,7 @@ def _paths() -> dict[str, Any]:
             "get": {
                 "operationId": "getTask",
                 "summary": "Get a task with its result, usage, timeline, and where its time went",
-                "responses": {"200": _answer("The task", "TaskView"), **_problems(401, 403, 404, 503)},
+                "responses": {"200": _answer("The task", "TaskView"), **_problems(401, 403, 404, 429, 503)},
             },
         },
         "/v1/tasks/{id}/events": {
@@ -118,7 +122,7 @@ def _paths() -> dict[str, Any]:
                 "responses": {
                     "200": _answer("The task is cancelled", "TaskReceipt"),
                     "202": _answer("The task is running and will be cancelled", "TaskReceipt"),
-                    **_problems(401, 403, 404, 409, 503),
+                    **_problems(401, 403, 404, 409, 429, 503),
                 },
             },
         },
@@ -130,7 +134,7 @@ def _paths() -> dict[str, Any]:
                 "requestBody": {"required": True, "content": _json("ResolveRequest")},
                 "responses": {
                     "200": _answer("The task goes on", "TaskReceipt"),
-                    **_problems(400, 401, 403, 404, 409, 413, 503),
+                    **_problems(400, 401, 403, 404, 409, 413, 429, 503),
                 },
             },
         },

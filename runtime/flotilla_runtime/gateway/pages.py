@@ -9,13 +9,13 @@ from typing import Final, TypeVar
 from flotilla_runtime.agent.journal import TaskStatus, WaitKind
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.gateway.problems import FieldProblem
-from flotilla_runtime.gateway.requests import TENANT, TENANT_RULE, refused
+from flotilla_runtime.gateway.requests import CONVERSATION, CONVERSATION_RULE, TENANT, TENANT_RULE, refused
 from flotilla_runtime.gateway.task_ids import is_task_id
 
 DEFAULT_PAGE: Final = 50
 MOST_PER_PAGE: Final = 200
 LIMIT: Final = re.compile(r"[0-9]{1,3}")
-PARAMETERS: Final = ("status", "tenant", "waitsFor", "cursor", "limit")
+PARAMETERS: Final = ("status", "tenant", "conversationId", "waitsFor", "cursor", "limit")
 
 Member = TypeVar("Member", bound=StrEnum)
 
@@ -26,6 +26,7 @@ class PageWanted:
 
     status: TaskStatus | None = None
     tenant: str | None = None
+    conversation_id: str | None = None
     waits_for: WaitKind | None = None
     before: str | None = None
     count: int = DEFAULT_PAGE
@@ -35,6 +36,7 @@ class PageWanted:
         return (
             self.status in (None, record.status)
             and self.tenant in (None, record.tenant)
+            and self.conversation_id in (None, record.conversation_id)
             and (self.waits_for is None or _waits_for(record) is self.waits_for)
         )
 
@@ -51,6 +53,9 @@ def page_wanted(query: Mapping[str, str]) -> PageWanted:
     tenant, waits_for = query.get("tenant"), _member(WaitKind, "waitsFor", query, problems)
     if tenant is not None and not TENANT.fullmatch(tenant):
         problems.append(FieldProblem(field="tenant", problem=TENANT_RULE))
+    conversation = query.get("conversationId")
+    if conversation is not None and not CONVERSATION.fullmatch(conversation):
+        problems.append(FieldProblem(field="conversationId", problem=CONVERSATION_RULE))
     cursor, limit = query.get("cursor"), query.get("limit", str(DEFAULT_PAGE))
     if cursor is not None and not is_task_id(cursor):
         problems.append(FieldProblem(field="cursor", problem="must be the nextCursor of an earlier page"))
@@ -58,7 +63,14 @@ def page_wanted(query: Mapping[str, str]) -> PageWanted:
         problems.append(FieldProblem(field="limit", problem=f"must be a number from 1 to {MOST_PER_PAGE}"))
     if problems:
         raise refused(problems)
-    return PageWanted(status=status, tenant=tenant, waits_for=waits_for, before=cursor, count=int(limit))
+    return PageWanted(
+        status=status,
+        tenant=tenant,
+        conversation_id=conversation,
+        waits_for=waits_for,
+        before=cursor,
+        count=int(limit),
+    )
 
 
 def _member(

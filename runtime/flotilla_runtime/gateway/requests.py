@@ -14,9 +14,12 @@ from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
 
 SHOWN_PROBLEMS: Final = 10
 TENANT: Final = re.compile(r"[!-~]{1,253}")  # it goes on as a header
+CONVERSATION: Final = re.compile(r"[!-~]{1,128}")
+CONVERSATION_RULE: Final = "the id of a conversation has 1 to 128 visible ASCII characters"
 TENANT_RULE: Final = "a tenant has 1 to 253 visible ASCII characters"
 
 Tenant = Annotated[str, StringConstraints(pattern=rf"^{TENANT.pattern}$")]
+ConversationId = Annotated[str, StringConstraints(pattern=rf"^{CONVERSATION.pattern}$")]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -74,6 +77,7 @@ class SubmitRequest(_Request):
         default_factory=dict
     )
     tenant: Tenant | None = None
+    conversation_id: ConversationId | None = None
 
 
 class EffectOutcome(StrEnum):
@@ -94,6 +98,14 @@ class ResolveRequest(_Request):
 def parse_submission(body: bytes) -> SubmitRequest:
     """The submission in a body. Raises a problem that names every wrong field."""
     return _parsed(SubmitRequest, body, 'such as {"input": "your question"}')
+
+
+def submission_of(fields: Mapping[str, Any]) -> SubmitRequest:
+    """The submission with these fields. Raises a problem that names every wrong field."""
+    try:
+        return SubmitRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _refused(error) from None
 
 
 def parse_resolution(body: bytes) -> ResolveRequest:
@@ -135,15 +147,20 @@ def _parsed(model: type[Request], body: bytes, example: str) -> Request:
                 f"the body is not JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}; send an object "
                 f"{example}",
             ) from None
-        raise refused(
-            [
-                FieldProblem(
-                    field=".".join(map(str, each["loc"])) or "(body)",
-                    problem=_said(each["type"], each["msg"]),
-                )
-                for each in found[:SHOWN_PROBLEMS]
-            ]
-        ) from None
+        raise _refused(error) from None
+
+
+def _refused(error: ValidationError) -> ProblemError:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return refused(
+        [
+            FieldProblem(
+                field=".".join(map(str, each["loc"])) or "(body)",
+                problem=_said(each["type"], each["msg"]),
+            )
+            for each in found[:SHOWN_PROBLEMS]
+        ]
+    )
 
 
 def refused(problems: list[FieldProblem]) -> ProblemError:

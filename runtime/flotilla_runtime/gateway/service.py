@@ -8,13 +8,14 @@ whoever sends it again with its idempotency key is told of the same task.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
+from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
-from flotilla_runtime.agent.journal import Entry, TaskStatus
+from flotilla_runtime.agent.journal import Done, Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -41,6 +42,7 @@ ASK_FOR_SECONDS: Final = 2.0
 ASK_AGAIN_SECONDS: Final = 0.1
 RETRY_AFTER_SECONDS: Final = 2
 QUEUE_FULL_RETRY_SECONDS: Final = 5
+NOTHING: Final[Mapping[str, str]] = {}
 SCANNED_AT_ONCE: Final = 200
 MOST_SCANNED: Final = 2000
 READ_AT_ONCE: Final = 100  # entries of a journal
@@ -64,6 +66,22 @@ class Page:
     next_before: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A task as a front end tells it.
+
+    Tokens of spawned tasks are in the record's sum only, so they count as input here.
+    """
+
+    record: TaskRecord
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        return max(0, self.record.used.tokens - self.output_tokens)
+
+
 class TaskService:
     """The operations on a fleet's tasks, with the caller's rights."""
 
@@ -72,10 +90,27 @@ class TaskService:
         self._config = config
         self._sources = sources
 
-    async def submit(self, request: SubmitRequest, caller: Identity, tenant: str) -> Submission:
-        """Store a new task; raises a problem when a quota is used up or Redis does not answer."""
+    def new_id(self) -> str:
+        """The id of a task that is made now."""
+        return task_id(self._sources.wall_ms(), self._sources.random_bits(80))
+
+    async def submit(
+        self,
+        request: SubmitRequest,
+        caller: Identity,
+        tenant: str,
+        *,
+        named: str | None = None,
+        history: tuple[Message, ...] = (),
+        front: Mapping[str, str] = NOTHING,
+    ) -> Submission:
+        """Store a new task; raises a problem when a quota is used up or Redis does not answer.
+
+        `named` is its id, where the front end has made one, `history` what was said before, `front` what the
+        front end must know of the request.
+        """
         task = NewTask(
-            id=task_id(self._sources.wall_ms(), self._sources.random_bits(80)),
+            id=named or self.new_id(),
             input=request.input,
             caller=caller.name,
             limits=request.limits.within(self._config.limits, self._config.unpriced_models),
@@ -84,6 +119,9 @@ class TaskService:
             tenant=tenant,
             revision=self._config.revision,
             metadata=request.metadata,
+            conversation_id=request.conversation_id,
+            history=history,
+            front=front,
         )
         submission = await self._asked(lambda: self._store.submit(task))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
@@ -122,6 +160,23 @@ class TaskService:
                 break
         left_out = events - len(timeline)
         return task_view(found[0], history, tuple(timeline), self._sources.wall_ms(), left_out)
+
+    async def outcome(self, task: str, caller: Identity) -> Outcome:
+        """How a task stands, and what it has used, for front ends."""
+        await self.summary(task, caller)
+        found = await self._asked(lambda: self._store.records([task]))
+        if not found:
+            raise not_found(task)
+        record, place, cached, output = found[0], 0, 0, 0
+        while record.status.is_final:
+            entries = await self._entries(task, place, READ_AT_ONCE)
+            done = [entry for entry in entries if isinstance(entry, Done)]
+            cached += sum(entry.cached_input_tokens for entry in done)
+            output += sum(entry.output_tokens for entry in done)
+            place += len(entries)
+            if len(entries) < READ_AT_ONCE:
+                break
+        return Outcome(record=record, cached_tokens=cached, output_tokens=output)
 
     async def has_entry(self, task: str, place: int) -> bool:
         """Whether a task's journal goes as far as this position."""

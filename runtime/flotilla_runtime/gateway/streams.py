@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable
 from http import HTTPStatus
 from typing import Final
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from flotilla_runtime.gateway.problems import ProblemError
@@ -21,8 +21,14 @@ class Streams:
         self._most = most_per_caller
         self._open: Counter[str] = Counter()
 
-    def answer(self, caller: str, events: AsyncIterable[str]) -> "EventStream":
-        """An answer that counts as open until it has ended; raises a problem when the caller has too many."""
+    def answer(self, caller: str, events: AsyncIterable[str]) -> Response:
+        """Server-sent events that count as open until they end; a problem if the caller has too many."""
+        return self.counted(
+            caller, StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
+        )
+
+    def counted(self, caller: str, answer: Response) -> Response:
+        """An answer that counts as an open stream until it ends; raises as `answer` does."""
         if self._open[caller] >= self._most:
             raise ProblemError(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -32,7 +38,7 @@ class Streams:
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         self._open[caller] += 1
-        return EventStream(self, caller, events)
+        return CountedAnswer(self, caller, answer)
 
     def ended(self, caller: str) -> None:
         """Give the place of a stream back."""
@@ -43,17 +49,18 @@ class Streams:
         return self._open.total()
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events. The stream's place is given back however it ends."""
+class CountedAnswer(Response):
+    """An answer whose place among the open streams is given back however it ends."""
 
-    def __init__(self, streams: Streams, caller: str, events: AsyncIterable[str]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers=HEADERS)
+    def __init__(self, streams: Streams, caller: str, answer: Response) -> None:
+        super().__init__()
         self._streams = streams
         self._caller = caller
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the caller has gone."""
         try:
-            await super().__call__(scope, receive, send)
+            await self._answer(scope, receive, send)
         finally:
             self._streams.ended(self._caller)

@@ -35,6 +35,7 @@ class TaskSummary(_View):
     reason: str | None
     priority: Priority
     tenant: str
+    conversation_id: str | None
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -133,6 +134,7 @@ def _summary_fields(record: TaskRecord) -> dict[str, Any]:
         "reason": record.reason,
         "priority": record.priority,
         "tenant": record.tenant,
+        "conversation_id": record.conversation_id,
         "submitted_at": moment(record.submitted_at),
         "started_at": moment_or_none(record.started_at),
         "ended_at": moment_or_none(record.ended_at),

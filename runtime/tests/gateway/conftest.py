@@ -288,7 +288,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
 
     async def started() -> Fleet:
         whole = Fleet(folder, redis, Services(), free_ports(2))
-        await whole.start_gateway()
+        await whole.start_gateway(serves_openai=True, serves_a2a=True, description="Answers questions.")
         return whole
 
     whole = asyncio.run(started())

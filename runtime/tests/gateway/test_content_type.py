@@ -1,17 +1,17 @@
 """The task API reads a body as JSON whatever its Content-Type, so that a plain `curl -d` works; no server."""
 
-import asyncio
 from http import HTTPStatus
 from typing import cast
 
 import httpx
 import pytest
 
-from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
-from flotilla_runtime.gateway.growth import Growth
+from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.desk import Desk
+from flotilla_runtime.gateway.events import Sight
 from flotilla_runtime.gateway.requests import SubmitRequest
 from flotilla_runtime.gateway.service import TaskService
 from flotilla_runtime.gateway.streams import Streams
@@ -41,15 +41,14 @@ class Inputs:
 )
 async def test_the_body_is_json_whatever_its_content_type(content_type: str | None) -> None:
     service = Inputs()
-    api = TaskAPI(
+    desk = Desk(
         service=cast("TaskService", service),
-        store=cast("TaskStore", None),
-        growth=cast("Growth", None),
-        authenticator=NoAuthentication(),
+        sight=cast("Sight", None),
+        callers=Callers(NoAuthentication()),
         max_body_bytes=1024,
         streams=Streams(1),
-        stopping=asyncio.Event(),
     )
+    api = TaskAPI(desk)
     headers = {} if content_type is None else {"Content-Type": content_type}
     transport = httpx.ASGITransport(app=task_application(api))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

@@ -14,9 +14,10 @@ import pytest
 from flotilla_runtime.agent.journal import CallKind, Intended
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.texts import Piece, TaskPieces, TextStore
 from flotilla_runtime.agent.tasks import Claim, NewTask
 from flotilla_runtime.contract import QueueConfig, TaskKeys, TaskLimits
-from flotilla_runtime.gateway.events import READ_AT_ONCE, task_events
+from flotilla_runtime.gateway.events import READ_AT_ONCE, Sight, followed, task_events
 from flotilla_runtime.gateway.growth import Growth
 from router_support.waiting import until
 
@@ -41,11 +42,16 @@ class Gateway:
         )
         client = connect(config)
         self.store = TaskStore(client, config)
+        self.texts = TextStore(client, config.fleet)
         self.growth = Growth(client, self.store.keys.events, look_every_seconds, NEVER)
         self.stopping = asyncio.Event()
 
+    @property
+    def sight(self) -> Sight:
+        return Sight(store=self.store, texts=self.texts, growth=self.growth, stopping=self.stopping)
+
     def stream(self, task: str, first: int = 0) -> AsyncIterator[str]:
-        return task_events(self.store, self.growth, task, first, self.stopping)
+        return task_events(self.sight, task, first)
 
 
 @contextlib.asynccontextmanager
@@ -146,15 +152,15 @@ async def test_a_reader_that_does_not_read_holds_up_nobody_and_nothing_is_kept_f
 ) -> None:
     async with gateway(redis_server) as own:
         claim = await running(own.store)
-        slow, quick = own.stream("t1"), own.stream("t1", first=2)
-        assert await next_event(slow) == "0 submitted"
+        slow, quick = followed(own.sight, "t1", 0), own.stream("t1", first=2)
+        assert (await anext(slow)).number == 0
         for number in range(100):
             await own.store.append(claim, 2 + number, [call(number)])
             assert await asyncio.wait_for(next_event(quick), 5) == f"{2 + number} callStarted"
         frame = slow.ag_frame  # type: ignore[attr-defined]
         assert len(frame.f_locals["entries"]) <= READ_AT_ONCE
-        rest = [await next_event(slow) for _ in range(101)]
-        assert rest[-1] == "101 callStarted", "it has missed nothing"
+        rest = [heard.number for heard in [await anext(slow) for _ in range(102)] if heard.event]
+        assert rest[-1] == 101, "it has missed nothing"
 
 
 async def test_a_channel_is_left_when_its_last_reader_has_gone(redis_server: Any) -> None:
@@ -190,3 +196,45 @@ async def test_an_entry_that_cannot_be_read_is_no_event(redis_server: Any, broke
         redis_server.ask("rpush", KEYS.journal("t1"), broken)
         await own.store.append(claim, 3, [call(1)])
         assert await next_event(own.stream("t1", first=2)) == "3 callStarted"
+
+
+def shown(claim: Claim, *pieces: Piece) -> list[TaskPieces]:
+    return [TaskPieces(task=claim.id, token=claim.token, pieces=pieces)]
+
+
+async def test_text_is_shown_to_who_watches_and_whole_to_who_comes_late(redis_server: Any) -> None:
+    async with gateway(redis_server) as own:
+        claim = await running(own.store)
+        await own.store.append(claim, 2, [Intended(at=1, call="c", kind=CallKind.MODEL, target="m")])
+        assert await own.texts.watched(["t1", "t2"]) == set()
+        first = own.stream("t1", first=3)
+        hearing = asyncio.create_task(anext(text async for text in first if "text" in text))
+        await until(lambda: own.growth.subscribed == 1)
+        assert await own.texts.watched(["t1", "t2"]) == {"t1"}
+        before = redis_server.ask("info", "persistence")
+        await own.texts.show(shown(claim, Piece(call="c", text="VACUUM ")))
+        assert '"offset":0,"text":"VACUUM "' in await asyncio.wait_for(hearing, 5)
+        await own.texts.show(shown(claim, Piece(call="c", at=7, text="recovers")))
+        late = own.stream("t1", first=3)
+        told = [await asyncio.wait_for(anext(late), 5) for _ in range(2)]
+        assert '"offset":0,"text":"VACUUM "' in told[0]
+        assert '"offset":7,"text":"recovers"' in told[1]
+        assert "id:" not in told[0]
+        assert appended(before) == appended(redis_server.ask("info", "persistence"))
+
+
+def appended(info: str) -> str:
+    [size] = [line for line in info.splitlines() if line.startswith("aof_current_size")]
+    return size
+
+
+async def test_a_worker_that_lost_the_task_shows_nothing_of_it(redis_server: Any) -> None:
+    async with gateway(redis_server) as own:
+        claim = await running(own.store)
+        stale = Claim(id=claim.id, token=claim.token - 1)
+        await own.texts.show(shown(stale, Piece(call="c", text="old")))
+        assert await own.texts.after("t1", "", 10) == []
+        await own.texts.show(shown(claim, Piece(call="c", text="new")))
+        assert [one.piece.text for one in await own.texts.after("t1", "", 10)] == ["new"]
+        await own.texts.show(shown(claim))
+        assert await own.texts.after("t1", "", 10) == [], "dropped"

@@ -1,6 +1,5 @@
 """What the task API refuses before anything is stored, figures, views and names; no server."""
 
-import asyncio
 import json
 import re
 from http import HTTPStatus
@@ -13,14 +12,14 @@ from hypothesis import strategies as st
 
 from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.journal import WaitKind
-from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits, percentile
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication
 from flotilla_runtime.gateway.bodies import read_posted
-from flotilla_runtime.gateway.events import place_after
-from flotilla_runtime.gateway.growth import Growth
+from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.desk import Desk
+from flotilla_runtime.gateway.events import Sight, place_after
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
@@ -170,15 +169,14 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     query: str, code: HTTPStatus, counts: list[int]
 ) -> None:
     service = Pages()
-    api = TaskAPI(
+    desk = Desk(
         service=cast("TaskService", service),
-        store=cast("TaskStore", None),
-        growth=cast("Growth", None),
-        authenticator=NoAuthentication(),
+        sight=cast("Sight", None),
+        callers=Callers(NoAuthentication()),
         max_body_bytes=1024,
         streams=Streams(1),
-        stopping=asyncio.Event(),
     )
+    api = TaskAPI(desk)
     transport = httpx.ASGITransport(app=task_application(api))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         assert (await client.get(f"/v1/tasks{query}")).status_code == code

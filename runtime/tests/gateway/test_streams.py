@@ -27,11 +27,14 @@ from flotilla_runtime.agent.journal import (
 )
 from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import GatewayAuth, GatewayConfig, Priority, QueueConfig, TaskLimits
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication, Verb
-from flotilla_runtime.gateway.events import READ_AT_ONCE, task_events
+from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.desk import Desk
+from flotilla_runtime.gateway.events import READ_AT_ONCE, Sight, task_events
 from flotilla_runtime.gateway.growth import Growth
 from flotilla_runtime.gateway.service import LONGEST_TIMELINE, Sources, TaskService
 from flotilla_runtime.gateway.streams import Streams
@@ -92,11 +95,21 @@ class Journal:
         return [self.record]
 
 
+class Unwritten:
+    """Models of which nobody watches the text."""
+
+    def channel(self, task_id: str) -> str:
+        return ""
+
+    async def after(self, task_id: str, place: str, count: int) -> list[Any]:
+        return []
+
+
 class Still:
     """A journal that grows no more."""
 
     @asynccontextmanager
-    async def of(self, task_id: str) -> Any:
+    async def of(self, task_id: str, *channels: str) -> Any:
         yield self
 
     async def next(self) -> bool:
@@ -104,9 +117,17 @@ class Still:
         return False
 
 
+def sight_of(journal: Journal) -> Sight:
+    return Sight(
+        store=cast(TaskStore, journal),
+        texts=cast(TextStore, Unwritten()),
+        growth=cast(Growth, Still()),
+        stopping=asyncio.Event(),
+    )
+
+
 async def streamed(journal: Journal, first: int) -> list[str]:
-    store, growth = cast(TaskStore, journal), cast(Growth, Still())
-    return [text async for text in task_events(store, growth, TASK, first, asyncio.Event())]
+    return [text async for text in task_events(sight_of(journal), TASK, first)]
 
 
 CALLS = st.sampled_from(["a", "b", "c"])
@@ -195,16 +216,14 @@ async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
     journal, streams = Journal([SUBMITTED], status=Status.RUNNING), Streams(2)
     service = TaskService(cast(TaskStore, journal), cast(Any, None), cast(Any, None))
     service._sources = Sources(monotonic_seconds=lambda: 0, wall_ms=lambda: 0, random_bits=lambda bits: 0)
-    api = TaskAPI(
+    desk = Desk(
         service=service,
-        store=cast(TaskStore, journal),
-        growth=cast(Growth, Still()),
-        authenticator=Named(),
-        max_body_bytes=1024,
+        sight=sight_of(journal),
+        callers=Callers(Named()),
         streams=streams,
-        stopping=asyncio.Event(),
+        max_body_bytes=1024,
     )
-    application = task_application(api)
+    application = task_application(TaskAPI(desk))
     callers = [Caller(name) for name in ("ann", "ann", "ann", "bob")]
     following = [asyncio.create_task(caller.follow(application)) for caller in callers]
     await until(lambda: all(caller.status for caller in callers))

@@ -58,6 +58,7 @@ def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.Queu
         max_stored_mib=spec.queue.max_stored_mib,
         queue_percent=spec.gateway.caller_limits.queue_percent,
         journal_ttl_seconds=spec.queue.journal_ttl_seconds,
+        conversation_ttl_seconds=spec.queue.conversation_ttl_seconds,
         unknown_effect_seconds=spec.recovery.unknown_effect_seconds,
     )
 
@@ -78,6 +79,10 @@ def gateway_config(
         models=_once(names.values()),
         unpriced_models=_once(name for role, name in names.items() if role not in priced),
         limits=_limits(spec),
+        requests_per_minute=spec.gateway.caller_limits.requests_per_minute,
+        serves_openai=spec.gateway.open_ai.enabled,
+        serves_a2a=spec.gateway.a2a.enabled,
+        description=spec.gateway.a2a.description,
         tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
     )
 

@@ -6,7 +6,7 @@ too, as words: the model may do better in its next turn.
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -104,7 +104,14 @@ class Actor:
                 context_tokens=self._context_tokens,
             ).sources
             question = f"{question}\n\n{self._sources.shown(sources)}"
-        return Conversation(system="\n\n".join(filter(None, rules)), question=question)
+        system = "\n\n".join(filter(None, rules))
+        return Conversation(system=system, question=question, history=self._history(system, question))
+
+    def _history(self, system: str, question: str) -> Sequence[Mapping[str, str]]:
+        """As much of what was said before as leaves room for the task itself."""
+        bare = estimated(Conversation(system=system, question=question).messages(0), self._tools)
+        room = self._context_tokens - prompts.answer_tokens(self._context_tokens) - bare
+        return prompts.latest_messages(self._task.history, room // 2)
 
     # One turn
 
@@ -137,6 +144,7 @@ class Actor:
                     hashed=name,
                     max_tokens=prompts.next_answer_tokens(self._context_tokens, shrinks),
                     on_event=early.hear,
+                    answers=True,
                 )
             except PromptTooLongError as too_long:
                 problem = too_long.problem

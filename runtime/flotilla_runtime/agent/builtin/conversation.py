@@ -88,10 +88,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """The messages of a task. `summary` stands for the turns that are no longer shown."""
+    """The messages of a task. `summary` stands for the turns that are no longer shown, `history` is what was
+    said in the task's conversation before.
+    """
 
     system: str
     question: str
+    history: Sequence[Mapping[str, str]] = ()
     summary: str = ""
     turns: tuple[Turn, ...] = ()
 
@@ -105,7 +108,10 @@ class Conversation:
 
     def messages(self, context_tokens: int) -> list[dict[str, Any]]:
         """The messages for a model with this context."""
-        first = [{"role": "system", "content": self.system}, {"role": "user", "content": self.question}]
+        first: list[dict[str, Any]] = [{"role": "system", "content": self.system}]
+        most_history = context_tokens // prompts.HISTORY_SHARE
+        first += [dict(message) for message in prompts.latest_messages(self.history, most_history)]
+        first.append({"role": "user", "content": self.question})
         if self.summary:
             first.append({"role": "user", "content": SO_FAR.format(summary=self.summary)})
         most = context_tokens * prompts.BYTES_PER_TOKEN // OBSERVATIONS_SHARE

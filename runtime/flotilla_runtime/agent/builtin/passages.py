@@ -42,6 +42,7 @@ async def answer_from_passages(ctx: Context, task: Task, context_tokens: int) ->
             context_tokens=context_tokens,
             shrinks=shrinks,
             retrieves=bool(config.indexes),
+            history=task.history,
         )
 
     prompt, answer = await _answered(ctx, composed, searches, context_tokens)

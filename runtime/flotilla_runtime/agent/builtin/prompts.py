@@ -7,7 +7,7 @@ again with fewer passages.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Final
@@ -20,6 +20,7 @@ MESSAGE_TOKENS: Final = 24  # the tokens that a chat template adds around two me
 ANSWER_SHARE: Final = 16  # passages leave one sixteenth of the context to the answer
 MOST_LEFT_TOKENS: Final = 1024
 LEAST_ANSWER_TOKENS: Final = 32
+HISTORY_SHARE: Final = 4  # what was said before may take a quarter of the context
 PASSAGES_SHARE: Final = 2  # passages may take half of the context, which leaves room for long questions
 MOST_PASSAGES_TOKENS: Final = 8192
 
@@ -42,16 +43,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """The messages of one model call; `sources` are its passages, numbered from 1."""
+    """The messages of one model call; `sources` are its passages, numbered from 1, `history` what was said
+    before.
+    """
 
     system: str
     user: str
     sources: tuple[Source, ...]
+    history: Sequence[Mapping[str, str]] = ()
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[Mapping[str, str]]:
         """The messages for the chat completions API."""
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+        system, user = {"role": "system", "content": self.system}, {"role": "user", "content": self.user}
+        return [system, *self.history, user]
 
     @property
     def tokens(self) -> int:
@@ -61,7 +66,22 @@ class Prompt:
 
 def estimated_tokens(text: str) -> int:
     """A number of tokens that the text will hardly exceed."""
-    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+    return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
+
+
+def messages_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+    """The estimated number of tokens of these messages."""
+    return sum(MESSAGE_TOKENS + estimated_tokens(message["content"]) for message in messages)
+
+
+def latest_messages(history: Sequence[Mapping[str, str]], most_tokens: int) -> tuple[Mapping[str, str], ...]:
+    """The end of a history that has so many tokens at most, from a question on."""
+    taken, left = len(history), most_tokens
+    while taken and (left := left - messages_tokens(history[taken - 1 : taken])) >= 0:
+        taken -= 1
+    while taken < len(history) and history[taken]["role"] != "user":
+        taken += 1
+    return tuple(history[taken:])
 
 
 def answer_tokens(context_tokens: int) -> int:
@@ -96,11 +116,18 @@ def compose(
     context_tokens: int,
     shrinks: int = 0,
     retrieves: bool = True,
+    history: Sequence[Mapping[str, str]] = (),
 ) -> Prompt:
-    """The prompt with as many passages as fit, best first; a passage that does not fit is left out."""
+    """The prompt with as much of the history and as many passages as fit.
+
+    The history comes first, its end before its beginning, then passages, the best first. One that does not
+    fit is left out.
+    """
     system = _system(instructions, FROM_PASSAGES if retrieves else "")
     bare = Prompt(system=system, user=_FRAME.format(passages="", question=question), sources=())
     left = context_tokens - answer_tokens(context_tokens) - bare.tokens
+    earlier = latest_messages(history, min(left, context_tokens // HISTORY_SHARE) >> shrinks)
+    left -= messages_tokens(earlier)
     room = min(passages_tokens(context_tokens, shrinks), left)
     taken: list[Source] = []
     for source in sources:
@@ -110,7 +137,7 @@ def compose(
             room -= needed
     if retrieves and not taken:
         system = _system(instructions, WITHOUT_PASSAGES)
-    return Prompt(system=system, user=_user(question, taken), sources=tuple(taken))
+    return Prompt(system=system, user=_user(question, taken), sources=tuple(taken), history=earlier)
 
 
 def _system(instructions: str, rule: str) -> str:

@@ -24,7 +24,7 @@ async def whole_answer(
     max_tokens: int | None = None,
 ) -> str:
     """The whole text of an answer; `partial` says what the task has while only this much is known."""
-    answer = await ctx.llm(messages, name=name, hashed=name, max_tokens=max_tokens)
+    answer = await ctx.llm(messages, name=name, hashed=name, max_tokens=max_tokens, answers=True)
     return await continued(ctx, messages, answer, name=name, partial=partial)
 
 
@@ -49,7 +49,7 @@ async def continued(
         more = f"{name}/more/{number}"
         said = [*messages, {"role": "assistant", "content": text}]
         try:
-            answer = await ctx.llm(said, name=more, hashed=more, continues=True)
+            answer = await ctx.llm(said, name=more, hashed=more, continues=True, answers=True)
         except PromptTooLongError:
             raise TaskFailedError(
                 EndReason.MAX_TOKENS,

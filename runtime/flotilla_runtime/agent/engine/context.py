@@ -42,7 +42,10 @@ ALL_THAT_IS_LEFT: Final = 2**31  # tokens; context and budget cut it to what the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The task that an agent works on."""
+    """The task that an agent works on.
+
+    `history` is what was said in its conversation before, oldest first, as messages of OpenAI's form.
+    """
 
     id: str
     input: str
@@ -50,6 +53,7 @@ class Task:
     priority: Priority
     limits: TaskLimits
     metadata: Mapping[str, str] = field(default_factory=dict)
+    history: Sequence[Mapping[str, str]] = ()
 
 
 class Context(Patterns):
@@ -79,6 +83,7 @@ class Context(Patterns):
         temperature: float = 0,
         name: str | None = None,
         continues: bool = False,
+        answers: bool = False,
         hashed: Any = None,
         on_event: OnEvent | None = None,
     ) -> Awaitable[Answer]:
@@ -86,6 +91,8 @@ class Context(Patterns):
 
         Messages are those of OpenAI's chat completions; a text is one message of the user. Without
         `max_tokens` an answer may take what the context and the task's budget leave.
+
+        With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients.
 
         Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
         `on_event` is told what the model writes, as long as it writes: no answer from the journal has events.
@@ -102,6 +109,7 @@ class Context(Patterns):
             response_schema=schema,
             temperature=temperature,
             continues=continues,
+            answers=answers,
         )
         asked = {"role": role, "messages": said, "tools": [tool.name for tool in tools], "schema": schema}
         wanted = Wanted(

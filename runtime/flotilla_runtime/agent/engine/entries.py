@@ -8,6 +8,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
+from flotilla_runtime.agent.models import ModelRequest
 from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply, Spent
 from flotilla_runtime.contract import Effect
@@ -77,6 +78,7 @@ def intent_of(
         child=child,
         spent_tokens=spent.tokens if spent else None,
         spent_nano_usd=spent.nano_usd if spent else None,
+        answers=(isinstance(wanted.request, ModelRequest) and wanted.request.answers) or None,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from flotilla_runtime.agent.budgets import Budget
+from flotilla_runtime.agent.conversations import Message, turn_messages
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.effects import RunSettings
 from flotilla_runtime.agent.engine.endings import Ending, of_error, of_result
@@ -88,6 +89,7 @@ class TaskRun:
             task_id=claim.id,
             tenant=task.record.tenant or task.record.caller,
             priority=task.record.priority,
+            token=claim.token,
         )
         self._writer: Final = Writer(
             means.journal,
@@ -168,6 +170,7 @@ class TaskRun:
             priority=record.priority,
             limits=record.limits,
             metadata=record.metadata,
+            history=[message.document for message in self._task.history],
         )
         try:
             return await self._program.main(context, task)
@@ -216,9 +219,17 @@ class TaskRun:
             partial=partial,
             busy_ms=self._engine.busy_ms,
             calls=self._engine.counts,
+            said=self._said(ending),
         )
         await self._means.journal.finish(self.claim, finish)
         return RunOutcome.ENDED
+
+    def _said(self, ending: Ending) -> tuple[Message, ...]:
+        """What the task adds to its conversation; nothing without a result."""
+        record = self._task.record
+        if record.conversation is None or ending.status is not TaskStatus.SUCCEEDED:
+            return ()
+        return turn_messages(record.history, record.input, ending.result)
 
     def _now_ms(self) -> int:
         """Redis' time: when the task was read, and what has passed since by a clock that does not jump."""

@@ -140,7 +140,8 @@ class ModelRequest:
 
     `prompt_tokens` is what the prompt has at most; without it, `prompt_bound` says. All tries together use at
     most `allowance_tokens`, prompts and answers, until more is allowed; a try after a failed one may write
-    only what is left. With `continues` the model goes on with the last message, which is its own.
+    only what is left. With `continues` the model goes on with the last message, which is its own. With
+    `answers` its text is the answer to the task, or a part of it.
     """
 
     session_id: str
@@ -154,6 +155,7 @@ class ModelRequest:
     prompt_tokens: int | None = None
     allowance_tokens: int | None = None
     continues: bool = False
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

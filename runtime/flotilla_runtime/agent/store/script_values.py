@@ -13,7 +13,7 @@ from flotilla_runtime.agent.tasks import Claim, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
-PARTS: Final = ("prelude", "figures", "queue", "budgets", "states", "losses")
+PARTS: Final = ("prelude", "figures", "queue", "conversations", "budgets", "states", "losses")
 PARTS_OF: Final = {  # besides those that all share
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
@@ -31,6 +31,7 @@ SCRIPTS: Final = (
     "resolve",
     "cancel",
     "forget",
+    "forget_conversations",
     "status",
 )
 

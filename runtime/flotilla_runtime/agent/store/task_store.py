@@ -16,6 +16,7 @@ import redis.exceptions
 from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
+from flotilla_runtime.agent.conversations import Message, messages_text, said_in
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError
 from flotilla_runtime.agent.journal import Entry, Intended, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.protocols import ChildEnd, Finish, Waits, Written
@@ -154,9 +155,17 @@ class TaskStore:
         return LoadedTask(
             record=record,
             entries=tuple(map(journal.decode, entries)),
+            history=await self._history(record),
             read_at=int(seconds) * 1000 + int(microseconds) // 1000,
             budget=read_budget(shown),
         )
+
+    async def _history(self, record: TaskRecord) -> tuple[Message, ...]:
+        """What was said before the task: in its conversation, and as it was submitted."""
+        if record.conversation is None:
+            return record.history
+        turns: Any = await self._asked(self._client.lrange(self.keys.turns(record.conversation), 0, -1))
+        return (*said_in(turns), *record.history)
 
     async def records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         """The records of these tasks, without those that no longer exist."""
@@ -270,7 +279,9 @@ class TaskStore:
         kept = {
             name: json.dumps(value, ensure_ascii=False) for name, value in shown.items() if value is not None
         }
-        figures = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
+        figures: dict[str, Any] = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
+        if finish.said:
+            figures["said"] = messages_text(finish.said)
         outcome = await self._run(
             "finish",
             claim.id,
@@ -320,6 +331,11 @@ class TaskStore:
             "forget", config.journal_ttl_seconds * 1000, config.result_ttl_seconds * 1000, FORGET_AT_ONCE
         )
         return int(forgotten)
+
+    async def forget_conversations(self) -> int:
+        """Remove some of the conversations whose last task ended long ago; returns how many."""
+        ttl_ms = self._config.conversation_ttl_seconds * 1000
+        return int(await self._run("forget_conversations", ttl_ms, FORGET_AT_ONCE))
 
     async def queue_lengths(self) -> tuple[int, int]:
         """The numbers of waiting and of running tasks."""

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from flotilla_runtime.agent.models import (
 )
 from flotilla_runtime.agent.models.client import ignored
 from flotilla_runtime.agent.models.journal_form import value_of
+from flotilla_runtime.agent.models.values import ModelEvent
 from flotilla_runtime.agent.programs import ContextOf, stated_context
 from flotilla_runtime.agent.protocols import (
     Call,
@@ -44,6 +46,7 @@ from flotilla_runtime.agent.protocols import (
 from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.reservations import cost_of, reserved
+from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
     HEADER_TENANT,
@@ -93,8 +96,10 @@ class Caller:
         index_retries: RetryPolicy = INDEX_RETRIES,
         context_of: ContextOf = stated_context,
         tools: ToolRunner | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self._client = client
+        self._texts = texts
         self._models_client = ModelClient(client, environment=environment, draw=draw, retries=model_retries)
         self._models = {model.name: model for model in config.models}
         self._indexes = {index.name: index for index in config.indexes}
@@ -134,13 +139,15 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                return await self._asked(self._models[call.target], request, call)
+                return await self._asked(self._models[call.target], request, call, session)
             case SearchRequest() as request:
                 return await self._retrieve(call.target, request, session.tenant)
             case _:
                 return await self._tools.make(call, session.task_id)
 
-    async def _asked(self, model: ModelConnection, request: ModelRequest, call: Call) -> Reply:
+    async def _asked(
+        self, model: ModelConnection, request: ModelRequest, call: Call, session: Session
+    ) -> Reply:
         async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest | None:
             if call.more is None:
                 return None
@@ -148,9 +155,20 @@ class Caller:
             reserved_anew = await call.more(replace(call, request=asked), spent)
             return None if reserved_anew is None else reserved_anew.request
 
-        reply = await self._models_client.complete(
-            _endpoint(model), request, call.on_event or ignored, allow_more
-        )
+        ask = partial(self._models_client.complete, _endpoint(model), request, allow_more=allow_more)
+        hear = call.on_event or ignored
+        if self._texts is None:
+            return _told(await ask(hear), model)
+        text = self._texts.begin(session.task_id, session.token, call.id, answers=request.answers)
+
+        def heard(event: ModelEvent) -> None:
+            text.take(event)
+            hear(event)
+
+        try:
+            reply = await ask(heard)
+        finally:
+            text.end()
         return _told(reply, model)
 
     async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:

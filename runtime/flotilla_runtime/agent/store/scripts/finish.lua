@@ -6,5 +6,5 @@ if not owned(id, token) then
   return held[1] == token and held[2] == reason and 'Written' or 'Stale'
 end
 end_task(id, {status = status, reason = reason, message = message, shown = shown, busy = figures.busy,
-  calls = figures.calls})
+  calls = figures.calls, said = figures.said})
 return 'Written'

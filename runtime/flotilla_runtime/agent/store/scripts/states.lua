@@ -133,6 +133,7 @@ function end_task(id, how)
   local held = redis.call('HMGET', task, 'status', 'parent')
   local ran_ms = elapsed_ms(id)
   if held[1] == 'Waiting' then leave_queue(id) end
+  leave_conversation(id, how.said)
   leave_worker(id)
   settle_all(id)
   for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end

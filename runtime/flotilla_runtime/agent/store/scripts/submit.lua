@@ -13,7 +13,7 @@ local bytes = TASK_BYTES
 for _, value in pairs(fields) do bytes = bytes + #value end
 local function stored_by(whom) return tonumber(redis.call('HGET', stored_key, whom) or '0') + bytes end
 local places = tonumber(redis.call('HGET', places_key, caller) or '0')
-if waiting() >= quota.places then return {'Full', ''} end
+if waiting() + redis.call('ZCARD', held_back_key) >= quota.places then return {'Full', ''} end
 if places >= quota.places_each then return {'CallerFull', ''} end
 if quota.memory_full or (quota.bytes and stored_by(EVERYBODY) > quota.bytes) then return {'StoreFull', ''} end
 if quota.bytes and stored_by(caller) > quota.bytes_each then return {'CallerStoreFull', ''} end
@@ -24,7 +24,9 @@ redis.call('HSET', task, 'id', id, 'priority', priority, 'tenant', tenant, 'call
 for field, value in pairs(fields) do redis.call('HSET', task, field, value) end
 store(id, 'bytes', bytes)
 move(id, 'Waiting')
-if redis.call('EXISTS', lines_known_key) == 1 then
+if fields.conversation and not join_conversation(id, fields.conversation) then
+  -- It joins the queue when the task before it has ended.
+elseif redis.call('EXISTS', lines_known_key) == 1 then
   join_queue(id, false)
 else
   redis.call('HSET', task, 'entry', redis.call('XADD', stream_key(priority), '*', 'task', id))

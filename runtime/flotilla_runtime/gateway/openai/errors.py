@@ -1,0 +1,61 @@
+"""Refusals in OpenAI's form. The official client repeats what may pass, so it is told what may not."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
+
+MAY_PASS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+TYPES: Final = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def refusal(problem: str, parameter: str | None, code: str = "invalid_value") -> ProblemError:
+    """The problem of a wrong parameter."""
+    fields = [] if parameter is None else [FieldProblem(field=parameter, problem=problem)]
+    return ProblemError(HTTPStatus.BAD_REQUEST, code.replace("_", "-"), problem, fields=fields)
+
+
+def no_model(named: str, fleet: str) -> ProblemError:
+    """The problem of a model that is not the fleet."""
+    problem = f"there is no model {named[:100]!r}; the model is {fleet!r}"
+    fields = [FieldProblem(field="model", problem=problem)]
+    return ProblemError(HTTPStatus.NOT_FOUND, "model-not-found", problem, fields=fields)
+
+
+def error_document(problem: ProblemError) -> dict[str, Any]:
+    """The problem in OpenAI's form."""
+    kind = "invalid_request_error" if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    error = {
+        "message": problem.detail,
+        "type": TYPES.get(problem.status, kind),
+        "param": problem.fields[0].field if problem.fields else None,
+        "code": problem.kind.replace("-", "_"),
+    }
+    return {"error": error}
+
+
+def in_openais_form(handler: Handler) -> Handler:
+    """The handler, whose problems are answered in OpenAI's form."""
+
+    @wraps(handler)
+    async def handled(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ProblemError as problem:
+            headers = dict(problem.headers)
+            if problem.status not in MAY_PASS:
+                headers["x-should-retry"] = "false"
+            return JSONResponse(error_document(problem), status_code=problem.status, headers=headers)
+
+    return handled

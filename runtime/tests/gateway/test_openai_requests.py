@@ -1,0 +1,173 @@
+"""What OpenAI's clients may ask, and what is refused by name."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from flotilla_runtime.agent.tasks import TaskRecord
+from flotilla_runtime.contract import Priority
+from flotilla_runtime.gateway.openai.answers import chat_completion, response
+from flotilla_runtime.gateway.openai.errors import error_document
+from flotilla_runtime.gateway.openai.requests import asked_chat, asked_response
+from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.service import Outcome
+
+USER = {"role": "user", "content": "why?"}
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"model": "support", "messages": [USER], **fields}).encode()
+
+
+def responding(**fields: Any) -> bytes:
+    return json.dumps({"model": "support", "input": "why?", **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("ask", "body", "parameter", "code"),
+    [
+        pytest.param(asked_chat, chat(temperature=1), "temperature", "unsupported_parameter", id="a knob"),
+        pytest.param(asked_chat, chat(tools=[{}]), "tools", "unsupported_parameter", id="tools"),
+        pytest.param(asked_chat, chat(n=2), "n", "unsupported_parameter", id="two answers"),
+        pytest.param(
+            asked_chat, chat(frobnicate=1), "frobnicate", "unsupported_parameter", id="an unknown one"
+        ),
+        pytest.param(
+            asked_chat, chat(stream_options={"x": 1}), "stream_options.x", "unsupported_parameter", id="in it"
+        ),
+        pytest.param(asked_chat, chat(model="gpt"), "model", "model_not_found", id="another model"),
+        pytest.param(asked_chat, chat(stream="yes"), "stream", "invalid_value", id="a flag"),
+        pytest.param(asked_chat, chat(messages="hi"), "messages", "invalid_value", id="no list"),
+        pytest.param(asked_chat, chat(messages=[]), "messages", "invalid_value", id="no messages"),
+        pytest.param(asked_chat, chat(messages=[USER] * 1001), "messages", "invalid_value", id="too many"),
+        pytest.param(
+            asked_chat,
+            chat(messages=[USER, {"role": "assistant", "content": "so"}]),
+            "messages",
+            "invalid_value",
+            id="no question",
+        ),
+        pytest.param(
+            asked_chat,
+            chat(messages=[{"role": "tool", "content": "so"}]),
+            "messages[0].role",
+            "invalid_value",
+            id="a role",
+        ),
+        pytest.param(
+            asked_chat,
+            chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+            "messages[0].content[0].type",
+            "invalid_value",
+            id="an image",
+        ),
+        pytest.param(asked_chat, chat(metadata={"a": 1}), "metadata.a", "invalid_request", id="metadata"),
+        pytest.param(asked_chat, b"no", None, "not_json", id="no JSON"),
+        pytest.param(asked_chat, b"[" * 100_000, None, "not_json", id="deep JSON"),
+        pytest.param(
+            asked_response,
+            responding(max_output_tokens=9),
+            "max_output_tokens",
+            "unsupported_parameter",
+            id="a limit",
+        ),
+        pytest.param(asked_response, responding(input=7), "input", "invalid_value", id="no input"),
+        pytest.param(
+            asked_response,
+            responding(input=[{"type": "reasoning"}]),
+            "input[0].type",
+            "invalid_value",
+            id="item",
+        ),
+        pytest.param(
+            asked_response, responding(service_tier="priority"), "service_tier", "invalid_value", id="tier"
+        ),
+        pytest.param(
+            asked_response,
+            responding(previous_response_id="a", conversation="b"),
+            "conversation",
+            "invalid_value",
+            id="two conversations",
+        ),
+        pytest.param(
+            asked_response, responding(conversation="é"), "conversationId", "invalid_request", id="an id"
+        ),
+    ],
+)
+def test_what_is_refused_is_named(ask: Any, body: bytes, parameter: str | None, code: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        ask(body, "support", None)
+    error = error_document(refused.value)["error"]
+    assert (error["param"], error["code"], error["type"]) == (parameter, code, "invalid_request_error")
+    assert error["message"]
+
+
+def test_what_changes_nothing_is_taken() -> None:
+    asked = asked_chat(
+        chat(n=1, temperature=None, user="ann", response_format={"type": "text"}, service_tier="flex"),
+        "support",
+        "key",
+    )
+    assert asked.submission.priority is Priority.BATCH
+    assert asked.submission.idempotency_key == "key"
+    assert not asked.is_stored
+
+
+def test_instructions_stand_before_the_question_and_earlier_messages_are_the_history() -> None:
+    items = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": "Hi"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello."}]},
+        {"role": "user", "content": "One"},
+        {"role": "user", "content": "Two"},
+    ]
+    asked = asked_response(responding(input=items, instructions="Be brief."), "support", None)
+    assert asked.submission.input == "Be brief.\n\nBe kind.\n\nOne\n\nTwo"
+    assert [message.text for message in asked.history] == ["Hi", "Hello."]
+
+
+def record(**fields: str) -> TaskRecord:
+    told = {
+        "id": "t1",
+        "status": "Failed",
+        "priority": "Interactive",
+        "caller": "ann",
+        "input": "why?",
+        "limits": "{}",
+        "metadata": "{}",
+        "submittedAt": "1000",
+        "endedAt": "2000",
+        "attempts": "1",
+        **fields,
+    }
+    return TaskRecord.of(told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        pytest.param({"reason": "ModelFailed"}, HTTPStatus.INTERNAL_SERVER_ERROR, "failed", id="failed"),
+        pytest.param({"reason": "Invalid"}, HTTPStatus.BAD_REQUEST, "failed", id="invalid"),
+        pytest.param(
+            {"reason": "Cancelled", "status": "Cancelled"}, HTTPStatus.CONFLICT, "cancelled", id="cancelled"
+        ),
+    ],
+)
+def test_a_task_without_an_answer_is_an_error(fields: dict[str, str], status: HTTPStatus, code: str) -> None:
+    ended = Outcome(record=record(**fields, message="it was so"))
+    with pytest.raises(ProblemError) as refused:
+        chat_completion(ended, "support")
+    assert (refused.value.status, refused.value.kind) == (status, fields["reason"])
+    assert "it was so" in refused.value.detail
+    assert response(ended, "support")["status"] == code
+
+
+def test_an_answer_that_was_cut_is_given_as_such() -> None:
+    ended = Outcome(record=record(reason="MaxTokens", partial='{"answer": "It i"}'))
+    [choice] = chat_completion(ended, "support")["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("length", "It i")
+    shown = response(ended, "support")
+    assert (shown["status"], shown["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert shown["output"][0]["content"][0]["text"] == "It i"
