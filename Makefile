@@ -190,8 +190,12 @@ bench-agents: prerequisites ## Run 5,100 small tasks through one gateway and two
 bench-budgets: prerequisites ## Press trees of tasks against each limit, under kills: what does not add up
 	@$(E2E) -m budgets $(ARGS)
 
+.PHONY: bench-patterns
+bench-patterns: prerequisites ## Do each pattern alone and one call after another, then all under kills: what they gain
+	@$(E2E) -m patterns $(ARGS)
+
 # The one that may lack its trace comes last.
-BENCHES := placement scale waiting many streams recovery agents budgets retrieval-demo router
+BENCHES := placement scale waiting many streams recovery agents budgets patterns retrieval-demo router
 
 .PHONY: bench
 bench: ## TRACE=file: run every benchmark, one JSON object each; a failure does not stop the others

@@ -342,6 +342,20 @@ FAULTS: Final = (
         tests=(f"{RUNTIME_TESTS}/agent/builtin/test_acting.py",),
     ),
     Fault(
+        name="a replay does not heed what a pattern has chosen",
+        path=f"{RUNTIME}/agent/patterns/branches.py",
+        sound="        if chosen is not None:\n",
+        broken="        if False and chosen is not None:\n",
+        tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
+    ),
+    Fault(
+        name="the calls of a loser stay open",
+        path=f"{RUNTIME}/agent/engine/engine.py",
+        sound="self._writer.hand_in(intent, done, *self._reserving.losses(losers))",
+        broken="self._writer.hand_in(intent, done, *self._reserving.losses(losers)[:0])",
+        tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
+    ),
+    Fault(
         name="an OpenAPI document says who gets the secret of a tool",
         path=f"{RUNTIME}/agent/tools/openapi.py",
         sound="        if not is_own or base.query_string",

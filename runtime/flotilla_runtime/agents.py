@@ -1,13 +1,16 @@
 """What the code of an agent imports. docs/agents.md explains it."""
 
-from flotilla_runtime.agent.engine.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.answers import Answer, Found
+from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import (
     AgentError,
     CallFailedError,
     ChildFailedError,
+    IncompleteError,
     LimitReachedError,
     ModelFailedError,
     NoSignalError,
+    NoWinnerError,
     PromptTooLongError,
     SearchFailedError,
     StateFullError,
@@ -16,6 +19,15 @@ from flotilla_runtime.agent.failures import (
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.patterns.documents import DocumentChunk, Documented
+from flotilla_runtime.agent.patterns.ensemble import ChosenBy, Ensemble
+from flotilla_runtime.agent.patterns.fusion import Hit
+from flotilla_runtime.agent.patterns.map_reduce import Reduced
+from flotilla_runtime.agent.patterns.pipeline import Piped, Used
+from flotilla_runtime.agent.patterns.plans import Rate
+from flotilla_runtime.agent.patterns.race import Raced
+from flotilla_runtime.agent.patterns.search import Searched, Source
+from flotilla_runtime.agent.patterns.values import Gathered, Missing, MissingReason
 from flotilla_runtime.agent.tasks import Decision
 
 __all__ = [
@@ -23,16 +35,32 @@ __all__ = [
     "Answer",
     "CallFailedError",
     "ChildFailedError",
+    "ChosenBy",
     "Context",
     "Decision",
+    "DocumentChunk",
+    "Documented",
     "EndReason",
+    "Ensemble",
     "Found",
+    "Gathered",
+    "Hit",
+    "IncompleteError",
     "LimitReachedError",
+    "Missing",
+    "MissingReason",
     "ModelFailedError",
     "NamedTool",
     "NoSignalError",
+    "NoWinnerError",
+    "Piped",
     "PromptTooLongError",
+    "Raced",
+    "Rate",
+    "Reduced",
     "SearchFailedError",
+    "Searched",
+    "Source",
     "StateFullError",
     "Task",
     "TaskFailedError",
@@ -40,4 +68,5 @@ __all__ = [
     "ToolChoice",
     "ToolDeclaration",
     "ToolFailedError",
+    "Used",
 ]

@@ -38,6 +38,7 @@ from flotilla_operator.replicas.start import StartReason
 from flotilla_operator.replicas.trouble import TroubleReason
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import FinishReason, ModelProblemReason
+from flotilla_runtime.agent.patterns.values import MissingReason
 from flotilla_runtime.contract import BuildReason
 from flotilla_runtime.indexing.errors import DocumentReason
 from flotilla_runtime.models import failures
@@ -72,6 +73,7 @@ ROOT = Path(__file__).parents[3]
 
 # mypy knows the runtime's tests by other names than Python.
 test_answers = import_module("tests.agent.models.test_answers")
+test_race = import_module("tests.agent.patterns.test_race")
 test_model_failures = import_module("tests.agent.models.test_failures")
 test_engine = import_module("tests.agent.engine.test_engine")
 test_loop = import_module("tests.agent.builtin.test_loop")
@@ -208,6 +210,7 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
         ModelProblemReason,
         column(test_model_failures.test_a_problem_ends_its_call_or_may_pass, "reason"),
     ),
+    (MissingReason, column(test_race.test_what_becomes_of_a_branch_that_does_not_win, "reason")),
     (
         failures.Reason,
         [

@@ -66,6 +66,7 @@ NOT_SHOWN = {
     "KeyReason",
     "LiteReason",
     "LookReason",
+    "MissingReason",
     "ModelProblemReason",
     "NextReason",
     "OlderReason",

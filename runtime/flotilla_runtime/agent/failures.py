@@ -3,6 +3,8 @@
 AgentError
 ├── LimitReachedError       a limit of the task leaves no room for the call
 ├── TaskFailedError         raised by the agent: the task ends with this reason
+├── IncompleteError         a pattern gave fewer results than the agent needs
+├── NoWinnerError           no branch of a pattern gave a valid result
 └── CallFailedError         a call came to nothing; `outcome` and `problem` say how
     ├── ModelFailedError
     │   └── PromptTooLongError
@@ -11,6 +13,8 @@ AgentError
     ├── NoSignalError       no signal came in time
     ├── StateFullError      the state has no room for the value
     └── ChildFailedError    a spawned task ended without a result
+
+ScopeError                  the agent's code is at fault: a call cannot have a lasting id
 
 An agent that lets one through ends its task with the reason that fits. What stops a run from outside, such as
 a cancellation, a lost lease or the end of its time, is asyncio's CancelledError and no error of these.
@@ -63,6 +67,30 @@ class TaskFailedError(AgentError):
         self.reason = reason
 
 
+class IncompleteError(AgentError):
+    """Fewer results are there than the agent needs; `missing` has a problem for each other one."""
+
+    reason = EndReason.TOOL_FAILED
+
+    def __init__(self, received: int, needed: int, missing: Mapping[str, str]) -> None:
+        problems = "; ".join(f"{key}: {problem}" for key, problem in missing.items())
+        super().__init__(f"{received} results are there, and {needed} are needed: {problems}")
+        self.received = received
+        self.needed = needed
+        self.missing = missing
+
+
+class NoWinnerError(AgentError):
+    """No branch of a pattern gave a valid result; `missing` has the problem of each."""
+
+    reason = EndReason.TOOL_FAILED
+
+    def __init__(self, missing: Mapping[str, str]) -> None:
+        problems = "; ".join(f"{key}: {problem}" for key, problem in missing.items())
+        super().__init__(f"no branch gave a valid result: {problems}")
+        self.missing = missing
+
+
 class CallFailedError(AgentError):
     """A call came to nothing."""
 
@@ -113,3 +141,7 @@ class ChildFailedError(CallFailedError):
         problem = f"the task ended as {end.reason}: {end.message}".rstrip(": ")
         super().__init__(call, target, CallOutcome.FAILED, problem)
         self.end = end
+
+
+class ScopeError(Exception):
+    """A call cannot have an id that would be the same in every replay."""

@@ -31,6 +31,7 @@ class CallKind(StrEnum):
     SLEEP = "Sleep"
     NOW = "Now"
     RANDOM = "Random"
+    CHOICE = "Choice"  # which branches of a pattern counted: what depends on time must not change in a replay
     APPROVE = "Approve"
     SIGNAL = "Signal"
     STATE = "State"

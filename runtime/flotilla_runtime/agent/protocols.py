@@ -21,6 +21,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
+from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.contract import Effect, Priority
 
@@ -170,10 +171,10 @@ class Call:
     """A call to be made.
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
-    is the idempotency key: the same for every try of this call, and of no other. `more` reserves anew for a
-    call whose tries have spent what it reserved: it gives the call, cut to what is left, or None if the
-    limits leave no room. What was spent is then settled, and is no part of the reply.
-    `most_bytes` is what its result may take in the journal, about.
+    is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
+    model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
+    the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
+    no part of the reply. `most_bytes` is what its result may take in the journal, about.
     """
 
     id: str
@@ -183,6 +184,7 @@ class Call:
     key: str
     effect: Effect = Effect.PURE
     most_bytes: int = 0
+    on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
 
 

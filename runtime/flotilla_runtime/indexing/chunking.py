@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flotilla_runtime.contract import CHUNK_PREFIX_TOKENS, ChunkingConfig
+from flotilla_runtime.indexing.pieces import Tokenizer
 from flotilla_runtime.indexing.records import SEPARATOR, Chunk, ParsedDocument, Section
-from flotilla_runtime.indexing.tokenization import Tokenizer
 
 LONGEST_CHUNK_CHARACTERS = 16_000  # with four bytes each, they fit into the text field of the collection
 PORTION_CHARACTERS = 256 * 1024  # the text that is tokenised at once; most documents are one portion

@@ -22,11 +22,12 @@ from flotilla_runtime.indexing.discovery import BYTES_PER_MIB
 from flotilla_runtime.indexing.embedding import Refused
 from flotilla_runtime.indexing.errors import BuildError, DocumentError, DocumentReason
 from flotilla_runtime.indexing.parsing import ParserProcess
+from flotilla_runtime.indexing.pieces import Tokenizer
 from flotilla_runtime.indexing.records import Chunk, SourceDocument
 from flotilla_runtime.indexing.source_files import opened
 from flotilla_runtime.indexing.steps import StepContext
 from flotilla_runtime.indexing.store import StoredDocument
-from flotilla_runtime.indexing.tokenization import Tokenizer, make_tokenizer
+from flotilla_runtime.indexing.tokenization import make_tokenizer
 from flotilla_runtime.indexing.workspace import ShardResult
 
 LOG = structlog.get_logger()

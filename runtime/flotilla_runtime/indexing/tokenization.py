@@ -6,9 +6,7 @@ model's claim. Without that file, `PlainTokenizer` is used. It should count more
 tokenizer, so chunks become shorter than necessary, but never too long.
 """
 
-import re
 from pathlib import Path
-from typing import Protocol
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -16,30 +14,9 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from flotilla_runtime.contract import BuildReason, Embedder
 from flotilla_runtime.indexing.errors import BuildError
+from flotilla_runtime.indexing.pieces import PlainTokenizer, Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
-PIECES = re.compile(r"[^\W\d_]{1,3}|\d|[^\s\w]|_")
-
-
-class Tokenizer(Protocol):
-    """The methods of a tokenizer that the chunker needs."""
-
-    @property
-    def name(self) -> str:
-        """The name in reports."""
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end of every token of `text`, in order, without those that a model adds around it."""
-
-
-class PlainTokenizer:
-    """Makes tokens of at most three letters, one digit or one sign, which are smaller than real ones."""
-
-    name = "Plain"
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end of every piece."""
-        return [match.span() for match in PIECES.finditer(text)]
 
 
 class ModelTokenizer:

@@ -17,8 +17,9 @@ from flotilla_runtime.indexing.chunking import (
     _portions,
     chunk_document,
 )
+from flotilla_runtime.indexing.pieces import PlainTokenizer, Tokenizer
 from flotilla_runtime.indexing.records import ParsedDocument, Section, chunk_id, document_id
-from flotilla_runtime.indexing.tokenization import ModelTokenizer, PlainTokenizer, Tokenizer, make_tokenizer
+from flotilla_runtime.indexing.tokenization import ModelTokenizer, make_tokenizer
 from tests.support.generated import seldom_drawn
 
 

@@ -1,7 +1,8 @@
 """The built-in agent with tools: it plans, acts and observes, turn by turn, until its model answers.
 
-The calls of a turn are made at the same time, and come back to the model in their order. Wrong arguments,
-unknown tools, failures and time-outs come back too, as words: the model may do better in its next turn.
+The calls of a turn are made at the same time, and come back to the model in their order. Those that change
+nothing begin while the model still writes. Wrong arguments, unknown tools, failures and time-outs come back
+too, as words: the model may do better in its next turn.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
+from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.builtin import prompts
 from flotilla_runtime.agent.builtin.citations import cite
 from flotilla_runtime.agent.builtin.conversation import (
@@ -25,7 +27,7 @@ from flotilla_runtime.agent.builtin.conversation import (
 from flotilla_runtime.agent.builtin.passages import MOST_SHRINKS, search_all, sources_of
 from flotilla_runtime.agent.builtin.searches import Searches, result_of
 from flotilla_runtime.agent.builtin.whole_answers import continued
-from flotilla_runtime.agent.engine.context import Answer, Context, Found, Task
+from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import (
     CallFailedError,
     ModelFailedError,
@@ -34,7 +36,9 @@ from flotilla_runtime.agent.failures import (
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
-from flotilla_runtime.contract import DEFAULT_ROLE, Retrieval
+from flotilla_runtime.agent.patterns.early import is_sound, keys_of
+from flotilla_runtime.agent.patterns.pipeline import EarlyCalls
+from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Retrieval
 
 ROUTINE: Final = "Routine"
 MOST_CALLS: Final = 16  # of one turn
@@ -76,10 +80,14 @@ class Actor:
         for number in count(1):
             with self._ctx.scope(f"turn/{number}"):
                 conversation = await self._fitting(conversation)
-                answer, conversation = await self._answer(conversation)
-                if not answer.tool_calls:
-                    return await self._completed(conversation, answer)
-                observations = await self._observations(answer.tool_calls)
+                early = self._early_calls()
+                try:
+                    answer, conversation = await self._answer(conversation, early)
+                    if not answer.tool_calls:
+                        return await self._completed(conversation, answer)
+                    observations = await self._observations(answer.tool_calls, early)
+                finally:
+                    early.close()
             conversation = conversation.after(Turn(text=answer.text, observations=observations))
             self._ctx.partial = self._searches.partial()
         raise AssertionError("turns have no end")
@@ -107,7 +115,22 @@ class Actor:
 
     # One turn
 
-    async def _answer(self, conversation: Conversation) -> tuple[Answer, Conversation]:
+    def _early_calls(self) -> EarlyCalls:
+        branches = self._ctx.branches
+        return EarlyCalls(
+            branches,
+            branches.allotted("early"),
+            may_begin=self._changes_nothing,
+            make=lambda call: _value_of(self._made(call)),
+            most=MOST_CALLS,
+        )
+
+    def _changes_nothing(self, call: ToolCall) -> bool:
+        tool = self._ctx.program.tools.get(call.name)
+        is_pure = tool is not None and tool.config.effect is Effect.PURE
+        return is_sound(call) and (is_pure or call.name in self._indexes)
+
+    async def _answer(self, conversation: Conversation, early: EarlyCalls) -> tuple[Answer, Conversation]:
         """The model's turn; a prompt that it finds too long is summed up, and shown less of."""
         problem = ""
         for shrinks in range(MOST_SHRINKS + 1):
@@ -120,6 +143,7 @@ class Actor:
                     name=name,
                     hashed=name,
                     max_tokens=prompts.next_answer_tokens(self._context_tokens, shrinks),
+                    on_event=early.hear,
                     answers=True,
                 )
             except PromptTooLongError as too_long:
@@ -132,12 +156,16 @@ class Actor:
                 return answer, conversation
         raise TaskFailedError(EndReason.MODEL_FAILED, f"the model {self._model} gave no answer: {problem}")
 
-    async def _observations(self, calls: tuple[ToolCall, ...]) -> tuple[Observation, ...]:
+    async def _observations(self, calls: tuple[ToolCall, ...], early: EarlyCalls) -> tuple[Observation, ...]:
         """What came of the calls of one turn. It is told in their order, whichever ended first."""
+        keys = keys_of(calls)
+        early.keep(keys[:MOST_CALLS])
         async with asyncio.TaskGroup() as group:
             making = [
-                group.create_task(_ended(self._made(call) if place < MOST_CALLS else TOO_MANY))
-                for place, call in enumerate(calls)
+                group.create_task(
+                    _ended((early.begun(key, call) or self._made(call)) if place < MOST_CALLS else TOO_MANY)
+                )
+                for place, (key, call) in enumerate(zip(keys, calls, strict=True))
             ]
         return tuple(
             Observation(call=call, text=self._seen(call, made.result()))
@@ -220,6 +248,10 @@ def _search_tools(ctx: Context) -> dict[str, str]:
             name += "_index"
         names[name] = index.name
     return names
+
+
+async def _value_of(made: Awaitable[Any] | str) -> Any:
+    return made if isinstance(made, str) else await made
 
 
 async def _ended(made: Awaitable[Any] | str) -> Any:

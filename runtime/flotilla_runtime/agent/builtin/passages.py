@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from flotilla_runtime.agent.answers import Found
 from flotilla_runtime.agent.builtin import prompts
 from flotilla_runtime.agent.builtin.citations import cite
 from flotilla_runtime.agent.builtin.prompts import Source
 from flotilla_runtime.agent.builtin.searches import Searches, result_of
 from flotilla_runtime.agent.builtin.whole_answers import whole_answer
-from flotilla_runtime.agent.engine.context import Context, Found, Task
+from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import (
     ModelFailedError,
     PromptTooLongError,

@@ -7,7 +7,8 @@ MaxTokens, and `partial` has the text.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from flotilla_runtime.agent.engine.context import Answer, Context
+from flotilla_runtime.agent.answers import Answer
+from flotilla_runtime.agent.engine.context import Context
 from flotilla_runtime.agent.failures import PromptTooLongError, TaskFailedError
 from flotilla_runtime.agent.journal import EndReason
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flotilla_runtime.agent.answers import Answer, Found
+from flotilla_runtime.agent.engine.branches import Branches
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
@@ -25,8 +27,11 @@ from flotilla_runtime.agent.failures import (
     ToolFailedError,
 )
 from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, TaskStatus
-from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolCall, ToolChoice, ToolDeclaration
+from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
+from flotilla_runtime.agent.models.values import OnEvent
+from flotilla_runtime.agent.patterns.calls import Patterns
+from flotilla_runtime.agent.patterns.runtime import Branching
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
 from flotilla_runtime.agent.tasks import Decision
@@ -56,35 +61,16 @@ class Task:
     history: Sequence[Mapping[str, str]] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a model answered. `is_cut`: it stopped for want of tokens. `value`: that of a schema."""
-
-    text: str
-    tool_calls: tuple[ToolCall, ...] = ()
-    is_cut: bool = False
-    value: Any = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The passages that an index found, best first, and the generation of the index."""
-
-    passages: tuple[Passage, ...]
-    generation: str
-
-
-class Context:
+class Context(Patterns):
     """The runtime, as an agent sees it."""
 
     def __init__(self, engine: Engine, program: Program, session: Session, scopes: Scopes) -> None:
         self.partial: Any = None
         self._engine: Final = engine
-        self.program: Final = program
+        self.program: Program = program
         self._session: Final = session
         self._scopes: Final = scopes
+        self.branches: Branching = Branches(engine, scopes)
 
     @property
     def state(self) -> State:
@@ -109,6 +95,7 @@ class Context:
         continues: bool = False,
         answers: bool = False,
         hashed: Any = None,
+        on_event: OnEvent | None = None,
     ) -> Awaitable[Answer]:
         """Ask the model with this role; one that the fleet lacks stands for Default.
 
@@ -118,6 +105,7 @@ class Context:
         With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients.
 
         Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
+        `on_event` is told what the model writes, as long as it writes: no answer from the journal has events.
         """
         said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         model = self.program.model(role)
@@ -141,6 +129,7 @@ class Context:
             hashed=asked if hashed is None else hashed,
             request=request,
             steps=1,
+            on_event=on_event,
         )
         return self._answered(wanted)
 

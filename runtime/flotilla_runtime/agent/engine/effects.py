@@ -15,6 +15,7 @@ from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
+from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session
 
 BY_RECONCILE: Final = "reconcile"
@@ -33,6 +34,7 @@ class RunSettings:
 
     now_ms: Callable[[], int]
     unknown_effect_seconds: float
+    on_pattern: OnPattern = unheard
 
 
 class Effects:

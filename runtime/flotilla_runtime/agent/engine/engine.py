@@ -7,7 +7,7 @@ When they begin, and when the run stops, is in pace.py; what they reserve, in re
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final, Never, TypeVar
@@ -31,6 +31,7 @@ from flotilla_runtime.agent.engine.reserving import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Reserving,
+    heard,
 )
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
@@ -61,6 +62,7 @@ class Engine:
         self.pace: Final = Pace(settings.now_ms)
         self.busy_ms: Final = history.busy_ms()
         self.counts: Final = history.counts()
+        self.on_pattern: Final = settings.on_pattern
         self._history = history
         self._writer = writer
         self._journal = journal
@@ -189,6 +191,43 @@ class Engine:
             self.pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=str(problem)))
             return await never()
 
+    # What a pattern decides
+
+    async def chosen(self, wanted: Wanted) -> Done | None:
+        """What was chosen under this id, if it stands in the journal."""
+        past = self._known(wanted)
+        return None if past is None or past.result is None else await self._whole(past.result)
+
+    def choose(
+        self, wanted: Wanted, value: Any, losers: Collection[str], *, is_given_up: bool = False
+    ) -> "asyncio.Future[Refusal | None]":
+        """Write a choice, and in the same write that the calls in the losers' scopes are given up.
+
+        The write is on its way when this returns, so the losers may be cancelled at once.
+        """
+        outcome = CallOutcome.CANCELLED if is_given_up else CallOutcome.SUCCEEDED
+        done = done_of(wanted.id, self.now_ms(), Reply(outcome=outcome, value=value))
+        intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted))
+        written = self._writer.hand_in(intent, done, *self._reserving.losses(losers))
+        written.add_done_callback(heard)
+        return written
+
+    async def confirmed(self, written: "asyncio.Future[Refusal | None]") -> None:
+        """Return when a choice stands in the journal."""
+        refused = await self.pace.guarded(asyncio.shield(written))
+        if refused is not None:
+            await self._end_for_want_of_room(refused)
+        await self.pace.not_barred()
+
+    def give_up_within(self, scopes: Collection[str]) -> None:
+        """Note that the calls in these scopes are given up, also those that are open since another run."""
+        if losses := self._reserving.losses(scopes):
+            self._writer.hand_in(*losses).add_done_callback(heard)
+
+    def began_at(self) -> dict[str, int]:
+        """When the first call within each scope was made by an earlier run."""
+        return self._history.began_at()
+
     # How they come to their results
 
     async def _new(self, wanted: Wanted, past: PastCall | None) -> Done:
@@ -209,6 +248,8 @@ class Engine:
             self._reserving.give_up(wanted.id)
             raise
         intent = self._reserving.end(wanted.id)
+        if intent is None:
+            return await never()  # a pattern has given the call up
         await self._write(*entries)
         self._count(intent, entries[-1])
         return entries[-1]
@@ -218,12 +259,16 @@ class Engine:
         if reply.certainty is Certainty.NOT_BEGUN:
             return await self._by_another_worker(call)
         if reply.certainty is Certainty.UNKNOWN and call.effect is Effect.UNSAFE:
-            return await self._effects.of_reply(call, self._reserving.newest(call.id), reply, took_ms)
+            intent = self._reserving.newest(call.id)
+            if intent is None:
+                return await never()  # a pattern has given the call up
+            return await self._effects.of_reply(call, intent, reply, took_ms)
         return (done_of(call.id, self.now_ms(), reply, took_ms),)
 
     async def _by_another_worker(self, call: Call) -> Never:
         """Hand the task over, once its other calls have ended: this worker could not begin the call."""
-        self._reserving.end(call.id)
+        if self._reserving.end(call.id) is None:
+            await never()  # a pattern has given the call up
         if call.effect is Effect.UNSAFE:
             await self._effects.not_begun(call)
         self.pace.leave()

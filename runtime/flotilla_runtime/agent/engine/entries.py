@@ -9,6 +9,7 @@ from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.models import ModelRequest
+from flotilla_runtime.agent.models.values import OnEvent
 from flotilla_runtime.agent.protocols import Call, ChildEnd, Reply, Spent
 from flotilla_runtime.contract import Effect
 
@@ -31,6 +32,7 @@ class Wanted:
     effect: Effect = Effect.PURE
     steps: int = 0
     most_bytes: int = 0
+    on_event: OnEvent | None = None
 
 
 def hash_of(value: Any) -> str:
@@ -49,6 +51,7 @@ def call_of(wanted: Wanted, task_id: str, effect: Effect) -> Call:
         key=hash_of([task_id, wanted.id]),
         effect=effect,
         most_bytes=wanted.most_bytes,
+        on_event=wanted.on_event,
     )
 
 

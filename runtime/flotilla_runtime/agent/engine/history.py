@@ -6,7 +6,7 @@ one that may still be open.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount
 from flotilla_runtime.agent.journal import (
@@ -28,9 +28,13 @@ PARTS: Mapping[CallKind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastCall:
-    """A call that the journal knows. `resolved` is what was said of its newest intent."""
+    """A call that the journal knows. `resolved` is what was said of its newest intent.
+
+    `began_at` is when the call was made for the first time.
+    """
 
     intent: Intended
+    began_at: int = 0
     done: Done | None = None
     resolved: Resolved | None = None
 
@@ -66,6 +70,16 @@ class History:
             part = part_of(call.intent)
             counts[part] = counts.get(part, 0) + 1
         return counts
+
+    def began_at(self) -> dict[str, int]:
+        """When the first call within each scope was made; a scope's path ends in a slash."""
+        began: dict[str, int] = {}
+        for name, call in self.calls.items():
+            for place, letter in enumerate(name):
+                if letter == "/":
+                    path = name[: place + 1]
+                    began[path] = min(call.began_at, began.get(path, call.began_at))
+        return began
 
     def _finished(self) -> Iterable[PastCall]:
         return (
@@ -123,16 +137,17 @@ def read(entries: Iterable[Entry]) -> History:
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
                     used += spent_of(past.intent, entry)
-                calls[entry.call] = PastCall(intent=entry)
+                began_at = entry.at if past is None else past.began_at
+                calls[entry.call] = PastCall(intent=entry, began_at=began_at)
             case Done():
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
                     used += use_of(past.intent, entry)
-                    calls[entry.call] = PastCall(intent=past.intent, done=entry, resolved=past.resolved)
+                    calls[entry.call] = replace(past, done=entry)
             case Resolved():
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
-                    calls[entry.call] = PastCall(intent=past.intent, resolved=entry)
+                    calls[entry.call] = replace(past, resolved=entry)
     return History(
         length=length,
         attempts=attempts,

@@ -6,19 +6,19 @@ step. Where the limits leave no room for that in time, it keeps what it holds, a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Never
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, given_up, intent_of, refused_entries
-from flotilla_runtime.agent.engine.history import PastCall, reserve_of, spent_of
+from flotilla_runtime.agent.engine.history import PARTS, PastCall, reserve_of, spent_of
 from flotilla_runtime.agent.engine.pace import LOST, Pace, never
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import LimitReachedError
-from flotilla_runtime.agent.journal import Intended
+from flotilla_runtime.agent.journal import Done, Intended
 from flotilla_runtime.agent.protocols import Call, Calls, Session, Spent
 
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
@@ -48,6 +48,7 @@ class Reserving:
         self._now_ms = now_ms
         self._steps = steps
         self._begun: dict[str, Intended] = {}
+        self._closed: set[str] = set()
         self._renewals: dict[str, asyncio.Task[Refusal | None]] = {}
 
     def step(self, wanted: Wanted) -> int:
@@ -66,7 +67,7 @@ class Reserving:
             self._begun[wanted.id] = intent
             refused: Refusal | None = await self._write(intent)
             if refused is not None:
-                del self._begun[wanted.id]
+                self._begun.pop(wanted.id, None)
             return refused
 
         reserved = await self._reserved(call, lambda: self._writer.budget, written)
@@ -79,14 +80,37 @@ class Reserving:
         """Know a call that reserves nothing, so that it can be given up."""
         self._begun[intent.call] = intent
 
-    def newest(self, call: str) -> Intended:
-        """The newest intent of a call under way."""
-        return self._begun[call]
+    def newest(self, call: str) -> Intended | None:
+        """The newest intent of a call under way; None if it was given up."""
+        return self._begun.get(call)
 
-    def end(self, call: str) -> Intended:
-        """The newest intent of a call that has ended."""
+    def end(self, call: str) -> Intended | None:
+        """The newest intent of a call that has ended; None if it was given up before."""
         self._renewals.pop(call, None)
-        return self._begun.pop(call)
+        self._closed.add(call)
+        return self._begun.pop(call, None)
+
+    def losses(self, scopes: Collection[str]) -> list[Done]:
+        """The results of the calls within these scopes, which are given up from now on.
+
+        Calls that an earlier run has left open are among them. One that reserves anew at this moment is not:
+        `give_up` notes it when it is known what it holds.
+        """
+        within = tuple(scopes)
+        lost = [
+            intent
+            for call, intent in {**self._writer.open, **self._begun}.items()
+            if call.startswith(within) and intent.kind in PARTS and not self._is_closed(call)
+        ]
+        for intent in lost:
+            self._begun.pop(intent.call, None)
+            self._closed.add(intent.call)
+        return [given_up(intent, self._now_ms()) for intent in lost]
+
+    def _is_closed(self, call: str) -> bool:
+        """Whether a call has its result, or gets it as soon as it is known what it holds."""
+        renewal = self._renewals.get(call)
+        return call in self._closed or (renewal is not None and not renewal.done())
 
     def give_up(self, call: str) -> None:
         """Note that the agent itself cancelled a call, with what it holds when it is known."""
@@ -98,7 +122,8 @@ class Reserving:
         intent = self._begun.pop(call, None)
         if intent is None or self._pace.stopped.done():
             return
-        self._writer.hand_in(given_up(intent, self._now_ms())).add_done_callback(_heard)
+        self._closed.add(call)
+        self._writer.hand_in(given_up(intent, self._now_ms())).add_done_callback(heard)
 
     async def refuse(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
         """Write that the call is refused for good, so that an agent which handles that is replayed alike."""
@@ -138,7 +163,9 @@ class Reserving:
 
     async def _more(self, wanted: Wanted, call: Call, spent: Spent) -> Call | None:
         """The call with what it reserves anew; None if no limit leaves room in time."""
-        intent = self._begun[wanted.id]
+        intent = self._begun.get(wanted.id)
+        if intent is None:
+            return await never()  # a pattern has given the call up
         used = spent_of(intent, replace(intent, spent_tokens=spent.tokens, spent_nano_usd=spent.nano_usd))
 
         async def written(cut: Call, amount: Amount) -> Refusal | None:
@@ -180,6 +207,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _heard(future: "asyncio.Future[Any]") -> None:
+def heard(future: "asyncio.Future[Any]") -> None:
+    """Take note of what made a write fail that nobody waits for; whoever writes next hears of it."""
     if not future.cancelled():
         future.exception()

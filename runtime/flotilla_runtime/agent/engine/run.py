@@ -27,6 +27,7 @@ from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import AgentError
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Calls, Finish, Session, TaskJournal
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
@@ -65,12 +66,13 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What every run of a worker uses: the worker's name, the journal, the calls and the clock."""
+    """What every run of a worker uses: its name, the journal, the calls, the clock, who counts patterns."""
 
     worker: str
     journal: TaskJournal
     calls: Calls
     clock: Clock
+    on_pattern: OnPattern = unheard
 
 
 class TaskRun:
@@ -108,6 +110,7 @@ class TaskRun:
             settings=RunSettings(
                 now_ms=self._now_ms,
                 unknown_effect_seconds=program.config.queue.unknown_effect_seconds,
+                on_pattern=means.on_pattern,
             ),
         )
 

@@ -13,13 +13,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from flotilla_runtime.agent.failures import ScopeError
+
 LONGEST_NAME: Final = 200
 LONGEST_PATH: Final = 1000
 NAME: Final = re.compile(r"[^\s#/\x00-\x1f][^#\x00-\x1f]*")
-
-
-class ScopeError(Exception):
-    """A call cannot have an id that would be the same in every replay."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,23 +56,40 @@ class Scopes:
 
     def call_id(self, name: str) -> str:
         """The id of the call that is made now under this name."""
+        return self._once(self._own(name).numbered(name))
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """A scope for the calls that are made in it."""
+        with self.entered(self._below(_CURRENT.get(self._root), name)):
+            yield
+
+    def allotted(self, name: str, within: Scope | None = None) -> Scope:
+        """A scope that an asyncio task enters later. It has its path from now on, whenever that is."""
+        return self._below(within or self._own(name), name)
+
+    @contextmanager
+    def entered(self, scope: Scope) -> Iterator[None]:
+        """Let this asyncio task make its calls in a scope."""
+        scope.owner = asyncio.current_task()
+        token = _CURRENT.set(scope)
+        try:
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+    def _own(self, name: str) -> Scope:
+        """The scope that this asyncio task may call in."""
         scope = _CURRENT.get(self._root)
         if scope.owner is not asyncio.current_task():
             raise ScopeError(
                 f"the call {name} is made in a branch that has no scope of its own, so it could get another "
                 "id when the task is resumed; write `with ctx.scope(NAME):` around the calls of each branch"
             )
-        return self._once(scope.numbered(name))
+        return scope
 
-    @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        """A scope for the calls that are made in it."""
-        path = self._once(_CURRENT.get(self._root).numbered(name) + "/")
-        token = _CURRENT.set(Scope(path=path, owner=asyncio.current_task()))
-        try:
-            yield
-        finally:
-            _CURRENT.reset(token)
+    def _below(self, scope: Scope, name: str) -> Scope:
+        return Scope(path=self._once(scope.numbered(name) + "/"), owner=None)
 
     def _once(self, path: str) -> str:
         if len(path) > LONGEST_PATH:

@@ -66,6 +66,11 @@ class Writer:
         """The journal's length, as far as it is written."""
         return self._length
 
+    @property
+    def open(self) -> Mapping[str, Intended]:
+        """The intents in the journal that have no result."""
+        return self._open
+
     async def write(self, *entries: Entry) -> Refusal | None:
         """Write these entries; the refusal, if a limit does not allow the intent among them."""
         return await asyncio.shield(self.hand_in(*entries))

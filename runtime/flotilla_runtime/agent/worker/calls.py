@@ -30,7 +30,9 @@ from flotilla_runtime.agent.models import (
     Timeouts,
     Usage,
 )
+from flotilla_runtime.agent.models.client import ignored
 from flotilla_runtime.agent.models.journal_form import value_of
+from flotilla_runtime.agent.models.values import ModelEvent
 from flotilla_runtime.agent.programs import ContextOf, stated_context
 from flotilla_runtime.agent.protocols import (
     Call,
@@ -155,11 +157,17 @@ class Caller:
             return None if reserved_anew is None else reserved_anew.request
 
         ask = partial(self._models_client.complete, _endpoint(model), request, allow_more=allow_more)
+        hear = call.on_event or ignored
         if self._texts is None:
-            return _told(await ask(), model)
+            return _told(await ask(hear), model)
         text = self._texts.begin(session.task_id, session.token, call.id, answers=request.answers)
+
+        def heard(event: ModelEvent) -> None:
+            text.take(event)
+            hear(event)
+
         try:
-            reply = await ask(text.take)
+            reply = await ask(heard)
         finally:
             text.end()
         return _told(reply, model)

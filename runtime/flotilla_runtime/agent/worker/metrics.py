@@ -1,9 +1,15 @@
 """The metrics of a worker in the Prometheus format; labels come from closed sets, never from a task."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from flotilla_runtime.agent.patterns.values import PatternEnd, PatternKind
 
 CALL_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 LAG_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+WON_BY: Final[Mapping[bool | None, str]] = {True: "First", False: "Later", None: "Nobody"}
 
 
 class WorkerMetrics:
@@ -41,3 +47,22 @@ class WorkerMetrics:
             buckets=LAG_SECONDS,
             registry=self.registry,
         )
+        self.branches = Counter(
+            "flotilla_worker_branches",
+            "Branches of patterns, by how they ended: Value, or the reason for none.",
+            ["pattern", "outcome"],
+            registry=self.registry,
+        )
+        self.races = Counter(
+            "flotilla_worker_races",
+            "Races by who won: First, the usual way; Later, a slow path; Nobody.",
+            ["won_by"],
+            registry=self.registry,
+        )
+
+    def count_pattern(self, end: PatternEnd) -> None:
+        """Count the branches of a pattern that ended."""
+        for outcome, branches in end.outcomes.items():
+            self.branches.labels(end.kind, outcome).inc(branches)
+        if end.kind is PatternKind.RACE:
+            self.races.labels(WON_BY[end.was_first]).inc()

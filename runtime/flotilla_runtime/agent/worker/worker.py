@@ -266,6 +266,7 @@ class Worker:
             journal=PersistentJournal(self._store, replace(self._patience, task_ends_at=ends_at)),
             calls=self._calls,
             clock=self._clock,
+            on_pattern=self.metrics.count_pattern,
         )
 
     async def _renew_leases(self) -> None:

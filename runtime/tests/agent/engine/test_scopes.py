@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flotilla_runtime.agent.engine.scopes import LONGEST_NAME, ScopeError, Scopes
+from flotilla_runtime.agent.engine.scopes import LONGEST_NAME, Scopes
+from flotilla_runtime.agent.failures import ScopeError
 
 
 def begun() -> Scopes:

@@ -1,0 +1,108 @@
+"""What the patterns need of a run: scopes for their branches, timers that survive a crash, and choices.
+
+A choice is an entry of the journal that says which branches counted. Whatever depends on the time, such as
+who came first, is chosen once; every replay makes the same choice, and does not run the losers again.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeVar
+
+from flotilla_runtime.agent.engine.engine import Engine
+from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.pace import never
+from flotilla_runtime.agent.engine.scopes import Scope, Scopes
+from flotilla_runtime.agent.engine.stops import Parked
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, WaitKind
+from flotilla_runtime.agent.patterns.values import PatternEnd
+
+CHOSEN: Final = "chosen"
+MILLISECONDS: Final = 1000
+
+Value = TypeVar("Value")
+
+
+class Branches:
+    """The branches of one run's patterns."""
+
+    def __init__(self, engine: Engine, scopes: Scopes) -> None:
+        self._engine = engine
+        self._scopes = scopes
+        self._began: dict[str, int] | None = None
+
+    def now_ms(self) -> int:
+        """The time, in milliseconds since the epoch."""
+        return self._engine.now_ms()
+
+    def allotted(self, name: str, within: Scope | None = None) -> Scope:
+        """A scope that is entered later, here or below another one."""
+        return self._scopes.allotted(name, within)
+
+    def entered(self, scope: Scope) -> AbstractContextManager[None]:
+        """Let this asyncio task make its calls in a scope."""
+        return self._scopes.entered(scope)
+
+    def began_at(self, scope: Scope) -> int | None:
+        """When an earlier run made the first call in this scope; None if none did."""
+        if self._began is None:
+            self._began = self._engine.began_at()
+        return self._began.get(scope.path)
+
+    async def chosen(self, scope: Scope, keys: Sequence[str]) -> Any:
+        """What was chosen in this scope in an earlier run; None if nothing was."""
+        done = await self._engine.chosen(_wanted(scope, keys))
+        if done is not None and done.outcome is CallOutcome.CANCELLED:
+            return await never()
+        return None if done is None else done.value
+
+    def choose(
+        self, scope: Scope, keys: Sequence[str], value: Any, losers: Collection[Scope]
+    ) -> "asyncio.Future[Any]":
+        """Begin to write a choice, and that the losers' calls are given up. They may be cancelled at once."""
+        return self._engine.choose(_wanted(scope, keys), value, [loser.path for loser in losers])
+
+    async def confirmed(self, written: "asyncio.Future[Any]") -> None:
+        """Return when a choice stands in the journal."""
+        await self._engine.confirmed(written)
+
+    def abandon(self, scope: Scope, keys: Sequence[str], branches: Collection[Scope]) -> None:
+        """Note that the agent no longer waits for a pattern, so that it is given up in every replay."""
+        if not self._engine.pace.stopped.done():
+            losers = [branch.path for branch in branches]
+            self._engine.choose(_wanted(scope, keys), None, losers, is_given_up=True)
+
+    def count(self, end: PatternEnd) -> None:
+        """Note how a pattern ended, for metrics."""
+        self._engine.on_pattern(end)
+
+    def give_up(self, branches: Collection[Scope]) -> None:
+        """Note that the calls of these branches are given up."""
+        self._engine.give_up_within([branch.path for branch in branches])
+
+    async def woken(self, wake: asyncio.Event, scope: Scope, until: int | None) -> bool:
+        """Return when the event is set, or True at this moment. Meanwhile the task may be suspended."""
+        if until is None:
+            await wake.wait()
+            return False
+        parked = Parked(kind=WaitKind.TIMER, call=scope.path.rstrip("/"), until=until)
+        return await self._engine.pace.guarded(self._rung(wake, parked, until))
+
+    async def aside(self, work: Callable[[], Value]) -> Value:
+        """What a function gives that would block the event loop: it runs in a thread."""
+        return await self._engine.pace.guarded(asyncio.to_thread(work))
+
+    async def _rung(self, wake: asyncio.Event, parked: Parked, until: int) -> bool:
+        with self._engine.pace.waiting(parked):
+            try:
+                async with asyncio.timeout(max(0, until - self.now_ms()) / MILLISECONDS):
+                    await wake.wait()
+            except TimeoutError:
+                return True
+        return False
+
+
+def _wanted(scope: Scope, keys: Sequence[str]) -> Wanted:
+    return Wanted(
+        id=f"{scope.path}{CHOSEN}", kind=CallKind.CHOICE, target="", hashed={"branches": list(keys)}
+    )

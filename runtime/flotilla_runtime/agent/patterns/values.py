@@ -1,0 +1,127 @@
+"""What comes of the branches of a pattern. Pure.
+
+A branch that gives no value has a `Missing` in its place, with a reason. So what is handed on says how much
+of it is there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from flotilla_runtime.agent.failures import IncompleteError
+
+VALUE: Final = "Value"
+
+
+class MissingReason(StrEnum):
+    """Why a branch has no value."""
+
+    FAILED = "Failed"
+    TIMED_OUT = "TimedOut"
+    LIMIT_REACHED = "LimitReached"  # a limit of the task leaves no room for a call of it
+    REFUSED = "Refused"  # it gave a value that the agent does not take
+    NOT_NEEDED = "NotNeeded"  # enough others had ended before it
+
+
+class PatternKind(StrEnum):
+    """The patterns that have branches, as metrics name them."""
+
+    FAN_OUT = "FanOut"
+    RACE = "Race"
+    SEARCH = "Search"
+    ENSEMBLE = "Ensemble"
+    DOCUMENTS = "Documents"
+    MAP_REDUCE = "MapReduce"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A branch without a value: the reason, and for people the problem."""
+
+    reason: MissingReason
+    problem: str
+
+    @property
+    def document(self) -> dict[str, str]:
+        """The reason and the problem as JSON."""
+        return {"reason": str(self.reason), "problem": self.problem}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What branches gave, by key, in the order in which they were asked for.
+
+    `values` has every key: None stands where `missing` says why. So `len(values)` is always what was asked.
+    """
+
+    values: Mapping[str, Any]
+    missing: Mapping[str, Missing] = field(default_factory=dict)
+
+    @property
+    def present(self) -> dict[str, Any]:
+        """The values that are there."""
+        return {key: value for key, value in self.values.items() if key not in self.missing}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every branch gave a value."""
+        return not self.missing
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON, for a prompt or a result: marked as incomplete where it is."""
+        return {
+            "results": dict(self.values),
+            "expected": len(self.values),
+            "received": len(self.values) - len(self.missing),
+            "complete": self.is_complete,
+            "missing": {key: missing.document for key, missing in self.missing.items()},
+        }
+
+    def at_least(self, count: int) -> "Gathered":
+        """The same; raises IncompleteError if fewer values than this are there."""
+        received = len(self.values) - len(self.missing)
+        if received < count:
+            raise IncompleteError(received, count, problems_of(self.missing))
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternEnd:
+    """How a pattern ended, for metrics: how many branches ended how, and whether the first one was first.
+
+    `outcomes` has the reasons of the missing and, for those with a value, `Value`. `was_first` is None if
+    none has a value.
+    """
+
+    kind: PatternKind
+    outcomes: Mapping[str, int]
+    was_first: bool | None
+
+    @classmethod
+    def of(cls, kind: PatternKind, keys: Sequence[str], ended: Mapping[str, Any]) -> "PatternEnd":
+        """The end of a pattern with these keys; `ended` is in the order in which the branches ended."""
+        there = [key for key, one in ended.items() if not isinstance(one, Missing)]
+        outcomes = Counter(str(one.reason) if isinstance(one, Missing) else VALUE for one in ended.values())
+        return cls(kind=kind, outcomes=outcomes, was_first=there[0] == keys[0] if there else None)
+
+
+def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:
+    """What the branches gave, in the order of these keys. Every key must have ended."""
+    values = {key: None if isinstance(ended[key], Missing) else ended[key] for key in keys}
+    missing = {key: value for key in keys if isinstance(value := ended[key], Missing)}
+    return Gathered(values=values, missing=missing)
+
+
+def problems_of(missing: Mapping[str, Missing]) -> dict[str, str]:
+    """What is missing, for a message."""
+    return {key: f"{one.reason}: {one.problem}" for key, one in missing.items()}
+
+
+OnPattern = Callable[[PatternEnd], None]
+
+
+def unheard(_end: PatternEnd) -> None:
+    """For runs whose patterns nobody counts."""

@@ -1,0 +1,154 @@
+"""Each example of a pattern runs as it is, and docs/agents.md shows it as it is."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_support.lives import Story
+from agent_support.running import PASSAGE, found, said
+from flotilla_runtime.agent.journal import CallKind
+from flotilla_runtime.agent.models import ModelOutcome, ModelReply, ToolCall
+from flotilla_runtime.agent.models.journal_form import value_of
+from flotilla_runtime.agent.protocols import Call, Reply
+from flotilla_runtime.agent.tools.runner import ToolRunner
+from flotilla_runtime.agent.worker.loading import load_program
+from flotilla_runtime.contract import (
+    Effect,
+    IndexConnection,
+    ModelConnection,
+    QueueConfig,
+    ToolConfig,
+    WorkerConfig,
+)
+
+ROOT = Path(__file__).parents[4]
+EXAMPLES = ROOT / "examples" / "agents"
+PAGE = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+
+
+def config_of(
+    module: str, *tools: str, roles: tuple[str, ...] = (), indexes: tuple[str, ...] = ()
+) -> WorkerConfig:
+    return WorkerConfig(
+        queue=QueueConfig(fleet="default/examples"),
+        entrypoint=f"{module}:agent",
+        models=(
+            ModelConnection(role="Default", name="m", url="http://m/v1", model="m"),
+            *(ModelConnection(role=role, name=role, url="http://m/v1", model="m") for role in roles),
+        ),
+        indexes=tuple(IndexConnection(name=name, url="http://i/v1/retrieve") for name in indexes),
+        tools=tuple(ToolConfig(name=name, python=f"{module}:{name}", effect=Effect.PURE) for name in tools),
+    )
+
+
+async def example(monkeypatch: pytest.MonkeyPatch, config: WorkerConfig, task_input: str) -> Story:
+    """The example with its own tools; the model says how long its prompt is."""
+    assert config.entrypoint is not None
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    program = load_program(config)
+    runner = ToolRunner(program.tools)
+
+    async def script(call: Call) -> Reply:
+        if call.kind is CallKind.TOOL:
+            return await runner.make(call)
+        return found(PASSAGE) if call.kind is CallKind.RETRIEVE else said(answer_to(call))
+
+    story = Story(program, script, task_input)
+    try:
+        return await story.to_the_end()
+    finally:
+        sys.modules.pop(config.entrypoint.partition(":")[0], None)
+
+
+def answer_to(call: Call) -> Any:
+    """What a model says: a ticket's kind, the calls of a pipeline, or how its prompt began."""
+    if call.request.response_schema is not None:
+        kind = "bug" if call.target == "m" else "question"
+        value = {"best": 2} if call.id.endswith("judge") else {"kind": kind}
+        return value_of(ModelReply(outcome=ModelOutcome.SUCCEEDED, tries=1, value=value))
+    if call.request.tools:
+        calls = tuple(rate_call(currency) for currency in ("USD", "XYZ"))
+        return value_of(ModelReply(outcome=ModelOutcome.SUCCEEDED, tries=1, tool_calls=calls))
+    return f"answer to {call.request.messages[-1]['content'][:20]}"
+
+
+def rate_call(currency: str) -> ToolCall:
+    arguments = {"currency": currency}
+    return ToolCall(id="1", name="rate", arguments_text=json.dumps(arguments), arguments=arguments)
+
+
+async def test_trip_report_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of("trip_report", "weather", "events", "trains")
+    story = await example(monkeypatch, config, "Faro")
+    assert story.result == {
+        "report": "answer to Write a report from ",
+        "results": {"weather": "24 °C in Faro", "events": ["Faro jazz week"], "trains": None},
+        "expected": 3,
+        "received": 2,
+        "complete": False,
+        "missing": {
+            "trains": {
+                "reason": "Failed",
+                "problem": "trains: ConnectionError: the timetable of Faro is away",
+            }
+        },
+    }
+
+
+async def test_fastest_quote_takes_the_other_supplier(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = await example(monkeypatch, config_of("fastest_quote", "usual", "other"), "a pump")
+    assert story.result == {"from": "other", "quote": {"item": "a pump", "euro": 12}}
+    assert story.given_up() == {"race/usual/tool/usual"}
+
+
+@pytest.mark.parametrize(
+    ("config", "task_input", "result"),
+    [
+        pytest.param(
+            config_of("contract_review"),
+            "What does it cost?",
+            {"expected": 2, "received": 2, "complete": True},
+            id="documents",
+        ),
+        pytest.param(
+            config_of("second_opinion", roles=("Routine", "Judge")),
+            "It crashes.",
+            {"kind": {"kind": "question"}, "by": "Judge", "role": "Routine"},
+            id="ensemble",
+        ),
+        pytest.param(
+            config_of("deep_search", "web", "incidents", indexes=("docs",)),
+            "Why vacuum?",
+            {"complete": True, "hits": 3},
+            id="search",
+        ),
+        pytest.param(
+            config_of("digest"),
+            "Good.\nBad.",
+            {"digest": "answer to Make one summary of ", "in it": 2},
+            id="map-reduce",
+        ),
+        pytest.param(
+            config_of("currency_desk", "rate"),
+            "What is a euro?",
+            {"rates": {"{'currency': 'USD'}": 1.08, "{'currency': 'XYZ'}": "rate: KeyError: 'XYZ'"}},
+            id="pipeline",
+        ),
+    ],
+)
+async def test_the_other_examples_run(
+    monkeypatch: pytest.MonkeyPatch, config: WorkerConfig, task_input: str, result: dict[str, Any]
+) -> None:
+    story = await example(monkeypatch, config, task_input)
+    assert {name: story.result[name] for name in result} == result
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_the_page_shows_the_example_as_it_is(path: Path) -> None:
+    shown = re.findall(rf"```python\n# examples/agents/{path.name}\n(.*?)```", PAGE, re.DOTALL)
+    assert len(shown) == 1, f"docs/agents.md shows {path.name} once"
+    assert shown[0].strip() in path.read_text(encoding="utf-8")
