@@ -75,7 +75,7 @@ ALONE = f"({ENDS_RELEASE} or {TAKES_CLUSTER_DOWN})"
 TIERS = (
     Tier(
         name="unit",
-        budget_seconds=120,
+        budget_seconds=180,
         steps=(
             Step(
                 marks=f"not (scenes or apiserver or services or cluster or {RARE})",
