@@ -136,8 +136,8 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-# The programs of a full cluster; the tests that need another one build it.
-FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd", "versitygw"})
+# The programs that `make test` needs; the rare tests that need another one build it.
+FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd"})
 CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 
