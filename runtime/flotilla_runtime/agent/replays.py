@@ -81,7 +81,8 @@ class Replay:
 def replay_of(entries: Sequence[Entry], start: str | None = None) -> Replay:
     """The replay that makes this call anew, and those that began after it.
 
-    Without a call: those that have no result, and those that failed at the end, so that the task did.
+    Without a call: those that have no result, and those that failed at the end, so that the task did. Then
+    the results of `spawns` must say how their tasks ended, also if they are kept apart.
     """
     calls = told(entries)
     if start is not None and start not in calls:
@@ -94,6 +95,13 @@ def replay_of(entries: Sequence[Entry], start: str | None = None) -> Replay:
         effects=tuple(call.intent for call in again if call.has_effect),
         spawned=tuple(call.intent for call in again if call.intent.kind is CallKind.SPAWN),
         approvals=tuple(name for name, call in kept.items() if call.allows == name),
+    )
+
+
+def spawns(entries: Iterable[Entry]) -> frozenset[str]:
+    """The calls that spawned tasks. How a task ended is in the value of the call's result alone."""
+    return frozenset(
+        entry.call for entry in entries if isinstance(entry, Intended) and entry.kind is CallKind.SPAWN
     )
 
 

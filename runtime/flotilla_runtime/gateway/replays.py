@@ -5,20 +5,21 @@ revision and no higher limits than the fleet. What would happen again is named, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import BrokenEntryError
-from flotilla_runtime.agent.journal import Entry, Intended
+from flotilla_runtime.agent.journal import Done, Entry, Intended
 from flotilla_runtime.agent.replays import (
     NewerJournalError,
     Replay,
     UnknownCallError,
     effects_of,
     replay_of,
+    spawns,
 )
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import LoadedTask, NewTask, Submission
@@ -63,20 +64,30 @@ class Replays:
             raise not_found(task)
         if (problem := cannot_be_replayed(loaded)) is not None:
             raise problem
-        planned = _planned(loaded, said.from_)
+        planned = _planned(await self._readable(loaded, said.from_), said.from_)
         if planned.approvals and not may_approve:
             raise approvals_refusal(planned.approvals[0])
         if not said.repeat_effects and (again := await self._again(planned)):
             raise effects_refusal(again)
-        kept = await self._whole(task, planned.kept)
-        if sum(len(journal.encode(entry)) for entry in kept) > MOST_KEPT_BYTES:
-            raise ProblemError(
-                HTTPStatus.CONFLICT,
-                "journal-too-long",
-                f"the results before that call have more than {MOST_KEPT_BYTES} bytes; replay from an "
-                "earlier call",
-            )
-        return await self._submitted(loaded, kept)
+        if (problem := length_refusal(planned.kept)) is not None:
+            raise problem
+        return await self._submitted(loaded, await self._whole(task, planned.kept))
+
+    async def _readable(self, loaded: LoadedTask, start: str | None) -> Sequence[Entry]:
+        """The journal, with how spawned tasks ended, which a plan without a call reads."""
+        read = spawns(loaded.entries) if start is None else ()
+        return [
+            await self._with_status(loaded.record.id, entry)
+            if isinstance(entry, Done) and entry.payload is not None and entry.call in read
+            else entry
+            for entry in loaded.entries
+        ]
+
+    async def _with_status(self, task: str, end: Done) -> Done:
+        """The end of a spawned task with its status; the rest stays apart."""
+        [whole] = await self._whole(task, [end])
+        assert isinstance(whole, Done)
+        return replace(end, value={"status": whole.value["status"]})
 
     async def _whole(self, task: str, entries: Sequence[Entry]) -> list[Entry]:
         """These entries with the values that are kept apart, which go with the task of which they are."""
@@ -167,6 +178,17 @@ def approvals_refusal(call: str) -> ProblemError:
     )
 
 
+def length_refusal(kept: Sequence[Entry]) -> ProblemError | None:
+    """The problem for a replay that would keep too much, before values that are kept apart are read."""
+    if sum(map(_bytes_of, kept)) <= MOST_KEPT_BYTES:
+        return None
+    return ProblemError(
+        HTTPStatus.CONFLICT,
+        "journal-too-long",
+        f"the results before that call have more than {MOST_KEPT_BYTES} bytes; replay from an earlier call",
+    )
+
+
 def effects_refusal(again: list[Again]) -> ProblemError:
     """The problem for a replay that repeats effects without being told to."""
     names = ", ".join(f"{each.call} ({each.what})" for each in again[:SHOWN])
@@ -190,9 +212,9 @@ def within(limits: TaskLimits, fleet: TaskLimits) -> TaskLimits:
     return limits.model_copy(update=lower)
 
 
-def _planned(loaded: LoadedTask, start: str | None) -> Replay:
+def _planned(entries: Sequence[Entry], start: str | None) -> Replay:
     try:
-        return replay_of(loaded.entries, start)
+        return replay_of(entries, start)
     except UnknownCallError:
         problem = f"the task has made no call {start!r}; its timeline names the calls"
         raise refused([FieldProblem(field="from", problem=problem)]) from None
@@ -202,6 +224,12 @@ def _planned(loaded: LoadedTask, start: str | None) -> Replay:
             "newer-journal",
             "a newer version has written the task's journal; replay it when the gateways have that version",
         ) from None
+
+
+def _bytes_of(entry: Entry) -> int:
+    """The bytes of an entry with its value, also if that is kept apart."""
+    payload = getattr(entry, "payload", None)
+    return len(journal.encode(entry)) + (0 if payload is None else payload.bytes)
 
 
 def _named(intent: Intended) -> Again:

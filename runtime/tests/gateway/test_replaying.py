@@ -5,6 +5,7 @@ A test plays the worker with the store.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -154,6 +155,36 @@ async def test_effects_of_spawned_tasks_are_named_too(callers: Any, store: TaskS
     status, problem = await replay(callers, child.id)
     assert (status, kind(problem)) == (409, "spawned")
     assert task in problem["detail"]
+
+
+LARGE = "y" * 100 * 1024
+
+
+async def test_results_that_are_kept_apart_go_with_a_replay(callers: Any, store: TaskStore) -> None:
+    task = await submitted(callers)
+    claim = await claimed(store, task)
+    spawn = Intended(at=1, call="s", kind=CallKind.SPAWN, target="", child=child_id(task, "s"))
+    await store.spawn(claim, 2, spawn, "part")
+    await store.finish(await claimed(store, child_id(task, "s")), end(TaskStatus.SUCCEEDED))
+    look = Intended(at=1, call="look", kind=CallKind.TOOL, target="look", arguments={"for": LARGE})
+    found = Done(at=2, call="look", outcome=CallOutcome.SUCCEEDED, took_ms=9, value=LARGE)
+    told = replace(found, call="s", value={"status": "Succeeded", "result": LARGE})
+    thank = tool("thank", Effect.PURE, CallOutcome.FAILED)
+    await store.append(claim, 3, [told, look, found, *thank])
+    await store.finish(claim, end())
+    status, receipt = await replay(callers, task)
+    assert status == 201
+    loaded = await store.load(receipt["id"])
+    assert loaded is not None
+    kept = [await store.whole(receipt["id"], entry) for entry in loaded.entries]
+    assert [entry.value for entry in kept if isinstance(entry, Done)] == [told.value, LARGE]
+    assert [entry.arguments for entry in kept if isinstance(entry, Intended)] == [None, {"for": LARGE}]
+    callers.redis.ask("del", store.keys.payloads(task))
+    for body in ({}, {"from": "thank"}):
+        status, problem = await replay(callers, task, body)
+        assert (status, kind(problem)) == (410, "payload-gone")
+        assert "submit the task anew" in problem["detail"]
+    assert (await replay(callers, task, {"from": "s"}))[0] == 201, "nothing of it is kept"
 
 
 @pytest.mark.attack("The submitter replays a task to use its approval again")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import count
 from typing import Any, cast
@@ -16,8 +17,8 @@ from flotilla_runtime.agent.errors import (
     PayloadsUnavailableError,
     StoreUnavailableError,
 )
+from flotilla_runtime.agent.journal import CallOutcome, Done, Payload, WaitKind, encode
 from flotilla_runtime.agent.journal import TaskStatus as Status
-from flotilla_runtime.agent.journal import WaitKind
 from flotilla_runtime.agent.tasks import (
     SUMMARY_FIELDS,
     ResolveOutcome,
@@ -44,7 +45,7 @@ from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
-from flotilla_runtime.gateway.replays import Replays
+from flotilla_runtime.gateway.replays import MOST_KEPT_BYTES, Replays, length_refusal
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
 from flotilla_runtime.gateway.service import Page, Sources, TaskService, quota_refusal
 from flotilla_runtime.gateway.streams import Streams
@@ -205,6 +206,19 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         assert (await client.get(f"/v1/tasks{query}")).status_code == code
     assert service.counts == counts
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [pytest.param(0, None, id="as much as may be"), pytest.param(1, 409, id="a byte too much")],
+)
+def test_what_a_replay_keeps_is_counted_before_it_is_read(more: int, code: int | None) -> None:
+    done = Done(at=1, call="look", outcome=CallOutcome.SUCCEEDED, took_ms=1)
+    shown = replace(done, payload=Payload(hash="0" * 64, bytes=10**7))
+    left = MOST_KEPT_BYTES - len(encode(done)) - len(encode(shown))
+    refusal = length_refusal([done, replace(shown, payload=Payload(hash="0" * 64, bytes=left + more))])
+    assert (refusal and refusal.status) == code
+    assert refusal is None or "replay from an earlier call" in refusal.detail
 
 
 def test_a_limit_above_the_fleets_is_refused() -> None:
