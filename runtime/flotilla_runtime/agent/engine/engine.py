@@ -135,7 +135,9 @@ class Engine:
         """The result of a call that somebody outside answers, at the latest after this time."""
         past = self._known(wanted)
         if past is not None and past.result is not None:
-            return past.result if past.result.outcome is not CallOutcome.CANCELLED else await never()
+            if past.result.outcome is CallOutcome.CANCELLED:
+                return await never()
+            return await self._whole(past.result)
         return await self.pace.guarded(self._answered_outside(wanted, past, round(max(0.0, seconds) * 1000)))
 
     async def state(self, wanted: Wanted) -> Done:
