@@ -14,6 +14,8 @@ from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.run import Interrupt, RunOutcome
 from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.journal import (
+    CallKind,
+    CallOutcome,
     Done,
     EndReason,
     Entry,
@@ -116,6 +118,36 @@ async def test_every_kind_of_call_needs_room(call: str, wanted: Any) -> None:
     assert finish_of(store).reason is EndReason.INFRASTRUCTURE
     assert call in finish_of(store).message
     assert not [entry for entry in store.tasks["t1"].entries if isinstance(entry, Intended | Done)]
+
+
+async def races(ctx: Context, task: Task) -> Any:
+    ctx.partial = "so far"
+    try:
+        raced = await ctx.race({"slow": lambda: ctx.llm("why?"), "quick": lambda: ctx.tool("look")})
+    except Exception:
+        return "handled"
+    await ctx.tool("pay")
+    return raced.winner
+
+
+async def quick_wins(call: Call) -> Reply:
+    if call.kind is CallKind.MODEL:
+        await asyncio.Event().wait()
+    return Reply(outcome=CallOutcome.SUCCEEDED)
+
+
+async def test_a_choice_for_which_there_is_no_room_ends_the_task() -> None:
+    store, calls = Narrow("race/chosen", False), ScriptedCalls(script=quick_wins)
+    assert await run(store, program_of(races, PAY, LOOK), calls) is RunOutcome.ENDED
+    finish = finish_of(store)
+    assert (finish.reason, finish.partial) == (EndReason.INFRASTRUCTURE, "so far")
+    assert "no room for the call race/chosen" in finish.message
+    assert calls.stopped == ["race/slow/llm/Default"], "the loser is given up all the same"
+    results = {entry.call: entry.outcome for entry in store.tasks["t1"].entries if isinstance(entry, Done)}
+    assert results == {
+        "race/quick/tool/look": CallOutcome.SUCCEEDED,
+        "race/slow/llm/Default": CallOutcome.CANCELLED,
+    }, "what nobody can read again is acted on by nobody"
 
 
 async def test_calls_keep_room_for_their_results() -> None:
