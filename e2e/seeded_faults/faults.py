@@ -329,7 +329,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="an agent may ask something else when it is resumed",
-        path=f"{RUNTIME}/agent/engine/engine.py",
+        path=f"{RUNTIME}/agent/engine/recalling.py",
         sound="intent.arguments_hash in (None, hash_of(wanted.hashed))",
         broken="intent.arguments_hash != hash_of([])",
         tests=(f"{RUNTIME_TESTS}/agent/engine/test_engine.py",),
@@ -350,9 +350,9 @@ FAULTS: Final = (
     ),
     Fault(
         name="the calls of a loser stay open",
-        path=f"{RUNTIME}/agent/engine/engine.py",
-        sound="self._writer.hand_in(intent, done, *self._reserving.losses(losers))",
-        broken="self._writer.hand_in(intent, done, *self._reserving.losses(losers)[:0])",
+        path=f"{RUNTIME}/agent/engine/branches.py",
+        sound="recording.hand_in(intent, done, *self._losses(losers))",
+        broken="recording.hand_in(intent, done, *self._losses(losers)[:0])",
         tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
     ),
     Fault(
@@ -379,7 +379,7 @@ FAULTS: Final = (
     Fault(
         name="a tool that has gone makes an unknown effect a known one",
         path=f"{RUNTIME}/agent/engine/context.py",
-        sound="if problem is None or self._engine.has_begun(wanted.id):",
+        sound="if problem is None or self._engine.recall.has_begun(wanted.id):",
         broken="if problem is None:",
         tests=(f"{RUNTIME_TESTS}/agent/engine/test_engine.py",),
     ),

@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
+from flotilla_runtime.agent.budgets import Refusal
 from flotilla_runtime.agent.engine.engine import Engine
-from flotilla_runtime.agent.engine.entries import Wanted
-from flotilla_runtime.agent.engine.pace import never
+from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
 from flotilla_runtime.agent.engine.scopes import Scope, Scopes
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, WaitKind
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, WaitKind
 from flotilla_runtime.agent.patterns.values import PatternEnd
+from flotilla_runtime.agent.protocols import Reply
 
 CHOSEN: Final = "chosen"
 MILLISECONDS: Final = 1000
@@ -29,11 +30,10 @@ class Branches:
     def __init__(self, engine: Engine, scopes: Scopes) -> None:
         self._engine = engine
         self._scopes = scopes
-        self._began: dict[str, int] | None = None
 
     def now_ms(self) -> int:
         """The time, in milliseconds since the epoch."""
-        return self._engine.now_ms()
+        return self._engine.pace.now_ms()
 
     def allotted(self, name: str, within: Scope | None = None) -> Scope:
         """A scope that is entered later, here or below another one."""
@@ -45,40 +45,40 @@ class Branches:
 
     def began_at(self, scope: Scope) -> int | None:
         """When an earlier run made the first call in this scope; None if none did."""
-        if self._began is None:
-            self._began = self._engine.began_at()
-        return self._began.get(scope.path)
+        return self._engine.recall.began_at.get(scope.path)
 
     async def chosen(self, scope: Scope, keys: Sequence[str]) -> Any:
         """What was chosen in this scope in an earlier run; None if nothing was."""
-        done = await self._engine.chosen(_wanted(scope, keys))
-        if done is not None and done.outcome is CallOutcome.CANCELLED:
-            return await never()
+        recall = self._engine.recall
+        done = await recall.result(recall.known(_wanted(scope, keys)))
         return None if done is None else done.value
 
     def choose(
         self, scope: Scope, keys: Sequence[str], value: Any, losers: Collection[Scope]
-    ) -> "asyncio.Future[Any]":
+    ) -> "asyncio.Future[Refusal | None]":
         """Begin to write a choice, and that the losers' calls are given up. They may be cancelled at once."""
-        return self._engine.choose(_wanted(scope, keys), value, [loser.path for loser in losers])
+        return self._choose(scope, keys, Reply(outcome=CallOutcome.SUCCEEDED, value=value), losers)
 
-    async def confirmed(self, written: "asyncio.Future[Any]") -> None:
+    async def confirmed(self, written: "asyncio.Future[Refusal | None]") -> None:
         """Return when a choice stands in the journal."""
-        await self._engine.confirmed(written)
+        refused = await self._engine.pace.guarded(asyncio.shield(written))
+        if refused is not None:
+            await self._engine.recording.end_for_want_of_room(refused)
+        await self._engine.pace.not_barred()
 
     def abandon(self, scope: Scope, keys: Sequence[str], branches: Collection[Scope]) -> None:
         """Note that the agent no longer waits for a pattern, so that it is given up in every replay."""
         if not self._engine.pace.stopped.done():
-            losers = [branch.path for branch in branches]
-            self._engine.choose(_wanted(scope, keys), None, losers, is_given_up=True)
+            self._choose(scope, keys, Reply(outcome=CallOutcome.CANCELLED), branches)
 
     def count(self, end: PatternEnd) -> None:
         """Note how a pattern ended, for metrics."""
         self._engine.on_pattern(end)
 
     def give_up(self, branches: Collection[Scope]) -> None:
-        """Note that the calls of these branches are given up."""
-        self._engine.give_up_within([branch.path for branch in branches])
+        """Note that the calls of these branches are given up, also those that are open since another run."""
+        if losses := self._losses(branches):
+            self._engine.recording.hand_in(*losses)
 
     async def woken(self, wake: asyncio.Event, scope: Scope, until: int | None) -> bool:
         """Return when the event is set, or True at this moment. Meanwhile the task may be suspended."""
@@ -91,6 +91,21 @@ class Branches:
     async def aside(self, work: Callable[[], Value]) -> Value:
         """What a function gives that would block the event loop: it runs in a thread."""
         return await self._engine.pace.guarded(asyncio.to_thread(work))
+
+    def _choose(
+        self, scope: Scope, keys: Sequence[str], reply: Reply, losers: Collection[Scope]
+    ) -> "asyncio.Future[Refusal | None]":
+        """Write a choice, and in the same write that the calls in the losers' scopes are given up.
+
+        The write is on its way when this returns.
+        """
+        wanted, now = _wanted(scope, keys), self.now_ms()
+        intent = intent_of(wanted, now, self._engine.reserving.step(wanted))
+        done = done_of(wanted.id, now, reply)
+        return self._engine.recording.hand_in(intent, done, *self._losses(losers))
+
+    def _losses(self, branches: Collection[Scope]) -> list[Done]:
+        return self._engine.reserving.losses([branch.path for branch in branches])
 
     async def _rung(self, wake: asyncio.Event, parked: Parked, until: int) -> bool:
         with self._engine.pace.waiting(parked):

@@ -1,11 +1,72 @@
-"""The watch over the spawned tasks that a run waits for."""
+"""The tasks that a run spawns: how they are submitted, and the watch over those that it waits for."""
 
 import asyncio
-from typing import Final
+from contextlib import AbstractContextManager
 
+from flotilla_runtime.agent.budgets import LimitName
+from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of, reply_of
+from flotilla_runtime.agent.engine.history import PastCall
+from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
+from flotilla_runtime.agent.engine.recalling import Recall
+from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, NOTHING_ELSE, Recording
+from flotilla_runtime.agent.engine.reserving import Reserving
+from flotilla_runtime.agent.engine.stops import Parked
+from flotilla_runtime.agent.journal import Done, WaitKind
 from flotilla_runtime.agent.protocols import ChildEnd, TaskJournal
+from flotilla_runtime.agent.tasks import child_id
 
-LOOK_SECONDS: Final = 1.0  # between two looks, while other calls of the run keep it from being suspended
+
+class Children:
+    """The spawned tasks of one run."""
+
+    def __init__(
+        self,
+        task_id: str,
+        journal: TaskJournal,
+        pace: Pace,
+        recall: Recall,
+        recording: Recording,
+        reserving: Reserving,
+    ) -> None:
+        self._task_id = task_id
+        self._watch = ChildWatch(journal)
+        self._pace = pace
+        self._recall = recall
+        self._recording = recording
+        self._reserving = reserving
+
+    async def ended(self, wanted: Wanted, past: PastCall | None, child_input: str) -> Done:
+        """The end of a spawned task, which is submitted now if no earlier run has."""
+        await self._pace.may_begin()
+        child = past.intent.child if past else None
+        if child is None:
+            child = child_id(self._task_id, wanted.id)
+            await self._submit(wanted, child, child_input)
+        started = self._pace.now_ms()
+        with self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=wanted.id, child=child)):
+            end = await self._recall.readable(self._watch.end_of(child))
+        now = self._pace.now_ms()
+        done = done_of(wanted.id, now, reply_of(end), now - started)
+        await self._recording.write(done)
+        return done
+
+    def close(self) -> None:
+        """Stop looking for their ends."""
+        self._watch.close()
+
+    async def _submit(self, wanted: Wanted, child: str, child_input: str) -> None:
+        """Spawn a task; wait while others may end."""
+        pause = FIRST_PAUSE_SECONDS
+        intent = intent_of(wanted, self._pace.now_ms(), self._reserving.step(wanted), child=child)
+        while (refused := await self._recording.spawn(intent, child_input)) is not None:
+            if not refused.may_change and refused.limit is LimitName.SHARE:
+                await self._recording.end_for_want_of_room(refused)
+            if not refused.may_change:
+                await self._reserving.refuse(wanted, intent.step, refused)
+            meanwhile: AbstractContextManager[None] = NOTHING_ELSE
+            if refused.limit is LimitName.FAN_OUT:
+                meanwhile = self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call))
+            pause = await self._recording.others_settle(pause, meanwhile)
 
 
 class ChildWatch:

@@ -250,7 +250,7 @@ class Context(Patterns):
         return Found(passages=passages, generation=done.generation or "")
 
     async def _used(self, wanted: Wanted, problem: str | None) -> Any:
-        if problem is None or self._engine.has_begun(wanted.id):  # by what the tool was when it began
+        if problem is None or self._engine.recall.has_begun(wanted.id):  # by what the tool was when it began
             await self._approved(wanted)
             done = await self._engine.call(wanted)
         else:
@@ -268,8 +268,8 @@ class Context(Patterns):
         approval = replace(wanted, id=f"{wanted.id}{OF_APPROVAL}", kind=CallKind.APPROVE, request=None)
         tool = self.program.tools.get(wanted.target)
         must_ask = tool is not None and tool.config.approval is Approval.ALWAYS
-        is_asked = must_ask and not self._engine.has_begun(wanted.id)
-        if not is_asked and not self._engine.has_begun(approval.id):
+        is_asked = must_ask and not self._engine.recall.has_begun(wanted.id)
+        if not is_asked and not self._engine.recall.has_begun(approval.id):
             return
         done = await self._engine.outside(approval, A_DAY_SECONDS)
         if done.outcome is not CallOutcome.SUCCEEDED:
@@ -301,7 +301,7 @@ class Context(Patterns):
         return end.result
 
     async def _moment(self, wanted: Wanted) -> datetime:
-        done = await self._engine.note(wanted, self._engine.now_ms)
+        done = await self._engine.note(wanted, self._engine.pace.now_ms)
         return datetime.fromtimestamp(done.value / 1000, UTC)
 
     async def _drawn(self, wanted: Wanted) -> float:

@@ -4,18 +4,17 @@ Their worker was lost, or the other side gave no answer after the call was sent.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final, Never
+from dataclasses import replace
+from typing import Final, Never
 
 import structlog
 
 from flotilla_runtime.agent.engine.entries import done_of
 from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.engine.pace import Pace, never
+from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
-from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session
 
 BY_RECONCILE: Final = "reconcile"
@@ -25,34 +24,22 @@ DID_NOT_HAPPEN: Final = "; the tool's reconcile says that it did not happen"
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """What a run needs to know besides its task.
-
-    `now_ms` is Redis' time, counted on by a clock that does not jump.
-    """
-
-    now_ms: Callable[[], int]
-    unknown_effect_seconds: float
-    on_pattern: OnPattern = unheard
-
-
 class Effects:
-    """The unknown effects of one run. `write` writes entries into its journal."""
+    """The unknown effects of one run."""
 
     def __init__(
         self,
         calls: Calls,
         session: Session,
-        settings: RunSettings,
+        recording: Recording,
         pace: Pace,
-        write: Callable[..., Awaitable[Any]],
+        unknown_effect_seconds: float,
     ) -> None:
         self._calls = calls
         self._session = session
-        self._settings = settings
+        self._recording = recording
         self._pace = pace
-        self._write = write
+        self._unknown_effect_seconds = unknown_effect_seconds
 
     async def settled(self, call: Call, past: PastCall) -> Done | None:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
@@ -60,12 +47,12 @@ class Effects:
         if resolved is None:
             resolved = await self._reconciled(call, past.intent)
             if not resolved.happened:
-                await self._write(resolved)
+                await self._recording.write(resolved)
         if not resolved.happened:
             return None
         reply = Reply(outcome=CallOutcome.SUCCEEDED, value=resolved.result)
-        done = done_of(call.id, self._settings.now_ms(), reply)
-        await (self._write(done) if past.resolved else self._write(resolved, done))
+        done = done_of(call.id, self._pace.now_ms(), reply)
+        await self._recording.write(*([done] if past.resolved else [resolved, done]))
         return done
 
     async def of_reply(
@@ -81,12 +68,12 @@ class Effects:
             reply = Reply(outcome=CallOutcome.SUCCEEDED, value=resolved.result, tries=reply.tries)
         else:
             reply = replace(reply, problem=f"{reply.problem}{DID_NOT_HAPPEN}")
-        return resolved, done_of(call.id, self._settings.now_ms(), reply, took_ms)
+        return resolved, done_of(call.id, self._pace.now_ms(), reply, took_ms)
 
     async def not_begun(self, call: Call) -> None:
         """Write that an Unsafe call was not begun, so the next worker makes it."""
-        now = self._settings.now_ms()
-        await self._write(Resolved(at=now, call=call.id, happened=False, by=BY_WORKER))
+        now = self._pace.now_ms()
+        await self._recording.write(Resolved(at=now, call=call.id, happened=False, by=BY_WORKER))
 
     async def _reconciled(self, call: Call, intent: Intended) -> Resolved:
         """What the tool's `reconcile` says; if it does not know, this waits for somebody who does."""
@@ -94,7 +81,7 @@ class Effects:
         if known is None:
             return await self._unknown(intent)
         return Resolved(
-            at=self._settings.now_ms(),
+            at=self._pace.now_ms(),
             call=call.id,
             happened=known.happened,
             by=BY_RECONCILE,
@@ -103,12 +90,12 @@ class Effects:
 
     async def _unknown(self, intent: Intended) -> Never:
         """Wait for somebody who says whether the call happened; end the task if nobody does in time."""
-        until = intent.at + round(self._settings.unknown_effect_seconds * 1000)
+        until = intent.at + round(self._unknown_effect_seconds * 1000)
         with self._pace.waiting(Parked(kind=WaitKind.EFFECT, call=intent.call, until=until)):
-            await asyncio.sleep(max(0, until - self._settings.now_ms()) / 1000)
+            await asyncio.sleep(max(0, until - self._pace.now_ms()) / 1000)
         message = (
             f"it is not known whether the call {intent.call} of {intent.target} happened, and nobody said "
-            f"so within recovery.unknownEffectSeconds ({self._settings.unknown_effect_seconds:g} s)"
+            f"so within recovery.unknownEffectSeconds ({self._unknown_effect_seconds:g} s)"
         )
         self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.UNKNOWN_EFFECT, message=message))
         await never()

@@ -6,18 +6,19 @@ looks for it and writes it as the call's result. So nothing is asked twice, and 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
-from flotilla_runtime.agent.engine.entries import done_of
-from flotilla_runtime.agent.engine.pace import Pace
+from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
+from flotilla_runtime.agent.engine.history import PastCall
+from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
+from flotilla_runtime.agent.engine.recording import Recording
+from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import Came, Reply, TaskJournal
 from flotilla_runtime.agent.tasks import Claim
 
-LOOK_SECONDS: Final = 1.0  # between two looks, while other calls of the run keep it from being suspended
 SOON_SECONDS: Final = 0.05  # after the end of a wait, which Redis' clock may not have reached yet
 WAITS: Final[Mapping[CallKind, WaitKind]] = {
     CallKind.APPROVE: WaitKind.APPROVAL,
@@ -29,30 +30,52 @@ NOBODY: Final[Mapping[CallKind, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """What comes from outside for one run. `taken` are the signals that its calls have taken."""
+    """What comes from outside for one run."""
 
-    claim: Claim
-    journal: TaskJournal
-    pace: Pace
-    now_ms: Callable[[], int]
-    taken: set[str]
+    def __init__(
+        self, claim: Claim, journal: TaskJournal, pace: Pace, recording: Recording, reserving: Reserving
+    ) -> None:
+        self._claim = claim
+        self._journal = journal
+        self._pace = pace
+        self._recording = recording
+        self._reserving = reserving
+        self._taken: set[str] = set()  # the signals that calls of this run have taken
 
-    async def result(self, intent: Intended) -> Done:
+    async def answered(self, wanted: Wanted, past: PastCall | None, milliseconds: int) -> Done:
+        """The result of a call that somebody outside answers, at the latest after this time."""
+        await self._pace.may_begin()
+        intent = past.intent if past else self._asked(wanted, milliseconds)
+        self._reserving.hold(intent)
+        try:
+            if past is None:
+                await self._recording.write(intent)
+            done = await self._result(intent)
+        except asyncio.CancelledError:
+            self._reserving.give_up(wanted.id)
+            raise
+        self._reserving.end(wanted.id)
+        await self._recording.write(done)
+        return done
+
+    def _asked(self, wanted: Wanted, milliseconds: int) -> Intended:
+        now = self._pace.now_ms()
+        return intent_of(wanted, now, self._reserving.step(wanted), until=now + milliseconds)
+
+    async def _result(self, intent: Intended) -> Done:
         """The result of a call whose intent is in the journal, not written yet."""
         came = await self._look(intent)
         if came is None:
             waits = Parked(kind=WAITS[intent.kind], call=intent.call, until=intent.until)
-            with self.pace.waiting(waits):
+            with self._pace.waiting(waits):
                 came = await self._later(intent)
-        return done_of(
-            intent.call, self.now_ms(), reply_of(intent.kind, came), self.now_ms() - intent.at, came.signal
-        )
+        now = self._pace.now_ms()
+        return done_of(intent.call, now, reply_of(intent.kind, came), now - intent.at, came.signal)
 
     async def _later(self, intent: Intended) -> Came:
         while True:
-            left = ((intent.until or 0) - self.now_ms()) / 1000
+            left = ((intent.until or 0) - self._pace.now_ms()) / 1000
             await asyncio.sleep(max(SOON_SECONDS, min(LOOK_SECONDS, left)))
             if (came := await self._look(intent)) is not None:
                 return came
@@ -60,11 +83,11 @@ class Outside:
     async def _look(self, intent: Intended) -> Came | None:
         """What has come; of two calls that look for the same signal at once, one looks again."""
         while True:
-            came = await self.journal.came(self.claim, intent.call, tuple(self.taken))
+            came = await self._journal.came(self._claim, intent.call, tuple(self._taken))
             if came is None or came.signal is None:
                 return came
-            if came.signal not in self.taken:
-                self.taken.add(came.signal)
+            if came.signal not in self._taken:
+                self._taken.add(came.signal)
                 return came
 
 

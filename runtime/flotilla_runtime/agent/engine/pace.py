@@ -15,6 +15,7 @@ from flotilla_runtime.agent.journal import EndReason, WaitKind
 
 Answer = TypeVar("Answer")
 
+LOOK_SECONDS: Final = 1.0  # between two looks for what a call waits for, while others keep the run going
 SETTLE_TURNS: Final = 32  # of the event loop, in which an agent may make its next call
 SETTLE_SECONDS: Final = 0.02  # in which an agent may end after its last call, although the task is cancelled
 LOST: Final = Stop(kind=StopKind.LOST)
@@ -26,7 +27,7 @@ class Pace:
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self.stopped: Final[asyncio.Future[Stop]] = asyncio.get_running_loop().create_future()
-        self._now_ms = now_ms
+        self.now_ms: Final = now_ms
         self._bar: Stop | None = None
         self._leaving = False
         self._active = 0
@@ -133,7 +134,7 @@ class Pace:
         elif self._parked:
             waits = waits_of(self._parked)
             is_woken = bool(waits.children) or waits.until is not None or waits.kind is WaitKind.EFFECT
-            if is_woken and not rings_soon(self._parked, self._now_ms()):
+            if is_woken and not rings_soon(self._parked, self.now_ms()):
                 self.stop(Stop(kind=StopKind.SUSPEND, waits=waits))
 
 

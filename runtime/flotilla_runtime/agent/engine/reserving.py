@@ -9,43 +9,40 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Never
+from typing import Final, Never
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, given_up, intent_of, refused_entries
 from flotilla_runtime.agent.engine.history import PARTS, PastCall, reserve_of, spent_of
 from flotilla_runtime.agent.engine.pace import LOST, Pace, never
+from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, Recording
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import Done, Intended
 from flotilla_runtime.agent.protocols import Call, Calls, Session, Spent
 
-FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
-LONGEST_PAUSE_SECONDS: Final = 5.0
 MORE_WITHIN_SECONDS: Final = 10.0  # others that wait for more, too, settle nothing meanwhile
 
 
 class Reserving:
-    """The intents of one run. `write` writes entries into its journal."""
+    """The intents of one run."""
 
     def __init__(
         self,
         calls: Calls,
         session: Session,
         writer: Writer,
+        recording: Recording,
         pace: Pace,
         *,
-        write: Callable[..., Awaitable[Any]],
-        now_ms: Callable[[], int],
         steps: int,
     ) -> None:
         self._calls = calls
         self._session = session
         self._writer = writer
+        self._recording = recording
         self._pace = pace
-        self._write = write
-        self._now_ms = now_ms
         self._steps = steps
         self._begun: dict[str, Intended] = {}
         self._closed: set[str] = set()
@@ -62,10 +59,10 @@ class Reserving:
 
         async def written(cut: Call, amount: Amount) -> Refusal | None:
             intent = intent_of(
-                wanted, self._now_ms(), step, amount, effect=call.effect, most_bytes=cut.most_bytes
+                wanted, self._pace.now_ms(), step, amount, effect=call.effect, most_bytes=cut.most_bytes
             )
             self._begun[wanted.id] = intent
-            refused: Refusal | None = await self._write(intent)
+            refused = await self._recording.write(intent)
             if refused is not None:
                 self._begun.pop(wanted.id, None)
             return refused
@@ -105,7 +102,7 @@ class Reserving:
         for intent in lost:
             self._begun.pop(intent.call, None)
             self._closed.add(intent.call)
-        return [given_up(intent, self._now_ms()) for intent in lost]
+        return [given_up(intent, self._pace.now_ms()) for intent in lost]
 
     def _is_closed(self, call: str) -> bool:
         """Whether a call has its result, or gets it as soon as it is known what it holds."""
@@ -123,19 +120,15 @@ class Reserving:
         if intent is None or self._pace.stopped.done():
             return
         self._closed.add(call)
-        self._writer.hand_in(given_up(intent, self._now_ms())).add_done_callback(heard)
+        self._recording.hand_in(given_up(intent, self._pace.now_ms()))
 
     async def refuse(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
         """Write that the call is refused for good, so that an agent which handles that is replayed alike."""
         self._steps = min(self._steps, step - wanted.steps)
-        await self._write(*refused_entries(wanted, self._now_ms(), step - wanted.steps, refusal))
+        await self._recording.write(
+            *refused_entries(wanted, self._pace.now_ms(), step - wanted.steps, refusal)
+        )
         raise LimitReachedError(refusal)
-
-    async def others_settle(self, pause: float) -> float:
-        """Wait until other calls may have given back what they reserved; the next pause."""
-        await self._writer.settled(pause)
-        await self._pace.may_begin()
-        return min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _reserved(
         self,
@@ -153,7 +146,7 @@ class Reserving:
             if refused is not None and not _is_less(amount, before):
                 if not refused.may_change or (until is not None and _now() + pause > until):
                     return refused
-                pause = await self.others_settle(pause)
+                pause = await self._recording.others_settle(pause)
                 refused = None
                 continue
             before = amount
@@ -171,7 +164,7 @@ class Reserving:
         async def written(cut: Call, amount: Amount) -> Refusal | None:
             anew = intent_of(
                 wanted,
-                self._now_ms(),
+                self._pace.now_ms(),
                 intent.step,
                 amount,
                 effect=call.effect,
@@ -193,7 +186,7 @@ class Reserving:
 
     async def _renewed(self, anew: Intended) -> Refusal | None:
         """Write an intent, also if its call is cancelled meanwhile: it is known what the call holds."""
-        refused: Refusal | None = await self._write(anew)
+        refused = await self._recording.write(anew)
         if refused is None:
             self._begun[anew.call] = anew
         return refused
@@ -205,9 +198,3 @@ def _is_less(amount: Amount, before: Amount) -> bool:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def heard(future: "asyncio.Future[Any]") -> None:
-    """Take note of what made a write fail that nobody waits for; whoever writes next hears of it."""
-    if not future.cancelled():
-        future.exception()

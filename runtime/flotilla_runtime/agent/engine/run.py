@@ -16,9 +16,8 @@ import structlog
 from flotilla_runtime.agent.budgets import Budget
 from flotilla_runtime.agent.conversations import Message, turn_messages
 from flotilla_runtime.agent.engine.context import Context, Task
-from flotilla_runtime.agent.engine.effects import RunSettings
 from flotilla_runtime.agent.engine.endings import Ending, of_error, of_result
-from flotilla_runtime.agent.engine.engine import Engine
+from flotilla_runtime.agent.engine.engine import Engine, RunSettings
 from flotilla_runtime.agent.engine.history import History, read
 from flotilla_runtime.agent.engine.pace import CANCELLED, LOST, SETTLE_SECONDS
 from flotilla_runtime.agent.engine.scopes import Scopes

@@ -1,0 +1,84 @@
+"""How the entries of calls come into the journal, and what the answers mean for the run.
+
+Where the caller's share of the store has no room, a call waits while other calls of the caller keep room that
+they may give back; then the task ends. An answer may also say that the task is to be cancelled.
+"""
+
+import asyncio
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, Never
+
+from flotilla_runtime.agent.budgets import LimitName, Refusal
+from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
+from flotilla_runtime.agent.engine.stops import Stop, StopKind
+from flotilla_runtime.agent.engine.writer import Writer
+from flotilla_runtime.agent.journal import Done, EndReason, Entry, Intended
+from flotilla_runtime.agent.protocols import StateRequest
+
+FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
+LONGEST_PAUSE_SECONDS: Final = 5.0
+NOTHING_ELSE: Final[AbstractContextManager[None]] = nullcontext()
+
+
+class Recording:
+    """The entries of one run."""
+
+    def __init__(self, writer: Writer, pace: Pace) -> None:
+        self._writer = writer
+        self._pace = pace
+
+    async def write(self, *entries: Entry) -> Refusal | None:
+        """Write entries; the refusal of an intent by a limit of the tree."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            refused = await self._writer.write(*entries)
+            self._bar_if_cancelled()
+            if refused is None or refused.limit is not LimitName.SHARE:
+                return refused
+            if not refused.may_change:
+                await self.end_for_want_of_room(refused)
+            pause = await self.others_settle(pause)
+
+    def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
+        """Have entries written, without waiting for it; whoever writes next hears of a failure."""
+        written = self._writer.hand_in(*entries)
+        written.add_done_callback(_heard)
+        return written
+
+    async def state(self, intent: Intended, request: StateRequest) -> Done:
+        """Read or write a value of the state, and write this call of it with its result."""
+        done = await self._writer.state(intent, request)
+        self._bar_if_cancelled()
+        return done
+
+    async def spawn(self, intent: Intended, child_input: str) -> Refusal | None:
+        """Submit a spawned task, and write its intent; the refusal by a limit or for want of room."""
+        return await self._writer.spawn(intent, child_input)
+
+    async def others_settle(
+        self, pause: float, meanwhile: AbstractContextManager[None] = NOTHING_ELSE
+    ) -> float:
+        """Wait until other calls may have given back what they reserved; the next pause."""
+        with meanwhile:
+            await self._writer.settled(pause)
+        await self._pace.may_begin()
+        return min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def end_for_want_of_room(self, refused: Refusal) -> Never:
+        """End the task, because its caller's share of the store is full."""
+        message = (
+            f"there is no room for the call {refused.call}: the tasks of this caller hold "
+            f"{refused.committed:.0f} bytes of the {refused.most:.0f} that are their share of the store "
+            f"(gateway.callerLimits.queuePercent), and the call may take {refused.wanted:.0f}"
+        )
+        self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
+        await never()
+
+    def _bar_if_cancelled(self) -> None:
+        if self._writer.cancel_requested.is_set():
+            self._pace.bar(CANCELLED, SETTLE_SECONDS)
+
+
+def _heard(written: "asyncio.Future[Any]") -> None:
+    if not written.cancelled():
+        written.exception()
