@@ -351,8 +351,8 @@ FAULTS: Final = (
     Fault(
         name="the calls of a loser stay open",
         path=f"{RUNTIME}/agent/engine/branches.py",
-        sound="recording.hand_in(intent, done, *self._losses(losers))",
-        broken="recording.hand_in(intent, done, *self._losses(losers)[:0])",
+        sound="recording.hand_in(*self._losses(losers), *entries)",
+        broken="recording.hand_in(*self._losses(losers)[:0], *entries)",
         tests=(f"{RUNTIME_TESTS}/agent/patterns/test_race.py",),
     ),
     Fault(

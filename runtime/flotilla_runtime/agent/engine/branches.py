@@ -7,6 +7,7 @@ who came first, is chosen once; every replay makes the same choice, and does not
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from flotilla_runtime.agent.budgets import Refusal
@@ -14,7 +15,7 @@ from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
 from flotilla_runtime.agent.engine.scopes import Scope, Scopes
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, WaitKind
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, WaitKind
 from flotilla_runtime.agent.patterns.values import PatternEnd
 from flotilla_runtime.agent.protocols import Reply
 
@@ -22,6 +23,14 @@ CHOSEN: Final = "chosen"
 MILLISECONDS: Final = 1000
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A choice that is handed in, and what becomes of its write."""
+
+    entries: tuple[Intended, Done]
+    written: "asyncio.Future[Refusal | None]"
 
 
 class Branches:
@@ -53,17 +62,15 @@ class Branches:
         done = await recall.result(recall.known(_wanted(scope, keys)))
         return None if done is None else done.value
 
-    def choose(
-        self, scope: Scope, keys: Sequence[str], value: Any, losers: Collection[Scope]
-    ) -> "asyncio.Future[Refusal | None]":
+    def choose(self, scope: Scope, keys: Sequence[str], value: Any, losers: Collection[Scope]) -> Choice:
         """Begin to write a choice, and that the losers' calls are given up. They may be cancelled at once."""
         return self._choose(scope, keys, Reply(outcome=CallOutcome.SUCCEEDED, value=value), losers)
 
-    async def confirmed(self, written: "asyncio.Future[Refusal | None]") -> None:
+    async def confirmed(self, choice: Choice) -> None:
         """Return when a choice stands in the journal."""
-        refused = await self._engine.pace.guarded(asyncio.shield(written))
-        if refused is not None:
-            await self._engine.recording.end_for_want_of_room(refused)
+        standing = self._engine.recording.confirmed(choice.written, *choice.entries)
+        refused = await self._engine.pace.guarded(standing)
+        assert refused is None, "a choice reserves nothing"
         await self._engine.pace.not_barred()
 
     def abandon(self, scope: Scope, keys: Sequence[str], branches: Collection[Scope]) -> None:
@@ -92,17 +99,18 @@ class Branches:
         """What a function gives that would block the event loop: it runs in a thread."""
         return await self._engine.pace.guarded(asyncio.to_thread(work))
 
-    def _choose(
-        self, scope: Scope, keys: Sequence[str], reply: Reply, losers: Collection[Scope]
-    ) -> "asyncio.Future[Refusal | None]":
+    def _choose(self, scope: Scope, keys: Sequence[str], reply: Reply, losers: Collection[Scope]) -> Choice:
         """Write a choice, and in the same write that the calls in the losers' scopes are given up.
 
-        The write is on its way when this returns.
+        These come first, since they give back room that the choice may need. The write is on its way when
+        this returns.
         """
         wanted, now = _wanted(scope, keys), self.now_ms()
         intent = intent_of(wanted, now, self._engine.reserving.step(wanted))
-        done = done_of(wanted.id, now, reply)
-        return self._engine.recording.hand_in(intent, done, *self._losses(losers))
+        entries = (intent, done_of(wanted.id, now, reply))
+        return Choice(
+            entries=entries, written=self._engine.recording.hand_in(*self._losses(losers), *entries)
+        )
 
     def _losses(self, branches: Collection[Scope]) -> list[Done]:
         return self._engine.reserving.losses([branch.path for branch in branches])

@@ -29,15 +29,20 @@ class Recording:
 
     async def write(self, *entries: Entry) -> Refusal | None:
         """Write entries; the refusal of an intent by a limit of the tree."""
+        return await self.confirmed(self.hand_in(*entries), *entries)
+
+    async def confirmed(self, written: "asyncio.Future[Refusal | None]", *entries: Entry) -> Refusal | None:
+        """The same for entries that were handed in; those for which there was no room are so again."""
         pause = FIRST_PAUSE_SECONDS
         while True:
-            refused = await self._writer.write(*entries)
+            refused = await asyncio.shield(written)
             self._bar_if_cancelled()
             if refused is None or refused.limit is not LimitName.SHARE:
                 return refused
             if not refused.may_change:
                 await self.end_for_want_of_room(refused)
             pause = await self.others_settle(pause)
+            written = self.hand_in(*entries)
 
     def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
         """Have entries written, without waiting for it; whoever writes next hears of a failure."""

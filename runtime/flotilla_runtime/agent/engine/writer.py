@@ -71,10 +71,6 @@ class Writer:
         """The intents in the journal that have no result."""
         return self._open
 
-    async def write(self, *entries: Entry) -> Refusal | None:
-        """Write these entries; the refusal, if a limit does not allow the intent among them."""
-        return await asyncio.shield(self.hand_in(*entries))
-
     async def spawn(self, intent: Intended, child_input: str) -> Refusal | None:
         """Write the intent of a spawned task and submit the task."""
         return await asyncio.shield(self._add(_Piece(entries=(intent,), child_input=child_input)))
@@ -87,7 +83,7 @@ class Writer:
         return piece.done
 
     def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
-        """Have these entries written, without waiting for it."""
+        """Have these entries written: its value is the refusal, if a limit does not allow their intent."""
         return self._add(_Piece(entries=entries))
 
     async def settled(self, seconds: float) -> None:

@@ -226,11 +226,10 @@ class Group:
             self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended))
         if not self._is_decided:
             return
-        written = self._branching.choose(
-            self.place, self._keys, self._choice(), [one.place for one in losers]
-        )
+        losing = [one.place for one in losers]
+        choice = self._branching.choose(self.place, self._keys, self._choice(), losing)
         await self._closed(self._cancelled())
-        await self._branching.confirmed(written)
+        await self._branching.confirmed(choice)
 
     def _choice(self) -> dict[str, Any]:
         """Who ended, in order; those that were given up have a reason, which the time alone knows."""

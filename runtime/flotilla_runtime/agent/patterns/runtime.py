@@ -41,12 +41,10 @@ class Branching(Protocol):
     async def chosen(self, scope: Any, keys: Sequence[str]) -> Any:
         """What was chosen in this scope in an earlier run; None if nothing was."""
 
-    def choose(
-        self, scope: Any, keys: Sequence[str], value: Any, losers: Collection[Any]
-    ) -> "asyncio.Future[Any]":
+    def choose(self, scope: Any, keys: Sequence[str], value: Any, losers: Collection[Any]) -> Any:
         """Begin to write a choice, and that the losers' calls are given up. They may be cancelled at once."""
 
-    async def confirmed(self, written: "asyncio.Future[Any]") -> None:
+    async def confirmed(self, choice: Any) -> None:
         """Return when a choice stands in the journal."""
 
     def abandon(self, scope: Any, keys: Sequence[str], branches: Collection[Any]) -> None:

@@ -150,6 +150,15 @@ async def test_a_choice_for_which_there_is_no_room_ends_the_task() -> None:
     }, "what nobody can read again is acted on by nobody"
 
 
+async def test_a_choice_waits_until_others_of_its_caller_give_room_back() -> None:
+    store, calls = Narrow("race/chosen", True), ScriptedCalls(script=quick_wins)
+    assert await run(store, program_of(races, PAY, LOOK), calls) is RunOutcome.ENDED
+    assert (finish_of(store).result, calls.made[-1]) == ("quick", "tool/pay")
+    order = [entry.call for entry in store.tasks["t1"].entries if isinstance(entry, Done)]
+    loser, choice = order.index("race/slow/llm/Default"), order.index("race/chosen")
+    assert loser < choice, "the room that the loser kept is given back first"
+
+
 async def test_calls_keep_room_for_their_results() -> None:
     async def main(ctx: Context, task: Task) -> Any:
         await ctx.tool("look")
