@@ -94,6 +94,8 @@ class Reserving:
         `give_up` notes it when it is known what it holds.
         """
         within = tuple(scopes)
+        if not within:
+            return []
         lost = [
             intent
             for call, intent in {**self._writer.open, **self._begun}.items()
