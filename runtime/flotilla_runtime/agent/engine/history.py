@@ -5,6 +5,7 @@ lost worker's call reserved counts as used, because the other side may have used
 one that may still be open.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -65,11 +66,7 @@ class History:
 
     def counts(self) -> dict[str, int]:
         """How many calls finished, by part of the fleet."""
-        counts: dict[str, int] = {}
-        for call in self._finished():
-            part = part_of(call.intent)
-            counts[part] = counts.get(part, 0) + 1
-        return counts
+        return Counter(part_of(call.intent) for call in self._finished())
 
     def began_at(self) -> dict[str, int]:
         """When the first call within each scope was made; a scope's path ends in a slash."""
