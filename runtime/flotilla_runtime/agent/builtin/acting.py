@@ -21,7 +21,6 @@ from flotilla_runtime.agent.builtin.conversation import (
     Observation,
     Sources,
     Turn,
-    estimated,
     observed,
 )
 from flotilla_runtime.agent.builtin.passages import MOST_SHRINKS, search_all, sources_of
@@ -36,7 +35,7 @@ from flotilla_runtime.agent.failures import (
 )
 from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
-from flotilla_runtime.agent.patterns.early import is_sound, keys_of
+from flotilla_runtime.agent.patterns.early import is_sound, keys_of, why_unknown, why_unsound
 from flotilla_runtime.agent.patterns.pipeline import EarlyCalls
 from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Retrieval
 
@@ -109,7 +108,9 @@ class Actor:
 
     def _history(self, system: str, question: str) -> Sequence[Mapping[str, str]]:
         """As much of what was said before as leaves room for the task itself."""
-        bare = estimated(Conversation(system=system, question=question).messages(0), self._tools)
+        bare = prompts.estimated_request_tokens(
+            Conversation(system=system, question=question).messages(0), self._tools
+        )
         room = self._context_tokens - prompts.answer_tokens(self._context_tokens) - bare
         return prompts.latest_messages(self._task.history, room // 2)
 
@@ -175,7 +176,7 @@ class Actor:
     def _made(self, call: ToolCall) -> Awaitable[Any] | str:
         """The call, or why it is not made. Its id is given here, in the order of the calls."""
         if call.problem is not None or call.arguments is None:
-            return f"not called: {call.problem.message if call.problem else 'the arguments are no object'}"
+            return why_unsound(call)
         index = self._indexes.get(call.name)
         if index is not None:
             query = call.arguments.get("query")
@@ -183,8 +184,7 @@ class Actor:
             return self._ctx.retrieve(index, str(query)) if is_text else "not called: query must be a text"
         if call.name in self._ctx.program.tools:
             return self._ctx.tool(call.name, call.arguments)
-        known = ", ".join(tool.name for tool in self._tools)
-        return f"not called: there is no tool {call.name[:100]!r}; there are {known}"
+        return why_unknown(call, (tool.name for tool in self._tools))
 
     def _seen(self, call: ToolCall, ended: Any) -> str:
         """What the model is told of a call, and what is kept of a search."""
@@ -215,7 +215,7 @@ class Actor:
     async def _fitting(self, conversation: Conversation) -> Conversation:
         """The conversation, summed up if it would not fit the context with an answer."""
         room = self._context_tokens - prompts.answer_tokens(self._context_tokens)
-        if estimated(conversation.messages(self._context_tokens), self._tools) <= room:
+        if prompts.estimated_request_tokens(conversation.messages(self._context_tokens), self._tools) <= room:
             return conversation
         return await self._summed_up(conversation, name="summary")
 

@@ -16,7 +16,6 @@ from flotilla_runtime.agent.models import (
     ModelOutcome,
     ModelReply,
     ToolCall,
-    ToolDeclaration,
     assistant_message,
     tool_message,
 )
@@ -140,13 +139,6 @@ def cut(text: str, most_bytes: int) -> str:
 def observed(value: Any) -> str:
     """The value of a call as the model reads it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def estimated(messages: Sequence[Mapping[str, Any]], tools: Sequence[ToolDeclaration]) -> int:
-    """The tokens that a prompt of these messages will hardly exceed."""
-    parts = [*messages, *(tool.document for tool in tools)]
-    texts = (json.dumps(part, ensure_ascii=False) for part in parts)
-    return prompts.MESSAGE_TOKENS + sum(map(prompts.estimated_tokens, texts))
 
 
 def _told(turn: Turn) -> str:

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Final
+from typing import Any, Final
 
-from flotilla_runtime.agent.models import ModelRequest
+from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.contract import Passage
 
 BYTES_PER_TOKEN: Final = 3
@@ -158,7 +158,7 @@ def numbered(number: int, source: Source) -> str:
     return f"[{number}] {head}\n{passage.text.strip()}\n\n"
 
 
-def estimated_request_tokens(request: ModelRequest) -> int:
-    """The estimated number of tokens of a request's prompt."""
-    parts = [*request.messages, *(tool.document for tool in request.tools)]
+def estimated_request_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[ToolDeclaration]) -> int:
+    """The tokens that a prompt of these messages and tools will hardly exceed."""
+    parts = [*messages, *(tool.document for tool in tools)]
     return MESSAGE_TOKENS + sum(estimated_tokens(json.dumps(part, ensure_ascii=False)) for part in parts)

@@ -7,7 +7,7 @@ dropped; any other one waits for the whole answer.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from flotilla_runtime.agent.models import ToolCall
@@ -29,6 +29,16 @@ def keys_of(calls: Sequence[ToolCall]) -> list[str]:
 def is_sound(call: ToolCall) -> bool:
     """Whether the call can be made as it is."""
     return call.problem is None and call.arguments is not None
+
+
+def why_unsound(call: ToolCall) -> str:
+    """Why a call that is not sound is not made, as the model reads it."""
+    return f"not called: {call.problem.message if call.problem else 'the arguments are no object'}"
+
+
+def why_unknown(call: ToolCall, known: Iterable[str]) -> str:
+    """Why a call of a tool that there is not is not made, as the model reads it."""
+    return f"not called: there is no tool {call.name[:100]!r}; there are {', '.join(known) or 'none'}"
 
 
 def _hash(call: ToolCall) -> str:

@@ -14,7 +14,7 @@ from flotilla_runtime.agent.answers import Answer
 from flotilla_runtime.agent.failures import ScopeError
 from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
 from flotilla_runtime.agent.models.values import ModelEvent, OnEvent, ToolCallComplete, Withdrawn
-from flotilla_runtime.agent.patterns.early import is_sound, keys_of
+from flotilla_runtime.agent.patterns.early import is_sound, keys_of, why_unknown, why_unsound
 from flotilla_runtime.agent.patterns.plans import missing_of
 from flotilla_runtime.agent.patterns.runtime import Branching, Calling, Place
 from flotilla_runtime.agent.patterns.values import Missing, MissingReason
@@ -163,11 +163,8 @@ class Pipeline:
 
     def _why_not(self, call: ToolCall) -> str:
         if call.name not in self._ctx.program.tools:
-            known = ", ".join(self._ctx.program.tools) or "none"
-            return f"not called: there is no tool {call.name[:100]!r}; there are {known}"
-        if is_sound(call):
-            return TOO_MANY
-        return f"not called: {call.problem.message if call.problem else 'the arguments are no object'}"
+            return why_unknown(call, self._ctx.program.tools)
+        return TOO_MANY if is_sound(call) else why_unsound(call)
 
 
 def declarations_of(tools: Mapping[str, Any], names: Sequence[str] | None) -> list[ToolDeclaration]:

@@ -52,7 +52,7 @@ def _believed(request: ModelRequest, counted: PromptTokens) -> int:
     """How long the prompt is likely to be, where only a bound is known: most are far below it."""
     if counted.is_measured:
         return counted.tokens
-    return min(counted.tokens, prompts.estimated_request_tokens(request))
+    return min(counted.tokens, prompts.estimated_request_tokens(request.messages, request.tools))
 
 
 def _amount(prompt: int, answer: int, pricing: Pricing) -> Amount:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent_support.memory import CrashError, CrashPoints, MemoryStore
 from agent_support.running import ScriptedCalls, config_of, failed, found, program_of, run, said, tool_of
 from flotilla_runtime.agent.builtin import prompts
-from flotilla_runtime.agent.builtin.conversation import Conversation, Observation, Turn, cut, estimated
+from flotilla_runtime.agent.builtin.conversation import Conversation, Observation, Turn, cut
 from flotilla_runtime.agent.builtin.loop import built_in
 from flotilla_runtime.agent.engine.run import RunOutcome
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, TaskStatus
@@ -420,7 +420,9 @@ def test_a_conversation_shows_each_call_with_its_result(
     messages = conversation.messages(context_tokens)
     wanted = [call["id"] for message in messages for call in message.get("tool_calls", ())]
     assert wanted == [message["tool_call_id"] for message in messages if message["role"] == "tool"]
-    assert estimated(messages, ()) >= sum(prompts.estimated_tokens(m["content"]) for m in messages)
+    assert prompts.estimated_request_tokens(messages, ()) >= sum(
+        prompts.estimated_tokens(m["content"]) for m in messages
+    )
     assert len(conversation.told(500).encode(errors="replace")) <= 600
     shorter = conversation.summed_up("so far")
     assert len(shorter.turns) == min(1, len(turns))
