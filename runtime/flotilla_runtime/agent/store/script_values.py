@@ -117,8 +117,10 @@ def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
 
 
 def read_stated(claim: Claim, answer: Sequence[Any]) -> Written:
-    """The answer to an access to the state, with its result."""
+    """The answer to an access to the state, with its result unless it was refused."""
     written = read_written(claim, answer[:5])
+    if written.refused:
+        return written
     done = decode(answer[5])
     return replace(written, done=done if isinstance(done, Done) else None)
 

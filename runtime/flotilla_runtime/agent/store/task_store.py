@@ -345,6 +345,8 @@ class TaskStore:
             journal.encode(full),
             MOST_STATE_KEYS,
             MOST_STATE_BYTES,
+            intent.call,
+            await self._share(),
         )
         return read_stated(claim, answer)
 
