@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from redis.asyncio import Redis
 
 from flotilla_runtime.agent.errors import BrokenEntryError
-from flotilla_runtime.agent.journal import Done, Entry, Intended, Payload, Resolved, encode
+from flotilla_runtime.agent.journal import Done, Entry, Intended, Payload, Resolved
 from flotilla_runtime.agent.protocols import OneEntry
 from flotilla_runtime.agent.tasks import PAYLOAD_FIELDS, TaskRecord, read_payload
 from flotilla_runtime.contract import TaskKeys
@@ -51,9 +51,7 @@ class Apart:
 def apart(entry: Entry) -> Apart:
     """An entry without its value, if it is large. Pure."""
     name = _value_of(entry)
-    if not name or not is_large(encode(entry)):
-        return Apart(entry=entry)
-    text = json_text(getattr(entry, name))
+    text = json_text(getattr(entry, name)) if name else ""
     if not is_large(text):
         return Apart(entry=entry)
     without: dict[str, Any] = {name: None}
