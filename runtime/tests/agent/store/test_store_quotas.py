@@ -68,7 +68,7 @@ async def test_no_caller_holds_more_than_its_share_of_the_bytes(store: TaskStore
 async def test_the_results_with_which_a_replay_begins_need_room(store: TaskStore) -> None:
     await store.submit(large("a1", 400))
     source = (await loaded(store, "a1")).record
-    begun = [intent(), done(value="y" * 120 * 1024)]
+    begun: list[Entry] = [intent(), done(value="y" * 120 * 1024)]
     assert (await store.replay(source, task("a2"), begun)).outcome is SubmitOutcome.CALLER_STORE_FULL
     assert (await store.replay(source, task("a2"), begun[:1])).outcome is SubmitOutcome.CREATED
     await store.submit(large("b1", 500, "bob"))
