@@ -10,7 +10,8 @@ from flotilla_runtime.agent.budgets import LimitName
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.protocols import StateOperation, StateRequest
-from flotilla_runtime.agent.store.task_store import MOST_STATE_KEYS, TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.worker_tasks import MOST_STATE_KEYS
 from flotilla_runtime.agent.tasks import Claim
 
 pytestmark = pytest.mark.services
@@ -112,7 +113,7 @@ async def test_values_of_the_state_are_not_copied_beyond_the_callers_share(redis
 async def test_a_state_is_bounded_by_keys_and_bytes(
     store: TaskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = "flotilla_runtime.agent.store.task_store"
+    module = "flotilla_runtime.agent.store.worker_tasks"
     monkeypatch.setattr(f"{module}.MOST_STATE_KEYS", 2)
     monkeypatch.setattr(f"{module}.MOST_STATE_BYTES", 1000)
     claim = await running(store, task("t1"))
