@@ -11,6 +11,7 @@ from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.journal import Entry, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.store.payloads import is_large, payload_field, payload_text
+from flotilla_runtime.agent.store.redis_errors import asked
 from flotilla_runtime.agent.store.script_values import read_approval
 from flotilla_runtime.agent.store.stored_tasks import StoredTasks
 from flotilla_runtime.agent.tasks import (
@@ -52,7 +53,7 @@ class GatewayTasks(StoredTasks):
             caller_key(task.tenant or task.caller),
             caller_key(task.caller),
             idempotency_hash(task.idempotency_key),
-            json.dumps(await self._asked(self._quotas.now())),
+            json.dumps(await asked(self._quotas.now())),
             json.dumps(await self._fields(task)),
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
@@ -66,7 +67,7 @@ class GatewayTasks(StoredTasks):
             caller_key(source.tenant) if source.tenant else source.caller,
             source.caller,
             idempotency_hash(None),
-            json.dumps(await self._asked(self._quotas.now())),
+            json.dumps(await asked(self._quotas.now())),
             json.dumps({**await self._fields(task), "replayOf": source.id}),
             *map(journal.encode, begun),
         )
@@ -77,7 +78,7 @@ class GatewayTasks(StoredTasks):
         async with self._client.pipeline(transaction=False) as pipeline:
             for task_id in task_ids:
                 pipeline.hmget(self.keys.task(task_id), list(SUMMARY_FIELDS))
-            found = await self._asked(pipeline.execute())
+            found = await asked(pipeline.execute())
         return [record for values in found if (record := read_summary(values)) is not None]
 
     async def progress(self, task_id: str, place: int, count: int) -> tuple[TaskStatus | None, list[Entry]]:
@@ -85,7 +86,7 @@ class GatewayTasks(StoredTasks):
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hget(self.keys.task(task_id), "status")
             pipeline.lrange(self.keys.journal(task_id), place, place + count - 1)
-            status, texts = await self._asked(pipeline.execute())
+            status, texts = await asked(pipeline.execute())
         return TaskStatus(status) if status else None, [_shown(text) for text in texts]
 
     async def ids(
@@ -98,9 +99,7 @@ class GatewayTasks(StoredTasks):
         key = self.keys.tasks if caller is None else self.keys.tasks_of(caller_key(caller))
         key = self.keys.approvals if approvals else key
         start = "+" if before is None else f"({before}"
-        found = await self._asked(
-            self._client.zrange(key, start, "-", bylex=True, desc=True, offset=0, num=count)
-        )
+        found = await asked(self._client.zrange(key, start, "-", bylex=True, desc=True, offset=0, num=count))
         return [str(task_id) for task_id in found]
 
     async def resolve(
@@ -120,7 +119,7 @@ class GatewayTasks(StoredTasks):
     async def signal(self, task_id: str, name: str, value: Any, request: str) -> SignalOutcome:
         """Give a task a signal. `request` names this one: sent again under it, it stays one signal."""
         text = json.dumps(value, ensure_ascii=False)
-        quota = json.dumps(await self._asked(self._quotas.now()))
+        quota = json.dumps(await asked(self._quotas.now()))
         bounds = (MOST_SIGNALS, MOST_SIGNAL_BYTES)
         return SignalOutcome(await self._run("signal", task_id, request, name, text, *bounds, quota))
 
@@ -160,7 +159,7 @@ class GatewayTasks(StoredTasks):
                 pipeline.xlen(self.keys.stream(priority))
             pipeline.zcard(self.keys.leases)
             pipeline.zcard(self.keys.old_leases)
-            *waiting, running, before = await self._asked(pipeline.execute())
+            *waiting, running, before = await asked(pipeline.execute())
         return sum(waiting), running + before
 
     async def figures(self) -> StoreFigures:
@@ -174,7 +173,7 @@ class GatewayTasks(StoredTasks):
             for priority in Priority:
                 pipeline.zrange(self.keys.waiting(priority), 0, 0, withscores=True)
                 pipeline.xrange(self.keys.stream(priority), count=1)
-            (seconds, microseconds), *heads = await self._asked(pipeline.execute())
+            (seconds, microseconds), *heads = await asked(pipeline.execute())
         in_lines, in_streams = heads[::2], heads[1::2]
         since = [
             *(int(first[0][1]) for first in in_lines if first),
@@ -188,7 +187,7 @@ class GatewayTasks(StoredTasks):
         async with self._client.pipeline(transaction=False) as pipeline:
             for minute in minutes:
                 pipeline.hgetall(self.keys.window(minute))
-            found = await self._asked(pipeline.execute())
+            found = await asked(pipeline.execute())
         return [{name: int(value) for name, value in window.items()} for window in found]
 
     async def _fields(self, task: NewTask) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """What gateways and workers both do with tasks in Redis."""
 
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import redis.exceptions
 from redis.asyncio import Redis
@@ -14,15 +14,13 @@ from flotilla_runtime.agent.journal import Entry
 from flotilla_runtime.agent.protocols import OneEntry
 from flotilla_runtime.agent.store.payloads import LARGE_BYTES, ObjectStore, Payloads, apart
 from flotilla_runtime.agent.store.quotas import Quotas
-from flotilla_runtime.agent.store.redis_errors import as_unavailable
+from flotilla_runtime.agent.store.redis_errors import asked
 from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
 from flotilla_runtime.agent.store.replicas import Replicas
 from flotilla_runtime.agent.store.script_values import SCRIPTS, about, script_source, script_text
 from flotilla_runtime.agent.store.tool_reports import ToolReports
 from flotilla_runtime.agent.tasks import BUDGET_FIELDS, LoadedTask, TaskRecord, read_budget
 from flotilla_runtime.contract import QueueConfig, RedisTopology, TaskKeys
-
-Answer = TypeVar("Answer")
 
 
 class StoredTasks:
@@ -35,7 +33,7 @@ class StoredTasks:
         self._config = config
         self._replicas = Replicas(client, self.keys.confirmations)
         self._quotas = Quotas(client, config)
-        self._payloads = Payloads(client, self.keys, objects, self._asked)
+        self._payloads = Payloads(client, self.keys, objects)
         self._scripts = {name: client.register_script(script_source(name)) for name in SCRIPTS}
 
     async def load(self, task_id: str) -> LoadedTask | None:
@@ -44,13 +42,13 @@ class StoredTasks:
             pipeline.hgetall(self.keys.task(task_id))
             pipeline.lrange(self.keys.journal(task_id), 0, -1)
             pipeline.time()
-            fields, entries, (seconds, microseconds) = await self._asked(pipeline.execute())
+            fields, entries, (seconds, microseconds) = await asked(pipeline.execute())
         if not fields:
             return None
         record = await self._payloads.whole_record(TaskRecord.of(fields))
         shown = [fields.get(name) for name in BUDGET_FIELDS]
         if record.root is not None:
-            shown = await self._asked(self._client.hmget(self.keys.task(record.root), list(BUDGET_FIELDS)))
+            shown = await asked(self._client.hmget(self.keys.task(record.root), list(BUDGET_FIELDS)))
         return LoadedTask(
             record=record,
             entries=tuple(map(journal.decode, entries)),
@@ -64,7 +62,7 @@ class StoredTasks:
         async with self._client.pipeline(transaction=False) as pipeline:
             for task_id in task_ids:
                 pipeline.hgetall(self.keys.task(task_id))
-            found = await self._asked(pipeline.execute())
+            found = await asked(pipeline.execute())
         return [await self._payloads.whole_record(TaskRecord.of(fields)) for fields in found if fields]
 
     async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
@@ -74,7 +72,7 @@ class StoredTasks:
     async def facts(self) -> RedisFacts:
         """What Redis says of itself; all is unknown where it refuses to."""
         try:
-            info = await self._asked(self._client.info(*SECTIONS))
+            info = await asked(self._client.info(*SECTIONS))
         except redis.exceptions.NoPermissionError:
             info = {}
         fails_over = self._config.topology is not RedisTopology.SINGLE
@@ -82,7 +80,7 @@ class StoredTasks:
 
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless Redis answers."""
-        await self._asked(self._client.ping())
+        await asked(self._client.ping())
 
     async def close(self) -> None:
         """Close every connection."""
@@ -92,7 +90,7 @@ class StoredTasks:
         """What was said before the task: in its conversation, and as it was submitted."""
         if record.conversation is None:
             return record.history
-        turns: Any = await self._asked(self._client.lrange(self.keys.turns(record.conversation), 0, -1))
+        turns: Any = await asked(self._client.lrange(self.keys.turns(record.conversation), 0, -1))
         return (*said_in(turns), *record.history)
 
     async def _parts(self, task_id: str, entry: Entry) -> tuple[str, str, str]:
@@ -109,12 +107,12 @@ class StoredTasks:
 
     async def _share(self) -> int | str:
         """The bytes that each caller's tasks may hold, for a script."""
-        share = await self._asked(self._quotas.share())
+        share = await asked(self._quotas.share())
         return "" if share is None else share
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         keys = [self.keys.leases]
-        return await self._asked(
+        return await asked(
             self._scripts[script](keys=keys, args=[self.keys.prefix, *map(script_text, arguments)])
         )
 
@@ -124,14 +122,4 @@ class StoredTasks:
         async def write(one: Redis) -> Any:
             return await self._scripts[script](keys=keys, args=values, client=one)
 
-        return await self._asked(self._replicas.confirmed(write))
-
-    @staticmethod
-    async def _asked(answer: Awaitable[Answer]) -> Answer:
-        try:
-            return await answer
-        except (redis.exceptions.RedisError, OSError) as problem:
-            unavailable = as_unavailable(problem)
-            if unavailable is None:
-                raise
-            raise unavailable from problem
+        return await asked(self._replicas.confirmed(write))

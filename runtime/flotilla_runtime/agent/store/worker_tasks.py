@@ -15,6 +15,7 @@ from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Entry, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.payloads import is_large, json_text, payload_field, payload_text
+from flotilla_runtime.agent.store.redis_errors import asked
 from flotilla_runtime.agent.store.script_values import (
     UNREVISED,
     about,
@@ -86,7 +87,7 @@ class WorkerTasks(StoredTasks):
     async def wait_for_work(self, seconds: float, revisions: Sequence[str] = ()) -> None:
         """Return when a task came that woke no other worker, or after this time."""
         calls = [self.keys.calls(revision) for revision in all_revisions(revisions)]
-        await self._asked(self._client.blpop(calls, timeout=seconds))
+        await asked(self._client.blpop(calls, timeout=seconds))
 
     async def append(
         self, claim: Claim, expected: int, entries: Sequence[Entry], write: str | None = None
