@@ -39,9 +39,7 @@ class Recording:
             self._bar_if_cancelled()
             if refused is None or refused.limit is not LimitName.SHARE:
                 return refused
-            if not refused.may_change:
-                await self.end_for_want_of_room(refused)
-            pause = await self.others_settle(pause)
+            pause = await self._room(refused, pause)
             written = self.hand_in(*entries)
 
     def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
@@ -52,9 +50,13 @@ class Recording:
 
     async def state(self, intent: Intended, request: StateRequest) -> Done:
         """Read or write a value of the state, and write this call of it with its result."""
-        done = await self._writer.state(intent, request)
-        self._bar_if_cancelled()
-        return done
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            done = await self._writer.state(intent, request)
+            self._bar_if_cancelled()
+            if not isinstance(done, Refusal):
+                return done
+            pause = await self._room(done, pause)
 
     async def spawn(self, intent: Intended, child_input: str) -> Refusal | None:
         """Submit a spawned task, and write its intent; the refusal by a limit or for want of room."""
@@ -78,6 +80,12 @@ class Recording:
         )
         self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
         await never()
+
+    async def _room(self, refused: Refusal, pause: float) -> float:
+        """Wait until other calls of the caller may have given room back, or end the task; the next pause."""
+        if not refused.may_change:
+            await self.end_for_want_of_room(refused)
+        return await self.others_settle(pause)
 
     def _bar_if_cancelled(self) -> None:
         if self._writer.cancel_requested.is_set():
