@@ -24,7 +24,6 @@ OF_A_PROXY: Final = frozenset({502, 504})
 NOT_SENT: Final = 599  # what the client is told where no server answered
 RESUMES: Final = "last-event-id"
 NOT_PASSED_ON: Final = frozenset({"set-cookie", "content-length", "transfer-encoding"})
-OF_THE_CONNECTION: Final = frozenset({"host", "content-length", "accept-encoding", "connection"})
 OF_MCP: Final = frozenset({"accept", "content-type"})
 
 
