@@ -87,7 +87,8 @@ class McpTools:
                 f"the MCP server has more than {MOST_TOOLS} tools; name those that are needed in mcp.tools"
             )
             raise DeclarationError(ToolTrouble.UNUSABLE, message)
-        return self._looked({tool.name: tool for tool in told}, wanted)
+        # In a thread, because schemas of some MiB take seconds to read.
+        return await asyncio.to_thread(self._looked, {tool.name: tool for tool in told}, wanted)
 
     def placeholders(self, problem: str) -> Sequence[Tool]:
         """The tools that the spec names, or one with the entry's name, each with words that say why not."""
