@@ -62,6 +62,8 @@ class OpenAIFrontEnd:
         body = await read_posted(request, self._desk.max_body_bytes)
         asked = asked_chat(body, self._fleet, request.headers.get(KEY))
         tenant = await self._desk.callers.tenant(request, caller)
+        if asked.streams:
+            self._desk.streams.check(caller.name)
         submission = await self._desk.service.submit(asked.submission, caller, tenant, history=asked.history)
         if asked.streams:
             stream = await self._stream(submission.id, caller)
@@ -73,6 +75,8 @@ class OpenAIFrontEnd:
         caller = await self._desk.callers.identify(request, Verb.CREATE)
         body = await read_posted(request, self._desk.max_body_bytes)
         asked = asked_response(body, self._fleet, request.headers.get(KEY))
+        if asked.streams:
+            self._desk.streams.check(caller.name)
         task = await self._responding(request, asked, caller)
         if asked.streams:
             return self._desk.streams.answer(
