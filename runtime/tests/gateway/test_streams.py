@@ -68,6 +68,7 @@ class Journal:
     status: Status = Status.SUCCEEDED
     read: int = 0
     submitted: int = 0
+    looked: int = 0
     record: TaskRecord = field(
         default_factory=lambda: TaskRecord(
             id=TASK,
@@ -95,6 +96,7 @@ class Journal:
         return Submission(outcome=SubmitOutcome.CREATED, id=TASK)
 
     async def progress(self, task_id: str, place: int, count: int) -> tuple[Status, list[Entry]]:
+        self.looked += 1
         entries = list(self.entries[place : place + count])
         self.read += len(entries)
         return self.status, entries
@@ -291,3 +293,18 @@ async def test_no_task_is_started_for_a_stream_that_is_refused(path: str, body: 
     await ann.ask(application_of(journal, Streams(0)), "POST", path, body)
     assert (ann.status, journal.submitted) == (429, 0), ann.body
     assert b"streams" in ann.body
+
+
+@pytest.mark.attack("A caller asks for answers that do not come, and leaves, again and again")
+@pytest.mark.parametrize(
+    ("path", "body"), [CHAT, RESPONSE, ("/a2a", SENDS | {"method": "SendMessage"})]
+)
+async def test_nothing_waits_for_a_client_that_has_left(path: str, body: Any) -> None:
+    journal, ann = Journal([SUBMITTED], status=Status.RUNNING), Caller("ann")
+    asking = asyncio.create_task(ann.ask(application_of(journal, Streams(1)), "POST", path, body))
+    await until(lambda: journal.looked > 0)
+    assert not asking.done()
+    ann.leaves.set()
+    async with asyncio.timeout(5):
+        await asking
+    assert journal.submitted == 1

@@ -88,7 +88,8 @@ class A2AFrontEnd:
             caller = await self._desk.callers.allowed(request, Verb.CREATE)
         if method in STREAMING:
             self._desk.streams.check(caller.name)
-        request.scope[FOR] = For(caller=caller, tenant=await self._desk.callers.tenant(request, caller))
+        tenant = await self._desk.callers.tenant(request, caller)
+        request.scope[FOR] = For(caller=caller, tenant=tenant, receive=request.receive)
 
         async def read() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}

@@ -23,6 +23,7 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
+from starlette.types import Receive
 
 from flotilla_runtime.gateway.a2a import views
 from flotilla_runtime.gateway.answer_text import AnswerText, TextBrokenError
@@ -33,6 +34,7 @@ from flotilla_runtime.gateway.history import Event, EventKind
 from flotilla_runtime.gateway.pages import MOST_PER_PAGE, PageWanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import submission_of
+from flotilla_runtime.gateway.waiting import while_there
 
 FOR: Final = "flotilla"
 DEFAULT_PAGE: Final = 50
@@ -43,10 +45,11 @@ Told = a2a.Message | a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpda
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class For:
-    """For whom a request is answered."""
+    """For whom a request is answered; `receive` tells when the client has left."""
 
     caller: Identity
     tenant: str
+    receive: Receive
 
 
 @contextmanager
@@ -70,7 +73,7 @@ class FleetAgent(RequestHandler):
         with problems_in_a2as_form():
             task = await self._submitted(params.message, context)
             if not params.configuration.return_immediately:
-                await until_ended(self._desk.sight, task)
+                await while_there(_for(context).receive, until_ended(self._desk.sight, task))
             return await self._task(task, context)
 
     @validate_request_params
