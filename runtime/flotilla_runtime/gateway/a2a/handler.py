@@ -34,11 +34,11 @@ from flotilla_runtime.gateway.history import Event, EventKind
 from flotilla_runtime.gateway.pages import MOST_PER_PAGE, PageWanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import submission_of
+from flotilla_runtime.gateway.task_ids import is_task_id
 from flotilla_runtime.gateway.waiting import while_there
 
 FOR: Final = "flotilla"
 DEFAULT_PAGE: Final = 50
-STATUSES: Final = {state: status for status, state in reversed(tuple(views.STATES.items()))}
 
 Told = a2a.Message | a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent
 
@@ -114,8 +114,10 @@ class FleetAgent(RequestHandler):
         self, params: a2a.ListTasksRequest, context: ServerCallContext
     ) -> a2a.ListTasksResponse:
         """The tasks that the caller may see, without their texts."""
+        if params.page_token and not is_task_id(params.page_token):
+            raise InvalidParamsError(message="pageToken must be the nextPageToken of an earlier page")
         wanted = PageWanted(
-            status=STATUSES.get(params.status),
+            statuses=views.statuses_of(params.status),
             conversation_id=params.context_id or None,
             before=params.page_token or None,
             count=max(1, min(params.page_size or DEFAULT_PAGE, MOST_PER_PAGE)),
