@@ -296,9 +296,7 @@ async def test_no_task_is_started_for_a_stream_that_is_refused(path: str, body: 
 
 
 @pytest.mark.attack("A caller asks for answers that do not come, and leaves, again and again")
-@pytest.mark.parametrize(
-    ("path", "body"), [CHAT, RESPONSE, ("/a2a", SENDS | {"method": "SendMessage"})]
-)
+@pytest.mark.parametrize(("path", "body"), [CHAT, RESPONSE, ("/a2a", SENDS | {"method": "SendMessage"})])
 async def test_nothing_waits_for_a_client_that_has_left(path: str, body: Any) -> None:
     journal, ann = Journal([SUBMITTED], status=Status.RUNNING), Caller("ann")
     asking = asyncio.create_task(ann.ask(application_of(journal, Streams(1)), "POST", path, body))

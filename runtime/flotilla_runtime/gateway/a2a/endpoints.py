@@ -30,7 +30,9 @@ CARD_PATH: Final = "/.well-known/agent-card.json"
 READING: Final = frozenset(
     {"GetTask", "ListTasks", "SubscribeToTask", "tasks/get", "tasks/list", "tasks/resubscribe"}
 )
-STREAMING: Final = frozenset({"SendStreamingMessage", "SubscribeToTask", "message/stream", "tasks/resubscribe"})
+STREAMING: Final = frozenset(
+    {"SendStreamingMessage", "SubscribeToTask", "message/stream", "tasks/resubscribe"}
+)
 HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 FIRST_VERSION: Final = "1"
 

@@ -153,7 +153,7 @@ class OpenAIFrontEnd:
         return streams.Stream(sight=self._desk.sight, fleet=self._fleet, begun=await ask(), ask=ask)
 
     async def _ended(self, request: Request, task: str, caller: Identity) -> Outcome:
-        """The task when it has ended. A client that leaves meanwhile cancels nothing, and nothing waits on."""
+        """The task when it has ended. A client that leaves cancels nothing, and nothing waits on."""
         stream = await self._stream(task, caller)
         await while_there(request.receive, until_ended(self._desk.sight, task))
         return await streams.outcome_of(stream)
