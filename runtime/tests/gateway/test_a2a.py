@@ -144,7 +144,9 @@ async def test_tasks_are_listed_by_their_state(fleet: Any) -> None:
         with pytest.raises(InvalidParamsError, match="pageToken"):
             await listed(page_token="z")
     working = statuses_of(a2a.TASK_STATE_WORKING)
-    assert working == {TaskStatus.RUNNING, TaskStatus.SUSPENDED}, "what is shown as working is listed so"
+    assert working == frozenset({TaskStatus.RUNNING, TaskStatus.SUSPENDED}), (
+        "what is shown as working is listed so"
+    )
 
 
 async def test_what_the_fleet_does_not_take_is_refused(fleet: Any) -> None:
