@@ -42,7 +42,7 @@ class PageWanted:
             (self.statuses is None or record.status in self.statuses)
             and self.tenant in (None, record.tenant)
             and self.conversation_id in (None, record.conversation_id)
-            and (self.waits_for is None or _waits_for(record) is self.waits_for)
+            and (self.waits_for is None or waits_for(record) is self.waits_for)
         )
 
 
@@ -90,5 +90,6 @@ def _member(
     return kinds(told)
 
 
-def _waits_for(record: TaskRecord) -> WaitKind | None:
+def waits_for(record: TaskRecord) -> WaitKind | None:
+    """What a suspended task waits for."""
     return record.waits_for if record.status is TaskStatus.SUSPENDED else None
