@@ -64,7 +64,8 @@ def judge(evidence: Evidence) -> Verdict:
 def journal_tokens(entries: Iterable[Entry]) -> int:
     """The tokens that a journal says were used.
 
-    Those of results, what lost tries had reserved, and what the tries of a call used that reserved anew.
+    These are the tokens of results, those that lost tries had reserved, and those that a call had used when
+    it reserved anew.
     """
     used, open_calls = 0, dict[str, int]()
     for entry in entries:

@@ -17,7 +17,7 @@ from budgets.plans import FAILS, INPUT_USD, LIMITS, OUTPUT_USD, ROOM
 from fleet.caller import Caller
 from fleet.facts import FINAL, statuses_in, tasks_in
 from fleet.generations import generations_of
-from fleet.kills import Planned
+from fleet.kills import Planned, each_in_time
 from fleet.site import FLEET, MODEL, Part, Shape, Site, site
 
 ENTRYPOINT: Final = "budgets.agent:agent"
@@ -115,9 +115,7 @@ def _wait_for_ends(fleet: Site, looks: _Looks, or_if: Callable[[], bool] = lambd
 
 
 def _kill(fleet: Site, kills: Sequence[Planned]) -> int:
-    began = time.monotonic()
-    for planned in kills:
-        time.sleep(max(0.0, began + planned.after_seconds - time.monotonic()))
+    for planned in each_in_time(kills):
         fleet.kill(planned.part, planned.number)
     return len(kills)
 

@@ -8,12 +8,9 @@ whether there was an effect with a key, `GET /happened?task=N&step=NAME` whether
 A client that goes away changes nothing: what has arrived happens, and counts as happened from then on.
 """
 
-import argparse
 import asyncio
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +19,10 @@ from aiohttp import web
 from fleet.arrivals import Arrival, arrivals_of
 from fleet.calls import EFFECTS, Kind
 from fleet.log import Log
-from fleet.site import answers
-from local_cluster.processes import Daemon, free_port, wait_until
+from fleet.own_server import parser_of, serve, started
 
 KEY: Final = "Idempotency-Key"
 LOG: Final = "effects.jsonl"
-STARTED_SECONDS: Final = 60.0
 
 
 class Effects:
@@ -79,44 +74,18 @@ class Effects:
         return web.json_response({"happened": step in self._steps})
 
 
-@contextmanager
-def effect_server(folder: Path) -> Iterator[str]:
+def effect_server(folder: Path) -> AbstractContextManager[str]:
     """The server as a process of its own, with its log in this folder; its URL."""
-    port = free_port()
-    daemon = Daemon(
-        "effects",
-        [sys.executable, "-m", "fleet.effects", "--port", str(port), "--log", folder / LOG],
-        directory=folder,
-        dies_with_parent=True,
-    )
-    daemon.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(
-            lambda: answers(f"{url}/happened?task=0&step=none"),
-            part="effects",
-            timeout_seconds=STARTED_SECONDS,
-            daemons=[daemon],
-        )
-        yield url
-    finally:
-        daemon.kill()
+    asked = "happened?task=0&step=none"
+    return started(folder, "effects", "fleet.effects", asked, "--log", folder / LOG)
 
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--log", type=Path, required=True)
     options = parser.parse_args()
-    web.run_app(
-        Effects(options.log).application(),
-        host="127.0.0.1",
-        port=options.port,
-        access_log=None,
-        print=None,
-        handler_cancellation=False,
-    )
+    serve(Effects(options.log).application(), options.port, hears_closing=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Which process is killed when, drawn from a seed. Pure."""
+"""Which process is killed when, drawn from a seed."""
 
 import random
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fleet.site import Part
@@ -27,3 +28,11 @@ def kills_of(
         Planned(after_seconds=after, part=part, number=drawn.randrange(sizes[part]))
         for after, part in zip(times, parts, strict=True)
     )
+
+
+def each_in_time(kills: Iterable[Planned]) -> Iterator[Planned]:
+    """Each of these kills when its time has come, or later where the one before took long."""
+    began = time.monotonic()
+    for planned in kills:
+        time.sleep(max(0.0, began + planned.after_seconds - time.monotonic()))
+        yield planned

@@ -12,7 +12,7 @@ import httpx
 
 from fleet.caller import Caller
 from fleet.facts import FINAL, TaskFacts, statuses_in, tasks_in
-from fleet.kills import Planned
+from fleet.kills import Planned, each_in_time
 from fleet.site import FLEET, MODEL, Part, Shape, Site, site
 from patterns.server import slow_server
 from patterns.stories import ROLES, SOURCES, Mode, Order, Story
@@ -162,7 +162,5 @@ def _open(client: Any, tasks: Sequence[str]) -> list[str]:
 
 
 def _kill(fleet: Site, kills: Sequence[Planned]) -> None:
-    began = time.monotonic()
-    for planned in kills:
-        time.sleep(max(0.0, began + planned.after_seconds - time.monotonic()))
+    for planned in each_in_time(kills):
         fleet.kill(planned.part, planned.number)

@@ -4,23 +4,18 @@ It notes for each race when the winner was answered and when the loser's connect
 Whether a step fails is drawn from the seed, the task, the step and the try, so no two tries are alike.
 """
 
-import argparse
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
-from fleet.site import answers
-from local_cluster.processes import Daemon, free_port, wait_until
+from fleet.own_server import parser_of, serve, started
 
-STARTED_SECONDS: Final = 60.0
 FAIL_SHARE: Final = 1 / 20
 WINS, LOSES = "wins", "loses"  # what a request of a race does
 
@@ -66,40 +61,17 @@ class Server:
         return web.json_response({"closed": closed, "won": len(self._won)})
 
 
-@contextmanager
-def slow_server(folder: Path, seed: int) -> Iterator[str]:
+def slow_server(folder: Path, seed: int) -> AbstractContextManager[str]:
     """The server as a process of its own; its URL."""
-    port = free_port()
-    arguments = [sys.executable, "-m", "patterns.server", "--port", str(port), "--seed", str(seed)]
-    daemon = Daemon("slow", arguments, directory=folder, dies_with_parent=True)
-    daemon.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(
-            lambda: answers(f"{url}/losers"),
-            part="slow",
-            timeout_seconds=STARTED_SECONDS,
-            daemons=[daemon],
-        )
-        yield url
-    finally:
-        daemon.kill()
+    return started(folder, "slow", "patterns.server", "losers", "--seed", seed)
 
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
-    web.run_app(
-        Server(options.seed).application(),
-        host="127.0.0.1",
-        port=options.port,
-        access_log=None,
-        print=None,
-        handler_cancellation=True,
-    )
+    serve(Server(options.seed).application(), options.port, hears_closing=True)
 
 
 if __name__ == "__main__":

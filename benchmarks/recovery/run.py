@@ -19,7 +19,7 @@ from fleet.caller import Caller, Unknown
 from fleet.calls import EFFECTS, tool_config
 from fleet.effects import LOG, effect_server
 from fleet.facts import FINAL, statuses_in, tasks_in
-from fleet.kills import Planned
+from fleet.kills import Planned, each_in_time
 from fleet.redis_site import RedisSite
 from fleet.site import FLEET, Part, Shape, Site, site, worker_name
 from recovery.judge import Evidence
@@ -120,10 +120,8 @@ def _submit(fleet: Site, wanted: Wanted, notes: Notes) -> None:
 
 
 def _kill(fleet: Site, kills: Sequence[Planned], notes: Notes, is_over: Callable[[], bool]) -> None:
-    """Kill, one after another. A kill takes until its process is started again, so times may slip."""
-    began = time.monotonic()
-    for planned in kills:
-        time.sleep(max(0.0, began + planned.after_seconds - time.monotonic()))
+    """Kill, one after another. A kill takes until its process is started again."""
+    for planned in each_in_time(kills):
         if is_over():
             return
         at = time.time_ns() // 1_000_000

@@ -19,8 +19,9 @@ import structlog
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store.caller_rates import CallerRates
 from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.gateway_tasks import FORGET_AT_ONCE
 from flotilla_runtime.agent.store.s3 import opened
-from flotilla_runtime.agent.store.task_store import FORGET_AT_ONCE, TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig

@@ -8,7 +8,8 @@ import secrets
 from http import HTTPStatus
 from typing import Final
 
-from flotilla_runtime.agent.store.task_store import MOST_SIGNAL_BYTES, MOST_SIGNALS, TaskStore
+from flotilla_runtime.agent.store.gateway_tasks import MOST_SIGNAL_BYTES, MOST_SIGNALS
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     ApproveOutcome,
     Decision,

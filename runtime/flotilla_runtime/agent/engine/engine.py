@@ -319,7 +319,10 @@ class Engine:
     async def _stated(self, wanted: Wanted) -> Done:
         await self.pace.may_begin()
         intent = intent_of(wanted, self.now_ms(), self._reserving.step(wanted), effect=wanted.effect)
-        done = await self._writer.state(intent, wanted.request)
+        pause = FIRST_PAUSE_SECONDS
+        while isinstance(done := await self._writer.state(intent, wanted.request), Refusal):
+            self._bar_if_cancelled()
+            pause = await self._room(done, pause)
         self._bar_if_cancelled()
         await self.pace.not_barred()
         return done
@@ -367,9 +370,13 @@ class Engine:
             self._bar_if_cancelled()
             if refused is None or refused.limit is not LimitName.SHARE:
                 return refused
-            if not refused.may_change:
-                await self._end_for_want_of_room(refused)
-            pause = await self._reserving.others_settle(pause)
+            pause = await self._room(refused, pause)
+
+    async def _room(self, refused: Refusal, pause: float) -> float:
+        """Wait until other calls of the caller may have given room back, or end the task; the next pause."""
+        if not refused.may_change:
+            await self._end_for_want_of_room(refused)
+        return await self._reserving.others_settle(pause)
 
     async def _end_for_want_of_room(self, refused: Refusal) -> Never:
         message = (

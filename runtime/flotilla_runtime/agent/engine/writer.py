@@ -79,12 +79,12 @@ class Writer:
         """Write the intent of a spawned task and submit the task."""
         return await asyncio.shield(self._add(_Piece(entries=(intent,), child_input=child_input)))
 
-    async def state(self, intent: Intended, request: StateRequest) -> Done:
-        """Read or write a value of the state, and write this call of it with its result."""
+    async def state(self, intent: Intended, request: StateRequest) -> Done | Refusal:
+        """Read or write a value of the state, and write this call of it with its result; or the refusal."""
         piece = _Piece(entries=(intent,), state=request)
-        await asyncio.shield(self._add(piece))
-        assert piece.done is not None
-        return piece.done
+        told = await asyncio.shield(self._add(piece)) or piece.done
+        assert told is not None
+        return told
 
     def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
         """Have these entries written, without waiting for it."""

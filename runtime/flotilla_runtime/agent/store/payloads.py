@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 from redis.asyncio import Redis
 
 from flotilla_runtime.agent.errors import BrokenEntryError
-from flotilla_runtime.agent.journal import Done, Entry, Intended, Payload, Resolved, encode
+from flotilla_runtime.agent.journal import Done, Entry, Intended, Payload, Resolved
 from flotilla_runtime.agent.protocols import OneEntry
+from flotilla_runtime.agent.store.redis_errors import asked
 from flotilla_runtime.agent.tasks import PAYLOAD_FIELDS, TaskRecord, read_payload
 from flotilla_runtime.contract import TaskKeys
 
@@ -51,9 +52,7 @@ class Apart:
 def apart(entry: Entry) -> Apart:
     """An entry without its value, if it is large. Pure."""
     name = _value_of(entry)
-    if not name or not is_large(encode(entry)):
-        return Apart(entry=entry)
-    text = json_text(getattr(entry, name))
+    text = json_text(getattr(entry, name)) if name else ""
     if not is_large(text):
         return Apart(entry=entry)
     without: dict[str, Any] = {name: None}
@@ -89,20 +88,18 @@ def json_text(value: Any) -> str:
 
 
 class Payloads:
-    """The texts of a fleet's tasks that are kept apart. `asked` names the errors of Redis."""
+    """The texts of a fleet's tasks that are kept apart."""
 
     def __init__(
         self,
         client: Redis,
         keys: TaskKeys,
         objects: ObjectStore | None,
-        asked: Callable[[Awaitable[Any]], Awaitable[Any]],
     ) -> None:
         self.are_elsewhere: Final = objects is not None
         self._client = client
         self._keys = keys
         self._objects = objects
-        self._asked = asked
 
     async def kept(self, task_id: str, text: str) -> tuple[Payload, str]:
         """What stands for a text, and what the script is to write into Redis: the text, or nothing."""
@@ -115,7 +112,7 @@ class Payloads:
     async def text(self, task_id: str, payload: Payload) -> str:
         """The text. Raises BrokenEntryError where it is gone, or is another one."""
         if not payload.is_elsewhere:
-            found = await self._asked(self._client.hget(self._keys.payloads(task_id), payload.hash))
+            found = await asked(self._client.hget(self._keys.payloads(task_id), payload.hash))
             if found is None:
                 raise BrokenEntryError(f"its payload {payload.hash} is gone from Redis")
             return str(found)
@@ -154,9 +151,9 @@ class Payloads:
         """
         if self._objects is None:
             return 0
-        ids = await self._asked(self._client.srandmember(self._keys.drops, DROP_AT_ONCE))
+        ids: Any = await asked(self._client.srandmember(self._keys.drops, DROP_AT_ONCE))
         for task_id in ids:
-            fields = await self._asked(
+            fields: Any = await asked(
                 self._client.hmget(self._keys.task(task_id), "id", *map(payload_field, PAYLOAD_FIELDS))
             )
             named = {_name(task_id, read_payload(text).hash) for text in fields[1:] if text}

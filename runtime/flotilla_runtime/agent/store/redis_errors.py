@@ -1,4 +1,4 @@
-"""Tells a Redis that cannot serve at the moment from one that refuses what we sent. Pure.
+"""Tells a Redis that cannot serve at the moment from one that refuses what we sent.
 
 Most such errors are classes of redis-py. For some of Redis' codes redis-py 8 raises only its general error:
 Redis cannot save (MISCONF), a script blocks it (BUSY), replicas are missing (NOREPLICAS), or it is starting
@@ -12,11 +12,14 @@ the error is logged with Redis' words. Another run takes the task over when its 
 
 import re
 import ssl
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import redis.exceptions
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
+
+Answer = TypeVar("Answer")
 
 UNAVAILABLE: Final = (
     redis.exceptions.ConnectionError,
@@ -32,6 +35,17 @@ UNAVAILABLE_CODE: Final = re.compile(r"(?:^|caused error: \(['\"])(?:MISCONF|BUS
 # OpenSSL's codes for a certificate that no trusted authority has signed: the signature is of another key (7),
 # the certificate or its root is self-signed (18, 19), or the issuer is unknown (20, 21).
 UNKNOWN_AUTHORITY: Final = frozenset({7, 18, 19, 20, 21})
+
+
+async def asked(answer: Awaitable[Answer]) -> Answer:
+    """The answer of Redis. Raises StoreUnavailableError where it may serve later, else its own error."""
+    try:
+        return await answer
+    except (redis.exceptions.RedisError, OSError) as problem:
+        unavailable = as_unavailable(problem)
+        if unavailable is None:
+            raise
+        raise unavailable from problem
 
 
 def as_unavailable(error: Exception) -> StoreUnavailableError | None:

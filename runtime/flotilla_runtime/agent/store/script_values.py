@@ -15,22 +15,22 @@ from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdic
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
 PARTS: Final = (
-    *(
-        "prelude",
-        "figures",
-        "payloads",
-        "room",
-        "queue",
-        "conversations",
-        "budgets",
-        "states",
-        "outside",
-        "losses",
-    ),
+    "prelude",
+    "figures",
+    "payloads",
+    "room",
+    "queue",
+    "conversations",
+    "budgets",
+    "states",
+    "outside",
+    "losses",
 )
-PARTS_OF: Final = {  # besides those that all share
+MORE_PARTS: Final = {
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
+# Redis makes the functions of a script anew in each run: with all parts, `rate` took twice as long.
+NEED_PRELUDE_ALONE: Final = ("rate", "text")
 SCRIPTS: Final = (
     "submit",
     "claim",
@@ -58,7 +58,8 @@ SCRIPTS: Final = (
 def script_source(name: str) -> str:
     """A script, with its parts in front."""
     folder = files("flotilla_runtime.agent.store") / "scripts"
-    parts = (*PARTS, *PARTS_OF.get(name, ()), name)
+    shared = PARTS[:1] if name in NEED_PRELUDE_ALONE else PARTS
+    parts = (*shared, *MORE_PARTS.get(name, ()), name)
     return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 
@@ -117,8 +118,10 @@ def read_written(claim: Claim, answer: Sequence[Any]) -> Written:
 
 
 def read_stated(claim: Claim, answer: Sequence[Any]) -> Written:
-    """The answer to an access to the state, with its result."""
+    """The answer to an access to the state, with its result unless it was refused."""
     written = read_written(claim, answer[:5])
+    if written.refused:
+        return written
     done = decode(answer[5])
     return replace(written, done=done if isinstance(done, Done) else None)
 

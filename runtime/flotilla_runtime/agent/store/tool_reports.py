@@ -7,10 +7,9 @@ not repeated it for a while, or one says that it is over.
 from collections.abc import Iterable
 from typing import Final
 
-import redis.exceptions
 from redis.asyncio import Redis
 
-from flotilla_runtime.agent.store.redis_errors import as_unavailable
+from flotilla_runtime.agent.store.redis_errors import asked
 from flotilla_runtime.contract import TaskKeys, ToolReport
 
 HOLDS_SECONDS: Final = 180
@@ -27,28 +26,26 @@ class ToolReports:
 
     async def tell(self, found: Iterable[ToolReport], over: Iterable[ToolReport] = ()) -> None:
         """Write what was found just now, and take back what is over."""
-        try:
-            now = int((await self._client.time())[0])
-            async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.zremrangebyscore(self._key, "-inf", now)
-                for report in over:
-                    pipeline.zrem(self._key, _written(report))
-                for report in found:
-                    pipeline.zadd(self._key, {_written(report): now + HOLDS_SECONDS})
-                pipeline.expire(self._key, HOLDS_SECONDS)
-                await pipeline.execute()
-        except (redis.exceptions.RedisError, OSError) as problem:
-            raise as_unavailable(problem) or problem from problem
+        now = await self._seconds()
+        async with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zremrangebyscore(self._key, "-inf", now)
+            for report in over:
+                pipeline.zrem(self._key, _written(report))
+            for report in found:
+                pipeline.zadd(self._key, {_written(report): now + HOLDS_SECONDS})
+            pipeline.expire(self._key, HOLDS_SECONDS)
+            await asked(pipeline.execute())
 
     async def now(self) -> tuple[ToolReport, ...]:
         """What holds now, by the names of the tools."""
-        try:
-            now = int((await self._client.time())[0])
-            found = await self._client.zrangebyscore(self._key, now, "+inf", start=0, num=MOST_REPORTS)
-        except (redis.exceptions.RedisError, OSError) as problem:
-            raise as_unavailable(problem) or problem from problem
+        now = await self._seconds()
+        found = await asked(self._client.zrangebyscore(self._key, now, "+inf", start=0, num=MOST_REPORTS))
         reports = [ToolReport.model_validate_json(str(text)) for text in found]
         return tuple(sorted(reports, key=lambda report: (report.tool, report.message)))
+
+    async def _seconds(self) -> int:
+        """The time by Redis' clock."""
+        return int((await asked(self._client.time()))[0])
 
 
 def _written(report: ToolReport) -> str:

@@ -21,7 +21,8 @@ from flotilla_runtime.agent.protocols import (
     Written,
 )
 from flotilla_runtime.agent.retries import STORE_BACKOFF
-from flotilla_runtime.agent.store.task_store import TaskStore, new_request
+from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.backoff import Backoff

@@ -23,7 +23,8 @@ from flotilla_runtime.agent.journal import CallKind, EndReason, Other, TaskStatu
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reconciled, Reply, Session, Threads
 from flotilla_runtime.agent.retries import STORE_BACKOFF
-from flotilla_runtime.agent.store.task_store import TaskStore, new_request
+from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.agent.worker.breaker import NONE, Refusals, after_reply, most_to_claim
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics

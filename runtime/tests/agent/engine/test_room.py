@@ -21,7 +21,7 @@ from flotilla_runtime.agent.journal import (
     Resolved,
     TaskStatus,
 )
-from flotilla_runtime.agent.protocols import Call, Finish, OneEntry, Reply, Written
+from flotilla_runtime.agent.protocols import Call, Finish, OneEntry, Reply, StateRequest, Written
 from flotilla_runtime.agent.store.payloads import json_text, payload_of
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
 from flotilla_runtime.contract import Effect
@@ -50,6 +50,12 @@ class Narrow(MemoryStore):
         refused = self._no_share([intent])
         if refused is None:
             return await super().spawn(claim, expected, intent, child_input)
+        return Written(length=expected, refused=(refused,))
+
+    async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
+        refused = self._no_share([intent])
+        if refused is None:
+            return await super().state(claim, expected, intent, request)
         return Written(length=expected, refused=(refused,))
 
     def _no_share(self, entries: Sequence[Entry]) -> Refusal | None:
@@ -85,6 +91,16 @@ async def test_a_call_waits_until_others_of_its_caller_give_room_back() -> None:
     assert (finish_of(store).result, calls.made) == ({"to": "ann"}, ["tool/pay"])
 
 
+async def test_an_access_to_the_state_waits_for_room_too() -> None:
+    async def main(ctx: Context, task: Task) -> Any:
+        await ctx.state.put("seen", 1)
+        return await ctx.state.get("seen")
+
+    store = Narrow("state/seen", True, True)
+    assert await run(store, program_of(main), ScriptedCalls()) is RunOutcome.ENDED
+    assert (finish_of(store).result, store.state_writes) == (1, ["1"])
+
+
 async def test_a_call_for_which_there_is_no_room_is_not_made_and_ends_the_task() -> None:
     store, calls = Narrow("tool/pay", True, False), ScriptedCalls()
     assert await run(store, program_of(pays, PAY), calls) is RunOutcome.ENDED
@@ -103,6 +119,7 @@ async def test_a_call_for_which_there_is_no_room_is_not_made_and_ends_the_task()
     [
         pytest.param("now", lambda ctx: ctx.now(), id="the time"),
         pytest.param("sleep", lambda ctx: ctx.sleep(0), id="a timer"),
+        pytest.param("state/seen", lambda ctx: ctx.state.get("seen"), id="the state"),
         pytest.param("spawn", lambda ctx: ctx.spawn("look"), id="a spawned task"),
         pytest.param("llm/Default", lambda ctx: ctx.llm("why?"), id="a model"),
     ],

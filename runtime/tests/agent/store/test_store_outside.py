@@ -10,7 +10,8 @@ from agent_support.stores import END, done, intent, length, loaded, open_store, 
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Intended, TaskStatus, WaitKind
 from flotilla_runtime.agent.protocols import Came, Waits
-from flotilla_runtime.agent.store.task_store import MOST_SIGNAL_BYTES, MOST_SIGNALS, TaskStore
+from flotilla_runtime.agent.store.gateway_tasks import MOST_SIGNAL_BYTES, MOST_SIGNALS
+from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     ApproveOutcome,
     Claim,

@@ -14,7 +14,7 @@ from flotilla_runtime.agent.protocols import Finish, Waits
 from flotilla_runtime.agent.store.quotas import quota_of
 from flotilla_runtime.agent.store.redis_facts import MIB
 from flotilla_runtime.agent.store.task_store import TaskStore
-from flotilla_runtime.agent.tasks import NewTask, ResolveOutcome, SubmitOutcome
+from flotilla_runtime.agent.tasks import NewTask, ResolveOutcome, SignalOutcome, SubmitOutcome
 from flotilla_runtime.contract import Effect, QueueConfig, TaskLimits
 
 pytestmark = pytest.mark.services
@@ -62,6 +62,25 @@ async def test_no_caller_holds_more_than_its_share_of_the_bytes(store: TaskStore
         SubmitOutcome.STORE_FULL,
     ]
     assert (await store.submit(task("a1"))).outcome is SubmitOutcome.EXISTS, "it is known, and takes no room"
+
+
+@pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
+async def test_the_results_with_which_a_replay_begins_need_room(store: TaskStore) -> None:
+    await store.submit(large("a1", 400))
+    source = (await loaded(store, "a1")).record
+    begun: list[Entry] = [intent(), done(value="y" * 120 * 1024)]
+    assert (await store.replay(source, task("a2"), begun)).outcome is SubmitOutcome.CALLER_STORE_FULL
+    assert (await store.replay(source, task("a2"), begun[:1])).outcome is SubmitOutcome.CREATED
+    await store.submit(large("b1", 500, "bob"))
+    assert (await store.replay(source, task("a3"), begun)).outcome is SubmitOutcome.STORE_FULL
+
+
+async def test_a_signal_takes_no_room_that_a_call_keeps(store: TaskStore) -> None:
+    claim = await running(store, large("a1", 400))
+    await store.append(claim, 2, [intent(reserved_bytes=80 * 1024)])
+    assert await store.signal("a1", "news", "z" * 60 * 1024, "r") is SignalOutcome.CALLER_STORE_FULL
+    await store.append(claim, 3, [done()])
+    assert await store.signal("a1", "news", "z" * 60 * 1024, "r") is SignalOutcome.KEPT
 
 
 async def test_workers_write_beyond_the_bytes_where_submissions_stop(store: TaskStore) -> None:

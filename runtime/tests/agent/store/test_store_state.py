@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from agent_support.stores import END, intent, length, loaded, open_store, running, task, with_lines
+from flotilla_runtime.agent.budgets import LimitName
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.protocols import StateOperation, StateRequest
-from flotilla_runtime.agent.store.task_store import MOST_STATE_KEYS, TaskStore
+from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.worker_tasks import MOST_STATE_KEYS
 from flotilla_runtime.agent.tasks import Claim
 
 pytestmark = pytest.mark.services
@@ -88,10 +90,30 @@ async def test_who_lost_the_task_writes_no_state(store: TaskStore) -> None:
     assert (await asked(store, again, GET)).value is None
 
 
+@pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
+async def test_values_of_the_state_are_not_copied_beyond_the_callers_share(redis_server: Any) -> None:
+    store = await with_lines(open_store(redis_server, queue_percent=50, max_stored_mib=0.2))
+    claim = await running(store, task("t1"))
+    text = '"' + "x" * 20_000 + '"'
+    assert (await asked(store, claim, PUT, value=text)).outcome is CallOutcome.SUCCEEDED
+    for _ in range(4):
+        assert (await asked(store, claim, GET)).value == "x" * 20_000
+    before = await length(store, "t1")
+    request = StateRequest(agent="", operation=GET, key="k")
+    refused = await store.state(claim, before, asking("k"), request, "w")
+    assert await store.state(claim, before, asking("k"), request, "w") == refused
+    assert (refused.done, refused.length) == (None, before)
+    assert [(one.call, one.limit, one.may_change) for one in refused.refused] == [
+        ("state/k", LimitName.SHARE, False)
+    ]
+    assert (await asked(store, claim, PUT)).value is True, "what takes little room is written"
+    await store.close()
+
+
 async def test_a_state_is_bounded_by_keys_and_bytes(
     store: TaskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = "flotilla_runtime.agent.store.task_store"
+    module = "flotilla_runtime.agent.store.worker_tasks"
     monkeypatch.setattr(f"{module}.MOST_STATE_KEYS", 2)
     monkeypatch.setattr(f"{module}.MOST_STATE_BYTES", 1000)
     claim = await running(store, task("t1"))

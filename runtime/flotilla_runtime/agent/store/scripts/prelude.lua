@@ -1,7 +1,6 @@
--- Put in front of every script of this folder, followed by figures, payloads, room, queue, conversations, budgets, states,
--- outside and losses. ARGV[1] is the prefix of the fleet's keys, which all share one hash tag. KEYS[1] is one of them,
--- from which a Redis Cluster finds the shard. All times are by Redis' clock, because it is the only clock that all workers
--- share.
+-- Put in front of every script of this folder, followed by the parts that script_values.py names. ARGV[1] is the prefix of
+-- the fleet's keys, which all share one hash tag. KEYS[1] is one of them, from which a Redis Cluster finds the shard. All
+-- times are by Redis' clock, because it is the only clock that all workers share.
 local prefix = ARGV[1]
 
 local function text(number)

@@ -35,6 +35,12 @@ local function is_beyond_share(caller, more, share)
   return amount_of(stored_key, caller) + amount_of(promised_key, caller) + more > tonumber(share)
 end
 
+-- Which quota these bytes of a caller would exceed; nil if they may be stored.
+local function beyond_quota(caller, more, quota)
+  if quota.memory_full or (quota.bytes and amount_of(stored_key, EVERYBODY) + more > quota.bytes) then return 'StoreFull' end
+  return is_beyond_share(caller, more, quota.bytes_each or '') and 'CallerStoreFull' or nil
+end
+
 local function no_room(call, caller, more, share)
   local held = amount_of(stored_key, caller) + amount_of(promised_key, caller)
   return {call = call, limit = 'queuePercent', most = share, committed = text(held), wanted = text(more),

@@ -14,9 +14,8 @@ local bytes, last = #value, 0
 for _, signal in ipairs(kept_signals(id)) do bytes, last = bytes + #signal.value, signal.number end
 if redis.call('HLEN', signals_key(id)) >= most_kept or bytes > most_bytes then return 'TooMany' end
 local kept = cjson.encode({number = last + 1, name = name, value = value})
-local function stored_by(whom) return tonumber(redis.call('HGET', stored_key, whom) or '0') + #kept + SIGNAL_BYTES end
-if quota.memory_full or (quota.bytes and stored_by(EVERYBODY) > quota.bytes) then return 'StoreFull' end
-if quota.bytes and stored_by(caller) > quota.bytes_each then return 'CallerStoreFull' end
+local is_full = beyond_quota(caller, #kept + SIGNAL_BYTES, quota)
+if is_full then return is_full end
 
 redis.call('HSET', signals_key(id), request, kept)
 store(id, 'bytes', #kept + SIGNAL_BYTES, caller)

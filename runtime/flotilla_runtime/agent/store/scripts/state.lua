@@ -1,25 +1,35 @@
 -- Reads or writes a value of the state of a tenant and an agent, and writes the call with its result into the journal: both
--- or neither. So a write happens once for each call, and a read gives the same in each replay.
+-- or neither. So a write happens once for each call, and a read gives the same in each replay. A call for whose entries the
+-- caller's share of the bytes has no room does nothing.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local agent, operation, key, before, value = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local intent, done, full, most_keys, most_bytes = ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
+local call, share = ARGV[17], ARGV[18]
 local VALUE_BYTES = 60 -- what Redis needs for a value besides its text
 local held = owned(id, token)
 if not held then return {'Stale'} end
 
--- The result of the call is the journal's last entry, also where this write is sent again.
-local function answer()
+-- The result of the call is the journal's last entry, also where this write is sent again, unless the call is refused.
+local function answer(refused)
   extend_lease(id, lease_ms, held.worker)
-  return {'Written', redis.call('LLEN', journal_key(id)), held.cancel_requested, '',
+  return {'Written', redis.call('LLEN', journal_key(id)), held.cancel_requested, refused,
     shown_budget(budget_of(id, held.root, token)), redis.call('LINDEX', journal_key(id), -1)}
 end
 
-if held.write == write then return answer() end
+if held.write == write then return answer(held.refused or '') end
 if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local space = (redis.call('HGET', task_key(id), 'tenant') or held.caller) .. ':' .. agent
 local state, sizes = prefix .. 'state:' .. space, prefix .. 'state-bytes'
 local now_kept = redis.call('HGET', state, key) or ''
+
+-- The longest result is a value that is read, or that the state is full.
+local more = #intent + #full + (operation == 'Get' and #now_kept or 0) + 2 * ENTRY_BYTES
+if is_beyond_share(held.caller, more, share) then
+  local refused = cjson.encode({no_room(call, held.caller, more, share)})
+  redis.call('HSET', task_key(id), 'write', write, 'refused', refused)
+  return answer(refused)
+end
 
 -- An empty value removes the key. Whether there was room.
 local function put()
@@ -47,4 +57,4 @@ end
 push(id, {intent, result}, held.caller)
 redis.call('HSET', task_key(id), 'write', write)
 redis.call('HDEL', task_key(id), 'refused')
-return answer()
+return answer('')

@@ -17,13 +17,17 @@ if redis.call('EXISTS', task_key(id)) == 1 then return {'Exists', id} end
 
 local bytes = TASK_BYTES
 for _, value in pairs(fields) do bytes = bytes + #value end
+local begun, begun_bytes = {}, 0 -- the results with which a replay begins
+for place = 9, #ARGV do
+  local entry = string.gsub(ARGV[place], '"at":0', '"at":' .. text(now), 1)
+  begun[#begun + 1] = entry
+  begun_bytes = begun_bytes + #entry + ENTRY_BYTES
+end
 local places = tonumber(redis.call('HGET', places_key, caller) or '0')
 if waiting() + redis.call('ZCARD', held_back_key) >= quota.places then return not_stored('Full', '') end
 if places >= quota.places_each then return not_stored('CallerFull', '') end
-if quota.memory_full or (quota.bytes and amount_of(stored_key, EVERYBODY) + bytes > quota.bytes) then
-  return not_stored('StoreFull', '')
-end
-if is_beyond_share(caller, bytes, quota.bytes_each or '') then return not_stored('CallerStoreFull', '') end
+local is_full = beyond_quota(caller, bytes + begun_bytes, quota)
+if is_full then return not_stored(is_full, '') end
 
 local task = task_key(id)
 redis.call('HSET', task, 'id', id, 'priority', priority, 'tenant', tenant, 'caller', caller, 'submittedAt', text(now),
@@ -45,8 +49,6 @@ if idempotency ~= '' then
   redis.call('HSET', task, 'idempotencyEntry', key)
 end
 append(id, {type = 'Submitted'})
-local begun = {} -- the results with which a replay begins
-for place = 9, #ARGV do begun[#begun + 1] = (string.gsub(ARGV[place], '"at":0', '"at":' .. text(now), 1)) end
 push(id, begun)
 redis.call('ZADD', prefix .. 'tasks', '0', id)
 redis.call('ZADD', prefix .. 'tasks-of:' .. caller, '0', id)
