@@ -27,7 +27,7 @@ def document_of(value: Any, most_bytes: int) -> Document:
     """The value as JSON; pydantic models, dataclasses and times are written as pydantic does."""
     try:
         plain = to_jsonable_python(value, by_alias=True)
-        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode(errors="replace"))
+        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode())
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as problem:
         return Document(problem=f"cannot be written as JSON: {problem}")
     if size > most_bytes:
