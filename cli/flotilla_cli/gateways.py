@@ -160,6 +160,8 @@ def _client(url: str, token: str | None, trusted: ssl.SSLContext | bool, name: s
         if name is not None:
             request.extensions["sni_hostname"] = name
 
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise GatewayError("the token cannot be sent: it must be one line of printable ASCII characters")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.Client(
         base_url=url,

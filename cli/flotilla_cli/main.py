@@ -11,7 +11,6 @@ them
 """
 
 import argparse
-import ssl
 import sys
 import uuid
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ from pathlib import Path
 
 import httpx
 
+from flotilla_cli.gateways import Where, connected
 from flotilla_cli.kubectl import KubectlError, kubectl_of
 from flotilla_cli.rebalance import RebalanceError, asked, table
-from flotilla_cli.task_commands import add_commands
-from flotilla_cli.tasks import TaskFailedError, ask
-from flotilla_cli.tokens import TokenError, token_of_file
+from flotilla_cli.task_commands import ERRORS, add_commands
+from flotilla_cli.tasks import ask
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,26 +85,16 @@ def _add_rebalance(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 def run_ask(arguments: argparse.Namespace) -> int:
     """Print the answer and its sources; the exit status is 1 when the task ends without an answer."""
+    where = Where(url=arguments.url, token_file=arguments.token_file, ca_file=arguments.ca_file)
     try:
-        token = token_of_file(arguments.token_file)
-    except TokenError as problem:
-        print(f"flotilla: {problem}", file=sys.stderr)
-        return 1
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    try:
-        trusted = ssl.create_default_context(cafile=arguments.ca_file) if arguments.ca_file else True
-    except OSError as problem:  # also ssl.SSLError, for a file without a certificate
-        print(f"flotilla: --ca-file {arguments.ca_file} cannot be read: {problem}", file=sys.stderr)
-        return 1
-    try:
-        with httpx.Client(base_url=arguments.url, headers=headers, timeout=30, verify=trusted) as client:
+        with connected(where) as client:
             answer = ask(
                 client,
                 arguments.question,
                 timeout_seconds=arguments.timeout_seconds,
                 tell=lambda text: print(f"flotilla: {text}", file=sys.stderr),
             )
-    except (TaskFailedError, httpx.HTTPError) as problem:
+    except (*ERRORS, httpx.HTTPError) as problem:
         print(f"flotilla: {problem}", file=sys.stderr)
         return 1
     print(answer.text)

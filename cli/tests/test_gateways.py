@@ -175,6 +175,18 @@ def test_what_goes_wrong_is_one_line(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("token", ["s3cr\net", "s3crét", ""], ids=["two lines", "no ASCII", "nothing"])
+@pytest.mark.parametrize("command", [["tasks"], ["ask", "why?"]], ids=["tasks", "ask"])
+def test_a_token_that_no_header_can_have_is_not_shown(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], token: str
+) -> None:
+    (tmp_path / "token").write_text(token)
+    url = f"http://127.0.0.1:{port}"
+    assert main([*command, "--url", url, "--token-file", str(tmp_path / "token")]) == 1
+    told = capsys.readouterr().err
+    assert told == "flotilla: the token cannot be sent: it must be one line of printable ASCII characters\n"
+
+
 def test_without_kubectl_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

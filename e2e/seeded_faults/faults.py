@@ -365,8 +365,8 @@ FAULTS: Final = (
     Fault(
         name="an Unsafe call of MCP is repeated after a lost session",
         path=f"{RUNTIME}/agent/tools/mcp_tool.py",
-        sound="reply=_failed(LOST), may_pass=call.effect is not Effect.UNSAFE",
-        broken="reply=_failed(LOST), may_pass=True",
+        sound="reply=failed(LOST), may_pass=call.effect is not Effect.UNSAFE",
+        broken="reply=failed(LOST), may_pass=True",
         tests=(f"{RUNTIME_TESTS}/agent/tools/test_mcp_tool.py",),
     ),
     Fault(

@@ -15,6 +15,12 @@ class Owner:
     name: str
     uid: str
 
+    @classmethod
+    def of(cls, kind: str, manifest: Manifest) -> "Owner":
+        """The custom resource of this kind as the owner of its objects."""
+        metadata = manifest["metadata"]
+        return cls(kind=kind, namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+
     @property
     def reference(self) -> Manifest:
         """The owner reference for its children."""

@@ -191,7 +191,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
             callers=Callers(authenticator, held.rates),
             outside=Outside(service, held.store, config.queue),
-            replays=Replays(service, held.store, config, SOURCES),
+            replays=Replays(service, held.store, config),
             max_body_bytes=config.max_body_bytes,
             streams=Streams(config.streams_per_caller),
         )

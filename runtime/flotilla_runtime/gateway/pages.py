@@ -24,7 +24,7 @@ Member = TypeVar("Member", bound=StrEnum)
 class PageWanted:
     """The tasks that a caller asks for; None is any."""
 
-    status: TaskStatus | None = None
+    statuses: frozenset[TaskStatus] | None = None
     tenant: str | None = None
     conversation_id: str | None = None
     waits_for: WaitKind | None = None
@@ -39,10 +39,10 @@ class PageWanted:
     def shows(self, record: TaskRecord) -> bool:
         """Whether a task belongs on the page."""
         return (
-            self.status in (None, record.status)
+            (self.statuses is None or record.status in self.statuses)
             and self.tenant in (None, record.tenant)
             and self.conversation_id in (None, record.conversation_id)
-            and (self.waits_for is None or _waits_for(record) is self.waits_for)
+            and (self.waits_for is None or waits_for(record) is self.waits_for)
         )
 
 
@@ -69,7 +69,7 @@ def page_wanted(query: Mapping[str, str]) -> PageWanted:
     if problems:
         raise refused(problems)
     return PageWanted(
-        status=status,
+        statuses=None if status is None else frozenset({status}),
         tenant=tenant,
         conversation_id=conversation,
         waits_for=waits_for,
@@ -90,5 +90,6 @@ def _member(
     return kinds(told)
 
 
-def _waits_for(record: TaskRecord) -> WaitKind | None:
+def waits_for(record: TaskRecord) -> WaitKind | None:
+    """What a suspended task waits for."""
     return record.waits_for if record.status is TaskStatus.SUSPENDED else None

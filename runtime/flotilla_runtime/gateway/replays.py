@@ -27,8 +27,7 @@ from flotilla_runtime.contract import GatewayConfig, TaskLimits
 from flotilla_runtime.gateway.auth import Identity
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError, not_found
 from flotilla_runtime.gateway.requests import ReplayRequest, refused
-from flotilla_runtime.gateway.service import Sources, TaskService, quota_refusal
-from flotilla_runtime.gateway.task_ids import task_id
+from flotilla_runtime.gateway.service import TaskService, quota_refusal
 
 MOST_KEPT_BYTES: Final = 32 * 2**20
 MOST_SPAWNED: Final = 200  # tasks whose journals are read
@@ -46,13 +45,10 @@ class Again:
 class Replays:
     """The replays of a fleet's tasks."""
 
-    def __init__(
-        self, service: TaskService, store: TaskStore, config: GatewayConfig, sources: Sources
-    ) -> None:
+    def __init__(self, service: TaskService, store: TaskStore, config: GatewayConfig) -> None:
         self._service = service
         self._store = store
         self._config = config
-        self._sources = sources
 
     async def replay(
         self, task: str, said: ReplayRequest, caller: Identity, *, may_approve: bool
@@ -99,7 +95,7 @@ class Replays:
     async def _submitted(self, loaded: LoadedTask, kept: Sequence[Entry]) -> Submission:
         record = loaded.record
         new = NewTask(
-            id=task_id(self._sources.wall_ms(), self._sources.random_bits(80)),
+            id=self._service.new_id(),
             input=record.input,
             caller="",
             tenant=record.tenant,

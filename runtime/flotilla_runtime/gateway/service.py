@@ -10,7 +10,7 @@ whoever sends it again with its idempotency key is told of the same task.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -37,7 +37,7 @@ from flotilla_runtime.contract import FleetStatus, GatewayConfig, QueueConfig
 from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
-from flotilla_runtime.gateway.pages import PageWanted
+from flotilla_runtime.gateway.pages import PageWanted, waits_for
 from flotilla_runtime.gateway.problems import ProblemError, not_found, unavailable
 from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
@@ -147,7 +147,9 @@ class TaskService:
         With `is_to_approve` it may be one that waits for approval, whoever submitted it.
         """
         found = await self.asked(lambda: self._store.summaries([task])) if is_task_id(task) else []
-        if not found or not (_may_see(found[0], caller) or (is_to_approve and _waits_for_approval(found[0]))):
+        if not found or not (
+            _may_see(found[0], caller) or (is_to_approve and waits_for(found[0]) is WaitKind.APPROVAL)
+        ):
             raise not_found(task)
         return found[0]
 
@@ -159,17 +161,12 @@ class TaskService:
         """
         await self.summary(task, caller, is_to_approve=caller.approves)
         record = await self._record(task)
-        history, place = History(), 0
+        history, events = History(), 0
         timeline: deque[Event] = deque(maxlen=LONGEST_TIMELINE)
-        events = 0
-        while True:
-            entries = await self._entries(task, place, READ_AT_ONCE)
-            told = [event.brief() for entry in entries if (event := history.told(entry)) is not None]
-            timeline += told
-            events += len(told)
-            place += len(entries)
-            if len(entries) < READ_AT_ONCE:
-                break
+        async for entry in self._journal(task):
+            if (event := history.told(entry)) is not None:
+                timeline.append(event.brief())
+                events += 1
         left_out = events - len(timeline)
         return task_view(record, history, tuple(timeline), self._sources.wall_ms(), left_out)
 
@@ -177,15 +174,13 @@ class TaskService:
         """How a task stands, and what it has used, for front ends."""
         await self.summary(task, caller)
         record = await self._record(task)
-        place = cached = output = 0
-        while record.status.is_final:
-            entries = await self._entries(task, place, READ_AT_ONCE)
-            done = [entry for entry in entries if isinstance(entry, Done)]
-            cached += sum(entry.cached_input_tokens for entry in done)
-            output += sum(entry.output_tokens for entry in done)
-            place += len(entries)
-            if len(entries) < READ_AT_ONCE:
-                break
+        if not record.status.is_final:
+            return Outcome(record=record)
+        cached = output = 0
+        async for entry in self._journal(task):
+            if isinstance(entry, Done):
+                cached += entry.cached_input_tokens
+                output += entry.output_tokens
         return Outcome(record=record, cached_tokens=cached, output_tokens=output)
 
     async def has_entry(self, task: str, place: int) -> bool:
@@ -286,6 +281,16 @@ class TaskService:
             raise not_found(task)
         return found[0]
 
+    async def _journal(self, task: str) -> AsyncIterator[Entry]:
+        """A task's journal, read in parts."""
+        place = 0
+        while entries := await self._entries(task, place, READ_AT_ONCE):
+            for entry in entries:
+                yield entry
+            place += len(entries)
+            if len(entries) < READ_AT_ONCE:
+                return
+
     async def _entries(self, task: str, place: int, count: int) -> list[Entry]:
         _, entries = await self.asked(lambda: self._store.progress(task, place, count))
         return entries
@@ -367,7 +372,3 @@ def _own_key(key: str | None, tenant: str, own: str) -> str | None:
 
 def _may_see(record: TaskRecord, caller: Identity) -> bool:
     return caller.sees_all or (caller.sees_own and record.caller == caller_key(caller.name))
-
-
-def _waits_for_approval(record: TaskRecord) -> bool:
-    return record.status is TaskStatus.SUSPENDED and record.waits_for is WaitKind.APPROVAL

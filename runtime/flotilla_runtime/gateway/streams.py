@@ -27,8 +27,8 @@ class Streams:
             caller, StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
         )
 
-    def counted(self, caller: str, answer: Response) -> Response:
-        """An answer that counts as an open stream until it ends; raises as `answer` does."""
+    def check(self, caller: str) -> None:
+        """Raise a problem if the caller has too many; asked before a task is started for a stream."""
         if self._open[caller] >= self._most:
             raise ProblemError(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -37,6 +37,10 @@ class Streams:
                 "have; close some of them, or read tasks with GET /v1/tasks/ID",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
+
+    def counted(self, caller: str, answer: Response) -> Response:
+        """An answer that counts as an open stream until it ends; raises as `check` does."""
+        self.check(caller)
         self._open[caller] += 1
         return CountedAnswer(self, caller, answer)
 

@@ -426,6 +426,8 @@ async def test_wrong_arguments_call_nothing_and_say_what_is_wrong(
         pytest.param("sleepy_coroutine", CallOutcome.TIMED_OUT, "timeoutSeconds", id="a deaf coroutine"),
         pytest.param("long", CallOutcome.FAILED, "maxResultKiB is 1", id="it returns too much"),
         pytest.param("no_json", CallOutcome.FAILED, "cannot be written as JSON", id="it returns no JSON"),
+        pytest.param("half", CallOutcome.FAILED, "surrogates not allowed", id="half a character"),
+        pytest.param("half_raised", CallOutcome.FAILED, "ValueError: a?b", id="it raises half a character"),
     ],
 )
 async def test_what_a_function_does_wrong_is_a_failure_with_words(

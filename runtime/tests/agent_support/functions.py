@@ -68,6 +68,14 @@ def no_json() -> object:
     return object()
 
 
+def half() -> str:
+    return "\ud800"
+
+
+def half_raised() -> None:
+    raise ValueError("a\ud800b")
+
+
 def nothing() -> None:
     time.sleep(0)
 

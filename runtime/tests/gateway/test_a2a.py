@@ -12,12 +12,15 @@ from a2a.client.card_resolver import A2ACardResolver
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import (
     ContentTypeNotSupportedError,
+    InvalidParamsError,
     TaskNotFoundError,
     UnsupportedOperationError,
 )
 
 from agent_support.words import fleet_with_worker
+from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.contract import GatewayAuth
+from flotilla_runtime.gateway.a2a.views import statuses_of
 
 pytestmark = pytest.mark.services
 
@@ -124,6 +127,26 @@ async def test_a_task_is_cancelled_once(fleet: Any) -> None:
         task = await sent(client, sends(returns=True))
         cancelled = await client.cancel_task(a2a.CancelTaskRequest(id=task.id))
         assert cancelled.status.state == a2a.TASK_STATE_CANCELED
+
+
+async def test_tasks_are_listed_by_their_state(fleet: Any) -> None:
+    async with client_of(fleet, streaming=False) as client:
+        context = str(uuid.uuid4())
+        task = await sent(client, sends(returns=True, context_id=context))
+
+        async def listed(**fields: Any) -> list[str]:
+            page = await client.list_tasks(a2a.ListTasksRequest(context_id=context, **fields))
+            return [one.id for one in page.tasks]
+
+        assert await listed() == await listed(status=a2a.TASK_STATE_SUBMITTED) == [task.id]
+        assert await listed(status=a2a.TASK_STATE_WORKING) == []
+        assert await listed(status=a2a.TASK_STATE_INPUT_REQUIRED) == [], "no task of a fleet is in this state"
+        with pytest.raises(InvalidParamsError, match="pageToken"):
+            await listed(page_token="z")
+    working = statuses_of(a2a.TASK_STATE_WORKING)
+    assert working == frozenset({TaskStatus.RUNNING, TaskStatus.SUSPENDED}), (
+        "what is shown as working is listed so"
+    )
 
 
 async def test_what_the_fleet_does_not_take_is_refused(fleet: Any) -> None:

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
 
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Priority
@@ -66,6 +67,7 @@ def responding(**fields: Any) -> bytes:
         pytest.param(asked_chat, chat(metadata={"a": 1}), "metadata.a", "invalid_request", id="metadata"),
         pytest.param(asked_chat, b"no", None, "not_json", id="no JSON"),
         pytest.param(asked_chat, b"[" * 100_000, None, "not_json", id="deep JSON"),
+        pytest.param(asked_chat, chat(**{"\ud800": 1}), None, "not_json", id="half a character"),
         pytest.param(
             asked_response,
             responding(max_output_tokens=9),
@@ -100,6 +102,7 @@ def test_what_is_refused_is_named(ask: Any, body: bytes, parameter: str | None, 
     with pytest.raises(ProblemError) as refused:
         ask(body, "support", None)
     error = error_document(refused.value)["error"]
+    assert JSONResponse({"error": error}).body
     assert (error["param"], error["code"], error["type"]) == (parameter, code, "invalid_request_error")
     assert error["message"]
 

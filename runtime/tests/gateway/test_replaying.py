@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_runtime.agent.conversations import turn_messages
 from flotilla_runtime.agent.journal import (
     CallKind,
     CallOutcome,
@@ -118,6 +119,24 @@ async def test_a_dead_letter_is_counted_and_goes_on_as_a_new_task(callers: Any, 
     assert all(entry.at >= loaded.record.submitted_at for entry in loaded.entries)
     written = await store.append(claim, len(loaded.entries), tool("thank", Effect.PURE))
     assert written.refused == ()
+
+
+async def test_a_replay_hears_a_conversation_and_adds_nothing_to_it(callers: Any, store: TaskStore) -> None:
+    async def succeeded(task: str, answer: str) -> list[str]:
+        """Play the worker of a task; what was said before it."""
+        claim, loaded = await claimed(store, task), await store.load(task)
+        assert loaded is not None
+        said = turn_messages((), loaded.record.input, answer)
+        await store.finish(claim, replace(end(TaskStatus.SUCCEEDED), result=answer, said=said))
+        return [message.text for message in loaded.history]
+
+    task = await failed(callers, store, conversationId="c")
+    assert await succeeded(await submitted(callers, conversationId="c"), "later") == []
+    _, receipt = await replay(callers, task)
+    async with callers.client("ann-key") as ann:
+        assert (await ann.get(f"/v1/tasks/{receipt['id']}")).json()["conversationId"] is None
+    assert await succeeded(receipt["id"], "replayed") == ["go", "later"]
+    assert await succeeded(await submitted(callers, conversationId="c"), "last") == ["go", "later"]
 
 
 @pytest.mark.attack("A replay repeats a payment")

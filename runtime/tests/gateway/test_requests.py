@@ -392,7 +392,11 @@ def test_a_task_that_was_taken_is_no_refusal() -> None:
 def test_a_page_asks_for_what_its_parameters_say() -> None:
     wanted = page_wanted({"status": "Suspended", "tenant": "team", "waitsFor": "Effect", "limit": "7"})
     assert wanted == PageWanted(
-        status=Status.SUSPENDED, tenant="team", waits_for=WaitKind.EFFECT, before=None, count=7
+        statuses=frozenset({Status.SUSPENDED}),
+        tenant="team",
+        waits_for=WaitKind.EFFECT,
+        before=None,
+        count=7,
     )
     with pytest.raises(ProblemError) as refusal:
         page_wanted({"of": "me", "status": "Gone", "waitsFor": "Rain", "tenant": "", "limit": "9" * 5000})

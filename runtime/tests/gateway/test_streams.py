@@ -28,19 +28,25 @@ from flotilla_runtime.agent.journal import (
 from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
-from flotilla_runtime.agent.tasks import TaskRecord
+from flotilla_runtime.agent.tasks import NewTask, Submission, SubmitOutcome, TaskRecord
 from flotilla_runtime.contract import GatewayAuth, GatewayConfig, Priority, QueueConfig, TaskLimits
+from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import Identity, NoAuthentication, Verb
 from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import READ_AT_ONCE, Sight, task_events
 from flotilla_runtime.gateway.growth import Growth
+from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.service import LONGEST_TIMELINE, Sources, TaskService
 from flotilla_runtime.gateway.streams import Streams
 from router_support.waiting import until
 
 TASK = "01jd0000000000000000000000"
+CONFIG = GatewayConfig(
+    queue=QueueConfig(fleet="default/support"), namespace="default", name="support", auth=GatewayAuth.NONE
+)
+SOURCES = Sources(monotonic_seconds=lambda: 0, wall_ms=lambda: 10, random_bits=lambda bits: 0)
 SUBMITTED = Submitted(at=0)
 CLAIMED = Claimed(at=0, worker="w", attempt=1)
 ENDED = Ended(at=9, status=Status.SUCCEEDED, reason="Completed")
@@ -61,6 +67,8 @@ class Journal:
     entries: Sequence[Entry]
     status: Status = Status.SUCCEEDED
     read: int = 0
+    submitted: int = 0
+    looked: int = 0
     record: TaskRecord = field(
         default_factory=lambda: TaskRecord(
             id=TASK,
@@ -83,7 +91,12 @@ class Journal:
         )
     )
 
+    async def submit(self, task: NewTask) -> Submission:
+        self.submitted += 1
+        return Submission(outcome=SubmitOutcome.CREATED, id=TASK)
+
     async def progress(self, task_id: str, place: int, count: int) -> tuple[Status, list[Entry]]:
+        self.looked += 1
         entries = list(self.entries[place : place + count])
         self.read += len(entries)
         return self.status, entries
@@ -164,11 +177,7 @@ async def test_a_resumed_stream_reads_little_of_a_long_journal() -> None:
 async def test_of_a_long_timeline_the_latest_events_are_shown_and_the_others_counted() -> None:
     calls = [entry for number in range(2000) for entry in (begins(f"c{number}"), ends(f"c{number}"))]
     journal = Journal([SUBMITTED, CLAIMED, *calls])
-    config = GatewayConfig(
-        queue=QueueConfig(fleet="default/support"), namespace="default", name="support", auth=GatewayAuth.NONE
-    )
-    sources = Sources(monotonic_seconds=lambda: 0, wall_ms=lambda: 10, random_bits=lambda bits: 0)
-    service = TaskService(cast(TaskStore, journal), config, sources)
+    service = TaskService(cast(TaskStore, journal), CONFIG, SOURCES)
     caller = await NoAuthentication().identify(None, Verb.GET)
     view = await service.view(TASK, caller)
     assert (len(view.timeline), view.timeline_left_out) == (LONGEST_TIMELINE, 4002 - LONGEST_TIMELINE)
@@ -193,18 +202,27 @@ class Caller:
     status: int = 0
     body: bytes = b""
     headers: dict[bytes, bytes] = field(default_factory=dict)
+    sends: bytes | None = None
 
     async def follow(self, application: Any) -> None:
+        await self.ask(application, "GET", f"/v1/tasks/{TASK}/events")
+
+    async def ask(self, application: Any, method: str, path: str, body: Any = None) -> None:
+        if body is not None:
+            self.sends = json.dumps(body).encode()
         scope = {
             "type": "http",
-            "method": "GET",
-            "path": f"/v1/tasks/{TASK}/events",
+            "method": method,
+            "path": path,
             "query_string": b"",
-            "headers": [(b"authorization", self.name.encode())],
+            "headers": [(b"authorization", self.name.encode()), (b"a2a-version", b"1.0")],
         }
         await application(scope, self.receive, self.send)
 
     async def receive(self) -> dict[str, Any]:
+        if self.sends is not None:
+            body, self.sends = self.sends, None
+            return {"type": "http.request", "body": body, "more_body": False}
         await self.leaves.wait()
         return {"type": "http.disconnect"}
 
@@ -214,13 +232,10 @@ class Caller:
         self.body += message.get("body", b"")
 
 
-@pytest.mark.attack("A caller opens more and more event streams")
-async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
-    journal, streams = Journal([SUBMITTED], status=Status.RUNNING), Streams(2)
-    service = TaskService(cast(TaskStore, journal), cast(Any, None), cast(Any, None))
-    service._sources = Sources(monotonic_seconds=lambda: 0, wall_ms=lambda: 0, random_bits=lambda bits: 0)
+def application_of(journal: Journal, streams: Streams) -> Any:
+    """The task API and both front ends on one journal."""
     desk = Desk(
-        service=service,
+        service=TaskService(cast(TaskStore, journal), CONFIG, SOURCES),
         sight=sight_of(journal),
         callers=Callers(Named()),
         outside=cast(Any, None),
@@ -228,7 +243,14 @@ async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
         streams=streams,
         max_body_bytes=1024,
     )
-    application = task_application(TaskAPI(desk))
+    front_ends = [*OpenAIFrontEnd(desk, "support").routes(), *A2AFrontEnd(desk, CONFIG).routes()]
+    return task_application(TaskAPI(desk), front_ends)
+
+
+@pytest.mark.attack("A caller opens more and more event streams")
+async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
+    streams = Streams(2)
+    application = application_of(Journal([SUBMITTED], status=Status.RUNNING), streams)
     callers = [Caller(name) for name in ("ann", "ann", "ann", "bob")]
     following = [asyncio.create_task(caller.follow(application)) for caller in callers]
     await until(lambda: all(caller.status for caller in callers))
@@ -249,3 +271,38 @@ async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
         caller.leaves.set()
     await asyncio.gather(*following)
     assert len(streams) == 0
+
+
+CHAT = ("/v1/chat/completions", {"model": "support", "messages": [{"role": "user", "content": "why?"}]})
+RESPONSE = ("/v1/responses", {"model": "support", "input": "why?"})
+MESSAGE = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "why?"}]}
+SENDS = {"jsonrpc": "2.0", "id": 1, "params": {"message": MESSAGE}}
+
+
+@pytest.mark.attack("A caller whose streams are full starts tasks by asking for streams again and again")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT[0], CHAT[1] | {"stream": True}),
+        (RESPONSE[0], RESPONSE[1] | {"stream": True}),
+        ("/a2a", SENDS | {"method": "SendStreamingMessage"}),
+    ],
+)
+async def test_no_task_is_started_for_a_stream_that_is_refused(path: str, body: Any) -> None:
+    journal, ann = Journal([SUBMITTED], status=Status.RUNNING), Caller("ann")
+    await ann.ask(application_of(journal, Streams(0)), "POST", path, body)
+    assert (ann.status, journal.submitted) == (429, 0), ann.body
+    assert b"streams" in ann.body
+
+
+@pytest.mark.attack("A caller asks for answers that do not come, and leaves, again and again")
+@pytest.mark.parametrize(("path", "body"), [CHAT, RESPONSE, ("/a2a", SENDS | {"method": "SendMessage"})])
+async def test_nothing_waits_for_a_client_that_has_left(path: str, body: Any) -> None:
+    journal, ann = Journal([SUBMITTED], status=Status.RUNNING), Caller("ann")
+    asking = asyncio.create_task(ann.ask(application_of(journal, Streams(1)), "POST", path, body))
+    await until(lambda: journal.looked > 0)
+    assert not asking.done()
+    ann.leaves.set()
+    async with asyncio.timeout(5):
+        await asking
+    assert journal.submitted == 1

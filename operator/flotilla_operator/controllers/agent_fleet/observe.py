@@ -46,17 +46,9 @@ def parsed(manifest: Manifest) -> AgentFleetSpec:
     return AgentFleet.model_validate(without_status(manifest)).spec
 
 
-def owner_of(manifest: Manifest) -> Owner:
-    """The fleet as the owner of what it makes."""
-    metadata = manifest["metadata"]
-    return Owner(
-        kind=AGENT_FLEETS.kind, namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
-    )
-
-
 async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
     """Everything that a decision about this fleet needs."""
-    owner, spec = owner_of(manifest), parsed(manifest)
+    owner, spec = Owner.of(AGENT_FLEETS.kind, manifest), parsed(manifest)
     wiring, missing = await References(manifest, spec, world).look_up()
     remembered_of_fleet = memory.of(owner.uid)
     secrets_found = await _secrets_found(owner, spec, world, remembered_of_fleet.password, now)

@@ -222,9 +222,7 @@ class References:
         if url is None:
             return _starting(f"{field_path}: ModelReplicaSet {name!r} has no status.url yet")
         if spec.router.tls is not None:
-            uid = manifest["metadata"]["uid"]
-            owner = Owner(kind=MODEL_REPLICA_SETS.kind, namespace=self._namespace, name=name, uid=uid)
-            url = internal_url(owner, spec)
+            url = internal_url(Owner.of(MODEL_REPLICA_SETS.kind, manifest), spec)
         return CalledSet(manifest=manifest, spec=spec, url=url)
 
     async def _index(self, name: str, referred: str) -> None:
@@ -259,7 +257,7 @@ class References:
             key_path = await self._index_key(name, manifest, keys)
             if key_path is None:
                 return
-            url = retriever_url(_index_owner(manifest))
+            url = retriever_url(Owner.of(VECTOR_INDEXES.kind, manifest))
         deadline = retriever.get("deadlineMilliseconds", Retriever().deadline_milliseconds)
         self._found.indexes.append(
             contract.IndexConnection(name=name, url=url, deadline_milliseconds=deadline, key_path=key_path)
@@ -274,7 +272,7 @@ class References:
         referred = manifest["metadata"]["name"]
         named = ((manifest["spec"].get("retriever") or {}).get("authSecretRef") or {}).get("name")
         made = keys.get("entry") is not None
-        secret = retriever_key(_index_owner(manifest)).name if made else named
+        secret = retriever_key(Owner.of(VECTOR_INDEXES.kind, manifest)).name if made else named
         if secret is None:
             return None  # the spec has changed, and the status follows
         entry = KEY_ENTRY if made else contract.caller_entry("AgentFleet", self._name)
@@ -466,14 +464,3 @@ def _why(manifest: Manifest, condition_type: str) -> str:
         if condition.get("type") == condition_type
     ]
     return told[0] if told else f"it has no condition {condition_type} yet"
-
-
-def _index_owner(manifest: Manifest) -> Owner:
-    """The VectorIndex as an owner of its objects."""
-    metadata = manifest["metadata"]
-    return Owner(
-        kind=VECTOR_INDEXES.kind,
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata.get("uid", ""),
-    )

@@ -12,7 +12,7 @@ from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.model_replica_set.act.act import act, new_key
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision, decide
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
-from flotilla_operator.controllers.model_replica_set.observe.observe import observe, owner_of
+from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import parsed
 from flotilla_operator.controllers.model_replica_set.observe.references import (
     claim_references,
@@ -22,6 +22,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.steering import SetSteering, steering_of
 from flotilla_operator.controllers.model_replica_set.tell.tell import tell
 from flotilla_operator.controllers.model_replica_set.wakes import sets_to_wake, woken_by_round
+from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     CONFIG_MAPS,
@@ -88,7 +89,7 @@ class ModelReplicaSetController:
             spec = parsed(manifest).spec
         except ValidationError:
             return
-        owner = owner_of(manifest)
+        owner = Owner.of(MODEL_REPLICA_SETS.kind, manifest)
         for _, claim in claim_references(spec):
             yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim)
         if spec.placement.priority_class_name is not None:

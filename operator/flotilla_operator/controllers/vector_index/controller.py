@@ -13,11 +13,12 @@ from flotilla_operator.controllers.vector_index.act import act, new_key
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups
 from flotilla_operator.controllers.vector_index.decide import Decision, decide
 from flotilla_operator.controllers.vector_index.farewell import Farewell
-from flotilla_operator.controllers.vector_index.observe import observe, owner_of, parsed
+from flotilla_operator.controllers.vector_index.observe import observe, parsed
 from flotilla_operator.controllers.vector_index.references import references_of
 from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.controllers.vector_index.tell import tell
 from flotilla_operator.controllers.vector_index.wakes import indexes_to_wake
+from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
@@ -78,7 +79,7 @@ class VectorIndexController:
             spec = parsed(manifest)
         except ValidationError:
             return
-        owner = owner_of(manifest)
+        owner = Owner.of(VECTOR_INDEXES.kind, manifest)
         yield from references_of(owner, spec)
         for part in (milvus(owner), retriever(owner)):
             yield Reference(SERVICES, owner.namespace, part.name)

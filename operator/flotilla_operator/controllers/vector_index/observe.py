@@ -48,20 +48,9 @@ def parsed(manifest: Manifest) -> VectorIndexSpec:
     return VectorIndex.model_validate(without_status(manifest)).spec
 
 
-def owner_of(manifest: Manifest) -> Owner:
-    """The index as the owner of what it makes."""
-    metadata = manifest["metadata"]
-    return Owner(
-        kind=VECTOR_INDEXES.kind,
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-    )
-
-
 async def observe(manifest: Manifest, world: World, cleanups: Cleanups, now: datetime) -> Observed | Leaving:
     """Everything that a decision about this index needs."""
-    owner = owner_of(manifest)
+    owner = Owner.of(VECTOR_INDEXES.kind, manifest)
     cleanups.keep_only(world.caches.store(VECTOR_INDEXES).uids())
     if "deletionTimestamp" in manifest["metadata"]:
         return await _leaving(manifest, owner, world, cleanups, now)
@@ -220,10 +209,7 @@ def _fleets(owner: Owner, caches: Caches) -> list[SearchingFleet]:
 
 
 def _searching(manifest: Manifest, caches: Caches) -> SearchingFleet:
-    metadata = manifest["metadata"]
-    fleet = Owner(
-        kind=AGENT_FLEETS.kind, namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
-    )
+    fleet = Owner.of(AGENT_FLEETS.kind, manifest)
     selector = workers(fleet).selector
     templates = [
         deployment["spec"]["template"]

@@ -86,10 +86,7 @@ def embedder_of(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Embedder
         model_spec = ModelReplicaSetSpec.model_validate(manifest.get("spec"))
     except ValidationError:
         return None
-    metadata = manifest["metadata"]
-    model_owner = Owner(
-        kind=MODEL_REPLICA_SETS.kind, namespace=owner.namespace, name=name, uid=metadata["uid"]
-    )
+    model_owner = Owner.of(MODEL_REPLICA_SETS.kind, manifest)
     return EmbedderSeen(
         spec=model_spec,
         available=is_true(manifest, "Available"),

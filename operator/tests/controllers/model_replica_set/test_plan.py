@@ -17,12 +17,12 @@ from flotilla_operator.autoscaling.from_zero import ZeroDecision, decide
 from flotilla_operator.cluster.writes import Apply, Create, Delete, EventType, JsonPatch
 from flotilla_operator.controllers.missing import Missing
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey
-from flotilla_operator.controllers.model_replica_set.observe.observe import owner_of
 from flotilla_operator.controllers.model_replica_set.observe.recorded import Record
 from flotilla_operator.controllers.model_replica_set.reasons import EventReason, Reason
 from flotilla_operator.controllers.model_replica_set.remembered.remembered import remembered, told_before
 from flotilla_operator.controllers.model_replica_set.seen import Observed, Rendering
-from flotilla_operator.objects.resources import SECRETS, SERVICES
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, SECRETS, SERVICES
 from flotilla_operator.placement import Claim, Snapshot
 from flotilla_operator.placement.manifests import claim_of
 from flotilla_operator.placement.topology import Taint
@@ -51,7 +51,7 @@ READY_ROUTER = {"status": {"readyReplicas": 2}}
 
 
 def seen_set(manifest: dict[str, Any], pods: Sequence[dict[str, Any]] = (), **fields: Any) -> SetFacts:
-    spec, owner = ModelReplicaSet.model_validate(manifest).spec, owner_of(manifest)
+    spec, owner = ModelReplicaSet.model_validate(manifest).spec, Owner.of(MODEL_REPLICA_SETS.kind, manifest)
     marks = Marks(refresh=refresh_of(manifest), key_made_anew=fields.get("key_made_anew", ""))
     newest, memory = form_of(owner, spec, marks, IMAGES), remembered(manifest)
     good = memory.rollout.good

@@ -174,7 +174,7 @@ class Context(Patterns):
 
     def spawn(self, task_input: str, *, name: str | None = None) -> Awaitable[Any]:
         """Have a task of its own done by the same agent, and return its result. Raises ChildFailedError."""
-        if len(task_input.encode(errors="replace")) > MOST_INPUT_BYTES:
+        if len(task_input.encode()) > MOST_INPUT_BYTES:
             raise ValueError(f"the input of a spawned task may have {MOST_INPUT_BYTES} bytes at most")
         wanted = Wanted(
             id=self._scopes.call_id(name or "spawn"),

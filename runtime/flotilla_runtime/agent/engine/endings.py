@@ -27,6 +27,7 @@ class Ending:
         """The end of a task that has no result."""
         status = TaskStatus.CANCELLED if reason is EndReason.CANCELLED else TaskStatus.FAILED
         short = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
+        short = short.encode(errors="replace").decode()  # no store takes half a character
         return cls(status=status, reason=reason, message=short, partial=partial)
 
     def partial_of(self, kept: Any) -> Any:

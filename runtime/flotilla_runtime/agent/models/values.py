@@ -254,8 +254,9 @@ AllowMore = Callable[[ModelRequest, Usage, float], Awaitable[ModelRequest | None
 
 
 def shown(text: str) -> str:
-    """As much of a received text as a problem's message quotes."""
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    """As much of a received text as a problem's message quotes; half a character becomes a question mark."""
+    quoted = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return quoted.encode(errors="replace").decode()
 
 
 def shown_address(url: str) -> str:

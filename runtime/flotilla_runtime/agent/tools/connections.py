@@ -6,13 +6,16 @@ nobody would know whether the call arrived.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
 from flotilla_runtime.agent.protocols import Certainty
 from flotilla_runtime.agent.tools.addresses import AddressCheck, ForbiddenAddressError
+from flotilla_runtime.agent.tools.results import KIB
+
+PIECE_BYTES: Final = 64 * KIB  # of an answer's body
 
 
 @dataclass(slots=True)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jsonschema.exceptions import SchemaError
-from referencing.exceptions import Unresolvable
 
 from flotilla_runtime.agent.models import ToolDeclaration
-from flotilla_runtime.agent.tools.schemas import without_patterns
+from flotilla_runtime.agent.tools.schemas import Steps, dialect_of, without_patterns
 from flotilla_runtime.agent.tools.values import Tool, schema_check
 from flotilla_runtime.contract import ToolConfig, ToolTrouble
 
@@ -25,8 +24,9 @@ class DeclarationError(Exception):
 
 def declared_check(schema: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str | None]:
     """Checks arguments against a schema that a server declared. Raises DeclarationError."""
+    steps = Steps()
     try:
-        check = schema_check(without_patterns(schema))
+        check = schema_check(without_patterns(schema), steps.counted(dialect_of(schema)))
     except SchemaError as problem:
         message = f"declares arguments that are no JSON Schema: {problem.json_path}: {problem.message[:200]}"
         raise DeclarationError(ToolTrouble.UNUSABLE, message) from None
@@ -34,10 +34,11 @@ def declared_check(schema: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], s
         raise DeclarationError(ToolTrouble.UNUSABLE, "declares arguments without end") from None
 
     def problem_of(arguments: Mapping[str, Any]) -> str | None:
+        steps.begin()
         try:
             return check(arguments)
-        except (RecursionError, Unresolvable):
-            return None  # the server says what is wrong with them
+        except Exception:  # it takes too long, or a reference leads to what is no schema
+            return None  # the server says what is wrong with the arguments
 
     return problem_of
 

@@ -1,5 +1,6 @@
 """The headers of a tool: each file of a mounted secret is one, read for each call."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,11 @@ LONGEST_VALUE: Final = 8192
 
 class HeaderError(Exception):
     """A file of the secret cannot be a header. The message never has its content."""
+
+
+async def headers_of(directory: str | None) -> dict[str, str]:
+    """The headers in this directory, if there is one; raises HeaderError."""
+    return {} if directory is None else await asyncio.to_thread(read_headers, directory)
 
 
 def read_headers(directory: str) -> dict[str, str]:

@@ -22,18 +22,16 @@ from flotilla_runtime.agent.models.values import shown
 from flotilla_runtime.agent.protocols import Certainty, Reply
 from flotilla_runtime.agent.retries import TOOL_RETRIES, RetryPolicy
 from flotilla_runtime.agent.tools.addresses import AddressCheck
-from flotilla_runtime.agent.tools.connections import Connections, Sent, may_come_about, unsent
-from flotilla_runtime.agent.tools.header_files import HeaderError, read_headers
+from flotilla_runtime.agent.tools.connections import PIECE_BYTES, Connections, Sent, may_come_about, unsent
+from flotilla_runtime.agent.tools.header_files import HeaderError, headers_of
 from flotilla_runtime.agent.tools.operations import OperationRequest
 from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS
+from flotilla_runtime.agent.tools.tries import MAY_PASS, OF_A_PROXY, Answer, failed, tried
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect, HttpEndpoint, HttpMethod
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 AS_QUERY: Final = frozenset({HttpMethod.GET, HttpMethod.DELETE})
-MAY_PASS: Final = frozenset({429, 502, 503, 504})
-OF_A_PROXY: Final = frozenset({502, 504})  # which does not know what became of the request
-PIECE_BYTES: Final = 64 * KIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +45,6 @@ class HttpCall:
     timeout_seconds: float
     max_result_kib: int
     operation: OperationRequest | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """How one try ended. `may_pass` says that another try may do better and is allowed."""
-
-    reply: Reply
-    may_pass: bool = False
 
 
 class HttpTools:
@@ -80,34 +70,24 @@ class HttpTools:
         sent = Sent()
         try:
             async with asyncio.timeout(call.timeout_seconds):
-                return await self._tried(call, sent)
+                return await tried(lambda: self._one(call, sent), self._retries, self._draw)
         except TimeoutError:
             problem = f"no answer within timeoutSeconds ({call.timeout_seconds:g} s)"
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=problem, certainty=sent.certainty)
 
-    async def _tried(self, call: HttpCall, sent: Sent) -> Reply:
-        for failures in range(1, self._retries.tries + 1):
-            answer = await self._one(call, sent)
-            if not answer.may_pass or failures == self._retries.tries:
-                break
-            await asyncio.sleep(self._retries.pause_seconds(failures, None, self._draw))
-        return replace(answer.reply, tries=failures)
-
-    async def _one(self, call: HttpCall, sent: Sent) -> _Answer:
+    async def _one(self, call: HttpCall, sent: Sent) -> Answer:
         url = URL(call.endpoint.url, encoded=call.operation is not None)
         try:
-            headers: dict[str, str] = {}
-            if call.endpoint.headers_directory is not None:
-                headers = await asyncio.to_thread(read_headers, call.endpoint.headers_directory)
+            headers = await headers_of(call.endpoint.headers_directory)
             async with await self._asked(call, url, headers, sent) as response:
                 return await self._read(call, response)
         except HeaderError as problem:
-            return _Answer(reply=_failed(str(problem)))
+            return Answer(reply=failed(str(problem)))
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             if (said := unsent(problem, url.host)) is not None:
-                return _Answer(reply=_failed(said), may_pass=may_come_about(problem))
-            reply = _failed(f"{type(problem).__name__}: {problem}", sent.certainty)
-            return _Answer(reply=reply, may_pass=call.effect is not Effect.UNSAFE)
+                return Answer(reply=failed(said), may_pass=may_come_about(problem))
+            reply = failed(f"{type(problem).__name__}: {problem}", sent.certainty)
+            return Answer(reply=reply, may_pass=call.effect is not Effect.UNSAFE)
 
     async def _asked(
         self, call: HttpCall, url: URL, headers: Mapping[str, str], sent: Sent
@@ -122,7 +102,7 @@ class HttpTools:
             **_content(call),
         )
 
-    async def _read(self, call: HttpCall, response: aiohttp.ClientResponse) -> _Answer:
+    async def _read(self, call: HttpCall, response: aiohttp.ClientResponse) -> Answer:
         most = call.max_result_kib * KIB
         body = bytearray()
         async for piece in response.content.iter_chunked(PIECE_BYTES):
@@ -130,19 +110,19 @@ class HttpTools:
             if len(body) > most:
                 response.close()
                 limit = f"the answer has more than maxResultKiB ({call.max_result_kib} KiB) and was cut off"
-                return _Answer(reply=_said_of(call, response, _failed(limit)))
+                return Answer(reply=_said_of(call, response, failed(limit)))
         if 300 <= response.status < 400:
-            return _Answer(reply=_failed(f"answered {response.status}: tools follow no redirect"))
+            return Answer(reply=failed(f"answered {response.status}: tools follow no redirect"))
         try:
             text = body.decode(response.charset or "utf-8", errors="replace")
         except LookupError as problem:
-            return _Answer(reply=_said_of(call, response, _failed(f"LookupError: {problem}")))
+            return Answer(reply=_said_of(call, response, failed(f"LookupError: {problem}")))
         if response.status >= 400:
             certainty = Certainty.UNKNOWN if response.status in OF_A_PROXY else Certainty.KNOWN
-            refused = _failed(f"answered {response.status}: {shown(text)}", certainty)
+            refused = failed(f"answered {response.status}: {shown(text)}", certainty)
             may_pass = call.effect is not Effect.UNSAFE and response.status in MAY_PASS
-            return _Answer(reply=_said_of(call, response, refused), may_pass=may_pass)
-        return _Answer(reply=_said_of(call, response, _value(response, bytes(body), text)))
+            return Answer(reply=_said_of(call, response, refused), may_pass=may_pass)
+        return Answer(reply=_said_of(call, response, _value(response, bytes(body), text)))
 
 
 def _said_of(call: HttpCall, response: aiohttp.ClientResponse, reply: Reply) -> Reply:
@@ -156,7 +136,7 @@ def _said_of(call: HttpCall, response: aiohttp.ClientResponse, reply: Reply) -> 
 def _value(response: aiohttp.ClientResponse, body: bytes, text: str) -> Reply:
     """JSON where the answer says so, else text."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        return _failed("the answer is compressed, although it was asked not to be")
+        return failed("the answer is compressed, although it was asked not to be")
     kind = response.content_type
     if not (kind == "application/json" or kind.endswith("+json")):
         return Reply(outcome=CallOutcome.SUCCEEDED, value=text)
@@ -165,7 +145,7 @@ def _value(response: aiohttp.ClientResponse, body: bytes, text: str) -> Reply:
     try:
         return Reply(outcome=CallOutcome.SUCCEEDED, value=read_json(body))
     except ValueError as problem:
-        return _failed(f"the answer is called JSON and is none: {shown(str(problem))}")
+        return failed(f"the answer is called JSON and is none: {shown(str(problem))}")
 
 
 def _content(call: HttpCall) -> dict[str, Any]:
@@ -183,7 +163,3 @@ def _query(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, list):
         return [pair for one in value for pair in _query(name, one)]
     return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
-
-
-def _failed(problem: str, certainty: Certainty = Certainty.KNOWN) -> Reply:
-    return Reply(outcome=CallOutcome.FAILED, problem=problem, certainty=certainty)

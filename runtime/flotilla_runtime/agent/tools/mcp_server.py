@@ -54,10 +54,16 @@ class SessionLostError(Exception):
 
 
 class Held:
-    """A client that a task of its own keeps open, because one task must open and close it."""
+    """A client that a task of its own keeps open, because one task must open and close it.
 
-    def __init__(self, server: McpServer, connections: Connections, *, has_sessions: bool) -> None:
-        self.used_at = 0.0
+    `calls` are those that are being made, `used_at` is when the last one ended.
+    """
+
+    def __init__(
+        self, server: McpServer, connections: Connections, *, has_sessions: bool, used_at: float = 0.0
+    ) -> None:
+        self.calls = 0
+        self.used_at = used_at
         self._server = server
         self._exchange = Exchange(most_bytes=HANDSHAKE_BYTES)
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
@@ -145,6 +151,29 @@ class McpConnections:
     ) -> types.CallToolResult | types.InputRequiredResult:
         """Call a tool, once. Raises NotOpenedError, SessionLostError and MCPError."""
         held = await self._held_for(task)
+        held.calls += 1
+        try:
+            return await self._sent(held, name, arguments, meta, exchange)
+        finally:
+            held.calls -= 1
+            held.used_at = self._clock()
+
+    def end_idle(self) -> None:
+        """End the sessions of tasks that have not called for a while."""
+        for task, held in list(self._by_task.items()):
+            is_idle = held.calls == 0 and self._clock() - held.used_at > IDLE_SECONDS
+            if is_idle or not held.is_open:
+                held.close()
+                del self._by_task[task]
+
+    async def close(self) -> None:
+        """End all sessions."""
+        every = [*self._by_task.values(), *filter(None, [self._shared])]
+        await asyncio.gather(*(held.ended() for held in every))
+
+    async def _sent(
+        self, held: Held, name: str, arguments: dict[str, Any], meta: dict[str, Any], exchange: Exchange
+    ) -> types.CallToolResult | types.InputRequiredResult:
         client = await held.client()
         CURRENT.set(exchange)
         params = types.CallToolRequestParams.model_validate(
@@ -159,20 +188,6 @@ class McpConnections:
             if exchange.status == HTTPStatus.NOT_FOUND:
                 raise SessionLostError from problem
             raise
-        finally:
-            held.used_at = self._clock()
-
-    def end_idle(self) -> None:
-        """End the sessions of tasks that have not called for a while."""
-        for task, held in list(self._by_task.items()):
-            if not held.is_open or self._clock() - held.used_at > IDLE_SECONDS:
-                held.close()
-                del self._by_task[task]
-
-    async def close(self) -> None:
-        """End all sessions."""
-        every = [*self._by_task.values(), *filter(None, [self._shared])]
-        await asyncio.gather(*(held.ended() for held in every))
 
     async def _listed(self) -> list[types.Tool]:
         CURRENT.set(exchange := Exchange(most_bytes=LIST_BYTES))
@@ -199,15 +214,21 @@ class McpConnections:
 
     async def _held_for(self, task: str) -> Held:
         """The connection for a task's calls."""
-        held = self._by_task.get(task)
-        if held is not None and held.is_open:
+        if (held := self._open_of(task)) is not None:
             return held
         common = self._common()
         if _is_modern(await common.client()):
             return common
-        self._by_task[task] = held = Held(self.server, self._connections, has_sessions=True)
-        held.used_at = self._clock()
+        # Another call of the task may have opened a session meanwhile.
+        if (held := self._open_of(task)) is None:
+            held = Held(self.server, self._connections, has_sessions=True, used_at=self._clock())
+            self._by_task[task] = held
         return held
+
+    def _open_of(self, task: str) -> Held | None:
+        """The task's own session."""
+        held = self._by_task.get(task)
+        return held if held is not None and held.is_open else None
 
 
 def _is_modern(client: Client) -> bool:

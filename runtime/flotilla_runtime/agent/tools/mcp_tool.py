@@ -7,7 +7,7 @@ only if no connection came about.
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -28,9 +28,10 @@ from flotilla_runtime.agent.tools.mcp_server import (
     NotOpenedError,
     SessionLostError,
 )
-from flotilla_runtime.agent.tools.mcp_transport import OF_A_PROXY, Exchange
+from flotilla_runtime.agent.tools.mcp_transport import Exchange
 from flotilla_runtime.agent.tools.mcp_values import config_of, declared_tool, problem_of, value_of
-from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS, document_of
+from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS, reply_of
+from flotilla_runtime.agent.tools.tries import MAY_PASS, OF_A_PROXY, Answer, failed, tried
 from flotilla_runtime.agent.tools.values import Tool
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect, McpServer, ToolConfig, ToolTrouble
@@ -38,17 +39,8 @@ from flotilla_runtime.contract import Effect, McpServer, ToolConfig, ToolTrouble
 IDEMPOTENCY_META: Final = "flotilla.dev/idempotency-key"
 WIRE_FACTOR: Final = 4  # a result comes as text and as structured content, and escaped
 FRAME_BYTES: Final = 64 * KIB
-MAY_PASS: Final = frozenset({429, 502, 503, 504})
 NO_ANSWER_CODES: Final = frozenset({types.CONNECTION_CLOSED, types.PARSE_ERROR})
 LOST: Final = "the server no longer knew the session, and refused the call"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """How one try ended. `may_pass` says that another try may do better and is allowed."""
-
-    reply: Reply
-    may_pass: bool = False
 
 
 class McpTools:
@@ -87,7 +79,8 @@ class McpTools:
                 f"the MCP server has more than {MOST_TOOLS} tools; name those that are needed in mcp.tools"
             )
             raise DeclarationError(ToolTrouble.UNUSABLE, message)
-        return self._looked({tool.name: tool for tool in told}, wanted)
+        # In a thread, because schemas of some MiB take seconds to read.
+        return await asyncio.to_thread(self._looked, {tool.name: tool for tool in told}, wanted)
 
     def placeholders(self, problem: str) -> Sequence[Tool]:
         """The tools that the spec names, or one with the entry's name, each with words that say why not."""
@@ -121,68 +114,53 @@ class McpTools:
         """Call a tool of the server; failures are replies."""
         limit = config.timeout_seconds
         exchanges: list[Exchange] = []
+
+        async def one() -> Answer:
+            most = WIRE_FACTOR * config.max_result_kib * KIB + FRAME_BYTES
+            exchanges.append(Exchange(most_bytes=most, is_kept=call.effect is not Effect.UNSAFE))
+            return await self._one(config, name, call, task, exchanges[-1])
+
         try:
             async with asyncio.timeout(limit):
-                return await self._tried(config, name, call, task, exchanges)
+                return await tried(one, self._retries, self._draw)
         except TimeoutError:
             problem = f"no answer within timeoutSeconds ({limit:g} s)"
             certainty = exchanges[-1].sent.certainty if exchanges else Certainty.KNOWN
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=problem, certainty=certainty)
 
-    async def _tried(
-        self, config: ToolConfig, name: str, call: Call, task: str, exchanges: list[Exchange]
-    ) -> Reply:
-        for failures in range(1, self._retries.tries + 1):
-            most = WIRE_FACTOR * config.max_result_kib * KIB + FRAME_BYTES
-            exchanges.append(Exchange(most_bytes=most, is_kept=call.effect is not Effect.UNSAFE))
-            answer = await self._one(config, name, call, task, exchanges[-1])
-            if not answer.may_pass or failures == self._retries.tries:
-                break
-            await asyncio.sleep(self._retries.pause_seconds(failures, None, self._draw))
-        return replace(answer.reply, tries=failures)
-
-    async def _one(self, config: ToolConfig, name: str, call: Call, task: str, exchange: Exchange) -> _Answer:
+    async def _one(self, config: ToolConfig, name: str, call: Call, task: str, exchange: Exchange) -> Answer:
         meta = {IDEMPOTENCY_META: call.key}
         try:
             result = await self.connections.call(task, name, dict(call.request), meta, exchange)
         except NotOpenedError as problem:
             repeatable = problem.may_pass or call.effect is not Effect.UNSAFE
-            return _Answer(reply=_failed(problem.problem), may_pass=repeatable)
+            return Answer(reply=failed(problem.problem), may_pass=repeatable)
         except SessionLostError:
-            return _Answer(reply=_failed(LOST), may_pass=call.effect is not Effect.UNSAFE)
+            return Answer(reply=failed(LOST), may_pass=call.effect is not Effect.UNSAFE)
         except MCPError as problem:
             return _failure(call, exchange, problem.message, problem.code)
         except ValidationError:
             return _failure(call, exchange, "the answer is none of MCP", types.PARSE_ERROR)
         if isinstance(result, types.InputRequiredResult):
-            return _Answer(reply=_failed("the server asks for more input, which no task can give it"))
+            return Answer(reply=failed("the server asks for more input, which no task can give it"))
         if result.is_error:
             perhaps = PERHAPS if call.effect is Effect.UNSAFE else ""
-            return _Answer(reply=_failed(f"{problem_of(result)}{perhaps}"))
-        document = document_of(value_of(result), config.max_result_kib * KIB)
-        if document.problem is not None:
-            limit = f"the result {document.problem} (maxResultKiB is {config.max_result_kib})"
-            happened = IT_HAPPENED if call.effect is Effect.UNSAFE else ""
-            return _Answer(reply=_failed(f"{limit}{happened}"))
-        return _Answer(reply=Reply(outcome=CallOutcome.SUCCEEDED, value=document.value))
+            return Answer(reply=failed(f"{problem_of(result)}{perhaps}"))
+        return Answer(reply=reply_of(value_of(result), config.max_result_kib, call.effect))
 
 
-def _failure(call: Call, exchange: Exchange, message: str, code: int) -> _Answer:
+def _failure(call: Call, exchange: Exchange, message: str, code: int) -> Answer:
     """What an error of MCP, or of the connection below it, says of the call."""
     is_unsafe = call.effect is Effect.UNSAFE
     if exchange.problem is not None or code in NO_ANSWER_CODES or exchange.status in OF_A_PROXY:
         is_known = exchange.has_happened or exchange.is_refused
         certainty = Certainty.KNOWN if is_known else exchange.sent.certainty
         happened = IT_HAPPENED if is_unsafe and exchange.has_happened else ""
-        reply = _failed(f"{exchange.problem or shown(message)}{happened}", certainty)
-        return _Answer(
+        reply = failed(f"{exchange.problem or shown(message)}{happened}", certainty)
+        return Answer(
             reply=reply, may_pass=exchange.may_pass or (not is_unsafe and not exchange.has_happened)
         )
     perhaps = PERHAPS if is_unsafe and (exchange.status or 0) >= 500 else ""
     status = f"answered {exchange.status}: " if exchange.status not in (None, 200) else ""
-    reply = _failed(f"{status}{shown(message)}{perhaps}")
-    return _Answer(reply=reply, may_pass=not is_unsafe and exchange.status in MAY_PASS)
-
-
-def _failed(problem: str, certainty: Certainty = Certainty.KNOWN) -> Reply:
-    return Reply(outcome=CallOutcome.FAILED, problem=problem, certainty=certainty)
+    reply = failed(f"{status}{shown(message)}{perhaps}")
+    return Answer(reply=reply, may_pass=not is_unsafe and exchange.status in MAY_PASS)

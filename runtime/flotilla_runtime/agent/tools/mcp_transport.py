@@ -4,7 +4,6 @@ What goes wrong below MCP is noted in the exchange of the request, and the clien
 for a failure: an error of the transport itself would end all requests of its session.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -15,16 +14,13 @@ import aiohttp
 import httpx2
 from yarl import URL
 
-from flotilla_runtime.agent.tools.connections import Connections, Sent, may_come_about, unsent
-from flotilla_runtime.agent.tools.header_files import HeaderError, read_headers
+from flotilla_runtime.agent.tools.connections import PIECE_BYTES, Connections, Sent, may_come_about, unsent
+from flotilla_runtime.agent.tools.header_files import HeaderError, headers_of
 from flotilla_runtime.agent.tools.results import KIB
 
-PIECE_BYTES: Final = 64 * KIB
-OF_A_PROXY: Final = frozenset({502, 504})
 NOT_SENT: Final = 599  # what the client is told where no server answered
 RESUMES: Final = "last-event-id"
 NOT_PASSED_ON: Final = frozenset({"set-cookie", "content-length", "transfer-encoding"})
-OF_THE_CONNECTION: Final = frozenset({"host", "content-length", "accept-encoding", "connection"})
 OF_MCP: Final = frozenset({"accept", "content-type"})
 
 
@@ -76,9 +72,7 @@ class ToolTransport(httpx2.AsyncBaseTransport):
         return self._answer(response, exchange)
 
     async def _sent(self, request: httpx2.Request, url: URL, exchange: Exchange) -> aiohttp.ClientResponse:
-        secret: dict[str, str] = {}
-        if self._directory is not None:
-            secret = await asyncio.to_thread(read_headers, self._directory)
+        secret = await headers_of(self._directory)
         for name in secret:
             if name.lower() in OF_MCP or name.lower().startswith("mcp-"):
                 raise HeaderError(f"the key {name} of the headers' secret is a header of MCP itself")

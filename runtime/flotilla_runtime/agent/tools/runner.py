@@ -17,7 +17,7 @@ from flotilla_runtime.agent.tools.python_tool import (
     NotBegunError,
     PythonFunction,
 )
-from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS, document_of
+from flotilla_runtime.agent.tools.results import PERHAPS, reply_of
 from flotilla_runtime.agent.tools.values import Tool
 from flotilla_runtime.contract import Effect, HttpEndpoint, ToolConfig
 
@@ -115,7 +115,6 @@ class ToolRunner:
     async def _returned(
         self, config: ToolConfig, function: Any, keywords: Mapping[str, Any], effect: Effect
     ) -> Reply:
-        is_unsafe = effect is Effect.UNSAFE
         try:
             value = await self._functions.result(
                 lambda: function(**keywords),
@@ -131,12 +130,9 @@ class ToolRunner:
         except Exception as problem:
             log.info("tool_raised", tool=config.name, exc_info=problem)
             raised = shown(f"{type(problem).__name__}: {problem}")
-            return Reply(outcome=CallOutcome.FAILED, problem=f"{raised}{PERHAPS}" if is_unsafe else raised)
-        document = document_of(value, config.max_result_kib * KIB)
-        if document.problem is not None:
-            limit = f"the result {document.problem} (maxResultKiB is {config.max_result_kib})"
-            return Reply(outcome=CallOutcome.FAILED, problem=f"{limit}{IT_HAPPENED}" if is_unsafe else limit)
-        return Reply(outcome=CallOutcome.SUCCEEDED, value=document.value)
+            perhaps = PERHAPS if effect is Effect.UNSAFE else ""
+            return Reply(outcome=CallOutcome.FAILED, problem=f"{raised}{perhaps}")
+        return reply_of(value, config.max_result_kib, effect)
 
 
 def _reconciled(told: Any) -> Reconciled | None:

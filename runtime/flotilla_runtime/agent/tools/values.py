@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jsonschema.exceptions import best_match
+from jsonschema.protocols import Validator
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 
@@ -33,12 +34,14 @@ class Tool:
     reconcile: Callable[..., Any] | None = None
 
 
-def schema_check(parameters: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str | None]:
+def schema_check(
+    parameters: Mapping[str, Any], kind: type[Validator] | None = None
+) -> Callable[[Mapping[str, Any]], str | None]:
     """Checks arguments against a JSON Schema, whose references lead only into itself.
 
-    Raises jsonschema's SchemaError for what is no schema.
+    Absent `kind`: that of the dialect that it names. Raises jsonschema's SchemaError for what is no schema.
     """
-    kind = validator_for(parameters, default=Draft202012Validator)
+    kind = kind or validator_for(parameters, default=Draft202012Validator)
     kind.check_schema(dict(parameters))
     validator = kind(parameters, registry=Registry())
 

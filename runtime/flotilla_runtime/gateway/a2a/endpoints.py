@@ -30,6 +30,9 @@ CARD_PATH: Final = "/.well-known/agent-card.json"
 READING: Final = frozenset(
     {"GetTask", "ListTasks", "SubscribeToTask", "tasks/get", "tasks/list", "tasks/resubscribe"}
 )
+STREAMING: Final = frozenset(
+    {"SendStreamingMessage", "SubscribeToTask", "message/stream", "tasks/resubscribe"}
+)
 HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 FIRST_VERSION: Final = "1"
 
@@ -82,9 +85,13 @@ class A2AFrontEnd:
         """POST /a2a."""
         caller = await self._desk.callers.identify(request, Verb.GET)
         body = await read_posted(request, self._desk.max_body_bytes)
-        if _method(body) not in READING:
+        method = _method(body)
+        if method not in READING:
             caller = await self._desk.callers.allowed(request, Verb.CREATE)
-        request.scope[FOR] = For(caller=caller, tenant=await self._desk.callers.tenant(request, caller))
+        if method in STREAMING:
+            self._desk.streams.check(caller.name)
+        tenant = await self._desk.callers.tenant(request, caller)
+        request.scope[FOR] = For(caller=caller, tenant=tenant, receive=request.receive)
 
         async def read() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}

@@ -23,6 +23,7 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
+from starlette.types import Receive
 
 from flotilla_runtime.gateway.a2a import views
 from flotilla_runtime.gateway.answer_text import AnswerText, TextBrokenError
@@ -33,20 +34,22 @@ from flotilla_runtime.gateway.history import Event, EventKind
 from flotilla_runtime.gateway.pages import MOST_PER_PAGE, PageWanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import submission_of
+from flotilla_runtime.gateway.task_ids import is_task_id
+from flotilla_runtime.gateway.waiting import while_there
 
 FOR: Final = "flotilla"
 DEFAULT_PAGE: Final = 50
-STATUSES: Final = {state: status for status, state in reversed(tuple(views.STATES.items()))}
 
 Told = a2a.Message | a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class For:
-    """For whom a request is answered."""
+    """For whom a request is answered; `receive` tells when the client has left."""
 
     caller: Identity
     tenant: str
+    receive: Receive
 
 
 @contextmanager
@@ -70,7 +73,7 @@ class FleetAgent(RequestHandler):
         with problems_in_a2as_form():
             task = await self._submitted(params.message, context)
             if not params.configuration.return_immediately:
-                await until_ended(self._desk.sight, task)
+                await while_there(_for(context).receive, until_ended(self._desk.sight, task))
             return await self._task(task, context)
 
     @validate_request_params
@@ -111,8 +114,10 @@ class FleetAgent(RequestHandler):
         self, params: a2a.ListTasksRequest, context: ServerCallContext
     ) -> a2a.ListTasksResponse:
         """The tasks that the caller may see, without their texts."""
+        if params.page_token and not is_task_id(params.page_token):
+            raise InvalidParamsError(message="pageToken must be the nextPageToken of an earlier page")
         wanted = PageWanted(
-            status=STATUSES.get(params.status),
+            statuses=views.statuses_of(params.status),
             conversation_id=params.context_id or None,
             before=params.page_token or None,
             count=max(1, min(params.page_size or DEFAULT_PAGE, MOST_PER_PAGE)),

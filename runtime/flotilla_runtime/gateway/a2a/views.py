@@ -26,6 +26,13 @@ STATES: Final[Mapping[TaskStatus, Any]] = {
 }
 
 
+def statuses_of(state: Any) -> frozenset[TaskStatus] | None:
+    """The statuses of tasks in this state; None for any, if it is not specified."""
+    if state == a2a.TASK_STATE_UNSPECIFIED:
+        return None
+    return frozenset(status for status, told in STATES.items() if told == state)
+
+
 def context_of(record: TaskRecord) -> str:
     """The context of a task: its conversation, or itself."""
     return record.conversation_id or record.id

@@ -7,6 +7,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.conversations import answer_text
 from flotilla_runtime.agent.journal import EndReason, TaskStatus
 from flotilla_runtime.agent.tasks import TaskRecord
+from flotilla_runtime.contract import Priority
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.service import Outcome
 
@@ -118,7 +119,7 @@ def response(outcome: Outcome, fleet: str) -> dict[str, Any]:
         "parallel_tool_calls": True,
         "previous_response_id": record.front.get(PREVIOUS),
         "conversation": None,
-        "service_tier": "flex" if record.priority == "Batch" else "default",
+        "service_tier": "flex" if record.priority is Priority.BATCH else "default",
         "store": record.conversation_id is not None,
         "temperature": None,
         "text": {"format": {"type": "text"}},

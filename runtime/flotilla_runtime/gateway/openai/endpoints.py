@@ -19,6 +19,7 @@ from flotilla_runtime.gateway.openai.errors import in_openais_form, no_model, re
 from flotilla_runtime.gateway.openai.requests import Asked, asked_chat, asked_response
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.service import Outcome
+from flotilla_runtime.gateway.waiting import while_there
 
 CANCELLED_WITHIN_SECONDS: Final = 5.0  # a worker stops the task at its next write
 NUMBER: Final = re.compile(r"[0-9]{1,12}")
@@ -62,17 +63,22 @@ class OpenAIFrontEnd:
         body = await read_posted(request, self._desk.max_body_bytes)
         asked = asked_chat(body, self._fleet, request.headers.get(KEY))
         tenant = await self._desk.callers.tenant(request, caller)
+        if asked.streams:
+            self._desk.streams.check(caller.name)
         submission = await self._desk.service.submit(asked.submission, caller, tenant, history=asked.history)
         if asked.streams:
             stream = await self._stream(submission.id, caller)
             return self._desk.streams.answer(caller.name, streams.chat_chunks(stream, counts=asked.counts))
-        return JSONResponse(answers.chat_completion(await self._ended(submission.id, caller), self._fleet))
+        ended = await self._ended(request, submission.id, caller)
+        return JSONResponse(answers.chat_completion(ended, self._fleet))
 
     async def respond(self, request: Request) -> Response:
         """POST /v1/responses."""
         caller = await self._desk.callers.identify(request, Verb.CREATE)
         body = await read_posted(request, self._desk.max_body_bytes)
         asked = asked_response(body, self._fleet, request.headers.get(KEY))
+        if asked.streams:
+            self._desk.streams.check(caller.name)
         task = await self._responding(request, asked, caller)
         if asked.streams:
             return self._desk.streams.answer(
@@ -80,7 +86,7 @@ class OpenAIFrontEnd:
             )
         if asked.in_background:
             return self._shown(await self._desk.service.outcome(task, caller))
-        return self._shown(await self._ended(task, caller))
+        return self._shown(await self._ended(request, task, caller))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v1/responses/{id}, with `stream` and `starting_after`."""
@@ -146,10 +152,10 @@ class OpenAIFrontEnd:
 
         return streams.Stream(sight=self._desk.sight, fleet=self._fleet, begun=await ask(), ask=ask)
 
-    async def _ended(self, task: str, caller: Identity) -> Outcome:
-        """The task when it has ended. A client that leaves meanwhile cancels nothing."""
+    async def _ended(self, request: Request, task: str, caller: Identity) -> Outcome:
+        """The task when it has ended. A client that leaves cancels nothing, and nothing waits on."""
         stream = await self._stream(task, caller)
-        await until_ended(self._desk.sight, task)
+        await while_there(request.receive, until_ended(self._desk.sight, task))
         return await streams.outcome_of(stream)
 
     def _shown(self, outcome: Outcome) -> Response:

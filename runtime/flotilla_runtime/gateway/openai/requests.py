@@ -4,10 +4,11 @@ The fleet has its own prompt, models, tools and limits, so parameters that would
 Parameters that are null count as absent.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from pydantic_core import from_json
 
 from flotilla_runtime.agent.conversations import Message, Role
 from flotilla_runtime.contract import Priority
@@ -97,8 +98,8 @@ def asked_response(body: bytes, fleet: str, idempotency_key: str | None) -> Aske
 
 def _document(body: bytes, heeded: frozenset[str], fleet: str) -> dict[str, Any]:
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
+        told = from_json(body, allow_inf_nan=False)
+    except ValueError:
         raise refusal("the body is not JSON", None, "not_json") from None
     if not isinstance(told, dict):
         raise refusal("the body must be a JSON object", None, "not_json")

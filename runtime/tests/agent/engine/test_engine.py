@@ -808,6 +808,13 @@ def returning(value: Any) -> Main:
     return agent
 
 
+def spawning(asked: str) -> Main:
+    async def agent(ctx: Context, task: Task) -> Any:
+        return await ctx.spawn(asked)
+
+    return agent
+
+
 async def calling_a_failing_model(ctx: Context, task: Task) -> Any:
     await ctx.llm("why?")
 
@@ -857,6 +864,9 @@ async def calling_without_a_scope(ctx: Context, task: Task) -> Any:
         pytest.param(cancelling_itself, EndReason.INVALID, "cancelled itself", id="it cancels itself"),
         pytest.param(returning(object()), EndReason.INVALID, "cannot be written as JSON", id="no JSON"),
         pytest.param(returning(float("nan")), EndReason.INVALID, "not JSON compliant", id="no number"),
+        pytest.param(returning("\ud800"), EndReason.INVALID, "surrogates not allowed", id="half a character"),
+        pytest.param(raising(ValueError("a\ud800b")), EndReason.INVALID, "a?b", id="half a character told"),
+        pytest.param(spawning("\ud800"), EndReason.INVALID, "surrogates not allowed", id="half one asked"),
         pytest.param(returning("x" * 2**23), EndReason.INVALID, "at most 4194304 are stored", id="too long"),
     ],
 )

@@ -3,6 +3,7 @@
 The server is made with the official library. Each test names the protocols for which it holds.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.catalogue import Catalogue
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.mcp_tool import McpTools
+from flotilla_runtime.agent.tools.mcp_transport import Exchange
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import Effect, McpServer, McpToolChoice, ToolConfig, ToolTrouble
+from router_support.waiting import until
 
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
 ADD, PAY = ("bank_add", {"a": 1, "b": 2}), ("bank_pay", {"euro": 5})
@@ -107,6 +110,34 @@ async def test_a_session_that_is_not_used_is_ended(
         assert (await bank.call(*ADD)).value == {"sum": 3}
     first, second = (headers[SESSION] for headers in server.asked("tools/call"))
     assert first != second
+
+
+@sessions_alone
+async def test_a_session_in_which_a_call_is_made_is_not_ended(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "IDLE_SECONDS", 0.0)
+    async with Bank(server, timeout_seconds=1) as bank:
+        waiting = asyncio.create_task(bank.call("bank_hangs", {}))
+        await until(lambda: bool(server.asked("tools/call")))
+        bank.tools.connections.end_idle()
+        reply = await waiting
+    assert (reply.outcome, reply.certainty) == (CallOutcome.TIMED_OUT, Certainty.UNKNOWN), reply.problem
+
+
+@sessions_alone
+async def test_the_calls_that_a_task_makes_at_once_have_one_session(server: ToolServer) -> None:
+    http = HttpTools(addresses=AddressCheck(allow_loopback=True))
+    connections = connecting.McpConnections(McpServer(url=server.url), http.connections)
+
+    async def add() -> object:
+        return await connections.call("t1", "add", {"a": 1, "b": 2}, {}, Exchange(most_bytes=2**20))
+
+    await asyncio.gather(add(), add())
+    await connections.close()
+    await http.close()
+    assert len({headers[SESSION] for headers in server.asked("tools/call")}) == 1
+    assert len(server.asked("DELETE")) == 2, "that of the task and that of the list are ended"
 
 
 @sessions_alone

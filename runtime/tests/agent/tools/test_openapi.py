@@ -69,6 +69,95 @@ def test_a_pattern_that_somebody_declares_is_not_run() -> None:
     assert "was unexpected" in (declared_check(schema)({note: 1}) or "")
 
 
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+YEARS: dict[str, Any] = {"pattern": "^(a+)+$"}
+MANY = range(40)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Each level is checked twice: by `allOf`, and by what asks what `allOf` has checked."""
+    inner: dict[str, Any] = {}
+    for _ in range(levels):
+        inner = {"unevaluatedProperties": True, "allOf": [inner]}
+    return inner
+
+
+@pytest.mark.attack("A schema that a server declares has a pattern that takes years")
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param(
+            {"$schema": DRAFT_7, "properties": {"note": {"items": [YEARS]}}}, id="of the items one by one"
+        ),
+        pytest.param(
+            {"$schema": DRAFT_7, "dependencies": {"other": {"properties": {"other": YEARS}}}}, id="old"
+        ),
+        pytest.param({"x-own": YEARS, "properties": {"other": {"$ref": "#/x-own"}}}, id="of no keyword"),
+        pytest.param({"default": YEARS, "properties": {"other": {"$ref": "#/default"}}}, id="of a default"),
+        pytest.param(
+            {
+                "$defs": {"patternProperties": {"^(a+)+$": {}}},
+                "properties": {"map": {"$ref": "#/$defs"}},
+            },
+            id="of all definitions as one schema",
+        ),
+        pytest.param(
+            {"properties": {"other": {"$schema": DRAFT_7, "allOf": [YEARS]}}}, id="of another dialect within"
+        ),
+    ],
+)
+def test_no_pattern_is_run_wherever_it_stands(schema: dict[str, Any]) -> None:
+    text = "a" * 60 + "!"
+    assert declared_check(schema)({"note": [text], "other": text, "map": {text: 1}}) is None
+
+
+@pytest.mark.attack("A schema that a server declares takes years to check")
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param(
+            {
+                "$defs": {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in MANY}
+                | {f"a{len(MANY)}": {}},
+                "$ref": "#/$defs/a0",
+            },
+            id="each refers twice to the next",
+        ),
+        pytest.param(nested(60), id="each is checked twice"),
+        pytest.param(
+            {
+                "unevaluatedProperties": False,
+                "$defs": {
+                    f"a{n}": {"dependentSchemas": {key: {"$ref": f"#/$defs/a{n + 1}"} for key in "xy"}}
+                    for n in MANY
+                }
+                | {f"a{len(MANY)}": {}},
+                "$ref": "#/$defs/a0",
+            },
+            id="what is left over is looked for",
+        ),
+    ],
+)
+def test_a_check_that_takes_long_is_left_to_the_server(schema: dict[str, Any]) -> None:
+    check = declared_check({**schema, "required": ["x"]})
+    assert check({"x": 1, "y": 1}) is None
+
+
+@pytest.mark.parametrize("reference", ["#/required", "#/properties", "#/title"])
+def test_a_reference_to_what_is_no_schema_is_left_to_the_server(reference: str) -> None:
+    schema = {
+        "title": "t",
+        "required": ["pattern"],
+        "properties": {"pattern": {"type": "string"}, "x": {"$ref": reference}},
+    }
+    check = declared_check(schema)
+    assert check({"pattern": "a", "x": "b"}) is None
+    assert "'pattern' is a required property" in (check({}) or "")
+    assert "is not of type 'string'" in (check({"pattern": 1}) or "")
+
+
 def test_a_schema_that_leads_nowhere_is_left_to_the_server() -> None:
     assert declared_check({"$ref": "#"})({}) is None
     assert declared_check({"$ref": "http://169.254.169.254/"})({}) is None

@@ -65,17 +65,6 @@ ROUTER_INTERVAL_SECONDS = 5.0
 DRAINING_INTERVAL_SECONDS = 1.0
 
 
-def owner_of(manifest: Manifest) -> Owner:
-    """The set as the owner of the objects that it creates."""
-    metadata = manifest["metadata"]
-    return Owner(
-        kind=MODEL_REPLICA_SETS.kind,
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-    )
-
-
 def engine_pods(caches: Caches, uid: str) -> list[Manifest]:
     """The pods of the set's groups, of all stages."""
     return [
@@ -95,7 +84,9 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     me_parsed = parsed(manifest)
     missing = await missing_references(me_parsed, world)
     uid = manifest["metadata"]["uid"]
-    key = await engine_key_of(owner_of(manifest), me_parsed.spec, world, memory.keys_asked, now)
+    key = await engine_key_of(
+        Owner.of(MODEL_REPLICA_SETS.kind, manifest), me_parsed.spec, world, memory.keys_asked, now
+    )
     memory.keys_made_anew[uid] = key.made_anew
     await world.absent_nodes.look_for(bound_nodes(world.caches, uid))
     # Nothing is awaited from here on, so everything below is read from the caches at one moment.
@@ -222,7 +213,7 @@ def existing_objects(me: SetFacts, images: Images, caches: Caches) -> Mapping[tu
 
 def facts_of(seen: ParsedSet, caches: Caches, memory: Memory, images: Images) -> SetFacts:
     """What is known of one set."""
-    owner = owner_of(seen.manifest)
+    owner = Owner.of(MODEL_REPLICA_SETS.kind, seen.manifest)
     key_made_anew = memory.keys_made_anew.get(owner.uid, "")
     marks = Marks(refresh=refresh_of(seen.manifest), key_made_anew=key_made_anew)
     newest = memory.form_of(owner, seen.spec, marks, images)
