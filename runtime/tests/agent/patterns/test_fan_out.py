@@ -37,7 +37,7 @@ async def four_cities(call: Call) -> Reply:
 
 async def guide(ctx: Context, _task: Task) -> dict[str, Any]:
     asked = {city: asking(ctx, city) for city in CITIES}
-    return (await ctx.fan_out(asked, timeout_seconds={"Faro": 0.03})).document
+    return (await ctx.fan_out(asked, timeout_seconds={"Faro": 0.15})).document
 
 
 async def test_a_branch_that_fails_or_hangs_is_null_with_a_reason_through_a_crash_anywhere() -> None:
@@ -51,7 +51,7 @@ async def test_a_branch_that_fails_or_hangs_is_null_with_a_reason_through_a_cras
             "complete": False,
             "missing": {
                 "Porto": {"reason": "Failed", "problem": "weather: no such city"},
-                "Faro": {"reason": "TimedOut", "problem": "no result within 0.03 s"},
+                "Faro": {"reason": "TimedOut", "problem": "no result within 0.15 s"},
             },
         }
         assert story.given_up() == {"fan_out/Faro/tool/weather"}
