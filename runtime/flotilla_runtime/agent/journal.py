@@ -83,6 +83,7 @@ class EndReason(StrEnum):
     TOOL_FAILED = "ToolFailed"
     MODEL_FAILED = "ModelFailed"
     UNKNOWN_EFFECT = "UnknownEffect"
+    REJECTED = "Rejected"  # a validator refused the result
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
     INFRASTRUCTURE = "Infrastructure"

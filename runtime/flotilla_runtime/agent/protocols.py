@@ -122,7 +122,10 @@ class TaskJournal(Protocol):
         """Append entries at this position; reserve for intents, settle for results, on the tree's root."""
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
-        """Write the intent of a spawned task and submit that task, both or neither."""
+        """Write the intent of a spawned task and submit that task, both or neither.
+
+        The intent's target is the agent that does it; without one it is that of this task.
+        """
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
@@ -190,7 +193,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along; `token` is the claim's."""
+    """What all calls of one task send along; `token` is the claim's.
+
+    `agent` is empty for the fleet's own.
+    """
 
     task_id: str
     tenant: str
