@@ -1,6 +1,6 @@
 """The command `flotilla`, which kubectl also finds as `kubectl flotilla`.
 
-flotilla ask --url URL [--token-file FILE] [--ca-file FILE] QUESTION
+flotilla ask --url URL [--agent AGENT] [--token-file FILE] [--ca-file FILE] QUESTION
                                                        submit a task to a fleet's gateway and print the answer
 flotilla tasks --fleet FLEET | --url URL               list the tasks of a fleet
 flotilla task show ID --fleet FLEET | --url URL        show a task with its timeline
@@ -41,6 +41,7 @@ def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     asking.add_argument(
         "--url", required=True, help="the address of the gateway, as in the fleet's status.url"
     )
+    asking.add_argument("--agent", help="the agent of the fleet that is asked (default: its own)")
     asking.add_argument(
         "--token-file",
         type=Path,
@@ -91,6 +92,7 @@ def run_ask(arguments: argparse.Namespace) -> int:
             answer = ask(
                 client,
                 arguments.question,
+                agent=arguments.agent,
                 timeout_seconds=arguments.timeout_seconds,
                 tell=lambda text: print(f"flotilla: {text}", file=sys.stderr),
             )

@@ -46,6 +46,7 @@ def task_page(task: Mapping[str, Any]) -> str:
         ("status", waiting_for(dict(task))),
         ("reason", ": ".join(filter(None, (task.get("reason"), task.get("message"))))),
         ("tenant", task.get("tenant") or ""),
+        ("agent", task.get("agent") or ""),
         ("input", task.get("input") or ""),
         ("result", "" if task.get("result") is None else json.dumps(task["result"], ensure_ascii=False)),
         ("partial", "" if task.get("partial") is None else json.dumps(task["partial"], ensure_ascii=False)),
