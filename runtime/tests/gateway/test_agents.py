@@ -84,14 +84,14 @@ async def test_a_task_goes_to_the_agent_that_it_names(fields: dict[str, Any], ag
     [
         pytest.param(
             KNOWN,
-            "agent: there is no agent 'nobody'; the agents are researcher, writer; leave it out for the fleet's "
-            "own",
+            "agent: there is no agent 'nobody'; the agents are researcher, writer; leave it out for the "
+            "fleet's own",
             id="among others",
         ),
         pytest.param(
             (),
-            "agent: there is no agent 'nobody'; the fleet has none beside its own; leave it out for the fleet's "
-            "own",
+            "agent: there is no agent 'nobody'; the fleet has none beside its own; leave it out for the "
+            "fleet's own",
             id="where there is none",
         ),
     ],
