@@ -105,6 +105,17 @@ async def test_a_model_that_repairs_nothing_leaves_the_refusal() -> None:
 
 
 @pytest.mark.parametrize("used", WAYS)
+@pytest.mark.attack("A result that was refused is read in `partial`, or in the stream of a front end")
+async def test_an_answer_that_was_cut_off_is_not_handed_out_unchecked(used: Program) -> None:
+    cut = {"text": "It is", "isCut": True}
+    finish, calls = await answered(used, [cut, *[{"text": "", "isCut": True}] * 9], [])
+    assert finish.reason is EndReason.MAX_TOKENS
+    assert "It is" not in str(finish.partial)
+    assert "validator:cites" not in [call.target for call in calls.asked]
+
+
+@pytest.mark.parametrize("used", WAYS)
+@pytest.mark.attack("A result that was refused is read in `partial`, or in the stream of a front end")
 async def test_no_text_is_streamed_as_an_answer_before_it_is_accepted(used: Program) -> None:
     _, calls = await answered(used, ["It is."], [YES])
     assert not any(call.request.answers for call in calls.asked if call.kind is CallKind.MODEL)

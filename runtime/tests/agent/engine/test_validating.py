@@ -104,6 +104,7 @@ async def ended(
         ),
     ],
 )
+@pytest.mark.attack("A validator hangs, fails or says something else, so that a result passes unchecked")
 async def test_only_a_verdict_lets_a_result_pass(verdict: Any, says: str | None) -> None:
     finish, calls = await ended(checked(echo, CITES), verdicts(verdict))
     assert calls.made == ["validate/cites"]
