@@ -214,6 +214,19 @@ async def test_a_judge_is_a_model_with_a_schema_on_the_budget_of_the_task() -> N
     assert finish.message == "the result was refused: fair: unfair"
 
 
+@pytest.mark.parametrize(
+    ("verdict", "reason"),
+    [
+        pytest.param({"accepted": True, "reason": ""}, EndReason.COMPLETED, id="it accepts"),
+        pytest.param({"accepted": False, "reason": "unfair"}, EndReason.REJECTED, id="it refuses"),
+        pytest.param(failed("overloaded"), EndReason.REJECTED, id="it does not answer"),
+    ],
+)
+async def test_what_a_judge_says_decides_how_the_task_ends(verdict: Any, reason: EndReason) -> None:
+    finish, _ = await ended(checked(echo, JUDGED), verdicts(verdict))
+    assert finish.reason is reason
+
+
 async def test_a_judge_for_whom_no_step_is_left_ends_the_task_by_the_limit() -> None:
     async def thorough(ctx: Context, task: Task) -> Any:
         return (await ctx.llm("go")).text
