@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from flotilla_runtime.agent.traces.counts import spans_counter
 from flotilla_runtime.contract import FleetStatus
 
 REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.3, 1, 3, 10)
@@ -58,6 +59,8 @@ class GatewayMetrics:
             ["stage", "quantile"],
             registry=self.registry,
         )
+
+        self.spans = spans_counter("flotilla_gateway_spans", self.registry)
 
     def show(self, status: FleetStatus) -> None:
         """Set the gauges to the fleet's figures."""

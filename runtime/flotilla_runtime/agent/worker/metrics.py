@@ -6,6 +6,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from flotilla_runtime.agent.patterns.values import PatternEnd, PatternKind
+from flotilla_runtime.agent.traces.counts import spans_counter
 
 CALL_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 LAG_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -59,6 +60,8 @@ class WorkerMetrics:
             ["won_by"],
             registry=self.registry,
         )
+
+        self.spans = spans_counter("flotilla_worker_spans", self.registry)
 
     def count_pattern(self, end: PatternEnd) -> None:
         """Count the branches of a pattern that ended."""

@@ -23,7 +23,7 @@ if held.write == write then return answer(held.refused or '') end
 if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local parent = redis.call('HMGET', task_key(id), 'tenant', 'caller', 'priority', 'revision', 'limits', 'depth',
-  'tenantName')
+  'tenantName', 'traceparent')
 local limits, depth = cjson.decode(parent[5]), tonumber(parent[6] or '0') + 1
 local function refuse(limit, most, committed, may_change)
   return remember(cjson.encode({{call = call, limit = limit, most = text(most), committed = text(committed),
@@ -55,6 +55,7 @@ redis.call('HSET', task_key(child), 'id', child, 'input', input, 'limits', cjson
   'priority', parent[3], 'tenant', parent[1] or parent[2], 'caller', parent[2], 'revision', parent[4],
   'submittedAt', text(now), 'token', '0', 'attempts', '0', 'root', budget.root, 'parent', id, 'depth', text(depth),
   'tenantName', parent[7] or '')
+if parent[8] then redis.call('HSET', task_key(child), 'traceparent', parent[8]) end
 if input_payload ~= '' then
   redis.call('HSET', task_key(child), 'inputPayload', input_payload)
   note_elsewhere(child, true)
