@@ -193,6 +193,7 @@ def longest_of_all(spans: list[tuple[int, int]]) -> int:
 
 
 def journal_of(spans: list[tuple[int, int]]) -> list[Entry]:
+    moments: list[tuple[int, int, Entry]]
     moments = [(at + took, 0, ended(at + took, f"c{n}")) for n, (at, took) in enumerate(spans)]
     moments += [(at, 1, begun(at, f"c{n}")) for n, (at, _) in enumerate(spans)]
     return [entry for _, _, entry in sorted(moments, key=lambda moment: moment[:2])]

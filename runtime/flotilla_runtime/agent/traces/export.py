@@ -54,6 +54,8 @@ class HeadersOnly(requests.Session):
         """Send a request; its answer has a status and headers alone."""
         response = super().request(*args, **{**kwargs, "stream": True})
         response.close()
+        if response.is_redirect:
+            raise requests.TooManyRedirects("no redirect is followed")
         response._content = b""
         return response
 
