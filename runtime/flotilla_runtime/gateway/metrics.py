@@ -28,6 +28,9 @@ class GatewayMetrics:
         )
         self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks that wait in the queues.")
         self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers are running.")
+        self._oldest = self._gauge(
+            "flotilla_fleet_queue_lag_seconds", "Seconds that the oldest waiting task has waited."
+        )
         self._suspended = self._gauge(
             "flotilla_fleet_tasks_suspended", "Tasks that wait and hold no place in a worker."
         )
@@ -66,6 +69,7 @@ class GatewayMetrics:
         """Set the gauges to the fleet's figures."""
         self._waiting.set(status.waiting)
         self._in_flight.set(status.in_flight)
+        self._oldest.set(status.oldest_waiting_seconds or 0)
         self._suspended.set(status.suspended)
         self._unknown.set(status.unknown_effects)
         self._approvals.set(status.waiting_for_approval)

@@ -282,6 +282,7 @@ def test_waits_are_numbered_and_no_lost_worker_makes_one() -> None:
     assert [wait.span_id for wait in waits] == [spans.trace.wait(1), spans.trace.wait(2)]
 
 
+@pytest.mark.attack("A caller sends a `traceparent` that is none, or very long")
 @pytest.mark.parametrize(
     ("header", "parent"),
     [

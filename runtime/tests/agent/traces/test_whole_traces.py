@@ -178,6 +178,7 @@ async def test_a_trace_that_is_not_sampled_sends_nothing(collector: Collector) -
     assert {call.traceparent for call in traced.calls.asked} == {None}
 
 
+@pytest.mark.attack("A receiver of traces is to learn what tasks are about, or their keys")
 async def test_content_is_sent_only_where_it_is_asked_for(collector: Collector) -> None:
     await Traced(collector).to_the_end()
     assert "secret question" not in repr(collector.spans)
