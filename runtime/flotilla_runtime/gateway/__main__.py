@@ -26,6 +26,7 @@ from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
+from flotilla_runtime.gateway.admitting import CapacityFile, say_admission
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
 from flotilla_runtime.gateway.auth import (
     Authenticator,
@@ -185,7 +186,9 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         authentication(config, environment) as authenticator,
         certificate(config) as served,
     ):
-        service, metrics = TaskService(held.store, config, SOURCES), GatewayMetrics()
+        capacity = CapacityFile(config.capacity_path, time.monotonic)
+        service, metrics = TaskService(held.store, config, SOURCES, capacity.now), GatewayMetrics()
+        admitting = asyncio.create_task(say_admission(service.admission, service.say_admission))
         desk = Desk(
             service=service,
             sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
@@ -218,6 +221,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()
             held.growth.wake_all()
+        admitting.cancel()
 
 
 def main() -> None:
