@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from flotilla_runtime.contract.admission import Admission
+from flotilla_runtime.contract.admission import CAPACITY_PATH, Admission
 from flotilla_runtime.contract.names import CONFIG_DIRECTORY, DOMAIN, PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
 
@@ -328,7 +328,7 @@ class GatewayConfig(Section):
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
     tls_directory: str | None = None
-    capacity_path: str | None = None  # of a FleetCapacity; None: nothing limits how many tasks are at work
+    capacity_path: str = CAPACITY_PATH  # of a FleetCapacity; without it nothing limits the tasks at work
     port: int = PORT_GATEWAY
     metrics_port: int = PORT_METRICS
 

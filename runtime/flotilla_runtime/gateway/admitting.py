@@ -25,15 +25,15 @@ log = structlog.get_logger(__name__)
 class CapacityFile:
     """Reads the file anew every few seconds. What cannot be read leaves everything as it was."""
 
-    def __init__(self, path: str | None, monotonic_seconds: Callable[[], float]) -> None:
-        self._path = Path(path) if path is not None else None
+    def __init__(self, path: str, monotonic_seconds: Callable[[], float]) -> None:
+        self._path = Path(path)
         self._clock = monotonic_seconds
         self._capacity = FleetCapacity()
         self._read_at = float("-inf")
 
     def now(self) -> FleetCapacity:
         """What the file said last; nothing without one."""
-        if self._path is not None and self._clock() - self._read_at >= READ_EVERY_SECONDS:
+        if self._clock() - self._read_at >= READ_EVERY_SECONDS:
             self._read_at = self._clock()
             try:
                 self._capacity = FleetCapacity.model_validate_json(self._path.read_bytes())

@@ -53,17 +53,13 @@ def hour(*, call_ms: int = 1000, between_ms: int = 2000, calls: int = 100, name:
         pytest.param(
             [model(warm=16, slots=5)],
             [hour()],
-            Admission(
-                most=15, limit=AdmissionLimit.SLOTS, model="m", warm=16, busy=15, tasks_per_slot=3
-            ),
+            Admission(most=15, limit=AdmissionLimit.SLOTS, model="m", warm=16, busy=15, tasks_per_slot=3),
             id="tools of 2 s and calls of 1 s: three tasks a slot",
         ),
         pytest.param(
             [model(warm=16, slots=48)],
             [hour()],
-            Admission(
-                most=16, limit=AdmissionLimit.WARM_KV, model="m", warm=16, busy=144, tasks_per_slot=3
-            ),
+            Admission(most=16, limit=AdmissionLimit.WARM_KV, model="m", warm=16, busy=144, tasks_per_slot=3),
             id="slots stay idle rather than that histories are computed again",
         ),
         pytest.param(
@@ -104,7 +100,9 @@ def hour(*, call_ms: int = 1000, between_ms: int = 2000, calls: int = 100, name:
         ),
     ],
 )
-def test_what_decides(models: list[ModelCapacity], minutes: list[dict[str, int]], expected: Admission) -> None:
+def test_what_decides(
+    models: list[ModelCapacity], minutes: list[dict[str, int]], expected: Admission
+) -> None:
     assert admitted(models, measured_of(minutes)) == expected
 
 
@@ -166,7 +164,9 @@ def test_the_file_is_read_anew_and_what_cannot_be_read_changes_nothing(tmp_path:
         path.write_text(text)
         now += 10
         assert file.now() == expected
-    assert CapacityFile(None, lambda: now).now() == FleetCapacity()
+    path.unlink()
+    now += 10
+    assert file.now() == FleetCapacity()
 
 
 async def test_it_is_said_again_and_again_and_taken_back_once() -> None:

@@ -46,6 +46,7 @@ REDIS_SECRETS: dict[str, Entries] = {
     "support-redis-users": {"gateway": "hush-g", "worker": "hush-w"},
 }
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
+FULL = contract.Admission(most=16, limit=contract.AdmissionLimit.WARM_KV, model="llama", warm=16)
 
 
 class Stage:
@@ -490,6 +491,7 @@ async def test_figures_become_the_status() -> None:
                 "used_mib": 12.345,
                 "limit_mib": 300.0,
                 "replicas": 1,
+                "admission": FULL,
                 "p50_seconds": 1.2345,
                 "p95_seconds": 9.876,
             }
@@ -501,6 +503,7 @@ async def test_figures_become_the_status() -> None:
         "waiting": 0,
         "running": 0,
         "suspended": 2,
+        "admitted": 16,
         "succeeded1h": 30,
         "failed1h": 8,
         "recovered1h": 3,
@@ -539,6 +542,21 @@ async def test_figures_that_are_unknown_are_left_out() -> None:
             id="every place of every worker is taken",
         ),
         pytest.param({"waiting": 5}, "Workers", id="nobody has begun"),
+        pytest.param(
+            {"waiting": 5, "in_flight": 16, "admission": FULL, "busy_seconds": {"Tool/a": 40}},
+            "Model/llama",
+            id="admission by a model holds tasks back",
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 9, "admission": FULL, "busy_seconds": {"Tool/a": 40}},
+            "Tool/a",
+            id="there is room at the model",
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 4000, "admission": FULL, "busy_seconds": {"Tool/a": 40}},
+            "Workers",
+            id="neither workers nor the model have room",
+        ),
     ],
 )
 async def test_the_bottleneck_is_named_from_where_the_time_went(figures: dict[str, Any], named: str) -> None:

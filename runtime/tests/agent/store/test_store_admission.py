@@ -1,4 +1,4 @@
-"""A limit for the tasks at work over the whole fleet: every worker obeys it, and it stops nothing for good."""
+"""A limit for the tasks at work over the whole fleet: all workers obey it, and it stops nothing for good."""
 
 import asyncio
 from collections.abc import AsyncIterator
