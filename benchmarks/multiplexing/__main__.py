@@ -62,7 +62,7 @@ def figures_of(loads: Mapping[str, Load], late_death: float | None) -> dict[str,
 def main() -> int:
     """Run the benchmark, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=60, help="most tasks of a run (default: 60)")
+    parser.add_argument("--tasks", type=int, default=50, help="most tasks of a run (default: 50)")
     parser.add_argument("--speed", type=float, default=5, help="how much faster than told (default: 5)")
     parser.add_argument("--seed", type=int, default=18, help="what the tools' times are drawn from")
     parser.add_argument("--no-death", action="store_true", help="leave the late death out")

@@ -16,19 +16,16 @@ from flotilla_runtime.contract import Admission, AdmissionLimit, ModelCapacity
 MODEL: Final = "Model/"  # begins the names of parts that are models
 # A history grows from nothing to its end, so the mean of all calls is half of what the last one needs.
 GROWN_BY: Final = 2
-# Calls that waited for a slot took longer than the model needs. The quarter of the calls in the fastest
-# minutes waited least.
-FAST_SHARE: Final = 0.25
 ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredModel:
-    """The calls of one model in the last hour; `fast_ms` is how long one takes that waits little."""
+    """The calls of one model in the last hour, and how much of their time they only waited for a slot."""
 
     calls: int
     busy_ms: int
-    fast_ms: float
+    waited_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,26 +97,16 @@ def _warm(model: ModelCapacity, measured: Measured) -> int | None:
 def _tasks_per_slot(model: ModelCapacity, measured: Measured) -> float | None:
     """How many tasks keep one slot busy, if none of their calls waits for it."""
     found = measured.models.get(model.name)
-    if found is None or not measured.work_ms or not found.busy_ms or not found.fast_ms:
+    if found is None or not measured.work_ms or found.busy_ms <= found.waited_ms:
         return None
-    needed_ms = found.fast_ms * found.calls
-    waited_ms = max(0.0, found.busy_ms - needed_ms)
+    needed_ms = found.busy_ms - found.waited_ms
     # Where calls of one task overlap, their waits do not add up to time of the task.
-    work_ms = max(measured.work_ms - waited_ms, measured.work_ms * needed_ms / found.busy_ms)
+    work_ms = max(measured.work_ms - found.waited_ms, measured.work_ms * needed_ms / found.busy_ms)
     return work_ms / needed_ms
 
 
 def _measured_model(name: str, minutes: Sequence[Mapping[str, int]]) -> MeasuredModel:
-    made = [
-        (minute.get(f"busy:{MODEL}{name}", 0) / calls, calls)
-        for minute in minutes
-        if (calls := minute.get(f"calls:{MODEL}{name}", 0))
-    ]
-    calls = sum(count for _, count in made)
-    fast_ms, seen = 0.0, 0
-    for fast_ms, count in sorted(made):  # noqa: B007 - the last one counts
-        seen += count
-        if seen >= FAST_SHARE * calls:
-            break
-    busy = sum(minute.get(f"busy:{MODEL}{name}", 0) for minute in minutes)
-    return MeasuredModel(calls=calls, busy_ms=busy, fast_ms=fast_ms)
+    def total(kind: str) -> int:
+        return sum(minute.get(f"{kind}:{MODEL}{name}", 0) for minute in minutes)
+
+    return MeasuredModel(calls=total("calls"), busy_ms=total("busy"), waited_ms=total("slot-wait"))

@@ -75,6 +75,12 @@ def hour(*, call_ms: int = 1000, between_ms: int = 2000, calls: int = 100, name:
             id="minutes of an older release say nothing of the time at work",
         ),
         pytest.param(
+            [model(slots=5)],
+            [{**hour(), "slot-wait:Model/m": 100_000}],
+            Admission(),
+            id="calls that did nothing but wait say nothing",
+        ),
+        pytest.param(
             [model(warm=4)],
             [{**hour(), "tokens": 100 * CONTEXT // 8}],
             Admission(most=16, limit=AdmissionLimit.WARM_KV, model="m", warm=16, tasks_per_slot=3),
@@ -94,7 +100,7 @@ def hour(*, call_ms: int = 1000, between_ms: int = 2000, calls: int = 100, name:
         ),
         pytest.param(
             [model(slots=5)],
-            [hour(), hour(call_ms=4000), hour(call_ms=8000)],
+            [hour(), {**hour(call_ms=4000), "slot-wait:Model/m": 100 * 3000}],
             Admission(most=15, limit=AdmissionLimit.SLOTS, model="m", busy=15, tasks_per_slot=3),
             id="time that calls waited for a slot is not the model's",
         ),

@@ -99,16 +99,17 @@ local function tell_parent(id, parent, ran_ms)
   end
 end
 
-local function count_ended(id, reason, busy, calls, ran_ms)
+local function count_ended(id, how, ran_ms)
   local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'parent', 'usedSteps',
     'usedTokens', 'usedNano', 'unpriced', 'awayMs')
   local amounts = {work = math.max(0, ran_ms - tonumber(held[9] or '0'))} -- on a worker
-  for part, milliseconds in pairs(busy) do amounts['busy:' .. part] = milliseconds end
-  for part, made in pairs(calls) do amounts['calls:' .. part] = made end
+  for part, milliseconds in pairs(how.busy) do amounts['busy:' .. part] = milliseconds end
+  for part, milliseconds in pairs(how.waited or {}) do amounts['slot-wait:' .. part] = milliseconds end
+  for part, made in pairs(how.calls) do amounts['calls:' .. part] = made end
   if not held[4] then -- a spawned task is a part of the task that was submitted
     local submitted = tonumber(held[1])
     local waited = tonumber(held[2] or now) - submitted
-    amounts['reason:' .. reason] = 1
+    amounts['reason:' .. how.reason] = 1
     amounts['waited:' .. tick(waited)] = 1
     amounts['took:' .. tick(now - submitted)] = 1
     amounts['busy:Queue'] = waited
@@ -150,7 +151,7 @@ function end_task(id, how)
   move(id, how.status)
   redis.call('ZADD', how.status == 'Failed' and dead_letters_key or prefix .. 'ended', text(now), id)
   if how.status ~= 'Failed' then redis.call('ZADD', prefix .. 'journals', text(now), id) end
-  count_ended(id, how.reason, how.busy, how.calls, ran_ms)
+  count_ended(id, how, ran_ms)
   if held[2] then tell_parent(id, held[2], ran_ms) end
   for _, child in ipairs(redis.call('SMEMBERS', children_key(id))) do
     cancel_task(child, 'the task that spawned it ended')
