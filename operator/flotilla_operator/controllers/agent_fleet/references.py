@@ -177,7 +177,8 @@ class References:
             variable = self._key_of(role, keys.name, entry)
         context = context_of_set(model, found.spec, _made_for(found.manifest))
         if found.spec.model.task is Task.GENERATE:
-            self._found.capacities.append(capacity_of(found.manifest, found.spec, context.tokens))
+            told = found.manifest.get("status") or {}
+            self._found.capacities.append(capacity_of(name, told, found.spec, context.tokens))
         self._found.models.append(
             contract.ModelConnection(
                 role=role,

@@ -32,10 +32,8 @@ KNOWN = {"sequencesPerReplica": 15.5, "sequenceTokens": 32_768}
 def test_a_set_has_room_for_what_its_ready_replicas_hold(
     status: dict[str, Any], engine: dict[str, Any], expected: tuple[float | None, int]
 ) -> None:
-    manifest = served_model(engine=engine)
-    manifest["status"] = status
-    spec = ModelReplicaSetSpec.model_validate(manifest["spec"])
-    found = capacity_of(manifest, spec, 8192)
+    spec = ModelReplicaSetSpec.model_validate(served_model(engine=engine)["spec"])
+    found = capacity_of("llama", status, spec, 8192)
     assert (found.name, found.context_tokens) == ("llama", 8192)
     assert (found.kv_tokens, found.slots) == expected
 

@@ -688,3 +688,38 @@ async def test_an_index_of_an_older_release_is_searched_without_a_key() -> None:
     assert observed.wiring.indexes == (CONNECTION,)
     assert observed.wiring.index_keys == ()
     assert f"Deployment support-{worker_of(SEARCHING)}" in written(plan)
+
+
+async def test_gateways_are_told_what_the_models_have_room_for() -> None:
+    set_of_two = served_model(engine={"maxNumSeqs": 5})
+    set_of_two["status"] |= {
+        "readyReplicas": 2,
+        "capacity": {"sequencesPerReplica": 8.0, "sequenceTokens": 4096},
+    }
+    endpoint = {"url": "https://api.example/v1", "model": "large"}
+    models = [
+        {"role": "Default", "modelRef": {"name": "llama"}, "contextTokens": 2048},
+        {"role": "Routine", "endpoint": endpoint},
+    ]
+    plan = await Stage(set_of_two).plan(agent_fleet(models=models))
+    (gateway,) = [
+        write.manifest
+        for write in plan.writes
+        if isinstance(write, Apply)
+        and write.manifest["kind"] == "ConfigMap"
+        and write.manifest["metadata"]["name"] == "support-gateway"
+    ]
+    told = contract.FleetCapacity.model_validate_json(gateway["data"][contract.CAPACITY_FILE])
+    assert told.models == (
+        contract.ModelCapacity(name="llama", context_tokens=2048, kv_tokens=65_536, slots=10),
+    ), "nothing is known of an endpoint"
+
+
+async def test_workers_follow_what_admission_lets_run() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"waiting": 90, "in_flight": 16, "admission": FULL}))
+    plan = await stage.plan(agent_fleet(workers={"concurrency": 10, "maxReplicas": 9}))
+    assert plan.status is not None
+    assert plan.status["workers"]["desired"] == 2
+    assert plan.status["bottleneck"] == "Model/llama"
