@@ -1,12 +1,13 @@
 """`make bench-multiplexing`: how many tasks a model's slots and KV cache carry; whether admission finds it.
 
-A model has 5 slots and room for 16 warm tasks. A task makes 8 calls of 1 s, each after a tool of about 2 s,
+A model has 5 slots and room for 16 warm tasks. A task makes 12 calls of 1 s, each after a tool of about 2 s,
 with a history that comes to 20,000 tokens. Fixed numbers of tasks are at work, then as many as admission
 says. `utilisation`, `warm_prefill_share`, `task_p95_seconds` and `seconds` each have a figure for 1, 3 and 10
 tasks a slot and for admission:
 
 - `utilisation`: the share of the slots' time that the calls need when nothing is computed again, from the
-  first tenth of the calls to the last.
+  first tenth of the calls to the last. The first call of a task computes its history, which stops all slots
+  for 1.8 s, so not even a model that is always busy comes to 1.
 - `warm_prefill_share`: of the calls that follow another one of their task, those whose history was in the
   cache.
 - `task_p95_seconds`: from the first claim to the end; `seconds`: until all tasks have ended.
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from multiplexing.figures import Load
-from multiplexing.plans import DEATH_CALLS, SLOTS, cold_call_seconds
+from multiplexing.plans import SLOTS, cold_call_seconds
 from multiplexing.run import Wanted, died_late, loaded
 from wanted import add_only_print, at_least, at_most, conclude
 
@@ -43,7 +44,7 @@ SHOWN: Final = ("utilisation", "warm_prefill_share", "task_p95_seconds", "second
 WANTED = (
     at_least(0.9, "admission_of_best"),
     at_least(0.9, "warm_prefill_share", ADMISSION),
-    at_most(cold_call_seconds(DEATH_CALLS), "late_death_extra_seconds"),
+    at_most(cold_call_seconds(), "late_death_extra_seconds"),
 )
 
 
@@ -63,7 +64,7 @@ def main() -> int:
     """Run the benchmark, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tasks", type=int, default=50, help="most tasks of a run (default: 50)")
-    parser.add_argument("--speed", type=float, default=5, help="how much faster than told (default: 5)")
+    parser.add_argument("--speed", type=float, default=10, help="how much faster than told (default: 10)")
     parser.add_argument("--seed", type=int, default=18, help="what the tools' times are drawn from")
     parser.add_argument("--no-death", action="store_true", help="leave the late death out")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which stay there (default: none)")

@@ -12,11 +12,11 @@ from typing import Any, Final
 CALL_SECONDS: Final = 1.0
 TOOL_SECONDS: Final = 2.0
 SPREAD: Final = 0.25  # of a tool's time, up and down
-CALLS: Final = 8  # of a task
+CALLS: Final = 12  # of a task
 SLOTS: Final = 5
 WARM_TASKS: Final = 16
 HISTORY_TOKENS: Final = 2000  # at the end, in the double's tokens
-ADDED_TOKENS: Final = HISTORY_TOKENS // CALLS  # to the history in each step
+ADDED_TOKENS: Final = 30  # to the history in each step
 REPLY_TOKENS: Final = 10
 PREFILL_TOKENS_PER_SECOND: Final = 11_300 / 10
 BLOCK_TOKENS: Final = 16
@@ -46,9 +46,10 @@ def tool_ms(order: Order, step: int) -> int:
 
 
 def grown(order: Order, step: int) -> str:
-    """What a step adds to the history: no two tasks share it."""
-    text = f"[{order.task}/{step}] " + WORD * (ADDED_TOKENS * CHARACTERS_PER_TOKEN // len(WORD) + 1)
-    return text[: ADDED_TOKENS * CHARACTERS_PER_TOKEN]
+    """What a step adds to the history, most of which is there in the first: no two tasks share it."""
+    tokens = ADDED_TOKENS if step else HISTORY_TOKENS - (order.calls - 1) * ADDED_TOKENS
+    text = f"[{order.task}/{step}] " + WORD * (tokens * CHARACTERS_PER_TOKEN // len(WORD) + 1)
+    return text[: tokens * CHARACTERS_PER_TOKEN]
 
 
 def double_config(speed: float) -> dict[str, Any]:
@@ -65,6 +66,6 @@ def double_config(speed: float) -> dict[str, Any]:
     }
 
 
-def cold_call_seconds(calls: int) -> float:
-    """What a call takes whose replica knows nothing of the history of so many steps."""
-    return CALL_SECONDS + calls * ADDED_TOKENS / PREFILL_TOKENS_PER_SECOND
+def cold_call_seconds() -> float:
+    """What a call takes whose replica knows nothing of a whole history."""
+    return CALL_SECONDS + HISTORY_TOKENS / PREFILL_TOKENS_PER_SECOND

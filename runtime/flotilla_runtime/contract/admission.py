@@ -34,14 +34,14 @@ class AdmissionLimit(StrEnum):
 
     NOTHING = "Nothing"  # no model has a known capacity
     WARM_KV = "WarmKV"  # with more tasks, they push each other's histories out of the KV cache
-    SLOTS = "Slots"  # with more tasks, calls wait for a slot although all tasks between calls are counted
+    SLOTS = "Slots"  # with more tasks, calls only wait for a slot
 
 
 class Admission(WireModel):
     """How many tasks may be at work over the whole fleet, and why; `most` None is any number.
 
     `warm` tasks fit into the KV caches of `model`, and `busy` tasks fill its slots: each is None where it is
-    unknown. A task is there for each slot, and `tasks_per_slot` - 1 more that make no call of the model.
+    unknown. `tasks_per_slot` fill one slot while times do not vary.
     """
 
     most: int | None = None

@@ -2,8 +2,8 @@
 
 A model has two limits. A task comes back to the KV cache that holds its history, so only so many tasks stay
 warm. A task makes no call of the model while its tools run, so a slot is kept busy by 1 + (time between
-calls / time of a call) tasks. The smaller limit counts, and of all models the smallest. What is not known
-limits nothing, and one task may always be at work.
+calls / time of a call) tasks, and a quarter more are let. The smaller limit counts, and of all models the
+smallest. What is not known limits nothing, and one task may always be at work.
 """
 
 import math
@@ -16,6 +16,8 @@ from flotilla_runtime.contract import Admission, AdmissionLimit, ModelCapacity
 MODEL: Final = "Model/"  # begins the names of parts that are models
 # A history grows from nothing to its end, so the mean of all calls is half of what the last one needs.
 GROWN_BY: Final = 2
+# Times of tools and calls vary: with just enough tasks, slots are idle while calls wait for others.
+MORE_TASKS: Final = 1.25
 ROUNDING: Final = 1e-9
 
 
@@ -71,7 +73,7 @@ def _of_model(model: ModelCapacity, measured: Measured) -> Admission:
     warm, per_slot = _warm(model, measured), _tasks_per_slot(model, measured)
     busy = None
     if model.slots is not None and per_slot is not None:
-        busy = max(1, math.ceil(model.slots * per_slot - ROUNDING))
+        busy = max(1, math.ceil(MORE_TASKS * model.slots * per_slot - ROUNDING))
     told = Admission(
         model=model.name,
         warm=warm,
