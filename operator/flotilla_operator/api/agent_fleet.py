@@ -129,14 +129,25 @@ class ToolExecutors(ApiModel):
 
 
 class RateLimit(ApiModel):
-    """A limit on calls of all workers of the fleet together."""
+    """A limit on calls of all workers of the fleet together. A minute's worth may be used at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="has(self.requestsPerMinute) || has(self.tokensPerMinute)",
+                message="each entry of spec.rateLimits needs requestsPerMinute, tokensPerMinute or both; set "
+                "one",
+            )
+        )
+    )
 
     name: PartName
     """Name of the limit. Models and tools refer to it."""
     requests_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """How many calls may be made in a minute. Absent: no limit."""
+    """How many calls may be made in a minute; each try is one. Absent: no limit."""
     tokens_per_minute: Annotated[int, Field(ge=1, le=100_000_000_000)] | None = None
-    """How many tokens calls may use in a minute. Absent: no limit."""
+    """How many tokens calls of models may use in a minute, in prompts and answers together. Absent: no
+    limit."""
 
 
 class Cache(ApiModel):
@@ -276,6 +287,18 @@ class AgentFleetSpec(ApiModel):
                 message="spec.tools[].python and spec.tools[].reconcile.python need spec.image, which brings "
                 "the function; set it",
             ),
+            Rule(
+                rule="self.models.all(model, !has(model.rateLimit) || (has(self.rateLimits) && "
+                "self.rateLimits.exists(limit, limit.name == model.rateLimit)))",
+                message="spec.models[].rateLimit must name an entry of spec.rateLimits; correct the name, or "
+                "add the entry",
+            ),
+            Rule(
+                rule="!has(self.tools) || self.tools.all(tool, !has(tool.rateLimit) || "
+                "(has(self.rateLimits) && self.rateLimits.exists(limit, limit.name == tool.rateLimit)))",
+                message="spec.tools[].rateLimit must name an entry of spec.rateLimits; correct the name, or "
+                "add the entry",
+            ),
         )
     )
 
@@ -301,6 +324,19 @@ class AgentFleetSpec(ApiModel):
             "other.role.lowerAscii() == model.role.lowerAscii()))",
             message="spec.models must not have two roles that differ only in capitals; rename one",
         ),
+        Rule(
+            rule="self.all(model, !has(model.overflowTo) || (model.role != 'Embed' && model.overflowTo != "
+            "'Embed' && self.exists(other, other.role == model.overflowTo)))",
+            message="spec.models[].overflowTo must name the role of another entry of spec.models, and "
+            "neither may be Embed; correct the name, or add the model",
+        ),
+        Rule(
+            rule="self.all(model, !has(model.overflowTo) || self.all(one, one.role != model.overflowTo || "
+            "!has(one.overflowTo) || self.all(two, two.role != one.overflowTo || !has(two.overflowTo) || "
+            "self.all(three, three.role != two.overflowTo || !has(three.overflowTo)))))",
+            message="spec.models[].overflowTo must not lead back to the same model, nor over more than three "
+            "others; remove one of them",
+        ),
     ]
     """The models that the agent calls, each with a role. One of them must have role Default."""
     indexes: Annotated[tuple[FleetIndex, ...], MapList("name"), Field(max_length=16)] = ()
@@ -325,11 +361,9 @@ class AgentFleetSpec(ApiModel):
     """What happens to the tasks of a lost worker: another worker takes them over."""
     update: Update = Update()
     """What happens to running tasks when agent, image, tools, models or indexes change."""
-    rate_limits: Annotated[
-        Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] | None,
-        NotYet(),
-    ] = None
-    """Limits on calls of models and tools, for all workers together."""
+    rate_limits: Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] = ()
+    """Limits on calls of models and tools, for all workers together. Models and tools name them as
+    `rateLimit`."""
     cache: Annotated[Cache | None, NotYet()] = None
     """Keeps results of searches and tools, so that they are not computed twice."""
     gateway: Gateway = Gateway()

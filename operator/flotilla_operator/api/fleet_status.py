@@ -141,4 +141,5 @@ class AgentFleetStatus(Status):
     bottleneck: ShortText | None = None
     """What slows tasks down most, over the last hour. None: no task waits, and hardly any has waited.
     Workers: all workers are busy, and `workers.maxReplicas` of them run. Model/NAME, Index/NAME, Tool/NAME:
-    tasks spend most of their time with this model, index or tool."""
+    tasks spend most of their time with this model, index or tool. RateLimit/NAME: they wait most for their
+    turn at this limit."""

@@ -152,9 +152,11 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 "role": "Default",
                 "modelRef": {"name": "llama"},
                 "pricing": {"inputPerMillionUSD": 0.5, "outputPerMillionUSD": 1.5},
+                "overflowTo": "Judge",
             },
             {
                 "role": "Judge",
+                "rateLimit": "models",
                 "contextTokens": 128_000,
                 "pricing": {
                     "inputPerMillionUSD": 2.5,
@@ -170,7 +172,11 @@ def full_featured_objects() -> list[dict[str, Any]]:
             },
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
-        tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always"}],
+        tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always", "rateLimit": "orders"}],
+        rateLimits=[
+            {"name": "orders", "requestsPerMinute": 60},
+            {"name": "models", "requestsPerMinute": 600, "tokensPerMinute": 200_000},
+        ],
         limits={
             "maxSteps": 12,
             "maxTokens": 50_000,

@@ -27,7 +27,9 @@ from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
+from flotilla_runtime.agent.worker.levers import under_levers
 from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import Worker
@@ -81,16 +83,21 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         showing = asyncio.create_task(texts.follow())
         tools = ToolRunner(catalogue, http)
         watch = ToolWatch(catalogue, store.tool_reports)
+        metrics = WorkerMetrics()
+        caller = Caller(
+            client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+        )
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
-            calls=Caller(
-                client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+            calls=under_levers(
+                caller, config, redis, tools=catalogue, context_of=contexts.of, registry=metrics.registry
             ),
             config=config,
             program=program,
             clock=Clock(monotonic_seconds=time.monotonic),
             threads=tools.threads,
+            metrics=metrics,
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)

@@ -212,7 +212,9 @@ class Reply:
     """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
     With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
-    worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    worker. `is_refused` if even the last try was turned away by a model or tool that takes no calls at the
+    moment. `cached`, `answered_by`, `rate_limit`, `limited_ms` and `retry_after_ms` are those of the result
+    in the journal.
     """
 
     outcome: CallOutcome
@@ -226,6 +228,11 @@ class Reply:
     problem: str | None = None
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    limited_ms: int | None = None
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

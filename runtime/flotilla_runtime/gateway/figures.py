@@ -9,7 +9,7 @@ from typing import Final
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.store.redis_facts import MIB, RedisFacts
 from flotilla_runtime.agent.tasks import StoreFigures
-from flotilla_runtime.contract import FleetStatus, ModelDemand, percentile
+from flotilla_runtime.contract import CACHE_HIT, CACHE_MISS, FleetStatus, ModelDemand, percentile
 
 WINDOW_MINUTES: Final = 60
 MODEL: Final = "Model/"  # begins the names of parts that are models
@@ -54,6 +54,8 @@ def fleet_status(
         wait_p95_seconds=percentile(waited, 0.95),
         took_ticks=took,
         busy_seconds={part: milliseconds / 1000 for part, milliseconds in _under(total, "busy:").items()},
+        cache_hits=total.get(f"calls:{CACHE_HIT}", 0),
+        cache_misses=total.get(f"calls:{CACHE_MISS}", 0),
         models={
             model: model_demand(model, now, total, sum(ended.values()))
             for model in sorted({*models, *now.calls, *called})

@@ -10,6 +10,7 @@ COMPLETED = "Completed"
 CANCELLED = "Cancelled"
 WINDOW_MINUTES = 60
 QUEUE = "Queue"
+RATE_LIMIT = "RateLimit/"
 NOTICEABLE_WAIT_SHARE = 0.1  # below a tenth of all task time, waiting in the queue is no bottleneck
 
 
@@ -61,17 +62,20 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
 def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
-    "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
-    `maxReplicas` workers would all be fully occupied. Otherwise the model, index or tool on which the workers
-    spent most of their time.
+    "None" while no task waits and the tasks spent less than a tenth of their time waiting, in the queue or
+    at rate limits. The part is the rate limit, model, index or tool on which the workers spent most of their
+    time; but "Workers" when `maxReplicas` workers would all be fully occupied, unless they wait at a rate
+    limit: more workers would wait there too.
     """
     total = sum(figures.busy_seconds.values())
-    waited = figures.busy_seconds.get(QUEUE, 0.0)
+    called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
+    limited = sum(spent for part, spent in called.items() if part.startswith(RATE_LIMIT))
+    waited = figures.busy_seconds.get(QUEUE, 0.0) + limited
     if not figures.waiting and (not total or waited < NOTICEABLE_WAIT_SHARE * total):
         return "None"
+    slowest = max(sorted(called), key=lambda part: called[part], default="Workers")
+    if slowest.startswith(RATE_LIMIT):
+        return slowest
     workers = spec.workers
     full = figures.in_flight >= workers.max_replicas * workers.concurrency
-    called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
-    if full or not called:
-        return "Workers"
-    return max(sorted(called), key=lambda part: called[part])
+    return "Workers" if full else slowest

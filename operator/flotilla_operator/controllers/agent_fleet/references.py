@@ -38,7 +38,6 @@ from flotilla_operator.workloads.vector_index.retriever import retriever_url
 from flotilla_operator.workloads.vector_index.retriever_key import KEY_ENTRY, retriever_key
 from flotilla_runtime import contract
 
-EMBED_ROLE = "Embed"
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
@@ -145,6 +144,8 @@ class References:
                 key_environment=variable,
                 pricing=prices_of(model, None),
                 timeouts=timeouts_of(model),
+                rate_limit=model.rate_limit,
+                overflow_to=model.overflow_to,
             )
         )
 
@@ -158,7 +159,9 @@ class References:
         role = model.role
         field_path = f"spec.models[{role}].modelRef"
         missing = self._found.missing_models
-        found = self._called_set(field_path, name, Task.EMBED if role == EMBED_ROLE else Task.GENERATE)
+        found = self._called_set(
+            field_path, name, Task.EMBED if role == contract.EMBED_ROLE else Task.GENERATE
+        )
         if isinstance(found, Missing):
             missing.append(found)
             return
@@ -184,6 +187,8 @@ class References:
                 tokenizes=found.spec.model.task is Task.GENERATE,
                 pricing=prices_of(model, found.spec.pricing),
                 timeouts=timeouts_of(model),
+                rate_limit=model.rate_limit,
+                overflow_to=model.overflow_to,
             )
         )
 

@@ -534,6 +534,19 @@ async def test_figures_that_are_unknown_are_left_out() -> None:
             {"busy_seconds": {"Queue": 50, "Model/a": 10, "Index/b": 40}}, "Index/b", id="waited, not now"
         ),
         pytest.param(
+            {"busy_seconds": {"Model/a": 40, "RateLimit/openai": 60}},
+            "RateLimit/openai",
+            id="calls waited for their turn, and no task in the queue",
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 4000, "busy_seconds": {"Model/a": 40, "RateLimit/openai": 60}},
+            "RateLimit/openai",
+            id="workers that are full of calls that wait for their turn",
+        ),
+        pytest.param(
+            {"busy_seconds": {"Model/a": 99, "RateLimit/openai": 1}}, "None", id="hardly any turn waited for"
+        ),
+        pytest.param(
             {"waiting": 5, "in_flight": 4000, "busy_seconds": {"Queue": 50, "Model/a": 40}},
             "Workers",
             id="every place of every worker is taken",

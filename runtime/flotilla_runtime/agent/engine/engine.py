@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 from flotilla_runtime.agent.engine.children import Children
 from flotilla_runtime.agent.engine.effects import Effects
 from flotilla_runtime.agent.engine.entries import Wanted, call_of, done_of, intent_of
-from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
+from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, busy_of, counted_of
 from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recalling import Recall
@@ -202,6 +202,7 @@ class Engine:
 
     def _count(self, intent: Intended, done: Done) -> None:
         if intent.kind in PARTS:
-            part = part_of(intent)
-            self.busy_ms[part] = self.busy_ms.get(part, 0) + done.took_ms
-            self.counts[part] = self.counts.get(part, 0) + 1
+            for part, milliseconds in busy_of(intent, done).items():
+                self.busy_ms[part] = self.busy_ms.get(part, 0) + milliseconds
+            for part in counted_of(intent, done):
+                self.counts[part] = self.counts.get(part, 0) + 1

@@ -105,6 +105,11 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         tries=reply.tries,
         problem=reply.problem,
         signal=signal,
+        cached=reply.cached,
+        answered_by=reply.answered_by,
+        rate_limit=reply.rate_limit,
+        limited_ms=reply.limited_ms,
+        retry_after_ms=reply.retry_after_ms,
     )
 
 

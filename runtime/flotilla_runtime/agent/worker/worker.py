@@ -100,9 +100,10 @@ class Worker:
         clock: Clock,
         program: Program,
         threads: Threads | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self.name: Final = name
-        self.metrics: Final = WorkerMetrics()
+        self.metrics: Final = metrics or WorkerMetrics()
         self._store = store
         self._config = config
         self._clock = clock
