@@ -151,14 +151,16 @@ class RateLimit(ApiModel):
 
 
 class Cache(ApiModel):
-    """Results that are kept, so that they are not computed twice."""
+    """Results that are kept for other tasks of the same tenant, so that they are not computed twice."""
 
     retrieval: bool = True
-    """Whether the passages of searches are kept."""
+    """Whether the passages of searches are kept: for an hour, as long as the index serves the same
+    generation. A new generation is noticed within a minute."""
     pure_tools: bool = True
-    """Whether the results of tools with effect Pure are kept."""
+    """Whether the results of tools with effect Pure are kept, for five minutes."""
     semantic_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    """How similar two searches must be to share a result, from 0 to 1. Absent: they must be equal."""
+    """How similar two searches must be to share a result: the cosine of their embeddings, for example 0.95.
+    It needs a model with role Embed. Absent: they must be equal."""
 
 
 class CallerLimits(ApiModel):
@@ -288,6 +290,12 @@ class AgentFleetSpec(ApiModel):
                 "the function; set it",
             ),
             Rule(
+                rule="!has(self.cache) || !has(self.cache.semanticThreshold) || "
+                "self.models.exists(model, model.role == 'Embed')",
+                message="spec.cache.semanticThreshold needs an entry of spec.models with role Embed; add "
+                "one, or remove semanticThreshold",
+            ),
+            Rule(
                 rule="self.models.all(model, !has(model.rateLimit) || (has(self.rateLimits) && "
                 "self.rateLimits.exists(limit, limit.name == model.rateLimit)))",
                 message="spec.models[].rateLimit must name an entry of spec.rateLimits; correct the name, or "
@@ -364,8 +372,8 @@ class AgentFleetSpec(ApiModel):
     rate_limits: Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] = ()
     """Limits on calls of models and tools, for all workers together. Models and tools name them as
     `rateLimit`."""
-    cache: Annotated[Cache | None, NotYet()] = None
-    """Keeps results of searches and tools, so that they are not computed twice."""
+    cache: Cache = Cache()
+    """Keeps results of searches and of Pure tools for other tasks of the same tenant."""
     gateway: Gateway = Gateway()
     """The pods that serve the task API, to which tasks are submitted."""
     telemetry: Annotated[Telemetry | None, NotYet()] = None

@@ -776,6 +776,13 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__cache",
+        {"semanticThreshold": 0.95},
+        "spec.cache.semanticThreshold needs an entry of spec.models with role Embed",
+        "a semantic cache without a model that embeds",
+    ),
+    row(
+        FLEET,
         "spec__rateLimits",
         [{"name": "openai"}],
         "each entry of spec.rateLimits needs requestsPerMinute, tokensPerMinute or both",
@@ -978,7 +985,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.validators": [{"name": "cites"}],
         "spec.toolExecutors": {},
-        "spec.cache": {},
         "spec.telemetry": {"otlpEndpoint": "http://collector:4318"},
     },
 }

@@ -170,9 +170,15 @@ def full_featured_objects() -> list[dict[str, Any]]:
                     "apiKeySecretRef": {"name": "judge", "key": "apiKey"},
                 },
             },
+            {
+                "role": "Embed",
+                "pricing": {"inputPerMillionUSD": 0.02, "outputPerMillionUSD": 0.02},
+                "endpoint": {"url": "https://models.example/v1", "model": "embed-small"},
+            },
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
         tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always", "rateLimit": "orders"}],
+        cache={"retrieval": True, "pureTools": False, "semanticThreshold": 0.95},
         rateLimits=[
             {"name": "orders", "requestsPerMinute": 60},
             {"name": "models", "requestsPerMinute": 600, "tokensPerMinute": 200_000},

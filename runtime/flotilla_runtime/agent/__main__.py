@@ -91,7 +91,14 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             store=store,
             calls=under_levers(
-                caller, config, redis, tools=catalogue, context_of=contexts.of, registry=metrics.registry
+                caller,
+                config,
+                redis,
+                client,
+                environment=os.environ,
+                tools=catalogue,
+                context_of=contexts.of,
+                registry=metrics.registry,
             ),
             config=config,
             program=program,

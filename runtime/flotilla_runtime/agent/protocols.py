@@ -148,10 +148,14 @@ class TaskJournal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """What an index is asked. Without `top_k` it says itself how many passages it gives."""
+    """What an index is asked. Without `top_k` it says itself how many passages it gives.
+
+    With `compares` the call has reserved what it takes to compare the query with those of other searches.
+    """
 
     query: str
     top_k: int | None = None
+    compares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
     """What the status shows of the gateways' figures."""
     completed, judged = completed_tasks(figures), judged_tasks(figures)
     ended = sum(figures.ended.values())
+    looked_up = figures.cache_hits + figures.cache_misses
     cost = None if figures.cost_usd is None or not ended else figures.cost_usd / ended
     return {
         "tasks": {
@@ -55,6 +56,7 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
         "successRate": rounded(completed / judged) if judged else None,
         "tokensPerTask": rounded(figures.tokens / ended) if ended else None,
         "costPerTaskUSD": rounded(cost),
+        "cacheHitRate": rounded(figures.cache_hits / looked_up) if looked_up else None,
         "bottleneck": bottleneck(figures, spec),
     }
 

@@ -1,4 +1,4 @@
-"""Rate limits as the workers read them."""
+"""Rate limits and the cache as the workers read them."""
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_runtime import contract
@@ -13,4 +13,13 @@ def rate_limits(spec: AgentFleetSpec) -> tuple[contract.RateLimit, ...]:
             tokens_per_minute=limit.tokens_per_minute,
         )
         for limit in sorted(spec.rate_limits, key=lambda limit: limit.name)
+    )
+
+
+def cache(spec: AgentFleetSpec) -> contract.CacheConfig:
+    """Which results are kept."""
+    return contract.CacheConfig(
+        retrieval=spec.cache.retrieval,
+        pure_tools=spec.cache.pure_tools,
+        semantic_threshold=spec.cache.semantic_threshold,
     )

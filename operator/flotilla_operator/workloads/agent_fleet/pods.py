@@ -10,7 +10,7 @@ from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.agent_fleet.levers import rate_limits
+from flotilla_operator.workloads.agent_fleet.levers import cache, rate_limits
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -119,6 +119,7 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         models=wiring.models,
         indexes=wiring.indexes,
         rate_limits=rate_limits(spec),
+        cache=cache(spec),
         limits=_limits(spec),
         concurrency=spec.workers.concurrency,
     )

@@ -492,6 +492,8 @@ async def test_figures_become_the_status() -> None:
                 "replicas": 1,
                 "p50_seconds": 1.2345,
                 "p95_seconds": 9.876,
+                "cache_hits": 30,
+                "cache_misses": 10,
             }
         )
     )
@@ -511,6 +513,7 @@ async def test_figures_become_the_status() -> None:
     assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
     assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)
     assert (plan.status["tokensPerTask"], plan.status["costPerTaskUSD"]) == (309, 0.025)
+    assert plan.status["cacheHitRate"] == 0.75
     assert plan.status["store"] == {"usedMiB": 12.0, "limitMiB": 300.0, "replicas": 1}
 
 
