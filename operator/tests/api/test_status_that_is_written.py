@@ -158,6 +158,8 @@ def a_gateway_that_reports() -> Plan:
             in_flight=2,
             suspended=1,
             cost_usd=0.2,
+            cache_hits=3,
+            cache_misses=1,
             used_mib=12.5,
             limit_mib=300.0,
             replicas=1,

@@ -96,15 +96,10 @@ class History:
         )
 
 
-def part_of(intent: Intended) -> str:
-    """The part of the fleet that a call keeps busy, as the figures name it."""
-    return f"{PARTS[intent.kind]}/{intent.target}"
-
-
 def busy_of(intent: Intended, done: Done) -> dict[str, int]:
     """The time that a finished call took, by part; what it waited at a rate limit is that of the limit."""
     waited = done.limited_ms or 0
-    busy = {part_of(intent): max(0, done.took_ms - waited)}
+    busy = {_part_of(intent, done): max(0, done.took_ms - waited)}
     if done.rate_limit is not None and waited:
         busy[f"{RATE_LIMIT}/{done.rate_limit}"] = waited
     return busy
@@ -113,8 +108,13 @@ def busy_of(intent: Intended, done: Done) -> dict[str, int]:
 def counted_of(intent: Intended, done: Done) -> list[str]:
     """What a finished call is counted as; one that the cache answered kept no part busy."""
     if done.cached is None:
-        return [part_of(intent)]
-    return [CACHE_HIT] if done.cached else [part_of(intent), CACHE_MISS]
+        return [_part_of(intent, done)]
+    return [CACHE_HIT] if done.cached else [_part_of(intent, done), CACHE_MISS]
+
+
+def _part_of(intent: Intended, done: Done) -> str:
+    """The part that made a call, which may be another model than was asked for."""
+    return f"{PARTS[intent.kind]}/{done.answered_by or intent.target}"
 
 
 def reserve_of(intent: Intended) -> Amount:

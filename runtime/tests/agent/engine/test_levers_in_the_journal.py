@@ -69,8 +69,8 @@ async def test_results_are_marked_and_counted_once_also_when_a_worker_is_lost(cr
     ended = finish(store)
     assert ended.result == ["sun", "1.1", "Because."]
     assert ended.busy_ms["RateLimit/openai"] == 700, "the wait is the limit's, not the model's"
-    assert ended.busy_ms["Model/smollm2"] == max(0, model.took_ms - 700)
-    assert ended.calls == {CACHE_HIT: 1, CACHE_MISS: 1, "Tool/rates": 1, "Model/smollm2": 1}
+    assert ended.busy_ms["Model/small"] == max(0, model.took_ms - 700)
+    assert ended.calls == {CACHE_HIT: 1, CACHE_MISS: 1, "Tool/rates": 1, "Model/small": 1}
 
 
 async def test_an_agent_hears_when_a_tool_that_was_not_called_may_take_calls_again() -> None:
