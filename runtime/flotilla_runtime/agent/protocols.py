@@ -178,7 +178,8 @@ class Call:
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
     model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
     the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
-    no part of the reply. `most_bytes` is what its result may take in the journal, about.
+    no part of the reply. `most_bytes` is what its result may take in the journal, about. A call that has had
+    its turn at a rate limit before its intent was written has `waited_ms`.
     """
 
     id: str
@@ -188,6 +189,7 @@ class Call:
     key: str
     effect: Effect = Effect.PURE
     most_bytes: int = 0
+    waited_ms: int | None = None
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
 

@@ -30,6 +30,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
 )
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.payloads import ENTRIES, endpoint_of
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
 from flotilla_operator.workloads.model_replica_set import internal_url
@@ -136,7 +137,7 @@ class References:
         self._found.models.append(
             contract.ModelConnection(
                 role=model.role,
-                name=endpoint.model,
+                name=model_names(self._spec.models)[model.role],
                 url=endpoint.url,
                 model=endpoint.model,
                 context_tokens=self._context(model.role, context_of_endpoint(model)),

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
-from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.levers import cache, rate_limits
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -75,7 +75,7 @@ def gateway_config(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, revision: str
 ) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
-    names = {model.role: _name_of(model) for model in spec.models}
+    names = model_names(spec.models)
     priced = {model.role for model in wiring.models if model.pricing.is_known}
     return contract.GatewayConfig(
         queue=queue_config(owner, spec, GATEWAY_USER),
@@ -94,12 +94,6 @@ def gateway_config(
         description=spec.gateway.a2a.description,
         tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
     )
-
-
-def _name_of(model: FleetModel) -> str:
-    if model.model_ref is not None:
-        return model.model_ref.name
-    return model.endpoint.model if model.endpoint is not None else ""
 
 
 def _once(names: Iterable[str]) -> tuple[str, ...]:

@@ -140,7 +140,8 @@ class Engine:
             call = await self.reserving.begin(asked, wanted, past)
             started = self.pace.now_ms()
             reply = await self._calls.make(call, self._session)
-            entries = await self._outcome(call, reply, self.pace.now_ms() - started)
+            took_ms = self.pace.now_ms() - started + (call.waited_ms or 0)
+            entries = await self._outcome(call, reply, took_ms)
         except asyncio.CancelledError:
             self.reserving.give_up(wanted.id)
             raise

@@ -25,7 +25,7 @@ from flotilla_runtime.agent.models import ModelRequest, bound_of
 from flotilla_runtime.agent.programs import ContextOf
 from flotilla_runtime.agent.protocols import Call, Calls, Reconciled, Reply, Session, Spent
 from flotilla_runtime.agent.tools.values import Tool
-from flotilla_runtime.contract import ModelConnection
+from flotilla_runtime.contract import Effect, ModelConnection
 
 EXPECTED_ANSWER_TOKENS: Final = 1024  # most answers are shorter, and what is used more is taken afterwards
 BYTES_PER_TOKEN: Final = 3  # of a prompt that nobody has counted; most have more
@@ -68,7 +68,15 @@ class LimitedCalls:
         self._now = monotonic_seconds
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what is left."""
+        """What the call can use at most, and the call cut to what is left.
+
+        An Unsafe call waits for its turn here, before its intent is written: where its worker is lost
+        meanwhile, it is known that it was not made.
+        """
+        limit = self._limit_of(call) if call.effect is Effect.UNSAFE else None
+        if limit is not None and call.waited_ms is None:
+            taken = await self._turns.waited(limit, 0)
+            call = replace(call, waited_ms=round(taken.waited_seconds * 1000))
         return await self._calls.reservation(call, session, budget)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
@@ -108,11 +116,18 @@ class LimitedCalls:
         passed = self._circuits.ask(call.kind, call.target)
         if not passed.may_call:
             return not_called(call.kind, call.target, passed.retry_after_seconds)
-        tool = self._tools.get(call.target)
-        limit = tool.config.rate_limit if tool is not None else None
-        with self._held(call, call.target, passed):
-            taken = await self._turns.waited(limit, 0) if limit is not None else None
+        limit, taken = self._limit_of(call), None
+        if limit is not None and call.waited_ms is not None:
+            taken = Taken(limit=limit, tokens=0, waited_seconds=call.waited_ms / 1000)
+        elif limit is not None:
+            with self._held(call, call.target, passed):
+                taken = await self._turns.waited(limit, 0)
         return Route(call=call, target=call.target, passed=passed, taken=taken)
+
+    def _limit_of(self, call: Call) -> str | None:
+        """The rate limit of a tool."""
+        tool = self._tools.get(call.target) if call.kind is CallKind.TOOL else None
+        return None if tool is None else tool.config.rate_limit
 
     async def _model_route(self, call: Call, chain: Sequence[ModelConnection]) -> Route | Reply:
         until = self._now() + PATIENCE_SECONDS

@@ -25,7 +25,7 @@ from flotilla_runtime.agent.levers.metrics import LeverMetrics
 from flotilla_runtime.agent.models import ModelRequest
 from flotilla_runtime.agent.programs import stated_context
 from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, Session, Spent
-from flotilla_runtime.contract import ModelConnection, Priority, RateLimit
+from flotilla_runtime.contract import Effect, ModelConnection, Priority, RateLimit
 from tests.support.virtual_time import run
 
 SESSION = Session(task_id="t1", tenant="ann", priority=Priority.INTERACTIVE)
@@ -186,6 +186,24 @@ def test_a_tool_takes_a_request_and_no_tokens() -> None:
         return one
 
     assert [at for _, at in run(story()).answers.made] == [0.0, 60.0]
+
+
+def test_an_unsafe_call_has_its_turn_before_its_intent_is_written() -> None:
+    async def story() -> tuple[Site, Call, Reply]:
+        tools = {"weather": tool_of("weather", rate_limit="met")}
+        one = site(PLAIN, limit("met", requests=1), tools=tools)
+        budget = Budget(used=Amount(), reserved=Amount(), most_steps=1, most_tokens=1, most_nano_usd=None)
+        pay = replace(USE, effect=Effect.UNSAFE)
+        await one.calls.reservation(pay, SESSION, budget)
+        call, _ = await one.calls.reservation(pay, SESSION, budget)
+        return one, call, await one.calls.make(call, SESSION)
+
+    one, call, reply = run(story())
+    assert (call.waited_ms, one.answers.made) == (60_000, [("weather", 60.0)])
+    assert (reply.rate_limit, reply.limited_ms) == ("met", 60_000)
+    assert sum(requests for _, requests, _ in one.buckets.taken) == 2, (
+        "it takes nothing again when it is made"
+    )
 
 
 # Another model
