@@ -83,6 +83,7 @@ class EndReason(StrEnum):
     TOOL_FAILED = "ToolFailed"
     MODEL_FAILED = "ModelFailed"
     UNKNOWN_EFFECT = "UnknownEffect"
+    REJECTED = "Rejected"  # a validator refused the result
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
     INFRASTRUCTURE = "Infrastructure"
@@ -173,6 +174,7 @@ class Done:
 
     `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
     no value. `signal` names the signal that the call took. `payload` stands for a value that is kept apart.
+    `replica` is that of the model which answered.
 
     `cached` says of a call that the cache may answer whether it did. `answered_by` is the model that answered
     in the place of the target. `limited_ms` is how long the call waited for its turn at `rate_limit`. A call
@@ -193,6 +195,7 @@ class Done:
     problem: str | None = None
     signal: str | None = None
     payload: Payload | None = None
+    replica: str | None = None
     cached: bool | None = None
     answered_by: str | None = None
     rate_limit: str | None = None

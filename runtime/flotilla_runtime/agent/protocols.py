@@ -122,7 +122,10 @@ class TaskJournal(Protocol):
         """Append entries at this position; reserve for intents, settle for results, on the tree's root."""
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
-        """Write the intent of a spawned task and submit that task, both or neither."""
+        """Write the intent of a spawned task and submit that task, both or neither.
+
+        The intent's target is the agent that does it; without one it is that of this task.
+        """
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
@@ -179,7 +182,8 @@ class Call:
     model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
     the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
     no part of the reply. `most_bytes` is what its result may take in the journal, about. A call that has had
-    its turn at a rate limit before its intent was written has `waited_ms`.
+    its turn at a rate limit before its intent was written has `waited_ms`. `traceparent` is sent along, so
+    that the other side's spans belong to the task's trace.
     """
 
     id: str
@@ -192,11 +196,15 @@ class Call:
     waited_ms: int | None = None
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
+    traceparent: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along; `token` is the claim's."""
+    """What all calls of one task send along; `token` is the claim's.
+
+    `agent` is empty for the fleet's own.
+    """
 
     task_id: str
     tenant: str
@@ -217,10 +225,10 @@ class Certainty(StrEnum):
 class Reply:
     """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
-    With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
-    worker. `is_refused` if even the last try was turned away by a model or tool that takes no calls at the
-    moment. `cached`, `answered_by`, `rate_limit`, `limited_ms` and `retry_after_ms` are those of the result
-    in the journal.
+    `replica` is that of the model which answered. With the certainty Unknown, an Unsafe call has no result
+    yet. One that was not begun is made by another worker. `is_refused` if even the last try was turned away
+    by a model or tool that takes no calls at the moment. `cached`, `answered_by`, `rate_limit`, `limited_ms`
+    and `retry_after_ms` are those of the result in the journal.
     """
 
     outcome: CallOutcome
@@ -234,6 +242,7 @@ class Reply:
     problem: str | None = None
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
+    replica: str | None = None
     cached: bool | None = None
     answered_by: str | None = None
     rate_limit: str | None = None
