@@ -139,10 +139,11 @@ class AgentFleetStatus(Status):
     cost_per_task_usd: float | None = None
     """Mean cost of the tasks that ended in the last hour, in USD. Absent when none ended, or when a price is
     unknown."""
-    cache_hit_rate: Annotated[float | None, NotYetReported()] = None
-    """Share of searches and calls of Pure tools that the cache answered, from 0 to 1."""
+    cache_hit_rate: float | None = None
+    """Share of searches and calls of Pure tools that the cache answered, from 0 to 1, in the tasks that ended
+    in the last hour. Absent when there were none, or when `spec.cache` keeps nothing."""
     bottleneck: ShortText | None = None
     """What slows tasks down most, over the last hour. None: no task waits, and hardly any has waited.
     Workers: all workers are busy, and `workers.maxReplicas` of them run. Model/NAME: tasks wait because this
     model has no room for more. Model/NAME, Index/NAME, Tool/NAME: tasks spend most of their time with this
-    model, index or tool."""
+    model, index or tool. RateLimit/NAME: they wait most for their turn at this limit."""

@@ -159,6 +159,8 @@ def a_gateway_that_reports() -> Plan:
             suspended=1,
             admission=contract.Admission(most=16, limit=contract.AdmissionLimit.WARM_KV, model="llama"),
             cost_usd=0.2,
+            cache_hits=3,
+            cache_misses=1,
             used_mib=12.5,
             limit_mib=300.0,
             replicas=1,

@@ -28,6 +28,7 @@ from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
+from flotilla_runtime.agent.worker.levers import under_levers
 from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.texts import Texts
@@ -101,11 +102,21 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         name = os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}"
         metrics = WorkerMetrics()
         tracing = tracing_of(config, metrics, name)
+        caller = Caller(
+            client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+        )
         worker = Worker(
             name=name,
             store=store,
-            calls=Caller(
-                client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+            calls=under_levers(
+                caller,
+                config,
+                redis,
+                client,
+                environment=os.environ,
+                tools=catalogue,
+                context_of=contexts.of,
+                registry=metrics.registry,
             ),
             config=config,
             program=program,

@@ -31,6 +31,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
 )
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.payloads import ENTRIES, endpoint_of
 from flotilla_operator.workloads.agent_fleet.telemetry import telemetry_config
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
@@ -40,7 +41,6 @@ from flotilla_operator.workloads.vector_index.retriever import retriever_url
 from flotilla_operator.workloads.vector_index.retriever_key import KEY_ENTRY, retriever_key
 from flotilla_runtime import contract
 
-EMBED_ROLE = "Embed"
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
@@ -144,7 +144,7 @@ class References:
         self._found.models.append(
             contract.ModelConnection(
                 role=model.role,
-                name=endpoint.model,
+                name=model_names(self._spec.models)[model.role],
                 url=endpoint.url,
                 model=endpoint.model,
                 context_tokens=self._context(model.role, context_of_endpoint(model)),
@@ -152,6 +152,8 @@ class References:
                 key_environment=variable,
                 pricing=prices_of(model, None),
                 timeouts=timeouts_of(model),
+                rate_limit=model.rate_limit,
+                overflow_to=model.overflow_to,
             )
         )
 
@@ -165,7 +167,9 @@ class References:
         role = model.role
         field_path = f"spec.models[{role}].modelRef"
         missing = self._found.missing_models
-        found = self._called_set(field_path, name, Task.EMBED if role == EMBED_ROLE else Task.GENERATE)
+        found = self._called_set(
+            field_path, name, Task.EMBED if role == contract.EMBED_ROLE else Task.GENERATE
+        )
         if isinstance(found, Missing):
             missing.append(found)
             return
@@ -194,6 +198,8 @@ class References:
                 tokenizes=found.spec.model.task is Task.GENERATE,
                 pricing=prices_of(model, found.spec.pricing),
                 timeouts=timeouts_of(model),
+                rate_limit=model.rate_limit,
+                overflow_to=model.overflow_to,
             )
         )
 

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
-from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.delegates import agent_configs, validator_configs
+from flotilla_operator.workloads.agent_fleet.levers import cache, rate_limits
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -76,7 +77,7 @@ def gateway_config(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, revision: str
 ) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
-    names = {model.role: _name_of(model) for model in spec.models}
+    names = model_names(spec.models)
     priced = {model.role for model in wiring.models if model.pricing.is_known}
     return contract.GatewayConfig(
         queue=queue_config(owner, spec, GATEWAY_USER),
@@ -99,12 +100,6 @@ def gateway_config(
     )
 
 
-def _name_of(model: FleetModel) -> str:
-    if model.model_ref is not None:
-        return model.model_ref.name
-    return model.endpoint.model if model.endpoint is not None else ""
-
-
 def _once(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -123,6 +118,8 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,
         indexes=wiring.indexes,
+        rate_limits=rate_limits(spec),
+        cache=cache(spec),
         limits=_limits(spec),
         telemetry=wiring.telemetry,
         concurrency=spec.workers.concurrency,

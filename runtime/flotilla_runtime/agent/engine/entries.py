@@ -107,6 +107,11 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         problem=reply.problem,
         signal=signal,
         replica=reply.replica,
+        cached=reply.cached,
+        answered_by=reply.answered_by,
+        rate_limit=reply.rate_limit,
+        limited_ms=reply.limited_ms,
+        retry_after_ms=reply.retry_after_ms,
     )
 
 
