@@ -10,53 +10,30 @@ import time
 from pathlib import Path
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from flotilla_runtime.agent.engine.run import Clock
+from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
+from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
+from flotilla_runtime.agent.worker.executors import AskingSettings, Executors
 from flotilla_runtime.agent.worker.loading import load_program, load_tools
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
-from flotilla_runtime.agent.worker.worker import Worker
+from flotilla_runtime.agent.worker.worker import RENEWALS_PER_LEASE, Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
 log = structlog.get_logger(__name__)
-
-
-def health_application(worker: Worker) -> Starlette:
-    """Liveness, readiness and metrics of a worker."""
-
-    async def healthz(_: Request) -> Response:
-        if worker.is_alive:
-            return PlainTextResponse("ok")
-        return PlainTextResponse("the worker has stopped looking for tasks, or is stuck", 503)
-
-    async def readyz(_: Request) -> Response:
-        if worker.is_stuck:
-            return PlainTextResponse("stuck: every thread is held by a tool that does not end", 503)
-        return PlainTextResponse("ok") if worker.is_ready else PlainTextResponse("Redis does not answer", 503)
-
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(worker.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-    )
 
 
 async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> None:
@@ -79,10 +56,12 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         store = TaskStore(redis, config.queue, objects)
         texts = Texts(TextStore(redis, config.queue.fleet))
         showing = asyncio.create_task(texts.follow())
-        tools = ToolRunner(catalogue, http)
+        name = os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}"
+        executors = _executors(config, store, name)
+        tools = ToolRunner(catalogue, http, elsewhere=executors)
         watch = ToolWatch(catalogue, store.tool_reports)
         worker = Worker(
-            name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
+            name=name,
             store=store,
             calls=Caller(
                 client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
@@ -92,12 +71,16 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             clock=Clock(monotonic_seconds=time.monotonic),
             threads=tools.threads,
         )
-        async with serving(health_application(worker), config.metrics_port):
+        async with serving(health_application(worker, worker.metrics.registry), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
+            following = None if executors is None else asyncio.create_task(executors.run())
             watching = asyncio.create_task(watch.run())
             await watch.looked(stopping)
             await worker.run(stopping)
             watching.cancel()
+            if executors is not None and following is not None:
+                await executors.close()
+                following.cancel()
             log.info("worker_stopped", worker=worker.name)
         showing.cancel()
         await catalogue.close()
@@ -105,6 +88,18 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         await store.close()
         if objects is not None:
             await objects.close()
+
+
+def _executors(config: WorkerConfig, store: TaskStore, name: str) -> Executors | None:
+    if not config.has_executors:
+        return None
+    settings = AskingSettings(
+        process=f"{name}#{new_request()}",
+        revision=config.revision,
+        look_seconds=config.queue.lease_seconds / RENEWALS_PER_LEASE,
+        most_lost=config.queue.max_attempts,
+    )
+    return Executors(store.tool_requests, settings)
 
 
 def main() -> None:

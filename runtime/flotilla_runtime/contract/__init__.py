@@ -8,6 +8,7 @@ names of the environment variables or files that hold them.
 
 from flotilla_runtime.contract.database_url import DatabaseUrl, read_database_url
 from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
+from flotilla_runtime.contract.executors import EXECUTOR_QUEUE, ExecutorConfig, ExecutorKeys
 from flotilla_runtime.contract.fleet import (
     ADOPTED_FILE,
     ADOPTED_PATH,
@@ -58,6 +59,8 @@ from flotilla_runtime.contract.fleet import (
     TaskLimits,
     ToolConfig,
     ToolReport,
+    ToolRequestFigures,
+    ToolRequestsOfRevision,
     ToolTrouble,
     WorkerConfig,
     caller_entry,
@@ -191,6 +194,7 @@ __all__ = [
     "ENV_MODEL_KEY_PREFIX",
     "ENV_POD_NAME",
     "ENV_REDIS_URL",
+    "EXECUTOR_QUEUE",
     "EXIT_PERMANENT",
     "EXIT_RETRY",
     "HEADER_PRIORITY",
@@ -261,6 +265,8 @@ __all__ = [
     "Embedder",
     "EmbedderAddress",
     "EngineFiles",
+    "ExecutorConfig",
+    "ExecutorKeys",
     "FilesRole",
     "FleetStatus",
     "GatewayAuth",
@@ -303,6 +309,8 @@ __all__ = [
     "TaskLimits",
     "ToolConfig",
     "ToolReport",
+    "ToolRequestFigures",
+    "ToolRequestsOfRevision",
     "ToolTrouble",
     "WorkerConfig",
     "caller_entry",

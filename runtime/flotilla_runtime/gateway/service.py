@@ -268,7 +268,11 @@ class TaskService:
             max_stored_mib=self._config.queue.max_stored_mib,
             models=self._config.models,
         )
-        return figures.model_copy(update={"tools": await self.asked(self._store.tool_reports.now)})
+        told = {
+            "tools": await self.asked(self._store.tool_reports.now),
+            "tool_requests": await self.asked(self._store.tool_requests.figures),
+        }
+        return figures.model_copy(update=told)
 
     async def _record(self, task: str) -> TaskRecord:
         """A whole task; raises a problem where there is none, or a text of it is gone."""

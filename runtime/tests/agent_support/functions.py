@@ -107,3 +107,8 @@ def plain_agent(ctx: Any, task: Any) -> str:
 
 async def narrow_agent(ctx: Any) -> None:
     pass
+
+
+async def short_nap() -> str:
+    await asyncio.sleep(0.2)
+    return "awake"

@@ -8,7 +8,7 @@ branches.py.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Never
 
 from flotilla_runtime.agent.engine.children import Children
@@ -139,7 +139,7 @@ class Engine:
         try:
             call = await self.reserving.begin(asked, wanted, past)
             started = self.pace.now_ms()
-            reply = await self._calls.make(call, self._session)
+            reply = await self._calls.make(replace(call, goes_on=self.pace.goes_on), self._session)
             entries = await self._outcome(call, reply, self.pace.now_ms() - started)
         except asyncio.CancelledError:
             self.reserving.give_up(wanted.id)
