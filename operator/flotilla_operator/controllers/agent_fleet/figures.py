@@ -58,13 +58,25 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
     }
 
 
+def waits_for_executors(figures: contract.FleetStatus, spec: AgentFleetSpec) -> bool:
+    """Whether calls wait for tool executors although there are as many as allowed."""
+    executors, revisions = spec.tool_executors, figures.tool_requests.revisions.values()
+    if executors is None:
+        return False
+    waiting, running = sum(one.waiting for one in revisions), sum(one.running for one in revisions)
+    return waiting > 0 and waiting + running > executors.max_replicas * executors.concurrency
+
+
 def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
+    "ToolExecutors" when `maxReplicas` tool executors would be fully occupied, and calls wait for one.
     "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
     `maxReplicas` workers would all be fully occupied. Otherwise the model, index or tool on which the workers
     spent most of their time.
     """
+    if waits_for_executors(figures, spec):
+        return "ToolExecutors"
     total = sum(figures.busy_seconds.values())
     waited = figures.busy_seconds.get(QUEUE, 0.0)
     if not figures.waiting and (not total or waited < NOTICEABLE_WAIT_SHARE * total):
