@@ -664,6 +664,27 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__toolExecutors",
+        {"minReplicas": 3, "maxReplicas": 2},
+        "spec.toolExecutors.minReplicas must not be greater than spec.toolExecutors.maxReplicas",
+        "more executors at least than at most",
+    ),
+    row(
+        FLEET,
+        "spec__toolExecutors__pod__volumes",
+        [{"name": "flotilla-x", "emptyDir": {}}],
+        "spec.toolExecutors.pod.volumes must not be named config or redis",
+        "a volume of executors with the name of ours",
+    ),
+    row(
+        FLEET,
+        "spec__toolExecutors__pod__volumeMounts",
+        [{"name": "a", "mountPath": "/etc/flotilla"}],
+        "spec.toolExecutors.pod.volumeMounts must not be below /etc/flotilla or /var/run/flotilla",
+        "a mount of executors over ours",
+    ),
+    row(
+        FLEET,
         "spec__queue__redis__mode",
         "External",
         "spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and not allowed",
@@ -914,7 +935,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.models[].overflowTo": "Routine",
         "spec.tools[].rateLimit": "openai",
         "spec.validators": [{"name": "cites"}],
-        "spec.toolExecutors": {},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
         "spec.telemetry": {"otlpEndpoint": "http://collector:4318"},
@@ -953,6 +973,7 @@ POD_OPTIONS = {
     (FLEET, "spec.queue.redis.pod"): "REDISCLI_AUTH",
     (FLEET, "spec.gateway.pod"): "FLOTILLA_POD_NAME",
     (FLEET, "spec.workers.pod"): "FLOTILLA_MODEL_KEY_DEFAULT",
+    (FLEET, "spec.toolExecutors.pod"): "FLOTILLA_REDIS_URL",
 }
 PODS = [
     row(kind, f"{path.replace('.', '__')}__{field}", value, f"{path}.{message}", f"{path}: {name}")
@@ -1015,7 +1036,7 @@ PODS = [
         f"{path}: no quantity",
     )
     for kind, path in POD_OPTIONS
-    if path not in ("spec.build.pod", "spec.workers.pod")
+    if path not in ("spec.build.pod", "spec.workers.pod", "spec.toolExecutors.pod")
 ]
 
 ROWS = [
