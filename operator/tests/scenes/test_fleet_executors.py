@@ -1,4 +1,4 @@
-"""A fleet whose Python tools run in executors: from zero to one and back, over an update, and until they go."""
+"""A fleet whose Python tools run in executors: from zero and back, over an update, and until they go."""
 
 from typing import Any
 
