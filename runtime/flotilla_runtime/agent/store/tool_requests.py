@@ -30,6 +30,7 @@ from flotilla_runtime.contract.executors import ExecutorKeys
 
 SCRIPTS: Final = ("ask", "look", "withdraw", "claim", "renew", "answer", "figures")
 NEWS_AT_ONCE: Final = 100
+STATES: Final = frozenset(map(str, RequestState))
 
 
 def script_source(name: str) -> str:
@@ -137,5 +138,8 @@ class ToolRequests:
 
 
 def _seen(told: Any) -> Seen:
+    """What a worker is told. Executors may write these keys, so a state that is none counts as no request."""
     state, reply, executor = told
+    if state not in STATES:
+        return Seen(state=RequestState.GONE)
     return Seen(state=RequestState(state), reply=read_reply(reply) if reply else None, executor=executor)

@@ -101,8 +101,8 @@ class Executors:
     async def run(self) -> None:
         """Follow what becomes of the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._hear())
-            group.create_task(self._look_again())
+            group.create_task(self._for_ever(self._hear))
+            group.create_task(self._for_ever(self._look_again))
 
     async def close(self) -> None:
         """Let withdrawals reach Redis."""
@@ -134,17 +134,23 @@ class Executors:
                 self._some.clear()
 
     async def _hear(self) -> None:
-        while True:
-            await self._some.wait()
-            ids = await self._repeated(lambda: self._queue.news(self._settings.process, NEWS_SECONDS))
-            await self._look(ids)
+        ids = await self._repeated(lambda: self._queue.news(self._settings.process, NEWS_SECONDS))
+        await self._look(ids)
 
     async def _look_again(self) -> None:
         """Look at all, which also says that they are still wanted."""
+        await asyncio.sleep(self._settings.look_seconds)
+        await self._look(list(self._awaited))
+
+    async def _for_ever(self, step: Callable[[], Awaitable[None]]) -> None:
+        """While a request is awaited. What an executor wrote into the queue must stop no other call."""
         while True:
             await self._some.wait()
-            await asyncio.sleep(self._settings.look_seconds)
-            await self._look(list(self._awaited))
+            try:
+                await step()
+            except Exception:
+                log.exception("executors_queue_unreadable")
+                await asyncio.sleep(self._settings.look_seconds)
 
     async def _look(self, ids: Iterable[str]) -> None:
         wanted = [one for one in dict.fromkeys(ids) if one in self._awaited]

@@ -237,6 +237,21 @@ async def test_the_scripts_do_what_the_model_does(redis_server: Any) -> None:
 
 
 @pytest.mark.services
+@pytest.mark.attack("An executor writes an answer that is none")
+async def test_what_an_executor_puts_into_a_request_is_not_believed(redis_server: Any) -> None:
+    queue = in_redis(redis_server)
+    await running(queue)
+    key = f"{queue.keys.prefix}request:r1"
+    await queue._client.hset(key, "state", "Splendid")
+    assert await state(queue) is RequestState.GONE
+    await queue._client.hset(key, mapping={"state": "Answered", "reply": "x" * 34_000_000})
+    reply = (await queue.look("w1", ["r1"]))["r1"].reply
+    assert reply is not None
+    assert reply.certainty is Certainty.UNKNOWN
+    await queue.close()
+
+
+@pytest.mark.services
 async def test_an_executor_that_comes_is_woken_and_nothing_is_left_behind(redis_server: Any) -> None:
     queue = in_redis(redis_server)
     await queue.ask(wanted(), "v1", "w1", "a1")

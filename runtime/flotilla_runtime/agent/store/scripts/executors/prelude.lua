@@ -58,9 +58,11 @@ local function sweep(revision)
   end
 end
 
--- What a worker is told of a request. One that waits for it keeps it alive.
+-- What a worker is told of a request. One that waits for it keeps it alive. A reply that no tool may have is not read.
+local MOST_REPLY_BYTES = 33554432
 local function seen(id)
   local key = request_key(id)
+  if redis.call('HSTRLEN', key, 'reply') > MOST_REPLY_BYTES then redis.call('HSET', key, 'reply', 'too long') end
   local held = redis.call('HMGET', key, 'state', 'reply', 'executor', 'revision', 'since')
   if not held[1] then return {'Gone', '', ''} end
   if held[1] == 'Waiting' then enqueue(id, held[4], held[5]) end
