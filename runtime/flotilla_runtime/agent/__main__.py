@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -25,15 +26,30 @@ from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
 from flotilla_runtime.agent.worker.executors import AskingSettings, Executors
-from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
+from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
-from flotilla_runtime.agent.worker.worker import RENEWALS_PER_LEASE, Worker
+from flotilla_runtime.agent.worker.worker import RENEWALS_PER_LEASE, Tracing, Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
+SERVICE: Final = "flotilla-worker"
+
 log = structlog.get_logger(__name__)
+
+
+def tracing_of(config: WorkerConfig, metrics: WorkerMetrics, instance: str) -> Tracing | None:
+    """What traces the tasks; None where nobody wants traces."""
+    if config.telemetry is None:
+        return None
+    # To load OpenTelemetry is a good part of a worker's start, and of its memory.
+    from flotilla_runtime.agent.traces.export import exporter_of
+    from flotilla_runtime.agent.worker.traced import Tracer
+
+    exporter = exporter_of(config.telemetry, metrics.spans, service=SERVICE, instance=instance)
+    return Tracer(exporter, config)
 
 
 async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> None:
@@ -47,6 +63,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         try:
             catalogue = load_tools(config.tools, http)
             program = load_program(config, contexts.of, catalogue)
+            validators = load_validators(config.validators)
         except ProgramError as problem:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
@@ -58,8 +75,10 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         showing = asyncio.create_task(texts.follow())
         name = os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}"
         executors = _executors(config, store, name)
-        tools = ToolRunner(catalogue, http, elsewhere=executors)
+        tools = ToolRunner(catalogue, http, elsewhere=executors, validators=validators)
         watch = ToolWatch(catalogue, store.tool_reports)
+        metrics = WorkerMetrics()
+        tracing = tracing_of(config, metrics, name)
         worker = Worker(
             name=name,
             store=store,
@@ -70,6 +89,8 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             program=program,
             clock=Clock(monotonic_seconds=time.monotonic),
             threads=tools.threads,
+            metrics=metrics,
+            tracing=tracing,
         )
         async with serving(health_application(worker, worker.metrics.registry), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
@@ -81,6 +102,8 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             if executors is not None and following is not None:
                 await executors.close()
                 following.cancel()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.stop)
             log.info("worker_stopped", worker=worker.name)
         showing.cancel()
         await catalogue.close()

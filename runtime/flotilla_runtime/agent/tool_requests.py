@@ -20,7 +20,7 @@ from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.protocols import Call, Certainty, Reply
 from flotilla_runtime.contract import Effect
 
-MOST_REQUEST_BYTES: Final = 1024 * 1024
+MOST_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
 
 class FunctionKind(StrEnum):

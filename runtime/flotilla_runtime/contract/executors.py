@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from flotilla_runtime.contract.fleet import QueueConfig, TaskKeys, ToolConfig
+from flotilla_runtime.contract.fleet import QueueConfig, TaskKeys, ToolConfig, ValidatorConfig
 from flotilla_runtime.contract.names import PORT_METRICS
 from flotilla_runtime.contract.sections import Section
 
@@ -12,12 +12,14 @@ EXECUTOR_QUEUE: Final = "tools:"  # what an executor's user of Redis may read an
 class ExecutorConfig(Section):
     """`config.json` of the tool executors.
 
-    `tools` are those with a function of the fleet's image. An executor takes the requests of workers of its
-    own `revision`. After SIGTERM the functions that run have `handover_seconds` to end.
+    `tools` are those with a function of the fleet's image; of the `validators`, those in Python count. An
+    executor takes the requests of workers of its own `revision`. After SIGTERM the functions that run have
+    `handover_seconds` to end.
     """
 
     queue: QueueConfig
     tools: tuple[ToolConfig, ...] = ()
+    validators: tuple[ValidatorConfig, ...] = ()
     revision: str = ""
     concurrency: int = 50
     handover_seconds: float = 45

@@ -10,6 +10,7 @@ from flotilla_operator.api.agent_fleet import AgentFleetSpec, ToolExecutors
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.agent_fleet.delegates import validator_configs
 from flotilla_operator.workloads.agent_fleet.parts import (
     EXECUTOR_USER,
     Wiring,
@@ -39,14 +40,16 @@ LAST_WORDS_SECONDS: Final = 15  # to write what was handed over
 
 def executor_config(owner: Owner, spec: AgentFleetSpec, wanted: ToolExecutors) -> contract.ExecutorConfig:
     """The configuration of the executors. One that is to stop lets its longest function end."""
-    tools = function_configs(spec)
+    tools, checks = function_configs(spec), validator_configs(spec)
+    seconds = [*(tool.timeout_seconds for tool in tools), *(check.timeout_seconds for check in checks)]
     queue = queue_config(owner, spec, EXECUTOR_USER)
     return contract.ExecutorConfig(
         queue=queue.model_copy(update={"payloads": None}),
         tools=tools,
+        validators=checks,
         revision=revision_of(spec),
         concurrency=wanted.concurrency,
-        handover_seconds=max([LEAST_HANDOVER_SECONDS, *(tool.timeout_seconds for tool in tools)]),
+        handover_seconds=max([LEAST_HANDOVER_SECONDS, *seconds]),
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.executor.executor import Executor
-from flotilla_runtime.agent.executor.loading import load_functions
+from flotilla_runtime.agent.executor.loading import load_checks, load_functions
 from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.tool_requests import ToolRequests
@@ -33,13 +33,14 @@ async def execute(config: ExecutorConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
-        tools = load_functions(config.tools)
+        tools, checks = load_functions(config.tools), load_checks(config.validators)
     except ProgramError as problem:
         # An executor's last line becomes the message of its pod, which the operator shows.
         sys.stderr.write(f"{problem}\n")
         sys.exit(EXIT_PERMANENT)
     queue = ToolRequests(connect(config.queue), config.queue)
-    runner = ToolRunner(tools, functions=Functions(max(MOST_THREADS, config.concurrency)))
+    functions = Functions(max(MOST_THREADS, config.concurrency))
+    runner = ToolRunner(tools, functions=functions, validators=checks)
     executor = Executor(
         name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
         queue=queue,

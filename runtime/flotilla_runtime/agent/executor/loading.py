@@ -7,8 +7,8 @@ from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
 from flotilla_runtime.agent.tools.references import referred
 from flotilla_runtime.agent.tools.values import Tool
-from flotilla_runtime.agent.worker.loading import load_tool
-from flotilla_runtime.contract import ToolConfig
+from flotilla_runtime.agent.worker.loading import load_tool, load_validators
+from flotilla_runtime.contract import ToolConfig, ValidatorConfig
 
 
 def load_functions(configs: Sequence[ToolConfig]) -> dict[str, Tool]:
@@ -17,6 +17,11 @@ def load_functions(configs: Sequence[ToolConfig]) -> dict[str, Tool]:
     Raises ProgramError.
     """
     return {config.name: _loaded(config) for config in configs}
+
+
+def load_checks(configs: Sequence[ValidatorConfig]) -> dict[str, Tool]:
+    """The validators in Python, by the names under which workers call them; raises ProgramError."""
+    return {name: tool for name, tool in load_validators(configs).items() if tool.function is not None}
 
 
 def _loaded(config: ToolConfig) -> Tool:

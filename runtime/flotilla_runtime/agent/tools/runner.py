@@ -24,6 +24,7 @@ from flotilla_runtime.contract import Effect, HttpEndpoint, ToolConfig
 
 HAPPENED: Final = "happened"
 RESULT: Final = "result"
+NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +38,11 @@ class ToolRunner:
         http: HttpTools | None = None,
         functions: Functions | None = None,
         elsewhere: RunsElsewhere | None = None,
+        validators: Mapping[str, Tool] = NO_TOOLS,
     ) -> None:
         self._tools = tools
         self._elsewhere = elsewhere
+        self._validators = validators
         self._http = http or HttpTools()
         self._functions = functions or Functions()
 
@@ -54,7 +57,7 @@ class ToolRunner:
 
     async def make(self, call: Call, task: str = "") -> Reply:
         """Call a tool for a task; failures are replies."""
-        tool = self._tools.get(call.target)
+        tool = self._tools.get(call.target) or self._validators.get(call.target)
         if tool is None:
             return Reply(outcome=CallOutcome.INVALID, problem=f"there is no tool {call.target}")
         if tool.config.http is not None:
@@ -109,6 +112,7 @@ class ToolRunner:
                 effect=call.effect,
                 timeout_seconds=config.timeout_seconds,
                 max_result_kib=config.max_result_kib,
+                traceparent=call.traceparent,
             )
         )
 
@@ -117,7 +121,7 @@ class ToolRunner:
         if problem is not None:
             return Reply(outcome=CallOutcome.INVALID, problem=problem)
         if self._elsewhere is not None:
-            return await self._elsewhere.make(call, config.name, most_kib=config.max_result_kib)
+            return await self._elsewhere.make(call, call.target, most_kib=config.max_result_kib)
         keywords = function.keywords(call.request, call.key)
         return await self._returned(config, function.call, keywords, call.effect)
 
