@@ -106,6 +106,14 @@ def test_from_zero_to_one_and_back_after_a_quiet_time() -> None:
     assert seen == [1] * 8 + [0] * 2, "a minute after the last call"
 
 
+def test_checks_in_python_run_in_executors_too() -> None:
+    checks = [{"name": "cites", "python": "app:cites"}]
+    spec = spec_of(image="registry.example/agents:1", validators=checks, toolExecutors={})
+    decision, _ = decide_executors(facts(figures(new=(1, 0)), {}, spec=spec), WorkerMemory(), NOW)
+    assert decision is not None
+    assert decision.newest.wanted == 1
+
+
 def test_a_fleet_whose_workers_run_its_tools_has_none() -> None:
     for spec in (IN_WORKERS, spec_of(toolExecutors={"minReplicas": 2, "maxReplicas": 3})):
         decision, _ = decide_executors(facts(figures(new=(9, 9)), {}, spec=spec), WorkerMemory(), NOW)

@@ -12,7 +12,7 @@ from agent_support import functions
 from agent_support.memory_requests import MemoryRequests
 from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.executor.executor import Cut, Executor, reply_when_cut
-from flotilla_runtime.agent.executor.loading import load_functions
+from flotilla_runtime.agent.executor.loading import load_checks, load_functions
 from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.protocols import Certainty
 from flotilla_runtime.agent.tool_requests import FunctionKind, RequestState, ToolRequest
@@ -26,6 +26,7 @@ from flotilla_runtime.contract import (
     QueueConfig,
     Reconcile,
     ToolConfig,
+    ValidatorConfig,
 )
 from router_support.waiting import until
 
@@ -42,15 +43,23 @@ TOOLS = (
 )
 
 
+CHECKS = (
+    ValidatorConfig(name="city", python=f"{HERE}:names_a_city"),
+    ValidatorConfig(name="elsewhere", http=HttpEndpoint(url="http://x")),
+)
+
+
 @asynccontextmanager
 async def executing(queue: MemoryRequests, **fields: Any) -> AsyncIterator[Executor]:
     config = ExecutorConfig(
         queue=QueueConfig(fleet="d/s", lease_seconds=0.03),
         tools=TOOLS,
+        validators=CHECKS,
         revision="v1",
         **{"handover_seconds": 0.05, "concurrency": 2, **fields},
     )
-    runner = ToolRunner(load_functions(config.tools), functions=Functions(2))
+    checks = load_checks(config.validators)
+    runner = ToolRunner(load_functions(config.tools), functions=Functions(2), validators=checks)
     executor = Executor(
         name="e1",
         queue=queue,
@@ -86,6 +95,13 @@ ROWS = [
     ("raise", {}, CallOutcome.FAILED, None),
     ("nobody", {}, CallOutcome.INVALID, None),
     ("order", {}, CallOutcome.INVALID, None),
+    (
+        "validator:city",
+        {"input": "Where?", "result": "Porto"},
+        CallOutcome.SUCCEEDED,
+        {"accepted": False, "reason": "it names no city"},
+    ),
+    ("validator:elsewhere", {"input": "Where?", "result": "Porto"}, CallOutcome.INVALID, None),
 ]
 
 

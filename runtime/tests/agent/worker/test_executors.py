@@ -20,8 +20,8 @@ from flotilla_runtime.agent.tool_requests import (
 )
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.executors import AskingSettings, Executors, reply_of_seen
-from flotilla_runtime.agent.worker.loading import load_tool
-from flotilla_runtime.contract import Effect, HttpEndpoint, Reconcile, ToolConfig
+from flotilla_runtime.agent.worker.loading import load_tool, load_validators
+from flotilla_runtime.contract import Effect, HttpEndpoint, Reconcile, ToolConfig, ValidatorConfig
 from router_support.waiting import until
 
 SETTINGS = AskingSettings(process="w1#x", revision="v1", look_seconds=0.005, most_lost=1)
@@ -175,6 +175,21 @@ async def test_what_is_known_of_an_unsafe_call_that_an_earlier_worker_asked_for(
             assert not asked.done(), "it waits for the function that runs"
             await queue.answer("k", "t1", GOOD)
         assert await asked == known
+        await runner.close()
+
+
+async def test_a_validator_in_python_is_called_by_an_executor() -> None:
+    queue = MemoryRequests()
+    check = ValidatorConfig(name="city", python=f"{functions.__name__}:names_a_city")
+    async with asking(queue) as executors:
+        runner = ToolRunner({}, elsewhere=executors, validators=load_validators([check]))
+        about = {"input": "Where?", "result": "Porto"}
+        checking = asyncio.create_task(runner.make(call(target="validator:city", request=about)))
+        name = await granted(queue)
+        request = queue.kept[name].request
+        assert (request.name, request.arguments) == ("validator:city", about)
+        await queue.answer(name, "t1", GOOD)
+        assert await checking == GOOD
         await runner.close()
 
 
