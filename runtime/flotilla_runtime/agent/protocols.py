@@ -182,11 +182,12 @@ class Call:
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
-    model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
-    the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
-    no part of the reply. `most_bytes` is what its result may take in the journal, about. A call that has had
-    its turn at a rate limit before its intent was written has `waited_ms`. `traceparent` is sent along, so
-    that the other side's spans belong to the task's trace.
+    model writes meanwhile. `goes_on` says of a call that is cancelled whether another run goes on with it.
+    `more` reserves anew for a call whose tries have spent what it reserved: it gives the call, cut to what is
+    left, or None if the limits leave no room. What was spent is then settled, and is no part of the reply.
+    `most_bytes` is what its result may take in the journal, about. A call that has had its turn at a rate
+    limit before its intent was written has `waited_ms`. `traceparent` is sent along, so that the other side's
+    spans belong to the task's trace.
     """
 
     id: str
@@ -199,6 +200,7 @@ class Call:
     waited_ms: int | None = None
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
+    goes_on: Callable[[], bool] | None = field(default=None, compare=False)
     traceparent: str | None = field(default=None, compare=False)
 
 
@@ -256,10 +258,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What a tool's `reconcile` knows of an Unsafe call: whether it happened, and perhaps its result."""
+    """What is known of an Unsafe call: whether it happened, and perhaps its result.
+
+    `reply` is that of the call itself, where an executor has kept it.
+    """
 
     happened: bool
     result: Any = None
+    reply: Reply | None = None
 
 
 class Calls(Protocol):
