@@ -143,5 +143,9 @@ class ChildFailedError(CallFailedError):
         self.end = end
 
 
+class EffectUnknownError(Exception):
+    """Nobody said in time whether an Unsafe call happened, in a run that goes on without it."""
+
+
 class ScopeError(Exception):
     """A call cannot have an id that would be the same in every replay."""

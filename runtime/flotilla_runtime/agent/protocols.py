@@ -102,7 +102,8 @@ class StateRequest:
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
-    `said` are the messages that later tasks of its conversation are told.
+    `said` are the messages that later tasks of its conversation are told. A task that `unwinds` has
+    compensations to make if it cannot end so.
     """
 
     status: TaskStatus
@@ -113,6 +114,7 @@ class Finish:
     busy_ms: Mapping[str, int]
     calls: Mapping[str, int]
     said: tuple[Message, ...] = ()
+    unwinds: bool = False
 
 
 class TaskJournal(Protocol):
@@ -140,7 +142,7 @@ class TaskJournal(Protocol):
         """Give the place up; False if what it waits for has come already."""
 
     async def finish(self, claim: Claim, finish: Finish) -> None:
-        """End the task. Reservations of calls without a result count as used."""
+        """End the task. Reservations of calls without a result count as used. Raises NoRoomError."""
 
     async def release(self, claim: Claim, worker: str) -> None:
         """Hand the task over."""

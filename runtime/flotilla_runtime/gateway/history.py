@@ -34,7 +34,14 @@ from flotilla_runtime.agent.journal import (
 )
 
 ASKED_IN_PUBLIC: Final = frozenset(
-    {CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN, CallKind.APPROVE, CallKind.STATE}
+    {
+        CallKind.RETRIEVE,
+        CallKind.TOOL,
+        CallKind.SPAWN,
+        CallKind.APPROVE,
+        CallKind.STATE,
+        CallKind.COMPENSATE,
+    }
 )
 
 

@@ -14,6 +14,7 @@ from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, R
 from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
+    ENDING,
     WAIT_OUTSIDE,
     CallKind,
     CallOutcome,
@@ -146,6 +147,10 @@ class Stored:
     decided: dict[str, Any] = field(default_factory=dict)
     signals: dict[str, tuple[str, Any]] = field(default_factory=dict)
     signalled: int = 0
+
+    @property
+    def unwinds(self) -> bool:
+        return any(isinstance(entry, Intended) and entry.call == ENDING for entry in self.entries)
 
     @property
     def entries(self) -> list[Entry]:
@@ -325,7 +330,9 @@ class MemoryStore:
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         await self._reach("before suspend")
         task = self._owned(claim, expected)
-        has_come = task.cancel_requested or (waits.until is not None and waits.until <= self.now_ms)
+        has_come = (task.cancel_requested and not task.unwinds) or (
+            waits.until is not None and waits.until <= self.now_ms
+        )
         if has_come or self._has_come(task) or any(self.tasks[child].finish for child in waits.children):
             return False
         self._append(

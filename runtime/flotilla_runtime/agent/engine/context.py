@@ -14,10 +14,13 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.engine.branches import Branches
+from flotilla_runtime.agent.engine.compensations import MOST_ARGUMENTS_BYTES as MOST_COMPENSATION_BYTES
+from flotilla_runtime.agent.engine.compensations import MOST_REGISTERED
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
+from flotilla_runtime.agent.engine.using import MOST_ARGUMENTS_BYTES, Using
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
@@ -26,7 +29,7 @@ from flotilla_runtime.agent.failures import (
     SearchFailedError,
     ToolFailedError,
 )
-from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
 from flotilla_runtime.agent.models.values import OnEvent
@@ -35,10 +38,9 @@ from flotilla_runtime.agent.patterns.runtime import Branching
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
 from flotilla_runtime.agent.tasks import Decision
-from flotilla_runtime.agent.tools.results import KIB, document_of
-from flotilla_runtime.contract import DEFAULT_ROLE, Approval, Effect, Passage, Priority, TaskLimits
+from flotilla_runtime.agent.tools.results import document_of
+from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Passage, Priority, TaskLimits
 
-MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 MOST_INPUT_BYTES: Final = 1024 * 1024
 A_DAY_SECONDS: Final = 86_400.0
 MOST_FOUND_BYTES: Final = 64 * 1024  # about; an index's own limits decide
@@ -71,6 +73,8 @@ class Context(Patterns):
         self._session: Final = session
         self._scopes: Final = scopes
         self.branches: Branching = Branches(engine, scopes)
+        self._using: Final = Using(engine, program)
+        self._registered = 0
 
     @property
     def state(self) -> State:
@@ -154,23 +158,23 @@ class Context(Patterns):
         self, tool: str, arguments: Mapping[str, Any] | None = None, *, name: str | None = None
     ) -> Awaitable[Any]:
         """Call a tool of the fleet with these arguments, JSON or pydantic models. Raises ToolFailedError."""
-        document = document_of(dict(arguments or {}), MOST_ARGUMENTS_BYTES)
-        told = document.value if document.problem is None else {}
-        known = self.program.tools.get(tool)
-        wanted = Wanted(
-            id=self._scopes.call_id(name or f"tool/{tool}"),
-            kind=CallKind.TOOL,
-            target=tool,
-            hashed={"tool": tool, "arguments": told},
-            request=told,
-            arguments=told,
-            effect=known.config.effect if known is not None else Effect.PURE,
-            most_bytes=known.config.max_result_kib * KIB if known is not None else 0,
-        )
-        problem = f"there is no tool {tool}" if known is None else known.problem_of(told)
-        if document.problem is not None:
-            problem = f"what is given to {tool} {document.problem}"
-        return self._used(wanted, problem)
+        call = self._scopes.call_id(name or f"tool/{tool}")
+        return self._using.used(*self._using.wanted(call, tool, arguments))
+
+    def compensate(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, name: str | None = None
+    ) -> Awaitable[None]:
+        """Have a tool called if the task ends without a result. Await this before the effect that it undoes.
+
+        Compensations are called in reverse order, after the agent has ended. Raises ToolFailedError where the
+        tool cannot be called so.
+        """
+        self._registered += 1
+        if self._registered > MOST_REGISTERED:
+            raise ValueError(f"a task may register {MOST_REGISTERED} compensations at most")
+        call = self._scopes.call_id(name or f"compensate/{tool}")
+        wanted, problem = self._using.wanted(call, tool, arguments, MOST_COMPENSATION_BYTES)
+        return self._noted(replace(wanted, kind=CallKind.COMPENSATE, effect=Effect.PURE), problem)
 
     def spawn(self, task_input: str, *, name: str | None = None) -> Awaitable[Any]:
         """Have a task of its own done by the same agent, and return its result. Raises ChildFailedError."""
@@ -249,31 +253,12 @@ class Context(Patterns):
         passages = tuple(Passage.model_validate(passage) for passage in done.value or ())
         return Found(passages=passages, generation=done.generation or "")
 
-    async def _used(self, wanted: Wanted, problem: str | None) -> Any:
-        if problem is None or self._engine.recall.has_begun(wanted.id):  # by what the tool was when it began
-            await self._approved(wanted)
-            done = await self._engine.call(wanted)
-        else:
-            done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
+    async def _noted(self, wanted: Wanted, problem: str | None) -> None:
+        outcome = CallOutcome.SUCCEEDED if problem is None else CallOutcome.INVALID
+        done = await self._engine.note(wanted, None, outcome, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
             said = done.problem or str(done.outcome)
             raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
-        return done.value
-
-    async def _approved(self, wanted: Wanted) -> None:
-        """Return when the call may be made; raise ToolFailedError when somebody says no, or nobody yes.
-
-        What the journal knows counts, whatever the tool's `approval` was at that time.
-        """
-        approval = replace(wanted, id=f"{wanted.id}{OF_APPROVAL}", kind=CallKind.APPROVE, request=None)
-        tool = self.program.tools.get(wanted.target)
-        must_ask = tool is not None and tool.config.approval is Approval.ALWAYS
-        is_asked = must_ask and not self._engine.recall.has_begun(wanted.id)
-        if not is_asked and not self._engine.recall.has_begun(approval.id):
-            return
-        done = await self._engine.outside(approval, A_DAY_SECONDS)
-        if done.outcome is not CallOutcome.SUCCEEDED:
-            raise ToolFailedError(wanted.id, wanted.target, done.outcome, f"not called: {done.problem}")
 
     async def _decided(self, wanted: Wanted, seconds: float) -> Decision:
         done = await self._engine.outside(wanted, seconds)

@@ -23,9 +23,10 @@ NOTHING_ELSE: Final[AbstractContextManager[None]] = nullcontext()
 class Recording:
     """The entries of one run."""
 
-    def __init__(self, writer: Writer, pace: Pace) -> None:
+    def __init__(self, writer: Writer, pace: Pace, *, heeds_cancellation: bool = True) -> None:
         self._writer = writer
         self._pace = pace
+        self._heeds_cancellation = heeds_cancellation
 
     async def write(self, *entries: Entry) -> Refusal | None:
         """Write entries; the refusal of an intent by a limit of the tree."""
@@ -88,7 +89,7 @@ class Recording:
         return await self.others_settle(pause)
 
     def _bar_if_cancelled(self) -> None:
-        if self._writer.cancel_requested.is_set():
+        if self._heeds_cancellation and self._writer.cancel_requested.is_set():
             self._pace.bar(CANCELLED, SETTLE_SECONDS)
 
 

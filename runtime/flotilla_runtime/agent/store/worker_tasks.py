@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.conversations import messages_text
-from flotilla_runtime.agent.errors import LeaseLostError
+from flotilla_runtime.agent.errors import LeaseLostError, NoRoomError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Entry, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.payloads import is_large, json_text, payload_field, payload_text
@@ -204,7 +204,8 @@ class WorkerTasks(StoredTasks):
     async def finish(self, claim: Claim, finish: Finish) -> None:
         """End the task. Reservations of calls without a result count as used.
 
-        It ends as Infrastructure if its caller's share of the bytes has no room for what it has found.
+        It ends as Infrastructure if its caller's share of the bytes has no room for what it has found; one
+        that unwinds does not end then: this raises NoRoomError.
         """
         outcome = await self._finished(claim, finish)
         if outcome == "NoRoom":
@@ -212,6 +213,8 @@ class WorkerTasks(StoredTasks):
                 "there is no room for the result: the tasks of this caller hold their share of the store "
                 "(gateway.callerLimits.queuePercent of queue.maxStoredMiB)"
             )
+            if finish.unwinds:
+                raise NoRoomError(message)
             failed = replace(
                 finish, status=TaskStatus.FAILED, reason=EndReason.INFRASTRUCTURE, message=message
             )

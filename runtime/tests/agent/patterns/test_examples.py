@@ -105,6 +105,20 @@ async def test_fastest_quote_takes_the_other_supplier(monkeypatch: pytest.Monkey
     assert story.given_up() == {"race/usual/tool/usual"}
 
 
+@pytest.mark.parametrize(("city", "rooms"), [("Lisbon", ["Lisbon"]), ("Faro", [])])
+async def test_trip_saga_books_both_or_neither(
+    monkeypatch: pytest.MonkeyPatch, city: str, rooms: list[str]
+) -> None:
+    config = config_of("trip_saga", "hotel", "cancel_hotel", "flight", "cancel_flight")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    load_program(config)
+    booked = sys.modules["trip_saga"].BOOKED
+    story = await example(monkeypatch, config, city)
+    assert list(booked.values()) == rooms
+    undone = [call.target for call in story.calls.asked if call.target.startswith("cancel")]
+    assert undone == ([] if rooms else ["cancel_flight", "cancel_hotel"])
+
+
 @pytest.mark.parametrize(
     ("config", "task_input", "result"),
     [

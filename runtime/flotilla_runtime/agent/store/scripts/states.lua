@@ -117,12 +117,17 @@ local function count_ended(id, reason, busy, calls)
   count_in_window(amounts)
 end
 
+-- A task that has compensations ends by its next run alone. One that makes them already `unwinds`.
+local function must_run_to_end(id) return redis.call('HEXISTS', task_key(id), 'compensates') == 1 end
+
 -- Every task that ends comes through here. The tasks that it spawned end with it.
 local end_task
 local function cancel_task(id, message)
-  local status = redis.call('HGET', task_key(id), 'status')
-  if status == 'Running' then
+  local held = redis.call('HMGET', task_key(id), 'status', 'unwinds')
+  local status = held[1]
+  if status == 'Running' or (LIVE[status] and must_run_to_end(id)) then
     redis.call('HSETNX', task_key(id), 'cancelRequested', text(now))
+    if status == 'Suspended' and not held[2] then resume(id, 0) end
   elseif LIVE[status] then
     end_task(id, {status = 'Cancelled', reason = 'Cancelled', message = message, shown = {}, busy = {}, calls = {}})
   end
