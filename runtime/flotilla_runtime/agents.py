@@ -1,13 +1,17 @@
 """What the code of an agent imports. docs/agents.md explains it."""
 
+from flotilla_runtime.agent.actors import ActorEnded, Turn
 from flotilla_runtime.agent.answers import Answer, Found
+from flotilla_runtime.agent.budgets import MessageRefusal
 from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.mail import ActorRef
 from flotilla_runtime.agent.failures import (
     AgentError,
     CallFailedError,
     ChildFailedError,
     IncompleteError,
     LimitReachedError,
+    MessageRefusedError,
     ModelFailedError,
     NoSignalError,
     NoWinnerError,
@@ -31,6 +35,8 @@ from flotilla_runtime.agent.patterns.values import Gathered, Missing, MissingRea
 from flotilla_runtime.agent.tasks import Decision
 
 __all__ = [
+    "ActorEnded",
+    "ActorRef",
     "AgentError",
     "Answer",
     "CallFailedError",
@@ -47,6 +53,8 @@ __all__ = [
     "Hit",
     "IncompleteError",
     "LimitReachedError",
+    "MessageRefusal",
+    "MessageRefusedError",
     "Missing",
     "MissingReason",
     "ModelFailedError",
@@ -68,5 +76,6 @@ __all__ = [
     "ToolChoice",
     "ToolDeclaration",
     "ToolFailedError",
+    "Turn",
     "Used",
 ]

@@ -12,6 +12,7 @@ AgentError
     │   └── SearchFailedError
     ├── NoSignalError       no signal came in time
     ├── StateFullError      the state has no room for the value
+    ├── MessageRefusedError an actor takes no message: it has ended, its mailbox is full, or it asks itself
     └── ChildFailedError    a spawned task ended without a result
 
 ScopeError                  the agent's code is at fault: a call cannot have a lasting id
@@ -23,7 +24,7 @@ a cancellation, a lost lease or the end of its time, is asyncio's CancelledError
 from collections.abc import Mapping
 from typing import Final
 
-from flotilla_runtime.agent.budgets import LimitName, Refusal
+from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.journal import CallOutcome, EndReason
 from flotilla_runtime.agent.protocols import ChildEnd
 
@@ -52,11 +53,11 @@ class LimitReachedError(AgentError):
             f"{refusal.committed:g} are used or reserved, and it needs {refusal.wanted:g}"
         )
         self.refusal = refusal
-        self.reason = REASON_OF_LIMIT[refusal.limit]
+        self.reason = REASON_OF_LIMIT[self.limit]
 
     @property
     def limit(self) -> LimitName:
-        return self.refusal.limit
+        return LimitName(self.refusal.limit)
 
 
 class TaskFailedError(AgentError):
@@ -132,6 +133,16 @@ class StateFullError(CallFailedError):
     """The state of the tenant and agent has no room for this value."""
 
     reason = EndReason.INVALID
+
+
+class MessageRefusedError(CallFailedError):
+    """An actor took no message; `refusal` says why."""
+
+    reason = EndReason.INVALID
+
+    def __init__(self, call: str, target: str, refusal: MessageRefusal, problem: str) -> None:
+        super().__init__(call, target, CallOutcome.REFUSED, problem)
+        self.refusal = refusal
 
 
 class ChildFailedError(CallFailedError):

@@ -35,6 +35,7 @@ class CallKind(StrEnum):
     APPROVE = "Approve"
     SIGNAL = "Signal"
     STATE = "State"
+    TELL = "Tell"  # a message to an actor, whose answer nobody awaits
     COMPENSATE = "Compensate"  # a tool to be called if the task ends without a result; and that it does
 
 
@@ -89,6 +90,7 @@ class EndReason(StrEnum):
     MODEL_FAILED = "ModelFailed"
     UNKNOWN_EFFECT = "UnknownEffect"
     COMPENSATION_FAILED = "CompensationFailed"
+    ACTOR_ENDED = "ActorEnded"
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
     INFRASTRUCTURE = "Infrastructure"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from flotilla_runtime.agent.actors import Delivery
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.journal import (
@@ -99,6 +100,21 @@ class StateRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A message to an actor of the task's tenant and this agent. With `is_asked`, its answer is awaited.
+
+    `mailbox` is how many messages may be there at most.
+    """
+
+    agent: str
+    tenant: str
+    delivery: Delivery
+    text: str
+    mailbox: int
+    is_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
@@ -125,6 +141,9 @@ class TaskJournal(Protocol):
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         """Write the intent of a spawned task and submit that task, both or neither."""
+
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        """Write the intent of a message and submit the task that handles it, both or neither."""
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flotilla_runtime.agent.actors import Address, Policy, address_of, reference_of
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.engine.branches import Branches
 from flotilla_runtime.agent.engine.compensations import MOST_ARGUMENTS_BYTES as MOST_COMPENSATION_BYTES
 from flotilla_runtime.agent.engine.compensations import MOST_REGISTERED
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.mail import ActorRef, Mail
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
 from flotilla_runtime.agent.engine.using import MOST_ARGUMENTS_BYTES, Using
@@ -66,7 +68,14 @@ class Task:
 class Context(Patterns):
     """The runtime, as an agent sees it."""
 
-    def __init__(self, engine: Engine, program: Program, session: Session, scopes: Scopes) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        program: Program,
+        session: Session,
+        scopes: Scopes,
+        address: Address | None = None,
+    ) -> None:
         self.partial: Any = None
         self._engine: Final = engine
         self.program: Program = program
@@ -75,6 +84,8 @@ class Context(Patterns):
         self.branches: Branching = Branches(engine, scopes)
         self._using: Final = Using(engine, program)
         self._registered = 0
+        self._address: Final = address
+        self._mail: Final = Mail(engine, scopes, session)
 
     @property
     def state(self) -> State:
@@ -187,6 +198,25 @@ class Context(Patterns):
             hashed=task_input,
         )
         return self._spawned(wanted, task_input)
+
+    @property
+    def address(self) -> str | None:
+        """The address of the actor that handles a message; None in a task of its own."""
+        return self._address.name if self._address else None
+
+    def actor(self, name: str, handler: Any, *, child: bool = False) -> ActorRef:
+        """An actor of this task's tenant, to which one sends with `tell` and `ask`.
+
+        `handler` is the class or function of the image whose `receive(ctx, state, message)` handles its
+        messages. With `child`, the actor that handles a message is its parent, and its address begins with
+        the parent's. Raises ValueError.
+        """
+        if child and self._address is None:
+            raise ValueError(f"the actor {name} can be a child only of an actor that handles a message")
+        parent = self._address if child else None
+        address = address_of(name, parent.name if parent else None)
+        to = Address(name=address, handler=reference_of(handler))
+        return ActorRef(self._mail, to, Policy.of(handler), parent)
 
     def approve(
         self, name: str, about: Any = None, *, deadline_seconds: float = A_DAY_SECONDS

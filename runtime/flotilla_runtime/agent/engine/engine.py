@@ -78,13 +78,13 @@ class Engine:
             ends_task=not settings.is_unwinding,
         )
         self._outside = Outside(claim, journal, self.pace, self.recording, self.reserving)
-        self._children = Children(
+        self.children: Final = Children(
             session.task_id, journal, self.pace, self.recall, self.recording, self.reserving
         )
 
     async def close(self) -> None:
         """Cancel the calls that are still under way."""
-        self._children.close()
+        self.children.close()
         await self.pace.close()
 
     # What an agent may await
@@ -133,7 +133,7 @@ class Engine:
         past = self.recall.known(wanted)
         if (known := await self.recall.result(past)) is not None:
             return known
-        return await self.pace.guarded(self._children.ended(wanted, past, child_input))
+        return await self.pace.guarded(self.children.ended(wanted, past, child_input))
 
     # How they come to their results
 

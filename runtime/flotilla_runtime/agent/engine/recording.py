@@ -13,7 +13,7 @@ from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, 
 from flotilla_runtime.agent.engine.stops import Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.journal import Done, EndReason, Entry, Intended
-from flotilla_runtime.agent.protocols import StateRequest
+from flotilla_runtime.agent.protocols import Post, StateRequest
 
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
 LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -62,6 +62,12 @@ class Recording:
     async def spawn(self, intent: Intended, child_input: str) -> Refusal | None:
         """Submit a spawned task, and write its intent; the refusal by a limit or for want of room."""
         return await self._writer.spawn(intent, child_input)
+
+    async def deliver(self, intent: Intended, post: Post) -> Refusal | None:
+        """Submit a message to an actor, and write its intent; the refusal by a limit or by the actor."""
+        refused = await self._writer.deliver(intent, post)
+        self._bar_if_cancelled()
+        return refused
 
     async def others_settle(
         self, pause: float, meanwhile: AbstractContextManager[None] = NOTHING_ELSE

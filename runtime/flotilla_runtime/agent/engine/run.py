@@ -19,6 +19,7 @@ from flotilla_runtime.agent.engine import compensations
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.endings import Ending, of_error, of_result
 from flotilla_runtime.agent.engine.engine import Engine, RunSettings
+from flotilla_runtime.agent.engine.handling import Handling
 from flotilla_runtime.agent.engine.history import History, read
 from flotilla_runtime.agent.engine.pace import CANCELLED, LOST, SETTLE_SECONDS
 from flotilla_runtime.agent.engine.scopes import Scopes
@@ -116,7 +117,13 @@ class TaskRun:
                 is_unwinding=self._unwound is not None,
             ),
         )
-        self._unwinding: Final = Unwinding(self._engine, program, self._history)
+        self._scopes: Final = Scopes()
+        delivery = task.record.actor
+        self._handling: Final = (
+            Handling(self._engine, self._scopes, self._session, delivery) if delivery else None
+        )
+        self._engine.must_unwind = self._engine.must_unwind or delivery is not None
+        self._unwinding: Final = Unwinding(self._engine, program, self._history, self._handling)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -147,8 +154,10 @@ class TaskRun:
             return RunOutcome.LOST
 
     async def _run(self) -> RunOutcome:
-        scopes = Scopes()
-        context = Context(self._engine, self._program, self._session, scopes)
+        actor = self._task.record.actor
+        context = Context(
+            self._engine, self._program, self._session, self._scopes, actor.to if actor else None
+        )
         stops = self._stops_from_the_start()
         if self._is_given_up and self._engine.must_unwind:  # its agent may have killed the workers
             return await self._stop(stops[0], context)
@@ -157,7 +166,7 @@ class TaskRun:
         timer = asyncio.get_running_loop().call_later(
             self._left_seconds(), self._engine.pace.stop, self._timeout()
         )
-        agent = asyncio.create_task(self._main(context, scopes), name=f"agent-{self.claim.id}")
+        agent = asyncio.create_task(self._main(context), name=f"agent-{self.claim.id}")
         try:
             await asyncio.wait({agent, self._engine.pace.stopped}, return_when=asyncio.FIRST_COMPLETED)
             ending = _ending_of(agent)
@@ -170,8 +179,8 @@ class TaskRun:
             return await self._stop(stop, context)
         return await self._finish(ending or CANCELLED_ITSELF, context)
 
-    async def _main(self, context: Context, scopes: Scopes) -> Any:
-        scopes.enter_root()
+    async def _main(self, context: Context) -> Any:
+        self._scopes.enter_root()
         if self._unwound is not None:
             return await self._unwinding.ending()
         record = self._task.record
@@ -185,6 +194,8 @@ class TaskRun:
             history=[message.document for message in self._task.history],
         )
         try:
+            if self._handling is not None:
+                return await self._handling.answer(context, task.input)
             return await self._program.main(context, task)
         except SystemExit as problem:  # which would end the worker, and all its tasks
             raise RuntimeError(f"the agent's code left by SystemExit({problem.code!r})") from problem
@@ -255,7 +266,11 @@ class TaskRun:
     def _said(self, ending: Ending) -> tuple[Message, ...]:
         """What the task adds to its conversation; nothing without a result."""
         record = self._task.record
-        if record.conversation is None or ending.status is not TaskStatus.SUCCEEDED:
+        if (
+            record.conversation is None
+            or record.actor is not None
+            or ending.status is not TaskStatus.SUCCEEDED
+        ):
             return ()
         return turn_messages(record.history, record.input, ending.result)
 

@@ -19,6 +19,7 @@ from flotilla_runtime.agent.engine.compensations import (
 from flotilla_runtime.agent.engine.endings import Ending
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import done_of
+from flotilla_runtime.agent.engine.handling import Handling
 from flotilla_runtime.agent.engine.history import History
 from flotilla_runtime.agent.engine.using import NotApprovedError, Using
 from flotilla_runtime.agent.failures import EffectUnknownError, ToolFailedError
@@ -43,10 +44,11 @@ class Tried:
 class Unwinding:
     """The last runs of a task."""
 
-    def __init__(self, engine: Engine, program: Program, history: History) -> None:
+    def __init__(self, engine: Engine, program: Program, history: History, handling: Handling | None) -> None:
         self._engine = engine
         self._using = Using(engine, program)
         self._history = history
+        self._handling = handling
         self._left = to_make(history)
         self._failed: list[str] = []
         self._ending = UNREAD
@@ -61,7 +63,10 @@ class Unwinding:
             one = self._left.pop(0)
             if problem is not None:
                 self._failed.append(f"{one.tool} ({one.id}): {problem}")
-        return with_failures(self._ending, self._failed)
+        ending = with_failures(self._ending, self._failed)
+        if self._handling is not None:
+            await self._handling.failed(ending, self._history.calls[ENDING].intent.at)
+        return ending
 
     def cut_short(self, why: str) -> Ending:
         """How the task ends when it must stop here."""

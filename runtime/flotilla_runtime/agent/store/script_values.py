@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
-from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
     ENDING,
@@ -46,6 +46,7 @@ SCRIPTS: Final = (
     "leave",
     "append",
     "spawn",
+    "deliver",
     "suspend",
     "renew",
     "finish",
@@ -177,12 +178,16 @@ def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:
 def _refusal(told: Mapping[str, Any]) -> Refusal:
     return Refusal(
         call=told["call"],
-        limit=LimitName(told["limit"]),
+        limit=_limit(told["limit"]),
         most=_figure(told, "most"),
         committed=_figure(told, "committed"),
         wanted=_figure(told, "wanted"),
         may_change=told["may_change"],
     )
+
+
+def _limit(name: str) -> LimitName | MessageRefusal:
+    return MessageRefusal(name) if name in set(MessageRefusal) else LimitName(name)
 
 
 def _figure(told: Mapping[str, Any], name: str) -> float:

@@ -98,12 +98,12 @@ local function tell_parent(id, parent, ran_ms)
 end
 
 local function count_ended(id, reason, busy, calls)
-  local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'parent', 'usedSteps',
+  local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'root', 'usedSteps',
     'usedTokens', 'usedNano', 'unpriced')
   local amounts = {}
   for part, milliseconds in pairs(busy) do amounts['busy:' .. part] = milliseconds end
   for part, made in pairs(calls) do amounts['calls:' .. part] = made end
-  if not held[4] then -- a spawned task is a part of the task that was submitted
+  if not held[4] or held[4] == id then -- a spawned task, or a message, is a part of the task that was submitted
     local submitted = tonumber(held[1])
     local waited = tonumber(held[2] or now) - submitted
     amounts['reason:' .. reason] = 1
@@ -117,8 +117,12 @@ local function count_ended(id, reason, busy, calls)
   count_in_window(amounts)
 end
 
--- A task that has compensations ends by its next run alone. One that makes them already `unwinds`.
-local function must_run_to_end(id) return redis.call('HEXISTS', task_key(id), 'compensates') == 1 end
+-- A task that has compensations, or handles a message of an actor, ends by its next run alone, once it has begun. One that
+-- makes its compensations already `unwinds`.
+local function must_run_to_end(id)
+  local held = redis.call('HMGET', task_key(id), 'compensates', 'startedAt')
+  return held[1] and held[2]
+end
 
 -- Every task that ends comes through here. The tasks that it spawned end with it.
 local end_task
