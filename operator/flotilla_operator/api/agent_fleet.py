@@ -11,10 +11,9 @@ from flotilla_operator.api.fleet_agent import (
     Description,
     FleetIndex,
     FleetModel,
-    SubAgent,
     Tool,
-    Validator,
 )
+from flotilla_operator.api.fleet_delegates import DELEGATE_RULES, SubAgent, Validator
 from flotilla_operator.api.fleet_queue import Queue, Recovery, Update
 from flotilla_operator.api.fleet_status import AgentFleetStatus
 from flotilla_operator.api.parts import (
@@ -276,6 +275,7 @@ class AgentFleetSpec(ApiModel):
                 message="spec.tools[].python and spec.tools[].reconcile.python need spec.image, which brings "
                 "the function; set it",
             ),
+            *DELEGATE_RULES,
         )
     )
 
@@ -284,10 +284,9 @@ class AgentFleetSpec(ApiModel):
     image: ImageReference | None = None
     """Container image of the workers, built on Flotilla's runtime image. It brings the code of
     `agent.entrypoint` and of Python tools. Absent: Flotilla's runtime image."""
-    agents: Annotated[
-        Annotated[tuple[SubAgent, ...], MapList("name"), Field(max_length=16)] | None, NotYet()
-    ] = None
-    """Agents to which the agent can give parts of its task."""
+    agents: Annotated[tuple[SubAgent, ...], MapList("name"), Field(max_length=16)] = ()
+    """Agents to which the agent can give parts of its task: each is a tool to its model, and each call a task
+    of its own, within the same limits. A task may also name one of them in place of `agent`."""
     models: Annotated[
         tuple[FleetModel, ...],
         MapList("role"),
@@ -307,10 +306,9 @@ class AgentFleetSpec(ApiModel):
     """The indexes that the agent searches. `agent.retrieval` says when."""
     tools: Annotated[tuple[Tool, ...], MapList("name"), Field(max_length=64)] = ()
     """Tools that the agent may call, over HTTP or as Python functions."""
-    validators: Annotated[
-        Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] | None, NotYet()
-    ] = None
-    """Checks that an answer must pass."""
+    validators: Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] = ()
+    """Checks that the result of a task must pass, in this order. The built-in agent is told once why its
+    answer was refused, and answers anew. A task whose result is refused then ends as Rejected."""
     tool_executors: Annotated[ToolExecutors | None, NotYet()] = None
     """Pods that run tools and checks written in Python. Absent: the workers run them."""
     limits: Limits = Limits()

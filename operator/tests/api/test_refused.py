@@ -35,6 +35,7 @@ def refusal(path: str) -> str:
 
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
+AGENT = {"name": "writer", "description": "Writes.", "prompt": "You write."}
 HTTP_TOOL = {"name": "weather", "http": {"url": "https://weather.example"}}
 OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
 REDIS_OUTSIDE = {"mode": "External", "urlSecretRef": {"name": "redis"}}
@@ -753,6 +754,74 @@ AGENT_FLEETS = [
         "spec.gateway.auth.secretRef is required with spec.gateway.auth.mode Secret and not allowed",
         "callers' keys that nothing reads",
     ),
+    *(
+        row(FLEET, "spec__agents", [{**AGENT, **wrong}], message, words)
+        for wrong, message, words in (
+            (
+                {"tools": ["pay"]},
+                "spec.agents[].tools names an entry that spec.tools does not have; add it there",
+                "a tool of an agent that there is not",
+            ),
+            (
+                {"indexes": ["news"]},
+                "spec.agents[].indexes names an entry that spec.indexes does not have; add it there",
+                "an index of an agent that there is not",
+            ),
+            (
+                {"role": "Routine"},
+                "spec.agents[].role names a role that no entry of spec.models has; add one",
+                "a role of an agent that there is not",
+            ),
+            ({"role": "Embed"}, "spec.agents[].role must not be Embed", "an agent that embeds"),
+            ({"prompt": None}, "spec.agents[0].prompt", "an agent without a prompt"),
+        )
+    ),
+    row_of(
+        FLEET,
+        {"spec__tools": [HTTP_TOOL], "spec__agents": [{**AGENT, "name": "weather"}]},
+        "an entry of spec.agents must not have the name of one of spec.tools",
+        "an agent with the name of a tool",
+    ),
+    *(
+        row(FLEET, "spec__validators", [{"name": "cites", **wrong}], message, words)
+        for wrong, message, words in (
+            (
+                {},
+                "each entry of spec.validators needs exactly one of python, http and judge",
+                "a validator that is nothing",
+            ),
+            (
+                {"http": {"url": "https://a.example"}, "judge": {"prompt": "Be fair."}},
+                "each entry of spec.validators needs exactly one of python, http and judge",
+                "a validator that is two things",
+            ),
+            (
+                {"python": "app:cites"},
+                "spec.validators[].python needs spec.image",
+                "a validator that no image brings",
+            ),
+            (
+                {"judge": {"prompt": "Be fair."}},
+                "spec.validators[].judge.role names a role that no entry of spec.models has; add one",
+                "a judge that there is not",
+            ),
+            (
+                {"judge": {"role": "Embed", "prompt": "Be fair."}},
+                "spec.validators[].judge.role must not be Embed",
+                "a judge that embeds",
+            ),
+            (
+                {"http": {"url": "https://u:hush@a.example"}},
+                "spec.validators[0].http.url",
+                "a validator with a password in its URL",
+            ),
+            (
+                {"http": {"url": "https://a.example"}, "timeoutSeconds": 0},
+                "spec.validators[0].timeoutSeconds",
+                "a validator without time",
+            ),
+        )
+    ),
     row(
         FLEET,
         "spec__tools",
@@ -909,11 +978,9 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     },
     FLEET: {
         "spec.agent.graph": "app:graph",
-        "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.models[].rateLimit": "openai",
         "spec.models[].overflowTo": "Routine",
         "spec.tools[].rateLimit": "openai",
-        "spec.validators": [{"name": "cites"}],
         "spec.toolExecutors": {},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},

@@ -250,7 +250,7 @@ def test_the_gateway_knows_which_prices_are_unknown_also_of_a_model_that_is_not_
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
     secret, users, *others = rendered(MANAGED)
-    text = re.sub(r"(registry|lb|weather|shop|rooms|docs|mcp|objects)\.example", "", yaml_of(others))
+    text = re.sub(r"(registry|lb|weather|shop|rooms|docs|mcp|policy|objects)\.example", "", yaml_of(others))
     encoded = base64.b64encode(b"example").decode()
     assert encoded in yaml_of([secret])
     assert base64.b64encode(b"example-w").decode() in yaml_of([users])

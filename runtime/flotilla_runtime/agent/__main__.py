@@ -27,7 +27,7 @@ from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
-from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import Worker
@@ -70,6 +70,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         try:
             catalogue = load_tools(config.tools, http)
             program = load_program(config, contexts.of, catalogue)
+            validators = load_validators(config.validators)
         except ProgramError as problem:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
@@ -79,7 +80,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         store = TaskStore(redis, config.queue, objects)
         texts = Texts(TextStore(redis, config.queue.fleet))
         showing = asyncio.create_task(texts.follow())
-        tools = ToolRunner(catalogue, http)
+        tools = ToolRunner(catalogue, http, validators=validators)
         watch = ToolWatch(catalogue, store.tool_reports)
         worker = Worker(
             name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",

@@ -91,6 +91,7 @@ class EndReason(StrEnum):
     UNKNOWN_EFFECT = "UnknownEffect"
     COMPENSATION_FAILED = "CompensationFailed"
     ACTOR_ENDED = "ActorEnded"
+    REJECTED = "Rejected"  # a validator refused the result
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
     INFRASTRUCTURE = "Infrastructure"

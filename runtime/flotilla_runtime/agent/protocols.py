@@ -140,7 +140,10 @@ class TaskJournal(Protocol):
         """Append entries at this position; reserve for intents, settle for results, on the tree's root."""
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
-        """Write the intent of a spawned task and submit that task, both or neither."""
+        """Write the intent of a spawned task and submit that task, both or neither.
+
+        The intent's target is the agent that does it; without one it is that of this task.
+        """
 
     async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
         """Write the intent of a message and submit the task that handles it, both or neither."""
@@ -211,7 +214,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along; `token` is the claim's."""
+    """What all calls of one task send along; `token` is the claim's.
+
+    `agent` is empty for the fleet's own.
+    """
 
     task_id: str
     tenant: str

@@ -27,7 +27,7 @@ class NewTask:
     Tenants take turns in the queue. Without a tenant, the caller is one of its own. Only workers of its
     `revision`, or such that have adopted it, take the task. Tasks of one conversation of a tenant run one
     after another. `history` is what was said before, beside what its conversation has. `front` is what a
-    front end must know of its request.
+    front end must know of its request. `agent` does it, by default the fleet's own.
     """
 
     id: str
@@ -42,6 +42,7 @@ class NewTask:
     conversation_id: str | None = None
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
+    agent: str = ""
 
     def fields(self) -> dict[str, str]:
         """The fields of the task's hash in Redis, except those that the script adds."""
@@ -61,6 +62,8 @@ class NewTask:
             fields["conversation"] = conversation_key(self.tenant or self.caller, self.conversation_id)
         if self.history:
             fields["history"] = messages_text(self.history)
+        if self.agent:
+            fields["agent"] = self.agent
         if self.front:
             fields["front"] = json.dumps(dict(self.front))
         return fields
@@ -173,7 +176,8 @@ class TaskRecord:
     name, empty in tasks of version 0.1.0. `used` is the use of the task and, for a task that was submitted,
     of all that it spawned; `is_priced` is False where the price of some of it is unknown. `idle_ms` is the
     time from each suspension to the next claim; `idle_since` is when the one began that has not ended.
-    `payloads` stand for the fields that are kept apart, which are empty here.
+    `payloads` stand for the fields that are kept apart, which are empty here. `agent` is empty for the
+    fleet's own.
     """
 
     id: str
@@ -210,6 +214,7 @@ class TaskRecord:
     front: Mapping[str, str] = field(default_factory=dict)
     actor: Delivery | None = None
     payloads: Mapping[str, Payload] = field(default_factory=dict)
+    agent: str = ""
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -248,6 +253,7 @@ class TaskRecord:
             history=messages_of(fields.get("history", "[]")),
             front=json.loads(fields.get("front", "{}")),
             actor=Delivery.of(fields["actor"]) if "actor" in fields else None,
+            agent=fields.get("agent", ""),
             payloads={
                 name: read_payload(text) for name in PAYLOAD_FIELDS if (text := fields.get(f"{name}Payload"))
             },
@@ -260,7 +266,7 @@ PAYLOAD_FIELDS: Final = ("input", "result", "partial")
 SUMMARY_FIELDS: Final = (
     *("id", "status", "priority", "caller", "tenantName", "submittedAt", "startedAt", "endedAt", "attempts"),
     *("cancelRequested", "reason", "waitsFor", "waitsCall", "waitsUntil", "revision"),
-    *("conversationId", "conversation"),
+    *("conversationId", "conversation", "agent"),
 )
 
 

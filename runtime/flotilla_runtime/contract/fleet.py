@@ -277,6 +277,40 @@ class ToolConfig(Section):
     max_result_kib: int = 256
 
 
+class SubAgentConfig(Section):
+    """An agent that the fleet's own can give parts of its task to, and that takes tasks of its own.
+
+    It has the tools and indexes of these names alone, and the model with this role in place of Default's.
+    """
+
+    name: str
+    description: str
+    prompt: str
+    role: str = DEFAULT_ROLE
+    tools: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+
+
+class JudgeConfig(Section):
+    """A model, by its role, that judges results by this prompt."""
+
+    role: str = "Judge"
+    prompt: str
+
+
+class ValidatorConfig(Section):
+    """A check of a task's result; exactly one of `http`, `python` and `judge`.
+
+    The time-out is that of `http` and `python`; a judge has its model's.
+    """
+
+    name: str
+    http: HttpEndpoint | None = None
+    python: str | None = None
+    judge: JudgeConfig | None = None
+    timeout_seconds: float = 30
+
+
 class WorkerConfig(Section):
     """`config.json` of the agent workers.
 
@@ -290,6 +324,8 @@ class WorkerConfig(Section):
     entrypoint: str | None = None
     retrieval: Retrieval = Retrieval.FIRST
     tools: tuple[ToolConfig, ...] = ()
+    agents: tuple[SubAgentConfig, ...] = ()
+    validators: tuple[ValidatorConfig, ...] = ()
     revision: str = ""
     adopted_path: str | None = None
     models: tuple[ModelConnection, ...]
@@ -315,6 +351,7 @@ class GatewayConfig(Section):
     revision: str = ""  # of the tasks that are submitted from now on
     trusted: tuple[str, ...] = ()  # callers of mode Secret that may name another tenant
     approvers: tuple[str, ...] = ()  # callers of mode Secret that may decide on what waits for approval
+    agents: tuple[str, ...] = ()  # those that a task may name in place of the fleet's own
     models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()

@@ -196,7 +196,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             streams=Streams(config.streams_per_caller),
         )
         front_ends = [
-            *(OpenAIFrontEnd(desk, config.name).routes() if config.serves_openai else ()),
+            *(OpenAIFrontEnd(desk, config.name, config.agents).routes() if config.serves_openai else ()),
             *(A2AFrontEnd(desk, config).routes() if config.serves_a2a else ()),
         ]
         tasks = Measured(task_application(TaskAPI(desk), front_ends), metrics, time.monotonic)

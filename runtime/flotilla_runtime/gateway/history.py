@@ -38,6 +38,7 @@ ASKED_IN_PUBLIC: Final = frozenset(
         CallKind.RETRIEVE,
         CallKind.TOOL,
         CallKind.SPAWN,
+        CallKind.TELL,
         CallKind.APPROVE,
         CallKind.STATE,
         CallKind.COMPENSATE,

@@ -75,7 +75,7 @@ def _paths() -> dict[str, Any]:
                 "responses": {
                     "201": _answer("The task is stored", "TaskReceipt"),
                     "200": _answer("The task was stored by an earlier submission", "TaskReceipt"),
-                    **_problems(400, 401, 403, 413, 429, 503),
+                    **_problems(400, 401, 403, 413, 422, 429, 503),
                 },
             },
             "get": {
@@ -173,7 +173,7 @@ def _outside(task: list[dict[str, Any]]) -> dict[str, Any]:
                 "requestBody": {"required": False, "content": _json("ReplayRequest")},
                 "responses": {
                     "201": _answer("The new task is stored", "TaskReceipt"),
-                    **_problems(400, 401, 403, 404, 409, 413, 429, 503),
+                    **_problems(400, 401, 403, 404, 409, 413, 422, 429, 503),
                 },
             },
         },

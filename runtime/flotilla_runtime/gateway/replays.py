@@ -26,7 +26,7 @@ from flotilla_runtime.agent.tasks import LoadedTask, NewTask, Submission
 from flotilla_runtime.contract import GatewayConfig, TaskLimits
 from flotilla_runtime.gateway.auth import Identity
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError, not_found
-from flotilla_runtime.gateway.requests import ReplayRequest, refused
+from flotilla_runtime.gateway.requests import ReplayRequest, named_agent, refused
 from flotilla_runtime.gateway.service import TaskService, quota_refusal
 
 MOST_KEPT_BYTES: Final = 32 * 2**20
@@ -104,6 +104,7 @@ class Replays:
             revision=self._config.revision,
             metadata=record.metadata,
             history=loaded.history,
+            agent=named_agent(record.agent or None, self._config.agents),
         )
         submission = await self._service.asked(lambda: self._store.replay(record, new, kept))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
@@ -148,6 +149,9 @@ class Replays:
 def cannot_be_replayed(loaded: LoadedTask) -> ProblemError | None:
     """Why this task has no replay."""
     record = loaded.record
+    if record.actor is not None:
+        detail = f"the task is a message for the actor {record.actor.to.name}; have it sent anew"
+        return ProblemError(HTTPStatus.CONFLICT, "message", detail)
     if record.parent is not None:
         root = record.root or record.parent
         detail = f"the task was spawned by another one; replay the one that was submitted, {root}"

@@ -39,7 +39,7 @@ from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.pages import PageWanted, waits_for
 from flotilla_runtime.gateway.problems import ProblemError, not_found, unavailable
-from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest
+from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest, named_agent
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from flotilla_runtime.gateway.views import TaskView, task_view
 
@@ -133,6 +133,7 @@ class TaskService:
             conversation_id=request.conversation_id,
             history=history,
             front=front,
+            agent=named_agent(request.agent, self._config.agents),
         )
         submission = await self.asked(lambda: self._store.submit(task))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:

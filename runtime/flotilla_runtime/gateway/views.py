@@ -35,7 +35,7 @@ class UsageView(_View):
 
 
 class TaskSummary(_View):
-    """A task in a list of tasks."""
+    """A task in a list of tasks; without an `agent`, it is the fleet's own that does it."""
 
     id: str
     status: TaskStatus
@@ -43,6 +43,7 @@ class TaskSummary(_View):
     reason: str | None
     priority: Priority
     tenant: str
+    agent: str | None
     conversation_id: str | None
     submitted_at: datetime
     started_at: datetime | None
@@ -147,6 +148,7 @@ def _summary_fields(record: TaskRecord) -> dict[str, Any]:
         "reason": record.reason,
         "priority": record.priority,
         "tenant": record.tenant,
+        "agent": record.agent or None,
         "conversation_id": record.conversation_id,
         "submitted_at": moment(record.submitted_at),
         "started_at": moment_or_none(record.started_at),

@@ -10,6 +10,7 @@ from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.agent_fleet.delegates import agent_configs, validator_configs
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -84,6 +85,7 @@ def gateway_config(
         revision=revision,
         trusted=spec.gateway.auth.trusted,
         approvers=spec.gateway.auth.approvers,
+        agents=tuple(agent.name for agent in spec.agents),
         models=_once(names.values()),
         unpriced_models=_once(name for role, name in names.items() if role not in priced),
         limits=_limits(spec),
@@ -113,6 +115,8 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         entrypoint=spec.agent.entrypoint,
         retrieval=contract.Retrieval(spec.agent.retrieval),
         tools=tool_configs(spec),
+        agents=agent_configs(spec),
+        validators=validator_configs(spec),
         revision=revision_of(spec),
         adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,

@@ -273,6 +273,22 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {
+                "validators": [
+                    {
+                        "name": "policy",
+                        "http": {"url": "https://a.example", "headersSecretRef": {"name": "others"}},
+                    }
+                ]
+            },
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "spec.validators[policy].http.headersSecretRef",
+            True,
+            id="the headers of another tool, for a validator",
+        ),
+        pytest.param(
+            (served_model(),),
             {"tools": [a_query("absent")]},
             TOOLS,
             Reason.SECRET_MISSING,

@@ -23,6 +23,7 @@ from flotilla_runtime.agent.engine.mail import ActorRef, Mail
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
 from flotilla_runtime.agent.engine.using import MOST_ARGUMENTS_BYTES, Using
+from flotilla_runtime.agent.engine.validating import Refusals, Validating, judging
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
@@ -74,6 +75,7 @@ class Context(Patterns):
         program: Program,
         session: Session,
         scopes: Scopes,
+        task_input: str = "",
         address: Address | None = None,
     ) -> None:
         self.partial: Any = None
@@ -86,6 +88,9 @@ class Context(Patterns):
         self._registered = 0
         self._address: Final = address
         self._mail: Final = Mail(engine, scopes, session)
+        self.validating: Final = Validating(
+            program.config.validators, task_input, engine, scopes, judging(self)
+        )
 
     @property
     def state(self) -> State:
@@ -117,7 +122,8 @@ class Context(Patterns):
         Messages are those of OpenAI's chat completions; a text is one message of the user. Without
         `max_tokens` an answer may take what the context and the task's budget leave.
 
-        With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients.
+        With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients,
+        unless validators must accept it first.
 
         Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
         `on_event` is told what the model writes, as long as it writes: no answer from the journal has events.
@@ -134,7 +140,7 @@ class Context(Patterns):
             response_schema=schema,
             temperature=temperature,
             continues=continues,
-            answers=answers,
+            answers=answers and not self.validating.is_needed,
         )
         asked = {"role": role, "messages": said, "tools": [tool.name for tool in tools], "schema": schema}
         wanted = Wanted(
@@ -187,15 +193,22 @@ class Context(Patterns):
         wanted, problem = self._using.wanted(call, tool, arguments, MOST_COMPENSATION_BYTES)
         return self._noted(replace(wanted, kind=CallKind.COMPENSATE, effect=Effect.PURE), problem)
 
-    def spawn(self, task_input: str, *, name: str | None = None) -> Awaitable[Any]:
-        """Have a task of its own done by the same agent, and return its result. Raises ChildFailedError."""
+    def spawn(self, task_input: str, *, agent: str | None = None, name: str | None = None) -> Awaitable[Any]:
+        """Have a task of its own done by the same agent, or by another one of the fleet; return its result.
+
+        Raises ChildFailedError.
+        """
         if len(task_input.encode()) > MOST_INPUT_BYTES:
             raise ValueError(f"the input of a spawned task may have {MOST_INPUT_BYTES} bytes at most")
+        if agent is not None and agent not in self.program.agents:
+            raise ValueError(
+                f"there is no agent {agent}; there are: {', '.join(self.program.agents) or 'none'}"
+            )
         wanted = Wanted(
-            id=self._scopes.call_id(name or "spawn"),
+            id=self._scopes.call_id(name or ("spawn" if agent is None else f"agent/{agent}")),
             kind=CallKind.SPAWN,
-            target="",
-            hashed=task_input,
+            target=agent or "",
+            hashed=task_input if agent is None else {"agent": agent, "input": task_input},
         )
         return self._spawned(wanted, task_input)
 
@@ -217,6 +230,14 @@ class Context(Patterns):
         address = address_of(name, parent.name if parent else None)
         to = Address(name=address, handler=reference_of(handler))
         return ActorRef(self._mail, to, Policy.of(handler), parent)
+
+    def validate(self, result: Any) -> Awaitable[Refusals]:
+        """Ask the fleet's validators about a result; who refuses it. The agent may then return a better one.
+
+        Raises RejectedError where a validator gave no verdict. What the agent returns is checked in any case;
+        of a task, two results are checked at most.
+        """
+        return self.validating.refusals(result)
 
     def approve(
         self, name: str, about: Any = None, *, deadline_seconds: float = A_DAY_SECONDS
@@ -312,7 +333,7 @@ class Context(Patterns):
             partial=done.value["partial"],
         )
         if end.status is not TaskStatus.SUCCEEDED:
-            raise ChildFailedError(wanted.id, wanted.id, end)
+            raise ChildFailedError(wanted.id, wanted.target or wanted.id, end)
         return end.result
 
     async def _moment(self, wanted: Wanted) -> datetime:

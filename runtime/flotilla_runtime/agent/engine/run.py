@@ -83,7 +83,7 @@ class TaskRun:
     def __init__(self, claim: Claim, task: LoadedTask, program: Program, means: Means) -> None:
         self.claim: Final = claim
         self._task: Final = task
-        self._program: Final = program
+        self._program: Final = program.for_task(task.record.agent, is_spawned=task.record.parent is not None)
         self._means: Final = means
         self._started: Final = means.clock.monotonic_seconds()
         self._history: Final = read(task.entries)
@@ -92,6 +92,7 @@ class TaskRun:
             task_id=claim.id,
             tenant=task.record.tenant or task.record.caller,
             priority=task.record.priority,
+            agent=task.record.agent,
             token=claim.token,
         )
         self._writer: Final = Writer(
@@ -154,10 +155,9 @@ class TaskRun:
             return RunOutcome.LOST
 
     async def _run(self) -> RunOutcome:
-        actor = self._task.record.actor
-        context = Context(
-            self._engine, self._program, self._session, self._scopes, actor.to if actor else None
-        )
+        record = self._task.record
+        address = record.actor.to if record.actor else None
+        context = Context(self._engine, self._program, self._session, self._scopes, record.input, address)
         stops = self._stops_from_the_start()
         if self._is_given_up and self._engine.must_unwind:  # its agent may have killed the workers
             return await self._stop(stops[0], context)
@@ -196,7 +196,7 @@ class TaskRun:
         try:
             if self._handling is not None:
                 return await self._handling.answer(context, task.input)
-            return await self._program.main(context, task)
+            return await context.validating.passed(await self._program.main(context, task))
         except SystemExit as problem:  # which would end the worker, and all its tasks
             raise RuntimeError(f"the agent's code left by SystemExit({problem.code!r})") from problem
 

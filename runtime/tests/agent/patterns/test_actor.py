@@ -152,20 +152,29 @@ async def test_an_actor_that_ends_by_itself_answers_first_and_then_refuses() -> 
         assert len(village.messages("one")) == 1
 
 
-async def test_who_has_waited_in_the_mailbox_of_an_actor_that_ends_hears_so() -> None:
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        pytest.param("stop", EndReason.ACTOR_ENDED, id="the actor has ended"),
+        pytest.param("bad", EndReason.COMPLETED, id="the message before has failed"),
+    ],
+)
+async def test_how_a_message_ends_that_has_waited_behind_another_one(first: str, reason: EndReason) -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         one = ctx.actor("one", counter)
-        await one.tell("stop")
+        await one.tell(first)
         try:
             return await one.ask("late")
         except MessageRefusedError as refused:
             return refused.problem
 
     village = await Village(program_of(agent, PRINT), usual).to_the_end()
-    assert village.result == "the actor one has ended as Completed: it ended by itself"
     late = village.messages("one")[1].finish
     assert late is not None
-    assert (late.status, late.reason) == (TaskStatus.FAILED, EndReason.ACTOR_ENDED)
+    assert late.reason is reason
+    if reason is EndReason.ACTOR_ENDED:
+        assert late.status is TaskStatus.FAILED
+        assert village.result == late.message == "the actor one has ended as Completed: it ended by itself"
 
 
 async def test_the_children_of_an_actor_that_has_ended_take_no_messages() -> None:

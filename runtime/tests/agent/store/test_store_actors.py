@@ -23,6 +23,7 @@ from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, Claim, child_id
 from flotilla_runtime.agents import Context, Task, Turn
 from flotilla_runtime.contract import Effect, TaskLimits
+from flotilla_runtime.gateway.replays import cannot_be_replayed
 
 pytestmark = pytest.mark.services
 
@@ -59,6 +60,11 @@ async def test_messages_are_handed_out_one_at_a_time_in_order_and_cost_no_worker
         await sent(store, sender, f"t{number}", post(), 2 + number)
     figures = await store.figures()
     assert (figures.waiting, figures.counts[""].suspended) == (1, 2)
+    loaded = await store.load(child_id(SENDER, "t0"))
+    assert loaded is not None
+    refusal = cannot_be_replayed(loaded)
+    assert refusal is not None
+    assert "a message for the actor one; have it sent anew" in str(refusal.detail)
     for number in range(3):
         (claim,) = await store.claim("w", 8)
         assert claim.id == child_id(SENDER, f"t{number}")
