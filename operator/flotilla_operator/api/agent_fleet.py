@@ -250,14 +250,25 @@ class TaskSlo(ApiModel):
 class Telemetry(ApiModel):
     """Where traces of tasks are sent."""
 
-    otlp_endpoint: HttpUrl
-    """URL of an OpenTelemetry (OTLP) receiver over HTTP."""
+    otlp_endpoint: Annotated[
+        HttpUrl,
+        Rule(
+            rule="!self.contains('?') && !self.contains('#')",
+            message="spec.telemetry.otlpEndpoint must have no query and no fragment, because /v1/traces "
+            "follows on it; remove them",
+        ),
+    ]
+    """URL of an OpenTelemetry (OTLP) receiver over HTTP, without `/v1/traces`, which follows on it. With
+    Langfuse it ends in `/api/public/otel`."""
     headers_secret_ref: SecretRef | None = None
-    """Secret whose entries are sent as headers. Absent: none."""
+    """Secret whose entries are sent as headers: an entry's name is the header, its value the header's. A
+    change acts without a restart. Absent: none."""
     content: bool = False
-    """Whether prompts, answers, arguments and results are sent."""
+    """Whether traces have the content of tasks too: input and result, prompts and answers, arguments and
+    results of tools, found passages, and the messages of problems."""
     sample_percent: Annotated[float, Field(ge=0, le=100)] = 100
-    """Share of tasks that are traced, in percent."""
+    """Share of tasks that are traced, in percent. The id of a trace decides, so what a task starts is traced
+    with it."""
 
 
 class AgentFleetSpec(ApiModel):
@@ -332,8 +343,8 @@ class AgentFleetSpec(ApiModel):
     """Keeps results of searches and tools, so that they are not computed twice."""
     gateway: Gateway = Gateway()
     """The pods that serve the task API, to which tasks are submitted."""
-    telemetry: Annotated[Telemetry | None, NotYet()] = None
-    """Where traces of tasks are sent. Absent: nowhere."""
+    telemetry: Telemetry | None = None
+    """Where traces of tasks are sent. No task waits for the receiver, or fails with it. Absent: nowhere."""
     slo: TaskSlo | None = None
     """Service level objective (SLO) of tasks, over the last hour. The condition MeetingSLO says whether it is
     kept; nothing else follows from it. Absent: none."""

@@ -728,6 +728,27 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__telemetry",
+        {"otlpEndpoint": "https://traces.example/otel?key=secret"},
+        "spec.telemetry.otlpEndpoint must have no query and no fragment",
+        "traces to an address on which nothing can follow",
+    ),
+    row(
+        FLEET,
+        "spec__telemetry",
+        {"otlpEndpoint": "https://key:secret@traces.example"},
+        "a URL must not have a user or a password in it",
+        "traces with a password that everybody reads",
+    ),
+    row(
+        FLEET,
+        "spec__telemetry",
+        {"otlpEndpoint": "https://traces.example", "samplePercent": 101},
+        "spec.telemetry.samplePercent",
+        "more than all traces",
+    ),
+    row(
+        FLEET,
         "spec__gateway__auth",
         {"trusted": ["front-end"]},
         "spec.gateway.auth.trusted is for spec.gateway.auth.mode Secret only",
@@ -984,7 +1005,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.toolExecutors": {},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
-        "spec.telemetry": {"otlpEndpoint": "http://collector:4318"},
     },
 }
 

@@ -247,6 +247,12 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "a2a": {"enabled": True, "description": "Answers questions about the handbook."},
             "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
         },
+        telemetry={
+            "otlpEndpoint": "https://traces.example/api/public/otel",
+            "headersSecretRef": {"name": "traces"},
+            "content": True,
+            "samplePercent": 25,
+        },
         slo={"taskSeconds": 30, "percentile": 90, "successRate": 0.95},
         paused=False,
     )

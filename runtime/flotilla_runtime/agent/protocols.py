@@ -198,7 +198,8 @@ class Call:
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
     model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
     the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
-    no part of the reply. `most_bytes` is what its result may take in the journal, about.
+    no part of the reply. `most_bytes` is what its result may take in the journal, about. `traceparent` is
+    sent along, so that the other side's spans belong to the task's trace.
     """
 
     id: str
@@ -210,6 +211,7 @@ class Call:
     most_bytes: int = 0
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
+    traceparent: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,8 +240,9 @@ class Certainty(StrEnum):
 class Reply:
     """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
-    With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
-    worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    `replica` is that of the model which answered. With the certainty Unknown, an Unsafe call has no result
+    yet. One that was not begun is made by another worker. `is_refused` if even the last try was turned away
+    by a model that takes no calls at the moment.
     """
 
     outcome: CallOutcome
@@ -253,6 +256,7 @@ class Reply:
     problem: str | None = None
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
+    replica: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ class NewTask:
     Tenants take turns in the queue. Without a tenant, the caller is one of its own. Only workers of its
     `revision`, or such that have adopted it, take the task. Tasks of one conversation of a tenant run one
     after another. `history` is what was said before, beside what its conversation has. `front` is what a
-    front end must know of its request. `agent` does it, by default the fleet's own.
+    front end must know of its request. `agent` does it, by default the fleet's own. `traceparent` names the
+    span of which the task is a part.
     """
 
     id: str
@@ -43,6 +44,7 @@ class NewTask:
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
     agent: str = ""
+    traceparent: str | None = None
 
     def fields(self) -> dict[str, str]:
         """The fields of the task's hash in Redis, except those that the script adds."""
@@ -66,6 +68,8 @@ class NewTask:
             fields["agent"] = self.agent
         if self.front:
             fields["front"] = json.dumps(dict(self.front))
+        if self.traceparent is not None:
+            fields["traceparent"] = self.traceparent
         return fields
 
 
@@ -213,6 +217,7 @@ class TaskRecord:
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
     actor: Delivery | None = None
+    traceparent: str | None = None
     payloads: Mapping[str, Payload] = field(default_factory=dict)
     agent: str = ""
 
@@ -254,6 +259,7 @@ class TaskRecord:
             front=json.loads(fields.get("front", "{}")),
             actor=Delivery.of(fields["actor"]) if "actor" in fields else None,
             agent=fields.get("agent", ""),
+            traceparent=fields.get("traceparent"),
             payloads={
                 name: read_payload(text) for name in PAYLOAD_FIELDS if (text := fields.get(f"{name}Payload"))
             },

@@ -122,6 +122,7 @@ from flotilla_runtime.contract.names import (
     HEADER_REQUEST,
     HEADER_SESSION,
     HEADER_TENANT,
+    HEADER_TRACE,
     LABEL_COMPONENT,
     LABEL_GENERATION,
     LABEL_GROUP,
@@ -161,6 +162,7 @@ from flotilla_runtime.contract.router import (
     ServerState,
     router_urls,
 )
+from flotilla_runtime.contract.telemetry import TELEMETRY_HEADERS_DIRECTORY, TelemetryConfig
 
 __all__ = [
     "ADOPTED_FILE",
@@ -201,6 +203,7 @@ __all__ = [
     "HEADER_REQUEST",
     "HEADER_SESSION",
     "HEADER_TENANT",
+    "HEADER_TRACE",
     "INDEX_KEYS_DIRECTORY",
     "INDEX_KEYS_SENT",
     "KEYLESS",
@@ -241,6 +244,7 @@ __all__ = [
     "SENTINEL_PASSWORD_PATH",
     "SMALLEST_TICK_SECONDS",
     "SOURCE_DIRECTORY",
+    "TELEMETRY_HEADERS_DIRECTORY",
     "TERMINATION_LOG_BYTES",
     "TERMINATION_LOG_PATH",
     "TICKS_PER_DOUBLING",
@@ -306,6 +310,7 @@ __all__ = [
     "SubAgentConfig",
     "TaskKeys",
     "TaskLimits",
+    "TelemetryConfig",
     "ToolConfig",
     "ToolReport",
     "ToolTrouble",

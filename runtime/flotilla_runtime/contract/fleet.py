@@ -7,6 +7,7 @@ from pydantic import Field
 
 from flotilla_runtime.contract.names import CONFIG_DIRECTORY, DOMAIN, PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
+from flotilla_runtime.contract.telemetry import TelemetryConfig
 
 ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL of an external Redis
 ENV_MODEL_KEY_PREFIX: Final = "FLOTILLA_MODEL_KEY_"  # followed by the model's role in capitals
@@ -331,6 +332,7 @@ class WorkerConfig(Section):
     models: tuple[ModelConnection, ...]
     indexes: tuple[IndexConnection, ...] = ()
     limits: TaskLimits = TaskLimits()
+    telemetry: TelemetryConfig | None = None  # None: no traces
     concurrency: int = 200
     model_timeout_seconds: float = 300
     handover_seconds: float = 45  # how long calls may still run after SIGTERM
@@ -359,6 +361,7 @@ class GatewayConfig(Section):
     serves_openai: bool = False
     serves_a2a: bool = False
     description: str | None = None  # of the agent, in its card
+    telemetry: TelemetryConfig | None = None  # None: no traces
     max_body_bytes: int = 1024 * 1024
     streams_per_caller: int = 200  # event streams of one caller at one gateway
     callers_directory: str = CALLERS_DIRECTORY

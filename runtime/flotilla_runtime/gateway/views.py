@@ -15,6 +15,7 @@ from flotilla_runtime.gateway.history import (
     ApprovalView,
     Event,
     History,
+    PathStep,
     TimeView,
     Wait,
     moment,
@@ -70,9 +71,11 @@ class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
     `replayOf` is the task with whose results it began, and `approvals` has what somebody may decide on.
+    `criticalPath` is the longest chain of calls and waits for a worker, each begun when the one before it had
+    ended: what would have to be faster for the task to end sooner.
     `timeline` has the latest events of the task without what calls were asked and answered; earlier ones,
-    whose number is `timelineLeftOut`, are in its event stream. It is empty, and `time` is null, once the
-    journal is forgotten.
+    whose number is `timelineLeftOut`, are in its event stream. It and the path are empty, and `time` is null,
+    once the journal is forgotten.
     """
 
     message: str | None
@@ -84,6 +87,7 @@ class TaskView(TaskSummary):
     partial: Any
     usage: UsageView
     time: TimeView | None
+    critical_path: tuple[PathStep, ...]
     replay_of: str | None
     approvals: tuple[ApprovalView, ...]
     timeline: tuple[Event, ...]
@@ -124,6 +128,7 @@ def task_view(
         partial=record.partial,
         usage=_usage(record, history),
         time=history.time(now_ms),
+        critical_path=history.critical_path(now_ms),
         replay_of=record.replay_of,
         approvals=() if record.status.is_final else history.approvals(),
         timeline=timeline,

@@ -236,8 +236,11 @@ class MemoryStore:
         if task.agent:
             fields["agent"] = task.agent
         if task.parent is not None:
-            fields["parent"] = task.parent
+            fields |= {"parent": task.parent, "root": self._root_of(task)}
         return LoadedTask(record=TaskRecord.of(fields), entries=tuple(task.entries), read_at=self.now_ms)
+
+    def _root_of(self, task: Stored) -> str:
+        return task.id if task.parent is None else self._root_of(self.tasks[task.parent])
 
     def resolve(self, task_id: str, call: str, *, happened: bool, result: Any = None) -> None:
         task = self.tasks[task_id]

@@ -52,7 +52,7 @@ class Mail:
             raise ValueError(f"the message to the actor {address} {document.problem}")
         word = "tell" if kind is CallKind.TELL else "ask"
         return Wanted(
-            id=self._scopes.call_id(name or f"{word}/{address}"),
+            id=self._scopes.call_id(name or f"{word}/{address.replace('/', '.')}"),
             kind=kind,
             target=address,
             hashed={"actor": address, "message": document.value},

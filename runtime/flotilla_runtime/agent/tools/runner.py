@@ -102,6 +102,7 @@ class ToolRunner:
                 effect=call.effect,
                 timeout_seconds=config.timeout_seconds,
                 max_result_kib=config.max_result_kib,
+                traceparent=call.traceparent,
             )
         )
 

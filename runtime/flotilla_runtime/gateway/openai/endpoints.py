@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flotilla_runtime.contract import HEADER_TRACE
 from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.desk import Desk
@@ -69,7 +70,13 @@ class OpenAIFrontEnd:
         tenant = await self._desk.callers.tenant(request, caller)
         if asked.streams:
             self._desk.streams.check(caller.name)
-        submission = await self._desk.service.submit(asked.submission, caller, tenant, history=asked.history)
+        submission = await self._desk.service.submit(
+            asked.submission,
+            caller,
+            tenant,
+            history=asked.history,
+            traceparent=request.headers.get(HEADER_TRACE),
+        )
         if asked.streams:
             stream = await self._stream(submission.id, caller)
             return self._desk.streams.answer(caller.name, streams.chat_chunks(stream, counts=asked.counts))
@@ -132,6 +139,7 @@ class OpenAIFrontEnd:
             named=named,
             history=asked.history,
             front=front,
+            traceparent=request.headers.get(HEADER_TRACE),
         )
         return submission.id
 

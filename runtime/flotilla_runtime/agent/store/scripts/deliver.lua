@@ -22,7 +22,7 @@ if held.write == write then return answer(held.refused or '') end
 if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local sender = redis.call('HMGET', task_key(id), 'tenant', 'caller', 'priority', 'revision', 'limits', 'depth',
-  'tenantName', 'agent')
+  'tenantName', 'agent', 'traceparent')
 local tenant, limits = sender[1] or sender[2], cjson.decode(sender[5])
 local function refuse(limit, most, committed, may_change)
   return remember(cjson.encode({{call = call, limit = limit, most = text(most), committed = text(committed),
@@ -78,6 +78,7 @@ redis.call('HSET', task_key(child), 'id', child, 'input', input, 'limits', cjson
   'priority', sender[3], 'tenant', tenant, 'caller', sender[2], 'revision', sender[4], 'submittedAt', text(now),
   'token', '0', 'attempts', '0', 'root', budget.root, 'depth', text(depth), 'tenantName', sender[7] or '', 'actor',
   told.actor, 'conversation', told.mailbox_key, 'compensates', '1')
+if sender[9] then redis.call('HSET', task_key(child), 'traceparent', sender[9]) end
 if sender[8] then redis.call('HSET', task_key(child), 'agent', sender[8]) end
 if told.is_asked then
   redis.call('HSET', task_key(child), 'parent', id)

@@ -23,7 +23,7 @@ if held.write == write then return answer(held.refused or '') end
 if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local parent = redis.call('HMGET', task_key(id), 'tenant', 'caller', 'priority', 'revision', 'limits', 'depth',
-  'tenantName', 'agent')
+  'tenantName', 'agent', 'traceparent')
 local limits, depth = cjson.decode(parent[5]), tonumber(parent[6] or '0') + 1
 local function refuse(limit, most, committed, may_change)
   return remember(cjson.encode({{call = call, limit = limit, most = text(most), committed = text(committed),
@@ -57,6 +57,7 @@ redis.call('HSET', task_key(child), 'id', child, 'input', input, 'limits', cjson
   'tenantName', parent[7] or '')
 local agent = about.target ~= '' and about.target or parent[8]
 if agent then redis.call('HSET', task_key(child), 'agent', agent) end
+if parent[9] then redis.call('HSET', task_key(child), 'traceparent', parent[9]) end
 if input_payload ~= '' then
   redis.call('HSET', task_key(child), 'inputPayload', input_payload)
   note_elsewhere(child, true)
