@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from flotilla_runtime.agent.actors import Delivery
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.journal import (
@@ -99,12 +100,28 @@ class StateRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A message to an actor of the task's tenant and this agent. With `is_asked`, its answer is awaited.
+
+    `mailbox` is how many messages may be there at most.
+    """
+
+    agent: str
+    tenant: str
+    delivery: Delivery
+    text: str
+    mailbox: int
+    is_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
     `waited_ms` is how much of it they waited longer for a model's first token than the quickest of them did.
 
-    `said` are the messages that later tasks of its conversation are told.
+    `said` are the messages that later tasks of its conversation are told. A task that `unwinds` has
+    compensations to make if it cannot end so.
     """
 
     status: TaskStatus
@@ -116,6 +133,7 @@ class Finish:
     waited_ms: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int]
     said: tuple[Message, ...] = ()
+    unwinds: bool = False
 
 
 class TaskJournal(Protocol):
@@ -129,6 +147,9 @@ class TaskJournal(Protocol):
 
         The intent's target is the agent that does it; without one it is that of this task.
         """
+
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        """Write the intent of a message and submit the task that handles it, both or neither."""
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
@@ -146,7 +167,7 @@ class TaskJournal(Protocol):
         """Give the place up; False if what it waits for has come already."""
 
     async def finish(self, claim: Claim, finish: Finish) -> None:
-        """End the task. Reservations of calls without a result count as used."""
+        """End the task. Reservations of calls without a result count as used. Raises NoRoomError."""
 
     async def release(self, claim: Claim, worker: str) -> None:
         """Hand the task over."""

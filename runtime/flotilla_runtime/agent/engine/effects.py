@@ -14,6 +14,7 @@ from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
+from flotilla_runtime.agent.failures import EffectUnknownError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
 from flotilla_runtime.agent.protocols import Call, Calls, Reconciled, Reply, Session
 
@@ -34,12 +35,15 @@ class Effects:
         recording: Recording,
         pace: Pace,
         unknown_effect_seconds: float,
+        *,
+        ends_task: bool = True,
     ) -> None:
         self._calls = calls
         self._session = session
         self._recording = recording
         self._pace = pace
         self._unknown_effect_seconds = unknown_effect_seconds
+        self._ends_task = ends_task
 
     async def settled(self, call: Call, past: PastCall) -> Done | None:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
@@ -96,7 +100,10 @@ class Effects:
         )
 
     async def _unknown(self, intent: Intended) -> Never:
-        """Wait for somebody who says whether the call happened; end the task if nobody does in time."""
+        """Wait for somebody who says whether the call happened; end the task if nobody does in time.
+
+        A run that compensates goes on instead: this then raises EffectUnknownError.
+        """
         until = intent.at + round(self._unknown_effect_seconds * 1000)
         with self._pace.waiting(Parked(kind=WaitKind.EFFECT, call=intent.call, until=until)):
             await asyncio.sleep(max(0, until - self._pace.now_ms()) / 1000)
@@ -104,5 +111,7 @@ class Effects:
             f"it is not known whether the call {intent.call} of {intent.target} happened, and nobody said "
             f"so within recovery.unknownEffectSeconds ({self._unknown_effect_seconds:g} s)"
         )
+        if not self._ends_task:
+            raise EffectUnknownError(message)
         self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.UNKNOWN_EFFECT, message=message))
         await never()
