@@ -26,6 +26,7 @@ from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
 from flotilla_runtime.agent.worker.executors import AskingSettings, Executors
+from flotilla_runtime.agent.worker.levers import under_levers
 from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.texts import Texts
@@ -79,11 +80,21 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         watch = ToolWatch(catalogue, store.tool_reports)
         metrics = WorkerMetrics()
         tracing = tracing_of(config, metrics, name)
+        caller = Caller(
+            client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+        )
         worker = Worker(
             name=name,
             store=store,
-            calls=Caller(
-                client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+            calls=under_levers(
+                caller,
+                config,
+                redis,
+                client,
+                environment=os.environ,
+                tools=catalogue,
+                context_of=contexts.of,
+                registry=metrics.registry,
             ),
             config=config,
             program=program,

@@ -102,6 +102,8 @@ class StateRequest:
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
+    `waited_ms` is how much of it they waited longer for a model's first token than the quickest of them did.
+
     `said` are the messages that later tasks of its conversation are told.
     """
 
@@ -111,6 +113,7 @@ class Finish:
     result: Any = None
     partial: Any = None
     busy_ms: Mapping[str, int]
+    waited_ms: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int]
     said: tuple[Message, ...] = ()
 
@@ -151,10 +154,14 @@ class TaskJournal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """What an index is asked. Without `top_k` it says itself how many passages it gives."""
+    """What an index is asked. Without `top_k` it says itself how many passages it gives.
+
+    With `compares` the call has reserved what it takes to compare the query with those of other searches.
+    """
 
     query: str
     top_k: int | None = None
+    compares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +185,9 @@ class Call:
     model writes meanwhile. `goes_on` says of a call that is cancelled whether another run goes on with it.
     `more` reserves anew for a call whose tries have spent what it reserved: it gives the call, cut to what is
     left, or None if the limits leave no room. What was spent is then settled, and is no part of the reply.
-    `most_bytes` is what its result may take in the journal, about. `traceparent` is sent along, so that the
-    other side's spans belong to the task's trace.
+    `most_bytes` is what its result may take in the journal, about. A call that has had its turn at a rate
+    limit before its intent was written has `waited_ms`. `traceparent` is sent along, so that the other side's
+    spans belong to the task's trace.
     """
 
     id: str
@@ -189,6 +197,7 @@ class Call:
     key: str
     effect: Effect = Effect.PURE
     most_bytes: int = 0
+    waited_ms: int | None = None
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
     goes_on: Callable[[], bool] | None = field(default=None, compare=False)
@@ -223,10 +232,12 @@ class Reply:
 
     `replica` is that of the model which answered. With the certainty Unknown, an Unsafe call has no result
     yet. One that was not begun is made by another worker. `is_refused` if even the last try was turned away
-    by a model that takes no calls at the moment.
+    by a model or tool that takes no calls at the moment. `cached`, `answered_by`, `rate_limit`, `limited_ms`
+    and `retry_after_ms` are those of the result in the journal.
     """
 
     outcome: CallOutcome
+    first_token_ms: int | None = None
     value: Any = None
     generation: str | None = None
     input_tokens: int = 0
@@ -238,6 +249,11 @@ class Reply:
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
     replica: str | None = None
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    limited_ms: int | None = None
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

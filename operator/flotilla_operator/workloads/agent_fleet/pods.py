@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
-from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.delegates import agent_configs, validator_configs
+from flotilla_operator.workloads.agent_fleet.levers import cache, rate_limits
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -81,7 +82,7 @@ def gateway_config(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, revision: str
 ) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
-    names = {model.role: _name_of(model) for model in spec.models}
+    names = model_names(spec.models)
     priced = {model.role for model in wiring.models if model.pricing.is_known}
     return contract.GatewayConfig(
         queue=queue_config(owner, spec, GATEWAY_USER),
@@ -104,12 +105,6 @@ def gateway_config(
     )
 
 
-def _name_of(model: FleetModel) -> str:
-    if model.model_ref is not None:
-        return model.model_ref.name
-    return model.endpoint.model if model.endpoint is not None else ""
-
-
 def _once(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -129,6 +124,8 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,
         indexes=wiring.indexes,
+        rate_limits=rate_limits(spec),
+        cache=cache(spec),
         limits=_limits(spec),
         telemetry=wiring.telemetry,
         concurrency=spec.workers.concurrency,
@@ -138,11 +135,14 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
 def gateway_manifests(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, revision: str
 ) -> list[Manifest]:
-    """The objects of the gateway, which gives new tasks this revision."""
+    """The objects of the gateway, which gives new tasks this revision.
+
+    Gateways read anew every few seconds what the models have room for, so a change of it replaces none.
+    """
     part = gateway(owner)
     data = objects.config_file(gateway_config(owner, spec, wiring, revision))
     return [
-        objects.config_map(part, data=data),
+        objects.config_map(part, data={**data, **_capacity(wiring)}),
         objects.service(
             part,
             selector=part.selector,
@@ -170,6 +170,13 @@ def gateway_manifests(
             spec.gateway.pod,
         ),
     ]
+
+
+def _capacity(wiring: Wiring) -> dict[str, str]:
+    if not wiring.capacities:
+        return {}
+    told = contract.FleetCapacity(models=wiring.capacities)
+    return {contract.CAPACITY_FILE: objects.json_text(told.model_dump(mode="json", exclude_defaults=True))}
 
 
 def worker_manifests(

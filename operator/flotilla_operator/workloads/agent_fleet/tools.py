@@ -100,6 +100,7 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
         timeout_seconds=tool.timeout_seconds,
         max_result_kib=tool.max_result_kib,
+        rate_limit=tool.rate_limit,
     )
 
 

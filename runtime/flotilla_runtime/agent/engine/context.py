@@ -27,7 +27,7 @@ from flotilla_runtime.agent.failures import (
     SearchFailedError,
     ToolFailedError,
 )
-from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, Done, TaskStatus
 from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
 from flotilla_runtime.agent.models.values import OnEvent
@@ -253,7 +253,7 @@ class Context(Patterns):
         if done.outcome is not CallOutcome.SUCCEEDED:
             too_long = done.outcome is CallOutcome.PROMPT_TOO_LONG
             error = PromptTooLongError if too_long else ModelFailedError
-            raise error(wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome))
+            raise error(*_failed(wanted, done))
         return Answer(
             text=text_of(done.value),
             tool_calls=tool_calls_of(done.value),
@@ -266,8 +266,7 @@ class Context(Patterns):
     async def _found(self, wanted: Wanted) -> Found:
         done = await self._engine.call(wanted)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            problem = done.problem or str(done.outcome)
-            raise SearchFailedError(wanted.id, wanted.target, done.outcome, problem)
+            raise SearchFailedError(*_failed(wanted, done))
         passages = tuple(Passage.model_validate(passage) for passage in done.value or ())
         return Found(passages=passages, generation=done.generation or "")
 
@@ -278,8 +277,7 @@ class Context(Patterns):
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            said = done.problem or str(done.outcome)
-            raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
+            raise ToolFailedError(*_failed(wanted, done))
         return done.value
 
     async def _approved(self, wanted: Wanted) -> None:
@@ -328,3 +326,9 @@ class Context(Patterns):
 
     async def _drawn(self, wanted: Wanted) -> float:
         return float((await self._engine.note(wanted, random.random)).value)
+
+
+def _failed(wanted: Wanted, done: Done) -> tuple[str, str, CallOutcome, str, float | None]:
+    """What the error of a failed call says."""
+    later = None if done.retry_after_ms is None else done.retry_after_ms / 1000
+    return wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome), later

@@ -95,6 +95,7 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         at=at,
         call=call,
         outcome=reply.outcome,
+        first_token_ms=reply.first_token_ms,
         took_ms=max(0, took_ms),
         value=reply.value,
         generation=reply.generation,
@@ -106,6 +107,11 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         problem=reply.problem,
         signal=signal,
         replica=reply.replica,
+        cached=reply.cached,
+        answered_by=reply.answered_by,
+        rate_limit=reply.rate_limit,
+        limited_ms=reply.limited_ms,
+        retry_after_ms=reply.retry_after_ms,
     )
 
 
