@@ -229,7 +229,10 @@ class Executor:
         """Renew the leases every third of a lease; a renewal that fails is tried again a third later."""
         while True:
             await asyncio.sleep(self._config.queue.lease_seconds / RENEWALS_PER_LEASE)
-            await self._renew()
+            try:
+                await self._renew()
+            except Exception:
+                log.exception("leases_not_renewed", requests=len(self._held))
 
     async def _hear(self) -> None:
         """Renew at once when a request was withdrawn, which stops it."""
