@@ -57,6 +57,7 @@ class Engine:
     ) -> None:
         self.pace: Final = Pace(settings.now_ms)
         self.busy_ms: Final = history.busy_ms()
+        self.first_tokens_ms: Final = history.first_tokens_ms()
         self.counts: Final = history.counts()
         self.on_pattern: Final = settings.on_pattern
         self.recall: Final = Recall(history, journal, session.task_id, self.pace)
@@ -207,3 +208,5 @@ class Engine:
                 self.busy_ms[part] = self.busy_ms.get(part, 0) + milliseconds
             for part in counted_of(intent, done):
                 self.counts[part] = self.counts.get(part, 0) + 1
+            if done.first_token_ms is not None:
+                self.first_tokens_ms.setdefault(part_of(intent), []).append(done.first_token_ms)

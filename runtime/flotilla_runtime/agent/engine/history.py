@@ -67,6 +67,14 @@ class History:
                 busy.update(busy_of(call.intent, call.done))
         return busy
 
+    def first_tokens_ms(self) -> dict[str, list[int]]:
+        """How long the finished calls of each model waited for their first token."""
+        waits: dict[str, list[int]] = {}
+        for call in self._finished():
+            if call.done is not None and call.done.first_token_ms is not None:
+                waits.setdefault(part_of(call.intent), []).append(call.done.first_token_ms)
+        return waits
+
     def counts(self) -> dict[str, int]:
         """How many calls finished, by part of the fleet."""
         return Counter(
