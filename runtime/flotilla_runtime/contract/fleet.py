@@ -493,6 +493,10 @@ class TaskKeys:
         """The list of what was said in a conversation."""
         return f"{self.prefix}turns:{conversation}"
 
+    def checkpoints(self, space: str) -> str:
+        """The hash of what a graph keeps for a task or a conversation, by the name of its space."""
+        return f"{self.prefix}checkpoints:{space}"
+
     def rate(self, caller: str) -> str:
         """The hash with how many requests a caller may make now."""
         return f"{self.prefix}rate:{caller}"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.engine.branches import Branches
+from flotilla_runtime.agent.engine.checkpoints import Checkpoints
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
@@ -76,6 +77,11 @@ class Context(Patterns):
     def state(self) -> State:
         """Values that are kept between tasks, for this task's tenant and agent."""
         return State(self._engine, self._scopes, self._session.agent)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What a graph keeps between its steps; for the code that runs graphs."""
+        return self._engine.checkpoints
 
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""
