@@ -255,4 +255,5 @@ def full_featured_objects() -> list[dict[str, Any]]:
             gateway={"pod": pod_options()},
             workers={"pod": pod_options(resources=False)},
         ),
+        agent_fleet("full-graph", agent={"graph": "app:graph"}, image="registry.example/agents:1"),
     ]

@@ -280,14 +280,16 @@ class ToolConfig(Section):
 class WorkerConfig(Section):
     """`config.json` of the agent workers.
 
-    Exactly one of `prompt`, for the built-in agent, and `entrypoint` (`module:function`) is set. A worker
-    takes tasks of its own `revision`, and of those in the file `adopted_path`, a JSON list that is read anew
-    every few seconds. Revision "" stands for tasks of workers that knew no revisions.
+    Exactly one of `prompt`, for the built-in agent, `entrypoint` (`module:function`) and `graph`
+    (`module:attribute`, of LangGraph) is set. A worker takes tasks of its own `revision`, and of those in the
+    file `adopted_path`, a JSON list that is read anew every few seconds. Revision "" stands for tasks of
+    workers that knew no revisions.
     """
 
     queue: QueueConfig
     prompt: str = ""
     entrypoint: str | None = None
+    graph: str | None = None
     retrieval: Retrieval = Retrieval.FIRST
     tools: tuple[ToolConfig, ...] = ()
     revision: str = ""

@@ -111,6 +111,7 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         queue=queue_config(owner, spec, WORKER_USER),
         prompt=spec.agent.prompt or "",
         entrypoint=spec.agent.entrypoint,
+        graph=spec.agent.graph,
         retrieval=contract.Retrieval(spec.agent.retrieval),
         tools=tool_configs(spec),
         revision=revision_of(spec),

@@ -83,6 +83,11 @@ class Context(Patterns):
         """What a graph keeps between its steps; for the code that runs graphs."""
         return self._engine.checkpoints
 
+    @property
+    def scopes(self) -> Scopes:
+        """The scopes of the run; for the code that runs graphs."""
+        return self._scopes
+
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""
         return self._scopes.scope(name)

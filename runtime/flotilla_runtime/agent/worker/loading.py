@@ -1,4 +1,4 @@
-"""Loads what a worker runs: the built-in agent, or the entrypoint of the fleet's image.
+"""Loads what a worker runs: the built-in agent, or the entrypoint or the graph of the fleet's image.
 
 Python code is imported once, when the worker starts. Code that is missing is an error that names the field
 and the fix; the worker then ends with these words and EXIT_PERMANENT.
@@ -12,6 +12,7 @@ from typing import Any, Final
 from jsonschema.exceptions import SchemaError
 
 from flotilla_runtime.agent.builtin.loop import built_in
+from flotilla_runtime.agent.graphs.loading import graph_agent
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
 from flotilla_runtime.agent.tools.addresses import AddressCheck
@@ -36,9 +37,15 @@ def load_program(
     tools: Mapping[str, Tool] | None = None,
 ) -> Program:
     """The program for this configuration; raises ProgramError."""
-    main = built_in if config.entrypoint is None else entrypoint(config.entrypoint)
     loaded = load_tools(config.tools, HttpTools()) if tools is None else tools
-    return Program(main=main, config=config, tools=loaded, context_of=context_of)
+    return Program(main=load_main(config, loaded), config=config, tools=loaded, context_of=context_of)
+
+
+def load_main(config: WorkerConfig, tools: Mapping[str, Tool]) -> AgentMain:
+    """The agent: of the image, or the built-in one; raises ProgramError."""
+    if config.entrypoint is not None:
+        return entrypoint(config.entrypoint)
+    return built_in if config.graph is None else graph_agent(config.graph, tools)
 
 
 def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
