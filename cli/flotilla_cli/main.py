@@ -1,7 +1,6 @@
 """The command `flotilla`, which kubectl also finds as `kubectl flotilla`.
 
-flotilla ask --url URL [--token-file FILE] [--ca-file FILE] QUESTION
-                                                       submit a task to a fleet's gateway and print the answer
+flotilla ask QUESTION --fleet FLEET | --url URL         submit a task and print the answer
 flotilla tasks --fleet FLEET | --url URL               list the tasks of a fleet
 flotilla task show ID --fleet FLEET | --url URL        show a task with its timeline
 flotilla approve|resolve|cancel|replay ID …            decide on a call, say whether one happened, end a task,
@@ -11,17 +10,18 @@ them
 """
 
 import argparse
+import json
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
 import httpx
 
-from flotilla_cli.gateways import Where, connected
+from flotilla_cli.gateways import connected
 from flotilla_cli.kubectl import KubectlError, kubectl_of
 from flotilla_cli.rebalance import RebalanceError, asked, table
-from flotilla_cli.task_commands import ERRORS, add_commands
+from flotilla_cli.task_commands import ERRORS, add_commands, add_where, where_of
+from flotilla_cli.task_texts import paragraphs, plain
 from flotilla_cli.tasks import ask
 
 
@@ -38,19 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
     asking.add_argument("question", help="the question to ask")
-    asking.add_argument(
-        "--url", required=True, help="the address of the gateway, as in the fleet's status.url"
-    )
-    asking.add_argument(
-        "--token-file",
-        type=Path,
-        help="a file with the bearer token; - reads the token from standard input (default: send no token)",
-    )
-    asking.add_argument(
-        "--ca-file",
-        type=Path,
-        help="a PEM file with the authorities to trust for https (default: the well-known ones)",
-    )
+    add_where(asking)
     asking.add_argument(
         "--timeout-seconds",
         type=float,
@@ -85,21 +73,23 @@ def _add_rebalance(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 def run_ask(arguments: argparse.Namespace) -> int:
     """Print the answer and its sources; the exit status is 1 when the task ends without an answer."""
-    where = Where(url=arguments.url, token_file=arguments.token_file, ca_file=arguments.ca_file)
     try:
-        with connected(where) as client:
+        with connected(where_of(arguments)) as client:
             answer = ask(
                 client,
                 arguments.question,
                 timeout_seconds=arguments.timeout_seconds,
-                tell=lambda text: print(f"flotilla: {text}", file=sys.stderr),
+                tell=lambda text: print(f"flotilla: {plain(text)}", file=sys.stderr),
             )
     except (*ERRORS, httpx.HTTPError) as problem:
-        print(f"flotilla: {problem}", file=sys.stderr)
+        print(f"flotilla: {plain(problem)}", file=sys.stderr)
         return 1
-    print(answer.text)
+    if arguments.output == "json":
+        print(json.dumps(answer.task, indent=2))
+        return 0
+    print(paragraphs(answer.text))
     for source in answer.sources:
-        print(f"  source: {source}")
+        print(f"  source: {plain(source)}")
     return 0
 
 

@@ -116,7 +116,7 @@ def run_of(ask: Asked) -> Callable[[argparse.Namespace], int]:
 
     def run(arguments: argparse.Namespace) -> int:
         try:
-            with connected(_where(arguments)) as client:
+            with connected(where_of(arguments)) as client:
                 answer, text = ask(client, arguments)
         except httpx.HTTPError as problem:
             print(f"flotilla: the gateway cannot be reached: {plain(problem)}", file=sys.stderr)
@@ -137,19 +137,20 @@ def _add_list(commands: Commands) -> None:
     listing.add_argument("--tenant", help="only tasks of this tenant")
     listing.add_argument("--limit", type=int, help="how many, 200 at most (default: 50)")
     listing.add_argument("--cursor", help="where the page before ended")
-    _add_where(listing)
+    add_where(listing)
     listing.set_defaults(run=run_of(tasks))
 
 
 def _command(commands: Commands, name: str, ask: Asked, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text)
     command.add_argument("id", help="the id of the task")
-    _add_where(command)
+    add_where(command)
     command.set_defaults(run=run_of(ask))
     return command
 
 
-def _add_where(command: argparse.ArgumentParser) -> None:
+def add_where(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which gateway is asked, and as whom."""
     where = command.add_mutually_exclusive_group(required=True)
     where.add_argument("--fleet", "-f", help="the name of the AgentFleet, which kubectl finds")
     where.add_argument("--url", help="the address of the gateway, as in the fleet's status.url")
@@ -169,7 +170,8 @@ def _add_where(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", "-o", choices=["text", "json"], default="text", help="how to print")
 
 
-def _where(arguments: argparse.Namespace) -> Where:
+def where_of(arguments: argparse.Namespace) -> Where:
+    """What the options of `add_where` say."""
     return Where(
         url=arguments.url,
         fleet=arguments.fleet,

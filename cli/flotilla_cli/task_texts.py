@@ -17,6 +17,13 @@ EVENT_HEADINGS: Final = ("SECONDS", "EVENT", "CALL", "TARGET", "OUTCOME", "TOOK"
 SHOWN: Final = 2000  # characters of one text
 
 
+def paragraphs(text: str) -> str:
+    """A text without control characters but for ends of lines and tabs, so no terminal obeys a model."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 def plain(text: object) -> str:
     """A text without control characters, on one line, and not longer than is read."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text))

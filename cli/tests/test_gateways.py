@@ -47,6 +47,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        result = {"answer": "Two lines\nof\x1b[2J text", "citations": []}
+        body = json.dumps({"id": "t1", "status": "Succeeded", "result": result}).encode()
+        self.send_response(201)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -111,6 +120,16 @@ def test_the_token_of_the_kubeconfig_goes_through_a_forwarded_port(
     told = capsys.readouterr()
     assert told.out == "no tasks\n"
     assert "s3cret" not in told.err + cluster.log.read_text()
+
+
+def test_an_answer_by_the_name_of_a_fleet_does_nothing_to_the_terminal(
+    cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.answers(get=FLEET, config=user(token="t"), port_forward=forwarding(port))
+    assert main(["ask", "why?", "--fleet", "support"]) == 0
+    assert capsys.readouterr().out == "Two lines\nof\N{REPLACEMENT CHARACTER}[2J text\n"
+    assert main(["ask", "why?", "--fleet", "support", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "t1"
 
 
 @pytest.mark.parametrize(

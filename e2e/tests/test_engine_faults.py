@@ -110,7 +110,7 @@ def test_an_engine_with_a_wrong_argument_is_told_with_its_last_line_and_its_rest
 def test_an_engine_that_the_kernel_kills_for_memory_is_told_as_that(site: Site, double: str) -> None:
     name = "too-little-memory"
     too_little = {"memory": "20Mi"}
-    resources = {"requests": {"cpu": "50m", **too_little}, "limits": too_little}
+    resources = {"requests": {"cpu": "10m", **too_little}, "limits": too_little}
     site.apply(doubles(name, double, {"resources": resources}))
     words = "container engine ended with code 137: OOMKilled"
     site.wait(REPLICA_SET, name, "Available", "False", "EngineCrashing", words=words)

@@ -1,6 +1,7 @@
 """Redis servers for the runtime's tests, each a process with its own temporary folder."""
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +61,11 @@ class RedisServer:
             self._process.send_signal(number)
             self._process.wait(10)
             self._process = None
+
+    def empty(self) -> None:
+        """Take away what the stopped server has written, as if its volume were lost."""
+        assert self._process is None
+        shutil.rmtree(self._folder / "appendonlydir")
 
     def pause(self) -> None:
         """Let the process answer nothing, until it goes on."""

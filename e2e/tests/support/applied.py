@@ -18,6 +18,13 @@ from tests.support.waiting import eventually
 WAIT_SECONDS = 300.0
 GONE_SECONDS = 200.0
 REPLICA_SET = "ModelReplicaSet"
+# Tests share a node of two processors with the demo, and pods that only wait need none of them.
+FEW = {"requests": {"cpu": "10m", "memory": "128Mi"}}
+COMPONENTS = {
+    REPLICA_SET: (("router", "pod"),),
+    "VectorIndex": (("milvus", "pod"), ("build",), ("retriever", "pod")),
+    "AgentFleet": (("gateway", "pod"), ("workers",), ("queue", "redis", "pod")),
+}
 
 
 class Site:
@@ -31,9 +38,9 @@ class Site:
         self.made: list[tuple[str, str]] = []
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
-        """Apply an object that goes with the test."""
+        """Apply an object that goes with the test; what it does not say its pods request is little."""
         self.made.append((manifest["kind"], manifest["metadata"]["name"]))
-        self.objects.apply(manifest)
+        self.objects.apply(requesting_little(manifest))
 
     def patch(self, kind: str, name: str, patch: Mapping[str, Any]) -> None:
         """Change an object by a merge patch."""
@@ -118,6 +125,17 @@ class Site:
         if kind == REPLICA_SET:
             told["engines"] = {pod: containers(found) for pod, found in self.pods(name).items()}
         return yaml.safe_dump(told)
+
+
+def requesting_little(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The object; its components request little where it does not say how much."""
+    small = deepcopy(dict(manifest))
+    for path in COMPONENTS.get(small["kind"], ()):
+        part = small["spec"]
+        for field in path:
+            part = part.setdefault(field, {})
+        part.setdefault("resources", FEW)
+    return small
 
 
 def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from demo import claims
 from tests.support.applied import Site
+from tests.support.servers import server
 
 NAME = "desk"
-PORT = 8080
 SERVER = """
 import http.server, json, threading
 booked, answers = [], threading.Event()
@@ -65,27 +64,5 @@ class Desk:
 @contextmanager
 def desk(site: Site, image: str) -> Iterator[Desk]:
     """The desk as a service of the test's namespace; `image` has Python."""
-    container = {
-        "name": NAME,
-        "image": image,
-        "command": ["python3", "-c", SERVER],
-        "securityContext": {**claims.RESTRICTED, "runAsUser": 65532},
-        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-    }
-    spec = {
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 0,
-        "containers": [container],
-    }
-    labels = {"app": NAME}
-    site.apply(
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": NAME, "labels": labels}, "spec": spec}
-    )
-    ports = {"selector": labels, "ports": [{"port": PORT}]}
-    site.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": ports})
-    site.kubectl.run("wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=120s", timeout_seconds=130)
-    with (
-        site.kubectl.port_forward(f"service/{NAME}", PORT) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-    ):
+    with server(site, image, NAME, SERVER) as client:
         yield Desk(client=client)

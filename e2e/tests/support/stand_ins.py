@@ -14,7 +14,7 @@ from tests.support.applied import Site, replica_set
 STAND_INS = ROOT / "e2e"
 HUB = "hub"
 HUB_PORT = 8080
-SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+SMALL = {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
 def stand_ins_image(demo: Environment) -> str:

@@ -343,6 +343,24 @@ async def test_a_redis_killed_in_the_middle_of_a_task_loses_and_doubles_nothing(
     assert len(own_fleet.services.retrieved) == 1
 
 
+@pytest.mark.once
+async def test_a_redis_that_comes_back_empty_has_lost_its_tasks_and_takes_new_ones(own_fleet: Any) -> None:
+    await own_fleet.start_gateway()
+    worker = await own_fleet.start_worker("w1")
+    own_fleet.services.answering.clear()
+    waiting, under_way = await own_fleet.submit(), await own_fleet.submit()
+    await own_fleet.services.are_asked(2)
+    own_fleet.redis.stop(signal.SIGKILL)
+    own_fleet.redis.empty()
+    own_fleet.redis.start()
+    own_fleet.services.answering.set()
+    async with own_fleet.client() as client:
+        for lost in (waiting, under_way):
+            problem(await client.get(f"/v1/tasks/{lost}"), 404)
+    assert (await own_fleet.ended(await own_fleet.submit()))["status"] == "Succeeded"
+    assert worker.popen.poll() is None
+
+
 def first_failures(worker: Any) -> list[dict[str, Any]]:
     """The worker's log lines for each kind of request that Redis began to leave unanswered."""
     lines = [json.loads(line) for line in worker.log.read_text().splitlines() if "store_unavailable" in line]
