@@ -94,7 +94,8 @@ class Agent(ApiModel):
     Exactly one of `prompt`, `entrypoint` and `graph` is required."""
     retrieval: Retrieval = Retrieval.FIRST
     """When the built-in agent searches. First: every index with the task's input, before the first turn.
-    Tool: when the model asks to; each index is a tool to it. With `entrypoint` and `graph` it has no effect."""
+    Tool: when the model asks to; each index is a tool to it. With `entrypoint` or `graph` it has no
+    effect."""
 
 
 class SubAgent(ApiModel):

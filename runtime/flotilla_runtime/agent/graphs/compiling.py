@@ -5,12 +5,13 @@ import inspect
 from collections.abc import Collection
 from typing import Any
 
+from langgraph.checkpoint.serde import _msgpack
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
 from flotilla_runtime.agent.graphs.current import current_run
-from flotilla_runtime.agent.graphs.loading import GRAPH
+from flotilla_runtime.agent.graphs.loading import GRAPH, STRICT
 from flotilla_runtime.agent.graphs.running import GraphAgent
 from flotilla_runtime.agent.graphs.saver import FlotillaSaver
 from flotilla_runtime.agent.tools.references import ProgramError
@@ -18,6 +19,10 @@ from flotilla_runtime.agent.tools.references import ProgramError
 
 def agent_of(reference: str, found: Any) -> GraphAgent:
     """The agent that runs what the reference names; raises ProgramError."""
+    if not _msgpack.STRICT_MSGPACK_ENABLED:
+        raise ProgramError(
+            GRAPH, f"something imported LangGraph before the worker; set {STRICT}=true in the image"
+        )
     made = _called(reference, found) if inspect.isroutine(found) else found
     if isinstance(made, StateGraph):
         try:

@@ -5,29 +5,30 @@ Nothing of LangGraph is imported before it is known that the image has it.
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
 from typing import Final
 
 from flotilla_runtime.agent.programs import AgentMain
 from flotilla_runtime.agent.tools.references import ProgramError, imported
-from flotilla_runtime.agent.tools.values import Tool
 
 GRAPH: Final = "spec.agent.graph"
 LEAST: Final = (1, 2, 24)  # from here on, each interrupt of a node has an id of its own
 STRICT: Final = "LANGGRAPH_STRICT_MSGPACK"  # read once, when LangGraph is imported
 
 
-def graph_agent(reference: str, tools: Mapping[str, Tool]) -> AgentMain:
+def prepare(graph: str | None) -> None:
+    """Do what must be done before any code of the image is imported."""
+    if graph is not None:
+        os.environ[STRICT] = "true"
+
+
+def graph_agent(reference: str) -> AgentMain:
     """The agent that runs this graph of the fleet's image; raises ProgramError."""
-    os.environ[STRICT] = "true"
     problem = version_problem(_version())
     if problem is not None:
         raise ProgramError(GRAPH, problem)
     from flotilla_runtime.agent.graphs.compiling import agent_of
-    from flotilla_runtime.agent.graphs.tools import known_tools
 
-    with known_tools(tools):
-        return agent_of(reference, imported(GRAPH, reference, "attribute"))
+    return agent_of(reference, imported(GRAPH, reference, "attribute"))
 
 
 def version_problem(version: str | None) -> str | None:

@@ -14,13 +14,15 @@ from langchain_core.tools.base import ArgsSchema
 
 from flotilla_runtime.agent.failures import ToolFailedError
 from flotilla_runtime.agent.graphs.current import NO_NAME, GraphRun, current_run
+from flotilla_runtime.agent.graphs.known import tools_being_loaded
+from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
-from flotilla_runtime.agent.tools.values import Tool
+from flotilla_runtime.agent.tools.python_tool import python_function
+from flotilla_runtime.agent.tools.references import ProgramError
+from flotilla_runtime.contract import ToolConfig
 
 # The id of the model's call that is being made, which names it in the journal.
 _CALL: ContextVar[str | None] = ContextVar("flotilla_graph_tool_call", default=None)
-# The fleet's tools while a graph is imported.
-_KNOWN: ContextVar[Mapping[str, Tool] | None] = ContextVar("flotilla_graph_tools", default=None)
 LONGEST_CALL: Final = 64  # letters of a model's id of a call
 
 
@@ -62,31 +64,32 @@ def flotilla_tools(*names: str) -> list[BaseTool]:
     What an MCP server or an OpenAPI document declares is known when workers run, not when the graph is made:
     name such a tool. Its model is then told what the server declares.
     """
-    known = _known()
-    return [_tool(name, known.get(name)) for name in names or known]
+    loading = tools_being_loaded()
+    if loading is None:
+        known = {name: tool.declaration for name, tool in current_run().context.program.tools.items()}
+    else:
+        known = {one.name: _declaration(one) for one in loading if one.mcp is None and one.openapi is None}
+    return [_tool(known.get(name) or ToolDeclaration(name=name)) for name in names or known]
 
 
-@contextmanager
-def known_tools(tools: Mapping[str, Tool]) -> Iterator[None]:
-    """The tools that the code of a graph finds while it is imported."""
-    token = _KNOWN.set(tools)
-    try:
-        yield
-    finally:
-        _KNOWN.reset(token)
+def _declaration(config: ToolConfig) -> ToolDeclaration:
+    """What is known of a tool already. A function below the graph in the same module is not there yet."""
+    description, parameters = config.description, config.parameters
+    if config.python is not None:
+        try:
+            function = python_function("", config.python)
+        except ProgramError:
+            pass
+        else:
+            description, parameters = description or function.description, function.schema
+    return ToolDeclaration(name=config.name, description=description, parameters=parameters or NO_ARGUMENTS)
 
 
-def _known() -> Mapping[str, Tool]:
-    known = _KNOWN.get()
-    return current_run().context.program.tools if known is None else known
-
-
-def _tool(name: str, known: Tool | None) -> BaseTool:
-    declaration = None if known is None else known.declaration
+def _tool(declaration: ToolDeclaration) -> BaseTool:
     return FlotillaTool(
-        name=name,
-        description=(declaration.description if declaration else "") or name,
-        args_schema=dict(declaration.parameters) if declaration else dict(NO_ARGUMENTS),
+        name=declaration.name,
+        description=declaration.description or declaration.name,
+        args_schema=dict(declaration.parameters),
     )
 
 

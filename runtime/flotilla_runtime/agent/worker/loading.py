@@ -12,7 +12,8 @@ from typing import Any, Final
 from jsonschema.exceptions import SchemaError
 
 from flotilla_runtime.agent.builtin.loop import built_in
-from flotilla_runtime.agent.graphs.loading import graph_agent
+from flotilla_runtime.agent.graphs.known import known_tools
+from flotilla_runtime.agent.graphs.loading import graph_agent, prepare
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
 from flotilla_runtime.agent.tools.addresses import AddressCheck
@@ -37,19 +38,28 @@ def load_program(
     tools: Mapping[str, Tool] | None = None,
 ) -> Program:
     """The program for this configuration; raises ProgramError."""
+    prepare(config.graph)
     loaded = load_tools(config.tools, HttpTools()) if tools is None else tools
-    return Program(main=load_main(config, loaded), config=config, tools=loaded, context_of=context_of)
+    return Program(main=load_main(config), config=config, tools=loaded, context_of=context_of)
 
 
-def load_main(config: WorkerConfig, tools: Mapping[str, Tool]) -> AgentMain:
+def load_main(config: WorkerConfig) -> AgentMain:
     """The agent: of the image, or the built-in one; raises ProgramError."""
     if config.entrypoint is not None:
         return entrypoint(config.entrypoint)
-    return built_in if config.graph is None else graph_agent(config.graph, tools)
+    if config.graph is None:
+        return built_in
+    with known_tools(config.tools):
+        return graph_agent(config.graph)
 
 
 def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
     """The tools, of which servers may declare some; raises ProgramError."""
+    with known_tools(configs):
+        return _loaded_tools(configs, http)
+
+
+def _loaded_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
     fixed: dict[str, Tool] = {}
     declaring: list[Declaring] = []
     for place, config in enumerate(configs):

@@ -18,8 +18,8 @@ from flotilla_runtime.agent.answers import Answer
 from flotilla_runtime.agent.engine.run import Interrupt, RunOutcome
 from flotilla_runtime.agent.graphs.compiling import agent_of
 from flotilla_runtime.agent.graphs.current import node_scope
+from flotilla_runtime.agent.graphs.known import known_tools
 from flotilla_runtime.agent.graphs.models import choice_of, message_of
-from flotilla_runtime.agent.graphs.tools import known_tools
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, EndReason, WaitKind
 from flotilla_runtime.agent.models import (
     ModelOutcome,
@@ -61,7 +61,7 @@ def travelling(call: Call) -> Reply:
 
 def reacting(*, is_sync: bool = False, **options: Any) -> Program:
     """A loop of a model and tools, as LangGraph's pages write it."""
-    with known_tools({"weather": WEATHER, "book": BOOK}):
+    with known_tools((WEATHER.config, BOOK.config)):
         tools = flotilla_tools()
     model = FlotillaChatModel(**options).bind_tools(tools)
 

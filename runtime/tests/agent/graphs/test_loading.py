@@ -1,6 +1,5 @@
 """A graph that cannot be used, or not with this LangGraph: the words with which its worker ends."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,13 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from agent_support.running import tool_of
 from flotilla_runtime import contract
 from flotilla_runtime.agent.graphs.compiling import agent_of
 from flotilla_runtime.agent.graphs.loading import version_problem
+from flotilla_runtime.agent.graphs.models import declared
 from flotilla_runtime.agent.graphs.saver import FlotillaSaver
 from flotilla_runtime.agent.tools.references import ProgramError
-from flotilla_runtime.agent.worker.loading import load_main
+from flotilla_runtime.agent.worker.loading import load_main, load_program
 from flotilla_runtime.graphs import NoTaskError, flotilla_tools
 
 QUEUE = contract.QueueConfig(fleet="default/support", url="redis://127.0.0.1:1/0")
@@ -84,25 +83,46 @@ def test_a_graphs_own_checkpointer_gives_way_to_ours() -> None:
     assert graph.checkpointer is own, "the image's own object stays as it is"
 
 
+MODULE = """
+from langgraph.graph import START, MessagesState, StateGraph
+from flotilla_runtime.graphs import flotilla_tools
+
+def above(city: str) -> str:
+    "The weather."
+
+FOUND = {tool.name: tool for tool in flotilla_tools()}
+NAMED = [tool.name for tool in flotilla_tools("tickets_search", "page")]
+graph = StateGraph(MessagesState).add_node("a", lambda state: {}).add_edge(START, "a")
+
+def below(city: str) -> str: ...
+"""
+
+
 def test_a_graph_finds_the_fleets_tools_when_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "with_tools.py").write_text(
-        "from test_loading_shared import graph\n"
-        "from flotilla_runtime.graphs import NoTaskError, flotilla_tools\n"
-        "FOUND = [(tool.name, tool.args_schema) for tool in flotilla_tools()]\n"
-        "NAMED = [tool.name for tool in flotilla_tools('tickets_search')]\n"
-    )
-    (tmp_path / "test_loading_shared.py").write_text(
-        "from langgraph.graph import START, MessagesState, StateGraph\n"
-        "graph = StateGraph(MessagesState).add_node('a', lambda state: {}).add_edge(START, 'a')\n"
-    )
+    """Tools in its own module, tools that it names, and tools that a server will declare."""
+    (tmp_path / "with_tools.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = contract.WorkerConfig(queue=QUEUE, graph="with_tools:graph", models=())
-    load_main(config, {"weather": tool_of("weather", schema={"type": "object", "title": "W"})})
-    loaded = sys.modules["with_tools"]
-    assert loaded.FOUND == [("weather", {"type": "object", "title": "W"})]
-    assert loaded.NAMED == ["tickets_search"]
+    tools = (
+        contract.ToolConfig(name="above", python="with_tools:above"),
+        contract.ToolConfig(name="below", python="with_tools:below"),
+        contract.ToolConfig(
+            name="page", http=contract.HttpEndpoint(url="http://p"), parameters={"title": "P"}
+        ),
+        contract.ToolConfig(name="tickets", mcp=contract.McpServer(url="http://t/mcp")),
+    )
+    program = load_program(
+        contract.WorkerConfig(queue=QUEUE, graph="with_tools:graph", models=(), tools=tools)
+    )
+    module = sys.modules.pop("with_tools")
+    assert sorted(module.FOUND) == ["above", "below", "page"]
+    assert module.NAMED == ["tickets_search", "page"]
+    above, below, page = (module.FOUND[name] for name in ("above", "below", "page"))
+    assert (above.description, list(above.args_schema["properties"])) == ("The weather.", ["city"])
+    assert page.args_schema == {"title": "P"}
+    assert below.args_schema["properties"] == {}
+    assert list(declared(below, program.tools).parameters["properties"]) == ["city"], "the model is told"
     with pytest.raises(NoTaskError):
         flotilla_tools()
 
@@ -117,18 +137,8 @@ def test_a_graph_finds_the_fleets_tools_when_it_is_imported(
 )
 def test_a_graph_that_is_not_there_is_refused_with_words(graph: str, said: str) -> None:
     with pytest.raises(ProgramError) as refused:
-        load_main(contract.WorkerConfig(queue=QUEUE, graph=graph, models=()), {})
+        load_main(contract.WorkerConfig(queue=QUEUE, graph=graph, models=()))
     assert str(refused.value).startswith(f"spec.agent.graph: {said}")
-
-
-def test_a_worker_without_its_graph_ends_with_words_that_name_the_field(tmp_path: Path) -> None:
-    config = contract.WorkerConfig(queue=QUEUE, graph="no_such_module:graph", models=())
-    (tmp_path / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "flotilla_runtime.agent", "--config", str(tmp_path / "config.json")]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == contract.EXIT_PERMANENT
-    last = (ended.stdout + ended.stderr).strip().splitlines()[-1]
-    assert last.startswith("spec.agent.graph: the image has no module no_such_module")
 
 
 def test_nothing_imports_langgraph_but_the_graph() -> None:

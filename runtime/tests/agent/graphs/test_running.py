@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AnyMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
@@ -152,6 +153,28 @@ async def test_an_interrupt_is_an_approval_and_two_of_one_node_are_two() -> None
     store.decide("t1", second, approved=False)
     assert await run(store, asking, calls) is RunOutcome.ENDED
     assert finish(store).result["steps"] == ["True boss if you must", "False boss None"]
+
+
+async def test_interrupts_of_a_subgraph_and_beside_each_other_are_asked_at_once() -> None:
+    async def alone(_state: Counted) -> Mapping[str, Any]:
+        return {"steps": [f"alone {interrupt('alone?')['by']}"]}
+
+    inner = chain(Counted, asker).compile(checkpointer=InMemorySaver())
+    graph = StateGraph(Counted)
+    graph.add_node("inner", inner)
+    add: Any = graph.add_node
+    add("alone", alone)
+    graph.add_edge(START, "inner").add_edge(START, "alone")
+    store, asking = submitted('{"x": 5}'), program(graph)
+    await run(store, asking, ScriptedCalls())
+    first = sorted(store.tasks["t1"].open)
+    assert len(first) == 2
+    for call in first:
+        store.decide("t1", call)
+    assert await run(store, asking, ScriptedCalls()) is RunOutcome.SUSPENDED
+    store.decide("t1", waiting_call(store))
+    await run(store, asking, ScriptedCalls())
+    assert sorted(set(finish(store).result["steps"])) == ["True boss None", "alone boss"]
 
 
 async def test_an_interrupt_survives_a_kill_anywhere_and_is_asked_once() -> None:
