@@ -135,6 +135,7 @@ class Stored:
     depth: int = 0
     parent: str | None = None
     conversation: str | None = None
+    agent: str = ""
     status: TaskStatus = TaskStatus.WAITING
     token: int = 0
     attempts: int = 0
@@ -167,9 +168,12 @@ class MemoryStore:
         self.state_writes: list[str] = []
         self.checkpoints: dict[str, dict[str, str]] = {}
 
-    def submit(self, task_id: str, task_input: str, limits: TaskLimits | None = None) -> None:
+    def submit(
+        self, task_id: str, task_input: str, limits: TaskLimits | None = None, agent: str = ""
+    ) -> None:
         limits = limits or TaskLimits()
-        self._store(Stored(id=task_id, input=task_input, limits=limits, tree=Tree(limits=limits)))
+        tree = Tree(limits=limits)
+        self._store(Stored(id=task_id, input=task_input, limits=limits, tree=tree, agent=agent))
 
     def restore(self, task_id: str, entries: Sequence[Entry]) -> None:
         """Let a task have this journal, whose last claim counts as begun by `claim`."""
@@ -220,7 +224,14 @@ class MemoryStore:
             fields["cancelRequested"] = "1"
         if task.conversation is not None:
             fields["conversation"] = task.conversation
+        if task.agent:
+            fields["agent"] = task.agent
+        if task.parent is not None:
+            fields |= {"parent": task.parent, "root": self._root_of(task)}
         return LoadedTask(record=TaskRecord.of(fields), entries=tuple(task.entries), read_at=self.now_ms)
+
+    def _root_of(self, task: Stored) -> str:
+        return task.id if task.parent is None else self._root_of(self.tasks[task.parent])
 
     def resolve(self, task_id: str, call: str, *, happened: bool, result: Any = None) -> None:
         task = self.tasks[task_id]
@@ -289,6 +300,7 @@ class MemoryStore:
                         tree=task.tree,
                         depth=task.depth + 1,
                         parent=task.id,
+                        agent=intent.target or task.agent,
                     )
                 )
         await self._reach(f"after spawn {intent.call}")
