@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 from flotilla_runtime.agent.engine.children import Children
 from flotilla_runtime.agent.engine.effects import Effects
 from flotilla_runtime.agent.engine.entries import Wanted, call_of, done_of, intent_of
-from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, busy_of, counted_of
+from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, busy_of, counted_of, part_of
 from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recalling import Recall
@@ -209,4 +209,4 @@ class Engine:
             for part in counted_of(intent, done):
                 self.counts[part] = self.counts.get(part, 0) + 1
             if done.first_token_ms is not None:
-                self.first_tokens_ms.setdefault(part_of(intent), []).append(done.first_token_ms)
+                self.first_tokens_ms.setdefault(part_of(intent, done), []).append(done.first_token_ms)

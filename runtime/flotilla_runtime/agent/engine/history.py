@@ -72,7 +72,7 @@ class History:
         waits: dict[str, list[int]] = {}
         for call in self._finished():
             if call.done is not None and call.done.first_token_ms is not None:
-                waits.setdefault(part_of(call.intent), []).append(call.done.first_token_ms)
+                waits.setdefault(part_of(call.intent, call.done), []).append(call.done.first_token_ms)
         return waits
 
     def counts(self) -> dict[str, int]:
@@ -107,7 +107,7 @@ class History:
 def busy_of(intent: Intended, done: Done) -> dict[str, int]:
     """The time that a finished call took, by part; what it waited at a rate limit is that of the limit."""
     waited = done.limited_ms or 0
-    busy = {_part_of(intent, done): max(0, done.took_ms - waited)}
+    busy = {part_of(intent, done): max(0, done.took_ms - waited)}
     if done.rate_limit is not None and waited:
         busy[f"{RATE_LIMIT}/{done.rate_limit}"] = waited
     return busy
@@ -116,11 +116,11 @@ def busy_of(intent: Intended, done: Done) -> dict[str, int]:
 def counted_of(intent: Intended, done: Done) -> list[str]:
     """What a finished call is counted as; one that the cache answered kept no part busy."""
     if done.cached is None:
-        return [_part_of(intent, done)]
-    return [CACHE_HIT] if done.cached else [_part_of(intent, done), CACHE_MISS]
+        return [part_of(intent, done)]
+    return [CACHE_HIT] if done.cached else [part_of(intent, done), CACHE_MISS]
 
 
-def _part_of(intent: Intended, done: Done) -> str:
+def part_of(intent: Intended, done: Done) -> str:
     """The part that made a call, which may be another model than was asked for."""
     return f"{PARTS[intent.kind]}/{done.answered_by or intent.target}"
 
