@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from flotilla_operator.api.base import ApiModel, MapList, NotYet, Rule, rules
+from flotilla_operator.api.base import ApiModel, MapList, Rule, rules
 from flotilla_operator.api.fleet_agent import (
     Agent,
     Description,
@@ -72,6 +72,24 @@ class WorkerPodOptions(PodOptions):
     """Where the worker's container mounts volumes (core/v1), passed on unchanged."""
 
 
+def _volumes_rule(path: str) -> Rule:
+    return Rule(
+        rule="!has(self.volumes) || !self.volumes.exists(volume, volume.name in ['config', 'redis'] || "
+        "volume.name.startsWith('flotilla-'))",
+        message=f"{path}.volumes must not be named config or redis, or begin with flotilla-, "
+        "because Flotilla's own volumes are; choose another name",
+    )
+
+
+def _mounts_rule(path: str) -> Rule:
+    return Rule(
+        rule="!has(self.volumeMounts) || !self.volumeMounts.exists(mount, "
+        "mount.mountPath.startsWith('/etc/flotilla') || mount.mountPath.startsWith('/var/run/flotilla'))",
+        message=f"{path}.volumeMounts must not be below /etc/flotilla or /var/run/flotilla, "
+        "where Flotilla mounts its own; choose another path",
+    )
+
+
 class Workers(ApiModel):
     """The pods that run tasks."""
 
@@ -97,34 +115,43 @@ class Workers(ApiModel):
     pod: Annotated[
         WorkerPodOptions,
         PodRules("spec.workers.pod"),
-        Rule(
-            rule="!has(self.volumes) || !self.volumes.exists(volume, volume.name in ['config', 'redis'] || "
-            "volume.name.startsWith('flotilla-'))",
-            message="spec.workers.pod.volumes must not be named config or redis, or begin with flotilla-, "
-            "because Flotilla's own volumes are; choose another name",
-        ),
-        Rule(
-            rule="!has(self.volumeMounts) || !self.volumeMounts.exists(mount, "
-            "mount.mountPath.startsWith('/etc/flotilla') || mount.mountPath.startsWith('/var/run/flotilla'))",
-            message="spec.workers.pod.volumeMounts must not be below /etc/flotilla or /var/run/flotilla, "
-            "where Flotilla mounts its own; choose another path",
-        ),
+        _volumes_rule("spec.workers.pod"),
+        _mounts_rule("spec.workers.pod"),
     ] = WorkerPodOptions()
     """Options of the worker pods, beside `resources`. A change replaces them one after another; their tasks
     go over to other workers."""
 
 
 class ToolExecutors(ApiModel):
-    """Pods that run tools and checks written in Python."""
+    """Pods that run tools written in Python."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="self.minReplicas <= self.maxReplicas",
+                message="spec.toolExecutors.minReplicas must not be greater than "
+                "spec.toolExecutors.maxReplicas; lower minReplicas, or raise maxReplicas",
+            )
+        )
+    )
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Lowest number of pods."""
+    """Lowest number of pods. With 0, none runs while no tool is called. A call then waits until one has
+    started; the time of its task goes on, and the `timeoutSeconds` of the tool does not."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 10
     """Highest number of pods."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 50
     """How many calls one pod runs at the same time."""
     resources: ResourceRequirements = ResourceRequirements()
-    """Resource requests and limits (core/v1) of each pod."""
+    """Resource requests and limits (core/v1) of each pod. Absent: 100m CPU and 128Mi memory are requested."""
+    pod: Annotated[
+        WorkerPodOptions,
+        PodRules("spec.toolExecutors.pod"),
+        _volumes_rule("spec.toolExecutors.pod"),
+        _mounts_rule("spec.toolExecutors.pod"),
+    ] = WorkerPodOptions()
+    """Options of the pods, beside `resources`. What the functions need, such as secrets in `env`, belongs
+    here: the workers need none of it. A change replaces the pods one after another."""
 
 
 class RateLimit(ApiModel):
@@ -364,8 +391,10 @@ class AgentFleetSpec(ApiModel):
     validators: Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] = ()
     """Checks that the result of a task must pass, in this order. The built-in agent is told once why its
     answer was refused, and answers anew. A task whose result is refused then ends as Rejected."""
-    tool_executors: Annotated[ToolExecutors | None, NotYet()] = None
-    """Pods that run tools and checks written in Python. Absent: the workers run them."""
+    tool_executors: ToolExecutors | None = None
+    """Pods that run tools and checks written in Python, and the functions of `tools[].reconcile.python`.
+    Flotilla runs as many as the calls that wait and run need at `concurrency` calls a pod, between
+    `minReplicas` and `maxReplicas`. Absent: the workers run them."""
     limits: Limits = Limits()
     """Limits of one task and of the tasks that it starts, together. A task that reaches a limit ends, and its
     result so far can be read as `partial`. A caller may ask for lower limits."""

@@ -672,6 +672,27 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__toolExecutors",
+        {"minReplicas": 3, "maxReplicas": 2},
+        "spec.toolExecutors.minReplicas must not be greater than spec.toolExecutors.maxReplicas",
+        "more executors at least than at most",
+    ),
+    row(
+        FLEET,
+        "spec__toolExecutors__pod__volumes",
+        [{"name": "flotilla-x", "emptyDir": {}}],
+        "spec.toolExecutors.pod.volumes must not be named config or redis",
+        "a volume of executors with the name of ours",
+    ),
+    row(
+        FLEET,
+        "spec__toolExecutors__pod__volumeMounts",
+        [{"name": "a", "mountPath": "/etc/flotilla"}],
+        "spec.toolExecutors.pod.volumeMounts must not be below /etc/flotilla or /var/run/flotilla",
+        "a mount of executors over ours",
+    ),
+    row(
+        FLEET,
         "spec__queue__redis__mode",
         "External",
         "spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and not allowed",
@@ -1072,7 +1093,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     },
     FLEET: {
         "spec.agent.graph": "app:graph",
-        "spec.toolExecutors": {},
     },
 }
 
@@ -1103,6 +1123,7 @@ POD_OPTIONS = {
     (FLEET, "spec.queue.redis.pod"): "REDISCLI_AUTH",
     (FLEET, "spec.gateway.pod"): "FLOTILLA_POD_NAME",
     (FLEET, "spec.workers.pod"): "FLOTILLA_MODEL_KEY_DEFAULT",
+    (FLEET, "spec.toolExecutors.pod"): "FLOTILLA_REDIS_URL",
 }
 PODS = [
     row(kind, f"{path.replace('.', '__')}__{field}", value, f"{path}.{message}", f"{path}: {name}")
@@ -1165,7 +1186,7 @@ PODS = [
         f"{path}: no quantity",
     )
     for kind, path in POD_OPTIONS
-    if path not in ("spec.build.pod", "spec.workers.pod")
+    if path not in ("spec.build.pod", "spec.workers.pod", "spec.toolExecutors.pod")
 ]
 
 ROWS = [

@@ -224,6 +224,17 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
             },
         },
+        toolExecutors={
+            "minReplicas": 1,
+            "maxReplicas": 3,
+            "concurrency": 20,
+            "resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "256Mi"}},
+            "pod": {
+                "imagePullSecrets": [{"name": "registry"}],
+                "volumes": [{"name": "scratch", "emptyDir": {}}],
+                "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+            },
+        },
         queue={
             "redis": {
                 "mode": "Managed",
@@ -293,6 +304,9 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "full-pods",
             queue={"redis": {"pod": pod_options()}},
             gateway={"pod": pod_options()},
+            image="registry.example/agents:1",
+            tools=[TOOLS[1]],
             workers={"pod": pod_options(resources=False)},
+            toolExecutors={"pod": pod_options(resources=False)},
         ),
     ]

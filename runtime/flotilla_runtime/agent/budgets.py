@@ -23,6 +23,14 @@ class LimitName(StrEnum):
     SHARE = "queuePercent"  # of bytes, of all tasks of the caller
 
 
+class MessageRefusal(StrEnum):
+    """Why an actor takes no message."""
+
+    MAILBOX_FULL = "mailbox"
+    ACTOR_ENDED = "actorEnded"
+    ASKS_ITSELF = "asksItself"  # the answer would have to come before the asker has ended
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
     """What a call reserves before it, or has used after it. `nano_usd` is 0 where no price is known."""
@@ -82,7 +90,7 @@ class Refusal:
     """A call that a limit does not allow. While others hold reservations, it may be allowed later."""
 
     call: str
-    limit: LimitName
+    limit: LimitName | MessageRefusal
     most: float
     committed: float
     wanted: float

@@ -18,7 +18,7 @@ from flotilla_runtime.contract import Effect
 
 # Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
 # of a newer format.
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class CallKind(StrEnum):
@@ -35,9 +35,15 @@ class CallKind(StrEnum):
     APPROVE = "Approve"
     SIGNAL = "Signal"
     STATE = "State"
+    TELL = "Tell"  # a message to an actor, whose answer nobody awaits
+    COMPENSATE = "Compensate"  # a tool to be called if the task ends without a result; and that it does
 
 
 OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
+# Ends the id of the call of a tool that compensates.
+OF_COMPENSATION: Final = "#compensation"
+# Notes how the task ends when its compensations are made. No agent can make a call of this name.
+ENDING: Final = "#ending"
 # The calls that somebody outside answers.
 WAIT_OUTSIDE: Final = frozenset({CallKind.APPROVE, CallKind.SIGNAL})
 
@@ -83,6 +89,8 @@ class EndReason(StrEnum):
     TOOL_FAILED = "ToolFailed"
     MODEL_FAILED = "ModelFailed"
     UNKNOWN_EFFECT = "UnknownEffect"
+    COMPENSATION_FAILED = "CompensationFailed"
+    ACTOR_ENDED = "ActorEnded"
     REJECTED = "Rejected"  # a validator refused the result
     CANCELLED = "Cancelled"
     INVALID = "Invalid"

@@ -16,6 +16,7 @@ from flotilla_runtime.contract.admission import (
 )
 from flotilla_runtime.contract.database_url import DatabaseUrl, read_database_url
 from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
+from flotilla_runtime.contract.executors import EXECUTOR_QUEUE, ExecutorConfig, ExecutorKeys
 from flotilla_runtime.contract.fleet import (
     ADOPTED_FILE,
     ADOPTED_PATH,
@@ -73,6 +74,8 @@ from flotilla_runtime.contract.fleet import (
     TaskLimits,
     ToolConfig,
     ToolReport,
+    ToolRequestFigures,
+    ToolRequestsOfRevision,
     ToolTrouble,
     ValidatorConfig,
     WorkerConfig,
@@ -214,6 +217,7 @@ __all__ = [
     "ENV_MODEL_KEY_PREFIX",
     "ENV_POD_NAME",
     "ENV_REDIS_URL",
+    "EXECUTOR_QUEUE",
     "EXIT_PERMANENT",
     "EXIT_RETRY",
     "HEADER_PRIORITY",
@@ -289,6 +293,8 @@ __all__ = [
     "Embedder",
     "EmbedderAddress",
     "EngineFiles",
+    "ExecutorConfig",
+    "ExecutorKeys",
     "FilesRole",
     "FleetCapacity",
     "FleetStatus",
@@ -337,6 +343,8 @@ __all__ = [
     "TelemetryConfig",
     "ToolConfig",
     "ToolReport",
+    "ToolRequestFigures",
+    "ToolRequestsOfRevision",
     "ToolTrouble",
     "ValidatorConfig",
     "WorkerConfig",

@@ -352,6 +352,7 @@ class WorkerConfig(Section):
     queue: QueueConfig
     prompt: str = ""
     entrypoint: str | None = None
+    has_executors: bool = False  # they run the Python functions of tools and validators
     retrieval: Retrieval = Retrieval.FIRST
     tools: tuple[ToolConfig, ...] = ()
     agents: tuple[SubAgentConfig, ...] = ()
@@ -442,6 +443,20 @@ class RevisionTasks(WireModel):
     suspended: int = 0
 
 
+class ToolRequestsOfRevision(WireModel):
+    """How many calls of functions wait for an executor of one revision, and how many one runs."""
+
+    waiting: int = 0
+    running: int = 0
+
+
+class ToolRequestFigures(WireModel):
+    """The executors' queue now: by revision, and the calls that each executor runs, by its pod's name."""
+
+    revisions: dict[str, ToolRequestsOfRevision] = Field(default_factory=dict)
+    executors: dict[str, int] = Field(default_factory=dict)
+
+
 class FleetStatus(WireModel):
     """The answer to GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
 
@@ -484,6 +499,7 @@ class FleetStatus(WireModel):
     certificate_problem: str | None = None
     tools: tuple[ToolReport, ...] = ()  # those that cannot be used, by their names
     admission: Admission | None = None  # None: of a gateway that knows no admission
+    tool_requests: ToolRequestFigures = ToolRequestFigures()
 
 
 class StoreProblem(StrEnum):

@@ -37,7 +37,15 @@ from flotilla_runtime.agent.journal import (
 
 LONGEST_PATH: Final = 1000  # steps of a critical path
 ASKED_IN_PUBLIC: Final = frozenset(
-    {CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN, CallKind.APPROVE, CallKind.STATE}
+    {
+        CallKind.RETRIEVE,
+        CallKind.TOOL,
+        CallKind.SPAWN,
+        CallKind.TELL,
+        CallKind.APPROVE,
+        CallKind.STATE,
+        CallKind.COMPENSATE,
+    }
 )
 
 

@@ -63,15 +63,27 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
     }
 
 
+def waits_for_executors(figures: contract.FleetStatus, spec: AgentFleetSpec) -> bool:
+    """Whether calls wait for tool executors although there are as many as allowed."""
+    executors, revisions = spec.tool_executors, figures.tool_requests.revisions.values()
+    if executors is None:
+        return False
+    waiting, running = sum(one.waiting for one in revisions), sum(one.running for one in revisions)
+    return waiting > 0 and waiting + running > executors.max_replicas * executors.concurrency
+
+
 def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
+    "ToolExecutors" when `maxReplicas` tool executors would be fully occupied, and calls wait for one.
     "None" while no task waits and the tasks spent less than a tenth of their time waiting, in the queue or
     at rate limits. The rate limit at which workers spent most of their time, if it was one: more workers
     would wait there too. "Workers" when `maxReplicas` workers would all be fully occupied. The model that has
     no room for the tasks that wait. Otherwise the model, index or tool on which the workers spent most of
     their time.
     """
+    if waits_for_executors(figures, spec):
+        return "ToolExecutors"
     total = sum(figures.busy_seconds.values())
     called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
     limited = sum(spent for part, spent in called.items() if part.startswith(RATE_LIMIT))

@@ -66,6 +66,7 @@ class Found:
     missing_gateway: list[Missing] = field(default_factory=list)
     missing_certificate: list[Missing] = field(default_factory=list)
     missing_workers: list[Missing] = field(default_factory=list)
+    missing_executors: list[Missing] = field(default_factory=list)
     telemetry: contract.TelemetryConfig | None = None
 
 
@@ -123,6 +124,7 @@ class References:
             gateway=tuple(found.missing_gateway),
             certificate=tuple(found.missing_certificate),
             workers=tuple(found.missing_workers),
+            executors=tuple(found.missing_executors),
         )
 
     async def _model(self, model: FleetModel) -> None:
@@ -400,7 +402,12 @@ class References:
 
     def _classes(self) -> None:
         found = self._found
-        reports = (found.missing_queue, found.missing_gateway, found.missing_workers)
+        reports = (
+            found.missing_queue,
+            found.missing_gateway,
+            found.missing_workers,
+            found.missing_executors,
+        )
         for report, classes in zip(reports, classes_by_part(self._spec), strict=True):
             report += [
                 Missing(reason=CLASS_MISSING[named.resource], message=named.missing)
@@ -471,14 +478,14 @@ def _made_for(replica_set: Manifest) -> int | None:
     return length
 
 
-def classes_by_part(
-    spec: AgentFleetSpec,
-) -> tuple[list[NamedClass], list[NamedClass], list[NamedClass]]:
-    """The classes that the spec names for Redis, for the gateway and for the workers."""
+def classes_by_part(spec: AgentFleetSpec) -> tuple[list[NamedClass], ...]:
+    """The classes that the spec names for Redis, for the gateway, for the workers and for tool executors."""
+    executors = spec.tool_executors
     return (
         list(classes_of("spec.queue.redis.pod", spec.queue.redis.pod)),
         list(classes_of("spec.gateway.pod", spec.gateway.pod)),
         list(classes_of("spec.workers.pod", spec.workers.pod)),
+        [] if executors is None else list(classes_of("spec.toolExecutors.pod", executors.pod)),
     )
 
 
