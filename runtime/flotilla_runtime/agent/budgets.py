@@ -74,6 +74,12 @@ class Budget:
     def left_tokens(self) -> int:
         return max(0, self.most_tokens - self.used.tokens - self.reserved.tokens)
 
+    def has_room(self, amount: Amount) -> bool:
+        """Whether tokens and money last for this too."""
+        held = self.used.nano_usd + self.reserved.nano_usd + amount.nano_usd
+        has_money = self.most_nano_usd is None or held <= self.most_nano_usd
+        return amount.tokens <= self.left_tokens and has_money
+
     def settled(self, held: Amount, used: Amount) -> "Budget":
         """The budget after a call that held so much has used so much of it."""
         return replace(self, used=self.used + used, reserved=self.reserved - held)

@@ -105,16 +105,27 @@ class RejectedError(AgentError):
 
 
 class CallFailedError(AgentError):
-    """A call came to nothing."""
+    """A call came to nothing.
+
+    With `retry_after_seconds` it was not made, because its target takes no calls; it may do so after that.
+    """
 
     reason = EndReason.TOOL_FAILED
 
-    def __init__(self, call: str, target: str, outcome: CallOutcome, problem: str) -> None:
+    def __init__(
+        self,
+        call: str,
+        target: str,
+        outcome: CallOutcome,
+        problem: str,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(f"{target}: {problem}")
         self.call = call
         self.target = target
         self.outcome = outcome
         self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ModelFailedError(CallFailedError):

@@ -183,12 +183,17 @@ class Done:
     `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
     no value. `signal` names the signal that the call took. `payload` stands for a value that is kept apart.
     `replica` is that of the model which answered.
+
+    `cached` says of a call that the cache may answer whether it did. `answered_by` is the model that answered
+    in the place of the target. `limited_ms` is how long the call waited for its turn at `rate_limit`. A call
+    that was not made, because its target takes no calls, has `retry_after_ms`.
     """
 
     at: int
     call: str
     outcome: CallOutcome
     took_ms: int
+    first_token_ms: int | None = None  # of a model's answer, from the start of the try that was answered
     value: Any = None
     generation: str | None = None
     input_tokens: int = 0
@@ -200,6 +205,11 @@ class Done:
     signal: str | None = None
     payload: Payload | None = None
     replica: str | None = None
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    limited_ms: int | None = None
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,8 +118,9 @@ class Post:
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
-    `said` are the messages that later tasks of its conversation are told. A task that `unwinds` has
-    compensations to make if it cannot end so.
+    no part of the reply. `most_bytes` is what its result may take in the journal, about. A call that has had
+    its turn at a rate limit before its intent was written has `waited_ms`. `traceparent` is sent along, so
+    that the other side's spans belong to the task's trace.
     """
 
     status: TaskStatus
@@ -128,6 +129,7 @@ class Finish:
     result: Any = None
     partial: Any = None
     busy_ms: Mapping[str, int]
+    waited_ms: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int]
     said: tuple[Message, ...] = ()
     unwinds: bool = False
@@ -172,10 +174,14 @@ class TaskJournal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """What an index is asked. Without `top_k` it says itself how many passages it gives."""
+    """What an index is asked. Without `top_k` it says itself how many passages it gives.
+
+    With `compares` the call has reserved what it takes to compare the query with those of other searches.
+    """
 
     query: str
     top_k: int | None = None
+    compares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +202,12 @@ class Call:
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
-    model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
-    the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
-    no part of the reply. `most_bytes` is what its result may take in the journal, about. `traceparent` is
-    sent along, so that the other side's spans belong to the task's trace.
+    model writes meanwhile. `goes_on` says of a call that is cancelled whether another run goes on with it.
+    `more` reserves anew for a call whose tries have spent what it reserved: it gives the call, cut to what is
+    left, or None if the limits leave no room. What was spent is then settled, and is no part of the reply.
+    `most_bytes` is what its result may take in the journal, about. A call that has had its turn at a rate
+    limit before its intent was written has `waited_ms`. `traceparent` is sent along, so that the other side's
+    spans belong to the task's trace.
     """
 
     id: str
@@ -209,8 +217,10 @@ class Call:
     key: str
     effect: Effect = Effect.PURE
     most_bytes: int = 0
+    waited_ms: int | None = None
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
+    goes_on: Callable[[], bool] | None = field(default=None, compare=False)
     traceparent: str | None = field(default=None, compare=False)
 
 
@@ -242,10 +252,12 @@ class Reply:
 
     `replica` is that of the model which answered. With the certainty Unknown, an Unsafe call has no result
     yet. One that was not begun is made by another worker. `is_refused` if even the last try was turned away
-    by a model that takes no calls at the moment.
+    by a model or tool that takes no calls at the moment. `cached`, `answered_by`, `rate_limit`, `limited_ms`
+    and `retry_after_ms` are those of the result in the journal.
     """
 
     outcome: CallOutcome
+    first_token_ms: int | None = None
     value: Any = None
     generation: str | None = None
     input_tokens: int = 0
@@ -257,14 +269,23 @@ class Reply:
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
     replica: str | None = None
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    limited_ms: int | None = None
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What a tool's `reconcile` knows of an Unsafe call: whether it happened, and perhaps its result."""
+    """What is known of an Unsafe call: whether it happened, and perhaps its result.
+
+    `reply` is that of the call itself, where an executor has kept it.
+    """
 
     happened: bool
     result: Any = None
+    reply: Reply | None = None
 
 
 class Calls(Protocol):

@@ -18,7 +18,7 @@ from flotilla_runtime.agent.engine.branches import Branches
 from flotilla_runtime.agent.engine.compensations import MOST_ARGUMENTS_BYTES as MOST_COMPENSATION_BYTES
 from flotilla_runtime.agent.engine.compensations import MOST_REGISTERED
 from flotilla_runtime.agent.engine.engine import Engine
-from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.entries import Wanted, failure_of
 from flotilla_runtime.agent.engine.mail import ActorRef, Mail
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
@@ -286,7 +286,7 @@ class Context(Patterns):
         if done.outcome is not CallOutcome.SUCCEEDED:
             too_long = done.outcome is CallOutcome.PROMPT_TOO_LONG
             error = PromptTooLongError if too_long else ModelFailedError
-            raise error(wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome))
+            raise error(*failure_of(wanted, done))
         return Answer(
             text=text_of(done.value),
             tool_calls=tool_calls_of(done.value),
@@ -299,8 +299,7 @@ class Context(Patterns):
     async def _found(self, wanted: Wanted) -> Found:
         done = await self._engine.call(wanted)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            problem = done.problem or str(done.outcome)
-            raise SearchFailedError(wanted.id, wanted.target, done.outcome, problem)
+            raise SearchFailedError(*failure_of(wanted, done))
         passages = tuple(Passage.model_validate(passage) for passage in done.value or ())
         return Found(passages=passages, generation=done.generation or "")
 
@@ -308,8 +307,7 @@ class Context(Patterns):
         outcome = CallOutcome.SUCCEEDED if problem is None else CallOutcome.INVALID
         done = await self._engine.note(wanted, None, outcome, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            said = done.problem or str(done.outcome)
-            raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
+            raise ToolFailedError(*failure_of(wanted, done))
 
     async def _decided(self, wanted: Wanted, seconds: float) -> Decision:
         done = await self._engine.outside(wanted, seconds)

@@ -16,7 +16,7 @@ from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.failures import EffectUnknownError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
-from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Calls, Reconciled, Reply, Session
 
 BY_RECONCILE: Final = "reconcile"
 BY_WORKER: Final = "worker"
@@ -49,7 +49,12 @@ class Effects:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
         resolved = past.resolved
         if resolved is None:
-            resolved = await self._reconciled(call, past.intent)
+            known = await self._calls.reconcile(call, self._session)
+            if known is not None and known.reply is not None:
+                done = done_of(call.id, self._pace.now_ms(), known.reply)
+                await self._recording.write(done)
+                return done
+            resolved = await self._resolved(call, past.intent, known)
             if not resolved.happened:
                 await self._recording.write(resolved)
         if not resolved.happened:
@@ -81,7 +86,9 @@ class Effects:
 
     async def _reconciled(self, call: Call, intent: Intended) -> Resolved:
         """What the tool's `reconcile` says; if it does not know, this waits for somebody who does."""
-        known = await self._calls.reconcile(call, self._session)
+        return await self._resolved(call, intent, await self._calls.reconcile(call, self._session))
+
+    async def _resolved(self, call: Call, intent: Intended, known: Reconciled | None) -> Resolved:
         if known is None:
             return await self._unknown(intent)
         return Resolved(

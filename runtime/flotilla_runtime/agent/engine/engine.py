@@ -8,13 +8,13 @@ branches.py.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Never
 
 from flotilla_runtime.agent.engine.children import Children
 from flotilla_runtime.agent.engine.effects import Effects
 from flotilla_runtime.agent.engine.entries import Wanted, call_of, done_of, intent_of
-from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
+from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, busy_of, counted_of, part_of
 from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recalling import Recall
@@ -59,6 +59,7 @@ class Engine:
     ) -> None:
         self.pace: Final = Pace(settings.now_ms)
         self.busy_ms: Final = history.busy_ms()
+        self.first_tokens_ms: Final = history.first_tokens_ms()
         self.counts: Final = history.counts()
         self.on_pattern: Final = settings.on_pattern
         self.recall: Final = Recall(history, journal, session.task_id, self.pace)
@@ -149,8 +150,9 @@ class Engine:
         try:
             call = await self.reserving.begin(asked, wanted, past)
             started = self.pace.now_ms()
-            reply = await self._calls.make(call, self._session)
-            entries = await self._outcome(call, reply, self.pace.now_ms() - started)
+            reply = await self._calls.make(replace(call, goes_on=self.pace.goes_on), self._session)
+            took_ms = self.pace.now_ms() - started + (call.waited_ms or 0)
+            entries = await self._outcome(call, reply, took_ms)
         except asyncio.CancelledError:
             self.reserving.give_up(wanted.id)
             raise
@@ -213,6 +215,9 @@ class Engine:
 
     def _count(self, intent: Intended, done: Done) -> None:
         if intent.kind in PARTS:
-            part = part_of(intent)
-            self.busy_ms[part] = self.busy_ms.get(part, 0) + done.took_ms
-            self.counts[part] = self.counts.get(part, 0) + 1
+            for part, milliseconds in busy_of(intent, done).items():
+                self.busy_ms[part] = self.busy_ms.get(part, 0) + milliseconds
+            for part in counted_of(intent, done):
+                self.counts[part] = self.counts.get(part, 0) + 1
+            if done.first_token_ms is not None:
+                self.first_tokens_ms.setdefault(part_of(intent, done), []).append(done.first_token_ms)

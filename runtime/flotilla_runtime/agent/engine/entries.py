@@ -97,6 +97,7 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         at=at,
         call=call,
         outcome=reply.outcome,
+        first_token_ms=reply.first_token_ms,
         took_ms=max(0, took_ms),
         value=reply.value,
         generation=reply.generation,
@@ -108,6 +109,11 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         problem=reply.problem,
         signal=signal,
         replica=reply.replica,
+        cached=reply.cached,
+        answered_by=reply.answered_by,
+        rate_limit=reply.rate_limit,
+        limited_ms=reply.limited_ms,
+        retry_after_ms=reply.retry_after_ms,
     )
 
 
@@ -149,3 +155,9 @@ def reply_of(end: ChildEnd) -> Reply:
         "partial": end.partial,
     }
     return Reply(outcome=CallOutcome.SUCCEEDED, value=value)
+
+
+def failure_of(wanted: Wanted, done: Done) -> tuple[str, str, CallOutcome, str, float | None]:
+    """What the error of a failed call says."""
+    later = None if done.retry_after_ms is None else done.retry_after_ms / 1000
+    return wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome), later

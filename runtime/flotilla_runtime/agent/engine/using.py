@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flotilla_runtime.agent.engine.engine import Engine
-from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.entries import Wanted, failure_of
 from flotilla_runtime.agent.failures import ToolFailedError
 from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome
 from flotilla_runtime.agent.programs import Program
@@ -60,8 +60,7 @@ class Using:
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            said = done.problem or str(done.outcome)
-            raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
+            raise ToolFailedError(*failure_of(wanted, done))
         return done.value
 
     async def _approved(self, wanted: Wanted) -> None:

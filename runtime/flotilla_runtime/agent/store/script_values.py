@@ -29,6 +29,7 @@ PARTS: Final = (
     "payloads",
     "room",
     "queue",
+    "admission",
     "conversations",
     "budgets",
     "states",
@@ -39,7 +40,7 @@ MORE_PARTS: Final = {
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
 # Redis makes the functions of a script anew in each run: with all parts, `rate` took twice as long.
-NEED_PRELUDE_ALONE: Final = ("rate", "text")
+NEED_PRELUDE_ALONE: Final = ("rate", "text", "limit", "cache_put")
 SCRIPTS: Final = (
     "submit",
     "claim",

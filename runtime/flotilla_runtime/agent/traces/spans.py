@@ -37,7 +37,7 @@ OF_NO_LENGTH: Final = frozenset({CallKind.NOW, CallKind.RANDOM, CallKind.CHOICE}
 
 # The default names of calls have a target or a name behind them.
 NAMED_BY_TARGET: Final = frozenset(
-    {"llm", "retrieve", "tool", "approve", "signal", "state", "tell", "ask", "compensate"}
+    {"agent", "approve", "ask", "compensate", "llm", "retrieve", "signal", "state", "tell", "tool"}
 )
 
 
@@ -146,7 +146,7 @@ class TaskSpans:
         task = self._span(
             self.trace.root,
             "",
-            f"invoke_agent {self._fleet.name}",
+            f"invoke_agent {self._record.agent or self._fleet.name}",
             (self._record.submitted_at, end.at),
             {
                 **saying.of_agent(self._record, self._fleet.name, end.status, end.reason),
