@@ -15,14 +15,15 @@ from typing import Any, Final
 from flotilla_runtime.agent.actors import Address, Policy, address_of, reference_of
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.engine.branches import Branches
+from flotilla_runtime.agent.engine.checkpoints import Checkpoints
 from flotilla_runtime.agent.engine.compensations import MOST_ARGUMENTS_BYTES as MOST_COMPENSATION_BYTES
 from flotilla_runtime.agent.engine.compensations import MOST_REGISTERED
 from flotilla_runtime.agent.engine.engine import Engine
-from flotilla_runtime.agent.engine.entries import Wanted, failure_of
+from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.mail import ActorRef, Mail
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
-from flotilla_runtime.agent.engine.using import MOST_ARGUMENTS_BYTES, Using
+from flotilla_runtime.agent.engine.using import MOST_ARGUMENTS_BYTES, Using, failed_call
 from flotilla_runtime.agent.engine.validating import Refusals, Validating, judging
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
@@ -96,6 +97,16 @@ class Context(Patterns):
     def state(self) -> State:
         """Values that are kept between tasks, for this task's tenant and agent."""
         return State(self._engine, self._scopes, self._session.agent)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What a graph keeps between its steps; for the code that runs graphs."""
+        return self._engine.checkpoints
+
+    @property
+    def scopes(self) -> Scopes:
+        """The scopes of the run; for the code that runs graphs."""
+        return self._scopes
 
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""
@@ -286,7 +297,7 @@ class Context(Patterns):
         if done.outcome is not CallOutcome.SUCCEEDED:
             too_long = done.outcome is CallOutcome.PROMPT_TOO_LONG
             error = PromptTooLongError if too_long else ModelFailedError
-            raise error(*failure_of(wanted, done))
+            raise error(*failed_call(wanted, done))
         return Answer(
             text=text_of(done.value),
             tool_calls=tool_calls_of(done.value),
@@ -299,7 +310,7 @@ class Context(Patterns):
     async def _found(self, wanted: Wanted) -> Found:
         done = await self._engine.call(wanted)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            raise SearchFailedError(*failure_of(wanted, done))
+            raise SearchFailedError(*failed_call(wanted, done))
         passages = tuple(Passage.model_validate(passage) for passage in done.value or ())
         return Found(passages=passages, generation=done.generation or "")
 
@@ -307,7 +318,7 @@ class Context(Patterns):
         outcome = CallOutcome.SUCCEEDED if problem is None else CallOutcome.INVALID
         done = await self._engine.note(wanted, None, outcome, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            raise ToolFailedError(*failure_of(wanted, done))
+            raise ToolFailedError(*failed_call(wanted, done))
 
     async def _decided(self, wanted: Wanted, seconds: float) -> Decision:
         done = await self._engine.outside(wanted, seconds)

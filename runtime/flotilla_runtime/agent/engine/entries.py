@@ -155,9 +155,3 @@ def reply_of(end: ChildEnd) -> Reply:
         "partial": end.partial,
     }
     return Reply(outcome=CallOutcome.SUCCEEDED, value=value)
-
-
-def failure_of(wanted: Wanted, done: Done) -> tuple[str, str, CallOutcome, str, float | None]:
-    """What the error of a failed call says."""
-    later = None if done.retry_after_ms is None else done.retry_after_ms / 1000
-    return wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome), later

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flotilla_runtime.agent.engine.engine import Engine
-from flotilla_runtime.agent.engine.entries import Wanted, failure_of
+from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.failures import ToolFailedError
-from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome
+from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, Done
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.tools.results import KIB, document_of
 from flotilla_runtime.contract import Approval, Effect
@@ -60,7 +60,7 @@ class Using:
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            raise ToolFailedError(*failure_of(wanted, done))
+            raise ToolFailedError(*failed_call(wanted, done))
         return done.value
 
     async def _approved(self, wanted: Wanted) -> None:
@@ -77,3 +77,9 @@ class Using:
         done = await self._engine.outside(approval, APPROVAL_SECONDS)
         if done.outcome is not CallOutcome.SUCCEEDED:
             raise NotApprovedError(wanted.id, wanted.target, done.outcome, f"not called: {done.problem}")
+
+
+def failed_call(wanted: Wanted, done: Done) -> tuple[str, str, CallOutcome, str, float | None]:
+    """What the error of a failed call says."""
+    later = None if done.retry_after_ms is None else done.retry_after_ms / 1000
+    return wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome), later

@@ -80,9 +80,11 @@ class Site:
         search = os.pathsep.join([tests, *sys.path])
         environment = {**os.environ, noted.NOTES: str(self.notes), "PYTHONPATH": search}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        yield process
-        process.kill()
-        process.wait()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     async def begin(self, name: str, calls: OverExecutors, worker: str) -> TaskRun:
         """A run of the task that calls the tool of this name."""
