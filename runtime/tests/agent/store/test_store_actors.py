@@ -6,6 +6,7 @@ What a handler does with them is tested in patterns/test_actor.py.
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,15 +40,19 @@ async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     await opened.close()
 
 
-def post(name: str = "one", *, tenant: str = "ann", mailbox: int = 100, is_asked: bool = False) -> Post:
+def post(name: str = "one", *, mailbox: int = 100, is_asked: bool = False) -> Post:
     delivery = Delivery(to=Address(name=name, handler="m:h"))
-    return Post(agent="", tenant=tenant, delivery=delivery, text='"hi"', mailbox=mailbox, is_asked=is_asked)
+    return Post(agent="", delivery=delivery, text='"hi"', mailbox=mailbox, is_asked=is_asked)
 
 
 async def sent(store: TaskStore, claim: Claim, call: str, what: Post, at: int) -> Written:
-    kind = CallKind.SPAWN if what.is_asked else CallKind.TELL
     told = intent(
-        call, kind=kind, target="one", reserved_tokens=0, reserved_steps=1, child=child_id(claim.id, call)
+        call,
+        kind=CallKind.SPAWN if what.is_asked else CallKind.TELL,
+        target="one",
+        reserved_tokens=0,
+        reserved_steps=1,
+        child=child_id(claim.id, call),
     )
     return await store.deliver(claim, at, told, what)
 
@@ -111,13 +116,27 @@ async def ended(store: TaskStore, claim: Claim, name: str, at: int) -> None:
     await store.state(claim, at, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
 
 
-async def test_an_actor_of_another_tenant_is_another_one(store: TaskStore) -> None:
+@pytest.mark.attack("An agent sends a message to an actor of another tenant")
+@pytest.mark.parametrize("other", [post(mailbox=1), post("gone", mailbox=1)])
+async def test_an_actor_of_another_tenant_is_another_one(store: TaskStore, other: Post) -> None:
+    """Neither its mailbox nor its end is that of the same address for ann."""
     ann = await running(store, task(SENDER))
-    await ended(store, ann, "one", 2)
-    await store.finish(ann, END)
-    bob = await running(store, task(OTHER, caller="bob"))
-    written = await sent(store, bob, "t", post(tenant="bob", mailbox=1), 2)
-    assert written.refused == ()
+    await sent(store, ann, "t", post(), 2)
+    await ended(store, ann, "gone", 3)
+    assert (await sent(store, ann, "u", other, 5)).refused != ()
+    await store.submit(task(OTHER, caller="bob"))
+    bob = next(claim for claim in await store.claim("w2", 8) if claim.id == OTHER)
+    assert (await sent(store, bob, "t", other, 2)).refused == ()
+    theirs, ours = await store.records([child_id(SENDER, "t"), child_id(OTHER, "t")])
+    assert theirs.conversation != ours.conversation
+
+
+async def test_an_actor_of_another_agent_is_another_one(store: TaskStore) -> None:
+    ann = await running(store, task(SENDER))
+    await sent(store, ann, "t", post(mailbox=1), 2)
+    await sent(store, ann, "u", replace(post(mailbox=1), agent="orders"), 3)
+    first, second = await store.records([child_id(SENDER, "t"), child_id(SENDER, "u")])
+    assert first.conversation != second.conversation
 
 
 async def test_an_actor_cannot_ask_who_waits_for_it(store: TaskStore) -> None:
