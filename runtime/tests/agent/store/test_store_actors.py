@@ -109,11 +109,11 @@ async def test_what_an_actor_does_not_take_is_in_no_journal(store: TaskStore, wh
     assert (written.length, await store.load(child_id(SENDER, "u"))) == (5, None)
 
 
-async def ended(store: TaskStore, claim: Claim, name: str, at: int) -> None:
+async def ended(store: TaskStore, claim: Claim, name: str, at: int) -> Written:
     request = StateRequest(
         agent="#actors", operation=StateOperation.PUT, key=f"ended/{name}", value='{"reason":"x"}'
     )
-    await store.state(claim, at, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
+    return await store.state(claim, at, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
 
 
 @pytest.mark.attack("An agent sends a message to an actor of another tenant")
@@ -137,6 +137,19 @@ async def test_an_actor_of_another_agent_is_another_one(store: TaskStore) -> Non
     await sent(store, ann, "u", replace(post(mailbox=1), agent="orders"), 3)
     first, second = await store.records([child_id(SENDER, "t"), child_id(SENDER, "u")])
     assert first.conversation != second.conversation
+
+
+async def test_actors_have_bounds_of_their_own(store: TaskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "flotilla_runtime.agent.store.worker_tasks"
+    monkeypatch.setattr(f"{module}.MOST_STATE_KEYS", 0)
+    monkeypatch.setattr(f"{module}.MOST_ACTOR_KEYS", 2)
+    claim = await running(store, task(SENDER))
+    told = [await ended(store, claim, name, 2 + 2 * place) for place, name in enumerate("abc")]
+    assert [written.done.problem for written in told if written.done] == [
+        None,
+        None,
+        "the state of this tenant and agent has 2 keys, or 16777216 bytes, at most",
+    ]
 
 
 async def test_an_actor_cannot_ask_who_waits_for_it(store: TaskStore) -> None:
